@@ -1,0 +1,137 @@
+//! How a Rust function becomes a Lua function of the public interface.
+//!
+//! Three kinds of failure leave a function, each in the form Lua programmers expect:
+//!
+//! * **misuse** (a wrong type, a closed handle) throws a plain string that carries the caller's
+//!   position. An error raised by Rust would arrive as userdata without a position, so the Rust
+//!   function returns a marker and the Lua wrapper around it raises;
+//! * **failure of the system** returns `nil, message, errno`;
+//! * an error of a Lua function that Rust called passes through unchanged.
+//!
+//! The wrapper costs one Lua call and no allocation.
+
+use std::ffi::c_void;
+
+use mlua::{Function, IntoLua, IntoLuaMulti, LightUserData, Lua, MultiValue, Table, Value};
+
+/// Why a function of the public interface did not do its work.
+#[derive(Debug)]
+pub enum Fault {
+    /// The caller's mistake: thrown as a plain string with the caller's position.
+    Misuse(String),
+    /// The system's refusal: returned as `nil, message, errno` (errno nil where there is none).
+    System(String, Option<i32>),
+    /// An error that comes from Lua: passed on as it is.
+    Lua(mlua::Error),
+}
+
+impl Fault {
+    /// A misuse with the given text.
+    pub fn misuse(text: impl Into<String>) -> Self {
+        Fault::Misuse(text.into())
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => {
+                Fault::System(nix::errno::Errno::from_raw(errno).desc().to_owned(), Some(errno))
+            }
+            None => Fault::System(error.to_string(), None),
+        }
+    }
+}
+
+impl From<nix::errno::Errno> for Fault {
+    fn from(errno: nix::errno::Errno) -> Self {
+        Fault::System(errno.desc().to_owned(), Some(errno as i32))
+    }
+}
+
+impl From<mlua::Error> for Fault {
+    fn from(error: mlua::Error) -> Self {
+        Fault::Lua(error)
+    }
+}
+
+/// The results of a function of the public interface.
+pub type Reply<T = MultiValue> = Result<T, Fault>;
+
+static MARKER: u8 = 0;
+
+/// The first result that tells the wrapper to raise the second one.
+fn marker() -> Value {
+    Value::LightUserData(LightUserData((&raw const MARKER).cast_mut().cast::<c_void>()))
+}
+
+/// Turns the outcome of a public function into what its Lua wrapper understands.
+pub fn settle<R: IntoLuaMulti>(lua: &Lua, reply: Reply<R>) -> mlua::Result<MultiValue> {
+    match reply {
+        Ok(values) => values.into_lua_multi(lua),
+        Err(Fault::Misuse(text)) => (marker(), text).into_lua_multi(lua),
+        Err(Fault::System(text, errno)) => (Value::Nil, text, errno).into_lua_multi(lua),
+        Err(Fault::Lua(error)) => Err(error),
+    }
+}
+
+/// The wrapper: `checked(f)` behaves as `f` and raises misuse at the position of its caller.
+const CHECKED: &str = r#"
+local MISUSE = ...
+local error = error
+local function pass(first, ...)
+  -- Level 2 is the caller: the wrapper below is gone, it ends in a tail call.
+  if first == MISUSE then error((...), 2) end
+  return first, ...
+end
+return function(f)
+  return function(...) return pass(f(...)) end
+end
+"#;
+
+struct Checked(Function);
+
+fn checked(lua: &Lua) -> mlua::Result<Function> {
+    if let Some(checked) = lua.app_data_ref::<Checked>() {
+        return Ok(checked.0.clone());
+    }
+    let checked: Function = lua.load(CHECKED).set_name("=moonbridge.glue").call(marker())?;
+    lua.set_app_data(Checked(checked.clone()));
+    Ok(checked)
+}
+
+/// A Lua function over `f` that reports failures as this module's documentation says.
+pub fn function<F, R>(lua: &Lua, f: F) -> mlua::Result<Function>
+where
+    F: Fn(&Lua, MultiValue) -> Reply<R> + 'static,
+    R: IntoLuaMulti,
+{
+    let raw = lua.create_function(move |lua, args: MultiValue| settle(lua, f(lua, args)))?;
+    checked(lua)?.call(raw)
+}
+
+/// Puts a function of the public interface into `table` under `name`.
+pub fn export<F, R>(lua: &Lua, table: &Table, name: &str, f: F) -> mlua::Result<()>
+where
+    F: Fn(&Lua, MultiValue) -> Reply<R> + 'static,
+    R: IntoLuaMulti,
+{
+    table.raw_set(name, function(lua, f)?)
+}
+
+/// Runs an embedded Lua chunk with the given arguments and returns its first result.
+///
+/// `name` is what tracebacks show, e.g. `moonbridge.io.wait`.
+pub fn chunk<R: mlua::FromLuaMulti>(
+    lua: &Lua,
+    name: &str,
+    source: &str,
+    args: impl IntoLuaMulti,
+) -> mlua::Result<R> {
+    lua.load(source).set_name(format!("={name}")).call(args)
+}
+
+/// A Lua string made of raw bytes.
+pub fn bytes(lua: &Lua, bytes: &[u8]) -> mlua::Result<Value> {
+    lua.create_string(bytes)?.into_lua(lua)
+}

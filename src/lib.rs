@@ -1,0 +1,47 @@
+//! Moonbridge: a pre-forking network server for Lua applications, as a loadable Lua C module.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`sys`] | the only unsafe code: processes, signals, sockets, descriptor passing, epoll |
+//! | [`glue`] | how Rust functions become Lua functions: misuse, system failures, wrappers |
+//! | [`io`] | handles, listeners, child processes, poll: `moonbridge.io` |
+//! | [`http`] | HTTP/1.1: pure parsers and the request cycle: `moonbridge.http` |
+//! | [`server`] | pools, supervisor, workers: `moonbridge` |
+#![deny(unsafe_code)]
+
+#[cfg(all(feature = "lua53", feature = "lua54"))]
+compile_error!(
+    "choose one of the features `lua53` and `lua54`: a module serves one version of Lua"
+);
+#[cfg(not(any(feature = "lua53", feature = "lua54")))]
+compile_error!("choose one of the features `lua53` and `lua54`: cargo build --features lua54");
+
+pub mod glue;
+pub mod http;
+pub mod io;
+pub mod server;
+#[allow(unsafe_code)]
+pub mod sys;
+
+use mlua::{Lua, Result, Table};
+
+/// `require "moonbridge"`: the supervisor (reference, "Global function listen").
+#[allow(unsafe_code)]
+#[mlua::lua_module(name = "moonbridge")]
+fn moonbridge(lua: &Lua) -> Result<Table> {
+    server::module(lua)
+}
+
+/// `require "moonbridge.io"` or `require "moonbridge_io"` (reference, "I/O library").
+#[allow(unsafe_code)]
+#[mlua::lua_module(name = "moonbridge_io")]
+fn moonbridge_io(lua: &Lua) -> Result<Table> {
+    io::module(lua)
+}
+
+/// `require "moonbridge.http"` or `require "moonbridge_http"` (reference, "HTTP module").
+#[allow(unsafe_code)]
+#[mlua::lua_module(name = "moonbridge_http")]
+fn moonbridge_http(lua: &Lua) -> Result<Table> {
+    http::module(lua)
+}

@@ -1,0 +1,1 @@
+//! The only unsafe code: thin, safe wrappers over system calls that `nix` and `socket2` do not cover.
