@@ -1,6 +1,25 @@
-//! Skeleton of the module.
+//! `moonbridge.io`: handles, listeners, child processes and waiting for them.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`buffer`] | byte queues (pure) |
+//! | [`address`] | addresses of both ends of a connection |
+//! | [`transport`] | a descriptor and how its kind receives, sends and ends |
+//! | [`stream`] | a connection with buffers and state, without Lua |
+//! | [`handle`] | what Lua holds of a stream |
+//! | [`wait`] | waiting for one descriptor |
+
+pub mod address;
+pub mod buffer;
+pub mod handle;
+pub mod stream;
+pub mod transport;
+pub mod wait;
 
 use mlua::{Lua, Result, Table};
+
+pub use handle::{Handle, new_handle, stream_of};
+pub use stream::{Direction, Fill, Stream};
 
 /// The module's table.
 pub fn module(lua: &Lua) -> Result<Table> {

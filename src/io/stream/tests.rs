@@ -1,0 +1,247 @@
+//! Streams over real socket pairs: local sockets and TCP on the loopback interface.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use super::*;
+
+fn local() -> (Stream, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    (Stream::accepted(OwnedFd::from(ours), None), theirs)
+}
+
+fn tcp() -> (Stream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    socket2::SockRef::from(&listener).set_linger(Some(Duration::ZERO)).unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, peer) = listener.accept().unwrap();
+    theirs.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    (Stream::accepted(OwnedFd::from(ours), Some(peer.into())), theirs)
+}
+
+/// Reads until input or EOF is there.
+fn fill(stream: &mut Stream) -> Fill {
+    loop {
+        match stream.fill().unwrap() {
+            Fill::Block => assert!(
+                stream.wait(Direction::Read, Some(Duration::from_secs(5))).unwrap(),
+                "nothing came"
+            ),
+            fill => return fill,
+        }
+    }
+}
+
+#[test]
+fn fill_appends_what_came_and_consume_drops_it() {
+    let (mut ours, mut theirs) = tcp();
+    assert_eq!(ours.fill().unwrap(), Fill::Block);
+    theirs.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    assert_eq!(fill(&mut ours), Fill::Data(16));
+    ours.consume(4);
+    assert_eq!(ours.input(), b"/ HTTP/1.1\r\n");
+    theirs.write_all(b"\r\n").unwrap();
+    assert_eq!(fill(&mut ours), Fill::Data(2));
+    assert_eq!(ours.input(), b"/ HTTP/1.1\r\n\r\n");
+}
+
+#[test]
+fn fill_reports_the_end_of_input_again_and_again() {
+    let (mut ours, theirs) = local();
+    drop(theirs);
+    assert_eq!(fill(&mut ours), Fill::Eof);
+    assert_eq!(ours.fill().unwrap(), Fill::Eof);
+    assert!(ours.is_eof() && ours.is_open());
+}
+
+#[test]
+fn put_sends_nothing_before_a_flush() {
+    let (mut ours, mut theirs) = local();
+    ours.put(b"abc");
+    ours.put(b"def");
+    assert_eq!(ours.pending(), 6);
+    theirs.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 16];
+    assert!(theirs.read(&mut buffer).is_err());
+    assert_eq!(ours.flush_nb().unwrap(), 0);
+    assert_eq!(theirs.read(&mut buffer).unwrap(), 6);
+    assert_eq!(&buffer[..6], b"abcdef");
+}
+
+#[test]
+fn send_nb_sends_the_queue_before_the_parts() {
+    let (mut ours, mut theirs) = tcp();
+    ours.put(b"one ");
+    let parts: Vec<&[u8]> = vec![b"two ", b"", b"three"];
+    assert_eq!(ours.send_nb(&parts).unwrap(), 0);
+    let mut buffer = [0; 13];
+    theirs.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"one two three");
+}
+
+#[test]
+fn more_parts_than_one_call_takes_keep_their_order() {
+    let (mut ours, mut theirs) = local();
+    let pieces: Vec<Vec<u8>> = (0..100u8).map(|i| vec![i; usize::from(i)]).collect();
+    let parts: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+    assert_eq!(ours.send_nb(&parts).unwrap(), 0);
+    let mut received = vec![0; pieces.concat().len()];
+    theirs.read_exact(&mut received).unwrap();
+    assert_eq!(received, pieces.concat());
+}
+
+#[test]
+fn what_does_not_go_out_is_queued_and_counted() {
+    let (mut ours, mut theirs) = local();
+    let big: Vec<u8> = (0..4_000_000u32).map(|i| (i % 251) as u8).collect();
+    let mut left = ours.send_nb(&[&big, b"tail"]).unwrap();
+    assert!(left > 0 && left == ours.pending());
+    let mut received = Vec::new();
+    let mut buffer = vec![0; 100_000];
+    while left > 0 {
+        let n = theirs.read(&mut buffer).unwrap();
+        received.extend_from_slice(&buffer[..n]);
+        left = ours.flush_nb().unwrap();
+    }
+    drop(ours);
+    theirs.read_to_end(&mut received).unwrap();
+    assert_eq!(received.len(), big.len() + 4);
+    assert!(received.starts_with(&big) && received.ends_with(b"tail"));
+}
+
+#[test]
+fn send_all_waits_for_a_slow_reader() {
+    let (mut ours, mut theirs) = local();
+    let big = vec![7u8; 3_000_000];
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        theirs.read_to_end(&mut all).map(|n| (n, all.last().copied()))
+    });
+    ours.put(b"head");
+    ours.send_all(&[&big, b"!"]).unwrap();
+    ours.close().unwrap();
+    assert_eq!(reader.join().unwrap().unwrap(), (3_000_005, Some(b'!')));
+}
+
+#[test]
+fn close_ends_with_fin_even_with_unread_input() {
+    let (mut ours, mut theirs) = tcp();
+    theirs.write_all(&vec![0; 100_000]).unwrap();
+    ours.wait(Direction::Read, None).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    ours.put(b"answer");
+    ours.close().unwrap();
+    assert!(!ours.is_open());
+    let mut received = Vec::new();
+    theirs.read_to_end(&mut received).unwrap();
+    assert_eq!(received, b"answer");
+}
+
+#[test]
+fn drop_and_reset_end_with_rst_and_lose_unsent_data() {
+    for explicit in [false, true] {
+        let (mut ours, mut theirs) = tcp();
+        ours.put(b"lost");
+        if explicit {
+            ours.reset().unwrap();
+        }
+        drop(ours);
+        let error = theirs.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn finish_sends_eof_and_reads_go_on() {
+    let (mut ours, mut theirs) = tcp();
+    ours.put(b"question");
+    ours.finish().unwrap();
+    let mut all = String::new();
+    theirs.read_to_string(&mut all).unwrap();
+    assert_eq!(all, "question");
+    theirs.write_all(b"answer").unwrap();
+    assert_eq!(fill(&mut ours), Fill::Data(6));
+    ours.close().unwrap();
+    assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0);
+}
+
+#[test]
+fn finish_without_close_ends_in_rst() {
+    let (mut ours, mut theirs) = tcp();
+    ours.finish().unwrap();
+    assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0);
+    drop(ours);
+    let outcome = loop {
+        match theirs.write(b"x") {
+            Ok(_) => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(outcome.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe));
+}
+
+#[test]
+fn finish_of_a_local_socket_closes_it_and_emulates_eof() {
+    let (mut ours, mut theirs) = local();
+    theirs.write_all(b"unread").unwrap();
+    ours.put(b"bye");
+    ours.finish().unwrap();
+    assert_eq!(ours.raw_fd(), None);
+    assert!(ours.is_open() && ours.has_input());
+    assert_eq!(ours.fill().unwrap(), Fill::Eof);
+    let mut all = String::new();
+    theirs.read_to_string(&mut all).unwrap();
+    assert_eq!(all, "bye");
+    ours.close().unwrap();
+}
+
+#[test]
+fn errors_stick_in_their_direction() {
+    let (mut ours, theirs) = tcp();
+    socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(theirs);
+    ours.wait(Direction::Read, None).unwrap();
+    assert_eq!(ours.fill().unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(ours.fill().unwrap_err().to_string(), "Previous read error");
+    assert_eq!(ours.send_nb(&[b"x"]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    assert_eq!(ours.send_nb(&[b"x"]).unwrap_err().to_string(), "Previous write error");
+    assert_eq!(ours.close().unwrap_err().to_string(), "Previous write error");
+    assert!(!ours.is_open());
+}
+
+#[test]
+fn a_stream_costs_little_until_data_flows_and_gives_memory_back() {
+    assert!(size_of::<Stream>() < 512);
+    let (mut ours, mut theirs) = tcp();
+    assert_eq!(ours.buffer_memory(), 0);
+    theirs.write_all(b"x").unwrap();
+    fill(&mut ours);
+    ours.consume(1);
+    ours.release();
+    assert_eq!(ours.buffer_memory(), 0);
+}
+
+#[test]
+fn addresses_stay_known_after_close() {
+    let (mut ours, theirs) = tcp();
+    let (local, peer) = (theirs.peer_addr().unwrap(), theirs.local_addr().unwrap());
+    ours.close().unwrap();
+    assert_eq!(ours.endpoints().local(), Some(local));
+    assert_eq!(ours.endpoints().peer(), Some(peer));
+}
+
+#[test]
+fn held_input_is_not_ready_until_more_comes() {
+    let (mut ours, mut theirs) = local();
+    theirs.write_all(b"part").unwrap();
+    fill(&mut ours);
+    assert!(ours.has_input());
+    ours.hold_input();
+    assert!(!ours.has_input());
+    ours.hold_input();
+    theirs.write_all(b"more").unwrap();
+    fill(&mut ours);
+    assert!(ours.has_input());
+}
