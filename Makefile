@@ -1,0 +1,56 @@
+# Moonbridge: build, serve, test. `make help` lists the targets.
+
+SHELL   := /bin/bash
+PROFILE ?= release
+VERSIONS := 5.3 5.4
+
+.DEFAULT_GOAL := help
+.PHONY: help tools build run test cargo-test $(VERSIONS:%=busted-%) lint fmt bench bench-% rock fuzz dev clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@echo 'PROFILE=dev builds faster and unoptimised; SPEC=path runs only the specs there.'
+
+tools: ## install what building and testing need and this machine lacks
+	@tools/install build test
+
+build: ## build/lua5.3/moonbridge.so and build/lua5.4/moonbridge.so
+	@tools/build $(PROFILE) $(VERSIONS)
+
+run: ## serve examples/helloworld.lua on 127.0.0.1:8080
+	@tools/install build
+	@tools/run
+
+test: ## cargo tests, then the specs under Lua 5.3 and 5.4
+	@tools/install build test
+	@tools/test
+
+lint: ## rustfmt, clippy and luacheck, without changing anything
+	@tools/install build lint
+	@tools/lint
+
+fmt: ## format the Rust sources
+	cargo fmt
+
+bench: ## requests per second beside nginx + Lua, an epoll loop and prefork servers
+	@tools/install build bench
+	@tools/build release 5.4
+	@benches/run
+
+bench-%: ## one benchmark, e.g. bench-io, bench-accept
+	@tools/install build bench
+	@tools/build release 5.4
+	@benches/$*/run
+
+rock: ## pack a source rock
+	@tools/install build rock
+	@tools/rock
+
+fuzz: ## each fuzz target for 60 seconds
+	@tools/fuzz
+
+dev: ## test again whenever a source changes
+	@tools/dev
+
+clean: ## remove what was built
+	rm -rf build target *.rock

@@ -1,0 +1,245 @@
+--- Processes as specs see them: start one, watch it and all that come from it, end them by pid.
+--
+-- Built on the shell, on /proc and on LuaSocket's clock, so that it depends on nothing under test.
+--
+-- A started process leads a session of its own and carries a mark in its environment. Whatever it
+-- starts is found by one of the two, also after its parent died or after it made itself a daemon.
+
+local lfs = require "lfs"
+local socket = require "socket"
+
+local process = {}
+
+--- Seconds that any single wait of a spec may take (environment variable TEST_TIMEOUT, default 10).
+process.TIMEOUT = tonumber(os.getenv("TEST_TIMEOUT")) or 10
+
+local MARK = "MOONBRIDGE_SPEC_MARK"
+local Process = {}
+Process.__index = Process
+
+--- Quotes `text` for the shell.
+function process.quote(text)
+  return "'" .. tostring(text):gsub("'", "'\\''") .. "'"
+end
+
+--- The content of a file, or nil.
+function process.slurp(path)
+  local file = io.open(path, "rb")
+  if not file then return nil end
+  local text = file:read("a")
+  file:close()
+  return text
+end
+
+--- Calls `probe` until it returns a true value, which is returned, or until the time is over (nil).
+-- @param probe function without arguments
+-- @param timeout seconds, default process.TIMEOUT
+function process.wait_until(probe, timeout)
+  local deadline = socket.gettime() + (timeout or process.TIMEOUT)
+  local pause = 0.002
+  while true do
+    local result = probe()
+    if result then return result end
+    if socket.gettime() >= deadline then return nil end
+    socket.sleep(pause)
+    pause = math.min(pause * 1.5, 0.05)
+  end
+end
+
+--- Runs a shell command to its end.
+-- @return exit code (128 + n for signal n), then what it wrote to stdout and stderr together
+function process.run(command)
+  local pipe = assert(io.popen("{ " .. command .. "\n} 2>&1 </dev/null; printf '\\n%d' $?"))
+  local text = pipe:read("a")
+  pipe:close()
+  local output, code = text:match("^(.*)\n(%d+)$")
+  return tonumber(code), output
+end
+
+-- One line of /proc/PID/stat as {pid, command, state, parent, session}, or nil.
+local function stat(pid)
+  local line = process.slurp("/proc/" .. pid .. "/stat")
+  if not line then return nil end
+  local command, state, parent, session = line:match("%((.*)%) (%a) (%d+) %d+ (%d+)")
+  if not command then return nil end
+  return {
+    pid = pid, command = command, state = state,
+    parent = tonumber(parent), session = tonumber(session),
+  }
+end
+
+--- All processes of the machine for which `belongs(entry)` is true.
+local function search(belongs)
+  local found = {}
+  for name in lfs.dir("/proc") do
+    local pid = tonumber(name)
+    local entry = pid and stat(pid)
+    if entry and belongs(entry) then found[#found + 1] = entry end
+  end
+  table.sort(found, function(a, b) return a.pid < b.pid end)
+  return found
+end
+
+--- Sends a signal (name or number, default TERM) to a pid; true if there was such a process.
+function process.kill(pid, signal)
+  assert(math.type(pid) == "integer" and pid > 1, "a pid is expected")
+  return (process.run(("kill -%s %d"):format(signal or "TERM", pid))) == 0
+end
+
+--- Whether the process exists and is no zombie.
+function process.alive(pid)
+  local entry = stat(pid)
+  return entry ~= nil and entry.state ~= "Z"
+end
+
+local started = 0
+local scratch -- the folder of this run, made on first use and removed by process.forget
+
+local function scratch_folder()
+  if not scratch then
+    scratch = os.tmpname()
+    os.remove(scratch)
+    assert(lfs.mkdir(scratch))
+  end
+  return scratch
+end
+
+--- A path in a fresh folder of this process; everything there goes away with process.forget.
+function process.scratch(name)
+  started = started + 1
+  local folder = scratch_folder() .. "/" .. started
+  assert(lfs.mkdir(folder))
+  return folder .. "/" .. name
+end
+
+--- Removes all scratch files.
+function process.forget()
+  if scratch then
+    os.execute("rm -rf " .. process.quote(scratch))
+    scratch = nil
+  end
+end
+
+--- Starts a program in a session of its own, without standard input, its output in files.
+--
+-- All signals have their default dispositions in it, whatever the runner inherited.
+-- @param argv   list: program and arguments
+-- @param options table or nil: `env` (name → value, false unsets), `cwd`
+-- @return Process with the fields `pid` and `mark`
+function process.start(argv, options)
+  options = options or {}
+  local folder = process.scratch("x"):match("^(.*)/")
+  local self = setmetatable({
+    folder = folder,
+    mark = ("%s=%s"):format(MARK, folder),
+    argv = argv,
+  }, Process)
+  local words = { "cd", process.quote(options.cwd or lfs.currentdir()), "&& exec env" }
+  local settings = { process.quote(self.mark) }
+  for name, value in pairs(options.env or {}) do
+    if value == false then
+      words[#words + 1] = "-u " .. process.quote(name)
+    else
+      settings[#settings + 1] = process.quote(name .. "=" .. tostring(value))
+    end
+  end
+  table.move(settings, 1, #settings, #words + 1, words)
+  -- The innermost shell writes its pid and then becomes the program, so the pid is the program's.
+  words[#words + 1] = "setsid env --default-signal sh -c"
+  words[#words + 1] = process.quote(
+    'folder=$1; shift; echo $$ >"$folder/pid.new" && mv "$folder/pid.new" "$folder/pid"; '
+    .. 'exec "$@" </dev/null >"$folder/stdout" 2>"$folder/stderr"')
+  words[#words + 1] = "sh " .. process.quote(folder)
+  for _, word in ipairs(argv) do words[#words + 1] = process.quote(word) end
+  local program = table.concat(words, " ")
+  -- The outer shell outlives the program to note its exit code.
+  os.execute(("{ ( %s ); echo $? >%s/status.new; mv %s/status.new %s/status; } </dev/null >/dev/null 2>&1 &")
+    :format(program, folder, folder, folder))
+  self.pid = assert(process.wait_until(function()
+    return tonumber(process.slurp(folder .. "/pid"))
+  end), "the program could not be started: " .. argv[1])
+  return self
+end
+
+--- What the program wrote to its standard error so far.
+function Process:log()
+  return process.slurp(self.folder .. "/stderr") or ""
+end
+
+--- What the program wrote to its standard output so far.
+function Process:output()
+  return process.slurp(self.folder .. "/stdout") or ""
+end
+
+--- Waits until a Lua pattern matches the log; returns the match, or nil when the time is over.
+-- @param count how often it must match, default once
+function Process:wait_log(pattern, timeout, count)
+  return process.wait_until(function()
+    local matches = 0
+    for match in self:log():gmatch(pattern) do
+      matches = matches + 1
+      if matches >= (count or 1) then return match end
+    end
+  end, timeout)
+end
+
+--- The exit code if the program has ended (128 + n for signal n), else nil.
+function Process:status()
+  return tonumber(process.slurp(self.folder .. "/status"))
+end
+
+--- Waits for the end. Returns the exit code, or nil and a message when the time is over.
+function Process:wait(timeout)
+  local code = process.wait_until(function() return self:status() end, timeout)
+  if code then return code end
+  return nil, ("still running after %g s"):format(timeout or process.TIMEOUT)
+end
+
+--- Sends a signal to the program itself.
+function Process:signal(signal)
+  return process.kill(self.pid, signal)
+end
+
+--- All that came from this program and still exists, zombies included, the program excepted.
+-- @return list of {pid, parent, session, command, state}
+function Process:descendants()
+  local own = self.mark .. "\0"
+  return search(function(entry)
+    if entry.pid == self.pid then return false end
+    if entry.session == self.pid then return true end
+    local environ = process.slurp("/proc/" .. entry.pid .. "/environ")
+    return environ ~= nil and environ:find(own, 1, true) ~= nil
+  end)
+end
+
+--- The pids of the program's direct children that are alive, in ascending order.
+function Process:children()
+  local pids = {}
+  for _, entry in ipairs(search(function(entry)
+    return entry.parent == self.pid and entry.state ~= "Z"
+  end)) do
+    pids[#pids + 1] = entry.pid
+  end
+  return pids
+end
+
+--- Kills the program and all that came from it. Returns a list of what was left of the descendants.
+function Process:destroy()
+  local left = {}
+  for _ = 1, 20 do
+    local rest = self:descendants()
+    if not self:status() then rest[#rest + 1] = { pid = self.pid, command = "", state = "R", own = true } end
+    if #rest == 0 then break end
+    for _, entry in ipairs(rest) do
+      if not entry.own and not left[entry.pid] then
+        left[entry.pid] = true
+        left[#left + 1] = ("%d %s (%s)"):format(entry.pid, entry.command, entry.state)
+      end
+      if entry.state ~= "Z" then process.kill(entry.pid, "KILL") end
+    end
+    socket.sleep(0.01)
+  end
+  return left
+end
+
+return process

@@ -1,0 +1,119 @@
+-- The harness itself: what it starts it can watch, talk to and end; what it must not miss it does not.
+
+local client = require "spec.support.client"
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+-- A server without any module of ours: answers each line, one connection after the other.
+local ECHO = [[
+  local socket = require "socket"
+  local listener = assert(socket.bind("127.0.0.1", PORT))
+  io.stderr:write("listening\n")
+  while true do
+    local connection = listener:accept()
+    local line = connection:receive("*l")
+    if line == "reset" then
+      connection:setoption("linger", {on = true, timeout = 0})
+    elseif line == "die" then
+      os.exit(7)
+    elseif line and line:find("^GET") then
+      connection:send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-A: 1\r\n\r\nabc")
+    else
+      connection:send((line or "") .. "\n")
+    end
+    connection:close()
+  end
+]]
+
+describe("the server helper", function()
+  after_each(server.cleanup)
+
+  local function echo(options)
+    options = options or {}
+    options.script, options.ready = options.script or ECHO, options.ready or "listening"
+    return server.start(options)
+  end
+
+  it("runs the script under the interpreter that runs the specs", function()
+    local code, output = server.run_script [[print(_VERSION, PORT, os.getenv("PORT")) os.exit(3)]]
+    assert.equal(3, code)
+    assert.truthy(output:find(_VERSION, 1, true))
+  end)
+
+  it("passes globals, arguments and the environment", function()
+    local code, output = server.run_script {
+      script = [[print(WORD, (...), os.getenv("COLOUR"), os.getenv("HOME"))]],
+      globals = { WORD = "it's" }, args = { "a b" }, env = { COLOUR = "$blue", HOME = false },
+    }
+    assert.equal(0, code)
+    assert.equal("it's\ta b\t$blue\tnil\n", output)
+  end)
+
+  it("waits until the port is open, and exchanges raw bytes", function()
+    local s = echo()
+    assert.equal("hello\n", (s:raw("hello\n")))
+    assert.truthy(s:wait_log("listening"))
+  end)
+
+  it("tells a FIN from an RST", function()
+    local s = echo()
+    assert.equal("closed", select(2, s:raw("hello\n")))
+    assert.equal("reset", select(2, s:raw("reset\n")))
+  end)
+
+  it("reads HTTP responses", function()
+    local response = echo():request("/")
+    assert.equal(200, response.status)
+    assert.equal("abc", response.body)
+    assert.equal("1", response.headers["x-a"])
+  end)
+
+  it("runs curl", function()
+    local code, output = echo():curl "URL/"
+    assert.same({ 0, "abc" }, { code, output })
+  end)
+
+  it("returns exit codes, signals as 128 + n", function()
+    local s = echo()
+    s:raw("die\n")
+    assert.equal(7, s:wait())
+    assert.equal(128 + 15, echo():stop("TERM"))
+  end)
+
+  it("starts programs with default signal dispositions", function()
+    local _, output = server.run_script [[
+      for line in io.lines("/proc/self/status") do if line:find("^SigIgn") then print(line) end end
+    ]]
+    assert.truthy(output:find("^SigIgn:%s+0+\n"))
+  end)
+
+  it("reports a script that fails before it is ready, with its log", function()
+    local ok, message = pcall(server.start, "error('no such thing')")
+    assert.falsy(ok)
+    assert.truthy(message:find("no such thing", 1, true))
+  end)
+
+  it("finds and kills what a server left behind, in its session or out of it", function()
+    for _, start in ipairs { "sleep 77 &", "setsid sleep 77 &" } do
+      local s = echo { script = ("os.execute(%q)"):format(start) .. ECHO }
+      local left = process.wait_until(function()
+        local found = s:descendants()
+        return #found == 1 and found[1].command == "sleep" and found[1]
+      end)
+      assert.truthy(left)
+      local ok, message = pcall(server.cleanup)
+      assert.falsy(ok)
+      assert.truthy(message:find("a process was left behind: %d+ sleep"))
+      assert.falsy(process.alive(left.pid))
+    end
+  end)
+end)
+
+describe("the client helper", function()
+  it("formats requests", function()
+    assert.equal("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nab",
+      client.format { target = "/x", body = "ab" })
+    assert.equal("PUT / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
+      client.format { method = "PUT", version = "1.0", host = false, body = { "ab", "c" } })
+  end)
+end)
