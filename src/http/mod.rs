@@ -1,5 +1,14 @@
 //! Skeleton of the module.
 
+pub mod chunked;
+pub mod cookies;
+pub mod escape;
+pub mod list;
+pub mod media_type;
+pub mod params;
+pub mod uri;
+pub mod urlencoded;
+
 use mlua::{Lua, Result, Table};
 
 /// The module's table.

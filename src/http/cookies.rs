@@ -1,0 +1,63 @@
+//! The Cookie header field of a request.
+//!
+//! Sources: RFC 6265 4.2.1 and 5.4 (`name=value` pairs separated by `; `); reference,
+//! "request.cookies".
+
+use super::escape::{Plus, decode};
+use super::list::trim;
+use super::params::{Pair, split, split_once};
+
+/// The cookies of one Cookie header value, in their order.
+///
+/// The value is all behind the first `=`; names and values decode `%XX`, but `+` is a plus sign,
+/// and quotes are part of the value (RFC 6265 4.1.1). Blanks around names and values, empty
+/// pieces and pieces without `=` are skipped. User agents send the most specific cookie of a
+/// name first, so a table of cookies should keep the first.
+pub fn cookies(header: &[u8]) -> impl Iterator<Item = Pair<'_>> {
+    split(header, b';').filter_map(|piece| {
+        let (name, value) = split_once(piece, b'=')?;
+        Some((decode(trim(name), Plus::Literal), decode(trim(value), Plus::Literal)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(header: &str) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        cookies(header.as_bytes()).map(|(name, value)| (text(&name), text(&value))).collect()
+    }
+
+    fn owned(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected.iter().map(|&(name, value)| (name.into(), value.into())).collect()
+    }
+
+    #[test]
+    fn pairs_are_separated_by_semicolons() {
+        assert_eq!(
+            parse("a=1; b=2;c=3 ;\td=4"),
+            owned(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")])
+        );
+    }
+
+    #[test]
+    fn the_value_is_all_behind_the_first_equals_sign() {
+        assert_eq!(parse("a=b=c==; e="), owned(&[("a", "b=c=="), ("e", "")]));
+    }
+
+    #[test]
+    fn percent_escapes_are_decoded_but_not_plus() {
+        assert_eq!(parse("a%20b=c%3Bd+e%"), owned(&[("a b", "c;d+e%")]));
+    }
+
+    #[test]
+    fn quotes_are_part_of_the_value() {
+        assert_eq!(parse("a=\"b c\""), owned(&[("a", "\"b c\"")]));
+    }
+
+    #[test]
+    fn pieces_without_a_name_and_value_are_skipped() {
+        assert_eq!(parse(" ; ;a;;b=1;"), owned(&[("b", "1")]));
+    }
+}

@@ -1,0 +1,270 @@
+//! Media types and the parameters that follow them: Content-Type, Content-Disposition.
+//!
+//! Sources: RFC 9110 5.6.6 (parameters), 8.3.1 (media types); RFC 7578 4.2 and WHATWG HTML,
+//! "multipart form data" (how user agents write file names).
+
+use std::borrow::Cow;
+
+use memchr::memchr;
+
+use super::list::trim;
+
+/// A value such as `text/html; charset=utf-8` or `form-data; name="x"`.
+#[derive(Clone, Copy, Debug)]
+pub struct MediaType<'a> {
+    essence: &'a [u8],
+    parameters: &'a [u8],
+}
+
+/// The parameters are no `name=value` or `name="value"` separated by `;`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+impl<'a> MediaType<'a> {
+    /// Splits a header value; it never fails, as the type is only compared.
+    pub fn parse(value: &'a [u8]) -> MediaType<'a> {
+        let end = memchr(b';', value).unwrap_or(value.len());
+        let (essence, parameters) = value.split_at(end);
+        MediaType { essence: trim(essence), parameters }
+    }
+
+    /// Whether it is the type `essence`, for example `multipart/form-data`, in any case.
+    pub fn is(&self, essence: &str) -> bool {
+        self.essence.eq_ignore_ascii_case(essence.as_bytes())
+    }
+
+    /// What stands before the parameters, as it was sent.
+    pub fn essence(&self) -> &'a [u8] {
+        self.essence
+    }
+
+    /// The parameters in their order, linear in their length; the last item may be an error.
+    pub fn parameters(&self) -> Parameters<'a> {
+        Parameters { rest: self.parameters }
+    }
+
+    /// The value of the parameter `name` (in any case), None if there is none.
+    ///
+    /// A doubled parameter is malformed: its recipients may not agree on which one counts.
+    pub fn parameter(&self, name: &str) -> Result<Option<Cow<'a, [u8]>>, Malformed> {
+        let mut found = None;
+        for parameter in self.parameters() {
+            let parameter = parameter?;
+            if parameter.is(name) && found.replace(parameter.value()).is_some() {
+                return Err(Malformed);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A parameter as it was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+    quoted: bool,
+}
+
+impl<'a> Parameter<'a> {
+    /// Whether the name is `name`, in any case.
+    pub fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name.as_bytes())
+    }
+
+    /// The value without its quotes. A backslash quotes a quote or a backslash; before anything
+    /// else it is one, since file names have been sent like this: `"C:\dir\name"`.
+    pub fn value(&self) -> Cow<'a, [u8]> {
+        if !self.quoted || memchr(b'\\', self.value).is_none() {
+            return Cow::Borrowed(self.value);
+        }
+        let mut value = Vec::with_capacity(self.value.len());
+        let mut rest = self.value.iter();
+        while let Some(&byte) = rest.next() {
+            match (byte, rest.as_slice().first()) {
+                (b'\\', Some(&quoted @ (b'"' | b'\\'))) => {
+                    value.push(quoted);
+                    rest.next();
+                }
+                _ => value.push(byte),
+            }
+        }
+        Cow::Owned(value)
+    }
+
+    /// The value of a quoted form field or file name: user agents replace `"`, CR and LF in it by
+    /// `%22`, `%0D` and `%0A` and nothing else, so nothing else is decoded.
+    pub fn form_value(&self) -> Cow<'a, [u8]> {
+        let value = self.value();
+        if !self.quoted || memchr(b'%', &value).is_none() {
+            return value;
+        }
+        let mut decoded = Vec::with_capacity(value.len());
+        let mut rest = &value[..];
+        while let Some((&byte, tail)) = rest.split_first() {
+            let escape = tail.get(..2).and_then(|digits| match digits {
+                b"22" => Some(b'"'),
+                b"0D" | b"0d" => Some(b'\r'),
+                b"0A" | b"0a" => Some(b'\n'),
+                _ => None,
+            });
+            rest = match (byte, escape) {
+                (b'%', Some(byte)) => {
+                    decoded.push(byte);
+                    tail.get(2..).unwrap_or_default()
+                }
+                _ => {
+                    decoded.push(byte);
+                    tail
+                }
+            };
+        }
+        Cow::Owned(decoded)
+    }
+}
+
+/// Iterator over the parameters of a value.
+#[derive(Clone, Debug)]
+pub struct Parameters<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Parameters<'a> {
+    type Item = Result<Parameter<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // RFC 9110 5.6.6: parameters = *( OWS ";" OWS [ parameter ] )
+        let mut rest = trim(self.rest);
+        while let Some(tail) = rest.strip_prefix(b";") {
+            rest = trim(tail);
+        }
+        if rest.is_empty() {
+            self.rest = rest;
+            return None;
+        }
+        match parameter(rest) {
+            Some((parameter, rest)) => {
+                self.rest = rest;
+                Some(Ok(parameter))
+            }
+            None => {
+                self.rest = b"";
+                Some(Err(Malformed))
+            }
+        }
+    }
+}
+
+/// The parameter at the begin of `text`, and the text behind it, which is empty or begins with `;`.
+fn parameter(text: &[u8]) -> Option<(Parameter<'_>, &[u8])> {
+    let (name, tail) = text.split_at_checked(text.iter().position(|byte| !is_token(*byte))?)?;
+    let tail = tail.strip_prefix(b"=")?;
+    let (value, rest, quoted) = match tail.strip_prefix(b"\"") {
+        Some(tail) => {
+            let (value, rest) = tail.split_at_checked(closing_quote(tail)?)?;
+            (value, rest.get(1..)?, true)
+        }
+        None => {
+            let end = memchr(b';', tail).unwrap_or(tail.len());
+            let (value, rest) = tail.split_at_checked(end)?;
+            (trim(value), rest, false)
+        }
+    };
+    // Values without quotes should be tokens, but boundaries with `/`, `:` or `=` are common.
+    let valid = quoted || !value.is_empty() && value.iter().all(|&byte| is_bare(byte));
+    let separated = matches!(trim(rest).first(), None | Some(b';'));
+    (!name.is_empty() && valid && separated).then_some((Parameter { name, value, quoted }, rest))
+}
+
+/// Where the quoted string that `text` is in ends.
+fn closing_quote(text: &[u8]) -> Option<usize> {
+    let mut escaped = false;
+    text.iter().position(|&byte| {
+        let closes = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        closes
+    })
+}
+
+fn is_bare(byte: u8) -> bool {
+    !matches!(byte, 0..=b' ' | b'"' | 127)
+}
+
+/// RFC 9110 5.6.2: a character of a token.
+pub(super) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameter(value: &str, name: &str) -> Result<Option<String>, Malformed> {
+        let found = MediaType::parse(value.as_bytes()).parameter(name)?;
+        Ok(found.map(|value| String::from_utf8_lossy(&value).into_owned()))
+    }
+
+    fn form_value(value: &str) -> String {
+        let value = MediaType::parse(value.as_bytes());
+        let parameter = value.parameters().next().unwrap().unwrap();
+        String::from_utf8_lossy(&parameter.form_value()).into_owned()
+    }
+
+    #[test]
+    fn types_compare_in_any_case() {
+        let value = MediaType::parse(b" Text/HTML ;charset=utf-8");
+        assert!(value.is("text/html"));
+        assert!(!value.is("text/plain"));
+        assert_eq!(value.essence(), b"Text/HTML");
+    }
+
+    #[test]
+    fn parameters_have_names_in_any_case_and_quoted_or_bare_values() {
+        let value = "a/b; x=1;; Charset=\"utf-8\" ; y=\"a;b\\\"c\";";
+        assert_eq!(parameter(value, "charset"), Ok(Some("utf-8".into())));
+        assert_eq!(parameter(value, "y"), Ok(Some("a;b\"c".into())));
+        assert_eq!(parameter(value, "z"), Ok(None));
+    }
+
+    #[test]
+    fn bare_boundaries_may_hold_more_than_tokens() {
+        assert_eq!(parameter("a/b; x=/a:b=c, ;y=1", "x"), Ok(Some("/a:b=c,".into())));
+    }
+
+    #[test]
+    fn malformed_parameters_are_refused() {
+        for value in ["x", "x=", "=1", "x=\"1", "x=\"1\"2", "x=a b", "x =1", "x=1;x=1", "x=\u{1}"] {
+            assert_eq!(parameter(&format!("a/b;{value}"), "x"), Err(Malformed), "{value}");
+        }
+    }
+
+    #[test]
+    fn backslashes_quote_only_quotes_and_backslashes() {
+        assert_eq!(form_value(r#"f; n="C:\dir\name""#), r"C:\dir\name");
+        assert_eq!(form_value(r#"f; n="a\"b\\c""#), r#"a"b\c"#);
+    }
+
+    /// WHATWG HTML, "multipart/form-data encoding algorithm".
+    #[test]
+    fn escapes_of_user_agents_are_decoded_in_form_values() {
+        assert_eq!(form_value(r#"f; n="%22a%0D%0a%22""#), "\"a\r\n\"");
+        assert_eq!(form_value(r#"f; n="100%25%20%2""#), "100%25%20%2");
+    }
+}
