@@ -6,12 +6,14 @@
 //! | [`address`] | addresses of both ends of a connection |
 //! | [`transport`] | a descriptor and how its kind receives, sends and ends |
 //! | [`stream`] | a connection with buffers and state, without Lua |
+//! | [`listen`] | listening sockets, also those of the server |
 //! | [`handle`] | what Lua holds of a stream |
 //! | [`wait`] | waiting for one descriptor |
 
 pub mod address;
 pub mod buffer;
 pub mod handle;
+pub mod listen;
 pub mod stream;
 pub mod transport;
 pub mod wait;

@@ -174,7 +174,7 @@ fn finish_without_close_ends_in_rst() {
     assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0);
     drop(ours);
     let outcome = loop {
-        match theirs.write(b"x") {
+        match theirs.write_all(b"x") {
             Ok(_) => std::thread::sleep(Duration::from_millis(1)),
             Err(error) => break error,
         }

@@ -1,0 +1,177 @@
+//! Listening sockets: creating them and accepting from them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+
+use crate::sys::resolve;
+
+/// How many connections may wait to be accepted.
+pub const BACKLOG: i32 = 1024;
+
+/// The address that stands for all interfaces, IPv6 and IPv4.
+pub const ANY: &str = "::";
+
+/// A TCP port to listen on: of the addresses of `host`, IPv6 before IPv4, the first this machine
+/// has. `port` is a number or a service name. Non-blocking, close-on-exec.
+///
+/// Connections accepted from it inherit `TCP_NODELAY` (the handles collect small writes themselves)
+/// and `SO_LINGER` on with 0, so that an abnormal end sends RST.
+///
+/// # Errors
+/// "Could not resolve host: …", or what `bind(2)` and `listen(2)` report, e.g. "Address already in
+/// use".
+pub fn tcp(host: &str, port: &str) -> io::Result<OwnedFd> {
+    let mut addresses = resolve::tcp(host, port, true)?;
+    addresses.sort_by_key(SocketAddr::is_ipv4);
+    if host == ANY {
+        // Machines without IPv6 have "all interfaces" too.
+        let port = addresses.first().map_or(0, SocketAddr::port);
+        addresses.push(([0, 0, 0, 0], port).into());
+    }
+    let mut failure = None;
+    for address in addresses {
+        match tcp_at(address) {
+            Ok(socket) => return Ok(socket.into()),
+            Err(error) if is_absent(&error) => failure = failure.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)))
+}
+
+/// Whether the machine lacks the address (or its family), so that another one may serve.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+}
+
+fn tcp_at(address: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// A local socket at `path` to listen on. A socket file that is there already is removed first.
+/// Non-blocking, close-on-exec.
+///
+/// # Errors
+/// What `bind(2)` and `listen(2)` report: "Address already in use" if the path is no socket,
+/// "Invalid argument" if it is longer than 107 bytes.
+pub fn local(path: &Path) -> io::Result<OwnedFd> {
+    let address = SockAddr::unix(path)?;
+    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+        std::fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    socket.bind(&address)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts one connection without blocking (the listening socket must be non-blocking, as
+/// [`tcp`] and [`local`] make it). The connection is non-blocking and close-on-exec.
+///
+/// # Errors
+/// `WouldBlock` if no connection waits, else what `accept4(2)` reports.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
+    let listener = SockRef::from(&listener);
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    loop {
+        match listener.accept4(flags) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome.map(|(socket, peer)| (socket.into(), peer)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn port(listener: &OwnedFd) -> u16 {
+        let address = SockRef::from(listener).local_addr().unwrap();
+        address.as_socket().unwrap().port()
+    }
+
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("moonbridge-{}-{name}", std::process::id()))
+    }
+
+    #[test]
+    fn any_listens_on_ipv4_and_ipv6() {
+        let listener = tcp(ANY, "0").unwrap();
+        for host in ["127.0.0.1", "::1"] {
+            let client = TcpStream::connect((host, port(&listener))).unwrap();
+            let (_, peer) = accept(listener.as_fd()).unwrap();
+            assert_eq!(peer.as_socket().unwrap().port(), client.local_addr().unwrap().port());
+        }
+    }
+
+    #[test]
+    fn accept_does_not_block() {
+        let listener = tcp("127.0.0.1", "0").unwrap();
+        assert_eq!(accept(listener.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn accepted_connections_inherit_their_options() {
+        let listener = tcp("127.0.0.1", "0").unwrap();
+        let _client = TcpStream::connect(("127.0.0.1", port(&listener))).unwrap();
+        let (socket, _) = accept(listener.as_fd()).unwrap();
+        let socket = SockRef::from(&socket);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.linger().unwrap(), Some(Duration::ZERO));
+        assert!(socket.nonblocking().unwrap());
+    }
+
+    #[test]
+    fn a_port_in_use_is_an_error_and_no_reason_to_take_another_address() {
+        let listener = tcp("localhost", "0").unwrap();
+        let again = tcp("localhost", &port(&listener).to_string()).unwrap_err();
+        assert_eq!(again.raw_os_error(), Some(libc::EADDRINUSE));
+    }
+
+    #[test]
+    fn a_stale_socket_file_is_replaced() {
+        let path = path("stale");
+        drop(local(&path).unwrap());
+        let listener = local(&path).unwrap();
+        let mut client = UnixStream::connect(&path).unwrap();
+        let (socket, peer) = accept(listener.as_fd()).unwrap();
+        assert!(peer.is_unix());
+        client.write_all(b"x").unwrap();
+        assert_eq!(UnixStream::from(socket).read(&mut [0; 2]).unwrap(), 1);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_stays() {
+        let path = path("file");
+        std::fs::write(&path, "precious").unwrap();
+        assert_eq!(local(&path).unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn an_overlong_path_is_an_error() {
+        let path = PathBuf::from("/tmp/".to_owned() + &"x".repeat(103));
+        assert!(local(&path).is_err());
+    }
+}
