@@ -20,6 +20,7 @@ pub mod wait;
 
 use mlua::{Lua, Result, Table};
 
+pub use crate::sys::sigterm;
 pub use handle::{Handle, new_handle, stream_of};
 pub use stream::{Direction, Fill, Stream};
 

@@ -2,4 +2,5 @@
 
 pub mod pipe;
 pub mod resolve;
+pub mod sigterm;
 pub mod transfer;

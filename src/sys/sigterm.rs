@@ -1,0 +1,111 @@
+//! SIGTERM as a flag, and waiting without losing it.
+//!
+//! The handler only sets the flag. A signal that arrives between looking at the flag and waiting
+//! would go unnoticed, so who waits holds the signal back ([`hold`]), looks at the flag, and passes
+//! [`Held::mask`] to `ppoll` or `epoll_pwait`, which let it through atomically.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, sigaction,
+};
+
+static RECEIVED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note(_: libc::c_int) {
+    RECEIVED.store(true, Ordering::Relaxed);
+}
+
+/// From now on SIGTERM sets the flag instead of ending the process. Returns what was installed
+/// before, for [`restore`].
+///
+/// # Errors
+/// What `sigaction(2)` reports.
+pub fn catch() -> io::Result<SigAction> {
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing but store to an atomic, and the library stays mapped.
+    Ok(unsafe { sigaction(Signal::SIGTERM, &action) }?)
+}
+
+/// Puts back what [`catch`] returned.
+///
+/// # Errors
+/// What `sigaction(2)` reports.
+pub fn restore(previous: &SigAction) -> io::Result<()> {
+    // SAFETY: `previous` was installed before, as the caller got it from `catch`.
+    unsafe { sigaction(Signal::SIGTERM, previous) }?;
+    Ok(())
+}
+
+/// Whether SIGTERM has come since the start or the last [`clear`].
+pub fn received() -> bool {
+    RECEIVED.load(Ordering::Relaxed)
+}
+
+/// Sets the flag as if SIGTERM had come.
+pub fn set() {
+    RECEIVED.store(true, Ordering::Relaxed);
+}
+
+/// Forgets that SIGTERM has come; whether it had.
+pub fn clear() -> bool {
+    RECEIVED.swap(false, Ordering::Relaxed)
+}
+
+/// SIGTERM is held back in this thread as long as this value lives.
+#[derive(Debug)]
+pub struct Held {
+    /// The mask before.
+    before: SigSet,
+    /// The mask for waiting: the one before, with SIGTERM let through.
+    waiting: SigSet,
+}
+
+/// Holds SIGTERM back in this thread.
+///
+/// # Errors
+/// What `pthread_sigmask(3)` reports.
+pub fn hold() -> io::Result<Held> {
+    let mut before = SigSet::empty();
+    let term = SigSet::from(Signal::SIGTERM);
+    pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&term), Some(&mut before))?;
+    let mut waiting = before;
+    waiting.remove(Signal::SIGTERM);
+    Ok(Held { before, waiting })
+}
+
+impl Held {
+    /// The signal mask to wait with: lets SIGTERM through.
+    pub fn mask(&self) -> SigSet {
+        self.waiting
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::time::TimeSpec;
+
+    use super::*;
+
+    #[test]
+    fn a_signal_between_the_check_and_the_wait_ends_the_wait() {
+        let previous = catch().unwrap();
+        let held = hold().unwrap();
+        assert!(!received());
+        nix::sys::signal::raise(Signal::SIGTERM).unwrap();
+        assert!(!received(), "the signal is held back");
+        let outcome = nix::poll::ppoll(&mut [], Some(TimeSpec::new(5, 0)), Some(held.mask()));
+        assert_eq!(outcome, Err(nix::errno::Errno::EINTR));
+        assert!(received());
+        drop(held);
+        assert!(clear() && !received());
+        restore(&previous).unwrap();
+    }
+}
