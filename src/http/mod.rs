@@ -5,7 +5,10 @@ pub mod cookies;
 pub mod escape;
 pub mod list;
 pub mod media_type;
+pub mod multipart;
 pub mod params;
+#[cfg(test)]
+mod testing;
 pub mod uri;
 pub mod urlencoded;
 
