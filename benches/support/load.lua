@@ -1,0 +1,88 @@
+--- Load by wrk, in rounds over several servers in turn, and tables of the medians.
+
+local process = require "spec.support.process"
+local socket = require "socket"
+
+local load = {}
+
+local here = "benches/support/"
+
+--- Number from the environment, or the default.
+function load.setting(name, default)
+  return tonumber(os.getenv(name)) or default
+end
+
+--- One run of wrk.
+-- @param options `url`; `connections`; `seconds`; `close` (a connection per request);
+--   `script` (a wrk script that sets wrk.method, wrk.body …)
+-- @return {rate (requests/s), p50, p99 (ms), errors (sockets), refusals (statuses from 400)}, or nil and text
+function load.wrk(options)
+  local words = {
+    "wrk", "-t", math.min(2, options.connections), "-c", options.connections,
+    "-d", ("%ds"):format(options.seconds), "--timeout 10s",
+    "-s", options.script or here .. "report.wrk.lua",
+  }
+  if options.close then words[#words + 1] = "-H 'Connection: close'" end
+  words[#words + 1] = process.quote(options.url)
+  local code, output = process.run(table.concat(words, " "))
+  local requests, duration, p50, p99, errors, refusals =
+    output:match("RESULT (%d+) (%d+) (%S+) (%S+) (%d+) (%d+)")
+  if code ~= 0 or not requests then return nil, "wrk failed: " .. output end
+  return {
+    rate = requests / duration * 1e6, p50 = p50 / 1e3, p99 = p99 / 1e3,
+    errors = tonumber(errors), refusals = tonumber(refusals),
+  }
+end
+
+--- The median of a list of numbers.
+function load.median(values)
+  table.sort(values)
+  local half = #values // 2
+  if #values % 2 == 1 then return values[half + 1] end
+  return (values[half] + values[half + 1]) / 2
+end
+
+--- Several rounds over several servers, in turn and each round from another start.
+-- @param peers list of {name, url, …}
+-- @param rounds how often each is measured
+-- @param measure function (peer) → result of load.wrk
+-- @return name → {rate, p99 (medians), errors, refusals (sums), spread (max/min of the rates)}
+function load.rounds(peers, rounds, measure)
+  local seen = {}
+  for round = 1, rounds do
+    for offset = 1, #peers do
+      local peer = peers[(offset + round - 2) % #peers + 1]
+      local result, message = measure(peer)
+      if not result then error(peer.name .. ": " .. message) end
+      local kept = seen[peer.name] or { rates = {}, p99s = {}, errors = 0, refusals = 0 }
+      seen[peer.name] = kept
+      table.insert(kept.rates, result.rate)
+      table.insert(kept.p99s, result.p99)
+      kept.errors = kept.errors + result.errors
+      kept.refusals = kept.refusals + result.refusals
+      socket.sleep(0.05)
+    end
+  end
+  for _, kept in pairs(seen) do
+    kept.rate, kept.p99 = load.median(kept.rates), load.median(kept.p99s)
+    kept.spread = kept.rates[#kept.rates] / kept.rates[1]
+  end
+  return seen
+end
+
+--- One line per peer: requests per second, p99, the first peer's rate as a multiple of this one's.
+function load.print(title, peers, results)
+  print("\n" .. title)
+  print(("  %-34s %12s %10s %8s %8s"):format("", "requests/s", "p99 ms", "ratio", "errors"))
+  local ours = results[peers[1].name].rate
+  for _, peer in ipairs(peers) do
+    local result = results[peer.name]
+    print(("  %-34s %12.0f %10.2f %8s %8d"):format(
+      peer.name, result.rate, result.p99,
+      peer == peers[1] and "" or ("%.2f"):format(ours / result.rate),
+      result.errors + result.refusals))
+  end
+  io.stdout:flush()
+end
+
+return load
