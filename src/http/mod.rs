@@ -2,11 +2,19 @@
 
 pub mod chunked;
 pub mod cookies;
+pub mod date;
 pub mod escape;
+pub mod framing;
+pub mod head;
+#[cfg(test)]
+mod head_tests;
 pub mod list;
 pub mod media_type;
 pub mod multipart;
+pub mod options;
 pub mod params;
+pub mod refusal;
+pub mod response;
 #[cfg(test)]
 mod testing;
 pub mod uri;

@@ -1,0 +1,191 @@
+//! Options of `generate_handler` (reference, "HTTP module"): checked once, then shared.
+
+use mlua::{Lua, Table, Value};
+
+use super::head::Limits;
+use super::response::StaticHeaders;
+use crate::glue::{Fault, Reply};
+
+/// Options that concern the bytes of requests and responses.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `request_header_size_limit` and `request_header_count_limit`.
+    pub head: Limits,
+    /// `request_body_size_limit`: the longest request body, in bytes without transfer coding.
+    pub body: u64,
+    /// `maximum_input_chunk_size`: the longest string a stream callback gets.
+    pub input_chunk: usize,
+    /// `minimum_output_chunk_size`: shorter pieces of a response are joined.
+    pub output_chunk: usize,
+    /// `static_headers`
+    pub static_headers: StaticHeaders,
+}
+
+/// Positions in a head are kept in 32 bits.
+const HEAD_MAXIMUM: u64 = 1 << 30;
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            head: Limits { head: 1 << 20, fields: 1000 },
+            body: 64 << 20,
+            input_chunk: 16_384,
+            output_chunk: 1024,
+            static_headers: StaticHeaders::default(),
+        }
+    }
+}
+
+/// Time limits and their defaults, in seconds.
+const TIMES: [(&str, f64); 5] = [
+    ("idle_timeout", 65.0),
+    ("request_header_timeout", 120.0),
+    ("stall_timeout", 60.0),
+    ("response_timeout", 3600.0),
+    ("drain_timeout", 2.0),
+];
+
+impl Options {
+    /// Reads the options from a table of the application.
+    ///
+    /// # Errors
+    /// Misuse that names the option.
+    pub fn read(table: &Table) -> Reply<Options> {
+        let mut options = Options::default();
+        if let Some(limit) =
+            size(table, "request_header_size_limit")?.or(size(table, "header_size_limit")?)
+        {
+            options.head.head = clamp(limit.min(HEAD_MAXIMUM));
+        }
+        if let Some(limit) = size(table, "request_header_count_limit")? {
+            options.head.fields = clamp(limit);
+        }
+        if let Some(limit) =
+            size(table, "request_body_size_limit")?.or(size(table, "body_size_limit")?)
+        {
+            options.body = limit;
+        }
+        let both = size(table, "chunk_size")?;
+        if let Some(limit) = size(table, "maximum_input_chunk_size")?.or(both) {
+            options.input_chunk = clamp(limit.clamp(1, 1 << 30));
+        }
+        if let Some(limit) = size(table, "minimum_output_chunk_size")?.or(both) {
+            options.output_chunk = clamp(limit.min(1 << 30));
+        }
+        static_headers(&table.raw_get("static_headers")?, &mut options.static_headers)?;
+        Ok(options)
+    }
+
+    /// The time limits as a Lua table: numbers, or false for none.
+    ///
+    /// # Errors
+    /// Misuse that names the option.
+    pub fn times(lua: &Lua, table: &Table) -> Reply<Table> {
+        let times = lua.create_table()?;
+        for (name, default) in TIMES {
+            match table.raw_get(name)? {
+                Value::Nil => times.raw_set(name, default)?,
+                Value::Boolean(false) => times.raw_set(name, false)?,
+                value => match number(&value) {
+                    Some(f64::INFINITY) => times.raw_set(name, false)?,
+                    Some(seconds) => times.raw_set(name, seconds)?,
+                    None => return Err(expected(name)),
+                },
+            }
+        }
+        Ok(times)
+    }
+}
+
+fn expected(name: &str) -> Fault {
+    Fault::Misuse(format!("Option \"{name}\" is expected to be a non-negative number or false"))
+}
+
+fn clamp(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// A number, or a string that stands for one, as Lua converts it; not negative and not NaN.
+fn number(value: &Value) -> Option<f64> {
+    let number = match value {
+        Value::Integer(number) => *number as f64,
+        Value::Number(number) => *number,
+        Value::String(text) => text.to_str().ok()?.trim().parse().ok()?,
+        _ => return None,
+    };
+    (number >= 0.0).then_some(number)
+}
+
+/// A size in bytes; false stands for the largest one.
+fn size(table: &Table, name: &str) -> Reply<Option<u64>> {
+    match table.raw_get(name)? {
+        Value::Nil => Ok(None),
+        Value::Boolean(false) => Ok(Some(u64::MAX)),
+        value => number(&value).map(|number| Some(number as u64)).ok_or_else(|| expected(name)),
+    }
+}
+
+/// A string of lines, a list of lines, a list of `{key, value}`, or `{Name = value}`.
+fn static_headers(value: &Value, headers: &mut StaticHeaders) -> Reply<()> {
+    match value {
+        Value::Nil => Ok(()),
+        Value::String(lines) => {
+            for line in lines.as_bytes().split(|&byte| byte == b'\n') {
+                add_line(line, headers)?;
+            }
+            Ok(())
+        }
+        Value::Table(table) => {
+            for position in 1..=table.raw_len() {
+                match table.raw_get(position)? {
+                    Value::Table(pair) => {
+                        add_pair(&pair.raw_get(1)?, &pair.raw_get(2)?, headers)?;
+                    }
+                    Value::String(line) => add_line(&line.as_bytes(), headers)?,
+                    _ => return Err(bad_headers("a line or a pair")),
+                }
+            }
+            for entry in table.pairs::<Value, Value>() {
+                let (name, value) = entry?;
+                if matches!(name, Value::String(_)) {
+                    add_pair(&name, &value, headers)?;
+                }
+            }
+            Ok(())
+        }
+        _ => Err(bad_headers("a string or a table")),
+    }
+}
+
+fn bad_headers(expected: &str) -> Fault {
+    Fault::Misuse(format!("Option \"static_headers\": {expected} is expected"))
+}
+
+fn add_line(line: &[u8], headers: &mut StaticHeaders) -> Reply<()> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() {
+        return Ok(());
+    }
+    let colon = memchr::memchr(b':', line).ok_or_else(|| bad_headers("\"Name: value\""))?;
+    let (name, value) = line.split_at(colon);
+    add(name, super::list::trim(value.get(1..).unwrap_or_default()), headers)
+}
+
+fn add_pair(name: &Value, value: &Value, headers: &mut StaticHeaders) -> Reply<()> {
+    match (name, value) {
+        (Value::String(name), Value::String(value)) => {
+            add(&name.as_bytes(), &value.as_bytes(), headers)
+        }
+        (Value::String(name), Value::Integer(_) | Value::Number(_)) => {
+            add(&name.as_bytes(), value.to_string()?.as_bytes(), headers)
+        }
+        _ => Err(bad_headers("a name and a value")),
+    }
+}
+
+fn add(name: &[u8], value: &[u8], headers: &mut StaticHeaders) -> Reply<()> {
+    headers
+        .add(name, value)
+        .map_err(|text| Fault::Misuse(format!("Option \"static_headers\": {text}")))
+}

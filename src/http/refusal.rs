@@ -1,0 +1,135 @@
+//! Refusals: the complete, final answers to requests that are not served.
+
+use std::borrow::Cow;
+
+/// Why a request is refused, as a status line and, where there is one, a sentence of explanation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Status code and reason phrase, e.g. `400 Bad Request`.
+    pub status: &'static str,
+    /// A sentence for the reader of the answer; empty if the status says it all.
+    pub sentence: Cow<'static, str>,
+}
+
+impl Refusal {
+    const fn new(status: &'static str, sentence: &'static str) -> Self {
+        Refusal { status, sentence: Cow::Borrowed(sentence) }
+    }
+
+    /// 400: the request does not follow RFC 9112.
+    pub const fn bad_request(sentence: &'static str) -> Self {
+        Refusal::new("400 Bad Request", sentence)
+    }
+
+    /// 408: the client was too slow.
+    pub const fn timeout(sentence: &'static str) -> Self {
+        Refusal::new("408 Request Timeout", sentence)
+    }
+
+    /// 413: the body is larger than allowed.
+    pub const fn content_too_large(sentence: &'static str) -> Self {
+        Refusal::new("413 Content Too Large", sentence)
+    }
+
+    /// 414: the request line is longer than allowed.
+    pub const fn uri_too_long() -> Self {
+        Refusal::new("414 URI Too Long", "")
+    }
+
+    /// 415: a form was asked for, but the body is none.
+    pub const fn unsupported_media_type(sentence: &'static str) -> Self {
+        Refusal::new("415 Unsupported Media Type", sentence)
+    }
+
+    /// 417: an expectation other than `100-continue`.
+    pub const fn expectation_failed(sentence: &'static str) -> Self {
+        Refusal::new("417 Expectation Failed", sentence)
+    }
+
+    /// 431: header fields too large or too many.
+    pub const fn fields_too_large(sentence: &'static str) -> Self {
+        Refusal::new("431 Request Header Fields Too Large", sentence)
+    }
+
+    /// 500: the handler failed before it sent a status.
+    pub const fn internal_error() -> Self {
+        Refusal::new("500 Internal Server Error", "")
+    }
+
+    /// 501: a transfer coding that is not implemented.
+    pub const fn not_implemented(sentence: &'static str) -> Self {
+        Refusal::new("501 Not Implemented", sentence)
+    }
+
+    /// 505: not HTTP/1.x.
+    pub const fn version_not_supported() -> Self {
+        Refusal::new("505 HTTP Version Not Supported", "")
+    }
+
+    /// What a parser of bodies found: 400, 413 or 431, and why.
+    pub fn of_body(status: u16, sentence: impl ToString) -> Self {
+        let refusal = match status {
+            413 => Refusal::content_too_large(""),
+            431 => Refusal::fields_too_large(""),
+            _ => Refusal::bad_request(""),
+        };
+        Refusal { sentence: Cow::Owned(sentence.to_string()), ..refusal }
+    }
+
+    /// What is raised in a handler: the sentence, or the status where there is none.
+    pub fn words(&self) -> &str {
+        if self.sentence.is_empty() { self.status } else { &self.sentence }
+    }
+
+    /// Appends the whole response to `out`; without a body in answer to HEAD (RFC 9110 9.3.2).
+    ///
+    /// `static_headers` are complete header lines, `date` the value of Date.
+    pub fn write(&self, out: &mut Vec<u8>, static_headers: &[u8], date: Option<&[u8]>, head: bool) {
+        let blank = if self.sentence.is_empty() { "" } else { "\n" };
+        let end = blank;
+        let length = self.status.len() + 1 + blank.len() + self.sentence.len() + end.len();
+        for part in ["HTTP/1.1 ", self.status, "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        out.extend_from_slice(static_headers);
+        if let Some(date) = date {
+            for part in [b"Date: ".as_slice(), date, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        }
+        out.extend_from_slice(b"Connection: close\r\nContent-Type: text/plain\r\nContent-Length: ");
+        out.extend_from_slice(length.to_string().as_bytes());
+        out.extend_from_slice(b"\r\n\r\n");
+        if !head {
+            for part in [self.status, "\n", blank, &self.sentence, end] {
+                out.extend_from_slice(part.as_bytes());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(refusal: Refusal, head: bool) -> String {
+        let mut out = Vec::new();
+        refusal.write(&mut out, b"X-A: b\r\n", None, head);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_refusal_is_a_complete_plain_text_response_that_closes() {
+        assert_eq!(
+            written(Refusal::bad_request("No valid host header"), false),
+            "HTTP/1.1 400 Bad Request\r\nX-A: b\r\nConnection: close\r\nContent-Type: text/plain\r\n\
+             Content-Length: 38\r\n\r\n400 Bad Request\n\nNo valid host header\n"
+        );
+        assert!(written(Refusal::uri_too_long(), false).ends_with("17\r\n\r\n414 URI Too Long\n"));
+    }
+
+    #[test]
+    fn head_gets_no_body() {
+        assert!(written(Refusal::uri_too_long(), true).ends_with("Content-Length: 17\r\n\r\n"));
+    }
+}
