@@ -15,7 +15,8 @@ end
 --- One run of wrk.
 -- @param options `url`; `connections`; `seconds`; `close` (a connection per request);
 --   `script` (a wrk script that sets wrk.method, wrk.body …)
--- @return {rate (requests/s), p50, p99 (ms), errors (sockets), refusals (statuses from 400)}, or nil and text
+-- @return {requests, rate (requests/s), p50, p99 (ms), errors (sockets), refusals (statuses from 400)},
+--   or nil and a message
 function load.wrk(options)
   local words = {
     "wrk", "-t", math.min(2, options.connections), "-c", options.connections,
@@ -29,7 +30,7 @@ function load.wrk(options)
     output:match("RESULT (%d+) (%d+) (%S+) (%S+) (%d+) (%d+)")
   if code ~= 0 or not requests then return nil, "wrk failed: " .. output end
   return {
-    rate = requests / duration * 1e6, p50 = p50 / 1e3, p99 = p99 / 1e3,
+    requests = tonumber(requests), rate = requests / duration * 1e6, p50 = p50 / 1e3, p99 = p99 / 1e3,
     errors = tonumber(errors), refusals = tonumber(refusals),
   }
 end
@@ -43,42 +44,46 @@ function load.median(values)
 end
 
 --- Several rounds over several servers, in turn and each round from another start.
--- @param peers list of {name, url, …}
+-- @param peers list of {name, url, process, …}
 -- @param rounds how often each is measured
 -- @param measure function (peer) → result of load.wrk
--- @return name → {rate, p99 (medians), errors, refusals (sums), spread (max/min of the rates)}
+-- @return name → {rate, p99, cpu (medians; cpu: µs of processor time per request), errors, refusals (sums),
+--   spread (max/min of the rates)}
 function load.rounds(peers, rounds, measure)
   local seen = {}
   for round = 1, rounds do
     for offset = 1, #peers do
       local peer = peers[(offset + round - 2) % #peers + 1]
+      local before = peer.process:cpu()
       local result, message = measure(peer)
       if not result then error(peer.name .. ": " .. message) end
-      local kept = seen[peer.name] or { rates = {}, p99s = {}, errors = 0, refusals = 0 }
+      local kept = seen[peer.name] or { rates = {}, p99s = {}, cpus = {}, errors = 0, refusals = 0 }
       seen[peer.name] = kept
       table.insert(kept.rates, result.rate)
       table.insert(kept.p99s, result.p99)
+      table.insert(kept.cpus, (peer.process:cpu() - before) * 1e6 / math.max(1, result.requests))
       kept.errors = kept.errors + result.errors
       kept.refusals = kept.refusals + result.refusals
       socket.sleep(0.05)
     end
   end
   for _, kept in pairs(seen) do
-    kept.rate, kept.p99 = load.median(kept.rates), load.median(kept.p99s)
+    kept.rate, kept.p99, kept.cpu = load.median(kept.rates), load.median(kept.p99s), load.median(kept.cpus)
     kept.spread = kept.rates[#kept.rates] / kept.rates[1]
   end
   return seen
 end
 
---- One line per peer: requests per second, p99, the first peer's rate as a multiple of this one's.
+--- One line per peer: requests per second, p99, processor time of the server per request, and the first
+-- peer's rate as a multiple of this one's.
 function load.print(title, peers, results)
   print("\n" .. title)
-  print(("  %-34s %12s %10s %8s %8s"):format("", "requests/s", "p99 ms", "ratio", "errors"))
+  print(("  %-34s %12s %8s %8s %7s %7s"):format("", "requests/s", "p99 ms", "cpu µs", "ratio", "errors"))
   local ours = results[peers[1].name].rate
   for _, peer in ipairs(peers) do
     local result = results[peer.name]
-    print(("  %-34s %12.0f %10.2f %8s %8d"):format(
-      peer.name, result.rate, result.p99,
+    print(("  %-34s %12.0f %8.2f %7.1f %7s %7d"):format(
+      peer.name, result.rate, result.p99, result.cpu,
       peer == peers[1] and "" or ("%.2f"):format(ours / result.rate),
       result.errors + result.refusals))
   end

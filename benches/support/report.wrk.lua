@@ -1,4 +1,5 @@
 -- What wrk prints at its end: one line that benches/support/load.lua reads.
+-- luacheck: globals done
 done = function(summary, latency)
   local errors = summary.errors
   io.write(("RESULT %d %d %g %g %d %d\n"):format(

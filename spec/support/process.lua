@@ -205,7 +205,8 @@ end
 function Process:descendants()
   local own = self.mark .. "\0"
   return search(function(entry)
-    if entry.pid == self.pid then return false end
+    -- What has ended and waits for init to notice is nobody's fault here.
+    if entry.pid == self.pid or entry.state == "Z" and entry.parent == 1 then return false end
     if entry.session == self.pid then return true end
     local environ = process.slurp("/proc/" .. entry.pid .. "/environ")
     return environ ~= nil and environ:find(own, 1, true) ~= nil
@@ -221,6 +222,18 @@ function Process:children()
     pids[#pids + 1] = entry.pid
   end
   return pids
+end
+
+--- Seconds of processor time that the program and all that came from it have used, ended ones excepted.
+function Process:cpu()
+  local pids, ticks = { self.pid }, 0
+  for _, entry in ipairs(self:descendants()) do pids[#pids + 1] = entry.pid end
+  for _, pid in ipairs(pids) do
+    local line = process.slurp("/proc/" .. pid .. "/stat") or ""
+    local user, system = line:match("%) %a" .. (" %-?%d+"):rep(10) .. " (%d+) (%d+)")
+    ticks = ticks + (user or 0) + (system or 0)
+  end
+  return ticks / 100 -- USER_HZ, the unit of /proc, is 100 on Linux
 end
 
 --- Kills the program and all that came from it. Returns a list of what was left of the descendants.

@@ -1,0 +1,144 @@
+--- The servers of the comparison: how each is prepared and started. All serve the same hello world.
+
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+local peers = {}
+
+local started = {}
+
+local function shell(command, what)
+  local code, output = process.run(command)
+  if code ~= 0 then error(what .. ": " .. output:match("([^\n]*)\n*$"), 0) end
+  return output
+end
+
+-- The configuration template with its placeholders replaced, in a folder of its own.
+local function configured(template, values)
+  local path = process.scratch(template)
+  values.FOLDER, values.HERE = path:match("^(.*)/"), server.root
+  local text = assert(process.slurp("benches/peers/" .. template)):gsub("%u+", values)
+  local file = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+  return path
+end
+
+local function first_that_exists(...)
+  for _, path in ipairs { ... } do
+    if io.open(path) then return path end
+  end
+  error((...) .. " is not installed", 0)
+end
+
+local function start(argv, port, env)
+  local running = process.start(argv, { env = env })
+  started[#started + 1] = running
+  local ready = process.wait_until(function() return server.listening(port) or running:status() end)
+  if not ready or running:status() then
+    error("it did not start: " .. running:log():sub(-300), 0)
+  end
+  return running
+end
+
+--- Two workers of ours, under the Lua version of MOONBRIDGE_BENCH_LUA (default 5.4).
+function peers.ours(port)
+  local version = os.getenv("MOONBRIDGE_BENCH_LUA") or "5.4"
+  return start({ "lua" .. version, "benches/peers/ours.lua" }, port, {
+    PORT = port,
+    LUA_PATH = server.root .. "/lua/?.lua;;",
+    LUA_CPATH = server.root .. "/build/lua" .. version .. "/?.so;;",
+  })
+end
+
+--- Debian's nginx and libnginx-mod-http-lua, two workers.
+function peers.nginx(port)
+  local modules = first_that_exists("/usr/lib/nginx/modules/ngx_http_lua_module.so"):match("^(.*)/")
+  local config = configured("nginx.conf", { PORT = port, MODULES = modules })
+  return start({ first_that_exists("/usr/sbin/nginx"), "-p", config:match("^(.*)/"), "-c", config }, port)
+end
+
+--- A bare epoll loop in C, two processes.
+function peers.epoll(port)
+  shell("mkdir -p build/benches && cc -O2 -o build/benches/epoll_loop benches/peers/epoll_loop.c",
+    "cc failed")
+  return start({ "build/benches/epoll_loop", port }, port)
+end
+
+-- PyPI's gunicorn, in a virtual environment under build/.
+local function gunicorn(port, arguments)
+  local venv = "build/benches/venv"
+  shell(("[ -x %s/bin/gunicorn ] || { python3 -m venv %s && %s/bin/pip install --quiet gunicorn; }")
+    :format(venv, venv, venv), "gunicorn could not be installed")
+  local argv = {
+    venv .. "/bin/gunicorn", "--workers", "2", "--bind", "127.0.0.1:" .. port,
+    "--log-level", "error", "--pythonpath", "benches/peers",
+  }
+  table.move(arguments, 1, #arguments, #argv + 1, argv)
+  argv[#argv + 1] = "gunicorn_app:application"
+  return start(argv, port, { PYTHONDONTWRITEBYTECODE = "1" })
+end
+
+--- gunicorn with threads, as its documentation advises where connections are kept alive.
+function peers.gunicorn(port)
+  return gunicorn(port, { "--worker-class", "gthread", "--threads", "8", "--keep-alive", "60" })
+end
+
+--- gunicorn's own kind of prefork server: a process per connection, which it closes after the answer.
+function peers.gunicorn_sync(port)
+  return gunicorn(port, { "--worker-class", "sync" })
+end
+
+--- Apache's prefork MPM with mod_lua: the process-per-connection server that also runs Lua.
+function peers.apache(port)
+  local modules = first_that_exists("/usr/lib/apache2/modules/mod_lua.so"):match("^(.*)/")
+  local config = configured("apache.conf", { PORT = port, MODULES = modules })
+  return start({ first_that_exists("/usr/sbin/apache2"), "-DFOREGROUND", "-f", config }, port)
+end
+
+local titles = {
+  ours = "moonbridge, 2 workers",
+  nginx = "nginx + ngx_http_lua, 2 workers",
+  epoll = "bare epoll loop in C, 2 processes",
+  gunicorn = "gunicorn gthread, 2 x 8 threads",
+  gunicorn_sync = "gunicorn sync (closes), 2 workers",
+  apache = "apache prefork + mod_lua",
+}
+
+--- Starts the peers of the given keys and makes sure that they say hello.
+-- @return list of {key, name, url, process}; a line on stdout for each that could not start
+function peers.start(keys)
+  local list = {}
+  for _, key in ipairs(keys) do
+    local port = server.free_port()
+    local ok, running = pcall(peers[key], port)
+    local url = ("http://127.0.0.1:%d/"):format(port)
+    local body
+    if ok then
+      body = process.wait_until(function()
+        local code, output = process.run("curl -sS --max-time 5 '" .. url .. "'")
+        return code == 0 and output
+      end)
+      ok = body == "Hello, World!\n"
+      running = ok and running or "it does not say hello, but: " .. tostring(body)
+    end
+    if ok then
+      list[#list + 1] = { key = key, name = titles[key], url = url, process = running }
+    else
+      print(("left out: %s: %s"):format(titles[key], running))
+    end
+  end
+  return list
+end
+
+--- Ends all peers and removes their files.
+function peers.stop()
+  for _, running in ipairs(started) do
+    running:signal("TERM")
+    running:wait(5)
+    running:destroy()
+  end
+  process.forget()
+end
+
+return peers
