@@ -22,7 +22,7 @@ use mlua::{Lua, Result, Table};
 
 pub use crate::sys::sigterm;
 pub use handle::{Handle, new_handle, stream_of};
-pub use stream::{Direction, Fill, Stream};
+pub use stream::{Direction, Fill, Stream, Wakeup};
 
 /// The module's table.
 pub fn module(lua: &Lua) -> Result<Table> {

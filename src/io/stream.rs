@@ -34,6 +34,32 @@ pub enum Fill {
     Block,
 }
 
+/// Why the handler was called for a connection, as the server tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wakeup {
+    /// It is new, or nobody supervises it.
+    #[default]
+    None,
+    /// It was parked and has input (or the peer has closed).
+    Input,
+    /// It was parked and its time is up.
+    Timeout,
+    /// It was parked and the server shuts down.
+    Shutdown,
+}
+
+impl Wakeup {
+    /// The value of `socket.wakeup`.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Wakeup::None => None,
+            Wakeup::Input => Some("input"),
+            Wakeup::Timeout => Some("timeout"),
+            Wakeup::Shutdown => Some("shutdown"),
+        }
+    }
+}
+
 /// A connection with its input and output buffers. Dropping it resets the connection.
 #[derive(Debug)]
 pub struct Stream {
@@ -59,6 +85,8 @@ pub struct Stream {
     read_failed: bool,
     /// A write has failed, and so will all others.
     write_failed: bool,
+    /// Why the handler has it.
+    wakeup: Wakeup,
 }
 
 impl Stream {
@@ -88,7 +116,23 @@ impl Stream {
             eof: false,
             read_failed: false,
             write_failed: false,
+            wakeup: Wakeup::None,
         }
+    }
+
+    /// Why the handler was called for this connection.
+    pub fn wakeup(&self) -> Wakeup {
+        self.wakeup
+    }
+
+    /// The server's side: why the handler is called for this connection.
+    pub fn set_wakeup(&mut self, wakeup: Wakeup) {
+        self.wakeup = wakeup;
+    }
+
+    /// Whether `close` or `reset` has ended it.
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// One non-blocking receive into the input buffer.

@@ -1,8 +1,71 @@
-//! Skeleton of the module.
+//! `moonbridge`: pools of forked workers and their supervisor.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`config`] | `listen{...}`: from a Lua table to a checked configuration |
+//! | [`listener`] | a pool's listeners, opened |
+//! | [`registry`] | the pools of a Lua state, and whether they are served |
+//! | [`supervisor`] | forks workers, watches them, ends in order |
+//! | [`pool_state`], [`worker_entry`] | the supervisor's view of a pool and of a worker |
+//! | [`sizing`], [`timers`] | how many workers, and when intervals tick (pure) |
+//! | [`worker`] | the event loop around the handler |
+//! | [`accept`], [`parking`] | where a worker's connections come from, and where they wait |
+//! | [`channel`], [`scoreboard`] | how supervisor and workers talk, with and without system calls |
+//! | [`log`], [`stderr_lines`] | what the operator reads |
 
-use mlua::{Lua, Result, Table};
+pub mod accept;
+pub mod channel;
+pub mod clock;
+pub mod config;
+pub mod listener;
+pub mod log;
+pub mod parking;
+pub mod pool_state;
+pub mod registry;
+pub mod run;
+pub mod scoreboard;
+pub mod sizing;
+pub mod stderr_lines;
+pub mod supervisor;
+pub mod timers;
+pub mod worker;
+pub mod worker_entry;
 
-/// The module's table.
+use std::rc::Rc;
+
+use mlua::{Lua, Result, Table, Value};
+
+use crate::glue::{self, Fault};
+use registry::{ForgottenRun, Registry};
+
+/// The module's table: `{listen, run, timeout, _VERSION, io, http}`.
+///
+/// The reference documents `listen` and `timeout` as global functions, so they are defined as such
+/// too where these names are still free.
 pub fn module(lua: &Lua) -> Result<Table> {
-    lua.create_table()
+    let module = lua.create_table()?;
+    let registry = Registry::of(lua);
+    // Lives in the registry of the Lua state and is dropped when the state closes.
+    let sentinel = lua.create_userdata(ForgottenRun(registry.clone()))?;
+    lua.set_named_registry_value("moonbridge.forgotten_run", sentinel)?;
+
+    let pools: Rc<Registry> = registry.clone();
+    glue::export(lua, &module, "listen", move |_, args| match args.front() {
+        Some(Value::Table(table)) => pools.add(config::parse(table)?),
+        other => Err(Fault::misuse(format!(
+            "listen expects one table of listeners and options, not {}",
+            other.map_or("nothing", Value::type_name)
+        ))),
+    })?;
+    run::export(lua, &module, registry)?;
+    module.raw_set("_VERSION", env!("CARGO_PKG_VERSION"))?;
+    let require: mlua::Function = lua.globals().get("require")?;
+    module.raw_set("io", require.call::<Table>("moonbridge.io")?)?;
+    module.raw_set("http", require.call::<Table>("moonbridge.http")?)?;
+    for name in ["listen", "timeout"] {
+        if lua.globals().raw_get::<Value>(name)?.is_nil() {
+            lua.globals().raw_set(name, module.raw_get::<Value>(name)?)?;
+        }
+    }
+    Ok(module)
 }

@@ -1,6 +1,11 @@
 //! The only unsafe code: thin, safe wrappers over system calls that `nix` and `socket2` do not cover.
 
+pub mod calendar;
 pub mod pipe;
+pub mod process;
 pub mod resolve;
+pub mod shared;
 pub mod sigterm;
+pub mod syslog;
 pub mod transfer;
+pub mod worker_signals;

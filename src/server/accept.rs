@@ -1,0 +1,174 @@
+//! Accepting connections in a worker: a listener is asked only when the worker can take one.
+//!
+//! All workers of a pool share the listening sockets, each waits for them exclusively: the kernel
+//! wakes one waiting worker for a connection. Errors are classified as `accept(2)` describes them;
+//! none of them ends anything.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+use super::listener::Listener;
+use super::registry::Pool;
+use crate::io::{Stream, listen};
+
+/// How long a listener rests when the system is out of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the log tells that connections cannot be accepted.
+const COMPLAINT: Duration = Duration::from_secs(1);
+
+/// The outcome of asking a listener.
+pub enum Accepted {
+    /// A connection.
+    Connection(Stream),
+    /// None waits (any more).
+    Nothing,
+    /// The listener accepts no more: it was shut down.
+    Closed,
+    /// The system lacks something; the listener rests for a while.
+    Exhausted(Errno),
+}
+
+/// The listeners of a pool, as one worker waits for them.
+pub struct Acceptor {
+    pool: Rc<Pool>,
+    epoll: Rc<Epoll>,
+    first_token: u64,
+    watching: bool,
+    paused_until: Option<Instant>,
+    complained: Option<Instant>,
+}
+
+/// What an error of `accept(2)` means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// The connection is gone, the next one may be there.
+    Retry,
+    Nothing,
+    Pause,
+    Closed,
+}
+
+fn classify(error: &io::Error) -> Verdict {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EAGAIN) => Verdict::Nothing,
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => Verdict::Pause,
+        Some(Errno::EINVAL | Errno::EBADF | Errno::ENOTSOCK) => Verdict::Closed,
+        // ECONNABORTED, EPROTO, and pending network errors that Linux passes on from the new
+        // connection: they concern that connection alone.
+        _ => Verdict::Retry,
+    }
+}
+
+impl Acceptor {
+    /// Prepares to wait for the pool's listeners; events carry `first_token` + position.
+    pub fn new(pool: Rc<Pool>, epoll: Rc<Epoll>, first_token: u64) -> Self {
+        Acceptor { pool, epoll, first_token, watching: false, paused_until: None, complained: None }
+    }
+
+    /// Starts or stops to wait for connections.
+    pub fn watch(&mut self, watch: bool) -> Result<(), Errno> {
+        if self.watching == watch {
+            return Ok(());
+        }
+        self.watching = watch;
+        for (index, listener) in self.pool.listeners.iter().enumerate() {
+            let Some(socket) = listener.socket() else { continue };
+            if watch {
+                let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+                self.epoll.add(socket, EpollEvent::new(flags, self.first_token + index as u64))?;
+            } else {
+                let _ = self.epoll.delete(socket);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up watching again after a pause; tells when the pause ends.
+    pub fn resume(&mut self, now: Instant) -> Option<Instant> {
+        let until = self.paused_until?;
+        if until > now {
+            return Some(until);
+        }
+        self.paused_until = None;
+        let _ = self.watch(true);
+        None
+    }
+
+    /// Asks the listener at a position of the pool.
+    pub fn accept(&mut self, index: usize) -> Accepted {
+        let Some(socket) = self.pool.listeners.get(index).and_then(Listener::socket) else {
+            return Accepted::Nothing;
+        };
+        // Bounded: a flood of connections that abort at once must not keep the worker here.
+        for _ in 0..64 {
+            let error = match listen::accept(socket.as_fd()) {
+                Ok((descriptor, peer)) => {
+                    return Accepted::Connection(Stream::accepted(descriptor, Some(peer)));
+                }
+                Err(error) => error,
+            };
+            match classify(&error) {
+                Verdict::Retry => {}
+                Verdict::Nothing => return Accepted::Nothing,
+                Verdict::Closed => return Accepted::Closed,
+                Verdict::Pause => {
+                    let errno = error.raw_os_error().map_or(Errno::ENOMEM, Errno::from_raw);
+                    return Accepted::Exhausted(errno);
+                }
+            }
+        }
+        Accepted::Nothing
+    }
+
+    /// The position of a listener at which a connection waits.
+    pub fn waiting(&self) -> Option<usize> {
+        let mut sockets: Vec<(usize, PollFd<'_>)> = self
+            .pool
+            .listeners
+            .iter()
+            .enumerate()
+            .filter_map(|(index, listener)| Some((index, listener.socket()?)))
+            .map(|(index, socket)| (index, PollFd::new(socket.as_fd(), PollFlags::POLLIN)))
+            .collect();
+        sockets.iter_mut().find_map(|(index, socket)| {
+            let count = poll(std::slice::from_mut(socket), PollTimeout::ZERO);
+            let readable = socket.revents() == Some(PollFlags::POLLIN);
+            (count == Ok(1) && readable).then_some(*index)
+        })
+    }
+
+    /// Lets the listeners rest for a while. True if the log is to tell so (not more often than once
+    /// a second).
+    pub fn pause(&mut self, now: Instant) -> bool {
+        let _ = self.watch(false);
+        self.paused_until = Some(now + PAUSE);
+        let due = self.complained.is_none_or(|last| now >= last + COMPLAINT);
+        if due {
+            self.complained = Some(now);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_accept_are_told_apart() {
+        let verdict = |errno: Errno| classify(&io::Error::from_raw_os_error(errno as i32));
+        assert_eq!(verdict(Errno::EAGAIN), Verdict::Nothing);
+        assert_eq!(verdict(Errno::ECONNABORTED), Verdict::Retry);
+        assert_eq!(verdict(Errno::ENETDOWN), Verdict::Retry);
+        assert_eq!(verdict(Errno::EMFILE), Verdict::Pause);
+        assert_eq!(verdict(Errno::ENOMEM), Verdict::Pause);
+        assert_eq!(verdict(Errno::EINVAL), Verdict::Closed);
+    }
+}

@@ -1,0 +1,323 @@
+//! `listen{...}`: from a Lua table to a checked pool configuration.
+//!
+//! Everything is checked once, here, so that the supervisor and the workers never meet a wrong
+//! value (reference, "Global function listen{...}").
+
+use std::time::Duration;
+
+use mlua::{Function, Table, Value};
+
+use crate::glue::{Fault, Reply};
+
+/// The most listeners one pool may have.
+pub const MAX_LISTENERS: usize = 100;
+
+/// The longest time an option accepts, in seconds: three years, and far from overflow.
+const MAX_SECONDS: f64 = 1e8;
+
+/// Workers a pool may have at most: more is a mistake in the configuration, not a wish.
+const MAX_WORKERS: f64 = 10_000.0;
+
+/// One positional entry of `listen{...}`, not opened yet.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ListenerSpec {
+    /// A TCP port.
+    Tcp {
+        /// Name or address of the interface.
+        host: String,
+        /// Port number or service name.
+        port: String,
+    },
+    /// A Unix domain socket.
+    Local {
+        /// Path in the file system.
+        path: std::ffi::OsString,
+    },
+    /// A timer.
+    Interval {
+        /// What the handler finds in `socket.interval`.
+        name: String,
+        /// Time between ticks.
+        delay: Duration,
+        /// The run time of the handler does not delay the next tick.
+        strict: bool,
+    },
+    /// A function that runs once; the server ends with it.
+    Main {
+        /// What the handler finds in `socket.main`.
+        name: String,
+    },
+}
+
+/// The named options of one pool.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    /// Spare (idle) workers wanted.
+    pub pre_fork: usize,
+    /// Workers kept at least.
+    pub min_fork: usize,
+    /// Hard limit of workers.
+    pub max_fork: usize,
+    /// Time between forks that make the pool grow.
+    pub fork_delay: Duration,
+    /// Time before a fork after a failed `prepare` or a failed fork.
+    pub fork_error_delay: Duration,
+    /// Time between the ends of superfluous workers.
+    pub exit_delay: Duration,
+    /// An idle worker ends after this time.
+    pub idle_timeout: Option<Duration>,
+    /// Bytes the Lua state of a worker may hold.
+    pub memory_limit: Option<usize>,
+}
+
+/// The functions of one pool.
+#[derive(Debug, Clone)]
+pub struct Handlers {
+    /// Runs once in each new worker.
+    pub prepare: Option<Function>,
+    /// Runs for each connection, tick or main call.
+    pub connect: Function,
+    /// Runs when a worker ends in order.
+    pub finish: Option<Function>,
+}
+
+/// What one call of `listen{...}` asks for.
+#[derive(Debug)]
+pub struct Listen {
+    /// The positional entries.
+    pub listeners: Vec<ListenerSpec>,
+    /// The named numeric options.
+    pub pool: PoolConfig,
+    /// The named functions.
+    pub handlers: Handlers,
+}
+
+/// Reads the argument of `listen{...}`.
+pub fn parse(table: &Table) -> Reply<Listen> {
+    let count = table.raw_len();
+    if count == 0 {
+        return Err(Fault::misuse(
+            "No listen ports specified; at least one listener is expected as a positional entry",
+        ));
+    }
+    if count > MAX_LISTENERS {
+        return Err(Fault::misuse(format!("Too many listeners (at most {MAX_LISTENERS})")));
+    }
+    let mut listeners = Vec::with_capacity(count);
+    for index in 1..=count {
+        listeners.push(listener(index, &table.raw_get(index)?)?);
+    }
+    let pool = pool(table, &listeners)?;
+    let handlers = Handlers {
+        prepare: function(table, "prepare")?,
+        connect: function(table, "connect")?.ok_or_else(|| {
+            Fault::misuse("Option \"connect\" must be a function; it handles each connection")
+        })?,
+        finish: function(table, "finish")?,
+    };
+    Ok(Listen { listeners, pool, handlers })
+}
+
+fn listener(index: usize, value: &Value) -> Reply<ListenerSpec> {
+    let Value::Table(table) = value else {
+        return Err(Fault::misuse(format!(
+            "Listener #{index} must be a table such as {{proto=\"tcp\", port=8080}}, not a {}",
+            value.type_name()
+        )));
+    };
+    let proto = match table.get::<Value>("proto")? {
+        Value::String(proto) => proto.to_string_lossy(),
+        Value::Nil => {
+            return Err(Fault::misuse(format!(
+                "No protocol specified for listener #{index}; \"proto\" must be \"tcp\", \"local\", \"interval\" or \"main\""
+            )));
+        }
+        other => {
+            return Err(Fault::misuse(format!(
+                "Field \"proto\" of listener #{index} must be a string, not a {}",
+                other.type_name()
+            )));
+        }
+    };
+    match proto.as_str() {
+        "tcp" => tcp(index, table),
+        "local" => local(index, table),
+        "interval" => interval(index, table),
+        "main" => Ok(ListenerSpec::Main { name: text(index, table, "name")?.unwrap_or_default() }),
+        other => Err(Fault::misuse(format!("Unknown protocol \"{other}\" of listener #{index}"))),
+    }
+}
+
+fn tcp(index: usize, table: &Table) -> Reply<ListenerSpec> {
+    let host = text(index, table, "host")?.unwrap_or_else(|| "::".to_owned());
+    let port = match table.get::<Value>("port")? {
+        Value::Nil => {
+            return Err(Fault::misuse(format!(
+                "No port specified; field \"port\" is required for TCP listener #{index}"
+            )));
+        }
+        Value::Integer(port) => port_number(index, port)?,
+        Value::Number(port) if port.fract() == 0.0 => port_number(index, port as i64)?,
+        Value::String(name) => {
+            let name = name.to_string_lossy();
+            match name.trim().parse::<i64>() {
+                Ok(port) => port_number(index, port)?,
+                Err(_) => name,
+            }
+        }
+        _ => return Err(bad_port(index)),
+    };
+    Ok(ListenerSpec::Tcp { host, port })
+}
+
+fn port_number(index: usize, port: i64) -> Reply<String> {
+    u16::try_from(port).map(|port| port.to_string()).map_err(|_| bad_port(index))
+}
+
+fn bad_port(index: usize) -> Fault {
+    Fault::misuse(format!(
+        "Field \"port\" of listener #{index} must be a number from 0 to 65535 or a service name"
+    ))
+}
+
+fn local(index: usize, table: &Table) -> Reply<ListenerSpec> {
+    use std::os::unix::ffi::OsStringExt;
+    let path = match table.get::<Value>("path")? {
+        Value::String(path) => path.as_bytes().to_vec(),
+        _ => Vec::new(),
+    };
+    if path.is_empty() || path.len() > 107 || path.contains(&0) {
+        return Err(Fault::misuse(format!(
+            "No valid path specified for local socket; field \"path\" of listener #{index} must be a string of 1 to 107 bytes"
+        )));
+    }
+    Ok(ListenerSpec::Local { path: std::ffi::OsString::from_vec(path) })
+}
+
+fn interval(index: usize, table: &Table) -> Reply<ListenerSpec> {
+    let name = text(index, table, "name")?.unwrap_or_default();
+    let delay = match number(&table.get::<Value>("delay")?) {
+        Some(delay) if delay > 0.0 && delay <= MAX_SECONDS => Duration::from_secs_f64(delay),
+        _ => {
+            return Err(Fault::misuse(format!(
+                "No valid interval delay specified; field \"delay\" of listener #{index} must be a positive number of seconds"
+            )));
+        }
+    };
+    let strict = match table.get::<Value>("strict")? {
+        Value::Nil => false,
+        Value::Boolean(strict) => strict,
+        other => {
+            return Err(Fault::misuse(format!(
+                "Field \"strict\" of listener #{index} must be a boolean, not a {}",
+                other.type_name()
+            )));
+        }
+    };
+    Ok(ListenerSpec::Interval { name, delay, strict })
+}
+
+fn text(index: usize, table: &Table, field: &str) -> Reply<Option<String>> {
+    match table.get::<Value>(field)? {
+        Value::Nil => Ok(None),
+        Value::String(text) => Ok(Some(text.to_string_lossy())),
+        other => Err(Fault::misuse(format!(
+            "Field \"{field}\" of listener #{index} must be a string, not a {}",
+            other.type_name()
+        ))),
+    }
+}
+
+fn pool(table: &Table, listeners: &[ListenerSpec]) -> Reply<PoolConfig> {
+    let mains = listeners.iter().filter(|spec| matches!(spec, ListenerSpec::Main { .. })).count();
+    let pre_fork = workers(table, "pre_fork")?;
+    let min_fork = workers(table, "min_fork")?;
+    let max_fork = workers(table, "max_fork")?;
+    if max_fork == Some(0) {
+        return Err(Fault::misuse("Option \"max_fork\" is expected to be at least 1"));
+    }
+    let fork_delay = seconds(table, "fork_delay")?.unwrap_or(Duration::from_millis(250));
+    let fork_error_delay = seconds(table, "fork_error_delay")?.unwrap_or(Duration::from_secs(2));
+    let (pre_fork, min_fork, max_fork) = if mains == listeners.len() {
+        (0, mains, mains)
+    } else {
+        let pre_fork = pre_fork.unwrap_or(1);
+        let min_fork = min_fork.unwrap_or(pre_fork.max(2));
+        let max_fork = max_fork.unwrap_or(min_fork.max(16));
+        (pre_fork.min(max_fork), min_fork.min(max_fork), max_fork)
+    };
+    Ok(PoolConfig {
+        pre_fork,
+        min_fork,
+        max_fork,
+        fork_delay,
+        fork_error_delay: fork_error_delay.max(fork_delay),
+        exit_delay: seconds(table, "exit_delay")?.unwrap_or(Duration::from_secs(60)),
+        idle_timeout: seconds(table, "idle_timeout")?.filter(|time| !time.is_zero()),
+        memory_limit: memory(table)?,
+    })
+}
+
+/// A number, or a string that Lua would take for one.
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Integer(number) => Some(*number as f64),
+        Value::Number(number) => Some(*number),
+        Value::String(text) => text.to_string_lossy().trim().parse().ok(),
+        _ => None,
+    }
+}
+
+fn option(table: &Table, name: &str) -> Reply<Option<f64>> {
+    let value = table.get::<Value>(name)?;
+    if value.is_nil() {
+        return Ok(None);
+    }
+    match number(&value) {
+        Some(number) if number >= 0.0 && number.is_finite() => Ok(Some(number)),
+        _ => {
+            Err(Fault::misuse(format!("Option \"{name}\" is expected to be a non-negative number")))
+        }
+    }
+}
+
+fn workers(table: &Table, name: &str) -> Reply<Option<usize>> {
+    match option(table, name)? {
+        None => Ok(None),
+        Some(count) if count.fract() == 0.0 && count <= MAX_WORKERS => Ok(Some(count as usize)),
+        Some(_) => Err(Fault::misuse(format!(
+            "Option \"{name}\" is expected to be a non-negative number without a fraction, at most {MAX_WORKERS}"
+        ))),
+    }
+}
+
+fn seconds(table: &Table, name: &str) -> Reply<Option<Duration>> {
+    if let Value::Boolean(false) = table.get::<Value>(name)? {
+        return Ok(Some(Duration::ZERO));
+    }
+    match option(table, name)? {
+        None => Ok(None),
+        Some(time) if time <= MAX_SECONDS => Ok(Some(Duration::from_secs_f64(time))),
+        Some(_) => Err(Fault::misuse(format!(
+            "Option \"{name}\" is expected to be a non-negative number of seconds, at most 1e8"
+        ))),
+    }
+}
+
+fn memory(table: &Table) -> Reply<Option<usize>> {
+    if let Value::Boolean(false) = table.get::<Value>("memory_limit")? {
+        return Ok(None);
+    }
+    Ok(option(table, "memory_limit")?.filter(|limit| *limit > 0.0).map(|limit| limit as usize))
+}
+
+fn function(table: &Table, name: &str) -> Reply<Option<Function>> {
+    match table.get::<Value>(name)? {
+        Value::Nil => Ok(None),
+        Value::Function(function) => Ok(Some(function)),
+        other => Err(Fault::misuse(format!(
+            "Option \"{name}\" must be a function, not a {}",
+            other.type_name()
+        ))),
+    }
+}

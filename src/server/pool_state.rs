@@ -1,0 +1,134 @@
+//! The supervisor's view of one pool.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use nix::sys::socket::{Shutdown, shutdown};
+use std::os::fd::AsRawFd;
+
+use super::listener::Listener;
+use super::registry::Pool;
+use super::scoreboard::{Activity, Counter};
+use super::sizing::{Advice, Census, Sizing};
+use super::timers::Timer;
+use super::worker_entry::WorkerEntry;
+
+/// What all workers of a pool that have ended did together.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Totals {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Handler calls that returned.
+    pub handled: u64,
+    /// Handler calls that threw.
+    pub errors: u64,
+    /// Workers that ended.
+    pub ended: u64,
+}
+
+/// One pool with what the supervisor remembers of it.
+pub struct PoolState {
+    /// The pool as it was registered.
+    pub pool: Rc<Pool>,
+    /// The policy of its size.
+    pub sizing: Sizing,
+    /// Its interval and main listeners.
+    pub timers: Vec<Timer>,
+    /// Counts of workers that are gone.
+    pub totals: Totals,
+    ports_closed: bool,
+    cells: Vec<bool>,
+}
+
+impl PoolState {
+    /// A pool without workers yet.
+    pub fn new(pool: Rc<Pool>, now: Instant) -> Self {
+        let mut timers = Vec::new();
+        for (index, listener) in pool.listeners.iter().enumerate() {
+            let index = index as u32;
+            match listener {
+                Listener::Interval { delay, strict, .. } => {
+                    timers.push(Timer::interval(index, *delay, *strict, now));
+                }
+                Listener::Main { .. } => timers.push(Timer::main(index, now)),
+                Listener::Tcp { .. } | Listener::Local { .. } => {}
+            }
+        }
+        PoolState {
+            sizing: Sizing::default(),
+            timers,
+            totals: Totals::default(),
+            ports_closed: false,
+            cells: vec![false; pool.config.max_fork],
+            pool,
+        }
+    }
+
+    /// A cell of the scoreboard for a new worker, which has it from now on.
+    pub fn take_cell(&mut self) -> Option<usize> {
+        let free = self.cells.iter().position(|taken| !taken)?;
+        self.cells[free] = true;
+        self.pool.scoreboard.cell(free).reset();
+        Some(free)
+    }
+
+    /// Gives back the cell of a worker that could not be forked.
+    pub fn free_cell(&mut self, index: usize) {
+        self.cells[index] = false;
+    }
+
+    /// Gives back the cell of a worker that is gone, and adds up what it counted.
+    pub fn give_back_cell(&mut self, index: usize) {
+        let cell = self.pool.scoreboard.cell(index);
+        self.totals.accepted += cell.get(Counter::Accepted);
+        self.totals.handled += cell.get(Counter::Handled);
+        self.totals.errors += cell.get(Counter::Errors);
+        self.totals.ended += 1;
+        cell.reset();
+        self.cells[index] = false;
+    }
+
+    /// What the policy says now. Where it says to wait for better times, reports of scarcity are
+    /// asked for only if they could change anything.
+    pub fn advise(&mut self, workers: &HashMap<i32, WorkerEntry>, now: Instant) -> Advice {
+        let advice = self.sizing.advise(&self.pool.config, self.census(workers), now);
+        let board = &self.pool.scoreboard;
+        let census = self.census(workers);
+        let can_grow = census.total < self.pool.config.max_fork;
+        let enough = census.spare >= self.pool.config.pre_fork;
+        board.watch_scarcity(can_grow && enough);
+        if can_grow && enough && self.census(workers).spare < self.pool.config.pre_fork {
+            // A worker became busy while the flag was still down.
+            return self.sizing.advise(&self.pool.config, self.census(workers), now);
+        }
+        advice
+    }
+
+    /// Whether one of the pool's workers is idle.
+    pub fn has_idle(&self) -> bool {
+        self.pool.scoreboard.has_idle(1)
+    }
+
+    fn census(&self, workers: &HashMap<i32, WorkerEntry>) -> Census {
+        let mut census = Census::default();
+        for worker in workers.values().filter(|worker| worker.pool_number == self.pool.number) {
+            census.total += 1;
+            let activity = self.pool.scoreboard.cell(worker.cell).activity();
+            if worker.will_serve() && matches!(activity, Activity::Idle | Activity::Starting) {
+                census.spare += 1;
+            }
+        }
+        census
+    }
+
+    /// Refuses connections from now on: what waited in the backlogs has been accepted.
+    pub fn close_ports(&mut self) {
+        if std::mem::replace(&mut self.ports_closed, true) {
+            return;
+        }
+        for socket in self.pool.listeners.iter().filter_map(Listener::socket) {
+            let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+        }
+    }
+}

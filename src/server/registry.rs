@@ -1,0 +1,141 @@
+//! The pools that a Lua state has registered, and whether it serves them.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+
+use mlua::Lua;
+
+use super::config::{Handlers, Listen, PoolConfig};
+use super::listener::Listener;
+use super::scoreboard::Scoreboard;
+use crate::glue::{Fault, Reply};
+
+/// One pool of workers, as `listen{...}` left it.
+pub struct Pool {
+    /// Number of the pool, from 1.
+    pub number: usize,
+    /// Its numeric options.
+    pub config: PoolConfig,
+    /// Its functions.
+    pub handlers: Handlers,
+    /// Its opened listeners.
+    pub listeners: Vec<Listener>,
+    /// What its workers and the supervisor see of each other.
+    pub scoreboard: Scoreboard,
+}
+
+impl Pool {
+    /// The descriptors of its listening sockets.
+    pub fn sockets(&self) -> Vec<RawFd> {
+        self.listeners.iter().filter_map(Listener::socket).map(AsRawFd::as_raw_fd).collect()
+    }
+}
+
+/// How far the server of a Lua state has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Pools may be registered.
+    Open,
+    /// `run` was called: no further pool.
+    Serving,
+    /// `run` has returned.
+    Over,
+}
+
+/// What `listen` and `run` of one Lua state share.
+pub struct Registry {
+    pools: RefCell<Vec<Rc<Pool>>>,
+    stage: Cell<Stage>,
+    pid: u32,
+}
+
+impl Registry {
+    /// The registry of this Lua state.
+    pub fn of(lua: &Lua) -> Rc<Registry> {
+        if let Some(registry) = lua.app_data_ref::<Rc<Registry>>() {
+            return registry.clone();
+        }
+        let registry = Rc::new(Registry {
+            pools: RefCell::default(),
+            stage: Cell::new(Stage::Open),
+            pid: std::process::id(),
+        });
+        lua.set_app_data(registry.clone());
+        registry
+    }
+
+    /// Opens the listeners of a new pool and registers it. If one cannot be opened, the others are
+    /// closed again and no pool number is used up.
+    pub fn add(&self, listen: Listen) -> Reply<()> {
+        if self.stage.get() != Stage::Open {
+            return Err(Fault::misuse(
+                "listen: the server has been started already; pools are registered before",
+            ));
+        }
+        let mut listeners = Vec::with_capacity(listen.listeners.len());
+        for (index, spec) in listen.listeners.into_iter().enumerate() {
+            listeners.push(Listener::open(index + 1, spec)?);
+        }
+        let mut pools = self.pools.borrow_mut();
+        let pool = Pool {
+            number: pools.len() + 1,
+            scoreboard: Scoreboard::new(listen.pool.max_fork)?,
+            config: listen.pool,
+            handlers: listen.handlers,
+            listeners,
+        };
+        pools.push(Rc::new(pool));
+        Ok(())
+    }
+
+    /// From registering to serving; gives the pools.
+    pub fn start(&self) -> Reply<Vec<Rc<Pool>>> {
+        match self.stage.get() {
+            Stage::Serving => Err(Fault::misuse("run: the server is running already")),
+            Stage::Over => Err(Fault::misuse("run: the server has run already")),
+            Stage::Open if self.pools.borrow().is_empty() => {
+                Err(Fault::misuse("No listener initialized. Call listen{...} before run()"))
+            }
+            Stage::Open => {
+                self.stage.set(Stage::Serving);
+                Ok(self.pools.borrow().clone())
+            }
+        }
+    }
+
+    /// Serving has ended: the pools with their listeners are given up.
+    pub fn end(&self) {
+        self.stage.set(Stage::Over);
+        self.pools.borrow_mut().clear();
+    }
+
+    /// In a worker: all pools but its own are given up, with their descriptors.
+    pub fn leave_others(&self) {
+        self.pools.borrow_mut().clear();
+    }
+
+    /// Whether pools were registered that nobody serves, in the process that registered them.
+    fn is_forgotten(&self) -> bool {
+        self.stage.get() == Stage::Open
+            && !self.pools.borrow().is_empty()
+            && self.pid == std::process::id()
+    }
+}
+
+/// Says so when a Lua state closes that registered pools and never served them.
+pub struct ForgottenRun(pub Rc<Registry>);
+
+impl mlua::UserData for ForgottenRun {}
+
+impl Drop for ForgottenRun {
+    fn drop(&mut self) {
+        if self.0.is_forgotten() {
+            use std::io::Write;
+            let _ = writeln!(
+                std::io::stderr(),
+                "moonbridge: listen{{...}} was called, but run() never: nothing has been served"
+            );
+        }
+    }
+}

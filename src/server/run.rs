@@ -1,0 +1,134 @@
+//! `run`: from registered pools to a serving supervisor, and the birth of workers.
+
+use std::cell::RefCell;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Table, Value};
+
+use super::clock;
+use super::log::{Level, Log};
+use super::registry::Registry;
+use super::supervisor::{Birth, Outcome, Supervisor};
+use super::worker::Worker;
+use crate::glue::{self, Fault, Reply};
+use crate::io::{sigterm, stream_of};
+use crate::sys::{process, worker_signals};
+
+/// The worker that this process is, if it is one.
+struct CurrentWorker(Rc<RefCell<Worker>>);
+
+/// Defines `run` and, on all handles, `park`.
+pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result<()> {
+    let serve = glue::function(lua, move |lua, args| serve(lua, args.front(), &registry))?;
+    let worker_main: Function =
+        lua.load(include_str!("worker.lua")).set_name("=moonbridge.worker").into_function()?;
+    let run: Function =
+        glue::chunk(lua, "moonbridge.run", include_str!("run.lua"), (serve, worker_main))?;
+    module.raw_set("run", run)?;
+    glue::export(lua, module, "park", |lua, args| park(lua, &args))?;
+    Ok(())
+}
+
+fn serve(lua: &Lua, options: Option<&Value>, registry: &Rc<Registry>) -> Reply {
+    match options {
+        None | Some(Value::Nil | Value::Table(_)) => {}
+        Some(other) => {
+            let kind = other.type_name();
+            return Err(Fault::misuse(format!("run expects a table of options, not a {kind}")));
+        }
+    }
+    let pools = registry.start()?;
+    clock::start();
+    let log = Log::stderr(Level::Notice);
+    let mut supervisor = Supervisor::new(pools, log).inspect_err(|_| registry.end())?;
+    match supervisor.serve() {
+        Outcome::Ended(code) => {
+            supervisor.close();
+            registry.end();
+            Ok(code.into_lua_multi(lua)?)
+        }
+        Outcome::Worker(birth) => {
+            registry.leave_others();
+            drop(supervisor);
+            Ok(become_worker(lua, *birth)?)
+        }
+    }
+}
+
+/// In a new process: from what the fork left to a worker. Gives its functions for `worker.lua`.
+fn become_worker(lua: &Lua, birth: Birth) -> Reply {
+    reseed(lua)?;
+    worker_signals::install(birth.supervisor, birth.channel.as_fd(), &birth.pool.sockets())?;
+    let handlers = birth.pool.handlers.clone();
+    let worker = Rc::new(RefCell::new(Worker::new(birth)?));
+    lua.set_app_data(CurrentWorker(worker.clone()));
+
+    let pool = lua.create_table()?;
+    pool.raw_set("prepare", handlers.prepare)?;
+    pool.raw_set("connect", handlers.connect)?;
+    pool.raw_set("finish", handlers.finish)?;
+
+    let step = lua.create_table()?;
+    let this = worker.clone();
+    step.raw_set(
+        "ready",
+        lua.create_function(move |_, ()| {
+            sigterm::catch()?;
+            Ok(this.borrow_mut().ready().map_err(std::io::Error::from)?)
+        })?,
+    )?;
+    let this = worker.clone();
+    step.raw_set(
+        "next",
+        lua.create_function(move |lua, keep: Option<bool>| {
+            this.borrow_mut().next(lua, keep.unwrap_or(false))
+        })?,
+    )?;
+    step.raw_set("disarm", lua.create_function(|_, ()| Ok(()))?)?;
+    step.raw_set("context", lua.create_function(|_, ()| Ok(()))?)?;
+    step.raw_set(
+        "abort",
+        lua.create_function(move |_, ()| -> mlua::Result<()> {
+            worker.borrow_mut().abandon();
+            process::exit_now(1)
+        })?,
+    )?;
+    Ok(("worker", pool, step).into_lua_multi(lua)?)
+}
+
+/// Workers must not all draw the same random numbers.
+fn reseed(lua: &Lua) -> mlua::Result<()> {
+    let Ok(math) = lua.globals().get::<Table>("math") else { return Ok(()) };
+    let Ok(seed) = math.get::<Function>("randomseed") else { return Ok(()) };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let nanoseconds = now.map_or(0, |now| now.as_nanos() as u64);
+    let pid = u64::from(std::process::id());
+    let mixed = (nanoseconds ^ pid.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    seed.call::<()>((mixed >> 1) as i64)
+}
+
+/// `socket:park([timeout])`, see the contract at [`Worker::park`].
+fn park(lua: &Lua, args: &MultiValue) -> Reply<bool> {
+    let mut args = args.iter();
+    let Some(Value::UserData(handle)) = args.next() else {
+        return Err(Fault::misuse("park expects a socket"));
+    };
+    let Some(stream) = stream_of(handle) else {
+        return Err(Fault::misuse("park expects a socket"));
+    };
+    let timeout = match args.next() {
+        None | Some(Value::Nil | Value::Boolean(false)) => None,
+        Some(Value::Integer(seconds)) if *seconds >= 0 => {
+            Some(Duration::from_secs(seconds.unsigned_abs()))
+        }
+        Some(Value::Number(seconds)) if *seconds >= 0.0 && *seconds <= 1e8 => {
+            Some(Duration::from_secs_f64(*seconds))
+        }
+        Some(_) => return Err(Fault::misuse("park expects a timeout in seconds or nil")),
+    };
+    let Some(worker) = lua.app_data_ref::<CurrentWorker>() else { return Ok(false) };
+    // A finalizer may ask while the worker itself is at work: then nobody's turn is it.
+    Ok(worker.0.try_borrow_mut().is_ok_and(|mut worker| worker.park(&stream, timeout)))
+}

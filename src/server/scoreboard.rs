@@ -1,0 +1,203 @@
+//! What workers and supervisor see of each other without a system call: one cell for each worker of
+//! a pool and a few flags, in shared memory.
+//!
+//! The supervisor trusts nothing it reads here with more than a decision about load: a worker that
+//! scribbles over its cell can only be misjudged.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use nix::errno::Errno;
+
+use crate::sys::shared::SharedWords;
+
+/// What a worker is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Activity {
+    /// Forked; `prepare` has not returned yet.
+    Starting = 0,
+    /// Waiting for work.
+    Idle = 1,
+    /// Working.
+    Busy = 2,
+    /// Chosen by the supervisor for an order that is on its way.
+    Claimed = 3,
+    /// Waiting for the supervisor's answer to its offer.
+    Offering = 4,
+}
+
+/// What is counted for each worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Counter {
+    /// Connections accepted.
+    Accepted = 2,
+    /// Handler calls that returned.
+    Handled = 3,
+    /// Handler calls that threw, and connections that could not be accepted.
+    Errors = 4,
+    /// Connections that wait in the worker for their next input.
+    Parked = 5,
+}
+
+const ACTIVITY: usize = 0;
+const IDLE_SINCE: usize = 1;
+
+/// Words of a cell: one cache line, so that workers do not slow each other down.
+const CELL: usize = 8;
+
+/// Words before the first cell.
+const SCARCITY: usize = 0;
+const OFFERS: usize = 1;
+const HEADER: usize = CELL;
+
+/// One worker's part of the scoreboard.
+#[derive(Clone, Copy)]
+pub struct Cell<'a>(&'a [AtomicU64]);
+
+impl Cell<'_> {
+    /// What the worker is doing. An impossible value counts as busy.
+    pub fn activity(&self) -> Activity {
+        match self.0[ACTIVITY].load(SeqCst) {
+            0 => Activity::Starting,
+            1 => Activity::Idle,
+            3 => Activity::Claimed,
+            4 => Activity::Offering,
+            _ => Activity::Busy,
+        }
+    }
+
+    /// The worker's side: says what it is doing.
+    pub fn set(&self, activity: Activity) {
+        self.0[ACTIVITY].store(activity as u64, SeqCst);
+    }
+
+    /// The worker's side: waits for work from now on.
+    pub fn rest(&self, now_ms: u64) {
+        self.0[IDLE_SINCE].store(now_ms, Relaxed);
+        self.set(Activity::Idle);
+    }
+
+    /// The worker's side: from idle to busy; false if the supervisor has claimed it meanwhile.
+    pub fn wake(&self) -> bool {
+        self.exchange(Activity::Idle, Activity::Busy)
+    }
+
+    /// The supervisor's side: reserves an idle worker for an order; false if it is not idle.
+    pub fn claim(&self) -> bool {
+        self.exchange(Activity::Idle, Activity::Claimed)
+    }
+
+    /// When the worker became idle, in milliseconds of the supervisor's clock.
+    pub fn idle_since(&self) -> u64 {
+        self.0[IDLE_SINCE].load(Relaxed)
+    }
+
+    /// The worker's side: adds to a counter that only this worker writes.
+    pub fn add(&self, counter: Counter, amount: u64) {
+        let word = &self.0[counter as usize];
+        word.store(word.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    /// The worker's side: sets a counter that only this worker writes.
+    pub fn put(&self, counter: Counter, value: u64) {
+        self.0[counter as usize].store(value, Relaxed);
+    }
+
+    /// The value of a counter.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize].load(Relaxed)
+    }
+
+    /// The supervisor's side: makes the cell ready for another worker.
+    pub fn reset(&self) {
+        for word in self.0 {
+            word.store(0, SeqCst);
+        }
+    }
+
+    fn exchange(&self, from: Activity, to: Activity) -> bool {
+        self.0[ACTIVITY].compare_exchange(from as u64, to as u64, SeqCst, SeqCst).is_ok()
+    }
+}
+
+/// The shared memory of one pool.
+pub struct Scoreboard {
+    words: SharedWords,
+}
+
+impl Scoreboard {
+    /// Shared memory for a pool of at most `workers`.
+    pub fn new(workers: usize) -> Result<Self, Errno> {
+        Ok(Scoreboard { words: SharedWords::new(HEADER + CELL * workers.max(1))? })
+    }
+
+    fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
+        self.words[HEADER..].chunks_exact(CELL).map(Cell)
+    }
+
+    /// The cell of the worker at `index`, below the number given to `new`.
+    pub fn cell(&self, index: usize) -> Cell<'_> {
+        let from = HEADER + CELL * index;
+        Cell(&self.words[from..from + CELL])
+    }
+
+    /// Whether at least `wanted` workers are idle.
+    pub fn has_idle(&self, wanted: usize) -> bool {
+        wanted == 0
+            || self.cells().filter(|c| c.activity() == Activity::Idle).nth(wanted - 1).is_some()
+    }
+
+    /// The supervisor's side: asks for a report when workers become scarce.
+    pub fn watch_scarcity(&self, watch: bool) {
+        self.words[SCARCITY].store(u64::from(watch), SeqCst);
+    }
+
+    /// The worker's side, after it became busy: whether it is to report that workers are scarce.
+    pub fn report_scarcity(&self, wanted: usize) -> bool {
+        let flag = &self.words[SCARCITY];
+        flag.load(SeqCst) != 0 && !self.has_idle(wanted) && flag.swap(0, SeqCst) != 0
+    }
+
+    /// The supervisor's side: asks workers that have time to offer themselves.
+    pub fn want_offers(&self, want: bool) {
+        self.words[OFFERS].store(u64::from(want), SeqCst);
+    }
+
+    /// The worker's side: whether the supervisor has work that waits for a worker.
+    pub fn wants_offers(&self) -> bool {
+        self.words[OFFERS].load(SeqCst) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claimed_worker_does_not_wake_by_itself() {
+        let board = Scoreboard::new(2).unwrap();
+        let cell = board.cell(1);
+        assert_eq!(cell.activity(), Activity::Starting);
+        assert!(!cell.claim());
+        cell.rest(5);
+        assert_eq!(cell.idle_since(), 5);
+        assert!(cell.claim());
+        assert!(!cell.wake());
+        cell.rest(6);
+        assert!(cell.wake());
+        assert!(!cell.claim());
+    }
+
+    #[test]
+    fn scarcity_is_reported_once() {
+        let board = Scoreboard::new(2).unwrap();
+        board.cell(0).rest(1);
+        board.watch_scarcity(true);
+        assert!(!board.report_scarcity(1));
+        board.cell(0).wake();
+        assert!(board.report_scarcity(1));
+        assert!(!board.report_scarcity(1));
+    }
+}

@@ -1,0 +1,47 @@
+-- A worker's life: prepare, any number of connections, finish. The steps in Rust never call user
+-- code; everything that may throw or yield is called from here.
+
+local pool, step = ...
+local xpcall, error, tostring, type = xpcall, error, tostring, type
+local traceback = debug.traceback
+local stderr, exit = io.stderr, os.exit
+
+-- What the log shows of an error: its message, even if it is no string, and the traceback.
+local function describe(err)
+  local kind = type(err)
+  if kind ~= "string" and kind ~= "number" then
+    local mt = getmetatable(err)
+    local readable = type(mt) == "table" and mt.__tostring ~= nil
+    if not readable then err = "(error object is a " .. kind .. " value)" end
+  end
+  local ok, text = pcall(tostring, err)
+  return traceback(ok and text or "(error object cannot be shown)", 2)
+end
+
+local function fail(name, report)
+  local context = step.context()
+  stderr:write('Error in "', name, '" function: ', context and context .. ": " or "", report, "\n")
+  step.abort()
+end
+
+local function guarded(name, f)
+  if not f then return end
+  local ok, report = xpcall(f, describe)
+  step.disarm()
+  if not ok then fail(name, report) end
+end
+
+guarded("prepare", pool.prepare)
+step.ready()
+
+local connect, next_event = pool.connect, step.next
+local socket = next_event()
+while socket do
+  local ok, result = xpcall(connect, describe, socket)
+  if not ok then fail("connect", result) end
+  socket = next_event(result == true)
+end
+
+guarded("finish", pool.finish)
+-- As if the script had ended: finalizers run. Never back into the host's main program.
+exit(0, true)

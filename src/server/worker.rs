@@ -1,0 +1,416 @@
+//! A worker: a small event loop around the Lua handler.
+//!
+//! [`Worker::next`] is called between two runs of the handler. It settles the connection that the
+//! handler had, and waits for the next thing to do: a new connection, input on one that was parked,
+//! an interval, an order of the supervisor.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mlua::{Lua, Value};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::accept::{Accepted, Acceptor};
+use super::channel::{Channel, Order, Received, Report};
+use super::clock;
+use super::listener::Listener;
+use super::parking::{Connection, ParkingLot, Ticket};
+use super::registry::Pool;
+use super::scoreboard::{Activity, Cell, Counter};
+use super::supervisor::Birth;
+use crate::io::{Stream, Wakeup, new_handle, sigterm, stream_of};
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 64;
+
+/// What is to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Control,
+    Listener(usize),
+    Parked(Ticket, Wakeup),
+}
+
+const CONTROL: u64 = 0;
+const LISTENER: u64 = 1 << 60;
+const PARKED: u64 = 2 << 60;
+const NUMBER: u64 = LISTENER - 1;
+
+impl Source {
+    fn of(token: u64) -> Self {
+        match token & !NUMBER {
+            LISTENER => Source::Listener((token & NUMBER) as usize),
+            PARKED => Source::Parked(Ticket::of(token & NUMBER), Wakeup::Input),
+            _ => Source::Control,
+        }
+    }
+}
+
+/// What the handler is called for.
+enum Task {
+    Connection {
+        connection: Connection,
+        /// Its place in the parking lot, if it was parked before.
+        ticket: Option<Ticket>,
+        /// Why it comes back.
+        wakeup: Wakeup,
+        /// The handler asked to park it, until the deadline if there is one.
+        park: Option<Option<Instant>>,
+    },
+    /// An interval or main listener, by its position in the pool.
+    Listener(u32),
+}
+
+/// Where the worker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// The backlogs are served, then the worker ends.
+    Draining,
+    /// The worker ends when its parked connections are settled.
+    Leaving,
+}
+
+/// The state of a worker.
+pub struct Worker {
+    pool: Rc<Pool>,
+    cell: usize,
+    channel: Channel,
+    epoll: Rc<Epoll>,
+    acceptor: Acceptor,
+    parking: ParkingLot,
+    /// What is to be looked at before the next wait.
+    queue: VecDeque<Source>,
+    /// Parked connections with input that was already received: their turn comes after the others'.
+    ready: VecDeque<Ticket>,
+    /// What the handler is to be called for next.
+    tasks: VecDeque<Task>,
+    /// What the handler is called for now.
+    task: Option<Task>,
+    phase: Phase,
+    /// The supervisor knows that the backlogs are empty.
+    drained: bool,
+}
+
+impl Worker {
+    /// The worker that a fork made.
+    pub fn new(birth: Birth) -> Result<Self, Errno> {
+        let Birth { pool, cell, channel, .. } = birth;
+        let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
+        epoll.add(&channel, EpollEvent::new(EpollFlags::EPOLLIN, CONTROL))?;
+        Ok(Worker {
+            acceptor: Acceptor::new(pool.clone(), epoll.clone(), LISTENER),
+            parking: ParkingLot::new(epoll.clone(), PARKED),
+            pool,
+            cell,
+            channel,
+            epoll,
+            queue: VecDeque::new(),
+            ready: VecDeque::new(),
+            tasks: VecDeque::new(),
+            task: None,
+            phase: Phase::Serving,
+            drained: false,
+        })
+    }
+
+    /// `prepare` is done: connections are accepted from now on.
+    pub fn ready(&mut self) -> Result<(), Errno> {
+        self.acceptor.watch(true)?;
+        self.cell().set(Activity::Busy);
+        self.channel.report(&Report::Ready)
+    }
+
+    /// Asks to keep the handler's connection until it has input or the time is up; false if the
+    /// stream is not the one the handler was called for.
+    pub fn park(&mut self, stream: &Rc<RefCell<Stream>>, timeout: Option<Duration>) -> bool {
+        match &mut self.task {
+            Some(Task::Connection { connection, park, .. })
+                if Rc::ptr_eq(&connection.stream, stream) && stream.borrow().is_open() =>
+            {
+                *park = Some(timeout.and_then(|timeout| Instant::now().checked_add(timeout)));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Settles what the handler had and waits for what it is to be called for next: its argument,
+    /// or nil when the worker ends. `keep` tells whether the worker may live on.
+    pub fn next(&mut self, lua: &Lua, keep: bool) -> mlua::Result<Value> {
+        if self.task.is_some() {
+            self.settle();
+            self.cell().add(Counter::Handled, 1);
+            if !keep || sigterm::received() {
+                self.leave();
+            }
+        }
+        sigterm::clear();
+        loop {
+            if let Some(task) = self.tasks.pop_front() {
+                return self.hand_out(lua, task);
+            }
+            if self.phase == Phase::Leaving {
+                return Ok(Value::Nil);
+            }
+            match self.queue.pop_front() {
+                Some(source) => self.look_at(lua, source)?,
+                None => self.wait(),
+            }
+        }
+    }
+
+    /// The worker ends after an error: its other connections go back to the supervisor.
+    pub fn abandon(&mut self) {
+        self.cell().add(Counter::Errors, 1);
+        if let Some(Task::Connection { connection, ticket, .. }) = self.task.take() {
+            if let Some(ticket) = ticket {
+                self.parking.discharge(ticket);
+            }
+            let _ = connection.stream.borrow_mut().reset();
+        }
+        self.leave();
+    }
+
+    fn cell(&self) -> Cell<'_> {
+        self.pool.scoreboard.cell(self.cell)
+    }
+
+    /// What becomes of the thing the handler had: parked if it asked for that, closed otherwise.
+    fn settle(&mut self) {
+        match self.task.take() {
+            None => {}
+            Some(Task::Listener(index)) => self.report(&Report::Ran(index)),
+            Some(Task::Connection { connection, ticket, park: Some(deadline), .. })
+                if connection.stream.borrow().is_open() =>
+            {
+                let has_input = connection.stream.borrow_mut().has_input();
+                match ticket.map_or_else(|| self.parking.admit(connection.clone()), Ok) {
+                    Ok(ticket) => {
+                        self.parking.park(ticket, deadline);
+                        if has_input {
+                            self.ready.push_back(ticket);
+                        }
+                    }
+                    // The system cannot watch it: better an end than a connection nobody hears.
+                    Err(_) => close(&connection),
+                }
+            }
+            Some(Task::Connection { connection, ticket, .. }) => {
+                close(&connection);
+                if let Some(ticket) = ticket {
+                    self.parking.discharge(ticket);
+                }
+            }
+        }
+    }
+
+    /// Gives the handler its argument.
+    fn hand_out(&mut self, lua: &Lua, task: Task) -> mlua::Result<Value> {
+        let value = match &task {
+            Task::Connection { connection, wakeup, .. } => {
+                connection.stream.borrow_mut().set_wakeup(*wakeup);
+                Value::UserData(connection.handle.clone())
+            }
+            Task::Listener(index) => {
+                let table = lua.create_table()?;
+                match self.pool.listeners.get(*index as usize) {
+                    Some(Listener::Interval { name, .. }) => table.raw_set("interval", &**name)?,
+                    Some(Listener::Main { name }) => table.raw_set("main", &**name)?,
+                    _ => {}
+                }
+                Value::Table(table)
+            }
+        };
+        self.task = Some(task);
+        Ok(value)
+    }
+
+    fn look_at(&mut self, lua: &Lua, source: Source) -> mlua::Result<()> {
+        match source {
+            Source::Control => self.take_orders(),
+            Source::Parked(ticket, wakeup) => {
+                if let Some(connection) = self.parking.unpark(ticket) {
+                    let ticket = Some(ticket);
+                    self.tasks.push_back(Task::Connection {
+                        connection,
+                        ticket,
+                        wakeup,
+                        park: None,
+                    });
+                }
+            }
+            Source::Listener(index) => match self.acceptor.accept(index) {
+                Accepted::Connection(stream) => self.welcome(lua, stream)?,
+                Accepted::Nothing => {}
+                Accepted::Closed => self.acceptor.watch(false).unwrap_or(()),
+                Accepted::Exhausted(errno) => self.cannot_accept(errno),
+            },
+        }
+        Ok(())
+    }
+
+    fn welcome(&mut self, lua: &Lua, stream: Stream) -> mlua::Result<()> {
+        self.cell().add(Counter::Accepted, 1);
+        let handle = new_handle(lua, stream)?;
+        if let Some(stream) = stream_of(&handle) {
+            let connection = Connection { handle, stream };
+            let wakeup = Wakeup::None;
+            self.tasks.push_back(Task::Connection { connection, ticket: None, wakeup, park: None });
+        }
+        Ok(())
+    }
+
+    fn cannot_accept(&mut self, errno: Errno) {
+        self.cell().add(Counter::Errors, 1);
+        if self.acceptor.pause(Instant::now()) {
+            complain(&format!("Could not accept a connection: {}", errno.desc()));
+        }
+    }
+
+    /// Waits for events and queues them; connections whose input was received already come last, so
+    /// that a client that sends without end does not keep the others waiting.
+    fn wait(&mut self) {
+        let now = Instant::now();
+        while let Some(ticket) = self.parking.expired(now) {
+            self.queue.push_back(Source::Parked(ticket, Wakeup::Timeout));
+        }
+        let resumed = self.acceptor.resume(now);
+        let idle = self.queue.is_empty() && self.ready.is_empty();
+        if self.pool.scoreboard.wants_offers() && self.phase == Phase::Serving {
+            return self.offer();
+        }
+        if idle && self.phase == Phase::Draining {
+            return self.drain();
+        }
+        let timeout = if idle {
+            self.cell().rest(clock::milliseconds(now));
+            // The flag may have been raised before the supervisor could see this worker idle.
+            if self.pool.scoreboard.wants_offers() && self.cell().wake() {
+                return self.offer();
+            }
+            timeout([self.parking.next_alarm(), resumed].into_iter().flatten().min(), now)
+        } else {
+            EpollTimeout::ZERO
+        };
+        self.collect(timeout);
+        if idle && !self.cell().wake() {
+            // Claimed: an order is on its way and comes before everything else.
+            self.cell().set(Activity::Busy);
+            self.await_order();
+        }
+        if idle && self.pool.scoreboard.report_scarcity(self.pool.config.pre_fork) {
+            self.report(&Report::Scarce);
+        }
+    }
+
+    /// Takes what the kernel has; true if there was something.
+    fn collect(&mut self, timeout: EpollTimeout) -> bool {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+        self.queue.extend(events[..count].iter().map(|event| Source::of(event.data())));
+        let ready = self.ready.drain(..).map(|ticket| Source::Parked(ticket, Wakeup::Input));
+        self.queue.extend(ready);
+        count > 0
+    }
+
+    /// Offers the supervisor to take what waits there.
+    fn offer(&mut self) {
+        self.cell().set(Activity::Offering);
+        self.report(&Report::Offer);
+        self.await_order();
+        self.cell().set(Activity::Busy);
+    }
+
+    /// Waits for one order, which is known to come, or for the end of the supervisor.
+    fn await_order(&mut self) {
+        let mut waited = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut waited, PollTimeout::NONE) == Err(Errno::EINTR) {}
+        self.take_orders();
+    }
+
+    fn take_orders(&mut self) {
+        loop {
+            match self.channel.next_order() {
+                Ok(Received::Message(order, _)) => self.obey(order),
+                Ok(Received::Empty) => return,
+                // Without a supervisor nobody replaces or ends this worker.
+                Ok(Received::Closed | Received::Garbage) | Err(_) => {
+                    self.phase = Phase::Leaving;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Run(index) => self.tasks.push_back(Task::Listener(index)),
+            Order::Nothing => {}
+            Order::Terminate => self.leave(),
+            Order::Drain => {
+                self.phase = Phase::Draining;
+                let _ = self.acceptor.watch(false);
+            }
+        }
+    }
+
+    /// One step of an orderly shutdown: what waits in the backlogs is accepted, what has input is
+    /// served, the other parked connections are told; then the worker ends.
+    fn drain(&mut self) {
+        if let Some(index) = self.acceptor.waiting() {
+            self.queue.push_back(Source::Listener(index));
+            return;
+        }
+        if !std::mem::replace(&mut self.drained, true) {
+            self.report(&Report::Drained);
+        }
+        if self.collect(EpollTimeout::ZERO) {
+            return;
+        }
+        match self.parking.any() {
+            Some(ticket) => self.queue.push_back(Source::Parked(ticket, Wakeup::Shutdown)),
+            None => self.leave(),
+        }
+    }
+
+    /// From now on the worker takes nothing new.
+    fn leave(&mut self) {
+        if self.phase != Phase::Leaving {
+            self.phase = Phase::Leaving;
+            let _ = self.acceptor.watch(false);
+            self.report(&Report::Leaving);
+        }
+    }
+
+    /// Tells the supervisor; if it is gone, the control channel says so at the next look.
+    fn report(&self, report: &Report) {
+        let _ = self.channel.report(report);
+    }
+}
+
+/// Closes a connection that the handler left open. Its failure concerns the client alone.
+fn close(connection: &Connection) {
+    let mut stream = connection.stream.borrow_mut();
+    if !stream.is_closed() {
+        let _ = stream.close();
+    }
+}
+
+/// Writes to standard error, which leads into the log.
+fn complain(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// How long to wait for events: rounded up, so that nothing is due too early.
+fn timeout(wake: Option<Instant>, now: Instant) -> EpollTimeout {
+    let Some(wake) = wake else { return EpollTimeout::NONE };
+    let wait = wake.saturating_duration_since(now).as_micros().div_ceil(1000);
+    EpollTimeout::try_from(i32::try_from(wait).unwrap_or(i32::MAX)).unwrap_or(EpollTimeout::MAX)
+}

@@ -1,0 +1,180 @@
+//! The supervisor's view of one worker.
+
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+
+use super::channel::{Channel, Order};
+use super::log::{Level, Log};
+use super::stderr_lines::StderrLines;
+use super::timers::Timer;
+
+/// Where a worker stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// `prepare` has not returned.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It was told to end because the pool has too many.
+    Superfluous,
+    /// It was told to end because it was idle for too long, or the server ends.
+    Dismissed,
+    /// It ends by itself.
+    Leaving,
+}
+
+/// One worker.
+pub struct WorkerEntry {
+    /// Its process.
+    pub pid: Pid,
+    /// Its pool's position in the supervisor.
+    pub pool: usize,
+    /// Its pool's number, from 1.
+    pub pool_number: usize,
+    /// Its cell in the pool's scoreboard.
+    pub cell: usize,
+    /// The supervisor's end of its control channel.
+    pub channel: Channel,
+    /// Its standard error.
+    pub stderr: StderrLines,
+    /// Where it stands.
+    pub life: Life,
+    /// The interval or main listener it runs.
+    running: Option<u32>,
+}
+
+impl WorkerEntry {
+    /// A worker that was just forked.
+    pub fn new(
+        pid: Pid,
+        pool: usize,
+        pool_number: usize,
+        cell: usize,
+        channel: Channel,
+        mut stderr: StderrLines,
+    ) -> Self {
+        stderr.keep_reader();
+        let life = Life::Starting;
+        WorkerEntry { pid, pool, pool_number, cell, channel, stderr, life, running: None }
+    }
+
+    /// Whether it takes orders.
+    pub fn is_serving(&self) -> bool {
+        self.life == Life::Serving
+    }
+
+    /// Whether it serves or is about to.
+    pub fn will_serve(&self) -> bool {
+        matches!(self.life, Life::Serving | Life::Starting)
+    }
+
+    /// `prepare` has returned.
+    pub fn ready(&mut self) {
+        if self.life == Life::Starting {
+            self.life = Life::Serving;
+        }
+    }
+
+    /// It ends by itself.
+    pub fn leaving(&mut self) {
+        if self.will_serve() {
+            self.life = Life::Leaving;
+        }
+    }
+
+    /// Tells it to end as soon as it has nothing to do.
+    pub fn terminate(&mut self, life: Life) {
+        self.life = life;
+        self.order(&Order::Terminate);
+    }
+
+    /// Tells it to serve what waits in the backlogs and to end.
+    pub fn drain(&mut self) {
+        if self.life != Life::Starting {
+            self.life = Life::Dismissed;
+        }
+        self.order(&Order::Drain);
+    }
+
+    /// Tells it to run an interval or main listener.
+    pub fn run(&mut self, listener: u32) {
+        self.running = Some(listener);
+        self.order(&Order::Run(listener));
+    }
+
+    /// Sends an order. A worker that cannot take it is about to end; its end is noticed anyway.
+    pub fn order(&self, order: &Order) {
+        let _ = self.channel.order(order);
+    }
+
+    /// The interval or main listener it ran has ended, with or without the worker. True if it was
+    /// a main listener, with which the server ends.
+    pub fn ran(&mut self, timers: &mut [Timer], now: Instant) -> bool {
+        let Some(listener) = self.running.take() else { return false };
+        match timers.iter_mut().find(|timer| timer.listener == listener) {
+            Some(timer) => {
+                timer.ended(now);
+                timer.is_main()
+            }
+            None => false,
+        }
+    }
+
+    /// What its lines in the log begin with.
+    pub fn prefix(&self) -> String {
+        format!("[Pool #{}, PID {}] ", self.pool_number, self.pid)
+    }
+
+    /// Copies what it wrote to standard error into the log; true at the end of the stream.
+    pub fn copy_stderr(&mut self, log: &mut Log) -> bool {
+        let (number, pid) = (self.pool_number, self.pid);
+        self.stderr.read(|line, cut| write_line(log, number, pid, line, cut))
+    }
+
+    /// Copies all that is left of its standard error, when it is gone.
+    pub fn drain_stderr(&mut self, log: &mut Log) {
+        let (number, pid) = (self.pool_number, self.pid);
+        // Bounded: a process it started may go on writing for ever.
+        for _ in 0..64 {
+            let before = self.stderr.total();
+            if self.copy_stderr(log) || self.stderr.total() == before {
+                break;
+            }
+        }
+        self.stderr.flush(|line, cut| write_line(log, number, pid, line, cut));
+    }
+
+    /// What the log says of its end, and how important that is.
+    pub fn obituary(&self, status: WaitStatus, killed: bool) -> (Level, String) {
+        let who = format!("Child process in pool #{} with PID {}", self.pool_number, self.pid);
+        match status {
+            WaitStatus::Exited(_, 0) => (Level::Stats, format!("{who} terminated normally")),
+            WaitStatus::Exited(_, code) => {
+                (Level::Notice, format!("{who} returned with exit code {code}"))
+            }
+            WaitStatus::Signaled(_, Signal::SIGALRM, _) => {
+                (Level::Notice, format!("{who} exited prematurely due to timeout"))
+            }
+            WaitStatus::Signaled(_, Signal::SIGKILL, _) if killed => {
+                (Level::Stats, format!("{who} died from signal 9"))
+            }
+            WaitStatus::Signaled(_, signal, _) => {
+                (Level::Notice, format!("{who} died from signal {}", signal as i32))
+            }
+            other => (Level::Notice, format!("{who} ended: {other:?}")),
+        }
+    }
+}
+
+fn write_line(log: &mut Log, pool: usize, pid: Pid, line: &[u8], cut: bool) {
+    let text = String::from_utf8_lossy(line);
+    let prefix = if cut {
+        format!("[Pool #{pool}, PID {pid}](line has been truncated) ")
+    } else {
+        format!("[Pool #{pool}, PID {pid}] ")
+    };
+    log.line(Level::Notice, &prefix, &text);
+}

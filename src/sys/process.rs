@@ -1,0 +1,43 @@
+//! Processes: fork, what a child must drop, how a process ends.
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid};
+
+/// Which side of a fork the caller is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    /// The process that forked, with the child's process id.
+    Parent(Pid),
+    /// The new process.
+    Child,
+}
+
+/// Forks the process. Buffered standard output is written first, so that it is not printed twice.
+pub fn fork() -> Result<Fork, Errno> {
+    flush_stdio();
+    // SAFETY: the process is single-threaded as far as this library is concerned (it starts no
+    // threads), so the child may go on running Lua and allocate.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Fork::Parent(child)),
+        ForkResult::Child => Ok(Fork::Child),
+    }
+}
+
+/// Writes out all buffered C streams (Lua's `io.write` and `print` use them).
+pub fn flush_stdio() {
+    // SAFETY: a null stream means all open output streams.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
+}
+
+/// Ends the process at once: buffered output is written, no finalizer and no exit handler runs.
+pub fn exit_now(code: i32) -> ! {
+    flush_stdio();
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Asks the kernel to send `signal` to this process when its parent has died.
+pub fn set_parent_death_signal(signal: Signal) -> Result<(), Errno> {
+    nix::sys::prctl::set_pdeathsig(signal)
+}

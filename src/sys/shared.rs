@@ -1,0 +1,63 @@
+//! Memory that a supervisor and its forked workers see together.
+
+use std::num::NonZeroUsize;
+use std::ops::Deref;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// An anonymous shared mapping of 64-bit words, all zero at first; forked children share it.
+pub struct SharedWords {
+    at: NonNull<AtomicU64>,
+    count: usize,
+}
+
+impl SharedWords {
+    /// Maps memory for `count` (at least one) words. The kernel allocates a page when it is first
+    /// touched.
+    pub fn new(count: usize) -> Result<Self, Errno> {
+        let bytes = size_of::<AtomicU64>().checked_mul(count).ok_or(Errno::ENOMEM)?;
+        let length = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
+        // SAFETY: a fresh anonymous mapping aliases nothing.
+        let at = unsafe {
+            mmap_anonymous(
+                None,
+                length,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE,
+            )
+        }?;
+        Ok(SharedWords { at: at.cast(), count })
+    }
+}
+
+impl Deref for SharedWords {
+    type Target = [AtomicU64];
+
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping lives as long as `self`, is page-aligned, was zeroed by the kernel,
+        // and holds atomics alone, so writes by other processes are no data race.
+        unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.count) }
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `new` with this length and is used by nobody else here.
+        let _ = unsafe { munmap(self.at.cast(), size_of::<AtomicU64>() * self.count) };
+    }
+}
+
+/// Takes ownership of descriptors that arrived in a message.
+pub fn adopt_descriptors(raw: &[RawFd]) -> Vec<OwnedFd> {
+    raw.iter()
+        .map(|&fd| {
+            // SAFETY: the kernel installed these descriptors for this process with the message
+            // just received; nobody else knows them.
+            unsafe { OwnedFd::from_raw_fd(fd) }
+        })
+        .collect()
+}
