@@ -47,7 +47,8 @@ rock: ## pack a source rock
 	@tools/rock
 
 fuzz: ## each fuzz target for 60 seconds
-	@tools/fuzz
+	@tools/install build fuzz
+	@fuzz/run
 
 dev: ## test again whenever a source changes
 	@tools/dev

@@ -1,0 +1,31 @@
+//! Values of header fields: lists, media types with parameters, targets and hosts.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use moonbridge::http::list::{elements, trim};
+use moonbridge::http::media_type::MediaType;
+use moonbridge::http::uri::{Target, is_host};
+
+fuzz_target!(|value: &[u8]| {
+    let mut length = 0;
+    for element in elements(value) {
+        assert!(!element.is_empty() && trim(element) == element);
+        length += element.len();
+    }
+    assert!(length <= value.len());
+
+    let media_type = MediaType::parse(value);
+    let mut parameters = 0;
+    for parameter in media_type.parameters() {
+        parameters += 1;
+        let Ok(parameter) = parameter else { break };
+        assert!(parameter.form_value().len() <= parameter.value().len());
+    }
+    assert!(parameters <= value.len());
+
+    if let Ok(Target::Resource { host, path, query }) = Target::parse(b"GET", value) {
+        assert!(host.is_none_or(|host| !host.is_empty() && is_host(host)));
+        assert!(!path.contains(&b'?'));
+        assert!(query.is_empty() || query.starts_with(b"?"));
+    }
+});
