@@ -47,8 +47,8 @@ fn note(fields: &mut Fields, open: &mut bool, event: Event) -> bool {
 fn expected(input: &[u8]) -> Option<Fields> {
     let fields: Fields =
         pairs(input).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
-    let valid = fields.len() <= LIMITS.fields
-        && fields.iter().all(|(name, _)| name.len() <= LIMITS.name);
+    let valid =
+        fields.len() <= LIMITS.fields && fields.iter().all(|(name, _)| name.len() <= LIMITS.name);
     valid.then_some(fields)
 }
 

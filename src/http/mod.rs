@@ -4,6 +4,7 @@ pub mod chunked;
 pub mod cookies;
 pub mod date;
 pub mod escape;
+pub mod flood;
 pub mod framing;
 pub mod head;
 #[cfg(test)]

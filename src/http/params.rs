@@ -1,10 +1,8 @@
 //! Query strings as an ordered list of names and values.
 //!
 //! Nothing is looked up here, so hostile names cannot slow this down: a list takes one step per
-//! pair. Whoever makes a map of it must use one whose hash is seeded at random: Lua tables
-//! (`luai_makeseed` seeds each state from addresses and the time; strings over 40 bytes are
-//! interned by content only when used as keys of their own) or `std::collections::HashMap`
-//! (SipHash with random keys).
+//! pair. Whoever makes a map of it must use one whose hash is seeded at random, as
+//! `std::collections::HashMap` and Lua tables are; Lua 5.3 needs [`super::flood::Guard`] besides.
 //!
 //! Source: WHATWG URL, "application/x-www-form-urlencoded parsing"; reference,
 //! "request.get_params".
