@@ -40,7 +40,7 @@ bench: ## requests per second beside nginx + Lua, an epoll loop and prefork serv
 bench-%: ## one benchmark, e.g. bench-io, bench-accept
 	@tools/install build bench
 	@tools/build release 5.4
-	@benches/$*/run
+	@if [ -x benches/$*/run ]; then benches/$*/run; else cargo bench --features lua54 --bench $*; fi
 
 rock: ## pack a source rock
 	@tools/install build rock

@@ -1,0 +1,18 @@
+-- The smallest web application: greets the World, or whoever ?name= names.
+--
+--   lua5.4 examples/helloworld.lua        then open http://127.0.0.1:8080/?name=Moon
+
+local moonbridge = require "moonbridge"
+local http = require "moonbridge_http"
+
+moonbridge.listen {
+  { proto = "tcp", host = "127.0.0.1", port = 8080 },
+  connect = http.generate_handler(function(request)
+    request:send_status("200 OK")
+    request:send_header("Content-Type", "text/plain")
+    request:send_data("Hello, ", request.get_params.name or "World", "!\n")
+    return true
+  end),
+}
+
+moonbridge.run()

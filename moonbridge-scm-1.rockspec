@@ -1,0 +1,29 @@
+rockspec_format = "3.0"
+package = "moonbridge"
+version = "scm-1"
+
+-- The archive that `make rock` packs beside this file; `luarocks make` uses the folder it runs in.
+source = {
+  url = "file://moonbridge-scm-1.tar.gz",
+  dir = "moonbridge-scm-1",
+}
+
+description = {
+  summary = "A pre-forking network server for Lua applications",
+  detailed = [[
+    Turns a stock Lua interpreter into a pre-forking network server: an HTTP/1.1 module, an I/O library
+    and a supervisor of worker processes, written in Rust. Building needs cargo and a C linker.
+  ]],
+  license = "MIT",
+}
+
+supported_platforms = { "linux" }
+
+dependencies = { "lua >= 5.3, < 5.5" }
+
+build = {
+  type = "command",
+  build_command = "tools/rock-build '$(LUA)'",
+  install_command = "cp -R lua/. '$(LUADIR)' && cp build/rock/moonbridge.so '$(LIBDIR)'",
+  install = { bin = { moonbridge = "bin/moonbridge" } },
+}
