@@ -9,9 +9,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
-
 use crate::sys::calendar::local_timestamp;
+use crate::sys::lock::lock;
 use crate::sys::syslog::Syslog;
 
 /// Permissions of a log file that is created.
@@ -30,7 +29,7 @@ pub enum Level {
 
 enum Output {
     Stderr,
-    File { path: PathBuf, file: Flock<File> },
+    File { path: PathBuf, file: File },
     Nowhere,
 }
 
@@ -57,7 +56,11 @@ impl Log {
     /// Fails with `EWOULDBLOCK` if another process holds the lock.
     pub fn file(path: &Path, level: Level) -> io::Result<Self> {
         let file = open_locked(path)?;
-        Ok(Log { output: Output::File { path: path.to_owned(), file }, syslog: None, level })
+        Ok(Log {
+            output: Output::File { path: std::path::absolute(path)?, file },
+            syslog: None,
+            level,
+        })
     }
 
     /// Sends every line to the system log as well.
@@ -125,7 +128,8 @@ impl Log {
     }
 }
 
-fn open_locked(path: &Path) -> io::Result<Flock<File>> {
+fn open_locked(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().append(true).create(true).mode(LOG_FILE_MODE).open(path)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
+    lock(&file)?;
+    Ok(file)
 }

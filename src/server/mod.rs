@@ -12,18 +12,26 @@
 //! | [`accept`], [`parking`] | where a worker's connections come from, and where they wait |
 //! | [`channel`], [`scoreboard`] | how supervisor and workers talk, with and without system calls |
 //! | [`log`], [`stderr_lines`] | what the operator reads |
+//! | [`options`], [`service`] | `run{...}`: log, pid file, background |
+//! | [`pid_file`], [`daemon`] | their parts |
+//! | [`launcher`] | the program `moonbridge` |
 
 pub mod accept;
 pub mod channel;
 pub mod clock;
 pub mod config;
+pub mod daemon;
+pub mod launcher;
 pub mod listener;
 pub mod log;
+pub mod options;
 pub mod parking;
+pub mod pid_file;
 pub mod pool_state;
 pub mod registry;
 pub mod run;
 pub mod scoreboard;
+pub mod service;
 pub mod sizing;
 pub mod stderr_lines;
 pub mod supervisor;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Table, Value};
 
 use super::clock;
-use super::log::{Level, Log};
+use super::launcher::{self, Operations};
+use super::options;
 use super::registry::Registry;
 use super::supervisor::{Birth, Outcome, Supervisor};
 use super::worker::Worker;
@@ -19,39 +20,55 @@ use crate::sys::{process, worker_signals};
 /// The worker that this process is, if it is one.
 struct CurrentWorker(Rc<RefCell<Worker>>);
 
-/// Defines `run` and, on all handles, `park`.
+/// Defines `run`, `launch` and, on all handles, `park`.
 pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result<()> {
-    let serve = glue::function(lua, move |lua, args| serve(lua, args.front(), &registry))?;
+    let operations = Rc::new(Operations::default());
+    let shared = operations.clone();
+    let serve = lua.create_function(move |lua, options: Option<Value>| {
+        match serve(lua, options.as_ref(), &registry, &shared) {
+            Err(Fault::Misuse(text) | Fault::System(text, _)) => {
+                (Value::Nil, text).into_lua_multi(lua)
+            }
+            outcome => glue::settle(lua, outcome),
+        }
+    })?;
     let worker_main: Function =
         lua.load(include_str!("worker.lua")).set_name("=moonbridge.worker").into_function()?;
-    let run: Function =
+    let (public, run): (Function, Function) =
         glue::chunk(lua, "moonbridge.run", include_str!("run.lua"), (serve, worker_main))?;
-    module.raw_set("run", run)?;
+    module.raw_set("run", public)?;
+    launcher::export(lua, module, run, operations)?;
     glue::export(lua, module, "park", |lua, args| park(lua, &args))?;
     Ok(())
 }
 
-fn serve(lua: &Lua, options: Option<&Value>, registry: &Rc<Registry>) -> Reply {
-    match options {
-        None | Some(Value::Nil | Value::Table(_)) => {}
-        Some(other) => {
-            let kind = other.type_name();
-            return Err(Fault::misuse(format!("run expects a table of options, not a {kind}")));
-        }
-    }
+fn serve(
+    lua: &Lua,
+    options: Option<&Value>,
+    registry: &Rc<Registry>,
+    operations: &Operations,
+) -> Reply {
+    let options = options::parse(options)?;
     let pools = registry.start()?;
     clock::start();
-    let log = Log::stderr(Level::Notice);
+    let (log, pid_file) = operations
+        .take(&options)
+        .inspect_err(|_| registry.end())
+        .map_err(|error| Fault::System(error.text, error.errno))?
+        .into_parts();
     let mut supervisor = Supervisor::new(pools, log).inspect_err(|_| registry.end())?;
     match supervisor.serve() {
         Outcome::Ended(code) => {
             supervisor.close();
             registry.end();
+            drop(pid_file);
+            operations.ended(code);
             Ok(code.into_lua_multi(lua)?)
         }
         Outcome::Worker(birth) => {
             registry.leave_others();
             drop(supervisor);
+            drop(pid_file);
             Ok(become_worker(lua, *birth)?)
         }
     }
@@ -87,6 +104,7 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
         })?,
     )?;
     step.raw_set("disarm", lua.create_function(|_, ()| Ok(()))?)?;
+    step.raw_set("describe", describe(lua)?)?;
     step.raw_set("context", lua.create_function(|_, ()| Ok(()))?)?;
     step.raw_set(
         "abort",
@@ -96,6 +114,11 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
         })?,
     )?;
     Ok(("worker", pool, step).into_lua_multi(lua)?)
+}
+
+/// The message handler that adds tracebacks to errors.
+pub fn describe(lua: &Lua) -> mlua::Result<Function> {
+    glue::chunk(lua, "moonbridge.describe", include_str!("describe.lua"), ())
 }
 
 /// Workers must not all draw the same random numbers.

@@ -124,7 +124,6 @@ impl Supervisor {
             SignalFd::with_flags(&watched(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, Source::Signals.token()))?;
-        log.notice("Starting moonbridge server");
         let now = Instant::now();
         for pool in &pools {
             log.notice(&format!("Pool #{} created", pool.number));

@@ -2,21 +2,9 @@
 -- code; everything that may throw or yield is called from here.
 
 local pool, step = ...
-local xpcall, error, tostring, type = xpcall, error, tostring, type
-local traceback = debug.traceback
+local xpcall = xpcall
 local stderr, exit = io.stderr, os.exit
-
--- What the log shows of an error: its message, even if it is no string, and the traceback.
-local function describe(err)
-  local kind = type(err)
-  if kind ~= "string" and kind ~= "number" then
-    local mt = getmetatable(err)
-    local readable = type(mt) == "table" and mt.__tostring ~= nil
-    if not readable then err = "(error object is a " .. kind .. " value)" end
-  end
-  local ok, text = pcall(tostring, err)
-  return traceback(ok and text or "(error object cannot be shown)", 2)
-end
+local describe = step.describe
 
 local function fail(name, report)
   local context = step.context()

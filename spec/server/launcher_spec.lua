@@ -1,0 +1,176 @@
+-- The program `moonbridge`: options, presets, exit codes.
+
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+local ECHO = [[
+  listen{
+    { proto = "tcp", host = "127.0.0.1", port = PORT },
+    connect = function() return true end
+  }
+]]
+
+local LAUNCHER = server.root .. "/bin/moonbridge"
+
+-- Runs the launcher with these words to its end: exit code, stdout, stderr.
+local function launch(words, options)
+  options = options or {}
+  options.file, options.args = LAUNCHER, words
+  return server.run_script(options)
+end
+
+local function script(text)
+  local path = process.scratch("app.lua")
+  local file = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+  return path
+end
+
+describe("moonbridge script.lua", function()
+  after_each(server.cleanup)
+
+  it("serves a script that calls the preset listen and nothing else", function()
+    local s = server.start { script = ECHO, launcher = true }
+    assert.equal("closed", select(2, s:raw("")))
+    assert.equal(0, s:stop())
+    assert.truthy(s:log():find("Terminating with exit code 0", 1, true))
+  end)
+
+  it("presets listen, moonbridge_io and _MOONBRIDGE_VERSION and passes the arguments", function()
+    local code, output, log = server.run_script {
+      launcher = true, args = { "a b", "--pidfile" },
+      script = [[
+        print(type(listen), type(moonbridge_io), type(_MOONBRIDGE_VERSION))
+        print(moonbridge_io == require "moonbridge_io", select("#", ...), ...)
+        print(#arg, arg[1], arg[2], (arg[0]:match("[^/]+$")))
+        os.exit(5)
+      ]],
+    }
+    assert.equal("function\ttable\tstring\n" .. "true\t2\ta b\t--pidfile\n"
+      .. "2\ta b\t--pidfile\tapp.lua\n", output, log)
+    assert.equal(5, code)
+  end)
+
+  it("skips a #! line", function()
+    local path = script("#!/usr/bin/env moonbridge\nos.exit(6)\n")
+    assert.equal(6, (launch { path }))
+  end)
+
+  it("runs a script that is written for require and run", function()
+    local s = server.start {
+      launcher = true,
+      script = [[
+        local moonbridge = require "moonbridge"
+        moonbridge.listen{
+          { proto = "tcp", host = "127.0.0.1", port = PORT }, connect = function() return true end
+        }
+        print(moonbridge.run())
+      ]],
+    }
+    assert.equal(0, s:stop())
+    assert.equal("0\n", s:output())
+  end)
+
+  it("starts with the package paths of its interpreter alone", function()
+    local code, _, log = server.run_script { file = LAUNCHER, env = { LUA_CPATH = "/nowhere/?.so" } }
+    assert.equal(3, code)
+    assert.truthy(log:find("the module could not be loaded", 1, true))
+  end)
+end)
+
+describe("the command line", function()
+  after_each(server.cleanup)
+
+  it("prints the usage on stdout for -h and --help, code 0", function()
+    for _, word in ipairs { "-h", "--help", "--he" } do
+      local code, output, log = launch { word }
+      assert.equal(0, code)
+      assert.truthy(output:find("Usage: moonbridge [options] [--] script.lua", 1, true))
+      assert.equal("", log)
+    end
+  end)
+
+  it("prints its version", function()
+    local code, output = launch { "--version" }
+    assert.equal(0, code)
+    assert.truthy(output:find("^moonbridge %d+%.%d+%.%d+ %(Lua 5%.%d%)\n$"))
+  end)
+
+  it("prints the usage on stderr for a wrong one, code 1", function()
+    for _, case in ipairs {
+      { {}, "no script was given" },
+      { { "--" }, "no script was given" },
+      { { "-x", "a.lua" }, "unknown option -x" },
+      { { "--wrong", "a.lua" }, "unknown option --wrong" },
+      { { "--log", "a.lua" }, "option --log is ambiguous" },
+      { { "-p" }, "option --pidfile needs a value" },
+      { { "--stats=1", "a.lua" }, "option --stats takes no value" },
+      { { "-f", "MAIL", "a.lua" }, "Option \"logfacility\" must be DAEMON, USER or 0 to 7" },
+      { { "-p", "", "a.lua" }, "Option \"pidfile\" must be the path of a file" },
+    } do
+      local code, output, log = launch(case[1])
+      assert.same({ 1, "" }, { code, output })
+      assert.equal(1, (log:find("moonbridge: " .. case[2], 1, true)), log)
+      assert.truthy(log:find("\nUsage: moonbridge", 1, true))
+    end
+  end)
+
+  it("takes short options in a cluster, values attached or not, and long ones with =", function()
+    local path, pid = script("os.exit(7)"), process.scratch("pid")
+    for _, words in ipairs {
+      { "-sp" .. pid, path }, { "-s", "-p", pid, path }, { "--pidfile=" .. pid, "--", path },
+      { "--pid", pid, "-d", path },
+    } do
+      assert.equal(7, (launch(words)), table.concat(words, " "))
+    end
+  end)
+
+  it("passes on what follows the script, and takes a script with a dash behind --", function()
+    local folder = process.scratch("x"):match("^(.*)/")
+    local file = assert(io.open(folder .. "/-x.lua", "w"))
+    file:write("print(...) os.exit(8)")
+    file:close()
+    local code, output = launch({ "--", "-x.lua", "-h" }, { cwd = folder })
+    assert.same({ 8, "-h\n" }, { code, output })
+  end)
+end)
+
+describe("errors at start-up", function()
+  after_each(server.cleanup)
+
+  -- Exit code 3, and the log.
+  local function fails(text, pattern)
+    local path = script(text)
+    local code, _, log = launch { path }
+    assert.equal(3, code, log)
+    assert.truthy(log:find(pattern:gsub("PATH", path), 1, true), log)
+    assert.truthy(log:find("Terminating with exit code 3", 1, true), log)
+    return log
+  end
+
+  it("tell of a script that cannot be loaded", function()
+    fails("this is no Lua", 'Error while loading "PATH": PATH:1:')
+    local code, _, log = launch { "/nowhere/app.lua" }
+    assert.equal(3, code)
+    assert.truthy(log:find('Error while loading "/nowhere/app.lua": cannot open', 1, true))
+  end)
+
+  it("tell of an error of the script, with traceback", function()
+    local log = fails("local function f() error('oops') end\nf()",
+      'Error while executing "PATH": PATH:1: oops')
+    assert.truthy(log:find(": stack traceback:", 1, true))
+    fails("error({})", 'Error while executing "PATH": (error object is a table value)')
+    fails("error(setmetatable({}, {__tostring = function() return 'mine' end}))", ': mine')
+  end)
+
+  it("tell of a script that registers nothing", function()
+    fails("", "No listener initialized.")
+  end)
+
+  it("tell of a port in use", function()
+    local s = server.start { script = ECHO, launcher = true }
+    fails(("PORT = %d %s"):format(s.port, ECHO),
+      "Could not initialize listener #1: Address already in use")
+  end)
+end)

@@ -1,0 +1,165 @@
+-- The program `moonbridge`: options, then a script, which calls `listen{...}`, then serving.
+--
+-- `launch(...)` takes the words of the command line and returns the exit code:
+-- 0 orderly end, 1 wrong command line, 2 already running, 3 error at start-up, 4 error at run time.
+
+local moonbridge, open, log, exit_code, run, describe, EWOULDBLOCK = ...
+local stdout, stderr = io.stdout, io.stderr
+
+local USAGE = [[
+Usage: moonbridge [options] [--] script.lua [arguments]
+
+  -b, --background         detach from the terminal; log to syslog unless -l is given
+  -d, --debug              log every control message, and what -s logs
+  -f, --logfacility NAME   log to syslog as well; DAEMON (default), USER, or 0 to 7 for LOCAL0 to LOCAL7
+  -h, --help               show this help
+  -i, --logident NAME      log to syslog as well, under this name (default: moonbridge)
+  -l, --logfile FILE       append the log to this file instead of writing it to standard error
+  -p, --pidfile FILE       write the process id to this file, which is locked
+  -s, --stats              log routine ends of workers, their resource usage and worker counts
+  -v, --version            show the version
+
+The script registers its servers with the global function listen{...}; they are served when it ends.
+]]
+
+-- Long names, their short ones, and what they set; a value is expected where `value` is true.
+local OPTIONS = {
+  { long = "background", short = "b" },
+  { long = "debug", short = "d" },
+  { long = "logfacility", short = "f", value = true },
+  { long = "help", short = "h" },
+  { long = "logident", short = "i", value = true },
+  { long = "logfile", short = "l", value = true },
+  { long = "pidfile", short = "p", value = true },
+  { long = "stats", short = "s" },
+  { long = "version", short = "v" },
+}
+
+-- The option of that name or, as getopt_long(3) has it, the only one that begins like it.
+local function long_option(name)
+  local found
+  for _, option in ipairs(OPTIONS) do
+    if option.long == name then return option end
+    if option.long:sub(1, #name) == name then
+      if found then return nil, "option --" .. name .. " is ambiguous" end
+      found = option
+    end
+  end
+  if found then return found end
+  return nil, "unknown option --" .. name
+end
+
+local function short_option(letter)
+  for _, option in ipairs(OPTIONS) do
+    if option.short == letter then return option end
+  end
+  return nil, "unknown option -" .. letter
+end
+
+-- Reads options from `words` up to the script.
+-- Returns what was set and the index of the script, or nil and what is wrong.
+local function parse(words)
+  local set, index = {}, 1
+  local function take(option, attached)
+    if not option.value then
+      if attached then return nil, "option --" .. option.long .. " takes no value" end
+      set[option.long] = true
+      return true
+    end
+    if not attached then
+      index = index + 1
+      attached = words[index]
+      if not attached then return nil, "option --" .. option.long .. " needs a value" end
+    end
+    set[option.long] = attached
+    return true
+  end
+  local function cluster(letters)
+    while letters ~= "" do
+      local option, message = short_option(letters:sub(1, 1))
+      if not option then return nil, message end
+      letters = letters:sub(2)
+      local attached = option.value and letters ~= "" and letters or nil
+      if attached then letters = "" end
+      local ok, wrong = take(option, attached)
+      if not ok then return nil, wrong end
+    end
+    return true
+  end
+  while words[index] and words[index]:find("^%-.") do
+    local word = words[index]
+    if word == "--" then return set, index + 1 end
+    local ok, message
+    if word:find("^%-%-") then
+      local name, value = word:match("^%-%-([^=]*)=?(.*)$")
+      local option
+      option, message = long_option(name)
+      if option then ok, message = take(option, word:find("=", 1, true) and value or nil) end
+    else
+      ok, message = cluster(word:sub(2))
+    end
+    if not ok then return nil, message end
+    index = index + 1
+  end
+  return set, index
+end
+
+-- What the script finds in addition to the usual globals.
+local function preset(words, script)
+  local arguments = { [0] = words[script] }
+  for index = script + 1, #words do arguments[index - script] = words[index] end
+  _G.arg = arguments
+  _G.listen, _G.timeout = moonbridge.listen, moonbridge.timeout
+  _G.moonbridge_io = moonbridge.io
+  _G._MOONBRIDGE_VERSION = moonbridge._VERSION
+end
+
+-- Ends with an exit code after the log was opened.
+local function ended(code, message)
+  if message then log(message) end
+  log("Terminating with exit code " .. code)
+  return code
+end
+
+local function wrong_usage(message)
+  stderr:write("moonbridge: ", message, "\n", USAGE)
+  return 1
+end
+
+local function serve(words, script)
+  local name = words[script]
+  local main, message = loadfile(name)
+  if not main then return ended(3, ('Error while loading "%s": %s'):format(name, message)) end
+  preset(words, script)
+  local ok, report = xpcall(main, describe, table.unpack(words, script + 1))
+  if not ok then return ended(3, ('Error while executing "%s": %s'):format(name, report)) end
+  _G.listen = nil
+  -- A script that is written for `require "moonbridge"` may have served already.
+  local code = exit_code()
+  if code then return code end
+  code, message = run()
+  if not code then return ended(3, message) end
+  return code
+end
+
+return function(...)
+  local words = { ... }
+  local options, script = parse(words)
+  if not options then return wrong_usage(script) end
+  if options.help then
+    stdout:write(USAGE)
+    return 0
+  end
+  if options.version then
+    stdout:write("moonbridge ", moonbridge._VERSION, " (", _VERSION, ")\n")
+    return 0
+  end
+  if not words[script] then return wrong_usage("no script was given") end
+  local faulty, opened, message, errno = pcall(open, options)
+  if not faulty then return wrong_usage((opened:gsub('^[^"]-: ', ""))) end
+  if not opened then
+    stderr:write("moonbridge: ", message, "\n")
+    return errno == EWOULDBLOCK and 2 or 3
+  end
+  return serve(words, script)
+end
