@@ -61,7 +61,7 @@ pub type Reply<T = MultiValue> = Result<T, Fault>;
 static MARKER: u8 = 0;
 
 /// The first result that tells the wrapper to raise the second one.
-fn marker() -> Value {
+pub fn marker() -> Value {
     Value::LightUserData(LightUserData((&raw const MARKER).cast_mut().cast::<c_void>()))
 }
 
@@ -106,8 +106,16 @@ where
     F: Fn(&Lua, MultiValue) -> Reply<R> + 'static,
     R: IntoLuaMulti,
 {
-    let raw = lua.create_function(move |lua, args: MultiValue| settle(lua, f(lua, args)))?;
-    checked(lua)?.call(raw)
+    checked(lua)?.call(raw(lua, f)?)
+}
+
+/// A Lua function over `f` without the wrapper, for embedded Lua that looks at [`marker`] itself.
+pub fn raw<F, R>(lua: &Lua, f: F) -> mlua::Result<Function>
+where
+    F: Fn(&Lua, MultiValue) -> Reply<R> + 'static,
+    R: IntoLuaMulti,
+{
+    lua.create_function(move |lua, args: MultiValue| settle(lua, f(lua, args)))
 }
 
 /// Puts a function of the public interface into `table` under `name`.

@@ -93,6 +93,42 @@ pub fn text(address: &SocketAddr) -> String {
     address.ip().to_canonical().to_string()
 }
 
+/// What may stand for a TCP port: a number (perhaps written as `80.0`) or a service name, in the form
+/// that the resolver takes. `None` if it is neither.
+pub fn port(text: &str) -> Option<String> {
+    let text = text.trim();
+    let by_number = match text.strip_suffix(".0").unwrap_or(text) {
+        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits,
+        _ => return is_service(text).then(|| text.to_owned()),
+    };
+    Some(by_number.parse::<u16>().ok()?.to_string())
+}
+
+/// Whether the text has the form of a service name (RFC 6335, 5.1): no sign, no fraction.
+fn is_service(text: &str) -> bool {
+    text.bytes().any(|byte| byte.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_+".contains(&byte))
+}
+
+/// The longest path of a local socket, in bytes (unix(7)).
+pub const PATH_LIMIT: usize = 107;
+
+/// Whether a path can name a local socket; if not, why.
+///
+/// # Errors
+/// The text of what is wrong.
+pub fn check_path(path: &[u8]) -> Result<(), &'static str> {
+    if path.is_empty() {
+        Err("Path of local socket is empty")
+    } else if path.len() > PATH_LIMIT {
+        Err("Path of local socket exceeds 107 bytes")
+    } else if path.contains(&0) {
+        Err("Path of local socket contains a zero byte")
+    } else {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +159,33 @@ mod tests {
         assert_eq!(ip4(&mapped), Some([192, 0, 2, 7]));
         assert_eq!(ip6(&mapped).map(|bytes| bytes[12..].to_vec()), Some(vec![192, 0, 2, 7]));
         assert_eq!(super::text(&mapped), "192.0.2.7");
+    }
+
+    #[test]
+    fn ports_are_numbers_or_service_names() {
+        for (text, expected) in [
+            ("80", Some("80")),
+            (" 8080 ", Some("8080")),
+            ("80.0", Some("80")),
+            ("0", Some("0")),
+            ("65535", Some("65535")),
+            ("http", Some("http")),
+            ("http-alt", Some("http-alt")),
+            ("65536", None),
+            ("99999999999999999999", None),
+            ("-1", None),
+            ("80.5", None),
+            ("", None),
+            ("a b", None),
+        ] {
+            assert_eq!(port(text).as_deref(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn paths_fit_into_a_socket_address() {
+        assert!(check_path(&[b'x'; 107]).is_ok());
+        assert!(check_path(&[b'x'; 108]).is_err());
+        assert!(check_path(b"").is_err() && check_path(b"a\0b").is_err());
     }
 }

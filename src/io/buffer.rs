@@ -49,6 +49,11 @@ impl Queue {
         }
     }
 
+    /// Drops the first `n` live bytes and keeps them in memory until the queue is used again.
+    pub fn skip(&mut self, n: usize) {
+        self.start += n.min(self.len());
+    }
+
     /// Drops all bytes; memory above [`KEEP`] is given back.
     pub fn clear(&mut self) {
         self.start = 0;
@@ -71,16 +76,22 @@ impl Queue {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The underlying vector, with room for at least `room` more bytes; only appending is allowed.
+    /// The underlying vector, with room for about `room` more bytes (at least half of it); only
+    /// appending is allowed.
     pub fn tail(&mut self, room: usize) -> &mut Vec<u8> {
         self.make_room(room);
-        self.bytes.reserve(room);
+        if self.bytes.capacity() - self.bytes.len() < room.div_ceil(2) {
+            self.bytes.reserve(room);
+        }
         &mut self.bytes
     }
 
     /// Reclaims the consumed front if the new bytes would not fit otherwise. Live bytes are moved
     /// only when they are no more than the consumed ones, so each byte is moved O(1) times.
     fn make_room(&mut self, room: usize) {
+        if self.is_empty() {
+            self.clear();
+        }
         let spare = self.bytes.capacity() - self.bytes.len();
         if room > spare && self.start >= self.len() {
             self.bytes.drain(..self.start);
@@ -115,6 +126,17 @@ mod tests {
         queue.consume(9);
         assert!(queue.is_empty());
         assert_eq!(queue.live(), b"");
+    }
+
+    #[test]
+    fn skipped_bytes_are_gone_and_their_memory_is_used_again() {
+        let mut queue = Queue::new();
+        queue.push(b"abc");
+        queue.skip(9);
+        assert!(queue.is_empty());
+        queue.push(b"def");
+        assert_eq!(queue.live(), b"def");
+        assert_eq!(queue.bytes.len(), 3);
     }
 
     #[test]

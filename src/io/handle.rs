@@ -1,22 +1,30 @@
 //! Handles: what Lua holds of a stream.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
-use mlua::{AnyUserData, Lua, UserData};
+use mlua::{AnyUserData, Lua, UserData, UserDataFields, Value};
 
+use super::class::{self, Class};
+use super::reading::{Status, Want};
 use super::stream::Stream;
 
-/// A handle, shared between Lua and the Rust code that serves it.
+/// A handle, shared between Lua and the Rust code that serves it. Collecting the last owner of the
+/// stream resets the connection.
 #[derive(Debug)]
 pub struct Handle {
     stream: Rc<RefCell<Stream>>,
+    /// Where Lua keeps this userdata: its key in [`LIVE`].
+    address: Cell<usize>,
 }
 
 impl Handle {
-    /// A handle on `stream`.
+    /// A handle on `stream`. See [`new_handle`] for one that Lua can use.
     pub fn new(stream: Stream) -> Handle {
-        Handle { stream: Rc::new(RefCell::new(stream)) }
+        Handle { stream: Rc::new(RefCell::new(stream)), address: Cell::new(0) }
     }
 
     /// The stream behind the handle.
@@ -25,18 +33,113 @@ impl Handle {
     }
 }
 
-impl UserData for Handle {}
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let address = self.address.get();
+        // At the end of the thread the table may be gone, and nobody asks any more.
+        let _ = LIVE.try_with(|live| live.try_borrow_mut().map(|mut live| live.remove(address)));
+    }
+}
+
+impl UserData for Handle {
+    fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
+        class::add_fields(fields, Class::Handle);
+    }
+}
+
+thread_local! {
+    static LIVE: RefCell<Registry> = RefCell::default();
+}
+
+/// The handles of all Lua states of this thread by the address of their userdata, so that a method
+/// finds its stream without asking mlua for the userdata's type.
+#[derive(Default)]
+struct Registry {
+    all: HashMap<usize, Rc<RefCell<Stream>>, BuildHasherDefault<AddressHasher>>,
+    /// The one that was looked up last: it will often be the next one.
+    last: Option<(usize, Rc<RefCell<Stream>>)>,
+}
+
+impl Registry {
+    fn insert(&mut self, address: usize, stream: Rc<RefCell<Stream>>) {
+        self.all.insert(address, stream);
+    }
+
+    fn remove(&mut self, address: usize) -> Option<Rc<RefCell<Stream>>> {
+        if matches!(self.last, Some((last, _)) if last == address) {
+            self.last = None;
+        }
+        self.all.remove(&address)
+    }
+
+    fn get(&mut self, address: usize) -> Option<&Rc<RefCell<Stream>>> {
+        if !matches!(self.last, Some((last, _)) if last == address) {
+            self.last = Some((address, self.all.get(&address)?.clone()));
+        }
+        self.last.as_ref().map(|(_, stream)| stream)
+    }
+}
+
+/// Addresses differ enough by themselves: a multiplication spreads them over the table.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, n: usize) {
+        self.0 = (self.0.rotate_left(32) ^ n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
 
 /// A new handle for Lua.
 ///
 /// # Errors
 /// Out of memory.
 pub fn new_handle(lua: &Lua, stream: Stream) -> mlua::Result<AnyUserData> {
-    lua.create_userdata(Handle::new(stream))
+    super::module(lua)?;
+    let handle = Handle::new(stream);
+    let stream = handle.stream();
+    let userdata = lua.create_userdata(handle)?;
+    let address = userdata.to_pointer() as usize;
+    LIVE.with(|live| live.borrow_mut().insert(address, stream));
+    userdata.borrow::<Handle>()?.address.set(address);
+    Ok(userdata)
 }
 
 /// The stream behind a handle; `None` if the value is something else. This is the way to get at a
 /// stream from a Lua value.
 pub fn stream_of(handle: &AnyUserData) -> Option<Rc<RefCell<Stream>>> {
-    Some(handle.borrow::<Handle>().ok()?.stream())
+    LIVE.with(|live| live.try_borrow_mut().ok()?.get(handle.to_pointer() as usize).cloned())
+}
+
+/// As [`stream_of`], for any value.
+pub fn stream_of_value(value: &Value) -> Option<Rc<RefCell<Stream>>> {
+    match value {
+        Value::UserData(handle) => stream_of(handle),
+        _ => None,
+    }
+}
+
+/// Takes from the buffer of the handle at `address` what satisfies `want`; `None` if the buffer
+/// does not, or if no handle is there. The bytes stay where they are until the stream is used
+/// again.
+pub fn take_buffered(address: *mut c_void, want: &Want) -> Option<(*const u8, usize, Status)> {
+    LIVE.with(|live| {
+        let mut live = live.try_borrow_mut().ok()?;
+        let mut stream = live.get(address as usize)?.try_borrow_mut().ok()?;
+        let input = stream.input();
+        let (n, status) = if input.is_empty() { None } else { want.find(input, 0) }?;
+        let bytes = input.as_ptr();
+        stream.consume_lazily(n);
+        Some((bytes, n, status))
+    })
 }

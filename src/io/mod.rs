@@ -3,17 +3,34 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`buffer`] | byte queues (pure) |
-//! | [`address`] | addresses of both ends of a connection |
+//! | [`address`] | addresses, ports, paths (pure but for asking for the ends of a connection) |
 //! | [`transport`] | a descriptor and how its kind receives, sends and ends |
 //! | [`stream`] | a connection with buffers and state, without Lua |
-//! | [`listen`] | listening sockets, also those of the server |
-//! | [`handle`] | what Lua holds of a stream |
+//! | [`reading`] | reading up to a length or a terminator |
 //! | [`wait`] | waiting for one descriptor |
+//! | [`listen`] | listening sockets, also those of the server |
+//! | [`connect`] | connecting |
+//! | [`class`] | method tables, computed fields, user fields |
+//! | [`handle`] | what Lua holds of a stream |
+//! | [`methods`], [`fields`] | of handles; `loops.lua` has those that wait by a function of the user's |
+//! | [`listener`], [`child`] | the other two classes |
+//! | [`functions`], [`poll`] | the functions of the module |
+//! | [`args`] | arguments, checked |
 
 pub mod address;
+pub mod args;
 pub mod buffer;
+pub mod child;
+pub mod class;
+pub mod connect;
+pub mod fields;
+pub mod functions;
 pub mod handle;
 pub mod listen;
+pub mod listener;
+pub mod methods;
+pub mod poll;
+pub mod reading;
 pub mod stream;
 pub mod transport;
 pub mod wait;
@@ -21,10 +38,40 @@ pub mod wait;
 use mlua::{Lua, Result, Table};
 
 pub use crate::sys::sigterm;
+use class::Prototypes;
 pub use handle::{Handle, new_handle, stream_of};
 pub use stream::{Direction, Fill, Stream, Wakeup};
 
-/// The module's table.
+use crate::glue;
+
+/// The module's table of a Lua state.
+struct Module(Table);
+
+/// The module's table: the same one whenever it is asked for.
+///
+/// # Errors
+/// Out of memory.
 pub fn module(lua: &Lua) -> Result<Table> {
-    lua.create_table()
+    if let Some(module) = lua.app_data_ref::<Module>() {
+        return Ok(module.0.clone());
+    }
+    let module = lua.create_table()?;
+    let prototypes = Prototypes::new(lua)?;
+    let (handle_pt, listener_pt, child_pt) =
+        (prototypes.handle.clone(), prototypes.listener.clone(), prototypes.child.clone());
+    lua.set_app_data(prototypes);
+    lua.set_app_data(Module(module.clone()));
+
+    methods::install(lua, &handle_pt)?;
+    listener::install(lua, &listener_pt)?;
+    child::install(lua, &child_pt)?;
+    let steps = methods::steps(lua)?;
+    let arguments = (&handle_pt, &child_pt, steps, &module, glue::marker());
+    glue::chunk::<()>(lua, "moonbridge.io", include_str!("loops.lua"), arguments)?;
+    module.raw_set("handle_pt", handle_pt)?;
+    module.raw_set("listener_pt", listener_pt)?;
+    module.raw_set("child_pt", child_pt)?;
+    functions::install(lua, &module)?;
+    functions::install_standard_streams(lua, &module)?;
+    Ok(module)
 }

@@ -71,6 +71,10 @@ pub struct Stream {
     output: Queue,
     /// What the next receive asks for; grows while a bulk transfer fills it.
     fill_size: usize,
+    /// How many bytes of input were consumed so far.
+    consumed: u64,
+    /// What the last operation that blocked waits for; reading if there was none.
+    interest: Direction,
     /// Leading input bytes a suspended read has seen and cannot use: they do not count as ready.
     held: usize,
     /// The addresses of both ends, asked for when first needed.
@@ -81,12 +85,37 @@ pub struct Stream {
     finished: bool,
     /// The peer has sent all it will send.
     eof: bool,
-    /// A read has failed, and so will all others.
-    read_failed: bool,
-    /// A write has failed, and so will all others.
-    write_failed: bool,
+    /// Whether a read has failed, and so will all others.
+    read_trouble: Trouble,
+    /// Whether a write has failed, and so will all others.
+    write_trouble: Trouble,
     /// Why the handler has it.
     wakeup: Wakeup,
+}
+
+/// The state of one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// All is well.
+    None,
+    /// An error (errno) that the caller has not seen yet.
+    Unreported(i32),
+    /// The caller has seen the error.
+    Reported,
+}
+
+impl Trouble {
+    /// The error to report now, if there is one; `later` is the text once it was reported.
+    fn report(&mut self, later: &str) -> io::Result<()> {
+        match std::mem::replace(self, Trouble::Reported) {
+            Trouble::None => {
+                *self = Trouble::None;
+                Ok(())
+            }
+            Trouble::Unreported(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Trouble::Reported => Err(io::Error::other(later)),
+        }
+    }
 }
 
 impl Stream {
@@ -109,13 +138,15 @@ impl Stream {
             input: Queue::new(),
             output: Queue::new(),
             fill_size: FILL,
+            consumed: 0,
+            interest: Direction::Read,
             held: 0,
             endpoints: Endpoints::with_peer(peer),
             closed: false,
             finished: false,
             eof: false,
-            read_failed: false,
-            write_failed: false,
+            read_trouble: Trouble::None,
+            write_trouble: Trouble::None,
             wakeup: Wakeup::None,
         }
     }
@@ -135,22 +166,28 @@ impl Stream {
         self.closed
     }
 
+    /// Makes the first read and the first write report `errno`: how a connection that could not be
+    /// established at once tells so.
+    pub fn set_failure(&mut self, errno: i32) {
+        self.read_trouble = Trouble::Unreported(errno);
+        self.write_trouble = Trouble::Unreported(errno);
+    }
+
     /// One non-blocking receive into the input buffer.
     ///
     /// # Errors
     /// What the system reports; afterwards "Previous read error".
     pub fn fill(&mut self) -> io::Result<Fill> {
-        self.fill_up_to(self.fill_size)
+        self.fill_at_least(0)
     }
 
-    /// One non-blocking receive of about `size` bytes (more if there is room).
+    /// The same, asking for about `size` bytes if that is more than usual.
     ///
     /// # Errors
     /// What the system reports; afterwards "Previous read error".
-    pub fn fill_up_to(&mut self, size: usize) -> io::Result<Fill> {
-        if self.read_failed {
-            return Err(io::Error::other("Previous read error"));
-        }
+    pub fn fill_at_least(&mut self, size: usize) -> io::Result<Fill> {
+        let size = size.max(self.fill_size);
+        self.read_trouble.report("Previous read error")?;
         let Some(transport) = &self.transport else { return Ok(Fill::Eof) };
         if self.eof {
             return Ok(Fill::Eof);
@@ -169,9 +206,13 @@ impl Stream {
                 }
                 Ok(Fill::Data(n))
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Fill::Block),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.interest = Direction::Read;
+                Ok(Fill::Block)
+            }
             Err(error) => {
-                self.read_failed = true;
+                self.read_trouble = Trouble::Reported;
+                self.input.clear();
                 Err(error)
             }
         }
@@ -184,8 +225,29 @@ impl Stream {
 
     /// Drops the first `n` bytes of the input, O(1) amortised.
     pub fn consume(&mut self, n: usize) {
+        let n = n.min(self.input.len());
         self.held = 0;
+        self.consumed += n as u64;
         self.input.consume(n);
+    }
+
+    /// As [`Stream::consume`], but the bytes stay in memory, unchanged, until the stream is used
+    /// again: for a caller that copies them at once without holding a borrow.
+    pub fn consume_lazily(&mut self, n: usize) {
+        let n = n.min(self.input.len());
+        self.held = 0;
+        self.consumed += n as u64;
+        self.input.skip(n);
+    }
+
+    /// How many bytes of input were consumed so far: the position of `input()[0]`.
+    pub fn position(&self) -> u64 {
+        self.consumed
+    }
+
+    /// What the last operation that blocked waits for; reading if there was none.
+    pub fn interest(&self) -> Direction {
+        self.interest
     }
 
     /// Marks all present input as seen by a suspended read that needs more: until new input comes,
@@ -203,9 +265,17 @@ impl Stream {
 
     /// Queues output without sending.
     pub fn put(&mut self, bytes: &[u8]) {
-        if !self.write_failed {
+        if self.write_trouble != Trouble::Reported {
             self.output.push(bytes);
         }
+    }
+
+    /// Whether a write may be tried.
+    ///
+    /// # Errors
+    /// "Previous write error", or the failure of the connection that was not reported yet.
+    pub fn check_write(&mut self) -> io::Result<()> {
+        self.write_trouble.report("Previous write error")
     }
 
     /// The number of queued output bytes.
@@ -235,6 +305,9 @@ impl Stream {
                 self.output.push(part.get(done..).unwrap_or_default());
             }
         }
+        if !self.output.is_empty() {
+            self.interest = Direction::Write;
+        }
         Ok(self.output.len())
     }
 
@@ -257,9 +330,7 @@ impl Stream {
     /// Sends the queue and then `parts` behind their first `sent` bytes until all is sent or the
     /// system takes no more; how many bytes of `parts` are sent now. Nothing is queued.
     fn transmit(&mut self, parts: &[&[u8]], mut sent: usize) -> io::Result<usize> {
-        if self.write_failed {
-            return Err(io::Error::other("Previous write error"));
-        }
+        self.check_write()?;
         let total: usize = parts.iter().map(|part| part.len()).sum();
         while self.output.len() + (total - sent) > 0 {
             let Some(transport) = &self.transport else { return Err(closed()) };
@@ -277,7 +348,7 @@ impl Stream {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
-                    self.write_failed = true;
+                    self.write_trouble = Trouble::Reported;
                     self.output.clear();
                     return Err(error);
                 }
@@ -314,6 +385,11 @@ impl Stream {
     /// The descriptor; `None` once it is closed.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.transport.as_ref().map(Transport::fd)
+    }
+
+    /// What is behind the stream; `None` once the descriptor is closed.
+    pub fn kind(&self) -> Option<Kind> {
+        self.transport.as_ref().map(Transport::kind)
     }
 
     /// Whether neither [`Stream::close`] nor [`Stream::reset`] was called.

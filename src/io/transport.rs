@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, SockRef};
 
 use super::wait::{Direction, ready};
-use crate::sys::{pipe, transfer};
+use crate::sys::{pipe, standard, transfer};
 
 /// How many bytes of unread input a closing connection throws away at most, so that a peer which
 /// never stops sending cannot hold the caller.
@@ -178,7 +178,7 @@ impl Transport {
         match self.fd {
             Descriptor::Owned(fd) if self.kind == Kind::Tcp => SockRef::from(&fd).set_linger(None),
             Descriptor::Owned(_) => Ok(()),
-            Descriptor::Standard(fd) => pipe::replace_by_null(fd),
+            Descriptor::Standard(fd) => standard::replace_by_null(fd),
         }
     }
 
@@ -192,7 +192,7 @@ impl Transport {
                 SockRef::from(&fd).set_linger(Some(Duration::ZERO))
             }
             Descriptor::Owned(_) => Ok(()),
-            Descriptor::Standard(fd) => pipe::replace_by_null(fd),
+            Descriptor::Standard(fd) => standard::replace_by_null(fd),
         }
     }
 }

@@ -38,7 +38,8 @@ pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result
         glue::chunk(lua, "moonbridge.run", include_str!("run.lua"), (serve, worker_main))?;
     module.raw_set("run", public)?;
     launcher::export(lua, module, run, operations)?;
-    glue::export(lua, module, "park", |lua, args| park(lua, &args))?;
+    let handles: Table = crate::io::module(lua)?.raw_get("handle_pt")?;
+    glue::export(lua, &handles, "park", |lua, args| park(lua, &args))?;
     Ok(())
 }
 

@@ -2,12 +2,17 @@
 
 pub mod at_exit;
 pub mod calendar;
+pub mod child;
+pub mod class;
 pub mod lock;
 pub mod pipe;
+pub mod poll;
 pub mod process;
+pub mod quick;
 pub mod resolve;
 pub mod shared;
 pub mod sigterm;
+pub mod standard;
 pub mod syslog;
 pub mod transfer;
 pub mod worker_signals;

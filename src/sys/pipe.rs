@@ -1,9 +1,7 @@
-//! Writing to descriptors that are no sockets: no SIGPIPE, no blocking, and closing a standard
-//! stream without freeing its number.
+//! Writing to descriptors that are no sockets, without SIGPIPE and without blocking.
 
-use std::fs::OpenOptions;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
@@ -49,15 +47,4 @@ fn take_sigpipe() {
     let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: both pointers are valid for the call; a null siginfo pointer is allowed.
     unsafe { libc::sigtimedwait(set.as_ref(), std::ptr::null_mut(), &zero) };
-}
-
-/// Closes a standard stream by putting `/dev/null` in its place: its peer sees the end, and the
-/// number is not given to the next descriptor that is opened.
-pub fn replace_by_null(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    // SAFETY: both descriptors are open; `dup2` replaces the second one atomically.
-    match unsafe { libc::dup2(null.as_raw_fd(), fd.as_raw_fd()) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
 }

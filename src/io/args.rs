@@ -1,0 +1,151 @@
+//! Arguments of the functions of this library, checked by hand: what is wrong is thrown as a plain
+//! string, in the words of Lua's own library.
+
+use std::cell::{RefCell, RefMut};
+use std::rc::Rc;
+
+use mlua::{BorrowedBytes, Lua, LuaString, MultiValue, Value};
+
+use super::handle;
+use super::stream::Stream;
+use crate::glue::{Fault, Reply};
+
+/// The arguments of one call, taken one after the other.
+pub struct Args {
+    /// The function's name, for messages.
+    name: &'static str,
+    /// What was not taken yet.
+    values: MultiValue,
+    /// The number of the argument taken last, for messages; `self` does not count.
+    index: usize,
+}
+
+impl Args {
+    /// The arguments of a call of `name`.
+    pub fn new(name: &'static str, values: MultiValue) -> Self {
+        Args { name, values, index: 0 }
+    }
+
+    /// Without those behind the first `count` (`self` included).
+    pub fn limit(mut self, count: usize) -> Self {
+        while self.values.len() > count {
+            self.values.pop_back();
+        }
+        self
+    }
+
+    /// The next argument, nil behind the last one.
+    pub fn value(&mut self) -> Value {
+        self.index += 1;
+        self.values.pop_front().unwrap_or(Value::Nil)
+    }
+
+    /// What "bad argument" says of the argument taken last.
+    pub fn bad(&self, what: impl std::fmt::Display) -> Fault {
+        Fault::Misuse(format!("bad argument #{} to '{}' ({what})", self.index, self.name))
+    }
+
+    fn expected(&self, what: &str, got: &Value) -> Fault {
+        self.bad(format_args!("{what} expected, got {}", got.type_name()))
+    }
+
+    /// `self` of a method of handles, and the stream behind it.
+    pub fn stream(&mut self) -> Reply<(Value, Rc<RefCell<Stream>>)> {
+        let value = self.values.pop_front().unwrap_or(Value::Nil);
+        match handle::stream_of_value(&value) {
+            Some(stream) => Ok((value, stream)),
+            None => Err(self.bad_self("I/O handle", &value)),
+        }
+    }
+
+    /// What is thrown when `self` is not what the method is for.
+    pub fn bad_self(&self, what: &str, got: &Value) -> Fault {
+        Fault::Misuse(format!(
+            "calling '{}' on bad self ({what} expected, got {})",
+            self.name,
+            got.type_name()
+        ))
+    }
+
+    /// `self` of any userdata.
+    pub fn this(&mut self) -> Value {
+        self.values.pop_front().unwrap_or(Value::Nil)
+    }
+
+    /// An integer, or a number or string that stands for one; `None` for nil.
+    pub fn integer(&mut self, lua: &Lua) -> Reply<Option<i64>> {
+        let value = self.value();
+        match value {
+            Value::Nil => Ok(None),
+            Value::Integer(n) => Ok(Some(n)),
+            Value::Number(_) | Value::String(_) => match lua.coerce_integer(value.clone())? {
+                Some(n) => Ok(Some(n)),
+                None if matches!(value, Value::Number(_)) => {
+                    Err(self.bad("number has no integer representation"))
+                }
+                None => Err(self.expected("number", &value)),
+            },
+            other => Err(self.expected("number", &other)),
+        }
+    }
+
+    /// A number or a string that stands for one; `None` for nil.
+    pub fn number(&mut self, lua: &Lua) -> Reply<Option<f64>> {
+        let value = self.value();
+        match value {
+            Value::Nil => Ok(None),
+            Value::Integer(n) => Ok(Some(n as f64)),
+            Value::Number(n) => Ok(Some(n)),
+            Value::String(_) => match lua.coerce_number(value.clone())? {
+                Some(n) => Ok(Some(n)),
+                None => Err(self.expected("number", &value)),
+            },
+            other => Err(self.expected("number", &other)),
+        }
+    }
+
+    /// A string or number as string; `None` for nil.
+    pub fn optional_string(&mut self, lua: &Lua) -> Reply<Option<LuaString>> {
+        match self.value() {
+            Value::Nil => Ok(None),
+            Value::String(text) => Ok(Some(text)),
+            number @ (Value::Integer(_) | Value::Number(_)) => Ok(lua.coerce_string(number)?),
+            other => Err(self.expected("string", &other)),
+        }
+    }
+
+    /// A string or number as string.
+    pub fn string(&mut self, lua: &Lua) -> Reply<LuaString> {
+        match self.optional_string(lua)? {
+            Some(text) => Ok(text),
+            None => Err(self.expected("string", &Value::Nil)),
+        }
+    }
+
+    /// All further arguments, each a string or number as string.
+    pub fn strings(&mut self, lua: &Lua) -> Reply<Vec<LuaString>> {
+        let mut all = Vec::with_capacity(self.values.len());
+        while !self.values.is_empty() {
+            all.push(self.string(lua)?);
+        }
+        Ok(all)
+    }
+}
+
+/// The stream for the time of an operation.
+///
+/// # Errors
+/// Misuse, if an operation on it is under way: a finalizer interrupts another function of ours.
+pub fn borrow(stream: &RefCell<Stream>) -> Reply<RefMut<'_, Stream>> {
+    stream.try_borrow_mut().map_err(|_| Fault::misuse("Attempt to use an I/O handle recursively"))
+}
+
+/// The bytes of several strings.
+pub fn with_bytes<R>(strings: &[LuaString], f: impl FnOnce(&[&[u8]]) -> R) -> R {
+    if let [one] = strings {
+        return f(&[&one.as_bytes()]);
+    }
+    let held: Vec<BorrowedBytes> = strings.iter().map(LuaString::as_bytes).collect();
+    let parts: Vec<&[u8]> = held.iter().map(|bytes| &**bytes).collect();
+    f(&parts)
+}

@@ -1,0 +1,204 @@
+//! Child processes (reference, "moonbridge_io.exec").
+
+use std::cell::Cell;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use mlua::{AnyUserData, IntoLua, Lua, MultiValue, Table, UserData, UserDataFields, Value};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpid};
+
+use super::args::Args;
+use super::class::{self, Class, method};
+use super::handle::new_handle;
+use super::stream::Stream;
+use crate::glue::{self, Fault, Reply};
+use crate::sys;
+
+/// A process that `exec` started.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    /// Readable when the process has ended.
+    ended: OwnedFd,
+    /// Who started it: a forked copy of this value must not end the process.
+    owner: Pid,
+    /// The exit status was fetched; the pid may belong to another process now.
+    collected: Cell<bool>,
+}
+
+impl Child {
+    /// A descriptor that is readable when the process has ended.
+    ///
+    /// # Errors
+    /// Misuse, if the exit status was fetched already.
+    pub fn fd(&self) -> Reply<BorrowedFd<'_>> {
+        self.check()?;
+        Ok(self.ended.as_fd())
+    }
+
+    fn check(&self) -> Reply<()> {
+        if self.collected.get() {
+            return Err(Fault::misuse(
+                "Attempt to use a process handle that was already collected",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The exit code, or the negative number of the signal that ended the process; `None` while it
+    /// runs, unless `flags` make the call wait.
+    fn wait(&self, flags: Option<WaitPidFlag>) -> Reply<Option<i32>> {
+        self.check()?;
+        loop {
+            let code = match waitpid(self.pid, flags) {
+                Ok(WaitStatus::Exited(_, code)) => code,
+                Ok(WaitStatus::Signaled(_, signal, _)) => -(signal as i32),
+                Ok(WaitStatus::StillAlive) => return Ok(None),
+                Ok(_) | Err(Errno::EINTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            self.collected.set(true);
+            return Ok(Some(code));
+        }
+    }
+}
+
+impl Drop for Child {
+    /// Kills and reaps, so that neither a process nor a zombie stays behind.
+    fn drop(&mut self) {
+        if !self.collected.get() && self.owner == getpid() {
+            let _ = kill(self.pid, Signal::SIGKILL);
+            let _ = self.wait(None);
+        }
+    }
+}
+
+impl UserData for Child {
+    fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
+        class::add_fields(fields, Class::Child);
+    }
+}
+
+/// The methods of child handles, except those that wait by a function of the user's.
+///
+/// # Errors
+/// Out of memory.
+pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
+    method(lua, table, "kill", |lua, mut args| {
+        let (this, child) = this(&mut args)?;
+        let signal = signal(lua, &mut args)?;
+        let child = borrow(&child)?;
+        child.check()?;
+        kill(child.pid, signal)?;
+        Ok(this)
+    })?;
+    method(lua, table, "wait", |_, mut args| {
+        let (_, child) = this(&mut args)?;
+        borrow(&child)?.wait(None)
+    })?;
+    method(lua, table, "wait_nb", wait_nb)
+}
+
+/// `wait_nb`, also a step of `wait_call`.
+pub fn wait_nb(lua: &Lua, mut args: Args) -> Reply<MultiValue> {
+    let (_, child) = this(&mut args)?;
+    let outcome = borrow(&child)?.wait(Some(WaitPidFlag::WNOHANG))?;
+    Ok(MultiValue::from_vec(match outcome {
+        Some(code) => vec![Value::Integer(code.into())],
+        None => vec![Value::Boolean(false), "Process is still running".into_lua(lua)?],
+    }))
+}
+
+/// The computed fields of child handles: `pid`.
+pub fn field(this: &Value, key: &str) -> Reply<Value> {
+    Ok(match (this, key) {
+        (Value::UserData(child), "pid") => {
+            let pid = child.borrow::<Child>().ok().map(|child| child.pid.as_raw());
+            pid.map_or(Value::Nil, |pid| Value::Integer(pid.into()))
+        }
+        _ => Value::Nil,
+    })
+}
+
+fn this(args: &mut Args) -> Reply<(Value, AnyUserData)> {
+    match args.this() {
+        Value::UserData(child) if child.is::<Child>() => {
+            Ok((Value::UserData(child.clone()), child))
+        }
+        other => Err(args.bad_self("process handle", &other)),
+    }
+}
+
+fn borrow(child: &AnyUserData) -> Reply<mlua::UserDataRef<Child>> {
+    Ok(child.borrow::<Child>()?)
+}
+
+/// The argument of `kill`: a number, or a name with or without "SIG"; SIGKILL for nil.
+fn signal(lua: &Lua, args: &mut Args) -> Reply<Signal> {
+    let Some(text) = args.optional_string(lua)? else { return Ok(Signal::SIGKILL) };
+    let text = text.to_string_lossy().to_uppercase();
+    let by_number = text.parse::<i32>().ok().or_else(|| {
+        let number = text.parse::<f64>().ok().filter(|number| number.fract() == 0.0)?;
+        Some(number as i32)
+    });
+    let signal = match by_number {
+        Some(number) => Signal::try_from(number).ok(),
+        None if text.starts_with("SIG") => text.parse().ok(),
+        None => format!("SIG{text}").parse().ok(),
+    };
+    signal.ok_or_else(|| args.bad("invalid signal"))
+}
+
+/// `moonbridge_io.exec(command, ...)`.
+pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
+    let mut args = Args::new("exec", args);
+    let command = args.string(lua)?;
+    let arguments = args.strings(lua)?;
+    if std::iter::once(&command).chain(&arguments).any(|text| text.as_bytes().contains(&0)) {
+        return Err(Fault::misuse("Arguments of a program must not contain zero bytes"));
+    }
+    let command: Vec<u8> = command.as_bytes().to_vec();
+    let arguments: Vec<Vec<u8>> = arguments.iter().map(|text| text.as_bytes().to_vec()).collect();
+    let arguments: Vec<&OsStr> = arguments.iter().map(|text| OsStr::from_bytes(text)).collect();
+    let failed = |error: std::io::Error| match Fault::from(error) {
+        Fault::System(text, errno) => Fault::System(format!("Could not execute: {text}"), errno),
+        other => other,
+    };
+    let (stdin, stdout, stderr) = (pair()?, pair()?, pair()?);
+    let pid =
+        sys::child::spawn(OsStr::from_bytes(&command), &arguments, [stdin.1, stdout.1, stderr.1])
+            .map_err(failed)?;
+    let ended = match sys::child::pidfd(pid) {
+        Ok(fd) => fd,
+        Err(error) => {
+            let _ = kill(pid, Signal::SIGKILL);
+            let _ = waitpid(pid, None);
+            return Err(error.into());
+        }
+    };
+    let child = Child { pid, ended, owner: getpid(), collected: Cell::new(false) };
+    super::module(lua)?;
+    let child = Value::UserData(lua.create_userdata(child)?);
+    let set = glue::chunk::<mlua::Function>(lua, "moonbridge.io.child", SET_STREAMS, ())?;
+    set.call::<()>((
+        &child,
+        new_handle(lua, Stream::accepted(stdin.0, None))?,
+        new_handle(lua, Stream::accepted(stdout.0, None))?,
+        new_handle(lua, Stream::accepted(stderr.0, None))?,
+    ))?;
+    Ok(child)
+}
+
+/// The three streams are fields like the user's own: they stay readable when the process is gone.
+const SET_STREAMS: &str =
+    "return function(child, i, o, e) child.stdin, child.stdout, child.stderr = i, o, e end";
+
+/// A socket pair: our end and the child's. Both are close-on-exec; std makes the child's own ones.
+fn pair() -> Reply<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?)
+}

@@ -1,0 +1,107 @@
+//! The three classes of userdata: their method tables (`handle_pt`, `listener_pt`, `child_pt`),
+//! computed fields, and user fields.
+
+use mlua::{Function, Lua, Table, UserDataFields, Value};
+
+use super::args::Args;
+use super::{child, fields, listener};
+use crate::glue::{self, Reply};
+use crate::sys;
+
+/// The classes of userdata of this library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Handles of connections and descriptors.
+    Handle,
+    /// Listening sockets.
+    Listener,
+    /// Child processes.
+    Child,
+}
+
+impl Class {
+    /// What Lua calls the type.
+    fn name(self) -> &'static str {
+        match self {
+            Class::Handle => "moonbridge.io.handle",
+            Class::Listener => "moonbridge.io.listener",
+            Class::Child => "moonbridge.io.child",
+        }
+    }
+
+    /// The value of a computed field; nil for unknown keys.
+    fn property(self, lua: &Lua, this: &Value, key: &str) -> Reply<Value> {
+        match self {
+            Class::Handle => fields::of_handle(lua, this, key),
+            Class::Listener => listener::field(lua, this, key),
+            Class::Child => child::field(this, key),
+        }
+    }
+}
+
+/// The method tables of a Lua state.
+pub struct Prototypes {
+    /// Methods of handles.
+    pub handle: Table,
+    /// Methods of listeners.
+    pub listener: Table,
+    /// Methods of children.
+    pub child: Table,
+}
+
+impl Prototypes {
+    /// Three empty tables.
+    pub fn new(lua: &Lua) -> mlua::Result<Self> {
+        Ok(Prototypes {
+            handle: lua.create_table()?,
+            listener: lua.create_table()?,
+            child: lua.create_table()?,
+        })
+    }
+
+    fn get(&self, class: Class) -> &Table {
+        match class {
+            Class::Handle => &self.handle,
+            Class::Listener => &self.listener,
+            Class::Child => &self.child,
+        }
+    }
+}
+
+/// Makes fields and methods of a class accessible: for `UserData::add_fields`.
+pub fn add_fields<T, F: UserDataFields<T>>(fields: &mut F, class: Class) {
+    fields.add_meta_field("__name", class.name());
+    fields.add_meta_field_with("__newindex", sys::class::newindex);
+    fields.add_meta_field_with("__index", move |lua| index(lua, class));
+    fields.add_meta_field_with("__close", move |lua| {
+        let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
+        prototypes.get(class).raw_get::<Value>("__close")
+    });
+}
+
+fn index(lua: &Lua, class: Class) -> mlua::Result<Function> {
+    let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
+    let property = glue::raw(lua, move |lua, args| {
+        let mut args = Args::new("__index", args);
+        let this = args.this();
+        match args.value() {
+            Value::String(key) => class.property(lua, &this, &key.to_string_lossy()),
+            _ => Ok(Value::Nil),
+        }
+    })?;
+    sys::class::index(lua, prototypes.get(class), &property)
+}
+
+fn no_prototypes() -> mlua::Error {
+    mlua::Error::runtime("the module moonbridge.io is not loaded")
+}
+
+/// Puts a method into the table of a class. `f` gets the arguments with `self` in front.
+pub fn method<R: mlua::IntoLuaMulti>(
+    lua: &Lua,
+    table: &Table,
+    name: &'static str,
+    f: impl Fn(&Lua, Args) -> Reply<R> + 'static,
+) -> mlua::Result<()> {
+    glue::export(lua, table, name, move |lua, args| f(lua, Args::new(name, args)))
+}

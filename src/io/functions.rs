@@ -1,0 +1,100 @@
+//! The functions of the module (reference, "I/O library"), except `poll` and `exec`.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use mlua::{Lua, MultiValue, Table, Value};
+use nix::time::{ClockId, clock_gettime};
+
+use super::args::Args;
+use super::handle::new_handle;
+use super::listener::Listener;
+use super::stream::Stream;
+use super::transport::Transport;
+use super::{address, child, connect, listen, poll};
+use crate::glue::{self, Fault, Reply};
+use crate::sys::{sigterm, standard};
+
+/// Puts the functions and the standard streams into the module's table.
+///
+/// # Errors
+/// Out of memory.
+pub fn install(lua: &Lua, module: &Table) -> mlua::Result<()> {
+    glue::export(lua, module, "poll", poll::poll)?;
+    glue::export(lua, module, "exec", child::exec)?;
+    glue::export(lua, module, "catch_sigterm", |_, _| Ok(sigterm::catch().map(|_| ())?))?;
+    glue::export(lua, module, "getpid", |_, _| Ok(std::process::id()))?;
+    glue::export(lua, module, "timeref", timeref)?;
+    glue::export(lua, module, "tcpconnect", |lua, args| {
+        let (host, port) = host_and_port(lua, &mut Args::new("tcpconnect", args))?;
+        handle(lua, connect::tcp(&host, &port)?)
+    })?;
+    glue::export(lua, module, "tcpconnect_nb", |lua, args| {
+        let (host, port) = host_and_port(lua, &mut Args::new("tcpconnect_nb", args))?;
+        handle(lua, connect::tcp_nb(&host, &port)?)
+    })?;
+    glue::export(lua, module, "tcplisten", |lua, args| {
+        let (host, port) = host_and_port(lua, &mut Args::new("tcplisten", args))?;
+        listener(lua, listen::tcp(&host, &port)?)
+    })?;
+    glue::export(lua, module, "localconnect", |lua, args| {
+        let path = path(lua, &mut Args::new("localconnect", args))?;
+        handle(lua, connect::local(Path::new(OsStr::from_bytes(&path)))?)
+    })?;
+    glue::export(lua, module, "localconnect_nb", |lua, args| {
+        let path = path(lua, &mut Args::new("localconnect_nb", args))?;
+        handle(lua, connect::local_nb(Path::new(OsStr::from_bytes(&path)))?)
+    })?;
+    glue::export(lua, module, "locallisten", |lua, args| {
+        let path = path(lua, &mut Args::new("locallisten", args))?;
+        listener(lua, listen::local(Path::new(OsStr::from_bytes(&path)))?)
+    })
+}
+
+/// Puts handles on the descriptors 0, 1 and 2 into the module's table.
+///
+/// # Errors
+/// Out of memory.
+pub fn install_standard_streams(lua: &Lua, module: &Table) -> mlua::Result<()> {
+    for (number, name) in (0..).zip(["stdin", "stdout", "stderr"]) {
+        let stream = Stream::over(Transport::standard(standard::stream(number)), None);
+        module.raw_set(name, new_handle(lua, stream)?)?;
+    }
+    Ok(())
+}
+
+fn handle(lua: &Lua, stream: Stream) -> Reply<Value> {
+    Ok(Value::UserData(new_handle(lua, stream)?))
+}
+
+fn listener(lua: &Lua, socket: std::os::fd::OwnedFd) -> Reply<Value> {
+    Ok(Value::UserData(lua.create_userdata(Listener::new(socket))?))
+}
+
+/// `timeref(previous)`: seconds of the monotonic clock, less `previous`.
+fn timeref(lua: &Lua, args: MultiValue) -> Reply<f64> {
+    let previous = Args::new("timeref", args).number(lua)?.unwrap_or(0.0);
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+    Ok(now.as_secs_f64() - previous)
+}
+
+/// A host name and a port: a number, a numeric string or a service name.
+fn host_and_port(lua: &Lua, args: &mut Args) -> Reply<(String, String)> {
+    let host = args.string(lua)?.to_string_lossy();
+    let port = args.string(lua)?.to_string_lossy();
+    match address::port(&port) {
+        Some(port) => Ok((host, port)),
+        None => Err(args.bad("invalid port")),
+    }
+}
+
+/// The path of a local socket.
+fn path(lua: &Lua, args: &mut Args) -> Reply<Vec<u8>> {
+    let path = args.string(lua)?.as_bytes().to_vec();
+    match address::check_path(&path) {
+        Ok(()) => Ok(path),
+        Err(text) => Err(Fault::Misuse(text.to_owned())),
+    }
+}

@@ -1,0 +1,127 @@
+//! Listeners (reference, "moonbridge_io.tcplisten" and "moonbridge_io.locallisten").
+
+use std::cell::RefCell;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use mlua::{AnyUserData, IntoLua, Lua, MultiValue, Table, UserData, UserDataFields, Value};
+use socket2::SockRef;
+
+use super::args::Args;
+use super::class::{self, Class, method};
+use super::handle::new_handle;
+use super::stream::Stream;
+use super::wait::{Direction, ready};
+use super::{fields, listen};
+use crate::glue::{Fault, Reply};
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    /// `None` once closed.
+    socket: RefCell<Option<OwnedFd>>,
+    /// Where it listens, if that is TCP.
+    address: Option<SocketAddr>,
+}
+
+impl Listener {
+    /// A listener over a socket as [`listen::tcp`] and [`listen::local`] make it.
+    pub fn new(socket: OwnedFd) -> Self {
+        let address = SockRef::from(&socket).local_addr().ok().and_then(|at| at.as_socket());
+        Listener { socket: RefCell::new(Some(socket)), address }
+    }
+
+    /// Calls `f` with the socket.
+    ///
+    /// # Errors
+    /// Misuse, if the listener is closed.
+    pub fn with_socket<R>(&self, f: impl FnOnce(&OwnedFd) -> Reply<R>) -> Reply<R> {
+        match self.socket.borrow().as_ref() {
+            Some(socket) => f(socket),
+            None => Err(Fault::misuse("Attempt to use a closed listener")),
+        }
+    }
+
+    /// The descriptor's number; `None` once closed.
+    pub fn raw_fd(&self) -> Option<i32> {
+        self.socket.borrow().as_ref().map(std::os::fd::AsRawFd::as_raw_fd)
+    }
+}
+
+impl UserData for Listener {
+    fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
+        class::add_fields(fields, Class::Listener);
+    }
+}
+
+/// The methods of listeners.
+///
+/// # Errors
+/// Out of memory.
+pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
+    method(lua, table, "accept", |lua, args| accept(lua, args, true))?;
+    method(lua, table, "accept_nb", |lua, args| accept(lua, args, false))?;
+    method(lua, table, "close", |_, mut args| {
+        let listener = this(&mut args)?;
+        let listener = listener.borrow::<Listener>()?;
+        match listener.socket.take() {
+            Some(socket) => {
+                drop(socket);
+                Ok(true)
+            }
+            None => Err(Fault::misuse("Attempt to close a closed listener")),
+        }
+    })
+}
+
+/// The computed fields of listeners: `local_ip4`, `local_ip6`, `local_ip` and `local_tcpport`.
+pub fn field(lua: &Lua, this: &Value, key: &str) -> Reply<Value> {
+    let address = match this {
+        Value::UserData(this) => this.borrow::<Listener>().ok().and_then(|this| this.address),
+        _ => None,
+    };
+    match (address, key.strip_prefix("local_")) {
+        (Some(address), Some(field)) => fields::of_address(lua, &address, field),
+        _ => Ok(Value::Nil),
+    }
+}
+
+fn this(args: &mut Args) -> Reply<AnyUserData> {
+    match args.this() {
+        Value::UserData(this) if this.is::<Listener>() => Ok(this),
+        other => Err(args.bad_self("listener", &other)),
+    }
+}
+
+/// `accept` and `accept_nb`.
+fn accept(lua: &Lua, mut args: Args, blocking: bool) -> Reply<MultiValue> {
+    let listener = this(&mut args)?;
+    let accepted = listener.borrow::<Listener>()?.with_socket(|socket| {
+        loop {
+            match listen::accept(socket.as_fd()) {
+                Ok(accepted) => return Ok(Some(accepted)),
+                Err(error) if is_gone(&error) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !blocking => {
+                    return Ok(None);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    ready(socket.as_fd(), Direction::Read, None)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    })?;
+    Ok(MultiValue::from_vec(match accepted {
+        Some((socket, peer)) => {
+            let handle = new_handle(lua, Stream::accepted(socket, Some(peer)))?;
+            vec![Value::UserData(handle)]
+        }
+        None => vec![Value::Boolean(false), "No incoming connection pending".into_lua(lua)?],
+    }))
+}
+
+/// Whether a waiting connection ended before it was accepted: the next one may be there.
+fn is_gone(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EPROTO))
+}

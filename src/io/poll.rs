@@ -1,0 +1,162 @@
+//! Waiting for many (reference, "moonbridge_io.poll").
+
+use std::time::Duration;
+
+use mlua::{IntoLua, Lua, MultiValue, Table, Value};
+
+use super::args::{Args, borrow};
+use super::child::Child;
+use super::handle;
+use super::listener::Listener;
+use super::stream::Direction;
+use crate::glue::{Fault, Reply};
+use crate::sys::poll::{Outcome, PollSet};
+use crate::sys::sigterm;
+
+/// Timeouts from here on (three years) are taken for mistakes.
+const LONGEST: f64 = 1e8;
+
+/// `moonbridge_io.poll(input_set, output_set, timeout, wakeup_on_sigterm)`.
+pub fn poll(lua: &Lua, args: MultiValue) -> Reply<MultiValue> {
+    let mut args = Args::new("poll", args);
+    let mut wanted = Wanted::default();
+    wanted.collect(&mut args, Direction::Read)?;
+    wanted.collect(&mut args, Direction::Write)?;
+    let timeout = timeout(lua, &mut args)?;
+    let wakeup = !matches!(args.value(), Value::Nil | Value::Boolean(false));
+    // From here on SIGTERM cannot slip in between looking at its flag and waiting.
+    let held = if wakeup { Some(sigterm::hold()?) } else { None };
+    if wakeup && sigterm::received() {
+        return ended(lua, "SIGTERM received", Some(true));
+    }
+    let timeout = match timeout {
+        Timeout::Over => return ended(lua, "Timeout", wakeup.then_some(false)),
+        Timeout::In(timeout) => timeout,
+    };
+    if wanted.ready {
+        return ready();
+    }
+    let mask = held.as_ref().map(sigterm::Held::mask);
+    match wanted.set.wait(timeout, mask.as_ref())? {
+        Outcome::Interrupted if wakeup && sigterm::received() => {
+            ended(lua, "SIGTERM received", Some(true))
+        }
+        Outcome::Ready | Outcome::Interrupted => ready(),
+        Outcome::Timeout => ended(lua, "Timeout", wakeup.then_some(false)),
+    }
+}
+
+fn ready() -> Reply<MultiValue> {
+    Ok(MultiValue::from_vec(vec![Value::Boolean(true)]))
+}
+
+/// The results when nothing is ready. Who asked for SIGTERM also gets whether that is the reason.
+fn ended(lua: &Lua, message: &str, by_sigterm: Option<bool>) -> Reply<MultiValue> {
+    let mut results = vec![Value::Boolean(false), message.into_lua(lua)?];
+    results.extend(by_sigterm.map(Value::Boolean));
+    Ok(MultiValue::from_vec(results))
+}
+
+/// How long to wait.
+enum Timeout {
+    /// The time was over before the call.
+    Over,
+    /// So long; `None`: without limit.
+    In(Option<Duration>),
+}
+
+fn timeout(lua: &Lua, args: &mut Args) -> Reply<Timeout> {
+    match args.number(lua)? {
+        None => Ok(Timeout::In(None)),
+        Some(seconds) if seconds < 0.0 => Ok(Timeout::Over),
+        Some(seconds) if seconds.is_nan() || seconds >= LONGEST => {
+            Err(args.bad("timeout out of range"))
+        }
+        Some(seconds) => Ok(Timeout::In(Some(Duration::from_secs_f64(seconds)))),
+    }
+}
+
+/// What the two sets ask for.
+#[derive(Default)]
+struct Wanted {
+    set: PollSet,
+    /// Something is ready without asking the system.
+    ready: bool,
+}
+
+impl Wanted {
+    /// Adds the keys of the next argument, a set or nil, whose values count as true.
+    fn collect(&mut self, args: &mut Args, direction: Direction) -> Reply<()> {
+        let table: Table = match args.value() {
+            Value::Nil => return Ok(()),
+            Value::Table(table) => table,
+            other => {
+                let got = other.type_name();
+                return Err(args.bad(format_args!("table expected, got {got}")));
+            }
+        };
+        for pair in table.pairs::<Value, Value>() {
+            let (key, value) = pair?;
+            if !matches!(value, Value::Nil | Value::Boolean(false)) {
+                self.add(args, &key, direction)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, args: &Args, key: &Value, direction: Direction) -> Reply<()> {
+        let write = direction == Direction::Write;
+        match key {
+            Value::Integer(fd) => match i32::try_from(*fd) {
+                Ok(fd) if fd >= 0 => self.set.add(fd, write),
+                _ => return Err(args.bad("invalid file descriptor in set")),
+            },
+            Value::UserData(object) => {
+                if let Some(stream) = handle::stream_of(object) {
+                    return self.add_stream(&mut *borrow(&stream)?, direction);
+                }
+                match (object.borrow::<Listener>(), object.borrow::<Child>()) {
+                    (Ok(listener), _) => self.add_listener(args, &listener, write)?,
+                    (_, Ok(child)) => self.add_child(args, &child, write)?,
+                    _ => return Err(args.bad("unexpected userdata in set")),
+                }
+            }
+            other => {
+                let got = other.type_name();
+                return Err(args.bad(format_args!("handle expected in set, got {got}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn add_stream(&mut self, stream: &mut super::Stream, direction: Direction) -> Reply<()> {
+        if !stream.is_open() {
+            return Err(Fault::misuse("Attempt to poll a closed I/O handle"));
+        }
+        // A finished local socket has no descriptor left: its reads and writes do not block.
+        match stream.raw_fd() {
+            Some(_) if direction == Direction::Read && stream.has_input() => self.ready = true,
+            Some(fd) => self.set.add(fd, direction == Direction::Write),
+            None => self.ready = true,
+        }
+        Ok(())
+    }
+
+    fn add_listener(&mut self, args: &Args, listener: &Listener, write: bool) -> Reply<()> {
+        if write {
+            return Err(args.bad("a listener cannot be in the output set"));
+        }
+        listener.with_socket(|socket| {
+            self.set.add(std::os::fd::AsRawFd::as_raw_fd(socket), false);
+            Ok(())
+        })
+    }
+
+    fn add_child(&mut self, args: &Args, child: &Child, write: bool) -> Reply<()> {
+        if write {
+            return Err(args.bad("a process handle cannot be in the output set"));
+        }
+        self.set.add(std::os::fd::AsRawFd::as_raw_fd(&child.fd()?), false);
+        Ok(())
+    }
+}

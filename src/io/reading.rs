@@ -1,0 +1,212 @@
+//! Reading up to a length or a terminator (reference, "socket:read" and "socket:drain").
+
+use std::io;
+
+use super::stream::{Direction, Fill, Stream};
+
+/// The most one receive asks for, so that a large `maxlen` does not reserve what may never come.
+const CHUNK: usize = 256 * 1024;
+
+/// Why a read ended: the second result of the reference's read functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The last byte is the terminator.
+    Term,
+    /// As many bytes as asked for, without a terminator.
+    MaxLen,
+    /// The peer has sent all.
+    Eof,
+    /// More would have to be waited for.
+    Block,
+}
+
+impl Status {
+    /// The reference's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Term => "term",
+            Status::MaxLen => "maxlen",
+            Status::Eof => "eof",
+            Status::Block => "block",
+        }
+    }
+}
+
+/// What a read asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Want {
+    /// The number of bytes at most; `None`: no limit.
+    pub limit: Option<usize>,
+    /// The byte that ends the read and is part of it.
+    pub terminator: Option<u8>,
+}
+
+impl Want {
+    /// How many bytes of `input` satisfy the read, and by what; `None` if more are needed. The
+    /// first `seen` bytes are known not to hold the terminator.
+    pub fn find(&self, input: &[u8], seen: usize) -> Option<(usize, Status)> {
+        let window = match self.limit {
+            Some(limit) => input.get(..limit).unwrap_or(input),
+            None => input,
+        };
+        if let Some(terminator) = self.terminator
+            && let Some(at) = memchr::memchr(terminator, window.get(seen..).unwrap_or_default())
+        {
+            return Some((seen + at + 1, Status::Term));
+        }
+        match self.limit {
+            Some(limit) if input.len() >= limit => Some((limit, Status::MaxLen)),
+            _ => None,
+        }
+    }
+
+    /// What a receive should ask for when `have` bytes are there.
+    fn missing(&self, have: usize) -> usize {
+        self.limit.map_or(0, |limit| limit.saturating_sub(have).min(CHUNK))
+    }
+}
+
+impl Stream {
+    /// Receives without blocking until `want` is satisfied or nothing more is there: how many
+    /// leading bytes of the input belong to the read, and why it ends. Nothing is consumed. The
+    /// first `seen` bytes of the input are known not to hold the terminator.
+    ///
+    /// # Errors
+    /// What the system reports; afterwards "Previous read error".
+    pub fn receive(&mut self, want: &Want, seen: usize) -> io::Result<(usize, Status)> {
+        let mut seen = seen;
+        loop {
+            let have = self.input().len();
+            if let Some(found) = want.find(self.input(), seen.min(have)) {
+                return Ok(found);
+            }
+            seen = have;
+            match self.fill_at_least(want.missing(have))? {
+                Fill::Data(_) => {}
+                Fill::Eof => return Ok((have, Status::Eof)),
+                Fill::Block => return Ok((have, Status::Block)),
+            }
+        }
+    }
+
+    /// The same, but waits as long as it takes: never ends with [`Status::Block`].
+    ///
+    /// # Errors
+    /// What the system reports; afterwards "Previous read error".
+    pub fn receive_all(&mut self, want: &Want) -> io::Result<(usize, Status)> {
+        let mut seen = 0;
+        loop {
+            match self.receive(want, seen)? {
+                (have, Status::Block) => seen = have,
+                found => return Ok(found),
+            }
+            self.wait(Direction::Read, None)?;
+        }
+    }
+
+    /// Consumes input without blocking until `want` is satisfied or nothing more is there: how many
+    /// bytes were consumed, and why it ends.
+    ///
+    /// # Errors
+    /// What the system reports; afterwards "Previous read error".
+    pub fn discard(&mut self, want: &Want) -> io::Result<(usize, Status)> {
+        let mut want = *want;
+        let mut total = 0;
+        loop {
+            if let Some((n, status)) = want.find(self.input(), 0) {
+                self.consume(n);
+                return Ok((total + n, status));
+            }
+            let n = self.input().len();
+            self.consume(n);
+            total += n;
+            want.limit = want.limit.map(|limit| limit - n);
+            match self.fill_at_least(want.missing(0))? {
+                Fill::Data(_) => {}
+                Fill::Eof => return Ok((total, Status::Eof)),
+                Fill::Block => return Ok((total, Status::Block)),
+            }
+        }
+    }
+
+    /// The same, but waits as long as it takes: never ends with [`Status::Block`].
+    ///
+    /// # Errors
+    /// What the system reports; afterwards "Previous read error".
+    pub fn discard_all(&mut self, want: &Want) -> io::Result<(usize, Status)> {
+        let mut want = *want;
+        let mut total = 0;
+        loop {
+            let (n, status) = self.discard(&want)?;
+            total += n;
+            if status != Status::Block {
+                return Ok((total, status));
+            }
+            want.limit = want.limit.map(|limit| limit - n);
+            self.wait(Direction::Read, None)?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn want(limit: Option<usize>, terminator: Option<u8>) -> Want {
+        Want { limit, terminator }
+    }
+
+    #[test]
+    fn a_terminator_is_part_of_the_read() {
+        assert_eq!(want(None, Some(b'\n')).find(b"ab\ncd", 0), Some((3, Status::Term)));
+        assert_eq!(want(None, Some(b'\n')).find(b"abcd", 0), None);
+    }
+
+    #[test]
+    fn a_terminator_that_is_the_last_allowed_byte_counts_as_terminator() {
+        assert_eq!(want(Some(3), Some(b'\n')).find(b"ab\ncd", 0), Some((3, Status::Term)));
+        assert_eq!(want(Some(2), Some(b'\n')).find(b"ab\ncd", 0), Some((2, Status::MaxLen)));
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_satisfied_at_once() {
+        assert_eq!(want(Some(0), Some(b'\n')).find(b"", 0), Some((0, Status::MaxLen)));
+    }
+
+    #[test]
+    fn a_terminator_is_found_across_the_borders_of_pieces() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut stream = Stream::accepted(OwnedFd::from(ours), None);
+        let line = want(None, Some(b'\n'));
+        for piece in ["a", "b", "c"] {
+            theirs.write_all(piece.as_bytes()).unwrap();
+            assert_eq!(stream.receive(&line, 0).unwrap().1, Status::Block);
+        }
+        theirs.write_all(b"\nnext").unwrap();
+        assert_eq!(stream.receive(&line, 3).unwrap(), (4, Status::Term));
+        stream.consume(4);
+        drop(theirs);
+        assert_eq!(stream.receive_all(&line).unwrap(), (4, Status::Eof));
+    }
+
+    #[test]
+    fn discard_counts_what_it_drops() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut stream = Stream::accepted(OwnedFd::from(ours), None);
+        let writer = std::thread::spawn(move || {
+            theirs.write_all(&vec![b'x'; 1_000_000]).unwrap();
+            theirs.write_all(b"\nrest").unwrap();
+        });
+        let (n, status) = stream.discard_all(&want(Some(400_000), Some(b'\n'))).unwrap();
+        assert_eq!((n, status), (400_000, Status::MaxLen));
+        let (n, status) = stream.discard_all(&want(None, Some(b'\n'))).unwrap();
+        assert_eq!((n, status), (600_001, Status::Term));
+        writer.join().unwrap();
+        assert_eq!(stream.discard(&want(None, None)).unwrap(), (4, Status::Eof));
+        assert_eq!(stream.discard(&want(None, None)).unwrap(), (0, Status::Eof));
+    }
+}

@@ -1,0 +1,72 @@
+//! Field access on userdata, at the cost of a C function: the user's own fields first, then the
+//! class's table of methods, then computed properties.
+//!
+//! The user's fields live in a table that is the userdata's user value, made at the first
+//! assignment; so they live as long as the userdata and cost nothing before.
+
+use std::ffi::c_int;
+
+use mlua::ffi;
+use mlua::{Function, Lua, Table};
+
+/// The `__index` of a class: `property(self, key)` is called for keys that are neither a field of
+/// the user's nor in `prototype`.
+pub fn index(lua: &Lua, prototype: &Table, property: &Function) -> mlua::Result<Function> {
+    // SAFETY: the two arguments are on the stack and become the upvalues that `raw_index` uses.
+    unsafe {
+        lua.exec_raw((prototype, property), |state| ffi::lua_pushcclosure(state, raw_index, 2))
+    }
+}
+
+/// The `__newindex` of a class: stores a field of the user's.
+pub fn newindex(lua: &Lua) -> mlua::Result<Function> {
+    // SAFETY: `raw_newindex` checks its arguments.
+    unsafe { lua.create_c_function(raw_newindex) }
+}
+
+// The functions below run as Lua C functions. A Lua error leaves them by a jump, so they hold
+// nothing that would have to be dropped.
+
+unsafe extern "C-unwind" fn raw_index(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls with a valid state and at least 20 free slots; the user value is asked of
+    // full userdata only; the upvalues are those of `index`.
+    unsafe {
+        ffi::lua_settop(state, 2);
+        if ffi::lua_type(state, 1) == ffi::LUA_TUSERDATA
+            && ffi::lua_getuservalue(state, 1) == ffi::LUA_TTABLE
+        {
+            ffi::lua_pushvalue(state, 2);
+            if ffi::lua_rawget(state, 3) != ffi::LUA_TNIL {
+                return 1;
+            }
+        }
+        ffi::lua_pushvalue(state, 2);
+        if ffi::lua_rawget(state, ffi::lua_upvalueindex(1)) != ffi::LUA_TNIL {
+            return 1;
+        }
+        ffi::lua_pushvalue(state, ffi::lua_upvalueindex(2));
+        ffi::lua_pushvalue(state, 1);
+        ffi::lua_pushvalue(state, 2);
+        ffi::lua_call(state, 2, 1);
+        1
+    }
+}
+
+unsafe extern "C-unwind" fn raw_newindex(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: as above.
+    unsafe {
+        ffi::lua_settop(state, 3);
+        if ffi::lua_type(state, 1) != ffi::LUA_TUSERDATA {
+            return 0;
+        }
+        if ffi::lua_getuservalue(state, 1) != ffi::LUA_TTABLE {
+            ffi::lua_newtable(state);
+            ffi::lua_pushvalue(state, -1);
+            ffi::lua_setuservalue(state, 1);
+        }
+        ffi::lua_pushvalue(state, 2);
+        ffi::lua_pushvalue(state, 3);
+        ffi::lua_rawset(state, -3);
+        0
+    }
+}
