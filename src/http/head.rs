@@ -50,6 +50,11 @@ impl Span {
         head.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
+    /// Where `part`, a subslice of `head`, stands in it.
+    pub fn locate(head: &[u8], part: &[u8]) -> Span {
+        Span::within(0, head, part)
+    }
+
     /// Where `part`, a subslice of a line at `base` that starts with `line`, stands in the head.
     fn within(base: usize, line: &[u8], part: &[u8]) -> Span {
         let offset = (part.as_ptr() as usize).saturating_sub(line.as_ptr() as usize);

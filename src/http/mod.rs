@@ -1,14 +1,31 @@
-//! Skeleton of the module.
+//! `moonbridge.http`: HTTP/1.1 for the handlers of applications.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`head`], [`uri`], [`framing`] | request line and header fields, target and host, where the body ends (pure) |
+//! | [`chunked`], [`urlencoded`], [`multipart`], [`params`], [`cookies`], [`list`], [`media_type`], [`escape`] | parsers of bodies and values (pure) |
+//! | [`response`], [`refusal`], [`date`] | what is sent (pure) |
+//! | [`options`] | options of `generate_handler` |
+//! | [`intake`], [`form`] | a body and a form as they come in |
+//! | [`connection`] | one connection's turn, in steps that never block |
+//! | `steps`, `form_steps`, `views` | those steps, and what a request says, for Lua |
+//! | [`current`] | the request this process is serving, for the log |
+//! | `handler.lua`, `cycle.lua`, `body.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
 
 pub mod chunked;
+pub mod connection;
 pub mod cookies;
+pub mod current;
 pub mod date;
 pub mod escape;
 pub mod flood;
+pub mod form;
+mod form_steps;
 pub mod framing;
 pub mod head;
 #[cfg(test)]
 mod head_tests;
+pub mod intake;
 pub mod list;
 pub mod media_type;
 pub mod multipart;
@@ -16,14 +33,110 @@ pub mod options;
 pub mod params;
 pub mod refusal;
 pub mod response;
+mod steps;
 #[cfg(test)]
 mod testing;
 pub mod uri;
 pub mod urlencoded;
+mod views;
 
-use mlua::{Lua, Result, Table};
+use std::rc::Rc;
+
+use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
+
+use crate::glue::{self, Fault};
+use escape::Plus;
+use options::Options;
+
+pub use current::{current_request, take_traceback};
+
+/// The module's table, made once in each Lua state.
+struct Module(Table);
 
 /// The module's table.
 pub fn module(lua: &Lua) -> Result<Table> {
-    lua.create_table()
+    if let Some(module) = lua.app_data_ref::<Module>() {
+        return Ok(module.0.clone());
+    }
+    let module = lua.create_table()?;
+    escapes(lua, &module)?;
+    let native = native(lua)?;
+    let io = crate::io::module(lua)?;
+    let new_index = views::new_index(lua)?;
+    let maps: Table =
+        glue::chunk(lua, "moonbridge.http.maps", include_str!("maps.lua"), new_index)?;
+    let args = (&native, &maps);
+    let body: Function = glue::chunk(lua, "moonbridge.http.body", include_str!("body.lua"), args)?;
+    let args = (&native, &maps, body);
+    let cycle: Function =
+        glue::chunk(lua, "moonbridge.http.cycle", include_str!("cycle.lua"), args)?;
+    let args = (&native, io, cycle);
+    let handler: Function =
+        glue::chunk(lua, "moonbridge.http.handler", include_str!("handler.lua"), args)?;
+    module.raw_set("generate_handler", handler)?;
+    let parse_query = include_str!("parse_query.lua");
+    let parse_query: Function =
+        glue::chunk(lua, "moonbridge.http.parse_query", parse_query, (&native, &maps))?;
+    module.raw_set("parse_query", parse_query)?;
+    lua.set_app_data(Module(module.clone()));
+    Ok(module)
+}
+
+/// `encode_html`, `encode_uri`, `decode_uri`.
+fn escapes(lua: &Lua, module: &Table) -> Result<()> {
+    fn export(
+        lua: &Lua,
+        module: &Table,
+        name: &'static str,
+        convert: impl Fn(&[u8]) -> Vec<u8> + 'static,
+    ) -> Result<()> {
+        glue::export(lua, module, name, move |lua, args| {
+            let text = string(lua, args.front(), name)?;
+            Ok(lua.create_string(convert(&text.as_bytes()))?)
+        })
+    }
+    export(lua, module, "encode_html", |text| escape::encode_html(text).into_owned())?;
+    export(lua, module, "encode_uri", escape::encode_uri)?;
+    export(lua, module, "decode_uri", |text| escape::decode(text, Plus::Space).into_owned())
+}
+
+/// The first argument of `name` as a string; numbers are converted as Lua does.
+fn string(lua: &Lua, value: Option<&Value>, name: &str) -> glue::Reply<mlua::LuaString> {
+    let text = match value {
+        Some(value @ (Value::String(_) | Value::Integer(_) | Value::Number(_))) => {
+            lua.coerce_string(value.clone())?
+        }
+        _ => None,
+    };
+    text.ok_or_else(|| Fault::Misuse(format!("bad argument #1 to '{name}' (string expected)")))
+}
+
+/// What the Lua chunks of this module call.
+fn native(lua: &Lua) -> Result<Table> {
+    let native = lua.create_table()?;
+    native.raw_set("codes", steps::codes(lua)?)?;
+    let start = std::time::Instant::now();
+    let now = lua.create_function(move |_, ()| Ok(start.elapsed().as_secs_f64()))?;
+    native.raw_set("now", now)?;
+    let note = lua.create_function(|_, text: mlua::LuaString| {
+        current::set_traceback(text.to_string_lossy());
+        Ok(())
+    })?;
+    native.raw_set("note_traceback", note)?;
+    // configure(options): time limits and a function that makes steps; or what is wrong.
+    let configure = lua.create_function(|lua, table: Table| {
+        match Options::read(&table).and_then(|o| Ok((Options::times(lua, &table)?, o))) {
+            Ok((times, options)) => {
+                (times, steps::factory(lua, Rc::new(options))?).into_lua_multi(lua)
+            }
+            Err(Fault::Misuse(text) | Fault::System(text, _)) => text.into_lua_multi(lua),
+            Err(Fault::Lua(error)) => Err(error),
+        }
+    })?;
+    native.raw_set("configure", configure)?;
+    let parse = lua.create_function(|lua, text: mlua::LuaString| -> Result<MultiValue> {
+        views::lists(lua, params::pairs(&text.as_bytes()))
+    })?;
+    native.raw_set("parse_query", parse)?;
+    Ok(native)
 }

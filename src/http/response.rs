@@ -102,8 +102,10 @@ pub struct Response {
     status: u16,
     /// The announced length of the body.
     length: Option<u64>,
-    /// Where in `out` an informational response begins.
-    interim_start: usize,
+    /// Where in `out` the head of the response, or of an informational one, begins.
+    head_start: usize,
+    /// Whether a part of the final response was sent.
+    has_left: bool,
     http10: bool,
     head_request: bool,
     close: bool,
@@ -167,7 +169,7 @@ impl Response {
             Stage::Head | Stage::Body => return Err(STATUS_SENT),
         }
         self.status = status_code(status)?;
-        self.interim_start = self.out.len();
+        self.head_start = self.out.len();
         self.out.extend_from_slice(b"HTTP/1.1 ");
         self.out.extend_from_slice(status);
         if status.len() == 3 {
@@ -294,7 +296,7 @@ impl Response {
     fn end_interim(&mut self) {
         if self.http10 {
             // RFC 9110 15.2: not to be sent to a client of HTTP/1.0.
-            self.out.truncate(self.interim_start);
+            self.out.truncate(self.head_start);
         } else {
             self.out.extend_from_slice(b"\r\n");
         }
@@ -346,10 +348,37 @@ impl Response {
         [&self.out, &self.body, piece, end]
     }
 
-    /// Forgets what the caller has sent: all of [`Response::out`], or all of [`Response::parts`].
+    /// Forgets what the caller has sent: all of [`Response::parts`].
     pub fn sent(&mut self) {
         self.out.clear();
         self.body.clear();
+        self.has_left = true;
+    }
+
+    /// What can be sent now: an unfinished head stays, so that it may still be replaced.
+    pub fn out(&self) -> &[u8] {
+        let end = if self.has_open_head() { self.head_start } else { self.out.len() };
+        self.out.get(..end).unwrap_or_default()
+    }
+
+    /// Forgets what [`Response::out`] returned, it being sent.
+    pub fn out_sent(&mut self) {
+        if self.has_open_head() {
+            self.out.drain(..self.head_start);
+            self.head_start = 0;
+        } else {
+            self.has_left |= self.has_status();
+            self.out.clear();
+        }
+    }
+
+    fn has_open_head(&self) -> bool {
+        matches!(self.stage, Stage::Head | Stage::Interim)
+    }
+
+    /// Whether a part of the final response was sent: it cannot be replaced any more.
+    pub fn has_left(&self) -> bool {
+        self.has_left
     }
 
     /// Frames what waits to be joined, so that [`Response::out`] holds all data so far.
@@ -390,22 +419,18 @@ impl Response {
     }
 
     /// Ends the response with the given bytes, e.g. a refusal, and closes the connection after it.
+    ///
+    /// To be used only while no part of the response [has left](Response::has_left).
     pub fn replace(&mut self, write: impl FnOnce(&mut Vec<u8>, bool)) {
         if self.stage == Stage::Interim {
             self.end_interim();
-        } else if self.stage == Stage::Head {
-            // Not a byte of this head was sent: heads are sent when they are complete.
-            self.out.truncate(self.interim_start);
+        } else if self.has_status() {
+            self.out.truncate(self.head_start);
         }
         self.body.clear();
         write(&mut self.out, self.head_request);
         self.stage = Stage::Finished;
         self.close = true;
-    }
-
-    /// Bytes ready to be sent.
-    pub fn out(&self) -> &[u8] {
-        &self.out
     }
 
     /// Gives back the memory that a large head took.

@@ -1,0 +1,282 @@
+-- The body of a request: the ways to read it, and the callbacks that get it.
+--
+-- `state` says who reads: nil (nobody yet), "stream" (a callback gets chunks), "form", "whole"
+-- (request.body), "done". Every pump may be entered again from a callback it calls.
+
+local native, maps = ...
+local codes = native.codes
+local OUTPUT, REFUSED, INPUT, END = codes.OUTPUT, codes.REFUSED, codes.INPUT, codes.END
+
+local type, error, next, pairs, find = type, error, next, pairs, string.find
+local unpack = table.unpack
+
+local TOO_LATE = "Cannot setup request body streamer at this stage anymore"
+
+-- Adds methods and fields of the body to those of the request; returns what the cycle needs.
+return function(steps, settle, drain, env, methods, lazy)
+  local body = {}
+  local state
+  local streamer -- callback for the whole body
+  local exact, patterns -- name → callback; list of { pattern, callback }
+  local current, metadata -- callback of the field that is streamed; its metadata until the first call
+  local calls = 0 -- how deep in callbacks this is
+  local form_lists, metadata_lists -- what the form held
+
+  function body.reset()
+    state, streamer, exact, patterns, current, metadata = nil, nil, nil, nil, nil, nil
+    form_lists, metadata_lists, calls = nil, nil, 0
+  end
+
+  local function call(callback, ...)
+    calls = calls + 1
+    callback(...)
+    calls = calls - 1
+  end
+
+  -- Raises what a step of reading has reported.
+  local function problem(code, text)
+    if code == REFUSED then return env.refused(text) end
+    error(text, 0)
+  end
+
+  -- Waits for more of the body; all that the client may wait for is sent before.
+  local function wait()
+    local code, text = steps.prepare_wait()
+    if code and code ~= OUTPUT then problem(code, text) end
+    if not env.wait(code == OUTPUT) then problem(steps.refuse_stall()) end
+  end
+
+  local function find_stream(name)
+    local callback = exact and exact[name]
+    if callback or not patterns then return callback end
+    for i = 1, #patterns do
+      if find(name, patterns[i][1]) then return patterns[i][2] end
+    end
+  end
+
+  -- Passes on what is there of a streamed body; true when it has ended.
+  local function pump_stream()
+    while true do
+      local chunk, text = steps.next_chunk()
+      if type(chunk) == "string" then
+        call(streamer, chunk)
+      elseif chunk == END then
+        if state ~= "done" then
+          state = "done"
+          call(streamer, nil)
+        end
+        return true
+      elseif chunk == INPUT then
+        return false
+      else
+        problem(chunk, text)
+      end
+    end
+  end
+
+  -- Passes on and keeps what is there of a form; true when it has ended.
+  local function pump_form()
+    while true do
+      local event, first, file_name, content_type = steps.form_step()
+      if event == "chunk" then
+        local data = metadata
+        metadata = nil
+        if data then call(current, first, data, data) else call(current, first) end
+      elseif event == "begin" then
+        local callback = find_stream(first)
+        if callback then
+          steps.form_stream()
+          current = callback
+          metadata = { field_name = first, file_name = file_name, content_type = content_type }
+        end
+      elseif event == "end" then
+        local data, callback = metadata, current
+        metadata, current = nil, nil
+        if data then call(callback, "", data, data) end
+        call(callback)
+      elseif event == END then
+        if state ~= "done" then
+          state = "done"
+          local values, about = steps.form_values()
+          form_lists = maps.lists(unpack(values, 1, 4))
+          if about then metadata_lists = maps.lists(unpack(about, 1, 4)) end
+        end
+        return true
+      elseif event == INPUT then
+        return false
+      else
+        problem(event, first)
+      end
+    end
+  end
+
+  -- Passes on what is there of the body to whoever reads it; false if more is to come.
+  local function pump()
+    if state == "stream" then return pump_stream() end
+    if state == "form" then return pump_form() end
+    return true
+  end
+
+  local function read_to_end()
+    while not pump() do wait() end
+  end
+
+  local function set_reader(name)
+    local code, text = steps.set_reader(name)
+    if code then problem(code, text) end
+    state = name
+  end
+
+  -- Chooses the reader when reading is to begin. Without callbacks only forms are read.
+  local function start()
+    if state then return end
+    if streamer then return set_reader("stream") end
+    local kind = steps.form_kind()
+    if kind == "form" or kind == "other" and (exact or patterns) then
+      local code, text = steps.form_open((exact or patterns) and true or false)
+      if code then problem(code, text) end
+      state = "form"
+    end
+  end
+
+  -- Receives what is there without waiting; whether more may come. Called while output is blocked.
+  function body.absorb()
+    if calls == 0 then
+      start()
+      if state == "stream" or state == "form" then return not pump() end
+    end
+    -- Nobody may be called now: the bytes are kept for whoever reads them.
+    local code, text = steps.absorb()
+    if code == INPUT then return true end
+    if code then problem(code, text) end
+    return false
+  end
+
+  -- Reads the rest when the response is complete: callbacks get it, or it is thrown away.
+  function body.finish()
+    if streamer or exact or patterns then
+      start()
+      read_to_end()
+    end
+    steps.set_reader("discard")
+    while steps.absorb() == INPUT do
+      if not env.wait(false) then
+        steps.fail()
+        return
+      end
+    end
+  end
+
+  local function check_setup(callback)
+    local code, text = steps.touch()
+    if code then settle(code, text) end
+    if state or steps.has_status() then error(TOO_LATE, 3) end
+    if type(callback) ~= "function" then
+      error("bad argument to stream handler registration (function expected)", 3)
+    end
+  end
+
+  function methods.consume_input()
+    local code, text = steps.touch()
+    if code then settle(code, text) end
+    start()
+    read_to_end()
+  end
+  methods.process_request_body = methods.consume_input
+
+  function methods.stream_request_body(_, callback)
+    if callback == nil then
+      -- The older meaning: the body is read and thrown away.
+      if not state then
+        set_reader("stream")
+        streamer = function() end
+      end
+      return read_to_end()
+    end
+    check_setup(callback)
+    if exact or patterns then error(TOO_LATE, 2) end
+    streamer = callback
+  end
+  methods.set_request_body_streamer = methods.stream_request_body
+
+  function methods.stream_request_body_now(_, callback)
+    check_setup(callback)
+    if streamer or exact or patterns then error(TOO_LATE, 2) end
+    set_reader("stream")
+    local ended = false
+    streamer = function(chunk)
+      if chunk == nil then ended = true else callback(chunk) end
+    end
+    read_to_end()
+  end
+
+  function methods.stream_post_param(_, name, callback)
+    check_setup(callback)
+    if streamer then error(TOO_LATE, 2) end
+    if type(name) ~= "string" then error("bad argument #1 to 'stream_post_param' (string expected)", 2) end
+    exact = exact or {}
+    exact[name] = callback
+  end
+
+  function methods.stream_post_params(_, pattern, callback)
+    check_setup(callback)
+    if streamer then error(TOO_LATE, 2) end
+    if type(pattern) ~= "string" then
+      error("bad argument #1 to 'stream_post_params' (string expected)", 2)
+    end
+    find("", pattern) -- a malformed pattern is the caller's mistake, not the client's
+    patterns = patterns or {}
+    patterns[#patterns + 1] = { pattern, callback }
+  end
+
+  function lazy.body()
+    if state or streamer or exact or patterns then
+      error("Request body has already been read or set up otherwise", 3)
+    end
+    set_reader("whole")
+    while true do
+      local whole, text = steps.whole()
+      if type(whole) == "string" then
+        env.cache("body", whole)
+        return whole
+      end
+      if whole == INPUT then wait() else problem(whole, text) end
+    end
+  end
+
+  -- The form's lists: those of values, and those of metadata if it is a multipart form.
+  local function form()
+    if not form_lists then
+      if streamer or state == "whole" or state == "stream" then
+        error("POST parameters are not available: the request body is read otherwise", 3)
+      end
+      local code, text = steps.touch()
+      if code then problem(code, text) end
+      if steps.form_kind() == "none" and not state then
+        form_lists = maps.lists({})
+      else
+        if not state then
+          local failure, words = steps.form_open((exact or patterns) and true or false)
+          if failure then problem(failure, words) end
+          state = "form"
+        end
+        read_to_end()
+      end
+    end
+    return form_lists or maps.lists({}), metadata_lists
+  end
+
+  local function field(key, pick)
+    lazy[key] = function()
+      local value = pick(form())
+      if value ~= nil then env.cache(key, value) end
+      return value
+    end
+  end
+  field("post_params_list", function(lists) return lists end)
+  field("post_params", function(lists) return maps.firsts(lists) end)
+  field("post_metadata_list", function(_, about) return about end)
+  field("post_metadata", function(_, about) return about and maps.firsts(about) end)
+
+  return body
+end

@@ -1,0 +1,483 @@
+//! One connection's turn: a request, its response, and the non-blocking steps between them.
+//!
+//! No Lua type is known here. Nothing here waits: a step that cannot go on says for what it has to
+//! wait, and the Lua code around it does.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+
+use super::date;
+use super::form::Form;
+use super::framing::{self, Framing};
+use super::head::{Head, Known, Progress, Span, Version};
+use super::intake::{Failure, Intake, Supply};
+use super::list::elements;
+use super::options::Options;
+use super::refusal::Refusal;
+use super::response::{Misuse, Response};
+use super::uri::{Target, is_host};
+use crate::io::stream::{Fill, Stream};
+
+/// Queued output above this makes the handler wait until the client has taken some.
+pub const OUTPUT_LIMIT: usize = 256 * 1024;
+
+/// Memory of buffers that is kept for the next request.
+const KEEP: usize = 64 * 1024;
+
+/// How far [`Connection::open`] has got with the next request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// The head is complete and valid.
+    Ready,
+    /// Not a byte of a request is there.
+    Idle,
+    /// The head is incomplete.
+    Partial,
+    /// The request is refused; the refusal is to be sent.
+    Refused,
+    /// The client has gone.
+    Gone,
+}
+
+/// Why a call of the handler failed.
+#[derive(Debug)]
+pub enum Problem {
+    /// The handler's mistake.
+    Misuse(Misuse),
+    /// The request was refused, in these words.
+    Refused(String),
+    /// The connection failed.
+    Io(io::Error),
+}
+
+impl From<Misuse> for Problem {
+    fn from(text: Misuse) -> Self {
+        Problem::Misuse(text)
+    }
+}
+
+/// Who reads the body of the request: there is one reader at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reader {
+    /// None yet.
+    #[default]
+    Nobody,
+    /// All of it as one string.
+    Whole,
+    /// A callback that gets its chunks.
+    Stream,
+    /// The parser of forms.
+    Form,
+    /// `monologue`: it is thrown away.
+    Discard,
+}
+
+/// The state of one connection while it is served.
+pub struct Connection {
+    /// The options of the handler.
+    pub options: Rc<Options>,
+    stream: Option<Rc<RefCell<Stream>>>,
+    /// Positions in `bytes`; while the head is incomplete, in the stream's input.
+    pub head: Head,
+    /// The head of the current request.
+    pub bytes: Vec<u8>,
+    /// The host the request is for, empty if HTTP/1.0 names none.
+    pub host: Span,
+    /// The path, `None` for `OPTIONS *`.
+    pub path: Option<Span>,
+    /// The query with its question mark.
+    pub query: Span,
+    /// The response.
+    pub response: Response,
+    /// The request's body.
+    pub intake: Intake,
+    /// Who reads it.
+    pub reader: Reader,
+    /// The form in the body, while it is read.
+    pub form: Option<Form>,
+    /// The client waits for `100 Continue` before it sends the body.
+    expects_continue: bool,
+    /// Nothing was done with the request yet.
+    pub fresh: bool,
+    /// The request cannot be used any more.
+    pub faulty: bool,
+}
+
+impl Connection {
+    /// A connection object that serves no connection yet.
+    pub fn new(options: Rc<Options>) -> Self {
+        Connection {
+            options,
+            stream: None,
+            head: Head::default(),
+            bytes: Vec::new(),
+            host: Span::default(),
+            path: None,
+            query: Span::default(),
+            response: Response::default(),
+            intake: Intake::default(),
+            reader: Reader::Nobody,
+            form: None,
+            expects_continue: false,
+            fresh: true,
+            faulty: false,
+        }
+    }
+
+    /// Turns to the connection `stream` and looks for its next request, receiving once or more.
+    ///
+    /// `partial` is what [`Connection::suspend`] returned for this connection.
+    pub fn open(&mut self, stream: Rc<RefCell<Stream>>, partial: Option<Head>) -> Opened {
+        match partial {
+            Some(head) => self.head = head,
+            None => self.head.clear(),
+        }
+        let opened = match stream.try_borrow_mut() {
+            Ok(mut stream) => self.receive_head(&mut stream),
+            Err(_) => Opened::Gone,
+        };
+        self.stream = Some(stream);
+        opened
+    }
+
+    fn receive_head(&mut self, stream: &mut Stream) -> Opened {
+        loop {
+            match self.head.advance(stream.input(), &self.options.head) {
+                Ok(Progress::Complete(size)) => return self.begin(stream, size),
+                Ok(Progress::Partial) => {}
+                Err(refusal) => return self.refuse_head(stream, &refusal),
+            }
+            let begun = self.head.has_begun(stream.input());
+            match stream.fill() {
+                Ok(Fill::Data(_)) => {}
+                Ok(Fill::Block) if begun => return Opened::Partial,
+                Ok(Fill::Block) => return Opened::Idle,
+                Ok(Fill::Eof) if begun => {
+                    return self
+                        .refuse_head(stream, &Refusal::bad_request("Unexpected EOF in request"));
+                }
+                Ok(Fill::Eof) | Err(_) => return Opened::Gone,
+            }
+        }
+    }
+
+    /// Takes the head out of the input and checks it.
+    fn begin(&mut self, stream: &mut Stream, size: usize) -> Opened {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(stream.input().get(..size).unwrap_or_default());
+        stream.consume(size);
+        (self.reader, self.form) = (Reader::Nobody, None);
+        (self.fresh, self.faulty, self.expects_continue) = (true, false, false);
+        match self.check_head() {
+            Ok(framing) => {
+                self.intake.begin(framing, self.options.body);
+                Opened::Ready
+            }
+            Err(refusal) => {
+                self.refuse(&refusal);
+                Opened::Refused
+            }
+        }
+    }
+
+    fn refuse_head(&mut self, stream: &mut Stream, refusal: &Refusal) -> Opened {
+        let head_request =
+            self.head.has_request_line() && self.head.method.of(stream.input()) == b"HEAD";
+        self.response.begin(self.head.version, head_request, true);
+        self.refuse(refusal);
+        Opened::Refused
+    }
+
+    /// Checks the header fields and the target, in the order in which refusals take precedence.
+    fn check_head(&mut self) -> Result<Framing, Refusal> {
+        let (bytes, head) = (&self.bytes[..], &self.head);
+        let all = |known: Known| {
+            let fields = head.fields.iter().filter(move |field| field.known == known);
+            fields.map(|field| field.value.of(bytes))
+        };
+        let method = head.method.of(bytes);
+        let close = head.version == Version::Http10
+            || all(Known::Connection).flat_map(elements).any(|o| o.eq_ignore_ascii_case(b"close"));
+        self.response.begin(head.version, method == b"HEAD", close);
+
+        let length = framing::content_length(all(Known::ContentLength))?;
+        if length.is_some_and(|length| length > self.options.body) {
+            return Err(Refusal::content_too_large("Announced request body size is too big"));
+        }
+        let coding = framing::transfer_coding(all(Known::TransferEncoding))?;
+        let framing = framing::decide(head.version, length, coding)?;
+
+        // RFC 9110 10.1.1: in HTTP/1.0 the expectation is to be ignored.
+        if head.version == Version::Http11 {
+            let mut expectations = all(Known::Expect).flat_map(elements).peekable();
+            let expects = expectations.peek().is_some();
+            if !expectations.all(|text| text.eq_ignore_ascii_case(b"100-continue")) {
+                return Err(Refusal::expectation_failed("Unexpected Expect header"));
+            }
+            self.expects_continue = expects && framing != Framing::Empty;
+        }
+
+        const NO_HOST: Refusal = Refusal::bad_request("No valid host header");
+        let mut hosts = head.fields.iter().filter(|field| field.known == Known::Host);
+        self.host = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => host.value,
+            (None, _) if head.version == Version::Http10 => Span::default(),
+            _ => return Err(NO_HOST),
+        };
+        let host = self.host.of(bytes);
+        if !is_host(host) || host.is_empty() && head.version == Version::Http11 {
+            return Err(NO_HOST);
+        }
+
+        match Target::parse(method, head.target.of(bytes)) {
+            Ok(Target::Resource { host, path, query }) => {
+                self.path = Some(Span::locate(bytes, path));
+                self.query = Span::locate(bytes, query);
+                if let Some(host) = host {
+                    self.host = Span::locate(bytes, host);
+                }
+            }
+            Ok(Target::Asterisk) => (self.path, self.query) = (None, Span::default()),
+            Err(_) => return Err(Refusal::bad_request("Invalid request target")),
+        }
+        Ok(framing)
+    }
+
+    /// Answers with a refusal: the response is finished with it and the connection will be closed.
+    pub fn refuse(&mut self, refusal: &Refusal) {
+        let fixed = &self.options.static_headers;
+        self.response.replace(|out, head_request| {
+            date::with_now(|now| {
+                let now = now.filter(|_| !fixed.has_date());
+                refusal.write(out, fixed.lines(), now, head_request);
+            });
+        });
+    }
+
+    /// Refuses a connection on which there is no complete request.
+    pub fn refuse_wait(&mut self, sentence: &'static str) {
+        let stream = self.stream.take();
+        if let Some(mut stream) = stream.as_ref().and_then(|stream| stream.try_borrow_mut().ok()) {
+            self.refuse_head(&mut stream, &Refusal::timeout(sentence));
+        }
+        self.stream = stream;
+    }
+
+    /// Gives up the connection; the incomplete head goes to the caller.
+    pub fn suspend(&mut self) -> Head {
+        self.stream = None;
+        std::mem::take(&mut self.head)
+    }
+
+    /// Ends the turn: the object can serve another connection.
+    pub fn close(&mut self) {
+        self.stream = None;
+        self.form = None;
+        self.response.release(KEEP);
+        self.intake.begin(Framing::Empty, 0);
+        if self.bytes.capacity() > KEEP {
+            self.bytes = Vec::new();
+        }
+    }
+
+    /// Whether a request is being served.
+    pub fn is_open(&self) -> bool {
+        self.stream.as_ref().is_some_and(|s| s.try_borrow().is_ok_and(|s| s.is_open()))
+    }
+
+    /// Lets `work` use the stream.
+    fn with_stream<R>(
+        &mut self,
+        work: impl FnOnce(&mut Self, &mut Stream) -> Result<R, Problem>,
+    ) -> Result<R, Problem> {
+        let Some(shared) = self.stream.clone() else {
+            return Err(Problem::Misuse("Response has already been finished"));
+        };
+        let Ok(mut stream) = shared.try_borrow_mut() else {
+            return Err(Problem::Misuse("Socket is in use"));
+        };
+        work(self, &mut stream)
+    }
+
+    /// A failed read or write: the request cannot be used any more.
+    fn failed(&mut self, error: io::Error) -> Problem {
+        self.faulty = true;
+        Problem::Io(error)
+    }
+
+    fn check_usable(&self) -> Result<(), Problem> {
+        match self.faulty {
+            true => Err(Problem::Misuse("Tried to use faulty request handle")),
+            false => Ok(()),
+        }
+    }
+
+    /// Marks the request as used.
+    pub fn touch(&mut self) -> Result<(), Problem> {
+        self.check_usable()?;
+        self.fresh = false;
+        Ok(())
+    }
+
+    /// Sends the response's status.
+    pub fn send_status(&mut self, status: &[u8]) -> Result<(), Problem> {
+        self.touch()?;
+        if self.expects_continue && self.reader != Reader::Discard && !self.response.has_status() {
+            self.promise_continue();
+        }
+        Ok(self.response.status(status, &self.options.static_headers)?)
+    }
+
+    /// Answers the client's expectation (RFC 9110 10.1.1); not if it sends the body already.
+    fn promise_continue(&mut self) {
+        if std::mem::take(&mut self.expects_continue) {
+            self.response.send_continue();
+        }
+    }
+
+    /// Sends a header line of the response.
+    pub fn send_header(&mut self, name: &[u8], value: &[u8]) -> Result<(), Problem> {
+        self.touch()?;
+        Ok(self.response.header(name, value)?)
+    }
+
+    fn finish_headers(&mut self) -> Result<(), Problem> {
+        let response = &mut self.response;
+        Ok(date::with_now(|now| response.finish_headers(now))?)
+    }
+
+    /// Ends the header section and sends it; returns the output that is still queued.
+    pub fn flush_headers(&mut self) -> Result<usize, Problem> {
+        self.touch()?;
+        self.finish_headers()?;
+        self.send_out()
+    }
+
+    /// Sends a piece of the response's body; returns the output that is still queued.
+    pub fn send_data(&mut self, piece: &[u8]) -> Result<usize, Problem> {
+        self.touch()?;
+        if !self.response.has_status() {
+            return Err(Problem::Misuse("HTTP status has not been sent yet"));
+        }
+        self.finish_unless_finished()?;
+        if !self.response.data(piece, self.options.output_chunk)? {
+            return Ok(0);
+        }
+        self.with_stream(|this, stream| {
+            let sent = stream.send_nb(&this.response.parts(piece));
+            this.response.sent();
+            sent.map_err(|error| this.failed(error))
+        })
+    }
+
+    fn finish_unless_finished(&mut self) -> Result<(), Problem> {
+        if self.response.is_finished() {
+            return Err(Problem::Misuse("Response has already been finished"));
+        }
+        self.finish_headers()
+    }
+
+    /// Sends what there is to be sent, joined data included; returns the output still queued.
+    pub fn flush(&mut self) -> Result<usize, Problem> {
+        self.check_usable()?;
+        self.response.flush();
+        self.send_out()
+    }
+
+    /// Ends the response and sends it; returns the output that is still queued.
+    pub fn finish(&mut self) -> Result<usize, Problem> {
+        self.touch()?;
+        let response = &mut self.response;
+        date::with_now(|now| response.finish(now))?;
+        self.send_out()
+    }
+
+    /// Sends what the response has ready; returns the output that is still queued.
+    pub fn send_out(&mut self) -> Result<usize, Problem> {
+        self.with_stream(|this, stream| {
+            let sent = stream.send_nb(&[this.response.out()]);
+            this.response.out_sent();
+            sent.map_err(|error| this.failed(error))
+        })
+    }
+
+    /// Whether, the response being sent, the connection is ready for its next request.
+    pub fn is_reusable(&self) -> bool {
+        self.response.is_finished()
+            && !self.response.closes()
+            && !self.response.switches_protocols()
+            && self.intake.is_received()
+            && !self.faulty
+    }
+
+    /// Whether closing needs no lingering: the client has sent nothing that was not read.
+    pub fn may_close_at_once(&self) -> bool {
+        let unread = |stream: &Rc<RefCell<Stream>>| {
+            stream.try_borrow().map_or(true, |stream| !stream.input().is_empty())
+        };
+        self.intake.is_received() && !self.stream.as_ref().is_some_and(unread)
+    }
+
+    /// Chooses the reader of the body.
+    pub fn set_reader(&mut self, reader: Reader) -> Result<(), Problem> {
+        self.touch()?;
+        if reader == Reader::Discard {
+            self.intake.discard();
+        }
+        self.reader = reader;
+        Ok(())
+    }
+
+    /// Makes a part of the body ready ([`Intake::ready`]).
+    pub fn supply(&mut self) -> Result<Supply, Problem> {
+        self.check_usable()?;
+        let outcome = self.with_stream(|this, stream| Ok(this.intake.supply(stream)))?;
+        outcome.map_err(|failure| self.broken(failure))
+    }
+
+    /// Receives all of the body that is there; whether more may come.
+    pub fn absorb(&mut self) -> Result<bool, Problem> {
+        self.check_usable()?;
+        let outcome = self.with_stream(|this, stream| Ok(this.intake.absorb(stream)))?;
+        outcome.map_err(|failure| self.broken(failure))
+    }
+
+    /// What to do before waiting for more of the body: all that the client may wait for is sent.
+    pub fn prepare_wait(&mut self) -> Result<usize, Problem> {
+        self.promise_continue();
+        self.send_out()
+    }
+
+    /// The body is not what it has to be: answers with a refusal if that is still possible.
+    fn broken(&mut self, failure: Failure) -> Problem {
+        match failure {
+            Failure::Refused(refusal) => self.refuse_body(&refusal),
+            Failure::Io(error) => self.failed(error),
+        }
+    }
+
+    /// Refuses the request while its body is read.
+    pub fn refuse_body(&mut self, refusal: &Refusal) -> Problem {
+        self.faulty = true;
+        if !self.response.has_left() {
+            self.refuse(refusal);
+        }
+        Problem::Refused(refusal.words().to_owned())
+    }
+
+    /// Throws away all input that is there; false once the client has sent all it will send.
+    pub fn drain(&mut self) -> Result<bool, Problem> {
+        self.with_stream(|this, stream| {
+            loop {
+                stream.consume(stream.input().len());
+                match stream.fill() {
+                    Ok(Fill::Data(_)) => {}
+                    Ok(Fill::Block) => return Ok(true),
+                    Ok(Fill::Eof) => return Ok(false),
+                    Err(error) => return Err(this.failed(error)),
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,355 @@
+-- The request cycle of one connection: the request object, its handler, the end of the response.
+--
+-- Rust does the work in steps that never block and never call Lua (steps.rs); waiting and the
+-- calls of the application's functions are done here, so that they may yield, throw or re-enter.
+
+local native, maps, new_body = ...
+local codes = native.codes
+local MISUSE, OUTPUT, REFUSED, GONE = codes.MISUSE, codes.OUTPUT, codes.REFUSED, codes.GONE
+local INPUT, END, CLOSE, CLOSED = codes.INPUT, codes.END, codes.CLOSE, codes.CLOSED
+
+local type, error, select, tostring = type, error, select, tostring
+local setmetatable, rawset, xpcall = setmetatable, rawset, xpcall
+local traceback = debug and debug.traceback or tostring
+local now = native.now
+
+-- Keeps the traceback for the log: the error is passed on when the stack is gone.
+local function trace(err)
+  native.note_traceback(traceback("", 2))
+  return err
+end
+
+-- Output above this makes the handler wait; so much more is sent before it goes on.
+local LOW_OUTPUT = 65536
+
+-- Serves connections one after the other with `callback`, by the given steps.
+return function(steps, callback, times, poll, timer)
+  local open, conclude, send_out = steps.open, steps.conclude, steps.send_out
+  local status, header, data = steps.send_status, steps.send_header, steps.send_data
+  local stall = times.stall_timeout or nil
+
+  local connection = {}
+  local methods = {} -- of request objects
+  local lazy = {} -- fields of request objects: functions that make them
+  local request, socket -- of the current turn
+  local only_socket -- { [socket] = true }, for poll
+  local refused_words -- what was raised when the request was refused while it was handled
+  local fate -- how the turn ends
+
+  local body -- the reader of the request's body
+
+  -- Waits until not more than `limit` bytes of output are queued. What the client sends meanwhile
+  -- is received, so that a client that sends before it reads cannot block both sides.
+  local function drain(limit)
+    while true do
+      local more = body.absorb()
+      if not poll(more and only_socket or nil, only_socket, stall) then
+        steps.fail()
+        error("Timeout while sending the response", 0)
+      end
+      local code, text = send_out(limit)
+      if code == nil then return end
+      if code ~= OUTPUT then error(text, 0) end
+    end
+  end
+
+  -- Deals with what a step returned; raises errors at the position of the method's caller.
+  local function settle(code, text)
+    if code == OUTPUT then return drain(text > LOW_OUTPUT and LOW_OUTPUT or 0) end
+    if code == REFUSED then
+      refused_words = text
+      send_out(0)
+    end
+    error(text, 3)
+  end
+
+  body = new_body(steps, settle, drain, {
+    wait = function(writes)
+      return poll(only_socket, writes and only_socket or nil, stall)
+    end,
+    refused = function(words)
+      refused_words = words
+      send_out(0)
+      error(words, 0)
+    end,
+    cache = function(key, value)
+      rawset(request, key, value)
+    end,
+  }, methods, lazy)
+
+  function methods.send_status(_, text)
+    local code, problem = status(text)
+    if code then settle(code, problem) end
+  end
+
+  function methods.send_header(_, key, value)
+    local code, problem = header(key, value)
+    if code then settle(code, problem) end
+  end
+
+  function methods.send_data(_, first, ...)
+    if select("#", ...) == 0 and type(first) == "string" then
+      local code, problem = data(first)
+      if code then settle(code, problem) end
+      return
+    end
+    for i = 0, select("#", ...) do
+      local piece = first
+      if i > 0 then piece = select(i, ...) end
+      local code, problem = data(tostring(piece))
+      if code then settle(code, problem) end
+    end
+  end
+
+  function methods.flush()
+    local code, problem = steps.flush()
+    if code == OUTPUT then drain(0) elseif code then settle(code, problem) end
+  end
+
+  function methods.finish_headers()
+    local code, problem = steps.finish_headers()
+    if code == OUTPUT then drain(0) elseif code then settle(code, problem) end
+  end
+
+  function methods.finish()
+    local code, problem = steps.finish()
+    if code == OUTPUT then drain(0) elseif code then settle(code, problem) end
+  end
+
+  function methods.close_after_finish()
+    local code, problem = steps.close_after_finish()
+    if code then settle(code, problem) end
+  end
+
+  function methods.monologue()
+    local code, problem = steps.close_after_finish()
+    if not code then code, problem = steps.set_reader("discard") end
+    if code then settle(code, problem) end
+  end
+
+  -- Reading the body while the response is sent cannot block any more: nothing is to be deferred.
+  function methods.defer_reading() end
+
+  for _, key in ipairs { "method", "path", "query", "host" } do
+    local step = steps[key]
+    lazy[key] = function()
+      local value = step()
+      rawset(request, key, value)
+      return value
+    end
+  end
+
+  lazy.fresh = steps.fresh
+  lazy.faulty = steps.faulty
+  function lazy.socket() return socket end
+
+  function lazy.cookies()
+    local lists = maps.lists(steps.cookies())
+    local value = maps.firsts(lists)
+    rawset(request, "cookies", value)
+    return value
+  end
+
+  local function get_params_list()
+    local lists = maps.lists(steps.get_params())
+    rawset(request, "get_params_list", lists)
+    return lists
+  end
+  lazy.get_params_list = get_params_list
+  function lazy.get_params()
+    local value = maps.firsts(request.get_params_list)
+    rawset(request, "get_params", value)
+    return value
+  end
+
+  -- A view of the header lines; it does not outlive its request.
+  local function header_view(key, missing)
+    local step = steps[key]
+    lazy[key] = function()
+      local mine = request
+      local view = maps.headers(function(name)
+        if request ~= mine then return missing and missing() end
+        return step(name)
+      end, function()
+        return request == mine and steps.header_names() or {}
+      end)
+      rawset(request, key, view)
+      return view
+    end
+  end
+  local function empty() return {} end
+  header_view("headers", empty)
+  header_view("headers_csv_table", empty)
+  header_view("headers_csv_string", function() return "" end)
+  header_view("headers_value")
+  do
+    local step = steps.headers_flags
+    function lazy.headers_flags()
+      local mine = request
+      local view = maps.headers(function(name)
+        if request ~= mine then return maps.flags({}) end
+        return maps.flags(step(name))
+      end, function()
+        return request == mine and steps.header_names() or {}
+      end)
+      rawset(request, "headers_flags", view)
+      return view
+    end
+  end
+
+  setmetatable(methods, {
+    __index = function(_, key)
+      local make = lazy[key]
+      if make then return make() end
+    end,
+  })
+  local meta = { __index = methods, __name = "moonbridge.request" }
+
+  -- The metatable of request objects whose turn is over.
+  local function over() error("Response has already been finished", 2) end
+  local stale = { __name = "moonbridge.request" }
+  function stale.__index(_, key)
+    if key == "fresh" or key == "faulty" then return false end
+    if key == "finish" or key == "flush" then return function() end end
+    return methods[key] and over or nil
+  end
+
+  -- Sends what is queued, with input thrown away meanwhile; false if that fails.
+  local function flush_out()
+    local reads = true
+    while true do
+      local code = send_out(0)
+      if code == nil then return true end
+      if code ~= OUTPUT then return false end
+      if reads and steps.drain() ~= INPUT then reads = false end
+      if not poll(reads and only_socket or nil, only_socket, stall) then return false end
+    end
+  end
+
+  -- Throws input away until the client has ended its side, or the time is over.
+  local function linger()
+    local limit = times.drain_timeout or nil
+    local deadline = limit and now() + limit
+    while true do
+      local code = steps.drain()
+      if code ~= INPUT then return code == END end
+      local left = deadline and deadline - now()
+      if left and left <= 0 or not poll(only_socket, nil, left) then return false end
+    end
+  end
+
+  -- Closes the connection: flush, FIN, drain, close; else RST.
+  local function shut(at_once, blocking)
+    if not steps.is_open() then return end
+    if not flush_out() then return socket:reset() end
+    if at_once then return socket:close() end
+    local hand_over = not blocking and socket.linger
+    if hand_over and hand_over(socket, times.drain_timeout or nil) then return end
+    if not socket:finish() then return socket:reset() end
+    if linger() then socket:close() else socket:reset() end
+  end
+
+  -- Ends the response when the handler has returned; chooses the connection's fate.
+  local function finish_turn(keep)
+    local code, text = conclude(keep)
+    if code == nil then
+      fate = "keep"
+    elseif code == CLOSE then
+      fate = "close"
+    elseif not steps.is_open() then
+      fate = "gone"
+    elseif refused_words then
+      fate = "linger"
+    elseif code == MISUSE and not steps.faulty() then
+      error(text, 0)
+    elseif code == MISUSE or code == codes.FAILED then
+      fate = "reset"
+    else
+      if code == OUTPUT then drain(0) end
+      if steps.closes() then
+        fate = "linger"
+      else
+        -- The rest of the body stands before the next request.
+        body.finish()
+        fate = steps.faulty() and "linger" or "keep"
+      end
+    end
+  end
+
+  local function run(this)
+    local result = callback(this)
+    finish_turn(result == true)
+    return result
+  end
+
+  -- The handler or what it called has thrown an error.
+  local function failed(err)
+    if not steps.is_open() then return error(err, 0) end
+    if refused_words then
+      shut(false)
+      -- The client's fault, and the handler said nothing else: no reason to end the worker.
+      if type(err) == "string" and err:find(refused_words, 1, true) then return CLOSED, true end
+      return error(err, 0)
+    end
+    if steps.has_status() or steps.faulty() then
+      socket:reset()
+    else
+      steps.refuse_error()
+      shut(false, true)
+    end
+    return error(err, 0)
+  end
+
+  local function respond()
+    refused_words, fate = nil, nil
+    local this = setmetatable({}, meta)
+    request = this
+    if timer and times.response_timeout then timer(times.response_timeout) end
+    local ok, result = xpcall(run, trace, this)
+    setmetatable(this, stale)
+    if ok and fate == "keep" then
+      request = nil
+      return nil
+    end
+    body.reset()
+    request = nil
+    if not ok then return failed(result) end
+    if fate == "reset" then
+      socket:reset()
+    elseif fate ~= "gone" then
+      shut(fate == "close")
+    end
+    steps.close()
+    return CLOSED, result
+  end
+
+  -- Serves the next request of a socket, if there is one. Returns nothing if the connection is kept
+  -- for a further one, IDLE or PARTIAL if there is none yet, or CLOSED and the handler's result.
+  function connection.turn(this, head)
+    socket = this
+    only_socket = { [this] = true }
+    local code = open(this, head)
+    if code == nil then return respond() end
+    if code == REFUSED then
+      shut(false)
+    elseif code == GONE then
+      socket:close()
+    else
+      return code
+    end
+    steps.close()
+    return CLOSED, true
+  end
+
+  -- Refuses a client that has not sent its request in time.
+  function connection.give_up(reason, begun)
+    if reason == "timeout" then reason = begun and "header" or "idle" end
+    steps.refuse_wait(reason)
+    shut(false)
+    steps.close()
+    return true
+  end
+
+  connection.suspend = steps.suspend
+  return connection
+end

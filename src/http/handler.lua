@@ -1,0 +1,109 @@
+-- generate_handler: turns a function that answers requests into a `connect` function.
+--
+-- One call serves one request. Between requests, and while a request's head is incomplete, the
+-- socket is parked, so that no process is occupied. Where nobody supervises, the call itself waits
+-- for further requests and returns when the connection ends.
+
+local native, io, new_connection = ...
+local PARTIAL, CLOSED = native.codes.PARTIAL, native.codes.CLOSED
+
+local type, error, setmetatable = type, error, setmetatable
+local now = native.now
+
+local function check(callback, options)
+  if type(callback) ~= "function" then
+    error("bad argument to 'generate_handler' (function expected)", 3)
+  end
+  if options ~= nil and type(options) ~= "table" then
+    error("bad argument to 'generate_handler' (table of options expected)", 3)
+  end
+end
+
+-- Hands the socket over until there is input; false if nobody supervises.
+local function park(socket, seconds)
+  local method = socket.park
+  if not method then return false end
+  if seconds then return method(socket, seconds > 0 and seconds or 0) end
+  return method(socket)
+end
+
+-- The function that sets the timer of the process, where there is one.
+local function timer()
+  local moonbridge = package.loaded["moonbridge"]
+  return moonbridge and moonbridge.timeout
+end
+
+local function after(seconds)
+  return seconds and now() + seconds
+end
+
+return function(callback, options)
+  if type(callback) ~= "function" then callback, options = options, callback end
+  check(callback, options)
+  options = options or {}
+  local times, new_steps = native.configure(options)
+  if not new_steps then error(times, 2) end
+  local poll = options.poll_function or io.poll
+
+  local free = {} -- connection objects that serve no connection now
+  local begun = setmetatable({}, { __mode = "k" }) -- socket → state of its incomplete head
+
+  -- Waits for input; returns how that ended: "input", "timeout" or "shutdown".
+  local function wait(socket, deadline)
+    local left = deadline and deadline - now()
+    local ready, _, terminated = poll({ [socket] = true }, nil, left or nil, true)
+    if ready then return "input" end
+    return terminated and "shutdown" or "timeout"
+  end
+
+  -- Serves the requests that are there and waits for more as far as nobody else does.
+  local function serve(connection, socket)
+    local state = begun[socket]
+    local wakeup, idle_until
+    local first = true
+    while true do
+      local outcome, result = connection.turn(socket, state and state.head)
+      if outcome == CLOSED then return result end
+      if outcome == nil then
+        begun[socket], state = nil, nil
+        if park(socket, times.idle_timeout) then return true end
+        wakeup, idle_until = nil, after(times.idle_timeout)
+      else
+        if first then wakeup = socket.wakeup end
+        if wakeup == "timeout" and outcome == PARTIAL and idle_until then
+          wakeup = nil -- the request began just before the idle time was over
+        end
+        if wakeup == "timeout" or wakeup == "shutdown" then
+          begun[socket] = nil
+          return connection.give_up(wakeup, outcome == PARTIAL)
+        end
+        local deadline
+        if outcome == PARTIAL then
+          state = state or { deadline = after(times.request_header_timeout) }
+          state.head = connection.suspend()
+          begun[socket], idle_until = state, nil
+          deadline = state.deadline
+        else
+          connection.suspend()
+          idle_until = idle_until or after(times.idle_timeout)
+          deadline = idle_until
+        end
+        if park(socket, deadline and deadline - now()) then return true end
+        wakeup = wait(socket, deadline)
+      end
+      first = false
+    end
+  end
+
+  return function(socket)
+    local connection = free[#free]
+    if connection then
+      free[#free] = nil
+    else
+      connection = new_connection(new_steps(), callback, times, poll, timer())
+    end
+    local result = serve(connection, socket)
+    free[#free + 1] = connection
+    return result
+  end
+end

@@ -1,0 +1,14 @@
+-- http.parse_query(query): the parameters of a query string or urlencoded text, as
+-- request.get_params and request.get_params_list hold them. A leading "?" is skipped.
+
+local native, maps = ...
+local error, type, tostring = error, type, tostring
+
+return function(query)
+  if type(query) ~= "string" and type(query) ~= "number" then
+    error("bad argument #1 to 'parse_query' (string expected)", 2)
+  end
+  local text = tostring(query):gsub("^%?", "")
+  local lists = maps.lists(native.parse_query(text))
+  return maps.firsts(lists), lists
+end

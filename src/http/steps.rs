@@ -1,0 +1,368 @@
+//! The steps of a connection as Lua functions, for `cycle.lua`.
+//!
+//! A step returns nothing if all is well, else a code and what belongs to it:
+//!
+//! | code | meaning |
+//! |---|---|
+//! | `MISUSE`, text | the handler's mistake: raise it |
+//! | `FAILED`, text | the connection failed |
+//! | `REFUSED`, text | the request was refused in these words |
+//! | `OUTPUT`, bytes | so much output is queued: wait until the client takes it |
+//! | `INPUT` | wait for input |
+//! | others | as said at the step |
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use mlua::{
+    AnyUserData, FromLuaMulti, Function, IntoLuaMulti, Lua, LuaString, MultiValue, Table, UserData,
+    Value,
+};
+
+use super::connection::{Connection, OUTPUT_LIMIT, Opened, Problem, Reader};
+use super::head::Head;
+use super::intake::Supply;
+use super::options::Options;
+use super::refusal::Refusal;
+use crate::io::stream_of;
+
+/// A connection object, shared by its steps.
+pub type Shared = Rc<RefCell<Connection>>;
+
+/// What steps return.
+#[derive(Clone, Copy)]
+pub enum Code {
+    Misuse = 1,
+    Failed,
+    Refused,
+    Output,
+    Input,
+    Idle,
+    Partial,
+    Gone,
+    Close,
+    End,
+}
+
+const CODES: [(&str, Code); 10] = [
+    ("MISUSE", Code::Misuse),
+    ("FAILED", Code::Failed),
+    ("REFUSED", Code::Refused),
+    ("OUTPUT", Code::Output),
+    ("INPUT", Code::Input),
+    ("IDLE", Code::Idle),
+    ("PARTIAL", Code::Partial),
+    ("GONE", Code::Gone),
+    ("CLOSE", Code::Close),
+    ("END", Code::End),
+];
+
+/// The codes by their names.
+pub fn codes(lua: &Lua) -> mlua::Result<Table> {
+    let table = lua.create_table()?;
+    for (name, code) in CODES {
+        table.raw_set(name, code as i64)?;
+    }
+    Ok(table)
+}
+
+/// The head of a request that is not complete, kept while its connection is not served.
+struct Suspended(RefCell<Option<Head>>);
+
+impl UserData for Suspended {}
+
+pub type Outcome = mlua::Result<MultiValue>;
+
+pub fn code(lua: &Lua, code: Code) -> Outcome {
+    (code as i64).into_lua_multi(lua)
+}
+
+pub fn problem(lua: &Lua, problem: Problem) -> Outcome {
+    match problem {
+        Problem::Misuse(text) => (Code::Misuse as i64, text).into_lua_multi(lua),
+        Problem::Refused(words) => (Code::Refused as i64, words).into_lua_multi(lua),
+        Problem::Io(error) => {
+            let text = match crate::glue::Fault::from(error) {
+                crate::glue::Fault::System(text, _) => text,
+                _ => String::new(),
+            };
+            (Code::Failed as i64, text).into_lua_multi(lua)
+        }
+    }
+}
+
+/// Nothing, unless more output than `limit` is queued.
+fn queued(lua: &Lua, outcome: Result<usize, Problem>, limit: usize) -> Outcome {
+    match outcome {
+        Ok(pending) if pending <= limit => Ok(MultiValue::new()),
+        Ok(pending) => (Code::Output as i64, pending).into_lua_multi(lua),
+        Err(error) => problem(lua, error),
+    }
+}
+
+fn done(lua: &Lua, outcome: Result<(), Problem>) -> Outcome {
+    queued(lua, outcome.map(|()| 0), 0)
+}
+
+/// Borrows for a step: only a finalizer that runs within another step can find it borrowed.
+pub fn with<R>(shared: &Shared, work: impl FnOnce(&mut Connection) -> R) -> mlua::Result<R> {
+    match shared.try_borrow_mut() {
+        Ok(mut connection) => Ok(work(&mut connection)),
+        Err(_) => Err(mlua::Error::runtime("request is in use")),
+    }
+}
+
+/// A string, or a number as Lua converts it; a misuse that names `what` otherwise.
+fn argument(lua: &Lua, value: &Value, what: &str) -> mlua::Result<Result<LuaString, MultiValue>> {
+    let coerced = match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(_) | Value::Number(_) => lua.coerce_string(value.clone())?,
+        _ => None,
+    };
+    match coerced {
+        Some(text) => Ok(Ok(text)),
+        None => {
+            let text = format!("{what} is expected to be a string, got {}", value.type_name());
+            Ok(Err((Code::Misuse as i64, text).into_lua_multi(lua)?))
+        }
+    }
+}
+
+/// Puts a step into `table`.
+pub fn step<A: FromLuaMulti>(
+    lua: &Lua,
+    table: &Table,
+    shared: &Shared,
+    name: &str,
+    run: impl Fn(&Lua, &Shared, A) -> Outcome + 'static,
+) -> mlua::Result<()> {
+    let shared = shared.clone();
+    table.raw_set(name, lua.create_function(move |lua, args: A| run(lua, &shared, args))?)
+}
+
+/// The steps of a connection object, in a table.
+pub fn steps(lua: &Lua, shared: &Shared) -> mlua::Result<Table> {
+    let table = lua.create_table()?;
+    opening(lua, &table, shared)?;
+    response(lua, &table, shared)?;
+    body(lua, &table, shared)?;
+    Ok(table)
+}
+
+fn opening(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+    // open(socket [, suspended]): IDLE, PARTIAL, REFUSED, GONE, or nothing if a request is there.
+    step(
+        lua,
+        table,
+        shared,
+        "open",
+        |lua, c, (socket, partial): (AnyUserData, Option<AnyUserData>)| {
+            let Some(stream) = stream_of(&socket) else {
+                return (Code::Misuse as i64, "Socket expected").into_lua_multi(lua);
+            };
+            let head = match &partial {
+                Some(partial) => partial.borrow::<Suspended>()?.0.take(),
+                None => None,
+            };
+            match with(c, |c| c.open(stream, head))? {
+                Opened::Ready => {
+                    super::current::set(c);
+                    Ok(MultiValue::new())
+                }
+                Opened::Idle => code(lua, Code::Idle),
+                Opened::Partial => code(lua, Code::Partial),
+                Opened::Refused => code(lua, Code::Refused),
+                Opened::Gone => code(lua, Code::Gone),
+            }
+        },
+    )?;
+    // suspend(): the incomplete head, for a later open.
+    step(lua, table, shared, "suspend", |lua, c, (): ()| {
+        let head = with(c, Connection::suspend)?;
+        lua.create_userdata(Suspended(RefCell::new(Some(head))))?.into_lua_multi(lua)
+    })?;
+    // refuse_wait(sentence): the refusal of a client that is too slow with its request.
+    step(lua, table, shared, "refuse_wait", |_, c, which: LuaString| {
+        let sentence = match &*which.as_bytes() {
+            b"idle" => "Idle connection timed out",
+            b"shutdown" => "Server shutdown",
+            _ => "Request header timed out",
+        };
+        with(c, |c| c.refuse_wait(sentence))?;
+        Ok(MultiValue::new())
+    })?;
+    // close(): the connection object is free.
+    step(lua, table, shared, "close", |_, c, (): ()| {
+        with(c, Connection::close)?;
+        super::current::clear();
+        Ok(MultiValue::new())
+    })?;
+    step(lua, table, shared, "is_open", |lua, c, (): ()| {
+        with(c, |c| c.is_open())?.into_lua_multi(lua)
+    })?;
+    Ok(())
+}
+
+fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+    step(lua, table, shared, "send_status", |lua, c, status: Value| {
+        match argument(lua, &status, "HTTP status")? {
+            Ok(status) => done(lua, with(c, |c| c.send_status(&status.as_bytes()))?),
+            Err(misuse) => Ok(misuse),
+        }
+    })?;
+    step(lua, table, shared, "send_header", |lua, c, (name, value): (Value, Value)| {
+        match (
+            argument(lua, &name, "HTTP header name")?,
+            argument(lua, &value, "HTTP header value")?,
+        ) {
+            (Ok(name), Ok(value)) => {
+                done(lua, with(c, |c| c.send_header(&name.as_bytes(), &value.as_bytes()))?)
+            }
+            (Err(misuse), _) | (_, Err(misuse)) => Ok(misuse),
+        }
+    })?;
+    step(lua, table, shared, "send_data", |lua, c, piece: LuaString| {
+        queued(lua, with(c, |c| c.send_data(&piece.as_bytes()))?, OUTPUT_LIMIT)
+    })?;
+    step(lua, table, shared, "finish_headers", |lua, c, (): ()| {
+        queued(lua, with(c, Connection::flush_headers)?, 0)
+    })?;
+    step(lua, table, shared, "flush", |lua, c, (): ()| {
+        queued(lua, with(c, Connection::flush)?, 0)
+    })?;
+    step(lua, table, shared, "finish", |lua, c, (): ()| {
+        queued(lua, with(c, Connection::finish)?, 0)
+    })?;
+    // send_out(limit): tries to send what is queued; OUTPUT while that is more than `limit`.
+    step(lua, table, shared, "send_out", |lua, c, limit: usize| {
+        queued(lua, with(c, Connection::send_out)?, limit)
+    })?;
+    step(lua, table, shared, "close_after_finish", |lua, c, (): ()| {
+        done(
+            lua,
+            with(c, |c| {
+                c.touch()?;
+                Ok(c.response.close_after_finish()?)
+            })?,
+        )
+    })?;
+    // conclude(keep): the end of the handler. Nothing if the connection is ready for its next
+    // request, CLOSE if it can be closed at once, END if more has to be done.
+    step(lua, table, shared, "conclude", |lua, c, keep: bool| {
+        let outcome = with(c, |c| {
+            if !keep {
+                c.response.close_anyway();
+            }
+            let pending = c.finish()?;
+            Ok((pending, c.is_reusable(), c.may_close_at_once()))
+        })?;
+        match outcome {
+            Ok((0, true, _)) => {
+                with(c, Connection::close)?;
+                super::current::clear();
+                Ok(MultiValue::new())
+            }
+            Ok((0, false, true)) => code(lua, Code::Close),
+            Ok(_) => code(lua, Code::End),
+            Err(error) => problem(lua, error),
+        }
+    })?;
+    // closes(): whether the connection is to be closed behind the response.
+    step(lua, table, shared, "closes", |lua, c, (): ()| {
+        with(c, |c| c.response.closes() || c.response.switches_protocols() || c.faulty)?
+            .into_lua_multi(lua)
+    })?;
+    step(lua, table, shared, "has_status", |lua, c, (): ()| {
+        with(c, |c| c.response.has_status())?.into_lua_multi(lua)
+    })?;
+    step(lua, table, shared, "is_finished", |lua, c, (): ()| {
+        with(c, |c| c.response.is_finished())?.into_lua_multi(lua)
+    })?;
+    // fail(): the request cannot be used any more.
+    step(lua, table, shared, "fail", |_, c, (): ()| {
+        with(c, |c| c.faulty = true)?;
+        Ok(MultiValue::new())
+    })?;
+    // refuse_error(): 500.
+    step(lua, table, shared, "refuse_error", |_, c, (): ()| {
+        with(c, |c| c.refuse(&Refusal::internal_error()))?;
+        Ok(MultiValue::new())
+    })?;
+    Ok(())
+}
+
+fn body(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+    // set_reader(name): "whole", "stream", "form" or "discard".
+    step(lua, table, shared, "set_reader", |lua, c, name: LuaString| {
+        let reader = match &*name.as_bytes() {
+            b"whole" => Reader::Whole,
+            b"stream" => Reader::Stream,
+            b"form" => Reader::Form,
+            _ => Reader::Discard,
+        };
+        done(lua, with(c, |c| c.set_reader(reader))?)
+    })?;
+    // next_chunk(): a string of the body; or INPUT, END or a problem's code.
+    step(lua, table, shared, "next_chunk", |lua, c, (): ()| match with(c, Connection::supply)? {
+        Ok(Supply::Ready) => {
+            let chunk = with(c, |c| {
+                let ready = c.intake.ready();
+                let chunk = ready.get(..c.options.input_chunk).unwrap_or(ready);
+                let result = lua.create_string(chunk);
+                let size = chunk.len();
+                c.intake.consume(size);
+                result
+            })?;
+            chunk?.into_lua_multi(lua)
+        }
+        Ok(Supply::Block) => code(lua, Code::Input),
+        Ok(Supply::End) => code(lua, Code::End),
+        Err(error) => problem(lua, error),
+    })?;
+    // whole(): the rest of the body as a string; or INPUT or a problem's code.
+    step(lua, table, shared, "whole", |lua, c, (): ()| match with(c, Connection::absorb)? {
+        Ok(true) => code(lua, Code::Input),
+        Ok(false) => {
+            let whole = with(c, |c| {
+                let whole = lua.create_string(c.intake.ready());
+                c.intake.consume(c.intake.ready().len());
+                whole
+            })?;
+            whole?.into_lua_multi(lua)
+        }
+        Err(error) => problem(lua, error),
+    })?;
+    // absorb(): receives what is there; INPUT if more may come.
+    step(lua, table, shared, "absorb", |lua, c, (): ()| match with(c, Connection::absorb)? {
+        Ok(true) => code(lua, Code::Input),
+        Ok(false) => Ok(MultiValue::new()),
+        Err(error) => problem(lua, error),
+    })?;
+    // prepare_wait(): sends what the client may wait for.
+    step(lua, table, shared, "prepare_wait", |lua, c, (): ()| {
+        queued(lua, with(c, Connection::prepare_wait)?, 0)
+    })?;
+    // refuse_stall(): the client is too slow with its body; the words to be raised.
+    step(lua, table, shared, "refuse_stall", |lua, c, (): ()| {
+        let refusal = Refusal::timeout("Request body timed out");
+        problem(lua, with(c, |c| c.refuse_body(&refusal))?)
+    })?;
+    // drain(): throws away input that is there; INPUT if more may come, END at EOF.
+    step(lua, table, shared, "drain", |lua, c, (): ()| match with(c, Connection::drain)? {
+        Ok(true) => code(lua, Code::Input),
+        Ok(false) => code(lua, Code::End),
+        Err(error) => problem(lua, error),
+    })?;
+    Ok(())
+}
+
+/// A function that makes connection objects: it returns the steps and the views of a new one.
+pub fn factory(lua: &Lua, options: Rc<Options>) -> mlua::Result<Function> {
+    lua.create_function(move |lua, ()| {
+        let shared = Rc::new(RefCell::new(Connection::new(options.clone())));
+        let table = steps(lua, &shared)?;
+        super::views::add(lua, &table, &shared)?;
+        super::form_steps::add(lua, &table, &shared)?;
+        Ok(table)
+    })
+}
