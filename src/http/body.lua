@@ -8,7 +8,6 @@ local codes = native.codes
 local OUTPUT, REFUSED, INPUT, END = codes.OUTPUT, codes.REFUSED, codes.INPUT, codes.END
 
 local type, error, next, pairs, find = type, error, next, pairs, string.find
-local unpack = table.unpack
 
 local TOO_LATE = "Cannot setup request body streamer at this stage anymore"
 
@@ -98,8 +97,9 @@ return function(steps, settle, drain, env, methods, lazy)
         if state ~= "done" then
           state = "done"
           local values, about = steps.form_values()
-          form_lists = maps.lists(unpack(values, 1, 4))
-          if about then metadata_lists = maps.lists(unpack(about, 1, 4)) end
+          if type(values) == "number" then problem(values, about) end
+          form_lists = maps.lists(values)
+          if about then metadata_lists = maps.lists(about) end
         end
         return true
       elseif event == INPUT then

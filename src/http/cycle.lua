@@ -143,59 +143,55 @@ return function(steps, callback, times, poll, timer)
   lazy.faulty = steps.faulty
   function lazy.socket() return socket end
 
+  -- What a step made of the client's texts, unless it refused them.
+  local function accepted(value, words)
+    if type(value) == "number" then settle(value, words) end
+    return value
+  end
+
   function lazy.cookies()
-    local lists = maps.lists(steps.cookies())
-    local value = maps.firsts(lists)
+    local value = maps.firsts(maps.lists(accepted(steps.cookies())))
     rawset(request, "cookies", value)
     return value
   end
 
-  local function get_params_list()
-    local lists = maps.lists(steps.get_params())
-    rawset(request, "get_params_list", lists)
-    return lists
+  function lazy.get_params_list()
+    local value = maps.lists(accepted(steps.get_params()))
+    rawset(request, "get_params_list", value)
+    return value
   end
-  lazy.get_params_list = get_params_list
+
   function lazy.get_params()
     local value = maps.firsts(request.get_params_list)
     rawset(request, "get_params", value)
     return value
   end
 
-  -- A view of the header lines; it does not outlive its request.
-  local function header_view(key, missing)
+  -- A view of the header lines; `missing()` makes the entry of a name that is not there. A view
+  -- that outlives its request is empty.
+  local function header_view(key, missing, wrap)
     local step = steps[key]
     lazy[key] = function()
       local mine = request
-      local view = maps.headers(function(name)
-        if request ~= mine then return missing and missing() end
-        return step(name)
-      end, function()
+      local function fetch(name)
+        if request ~= mine then return missing() end
+        local value = accepted(step(name))
+        return wrap and wrap(value) or value
+      end
+      local function names()
         return request == mine and steps.header_names() or {}
-      end)
+      end
+      local view = maps.headers(fetch, names)
       rawset(request, key, view)
       return view
     end
   end
-  local function empty() return {} end
-  header_view("headers", empty)
-  header_view("headers_csv_table", empty)
+  local function empty_table() return {} end
+  header_view("headers", empty_table)
+  header_view("headers_csv_table", empty_table)
   header_view("headers_csv_string", function() return "" end)
-  header_view("headers_value")
-  do
-    local step = steps.headers_flags
-    function lazy.headers_flags()
-      local mine = request
-      local view = maps.headers(function(name)
-        if request ~= mine then return maps.flags({}) end
-        return maps.flags(step(name))
-      end, function()
-        return request == mine and steps.header_names() or {}
-      end)
-      rawset(request, "headers_flags", view)
-      return view
-    end
-  end
+  header_view("headers_value", function() end)
+  header_view("headers_flags", function() return maps.flags({}) end, maps.flags)
 
   setmetatable(methods, {
     __index = function(_, key)

@@ -8,7 +8,7 @@ use super::intake::Supply;
 use super::multipart::Part;
 use super::refusal::Refusal;
 use super::steps::{Code, Shared, code, problem, step, with};
-use super::views::Lists;
+use super::views::{Lists, Unfit, settle};
 
 /// Adds the steps to those of a connection object.
 pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
@@ -55,35 +55,44 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         with(c, |c| c.form.as_mut().map(Form::stream_field))?;
         Ok(MultiValue::new())
     })?;
-    // form_values(): the kept fields' values; see `Lists::into_lua`.
-    // form_metadata(): false, or their metadata; ends the form.
+    // form_values(): the lists of the kept fields' values and, for a multipart form, those of their
+    // metadata. The form is over then.
     step(lua, table, shared, "form_values", |lua, c, (): ()| {
         let fields = with(c, |c| c.form.as_mut().map(Form::take_fields))?.unwrap_or_default();
-        let multipart = with(c, |c| c.form.take().is_some_and(|form| form.is_multipart()))?;
-        let mut values = Lists::default();
-        let mut metadata = Lists::default();
-        for Field { part, value } in fields {
-            let value = lua.create_string(value)?.into_lua(lua)?;
-            values.add(lua, &part.field_name, value)?;
-            if multipart {
-                let entry = lua.create_table()?;
-                entry.raw_set(
-                    "file_name",
-                    part.file_name.map(|n| lua.create_string(n)).transpose()?,
-                )?;
-                entry.raw_set(
-                    "content_type",
-                    part.content_type.map(|n| lua.create_string(n)).transpose()?,
-                )?;
-                metadata.add(lua, &part.field_name, Value::Table(entry))?;
+        let made = values(lua, &fields);
+        let metadata = match with(c, |c| c.form.as_ref().is_some_and(Form::is_multipart))? {
+            true => Some(metadata(lua, fields)),
+            false => None,
+        };
+        with(c, |c| c.form = None)?;
+        match (made, metadata) {
+            (Ok(values), Some(Ok(metadata))) => (values, metadata).into_lua_multi(lua),
+            (_, Some(Err(unfit))) => settle(lua, c, Err(unfit)),
+            (made, _) => settle(lua, c, made),
+        }
+    })
+}
+
+fn values(lua: &Lua, fields: &[Field]) -> Result<Table, Unfit> {
+    let mut lists = Lists::new(lua)?;
+    for field in fields {
+        lists.add_text(lua, &field.part.field_name, &field.value)?;
+    }
+    Ok(lists.into_table())
+}
+
+fn metadata(lua: &Lua, fields: Vec<Field>) -> Result<Table, Unfit> {
+    let mut lists = Lists::new(lua)?;
+    for Field { part, .. } in fields {
+        let entry = lua.create_table()?;
+        for (key, text) in [("file_name", part.file_name), ("content_type", part.content_type)] {
+            if let Some(text) = text {
+                entry.raw_set(key, lua.create_string(text)?)?;
             }
         }
-        let values = lua.create_sequence_from(values.into_lua(lua)?)?;
-        if !multipart {
-            return (values, false).into_lua_multi(lua);
-        }
-        (values, lua.create_sequence_from(metadata.into_lua(lua)?)?).into_lua_multi(lua)
-    })
+        lists.add(lua, &part.field_name, Value::Table(entry))?;
+    }
+    Ok(lists.into_table())
 }
 
 /// The Content-Type: `None` if there is none, an error if there are several.

@@ -1,11 +1,4 @@
 -- Tables whose keys a client chose: parameters, cookies, flags, header names.
---
--- Lua 5.3 hashes only some bytes of long strings, so a client could send names that all collide,
--- and a table of them would take quadratic time. Names over SHORT bytes are therefore kept in an
--- index of ours, behind the metatable. It must be the same number as in views.rs.
-
-local new_index = ...
-local SHORT = 40
 
 local type, next, pairs, rawget, rawset, setmetatable =
   type, next, pairs, rawget, rawset, setmetatable
@@ -13,72 +6,31 @@ local lower = string.lower
 
 local maps = {}
 
-local function is_long(key)
-  return type(key) == "string" and #key > SHORT
-end
+local lists_meta = {}
 
--- A map of `short`'s entries and of `values` under `names`; `index` finds the position of a name.
--- `missing(map, key)` makes the value of a key that is not there; `skips(value)` hides entries
--- from `pairs`.
-function maps.map(missing, skips, short, names, values, index)
-  local meta = {}
-
-  function meta.__index(map, key)
-    if index and is_long(key) then
-      local position = index(key, false)
-      local value = position and values[position]
-      if value ~= nil and position then return value end
-    end
-    if missing and key ~= nil then return missing(map, key) end
-  end
-
-  function meta.__newindex(map, key, value)
-    if not is_long(key) then return rawset(map, key, value) end
-    if not index then index, names, values = new_index(), {}, {} end
-    local position = index(key, value ~= nil)
-    if position then
-      names[position] = key
-      values[position] = value
-    end
-  end
-
-  function meta.__pairs(map)
-    local key, position = nil, 0
-    local in_short = true
-    return function()
-      local value
-      while in_short do
-        key, value = next(map, key)
-        if key == nil then
-          in_short = false
-        elseif not (skips and skips(value)) then
-          return key, value
-        end
-      end
-      while names and position < #names do
-        position = position + 1
-        value = values[position]
-        if value ~= nil and not (skips and skips(value)) then return names[position], value end
-      end
-    end
-  end
-
-  return setmetatable(short, meta)
-end
-
-local function is_empty(list)
-  return type(list) == "table" and #list == 0
-end
-
-local function remember_empty(map, key)
+function lists_meta.__index(lists, key)
+  if key == nil then return nil end
   local list = {}
-  map[key] = list
+  lists[key] = list
   return list
 end
 
--- A map of names to lists: a missing one is an empty list, remembered and hidden from `pairs`.
-function maps.lists(short, names, values, index)
-  return maps.map(remember_empty, is_empty, short, names, values, index)
+local function next_list(lists, key)
+  local list
+  repeat
+    key, list = next(lists, key)
+  until key == nil or type(list) ~= "table" or #list > 0
+  return key, list
+end
+
+function lists_meta.__pairs(lists)
+  return next_list, lists, nil
+end
+
+-- Makes a table of lists one where a missing list is an empty one: remembered, and skipped by
+-- `pairs`.
+function maps.lists(lists)
+  return setmetatable(lists, lists_meta)
 end
 
 -- A view of a map of lists: names to first values. Assignments change the lists.
@@ -95,9 +47,10 @@ function maps.firsts(lists)
   end
 
   function meta.__pairs()
-    local iterate = pairs(lists)
+    local key
     return function()
-      local key, list = iterate()
+      local list
+      key, list = next_list(lists, key)
       if key ~= nil then return key, list[1] end
     end
   end
@@ -136,9 +89,8 @@ function maps.headers(fetch, names)
   return setmetatable({}, meta)
 end
 
--- A set of strings in any case: true or false for each.
-function maps.flags(short, names, values, index)
-  local flags = maps.map(nil, nil, short, names, values, index)
+-- A set of strings in any case, given in lower case: true or false for each.
+function maps.flags(flags)
   return setmetatable({}, {
     __index = function(_, key)
       return type(key) == "string" and flags[lower(key)] or false

@@ -62,9 +62,7 @@ pub fn module(lua: &Lua) -> Result<Table> {
     escapes(lua, &module)?;
     let native = native(lua)?;
     let io = crate::io::module(lua)?;
-    let new_index = views::new_index(lua)?;
-    let maps: Table =
-        glue::chunk(lua, "moonbridge.http.maps", include_str!("maps.lua"), new_index)?;
+    let maps: Table = glue::chunk(lua, "moonbridge.http.maps", include_str!("maps.lua"), ())?;
     let args = (&native, &maps);
     let body: Function = glue::chunk(lua, "moonbridge.http.body", include_str!("body.lua"), args)?;
     let args = (&native, &maps, body);
@@ -135,7 +133,11 @@ fn native(lua: &Lua) -> Result<Table> {
     })?;
     native.raw_set("configure", configure)?;
     let parse = lua.create_function(|lua, text: mlua::LuaString| -> Result<MultiValue> {
-        views::lists(lua, params::pairs(&text.as_bytes()))
+        match views::lists(lua, params::pairs(&text.as_bytes())) {
+            Ok(lists) => lists.into_lua_multi(lua),
+            Err(views::Unfit::Flood) => Ok(MultiValue::new()),
+            Err(views::Unfit::Lua(error)) => Err(error),
+        }
     })?;
     native.raw_set("parse_query", parse)?;
     Ok(native)
