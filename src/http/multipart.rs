@@ -242,7 +242,6 @@ impl Parser {
             if missing.get(..len) == input.get(..len) {
                 let complete = len == missing.len();
                 self.matched = if complete { 0 } else { self.matched + len };
-                self.implied = if complete { 0 } else { self.implied };
                 return if complete { Scan::Delimiter(len) } else { Scan::More(len) };
             }
             let held = self.implied..self.matched;
