@@ -9,32 +9,35 @@ Connection.__index = Connection
 
 local open = {} -- connections that cleanup closes
 
+local function connect_unix(path)
+  local raw = assert(require "socket.unix"())
+  raw:settimeout(process.TIMEOUT)
+  assert(raw:connect(path))
+  return { raw = raw }
+end
+
+local function connect_tcp(host, port)
+  local raw = assert(host:find(":", 1, true) and socket.tcp6() or socket.tcp4())
+  raw:settimeout(process.TIMEOUT)
+  local ok, message = raw:connect(host, port)
+  -- "closed": accepted, and reset before LuaSocket looked again. That is the server's answer.
+  if message ~= "closed" then assert(ok, message) end
+  raw:setoption("tcp-nodelay", true)
+  local _, local_port = raw:getsockname()
+  return {
+    raw = raw, port = tonumber(port), local_port = tonumber(local_port),
+    ended = not ok and "reset" or nil,
+  }
+end
+
 --- Connects to a TCP port (or, with `options.path`, to a Unix socket).
 -- @return Connection
 function client.connect(port, host, options)
-  options = options or {}
-  local raw
-  if options.path then
-    raw = assert(require "socket.unix"())
-    raw:settimeout(process.TIMEOUT)
-    assert(raw:connect(options.path))
-  elseif (host or ""):find(":", 1, true) then
-    raw = assert(socket.tcp6())
-    raw:settimeout(process.TIMEOUT)
-    assert(raw:connect(host, port))
-  else
-    raw = assert(socket.tcp4())
-    raw:settimeout(process.TIMEOUT)
-    assert(raw:connect(host or "127.0.0.1", port))
-  end
-  if not options.path then raw:setoption("tcp-nodelay", true) end
-  local self = setmetatable({ raw = raw, buffer = "" }, Connection)
-  if not options.path then
-    local _, local_port = raw:getsockname()
-    self.local_port, self.port = tonumber(local_port), tonumber(port)
-  end
+  local path = options and options.path
+  local self = path and connect_unix(path) or connect_tcp(host or "127.0.0.1", port)
+  self.buffer = ""
   open[self] = true
-  return self
+  return setmetatable(self, Connection)
 end
 
 --- Closes all connections that specs left open.

@@ -103,7 +103,7 @@ end
 
 -- What runs: the interpreter's arguments for the given options.
 local function command_line(options, port)
-  local argv = { server.interpreter }
+  local argv = { table.unpack(options.command or { server.interpreter }) }
   local script = options.file
   if not script then
     script = process.scratch("app.lua")
@@ -132,6 +132,7 @@ local readiness = {
 --
 -- @param options the script's text, or a table:
 --   `script` (text) or `file` (path); `launcher` (true, or a list of options for bin/moonbridge);
+--   `command` (list: what runs the script, default the interpreter of the specs);
 --   `args` (list, the script's arguments); `env` (name → value, false unsets); `globals` (name → value);
 --   `port` (default a free one); `host` (default 127.0.0.1: where the helpers connect to); `cwd`;
 --   `ready`: "serving" (default: the port is open and a worker runs), "listening" (the port is open),
