@@ -42,9 +42,11 @@ pub enum Code {
     Gone,
     Close,
     End,
+    /// Of a turn, not of a step: the connection is over.
+    Closed,
 }
 
-const CODES: [(&str, Code); 10] = [
+const CODES: [(&str, Code); 11] = [
     ("MISUSE", Code::Misuse),
     ("FAILED", Code::Failed),
     ("REFUSED", Code::Refused),
@@ -55,6 +57,7 @@ const CODES: [(&str, Code); 10] = [
     ("GONE", Code::Gone),
     ("CLOSE", Code::Close),
     ("END", Code::End),
+    ("CLOSED", Code::Closed),
 ];
 
 /// The codes by their names.
