@@ -1,0 +1,161 @@
+-- What people meet first: the README's lines, the example, the make targets, the rock, and what is said
+-- when something is missing.
+
+local lfs = require "lfs"
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+local socket = require "socket"
+
+local quote = process.quote
+
+-- Runs a command in the project's folder; exit code and output.
+local function run(command)
+  return process.run("cd " .. quote(server.root) .. " && " .. command)
+end
+
+-- The text of a program that serves port 8080, serving `PORT` instead.
+local function on_free_port(text)
+  local replaced
+  text, replaced = text:gsub("8080", "PORT")
+  assert(replaced > 0)
+  return text
+end
+
+local function assert_hello(s)
+  assert.equal("Hello, World!\n", s:request("/").body)
+  assert.equal("Hello, Moon!\n", s:request("/?name=Moon").body)
+end
+
+describe("the first program", function()
+  after_each(server.cleanup)
+
+  it("is in the README, and runs as it stands there", function()
+    local block = process.slurp(server.root .. "/README.md"):match("```lua\n(.-)```")
+    if not (process.slurp("/proc/net/if_inet6") or ""):find(("0"):rep(31) .. "1", 1, true) then
+      block = block:gsub('[^\n]*host = "::1"[^\n]*\n', "")
+    end
+    assert_hello(server.start(on_free_port(block)))
+  end)
+
+  it("is examples/helloworld.lua", function()
+    assert_hello(server.start(on_free_port(process.slurp(server.root .. "/examples/helloworld.lua"))))
+  end)
+end)
+
+describe("make", function()
+  after_each(server.cleanup)
+
+  it("lists its targets when called without one", function()
+    local code, output = run "make"
+    assert.equal(0, code)
+    for target in ("build run test bench rock lint fmt fuzz dev clean"):gmatch("%a+") do
+      assert.truthy(("\n" .. output):find("\n" .. target .. " ", 1, true), target)
+    end
+  end)
+
+  it("run says in one sentence that the port is in use", function()
+    local occupant = socket.bind("127.0.0.1", 8080) -- fails where somebody else has it, which is as good
+    local code, output = run "tools/run"
+    if occupant then occupant:close() end
+    assert.same({ 1, "moonbridge: port 8080 is in use by another program: end it, then try again\n" },
+      { code, output })
+  end)
+
+  it("run says in one sentence that the interpreter is missing or of a wrong version", function()
+    local code, output = run "LUA=lua9 tools/run"
+    assert.same({ 1, "moonbridge: the interpreter 'lua9' was not found: set LUA to lua5.3 or lua5.4\n" },
+      { code, output })
+    local old = process.scratch("lua5.1")
+    run(("printf '#!/bin/sh\\necho 5.1\\n' >%s && chmod +x %s"):format(quote(old), quote(old)))
+    code, output = run("LUA=" .. quote(old) .. " tools/run")
+    assert.same({ 1, "moonbridge: " .. old .. " is Lua 5.1, but Moonbridge needs Lua 5.3 or 5.4\n" },
+      { code, output })
+  end)
+
+  it("build says in one sentence that cargo is missing, and what to install", function()
+    local bin = process.scratch("bin")
+    lfs.mkdir(bin)
+    run(("ln -s $(command -v dirname) %s/dirname"):format(quote(bin)))
+    local code, output = run(("HOME=/nonexistent PATH=%s /bin/bash tools/build release 5.4")
+      :format(quote(bin)))
+    assert.equal(1, code)
+    assert.truthy(output:find("^moonbridge: cargo was not found: install a Rust toolchain [^\n]+\n$"), output)
+  end)
+
+  it("build refuses other versions of Lua", function()
+    local code, output = run "tools/build release 5.1"
+    assert.same({ 1, "moonbridge: Lua 5.1 is not supported: Moonbridge is built for Lua 5.3 or 5.4\n" },
+      { code, output })
+  end)
+end)
+
+describe("the module built for one version of Lua", function()
+  after_each(server.cleanup)
+
+  it("is refused by the other one when it is required", function()
+    local other = server.lua_version == "5.3" and "5.4" or "5.3"
+    local code, _, log = server.run_script {
+      script = "require 'moonbridge'",
+      env = { LUA_CPATH = ("%s/build/lua%s/?.so"):format(server.root, other) },
+    }
+    assert.equal(1, code)
+    assert.truthy(log:find("undefined symbol", 1, true), log)
+  end)
+end)
+
+describe("the rock", function()
+  local version = server.lua_version
+  local luarocks = ("CARGO_TARGET_DIR=%s luarocks --lua-version %s"):format(
+    quote(server.root .. "/target/rock"), version)
+
+  -- Everything from the tree, nothing from the project's folder.
+  local function from_tree(tree)
+    return {
+      LUA_PATH = ("%s/share/lua/%s/?.lua;;"):format(tree, version),
+      LUA_CPATH = ("%s/lib/lua/%s/?.so;;"):format(tree, version),
+    }
+  end
+
+  local HELLO = [[
+    local http = require "moonbridge_http"
+    assert(http == require "moonbridge.http" and require "moonbridge_io" == require "moonbridge.io")
+    local listen = listen or require "moonbridge".listen
+    listen {
+      { proto = "tcp", host = "127.0.0.1", port = PORT },
+      connect = http.generate_handler(function(request)
+        request:send_status("200 OK")
+        request:send_data("Hello, ", request.get_params.name or "World", "!\n")
+        return true
+      end)
+    }
+  ]]
+
+  local function assert_installed(tree)
+    assert_hello(server.start {
+      script = HELLO .. "require 'moonbridge'.run()", env = from_tree(tree), cwd = "/",
+    })
+    assert_hello(server.start {
+      script = HELLO, command = { tree .. "/bin/moonbridge" }, cwd = "/",
+      env = { LUA_PATH = false, LUA_CPATH = false },
+    })
+  end
+
+  after_each(server.cleanup)
+
+  it("is built and installed into a tree by luarocks make", function()
+    local tree = process.scratch("tree")
+    local code, output = run(("%s --tree %s make"):format(luarocks, quote(tree)))
+    assert.equal(0, code, output)
+    assert_installed(tree)
+  end)
+
+  it("is packed by make rock and installed from there into an empty tree", function()
+    local tree = process.scratch("tree")
+    local code, output = run "tools/rock"
+    assert.equal(0, code, output)
+    code, output = process.run(("cd %s && %s --tree %s install %s/moonbridge-scm-1.src.rock"):format(
+      quote(tree:match("^(.*)/")), luarocks, quote(tree), quote(server.root)))
+    assert.equal(0, code, output)
+    assert_installed(tree)
+  end)
+end)
