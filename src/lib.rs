@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`sys`] | the only unsafe code: processes, signals, sockets, descriptor passing, epoll |
 //! | [`glue`] | how Rust functions become Lua functions: misuse, system failures, wrappers |
+//! | [`callback`] | streaming with callbacks: `moonbridge.callback` |
 //! | [`io`] | handles, listeners, child processes, poll: `moonbridge.io` |
 //! | [`http`] | HTTP/1.1: pure parsers and the request cycle: `moonbridge.http` |
 //! | [`server`] | pools, supervisor, workers: `moonbridge` |
@@ -16,6 +17,7 @@ compile_error!(
 #[cfg(not(any(feature = "lua53", feature = "lua54")))]
 compile_error!("choose one of the features `lua53` and `lua54`: cargo build --features lua54");
 
+pub mod callback;
 pub mod glue;
 pub mod http;
 pub mod io;
@@ -44,4 +46,11 @@ fn moonbridge_io(lua: &Lua) -> Result<Table> {
 #[mlua::lua_module(name = "moonbridge_http")]
 fn moonbridge_http(lua: &Lua) -> Result<Table> {
     http::module(lua)
+}
+
+/// `require "moonbridge.callback"` or `require "moonbridge_callback"` ("Streaming with Callbacks").
+#[allow(unsafe_code)]
+#[mlua::lua_module(name = "moonbridge_callback")]
+fn moonbridge_callback(lua: &Lua) -> Result<Table> {
+    callback::module(lua)
 }

@@ -1,0 +1,2 @@
+-- The flat name of `moonbridge.callback`: the same table, so that either name works.
+return require "moonbridge.callback"

@@ -1,0 +1,80 @@
+//! `moonbridge.callback`: streaming with callbacks.
+//!
+//! | chunk | what it is |
+//! |---|---|
+//! | `protocol.lua` | the two protocols: calling callbacks, replacing them, what a failure frees |
+//! | `filter.lua` | how filters are called |
+//! | `receive.lua`, `send.lua` | the predefined callbacks and the conversions for ltn12 |
+//! | `transfer.lua` | transfers between callbacks and handles |
+//!
+//! All is Lua: every step calls functions of the user's, which may yield, throw or re-enter.
+
+use mlua::{Lua, Result, Table};
+
+use crate::{glue, io};
+
+/// The module's table of a Lua state, and the protocol for the modules that stream with it.
+struct Module {
+    callback: Table,
+    protocol: Table,
+}
+
+/// The module's table: the same one whenever it is asked for.
+///
+/// # Errors
+/// Out of memory.
+pub fn module(lua: &Lua) -> Result<Table> {
+    Ok(load(lua)?.0)
+}
+
+/// The functions that keep to the protocols, for streaming loops elsewhere (see `protocol.lua`).
+///
+/// # Errors
+/// Out of memory.
+pub fn protocol(lua: &Lua) -> Result<Table> {
+    Ok(load(lua)?.1)
+}
+
+fn load(lua: &Lua) -> Result<(Table, Table)> {
+    if let Some(module) = lua.app_data_ref::<Module>() {
+        return Ok((module.callback.clone(), module.protocol.clone()));
+    }
+    let callback = lua.create_table()?;
+    callback.raw_set("BLOCKSIZE", 32 * 1024)?;
+    let protocol: Table =
+        glue::chunk(lua, "moonbridge.callback.protocol", include_str!("protocol.lua"), ())?;
+    let filter: Table =
+        glue::chunk(lua, "moonbridge.callback.filter", include_str!("filter.lua"), ())?;
+    let receive: Table = glue::chunk(
+        lua,
+        "moonbridge.callback.receive",
+        include_str!("receive.lua"),
+        (&protocol, &filter),
+    )?;
+    let send: Table = glue::chunk(
+        lua,
+        "moonbridge.callback.send",
+        include_str!("send.lua"),
+        (&protocol, &filter, &callback),
+    )?;
+    // The conversions belong to no direction in the public interface.
+    for (table, name) in [
+        (&receive, "from_sink"),
+        (&receive, "to_sink"),
+        (&send, "from_source"),
+        (&send, "to_source"),
+    ] {
+        callback.raw_set(name, table.raw_get::<mlua::Function>(name)?)?;
+        table.raw_set(name, mlua::Nil)?;
+    }
+    callback.raw_set("receive", receive)?;
+    callback.raw_set("send", send)?;
+    glue::chunk::<()>(
+        lua,
+        "moonbridge.callback.transfer",
+        include_str!("transfer.lua"),
+        (&protocol, &callback, io::module(lua)?),
+    )?;
+    lua.set_app_data(Module { callback: callback.clone(), protocol: protocol.clone() });
+    Ok((callback, protocol))
+}
