@@ -73,7 +73,8 @@ local function successor(callback, replacement, kind)
   if not replacement then return callback end
   if callable(replacement) then return replacement end
   release(callback)
-  return nil, ("%s callback returned a %s as second result, expected a function"):format(kind, type(replacement))
+  local text = "%s callback returned a %s as second result, expected a function"
+  return nil, text:format(kind, type(replacement))
 end
 
 --- Gives a chunk (not empty) to a receive callback.

@@ -2,7 +2,7 @@
 
 local protocol, filter = ...
 
-local concat, error, pcall, setmetatable, tostring, type = table.concat, error, pcall, setmetatable, tostring, type
+local concat, error, pcall, setmetatable, tostring = table.concat, error, pcall, setmetatable, tostring
 
 local receive = {}
 
