@@ -193,7 +193,7 @@ describe("moonbridge.run{...}", function()
       { "7", "run expects a table of options, not a integer" },
     } do
       local code, _, log = server.run_script {
-        script = 'local moonbridge = require "moonbridge"\n' .. SERVER .. "\nmoonbridge.run" .. case[1]:gsub("^7", "(7)"),
+        script = ('local moonbridge = require "moonbridge"\n%s\nmoonbridge.run(%s)'):format(SERVER, case[1]),
       }
       assert.equal(1, code)
       assert.truthy(log:find("app.lua:7: " .. case[2], 1, true), log)
