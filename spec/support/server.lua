@@ -249,11 +249,11 @@ end
 -- To be called by `after_each` (or `teardown`, for servers that a group of specs shares).
 function server.cleanup()
   local faults = {}
+  client.cleanup()
   for index = #running, 1, -1 do
     local self = table.remove(running, index)
     for _, fault in ipairs(self:finish_off()) do faults[#faults + 1] = fault end
   end
-  client.cleanup()
   process.forget()
   if #faults > 0 then error(table.concat(faults, "\n"), 2) end
 end

@@ -303,12 +303,9 @@ return function(steps, callback, times, poll, timer)
     if timer and times.response_timeout then timer(times.response_timeout) end
     local ok, result = xpcall(run, trace, this)
     setmetatable(this, stale)
-    if ok and fate == "keep" then
-      request = nil
-      return nil
-    end
     body.reset()
     request = nil
+    if ok and fate == "keep" then return nil end
     if not ok then return failed(result) end
     if fate == "reset" then
       socket:reset()
