@@ -37,17 +37,17 @@ describe("moonbridge script.lua", function()
     assert.truthy(s:log():find("Terminating with exit code 0", 1, true))
   end)
 
-  it("presets listen, moonbridge_io and _MOONBRIDGE_VERSION and passes the arguments", function()
+  it("presets listen, timeout, moonbridge_io and _MOONBRIDGE_VERSION and passes the arguments", function()
     local code, output, log = server.run_script {
       launcher = true, args = { "a b", "--pidfile" },
       script = [[
-        print(type(listen), type(moonbridge_io), type(_MOONBRIDGE_VERSION))
+        print(type(listen), type(timeout), type(moonbridge_io), type(_MOONBRIDGE_VERSION))
         print(moonbridge_io == require "moonbridge_io", select("#", ...), ...)
         print(#arg, arg[1], arg[2], (arg[0]:match("[^/]+$")))
         os.exit(5)
       ]],
     }
-    assert.equal("function\ttable\tstring\n" .. "true\t2\ta b\t--pidfile\n"
+    assert.equal("function\tfunction\ttable\tstring\n" .. "true\t2\ta b\t--pidfile\n"
       .. "2\ta b\t--pidfile\tapp.lua\n", output, log)
     assert.equal(5, code)
   end)
@@ -55,6 +55,22 @@ describe("moonbridge script.lua", function()
   it("skips a #! line", function()
     local path = script("#!/usr/bin/env moonbridge\nos.exit(6)\n")
     assert.equal(6, (launch { path }))
+  end)
+
+  it("takes listen away when the script has ended, and leaves timeout", function()
+    local s = server.start {
+      launcher = true,
+      script = [[
+        listen{
+          { proto = "tcp", host = "127.0.0.1", port = PORT },
+          connect = function(socket)
+            socket:write(type(listen), " ", type(timeout))
+            return true
+          end
+        }
+      ]],
+    }
+    assert.equal("nil function", (s:raw("")))
   end)
 
   it("runs a script that is written for require and run", function()

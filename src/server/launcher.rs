@@ -8,7 +8,6 @@ use mlua::{Function, Lua, Table};
 
 use super::log::{Level, Log};
 use super::options::{self, Options};
-use super::run::describe;
 use super::service::{Service, StartError};
 use crate::glue::{self, Fault};
 
@@ -39,6 +38,7 @@ pub fn export(
     lua: &Lua,
     module: &Table,
     run: Function,
+    describe: Function,
     operations: Rc<Operations>,
 ) -> mlua::Result<()> {
     let shared = operations.clone();
@@ -59,7 +59,7 @@ pub fn export(
         Ok(())
     })?;
     let exit_code = lua.create_function(move |_, ()| Ok(operations.exit_code.get()))?;
-    let steps = (module, open, log, exit_code, run, describe(lua)?, libc::EWOULDBLOCK);
+    let steps = (module, open, log, exit_code, run, describe, libc::EWOULDBLOCK);
     let launch: Function =
         glue::chunk(lua, "moonbridge.launcher", include_str!("launcher.lua"), steps)?;
     module.raw_set("launch", launch)

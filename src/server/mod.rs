@@ -14,6 +14,7 @@
 //! | [`log`], [`stderr_lines`] | what the operator reads |
 //! | [`options`], [`service`] | `run{...}`: log, pid file, background |
 //! | [`pid_file`], [`daemon`] | their parts |
+//! | [`timeout`] | `timeout(...)` |
 //! | [`launcher`] | the program `moonbridge` |
 
 pub mod accept;
@@ -35,6 +36,7 @@ pub mod service;
 pub mod sizing;
 pub mod stderr_lines;
 pub mod supervisor;
+pub mod timeout;
 pub mod timers;
 pub mod worker;
 pub mod worker_entry;

@@ -12,13 +12,18 @@ use super::launcher::{self, Operations};
 use super::options;
 use super::registry::Registry;
 use super::supervisor::{Birth, Outcome, Supervisor};
+use super::timeout;
 use super::worker::Worker;
 use crate::glue::{self, Fault, Reply};
+use crate::http;
 use crate::io::{sigterm, stream_of};
-use crate::sys::{process, worker_signals};
+use crate::sys::{alarm, process, worker_signals};
 
 /// The worker that this process is, if it is one.
 struct CurrentWorker(Rc<RefCell<Worker>>);
+
+/// Where the registry of the Lua state keeps the message handler that adds tracebacks to errors.
+const DESCRIBE: &str = "moonbridge.describe";
 
 /// Defines `run`, `launch` and, on all handles, `park`.
 pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result<()> {
@@ -37,7 +42,13 @@ pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result
     let (public, run): (Function, Function) =
         glue::chunk(lua, "moonbridge.run", include_str!("run.lua"), (serve, worker_main))?;
     module.raw_set("run", public)?;
-    launcher::export(lua, module, run, operations)?;
+    let failed = lua.create_table()?;
+    let take = lua.create_function(|_, ()| Ok(http::take_traceback()))?;
+    let describe: Function =
+        glue::chunk(lua, "moonbridge.describe", include_str!("describe.lua"), (take, &failed))?;
+    lua.set_named_registry_value(DESCRIBE, &describe)?;
+    timeout::export(lua, module, &failed)?;
+    launcher::export(lua, module, run, describe, operations)?;
     let handles: Table = crate::io::module(lua)?.raw_get("handle_pt")?;
     glue::export(lua, &handles, "park", |lua, args| park(lua, &args))?;
     Ok(())
@@ -52,6 +63,8 @@ fn serve(
     let options = options::parse(options)?;
     let pools = registry.start()?;
     clock::start();
+    // The script's own time is over; a supervisor has no limit.
+    alarm::disarm();
     let (log, pid_file) = operations
         .take(&options)
         .inspect_err(|_| registry.end())
@@ -104,9 +117,15 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
             this.borrow_mut().next(lua, keep.unwrap_or(false))
         })?,
     )?;
-    step.raw_set("disarm", lua.create_function(|_, ()| Ok(()))?)?;
-    step.raw_set("describe", describe(lua)?)?;
-    step.raw_set("context", lua.create_function(|_, ()| Ok(()))?)?;
+    step.raw_set(
+        "disarm",
+        lua.create_function(|_, ()| {
+            alarm::disarm();
+            Ok(())
+        })?,
+    )?;
+    step.raw_set("describe", lua.named_registry_value::<Function>(DESCRIBE)?)?;
+    step.raw_set("context", lua.create_function(|lua, ()| request(lua))?)?;
     step.raw_set(
         "abort",
         lua.create_function(move |_, ()| -> mlua::Result<()> {
@@ -117,9 +136,12 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     Ok(("worker", pool, step).into_lua_multi(lua)?)
 }
 
-/// The message handler that adds tracebacks to errors.
-pub fn describe(lua: &Lua) -> mlua::Result<Function> {
-    glue::chunk(lua, "moonbridge.describe", include_str!("describe.lua"), ())
+/// Method and target of the request that was being served, for the log.
+fn request(lua: &Lua) -> mlua::Result<Value> {
+    match http::current_request() {
+        Some((method, target)) => glue::bytes(lua, &[&method[..], b" ", &target].concat()),
+        None => Ok(Value::Nil),
+    }
 }
 
 /// Workers must not all draw the same random numbers.

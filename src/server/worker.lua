@@ -7,6 +7,7 @@ local stderr, exit = io.stderr, os.exit
 local describe = step.describe
 
 local function fail(name, report)
+  step.disarm()
   local context = step.context()
   stderr:write('Error in "', name, '" function: ', context and context .. ": " or "", report, "\n")
   step.abort()

@@ -24,6 +24,7 @@ use super::registry::Pool;
 use super::scoreboard::{Activity, Cell, Counter};
 use super::supervisor::Birth;
 use crate::io::{Stream, Wakeup, new_handle, sigterm, stream_of};
+use crate::sys::alarm;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
@@ -143,6 +144,7 @@ impl Worker {
     /// Settles what the handler had and waits for what it is to be called for next: its argument,
     /// or nil when the worker ends. `keep` tells whether the worker may live on.
     pub fn next(&mut self, lua: &Lua, keep: bool) -> mlua::Result<Value> {
+        alarm::disarm();
         if self.task.is_some() {
             self.settle();
             self.cell().add(Counter::Handled, 1);

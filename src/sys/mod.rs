@@ -1,10 +1,12 @@
 //! The only unsafe code: thin, safe wrappers over system calls that `nix` and `socket2` do not cover.
 
+pub mod alarm;
 pub mod at_exit;
 pub mod calendar;
 pub mod child;
 pub mod class;
 pub mod lock;
+pub mod lua_stack;
 pub mod pipe;
 pub mod poll;
 pub mod process;

@@ -4,6 +4,8 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid};
 
+use super::alarm;
+
 /// Which side of a fork the caller is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fork {
@@ -20,7 +22,10 @@ pub fn fork() -> Result<Fork, Errno> {
     // threads), so the child may go on running Lua and allocate.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Fork::Parent(child)),
-        ForkResult::Child => Ok(Fork::Child),
+        ForkResult::Child => {
+            alarm::forked();
+            Ok(Fork::Child)
+        }
     }
 }
 
