@@ -125,7 +125,8 @@ pub fn field(this: &Value, key: &str) -> Reply<Value> {
     })
 }
 
-fn this(args: &mut Args) -> Reply<(Value, AnyUserData)> {
+/// `self` of a method.
+pub fn this(args: &mut Args) -> Reply<(Value, AnyUserData)> {
     match args.this() {
         Value::UserData(child) if child.is::<Child>() => {
             Ok((Value::UserData(child.clone()), child))

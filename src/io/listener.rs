@@ -87,7 +87,8 @@ pub fn field(lua: &Lua, this: &Value, key: &str) -> Reply<Value> {
     }
 }
 
-fn this(args: &mut Args) -> Reply<AnyUserData> {
+/// `self` of a method.
+pub fn this(args: &mut Args) -> Reply<AnyUserData> {
     match args.this() {
         Value::UserData(this) if this.is::<Listener>() => Ok(this),
         other => Err(args.bad_self("listener", &other)),

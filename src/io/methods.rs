@@ -32,7 +32,7 @@ pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
     method(lua, table, "finish", |_, args| finish(args))
 }
 
-/// The steps that the waiting methods (`loops.lua`) are made of. They are not public and report
+/// The steps that the methods in Lua (`loops.lua`, `ltn12.lua`) are made of. They are not public and report
 /// misuse by [`glue::marker`].
 ///
 /// # Errors
@@ -42,6 +42,9 @@ pub fn steps(lua: &Lua) -> mlua::Result<Table> {
     let step = |name, f: fn(&Lua, Args) -> Reply<MultiValue>| {
         steps.raw_set(name, glue::raw(lua, move |lua, args| f(lua, Args::new(name, args)))?)
     };
+    step("read_nb", |lua, args| read(lua, args, false))?;
+    step("write", |lua, args| single(send(lua, args, false)?))?;
+    step("flush", |lua, args| single(send(lua, args, true)?))?;
     step("read_call", read_step)?;
     step("drain_call", |lua, args| drain(lua, args, false))?;
     step("wait_call", child::wait_nb)?;

@@ -14,6 +14,7 @@
 //! | [`handle`] | what Lua holds of a stream |
 //! | [`methods`], [`fields`] | of handles; `loops.lua` has those that wait by a function of the user's |
 //! | [`listener`], [`child`] | the other two classes |
+//! | [`interop`], `ltn12.lua` | what cqueues, LuaSocket and ltn12 ask of handles |
 //! | [`functions`], [`poll`] | the functions of the module |
 //! | [`args`] | arguments, checked |
 
@@ -26,6 +27,7 @@ pub mod connect;
 pub mod fields;
 pub mod functions;
 pub mod handle;
+pub mod interop;
 pub mod listen;
 pub mod listener;
 pub mod methods;
@@ -57,21 +59,28 @@ pub fn module(lua: &Lua) -> Result<Table> {
     }
     let module = lua.create_table()?;
     let prototypes = Prototypes::new(lua)?;
-    let (handle_pt, listener_pt, child_pt) =
-        (prototypes.handle.clone(), prototypes.listener.clone(), prototypes.child.clone());
+    methods::install(lua, &prototypes.handle)?;
+    listener::install(lua, &prototypes.listener)?;
+    child::install(lua, &prototypes.child)?;
+    interop::install(lua, &prototypes)?;
+    install_loops(lua, &module, &prototypes)?;
+    module.raw_set("handle_pt", &prototypes.handle)?;
+    module.raw_set("listener_pt", &prototypes.listener)?;
+    module.raw_set("child_pt", &prototypes.child)?;
+    functions::install(lua, &module)?;
     lua.set_app_data(prototypes);
     lua.set_app_data(Module(module.clone()));
-
-    methods::install(lua, &handle_pt)?;
-    listener::install(lua, &listener_pt)?;
-    child::install(lua, &child_pt)?;
-    let steps = methods::steps(lua)?;
-    let arguments = (&handle_pt, &child_pt, steps, &module, glue::marker());
-    glue::chunk::<()>(lua, "moonbridge.io", include_str!("loops.lua"), arguments)?;
-    module.raw_set("handle_pt", handle_pt)?;
-    module.raw_set("listener_pt", listener_pt)?;
-    module.raw_set("child_pt", child_pt)?;
-    functions::install(lua, &module)?;
     functions::install_standard_streams(lua, &module)?;
     Ok(module)
+}
+
+/// The methods that are Lua, because they call functions of the user's.
+fn install_loops(lua: &Lua, module: &Table, prototypes: &Prototypes) -> Result<()> {
+    let Prototypes { handle, child, .. } = prototypes;
+    let steps = methods::steps(lua)?;
+    let source = include_str!("loops.lua");
+    let arguments = (handle, child, &steps, module, glue::marker());
+    glue::chunk::<()>(lua, "moonbridge.io", source, arguments)?;
+    let source = include_str!("ltn12.lua");
+    glue::chunk::<()>(lua, "moonbridge.io.ltn12", source, (handle, &steps, module, glue::marker()))
 }

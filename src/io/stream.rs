@@ -305,9 +305,8 @@ impl Stream {
                 self.output.push(part.get(done..).unwrap_or_default());
             }
         }
-        if !self.output.is_empty() {
-            self.interest = Direction::Write;
-        }
+        let blocked = !self.output.is_empty();
+        self.interest = if blocked { Direction::Write } else { Direction::Read };
         Ok(self.output.len())
     }
 

@@ -1,0 +1,42 @@
+-- Sources and sinks for ltn12 (LuaSocket's pumps and filters).
+
+local handle_pt, step, moonbridge_io, MISUSE = ...
+
+local error, math_type = error, math.type
+
+-- How much a source delivers at most if nothing else is asked for, in bytes.
+local CHUNK = 16384
+
+-- Delivers what is there, waiting for at least one byte; nil at the end of the input.
+function handle_pt.source(self, maxlen)
+  if maxlen == nil then maxlen = CHUNK end
+  if math_type(maxlen) ~= "integer" or maxlen < 1 then
+    error("bad argument #1 to 'source' (positive integer expected)", 2)
+  end
+  local input_set = { [self] = true }
+  return function()
+    while true do
+      local data, status = step.read_nb(self, maxlen)
+      if data == MISUSE then error(status, 2) end
+      if data == nil then return nil, status end
+      if data ~= "" then return data end
+      if status ~= "block" then return nil end
+      moonbridge_io.poll(input_set)
+    end
+  end
+end
+
+-- Writes what it gets; the end of the data flushes the handle and leaves it open.
+function handle_pt.sink(self)
+  return function(chunk)
+    local result, message
+    if chunk == nil then
+      result, message = step.flush(self)
+    else
+      result, message = step.write(self, chunk)
+    end
+    if result == MISUSE then error(message, 2) end
+    if result == nil then return nil, message end
+    return 1
+  end
+end
