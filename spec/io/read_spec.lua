@@ -146,7 +146,7 @@ for kind, connect in pairs(pair.kinds) do
       local next_line = 1
       for _, piece in ipairs(pieces) do
         near:flush(piece)
-        local data, status = "", nil
+        local data, status = ""
         repeat
           local part
           part, status = far:read_nb(nil, "\n")
