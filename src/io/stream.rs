@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
@@ -14,6 +14,7 @@ use super::address::Endpoints;
 use super::buffer::{KEEP, Queue};
 use super::transport::{Kind, Transport};
 use super::wait;
+use crate::sys::disconnect::disconnect;
 
 pub use super::wait::Direction;
 
@@ -89,8 +90,12 @@ pub struct Stream {
     read_trouble: Trouble,
     /// Whether a write has failed, and so will all others.
     write_trouble: Trouble,
+    /// Another process holds a duplicate of the descriptor: closing it here ends nothing.
+    shared: bool,
     /// Why the handler has it.
     wakeup: Wakeup,
+    /// Until when it was parked.
+    parked_until: Option<Instant>,
 }
 
 /// The state of one direction.
@@ -147,8 +152,36 @@ impl Stream {
             eof: false,
             read_trouble: Trouble::None,
             write_trouble: Trouble::None,
+            shared: false,
             wakeup: Wakeup::None,
+            parked_until: None,
         }
+    }
+
+    /// The deadline it was parked with, if it was parked with one.
+    pub fn parked_until(&self) -> Option<Instant> {
+        self.parked_until
+    }
+
+    /// The server's side: the deadline it was parked with.
+    pub fn set_parked_until(&mut self, deadline: Option<Instant>) {
+        self.parked_until = deadline;
+    }
+
+    /// The server's side: another process holds a duplicate of the descriptor, so that FIN and RST
+    /// must be sent explicitly.
+    pub fn set_shared(&mut self) {
+        self.shared = true;
+    }
+
+    /// The server's side: input that another process has received already.
+    pub fn preload(&mut self, bytes: &[u8]) {
+        self.input.push(bytes);
+    }
+
+    /// Whether this is a TCP connection that is not closed.
+    pub fn is_tcp(&self) -> bool {
+        self.transport.as_ref().is_some_and(|transport| transport.kind() == Kind::Tcp)
     }
 
     /// Why the handler was called for this connection.
@@ -469,6 +502,10 @@ impl Stream {
     /// What the system reports; the stream is closed all the same.
     pub fn reset(&mut self) -> io::Result<()> {
         self.endpoints();
+        if let Some(transport) = self.transport.as_ref().filter(|_| self.shared) {
+            // Not connected any more: there is nothing left to reset.
+            let _ = disconnect(transport.fd());
+        }
         let outcome = self.transport.take().map_or(Ok(()), Transport::reset);
         self.end();
         outcome
@@ -480,6 +517,10 @@ impl Stream {
         let Some(transport) = self.transport.take() else { return Ok(()) };
         if !self.eof {
             transport.discard_input();
+        }
+        if self.shared {
+            // The peer may be gone already, which is no failure of an orderly end.
+            let _ = transport.shutdown_write();
         }
         transport.close()
     }

@@ -26,7 +26,7 @@ const COMPLAINT: Duration = Duration::from_secs(1);
 /// The outcome of asking a listener.
 pub enum Accepted {
     /// A connection.
-    Connection(Stream),
+    Connection(Box<Stream>),
     /// None waits (any more).
     Nothing,
     /// The listener accepts no more: it was shut down.
@@ -110,7 +110,10 @@ impl Acceptor {
         for _ in 0..64 {
             let error = match listen::accept(socket.as_fd()) {
                 Ok((descriptor, peer)) => {
-                    return Accepted::Connection(Stream::accepted(descriptor, Some(peer)));
+                    return Accepted::Connection(Box::new(Stream::accepted(
+                        descriptor,
+                        Some(peer),
+                    )));
                 }
                 Err(error) => error,
             };

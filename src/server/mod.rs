@@ -10,7 +10,9 @@
 //! | [`sizing`], [`timers`] | how many workers, and when intervals tick (pure) |
 //! | [`worker`] | the event loop around the handler |
 //! | [`accept`], [`parking`] | where a worker's connections come from, and where they wait |
-//! | [`channel`], [`scoreboard`] | how supervisor and workers talk, with and without system calls |
+//! | [`handle_methods`] | what the server adds to all handles |
+//! | [`lease`], [`lobby`] | who may act on a waiting connection, and where idle ones wait |
+//! | [`channel`], [`message`], [`scoreboard`] | how supervisor and workers talk, with and without system calls |
 //! | [`log`], [`stderr_lines`] | what the operator reads |
 //! | [`options`], [`service`] | `run{...}`: log, pid file, background |
 //! | [`pid_file`], [`daemon`] | their parts |
@@ -22,9 +24,13 @@ pub mod channel;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod handle_methods;
 pub mod launcher;
+pub mod lease;
 pub mod listener;
+pub mod lobby;
 pub mod log;
+pub mod message;
 pub mod options;
 pub mod parking;
 pub mod pid_file;

@@ -1,16 +1,24 @@
 //! Connections that wait in a worker, without occupying it, for their next input.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mlua::AnyUserData;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
+use super::clock;
+use super::lease::Lease;
+use super::registry::Pool;
 use crate::io::Stream;
+
+/// How long a connection stays in its worker without a word from its client. Long enough for a
+/// client that is at work, short enough that idle ones do not pile up here.
+const COOLS_AFTER: Duration = Duration::from_secs(1);
 
 /// A connection whose handle lives in Lua.
 #[derive(Clone)]
@@ -19,10 +27,13 @@ pub struct Connection {
     pub handle: AnyUserData,
     /// The stream behind it.
     pub stream: Rc<RefCell<Stream>>,
+    /// The handle carries fields of the user's. They cannot follow the connection into another
+    /// process, so it stays with its worker.
+    pub personal: Rc<Cell<bool>>,
 }
 
 /// Names a connection in the lot; never names another one that took its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     index: u32,
     generation: u32,
@@ -40,15 +51,39 @@ impl Ticket {
     pub fn of(number: u64) -> Self {
         Ticket { index: number as u32, generation: (number >> 32) as u32 }
     }
+
+    /// The place in the lot.
+    pub fn index(self) -> u32 {
+        self.index
+    }
+
+    /// Tells the connection from others at the same place.
+    pub fn generation(self) -> u32 {
+        self.generation
+    }
 }
 
+/// Why a parked connection is looked at without an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Its time is up.
+    Timeout(Ticket),
+    /// It was quiet for so long that the supervisor is to have it.
+    Cold(Ticket),
+}
+
+#[derive(Default)]
 struct Place {
     generation: u32,
     connection: Option<Connection>,
-    /// Parked, as opposed to being with the handler.
-    parked: bool,
+    /// The supervisor has a duplicate: who may act is decided by the lease.
+    leased: bool,
+    /// Its lease may be revoked while it is parked.
+    movable: bool,
+    /// Since when it is parked, as opposed to being with the handler.
+    parked: Option<Instant>,
     deadline: Option<Instant>,
-    /// The earliest entry for this place in the heap.
+    /// The entry for this place in the heap.
     alarm: Option<Instant>,
 }
 
@@ -57,6 +92,8 @@ struct Place {
 pub struct ParkingLot {
     epoll: Rc<Epoll>,
     token: u64,
+    pool: Rc<Pool>,
+    cell: usize,
     places: Vec<Place>,
     free: Vec<u32>,
     alarms: BinaryHeap<Reverse<(Instant, Ticket)>>,
@@ -64,11 +101,13 @@ pub struct ParkingLot {
 }
 
 impl ParkingLot {
-    /// An empty lot; events carry `token` | ticket number.
-    pub fn new(epoll: Rc<Epoll>, token: u64) -> Self {
+    /// An empty lot of the worker with that cell; events carry `token` | ticket number.
+    pub fn new(epoll: Rc<Epoll>, token: u64, pool: Rc<Pool>, cell: usize) -> Self {
         ParkingLot {
             epoll,
             token,
+            pool,
+            cell,
             places: Vec::new(),
             free: Vec::new(),
             alarms: BinaryHeap::new(),
@@ -86,28 +125,33 @@ impl ParkingLot {
         self.parked == 0
     }
 
+    /// The connection's place; none if the ticket is out of date.
+    fn place(&mut self, ticket: Ticket) -> Option<&mut Place> {
+        self.places
+            .get_mut(ticket.index as usize)
+            .filter(|place| place.generation == ticket.generation && place.connection.is_some())
+    }
+
+    /// What decides about the connection, if the supervisor has a duplicate of it.
+    fn lease(&self, ticket: Ticket) -> Option<Lease<'_>> {
+        let place = self.places.get(ticket.index as usize)?;
+        if place.leased { self.pool.leases.lease(self.cell, ticket.index) } else { None }
+    }
+
     /// Takes in a connection that has no place yet; it is not parked by that.
     ///
     /// Fails if the system cannot watch its descriptor.
     pub fn admit(&mut self, connection: Connection) -> Result<Ticket, Errno> {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place {
-                generation: 0,
-                connection: None,
-                parked: false,
-                deadline: None,
-                alarm: None,
-            });
+            self.places.push(Place::default());
             (self.places.len() - 1) as u32
         });
         let place = &mut self.places[index as usize];
         let ticket = Ticket { index, generation: place.generation };
         let watched = {
             let stream = connection.stream.borrow();
-            let event = EpollEvent::new(
-                EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP,
-                self.token | ticket.number(),
-            );
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
+            let event = EpollEvent::new(flags, self.token | ticket.number());
             stream.fd().ok_or(Errno::EBADF).and_then(|fd| self.epoll.add(fd, event))
         };
         if let Err(errno) = watched {
@@ -118,98 +162,148 @@ impl ParkingLot {
         Ok(ticket)
     }
 
-    /// Parks a connection until input arrives or the deadline has come.
-    pub fn park(&mut self, ticket: Ticket, deadline: Option<Instant>) {
-        let Some(place) = self.places.get_mut(ticket.index as usize) else { return };
-        if place.generation != ticket.generation || place.connection.is_none() {
-            return;
+    /// Whether the connection can be leased: only so many have a lease.
+    pub fn has_lease(&self, ticket: Ticket) -> bool {
+        self.pool.leases.lease(self.cell, ticket.index).is_some()
+    }
+
+    /// The supervisor has a duplicate of the connection from now on.
+    pub fn set_leased(&mut self, ticket: Ticket) {
+        if let Some(place) = self.place(ticket) {
+            place.leased = true;
+            if let Some(connection) = &place.connection {
+                connection.stream.borrow_mut().set_shared();
+            }
         }
-        if !std::mem::replace(&mut place.parked, true) {
-            self.parked += 1;
-        }
+    }
+
+    /// Whether the supervisor has a duplicate of the connection.
+    pub fn is_leased(&self, ticket: Ticket) -> bool {
+        self.lease(ticket).is_some()
+    }
+
+    /// Whether the supervisor can take the parked connection by itself.
+    pub fn is_revocable(&self, ticket: Ticket) -> bool {
+        self.is_leased(ticket) && self.places[ticket.index as usize].movable
+    }
+
+    /// Parks a connection until input arrives or the deadline has come. One that is not movable is
+    /// not for the supervisor to take.
+    pub fn park(&mut self, ticket: Ticket, deadline: Option<Instant>, movable: bool, now: Instant) {
+        let Some(place) = self.place(ticket) else { return };
+        place.movable = movable;
+        let leased = place.leased && movable;
+        let was_parked = place.parked.replace(now).is_some();
         place.deadline = deadline;
+        let cold = leased.then(|| now + COOLS_AFTER);
+        let look = [deadline, cold].into_iter().flatten().min();
         // One alarm for each place is enough: it is set anew when it rings too early.
-        if let Some(deadline) = deadline
-            && place.alarm.is_none_or(|alarm| deadline < alarm)
-        {
-            place.alarm = Some(deadline);
-            self.alarms.push(Reverse((deadline, ticket)));
+        let alarm = look.filter(|look| place.alarm.is_none_or(|alarm| *look < alarm));
+        if alarm.is_some() {
+            place.alarm = alarm;
+        }
+        self.alarms.extend(alarm.map(|alarm| Reverse((alarm, ticket))));
+        self.parked += usize::from(!was_parked);
+        if let Some(lease) = self.lease(ticket).filter(|_| movable) {
+            lease.park(ticket.generation, deadline.map(clock::milliseconds));
         }
     }
 
-    /// The parked connection is with the handler from now on. `None` if it is not parked (any more).
-    pub fn unpark(&mut self, ticket: Ticket) -> Option<Connection> {
-        let place = self.places.get_mut(ticket.index as usize)?;
-        if place.generation != ticket.generation || !place.parked {
+    /// The parked connection is with the handler from now on, unless it is not parked (any more).
+    pub fn take(&mut self, ticket: Ticket) -> Option<(Connection, Option<Instant>)> {
+        let place = self.place(ticket)?;
+        place.parked?;
+        if place.movable && self.lease(ticket).is_some_and(|lease| !lease.take(ticket.generation)) {
+            self.forget(ticket);
             return None;
         }
-        place.parked = false;
         self.parked -= 1;
-        place.connection.clone()
+        let place = self.place(ticket)?;
+        place.parked = None;
+        Some((place.connection.clone()?, place.deadline))
     }
 
-    /// When the parked connection's time is up.
-    pub fn deadline(&self, ticket: Ticket) -> Option<Instant> {
-        self.places.get(ticket.index as usize)?.deadline
-    }
-
-    /// Gives up a connection's place.
+    /// Gives up a connection's place. The caller tells the supervisor if it was leased.
     pub fn discharge(&mut self, ticket: Ticket) -> Option<Connection> {
-        let place = self.places.get_mut(ticket.index as usize)?;
-        if place.generation != ticket.generation {
-            return None;
+        if let Some(lease) = self.lease(ticket) {
+            lease.free();
         }
+        let place = self.place(ticket)?;
         let connection = place.connection.take()?;
-        if std::mem::replace(&mut place.parked, false) {
-            self.parked -= 1;
-        }
-        place.generation = (place.generation + 1) & ((1 << GENERATION_BITS) - 1);
-        place.deadline = None;
-        place.alarm = None;
+        let generation = (place.generation + 1) & ((1 << GENERATION_BITS) - 1);
+        let was_parked = place.parked.is_some();
+        *place = Place { generation, ..Place::default() };
+        self.parked -= usize::from(was_parked);
         self.free.push(ticket.index);
-        // A descriptor that is closed already has left the epoll set by itself.
+        // A descriptor that is closed already has left the epoll set, unless the supervisor's
+        // duplicate keeps it there: an event for it finds the ticket out of date.
         if let Some(fd) = connection.stream.borrow().fd() {
             let _ = self.epoll.delete(fd);
         }
         Some(connection)
     }
 
-    /// A parked connection whose deadline has come.
-    pub fn expired(&mut self, now: Instant) -> Option<Ticket> {
+    /// Forgets a connection that the supervisor has taken back: nothing is sent on it.
+    fn forget(&mut self, ticket: Ticket) {
+        drop(self.discharge(ticket).and_then(|connection| detach(&connection)));
+    }
+
+    /// Forgets all connections that the supervisor has taken back.
+    pub fn forget_revoked(&mut self) {
+        for index in 0..self.places.len() {
+            let place = &self.places[index];
+            let ticket = Ticket { index: index as u32, generation: place.generation };
+            if place.leased
+                && place.parked.is_some()
+                && self.lease(ticket).is_some_and(|lease| lease.is_revoked(ticket.generation))
+            {
+                self.forget(ticket);
+            }
+        }
+    }
+
+    /// A parked connection whose time is up, or that was quiet for long.
+    pub fn due(&mut self, now: Instant) -> Option<Due> {
         while let Some(Reverse((at, ticket))) = self.alarms.peek().copied() {
             if at > now {
                 return None;
             }
             self.alarms.pop();
-            let Some(place) = self.places.get_mut(ticket.index as usize) else { continue };
-            if place.generation != ticket.generation || place.alarm != Some(at) {
+            let Some(place) = self.place(ticket).filter(|place| place.alarm == Some(at)) else {
                 continue;
-            }
+            };
             place.alarm = None;
-            match place.deadline {
-                Some(deadline) if deadline > now => {
-                    place.alarm = Some(deadline);
-                    self.alarms.push(Reverse((deadline, ticket)));
-                }
-                Some(_) if place.parked => return Some(ticket),
-                // With the handler: parking again sets the alarm anew.
-                _ => {}
+            // With the handler: parking again sets the alarm anew.
+            let Some(since) = place.parked else { continue };
+            if place.deadline.is_some_and(|deadline| deadline <= now) {
+                return Some(Due::Timeout(ticket));
             }
+            let cold = (place.leased && place.movable).then(|| since + COOLS_AFTER);
+            if cold.is_some_and(|cold| cold <= now) {
+                return Some(Due::Cold(ticket));
+            }
+            let look = [place.deadline, cold].into_iter().flatten().min();
+            place.alarm = look;
+            self.alarms.extend(look.map(|look| Reverse((look, ticket))));
         }
         None
     }
 
-    /// When the next alarm rings.
+    /// When to look for what is due.
     pub fn next_alarm(&self) -> Option<Instant> {
         self.alarms.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Any parked connection.
-    pub fn any(&self) -> Option<Ticket> {
-        self.places
-            .iter()
-            .enumerate()
-            .find(|(_, place)| place.parked)
+    /// All parked connections.
+    pub fn tickets(&self) -> Vec<Ticket> {
+        let parked = self.places.iter().enumerate().filter(|(_, place)| place.parked.is_some());
+        parked
             .map(|(index, place)| Ticket { index: index as u32, generation: place.generation })
+            .collect()
     }
+}
+
+/// Takes the descriptor out of a stream: it ends here without a word to the client.
+pub fn detach(connection: &Connection) -> Option<OwnedFd> {
+    connection.stream.borrow_mut().detach()
 }

@@ -1,6 +1,6 @@
 //! The supervisor's view of one pool.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -8,6 +8,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use std::os::fd::AsRawFd;
 
 use super::listener::Listener;
+use super::lobby::Guest;
 use super::registry::Pool;
 use super::scoreboard::{Activity, Counter};
 use super::sizing::{Advice, Census, Sizing};
@@ -25,6 +26,8 @@ pub struct Totals {
     pub errors: u64,
     /// Workers that ended.
     pub ended: u64,
+    /// Waiting connections that were closed for want of descriptors.
+    pub shed: u64,
 }
 
 /// One pool with what the supervisor remembers of it.
@@ -37,6 +40,8 @@ pub struct PoolState {
     pub timers: Vec<Timer>,
     /// Counts of workers that are gone.
     pub totals: Totals,
+    /// Connections that have input, or whose time is up, and that wait for a worker.
+    pub callers: VecDeque<Guest>,
     ports_closed: bool,
     cells: Vec<bool>,
 }
@@ -59,6 +64,7 @@ impl PoolState {
             sizing: Sizing::default(),
             timers,
             totals: Totals::default(),
+            callers: VecDeque::new(),
             ports_closed: false,
             cells: vec![false; pool.config.max_fork],
             pool,
@@ -103,6 +109,30 @@ impl PoolState {
             return self.sizing.advise(&self.pool.config, self.census(workers), now);
         }
         advice
+    }
+
+    /// Whether something waits for a worker.
+    pub fn has_work(&self) -> bool {
+        !self.callers.is_empty() || self.timers.iter().any(Timer::is_due)
+    }
+
+    /// Gives a worker that has time what waits for one: a tick, or else a connection, not one that
+    /// was just taken from that worker if there is another. False if nothing waits.
+    pub fn give_work(&mut self, worker: &mut WorkerEntry) -> bool {
+        if let Some(timer) = self.timers.iter_mut().find(|timer| timer.is_due()) {
+            worker.run(timer.listener);
+            timer.started();
+            return true;
+        }
+        let pid = Some(worker.pid.as_raw());
+        let place = self.callers.iter().position(|guest| guest.from != pid).unwrap_or(0);
+        match self.callers.remove(place) {
+            Some(guest) => {
+                worker.resume(guest);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Whether one of the pool's workers is idle.

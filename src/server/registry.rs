@@ -7,6 +7,7 @@ use std::rc::Rc;
 use mlua::Lua;
 
 use super::config::{Handlers, Listen, PoolConfig};
+use super::lease::LeaseTable;
 use super::listener::Listener;
 use super::scoreboard::Scoreboard;
 use crate::glue::{Fault, Reply};
@@ -23,6 +24,8 @@ pub struct Pool {
     pub listeners: Vec<Listener>,
     /// What its workers and the supervisor see of each other.
     pub scoreboard: Scoreboard,
+    /// Who may act on the connections its workers have parked.
+    pub leases: LeaseTable,
 }
 
 impl Pool {
@@ -81,6 +84,7 @@ impl Registry {
         let pool = Pool {
             number: pools.len() + 1,
             scoreboard: Scoreboard::new(listen.pool.max_fork)?,
+            leases: LeaseTable::new(listen.pool.max_fork)?,
             config: listen.pool,
             handlers: listen.handlers,
             listeners,

@@ -3,29 +3,28 @@
 use std::cell::RefCell;
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::time::Duration;
 
-use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Table, Value};
+use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
 
-use super::clock;
 use super::launcher::{self, Operations};
 use super::options;
 use super::registry::Registry;
 use super::supervisor::{Birth, Outcome, Supervisor};
 use super::timeout;
 use super::worker::Worker;
+use super::{clock, handle_methods};
 use crate::glue::{self, Fault, Reply};
 use crate::http;
-use crate::io::{sigterm, stream_of};
+use crate::io::sigterm;
 use crate::sys::{alarm, process, worker_signals};
 
 /// The worker that this process is, if it is one.
-struct CurrentWorker(Rc<RefCell<Worker>>);
+pub struct CurrentWorker(pub Rc<RefCell<Worker>>);
 
 /// Where the registry of the Lua state keeps the message handler that adds tracebacks to errors.
 const DESCRIBE: &str = "moonbridge.describe";
 
-/// Defines `run`, `launch` and, on all handles, `park`.
+/// Defines `run`, `launch`, `timeout` and the methods that the server adds to all handles.
 pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result<()> {
     let operations = Rc::new(Operations::default());
     let shared = operations.clone();
@@ -49,9 +48,7 @@ pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result
     lua.set_named_registry_value(DESCRIBE, &describe)?;
     timeout::export(lua, module, &failed)?;
     launcher::export(lua, module, run, describe, operations)?;
-    let handles: Table = crate::io::module(lua)?.raw_get("handle_pt")?;
-    glue::export(lua, &handles, "park", |lua, args| park(lua, &args))?;
-    Ok(())
+    handle_methods::export(lua)
 }
 
 fn serve(
@@ -153,28 +150,4 @@ fn reseed(lua: &Lua) -> mlua::Result<()> {
     let pid = u64::from(std::process::id());
     let mixed = (nanoseconds ^ pid.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     seed.call::<()>((mixed >> 1) as i64)
-}
-
-/// `socket:park([timeout])`, see the contract at [`Worker::park`].
-fn park(lua: &Lua, args: &MultiValue) -> Reply<bool> {
-    let mut args = args.iter();
-    let Some(Value::UserData(handle)) = args.next() else {
-        return Err(Fault::misuse("park expects a socket"));
-    };
-    let Some(stream) = stream_of(handle) else {
-        return Err(Fault::misuse("park expects a socket"));
-    };
-    let timeout = match args.next() {
-        None | Some(Value::Nil | Value::Boolean(false)) => None,
-        Some(Value::Integer(seconds)) if *seconds >= 0 => {
-            Some(Duration::from_secs(seconds.unsigned_abs()))
-        }
-        Some(Value::Number(seconds)) if *seconds >= 0.0 && *seconds <= 1e8 => {
-            Some(Duration::from_secs_f64(*seconds))
-        }
-        Some(_) => return Err(Fault::misuse("park expects a timeout in seconds or nil")),
-    };
-    let Some(worker) = lua.app_data_ref::<CurrentWorker>() else { return Ok(false) };
-    // A finalizer may ask while the worker itself is at work: then nobody's turn is it.
-    Ok(worker.0.try_borrow_mut().is_ok_and(|mut worker| worker.park(&stream, timeout)))
 }

@@ -41,6 +41,9 @@ pub enum Counter {
     Parked = 5,
 }
 
+/// Set by the supervisor when it has revoked leases of the worker.
+const REVOCATION: usize = 6;
+
 const ACTIVITY: usize = 0;
 const IDLE_SINCE: usize = 1;
 
@@ -108,6 +111,21 @@ impl Cell<'_> {
     /// The value of a counter.
     pub fn get(&self, counter: Counter) -> u64 {
         self.0[counter as usize].load(Relaxed)
+    }
+
+    /// How often the worker has settled what a handler left: stands still while a handler runs.
+    pub fn turns(&self) -> u64 {
+        self.get(Counter::Handled)
+    }
+
+    /// The supervisor's side: the worker is to forget connections whose leases were revoked.
+    pub fn note_revocation(&self) {
+        self.0[REVOCATION].store(1, SeqCst);
+    }
+
+    /// The worker's side: whether leases were revoked since it last asked.
+    pub fn take_revocation(&self) -> bool {
+        self.0[REVOCATION].load(Relaxed) != 0 && self.0[REVOCATION].swap(0, SeqCst) != 0
     }
 
     /// The supervisor's side: makes the cell ready for another worker.

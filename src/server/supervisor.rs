@@ -3,26 +3,29 @@
 //! It runs no user code and reads no byte of a client. Signals arrive through a descriptor, so one
 //! `match` in [`Supervisor::serve`] sees everything that happens.
 
+mod custody;
+mod events;
+
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 
-use super::channel::{Channel, Order, Received, Report};
+use super::channel::{Channel, Inbox};
 use super::clock;
-use super::log::{Level, Log};
+use super::lobby::Lobby;
+use super::log::Log;
 use super::pool_state::PoolState;
 use super::registry::Pool;
 use super::scoreboard::Activity;
 use super::sizing::Advice;
 use super::stderr_lines::StderrLines;
-use super::timers::Timer;
 use super::worker_entry::{Life, WorkerEntry};
 use crate::sys::process::{Fork, fork};
 
@@ -61,11 +64,14 @@ enum Source {
     Signals,
     Control(i32),
     Stderr(i32),
+    Guest(u64),
 }
 
 const SIGNALS: u64 = 0;
 const CONTROL: u64 = 1 << 32;
 const STDERR: u64 = 2 << 32;
+/// Events of the lobby: the rest of the token names the guest.
+const GUEST: u64 = 1 << 63;
 
 impl Source {
     fn token(self) -> u64 {
@@ -73,10 +79,14 @@ impl Source {
             Source::Signals => SIGNALS,
             Source::Control(pid) => CONTROL | u64::from(pid.unsigned_abs()),
             Source::Stderr(pid) => STDERR | u64::from(pid.unsigned_abs()),
+            Source::Guest(number) => GUEST | number,
         }
     }
 
     fn of(token: u64) -> Self {
+        if token & GUEST != 0 {
+            return Source::Guest(token & !GUEST);
+        }
         let pid = (token & 0xffff_ffff) as i32;
         match token & !0xffff_ffff {
             CONTROL => Source::Control(pid),
@@ -90,13 +100,21 @@ impl Source {
 pub struct Supervisor {
     pools: Vec<PoolState>,
     workers: HashMap<i32, WorkerEntry>,
-    epoll: Epoll,
+    lobby: Lobby,
+    epoll: Rc<Epoll>,
+    inbox: Inbox,
+    /// When the leases of slow workers are looked at next.
+    next_round: Option<Instant>,
     signals: SignalFd,
     previous_mask: SigSet,
     log: Log,
     phase: Phase,
     exit_code: i32,
     pid: Pid,
+    /// When all workers are gone: until when lingering connections are waited for.
+    last_call: Option<Instant>,
+    /// Connections that may be held at the same time.
+    descriptor_budget: usize,
 }
 
 /// Signals the supervisor takes from its descriptor. SIGPIPE is among them so that a closed
@@ -122,7 +140,7 @@ impl Supervisor {
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&watched()), Some(&mut previous_mask))?;
         let signals =
             SignalFd::with_flags(&watched(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, Source::Signals.token()))?;
         let now = Instant::now();
         for pool in &pools {
@@ -135,13 +153,18 @@ impl Supervisor {
         Ok(Supervisor {
             pools,
             workers: HashMap::new(),
+            lobby: Lobby::new(epoll.clone(), GUEST),
             epoll,
+            inbox: Inbox::default(),
+            next_round: None,
             signals,
             previous_mask,
             log,
             phase: Phase::Serving,
             exit_code: 0,
             pid: getpid(),
+            last_call: None,
+            descriptor_budget: descriptor_budget(),
         })
     }
 
@@ -154,9 +177,14 @@ impl Supervisor {
                 Managed::Wait(wake) => wake,
                 Managed::Worker(birth) => return Outcome::Worker(birth),
             };
-            if self.phase != Phase::Serving && self.workers.is_empty() {
-                return Outcome::Ended(self.exit_code);
-            }
+            let wake = if self.phase != Phase::Serving && self.workers.is_empty() {
+                match self.last_call(now) {
+                    Some(end) => wake.into_iter().chain([end]).min(),
+                    None => return Outcome::Ended(self.exit_code),
+                }
+            } else {
+                wake
+            };
             let timeout = timeout(wake, now);
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
@@ -172,6 +200,7 @@ impl Supervisor {
                     Source::Signals => self.signals(),
                     Source::Control(pid) => self.control(pid),
                     Source::Stderr(pid) => self.stderr(pid),
+                    Source::Guest(number) => self.guest(number),
                 }
             }
         }
@@ -179,12 +208,12 @@ impl Supervisor {
 
     /// Gives every pool the workers and the ticks it is due; tells when to look again.
     fn manage(&mut self, now: Instant) -> Managed {
-        let mut wake: Option<Instant> = None;
+        let mut wake = self.attend_guests(now);
         for index in 0..self.pools.len() {
             if self.phase != Phase::Serving {
                 break;
             }
-            let later = [self.end_idle(index, now), self.run_ticks(index, now)];
+            let later = [self.end_idle(index, now), self.assign(index, now)];
             let advised = loop {
                 match self.pools[index].advise(&self.workers, now) {
                     Advice::Fork => {
@@ -285,173 +314,6 @@ impl Supervisor {
         }
     }
 
-    /// Hands the ticks that are due to idle workers.
-    fn run_ticks(&mut self, index: usize, now: Instant) -> Option<Instant> {
-        let state = &mut self.pools[index];
-        let mut next = None;
-        for timer in &mut state.timers {
-            next = [next, timer.advance(now)].into_iter().flatten().min();
-            if !timer.is_due() {
-                continue;
-            }
-            let board = &state.pool.scoreboard;
-            let free = self.workers.values_mut().find(|worker| {
-                worker.pool == index && worker.is_serving() && board.cell(worker.cell).claim()
-            });
-            if let Some(worker) = free {
-                worker.run(timer.listener);
-                timer.started();
-            }
-        }
-        // Asked before the second look, so that a worker that becomes idle in between is seen.
-        let waiting = state.timers.iter().any(Timer::is_due);
-        state.pool.scoreboard.want_offers(waiting);
-        if waiting && state.has_idle() {
-            return Some(now);
-        }
-        next
-    }
-
-    fn signals(&mut self) {
-        while let Ok(Some(signal)) = self.signals.read_signal() {
-            match Signal::try_from(signal.ssi_signo as i32) {
-                Ok(Signal::SIGCHLD) => self.reap(),
-                Ok(Signal::SIGTERM) => self.drain(),
-                Ok(Signal::SIGINT | Signal::SIGHUP) => self.kill_all(),
-                Ok(Signal::SIGUSR1) => {
-                    if let Err(error) = self.log.reopen() {
-                        self.log.notice(&format!("Could not reopen the log file: {error}"));
-                    }
-                }
-                _ => {}
-            }
-        }
-        // One SIGCHLD may stand for several children.
-        self.reap();
-    }
-
-    /// Orderly shutdown: no new connections, running handlers complete.
-    fn drain(&mut self) {
-        if self.phase != Phase::Serving {
-            self.log.notice("Shutdown already in progress");
-            return;
-        }
-        self.log.notice("Initiate shutdown");
-        self.phase = Phase::Draining;
-        for worker in self.workers.values_mut() {
-            worker.drain();
-        }
-    }
-
-    /// Fast shutdown: workers are killed.
-    fn kill_all(&mut self) {
-        if self.phase != Phase::Killing {
-            self.log.notice("Fast shutdown requested");
-        }
-        self.phase = Phase::Killing;
-        for worker in self.workers.values() {
-            let _ = kill(worker.pid, Signal::SIGKILL);
-        }
-    }
-
-    fn control(&mut self, pid: i32) {
-        // Bounded: one worker's reports must not keep the others waiting.
-        for _ in 0..64 {
-            let Some(worker) = self.workers.get_mut(&pid) else { return };
-            match worker.channel.next_report() {
-                Ok(Received::Message(report, _)) => {
-                    let prefix = worker.prefix();
-                    self.log.line(Level::Debug, &prefix, &format!("{report:?}"));
-                    self.handle(pid, report);
-                }
-                Ok(Received::Empty) => return,
-                Ok(Received::Closed) => {
-                    // It ends, or has closed what it must not: the signal of its end decides.
-                    let _ = self.epoll.delete(&worker.channel);
-                    return;
-                }
-                Ok(Received::Garbage) | Err(_) => {
-                    let prefix = worker.prefix();
-                    let text = "Invalid message on the control channel; the worker is killed";
-                    self.log.line(Level::Notice, &prefix, text);
-                    let _ = kill(worker.pid, Signal::SIGKILL);
-                    let _ = self.epoll.delete(&worker.channel);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn handle(&mut self, pid: i32, report: Report) {
-        let Some(worker) = self.workers.get_mut(&pid) else { return };
-        let Some(state) = self.pools.get_mut(worker.pool) else { return };
-        match report {
-            Report::Ready => worker.ready(),
-            Report::Leaving => worker.leaving(),
-            // The flag is down; it is raised again when nothing more can be done about it.
-            Report::Scarce => {}
-            Report::Drained => state.close_ports(),
-            Report::Offer => {
-                let due = state.timers.iter_mut().find(|timer| timer.is_due());
-                match due {
-                    Some(timer) if self.phase == Phase::Serving => {
-                        worker.run(timer.listener);
-                        timer.started();
-                    }
-                    _ => worker.order(&Order::Nothing),
-                }
-            }
-            Report::Ran(_) => {
-                let ended = worker.ran(&mut state.timers, Instant::now());
-                if ended && self.phase == Phase::Serving {
-                    self.drain();
-                }
-            }
-        }
-    }
-
-    fn stderr(&mut self, pid: i32) {
-        let Some(worker) = self.workers.get_mut(&pid) else { return };
-        let ended = worker.copy_stderr(&mut self.log);
-        if ended {
-            let _ = self.epoll.delete(worker.stderr.reader());
-        }
-    }
-
-    /// Takes note of every process that has ended, known or not.
-    fn reap(&mut self) {
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
-                Ok(status) => self.buried(status),
-                Err(Errno::EINTR) => {}
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn buried(&mut self, status: WaitStatus) {
-        let Some(pid) = status.pid() else { return };
-        let Some(mut worker) = self.workers.remove(&pid.as_raw()) else { return };
-        worker.drain_stderr(&mut self.log);
-        let _ = self.epoll.delete(&worker.channel);
-        let _ = self.epoll.delete(worker.stderr.reader());
-        let (level, text) = worker.obituary(status, self.phase == Phase::Killing);
-        self.log.line(level, "", &text);
-        let now = Instant::now();
-        let Some(state) = self.pools.get_mut(worker.pool) else { return };
-        state.give_back_cell(worker.cell);
-        if worker.ran(&mut state.timers, now) && self.phase == Phase::Serving {
-            self.drain();
-            return;
-        }
-        match worker.life {
-            Life::Starting => state.sizing.failed(&state.pool.config, now),
-            Life::Superfluous => {}
-            _ => state.sizing.ended(),
-        }
-    }
-
     /// The log, for what is said after serving.
     pub fn log(&mut self) -> &mut Log {
         &mut self.log
@@ -477,6 +339,13 @@ impl Drop for Supervisor {
         while let Ok(Some(_)) = self.signals.read_signal() {}
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.previous_mask), None);
     }
+}
+
+/// Connections that may be held: what the limit of descriptors leaves beside workers and the rest.
+fn descriptor_budget() -> usize {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    let limit = usize::try_from(soft).unwrap_or(usize::MAX);
+    limit - (limit / 8).min(512)
 }
 
 enum Managed {

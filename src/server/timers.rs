@@ -78,6 +78,13 @@ impl Timer {
         }
     }
 
+    /// No further tick: the server shuts down. A handler that runs is not affected.
+    pub fn give_up(&mut self) {
+        if !matches!(self.phase, Phase::Running(_)) {
+            self.phase = Phase::Done;
+        }
+    }
+
     /// The handler returned, threw, or its worker died. A strict timer keeps its rhythm but never
     /// catches up on missed ticks.
     pub fn ended(&mut self, now: Instant) {

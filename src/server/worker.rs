@@ -6,35 +6,47 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mlua::{Lua, Value};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::accept::{Accepted, Acceptor};
-use super::channel::{Channel, Order, Received, Report};
+use super::channel::{Channel, Inbox, Received};
 use super::clock;
 use super::listener::Listener;
-use super::parking::{Connection, ParkingLot, Ticket};
+use super::message::{Order, Report, Waiting};
+use super::parking::{Connection, Due, ParkingLot, Ticket, detach};
 use super::registry::Pool;
 use super::scoreboard::{Activity, Cell, Counter};
 use super::supervisor::Birth;
 use crate::io::{Stream, Wakeup, new_handle, sigterm, stream_of};
-use crate::sys::alarm;
+use crate::sys::{alarm, class};
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
 
+/// Input that cannot be used yet and is more than this, in bytes, is not sent to and fro.
+const MAX_INCOMPLETE: usize = 16 * 1024;
+
 /// What is to be looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Source {
     Control,
     Listener(usize),
     Parked(Ticket, Wakeup),
+    Arrival(Box<Arrival>),
+}
+
+/// A connection that comes from the supervisor.
+#[derive(Debug)]
+struct Arrival {
+    descriptor: OwnedFd,
+    wakeup: Wakeup,
+    waiting: Waiting,
 }
 
 const CONTROL: u64 = 0;
@@ -60,11 +72,21 @@ enum Task {
         ticket: Option<Ticket>,
         /// Why it comes back.
         wakeup: Wakeup,
-        /// The handler asked to park it, until the deadline if there is one.
-        park: Option<Option<Instant>>,
+        /// What becomes of it when the handler returns.
+        fate: Fate,
     },
     /// An interval or main listener, by its position in the pool.
     Listener(u32),
+}
+
+/// What becomes of a connection when its handler returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Close,
+    /// It is parked, until the deadline if there is one.
+    Park(Option<Instant>),
+    /// Its output is finished; its input is discarded until the client's end or this time.
+    Linger(Instant),
 }
 
 /// Where the worker stands.
@@ -93,9 +115,12 @@ pub struct Worker {
     tasks: VecDeque<Task>,
     /// What the handler is called for now.
     task: Option<Task>,
+    inbox: Inbox,
     phase: Phase,
     /// The supervisor knows that the backlogs are empty.
     drained: bool,
+    /// How often fields of handles had been assigned when that was last looked at.
+    assignments: u64,
 }
 
 impl Worker {
@@ -106,7 +131,7 @@ impl Worker {
         epoll.add(&channel, EpollEvent::new(EpollFlags::EPOLLIN, CONTROL))?;
         Ok(Worker {
             acceptor: Acceptor::new(pool.clone(), epoll.clone(), LISTENER),
-            parking: ParkingLot::new(epoll.clone(), PARKED),
+            parking: ParkingLot::new(epoll.clone(), PARKED, pool.clone(), cell),
             pool,
             cell,
             channel,
@@ -115,8 +140,10 @@ impl Worker {
             ready: VecDeque::new(),
             tasks: VecDeque::new(),
             task: None,
+            inbox: Inbox::default(),
             phase: Phase::Serving,
             drained: false,
+            assignments: class::assignments(),
         })
     }
 
@@ -124,17 +151,28 @@ impl Worker {
     pub fn ready(&mut self) -> Result<(), Errno> {
         self.acceptor.watch(true)?;
         self.cell().set(Activity::Busy);
-        self.channel.report(&Report::Ready)
+        self.channel.send_patiently(&Report::Ready, None)
     }
 
     /// Asks to keep the handler's connection until it has input or the time is up; false if the
     /// stream is not the one the handler was called for.
     pub fn park(&mut self, stream: &Rc<RefCell<Stream>>, timeout: Option<Duration>) -> bool {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.decide(stream, Fate::Park(deadline))
+    }
+
+    /// Asks to discard what the client of the handler's connection still sends, until it closes or
+    /// the time is up. False as for [`Worker::park`].
+    pub fn linger_on(&mut self, stream: &Rc<RefCell<Stream>>, timeout: Duration) -> bool {
+        self.decide(stream, Fate::Linger(Instant::now() + timeout))
+    }
+
+    fn decide(&mut self, stream: &Rc<RefCell<Stream>>, decision: Fate) -> bool {
         match &mut self.task {
-            Some(Task::Connection { connection, park, .. })
+            Some(Task::Connection { connection, fate, .. })
                 if Rc::ptr_eq(&connection.stream, stream) && stream.borrow().is_open() =>
             {
-                *park = Some(timeout.and_then(|timeout| Instant::now().checked_add(timeout)));
+                *fate = decision;
                 true
             }
             _ => false,
@@ -146,7 +184,7 @@ impl Worker {
     pub fn next(&mut self, lua: &Lua, keep: bool) -> mlua::Result<Value> {
         alarm::disarm();
         if self.task.is_some() {
-            self.settle();
+            self.settle(lua);
             self.cell().add(Counter::Handled, 1);
             if !keep || sigterm::received() {
                 self.leave();
@@ -171,10 +209,10 @@ impl Worker {
     pub fn abandon(&mut self) {
         self.cell().add(Counter::Errors, 1);
         if let Some(Task::Connection { connection, ticket, .. }) = self.task.take() {
-            if let Some(ticket) = ticket {
-                self.parking.discharge(ticket);
+            if !connection.stream.borrow().is_closed() {
+                let _ = connection.stream.borrow_mut().reset();
             }
-            let _ = connection.stream.borrow_mut().reset();
+            self.release(ticket);
         }
         self.leave();
     }
@@ -183,32 +221,125 @@ impl Worker {
         self.pool.scoreboard.cell(self.cell)
     }
 
-    /// What becomes of the thing the handler had: parked if it asked for that, closed otherwise.
-    fn settle(&mut self) {
+    /// What becomes of the thing the handler had.
+    fn settle(&mut self, lua: &Lua) {
         match self.task.take() {
             None => {}
             Some(Task::Listener(index)) => self.report(&Report::Ran(index)),
-            Some(Task::Connection { connection, ticket, park: Some(deadline), .. })
-                if connection.stream.borrow().is_open() =>
-            {
-                let has_input = connection.stream.borrow_mut().has_input();
-                match ticket.map_or_else(|| self.parking.admit(connection.clone()), Ok) {
-                    Ok(ticket) => {
-                        self.parking.park(ticket, deadline);
-                        if has_input {
-                            self.ready.push_back(ticket);
+            Some(Task::Connection { connection, ticket, fate, .. }) => {
+                if !connection.stream.borrow().is_open() {
+                    self.close(&connection, ticket);
+                    return;
+                }
+                match fate {
+                    Fate::Close => self.close(&connection, ticket),
+                    Fate::Park(deadline) => {
+                        let assignments = class::assignments();
+                        if assignments != self.assignments {
+                            self.assignments = assignments;
+                            let personal = class::has_user_fields(lua, &connection.handle);
+                            connection.personal.set(personal);
                         }
+                        self.keep(connection, ticket, deadline);
                     }
-                    // The system cannot watch it: better an end than a connection nobody hears.
-                    Err(_) => close(&connection),
+                    Fate::Linger(until) => self.linger(&connection, ticket, until),
                 }
             }
-            Some(Task::Connection { connection, ticket, .. }) => {
-                close(&connection);
-                if let Some(ticket) = ticket {
-                    self.parking.discharge(ticket);
-                }
+        }
+    }
+
+    /// Parks a connection, here or, if it is better off there, at the supervisor.
+    fn keep(&mut self, connection: Connection, ticket: Option<Ticket>, deadline: Option<Instant>) {
+        let (has_input, received) = {
+            let mut stream = connection.stream.borrow_mut();
+            if stream.pending() > 0 && stream.flush().is_err() {
+                drop(stream);
+                return self.close(&connection, ticket);
             }
+            (stream.has_input(), stream.input().len())
+        };
+        // Input that cannot be used yet would be stuck here with a handler that runs for long.
+        let incomplete = !has_input && received > 0;
+        let personal = connection.personal.get();
+        if incomplete && received <= MAX_INCOMPLETE && !personal {
+            return self.hand_over(connection, ticket, deadline);
+        }
+        let Ok(ticket) = ticket.map_or_else(|| self.parking.admit(connection.clone()), Ok) else {
+            // The system cannot watch it: better an end than a connection nobody hears.
+            return self.close(&connection, None);
+        };
+        if !self.parking.is_leased(ticket) && !incomplete && !personal {
+            if !self.parking.has_lease(ticket) {
+                return self.hand_over(connection, Some(ticket), deadline);
+            }
+            let lent = {
+                let stream = connection.stream.borrow();
+                self.channel.send_patiently(&Report::Leased(ticket.number()), stream.fd())
+            };
+            if lent.is_ok() {
+                self.parking.set_leased(ticket);
+            }
+        }
+        // What other processes cannot have stays with this worker, whatever happens.
+        let movable = !incomplete && !personal;
+        self.parking.park(ticket, deadline, movable, Instant::now());
+        if has_input {
+            self.ready.push_back(ticket);
+        }
+    }
+
+    /// Gives a connection to the supervisor until its client speaks.
+    fn hand_over(
+        &mut self,
+        connection: Connection,
+        ticket: Option<Ticket>,
+        deadline: Option<Instant>,
+    ) {
+        let payload = connection.stream.borrow().input().to_vec();
+        let waiting = Waiting { deadline: deadline.map(clock::milliseconds), payload };
+        self.give_up(&connection, ticket, |leased| Report::Cooled(leased, waiting.clone()));
+    }
+
+    /// Gives a connection to the supervisor, which waits for the client's end.
+    fn linger(&mut self, connection: &Connection, ticket: Option<Ticket>, until: Instant) {
+        let until = clock::milliseconds(until);
+        self.give_up(connection, ticket, |leased| Report::Lingering(leased, until));
+    }
+
+    fn give_up(
+        &mut self,
+        connection: &Connection,
+        ticket: Option<Ticket>,
+        report: impl FnOnce(Option<u64>) -> Report,
+    ) {
+        let leased = ticket.filter(|ticket| self.parking.is_leased(*ticket));
+        if let Some(ticket) = ticket {
+            self.parking.discharge(ticket);
+        }
+        let report = report(leased.map(Ticket::number));
+        let Some(descriptor) = detach(connection) else { return };
+        let attached = leased.is_none().then(|| descriptor.as_fd());
+        let _ = self.channel.send_patiently(&report, attached);
+    }
+
+    /// Closes a connection that the handler left open. Its failure concerns the client alone.
+    fn close(&mut self, connection: &Connection, ticket: Option<Ticket>) {
+        {
+            let mut stream = connection.stream.borrow_mut();
+            if !stream.is_closed() {
+                let _ = stream.close();
+            }
+        }
+        self.release(ticket);
+    }
+
+    /// Gives up the place of a closed connection.
+    fn release(&mut self, ticket: Option<Ticket>) {
+        let Some(ticket) = ticket else { return };
+        let leased = self.parking.is_leased(ticket);
+        self.parking.discharge(ticket);
+        if leased {
+            self.report(&Report::Released(ticket.number()));
         }
     }
 
@@ -236,19 +367,21 @@ impl Worker {
     fn look_at(&mut self, lua: &Lua, source: Source) -> mlua::Result<()> {
         match source {
             Source::Control => self.take_orders(),
+            Source::Arrival(arrival) => {
+                let Arrival { descriptor, wakeup, waiting } = *arrival;
+                let mut stream = Stream::accepted(descriptor, None);
+                stream.preload(&waiting.payload);
+                stream.set_parked_until(waiting.deadline.map(clock::instant));
+                self.receive(lua, stream, wakeup)?;
+            }
             Source::Parked(ticket, wakeup) => {
-                if let Some(connection) = self.parking.unpark(ticket) {
-                    let ticket = Some(ticket);
-                    self.tasks.push_back(Task::Connection {
-                        connection,
-                        ticket,
-                        wakeup,
-                        park: None,
-                    });
+                if let Some((connection, deadline)) = self.parking.take(ticket) {
+                    connection.stream.borrow_mut().set_parked_until(deadline);
+                    self.call_for(connection, Some(ticket), wakeup);
                 }
             }
             Source::Listener(index) => match self.acceptor.accept(index) {
-                Accepted::Connection(stream) => self.welcome(lua, stream)?,
+                Accepted::Connection(stream) => self.welcome(lua, *stream)?,
                 Accepted::Nothing => {}
                 Accepted::Closed => self.acceptor.watch(false).unwrap_or(()),
                 Accepted::Exhausted(errno) => self.cannot_accept(errno),
@@ -259,13 +392,19 @@ impl Worker {
 
     fn welcome(&mut self, lua: &Lua, stream: Stream) -> mlua::Result<()> {
         self.cell().add(Counter::Accepted, 1);
+        self.receive(lua, stream, Wakeup::None)
+    }
+
+    fn receive(&mut self, lua: &Lua, stream: Stream, wakeup: Wakeup) -> mlua::Result<()> {
         let handle = new_handle(lua, stream)?;
         if let Some(stream) = stream_of(&handle) {
-            let connection = Connection { handle, stream };
-            let wakeup = Wakeup::None;
-            self.tasks.push_back(Task::Connection { connection, ticket: None, wakeup, park: None });
+            self.call_for(Connection { handle, stream, personal: Rc::default() }, None, wakeup);
         }
         Ok(())
+    }
+
+    fn call_for(&mut self, connection: Connection, ticket: Option<Ticket>, wakeup: Wakeup) {
+        self.tasks.push_back(Task::Connection { connection, ticket, wakeup, fate: Fate::Close });
     }
 
     fn cannot_accept(&mut self, errno: Errno) {
@@ -279,8 +418,20 @@ impl Worker {
     /// that a client that sends without end does not keep the others waiting.
     fn wait(&mut self) {
         let now = Instant::now();
-        while let Some(ticket) = self.parking.expired(now) {
-            self.queue.push_back(Source::Parked(ticket, Wakeup::Timeout));
+        if self.cell().take_revocation() {
+            self.parking.forget_revoked();
+        }
+        while let Some(due) = self.parking.due(now) {
+            match due {
+                Due::Timeout(ticket) => {
+                    self.queue.push_back(Source::Parked(ticket, Wakeup::Timeout));
+                }
+                Due::Cold(ticket) => {
+                    if let Some((connection, deadline)) = self.parking.take(ticket) {
+                        self.hand_over(connection, Some(ticket), deadline);
+                    }
+                }
+            }
         }
         let resumed = self.acceptor.resume(now);
         let idle = self.queue.is_empty() && self.ready.is_empty();
@@ -331,15 +482,14 @@ impl Worker {
 
     /// Waits for one order, which is known to come, or for the end of the supervisor.
     fn await_order(&mut self) {
-        let mut waited = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
-        while poll(&mut waited, PollTimeout::NONE) == Err(Errno::EINTR) {}
+        let _ = self.channel.wait_for_message();
         self.take_orders();
     }
 
     fn take_orders(&mut self) {
         loop {
-            match self.channel.next_order() {
-                Ok(Received::Message(order, _)) => self.obey(order),
+            match self.channel.receive(&mut self.inbox) {
+                Ok(Received::Message(order, descriptor)) => self.obey(order, descriptor),
                 Ok(Received::Empty) => return,
                 // Without a supervisor nobody replaces or ends this worker.
                 Ok(Received::Closed | Received::Garbage) | Err(_) => {
@@ -350,8 +500,15 @@ impl Worker {
         }
     }
 
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: Order, descriptor: Option<OwnedFd>) {
         match order {
+            Order::Resume(wakeup, waiting) => {
+                // Without a descriptor this process has too many: the client sees the end.
+                if let Some(descriptor) = descriptor {
+                    let arrival = Arrival { descriptor, wakeup, waiting };
+                    self.queue.push_front(Source::Arrival(Box::new(arrival)));
+                }
+            }
             Order::Run(index) => self.tasks.push_back(Task::Listener(index)),
             Order::Nothing => {}
             Order::Terminate => self.leave(),
@@ -375,9 +532,15 @@ impl Worker {
         if self.collect(EpollTimeout::ZERO) {
             return;
         }
-        match self.parking.any() {
-            Some(ticket) => self.queue.push_back(Source::Parked(ticket, Wakeup::Shutdown)),
-            None => self.leave(),
+        let parked = self.parking.tickets();
+        let farewell = |ticket| Source::Parked(ticket, Wakeup::Shutdown);
+        self.queue.extend(parked.into_iter().map(farewell));
+        if self.queue.is_empty() {
+            // The last question: does the supervisor have connections that are to be told as well?
+            self.offer();
+            if self.queue.is_empty() {
+                self.leave();
+            }
         }
     }
 
@@ -386,21 +549,21 @@ impl Worker {
         if self.phase != Phase::Leaving {
             self.phase = Phase::Leaving;
             let _ = self.acceptor.watch(false);
+            for ticket in self.parking.tickets() {
+                // The supervisor takes back the others by itself.
+                if !self.parking.is_revocable(ticket)
+                    && let Some((connection, deadline)) = self.parking.take(ticket)
+                {
+                    self.hand_over(connection, Some(ticket), deadline);
+                }
+            }
             self.report(&Report::Leaving);
         }
     }
 
     /// Tells the supervisor; if it is gone, the control channel says so at the next look.
     fn report(&self, report: &Report) {
-        let _ = self.channel.report(report);
-    }
-}
-
-/// Closes a connection that the handler left open. Its failure concerns the client alone.
-fn close(connection: &Connection) {
-    let mut stream = connection.stream.borrow_mut();
-    if !stream.is_closed() {
-        let _ = stream.close();
+        let _ = self.channel.send_patiently(report, None);
     }
 }
 

@@ -1,13 +1,19 @@
 //! The supervisor's view of one worker.
 
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
-use super::channel::{Channel, Order};
+use super::channel::Channel;
+use super::clock;
+use super::lobby::Guest;
 use super::log::{Level, Log};
+use super::message::{Order, Waiting};
+use super::parking::Ticket;
 use super::stderr_lines::StderrLines;
 use super::timers::Timer;
 
@@ -42,6 +48,10 @@ pub struct WorkerEntry {
     pub stderr: StderrLines,
     /// Where it stands.
     pub life: Life,
+    /// Duplicates of the connections it has parked.
+    pub leases: HashMap<Ticket, OwnedFd>,
+    /// How many handlers it had run when it was last seen busy.
+    pub last_turn: Option<u64>,
     /// The interval or main listener it runs.
     running: Option<u32>,
 }
@@ -58,7 +68,18 @@ impl WorkerEntry {
     ) -> Self {
         stderr.keep_reader();
         let life = Life::Starting;
-        WorkerEntry { pid, pool, pool_number, cell, channel, stderr, life, running: None }
+        WorkerEntry {
+            pid,
+            pool,
+            pool_number,
+            cell,
+            channel,
+            stderr,
+            life,
+            leases: HashMap::new(),
+            last_turn: None,
+            running: None,
+        }
     }
 
     /// Whether it takes orders.
@@ -105,9 +126,17 @@ impl WorkerEntry {
         self.order(&Order::Run(listener));
     }
 
+    /// Hands it a connection. If it cannot take it, the connection is reset: its worker has died.
+    pub fn resume(&mut self, guest: Guest) {
+        let deadline = guest.deadline.map(clock::milliseconds);
+        let waiting = Waiting { deadline, payload: guest.payload };
+        let order = Order::Resume(guest.wakeup, waiting);
+        let _ = self.channel.send(&order, Some(guest.descriptor.as_fd()));
+    }
+
     /// Sends an order. A worker that cannot take it is about to end; its end is noticed anyway.
     pub fn order(&self, order: &Order) {
-        let _ = self.channel.order(order);
+        let _ = self.channel.send(order, None);
     }
 
     /// The interval or main listener it ran has ended, with or without the worker. True if it was

@@ -5,9 +5,10 @@
 //! assignment; so they live as long as the userdata and cost nothing before.
 
 use std::ffi::c_int;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use mlua::ffi;
-use mlua::{Function, Lua, Table};
+use mlua::{AnyUserData, Function, Lua, Table};
 
 /// The `__index` of a class: `property(self, key)` is called for keys that are neither a field of
 /// the user's nor in `prototype`.
@@ -22,6 +23,27 @@ pub fn index(lua: &Lua, prototype: &Table, property: &Function) -> mlua::Result<
 pub fn newindex(lua: &Lua) -> mlua::Result<Function> {
     // SAFETY: `raw_newindex` checks its arguments.
     unsafe { lua.create_c_function(raw_newindex) }
+}
+
+static ASSIGNMENTS: AtomicU64 = AtomicU64::new(0);
+
+/// How often a field of any userdata was assigned. As long as the number stays, no userdata has got
+/// its first field.
+pub fn assignments() -> u64 {
+    ASSIGNMENTS.load(Relaxed)
+}
+
+/// Whether fields were assigned to this userdata.
+pub fn has_user_fields(lua: &Lua, userdata: &AnyUserData) -> bool {
+    // SAFETY: the userdata is on the stack; its user value becomes a boolean, the only result.
+    let outcome = unsafe {
+        lua.exec_raw::<bool>(userdata, |state| {
+            let kind = ffi::lua_getuservalue(state, 1);
+            ffi::lua_settop(state, 0);
+            ffi::lua_pushboolean(state, c_int::from(kind == ffi::LUA_TTABLE));
+        })
+    };
+    outcome.unwrap_or(true)
 }
 
 // The functions below run as Lua C functions. A Lua error leaves them by a jump, so they hold
@@ -59,6 +81,7 @@ unsafe extern "C-unwind" fn raw_newindex(state: *mut ffi::lua_State) -> c_int {
         if ffi::lua_type(state, 1) != ffi::LUA_TUSERDATA {
             return 0;
         }
+        ASSIGNMENTS.fetch_add(1, Relaxed);
         if ffi::lua_getuservalue(state, 1) != ffi::LUA_TTABLE {
             ffi::lua_newtable(state);
             ffi::lua_pushvalue(state, -1);

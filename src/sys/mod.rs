@@ -5,6 +5,7 @@ pub mod at_exit;
 pub mod calendar;
 pub mod child;
 pub mod class;
+pub mod disconnect;
 pub mod lock;
 pub mod lua_stack;
 pub mod pipe;

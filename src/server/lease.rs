@@ -1,0 +1,129 @@
+//! Leases: who may act on a connection that a worker has parked.
+//!
+//! The supervisor holds a duplicate of every parked connection's descriptor. As long as the worker
+//! is quick, the connection is the worker's, and serving it costs the supervisor nothing. Should
+//! the worker be stuck in a slow handler, or dead, the supervisor takes the connection back. One
+//! shared word for each connection decides, by compare-and-exchange, which of the two has it.
+//!
+//! | state | who may act | how it ends |
+//! |---|---|---|
+//! | free | – | the worker parks a connection here |
+//! | parked | nobody yet | the worker takes it (input, timeout), or the supervisor revokes it |
+//! | taken | the worker | the worker parks it again or gives it up |
+//! | revoked | the supervisor | the worker notices and forgets it |
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use nix::errno::Errno;
+
+use crate::sys::shared::SharedWords;
+
+/// Connections that one worker may have on lease. What it parks beyond goes to the supervisor.
+pub const LEASES: usize = 512;
+
+/// Words of a lease: the state with the generation, and the deadline.
+const WORDS: usize = 2;
+
+const FREE: u64 = 0;
+const PARKED: u64 = 1;
+const TAKEN: u64 = 2;
+const REVOKED: u64 = 3;
+
+/// No deadline.
+const NEVER: u64 = u64::MAX;
+
+/// One lease.
+#[derive(Clone, Copy)]
+pub struct Lease<'a>(&'a [AtomicU64]);
+
+fn word(generation: u32, state: u64) -> u64 {
+    (u64::from(generation) << 8) | state
+}
+
+impl Lease<'_> {
+    /// The worker's side: nobody acts on the connection before its input, or the deadline in
+    /// milliseconds of the shared clock.
+    pub fn park(&self, generation: u32, deadline: Option<u64>) {
+        self.0[1].store(deadline.unwrap_or(NEVER), Relaxed);
+        self.0[0].store(word(generation, PARKED), SeqCst);
+    }
+
+    /// The worker's side: takes the parked connection; false if it was revoked.
+    pub fn take(&self, generation: u32) -> bool {
+        self.exchange(generation, PARKED, TAKEN)
+    }
+
+    /// The worker's side: the connection is closed, or the supervisor has it.
+    pub fn free(&self) {
+        self.0[0].store(FREE, SeqCst);
+    }
+
+    /// The supervisor's side: takes the parked connection from the worker. Gives its deadline, or
+    /// nothing if the worker has it.
+    pub fn revoke(&self, generation: u32) -> Option<Option<u64>> {
+        let deadline = self.0[1].load(Relaxed);
+        let revoked = self.exchange(generation, PARKED, REVOKED);
+        revoked.then_some((deadline != NEVER).then_some(deadline))
+    }
+
+    /// The worker's side: whether the supervisor has taken the parked connection.
+    pub fn is_revoked(&self, generation: u32) -> bool {
+        self.0[0].load(SeqCst) == word(generation, REVOKED)
+    }
+
+    fn exchange(&self, generation: u32, from: u64, to: u64) -> bool {
+        let (from, to) = (word(generation, from), word(generation, to));
+        self.0[0].compare_exchange(from, to, SeqCst, SeqCst).is_ok()
+    }
+}
+
+/// The leases of all workers of a pool, in shared memory.
+pub struct LeaseTable(SharedWords);
+
+impl LeaseTable {
+    /// Leases for a pool of at most `workers`. Memory is used as connections are parked.
+    pub fn new(workers: usize) -> Result<Self, Errno> {
+        Ok(LeaseTable(SharedWords::new(workers.max(1) * LEASES * WORDS)?))
+    }
+
+    /// A lease of the worker with the given cell; none beyond [`LEASES`].
+    pub fn lease(&self, cell: usize, index: u32) -> Option<Lease<'_>> {
+        let index = index as usize;
+        if index >= LEASES {
+            return None;
+        }
+        let from = (cell * LEASES + index) * WORDS;
+        self.0.get(from..from + WORDS).map(Lease)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_has_one_owner_at_a_time() {
+        let table = LeaseTable::new(2).unwrap();
+        let lease = table.lease(1, 7).unwrap();
+        assert_eq!(lease.revoke(0), None, "nothing is parked");
+        lease.park(3, Some(99));
+        assert!(lease.take(3));
+        assert_eq!(lease.revoke(3), None, "the worker has it");
+        lease.park(3, None);
+        assert_eq!(lease.revoke(3), Some(None));
+        assert!(!lease.take(3), "the supervisor has it");
+    }
+
+    #[test]
+    fn a_lease_of_an_earlier_connection_is_void() {
+        let table = LeaseTable::new(1).unwrap();
+        let lease = table.lease(0, 0).unwrap();
+        lease.park(1, Some(5));
+        lease.free();
+        lease.park(2, Some(6));
+        assert_eq!(lease.revoke(1), None);
+        assert_eq!(lease.revoke(2), Some(Some(6)));
+        assert!(table.lease(0, LEASES as u32).is_none());
+    }
+}

@@ -1,0 +1,330 @@
+//! The lobby: connections that wait for their client, held by the supervisor.
+//!
+//! A connection here costs a descriptor and a few hundred bytes, and no worker. The supervisor only
+//! watches it: it reads no byte of it.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
+use socket2::SockRef;
+
+use crate::io::Wakeup;
+
+/// A waiting connection.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its pool's position in the supervisor.
+    pub pool: usize,
+    /// The connection.
+    pub descriptor: OwnedFd,
+    /// When its time is up.
+    pub deadline: Option<Instant>,
+    /// Input that was received already.
+    pub payload: Vec<u8>,
+    /// Why it leaves the lobby.
+    pub wakeup: Wakeup,
+    /// The worker it was taken from, which is not to get it back if another one is free.
+    pub from: Option<i32>,
+}
+
+impl Guest {
+    /// Ends the connection in order: the client gets FIN.
+    pub fn close(self) {
+        let _ = SockRef::from(&self.descriptor).set_linger(None);
+        let _ = shutdown(self.descriptor.as_raw_fd(), Shutdown::Write);
+    }
+}
+
+enum Stay {
+    /// Waits for its client's next input.
+    Waiting(Guest),
+    /// Its response is out: what still comes is discarded until the client closes.
+    Lingering(OwnedFd, Instant),
+}
+
+impl Stay {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        match self {
+            Stay::Waiting(guest) => guest.descriptor.as_fd(),
+            Stay::Lingering(descriptor, _) => descriptor.as_fd(),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self {
+            Stay::Waiting(guest) => guest.deadline,
+            Stay::Lingering(_, until) => Some(*until),
+        }
+    }
+}
+
+struct Room {
+    generation: u32,
+    /// The order of arrival.
+    since: u64,
+    stay: Option<Stay>,
+}
+
+/// All waiting connections.
+pub struct Lobby {
+    epoll: Rc<Epoll>,
+    token: u64,
+    rooms: Vec<Room>,
+    free: Vec<u32>,
+    alarms: BinaryHeap<Reverse<(Instant, u64)>>,
+    arrivals: u64,
+    waiting: usize,
+    lingering: usize,
+}
+
+/// Alarms of connections that have left are dropped when there are this many more than needed.
+const STALE_ALARMS: usize = 1024;
+
+fn number(index: u32, generation: u32) -> u64 {
+    (u64::from(generation) << 32) | u64::from(index)
+}
+
+impl Lobby {
+    /// An empty lobby; events carry `token` | number.
+    pub fn new(epoll: Rc<Epoll>, token: u64) -> Self {
+        Lobby {
+            epoll,
+            token,
+            rooms: Vec::new(),
+            free: Vec::new(),
+            alarms: BinaryHeap::new(),
+            arrivals: 0,
+            waiting: 0,
+            lingering: 0,
+        }
+    }
+
+    /// Connections that wait for input.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// All descriptors that are held.
+    pub fn len(&self) -> usize {
+        self.waiting + self.lingering
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes in a connection that waits for input. If the system cannot watch it, it is reset.
+    pub fn admit(&mut self, guest: Guest) -> Result<(), Errno> {
+        self.enter(Stay::Waiting(guest)).map(|()| self.waiting += 1)
+    }
+
+    /// Takes in a connection whose remaining input is discarded until its client closes or the time
+    /// is up.
+    pub fn linger(&mut self, descriptor: OwnedFd, until: Instant) -> Result<(), Errno> {
+        self.enter(Stay::Lingering(descriptor, until)).map(|()| self.lingering += 1)
+    }
+
+    fn enter(&mut self, stay: Stay) -> Result<(), Errno> {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.rooms.push(Room { generation: 0, since: 0, stay: None });
+            (self.rooms.len() - 1) as u32
+        });
+        let number = number(index, self.rooms[index as usize].generation);
+        let event =
+            EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, self.token | number);
+        if let Err(errno) = self.epoll.add(stay.descriptor(), event) {
+            self.free.push(index);
+            return Err(errno);
+        }
+        if self.alarms.len() > 2 * self.len() + STALE_ALARMS {
+            let mut alarms = std::mem::take(&mut self.alarms).into_vec();
+            alarms.retain(|Reverse((_, number))| self.index_of(*number).is_some());
+            self.alarms = alarms.into();
+        }
+        if let Some(deadline) = stay.deadline() {
+            self.alarms.push(Reverse((deadline, number)));
+        }
+        self.arrivals += 1;
+        let room = &mut self.rooms[index as usize];
+        room.since = self.arrivals;
+        room.stay = Some(stay);
+        Ok(())
+    }
+
+    fn leave(&mut self, index: u32) -> Option<Stay> {
+        let room = self.rooms.get_mut(index as usize)?;
+        let stay = room.stay.take()?;
+        room.generation = (room.generation + 1) & 0x0fff_ffff;
+        self.free.push(index);
+        let _ = self.epoll.delete(stay.descriptor());
+        match &stay {
+            Stay::Waiting(_) => self.waiting -= 1,
+            Stay::Lingering(..) => self.lingering -= 1,
+        }
+        Some(stay)
+    }
+
+    fn index_of(&self, number: u64) -> Option<u32> {
+        let (index, generation) = (number as u32, (number >> 32) as u32);
+        let room = self.rooms.get(index as usize)?;
+        (room.generation == generation && room.stay.is_some()).then_some(index)
+    }
+
+    /// Something happened to a connection: one that waited leaves the lobby with it.
+    pub fn event(&mut self, number: u64) -> Option<Guest> {
+        let index = self.index_of(number)?;
+        if let Some(Stay::Lingering(descriptor, _)) = &self.rooms[index as usize].stay {
+            if discard(descriptor) {
+                self.leave(index);
+            }
+            return None;
+        }
+        match self.leave(index)? {
+            Stay::Waiting(guest) => Some(Guest { wakeup: Wakeup::Input, ..guest }),
+            Stay::Lingering(..) => None,
+        }
+    }
+
+    /// A waiting connection whose time is up. Lingering ones are ended on the way.
+    pub fn expired(&mut self, now: Instant) -> Option<Guest> {
+        while let Some(Reverse((at, number))) = self.alarms.peek().copied() {
+            if at > now {
+                return None;
+            }
+            self.alarms.pop();
+            let Some(index) = self.index_of(number) else { continue };
+            if let Some(Stay::Waiting(guest)) = self.leave(index) {
+                return Some(Guest { wakeup: Wakeup::Timeout, ..guest });
+            }
+        }
+        None
+    }
+
+    /// When the next time is up.
+    pub fn next_alarm(&self) -> Option<Instant> {
+        self.alarms.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// The waiting connection that came first leaves the lobby.
+    pub fn oldest(&mut self) -> Option<Guest> {
+        let waiting = |room: &&Room| matches!(room.stay, Some(Stay::Waiting(_)));
+        let first = self.rooms.iter().filter(waiting).map(|room| room.since).min()?;
+        let index = self.rooms.iter().position(|r| r.stay.is_some() && r.since == first)?;
+        match self.leave(index as u32)? {
+            Stay::Waiting(guest) => Some(guest),
+            Stay::Lingering(..) => None,
+        }
+    }
+
+    /// Any waiting connection leaves the lobby because the server shuts down.
+    pub fn dismiss(&mut self) -> Option<Guest> {
+        let waiting = |room: &Room| matches!(room.stay, Some(Stay::Waiting(_)));
+        let index = self.rooms.iter().position(waiting)?;
+        match self.leave(index as u32)? {
+            Stay::Waiting(guest) => Some(Guest { wakeup: Wakeup::Shutdown, ..guest }),
+            Stay::Lingering(..) => None,
+        }
+    }
+}
+
+/// Discards input without looking at it; true if the client has closed. The connection then ends in
+/// order, where an early end (the time is up) resets it.
+fn discard(descriptor: &OwnedFd) -> bool {
+    let mut scrap = [0u8; 16 * 1024];
+    // Bounded: a client that sends without end must not keep the supervisor.
+    match recv(descriptor.as_raw_fd(), &mut scrap, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {
+        Ok(0) => {
+            let _ = SockRef::from(descriptor).set_linger(None);
+            true
+        }
+        Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => false,
+        Err(_) => true,
+    }
+}
+
+/// How long a lingering connection of a server that shuts down may still stay.
+pub const LINGER_AT_SHUTDOWN: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use nix::sys::epoll::{EpollCreateFlags, EpollTimeout};
+
+    use super::*;
+
+    fn lobby() -> (Rc<Epoll>, Lobby) {
+        let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
+        (epoll.clone(), Lobby::new(epoll, 0))
+    }
+
+    fn guest(deadline: Option<Instant>) -> (Guest, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (wakeup, payload) = (Wakeup::None, Vec::new());
+        let descriptor = ours.into();
+        (Guest { pool: 0, descriptor, deadline, payload, wakeup, from: None }, theirs)
+    }
+
+    #[test]
+    fn a_guest_leaves_with_its_input() {
+        let (epoll, mut lobby) = lobby();
+        let (waiting, mut client) = guest(None);
+        lobby.admit(waiting).unwrap();
+        client.write_all(b"x").unwrap();
+        let mut events = [EpollEvent::empty(); 4];
+        assert_eq!(epoll.wait(&mut events, EpollTimeout::ZERO), Ok(1));
+        let guest = lobby.event(events[0].data()).unwrap();
+        assert_eq!(guest.wakeup, Wakeup::Input);
+        assert!(lobby.is_empty());
+        assert!(lobby.event(events[0].data()).is_none(), "an old number names nobody");
+    }
+
+    #[test]
+    fn a_guest_leaves_when_its_time_is_up() {
+        let (_, mut lobby) = lobby();
+        let now = Instant::now();
+        let (waiting, _client) = guest(Some(now + Duration::from_secs(1)));
+        lobby.admit(waiting).unwrap();
+        assert!(lobby.expired(now).is_none());
+        let guest = lobby.expired(now + Duration::from_secs(2)).unwrap();
+        assert_eq!(guest.wakeup, Wakeup::Timeout);
+        assert!(lobby.expired(now + Duration::from_secs(2)).is_none());
+    }
+
+    #[test]
+    fn the_oldest_is_shed_first() {
+        let (_, mut lobby) = lobby();
+        let (first, _one) = guest(None);
+        let (second, _two) = guest(None);
+        let number = first.descriptor.as_raw_fd();
+        lobby.admit(first).unwrap();
+        lobby.admit(second).unwrap();
+        assert_eq!(lobby.oldest().unwrap().descriptor.as_raw_fd(), number);
+        assert_eq!(lobby.waiting(), 1);
+    }
+
+    #[test]
+    fn a_lingering_connection_ends_with_its_client_or_its_time() {
+        let (epoll, mut lobby) = lobby();
+        let now = Instant::now();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        lobby.linger(ours.into(), now + Duration::from_secs(1)).unwrap();
+        drop(theirs);
+        let mut events = [EpollEvent::empty(); 4];
+        assert_eq!(epoll.wait(&mut events, EpollTimeout::ZERO), Ok(1));
+        assert!(lobby.event(events[0].data()).is_none());
+        assert!(lobby.is_empty());
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        lobby.linger(ours.into(), now + Duration::from_secs(1)).unwrap();
+        assert!(lobby.expired(now + Duration::from_secs(2)).is_none());
+        assert!(lobby.is_empty());
+    }
+}

@@ -1,0 +1,241 @@
+//! What supervisor and workers tell each other: pure encoding and decoding.
+//!
+//! A message is one byte that names it, then its fields: numbers little-endian, the payload last.
+
+use crate::io::Wakeup;
+
+/// The longest payload: input that was received and not understood yet, in bytes.
+pub const MAX_PAYLOAD: usize = 64 * 1024;
+
+/// The longest message, in bytes.
+pub const MAX_MESSAGE: usize = MAX_PAYLOAD + 64;
+
+/// How a connection waits: until when, and what of its input was received already.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Milliseconds of the shared clock; none: for ever.
+    pub deadline: Option<u64>,
+    /// Received input that no handler has used yet.
+    pub payload: Vec<u8>,
+}
+
+/// What the supervisor tells a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Run the handler for this interval or main listener (position in the pool).
+    Run(u32),
+    /// Run the handler for the connection that comes with the message.
+    Resume(Wakeup, Waiting),
+    /// There is nothing to do after all: answers a [`Report::Offer`].
+    Nothing,
+    /// End as soon as no handler runs.
+    Terminate,
+    /// Serve what waits in the backlogs, then end.
+    Drain,
+}
+
+/// What a worker tells the supervisor. Tickets are the numbers of [`super::parking::Ticket`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// `prepare` is done; the worker is idle for the first time.
+    Ready,
+    /// Fewer workers are idle than the pool wants.
+    Scarce,
+    /// The worker has time and waits for an order.
+    Offer,
+    /// The handler of this interval or main listener has returned.
+    Ran(u32),
+    /// The backlogs are empty, after [`Order::Drain`].
+    Drained,
+    /// The worker ends in order: no result of `true`, or told to.
+    Leaving,
+    /// A connection was parked for the first time; a duplicate comes with the message.
+    Leased(u64),
+    /// A leased connection is closed.
+    Released(u64),
+    /// The supervisor watches the connection from now on: a leased one, or that of the message.
+    Cooled(Option<u64>, Waiting),
+    /// A connection whose response is out: what still comes is discarded until the client closes
+    /// or the deadline has come.
+    Lingering(Option<u64>, u64),
+}
+
+/// A received message that is none of the above.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Garbage;
+
+/// Messages that can be sent through a [`super::channel::Channel`].
+pub trait Message: Sized {
+    /// The message as bytes.
+    fn encode(&self) -> Vec<u8>;
+    /// The message in the bytes.
+    fn decode(bytes: &[u8]) -> Result<Self, Garbage>;
+}
+
+impl Message for Order {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Order::Run(index) => fields(b'R', &[u64::from(*index)], &[]),
+            Order::Resume(wakeup, waiting) => fields(
+                b'C',
+                &[wakeup_number(*wakeup), optional(waiting.deadline)],
+                &waiting.payload,
+            ),
+            Order::Nothing => vec![b'N'],
+            Order::Terminate => vec![b'T'],
+            Order::Drain => vec![b'D'],
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Garbage> {
+        match bytes {
+            [b'R', rest @ ..] => Ok(Order::Run(index(only::<1>(rest)?[0])?)),
+            [b'C', rest @ ..] => {
+                let ([number, deadline], payload) = split::<2>(rest)?;
+                let wakeup = WAKEUPS.get(number as usize).ok_or(Garbage)?;
+                Ok(Order::Resume(*wakeup, waiting(deadline, payload)))
+            }
+            [b'N'] => Ok(Order::Nothing),
+            [b'T'] => Ok(Order::Terminate),
+            [b'D'] => Ok(Order::Drain),
+            _ => Err(Garbage),
+        }
+    }
+}
+
+impl Message for Report {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Report::Ready => vec![b'r'],
+            Report::Scarce => vec![b's'],
+            Report::Offer => vec![b'o'],
+            Report::Ran(index) => fields(b'e', &[u64::from(*index)], &[]),
+            Report::Drained => vec![b'd'],
+            Report::Leaving => vec![b'l'],
+            Report::Leased(ticket) => fields(b'p', &[*ticket], &[]),
+            Report::Released(ticket) => fields(b'g', &[*ticket], &[]),
+            Report::Cooled(ticket, waiting) => {
+                fields(b'c', &[optional(*ticket), optional(waiting.deadline)], &waiting.payload)
+            }
+            Report::Lingering(ticket, until) => fields(b'f', &[optional(*ticket), *until], &[]),
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Garbage> {
+        match bytes {
+            [b'r'] => Ok(Report::Ready),
+            [b's'] => Ok(Report::Scarce),
+            [b'o'] => Ok(Report::Offer),
+            [b'e', rest @ ..] => Ok(Report::Ran(index(only::<1>(rest)?[0])?)),
+            [b'd'] => Ok(Report::Drained),
+            [b'l'] => Ok(Report::Leaving),
+            [b'p', rest @ ..] => Ok(Report::Leased(only::<1>(rest)?[0])),
+            [b'g', rest @ ..] => Ok(Report::Released(only::<1>(rest)?[0])),
+            [b'c', rest @ ..] => {
+                let ([ticket, deadline], payload) = split::<2>(rest)?;
+                Ok(Report::Cooled(present(ticket), waiting(deadline, payload)))
+            }
+            [b'f', rest @ ..] => {
+                let [ticket, until] = only::<2>(rest)?;
+                Ok(Report::Lingering(present(ticket), until))
+            }
+            _ => Err(Garbage),
+        }
+    }
+}
+
+const WAKEUPS: [Wakeup; 4] = [Wakeup::None, Wakeup::Input, Wakeup::Timeout, Wakeup::Shutdown];
+
+fn wakeup_number(wakeup: Wakeup) -> u64 {
+    WAKEUPS.iter().position(|other| *other == wakeup).unwrap_or(0) as u64
+}
+
+/// The number that stands for an absent one.
+const ABSENT: u64 = u64::MAX;
+
+fn optional(value: Option<u64>) -> u64 {
+    value.unwrap_or(ABSENT)
+}
+
+fn present(value: u64) -> Option<u64> {
+    (value != ABSENT).then_some(value)
+}
+
+fn waiting(deadline: u64, payload: &[u8]) -> Waiting {
+    Waiting { deadline: present(deadline), payload: payload.to_vec() }
+}
+
+fn index(value: u64) -> Result<u32, Garbage> {
+    u32::try_from(value).map_err(|_| Garbage)
+}
+
+fn fields(kind: u8, numbers: &[u64], payload: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(1 + 8 * numbers.len() + payload.len());
+    message.push(kind);
+    for number in numbers {
+        message.extend_from_slice(&number.to_le_bytes());
+    }
+    message.extend_from_slice(payload);
+    message
+}
+
+fn split<const N: usize>(mut bytes: &[u8]) -> Result<([u64; N], &[u8]), Garbage> {
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        let (first, rest) = bytes.split_first_chunk::<8>().ok_or(Garbage)?;
+        *number = u64::from_le_bytes(*first);
+        bytes = rest;
+    }
+    Ok((numbers, bytes))
+}
+
+fn only<const N: usize>(bytes: &[u8]) -> Result<[u64; N], Garbage> {
+    match split::<N>(bytes)? {
+        (numbers, []) => Ok(numbers),
+        _ => Err(Garbage),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_their_encoding() {
+        let waiting = Waiting { deadline: Some(5), payload: b"GET /".to_vec() };
+        for order in [
+            Order::Run(7),
+            Order::Resume(Wakeup::Timeout, waiting.clone()),
+            Order::Resume(Wakeup::Input, Waiting::default()),
+            Order::Nothing,
+            Order::Terminate,
+            Order::Drain,
+        ] {
+            assert_eq!(Order::decode(&order.encode()), Ok(order));
+        }
+        for report in [
+            Report::Ready,
+            Report::Scarce,
+            Report::Offer,
+            Report::Ran(99),
+            Report::Drained,
+            Report::Leaving,
+            Report::Leased(1 << 40),
+            Report::Released(2),
+            Report::Cooled(Some(3), waiting),
+            Report::Cooled(None, Waiting::default()),
+            Report::Lingering(None, 17),
+        ] {
+            assert_eq!(Report::decode(&report.encode()), Ok(report));
+        }
+    }
+
+    #[test]
+    fn anything_else_is_garbage() {
+        for bytes in [&b""[..], b"x", b"rr", b"e", b"e1234567", b"e12345678", b"p12345678x", b"C1"]
+        {
+            assert_eq!(Report::decode(bytes), Err(Garbage), "{bytes:?}");
+            assert_eq!(Order::decode(bytes), Err(Garbage), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Connections between two runs of a handler: leased to a worker, in the lobby, or on the way to a
+//! worker that has time.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use super::super::clock;
+use super::super::lobby::{Guest, LINGER_AT_SHUTDOWN};
+use super::super::message::{Order, Waiting};
+use super::super::parking::Ticket;
+use super::super::scoreboard::Activity;
+use super::super::worker_entry::WorkerEntry;
+use super::{Phase, Supervisor};
+use crate::io::Wakeup;
+
+/// How long a handler may run before its worker's other connections are given to other workers.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+impl Supervisor {
+    /// A worker has parked a connection for the first time.
+    pub(super) fn lease(&mut self, pid: i32, ticket: u64, descriptor: Option<OwnedFd>) {
+        let ticket = Ticket::of(ticket);
+        // Without a descriptor (this process has too many) the connection is the worker's alone.
+        let (Some(worker), Some(descriptor)) = (self.workers.get_mut(&pid), descriptor) else {
+            return;
+        };
+        worker.leases.insert(ticket, descriptor);
+        self.make_room();
+    }
+
+    /// A worker gives a connection up that waits for its client.
+    pub(super) fn take_over(
+        &mut self,
+        pid: i32,
+        ticket: Option<u64>,
+        descriptor: Option<OwnedFd>,
+        waiting: Waiting,
+    ) {
+        let Some(worker) = self.workers.get_mut(&pid) else { return };
+        let leased = ticket.and_then(|ticket| worker.leases.remove(&Ticket::of(ticket)));
+        let (Some(descriptor), pool) = (leased.or(descriptor), worker.pool) else { return };
+        let deadline = waiting.deadline.map(clock::instant);
+        let (payload, wakeup) = (waiting.payload, Wakeup::None);
+        self.admit(Guest { pool, descriptor, deadline, payload, wakeup, from: None });
+    }
+
+    /// A worker gives a connection up whose response is out.
+    pub(super) fn linger(
+        &mut self,
+        pid: i32,
+        ticket: Option<u64>,
+        descriptor: Option<OwnedFd>,
+        until: u64,
+    ) {
+        let Some(worker) = self.workers.get_mut(&pid) else { return };
+        let leased = ticket.and_then(|ticket| worker.leases.remove(&Ticket::of(ticket)));
+        if let Some(descriptor) = leased.or(descriptor) {
+            // If it cannot be watched it is reset here and now.
+            let _ = self.lobby.linger(descriptor, clock::instant(until));
+            self.make_room();
+        }
+    }
+
+    /// Takes back what a worker has parked and is not acting on.
+    pub(super) fn revoke_leases(&mut self, pid: i32) {
+        let Some(worker) = self.workers.get_mut(&pid) else { return };
+        let revoked = revoke(worker, &self.pools[worker.pool].pool.leases, usize::MAX);
+        if !revoked.is_empty() {
+            self.pools[worker.pool].pool.scoreboard.cell(worker.cell).note_revocation();
+        }
+        for guest in revoked {
+            self.admit(guest);
+        }
+    }
+
+    /// Takes over what a dead worker had parked. What it was acting on is reset.
+    pub(super) fn inherit(&mut self, worker: &mut WorkerEntry) {
+        for guest in revoke(worker, &self.pools[worker.pool].pool.leases, usize::MAX) {
+            self.admit(Guest { from: None, ..guest });
+        }
+        worker.leases.clear();
+    }
+
+    fn admit(&mut self, guest: Guest) {
+        if self.phase == Phase::Serving {
+            if self.lobby.admit(guest).is_err() {
+                self.log.notice("A waiting connection could not be watched and was reset");
+            }
+            self.make_room();
+        } else {
+            let guest = Guest { wakeup: Wakeup::Shutdown, ..guest };
+            self.pools[guest.pool].callers.push_back(guest);
+        }
+    }
+
+    /// A connection in the lobby has input.
+    pub(super) fn guest(&mut self, number: u64) {
+        if let Some(guest) = self.lobby.event(number) {
+            self.pools[guest.pool].callers.push_back(guest);
+        }
+    }
+
+    /// Everyone in the lobby is told that the server shuts down.
+    pub(super) fn dismiss_guests(&mut self) {
+        while let Some(guest) = self.lobby.dismiss() {
+            self.pools[guest.pool].callers.push_back(guest);
+        }
+    }
+
+    /// Looks after the waiting connections; tells when to look again.
+    pub(super) fn attend_guests(&mut self, now: Instant) -> Option<Instant> {
+        while let Some(guest) = self.lobby.expired(now) {
+            self.pools[guest.pool].callers.push_back(guest);
+        }
+        self.relieve(now);
+        [self.lobby.next_alarm(), self.next_round].into_iter().flatten().min()
+    }
+
+    /// Takes connections from workers whose handler runs for long, and from workers that have much
+    /// more of them than others.
+    fn relieve(&mut self, now: Instant) {
+        if self.phase != Phase::Serving || self.workers.values().all(|w| w.leases.is_empty()) {
+            self.next_round = None;
+            return;
+        }
+        match self.next_round {
+            Some(round) if round > now => return,
+            _ => self.next_round = Some(now + PATIENCE),
+        }
+        let mut stuck = Vec::new();
+        for (pid, worker) in &mut self.workers {
+            let cell = self.pools[worker.pool].pool.scoreboard.cell(worker.cell);
+            let turn = (cell.activity() == Activity::Busy).then(|| cell.turns());
+            if turn.is_some() && turn == worker.last_turn && !worker.leases.is_empty() {
+                stuck.push(*pid);
+            }
+            worker.last_turn = turn;
+        }
+        for pid in stuck {
+            self.revoke_leases(pid);
+        }
+    }
+
+    /// Hands what is due to workers that have time: ticks first, then connections. Tells when to
+    /// look again.
+    pub(super) fn assign(&mut self, index: usize, now: Instant) -> Option<Instant> {
+        let state = &mut self.pools[index];
+        let next = state.timers.iter_mut().filter_map(|timer| timer.advance(now)).min();
+        while state.has_work() {
+            let board = &state.pool.scoreboard;
+            // The one with the fewest connections, so that they spread over the workers.
+            let mut idle: Vec<&mut WorkerEntry> = self
+                .workers
+                .values_mut()
+                .filter(|worker| worker.pool == index && worker.is_serving())
+                .filter(|worker| board.cell(worker.cell).activity() == Activity::Idle)
+                .collect();
+            idle.sort_by_key(|worker| worker.leases.len());
+            let Some(worker) = idle.into_iter().find(|w| board.cell(w.cell).claim()) else { break };
+            state.give_work(worker);
+        }
+        // Asked before the second look, so that a worker that becomes idle in between is seen.
+        let waiting = state.has_work();
+        state.pool.scoreboard.want_offers(waiting);
+        if waiting && state.has_idle() { Some(now) } else { next }
+    }
+
+    /// A worker has time: it gets what waits for one, or leave to go on.
+    pub(super) fn answer_offer(&mut self, pid: i32) {
+        let Some(worker) = self.workers.get_mut(&pid) else { return };
+        let state = &mut self.pools[worker.pool];
+        if self.phase != Phase::Serving {
+            for timer in &mut state.timers {
+                timer.give_up();
+            }
+        }
+        if !state.give_work(worker) {
+            worker.order(&Order::Nothing);
+        }
+    }
+
+    /// Keeps some descriptors free: the oldest waiting connections are closed when there are too
+    /// many.
+    fn make_room(&mut self) {
+        let leased: usize = self.workers.values().map(|worker| worker.leases.len()).sum();
+        let callers: usize = self.pools.iter().map(|state| state.callers.len()).sum();
+        let held = self.lobby.len() + leased + callers;
+        for _ in self.descriptor_budget..held {
+            match self.lobby.oldest() {
+                Some(guest) => {
+                    self.pools[guest.pool].totals.shed += 1;
+                    guest.close();
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// When the server ends: what nobody took is closed in order.
+    fn close_callers(&mut self) {
+        for state in &mut self.pools {
+            for guest in state.callers.drain(..) {
+                guest.close();
+            }
+        }
+    }
+
+    /// When all workers are gone: until when lingering connections still keep the server. None if
+    /// there is nothing to wait for.
+    pub(super) fn last_call(&mut self, now: Instant) -> Option<Instant> {
+        self.close_callers();
+        if self.phase == Phase::Killing || self.lobby.is_empty() {
+            return None;
+        }
+        let end = *self.last_call.get_or_insert(now + LINGER_AT_SHUTDOWN);
+        (end > now).then_some(end)
+    }
+}
+
+/// Takes up to `most` of a worker's parked connections.
+fn revoke(
+    worker: &mut WorkerEntry,
+    leases: &super::super::lease::LeaseTable,
+    most: usize,
+) -> Vec<Guest> {
+    let (pool, cell, pid) = (worker.pool, worker.cell, worker.pid.as_raw());
+    let revoked: Vec<(Ticket, Option<u64>)> = worker
+        .leases
+        .keys()
+        .filter_map(|ticket| {
+            let lease = leases.lease(cell, ticket.index())?;
+            Some((*ticket, lease.revoke(ticket.generation())?))
+        })
+        .take(most)
+        .collect();
+    let guest = |(ticket, deadline): (Ticket, Option<u64>)| {
+        let descriptor = worker.leases.remove(&ticket)?;
+        let deadline = deadline.map(clock::instant);
+        let (payload, wakeup) = (Vec::new(), Wakeup::None);
+        Some(Guest { pool, descriptor, deadline, payload, wakeup, from: Some(pid) })
+    };
+    revoked.into_iter().filter_map(guest).collect()
+}

@@ -1,0 +1,159 @@
+//! What happens to the supervisor: signals, reports of workers, their standard error, their end.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+use super::super::channel::Received;
+use super::super::log::Level;
+use super::super::message::Report;
+use super::super::parking::Ticket;
+use super::super::worker_entry::Life;
+use super::{Phase, Supervisor};
+
+/// Messages taken from one worker at once: one worker must not keep the others waiting.
+const MESSAGES_AT_ONCE: usize = 64;
+
+impl Supervisor {
+    pub(super) fn signals(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            match Signal::try_from(signal.ssi_signo as i32) {
+                Ok(Signal::SIGCHLD) => self.reap(),
+                Ok(Signal::SIGTERM) => self.drain(),
+                Ok(Signal::SIGINT | Signal::SIGHUP) => self.kill_all(),
+                Ok(Signal::SIGUSR1) => {
+                    if let Err(error) = self.log.reopen() {
+                        self.log.notice(&format!("Could not reopen the log file: {error}"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        // One SIGCHLD may stand for several children.
+        self.reap();
+    }
+
+    /// Orderly shutdown: no new connections, running handlers complete.
+    pub(super) fn drain(&mut self) {
+        if self.phase != Phase::Serving {
+            self.log.notice("Shutdown already in progress");
+            return;
+        }
+        self.log.notice("Initiate shutdown");
+        self.phase = Phase::Draining;
+        self.dismiss_guests();
+        for worker in self.workers.values_mut() {
+            worker.drain();
+        }
+    }
+
+    /// Fast shutdown: workers are killed.
+    fn kill_all(&mut self) {
+        if self.phase != Phase::Killing {
+            self.log.notice("Fast shutdown requested");
+        }
+        self.phase = Phase::Killing;
+        for worker in self.workers.values() {
+            let _ = kill(worker.pid, Signal::SIGKILL);
+        }
+    }
+
+    pub(super) fn control(&mut self, pid: i32) {
+        for _ in 0..MESSAGES_AT_ONCE {
+            let Some(worker) = self.workers.get_mut(&pid) else { return };
+            match worker.channel.receive::<Report>(&mut self.inbox) {
+                Ok(Received::Message(report, descriptor)) => {
+                    if self.log.logs(Level::Debug) {
+                        self.log.line(Level::Debug, &worker.prefix(), &format!("{report:?}"));
+                    }
+                    self.handle(pid, report, descriptor);
+                }
+                Ok(Received::Empty) => return,
+                Ok(Received::Closed) => {
+                    // It ends, or has closed what it must not: the signal of its end decides.
+                    let _ = self.epoll.delete(&worker.channel);
+                    return;
+                }
+                Ok(Received::Garbage) | Err(_) => {
+                    let prefix = worker.prefix();
+                    let text = "Invalid message on the control channel; the worker is killed";
+                    self.log.line(Level::Notice, &prefix, text);
+                    let _ = kill(worker.pid, Signal::SIGKILL);
+                    let _ = self.epoll.delete(&worker.channel);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, pid: i32, report: Report, descriptor: Option<OwnedFd>) {
+        let Some(worker) = self.workers.get_mut(&pid) else { return };
+        let Some(state) = self.pools.get_mut(worker.pool) else { return };
+        match report {
+            Report::Ready => worker.ready(),
+            // The flag is down; it is raised again when nothing more can be done about it.
+            Report::Scarce => {}
+            Report::Drained => state.close_ports(),
+            Report::Leaving => {
+                worker.leaving();
+                self.revoke_leases(pid);
+            }
+            Report::Offer => self.answer_offer(pid),
+            Report::Ran(_) => {
+                if worker.ran(&mut state.timers, Instant::now()) && self.phase == Phase::Serving {
+                    self.drain();
+                }
+            }
+            Report::Leased(ticket) => self.lease(pid, ticket, descriptor),
+            Report::Released(ticket) => drop(worker.leases.remove(&Ticket::of(ticket))),
+            Report::Cooled(ticket, waiting) => self.take_over(pid, ticket, descriptor, waiting),
+            Report::Lingering(ticket, until) => self.linger(pid, ticket, descriptor, until),
+        }
+    }
+
+    pub(super) fn stderr(&mut self, pid: i32) {
+        let Some(worker) = self.workers.get_mut(&pid) else { return };
+        let ended = worker.copy_stderr(&mut self.log);
+        if ended {
+            let _ = self.epoll.delete(worker.stderr.reader());
+        }
+    }
+
+    /// Takes note of every process that has ended, known or not.
+    fn reap(&mut self) {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
+                Ok(status) => self.buried(status),
+                Err(Errno::EINTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn buried(&mut self, status: WaitStatus) {
+        let Some(pid) = status.pid() else { return };
+        let Some(mut worker) = self.workers.remove(&pid.as_raw()) else { return };
+        worker.drain_stderr(&mut self.log);
+        let _ = self.epoll.delete(&worker.channel);
+        let _ = self.epoll.delete(worker.stderr.reader());
+        self.inherit(&mut worker);
+        let (level, text) = worker.obituary(status, self.phase == Phase::Killing);
+        self.log.line(level, "", &text);
+        let now = Instant::now();
+        let Some(state) = self.pools.get_mut(worker.pool) else { return };
+        state.give_back_cell(worker.cell);
+        if worker.ran(&mut state.timers, now) && self.phase == Phase::Serving {
+            self.drain();
+            return;
+        }
+        match worker.life {
+            Life::Starting => state.sizing.failed(&state.pool.config, now),
+            Life::Superfluous => {}
+            _ => state.sizing.ended(),
+        }
+    }
+}
