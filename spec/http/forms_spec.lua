@@ -1,0 +1,270 @@
+-- Forms and request bodies end to end: post_params, post_metadata, the streaming callbacks.
+
+local client = require "spec.support.client"
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+-- The server answers with what its function `handle(request)` writes by `note`. Texts are quoted
+-- by %q, so that answers are compared byte by byte.
+local SERVER = [[
+  local moonbridge = require "moonbridge"
+  local http = require "moonbridge_http"
+  local notes
+  function note(...)
+    local words = {}
+    for i = 1, select("#", ...) do
+      local word = select(i, ...)
+      words[i] = type(word) == "string" and ("%q"):format(word):gsub("\\\n", "\\n") or tostring(word)
+    end
+    notes[#notes + 1] = table.concat(words, " ")
+  end
+  function sorted(list)
+    local keys = {}
+    for key in pairs(list) do keys[#keys + 1] = key end
+    table.sort(keys)
+    return ipairs(keys)
+  end
+  local handle = assert(load(HANDLER, "=handler"))
+  moonbridge.listen{
+    { proto = "tcp", host = "127.0.0.1", port = PORT },
+    pre_fork = 1, min_fork = 1, max_fork = 1,
+    connect = http.generate_handler({
+      maximum_input_chunk_size = CHUNK, request_body_size_limit = LIMIT,
+    }, function(request)
+      notes = {}
+      handle(request)
+      request:send_status("200 OK")
+      request:send_data(table.concat(notes, "\n"))
+      return true
+    end),
+  }
+  moonbridge.run()
+]]
+
+local function start(handler, options)
+  options = options or {}
+  return server.start {
+    script = SERVER,
+    globals = {
+      HANDLER = "local request = ...\n" .. handler,
+      CHUNK = options.chunk or 16384, LIMIT = options.limit or 64 * 1024 * 1024,
+    },
+  }
+end
+
+local URLENCODED = "application/x-www-form-urlencoded"
+local MULTIPART = "multipart/form-data; boundary=XX"
+
+-- One part; `about` are further parameters and lines of its head.
+local function part(name, data, about)
+  return ('--XX\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'):format(name, about or "", data)
+end
+local FILE = '; filename="%s"\r\nContent-Type: %s'
+
+local function multipart(...)
+  return table.concat { ... } .. "--XX--\r\n"
+end
+
+local function post(connection, content_type, body)
+  return connection:request { headers = { ["Content-Type"] = content_type }, body = body }
+end
+
+local function lines(...)
+  return table.concat({ ... }, "\n")
+end
+
+local PARAMS = [[
+  for _, name in sorted(request.post_params_list) do
+    note(name, request.post_params[name], table.unpack(request.post_params_list[name]))
+  end
+  local metadata = request.post_metadata_list
+  for _, name in sorted(metadata or {}) do
+    for _, entry in ipairs(metadata[name]) do
+      note(name, entry.file_name, entry.content_type, request.post_metadata[name] == entry)
+    end
+  end
+  note(request.post_metadata == nil, request.post_params.missing, #request.post_params_list.missing)
+]]
+
+describe("request.post_params and request.post_metadata", function()
+  after_each(server.cleanup)
+
+  it("hold the fields of urlencoded forms: the first value, and all as a list", function()
+    local c = start(PARAMS):connect()
+    local answer = post(c, URLENCODED, "a=1&b=x+y%26&a=2=3&&c")
+    assert.equal(lines('"a" "1" "1" "2=3"', '"b" "x y&" "x y&"', '"c" "" ""', "true nil 0"), answer.body)
+  end)
+
+  it("hold the fields of multipart forms, with file names and content types", function()
+    local c = start(PARAMS):connect()
+    local answer = post(c, MULTIPART, multipart(
+      part("text", "one"),
+      part("file", "\0\r\n--X", FILE:format("a%22b.bin", "application/octet-stream")),
+      part("file", "", FILE:format("", "text/plain"))))
+    assert.equal(lines(
+      '"file" "\\0\\13\\n--X" "\\0\\13\\n--X" ""', '"text" "one" "one"',
+      '"file" "a\\"b.bin" "application/octet-stream" true', '"file" "" "text/plain" false',
+      '"text" nil nil true', "false nil 0"), answer.body)
+  end)
+
+  it("are the same whatever pieces the request arrives in", function()
+    local s = start(PARAMS)
+    local form = multipart(part("text", "one\r\n-"), part("f", "\r\n--XY", FILE:format("n", "a/b")))
+    local forms = { [URLENCODED] = "a=1&b=x+y%26&a=2%3d3&&%63", [MULTIPART] = form }
+    for content_type, body in pairs(forms) do
+      local headers = { ["Content-Type"] = content_type }
+      local whole = s:connect():request { headers = headers, body = body }
+      assert.equal(200, whole.status)
+      local chunks = {}
+      for byte in body:gmatch(".") do chunks[#chunks + 1] = byte end
+      for _, coded in ipairs { body, chunks } do
+        for _, size in ipairs { 1, 5, 64 } do
+          local c = s:connect()
+          c:dribble(client.format { headers = headers, body = coded }, size)
+          assert.equal(whole.body, c:response().body)
+          c:close()
+        end
+      end
+    end
+  end)
+
+  it("are empty without a body or a Content-Type", function()
+    local s = start(PARAMS)
+    assert.equal("true nil 0", s:connect():request("/").body)
+    assert.equal("true nil 0", s:connect():request { method = "POST", body = "a=1" }.body)
+  end)
+
+  it("refuse a body of another type (415), and only if they are asked for", function()
+    local s = start(PARAMS)
+    assert.equal(415, post(s:connect(), "application/json", "{}").status)
+    s:stop()
+    s = start [[note(request.body)]]
+    assert.equal('"{}"', post(s:connect(), "application/json", "{}").body)
+  end)
+end)
+
+describe("malformed and oversized forms", function()
+  after_each(server.cleanup)
+
+  it("are refused, and the worker serves on", function()
+    local s = start(PARAMS)
+    local worker = s:workers()[1]
+    local many = part("a", ""):rep(5000)
+    for status, bodies in pairs {
+      [400] = {
+        "", "x", "--XX\r\n", part("a", "1"), "--XXX\r\n\r\n\r\n--XX--", "--XX\r\na : b\r\n\r\n\r\n--XX--",
+        multipart(part("a", "1", "\r\nContent-Transfer-Encoding: base64")),
+        multipart(part('a"; name="b', "1")), multipart(part("a", "1", "; x")),
+      },
+      [413] = {
+        multipart(many), multipart(part("a", "1", "\r\nX: " .. ("x"):rep(20000))),
+        multipart(part("a", "1", ("\r\nX: y"):rep(100))),
+      },
+    } do
+      for _, body in ipairs(bodies) do
+        if body ~= "" then
+          local answer = post(s:connect(), MULTIPART, body)
+          assert.equal(status, answer.status, body:sub(1, 200))
+        end
+      end
+    end
+    assert.equal(400, post(s:connect(), "multipart/form-data", "--XX--").status)
+    assert.equal(413, post(s:connect(), URLENCODED, ("a&"):rep(5000)).status)
+    assert.equal(413, post(s:connect(), URLENCODED, ("a"):rep(70000)).status)
+    assert.equal("true nil 0", s:connect():request("/").body)
+    assert.same({ worker }, s:workers())
+  end)
+
+  it("cannot be made slow by names that collide in Lua's hash", function()
+    local s = start([[note(next(request.post_params))]])
+    local fields = {}
+    for number = 1, 4000 do
+      -- Lua 5.3 hashes every second byte of a string of this length.
+      local digits = ("%06x"):format(number):gsub(".", "%0x")
+      fields[number] = ("x"):rep(22) .. digits
+    end
+    assert.equal(400, post(s:connect(), URLENCODED, table.concat(fields, "&")).status)
+  end)
+end)
+
+-- Notes each call of a streaming callback: number of arguments, length of the chunk, metadata.
+local CALLS = [[
+  local function callback(...)
+    local chunk, metadata, third = ...
+    local about = metadata and metadata == third and
+      ("%s %s %s"):format(metadata.field_name, metadata.file_name, metadata.content_type)
+    note(select("#", ...), chunk and #chunk, about)
+  end
+]]
+
+describe("request:stream_post_param", function()
+  after_each(server.cleanup)
+
+  it("calls with a first chunk and metadata, then chunks, then nothing", function()
+    local s = start(CALLS .. [[
+      request:stream_post_param("f", callback)
+      request:consume_input()
+      note(request.post_params.f, request.post_params.other)
+    ]], { chunk = 10 })
+    local form = multipart(part("other", "1"), part("f", ("x"):rep(25), FILE:format("n", "a/b")))
+    assert.equal(lines('3 10 "f n a/b"', "1 10 nil", "1 5 nil", "0 nil nil", 'nil "1"'),
+      post(s:connect(), MULTIPART, form).body)
+    assert.equal(lines('3 10 "f nil nil"', "1 5 nil", "0 nil nil", 'nil "1"'),
+      post(s:connect(), URLENCODED, "other=1&f=aaaaaaa%20aaaaaaa").body)
+  end)
+
+  it("calls for an empty field with an empty chunk, then with nothing", function()
+    local s = start(CALLS .. [[request:stream_post_param("f", callback) request:consume_input()]])
+    assert.equal(lines('3 0 "f  a/b"', "0 nil nil"),
+      post(s:connect(), MULTIPART, multipart(part("f", "", FILE:format("", "a/b")))).body)
+    assert.equal(lines('3 0 "f nil nil"', "0 nil nil"), post(s:connect(), URLENCODED, "f").body)
+  end)
+
+  it("calls for each field of the name; an exact name goes before a pattern", function()
+    local s = start([[
+      local function noting(word)
+        return function(chunk) note(word, chunk) end
+      end
+      request:stream_post_params("^f", noting "pattern")
+      request:stream_post_param("f1", noting "exact")
+      request:consume_input()
+      note(request.post_params.g)
+    ]])
+    assert.equal(lines('"exact" "1"', '"exact" nil', '"pattern" "2"', '"pattern" nil', '"exact" "3"',
+      '"exact" nil', '"4"'), post(s:connect(), URLENCODED, "f1=1&f2=2&f1=3&g=4").body)
+  end)
+
+  it("gives chunks that do not depend on how the bytes arrive", function()
+    local s = start(CALLS .. [[
+      request:stream_post_param("f", callback)
+      request:consume_input()
+    ]], { chunk = 100 })
+    local form = multipart(part("f", ("\r\n--X\r\n"):rep(50), FILE:format("n", "a/b")))
+    local headers = { ["Content-Type"] = MULTIPART }
+    local whole = s:connect():request { headers = headers, body = form }
+    assert.equal(lines('3 100 "f n a/b"', "1 100 nil", "1 100 nil", "1 50 nil", "0 nil nil"), whole.body)
+    for _, size in ipairs { 1, 7, 150 } do
+      local c = s:connect()
+      c:dribble(client.format { headers = headers, body = form }, size)
+      assert.equal(whole.body, c:response().body)
+      c:close()
+    end
+  end)
+
+  it("holds uploads of any size in flat memory", function()
+    local size = 1024 * 1024 * 1024
+    local path = process.scratch("big")
+    assert.equal(0, (process.run(("truncate -s %d %s"):format(size, path))))
+    local s = start([[
+      local length = 0
+      request:stream_post_param("f", function(chunk) length = length + #(chunk or "") end)
+      request:consume_input()
+      local status = assert(io.open("/proc/self/status"))
+      note(length, tonumber(status:read("a"):match("VmHWM:%s*(%d+) kB")) < 16 * 1024)
+      status:close()
+    ]], { limit = 2 * size })
+    local code, answer = process.run(("curl -sS --max-time 60 -F f=@%s %s"):format(path, s.url))
+    assert.equal(0, code, answer)
+    assert.equal(size .. " true", answer)
+  end)
+end)
