@@ -102,6 +102,8 @@ pub struct Connection {
     pub fresh: bool,
     /// The request cannot be used any more.
     pub faulty: bool,
+    /// A problem that a fast step met, for the complete step to report.
+    pub unreported: Option<Problem>,
 }
 
 impl Connection {
@@ -122,6 +124,7 @@ impl Connection {
             expects_continue: false,
             fresh: true,
             faulty: false,
+            unreported: None,
         }
     }
 
@@ -169,6 +172,7 @@ impl Connection {
         stream.consume(size);
         (self.reader, self.form) = (Reader::Nobody, None);
         (self.fresh, self.faulty, self.expects_continue) = (true, false, false);
+        self.unreported = None;
         match self.check_head() {
             Ok(framing) => {
                 self.intake.begin(framing, self.options.body);
@@ -281,6 +285,11 @@ impl Connection {
         }
     }
 
+    /// The stream, which this object does not use any more.
+    pub fn take_stream(&mut self) -> Option<Rc<RefCell<Stream>>> {
+        self.stream.take()
+    }
+
     /// Whether a request is being served.
     pub fn is_open(&self) -> bool {
         self.stream.as_ref().is_some_and(|s| s.try_borrow().is_ok_and(|s| s.is_open()))
@@ -306,7 +315,10 @@ impl Connection {
         Problem::Io(error)
     }
 
-    fn check_usable(&self) -> Result<(), Problem> {
+    fn check_usable(&mut self) -> Result<(), Problem> {
+        if let Some(problem) = self.unreported.take() {
+            return Err(problem);
+        }
         match self.faulty {
             true => Err(Problem::Misuse("Tried to use faulty request handle")),
             false => Ok(()),

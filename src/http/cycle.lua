@@ -6,7 +6,8 @@
 local native, maps, new_body = ...
 local codes = native.codes
 local MISUSE, OUTPUT, REFUSED, GONE = codes.MISUSE, codes.OUTPUT, codes.REFUSED, codes.GONE
-local INPUT, END, CLOSE, CLOSED = codes.INPUT, codes.END, codes.CLOSE, codes.CLOSED
+local INPUT, END, CLOSE = codes.INPUT, codes.END, codes.CLOSE
+local PARKED, CLOSED = codes.PARKED, codes.CLOSED
 
 local type, error, select, tostring = type, error, select, tostring
 local setmetatable, rawset, xpcall = setmetatable, rawset, xpcall
@@ -27,23 +28,28 @@ return function(steps, callback, times, poll, timer)
   local open, conclude, send_out = steps.open, steps.conclude, steps.send_out
   local status, header, data = steps.send_status, steps.send_header, steps.send_data
   local stall = times.stall_timeout or nil
+  local idle, response_timeout = times.idle_timeout or nil, times.response_timeout
 
   local connection = {}
   local methods = {} -- of request objects
   local lazy = {} -- fields of request objects: functions that make them
   local request, socket -- of the current turn
-  local only_socket -- { [socket] = true }, for poll
   local refused_words -- what was raised when the request was refused while it was handled
   local fate -- how the turn ends
 
   local body -- the reader of the request's body
+
+  local function wait_for(reads, writes, seconds)
+    local set = { [socket] = true }
+    return poll(reads and set or nil, writes and set or nil, seconds)
+  end
 
   -- Waits until not more than `limit` bytes of output are queued. What the client sends meanwhile
   -- is received, so that a client that sends before it reads cannot block both sides.
   local function drain(limit)
     while true do
       local more = body.absorb()
-      if not poll(more and only_socket or nil, only_socket, stall) then
+      if not wait_for(more, true, stall) then
         steps.fail()
         error("Timeout while sending the response", 0)
       end
@@ -65,7 +71,7 @@ return function(steps, callback, times, poll, timer)
 
   body = new_body(steps, settle, drain, {
     wait = function(writes)
-      return poll(only_socket, writes and only_socket or nil, stall)
+      return wait_for(true, writes, stall)
     end,
     refused = function(words)
       refused_words = words
@@ -218,7 +224,7 @@ return function(steps, callback, times, poll, timer)
       if code == nil then return true end
       if code ~= OUTPUT then return false end
       if reads and steps.drain() ~= INPUT then reads = false end
-      if not poll(reads and only_socket or nil, only_socket, stall) then return false end
+      if not wait_for(reads, true, stall) then return false end
     end
   end
 
@@ -230,7 +236,7 @@ return function(steps, callback, times, poll, timer)
       local code = steps.drain()
       if code ~= INPUT then return code == END end
       local left = deadline and deadline - now()
-      if left and left <= 0 or not poll(only_socket, nil, left) then return false end
+      if left and left <= 0 or not wait_for(true, false, left) then return false end
     end
   end
 
@@ -247,9 +253,9 @@ return function(steps, callback, times, poll, timer)
 
   -- Ends the response when the handler has returned; chooses the connection's fate.
   local function finish_turn(keep)
-    local code, text = conclude(keep)
-    if code == nil then
-      fate = "keep"
+    local code, text = conclude(keep, idle)
+    if code == PARKED or code == nil then
+      fate = code or "keep"
     elseif code == CLOSE then
       fate = "close"
     elseif not steps.is_open() then
@@ -268,6 +274,7 @@ return function(steps, callback, times, poll, timer)
         -- The rest of the body stands before the next request.
         body.finish()
         fate = steps.faulty() and "linger" or "keep"
+        steps.close()
       end
     end
   end
@@ -300,11 +307,15 @@ return function(steps, callback, times, poll, timer)
     refused_words, fate = nil, nil
     local this = setmetatable({}, meta)
     request = this
-    if timer and times.response_timeout then timer(times.response_timeout) end
+    if timer and response_timeout then timer(response_timeout) end
     local ok, result = xpcall(run, trace, this)
     setmetatable(this, stale)
-    body.reset()
     request = nil
+    if ok and fate == PARKED then
+      body.reset()
+      return PARKED
+    end
+    body.reset()
     if ok and fate == "keep" then return nil end
     if not ok then return failed(result) end
     if fate == "reset" then
@@ -316,11 +327,11 @@ return function(steps, callback, times, poll, timer)
     return CLOSED, result
   end
 
-  -- Serves the next request of a socket, if there is one. Returns nothing if the connection is kept
-  -- for a further one, IDLE or PARTIAL if there is none yet, or CLOSED and the handler's result.
+  -- Serves the next request of a socket, if there is one. Returns PARKED if the connection is
+  -- parked behind it, nothing if it is kept for a further one, IDLE or PARTIAL if there is no
+  -- request yet, or CLOSED and the handler's result.
   function connection.turn(this, head)
     socket = this
-    only_socket = { [this] = true }
     local code = open(this, head)
     if code == nil then return respond() end
     if code == REFUSED then

@@ -5,7 +5,7 @@
 -- for further requests and returns when the connection ends.
 
 local native, io, new_connection = ...
-local PARTIAL, CLOSED = native.codes.PARTIAL, native.codes.CLOSED
+local PARTIAL, PARKED, CLOSED = native.codes.PARTIAL, native.codes.PARKED, native.codes.CLOSED
 
 local type, error, setmetatable = type, error, setmetatable
 local now = native.now
@@ -63,9 +63,10 @@ return function(callback, options)
     local first = true
     while true do
       local outcome, result = connection.turn(socket, state and state.head)
+      if state and outcome ~= PARTIAL then begun[socket], state = nil, nil end
+      if outcome == PARKED then return true end
       if outcome == CLOSED then return result end
       if outcome == nil then
-        begun[socket], state = nil, nil
         if park(socket, times.idle_timeout) then return true end
         wakeup, idle_until = nil, after(times.idle_timeout)
       else
@@ -74,7 +75,7 @@ return function(callback, options)
           wakeup = nil -- the request began just before the idle time was over
         end
         if wakeup == "timeout" or wakeup == "shutdown" then
-          begun[socket] = nil
+          if state then begun[socket] = nil end
           return connection.give_up(wakeup, outcome == PARTIAL)
         end
         local deadline

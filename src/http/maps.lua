@@ -33,29 +33,33 @@ function maps.lists(lists)
   return setmetatable(lists, lists_meta)
 end
 
--- A view of a map of lists: names to first values. Assignments change the lists.
+-- The key under which a view of first values has its lists.
+local LISTS = setmetatable({}, { __name = "lists" })
+
+local firsts_meta = {}
+
+function firsts_meta.__index(view, key)
+  local list = key ~= nil and rawget(view, LISTS)[key]
+  return list and list[1]
+end
+
+function firsts_meta.__newindex(view, key, value)
+  rawget(view, LISTS)[key] = value ~= nil and { value } or nil
+end
+
+local function next_first(lists, key)
+  local list
+  key, list = next_list(lists, key)
+  if key ~= nil then return key, list[1] end
+end
+
+function firsts_meta.__pairs(view)
+  return next_first, rawget(view, LISTS), nil
+end
+
+-- A view of a table of lists: names to first values. Assignments change the lists.
 function maps.firsts(lists)
-  local meta = {}
-
-  function meta.__index(_, key)
-    local list = key ~= nil and lists[key]
-    return list and list[1]
-  end
-
-  function meta.__newindex(_, key, value)
-    lists[key] = value ~= nil and { value } or nil
-  end
-
-  function meta.__pairs()
-    local key
-    return function()
-      local list
-      key, list = next_list(lists, key)
-      if key ~= nil then return key, list[1] end
-    end
-  end
-
-  return setmetatable({}, meta)
+  return setmetatable({ [LISTS] = lists }, firsts_meta)
 end
 
 -- A view of header lines: names in any case to what `fetch(lower_case_name)` makes of them.

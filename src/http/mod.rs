@@ -18,6 +18,7 @@ pub mod cookies;
 pub mod current;
 pub mod date;
 pub mod escape;
+mod fast_steps;
 pub mod flood;
 pub mod form;
 mod form_steps;

@@ -42,11 +42,12 @@ pub enum Code {
     Gone,
     Close,
     End,
+    Parked,
     /// Of a turn, not of a step: the connection is over.
     Closed,
 }
 
-const CODES: [(&str, Code); 11] = [
+const CODES: [(&str, Code); 12] = [
     ("MISUSE", Code::Misuse),
     ("FAILED", Code::Failed),
     ("REFUSED", Code::Refused),
@@ -57,6 +58,7 @@ const CODES: [(&str, Code); 11] = [
     ("GONE", Code::Gone),
     ("CLOSE", Code::Close),
     ("END", Code::End),
+    ("PARKED", Code::Parked),
     ("CLOSED", Code::Closed),
 ];
 
@@ -249,9 +251,10 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
             })?,
         )
     })?;
-    // conclude(keep): the end of the handler. Nothing if the connection is ready for its next
-    // request, CLOSE if it can be closed at once, END if more has to be done.
-    step(lua, table, shared, "conclude", |lua, c, keep: bool| {
+    // conclude(keep [, idle]): the end of the handler. PARKED if the connection is ready for its
+    // next request and parked for `idle` seconds, nothing if it is ready, CLOSE if it can be closed
+    // at once, END if more has to be done.
+    step(lua, table, shared, "conclude", |lua, c, (keep, _): (bool, Option<f64>)| {
         let outcome = with(c, |c| {
             if !keep {
                 c.response.close_anyway();
@@ -366,6 +369,7 @@ pub fn factory(lua: &Lua, options: Rc<Options>) -> mlua::Result<Function> {
         let table = steps(lua, &shared)?;
         super::views::add(lua, &table, &shared)?;
         super::form_steps::add(lua, &table, &shared)?;
+        super::fast_steps::add(lua, &table, &shared)?;
         Ok(table)
     })
 }

@@ -129,6 +129,11 @@ pub fn stream_of_value(value: &Value) -> Option<Rc<RefCell<Stream>>> {
     }
 }
 
+/// As [`stream_of`], for the handle whose userdata is at `address`, if there is one.
+pub fn stream_at(address: *mut c_void) -> Option<Rc<RefCell<Stream>>> {
+    LIVE.with(|live| live.try_borrow_mut().ok()?.get(address as usize).cloned())
+}
+
 /// Takes from the buffer of the handle at `address` what satisfies `want`; `None` if the buffer
 /// does not, or if no handle is there. The bytes stay where they are until the stream is used
 /// again.

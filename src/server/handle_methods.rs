@@ -1,12 +1,11 @@
 //! What the server adds to all handles: `socket:park` and `socket:linger`.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use mlua::{Lua, MultiValue, Table, Value};
 
-use super::run::CurrentWorker;
 use super::worker::Worker;
 use crate::glue::{self, Fault, Reply};
 use crate::io::{Stream, stream_of};
@@ -27,9 +26,14 @@ pub fn export(lua: &Lua) -> mlua::Result<()> {
 ///
 /// Returns true if a worker will see to it: the handler then returns true as well, and does not use
 /// the socket any more. Returns false where nobody supervises: the caller waits for itself.
-fn park(lua: &Lua, args: MultiValue) -> Reply<bool> {
+fn park(_: &Lua, args: MultiValue) -> Reply<bool> {
     let (stream, timeout) = arguments("park", &args)?;
-    Ok(with_worker(lua, |worker| worker.park(&stream, timeout)))
+    Ok(park_stream(&stream, timeout))
+}
+
+/// As `socket:park`, for callers that have the stream.
+pub fn park_stream(stream: &Rc<RefCell<Stream>>, timeout: Option<Duration>) -> bool {
+    with_worker(|worker| worker.park(stream, timeout))
 }
 
 /// `socket:linger([timeout])`: the handler is done with the connection. Its output is flushed and
@@ -39,20 +43,30 @@ fn park(lua: &Lua, args: MultiValue) -> Reply<bool> {
 ///
 /// Returns true if a worker will see to it; false if the caller has to, because nobody supervises
 /// or because the socket is no TCP connection; nil and a message if the output cannot be sent.
-fn linger(lua: &Lua, args: MultiValue) -> Reply<bool> {
+fn linger(_: &Lua, args: MultiValue) -> Reply<bool> {
     let (stream, timeout) = arguments("linger", &args)?;
     let timeout = timeout.unwrap_or(Duration::from_secs(MAX_SECONDS as u64));
-    if !stream.borrow().is_tcp() || !with_worker(lua, |worker| worker.linger_on(&stream, timeout)) {
+    if !stream.borrow().is_tcp() || !with_worker(|worker| worker.linger_on(&stream, timeout)) {
         return Ok(false);
     }
     stream.borrow_mut().finish()?;
     Ok(true)
 }
 
-fn with_worker(lua: &Lua, ask: impl FnOnce(&mut Worker) -> bool) -> bool {
-    let Some(worker) = lua.app_data_ref::<CurrentWorker>() else { return false };
+thread_local! {
+    /// The worker that this process is, if it is one.
+    static WORKER: RefCell<Weak<RefCell<Worker>>> = const { RefCell::new(Weak::new()) };
+}
+
+/// This process has become a worker.
+pub fn set_worker(worker: &Rc<RefCell<Worker>>) {
+    WORKER.with_borrow_mut(|current| *current = Rc::downgrade(worker));
+}
+
+fn with_worker(ask: impl FnOnce(&mut Worker) -> bool) -> bool {
+    let Some(worker) = WORKER.with_borrow(Weak::upgrade) else { return false };
     // A finalizer may ask while the worker itself is at work: then it is nobody's turn.
-    worker.0.try_borrow_mut().is_ok_and(|mut worker| ask(&mut worker))
+    worker.try_borrow_mut().is_ok_and(|mut worker| ask(&mut worker))
 }
 
 type Arguments = (Rc<RefCell<Stream>>, Option<Duration>);

@@ -54,6 +54,8 @@ use mlua::{Lua, Result, Table, Value};
 use crate::glue::{self, Fault};
 use registry::{ForgottenRun, Registry};
 
+pub use handle_methods::park_stream as park;
+
 /// The module's table: `{listen, run, timeout, _VERSION, io, http}`.
 ///
 /// The reference documents `listen` and `timeout` as global functions, so they are defined as such

@@ -18,9 +18,6 @@ use crate::http;
 use crate::io::sigterm;
 use crate::sys::{alarm, process, worker_signals};
 
-/// The worker that this process is, if it is one.
-pub struct CurrentWorker(pub Rc<RefCell<Worker>>);
-
 /// Where the registry of the Lua state keeps the message handler that adds tracebacks to errors.
 const DESCRIBE: &str = "moonbridge.describe";
 
@@ -91,7 +88,7 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     worker_signals::install(birth.supervisor, birth.channel.as_fd(), &birth.pool.sockets())?;
     let handlers = birth.pool.handlers.clone();
     let worker = Rc::new(RefCell::new(Worker::new(birth)?));
-    lua.set_app_data(CurrentWorker(worker.clone()));
+    handle_methods::set_worker(&worker);
 
     let pool = lua.create_table()?;
     pool.raw_set("prepare", handlers.prepare)?;

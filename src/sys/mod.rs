@@ -6,6 +6,7 @@ pub mod calendar;
 pub mod child;
 pub mod class;
 pub mod disconnect;
+pub mod fast;
 pub mod lock;
 pub mod lua_stack;
 pub mod pipe;
