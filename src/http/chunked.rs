@@ -20,7 +20,7 @@ mod tests;
 use std::fmt;
 
 use super::escape::hex_value;
-use super::media_type::is_token;
+use super::head::is_token_byte;
 
 /// How much a body may hold.
 #[derive(Clone, Copy, Debug)]
@@ -260,8 +260,8 @@ impl Decoder {
             (Before | NameStart | ValueStart | AfterName, _) if blank => extension,
             (Name, _) if blank => AfterName,
             (Value | AfterQuoted, _) if blank => Before,
-            (NameStart | Name, _) if is_token(byte) => Name,
-            (ValueStart | Value, _) if is_token(byte) => Value,
+            (NameStart | Name, _) if is_token_byte(byte) => Name,
+            (ValueStart | Value, _) if is_token_byte(byte) => Value,
             _ => return Err(Error::Size),
         };
         Ok(State::Extension(next))
@@ -291,7 +291,7 @@ impl Decoder {
     fn trailer(&mut self, byte: u8) -> Result<State, Error> {
         match (self.state, byte) {
             (State::TrailerStart, b'\r') => Ok(State::EndLf),
-            (State::TrailerStart, _) if is_token(byte) => {
+            (State::TrailerStart, _) if is_token_byte(byte) => {
                 self.trailer_fields += 1;
                 if self.trailer_fields > self.limits.trailer_fields {
                     return Err(Error::TrailerTooBig);
@@ -299,7 +299,7 @@ impl Decoder {
                 Ok(State::TrailerName)
             }
             (State::TrailerName, b':') => Ok(State::TrailerValue),
-            (State::TrailerName, _) if is_token(byte) => Ok(State::TrailerName),
+            (State::TrailerName, _) if is_token_byte(byte) => Ok(State::TrailerName),
             (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
             (State::TrailerValue, b'\t' | b' '..=b'~' | 128..) => Ok(State::TrailerValue),
             (State::TrailerLf, b'\n') => Ok(State::TrailerStart),

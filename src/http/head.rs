@@ -240,7 +240,8 @@ pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&byte| is_token_byte(byte))
 }
 
-const fn is_token_byte(byte: u8) -> bool {
+/// Whether `byte` may stand in a token (RFC 9110 5.6.2).
+pub const fn is_token_byte(byte: u8) -> bool {
     const TABLE: [bool; 256] = {
         let mut table = [false; 256];
         let mut byte = 0;

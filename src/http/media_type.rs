@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
+use super::head::is_token_byte;
 use super::list::trim;
 
 /// A value such as `text/html; charset=utf-8` or `form-data; name="x"`.
@@ -157,7 +158,8 @@ impl<'a> Iterator for Parameters<'a> {
 
 /// The parameter at the begin of `text`, and the text behind it, which is empty or begins with `;`.
 fn parameter(text: &[u8]) -> Option<(Parameter<'_>, &[u8])> {
-    let (name, tail) = text.split_at_checked(text.iter().position(|byte| !is_token(*byte))?)?;
+    let (name, tail) =
+        text.split_at_checked(text.iter().position(|byte| !is_token_byte(*byte))?)?;
     let tail = tail.strip_prefix(b"=")?;
     let (value, rest, quoted) = match tail.strip_prefix(b"\"") {
         Some(tail) => {
@@ -188,28 +190,6 @@ fn closing_quote(text: &[u8]) -> Option<usize> {
 
 fn is_bare(byte: u8) -> bool {
     !matches!(byte, 0..=b' ' | b'"' | 127)
-}
-
-/// RFC 9110 5.6.2: a character of a token.
-pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
 }
 
 #[cfg(test)]

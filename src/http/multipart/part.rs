@@ -3,8 +3,9 @@
 use memchr::memchr3;
 
 use super::Error;
+use crate::http::head::is_token;
 use crate::http::list::trim;
-use crate::http::media_type::{MediaType, is_token};
+use crate::http::media_type::MediaType;
 use crate::http::params::split_once;
 
 /// What the headers of a part say.
@@ -32,7 +33,7 @@ impl Part {
                 return Err(Error::Header);
             }
             let (name, value) = split_once(line, b':').ok_or(Error::Header)?;
-            if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
+            if !is_token(name) {
                 return Err(Error::Header);
             }
             let known = match () {
