@@ -32,12 +32,19 @@ impl Fault {
     }
 }
 
+/// The C library's words for an errno, without the number that std appends.
+pub fn describe(errno: i32) -> String {
+    let mut text = std::io::Error::from_raw_os_error(errno).to_string();
+    if let Some(end) = text.rfind(" (os error ") {
+        text.truncate(end);
+    }
+    text
+}
+
 impl From<std::io::Error> for Fault {
     fn from(error: std::io::Error) -> Self {
         match error.raw_os_error() {
-            Some(errno) => {
-                Fault::System(nix::errno::Errno::from_raw(errno).desc().to_owned(), Some(errno))
-            }
+            Some(errno) => Fault::System(describe(errno), Some(errno)),
             None => Fault::System(error.to_string(), None),
         }
     }
@@ -45,7 +52,7 @@ impl From<std::io::Error> for Fault {
 
 impl From<nix::errno::Errno> for Fault {
     fn from(errno: nix::errno::Errno) -> Self {
-        Fault::System(errno.desc().to_owned(), Some(errno as i32))
+        Fault::System(describe(errno as i32), Some(errno as i32))
     }
 }
 
