@@ -35,7 +35,7 @@ for kind, connect in pairs(pair.kinds) do
 
     before_each(function() near, far = connect() end)
 
-    it("read_call: 'calls waitfunc(socket, \"r\", moonbridge_io) as long as the reading is blocked'", function()
+    it("read_call: 'calls waitfunc(socket, \"r\", moonbridge_io)'", function()
       local calls = 0
       local function waitfunc(...)
         calls = calls + 1
@@ -114,7 +114,7 @@ for kind, connect in pairs(pair.kinds) do
       assert.same({ n = 2, 0, "eof" }, pair.results(far:drain_call(waitfunc)))
     end)
 
-    it("flush_call: 'calls waitfunc(socket, \"w\", moonbridge_io) as long as the writing is blocked'", function()
+    it("flush_call: 'calls waitfunc(socket, \"w\", moonbridge_io)'", function()
       local pieces = {}
       local function waitfunc(...)
         assert.same({ n = 3, near, "w", moonbridge_io }, table.pack(...))
@@ -136,7 +136,7 @@ for kind, connect in pairs(pair.kinds) do
       assert.is_true(table.concat(pieces) == "small" .. HUGE)
     end)
 
-    it("*_yield: 'Alias for socket:*_call(coroutine.yield, ...)', from any coroutine and through pcall", function()
+    it("*_yield: 'Alias for socket:*_call(coroutine.yield, ...)', also through pcall", function()
       local got = {}
       local function writer()
         for i = 1, 50 do
