@@ -78,6 +78,10 @@ pub fn settle<R: IntoLuaMulti>(lua: &Lua, reply: Reply<R>) -> mlua::Result<Multi
         Ok(values) => values.into_lua_multi(lua),
         Err(Fault::Misuse(text)) => (marker(), text).into_lua_multi(lua),
         Err(Fault::System(text, errno)) => (Value::Nil, text, errno).into_lua_multi(lua),
+        // As a string, like everywhere in Lua. It exists already, so no memory is needed for it.
+        Err(Fault::Lua(mlua::Error::MemoryError(_))) => {
+            (marker(), "not enough memory").into_lua_multi(lua)
+        }
         Err(Fault::Lua(error)) => Err(error),
     }
 }

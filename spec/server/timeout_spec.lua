@@ -117,7 +117,8 @@ describe("timeout with a function", function()
 
   it("lets the function yield", function()
     local _, output = run [[
-      local co = coroutine.wrap(function() return timeout(5, function(x) return coroutine.yield(x) end, 1) end)
+      local yield = coroutine.yield
+      local co = coroutine.wrap(function() return timeout(5, yield, 1) end)
       print(co(), co(2), timeout())
     ]]
     assert.equal("1\t2\t0.0\n", output)
@@ -134,7 +135,8 @@ describe("when time is over, the log", function()
       inner()
     ]]
     assert.equal(SIGALRM, code)
-    assert.truthy(log:find("^Timeout\nstack traceback:\n\t[^\n]*app%.lua:2: in [^\n]*function 'inner'\n"), log)
+    assert.truthy(
+      log:find("^Timeout\nstack traceback:\n\t[^\n]*app%.lua:2: in [^\n]*function 'inner'\n"), log)
     assert.truthy(log:find("app.lua:4: in main chunk\n\t[C]: in ?\n", 1, true), log)
   end)
 

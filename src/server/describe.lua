@@ -5,18 +5,18 @@
 -- gives the HTTP module's, `failed` holds what `timeout` let pass last.
 
 local take, failed = ...
-local tostring, type, pcall, getmetatable, rawequal = tostring, type, pcall, getmetatable, rawequal
+local tostring, type, pcall, rawequal = tostring, type, pcall, rawequal
 local traceback = debug.traceback
 
+-- What `tostring` gives for values without words of their own.
+local ADDRESS = "^[^\n:]*: 0?x?%x+$"
+
 local function shown(err)
-  local kind = type(err)
-  if kind ~= "string" and kind ~= "number" then
-    local mt = getmetatable(err)
-    local readable = type(mt) == "table" and mt.__tostring ~= nil
-    if not readable then return "(error object is a " .. kind .. " value)" end
-  end
   local ok, text = pcall(tostring, err)
-  return ok and type(text) == "string" and text or "(error object cannot be shown)"
+  if not ok or type(text) ~= "string" then return "(error object cannot be shown)" end
+  local kind = type(err)
+  local readable = kind == "string" or kind == "number" or kind ~= "nil" and not text:find(ADDRESS)
+  return readable and text or "(error object is a " .. kind .. " value)"
 end
 
 return function(err)

@@ -2,12 +2,22 @@
 -- functions; a worker never returns from here.
 
 local serve, worker_main = ...
-local error = error
+local error, pcall, tostring = error, pcall, tostring
+local stderr = io.stderr
+
+-- A worker's life ends by leaving the process; whatever else happens, it is not to go on with what
+-- the host program does after `run`.
+local function live(pool, step)
+  local _, message = pcall(worker_main, pool, step)
+  pcall(step.lift_limit)
+  pcall(function() stderr:write("The worker failed: ", tostring(message), "\n") end)
+  step.abort()
+end
 
 -- Returns the exit code, or nil and what is wrong.
 local function run(options)
   local outcome, pool, step = serve(options)
-  if outcome == "worker" then return worker_main(pool, step) end
+  if outcome == "worker" then live(pool, step) end
   return outcome, pool
 end
 

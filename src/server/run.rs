@@ -16,7 +16,7 @@ use super::{clock, handle_methods};
 use crate::glue::{self, Fault, Reply};
 use crate::http;
 use crate::io::sigterm;
-use crate::sys::{alarm, process, worker_signals};
+use crate::sys::{alarm, alloc, process, worker_signals};
 
 /// Where the registry of the Lua state keeps the message handler that adds tracebacks to errors.
 const DESCRIBE: &str = "moonbridge.describe";
@@ -77,7 +77,8 @@ fn serve(
             registry.leave_others();
             drop(supervisor);
             drop(pid_file);
-            Ok(become_worker(lua, *birth)?)
+            // A worker that cannot work must never go on with what the host does after `run`.
+            Ok(become_worker(lua, *birth).unwrap_or_else(|fault| stillborn(&fault)))
         }
     }
 }
@@ -86,7 +87,7 @@ fn serve(
 fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     reseed(lua)?;
     worker_signals::install(birth.supervisor, birth.channel.as_fd(), &birth.pool.sockets())?;
-    let handlers = birth.pool.handlers.clone();
+    let (handlers, memory_limit) = (birth.pool.handlers.clone(), birth.pool.config.memory_limit);
     let worker = Rc::new(RefCell::new(Worker::new(birth)?));
     handle_methods::set_worker(&worker);
 
@@ -127,7 +128,17 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
             process::exit_now(1)
         })?,
     )?;
+    step.raw_set("lift_limit", lua.create_function(|lua, ()| alloc::lift(lua))?)?;
+    if let Some(bytes) = memory_limit {
+        alloc::limit(lua, bytes)?;
+    }
     Ok(("worker", pool, step).into_lua_multi(lua)?)
+}
+
+fn stillborn(fault: &Fault) -> ! {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "Could not start the worker: {fault:?}");
+    process::exit_now(1)
 }
 
 /// Method and target of the request that was being served, for the log.

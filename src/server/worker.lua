@@ -8,6 +8,7 @@ local describe = step.describe
 
 local function fail(name, report)
   step.disarm()
+  step.lift_limit()
   local context = step.context()
   stderr:write('Error in "', name, '" function: ', context and context .. ": " or "", report, "\n")
   step.abort()

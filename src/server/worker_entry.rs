@@ -48,6 +48,8 @@ pub struct WorkerEntry {
     pub stderr: StderrLines,
     /// Where it stands.
     pub life: Life,
+    /// It was idle once: `prepare` has returned.
+    pub has_served: bool,
     /// Duplicates of the connections it has parked.
     pub leases: HashMap<Ticket, OwnedFd>,
     /// How many handlers it had run when it was last seen busy.
@@ -76,6 +78,7 @@ impl WorkerEntry {
             channel,
             stderr,
             life,
+            has_served: false,
             leases: HashMap::new(),
             last_turn: None,
             running: None,
@@ -94,6 +97,7 @@ impl WorkerEntry {
 
     /// `prepare` has returned.
     pub fn ready(&mut self) {
+        self.has_served = true;
         if self.life == Life::Starting {
             self.life = Life::Serving;
         }

@@ -1,6 +1,7 @@
 //! The only unsafe code: thin, safe wrappers over system calls that `nix` and `socket2` do not cover.
 
 pub mod alarm;
+pub mod alloc;
 pub mod at_exit;
 pub mod calendar;
 pub mod child;

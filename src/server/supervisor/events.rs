@@ -151,7 +151,7 @@ impl Supervisor {
             return;
         }
         match worker.life {
-            Life::Starting => state.sizing.failed(&state.pool.config, now),
+            _ if !worker.has_served => state.sizing.failed(&state.pool.config, now),
             Life::Superfluous => {}
             _ => state.sizing.ended(),
         }
