@@ -168,8 +168,8 @@ describe("the standard streams", function()
       repeat results = table.pack(io.stdout:flush(("x"):rep(5000))) until results[1] == nil
       io.stderr:flush(results[2], "\n")
     ]]
-    local _, output = process.run("{ " .. process.quote(arg[-1]) .. " -e " .. program .. "; echo $?; } 2>&1 | true;"
-      .. "{ { " .. process.quote(arg[-1]) .. " -e " .. program .. "; echo code $? >&2; } | true; } 2>&1")
+    local command = process.quote(arg[-1]) .. " -e " .. program
+    local _, output = process.run("{ { " .. command .. "; echo code $? >&2; } | true; } 2>&1")
     assert.equal("Broken pipe\ncode 0\n", output)
   end)
 end)

@@ -4,7 +4,11 @@
 //! [`Stream::close`]. Errors stick: after a failed read every read fails, after a failed write
 //! every write; the two directions are independent.
 
-use std::io::{self, IoSlice};
+mod ending;
+mod input;
+mod output;
+
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -14,7 +18,6 @@ use super::address::Endpoints;
 use super::buffer::{KEEP, Queue};
 use super::transport::{Kind, Transport};
 use super::wait;
-use crate::sys::disconnect::disconnect;
 
 pub use super::wait::Direction;
 
@@ -206,197 +209,6 @@ impl Stream {
         self.write_trouble = Trouble::Unreported(errno);
     }
 
-    /// One non-blocking receive into the input buffer.
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous read error".
-    pub fn fill(&mut self) -> io::Result<Fill> {
-        self.fill_at_least(0)
-    }
-
-    /// The same, asking for about `size` bytes if that is more than usual.
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous read error".
-    pub fn fill_at_least(&mut self, size: usize) -> io::Result<Fill> {
-        let size = size.max(self.fill_size);
-        self.read_trouble.report("Previous read error")?;
-        let Some(transport) = &self.transport else { return Ok(Fill::Eof) };
-        if self.eof {
-            return Ok(Fill::Eof);
-        }
-        let tail = self.input.tail(size);
-        let room = tail.capacity() - tail.len();
-        match transport.receive(tail) {
-            Ok(0) => {
-                // A terminal may deliver more after an end of file.
-                self.eof = transport.kind() != Kind::Plain;
-                Ok(Fill::Eof)
-            }
-            Ok(n) => {
-                if n == room {
-                    self.fill_size = (self.fill_size * 2).min(KEEP);
-                }
-                Ok(Fill::Data(n))
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.interest = Direction::Read;
-                Ok(Fill::Block)
-            }
-            Err(error) => {
-                self.read_trouble = Trouble::Reported;
-                self.input.clear();
-                Err(error)
-            }
-        }
-    }
-
-    /// Received input that was not yet read.
-    pub fn input(&self) -> &[u8] {
-        self.input.live()
-    }
-
-    /// Drops the first `n` bytes of the input, O(1) amortised.
-    pub fn consume(&mut self, n: usize) {
-        let n = n.min(self.input.len());
-        self.held = 0;
-        self.consumed += n as u64;
-        self.input.consume(n);
-    }
-
-    /// As [`Stream::consume`], but the bytes stay in memory, unchanged, until the stream is used
-    /// again: for a caller that copies them at once without holding a borrow.
-    pub fn consume_lazily(&mut self, n: usize) {
-        let n = n.min(self.input.len());
-        self.held = 0;
-        self.consumed += n as u64;
-        self.input.skip(n);
-    }
-
-    /// How many bytes of input were consumed so far: the position of `input()[0]`.
-    pub fn position(&self) -> u64 {
-        self.consumed
-    }
-
-    /// What the last operation that blocked waits for; reading if there was none.
-    pub fn interest(&self) -> Direction {
-        self.interest
-    }
-
-    /// Marks all present input as seen by a suspended read that needs more: until new input comes,
-    /// [`Stream::has_input`] is false.
-    pub fn hold_input(&mut self) {
-        self.held = self.input.len();
-    }
-
-    /// Whether a read would find something without asking the system. A hold counts once: who asks
-    /// again is not the read that was suspended.
-    pub fn has_input(&mut self) -> bool {
-        let held = std::mem::take(&mut self.held);
-        self.input.len() > held || (self.transport.is_none() && !self.closed)
-    }
-
-    /// Queues output without sending.
-    pub fn put(&mut self, bytes: &[u8]) {
-        if self.write_trouble != Trouble::Reported {
-            self.output.push(bytes);
-        }
-    }
-
-    /// Whether a write may be tried.
-    ///
-    /// # Errors
-    /// "Previous write error", or the failure of the connection that was not reported yet.
-    pub fn check_write(&mut self) -> io::Result<()> {
-        self.write_trouble.report("Previous write error")
-    }
-
-    /// The number of queued output bytes.
-    pub fn pending(&self) -> usize {
-        self.output.len()
-    }
-
-    /// Sends what goes without blocking; the number of bytes that remain queued.
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous write error".
-    pub fn flush_nb(&mut self) -> io::Result<usize> {
-        self.send_nb(&[])
-    }
-
-    /// Sends the queue and then `parts` as far as it goes without blocking, usually with one system
-    /// call; queues what is left and returns its size.
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous write error".
-    pub fn send_nb(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
-        let mut skip = self.transmit(parts, 0)?;
-        for part in parts {
-            let done = skip.min(part.len());
-            skip -= done;
-            if done < part.len() {
-                self.output.push(part.get(done..).unwrap_or_default());
-            }
-        }
-        let blocked = !self.output.is_empty();
-        self.interest = if blocked { Direction::Write } else { Direction::Read };
-        Ok(self.output.len())
-    }
-
-    /// Sends the queue and then `parts`, waiting as long as it takes.
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous write error".
-    pub fn send_all(&mut self, parts: &[&[u8]]) -> io::Result<()> {
-        let total: usize = parts.iter().map(|part| part.len()).sum();
-        let mut sent = 0;
-        loop {
-            sent = self.transmit(parts, sent)?;
-            if self.output.is_empty() && sent == total {
-                return Ok(());
-            }
-            self.wait(Direction::Write, None)?;
-        }
-    }
-
-    /// Sends the queue and then `parts` behind their first `sent` bytes until all is sent or the
-    /// system takes no more; how many bytes of `parts` are sent now. Nothing is queued.
-    fn transmit(&mut self, parts: &[&[u8]], mut sent: usize) -> io::Result<usize> {
-        self.check_write()?;
-        let total: usize = parts.iter().map(|part| part.len()).sum();
-        while self.output.len() + (total - sent) > 0 {
-            let Some(transport) = &self.transport else { return Err(closed()) };
-            let mut slices = [IoSlice::new(&[]); PARTS];
-            let (count, asked) = gather(&mut slices, self.output.live(), parts, sent);
-            match transport.send(slices.get(..count).unwrap_or_default()) {
-                Ok(n) => {
-                    let queued = n.min(self.output.len());
-                    self.output.consume(queued);
-                    sent += n - queued;
-                    // A short count of a socket means that the system's buffer is full.
-                    if n < asked && transport.kind() != Kind::Plain {
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    self.write_trouble = Trouble::Reported;
-                    self.output.clear();
-                    return Err(error);
-                }
-            }
-        }
-        Ok(sent)
-    }
-
-    /// Sends all that is queued, waiting as long as it takes.
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous write error".
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.send_all(&[])
-    }
-
     /// Waits until the descriptor is ready, or for `timeout` (`None`: without limit); whether it is
     /// ready. Buffered input is not looked at.
     ///
@@ -464,104 +276,11 @@ impl Stream {
         self.end();
         fd
     }
-
-    /// Sends what is queued and then EOF; input may still be read (reference, "socket:finish").
-    /// Whatever is not TCP is closed instead, and its reads see EOF behind the buffered input.
-    ///
-    /// # Errors
-    /// What the system reports for the flush or the shutdown.
-    pub fn finish(&mut self) -> io::Result<()> {
-        self.flush()?;
-        self.finished = true;
-        self.output.release();
-        match &self.transport {
-            Some(transport) if transport.kind() == Kind::Tcp => transport.shutdown_write(),
-            _ => self.hang_up(),
-        }
-    }
-
-    /// Sends what is queued, discards input that is already there and closes: a TCP peer gets FIN
-    /// (reference, "socket:close").
-    ///
-    /// # Errors
-    /// What the system reports for the flush; the stream is closed all the same, with RST.
-    pub fn close(&mut self) -> io::Result<()> {
-        let flushed = if self.finished { Ok(()) } else { self.flush() };
-        if flushed.is_err() {
-            let _ = self.reset();
-            return flushed;
-        }
-        let closed = self.hang_up();
-        self.end();
-        closed
-    }
-
-    /// Closes at once: a TCP peer gets RST, unsent data is lost (reference, "socket:reset").
-    ///
-    /// # Errors
-    /// What the system reports; the stream is closed all the same.
-    pub fn reset(&mut self) -> io::Result<()> {
-        self.endpoints();
-        if let Some(transport) = self.transport.as_ref().filter(|_| self.shared) {
-            // Not connected any more: there is nothing left to reset.
-            let _ = disconnect(transport.fd());
-        }
-        let outcome = self.transport.take().map_or(Ok(()), Transport::reset);
-        self.end();
-        outcome
-    }
-
-    /// Closes the descriptor in order. The addresses stay known.
-    fn hang_up(&mut self) -> io::Result<()> {
-        self.endpoints();
-        let Some(transport) = self.transport.take() else { return Ok(()) };
-        if !self.eof {
-            transport.discard_input();
-        }
-        if self.shared {
-            // The peer may be gone already, which is no failure of an orderly end.
-            let _ = transport.shutdown_write();
-        }
-        transport.close()
-    }
-
-    /// The stream is over: no buffer is needed any more.
-    fn end(&mut self) {
-        self.closed = true;
-        self.input = Queue::new();
-        self.output = Queue::new();
-    }
 }
 
 /// The error of using a stream whose descriptor is closed.
 fn closed() -> io::Error {
     io::Error::from_raw_os_error(libc::ENOTCONN)
-}
-
-/// Lists `queued` and then `parts` behind their first `skip` bytes; how many slices were used, and
-/// their total size.
-fn gather<'a>(
-    slices: &mut [IoSlice<'a>; PARTS],
-    queued: &'a [u8],
-    parts: &[&'a [u8]],
-    mut skip: usize,
-) -> (usize, usize) {
-    let mut room = slices.iter_mut();
-    let (mut count, mut size) = (0, 0);
-    for part in std::iter::once(&queued).chain(parts).enumerate().map(|(i, part)| {
-        let done = if i == 0 { 0 } else { skip.min(part.len()) };
-        skip -= done;
-        part.get(done..).unwrap_or_default()
-    }) {
-        if part.is_empty() {
-            continue;
-        }
-        let Some(slot) = room.next() else { break };
-        *slot = IoSlice::new(part);
-        count += 1;
-        size += part.len();
-    }
-    (count, size)
 }
 
 #[cfg(test)]

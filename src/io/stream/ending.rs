@@ -1,0 +1,75 @@
+//! The ways a connection ends: FIN in one direction, FIN in both, RST.
+
+use std::io;
+
+use super::{Kind, Queue, Stream, Transport};
+use crate::sys::disconnect::disconnect;
+
+impl Stream {
+    /// Sends what is queued and then EOF; input may still be read (reference, "socket:finish").
+    /// Whatever is not TCP is closed instead, and its reads see EOF behind the buffered input.
+    ///
+    /// # Errors
+    /// What the system reports for the flush or the shutdown.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.finished = true;
+        self.output.release();
+        match &self.transport {
+            Some(transport) if transport.kind() == Kind::Tcp => transport.shutdown_write(),
+            _ => self.hang_up(),
+        }
+    }
+
+    /// Sends what is queued, discards input that is already there and closes: a TCP peer gets FIN
+    /// (reference, "socket:close").
+    ///
+    /// # Errors
+    /// What the system reports for the flush; the stream is closed all the same, with RST.
+    pub fn close(&mut self) -> io::Result<()> {
+        let flushed = if self.finished { Ok(()) } else { self.flush() };
+        if flushed.is_err() {
+            let _ = self.reset();
+            return flushed;
+        }
+        let closed = self.hang_up();
+        self.end();
+        closed
+    }
+
+    /// Closes at once: a TCP peer gets RST, unsent data is lost (reference, "socket:reset").
+    ///
+    /// # Errors
+    /// What the system reports; the stream is closed all the same.
+    pub fn reset(&mut self) -> io::Result<()> {
+        self.endpoints();
+        if let Some(transport) = self.transport.as_ref().filter(|_| self.shared) {
+            // Not connected any more: there is nothing left to reset.
+            let _ = disconnect(transport.fd());
+        }
+        let outcome = self.transport.take().map_or(Ok(()), Transport::reset);
+        self.end();
+        outcome
+    }
+
+    /// Closes the descriptor in order. The addresses stay known.
+    fn hang_up(&mut self) -> io::Result<()> {
+        self.endpoints();
+        let Some(transport) = self.transport.take() else { return Ok(()) };
+        if !self.eof {
+            transport.discard_input();
+        }
+        if self.shared {
+            // The peer may be gone already, which is no failure of an orderly end.
+            let _ = transport.shutdown_write();
+        }
+        transport.close()
+    }
+
+    /// The stream is over: no buffer is needed any more.
+    pub(super) fn end(&mut self) {
+        self.closed = true;
+        self.input = Queue::new();
+        self.output = Queue::new();
+    }
+}

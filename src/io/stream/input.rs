@@ -1,0 +1,97 @@
+//! Receiving, and the input that waits to be read.
+
+use std::io;
+
+use super::{Direction, Fill, KEEP, Kind, Stream, Trouble};
+
+impl Stream {
+    /// One non-blocking receive into the input buffer.
+    ///
+    /// # Errors
+    /// What the system reports; afterwards "Previous read error".
+    pub fn fill(&mut self) -> io::Result<Fill> {
+        self.fill_at_least(0)
+    }
+
+    /// The same, asking for about `size` bytes if that is more than usual.
+    ///
+    /// # Errors
+    /// What the system reports; afterwards "Previous read error".
+    pub fn fill_at_least(&mut self, size: usize) -> io::Result<Fill> {
+        let size = size.max(self.fill_size);
+        self.read_trouble.report("Previous read error")?;
+        let Some(transport) = &self.transport else { return Ok(Fill::Eof) };
+        if self.eof {
+            return Ok(Fill::Eof);
+        }
+        let tail = self.input.tail(size);
+        let room = tail.capacity() - tail.len();
+        match transport.receive(tail) {
+            Ok(0) => {
+                // A terminal may deliver more after an end of file.
+                self.eof = transport.kind() != Kind::Plain;
+                Ok(Fill::Eof)
+            }
+            Ok(n) => {
+                if n == room {
+                    self.fill_size = (self.fill_size * 2).min(KEEP);
+                }
+                Ok(Fill::Data(n))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.interest = Direction::Read;
+                Ok(Fill::Block)
+            }
+            Err(error) => {
+                self.read_trouble = Trouble::Reported;
+                self.input.clear();
+                Err(error)
+            }
+        }
+    }
+
+    /// Received input that was not yet read.
+    pub fn input(&self) -> &[u8] {
+        self.input.live()
+    }
+
+    /// Drops the first `n` bytes of the input, O(1) amortised.
+    pub fn consume(&mut self, n: usize) {
+        let n = n.min(self.input.len());
+        self.held = 0;
+        self.consumed += n as u64;
+        self.input.consume(n);
+    }
+
+    /// As [`Stream::consume`], but the bytes stay in memory, unchanged, until the stream is used
+    /// again: for a caller that copies them at once without holding a borrow.
+    pub fn consume_lazily(&mut self, n: usize) {
+        let n = n.min(self.input.len());
+        self.held = 0;
+        self.consumed += n as u64;
+        self.input.skip(n);
+    }
+
+    /// How many bytes of input were consumed so far: the position of `input()[0]`.
+    pub fn position(&self) -> u64 {
+        self.consumed
+    }
+
+    /// What the last operation that blocked waits for; reading if there was none.
+    pub fn interest(&self) -> Direction {
+        self.interest
+    }
+
+    /// Marks all present input as seen by a suspended read that needs more: until new input comes,
+    /// [`Stream::has_input`] is false.
+    pub fn hold_input(&mut self) {
+        self.held = self.input.len();
+    }
+
+    /// Whether a read would find something without asking the system. A hold counts once: who asks
+    /// again is not the read that was suspended.
+    pub fn has_input(&mut self) -> bool {
+        let held = std::mem::take(&mut self.held);
+        self.input.len() > held || (self.transport.is_none() && !self.closed)
+    }
+}
