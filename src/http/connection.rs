@@ -18,6 +18,7 @@ use super::refusal::Refusal;
 use super::response::{Misuse, Response};
 use super::uri::{Target, is_host};
 use crate::io::stream::{Fill, Stream};
+use crate::sys::alarm;
 
 /// Queued output above this makes the handler wait until the client has taken some.
 pub const OUTPUT_LIMIT: usize = 256 * 1024;
@@ -102,6 +103,8 @@ pub struct Connection {
     pub fresh: bool,
     /// The request cannot be used any more.
     pub faulty: bool,
+    /// The timer that kills the process was set for the handler.
+    armed: bool,
     /// A problem that a fast step met, for the complete step to report.
     pub unreported: Option<Problem>,
 }
@@ -124,6 +127,7 @@ impl Connection {
             expects_continue: false,
             fresh: true,
             faulty: false,
+            armed: false,
             unreported: None,
         }
     }
@@ -176,12 +180,24 @@ impl Connection {
         match self.check_head() {
             Ok(framing) => {
                 self.intake.begin(framing, self.options.body);
+                self.arm();
                 Opened::Ready
             }
             Err(refusal) => {
                 self.refuse(&refusal);
                 Opened::Refused
             }
+        }
+    }
+
+    /// Sets the timer for the handler, unless the application has set an earlier one.
+    fn arm(&mut self) {
+        let Some(limit) = self.options.response_timeout else { return };
+        let nanoseconds = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        let (deadline, earlier) = (alarm::now().saturating_add(nanoseconds), alarm::deadline());
+        if earlier == 0 || deadline < earlier {
+            alarm::set(deadline);
+            self.armed = true;
         }
     }
 
@@ -278,6 +294,9 @@ impl Connection {
     pub fn close(&mut self) {
         self.stream = None;
         self.form = None;
+        if std::mem::take(&mut self.armed) {
+            alarm::disarm();
+        }
         self.response.release(KEEP);
         self.intake.begin(Framing::Empty, 0);
         if self.bytes.capacity() > KEEP {

@@ -24,11 +24,11 @@ end
 local LOW_OUTPUT = 65536
 
 -- Serves connections one after the other with `callback`, by the given steps.
-return function(steps, callback, times, poll, timer)
+return function(steps, callback, times, poll)
   local open, conclude, send_out = steps.open, steps.conclude, steps.send_out
   local status, header, data = steps.send_status, steps.send_header, steps.send_data
   local stall = times.stall_timeout or nil
-  local idle, response_timeout = times.idle_timeout or nil, times.response_timeout
+  local idle = times.idle_timeout or nil
 
   local connection = {}
   local methods = {} -- of request objects
@@ -307,7 +307,6 @@ return function(steps, callback, times, poll, timer)
     refused_words, fate = nil, nil
     local this = setmetatable({}, meta)
     request = this
-    if timer and response_timeout then timer(response_timeout) end
     local ok, result = xpcall(run, trace, this)
     setmetatable(this, stale)
     request = nil

@@ -27,12 +27,6 @@ local function park(socket, seconds)
   return method(socket)
 end
 
--- The function that sets the timer of the process, where there is one.
-local function timer()
-  local moonbridge = package.loaded["moonbridge"]
-  return moonbridge and moonbridge.timeout
-end
-
 local function after(seconds)
   return seconds and now() + seconds
 end
@@ -101,7 +95,7 @@ return function(callback, options)
     if connection then
       free[#free] = nil
     else
-      connection = new_connection(new_steps(), callback, times, poll, timer())
+      connection = new_connection(new_steps(), callback, times, poll)
     end
     local result = serve(connection, socket)
     free[#free + 1] = connection

@@ -1,5 +1,7 @@
 //! Options of `generate_handler` (reference, "HTTP module"): checked once, then shared.
 
+use std::time::Duration;
+
 use mlua::{Lua, Table, Value};
 
 use super::head::Limits;
@@ -19,6 +21,8 @@ pub struct Options {
     pub output_chunk: usize,
     /// `static_headers`
     pub static_headers: StaticHeaders,
+    /// `response_timeout`: a handler that takes longer is killed with its process.
+    pub response_timeout: Option<Duration>,
 }
 
 /// Positions in a head are kept in 32 bits.
@@ -32,16 +36,19 @@ impl Default for Options {
             input_chunk: 16_384,
             output_chunk: 1024,
             static_headers: StaticHeaders::default(),
+            response_timeout: Some(Duration::from_secs(3600)),
         }
     }
 }
 
+/// Longer times are no limit.
+const MAX_SECONDS: f64 = 1e8;
+
 /// Time limits and their defaults, in seconds.
-const TIMES: [(&str, f64); 5] = [
+const TIMES: [(&str, f64); 4] = [
     ("idle_timeout", 65.0),
     ("request_header_timeout", 120.0),
     ("stall_timeout", 60.0),
-    ("response_timeout", 3600.0),
     ("drain_timeout", 2.0),
 ];
 
@@ -72,28 +79,37 @@ impl Options {
         if let Some(limit) = size(table, "minimum_output_chunk_size")?.or(both) {
             options.output_chunk = clamp(limit.min(1 << 30));
         }
+        let seconds = time(table, "response_timeout", 3600.0)?;
+        options.response_timeout = seconds.map(Duration::from_secs_f64);
         static_headers(&table.raw_get("static_headers")?, &mut options.static_headers)?;
         Ok(options)
     }
 
-    /// The time limits as a Lua table: numbers, or false for none.
+    /// The time limits of the Lua code as a table: numbers, or false for none.
     ///
     /// # Errors
     /// Misuse that names the option.
     pub fn times(lua: &Lua, table: &Table) -> Reply<Table> {
         let times = lua.create_table()?;
         for (name, default) in TIMES {
-            match table.raw_get(name)? {
-                Value::Nil => times.raw_set(name, default)?,
-                Value::Boolean(false) => times.raw_set(name, false)?,
-                value => match number(&value) {
-                    Some(f64::INFINITY) => times.raw_set(name, false)?,
-                    Some(seconds) => times.raw_set(name, seconds)?,
-                    None => return Err(expected(name)),
-                },
+            match time(table, name, default)? {
+                Some(seconds) => times.raw_set(name, seconds)?,
+                None => times.raw_set(name, false)?,
             }
         }
         Ok(times)
+    }
+}
+
+/// A time in seconds; `None`: no limit.
+fn time(table: &Table, name: &str, default: f64) -> Reply<Option<f64>> {
+    match table.raw_get(name)? {
+        Value::Nil => Ok(Some(default)),
+        Value::Boolean(false) => Ok(None),
+        value => {
+            let seconds = number(&value).ok_or_else(|| expected(name))?;
+            Ok(Some(seconds).filter(|seconds| *seconds <= MAX_SECONDS))
+        }
     }
 }
 
