@@ -37,19 +37,25 @@ pub fn tcp(host: &str, port: &str) -> io::Result<Stream> {
 /// "Could not resolve host: …", or what the system reports at once. A refused connection is reported
 /// by the first read or write.
 pub fn tcp_nb(host: &str, port: &str) -> io::Result<Stream> {
-    first(resolve::tcp(host, port, false)?, |address| {
-        let socket = tcp_socket(address)?;
-        let outcome = socket.connect(&address.into());
-        let mut stream = tcp_stream(socket, address);
-        match outcome {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                stream.set_failure(libc::ECONNREFUSED);
-            }
-            Err(error) if !is_under_way(&error) => return Err(error),
-            _ => {}
+    first(resolve::tcp(host, port, false)?, start)
+}
+
+/// Starts a TCP connection to one address.
+///
+/// # Errors
+/// What the system reports at once. A refused connection is reported by the first read or write.
+pub fn start(address: SocketAddr) -> io::Result<Stream> {
+    let socket = tcp_socket(address)?;
+    let outcome = socket.connect(&address.into());
+    let mut stream = tcp_stream(socket, address);
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            stream.set_failure(libc::ECONNREFUSED);
         }
-        Ok(stream)
-    })
+        Err(error) if !is_under_way(&error) => return Err(error),
+        _ => {}
+    }
+    Ok(stream)
 }
 
 /// A connection to the local socket at `path`.

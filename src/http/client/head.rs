@@ -1,0 +1,333 @@
+//! The head of a response: status line and header fields.
+//!
+//! Source: RFC 9112 4 and 5. A client that guesses where others guess differently takes one
+//! response for another, so only this is let pass beyond the grammar: a status line without the
+//! blank behind the code (common, harmless), LF as line end (2.2), and folded lines, which 5.2
+//! demands of user agents, but not in the fields that frame the body.
+
+use std::fmt;
+use std::ops::Range;
+
+use memchr::memchr;
+
+use crate::http::head::{Limits, Progress, Version, is_field_value, is_token};
+use crate::http::list::trim;
+
+/// 256 KiB, 1000 lines: more than any honest server sends, little enough to hold for each request.
+pub const LIMITS: Limits = Limits { head: 256 * 1024, fields: 1000 };
+
+/// Why a head is not accepted. The connection must be closed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// What came is no response of HTTP/1.
+    NotHttp,
+    /// The status line breaks the grammar.
+    StatusLine,
+    /// A header line breaks the grammar.
+    FieldLine,
+    /// The head is beyond its limits.
+    TooBig,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Error::NotHttp => "the server does not speak HTTP/1",
+            Error::StatusLine => "invalid status line",
+            Error::FieldLine => "invalid header line in response",
+            Error::TooBig => "response header section too big",
+        })
+    }
+}
+
+/// A header field, as positions in the head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The name as it was sent.
+    pub name: Range<usize>,
+    /// The value without blanks around it; with the line ends of a folded one.
+    pub value: Range<usize>,
+    /// Whether the value goes over several lines (RFC 9112 5.2).
+    pub folded: bool,
+}
+
+/// A head that is being parsed, or was.
+#[derive(Debug, Default)]
+pub struct ResponseHead {
+    /// The status code, 100 to 999.
+    pub status: u16,
+    /// The revision of the protocol.
+    pub version: Version,
+    /// The first line without its end.
+    pub status_line: Range<usize>,
+    /// The header fields in their order.
+    pub fields: Vec<Field>,
+    /// Where the first line that is not parsed yet begins.
+    line: usize,
+    /// Up to here there is no further line end.
+    searched: usize,
+}
+
+impl ResponseHead {
+    /// Forgets everything but the memory for fields, for the next response.
+    pub fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = ResponseHead { fields, ..ResponseHead::default() };
+    }
+
+    /// Parses the lines of `input` that are complete and were not parsed before.
+    ///
+    /// `input` must begin with the input of the previous call. Errors are found with the line they
+    /// are in; what cannot become a status line is found before the line is complete.
+    pub fn advance(&mut self, input: &[u8], limits: &Limits) -> Result<Progress, Error> {
+        if self.status == 0 {
+            check_begin(input)?;
+        }
+        loop {
+            let Some(offset) = memchr(b'\n', input.get(self.searched..).unwrap_or_default()) else {
+                self.searched = input.len();
+                return if input.len() > limits.head {
+                    Err(Error::TooBig)
+                } else {
+                    Ok(Progress::Partial)
+                };
+            };
+            let next = self.searched + offset + 1;
+            if next > limits.head {
+                return Err(Error::TooBig);
+            }
+            let base = self.line;
+            let line = input.get(base..next - 1).unwrap_or_default();
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            (self.line, self.searched) = (next, next);
+            match (self.status, line.first()) {
+                (0, _) => self.status_line(base, line)?,
+                (_, None) => return Ok(Progress::Complete(next)),
+                (_, Some(b' ' | b'\t')) => self.folded_line(base, line)?,
+                (_, Some(_)) => self.field_line(base, line, limits)?,
+            }
+        }
+    }
+
+    /// RFC 9112 4.
+    fn status_line(&mut self, base: usize, line: &[u8]) -> Result<(), Error> {
+        let rest = line.strip_prefix(b"HTTP/1.").ok_or(Error::NotHttp)?;
+        let [minor, b' ', code @ ..] = rest else { return Err(Error::StatusLine) };
+        let (code, reason) = code.split_at_checked(3).ok_or(Error::StatusLine)?;
+        let digits = minor.is_ascii_digit() && code.iter().all(u8::is_ascii_digit);
+        let separated = matches!(reason, [] | [b' ', ..]);
+        if !digits || !separated || !is_field_value(reason) {
+            return Err(Error::StatusLine);
+        }
+        let status = code.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
+        if status < 100 {
+            return Err(Error::StatusLine);
+        }
+        self.status = status;
+        self.version = if *minor == b'0' { Version::Http10 } else { Version::Http11 };
+        self.status_line = base..base + line.len();
+        Ok(())
+    }
+
+    /// RFC 9112 5: no blank before the colon (5.1).
+    fn field_line(&mut self, base: usize, line: &[u8], limits: &Limits) -> Result<(), Error> {
+        if self.fields.len() >= limits.fields {
+            return Err(Error::TooBig);
+        }
+        let colon = memchr(b':', line).ok_or(Error::FieldLine)?;
+        let (name, value) = line.split_at_checked(colon).ok_or(Error::FieldLine)?;
+        let value = trim_range(value, base + colon, 1);
+        if !is_token(name) || !is_field_value(line.get(colon..).unwrap_or_default()) {
+            return Err(Error::FieldLine);
+        }
+        self.fields.push(Field { name: base..base + colon, value, folded: false });
+        Ok(())
+    }
+
+    /// RFC 9112 5.2: the line goes on with the value of the field before.
+    fn folded_line(&mut self, base: usize, line: &[u8]) -> Result<(), Error> {
+        let field = self.fields.last_mut().ok_or(Error::FieldLine)?;
+        if !is_field_value(line) {
+            return Err(Error::FieldLine);
+        }
+        let value = trim_range(line, base, 0);
+        if !value.is_empty() {
+            field.value.end = value.end;
+            field.folded = true;
+        }
+        Ok(())
+    }
+}
+
+/// What is left of a garbage-sending server's first bytes is not waited for.
+fn check_begin(input: &[u8]) -> Result<(), Error> {
+    const BEGIN: &[u8] = b"HTTP/1.";
+    let length = input.len().min(BEGIN.len());
+    if input.get(..length) == BEGIN.get(..length) { Ok(()) } else { Err(Error::NotHttp) }
+}
+
+/// Where `text`, at `base` in the head, stands without its first `skip` bytes and the blanks around.
+fn trim_range(text: &[u8], base: usize, skip: usize) -> Range<usize> {
+    let text = text.get(skip..).unwrap_or_default();
+    let trimmed = trim(text);
+    let offset = (trimmed.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    let start = base + skip + offset;
+    start..start + trimmed.len()
+}
+
+/// The value of a folded field on one line: each fold becomes one blank.
+pub fn unfold(value: &[u8]) -> Vec<u8> {
+    let lines = value
+        .split(|&byte| byte == b'\n')
+        .map(|line| trim(line.strip_suffix(b"\r").unwrap_or(line)));
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(&b' ')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Fields = Vec<(String, String)>;
+
+    fn text(bytes: &[u8]) -> String {
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+
+    /// Feeds the input in pieces that end at `cuts`; status, status line, fields, length of the head.
+    fn parse_cut(
+        input: &[u8],
+        cuts: &[usize],
+    ) -> Result<Option<(u16, String, Fields, usize)>, Error> {
+        let mut head = ResponseHead::default();
+        for end in cuts.iter().copied().chain([input.len()]) {
+            if let Progress::Complete(n) = head.advance(&input[..end.min(input.len())], &LIMITS)? {
+                let fields = head.fields.iter().map(|field| {
+                    let value = &input[field.value.clone()];
+                    let value = if field.folded { unfold(value) } else { value.to_vec() };
+                    (text(&input[field.name.clone()]), text(&value))
+                });
+                let line = text(&input[head.status_line.clone()]);
+                return Ok(Some((head.status, line, fields.collect(), n)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn parse(input: &[u8]) -> Result<Option<(u16, String, Fields, usize)>, Error> {
+        parse_cut(input, &[])
+    }
+
+    fn fields(list: &[(&str, &str)]) -> Fields {
+        list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn rfc_9112_4_status_line_and_fields() {
+        let input = b"HTTP/1.1 200 OK\r\nA: b\r\nC:\t d e \r\nE:\r\n\r\nbody";
+        let expected = fields(&[("A", "b"), ("C", "d e"), ("E", "")]);
+        assert_eq!(
+            parse(input),
+            Ok(Some((200, "HTTP/1.1 200 OK".into(), expected, input.len() - 4)))
+        );
+    }
+
+    #[test]
+    fn rfc_9112_4_the_reason_may_be_missing() {
+        for line in ["HTTP/1.1 204 ", "HTTP/1.1 204", "HTTP/1.0 204 \u{e4}\t!"] {
+            let parsed = parse(format!("{line}\r\n\r\n").as_bytes()).unwrap().unwrap();
+            assert_eq!((parsed.0, &*parsed.1), (204, line));
+        }
+    }
+
+    #[test]
+    fn rfc_9112_2_2_lf_ends_lines_too() {
+        let parsed = parse(b"HTTP/1.1 200 OK\nA: b\n\nbody").unwrap().unwrap();
+        assert_eq!((parsed.2, parsed.3), (fields(&[("A", "b")]), 22));
+    }
+
+    #[test]
+    fn garbage_is_found_with_its_first_bytes() {
+        for input in ["\r\n", "S", "<html>", "HTTP/2", "HTTP/0.9 200", "http/1.1", "ICY 200 OK"] {
+            assert_eq!(parse(input.as_bytes()), Err(Error::NotHttp), "{input}");
+        }
+        for line in [
+            "HTTP/1.1",
+            "HTTP/1.1 ",
+            "HTTP/1.1 20",
+            "HTTP/1.1 2x0",
+            "HTTP/1.1 2000",
+            "HTTP/1.1  200",
+            "HTTP/1.1\t200",
+            "HTTP/1.x 200",
+            "HTTP/1.10 200",
+            "HTTP/1.1 099",
+            "HTTP/1.1 200 a\rb",
+            "HTTP/1.1 200 \0",
+            "HTTP/1.1 +20",
+        ] {
+            let input = format!("{line}\r\n\r\n");
+            assert_eq!(parse(input.as_bytes()), Err(Error::StatusLine), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn rfc_9112_5_1_malformed_fields_are_refused() {
+        for line in [
+            "A",
+            ": b",
+            "A : b",
+            "A\t: b",
+            "A b: c",
+            "A: b\0",
+            "A: b\rc",
+            "A: \x7f",
+            "(A): b",
+            "\u{e4}: b",
+            "A\r: b",
+        ] {
+            let input = format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\n");
+            assert_eq!(parse(input.as_bytes()), Err(Error::FieldLine), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn rfc_9112_5_2_folded_lines_are_joined_by_a_blank() {
+        let parsed = parse(b"HTTP/1.1 200 OK\r\nA: b\r\n \tc\r\n  \r\n d \r\nE: f\r\n\r\n");
+        assert_eq!(parsed.unwrap().unwrap().2, fields(&[("A", "b c d"), ("E", "f")]));
+        let empty = parse(b"HTTP/1.1 200 OK\r\nA:\r\n b\r\n\r\n").unwrap().unwrap();
+        assert_eq!(empty.2, fields(&[("A", "b")]));
+        let first = parse(b"HTTP/1.1 200 OK\r\n A: b\r\n\r\n");
+        assert_eq!(first, Err(Error::FieldLine));
+    }
+
+    #[test]
+    fn endless_heads_are_refused() {
+        let long = [b"HTTP/1.1 200 OK\r\nA: ".to_vec(), vec![b'a'; LIMITS.head]].concat();
+        assert_eq!(parse(&long), Err(Error::TooBig));
+        let line = [b"HTTP/1.1 200 ".to_vec(), vec![b'a'; LIMITS.head]].concat();
+        assert_eq!(parse(&line), Err(Error::TooBig));
+        let many = format!("HTTP/1.1 200 OK\r\n{}", "a: b\r\n".repeat(LIMITS.fields + 1));
+        assert_eq!(parse(many.as_bytes()), Err(Error::TooBig));
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same_head(
+            lines in prop::collection::vec("[ a:\\t\\r\\x00b]{0,6}", 0..6),
+            cuts in prop::collection::vec(0usize..60, 0..6),
+        ) {
+            let input = format!("HTTP/1.1 200 OK\r\n{}\r\n\r\n", lines.join("\r\n"));
+            let mut cuts = cuts;
+            cuts.sort_unstable();
+            prop_assert_eq!(parse_cut(input.as_bytes(), &cuts), parse(input.as_bytes()));
+        }
+
+        #[test]
+        fn any_input_is_parsed_without_panic(input in "\\PC{0,40}") {
+            let _ = parse(input.as_bytes());
+            let _ = parse(format!("HTTP/1.1 200 {input}").as_bytes());
+        }
+    }
+}

@@ -1,0 +1,145 @@
+-- The arguments of a request: checked, and made into a job.
+--
+-- A wrong type is the caller's mistake and thrown. A URL, a header or a method that cannot be sent may come
+-- from anywhere, so that it is reported as an error value.
+
+local native, protocol, callback = ...
+
+local error, format, math_type, next, pairs = error, string.format, math.type, next, pairs
+local tostring, type = tostring, type
+
+local options = {}
+
+--- Seconds for connecting, and for each wait, unless said otherwise.
+options.TIMEOUT = 60
+--- How many redirects are followed.
+options.REDIRECTS = 5
+--- How many seconds an idle connection is kept.
+options.KEEPALIVE = 30
+--- The longest body that is collected into a string.
+options.BODY_LIMIT = 1 << 30
+
+-- Parsed URLs: servers are asked for the same ones again and again.
+local parsed, parsed_count = {}, 0
+
+local function parse_url(text)
+  if parsed[text] then return parsed[text] end
+  local url, message = native.parse(text)
+  if not url then return nil, message end
+  if parsed_count >= 256 then parsed, parsed_count = {}, 0 end
+  parsed[text], parsed_count = url, parsed_count + 1
+  return url
+end
+
+-- A positive number of seconds.
+local function is_time(value)
+  return math_type(value) and value > 0 and value < 1e9
+end
+
+local function callable_or_nil(value)
+  return value == nil or protocol.callable(value)
+end
+
+local checks = {
+  url = { "a string", function(value) return type(value) == "string" end },
+  method = { "a string", function(value) return type(value) == "string" end },
+  headers = { "a table", function(value) return type(value) == "table" end },
+  body = { "a string or a send callback",
+    function(value) return type(value) == "string" or protocol.callable(value) end },
+  source = { "an ltn12 source", callable_or_nil },
+  receive = { "a receive callback", callable_or_nil },
+  sink = { "an ltn12 sink", callable_or_nil },
+  timeout = { "a positive number of seconds, or a table {connect=, stall=, total=} of such",
+    function(value)
+      if type(value) ~= "table" then return is_time(value) end
+      for name, seconds in pairs(value) do
+        local known = name == "connect" or name == "stall" or name == "total"
+        if not known or not is_time(seconds) then return false end
+      end
+      return true
+    end },
+  redirect = { "a boolean or a number of redirects",
+    function(value) return type(value) == "boolean" or math_type(value) == "integer" and value >= 0 end },
+  keepalive = { "a boolean or a positive number of seconds",
+    function(value) return type(value) == "boolean" or is_time(value) end },
+  body_limit = { "a positive integer",
+    function(value) return math_type(value) == "integer" and value > 0 end },
+}
+
+-- What is wrong about the options, as a text; nil if they are right.
+local function misuse(given)
+  for name, value in next, given do
+    local check = checks[name]
+    if not check then return "unknown option '" .. tostring(name) .. "'" end
+    if not check[2](value) then
+      return format("option '%s' is expected to be %s, got %s", name, check[1], type(value))
+    end
+  end
+  if given.url == nil then return "option 'url' is missing" end
+  if given.body ~= nil and given.source ~= nil then
+    return "options 'body' and 'source' exclude each other"
+  end
+  if given.receive ~= nil and given.sink ~= nil then
+    return "options 'receive' and 'sink' exclude each other"
+  end
+end
+
+local FORM = { ["Content-Type"] = "application/x-www-form-urlencoded" }
+
+-- The short form: a URL, and a body to be posted.
+local function from_url(url, body)
+  if body == nil then return { url = url } end
+  return { url = url, body = body, headers = type(body) == "string" and FORM or nil }
+end
+
+local function set_times(job, timeout)
+  local times = type(timeout) == "table" and timeout or { connect = timeout, stall = timeout }
+  job.connect_timeout = times.connect or options.TIMEOUT
+  job.stall_timeout = times.stall or options.TIMEOUT
+  job.deadline = times.total and native.now() + times.total
+end
+
+-- How often and for how long: true stands for the default, false for not at all.
+local function choice(value, default, none)
+  if value == nil or value == true then return default end
+  return value or none
+end
+
+--- What is to be done for the arguments of a request.
+-- @return job; or nil and a message; or nil, a message and true if it is to be thrown
+function options.job(first, body)
+  local given = first
+  if type(first) == "string" then
+    given = from_url(first, body)
+  elseif type(first) ~= "table" then
+    local text = "bad argument #1 to 'request' (URL or table of options expected, got %s)"
+    return nil, format(text, type(first)), true
+  end
+  local wrong = misuse(given)
+  if wrong then return nil, "bad argument to 'request' (" .. wrong .. ")", true end
+  local content = given.body
+  if given.source then content = callback.from_source(given.source) end
+  local text = type(content) == "string" and content or nil
+  local job = {
+    method = given.method or content ~= nil and "POST" or "GET",
+    headers = given.headers,
+    body = text,
+    send_cb = text == nil and content or nil,
+    receive_cb = given.receive or given.sink and callback.from_sink(given.sink) or nil,
+    redirects = choice(given.redirect, options.REDIRECTS, 0),
+    follow = given.redirect ~= false and given.redirect ~= 0,
+    keep = choice(given.keepalive, options.KEEPALIVE, false),
+    body_limit = given.body_limit or options.BODY_LIMIT,
+  }
+  set_times(job, given.timeout)
+  local url, message = parse_url(given.url)
+  job.url = url
+  return job, message
+end
+
+--- Throws a mistake of the caller's of a public function.
+function options.throw(message)
+  error(message, 3)
+end
+
+return options

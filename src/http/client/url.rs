@@ -1,0 +1,445 @@
+//! What a URL says about where a request goes and what it asks for.
+//!
+//! Sources: RFC 3986 3 (syntax), 5.2 (references), RFC 9110 4.2 (http and https URIs). A URL for a
+//! local socket is `unix:/path/of/socket:/target`; the path holds no colon.
+
+use std::fmt;
+
+use memchr::{memchr, memrchr};
+
+use crate::http::escape::{Plus, decode};
+use crate::http::uri::is_host;
+
+/// The other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A name or address (without brackets, in lower case) and a port.
+    Tcp(String, u16),
+    /// The path of a local socket.
+    Local(Vec<u8>),
+}
+
+/// A URL, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// Where to connect to.
+    pub endpoint: Endpoint,
+    /// The value of the Host field.
+    pub authority: String,
+    /// Path and query for the request line; begins with a slash.
+    pub target: Vec<u8>,
+    /// `user:password`, decoded.
+    pub credentials: Option<Vec<u8>>,
+}
+
+/// Why a URL cannot be requested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// It breaks the grammar.
+    Invalid(&'static str),
+    /// It has another scheme than `http` and `unix`.
+    Scheme,
+    /// It has the scheme `https`.
+    Tls,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Invalid(what) => write!(f, "invalid URL: {what}"),
+            Error::Scheme => f.write_str("unsupported URL scheme: expected http: or unix:"),
+            Error::Tls => f.write_str("https is not supported: TLS is not built in yet"),
+        }
+    }
+}
+
+const DEFAULT_PORT: u16 = 80;
+
+impl Url {
+    /// Parses an absolute URL.
+    pub fn parse(text: &[u8]) -> Result<Url, Error> {
+        check_characters(text)?;
+        let Some((scheme, rest)) = split_scheme(text) else {
+            return Err(Error::Invalid("no scheme"));
+        };
+        if scheme.eq_ignore_ascii_case(b"unix") {
+            return Url::local(rest);
+        }
+        if scheme.eq_ignore_ascii_case(b"https") {
+            return Err(Error::Tls);
+        }
+        if !scheme.eq_ignore_ascii_case(b"http") {
+            return Err(Error::Scheme);
+        }
+        let rest = rest.strip_prefix(b"//").ok_or(Error::Invalid("no host"))?;
+        Url::network(rest)
+    }
+
+    /// The URL that a reference stands for, e.g. that of a Location field (RFC 3986 5.2).
+    ///
+    /// A reference never leads to another local socket: what a server says must not open files
+    /// of this machine.
+    pub fn join(&self, reference: &[u8]) -> Result<Url, Error> {
+        check_characters(reference)?;
+        let absolute = match (split_scheme(reference), reference) {
+            (Some((scheme, _)), _) if scheme.eq_ignore_ascii_case(b"unix") => {
+                return Err(Error::Scheme);
+            }
+            (Some(_), _) => Some(Url::parse(reference)?),
+            (None, [b'/', b'/', rest @ ..]) => Some(Url::network(rest)?),
+            _ => None,
+        };
+        if let Some(url) = absolute {
+            // The server behind a local socket calls itself by the name it was asked for.
+            let same =
+                matches!(self.endpoint, Endpoint::Local(_)) && url.authority == self.authority;
+            return Ok(if same { Url { target: url.target, ..self.clone() } } else { url });
+        }
+        Ok(Url { target: self.join_target(strip_fragment(reference)), ..self.clone() })
+    }
+
+    /// Whether both URLs have the same origin, so that what is meant for one may go to the other.
+    pub fn same_origin(&self, other: &Url) -> bool {
+        self.endpoint == other.endpoint
+    }
+
+    fn local(rest: &[u8]) -> Result<Url, Error> {
+        let (path, target) = match memchr(b':', rest) {
+            Some(colon) => cut(rest, colon),
+            None => (rest, &b""[..]),
+        };
+        if !path.starts_with(b"/") {
+            return Err(Error::Invalid("the path of a local socket must be absolute"));
+        }
+        Ok(Url {
+            endpoint: Endpoint::Local(path.to_vec()),
+            authority: "localhost".to_owned(),
+            target: normal_target(strip_fragment(target))?,
+            credentials: None,
+        })
+    }
+
+    /// What follows `http://`.
+    fn network(rest: &[u8]) -> Result<Url, Error> {
+        let end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
+        let (authority, target) = rest.split_at(end);
+        let (userinfo, host) = match memrchr(b'@', authority) {
+            Some(at) => {
+                let (userinfo, host) = cut(authority, at);
+                (Some(userinfo), host)
+            }
+            None => (None, authority),
+        };
+        let (name, port) = split_port(host)?;
+        Ok(Url {
+            authority: if port == DEFAULT_PORT { name.clone() } else { format!("{name}:{port}") },
+            endpoint: Endpoint::Tcp(name.trim_matches(['[', ']']).to_owned(), port),
+            target: normal_target(strip_fragment(target))?,
+            credentials: userinfo.map(credentials),
+        })
+    }
+
+    /// RFC 3986 5.2.2, for a reference without scheme and authority.
+    fn join_target(&self, reference: &[u8]) -> Vec<u8> {
+        let (base_path, _) = split_query(&self.target);
+        let (path, query) = split_query(reference);
+        if path.is_empty() {
+            return match query {
+                b"" => self.target.clone(),
+                query => [base_path, &escape(query)].concat(),
+            };
+        }
+        let merged = match path {
+            [b'/', ..] => path.to_vec(),
+            _ => {
+                let folder = memrchr(b'/', base_path).map_or(0, |slash| slash + 1);
+                [base_path.get(..folder).unwrap_or_default(), path].concat()
+            }
+        };
+        [escape(&remove_dot_segments(&merged)), escape(query)].concat()
+    }
+}
+
+/// No blank or control character may stand in a URL: it would end or split the request line.
+fn check_characters(text: &[u8]) -> Result<(), Error> {
+    if text.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
+        return Err(Error::Invalid("blank or control character"));
+    }
+    Ok(())
+}
+
+/// What stands before and behind the byte at `at`.
+fn cut(text: &[u8], at: usize) -> (&[u8], &[u8]) {
+    let (before, rest) = text.split_at_checked(at).unwrap_or((text, b""));
+    (before, rest.get(1..).unwrap_or_default())
+}
+
+fn split_scheme(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = memchr(b':', text)?;
+    let (scheme, rest) = cut(text, colon);
+    let valid = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+        && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
+    valid.then_some((scheme, rest))
+}
+
+fn strip_fragment(text: &[u8]) -> &[u8] {
+    text.split(|&byte| byte == b'#').next().unwrap_or_default()
+}
+
+/// The path, and the query with its question mark.
+fn split_query(text: &[u8]) -> (&[u8], &[u8]) {
+    text.split_at(memchr(b'?', text).unwrap_or(text.len()))
+}
+
+fn split_port(host: &[u8]) -> Result<(String, u16), Error> {
+    const INVALID: Error = Error::Invalid("host or port");
+    if host.is_empty() {
+        return Err(Error::Invalid("no host"));
+    }
+    let text = std::str::from_utf8(host).map_err(|_| INVALID)?;
+    if !is_host(host) || text.contains('%') {
+        return Err(INVALID);
+    }
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !text.ends_with(']') => (name, port),
+        _ => (text, ""),
+    };
+    let port = match port {
+        "" => DEFAULT_PORT,
+        port => port.parse().ok().filter(|&port| port > 0).ok_or(INVALID)?,
+    };
+    Ok((name.to_ascii_lowercase(), port))
+}
+
+/// `user:password` for RFC 7617; without a password it is empty.
+fn credentials(userinfo: &[u8]) -> Vec<u8> {
+    match memchr(b':', userinfo) {
+        Some(colon) => {
+            let (user, password) = cut(userinfo, colon);
+            [&*decode(user, Plus::Literal), b":", &*decode(password, Plus::Literal)].concat()
+        }
+        None => [&*decode(userinfo, Plus::Literal), b":"].concat(),
+    }
+}
+
+/// The target of an absolute URL: `/` if there is no path (RFC 9110 4.2.3).
+fn normal_target(text: &[u8]) -> Result<Vec<u8>, Error> {
+    match text.first() {
+        None => Ok(b"/".to_vec()),
+        Some(b'/') => Ok(escape(text)),
+        Some(b'?') => Ok([b"/", &*escape(text)].concat()),
+        Some(_) => Err(Error::Invalid("the target must begin with a slash")),
+    }
+}
+
+/// Percent-encodes what no URI may hold: bytes beyond ASCII and delimiters of other texts.
+fn escape(text: &[u8]) -> Vec<u8> {
+    let mut escaped = Vec::with_capacity(text.len());
+    for &byte in text {
+        if byte >= 0x80 || b"\"<>\\^`{|}".contains(&byte) {
+            escaped.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        } else {
+            escaped.push(byte);
+        }
+    }
+    escaped
+}
+
+/// RFC 3986 5.2.4, for a path that begins with a slash.
+fn remove_dot_segments(path: &[u8]) -> Vec<u8> {
+    let mut kept: Vec<&[u8]> = Vec::new();
+    let mut segments = path.split(|&byte| byte == b'/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            b"." | b".." => {
+                if segment == b".." {
+                    kept.pop();
+                }
+                if last {
+                    kept.push(b"");
+                }
+            }
+            _ => kept.push(segment),
+        }
+    }
+    let mut result = Vec::with_capacity(path.len());
+    for segment in kept {
+        result.push(b'/');
+        result.extend_from_slice(segment);
+    }
+    if result.is_empty() { b"/".to_vec() } else { result }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text.as_bytes()).unwrap()
+    }
+
+    fn tcp(host: &str, port: u16) -> Endpoint {
+        Endpoint::Tcp(host.to_owned(), port)
+    }
+
+    fn target(url: &Url) -> &str {
+        std::str::from_utf8(&url.target).unwrap()
+    }
+
+    #[test]
+    fn rfc_9110_4_2_1_host_port_path_and_query() {
+        let parsed = url("http://Example.org:8080/a/b?c=d#e");
+        assert_eq!(parsed.endpoint, tcp("example.org", 8080));
+        assert_eq!(parsed.authority, "example.org:8080");
+        assert_eq!(target(&parsed), "/a/b?c=d");
+        assert_eq!(parsed.credentials, None);
+    }
+
+    #[test]
+    fn rfc_9110_4_2_3_an_empty_path_is_a_slash_and_80_is_the_default_port() {
+        for text in ["http://a", "HTTP://a/", "http://a:80", "http://a:"] {
+            assert_eq!((target(&url(text)), &*url(text).authority), ("/", "a"), "{text}");
+            assert_eq!(url(text).endpoint, tcp("a", 80));
+        }
+        assert_eq!(target(&url("http://a?b")), "/?b");
+        assert_eq!(target(&url("http://a#b")), "/");
+    }
+
+    #[test]
+    fn addresses_of_both_families() {
+        assert_eq!(url("http://[::1]:81/").endpoint, tcp("::1", 81));
+        assert_eq!(url("http://[::1]:81/").authority, "[::1]:81");
+        assert_eq!(url("http://127.0.0.1").endpoint, tcp("127.0.0.1", 80));
+    }
+
+    #[test]
+    fn credentials_are_decoded() {
+        assert_eq!(url("http://a:b@c/").credentials.unwrap(), b"a:b");
+        assert_eq!(url("http://a@c/").credentials.unwrap(), b"a:");
+        assert_eq!(url("http://a%40b:c%3Ad+:e@f/").credentials.unwrap(), b"a@b:c:d+:e");
+        assert_eq!(url("http://a:b@c/").authority, "c");
+        assert_eq!(url("http://a@b@c/").endpoint, tcp("c", 80));
+    }
+
+    #[test]
+    fn local_sockets() {
+        let parsed = url("unix:/run/a.sock:/x?y=:/z");
+        assert_eq!(parsed.endpoint, Endpoint::Local(b"/run/a.sock".to_vec()));
+        assert_eq!((target(&parsed), &*parsed.authority), ("/x?y=:/z", "localhost"));
+        assert_eq!(target(&url("unix:/run/a.sock")), "/");
+        assert_eq!(target(&url("unix:/run/a.sock:")), "/");
+        assert!(Url::parse(b"unix:run/a.sock:/").is_err());
+        assert!(Url::parse(b"unix:/run/a.sock:x").is_err());
+    }
+
+    #[test]
+    fn other_schemes_are_refused_and_https_by_name() {
+        assert_eq!(Url::parse(b"https://a/"), Err(Error::Tls));
+        assert!(Error::Tls.to_string().contains("TLS is not built in"));
+        assert_eq!(Url::parse(b"ftp://a/"), Err(Error::Scheme));
+        assert_eq!(Url::parse(b"javascript:x"), Err(Error::Scheme));
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused() {
+        for text in [
+            "",
+            "a",
+            "/a",
+            "//a/",
+            "http:",
+            "http:/a",
+            "http://",
+            "http:///a",
+            "http://:80/",
+            "http://a b/",
+            "http://a/\r\nX: y",
+            "http://a/\0",
+            "http://a:0/",
+            "http://a:99999/",
+            "http://a:b/",
+            "http://[::1/",
+            "http://a\\b/",
+            "http://\u{e4}/",
+            "http://a%2fb/",
+            "1http://a",
+        ] {
+            assert!(Url::parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn characters_that_no_uri_may_hold_are_escaped() {
+        assert_eq!(target(&url("http://a/\u{e4}|%20?\"")), "/%C3%A4%7C%20?%22");
+    }
+
+    /// RFC 3986 5.4
+    #[test]
+    fn references_are_resolved() {
+        let base = url("http://a/b/c/d;p?q");
+        for (reference, expected) in [
+            ("g", "/b/c/g"),
+            ("./g", "/b/c/g"),
+            ("g/", "/b/c/g/"),
+            ("/g", "/g"),
+            ("?y", "/b/c/d;p?y"),
+            ("g?y", "/b/c/g?y"),
+            ("#s", "/b/c/d;p?q"),
+            ("g#s", "/b/c/g"),
+            (";x", "/b/c/;x"),
+            ("", "/b/c/d;p?q"),
+            (".", "/b/c/"),
+            ("..", "/b/"),
+            ("../g", "/b/g"),
+            ("../..", "/"),
+            ("../../../g", "/g"),
+            ("/./g", "/g"),
+            ("/../g", "/g"),
+            ("g.", "/b/c/g."),
+            ("./g/.", "/b/c/g/"),
+            ("g;x=1/../y", "/b/c/y"),
+            ("g?y/../x", "/b/c/g?y/../x"),
+        ] {
+            let joined = base.join(reference.as_bytes()).unwrap();
+            assert_eq!(
+                (target(&joined), &joined.endpoint),
+                (expected, &tcp("a", 80)),
+                "{reference}"
+            );
+        }
+        assert_eq!(base.join(b"//h/x").unwrap(), url("http://h/x"));
+        assert_eq!(base.join(b"http://h:1/x").unwrap(), url("http://h:1/x"));
+        assert_eq!(base.join(b"https://h/"), Err(Error::Tls));
+        assert!(base.join(b"a b").is_err());
+    }
+
+    #[test]
+    fn a_reference_never_leads_to_another_local_socket() {
+        let base = url("unix:/run/a.sock:/b/c");
+        assert_eq!(base.join(b"d").unwrap(), url("unix:/run/a.sock:/b/d"));
+        assert_eq!(base.join(b"http://localhost/x").unwrap(), url("unix:/run/a.sock:/x"));
+        assert_eq!(base.join(b"http://h/x").unwrap().endpoint, tcp("h", 80));
+        assert_eq!(base.join(b"unix:/run/b.sock:/"), Err(Error::Scheme));
+        assert_eq!(url("http://a/").join(b"unix:/run/b.sock:/"), Err(Error::Scheme));
+    }
+
+    proptest! {
+        #[test]
+        fn no_target_can_break_the_request_line(text in "http://a/[\\x00-\\xff]{0,20}") {
+            if let Ok(url) = Url::parse(text.as_bytes()) {
+                prop_assert!(url.target.starts_with(b"/"));
+                prop_assert!(url.target.iter().all(|&byte| byte > b' ' && byte < 0x7f));
+            }
+        }
+
+        #[test]
+        fn nor_can_a_reference(reference in "[a/.?#: \\r\\n\u{e4}]{0,20}") {
+            if let Ok(url) = url("http://a/b/c").join(reference.as_bytes()) {
+                prop_assert!(url.target.starts_with(b"/"));
+                prop_assert!(url.target.iter().all(|&byte| byte > b' ' && byte < 0x7f));
+            }
+        }
+    }
+}
