@@ -9,10 +9,12 @@
 //! | [`intake`], [`form`] | a body and a form as they come in |
 //! | [`connection`] | one connection's turn, in steps that never block |
 //! | `steps`, `form_steps`, `views` | those steps, and what a request says, for Lua |
+//! | [`client`] | `http.request` |
 //! | [`current`] | the request this process is serving, for the log |
 //! | `handler.lua`, `cycle.lua`, `body.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
 
 pub mod chunked;
+pub mod client;
 pub mod connection;
 pub mod cookies;
 pub mod current;
@@ -77,6 +79,7 @@ pub fn module(lua: &Lua) -> Result<Table> {
     let parse_query: Function =
         glue::chunk(lua, "moonbridge.http.parse_query", parse_query, (&native, &maps))?;
     module.raw_set("parse_query", parse_query)?;
+    client::install(lua, &module)?;
     lua.set_app_data(Module(module.clone()));
     Ok(module)
 }
