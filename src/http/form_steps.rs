@@ -8,7 +8,7 @@ use super::intake::Supply;
 use super::multipart::Part;
 use super::refusal::Refusal;
 use super::steps::{Code, Shared, code, problem, step, with};
-use super::views::{Lists, Unfit, settle};
+use super::views::{Lists, Unfit, grouped, settle};
 
 /// Adds the steps to those of a connection object.
 pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
@@ -74,11 +74,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
 }
 
 fn values(lua: &Lua, fields: &[Field]) -> Result<Table, Unfit> {
-    let mut lists = Lists::new(lua)?;
-    for field in fields {
-        lists.add_text(lua, &field.part.field_name, &field.value)?;
-    }
-    Ok(lists.into_table())
+    grouped(lua, fields.iter().map(|field| (&field.part.field_name[..], &field.value[..])))
 }
 
 fn metadata(lua: &Lua, fields: Vec<Field>) -> Result<Table, Unfit> {
@@ -90,7 +86,7 @@ fn metadata(lua: &Lua, fields: Vec<Field>) -> Result<Table, Unfit> {
                 entry.raw_set(key, lua.create_string(text)?)?;
             }
         }
-        lists.add(lua, &part.field_name, Value::Table(entry))?;
+        lists.add(lua, &part.field_name, entry)?;
     }
     Ok(lists.into_table())
 }

@@ -25,6 +25,7 @@ pub mod flood;
 pub mod form;
 mod form_steps;
 pub mod framing;
+pub mod groups;
 pub mod head;
 #[cfg(test)]
 mod head_tests;

@@ -1,14 +1,16 @@
 //! What a request says, as Lua values made when they are asked for.
 
-use mlua::{IntoLua, IntoLuaMulti, Lua, LuaString, MultiValue, Table, Value};
+use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Table, Value};
 
 use super::cookies::cookies;
 use super::flood::{Flood, Guard};
+use super::groups::{Groups, Pairs};
 use super::head::Span;
 use super::list::elements;
 use super::params;
 use super::refusal::Refusal;
 use super::steps::{Outcome, Shared, problem, step, with};
+use crate::sys::texts;
 
 /// Adds the views to the steps of a connection object.
 pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
@@ -79,7 +81,8 @@ fn headers(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         }
     })?;
     step(lua, table, shared, "headers_flags", |lua, c, name: LuaString| {
-        let values = values(c, &name.as_bytes())?;
+        let mut values = values(c, &name.as_bytes())?;
+        values.iter_mut().for_each(|value| value.make_ascii_lowercase());
         settle(lua, c, set(lua, values.iter().flat_map(|value| elements(value))))
     })?;
     // header_names(): the names of all header lines, in lower case and each once.
@@ -93,9 +96,9 @@ fn headers(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     })
 }
 
-/// Values grouped by names that the client chose.
+/// Tables grouped by names that the client chose.
 ///
-/// Names and values that are made to collide in Lua's hash are refused (see [`Guard`]).
+/// Names that are made to collide in Lua's hash are refused (see [`Guard`]).
 pub struct Lists {
     table: Table,
     guard: Guard,
@@ -108,7 +111,7 @@ impl Lists {
     }
 
     /// Appends `value` to the values of `name`.
-    pub fn add(&mut self, lua: &Lua, name: &[u8], value: Value) -> Result<(), Unfit> {
+    pub fn add(&mut self, lua: &Lua, name: &[u8], value: Table) -> Result<(), Unfit> {
         self.guard.key(name)?;
         let name = lua.create_string(name)?;
         match self.table.raw_get(&name)? {
@@ -120,12 +123,6 @@ impl Lists {
             }
         }
         Ok(())
-    }
-
-    /// Appends a text to the values of `name`.
-    pub fn add_text(&mut self, lua: &Lua, name: &[u8], text: &[u8]) -> Result<(), Unfit> {
-        self.guard.value(text)?;
-        self.add(lua, name, lua.create_string(text)?.into_lua(lua)?)
     }
 
     /// The lists by their names.
@@ -168,31 +165,29 @@ pub fn settle(lua: &Lua, shared: &Shared, made: Result<Table, Unfit>) -> Outcome
 
 /// Names and the lists of their values.
 pub fn lists<'a>(lua: &Lua, pairs: impl Iterator<Item = params::Pair<'a>>) -> Result<Table, Unfit> {
-    let mut lists = Lists::new(lua)?;
-    for (name, value) in pairs {
-        lists.add_text(lua, &name, &value)?;
-    }
-    Ok(lists.into_table())
+    grouped(lua, Pairs::copied(pairs).iter())
+}
+
+/// Names and the lists of their values, from texts that are decoded.
+pub fn grouped<'a>(
+    lua: &Lua,
+    pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+) -> Result<Table, Unfit> {
+    let groups = Groups::of(pairs)?;
+    Ok(texts::lists(lua, &groups.names, &groups.values)?)
 }
 
 fn sequence<'a>(lua: &Lua, items: impl Iterator<Item = &'a [u8]>) -> Result<Table, Unfit> {
     let mut guard = Guard::default();
-    let table = lua.create_table()?;
-    for item in items {
-        guard.value(item)?;
-        table.raw_push(lua.create_string(item)?)?;
-    }
-    Ok(table)
+    let items: Vec<&[u8]> = items.collect();
+    items.iter().try_for_each(|item| guard.value(item))?;
+    Ok(texts::sequence(lua, &items)?)
 }
 
-/// A set of texts in lower case.
+/// A set of texts, in lower case.
 fn set<'a>(lua: &Lua, items: impl Iterator<Item = &'a [u8]>) -> Result<Table, Unfit> {
     let mut guard = Guard::default();
-    let table = lua.create_table()?;
-    for item in items {
-        let item = item.to_ascii_lowercase();
-        guard.key(&item)?;
-        table.raw_set(lua.create_string(item)?, true)?;
-    }
-    Ok(table)
+    let items: Vec<&[u8]> = items.collect();
+    items.iter().try_for_each(|item| guard.key(item))?;
+    Ok(texts::set(lua, &items)?)
 }

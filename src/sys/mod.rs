@@ -19,5 +19,6 @@ pub mod shared;
 pub mod sigterm;
 pub mod standard;
 pub mod syslog;
+pub mod texts;
 pub mod transfer;
 pub mod worker_signals;
