@@ -158,8 +158,11 @@ impl Connection {
             let begun = self.head.has_begun(stream.input());
             match stream.fill() {
                 Ok(Fill::Data(_)) => {}
-                Ok(Fill::Block) if begun => return Opened::Partial,
-                Ok(Fill::Block) => return Opened::Idle,
+                Ok(Fill::Block) => {
+                    // What is there is of no use until more comes: it must not count as ready.
+                    stream.hold_input();
+                    return if begun { Opened::Partial } else { Opened::Idle };
+                }
                 Ok(Fill::Eof) if begun => {
                     return self
                         .refuse_head(stream, &Refusal::bad_request("Unexpected EOF in request"));
