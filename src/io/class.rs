@@ -71,7 +71,10 @@ impl Prototypes {
 /// Makes fields and methods of a class accessible: for `UserData::add_fields`.
 pub fn add_fields<T, F: UserDataFields<T>>(fields: &mut F, class: Class) {
     fields.add_meta_field("__name", class.name());
-    fields.add_meta_field_with("__newindex", sys::class::newindex);
+    fields.add_meta_field_with("__newindex", move |lua| {
+        let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
+        sys::class::newindex(lua, prototypes.get(class))
+    });
     fields.add_meta_field_with("__index", move |lua| index(lua, class));
     fields.add_meta_field_with("__close", move |lua| {
         let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;

@@ -9,7 +9,6 @@ use std::rc::Rc;
 use mlua::{AnyUserData, Lua, UserData, UserDataFields, Value};
 
 use super::class::{self, Class};
-use super::reading::{Status, Want};
 use super::stream::Stream;
 
 /// A handle, shared between Lua and the Rust code that serves it. Collecting the last owner of the
@@ -134,17 +133,17 @@ pub fn stream_at(address: *mut c_void) -> Option<Rc<RefCell<Stream>>> {
     LIVE.with(|live| live.try_borrow_mut().ok()?.get(address as usize).cloned())
 }
 
-/// Takes from the buffer of the handle at `address` what satisfies `want`; `None` if the buffer
-/// does not, or if no handle is there. The bytes stay where they are until the stream is used
-/// again.
-pub fn take_buffered(address: *mut c_void, want: &Want) -> Option<(*const u8, usize, Status)> {
+/// The stream of the handle whose userdata is at `address`; `None` if no handle is there.
+pub fn at(address: *mut c_void) -> Option<Rc<RefCell<Stream>>> {
+    LIVE.with(|live| live.try_borrow_mut().ok()?.get(address as usize).cloned())
+}
+
+/// Calls `f`, which must not use other handles, with the stream of the handle whose userdata is at
+/// `address`; `None` if no handle is there.
+pub fn with_stream<R>(address: *mut c_void, f: impl FnOnce(&mut Stream) -> R) -> Option<R> {
     LIVE.with(|live| {
         let mut live = live.try_borrow_mut().ok()?;
         let mut stream = live.get(address as usize)?.try_borrow_mut().ok()?;
-        let input = stream.input();
-        let (n, status) = if input.is_empty() { None } else { want.find(input, 0) }?;
-        let bytes = input.as_ptr();
-        stream.consume_lazily(n);
-        Some((bytes, n, status))
+        Some(f(&mut stream))
     })
 }

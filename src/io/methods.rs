@@ -18,15 +18,21 @@ const WRITE_BUFFER: usize = 4096;
 /// # Errors
 /// Out of memory.
 pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
-    let complete = glue::raw(lua, |lua, args| read(lua, Args::new("read", args), true))?;
-    table.raw_set("read", quick::read(lua, &complete)?)?;
-    method(lua, table, "read_nb", |lua, args| read(lua, args, false))?;
+    quick::install(lua, table, |name| {
+        glue::raw(lua, move |lua, args| {
+            let args = Args::new(name, args);
+            match name {
+                "read" => read(lua, args, true),
+                "read_nb" => read(lua, args, false),
+                "write" => single(send(lua, args, false)?),
+                "flush" => single(send(lua, args, true)?),
+                "write_nb" => single(send_nb(lua, args, false)?),
+                _ => single(send_nb(lua, args, true)?),
+            }
+        })
+    })?;
     method(lua, table, "drain", |lua, args| drain(lua, args.limit(3), true))?;
     method(lua, table, "drain_nb", |lua, args| drain(lua, args.limit(3), false))?;
-    method(lua, table, "write", |lua, args| send(lua, args, false))?;
-    method(lua, table, "flush", |lua, args| send(lua, args, true))?;
-    method(lua, table, "write_nb", |lua, args| send_nb(lua, args, false))?;
-    method(lua, table, "flush_nb", |lua, args| send_nb(lua, args, true))?;
     method(lua, table, "close", |_, args| close(args, Stream::close))?;
     method(lua, table, "reset", |_, args| close(args, Stream::reset))?;
     method(lua, table, "finish", |_, args| finish(args))
@@ -185,7 +191,7 @@ fn send_nb(lua: &Lua, mut args: Args, flush: bool) -> Reply<Value> {
 }
 
 /// Whether the small buffer of `write` is full with `parts`.
-fn overflows(stream: &Stream, parts: &[&[u8]]) -> bool {
+pub fn overflows(stream: &Stream, parts: &[&[u8]]) -> bool {
     stream.pending() + parts.iter().map(|part| part.len()).sum::<usize>() >= WRITE_BUFFER
 }
 

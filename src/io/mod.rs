@@ -13,6 +13,7 @@
 //! | [`class`] | method tables, computed fields, user fields |
 //! | [`handle`] | what Lua holds of a stream |
 //! | [`methods`], [`fields`] | of handles; `loops.lua` has those that wait by a function of the user's |
+//! | [`usual`] | the usual case of reading and writing, at the cost of a C function |
 //! | [`listener`], [`child`] | the other two classes |
 //! | [`interop`], `ltn12.lua` | what cqueues, LuaSocket and ltn12 ask of handles |
 //! | [`functions`], [`poll`] | the functions of the module |
@@ -35,6 +36,7 @@ pub mod poll;
 pub mod reading;
 pub mod stream;
 pub mod transport;
+pub mod usual;
 pub mod wait;
 
 use mlua::{Lua, Result, Table};

@@ -113,6 +113,13 @@ enum Trouble {
 }
 
 impl Trouble {
+    /// Keeps an error that could not be reported yet.
+    fn keep(&mut self, error: &io::Error) {
+        if let Some(errno) = error.raw_os_error() {
+            *self = Trouble::Unreported(errno);
+        }
+    }
+
     /// The error to report now, if there is one; `later` is the text once it was reported.
     fn report(&mut self, later: &str) -> io::Result<()> {
         match std::mem::replace(self, Trouble::Reported) {

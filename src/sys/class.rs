@@ -2,13 +2,18 @@
 //! class's table of methods, then computed properties.
 //!
 //! The user's fields live in a table that is the userdata's user value, made at the first
-//! assignment; so they live as long as the userdata and cost nothing before.
+//! assignment; so they live as long as the userdata and cost nothing before. As long as nobody has
+//! given a field the name of a method, methods are looked up first: they are what is asked for most.
 
 use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use mlua::ffi;
 use mlua::{AnyUserData, Function, Lua, Table};
+
+/// Whether some userdata has a field with the name of a method.
+static SHADOWED: AtomicBool = AtomicBool::new(false);
 
 /// The `__index` of a class: `property(self, key)` is called for keys that are neither a field of
 /// the user's nor in `prototype`.
@@ -20,9 +25,9 @@ pub fn index(lua: &Lua, prototype: &Table, property: &Function) -> mlua::Result<
 }
 
 /// The `__newindex` of a class: stores a field of the user's.
-pub fn newindex(lua: &Lua) -> mlua::Result<Function> {
-    // SAFETY: `raw_newindex` checks its arguments.
-    unsafe { lua.create_c_function(raw_newindex) }
+pub fn newindex(lua: &Lua, prototype: &Table) -> mlua::Result<Function> {
+    // SAFETY: the argument is on the stack and becomes the upvalue that `raw_newindex` uses.
+    unsafe { lua.exec_raw(prototype, |state| ffi::lua_pushcclosure(state, raw_newindex, 1)) }
 }
 
 static ASSIGNMENTS: AtomicU64 = AtomicU64::new(0);
@@ -53,6 +58,10 @@ unsafe extern "C-unwind" fn raw_index(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls with a valid state and at least 20 free slots; the user value is asked of
     // full userdata only; the upvalues are those of `index`.
     unsafe {
+        let shadowed = SHADOWED.load(Ordering::Relaxed);
+        if !shadowed && method(state) {
+            return 1;
+        }
         ffi::lua_settop(state, 2);
         if ffi::lua_type(state, 1) == ffi::LUA_TUSERDATA
             && ffi::lua_getuservalue(state, 1) == ffi::LUA_TTABLE
@@ -62,8 +71,7 @@ unsafe extern "C-unwind" fn raw_index(state: *mut ffi::lua_State) -> c_int {
                 return 1;
             }
         }
-        ffi::lua_pushvalue(state, 2);
-        if ffi::lua_rawget(state, ffi::lua_upvalueindex(1)) != ffi::LUA_TNIL {
+        if shadowed && method(state) {
             return 1;
         }
         ffi::lua_pushvalue(state, ffi::lua_upvalueindex(2));
@@ -71,6 +79,15 @@ unsafe extern "C-unwind" fn raw_index(state: *mut ffi::lua_State) -> c_int {
         ffi::lua_pushvalue(state, 2);
         ffi::lua_call(state, 2, 1);
         1
+    }
+}
+
+/// Pushes the entry of the prototype for the key at index 2; false if it is nil.
+unsafe fn method(state: *mut ffi::lua_State) -> bool {
+    // SAFETY: the caller is a C function with a free slot and the prototype as first upvalue.
+    unsafe {
+        ffi::lua_pushvalue(state, 2);
+        ffi::lua_rawget(state, ffi::lua_upvalueindex(1)) != ffi::LUA_TNIL
     }
 }
 
@@ -82,6 +99,9 @@ unsafe extern "C-unwind" fn raw_newindex(state: *mut ffi::lua_State) -> c_int {
             return 0;
         }
         ASSIGNMENTS.fetch_add(1, Relaxed);
+        if method(state) {
+            SHADOWED.store(true, Ordering::Relaxed);
+        }
         if ffi::lua_getuservalue(state, 1) != ffi::LUA_TTABLE {
             ffi::lua_newtable(state);
             ffi::lua_pushvalue(state, -1);

@@ -94,4 +94,9 @@ impl Stream {
         let held = std::mem::take(&mut self.held);
         self.input.len() > held || (self.transport.is_none() && !self.closed)
     }
+
+    /// The error of a read that the caller of the handle has not seen: the next read reports it.
+    pub fn keep_read_error(&mut self, error: &io::Error) {
+        self.read_trouble.keep(error);
+    }
 }

@@ -20,6 +20,16 @@ impl Stream {
         self.write_trouble.report("Previous write error")
     }
 
+    /// The error of a write that the caller of the handle has not seen: the next write reports it.
+    pub fn keep_write_error(&mut self, error: &io::Error) {
+        self.write_trouble.keep(error);
+    }
+
+    /// Whether a write has failed, reported or not.
+    pub fn has_write_trouble(&self) -> bool {
+        self.write_trouble != Trouble::None
+    }
+
     /// The number of queued output bytes.
     pub fn pending(&self) -> usize {
         self.output.len()
