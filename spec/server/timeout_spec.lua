@@ -75,7 +75,9 @@ describe("timeout with a function", function()
   after_each(server.cleanup)
 
   it("passes further arguments on and returns all results", function()
-    local _, output = run "print(timeout(5, function(...) return select('#', ...), ... end, 1, nil, 'x', nil))"
+    local _, output = run [[
+      print(timeout(5, function(...) return select("#", ...), ... end, 1, nil, "x", nil))
+    ]]
     assert.equal("4\t1\tnil\tx\tnil\n", output)
   end)
 

@@ -80,6 +80,8 @@ pub struct Lobby {
     alarms: BinaryHeap<Reverse<(Instant, u64)>>,
     arrivals: u64,
     waiting: usize,
+    /// The same for each pool.
+    waiting_in: Vec<usize>,
     lingering: usize,
 }
 
@@ -101,6 +103,7 @@ impl Lobby {
             alarms: BinaryHeap::new(),
             arrivals: 0,
             waiting: 0,
+            waiting_in: Vec::new(),
             lingering: 0,
         }
     }
@@ -108,6 +111,11 @@ impl Lobby {
     /// Connections that wait for input.
     pub fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// Connections of one pool that wait for input.
+    pub fn waiting_in(&self, pool: usize) -> usize {
+        self.waiting_in.get(pool).copied().unwrap_or(0)
     }
 
     /// All descriptors that are held.
@@ -122,7 +130,14 @@ impl Lobby {
 
     /// Takes in a connection that waits for input. If the system cannot watch it, it is reset.
     pub fn admit(&mut self, guest: Guest) -> Result<(), Errno> {
-        self.enter(Stay::Waiting(guest)).map(|()| self.waiting += 1)
+        let pool = guest.pool;
+        self.enter(Stay::Waiting(guest))?;
+        self.waiting += 1;
+        if self.waiting_in.len() <= pool {
+            self.waiting_in.resize(pool + 1, 0);
+        }
+        self.waiting_in[pool] += 1;
+        Ok(())
     }
 
     /// Takes in a connection whose remaining input is discarded until its client closes or the time
@@ -165,7 +180,10 @@ impl Lobby {
         self.free.push(index);
         let _ = self.epoll.delete(stay.descriptor());
         match &stay {
-            Stay::Waiting(_) => self.waiting -= 1,
+            Stay::Waiting(guest) => {
+                self.waiting -= 1;
+                self.waiting_in[guest.pool] -= 1;
+            }
             Stay::Lingering(..) => self.lingering -= 1,
         }
         Some(stay)

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::stderr_output::StderrOutput;
 use crate::sys::calendar::local_timestamp;
 use crate::sys::lock::lock;
 use crate::sys::syslog::Syslog;
@@ -28,7 +29,7 @@ pub enum Level {
 }
 
 enum Output {
-    Stderr,
+    Stderr(StderrOutput),
     File { path: PathBuf, file: File },
     Nowhere,
 }
@@ -43,7 +44,7 @@ pub struct Log {
 impl Log {
     /// A log on standard error.
     pub fn stderr(level: Level) -> Self {
-        Log { output: Output::Stderr, syslog: None, level }
+        Log { output: Output::Stderr(StderrOutput::default()), syslog: None, level }
     }
 
     /// A log without output of its own: what a daemon has that logs to the system log alone.
@@ -107,11 +108,11 @@ impl Log {
     fn raw(&mut self, line: &str) {
         // One write for each line keeps the lines of several processes apart; failures are ignored
         // on purpose, see the module's documentation.
-        let _ = match &mut self.output {
-            Output::Stderr => io::stderr().write_all(line.as_bytes()),
-            Output::File { file, .. } => file.write_all(line.as_bytes()),
-            Output::Nowhere => Ok(()),
-        };
+        match &mut self.output {
+            Output::Stderr(stderr) => stderr.line(line),
+            Output::File { file, .. } => drop(file.write_all(line.as_bytes())),
+            Output::Nowhere => {}
+        }
     }
 
     /// Opens the log file anew, after it was renamed. On failure the old file stays in use.

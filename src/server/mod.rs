@@ -13,9 +13,10 @@
 //! | [`handle_methods`] | what the server adds to all handles |
 //! | [`lease`], [`lobby`] | who may act on a waiting connection, and where idle ones wait |
 //! | [`channel`], [`message`], [`scoreboard`] | how supervisor and workers talk, with and without system calls |
-//! | [`log`], [`stderr_lines`] | what the operator reads |
+//! | [`log`], [`stderr_output`], [`stderr_lines`] | what the operator reads |
 //! | [`options`], [`service`] | `run{...}`: log, pid file, background |
 //! | [`pid_file`], [`daemon`] | their parts |
+//! | [`status`] | what the pools are doing |
 //! | [`timeout`] | `timeout(...)` |
 //! | [`launcher`] | the program `moonbridge` |
 
@@ -40,7 +41,9 @@ pub mod run;
 pub mod scoreboard;
 pub mod service;
 pub mod sizing;
+pub mod status;
 pub mod stderr_lines;
+pub mod stderr_output;
 pub mod supervisor;
 pub mod timeout;
 pub mod timers;
@@ -52,6 +55,7 @@ use std::rc::Rc;
 use mlua::{Lua, Result, Table, Value};
 
 use crate::glue::{self, Fault};
+use crate::sys::process;
 use registry::{ForgottenRun, Registry};
 
 pub use handle_methods::park_stream as park;
@@ -61,6 +65,7 @@ pub use handle_methods::park_stream as park;
 /// The reference documents `listen` and `timeout` as global functions, so they are defined as such
 /// too where these names are still free.
 pub fn module(lua: &Lua) -> Result<Table> {
+    process::ensure_standard_streams();
     let module = lua.create_table()?;
     let registry = Registry::of(lua);
     // Lives in the registry of the Lua state and is dropped when the state closes.
@@ -75,6 +80,7 @@ pub fn module(lua: &Lua) -> Result<Table> {
             other.map_or("nothing", Value::type_name)
         ))),
     })?;
+    status::export(lua, &module, registry.clone())?;
     run::export(lua, &module, registry)?;
     module.raw_set("_VERSION", env!("CARGO_PKG_VERSION"))?;
     let require: mlua::Function = lua.globals().get("require")?;

@@ -26,6 +26,8 @@ pub struct Totals {
     pub errors: u64,
     /// Workers that ended.
     pub ended: u64,
+    /// Workers forked in the place of ended ones.
+    pub respawns: u64,
     /// Waiting connections that were closed for want of descriptors.
     pub shed: u64,
 }
@@ -42,6 +44,8 @@ pub struct PoolState {
     pub totals: Totals,
     /// Connections that have input, or whose time is up, and that wait for a worker.
     pub callers: VecDeque<Guest>,
+    /// Workers, and ended ones, when the log told of them last.
+    pub logged: (u64, u64),
     ports_closed: bool,
     cells: Vec<bool>,
 }
@@ -65,6 +69,7 @@ impl PoolState {
             timers,
             totals: Totals::default(),
             callers: VecDeque::new(),
+            logged: (0, 0),
             ports_closed: false,
             cells: vec![false; pool.config.max_fork],
             pool,
@@ -79,6 +84,14 @@ impl PoolState {
         Some(free)
     }
 
+    /// A worker was forked.
+    pub fn forked(&mut self, now: Instant) {
+        if self.totals.respawns < self.totals.ended {
+            self.totals.respawns += 1;
+        }
+        self.sizing.forked(now);
+    }
+
     /// Gives back the cell of a worker that could not be forked.
     pub fn free_cell(&mut self, index: usize) {
         self.cells[index] = false;
@@ -87,10 +100,12 @@ impl PoolState {
     /// Gives back the cell of a worker that is gone, and adds up what it counted.
     pub fn give_back_cell(&mut self, index: usize) {
         let cell = self.pool.scoreboard.cell(index);
-        self.totals.accepted += cell.get(Counter::Accepted);
-        self.totals.handled += cell.get(Counter::Handled);
-        self.totals.errors += cell.get(Counter::Errors);
-        self.totals.ended += 1;
+        // A worker may have scribbled over its cell: never overflow.
+        let totals = &mut self.totals;
+        totals.accepted = totals.accepted.wrapping_add(cell.get(Counter::Accepted));
+        totals.handled = totals.handled.wrapping_add(cell.get(Counter::Handled));
+        totals.errors = totals.errors.wrapping_add(cell.get(Counter::Errors));
+        totals.ended += 1;
         cell.reset();
         self.cells[index] = false;
     }

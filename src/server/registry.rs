@@ -23,7 +23,7 @@ pub struct Pool {
     /// Its opened listeners.
     pub listeners: Vec<Listener>,
     /// What its workers and the supervisor see of each other.
-    pub scoreboard: Scoreboard,
+    pub scoreboard: Rc<Scoreboard>,
     /// Who may act on the connections its workers have parked.
     pub leases: LeaseTable,
 }
@@ -49,6 +49,8 @@ pub enum Stage {
 /// What `listen` and `run` of one Lua state share.
 pub struct Registry {
     pools: RefCell<Vec<Rc<Pool>>>,
+    /// The shared memory of all pools, also where the pools were given up.
+    boards: RefCell<Vec<Rc<Scoreboard>>>,
     stage: Cell<Stage>,
     pid: u32,
 }
@@ -61,6 +63,7 @@ impl Registry {
         }
         let registry = Rc::new(Registry {
             pools: RefCell::default(),
+            boards: RefCell::default(),
             stage: Cell::new(Stage::Open),
             pid: std::process::id(),
         });
@@ -81,16 +84,23 @@ impl Registry {
             listeners.push(Listener::open(index + 1, spec)?);
         }
         let mut pools = self.pools.borrow_mut();
+        let scoreboard = Rc::new(Scoreboard::new(listen.pool.max_fork)?);
         let pool = Pool {
             number: pools.len() + 1,
-            scoreboard: Scoreboard::new(listen.pool.max_fork)?,
+            scoreboard: scoreboard.clone(),
             leases: LeaseTable::new(listen.pool.max_fork)?,
             config: listen.pool,
             handlers: listen.handlers,
             listeners,
         };
         pools.push(Rc::new(pool));
+        self.boards.borrow_mut().push(scoreboard);
         Ok(())
+    }
+
+    /// The shared memory of all pools, in their order.
+    pub fn boards(&self) -> Vec<Rc<Scoreboard>> {
+        self.boards.borrow().clone()
     }
 
     /// From registering to serving; gives the pools.

@@ -53,7 +53,27 @@ const CELL: usize = 8;
 /// Words before the first cell.
 const SCARCITY: usize = 0;
 const OFFERS: usize = 1;
-const HEADER: usize = CELL;
+const HEADER: usize = 2 * CELL;
+
+/// What the supervisor says of the whole pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Total {
+    /// Workers that exist.
+    Workers = CELL,
+    /// Connections between two runs of the handler.
+    Parked,
+    /// Connections that ended workers had accepted.
+    Accepted,
+    /// Handler calls that returned in ended workers.
+    Handled,
+    /// Errors that ended workers had counted.
+    Errors,
+    /// Workers forked in the place of ended ones.
+    Respawns,
+    /// Parked connections closed for want of descriptors.
+    Shed,
+}
 
 /// One worker's part of the scoreboard.
 #[derive(Clone, Copy)]
@@ -151,7 +171,18 @@ impl Scoreboard {
         Ok(Scoreboard { words: SharedWords::new(HEADER + CELL * workers.max(1))? })
     }
 
-    fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
+    /// The supervisor's side: says something of the whole pool.
+    pub fn publish(&self, total: Total, value: u64) {
+        self.words[total as usize].store(value, Relaxed);
+    }
+
+    /// What the supervisor said last.
+    pub fn total(&self, total: Total) -> u64 {
+        self.words[total as usize].load(Relaxed)
+    }
+
+    /// All cells, those without a worker included: these are all zero.
+    pub fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
         self.words[HEADER..].chunks_exact(CELL).map(Cell)
     }
 

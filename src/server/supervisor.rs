@@ -5,6 +5,7 @@
 
 mod custody;
 mod events;
+mod inspection;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signal::{SigAction, SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpid};
 
@@ -27,6 +28,7 @@ use super::scoreboard::Activity;
 use super::sizing::Advice;
 use super::stderr_lines::StderrLines;
 use super::worker_entry::{Life, WorkerEntry};
+use crate::sys::dispositions;
 use crate::sys::process::{Fork, fork};
 
 /// What the fork left in a new worker.
@@ -107,6 +109,8 @@ pub struct Supervisor {
     next_round: Option<Instant>,
     signals: SignalFd,
     previous_mask: SigSet,
+    /// What the host does about ended children, where the supervisor waits for them.
+    previous_sigchld: SigAction,
     log: Log,
     phase: Phase,
     exit_code: i32,
@@ -159,6 +163,7 @@ impl Supervisor {
             next_round: None,
             signals,
             previous_mask,
+            previous_sigchld: dispositions::reset(Signal::SIGCHLD)?,
             log,
             phase: Phase::Serving,
             exit_code: 0,
@@ -185,6 +190,7 @@ impl Supervisor {
             } else {
                 wake
             };
+            self.publish();
             let timeout = timeout(wake, now);
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
@@ -254,7 +260,7 @@ impl Supervisor {
                 Some(Box::new(Birth { pool, cell, channel, supervisor }))
             }
             Ok(((channel, _), lines, Fork::Parent(pid))) => {
-                state.sizing.forked(now);
+                state.forked(now);
                 let (control, errors) =
                     (Source::Control(pid.as_raw()), Source::Stderr(pid.as_raw()));
                 let watched = self
@@ -337,6 +343,9 @@ impl Drop for Supervisor {
     fn drop(&mut self) {
         // Also in a new worker, which inherits the mask: there it is the host's again.
         while let Ok(Some(_)) = self.signals.read_signal() {}
+        if getpid() == self.pid {
+            dispositions::restore(Signal::SIGCHLD, &self.previous_sigchld);
+        }
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.previous_mask), None);
     }
 }

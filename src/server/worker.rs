@@ -190,9 +190,10 @@ impl Worker {
                 self.leave();
             }
         }
-        sigterm::clear();
         loop {
             if let Some(task) = self.tasks.pop_front() {
+                // One that came while nothing was to be done means nothing.
+                sigterm::clear();
                 return self.hand_out(lua, task);
             }
             if self.phase == Phase::Leaving {

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::channel::Channel;
@@ -16,6 +14,7 @@ use super::message::{Order, Waiting};
 use super::parking::Ticket;
 use super::stderr_lines::StderrLines;
 use super::timers::Timer;
+use crate::sys::usage::End;
 
 /// Where a worker stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,23 +180,19 @@ impl WorkerEntry {
     }
 
     /// What the log says of its end, and how important that is.
-    pub fn obituary(&self, status: WaitStatus, killed: bool) -> (Level, String) {
+    pub fn obituary(&self, end: End, killed: bool) -> (Level, String) {
         let who = format!("Child process in pool #{} with PID {}", self.pool_number, self.pid);
-        match status {
-            WaitStatus::Exited(_, 0) => (Level::Stats, format!("{who} terminated normally")),
-            WaitStatus::Exited(_, code) => {
-                (Level::Notice, format!("{who} returned with exit code {code}"))
-            }
-            WaitStatus::Signaled(_, Signal::SIGALRM, _) => {
+        match end {
+            End::Exited(0) => (Level::Stats, format!("{who} terminated normally")),
+            End::Exited(code) => (Level::Notice, format!("{who} returned with exit code {code}")),
+            End::Killed(libc::SIGALRM) => {
                 (Level::Notice, format!("{who} exited prematurely due to timeout"))
             }
-            WaitStatus::Signaled(_, Signal::SIGKILL, _) if killed => {
-                (Level::Stats, format!("{who} died from signal 9"))
+            End::Killed(signal) => {
+                let expected = killed && signal == libc::SIGKILL;
+                let level = if expected { Level::Stats } else { Level::Notice };
+                (level, format!("{who} died from signal {signal}"))
             }
-            WaitStatus::Signaled(_, signal, _) => {
-                (Level::Notice, format!("{who} died from signal {}", signal as i32))
-            }
-            other => (Level::Notice, format!("{who} ended: {other:?}")),
         }
     }
 }

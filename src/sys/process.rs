@@ -29,6 +29,20 @@ pub fn fork() -> Result<Fork, Errno> {
     }
 }
 
+/// Opens `/dev/null` for each of the descriptors 0, 1 and 2 that is closed: the next file or socket
+/// would get the number, and the log would be written into it.
+pub fn ensure_standard_streams() {
+    for number in 0..3 {
+        // SAFETY: both calls take numbers and a terminated string. `open` gives the lowest number
+        // that is free, which is this one, as those below are open.
+        unsafe {
+            if libc::fcntl(number, libc::F_GETFD) == -1 {
+                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+            }
+        }
+    }
+}
+
 /// Writes out all buffered C streams (Lua's `io.write` and `print` use them).
 pub fn flush_stdio() {
     // SAFETY: a null stream means all open output streams.

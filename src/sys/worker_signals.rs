@@ -51,6 +51,10 @@ extern "C" fn forward(signal: libc::c_int) {
     }
 }
 
+/// For signals that concern the supervisor alone but may be sent to its whole group. No use of
+/// `SIG_IGN`, which programs started by the worker would inherit.
+extern "C" fn ignore(_: libc::c_int) {}
+
 /// Prepares a new worker's signals: SIGINT and SIGHUP go to the supervisor; should that die, the
 /// listening sockets are given up.
 ///
@@ -68,6 +72,8 @@ pub fn install(
     }
     handle(libc::SIGINT, forward)?;
     handle(libc::SIGHUP, forward)?;
+    handle(libc::SIGUSR1, ignore)?;
+    handle(libc::SIGUSR2, ignore)?;
     handle(death_signal(), give_up_ports)?;
     // SAFETY: sets an attribute of this process alone.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, death_signal()) })?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use super::super::channel::Received;
 use super::super::log::Level;
@@ -13,6 +13,7 @@ use super::super::message::Report;
 use super::super::parking::Ticket;
 use super::super::worker_entry::Life;
 use super::{Phase, Supervisor};
+use crate::sys::usage::{self, End, Usage};
 
 /// Messages taken from one worker at once: one worker must not keep the others waiting.
 const MESSAGES_AT_ONCE: usize = 64;
@@ -29,6 +30,7 @@ impl Supervisor {
                         self.log.notice(&format!("Could not reopen the log file: {error}"));
                     }
                 }
+                Ok(Signal::SIGUSR2) => self.log_status(),
                 _ => {}
             }
         }
@@ -125,24 +127,26 @@ impl Supervisor {
     /// Takes note of every process that has ended, known or not.
     fn reap(&mut self) {
         loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
-                Ok(status) => self.buried(status),
+            match usage::reap() {
+                Ok(Some((pid, end, usage))) => self.buried(pid, end, &usage),
                 Err(Errno::EINTR) => {}
-                Err(_) => return,
+                Ok(None) | Err(_) => return,
             }
         }
     }
 
-    fn buried(&mut self, status: WaitStatus) {
-        let Some(pid) = status.pid() else { return };
+    fn buried(&mut self, pid: Pid, end: End, usage: &Usage) {
         let Some(mut worker) = self.workers.remove(&pid.as_raw()) else { return };
         worker.drain_stderr(&mut self.log);
         let _ = self.epoll.delete(&worker.channel);
         let _ = self.epoll.delete(worker.stderr.reader());
         self.inherit(&mut worker);
-        let (level, text) = worker.obituary(status, self.phase == Phase::Killing);
+        let (level, text) = worker.obituary(end, self.phase == Phase::Killing);
         self.log.line(level, "", &text);
+        if self.log.logs(Level::Stats) {
+            let text = format!("Child process with PID {} has used {usage}", worker.pid);
+            self.log.stats(&text);
+        }
         let now = Instant::now();
         let Some(state) = self.pools.get_mut(worker.pool) else { return };
         state.give_back_cell(worker.cell);

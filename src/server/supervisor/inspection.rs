@@ -1,0 +1,43 @@
+//! What the supervisor tells about its pools: in shared memory, on SIGUSR2, in the statistics.
+
+use super::super::log::Level;
+use super::super::scoreboard::Total;
+use super::super::status::PoolStatus;
+use super::Supervisor;
+
+impl Supervisor {
+    /// Puts into shared memory what only the supervisor knows; logs worker counts that have changed
+    /// if statistics are wanted.
+    pub(super) fn publish(&mut self) {
+        for (index, state) in self.pools.iter_mut().enumerate() {
+            let (mut workers, mut parked) = (0, self.lobby.waiting_in(index) + state.callers.len());
+            for worker in self.workers.values().filter(|worker| worker.pool == index) {
+                workers += 1;
+                parked += worker.leases.len();
+            }
+            let board = &state.pool.scoreboard;
+            board.publish(Total::Workers, workers);
+            board.publish(Total::Parked, parked as u64);
+            board.publish(Total::Accepted, state.totals.accepted);
+            board.publish(Total::Handled, state.totals.handled);
+            board.publish(Total::Errors, state.totals.errors);
+            board.publish(Total::Respawns, state.totals.respawns);
+            board.publish(Total::Shed, state.totals.shed);
+            let counted = (workers, state.totals.ended);
+            if self.log.logs(Level::Stats) && counted != state.logged {
+                state.logged = counted;
+                let status = PoolStatus::of(board);
+                self.log.stats(&format!("Pool #{}: {status}", state.pool.number));
+            }
+        }
+    }
+
+    /// The figures of all pools, for the operator.
+    pub(super) fn log_status(&mut self) {
+        self.publish();
+        for state in &self.pools {
+            let status = PoolStatus::of(&state.pool.scoreboard);
+            self.log.notice(&format!("Status of pool #{}: {status}", state.pool.number));
+        }
+    }
+}
