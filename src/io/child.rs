@@ -6,10 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use mlua::{AnyUserData, IntoLua, Lua, MultiValue, Table, UserData, UserDataFields, Value};
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 
 use super::args::Args;
@@ -51,20 +49,13 @@ impl Child {
     }
 
     /// The exit code, or the negative number of the signal that ended the process; `None` while it
-    /// runs, unless `flags` make the call wait.
-    fn wait(&self, flags: Option<WaitPidFlag>) -> Reply<Option<i32>> {
+    /// runs, unless the call is to wait for that.
+    fn wait(&self, block: bool) -> Reply<Option<i32>> {
         self.check()?;
-        loop {
-            let code = match waitpid(self.pid, flags) {
-                Ok(WaitStatus::Exited(_, code)) => code,
-                Ok(WaitStatus::Signaled(_, signal, _)) => -(signal as i32),
-                Ok(WaitStatus::StillAlive) => return Ok(None),
-                Ok(_) | Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(errno.into()),
-            };
-            self.collected.set(true);
-            return Ok(Some(code));
-        }
+        let outcome = sys::child::wait(self.pid, block);
+        // After an error it is somebody else's: the number may soon mean another process.
+        self.collected.set(!matches!(outcome, Ok(None)));
+        Ok(outcome?)
     }
 }
 
@@ -72,8 +63,8 @@ impl Drop for Child {
     /// Kills and reaps, so that neither a process nor a zombie stays behind.
     fn drop(&mut self) {
         if !self.collected.get() && self.owner == getpid() {
-            let _ = kill(self.pid, Signal::SIGKILL);
-            let _ = self.wait(None);
+            let _ = sys::child::kill(self.pid, libc::SIGKILL);
+            let _ = self.wait(true);
         }
     }
 }
@@ -94,12 +85,12 @@ pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
         let signal = signal(lua, &mut args)?;
         let child = borrow(&child)?;
         child.check()?;
-        kill(child.pid, signal)?;
+        sys::child::kill(child.pid, signal)?;
         Ok(this)
     })?;
     method(lua, table, "wait", |_, mut args| {
         let (_, child) = this(&mut args)?;
-        borrow(&child)?.wait(None)
+        borrow(&child)?.wait(true)
     })?;
     method(lua, table, "wait_nb", wait_nb)
 }
@@ -107,7 +98,7 @@ pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
 /// `wait_nb`, also a step of `wait_call`.
 pub fn wait_nb(lua: &Lua, mut args: Args) -> Reply<MultiValue> {
     let (_, child) = this(&mut args)?;
-    let outcome = borrow(&child)?.wait(Some(WaitPidFlag::WNOHANG))?;
+    let outcome = borrow(&child)?.wait(false)?;
     Ok(MultiValue::from_vec(match outcome {
         Some(code) => vec![Value::Integer(code.into())],
         None => vec![Value::Boolean(false), "Process is still running".into_lua(lua)?],
@@ -140,18 +131,16 @@ fn borrow(child: &AnyUserData) -> Reply<mlua::UserDataRef<Child>> {
 }
 
 /// The argument of `kill`: a number, or a name with or without "SIG"; SIGKILL for nil.
-fn signal(lua: &Lua, args: &mut Args) -> Reply<Signal> {
-    let Some(text) = args.optional_string(lua)? else { return Ok(Signal::SIGKILL) };
+fn signal(lua: &Lua, args: &mut Args) -> Reply<i32> {
+    let Some(text) = args.optional_string(lua)? else { return Ok(libc::SIGKILL) };
     let text = text.to_string_lossy().to_uppercase();
-    let by_number = text.parse::<i32>().ok().or_else(|| {
-        let number = text.parse::<f64>().ok().filter(|number| number.fract() == 0.0)?;
-        Some(number as i32)
-    });
-    let signal = match by_number {
-        Some(number) => Signal::try_from(number).ok(),
-        None if text.starts_with("SIG") => text.parse().ok(),
-        None => format!("SIG{text}").parse().ok(),
+    let number = text.strip_suffix(".0").unwrap_or(&text).parse::<i32>();
+    let signal = match number {
+        Ok(number) => Some(number),
+        Err(_) if text.starts_with("SIG") => text.parse::<Signal>().ok().map(|it| it as i32),
+        Err(_) => format!("SIG{text}").parse::<Signal>().ok().map(|it| it as i32),
     };
+    let signal = signal.filter(|signal| (0..=sys::child::highest_signal()).contains(signal));
     signal.ok_or_else(|| args.bad("invalid signal"))
 }
 
@@ -177,8 +166,8 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
     let ended = match sys::child::pidfd(pid) {
         Ok(fd) => fd,
         Err(error) => {
-            let _ = kill(pid, Signal::SIGKILL);
-            let _ = waitpid(pid, None);
+            let _ = sys::child::kill(pid, libc::SIGKILL);
+            let _ = sys::child::wait(pid, true);
             return Err(error.into());
         }
     };

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use mlua::{AnyUserData, Lua, UserData, UserDataFields, Value};
 
-use super::class::{self, Class};
+use super::class::{self, Class, Prototypes};
 use super::stream::Stream;
 
 /// A handle, shared between Lua and the Rust code that serves it. Collecting the last owner of the
@@ -104,7 +104,9 @@ impl Hasher for AddressHasher {
 /// # Errors
 /// Out of memory.
 pub fn new_handle(lua: &Lua, stream: Stream) -> mlua::Result<AnyUserData> {
-    super::module(lua)?;
+    if lua.app_data_ref::<Prototypes>().is_none() {
+        super::module(lua)?;
+    }
     let handle = Handle::new(stream);
     let stream = handle.stream();
     let userdata = lua.create_userdata(handle)?;

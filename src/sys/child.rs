@@ -57,6 +57,48 @@ fn close_others_on_exec() {
     }
 }
 
+/// The exit code of a child, or the negative number of the signal that ended it; `None` while it
+/// runs, unless the call is to wait for that.
+///
+/// # Errors
+/// What `waitpid(2)` reports.
+pub fn wait(pid: Pid, block: bool) -> io::Result<Option<i32>> {
+    let flags = if block { 0 } else { libc::WNOHANG };
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is valid for the call.
+        match unsafe { libc::waitpid(pid.as_raw(), &mut status, flags) } {
+            0 => return Ok(None),
+            -1 => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+            _ if libc::WIFEXITED(status) => return Ok(Some(libc::WEXITSTATUS(status))),
+            _ if libc::WIFSIGNALED(status) => return Ok(Some(-libc::WTERMSIG(status))),
+            _ => {}
+        }
+    }
+}
+
+/// Sends a signal by its number, real-time signals included.
+///
+/// # Errors
+/// What `kill(2)` reports.
+pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: the call touches no memory.
+    match unsafe { libc::kill(pid.as_raw(), signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The highest number of a signal.
+pub fn highest_signal() -> i32 {
+    libc::SIGRTMAX()
+}
+
 /// A descriptor that is readable when the process has ended. Close-on-exec.
 ///
 /// # Errors

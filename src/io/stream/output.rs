@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 
-use super::{Direction, Kind, PARTS, Stream, Trouble, closed};
+use super::{Direction, KEEP, Kind, PARTS, Stream, Trouble, closed};
 
 impl Stream {
     /// Queues output without sending.
@@ -49,6 +49,7 @@ impl Stream {
     /// # Errors
     /// What the system reports; afterwards "Previous write error".
     pub fn send_nb(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
+        let parts = self.gather_small(parts)?;
         let mut skip = self.transmit(parts, 0)?;
         for part in parts {
             let done = skip.min(part.len());
@@ -67,6 +68,7 @@ impl Stream {
     /// # Errors
     /// What the system reports; afterwards "Previous write error".
     pub fn send_all(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        let parts = self.gather_small(parts)?;
         let total: usize = parts.iter().map(|part| part.len()).sum();
         let mut sent = 0;
         loop {
@@ -76,6 +78,17 @@ impl Stream {
             }
             self.wait(Direction::Write, None)?;
         }
+    }
+
+    /// Queues the parts if they are many and small, since copying is cheaper than many system calls
+    /// then; what is still to be sent.
+    fn gather_small<'a, 'b>(&mut self, parts: &'a [&'b [u8]]) -> io::Result<&'a [&'b [u8]]> {
+        if parts.len() < PARTS || parts.iter().map(|part| part.len()).sum::<usize>() > KEEP {
+            return Ok(parts);
+        }
+        self.check_write()?;
+        parts.iter().for_each(|part| self.output.push(part));
+        Ok(&[])
     }
 
     /// Sends the queue and then `parts` behind their first `sent` bytes until all is sent or the
