@@ -5,7 +5,7 @@ PROFILE ?= release
 VERSIONS := 5.3 5.4
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build run test cargo-test $(VERSIONS:%=busted-%) lint fmt bench bench-% rock fuzz dev clean
+.PHONY: help tools build run test cargo-test $(VERSIONS:%=busted-%) lint fmt bench bench-% rock map fuzz dev clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -45,6 +45,9 @@ bench-%: ## one benchmark, e.g. bench-io, bench-accept
 rock: ## pack a source rock
 	@tools/install build rock
 	@tools/rock
+
+map: ## what each source file is, by its first line
+	@tools/map
 
 fuzz: ## each fuzz target for 60 seconds
 	@tools/install build fuzz

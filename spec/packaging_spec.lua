@@ -89,6 +89,21 @@ describe("make", function()
   end)
 end)
 
+describe("the documentation", function()
+  it("names no file that is not there", function()
+    for _, page in ipairs { "README.md", "CONTRIBUTING.md", "SECURITY.md", "benches/README.md" } do
+      local text = process.slurp(server.root .. "/" .. page)
+      local folder = server.root .. "/" .. (page:match("^.*/") or "")
+      for name in text:gmatch("`(%l+/[%w_/.]+)`") do
+        assert.truthy(lfs.attributes(server.root .. "/" .. name), page .. " names " .. name)
+      end
+      for link in text:gmatch("%]%(([^:)#]+)") do
+        assert.truthy(link:find("docs/", 1, true) or lfs.attributes(folder .. link), page .. " links to " .. link)
+      end
+    end
+  end)
+end)
+
 describe("the module built for one version of Lua", function()
   after_each(server.cleanup)
 
