@@ -1,0 +1,389 @@
+---@meta moonbridge_io
+
+-- Annotations (LuaCATS) for editors: what the functions of moonbridge_io take and return.
+-- The manual is docs/reference/io.md.
+
+---@alias moonbridge_io.status
+---| "term"   # the last byte is the terminator
+---| "maxlen" # as many bytes as asked for
+---| "eof"    # the peer has sent all it will send
+
+---@alias moonbridge_io.status_nb
+---| moonbridge_io.status
+---| "block" # more would have to be waited for
+
+---@alias moonbridge_io.waitfunc fun(handle: moonbridge_io.handle, mode: "r"|"w", io: moonbridge_io)
+
+---What poll can wait for: handles, listeners, child processes (input only), descriptors.
+---@alias moonbridge_io.pollable moonbridge_io.handle|moonbridge_io.listener|moonbridge_io.child|integer
+
+---A connection, a stream of a child process, or a standard stream.
+---@class moonbridge_io.handle
+---@field local_ip4 string? IPv4 address of this end, 4 raw bytes
+---@field local_ip6 string? IPv6 address of this end, 16 raw bytes
+---@field local_ip string? address of this end as text
+---@field local_tcpport integer? TCP port of this end
+---@field remote_ip4 string? IPv4 address of the peer, 4 raw bytes
+---@field remote_ip6 string? IPv6 address of the peer, 16 raw bytes
+---@field remote_ip string? address of the peer as text
+---@field remote_tcpport integer? TCP port of the peer
+---@field interval string? name of the timer that called the "connect" handler
+---@field wakeup "input"|"timeout"|"shutdown"|nil why the handler was called again for a parked connection
+---@field [any] any fields of your own
+local handle = {}
+
+---Reads up to `maxlen` bytes, or up to and including `terminator`; waits as long as it takes.
+---@param maxlen integer? bytes at most; nil or negative: no limit
+---@param terminator string? a single byte; nil or "": none
+---@return string? data nil after an I/O error
+---@return moonbridge_io.status|string status or the error message
+---@return integer? errno
+function handle:read(maxlen, terminator) end
+
+---Reads what is there, without waiting.
+---@param maxlen integer?
+---@param terminator string?
+---@return string? data
+---@return moonbridge_io.status_nb|string status or the error message
+---@return integer? errno
+function handle:read_nb(maxlen, terminator) end
+
+---As `read`, but calls `waitfunc` as long as it is blocked.
+---@param waitfunc moonbridge_io.waitfunc
+---@param maxlen integer?
+---@param terminator string?
+---@return string? data
+---@return moonbridge_io.status|string status or the error message
+---@return integer? errno
+function handle:read_call(waitfunc, maxlen, terminator) end
+
+---As `read`, but yields as long as it is blocked.
+---@async
+---@param maxlen integer?
+---@param terminator string?
+---@return string? data
+---@return moonbridge_io.status|string status or the error message
+---@return integer? errno
+function handle:read_yield(maxlen, terminator) end
+
+---As `read`, but discards the input and returns the number of bytes.
+---@param maxlen integer?
+---@param terminator string?
+---@return integer? count
+---@return moonbridge_io.status|string status or the error message
+---@return integer? errno
+function handle:drain(maxlen, terminator) end
+
+---As `read_nb`, but discards the input and returns the number of bytes.
+---@param maxlen integer?
+---@param terminator string?
+---@return integer? count
+---@return moonbridge_io.status_nb|string status or the error message
+---@return integer? errno
+function handle:drain_nb(maxlen, terminator) end
+
+---As `drain`, but calls `waitfunc` as long as it is blocked.
+---@param waitfunc moonbridge_io.waitfunc
+---@param maxlen integer?
+---@param terminator string?
+---@return integer? count
+---@return moonbridge_io.status|string status or the error message
+---@return integer? errno
+function handle:drain_call(waitfunc, maxlen, terminator) end
+
+---As `drain`, but yields as long as it is blocked.
+---@async
+---@param maxlen integer?
+---@param terminator string?
+---@return integer? count
+---@return moonbridge_io.status|string status or the error message
+---@return integer? errno
+function handle:drain_yield(maxlen, terminator) end
+
+---Writes into a small buffer, which is sent when it is full.
+---@param ... string|number
+---@return moonbridge_io.handle? handle nil after an I/O error
+---@return string? message
+---@return integer? errno
+function handle:write(...) end
+
+---Writes without waiting: what cannot be sent is kept.
+---@param ... string|number
+---@return integer? unsent bytes in the buffer; 0 if all but a small portion was sent
+---@return string? message
+---@return integer? errno
+function handle:write_nb(...) end
+
+---As `write`, but calls `waitfunc` as long as it is blocked.
+---@param waitfunc moonbridge_io.waitfunc
+---@param ... string|number
+---@return moonbridge_io.handle? handle
+---@return string? message
+---@return integer? errno
+function handle:write_call(waitfunc, ...) end
+
+---As `write`, but yields as long as it is blocked.
+---@async
+---@param ... string|number
+---@return moonbridge_io.handle? handle
+---@return string? message
+---@return integer? errno
+function handle:write_yield(...) end
+
+---Writes and sends everything, waiting as long as it takes.
+---@param ... string|number
+---@return moonbridge_io.handle? handle
+---@return string? message
+---@return integer? errno
+function handle:flush(...) end
+
+---Writes and sends what goes without waiting.
+---@param ... string|number
+---@return integer? unsent bytes in the buffer; 0 if all was sent
+---@return string? message
+---@return integer? errno
+function handle:flush_nb(...) end
+
+---As `flush`, but calls `waitfunc` as long as it is blocked.
+---@param waitfunc moonbridge_io.waitfunc
+---@param ... string|number
+---@return moonbridge_io.handle? handle
+---@return string? message
+---@return integer? errno
+function handle:flush_call(waitfunc, ...) end
+
+---As `flush`, but yields as long as it is blocked.
+---@async
+---@param ... string|number
+---@return moonbridge_io.handle? handle
+---@return string? message
+---@return integer? errno
+function handle:flush_yield(...) end
+
+---Sends what was written, and then the end; reading goes on.
+---@return true? ok nil after an I/O error
+---@return string? message
+---@return integer? errno
+function handle:finish() end
+
+---Sends what was written and closes (TCP: FIN).
+---@return true? ok nil after an I/O error; the handle is closed all the same
+---@return string? message
+---@return integer? errno
+function handle:close() end
+
+---Closes at once (TCP: RST); what was not sent is lost.
+---@return true? ok
+---@return string? message
+---@return integer? errno
+function handle:reset() end
+
+---In a server's "connect" handler that returns true afterwards: the handler is called again when there
+---is input, at the timeout, or at shutdown. False outside a server.
+---@param timeout number? seconds
+---@return boolean parked
+function handle:park(timeout) end
+
+---A source for ltn12: delivers what is there.
+---@param maxlen integer? bytes at most in a piece, default 16384
+---@return fun(): string?, string?
+function handle:source(maxlen) end
+
+---A sink for ltn12; the end of the data flushes the handle.
+---@return fun(chunk: string?): 1?, string?
+function handle:sink() end
+
+---For cqueues: the descriptor.
+---@return integer?
+function handle:pollfd() end
+
+---For cqueues: what the last blocked operation waits for.
+---@return "r"|"w"
+function handle:events() end
+
+---For cqueues: 0 if there is no need to wait.
+---@return number?
+function handle:timeout() end
+
+---For LuaSocket's select: the descriptor, -1 if closed.
+---@return integer
+function handle:getfd() end
+
+---For LuaSocket's select: whether input is buffered.
+---@return boolean
+function handle:dirty() end
+
+---A listening socket.
+---@class moonbridge_io.listener
+---@field local_ip4 string? IPv4 address it listens on, 4 raw bytes
+---@field local_ip6 string? IPv6 address it listens on, 16 raw bytes
+---@field local_ip string? address it listens on, as text
+---@field local_tcpport integer? port it listens on
+---@field [any] any fields of your own
+local listener = {}
+
+---Waits for a connection.
+---@return moonbridge_io.handle? connection nil after an I/O error
+---@return string? message
+---@return integer? errno
+function listener:accept() end
+
+---Accepts a connection if one is there.
+---@return moonbridge_io.handle|false|nil connection false if none is there, nil after an I/O error
+---@return string? message
+---@return integer? errno
+function listener:accept_nb() end
+
+---Ends listening. The file of a local socket stays.
+---@return true
+function listener:close() end
+
+---@return integer
+function listener:pollfd() end
+---@return "r"
+function listener:events() end
+---@return nil
+function listener:timeout() end
+---@return integer
+function listener:getfd() end
+---@return false
+function listener:dirty() end
+
+---A child process.
+---@class moonbridge_io.child
+---@field stdin moonbridge_io.handle
+---@field stdout moonbridge_io.handle
+---@field stderr moonbridge_io.handle
+---@field pid integer
+---@field [any] any fields of your own
+local child = {}
+
+---Sends a signal.
+---@param signal (integer|string)? number or name, default 9 (SIGKILL)
+---@return moonbridge_io.child? child
+---@return string? message
+---@return integer? errno
+function child:kill(signal) end
+
+---Waits for the end.
+---@return integer? status exit code, or the negative number of the signal that ended it
+---@return string? message
+---@return integer? errno
+function child:wait() end
+
+---The same without waiting.
+---@return integer|false|nil status false while it runs
+---@return string? message
+---@return integer? errno
+function child:wait_nb() end
+
+---As `wait`, but calls `waitfunc` as long as it runs.
+---@param waitfunc fun()
+---@return integer? status
+---@return string? message
+---@return integer? errno
+function child:wait_call(waitfunc) end
+
+---As `wait`, but yields as long as it runs.
+---@async
+---@return integer? status
+---@return string? message
+---@return integer? errno
+function child:wait_yield() end
+
+---@return integer
+function child:pollfd() end
+---@return "r"
+function child:events() end
+---@return nil
+function child:timeout() end
+---@return integer
+function child:getfd() end
+---@return false
+function child:dirty() end
+
+---@class moonbridge_io
+---@field stdin moonbridge_io.handle descriptor 0
+---@field stdout moonbridge_io.handle descriptor 1
+---@field stderr moonbridge_io.handle descriptor 2
+---@field handle_pt table methods of all handles
+---@field listener_pt table methods of all listeners
+---@field child_pt table methods of all child processes
+local moonbridge_io = {}
+
+---From now on SIGTERM wakes up `poll` instead of ending the process.
+function moonbridge_io.catch_sigterm() end
+
+---Starts a program.
+---@param command string searched in PATH
+---@param ... string|number arguments
+---@return moonbridge_io.child? child nil if it could not be started
+---@return string? message
+---@return integer? errno
+function moonbridge_io.exec(command, ...) end
+
+---The id of the running process.
+---@return integer
+function moonbridge_io.getpid() end
+
+---Connects to a local socket.
+---@param path string 107 bytes at most
+---@return moonbridge_io.handle? handle
+---@return string? message
+---@return integer? errno
+function moonbridge_io.localconnect(path) end
+
+---Connects to a local socket without waiting.
+---@param path string
+---@return moonbridge_io.handle? handle
+---@return string? message
+---@return integer? errno
+function moonbridge_io.localconnect_nb(path) end
+
+---Listens on a local socket; a socket file that is there already is replaced.
+---@param path string
+---@return moonbridge_io.listener? listener
+---@return string? message
+---@return integer? errno
+function moonbridge_io.locallisten(path) end
+
+---Waits until something is ready.
+---@param input_set table<moonbridge_io.pollable, any>?
+---@param output_set table<moonbridge_io.handle|integer, any>?
+---@param timeout number? seconds; nil: without limit
+---@param wakeup_on_sigterm boolean?
+---@return boolean? ready nil after an I/O error
+---@return string? message why nothing is ready
+---@return boolean|integer|nil by_sigterm whether SIGTERM is the reason; the errno of an I/O error
+function moonbridge_io.poll(input_set, output_set, timeout, wakeup_on_sigterm) end
+
+---Connects to a TCP port, trying all addresses of the name.
+---@param hostname string
+---@param port integer|string number or service name
+---@return moonbridge_io.handle? handle
+---@return string? message
+---@return integer? errno
+function moonbridge_io.tcpconnect(hostname, port) end
+
+---The same without waiting; a refused connection is reported by the first read or write.
+---@param hostname string
+---@param port integer|string
+---@return moonbridge_io.handle? handle
+---@return string? message
+---@return integer? errno
+function moonbridge_io.tcpconnect_nb(hostname, port) end
+
+---Listens on a TCP port.
+---@param hostname string "::" for all interfaces
+---@param port integer|string 0: any free port
+---@return moonbridge_io.listener? listener
+---@return string? message
+---@return integer? errno
+function moonbridge_io.tcplisten(hostname, port) end
+
+---Seconds of a monotonic clock, less `previous`.
+---@param previous number?
+---@return number
+function moonbridge_io.timeref(previous) end
+
+return moonbridge_io
