@@ -1,0 +1,226 @@
+-- What the handler sees of a request: the sentences of the reference, "HTTP module", from
+-- "request.cookies" to "request.query".
+
+local server = require "spec.support.server"
+local app = require "spec.http.app"
+
+local ROUTES = [[
+  local function show(value)
+    if type(value) == "table" then
+      local keys = {}
+      for key in pairs(value) do keys[#keys + 1] = key end
+      table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
+      local parts = {}
+      for _, key in ipairs(keys) do parts[#parts + 1] = tostring(key) .. "=" .. show(value[key]) end
+      return "{" .. table.concat(parts, ",") .. "}"
+    end
+    return tostring(value)
+  end
+  function routes.default(request)
+    -- The expression to be shown stands in the header X-Show.
+    local expression = assert(load("local request, show = ... return " .. request.headers_value["X-Show"]))
+    local results = table.pack(expression(request, show))
+    for i = 1, results.n do results[i] = show(results[i]) end
+    return reply(request, table.concat(results, " "))
+  end
+]]
+
+describe("request", function()
+  local s
+  setup(function() s = app.start(ROUTES) end)
+  teardown(server.cleanup)
+
+  local function show(expression, options)
+    options = options or {}
+    options.headers = options.headers or {}
+    table.insert(options.headers, { "X-Show", expression })
+    local response = s:request(options)
+    assert.equal(200, response.status)
+    return response.body
+  end
+
+  describe(".method", function()
+    it("is the HTTP request method", function()
+      assert.equal("GET", show("request.method"))
+      assert.equal("POST", show("request.method", { body = "" }))
+      assert.equal("BREW", show("request.method", { method = "BREW" }))
+    end)
+  end)
+
+  describe(".path", function()
+    it("has no leading slash and no query part", function()
+      assert.equal("index.html", show("request.path", { target = "/index.html?a=b&c=d" }))
+      assert.equal("", show("request.path"))
+      assert.equal("/a", show("request.path", { target = "//a" }))
+    end)
+
+    it("is never decoded", function()
+      assert.equal("a%2Fb%20c", show("request.path", { target = "/a%2Fb%20c" }))
+    end)
+
+    it("is nil if and only if the target is * (OPTIONS)", function()
+      assert.equal("nil nil", show("request.path, request.query", { method = "OPTIONS", target = "*" }))
+      assert.equal("x ", show("request.path, request.query", { method = "OPTIONS", target = "/x" }))
+    end)
+  end)
+
+  describe(".query", function()
+    it("has its leading question mark, and is empty if there is none", function()
+      assert.equal("?a=b&c=d", show("request.query", { target = "/index.html?a=b&c=d" }))
+      assert.equal("?", show("request.query", { target = "/?" }))
+      assert.equal("", show("request.query"))
+    end)
+  end)
+
+  describe(".host", function()
+    it("is the Host header, or the host of an absolute target", function()
+      assert.equal("a.b:80", show("request.host", { host = "a.b:80" }))
+      assert.equal("c:1 x", show("request.host, request.path", { host = "a.b", target = "http://c:1/x" }))
+    end)
+  end)
+
+  describe(".get_params and .get_params_list", function()
+    it("map names to first values and to all values", function()
+      local target = "/?a=1&b=2&a=3&c"
+      assert.equal("{a=1,b=2,c=}", show("request.get_params", { target = target }))
+      assert.equal("{a={1=1,2=3},b={1=2},c={1=}}", show("request.get_params_list", { target = target }))
+      assert.equal("1 nil", show("request.get_params.a, request.get_params.z", { target = target }))
+    end)
+
+    it("decode + and %XX, and leave invalid escapes", function()
+      assert.equal("{a b=c=d &%zz%}", show("request.get_params", { target = "/?a+b=c=d%20%26%zz%" }))
+    end)
+
+    it("are empty without a query", function()
+      assert.equal("{} {}", show("request.get_params, request.get_params_list"))
+    end)
+
+    it("have an empty table for a missing name, which pairs skips", function()
+      local expression = "#request.get_params_list.z, request.get_params_list"
+      assert.equal("0 {a={1=1}}", show(expression, { target = "/?a=1" }))
+    end)
+
+    it("can be assigned to", function()
+      local expression = [[(function()
+        request.get_params.a = "x"
+        request.get_params.b = nil
+        request.get_params_list.c = { "y", "z" }
+        return show(request.get_params) .. show(request.get_params_list)
+      end)()]]
+      assert.equal("{a=x,c=y}{a={1=x},c={1=y,2=z}}", show(expression:gsub("\n", " "), { target = "/?a=1&b=2" }))
+    end)
+
+    it("take many names in time linear to their size", function()
+      local function query(count)
+        local parts = {}
+        for i = 1, count do parts[i] = ("x"):rep(90) .. i .. "=" .. i end
+        return "/?" .. table.concat(parts, "&")
+      end
+      assert.equal("5000", show("request.get_params[('x'):rep(90) .. 5000]", { target = query(5000) }))
+    end)
+  end)
+
+  describe(".cookies", function()
+    it("has all cookies sent by the client", function()
+      local headers = { { "Cookie", "a=1; b=2=3; c%20d=e%3Bf; a=4" }, { "Cookie", "g=+" } }
+      assert.equal("{a=1,b=2=3,c d=e;f,g=+}", show("request.cookies", { headers = headers }))
+      assert.equal("{}", show("request.cookies"))
+      assert.equal("nil", show("request.cookies.a"))
+    end)
+  end)
+
+  describe("header views", function()
+    local function headers() return { { "A", "1, 2" }, { "a", " 3 " }, { "B", "x" } } end
+
+    it("headers: a sequence with an entry for each line, empty for missing ones", function()
+      assert.equal("{1=1, 2,2=3}", show("request.headers.A", { headers = headers() }))
+      assert.equal("{1=1, 2,2=3}", show("request.headers.a", { headers = headers() }))
+      assert.equal("{} true", show("request.headers.Z, request.headers.Z == request.headers.z"))
+    end)
+
+    it("headers_csv_string: all lines joined by commas", function()
+      assert.equal("1, 2, 3", show("request.headers_csv_string.a", { headers = headers() }))
+      assert.equal("", show("request.headers_csv_string.z"))
+    end)
+
+    it("headers_csv_table: an entry for every comma separated value", function()
+      assert.equal("{1=1,2=2,3=3}", show("request.headers_csv_table.A", { headers = headers() }))
+      assert.equal("{}", show("request.headers_csv_table.Z"))
+    end)
+
+    it("headers_flags: whether a value is among them, in any case", function()
+      local list = { { "Accept-Encoding", "GZIP, Deflate" } }
+      local expression = "request.headers_flags['accept-encoding'].gzip, "
+        .. "request.headers_flags['Accept-Encoding']['DEFLATE'], request.headers_flags['Accept-Encoding'].br, "
+        .. "request.headers_flags.missing.x"
+      assert.equal("true true false false", show(expression, { headers = list }))
+    end)
+
+    it("headers_value: the value, false if there are several lines, nil if there is none", function()
+      local expression = "request.headers_value.B, request.headers_value.A, request.headers_value.Z"
+      assert.equal("x false nil", show(expression, { headers = headers() }))
+    end)
+
+    it("can be iterated: names in lower case", function()
+      assert.equal("{a={1=1, 2,2=3},b={1=x},host={1=localhost},x-show={1=request.headers}}",
+        show("request.headers", { headers = headers() }))
+    end)
+  end)
+
+  describe(".fresh", function()
+    it("is true until the request object is used", function()
+      assert.equal("true", show("request.fresh"))
+      for _, use in ipairs { "request:send_status('200 OK')", "request:consume_input()",
+        "request:stream_request_body(print)", "request:stream_post_param('a', print)", "request.body" }
+      do
+        local text = ("(function() local _ = %s return request.fresh end)()"):format(use)
+        s:stop()
+        s = app.start([[function routes.default(request)
+          local before = request.fresh
+          local _ = ]] .. use .. [[
+          note(before, request.fresh)
+          if not pcall(request.send_status, request, "200 OK") then end
+          return true
+        end]])
+        s:request "/"
+        assert.equal("true false", s:request("/notes").body, text)
+      end
+      s:stop()
+      s = app.start(ROUTES)
+    end)
+  end)
+
+  it(".faulty is normally false", function()
+    assert.equal("false", show("request.faulty"))
+  end)
+
+  it(".socket is the underlying socket", function()
+    assert.equal("127.0.0.1 true", show("request.socket.remote_ip, request.socket.local_tcpport == " .. s.port))
+  end)
+
+  it("takes fields of the user's, and unknown ones are nil", function()
+    assert.equal("1 nil", show("(function() request.mine = 1 return request.mine end)(), request.nothing"))
+  end)
+
+  it("of the past does not act on a later one, nor show its data", function()
+    s:stop()
+    s = app.start [[
+      local kept
+      function routes.keep(request)
+        kept = request
+        views = request.headers
+        return reply(request, "")
+      end
+      function routes.use(request)
+        note(pcall(kept.send_status, kept, "200 OK"))
+        note(#views["x-secret"], kept.query, kept:finish())
+        return reply(request, "still here")
+      end
+    ]]
+    local connection = s:connect()
+    connection:request "/keep"
+    local response = connection:request { target = "/use", headers = { ["X-Secret"] = "1" } }
+    assert.equal("still here", response.body)
+    assert.equal("false Response has already been finished\n0 nil nil", s:request("/notes").body)
+  end)
+end)
