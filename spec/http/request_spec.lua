@@ -107,7 +107,8 @@ describe("request", function()
         request.get_params_list.c = { "y", "z" }
         return show(request.get_params) .. show(request.get_params_list)
       end)()]]
-      assert.equal("{a=x,c=y}{a={1=x},c={1=y,2=z}}", show(expression:gsub("\n", " "), { target = "/?a=1&b=2" }))
+      expression = expression:gsub("\n", " ")
+      assert.equal("{a=x,c=y}{a={1=x},c={1=y,2=z}}", show(expression, { target = "/?a=1&b=2" }))
     end)
 
     it("take many names in time linear to their size", function()
@@ -151,8 +152,8 @@ describe("request", function()
     it("headers_flags: whether a value is among them, in any case", function()
       local list = { { "Accept-Encoding", "GZIP, Deflate" } }
       local expression = "request.headers_flags['accept-encoding'].gzip, "
-        .. "request.headers_flags['Accept-Encoding']['DEFLATE'], request.headers_flags['Accept-Encoding'].br, "
-        .. "request.headers_flags.missing.x"
+        .. "request.headers_flags['Accept-Encoding']['DEFLATE'], "
+        .. "request.headers_flags['Accept-Encoding'].br, request.headers_flags.missing.x"
       assert.equal("true true false false", show(expression, { headers = list }))
     end)
 
@@ -195,7 +196,8 @@ describe("request", function()
   end)
 
   it(".socket is the underlying socket", function()
-    assert.equal("127.0.0.1 true", show("request.socket.remote_ip, request.socket.local_tcpport == " .. s.port))
+    local expression = "request.socket.remote_ip, request.socket.local_tcpport == " .. s.port
+    assert.equal("127.0.0.1 true", show(expression))
   end)
 
   it("takes fields of the user's, and unknown ones are nil", function()
@@ -213,7 +215,7 @@ describe("request", function()
       end
       function routes.use(request)
         note(pcall(kept.send_status, kept, "200 OK"))
-        note(#views["x-secret"], kept.query, kept:finish())
+        note(#views["x-secret"], kept.query, (kept:finish()))
         return reply(request, "still here")
       end
     ]]

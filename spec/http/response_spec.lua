@@ -153,7 +153,9 @@ describe("wrong use", function()
       end
       ]] .. (before or "") .. "\n" .. call .. [[
 
-      if request.fresh or not pcall(request.finish, request) then pcall(request.send_status, request, "204 x") end
+      if request.fresh or not pcall(request.finish, request) then
+        pcall(request.send_status, request, "204 x")
+      end
       return true]])
   end
 
@@ -181,7 +183,8 @@ describe("wrong use", function()
   end)
 
   it("finish may be called several times", function()
-    assert.equal("nil", message_of("try(request.finish, request)", "request:send_status('200 OK') request:finish()"))
+    local before = "request:send_status('200 OK') request:finish()"
+    assert.equal("nil", message_of("try(request.finish, request)", before))
   end)
 
   it("finish with too little data is an error", function()
@@ -211,7 +214,8 @@ describe("wrong use", function()
   end)
 
   it("of arguments is an error", function()
-    assert.equal("HTTP status is expected to be a string, got nil", message_of("try(request.send_status, request)"))
+    assert.equal("HTTP status is expected to be a string, got nil",
+      message_of("try(request.send_status, request)"))
     assert.equal("HTTP header value is expected to be a string, got nil",
       message_of("try(request.send_header, request, 'a')", "request:send_status('200 OK')"))
   end)
@@ -332,7 +336,8 @@ describe("a handler's error", function()
     local code, output = server.run_script [[
       local io = require "moonbridge_io"
       local http = require "moonbridge_http"
-      local handler = http.generate_handler(function() error(setmetatable({ x = 1 }, { __name = "mine" })) end)
+      local mine = setmetatable({ x = 1 }, { __name = "mine" })
+      local handler = http.generate_handler(function() error(mine) end)
       local listener = io.tcplisten("127.0.0.1", PORT)
       local client = io.tcpconnect("127.0.0.1", PORT)
       client:flush("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")

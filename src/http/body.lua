@@ -7,12 +7,12 @@ local native, maps = ...
 local codes = native.codes
 local OUTPUT, REFUSED, INPUT, END = codes.OUTPUT, codes.REFUSED, codes.INPUT, codes.END
 
-local type, error, next, pairs, find = type, error, next, pairs, string.find
+local type, error, find = type, error, string.find
 
 local TOO_LATE = "Cannot setup request body streamer at this stage anymore"
 
 -- Adds methods and fields of the body to those of the request; returns what the cycle needs.
-return function(steps, settle, drain, env, methods, lazy)
+return function(steps, settle, env, methods, lazy)
   local body = {}
   local state
   local streamer -- callback for the whole body
@@ -203,9 +203,8 @@ return function(steps, settle, drain, env, methods, lazy)
     check_setup(callback)
     if streamer or exact or patterns then error(TOO_LATE, 2) end
     set_reader("stream")
-    local ended = false
     streamer = function(chunk)
-      if chunk == nil then ended = true else callback(chunk) end
+      if chunk ~= nil then return callback(chunk) end
     end
     read_to_end()
   end

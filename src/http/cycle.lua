@@ -10,7 +10,7 @@ local INPUT, END, CLOSE = codes.INPUT, codes.END, codes.CLOSE
 local PARKED, CLOSED = codes.PARKED, codes.CLOSED
 
 local type, error, select, tostring = type, error, select, tostring
-local setmetatable, rawset, xpcall = setmetatable, rawset, xpcall
+local setmetatable, rawget, rawset, xpcall = setmetatable, rawget, rawset, xpcall
 local traceback = debug and debug.traceback or tostring
 local now = native.now
 
@@ -69,7 +69,7 @@ return function(steps, callback, times, poll)
     error(text, 3)
   end
 
-  body = new_body(steps, settle, drain, {
+  body = new_body(steps, settle, {
     wait = function(writes)
       return wait_for(true, writes, stall)
     end,
@@ -213,7 +213,7 @@ return function(steps, callback, times, poll)
   function stale.__index(_, key)
     if key == "fresh" or key == "faulty" then return false end
     if key == "finish" or key == "flush" then return function() end end
-    return methods[key] and over or nil
+    return rawget(methods, key) and over or nil
   end
 
   -- Sends what is queued, with input thrown away meanwhile; false if that fails.
@@ -353,6 +353,6 @@ return function(steps, callback, times, poll)
     return true
   end
 
-  connection.suspend = steps.suspend
+  connection.suspend, connection.release = steps.suspend, steps.close
   return connection
 end

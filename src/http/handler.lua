@@ -79,7 +79,7 @@ return function(callback, options)
           begun[socket], idle_until = state, nil
           deadline = state.deadline
         else
-          connection.suspend()
+          connection.release()
           idle_until = idle_until or after(times.idle_timeout)
           deadline = idle_until
         end
