@@ -33,6 +33,11 @@ pub enum ListenerSpec {
         /// Path in the file system.
         path: std::ffi::OsString,
     },
+    /// A socket that a service manager has opened.
+    Inherited {
+        /// Its name there; `None`: the first that is left.
+        name: Option<String>,
+    },
     /// A timer.
     Interval {
         /// What the handler finds in `socket.interval`.
@@ -129,7 +134,7 @@ fn listener(index: usize, value: &Value) -> Reply<ListenerSpec> {
         Value::String(proto) => proto.to_string_lossy(),
         Value::Nil => {
             return Err(Fault::misuse(format!(
-                "No protocol specified for listener #{index}; \"proto\" must be \"tcp\", \"local\", \"interval\" or \"main\""
+                "No protocol specified for listener #{index}; \"proto\" must be \"tcp\", \"local\", \"interval\", \"main\" or \"inherit\""
             )));
         }
         other => {
@@ -142,6 +147,7 @@ fn listener(index: usize, value: &Value) -> Reply<ListenerSpec> {
     match proto.as_str() {
         "tcp" => tcp(index, table),
         "local" => local(index, table),
+        "inherit" => Ok(ListenerSpec::Inherited { name: text(index, table, "name")? }),
         "interval" => interval(index, table),
         "main" => Ok(ListenerSpec::Main { name: text(index, table, "name")?.unwrap_or_default() }),
         other => Err(Fault::misuse(format!("Unknown protocol \"{other}\" of listener #{index}"))),

@@ -2,14 +2,17 @@
 //! is an ordinary Lua error there.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, shutdown, socket,
+};
 
 use super::config::ListenerSpec;
+use super::inherited::Inheritance;
 use crate::glue::{Fault, Reply};
 use crate::io::listen;
 
@@ -24,11 +27,24 @@ pub enum Listener {
         port: String,
         /// The listening socket.
         socket: OwnedFd,
+        /// A service manager has opened it.
+        inherited: bool,
     },
     /// A Unix domain socket.
     Local {
-        /// Path in the file system.
+        /// Path in the file system, as it was given.
         path: OsString,
+        /// The same, whatever the working directory is.
+        file: PathBuf,
+        /// The listening socket.
+        socket: OwnedFd,
+        /// A service manager has opened it.
+        inherited: bool,
+    },
+    /// A socket that a service manager has opened.
+    Inherited {
+        /// Its name, if it was asked for by that.
+        name: Option<String>,
         /// The listening socket.
         socket: OwnedFd,
     },
@@ -49,23 +65,40 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Opens the listener that stands at `index` (from 1) of its pool.
-    pub fn open(index: usize, spec: ListenerSpec) -> Reply<Self> {
-        let failed = |error: std::io::Error| {
+    /// Opens the listener that stands at `index` (from 1) of its pool, or takes the inherited one
+    /// that listens there.
+    pub fn open(index: usize, spec: ListenerSpec, inheritance: &Inheritance) -> Reply<Self> {
+        Self::try_open(spec, inheritance).map_err(|error| {
             let reason = match error.raw_os_error() {
                 Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
                 None => error.to_string(),
             };
             Fault::misuse(format!("Could not initialize listener #{index}: {reason}"))
-        };
+        })
+    }
+
+    fn try_open(spec: ListenerSpec, inheritance: &Inheritance) -> io::Result<Self> {
         Ok(match spec {
-            ListenerSpec::Tcp { host, port } => {
-                let socket = listen::tcp(&host, &port).map_err(failed)?;
-                Listener::Tcp { host, port, socket }
-            }
+            ListenerSpec::Tcp { host, port } => match inheritance.claim_tcp(&host, &port) {
+                Some(socket) => Listener::Tcp { host, port, socket, inherited: true },
+                None => {
+                    let socket = listen::tcp(&host, &port)?;
+                    Listener::Tcp { host, port, socket, inherited: false }
+                }
+            },
             ListenerSpec::Local { path } => {
-                let socket = listen::local(Path::new(&path)).map_err(failed)?;
-                Listener::Local { path, socket }
+                let file = std::path::absolute(Path::new(&path))?;
+                match inheritance.claim_local(&path) {
+                    Some(socket) => Listener::Local { path, file, socket, inherited: true },
+                    None => {
+                        let socket = listen::local(Path::new(&path))?;
+                        Listener::Local { path, file, socket, inherited: false }
+                    }
+                }
+            }
+            ListenerSpec::Inherited { name } => {
+                let socket = inheritance.claim(name.as_deref())?;
+                Listener::Inherited { name, socket }
             }
             ListenerSpec::Interval { name, delay, strict } => {
                 Listener::Interval { name, delay, strict }
@@ -77,20 +110,39 @@ impl Listener {
     /// The listening socket, if connections arrive here.
     pub fn socket(&self) -> Option<&OwnedFd> {
         match self {
-            Listener::Tcp { socket, .. } | Listener::Local { socket, .. } => Some(socket),
+            Listener::Tcp { socket, .. }
+            | Listener::Local { socket, .. }
+            | Listener::Inherited { socket, .. } => Some(socket),
             Listener::Interval { .. } | Listener::Main { .. } => None,
+        }
+    }
+
+    /// Refuses connections from now on. A service manager's socket goes on collecting them.
+    pub fn close_port(&self) {
+        match self {
+            Listener::Tcp { socket, inherited: false, .. }
+            | Listener::Local { socket, inherited: false, .. } => {
+                let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+            }
+            _ => {}
         }
     }
 
     /// What the log says when the listener's pool is created.
     pub fn announcement(&self) -> String {
         match self {
-            Listener::Tcp { host, port, .. } => {
-                format!("Adding TCP listener on interface \"{host}\", port {port}")
+            Listener::Tcp { host, port, inherited, .. } => {
+                let how = origin(*inherited);
+                format!("Adding TCP listener on interface \"{host}\", port {port}{how}")
             }
-            Listener::Local { path, .. } => {
-                format!("Adding local socket listener with path \"{}\"", path.display())
+            Listener::Local { path, inherited, .. } => {
+                let how = origin(*inherited);
+                format!("Adding local socket listener with path \"{}\"{how}", path.display())
             }
+            Listener::Inherited { name: Some(name), .. } => {
+                format!("Adding inherited listener \"{name}\"")
+            }
+            Listener::Inherited { name: None, .. } => "Adding inherited listener".to_owned(),
             Listener::Interval { name, .. } if name.is_empty() => {
                 "Adding unnamed interval listener".to_owned()
             }
@@ -102,35 +154,35 @@ impl Listener {
 
     /// The supervisor's side, when serving ends: what is bound in the file system goes away.
     pub fn unlink(&self) {
-        if let Listener::Local { path, socket } = self
-            && is_bound_to(path, socket)
+        if let Listener::Local { file, socket, inherited: false, .. } = self
+            && is_bound_to(file, socket)
         {
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(file);
         }
     }
 }
 
+fn origin(inherited: bool) -> &'static str {
+    if inherited { " (inherited)" } else { "" }
+}
+
 /// Whether the socket file at `path` still leads to `socket`: another server may have taken its
 /// place meanwhile. Connecting is the only way to tell; a listener that was shut down refuses.
-fn is_bound_to(path: &OsString, own: &OwnedFd) -> bool {
+fn is_bound_to(path: &Path, own: &OwnedFd) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let Ok(file) = std::fs::symlink_metadata(path) else { return false };
     if !file.file_type().is_socket() {
         return false;
     }
-    let _ = nix::sys::socket::shutdown(
-        std::os::fd::AsRawFd::as_raw_fd(&own.as_fd()),
-        nix::sys::socket::Shutdown::Both,
-    );
+    let _ = shutdown(own.as_raw_fd(), Shutdown::Both);
     let probe = socket(
         AddressFamily::Unix,
         SockType::Stream,
         SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         None,
     );
-    match (probe, UnixAddr::new(path.as_bytes())) {
+    match (probe, UnixAddr::new(path)) {
         (Ok(probe), Ok(address)) => {
-            use std::os::fd::AsRawFd;
             connect(probe.as_raw_fd(), &address) == Err(nix::errno::Errno::ECONNREFUSED)
         }
         _ => false,

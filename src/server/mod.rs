@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`config`] | `listen{...}`: from a Lua table to a checked configuration |
-//! | [`listener`] | a pool's listeners, opened |
+//! | [`listener`], [`inherited`] | a pool's listeners, opened here or by a service manager |
 //! | [`registry`] | the pools of a Lua state, and whether they are served |
 //! | [`supervisor`] | forks workers, watches them, ends in order |
 //! | [`pool_state`], [`worker_entry`] | the supervisor's view of a pool and of a worker |
@@ -15,7 +15,7 @@
 //! | [`channel`], [`message`], [`scoreboard`] | how supervisor and workers talk, with and without system calls |
 //! | [`log`], [`stderr_output`], [`stderr_lines`] | what the operator reads |
 //! | [`options`], [`service`] | `run{...}`: log, pid file, background |
-//! | [`pid_file`], [`daemon`] | their parts |
+//! | [`pid_file`], [`daemon`], [`notifier`] | their parts |
 //! | [`status`] | what the pools are doing |
 //! | [`timeout`] | `timeout(...)` |
 //! | [`launcher`] | the program `moonbridge` |
@@ -26,12 +26,14 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod handle_methods;
+pub mod inherited;
 pub mod launcher;
 pub mod lease;
 pub mod listener;
 pub mod lobby;
 pub mod log;
 pub mod message;
+pub mod notifier;
 pub mod options;
 pub mod parking;
 pub mod pid_file;

@@ -4,9 +4,6 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
-use nix::sys::socket::{Shutdown, shutdown};
-use std::os::fd::AsRawFd;
-
 use super::listener::Listener;
 use super::lobby::Guest;
 use super::registry::Pool;
@@ -61,7 +58,7 @@ impl PoolState {
                     timers.push(Timer::interval(index, *delay, *strict, now));
                 }
                 Listener::Main { .. } => timers.push(Timer::main(index, now)),
-                Listener::Tcp { .. } | Listener::Local { .. } => {}
+                _ => {}
             }
         }
         PoolState {
@@ -172,8 +169,6 @@ impl PoolState {
         if std::mem::replace(&mut self.ports_closed, true) {
             return;
         }
-        for socket in self.pool.listeners.iter().filter_map(Listener::socket) {
-            let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
-        }
+        self.pool.listeners.iter().for_each(Listener::close_port);
     }
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use mlua::Lua;
 
 use super::config::{Handlers, Listen, PoolConfig};
+use super::inherited::Inheritance;
 use super::lease::LeaseTable;
 use super::listener::Listener;
 use super::scoreboard::Scoreboard;
@@ -51,6 +52,8 @@ pub struct Registry {
     pools: RefCell<Vec<Rc<Pool>>>,
     /// The shared memory of all pools, also where the pools were given up.
     boards: RefCell<Vec<Rc<Scoreboard>>>,
+    /// What a service manager has opened and no pool has claimed yet.
+    pub inheritance: Inheritance,
     stage: Cell<Stage>,
     pid: u32,
 }
@@ -64,6 +67,7 @@ impl Registry {
         let registry = Rc::new(Registry {
             pools: RefCell::default(),
             boards: RefCell::default(),
+            inheritance: Inheritance::default(),
             stage: Cell::new(Stage::Open),
             pid: std::process::id(),
         });
@@ -81,7 +85,13 @@ impl Registry {
         }
         let mut listeners = Vec::with_capacity(listen.listeners.len());
         for (index, spec) in listen.listeners.into_iter().enumerate() {
-            listeners.push(Listener::open(index + 1, spec)?);
+            match Listener::open(index + 1, spec, &self.inheritance) {
+                Ok(listener) => listeners.push(listener),
+                Err(fault) => {
+                    listeners.iter().for_each(Listener::unlink);
+                    return Err(fault);
+                }
+            }
         }
         let mut pools = self.pools.borrow_mut();
         let scoreboard = Rc::new(Scoreboard::new(listen.pool.max_fork)?);

@@ -59,11 +59,14 @@ fn serve(
     clock::start();
     // The script's own time is over; a supervisor has no limit.
     alarm::disarm();
-    let (log, pid_file) = operations
+    let (mut log, pid_file) = operations
         .take(&options)
         .inspect_err(|_| registry.end())
         .map_err(|error| Fault::System(error.text, error.errno))?
         .into_parts();
+    for name in registry.inheritance.disclaim() {
+        log.notice(&format!("No listener has claimed the inherited socket \"{name}\""));
+    }
     let mut supervisor = Supervisor::new(pools, log).inspect_err(|_| registry.end())?;
     match supervisor.serve() {
         Outcome::Ended(code) => {

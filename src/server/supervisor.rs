@@ -22,6 +22,7 @@ use super::channel::{Channel, Inbox};
 use super::clock;
 use super::lobby::Lobby;
 use super::log::Log;
+use super::notifier::Notifier;
 use super::pool_state::PoolState;
 use super::registry::Pool;
 use super::scoreboard::Activity;
@@ -112,6 +113,7 @@ pub struct Supervisor {
     /// What the host does about ended children, where the supervisor waits for them.
     previous_sigchld: SigAction,
     log: Log,
+    notifier: Notifier,
     phase: Phase,
     exit_code: i32,
     pid: Pid,
@@ -165,6 +167,7 @@ impl Supervisor {
             previous_mask,
             previous_sigchld: dispositions::reset(Signal::SIGCHLD)?,
             log,
+            notifier: Notifier::from_environment(now),
             phase: Phase::Serving,
             exit_code: 0,
             pid: getpid(),
@@ -191,6 +194,7 @@ impl Supervisor {
                 wake
             };
             self.publish();
+            let wake = self.notify(now).into_iter().chain(wake).min();
             let timeout = timeout(wake, now);
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
@@ -327,6 +331,7 @@ impl Supervisor {
 
     /// What stays to be done in the supervisor, when all workers are gone.
     pub fn close(&mut self) {
+        self.notifier.stopping();
         if self.phase == Phase::Draining {
             self.log.notice("All worker threads have terminated");
         }

@@ -8,6 +8,7 @@ pub mod child;
 pub mod class;
 pub mod disconnect;
 pub mod dispositions;
+pub mod environment;
 pub mod fast;
 pub mod lock;
 pub mod lua_stack;

@@ -1,9 +1,11 @@
 //! What the supervisor tells about its pools: in shared memory, on SIGUSR2, in the statistics.
 
+use std::time::Instant;
+
 use super::super::log::Level;
 use super::super::scoreboard::Total;
 use super::super::status::PoolStatus;
-use super::Supervisor;
+use super::{Phase, Supervisor};
 
 impl Supervisor {
     /// Puts into shared memory what only the supervisor knows; logs worker counts that have changed
@@ -30,6 +32,22 @@ impl Supervisor {
                 self.log.stats(&format!("Pool #{}: {status}", state.pool.number));
             }
         }
+    }
+
+    /// Tells the service manager how far the server is; when to do so again.
+    pub(super) fn notify(&mut self, now: Instant) -> Option<Instant> {
+        if self.phase != Phase::Serving {
+            self.notifier.stopping();
+        } else if self.notifier.awaits_readiness() {
+            let serves = |index: usize| {
+                self.workers.values().any(|worker| worker.pool == index && worker.has_served)
+            };
+            let needs_none = |index: usize| self.pools[index].pool.config.min_fork == 0;
+            if (0..self.pools.len()).all(|index| needs_none(index) || serves(index)) {
+                self.notifier.ready();
+            }
+        }
+        self.notifier.feed(now)
     }
 
     /// The figures of all pools, for the operator.
