@@ -17,12 +17,15 @@ end
 local function waiter(job, waitfunc, handle, link)
   return function(mode, seconds)
     local limit = allowed(job, seconds or job.stall_timeout)
+    -- A function of the caller's is told what to wait for, but not how long.
+    if mode == "expect" then
+      if waitfunc then return true end
+      mode = "r"
+    end
     if not waitfunc then
       if limit > 0 and native_wait(link, mode, limit) then return true end
       return nil, "timeout"
     end
-    -- Such a function is told what to wait for, but not how long.
-    if mode == "expect" then return true end
     local deadline = now() + limit
     while now() < deadline do
       if native_wait(link, mode, 0) then return true end
