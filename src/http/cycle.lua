@@ -36,6 +36,7 @@ return function(steps, callback, times, poll)
   local request, socket -- of the current turn
   local refused_words -- what was raised when the request was refused while it was handled
   local fate -- how the turn ends
+  local get_lists -- the parameters in the target, if they were asked for
 
   local body -- the reader of the request's body
 
@@ -136,15 +137,8 @@ return function(steps, callback, times, poll)
   -- Reading the body while the response is sent cannot block any more: nothing is to be deferred.
   function methods.defer_reading() end
 
-  for _, key in ipairs { "method", "path", "query", "host" } do
-    local step = steps[key]
-    lazy[key] = function()
-      local value = step()
-      rawset(request, key, value)
-      return value
-    end
-  end
-
+  -- Asking again costs less than room for the answer in the request's table.
+  lazy.method, lazy.path, lazy.query, lazy.host = steps.method, steps.path, steps.query, steps.host
   lazy.fresh = steps.fresh
   lazy.faulty = steps.faulty
   function lazy.socket() return socket end
@@ -162,9 +156,8 @@ return function(steps, callback, times, poll)
   end
 
   function lazy.get_params_list()
-    local value = maps.lists(accepted(steps.get_params()))
-    rawset(request, "get_params_list", value)
-    return value
+    get_lists = get_lists or maps.lists(accepted(steps.get_params()) or {})
+    return get_lists
   end
 
   function lazy.get_params()
@@ -304,7 +297,7 @@ return function(steps, callback, times, poll)
   end
 
   local function respond()
-    refused_words, fate = nil, nil
+    refused_words, fate, get_lists = nil, nil, nil
     local this = setmetatable({}, meta)
     request = this
     local ok, result = xpcall(run, trace, this)

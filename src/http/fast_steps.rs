@@ -3,6 +3,7 @@
 //! Each does what the complete step of the same name does (steps.rs) for ordinary arguments.
 
 use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use mlua::{AnyUserData, Function, Lua, Table, UserData};
@@ -57,7 +58,8 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     put::<Conclude>(lua, table, "conclude", id)?;
     put::<Method>(lua, table, "method", id)?;
     put::<Path>(lua, table, "path", id)?;
-    put::<Query>(lua, table, "query", id)
+    put::<Query>(lua, table, "query", id)?;
+    put::<GetParams>(lua, table, "get_params", id)
 }
 
 fn put<F: Fast>(lua: &Lua, table: &Table, name: &str, id: usize) -> mlua::Result<()> {
@@ -127,13 +129,44 @@ impl Fast for SendStatus {
 struct SendHeader;
 impl Fast for SendHeader {
     fn call(id: usize, arguments: &Arguments<'_>) -> Answer {
-        let (Some(name), Some(value)) = (arguments.string(1), arguments.string(2)) else {
-            return Answer::Complete;
+        let Some(name) = arguments.string(1) else { return Answer::Complete };
+        let send = |value: &[u8]| {
+            with(id, |c| match c.send_header(name, value) {
+                Ok(()) => Answer::Nothing,
+                Err(error) => problem(c, error),
+            })
         };
-        with(id, |c| match c.send_header(name, value) {
-            Ok(()) => Answer::Nothing,
-            Err(error) => problem(c, error),
-        })
+        match (arguments.string(2), arguments.integer(2)) {
+            (Some(value), _) => send(value),
+            (None, Some(number)) => {
+                let mut digits = Digits::default();
+                let _ = write!(digits, "{number}");
+                send(digits.text())
+            }
+            (None, None) => Answer::Complete,
+        }
+    }
+}
+
+/// The digits of a number, without an allocation.
+#[derive(Default)]
+struct Digits {
+    bytes: [u8; 20],
+    length: usize,
+}
+
+impl Digits {
+    fn text(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Write for Digits {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = self.bytes.get_mut(self.length..self.length + text.len());
+        room.ok_or(std::fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.length += text.len();
+        Ok(())
     }
 }
 
@@ -200,5 +233,16 @@ struct Query;
 impl Fast for Query {
     fn call(id: usize, _: &Arguments<'_>) -> Answer {
         field(id, |c| c.path.map(|_| c.query))
+    }
+}
+
+/// Nothing if there are no parameters.
+struct GetParams;
+impl Fast for GetParams {
+    fn call(id: usize, _: &Arguments<'_>) -> Answer {
+        with(id, |c| match c.query.of(&c.bytes).len() {
+            0 | 1 => Answer::Nothing,
+            _ => Answer::Complete,
+        })
     }
 }

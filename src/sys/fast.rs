@@ -67,6 +67,15 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// Argument `index`, if it is an integer.
+    pub fn integer(&self, index: c_int) -> Option<i64> {
+        // SAFETY: as above.
+        unsafe {
+            let integer = ffi::lua_isinteger(self.state, index) != 0;
+            integer.then(|| ffi::lua_tointeger(self.state, index))
+        }
+    }
+
     /// Whether argument `index` is neither nil nor false.
     pub fn truth(&self, index: c_int) -> bool {
         // SAFETY: as above; any index is valid.
