@@ -98,7 +98,8 @@ describe("the documentation", function()
         assert.truthy(lfs.attributes(server.root .. "/" .. name), page .. " names " .. name)
       end
       for link in text:gmatch("%]%(([^:)#]+)") do
-        assert.truthy(link:find("docs/", 1, true) or lfs.attributes(folder .. link), page .. " links to " .. link)
+        local there = link:find("docs/", 1, true) or lfs.attributes(folder .. link)
+        assert.truthy(there, page .. " links to " .. link)
       end
     end
   end)
