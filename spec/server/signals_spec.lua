@@ -170,8 +170,8 @@ describe("SIGTERM to a worker", function()
     local pid = s:raw("x")
     process.kill(tonumber(pid), "TERM")
     socket.sleep(0.1)
-    assert.equal(pid, (s:raw("x")))
-    assert.equal(pid, (s:raw("x")))
+    -- It still serves; others may answer before its turn comes.
+    assert.truthy(process.wait_until(function() return s:raw("x") == pid end))
   end)
 
   it("lets a busy one answer, which is then replaced", function()
