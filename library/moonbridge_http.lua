@@ -1,0 +1,156 @@
+---@meta moonbridge_http
+
+-- Annotations (LuaCATS) for editors: what the functions of moonbridge_http take and return.
+-- The manual is docs/reference/http.md.
+
+---Options of `generate_handler`. Sizes are in bytes, times in seconds; `false` means no limit.
+---@class moonbridge_http.options
+---@field request_body_size_limit integer|false|nil longest request body without transfer coding (64 MiB)
+---@field request_header_size_limit integer|false|nil longest request head (1 MiB)
+---@field request_header_count_limit integer|false|nil most header lines (1000)
+---@field chunk_size integer? default of the following two
+---@field maximum_input_chunk_size integer? longest string that a stream callback gets (16384)
+---@field minimum_output_chunk_size integer? shorter pieces of a response are joined (1024)
+---@field static_headers string|table|nil lines, list of lines, list of pairs, or names to values
+---@field idle_timeout number|false|nil until the first byte of a request (65)
+---@field request_header_timeout number|false|nil until a request head is complete (120)
+---@field stall_timeout number|false|nil without any progress of a body or a response (60)
+---@field response_timeout number|false|nil for the handler; then its process is killed (3600)
+---@field drain_timeout number|false|nil for the client to close, behind the last response (2)
+---@field poll_function moonbridge_http.poll? used instead of moonbridge_io.poll
+---@field header_size_limit integer|false|nil older name of request_header_size_limit
+---@field body_size_limit integer|false|nil older name of request_body_size_limit
+
+---Has the arguments and results of moonbridge_io.poll.
+---@alias moonbridge_http.poll fun(inputs: table?, outputs: table?, timeout: number?, sigterm: boolean?): boolean, ...
+
+---@alias moonbridge_http.handler fun(request: moonbridge_http.request): any `true` if the process may live on
+
+---What is known of a field of a form beside its value.
+---@class moonbridge_http.metadata
+---@field file_name string? for files: the name that the client gave
+---@field content_type string? as the client sent it
+
+---@class moonbridge_http.stream_metadata : moonbridge_http.metadata
+---@field field_name string name of the field
+
+---Gets the first chunk with metadata, further ones without, and no arguments at the end.
+---@alias moonbridge_http.param_callback fun(chunk: string?, metadata: moonbridge_http.stream_metadata?)
+
+---A request, and the response to it.
+---@class moonbridge_http.request
+---@field method string the request method, e.g. "GET"
+---@field path string? without its leading slash, not decoded; nil for `OPTIONS *`
+---@field query string? with its leading question mark, or ""; nil for `OPTIONS *`
+---@field host string from an absolute target or the Host header
+---@field get_params table<string,string> names in the query → first values
+---@field get_params_list table<string,string[]> names in the query → all values
+---@field post_params table<string,string> names in the form → first values
+---@field post_params_list table<string,string[]> names in the form → all values
+---@field post_metadata table<string,moonbridge_http.metadata>? of multipart forms
+---@field post_metadata_list table<string,moonbridge_http.metadata[]>? of multipart forms
+---@field cookies table<string,string> names → values
+---@field headers table<string,string[]> names in any case → a value for each line
+---@field headers_csv_string table<string,string> names in any case → all values joined by ", "
+---@field headers_csv_table table<string,string[]> names in any case → a value for each list element
+---@field headers_flags table<string,table<string,boolean>> names in any case → elements → whether there
+---@field headers_value table<string,string|false> names in any case → the value; false if there are several
+---@field body string the whole request body
+---@field socket moonbridge_io.handle the underlying connection
+---@field fresh boolean whether nothing was done with the request yet
+---@field faulty boolean whether the request cannot be used any more
+---@field [any] any fields of your own
+local request = {}
+
+---Begins the response. Informational ones (1xx) may precede the final one.
+---@param status string|integer three digits and a reason phrase, e.g. "200 OK"
+function request:send_status(status) end
+
+---Sends a header line of the response.
+---@param key string
+---@param value string|number
+function request:send_header(key, value) end
+
+---Ends and sends the header section of the response.
+function request:finish_headers() end
+
+---Sends data of the response's body; anything is converted by tostring.
+---@param ... any
+function request:send_data(...) end
+
+---Sends all that is pending.
+function request:flush() end
+
+---Ends and sends the response.
+function request:finish() end
+
+---Closes the connection after the response.
+function request:close_after_finish() end
+
+---As close_after_finish, and throws away what the client still sends.
+function request:monologue() end
+
+---Reads the body to its end: the callbacks that were registered are called, forms are parsed.
+function request:consume_input() end
+
+---Registers a callback for the chunks of the body and nil at its end. Without a callback the body is
+---read and thrown away.
+---@param callback fun(chunk: string?)|nil
+function request:stream_request_body(callback) end
+
+---Reads the body to its end, with a callback for its chunks.
+---@param callback fun(chunk: string)
+function request:stream_request_body_now(callback) end
+
+---Registers a callback for a field of the form.
+---@param field_name string
+---@param callback moonbridge_http.param_callback
+function request:stream_post_param(field_name, callback) end
+
+---Registers a callback for all fields of the form whose names match a Lua pattern.
+---@param pattern string
+---@param callback moonbridge_http.param_callback
+function request:stream_post_params(pattern, callback) end
+
+---@deprecated use stream_request_body
+---@param callback fun(chunk: string?)|nil
+function request:set_request_body_streamer(callback) end
+
+---@deprecated use consume_input
+function request:process_request_body() end
+
+---@deprecated does nothing: responding never waits for the request body
+function request:defer_reading() end
+
+---@class moonbridge_http
+local moonbridge_http = {}
+
+---Turns a function that answers requests into a `connect` function for `listen`.
+---@param callback moonbridge_http.handler
+---@param options moonbridge_http.options?
+---@return fun(socket: moonbridge_io.handle): any
+---@overload fun(options: moonbridge_http.options?, callback: moonbridge_http.handler): function
+function moonbridge_http.generate_handler(callback, options) end
+
+---Replaces `<`, `>`, `&` and `"` by character references.
+---@param text string
+---@return string
+function moonbridge_http.encode_html(text) end
+
+---Escapes everything but `0-9A-Za-z_.~-` as `%xx`.
+---@param text string
+---@return string
+function moonbridge_http.encode_uri(text) end
+
+---Decodes `%XX`, and `+` as a space; invalid escapes stay.
+---@param text string
+---@return string
+function moonbridge_http.decode_uri(text) end
+
+---Parses a query string or urlencoded text, with or without a leading question mark.
+---@param query string
+---@return table<string,string> first_values
+---@return table<string,string[]> lists
+function moonbridge_http.parse_query(query) end
+
+return moonbridge_http
