@@ -1,7 +1,8 @@
 -- The body of a request: the ways to read it, and the callbacks that get it.
 --
 -- `state` says who reads: nil (nobody yet), "stream" (a callback gets chunks), "form", "whole"
--- (request.body), "done". Every pump may be entered again from a callback it calls.
+-- (request.body), "claimed" (streaming.lua), "done". Every pump may be entered again from a callback
+-- it calls.
 
 local native, maps = ...
 local codes = native.codes
@@ -38,11 +39,17 @@ return function(steps, settle, env, methods, lazy)
     error(text, 0)
   end
 
-  -- Waits for more of the body; all that the client may wait for is sent before.
-  local function wait()
+  -- Waits for more of the body; all that the client may wait for is sent before. Returns what a step
+  -- reported if the body will not come.
+  function body.await()
     local code, text = steps.prepare_wait()
-    if code and code ~= OUTPUT then problem(code, text) end
-    if not env.wait(code == OUTPUT) then problem(steps.refuse_stall()) end
+    if code and code ~= OUTPUT then return code, text end
+    if not env.wait(code == OUTPUT) then return steps.refuse_stall() end
+  end
+
+  local function wait()
+    local code, text = body.await()
+    if code then problem(code, text) end
   end
 
   local function find_stream(name)
@@ -175,6 +182,16 @@ return function(steps, settle, env, methods, lazy)
       error("bad argument to stream handler registration (function expected)", 3)
     end
   end
+
+  -- The body is read by other steps than those here (streaming.lua).
+  function body.claim()
+    local code, text = steps.touch()
+    if code then settle(code, text) end
+    if state or streamer or exact or patterns or steps.has_status() then error(TOO_LATE, 3) end
+    set_reader("stream")
+    state = "claimed"
+  end
+  body.problem = problem
 
   function methods.consume_input()
     local code, text = steps.touch()

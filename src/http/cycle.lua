@@ -3,7 +3,7 @@
 -- Rust does the work in steps that never block and never call Lua (steps.rs); waiting and the
 -- calls of the application's functions are done here, so that they may yield, throw or re-enter.
 
-local native, maps, new_body = ...
+local native, maps, new_body, add_streaming = ...
 local codes = native.codes
 local MISUSE, OUTPUT, REFUSED, GONE = codes.MISUSE, codes.OUTPUT, codes.REFUSED, codes.GONE
 local INPUT, END, CLOSE = codes.INPUT, codes.END, codes.CLOSE
@@ -83,6 +83,8 @@ return function(steps, callback, times, poll)
       rawset(request, key, value)
     end,
   }, methods, lazy)
+
+  add_streaming(steps, settle, body, methods)
 
   function methods.send_status(_, text)
     local code, problem = status(text)

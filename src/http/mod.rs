@@ -11,7 +11,7 @@
 //! | `steps`, `form_steps`, `views` | those steps, and what a request says, for Lua |
 //! | [`client`] | `http.request` |
 //! | [`current`] | the request this process is serving, for the log |
-//! | `handler.lua`, `cycle.lua`, `body.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
+//! | `handler.lua`, `cycle.lua`, `body.lua`, `streaming.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
 
 pub mod chunked;
 pub mod client;
@@ -69,7 +69,10 @@ pub fn module(lua: &Lua) -> Result<Table> {
     let maps: Table = glue::chunk(lua, "moonbridge.http.maps", include_str!("maps.lua"), ())?;
     let args = (&native, &maps);
     let body: Function = glue::chunk(lua, "moonbridge.http.body", include_str!("body.lua"), args)?;
-    let args = (&native, &maps, body);
+    let args = (&native, crate::callback::protocol(lua)?);
+    let streaming: Function =
+        glue::chunk(lua, "moonbridge.http.streaming", include_str!("streaming.lua"), args)?;
+    let args = (&native, &maps, body, streaming);
     let cycle: Function =
         glue::chunk(lua, "moonbridge.http.cycle", include_str!("cycle.lua"), args)?;
     let args = (&native, io, cycle);
