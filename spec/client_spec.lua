@@ -400,6 +400,8 @@ describe("a response", function()
     assert.equal("1, 2, 3", headers.a)
     assert.equal("x y", headers.b)
     assert.is_nil(headers.c)
+    _, _, headers = body_of(ok("", "Set-Cookie: a=b; Expires=Wed, 21 Oct\r\nSet-Cookie: c=d\r\n"))
+    assert.equal("a=b; Expires=Wed, 21 Oct\nc=d", headers["set-cookie"])
   end)
 
   it("is binary", function()
@@ -499,6 +501,41 @@ describe("a receive callback", function()
     _, message = http.request { url = s.url, receive = cb }
     assert.equal("connection closed before the response was complete", message)
     assert.same({ { "abc" }, { nil, message } }, calls)
+  end)
+end)
+
+describe("the head function", function()
+  it("is called once, before the body, with status, headers and status line", function()
+    local s = always(ok("hello", "X-A: b\r\n"))
+    local events = {}
+    local one, status = http.request {
+      url = s.url,
+      head = function(...)
+        local code, headers, line = ...
+        events[#events + 1] = ("%d %s %s"):format(code, headers["x-a"], line)
+      end,
+      receive = function(chunk) events[#events + 1] = chunk return 1 end,
+    }
+    assert.same({ 1, 200 }, { one, status })
+    assert.same({ "200 b HTTP/1.1 200 OK", "hello", "" }, events)
+  end)
+
+  it("may choose the receive callback", function()
+    local s = always(ok("hello"))
+    local cb, concat = callback.receive.concat()
+    assert.equal(1, (http.request { url = s.url, head = function() return cb end }))
+    assert.equal("hello", tostring(concat))
+  end)
+
+  it("may throw", function()
+    local s = always(ok("hello"))
+    local thrown, calls = {}, nil
+    local cb
+    cb, calls = recorder()
+    local done, what = pcall(http.request, { url = s.url, receive = cb, head = function() error(thrown) end })
+    assert.falsy(done)
+    assert.equal(thrown, what)
+    assert.equal(1, #calls)
   end)
 end)
 

@@ -340,6 +340,6 @@ describe("request:send_body", function()
   it("throws without a status, and for what is no callback", function()
     local body = serve(HANDLERS):request("/misuse").body
     assert.truthy(body:find("app.lua:%d+: HTTP status has not been sent yet\n"))
-    assert.truthy(body:find("app.lua:%d+: bad argument #1 to 'send_body' %(send callback expected, got string"))
+    assert.truthy(body:find("app.lua:%d+: bad argument #1 to 'send_body' %(send callback expected, got str"))
   end)
 end)

@@ -190,8 +190,11 @@ return function(link, job, head, wait, redirects)
   -- What a server refuses need not be sent to the end.
   if x.step and status >= 300 then cut(x, job) end
   local response = { status = status, headers = headers, line = line }
-  if redirects(job, status, headers) then
-    response.redirected = true
+  response.redirected = redirects(job, status, headers)
+  if job.on_head and not response.redirected then
+    job.receive_cb = job.on_head(status, headers, line) or job.receive_cb
+  end
+  if response.redirected then
     discard(x, link)
   elseif job.receive_cb then
     local ok, message, aborted = receive_body(x, link, receiver(job))

@@ -233,21 +233,27 @@ fn header_meta(lua: &Lua) -> Result<Table> {
     Ok(meta)
 }
 
+fn separator(name: &[u8]) -> &'static [u8] {
+    if name == b"set-cookie" { b"\n" } else { b", " }
+}
+
 fn response(lua: &Lua, meta: &Table, received: Received<'_>) -> Steps {
     let headers = lua.create_table_with_capacity(0, received.fields.len())?;
-    // Values of fields that were sent more than once, joined (RFC 9110 5.3).
+    // Values of fields that were sent more than once, joined by commas; those of Set-Cookie, which
+    // hold commas themselves, by line feeds, which no value holds (RFC 9110 5.3).
     let mut joined: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
     for (name, value) in received.fields {
         let name = name.to_ascii_lowercase();
         if let Some(text) = joined.get_mut(&name) {
-            text.extend_from_slice(b", ");
+            text.extend_from_slice(separator(&name));
             text.extend_from_slice(&value);
             continue;
         }
         let key = lua.create_string(&name)?;
         match headers.raw_get(&key)? {
             Value::String(first) => {
-                joined.insert(name, [&*first.as_bytes(), b", ", &*value].concat());
+                let text = [&*first.as_bytes(), separator(&name), &*value].concat();
+                joined.insert(name, text);
             }
             _ => headers.raw_set(key, lua.create_string(&value)?)?,
         }

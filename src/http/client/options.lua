@@ -49,6 +49,7 @@ local checks = {
   source = { "an ltn12 source", callable_or_nil },
   receive = { "a receive callback", callable_or_nil },
   sink = { "an ltn12 sink", callable_or_nil },
+  head = { "a function", callable_or_nil },
   timeout = { "a positive number of seconds, or a table {connect=, stall=, total=} of such",
     function(value)
       if type(value) ~= "table" then return is_time(value) end
@@ -126,6 +127,7 @@ function options.job(first, body)
     body = text,
     send_cb = text == nil and content or nil,
     receive_cb = given.receive or given.sink and callback.from_sink(given.sink) or nil,
+    on_head = given.head,
     redirects = choice(given.redirect, options.REDIRECTS, 0),
     follow = given.redirect ~= false and given.redirect ~= 0,
     keep = choice(given.keepalive, options.KEEPALIVE, false),

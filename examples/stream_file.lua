@@ -1,0 +1,33 @@
+-- Streams a file of any size as response, passed through a filter chunk by chunk.
+--
+--   lua5.4 examples/stream_file.lua FILE        then: curl http://127.0.0.1:8080/ | base64 -d
+--
+-- The filters are those of LuaSocket's mime module; any function that maps chunks to chunks will do,
+-- a compressor for example.
+
+local moonbridge = require "moonbridge"
+local http = require "moonbridge_http"
+local callback = require "moonbridge_callback"
+local ltn12 = require "ltn12"
+local mime = require "mime"
+
+local path = assert(arg[1], "usage: stream_file.lua FILE")
+
+moonbridge.listen {
+  { proto = "tcp", host = "127.0.0.1", port = os.getenv("PORT") or 8080 },
+  connect = http.generate_handler(function(request)
+    local file, message = io.open(path, "rb")
+    if not file then
+      request:send_status("404 Not Found")
+      request:send_data(message, "\n")
+      return true
+    end
+    request:send_status("200 OK")
+    request:send_header("Content-Type", "text/plain")
+    local lines = ltn12.filter.chain(mime.encode("base64"), mime.wrap("base64"))
+    request:send_body(callback.send.chain(callback.send.file(file), lines))
+    return true
+  end),
+}
+
+moonbridge.run()

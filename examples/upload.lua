@@ -1,0 +1,51 @@
+-- Stores what is PUT chunk by chunk in a folder, and stops uploads that are too large.
+--
+--   lua5.4 examples/upload.lua FOLDER 1000000     then: curl -T picture.jpg http://127.0.0.1:8080/
+
+local moonbridge = require "moonbridge"
+local http = require "moonbridge_http"
+local callback = require "moonbridge_callback"
+
+local folder, limit = assert(arg[1], "usage: upload.lua FOLDER [BYTES]"), tonumber(arg[2]) or 1000000
+
+-- A receive callback that passes chunks on to another one, up to a number of bytes in all.
+local function limited(receive_cb)
+  local size = 0
+  return function(chunk, err)
+    size = size + #(chunk or "")
+    if size > limit then
+      receive_cb(nil, "too large") -- closes the file
+      return nil, "no more than " .. limit .. " bytes are stored"
+    end
+    return receive_cb(chunk, err)
+  end
+end
+
+local function answer(request, status, text)
+  request:send_status(status)
+  request:send_header("Content-Type", "text/plain")
+  request:send_data(text, "\n")
+  return true
+end
+
+moonbridge.listen {
+  { proto = "tcp", host = "127.0.0.1", port = os.getenv("PORT") or 8080 },
+  connect = http.generate_handler({ request_body_size_limit = false }, function(request)
+    local name = request.path:match("^[%w_-][%w_.-]*$")
+    if request.method ~= "PUT" or not name then
+      return answer(request, "400 Bad Request", "PUT a file under a simple name")
+    end
+    -- A name that no upload has: what is incomplete must never be taken for the file.
+    local partial = ("%s/.%s.%d"):format(folder, name, moonbridge.io.getpid())
+    local file = assert(io.open(partial, "wb"))
+    local count, message = request:receive_body(limited(callback.receive.file(file)))
+    if not count then
+      os.remove(partial)
+      return answer(request, "413 Content Too Large", message)
+    end
+    assert(os.rename(partial, folder .. "/" .. name))
+    return answer(request, "201 Created", count .. " bytes")
+  end),
+}
+
+moonbridge.run()
