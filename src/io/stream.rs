@@ -95,6 +95,8 @@ pub struct Stream {
     write_trouble: Trouble,
     /// Another process holds a duplicate of the descriptor: closing it here ends nothing.
     shared: bool,
+    /// The descriptor of a shared connection that is closed. See [`Stream::take_remains`].
+    remains: Option<OwnedFd>,
     /// Why the handler has it.
     wakeup: Wakeup,
     /// Until when it was parked.
@@ -163,6 +165,7 @@ impl Stream {
             read_trouble: Trouble::None,
             write_trouble: Trouble::None,
             shared: false,
+            remains: None,
             wakeup: Wakeup::None,
             parked_until: None,
         }
@@ -182,6 +185,13 @@ impl Stream {
     /// must be sent explicitly.
     pub fn set_shared(&mut self) {
         self.shared = true;
+    }
+
+    /// The server's side: the descriptor of a closed stream that is shared. An epoll set goes on
+    /// watching a connection whose number is closed as long as a duplicate is open elsewhere, so
+    /// whoever watches it must take it out of the set before this is dropped.
+    pub fn take_remains(&mut self) -> Option<OwnedFd> {
+        self.remains.take()
     }
 
     /// The server's side: input that another process has received already.

@@ -176,9 +176,20 @@ impl Transport {
     /// What the system reports; the descriptor is closed all the same.
     pub fn close(self) -> io::Result<()> {
         match self.fd {
-            Descriptor::Owned(fd) if self.kind == Kind::Tcp => SockRef::from(&fd).set_linger(None),
-            Descriptor::Owned(_) => Ok(()),
+            Descriptor::Owned(_) => self.lift_linger(),
             Descriptor::Standard(fd) => standard::replace_by_null(fd),
+        }
+    }
+
+    /// Prepares the end in order: whenever the last descriptor of a TCP connection is closed, its
+    /// peer gets FIN.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn lift_linger(&self) -> io::Result<()> {
+        match self.kind {
+            Kind::Tcp => SockRef::from(&self.fd()).set_linger(None),
+            _ => Ok(()),
         }
     }
 

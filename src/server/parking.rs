@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -236,10 +236,13 @@ impl ParkingLot {
         self.parked -= usize::from(was_parked);
         self.free.push(ticket.index);
         // A descriptor that is closed already has left the epoll set, unless the supervisor's
-        // duplicate keeps it there: an event for it finds the ticket out of date.
-        if let Some(fd) = connection.stream.borrow().fd() {
+        // duplicate keeps the connection there: it would report the client's end over and over.
+        let mut stream = connection.stream.borrow_mut();
+        let remains = stream.take_remains();
+        if let Some(fd) = stream.fd().or(remains.as_ref().map(AsFd::as_fd)) {
             let _ = self.epoll.delete(fd);
         }
+        drop(stream);
         Some(connection)
     }
 

@@ -43,11 +43,15 @@ impl Stream {
     /// What the system reports; the stream is closed all the same.
     pub fn reset(&mut self) -> io::Result<()> {
         self.endpoints();
-        if let Some(transport) = self.transport.as_ref().filter(|_| self.shared) {
-            // Not connected any more: there is nothing left to reset.
-            let _ = disconnect(transport.fd());
-        }
-        let outcome = self.transport.take().map_or(Ok(()), Transport::reset);
+        let outcome = match self.transport.take() {
+            Some(transport) if self.shared => {
+                // Not connected any more: there is nothing left to reset.
+                let _ = disconnect(transport.fd());
+                self.remains = transport.into_fd();
+                Ok(())
+            }
+            transport => transport.map_or(Ok(()), Transport::reset),
+        };
         self.end();
         outcome
     }
@@ -62,6 +66,9 @@ impl Stream {
         if self.shared {
             // The peer may be gone already, which is no failure of an orderly end.
             let _ = transport.shutdown_write();
+            let outcome = transport.lift_linger();
+            self.remains = transport.into_fd();
+            return outcome;
         }
         transport.close()
     }
