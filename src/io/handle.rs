@@ -141,11 +141,17 @@ pub fn at(address: *mut c_void) -> Option<Rc<RefCell<Stream>>> {
 }
 
 /// Calls `f`, which must not use other handles, with the stream of the handle whose userdata is at
-/// `address`; `None` if no handle is there.
-pub fn with_stream<R>(address: *mut c_void, f: impl FnOnce(&mut Stream) -> R) -> Option<R> {
+/// `address`; `otherwise` if no handle is there.
+pub fn with_stream<R: Copy>(
+    address: *mut c_void,
+    otherwise: R,
+    f: impl FnOnce(&mut Stream) -> R,
+) -> R {
     LIVE.with(|live| {
-        let mut live = live.try_borrow_mut().ok()?;
-        let mut stream = live.get(address as usize)?.try_borrow_mut().ok()?;
-        Some(f(&mut stream))
+        let Ok(mut live) = live.try_borrow_mut() else { return otherwise };
+        match live.get(address as usize).map(|stream| stream.try_borrow_mut()) {
+            Some(Ok(mut stream)) => f(&mut stream),
+            _ => otherwise,
+        }
     })
 }

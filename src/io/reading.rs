@@ -11,13 +11,13 @@ const CHUNK: usize = 256 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// The last byte is the terminator.
-    Term,
+    Term = 0,
     /// As many bytes as asked for, without a terminator.
-    MaxLen,
+    MaxLen = 1,
     /// The peer has sent all.
-    Eof,
+    Eof = 2,
     /// More would have to be waited for.
-    Block,
+    Block = 3,
 }
 
 impl Status {

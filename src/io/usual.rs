@@ -2,9 +2,7 @@
 //! plain arguments, no error. Every other case answers `None` and is left to `methods`, which starts
 //! anew: what has failed here is kept to be reported there.
 
-use std::cell::RefCell;
 use std::ffi::c_void;
-use std::rc::Rc;
 
 use super::buffer::KEEP;
 use super::handle;
@@ -21,40 +19,75 @@ pub struct Sending {
     pub flush: bool,
 }
 
-/// Reads from the handle at `address`; the bytes and why the read ended. They stay where they are
-/// until the stream is used again, and are consumed.
-pub fn read(address: *mut c_void, want: &Want, wait: bool) -> Option<(*const u8, usize, Status)> {
-    if let Some(found) = handle::with_stream(address, |stream| buffered(stream, want))? {
-        return Some(found);
+/// Bytes in a stream's buffer, and why the read ended; or nothing. Two words, which functions return
+/// in registers: this is the result of the most frequent call.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Null if there is nothing.
+    bytes: *const u8,
+    /// The number of bytes, above two bits for the status.
+    tagged: usize,
+}
+
+impl Found {
+    /// No result: the complete function has to be called.
+    pub const NOTHING: Found = Found { bytes: std::ptr::null(), tagged: 0 };
+
+    /// The bytes, which are at most [`KEEP`].
+    pub fn get(self) -> Option<(*const u8, usize)> {
+        (!self.bytes.is_null()).then_some((self.bytes, self.tagged >> 2))
     }
-    let stream: Rc<RefCell<Stream>> = handle::at(address)?;
-    let mut stream = stream.try_borrow_mut().ok()?;
+
+    /// Why the read ended.
+    pub fn status(self) -> Status {
+        match self.tagged & 3 {
+            0 => Status::Term,
+            1 => Status::MaxLen,
+            2 => Status::Eof,
+            _ => Status::Block,
+        }
+    }
+
+    /// Consumes the first `n` bytes of a stream's input.
+    fn take(stream: &mut Stream, n: usize, status: Status) -> Found {
+        // The memory of more is given back at once, which has to wait until the bytes are copied.
+        if n > KEEP {
+            return Found::NOTHING;
+        }
+        let bytes = stream.input().as_ptr();
+        stream.consume_lazily(n);
+        Found { bytes, tagged: n << 2 | status as usize }
+    }
+}
+
+/// Takes from the buffer of the handle at `address` what satisfies `want`. The bytes are consumed,
+/// and stay where they are until the stream is used again.
+pub fn read_buffered(address: *mut c_void, want: &Want) -> Found {
+    handle::with_stream(address, Found::NOTHING, |stream| {
+        let input = stream.input();
+        match want.find(input, 0) {
+            // Without input, the state of the stream has to tell more.
+            Some((n, status)) if !input.is_empty() => Found::take(stream, n, status),
+            _ => Found::NOTHING,
+        }
+    })
+}
+
+/// The same for input that has to be received first, waiting for it if `wait` is true.
+pub fn read(address: *mut c_void, want: &Want, wait: bool) -> Found {
+    let Some(stream) = handle::at(address) else { return Found::NOTHING };
+    let Ok(mut stream) = stream.try_borrow_mut() else { return Found::NOTHING };
     if !stream.is_open() {
-        return None;
+        return Found::NOTHING;
     }
     let outcome = if wait { stream.receive_all(want) } else { stream.receive(want, 0) };
-    let (n, status) = match outcome {
-        Ok(found) => found,
+    match outcome {
+        Ok((n, status)) => Found::take(&mut stream, n, status),
         Err(error) => {
             stream.keep_read_error(&error);
-            return None;
+            Found::NOTHING
         }
-    };
-    // The memory of more is given back at once, which has to wait until the bytes are copied.
-    (n <= KEEP).then(|| taken(&mut stream, n, status))
-}
-
-/// What the buffer satisfies.
-fn buffered(stream: &mut Stream, want: &Want) -> Option<(*const u8, usize, Status)> {
-    let input = stream.input();
-    let (n, status) = if input.is_empty() { None } else { want.find(input, 0) }?;
-    (n <= KEEP).then(|| taken(stream, n, status))
-}
-
-fn taken(stream: &mut Stream, n: usize, status: Status) -> (*const u8, usize, Status) {
-    let bytes = stream.input().as_ptr();
-    stream.consume_lazily(n);
-    (bytes, n, status)
+    }
 }
 
 /// Sends `parts` by the handle at `address`; how many bytes could not be sent.

@@ -4,7 +4,7 @@
 //! that is open, arguments of the usual types) is done here; everything else, errors included, is
 //! left to the complete function, which is called with the same arguments.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mlua::ffi;
@@ -12,7 +12,7 @@ use mlua::{Function, Lua, Table};
 
 use crate::glue;
 use crate::io::reading::{Status, Want};
-use crate::io::usual::{self, Sending};
+use crate::io::usual::{self, Found, Sending};
 
 /// The parts that a quick write takes at most.
 const PARTS: usize = 8;
@@ -55,10 +55,15 @@ unsafe extern "C-unwind" fn raw_read<const WAIT: bool>(state: *mut ffi::lua_Stat
     // to stay in memory until the stream is used again, and `lua_pushlstring` copies them before it
     // runs a finalizer that could do so.
     unsafe {
-        let outcome = catch_unwind(AssertUnwindSafe(|| read(state, WAIT)));
-        let Ok(Some((bytes, length, status))) = outcome else { return complete(state) };
+        let Some(want) = want(state) else { return complete(state) };
+        let address = ffi::lua_touserdata(state, 1);
+        let mut found = usual::read_buffered(address, &want);
+        if found.get().is_none() {
+            found = receive(address, &want, WAIT);
+        }
+        let Some((bytes, length)) = found.get() else { return complete(state) };
         ffi::lua_pushlstring(state, bytes.cast(), length);
-        let status = match status {
+        let status = match found.status() {
             Status::Term => 3,
             Status::MaxLen => 4,
             Status::Eof => 5,
@@ -69,8 +74,17 @@ unsafe extern "C-unwind" fn raw_read<const WAIT: bool>(state: *mut ffi::lua_Stat
     }
 }
 
-/// Reads what the arguments ask for. `None` if that is not the usual case.
-unsafe fn read(state: *mut ffi::lua_State, wait: bool) -> Option<(*const u8, usize, Status)> {
+/// Reads what is not buffered yet.
+#[cold]
+#[inline(never)]
+fn receive(address: *mut c_void, want: &Want, wait: bool) -> Found {
+    let outcome = catch_unwind(AssertUnwindSafe(|| usual::read(address, want, wait)));
+    outcome.unwrap_or(Found::NOTHING)
+}
+
+/// What the arguments ask for. `None` if that is not the usual case.
+#[inline(always)]
+unsafe fn want(state: *mut ffi::lua_State) -> Option<Want> {
     // SAFETY: the state is valid; a string's bytes are looked at while it is on the stack.
     unsafe {
         let limit = match ffi::lua_type(state, 2) {
@@ -88,7 +102,7 @@ unsafe fn read(state: *mut ffi::lua_State, wait: bool) -> Option<(*const u8, usi
             },
             _ => return None,
         };
-        usual::read(ffi::lua_touserdata(state, 1), &Want { limit, terminator }, wait)
+        Some(Want { limit, terminator })
     }
 }
 
