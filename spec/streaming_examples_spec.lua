@@ -228,7 +228,8 @@ describe("examples/send_mail.lua", function()
     finally(function() running:destroy() end)
     local code, _, log = server.run_script {
       file = server.root .. "/examples/send_mail.lua",
-      args = { "127.0.0.1", port, "me@example.org", "", "Hi", write("text", "Hi") },
+      args = { "127.0.0.1", port, "me@example.org", "you@example.org", "Hi",
+        write("text", ("overlong"):rep(1000)) },
     }
     assert.equal(1, code)
     assert.truthy(log:find("the server says: 5"))
