@@ -22,7 +22,7 @@
 ---@field body_size_limit integer|false|nil older name of request_body_size_limit
 
 ---Has the arguments and results of moonbridge_io.poll.
----@alias moonbridge_http.poll fun(inputs: table?, outputs: table?, timeout: number?, sigterm: boolean?): boolean, ...
+---@alias moonbridge_http.poll fun(input_set: table?, output_set: table?, timeout: number?): boolean
 
 ---@alias moonbridge_http.handler fun(request: moonbridge_http.request): any `true` if the process may live on
 

@@ -124,6 +124,16 @@ describe("a request body", function()
     end
   end)
 
+  it("that nobody reads does not occupy the worker for long", function()
+    local slow = s:connect()
+    slow:send "POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\nabc"
+    assert.equal("ignored", slow:response().body)
+    local before = socket.gettime()
+    assert.equal("ignored", s:request("/ignore").body)
+    assert(socket.gettime() - before < 4)
+    assert.equal("", (slow:read_all()))
+  end)
+
   it("goes to its streamer at the latest when the handler has returned", function()
     s:request { target = "/streamer_at_end", body = ("x"):rep(5000) }
     assert.match("streamed 5000", s:request("/notes").body)

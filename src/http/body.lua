@@ -10,6 +10,8 @@ local OUTPUT, REFUSED, INPUT, END = codes.OUTPUT, codes.REFUSED, codes.INPUT, co
 
 local type, error, find = type, error, string.find
 
+local now = native.now
+
 local TOO_LATE = "Cannot setup request body streamer at this stage anymore"
 
 -- Adds methods and fields of the body to those of the request; returns what the cycle needs.
@@ -159,18 +161,21 @@ return function(steps, settle, env, methods, lazy)
     return false
   end
 
-  -- Reads the rest when the response is complete: callbacks get it, or it is thrown away.
-  function body.finish()
+  -- Reads the rest when the response is complete, as it stands before the next request: callbacks
+  -- get it, or it is thrown away, which may take some seconds. False if the connection is not fit
+  -- for a further request.
+  function body.finish(seconds)
     if streamer or exact or patterns then
       start()
       read_to_end()
     end
     steps.set_reader("discard")
-    while steps.absorb() == INPUT do
-      if not env.wait(false) then
-        steps.fail()
-        return
-      end
+    local deadline = seconds and now() + seconds
+    while true do
+      local code = steps.absorb()
+      if code ~= INPUT then return code == nil end
+      local left = deadline and deadline - now()
+      if left and left <= 0 or not env.wait(false, left) then return false end
     end
   end
 

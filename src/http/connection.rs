@@ -204,6 +204,13 @@ impl Connection {
         }
     }
 
+    /// The handler is over: its timer is off.
+    pub fn disarm(&mut self) {
+        if std::mem::take(&mut self.armed) {
+            alarm::disarm();
+        }
+    }
+
     fn refuse_head(&mut self, stream: &mut Stream, refusal: &Refusal) -> Opened {
         let head_request =
             self.head.has_request_line() && self.head.method.of(stream.input()) == b"HEAD";
@@ -297,9 +304,7 @@ impl Connection {
     pub fn close(&mut self) {
         self.stream = None;
         self.form = None;
-        if std::mem::take(&mut self.armed) {
-            alarm::disarm();
-        }
+        self.disarm();
         self.response.release(KEEP);
         self.intake.begin(Framing::Empty, 0);
         if self.bytes.capacity() > KEEP {

@@ -47,17 +47,23 @@ return function(steps, callback, times, poll)
 
   -- Waits until not more than `limit` bytes of output are queued. What the client sends meanwhile
   -- is received, so that a client that sends before it reads cannot block both sides.
-  local function drain(limit)
+  -- Returns nothing, or what went wrong with the connection.
+  local function drained(limit)
     while true do
       local more = body.absorb()
       if not wait_for(more, true, stall) then
         steps.fail()
-        error("Timeout while sending the response", 0)
+        return "Timeout while sending the response"
       end
       local code, text = send_out(limit)
-      if code == nil then return end
-      if code ~= OUTPUT then error(text, 0) end
+      if code == nil then return nil end
+      if code ~= OUTPUT then return text end
     end
+  end
+
+  local function drain(limit)
+    local trouble = drained(limit)
+    if trouble then error(trouble, 0) end
   end
 
   -- Deals with what a step returned; raises errors at the position of the method's caller.
@@ -71,8 +77,8 @@ return function(steps, callback, times, poll)
   end
 
   body = new_body(steps, settle, {
-    wait = function(writes)
-      return wait_for(true, writes, stall)
+    wait = function(writes, seconds)
+      return wait_for(true, writes, seconds or stall)
     end,
     refused = function(words)
       refused_words = words
@@ -246,7 +252,8 @@ return function(steps, callback, times, poll)
     if linger() then socket:close() else socket:reset() end
   end
 
-  -- Ends the response when the handler has returned; chooses the connection's fate.
+  -- Ends the response when the handler has returned; chooses the connection's fate. That the client
+  -- has gone meanwhile is no error of the handler's.
   local function finish_turn(keep)
     local code, text = conclude(keep, idle)
     if code == PARKED or code == nil then
@@ -262,14 +269,13 @@ return function(steps, callback, times, poll)
     elseif code == MISUSE or code == codes.FAILED then
       fate = "reset"
     else
-      if code == OUTPUT then drain(0) end
-      if steps.closes() then
-        fate = "linger"
-      else
-        -- The rest of the body stands before the next request.
-        body.finish()
-        fate = steps.faulty() and "linger" or "keep"
+      if code == OUTPUT and drained(0) then
+        fate = "reset"
+      elseif not steps.closes() and body.finish(times.drain_timeout or stall) then
+        fate = "keep"
         steps.close()
+      else
+        fate = "linger"
       end
     end
   end
@@ -282,6 +288,7 @@ return function(steps, callback, times, poll)
 
   -- The handler or what it called has thrown an error.
   local function failed(err)
+    steps.disarm()
     if not steps.is_open() then return error(err, 0) end
     if refused_words then
       shut(false)

@@ -289,6 +289,11 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         with(c, |c| c.faulty = true)?;
         Ok(MultiValue::new())
     })?;
+    // disarm(): the handler's timer is off.
+    step(lua, table, shared, "disarm", |_, c, (): ()| {
+        with(c, |c| c.disarm())?;
+        Ok(MultiValue::new())
+    })?;
     // refuse_error(): 500.
     step(lua, table, shared, "refuse_error", |_, c, (): ()| {
         with(c, |c| c.refuse(&Refusal::internal_error()))?;
