@@ -22,11 +22,11 @@ return function(steps, settle, env, methods, lazy)
   local exact, patterns -- name → callback; list of { pattern, callback }
   local current, metadata -- callback of the field that is streamed; its metadata until the first call
   local calls = 0 -- how deep in callbacks this is
-  local form_lists, metadata_lists -- what the form held
+  local form_values, form_metadata -- what the form held: stores of maps.lua
 
   function body.reset()
     state, streamer, exact, patterns, current, metadata = nil, nil, nil, nil, nil, nil
-    form_lists, metadata_lists, calls = nil, nil, 0
+    form_values, form_metadata, calls = nil, nil, 0
   end
 
   local function call(callback, ...)
@@ -107,8 +107,8 @@ return function(steps, settle, env, methods, lazy)
           state = "done"
           local values, about = steps.form_values()
           if type(values) == "number" then problem(values, about) end
-          form_lists = maps.lists(values)
-          if about then metadata_lists = maps.lists(about) end
+          form_values = values
+          form_metadata = about
         end
         return true
       elseif event == INPUT then
@@ -265,16 +265,16 @@ return function(steps, settle, env, methods, lazy)
     end
   end
 
-  -- The form's lists: those of values, and those of metadata if it is a multipart form.
+  -- The form's values, and its metadata if it is a multipart form.
   local function form()
-    if not form_lists then
+    if not form_values then
       if streamer or state == "whole" or state == "stream" then
         error("POST parameters are not available: the request body is read otherwise", 3)
       end
       local code, text = steps.touch()
       if code then problem(code, text) end
       if steps.form_kind() == "none" and not state then
-        form_lists = maps.lists({})
+        form_values = {}
       else
         if not state then
           local failure, words = steps.form_open((exact or patterns) and true or false)
@@ -284,7 +284,7 @@ return function(steps, settle, env, methods, lazy)
         read_to_end()
       end
     end
-    return form_lists or maps.lists({}), metadata_lists
+    return form_values or {}, form_metadata
   end
 
   local function field(key, pick)
@@ -294,9 +294,9 @@ return function(steps, settle, env, methods, lazy)
       return value
     end
   end
-  field("post_params_list", function(lists) return lists end)
-  field("post_params", function(lists) return maps.firsts(lists) end)
-  field("post_metadata_list", function(_, about) return about end)
+  field("post_params_list", function(values) return maps.lists(values) end)
+  field("post_params", function(values) return maps.firsts(values) end)
+  field("post_metadata_list", function(_, about) return about and maps.lists(about) end)
   field("post_metadata", function(_, about) return about and maps.firsts(about) end)
 
   return body

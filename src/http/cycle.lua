@@ -36,7 +36,7 @@ return function(steps, callback, times, poll)
   local request, socket -- of the current turn
   local refused_words -- what was raised when the request was refused while it was handled
   local fate -- how the turn ends
-  local get_lists -- the parameters in the target, if they were asked for
+  local get_store -- the parameters in the target, if they were asked for
 
   local body -- the reader of the request's body
 
@@ -158,18 +158,24 @@ return function(steps, callback, times, poll)
   end
 
   function lazy.cookies()
-    local value = maps.firsts(maps.lists(accepted(steps.cookies())))
+    local value = maps.firsts(accepted(steps.cookies()))
     rawset(request, "cookies", value)
     return value
   end
 
+  local function get_params_store()
+    get_store = get_store or accepted(steps.get_params()) or {}
+    return get_store
+  end
+
   function lazy.get_params_list()
-    get_lists = get_lists or maps.lists(accepted(steps.get_params()) or {})
-    return get_lists
+    local value = maps.lists(get_params_store())
+    rawset(request, "get_params_list", value)
+    return value
   end
 
   function lazy.get_params()
-    local value = maps.firsts(request.get_params_list)
+    local value = maps.firsts(get_params_store())
     rawset(request, "get_params", value)
     return value
   end
@@ -306,7 +312,7 @@ return function(steps, callback, times, poll)
   end
 
   local function respond()
-    refused_words, fate, get_lists = nil, nil, nil
+    refused_words, fate, get_store = nil, nil, nil
     local this = setmetatable({}, meta)
     request = this
     local ok, result = xpcall(run, trace, this)

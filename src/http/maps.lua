@@ -6,60 +6,84 @@ local lower = string.lower
 
 local maps = {}
 
-local lists_meta = {}
+-- A store has the values of each name: a string if there is one value, else a sequence. Its two
+-- views, of all values and of first values, keep it under this key; what is assigned to one view
+-- is seen by the other.
+local STORE = setmetatable({}, { __name = "store" })
 
-function lists_meta.__index(lists, key)
-  if key == nil then return nil end
-  local list = {}
-  lists[key] = list
+local function list_of(store, key, value)
+  if type(value) == "table" or value == nil then return value end
+  local list = { value }
+  store[key] = list
   return list
 end
 
-local function next_list(lists, key)
-  local list
+local lists_meta = {}
+
+-- A missing list is an empty one; it is remembered, and skipped by `pairs`.
+function lists_meta.__index(view, key)
+  if key == nil then return nil end
+  local store = rawget(view, STORE)
+  local list = list_of(store, key, store[key])
+  if list == nil then
+    list = {}
+    store[key] = list
+  end
+  return list
+end
+
+function lists_meta.__newindex(view, key, value)
+  rawget(view, STORE)[key] = value
+end
+
+local function next_list(store, key)
+  local value
   repeat
-    key, list = next(lists, key)
-  until key == nil or type(list) ~= "table" or #list > 0
-  return key, list
+    key, value = next(store, key)
+  until key == nil or type(value) ~= "table" or #value > 0
+  return key, list_of(store, key, value)
 end
 
-function lists_meta.__pairs(lists)
-  return next_list, lists, nil
+function lists_meta.__pairs(view)
+  return next_list, rawget(view, STORE), nil
 end
-
--- Makes a table of lists one where a missing list is an empty one: remembered, and skipped by
--- `pairs`.
-function maps.lists(lists)
-  return setmetatable(lists, lists_meta)
-end
-
--- The key under which a view of first values has its lists.
-local LISTS = setmetatable({}, { __name = "lists" })
 
 local firsts_meta = {}
 
+local function first_of(value)
+  if type(value) == "table" then return value[1] end
+  return value
+end
+
 function firsts_meta.__index(view, key)
-  local list = key ~= nil and rawget(view, LISTS)[key]
-  return list and list[1]
+  return first_of(rawget(view, STORE)[key])
 end
 
 function firsts_meta.__newindex(view, key, value)
-  rawget(view, LISTS)[key] = value ~= nil and { value } or nil
+  if value ~= nil and type(value) ~= "string" then value = { value } end
+  rawget(view, STORE)[key] = value
 end
 
-local function next_first(lists, key)
-  local list
-  key, list = next_list(lists, key)
-  if key ~= nil then return key, list[1] end
+local function next_first(store, key)
+  local value
+  repeat
+    key, value = next(store, key)
+  until key == nil or type(value) ~= "table" or #value > 0
+  return key, first_of(value)
 end
 
 function firsts_meta.__pairs(view)
-  return next_first, rawget(view, LISTS), nil
+  return next_first, rawget(view, STORE), nil
 end
 
--- A view of a table of lists: names to first values. Assignments change the lists.
-function maps.firsts(lists)
-  return setmetatable({ [LISTS] = lists }, firsts_meta)
+-- The view of a store that maps names to sequences of all values.
+function maps.lists(store)
+  return setmetatable({ [STORE] = store }, lists_meta)
+end
+
+-- The view of a store that maps names to first values.
+function maps.firsts(store)
+  return setmetatable({ [STORE] = store }, firsts_meta)
 end
 
 -- A view of header lines: names in any case to what `fetch(lower_case_name)` makes of them.

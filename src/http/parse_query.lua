@@ -9,8 +9,7 @@ return function(query)
     error("bad argument #1 to 'parse_query' (string expected)", 2)
   end
   local text = tostring(query):gsub("^%?", "")
-  local lists = native.parse_query(text)
-  if not lists then error("Too many names or values with the same hash", 2) end
-  lists = maps.lists(lists)
-  return maps.firsts(lists), lists
+  local store = native.parse_query(text)
+  if not store then error("Too many names or values with the same hash", 2) end
+  return maps.firsts(store), maps.lists(store)
 end

@@ -36,7 +36,7 @@ pub fn set(lua: &Lua, texts: &[&[u8]]) -> mlua::Result<Table> {
     }
 }
 
-/// A table that has a sequence for each name: `names` are different names, each with the number of
+/// A table that has for each name its text, or a sequence of its texts if it has several: `names` are different names, each with the number of
 /// its texts, which stand one after the other in `texts`.
 ///
 /// # Errors
@@ -51,7 +51,12 @@ pub fn lists(lua: &Lua, names: &[(&[u8], usize)], texts: &[&[u8]]) -> mlua::Resu
                 let (list, tail) = rest.split_at_checked(count).unwrap_or((rest, &[]));
                 rest = tail;
                 ffi::lua_pushlstring(state, name.as_ptr().cast(), name.len());
-                push_sequence(state, list);
+                match list {
+                    [text] => {
+                        ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());
+                    }
+                    _ => push_sequence(state, list),
+                }
                 ffi::lua_rawset(state, -3);
             }
         })
