@@ -63,7 +63,8 @@ pub fn set_worker(worker: &Rc<RefCell<Worker>>) {
     WORKER.with_borrow_mut(|current| *current = Rc::downgrade(worker));
 }
 
-fn with_worker(ask: impl FnOnce(&mut Worker) -> bool) -> bool {
+/// Asks the worker that this process is; false if it is none.
+pub fn with_worker(ask: impl FnOnce(&mut Worker) -> bool) -> bool {
     let Some(worker) = WORKER.with_borrow(Weak::upgrade) else { return false };
     // A finalizer may ask while the worker itself is at work: then it is nobody's turn.
     worker.try_borrow_mut().is_ok_and(|mut worker| ask(&mut worker))

@@ -72,9 +72,23 @@ pub enum Due {
     Cold(Ticket),
 }
 
+/// How a connection is parked.
+#[derive(Debug, Clone, Copy)]
+pub struct Stay {
+    /// From when.
+    pub now: Instant,
+    /// Until when, if nothing comes.
+    pub deadline: Option<Instant>,
+    /// Whether the supervisor may take it.
+    pub movable: bool,
+}
+
 #[derive(Default)]
 struct Place {
     generation: u32,
+    /// Some connection has this place.
+    taken: bool,
+    /// The connection, while it is parked.
     connection: Option<Connection>,
     /// The supervisor has a duplicate: who may act is decided by the lease.
     leased: bool,
@@ -98,6 +112,8 @@ pub struct ParkingLot {
     free: Vec<u32>,
     alarms: BinaryHeap<Reverse<(Instant, Ticket)>>,
     parked: usize,
+    /// Places whose handle the Lua side does not know yet.
+    unpublished: Vec<u32>,
 }
 
 impl ParkingLot {
@@ -112,7 +128,16 @@ impl ParkingLot {
             free: Vec::new(),
             alarms: BinaryHeap::new(),
             parked: 0,
+            unpublished: Vec::new(),
         }
+    }
+
+    /// A place whose handle has changed, with the handle if it has one: for the Lua side, which
+    /// finds handles by place.
+    pub fn unpublished(&mut self) -> Option<(u32, Option<AnyUserData>)> {
+        let index = self.unpublished.pop()?;
+        let connection = self.places.get(index as usize)?.connection.as_ref();
+        Some((index, connection.map(|connection| connection.handle.clone())))
     }
 
     /// How many connections are parked.
@@ -129,7 +154,7 @@ impl ParkingLot {
     fn place(&mut self, ticket: Ticket) -> Option<&mut Place> {
         self.places
             .get_mut(ticket.index as usize)
-            .filter(|place| place.generation == ticket.generation && place.connection.is_some())
+            .filter(|place| place.generation == ticket.generation && place.taken)
     }
 
     /// What decides about the connection, if the supervisor has a duplicate of it.
@@ -141,7 +166,7 @@ impl ParkingLot {
     /// Takes in a connection that has no place yet; it is not parked by that.
     ///
     /// Fails if the system cannot watch its descriptor.
-    pub fn admit(&mut self, connection: Connection) -> Result<Ticket, Errno> {
+    pub fn admit(&mut self, connection: &Connection) -> Result<Ticket, Errno> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place::default());
             (self.places.len() - 1) as u32
@@ -158,7 +183,8 @@ impl ParkingLot {
             self.free.push(index);
             return Err(errno);
         }
-        place.connection = Some(connection);
+        place.taken = true;
+        self.unpublished.push(index);
         Ok(ticket)
     }
 
@@ -168,12 +194,10 @@ impl ParkingLot {
     }
 
     /// The supervisor has a duplicate of the connection from now on.
-    pub fn set_leased(&mut self, ticket: Ticket) {
+    pub fn set_leased(&mut self, ticket: Ticket, connection: &Connection) {
         if let Some(place) = self.place(ticket) {
             place.leased = true;
-            if let Some(connection) = &place.connection {
-                connection.stream.borrow_mut().set_shared();
-            }
+            connection.stream.borrow_mut().set_shared();
         }
     }
 
@@ -189,8 +213,10 @@ impl ParkingLot {
 
     /// Parks a connection until input arrives or the deadline has come. One that is not movable is
     /// not for the supervisor to take.
-    pub fn park(&mut self, ticket: Ticket, deadline: Option<Instant>, movable: bool, now: Instant) {
+    pub fn park(&mut self, ticket: Ticket, connection: Connection, stay: Stay) {
+        let Stay { now, deadline, movable } = stay;
         let Some(place) = self.place(ticket) else { return };
+        place.connection = Some(connection);
         place.movable = movable;
         let leased = place.leased && movable;
         let was_parked = place.parked.replace(now).is_some();
@@ -199,10 +225,10 @@ impl ParkingLot {
         let look = [deadline, cold].into_iter().flatten().min();
         // One alarm for each place is enough: it is set anew when it rings too early.
         let alarm = look.filter(|look| place.alarm.is_none_or(|alarm| *look < alarm));
-        if alarm.is_some() {
-            place.alarm = alarm;
+        if let Some(alarm) = alarm {
+            place.alarm = Some(alarm);
+            self.alarms.push(Reverse((alarm, ticket)));
         }
-        self.alarms.extend(alarm.map(|alarm| Reverse((alarm, ticket))));
         self.parked += usize::from(!was_parked);
         if let Some(lease) = self.lease(ticket).filter(|_| movable) {
             lease.park(ticket.generation, deadline.map(clock::milliseconds));
@@ -220,21 +246,20 @@ impl ParkingLot {
         self.parked -= 1;
         let place = self.place(ticket)?;
         place.parked = None;
-        Some((place.connection.clone()?, place.deadline))
+        Some((place.connection.take()?, place.deadline))
     }
 
-    /// Gives up a connection's place. The caller tells the supervisor if it was leased.
-    pub fn discharge(&mut self, ticket: Ticket) -> Option<Connection> {
+    /// Gives up the place of a connection that is not parked. The caller tells the supervisor if
+    /// it was leased.
+    pub fn discharge(&mut self, ticket: Ticket, connection: &Connection) {
         if let Some(lease) = self.lease(ticket) {
             lease.free();
         }
-        let place = self.place(ticket)?;
-        let connection = place.connection.take()?;
+        let Some(place) = self.place(ticket) else { return };
         let generation = (place.generation + 1) & ((1 << GENERATION_BITS) - 1);
-        let was_parked = place.parked.is_some();
         *place = Place { generation, ..Place::default() };
-        self.parked -= usize::from(was_parked);
         self.free.push(ticket.index);
+        self.unpublished.push(ticket.index);
         // A descriptor that is closed already has left the epoll set, unless the supervisor's
         // duplicate keeps the connection there: it would report the client's end over and over.
         let mut stream = connection.stream.borrow_mut();
@@ -242,13 +267,16 @@ impl ParkingLot {
         if let Some(fd) = stream.fd().or(remains.as_ref().map(AsFd::as_fd)) {
             let _ = self.epoll.delete(fd);
         }
-        drop(stream);
-        Some(connection)
     }
 
     /// Forgets a connection that the supervisor has taken back: nothing is sent on it.
     fn forget(&mut self, ticket: Ticket) {
-        drop(self.discharge(ticket).and_then(|connection| detach(&connection)));
+        let Some(place) = self.place(ticket) else { return };
+        let Some(connection) = place.connection.take() else { return };
+        place.parked = None;
+        self.parked -= 1;
+        self.discharge(ticket, &connection);
+        drop(detach(&connection));
     }
 
     /// Forgets all connections that the supervisor has taken back.

@@ -16,6 +16,7 @@ use super::{clock, handle_methods};
 use crate::glue::{self, Fault, Reply};
 use crate::http;
 use crate::io::sigterm;
+use crate::sys::fast::{self, Answer, Arguments, Fast};
 use crate::sys::{alarm, alloc, process, worker_signals};
 
 /// Where the registry of the Lua state keeps the message handler that adds tracebacks to errors.
@@ -91,7 +92,8 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     reseed(lua)?;
     worker_signals::install(birth.supervisor, birth.channel.as_fd(), &birth.pool.sockets())?;
     let (handlers, memory_limit) = (birth.pool.handlers.clone(), birth.pool.config.memory_limit);
-    let worker = Rc::new(RefCell::new(Worker::new(birth)?));
+    let handles = lua.create_table()?;
+    let worker = Rc::new(RefCell::new(Worker::new(birth, handles.clone())?));
     handle_methods::set_worker(&worker);
 
     let pool = lua.create_table()?;
@@ -108,13 +110,12 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
             Ok(this.borrow_mut().ready().map_err(std::io::Error::from)?)
         })?,
     )?;
+    step.raw_set("handles", handles)?;
     let this = worker.clone();
-    step.raw_set(
-        "next",
-        lua.create_function(move |lua, keep: Option<bool>| {
-            this.borrow_mut().next(lua, keep.unwrap_or(false))
-        })?,
-    )?;
+    let complete = lua.create_function(move |lua, keep: Option<bool>| {
+        this.borrow_mut().next(lua, keep.unwrap_or(false))
+    })?;
+    step.raw_set("next", fast::function::<NextHot>(lua, 0, &complete)?)?;
     step.raw_set(
         "disarm",
         lua.create_function(|_, ()| {
@@ -136,6 +137,21 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
         alloc::limit(lua, bytes)?;
     }
     Ok(("worker", pool, step).into_lua_multi(lua)?)
+}
+
+/// From one hot connection to the next: the place of its handle, from 1 on.
+struct NextHot;
+
+impl Fast for NextHot {
+    fn call(_: usize, arguments: &Arguments<'_>) -> Answer {
+        let keep = arguments.truth(1);
+        let mut place = None;
+        handle_methods::with_worker(|worker| {
+            place = worker.advance(keep);
+            place.is_some()
+        });
+        place.map_or(Answer::Complete, |place| Answer::Integer(i64::from(place) + 1))
+    }
 }
 
 fn stillborn(fault: &Fault) -> ! {

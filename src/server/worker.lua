@@ -24,12 +24,13 @@ end
 guarded("prepare", pool.prepare)
 step.ready()
 
-local connect, next_event = pool.connect, step.next
-local socket = next_event()
-while socket do
-  local ok, result = xpcall(connect, describe, socket)
+local connect, next_event, handles = pool.connect, step.next, step.handles
+-- What is to be done next: the place of a parked connection's handle, the argument itself, or nil.
+local event = next_event()
+while event do
+  local ok, result = xpcall(connect, describe, handles[event] or event)
   if not ok then fail("connect", result) end
-  socket = next_event(result == true)
+  event = next_event(result == true)
 end
 
 guarded("finish", pool.finish)

@@ -1,0 +1,184 @@
+//! What becomes of a worker's connections: new ones, those the handler is done with, those that are
+//! better off elsewhere.
+
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+use mlua::Lua;
+use nix::errno::Errno;
+
+use super::super::clock;
+use super::super::message::{Report, Waiting};
+use super::super::parking::{Connection, Stay, Ticket, detach};
+use super::super::scoreboard::Counter;
+use super::{Fate, Task, Worker, complain};
+use crate::io::{Stream, Wakeup, new_handle, stream_of};
+use crate::sys::class;
+
+/// Input that cannot be used yet and is more than this, in bytes, is not sent to and fro.
+const MAX_INCOMPLETE: usize = 16 * 1024;
+
+impl Worker {
+    /// What becomes of the thing the handler had.
+    pub(super) fn settle(&mut self) {
+        match self.task.take() {
+            None => {}
+            Some(Task::Listener(index)) => self.report(&Report::Ran(index)),
+            Some(Task::Connection { connection, ticket, fate, .. }) => {
+                if !connection.stream.borrow().is_open() {
+                    self.close(&connection, ticket);
+                    return;
+                }
+                match fate {
+                    Fate::Close => self.close(&connection, ticket),
+                    Fate::Park { now, deadline } => {
+                        self.keep(connection, ticket, Stay { now, deadline, movable: true });
+                    }
+                    Fate::Linger(until) => self.linger(&connection, ticket, until),
+                }
+            }
+        }
+    }
+
+    /// Looks whether the handler has given the connection's handle fields of its own.
+    pub(super) fn note_fields(&mut self, lua: &Lua) {
+        let assignments = class::assignments();
+        if let Some(Task::Connection { connection, .. }) = &self.task
+            && assignments != self.assignments
+        {
+            let personal = class::has_user_fields(lua, &connection.handle);
+            connection.personal.set(personal);
+            self.assignments = assignments;
+        }
+    }
+
+    /// Parks a connection, here or, if it is better off there, at the supervisor.
+    fn keep(&mut self, connection: Connection, ticket: Option<Ticket>, stay: Stay) {
+        let (has_input, received) = {
+            let mut stream = connection.stream.borrow_mut();
+            if stream.pending() > 0 && stream.flush().is_err() {
+                drop(stream);
+                return self.close(&connection, ticket);
+            }
+            (stream.has_input(), stream.input().len())
+        };
+        // Input that cannot be used yet would be stuck here with a handler that runs for long.
+        let incomplete = !has_input && received > 0;
+        let personal = connection.personal.get();
+        if incomplete && received <= MAX_INCOMPLETE && !personal {
+            return self.hand_over(connection, ticket, stay.deadline);
+        }
+        let Ok(ticket) = ticket.map_or_else(|| self.parking.admit(&connection), Ok) else {
+            // The system cannot watch it: better an end than a connection nobody hears.
+            return self.close(&connection, None);
+        };
+        if !self.parking.is_leased(ticket) && !incomplete && !personal {
+            if !self.parking.has_lease(ticket) {
+                return self.hand_over(connection, Some(ticket), stay.deadline);
+            }
+            let lent = {
+                let stream = connection.stream.borrow();
+                self.channel.send_patiently(&Report::Leased(ticket.number()), stream.fd())
+            };
+            if lent.is_ok() {
+                self.parking.set_leased(ticket, &connection);
+            }
+        }
+        // What other processes cannot have stays with this worker, whatever happens.
+        let movable = !incomplete && !personal;
+        self.parking.park(ticket, connection, Stay { movable, ..stay });
+        if has_input {
+            self.ready.push_back(ticket);
+        }
+    }
+
+    /// Gives a connection to the supervisor until its client speaks.
+    pub(super) fn hand_over(
+        &mut self,
+        connection: Connection,
+        ticket: Option<Ticket>,
+        deadline: Option<Instant>,
+    ) {
+        let payload = connection.stream.borrow().input().to_vec();
+        let waiting = Waiting { deadline: deadline.map(clock::milliseconds), payload };
+        self.give_up(&connection, ticket, |leased| Report::Cooled(leased, waiting.clone()));
+    }
+
+    /// Gives a connection to the supervisor, which waits for the client's end.
+    fn linger(&mut self, connection: &Connection, ticket: Option<Ticket>, until: Instant) {
+        let until = clock::milliseconds(until);
+        self.give_up(connection, ticket, |leased| Report::Lingering(leased, until));
+    }
+
+    fn give_up(
+        &mut self,
+        connection: &Connection,
+        ticket: Option<Ticket>,
+        report: impl FnOnce(Option<u64>) -> Report,
+    ) {
+        let leased = ticket.filter(|ticket| self.parking.is_leased(*ticket));
+        if let Some(ticket) = ticket {
+            self.parking.discharge(ticket, connection);
+        }
+        let report = report(leased.map(Ticket::number));
+        let Some(descriptor) = detach(connection) else { return };
+        let attached = leased.is_none().then(|| descriptor.as_fd());
+        let _ = self.channel.send_patiently(&report, attached);
+    }
+
+    /// Closes a connection that the handler left open. Its failure concerns the client alone.
+    fn close(&mut self, connection: &Connection, ticket: Option<Ticket>) {
+        {
+            let mut stream = connection.stream.borrow_mut();
+            if !stream.is_closed() {
+                let _ = stream.close();
+            }
+        }
+        self.release(ticket, connection);
+    }
+
+    /// Gives up the place of a closed connection.
+    pub(super) fn release(&mut self, ticket: Option<Ticket>, connection: &Connection) {
+        let Some(ticket) = ticket else { return };
+        let leased = self.parking.is_leased(ticket);
+        self.parking.discharge(ticket, connection);
+        if leased {
+            self.report(&Report::Released(ticket.number()));
+        }
+    }
+
+    pub(super) fn welcome(&mut self, lua: &Lua, stream: Stream) -> mlua::Result<()> {
+        self.cell().add(Counter::Accepted, 1);
+        self.receive(lua, stream, Wakeup::None)
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        lua: &Lua,
+        stream: Stream,
+        wakeup: Wakeup,
+    ) -> mlua::Result<()> {
+        let handle = new_handle(lua, stream)?;
+        if let Some(stream) = stream_of(&handle) {
+            self.call_for(Connection { handle, stream, personal: Rc::default() }, None, wakeup);
+        }
+        Ok(())
+    }
+
+    pub(super) fn call_for(
+        &mut self,
+        connection: Connection,
+        ticket: Option<Ticket>,
+        wakeup: Wakeup,
+    ) {
+        self.tasks.push_back(Task::Connection { connection, ticket, wakeup, fate: Fate::Close });
+    }
+
+    pub(super) fn cannot_accept(&mut self, errno: Errno) {
+        self.cell().add(Counter::Errors, 1);
+        if self.acceptor.pause(Instant::now()) {
+            complain(&format!("Could not accept a connection: {}", errno.desc()));
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! How a worker waits, and what the supervisor tells it meanwhile.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use nix::sys::epoll::{EpollEvent, EpollTimeout};
+
+use super::super::channel::Received;
+use super::super::clock;
+use super::super::message::{Order, Report};
+use super::super::parking::Due;
+use super::super::scoreboard::Activity;
+use super::{Arrival, Phase, Source, Task, Worker};
+use crate::io::Wakeup;
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 64;
+
+impl Worker {
+    /// Waits for events and queues them; connections whose input was received already come last, so
+    /// that a client that sends without end does not keep the others waiting.
+    pub(super) fn wait(&mut self) {
+        let now = Instant::now();
+        if self.cell().take_revocation() {
+            self.parking.forget_revoked();
+        }
+        while let Some(due) = self.parking.due(now) {
+            match due {
+                Due::Timeout(ticket) => {
+                    self.queue.push_back(Source::Parked(ticket, Wakeup::Timeout));
+                }
+                Due::Cold(ticket) => {
+                    if let Some((connection, deadline)) = self.parking.take(ticket) {
+                        self.hand_over(connection, Some(ticket), deadline);
+                    }
+                }
+            }
+        }
+        let resumed = self.acceptor.resume(now);
+        let idle = self.queue.is_empty() && self.ready.is_empty();
+        if self.pool.scoreboard.wants_offers() && self.phase == Phase::Serving {
+            return self.offer();
+        }
+        if idle && self.phase == Phase::Draining {
+            return self.drain();
+        }
+        let timeout = if idle {
+            self.cell().rest(clock::milliseconds(now));
+            // The flag may have been raised before the supervisor could see this worker idle.
+            if self.pool.scoreboard.wants_offers() && self.cell().wake() {
+                return self.offer();
+            }
+            timeout([self.parking.next_alarm(), resumed].into_iter().flatten().min(), now)
+        } else {
+            EpollTimeout::ZERO
+        };
+        self.collect(timeout);
+        if idle && !self.cell().wake() {
+            // Claimed: an order is on its way and comes before everything else.
+            self.cell().set(Activity::Busy);
+            self.await_order();
+        }
+        if idle && self.pool.scoreboard.report_scarcity(self.pool.config.pre_fork) {
+            self.report(&Report::Scarce);
+        }
+    }
+
+    /// Takes what the kernel has; true if there was something.
+    fn collect(&mut self, timeout: EpollTimeout) -> bool {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+        self.queue.extend(events[..count].iter().map(|event| Source::of(event.data())));
+        let ready = self.ready.drain(..).map(|ticket| Source::Parked(ticket, Wakeup::Input));
+        self.queue.extend(ready);
+        count > 0
+    }
+
+    /// Offers the supervisor to take what waits there.
+    fn offer(&mut self) {
+        self.cell().set(Activity::Offering);
+        self.report(&Report::Offer);
+        self.await_order();
+        self.cell().set(Activity::Busy);
+    }
+
+    /// Waits for one order, which is known to come, or for the end of the supervisor.
+    fn await_order(&mut self) {
+        let _ = self.channel.wait_for_message();
+        self.take_orders();
+    }
+
+    pub(super) fn take_orders(&mut self) {
+        loop {
+            match self.channel.receive(&mut self.inbox) {
+                Ok(Received::Message(order, descriptor)) => self.obey(order, descriptor),
+                Ok(Received::Empty) => return,
+                // Without a supervisor nobody replaces or ends this worker.
+                Ok(Received::Closed | Received::Garbage) | Err(_) => {
+                    self.phase = Phase::Leaving;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order, descriptor: Option<OwnedFd>) {
+        match order {
+            Order::Resume(wakeup, waiting) => {
+                // Without a descriptor this process has too many: the client sees the end.
+                if let Some(descriptor) = descriptor {
+                    let arrival = Arrival { descriptor, wakeup, waiting };
+                    self.queue.push_front(Source::Arrival(Box::new(arrival)));
+                }
+            }
+            Order::Run(index) => self.tasks.push_back(Task::Listener(index)),
+            Order::Nothing => {}
+            Order::Terminate => self.leave(),
+            Order::Drain => {
+                self.phase = Phase::Draining;
+                let _ = self.acceptor.watch(false);
+            }
+        }
+    }
+
+    /// One step of an orderly shutdown: what waits in the backlogs is accepted, what has input is
+    /// served, the other parked connections are told; then the worker ends.
+    fn drain(&mut self) {
+        if let Some(index) = self.acceptor.waiting() {
+            self.queue.push_back(Source::Listener(index));
+            return;
+        }
+        if !std::mem::replace(&mut self.drained, true) {
+            self.report(&Report::Drained);
+        }
+        if self.collect(EpollTimeout::ZERO) {
+            return;
+        }
+        let parked = self.parking.tickets();
+        let farewell = |ticket| Source::Parked(ticket, Wakeup::Shutdown);
+        self.queue.extend(parked.into_iter().map(farewell));
+        if self.queue.is_empty() {
+            // The last question: does the supervisor have connections that are to be told as well?
+            self.offer();
+            if self.queue.is_empty() {
+                self.leave();
+            }
+        }
+    }
+
+    /// From now on the worker takes nothing new.
+    pub(super) fn leave(&mut self) {
+        if self.phase != Phase::Leaving {
+            self.phase = Phase::Leaving;
+            let _ = self.acceptor.watch(false);
+            for ticket in self.parking.tickets() {
+                // The supervisor takes back the others by itself.
+                if !self.parking.is_revocable(ticket)
+                    && let Some((connection, deadline)) = self.parking.take(ticket)
+                {
+                    self.hand_over(connection, Some(ticket), deadline);
+                }
+            }
+            self.give_back_arrivals();
+            self.report(&Report::Leaving);
+        }
+    }
+
+    /// Connections that the supervisor has just sent go back to it.
+    fn give_back_arrivals(&mut self) {
+        for source in std::mem::take(&mut self.queue) {
+            if let Source::Arrival(arrival) = source {
+                let Arrival { descriptor, waiting, .. } = *arrival;
+                let report = Report::Cooled(None, waiting);
+                let _ = self.channel.send_patiently(&report, Some(descriptor.as_fd()));
+            }
+        }
+    }
+
+    /// Tells the supervisor; if it is gone, the control channel says so at the next look.
+    pub(super) fn report(&self, report: &Report) {
+        let _ = self.channel.send_patiently(report, None);
+    }
+}
+
+/// How long to wait for events: rounded up, so that nothing is due too early.
+fn timeout(wake: Option<Instant>, now: Instant) -> EpollTimeout {
+    let Some(wake) = wake else { return EpollTimeout::NONE };
+    let wait = wake.saturating_duration_since(now).as_micros().div_ceil(1000);
+    EpollTimeout::try_from(i32::try_from(wait).unwrap_or(i32::MAX)).unwrap_or(EpollTimeout::MAX)
+}
