@@ -5,11 +5,12 @@
 
 local native, maps, new_body, add_streaming = ...
 local codes = native.codes
+local CONVERT = codes.CONVERT
 local MISUSE, OUTPUT, REFUSED, GONE = codes.MISUSE, codes.OUTPUT, codes.REFUSED, codes.GONE
 local INPUT, END, CLOSE = codes.INPUT, codes.END, codes.CLOSE
 local PARKED, CLOSED = codes.PARKED, codes.CLOSED
 
-local type, error, select, tostring = type, error, select, tostring
+local type, error, select, tostring, concat = type, error, select, tostring, table.concat
 local setmetatable, rawget, rawset, xpcall = setmetatable, rawget, rawset, xpcall
 local traceback = debug and debug.traceback or tostring
 local now = native.now
@@ -102,18 +103,17 @@ return function(steps, callback, times, poll)
     if code then settle(code, problem) end
   end
 
-  function methods.send_data(_, first, ...)
-    if select("#", ...) == 0 and type(first) == "string" then
-      local code, problem = data(first)
-      if code then settle(code, problem) end
-      return
-    end
-    for i = 0, select("#", ...) do
-      local piece = first
-      if i > 0 then piece = select(i, ...) end
-      local code, problem = data(tostring(piece))
-      if code then settle(code, problem) end
-    end
+  -- The arguments as one string.
+  local function joined(...)
+    local pieces = { ... }
+    for i = 1, select("#", ...) do pieces[i] = tostring(pieces[i]) end
+    return concat(pieces)
+  end
+
+  function methods.send_data(_, ...)
+    local code, problem = data(...)
+    if code == CONVERT then code, problem = data(joined(...)) end
+    if code then settle(code, problem) end
   end
 
   function methods.flush()

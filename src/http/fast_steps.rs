@@ -173,11 +173,22 @@ impl std::fmt::Write for Digits {
 struct SendData;
 impl Fast for SendData {
     fn call(id: usize, arguments: &Arguments<'_>) -> Answer {
-        let Some(piece) = arguments.string(1) else { return Answer::Complete };
-        with(id, |c| match c.send_data(piece) {
-            Ok(pending) if pending <= OUTPUT_LIMIT => Answer::Nothing,
-            Ok(pending) => Answer::Pair(Code::Output as i64, pending as i64),
-            Err(error) => problem(c, error),
+        let count = arguments.count();
+        if count == 0 || (1..=count).any(|index| arguments.string(index).is_none()) {
+            return Answer::Complete;
+        }
+        with(id, |c| {
+            let mut queued = 0;
+            for piece in (1..=count).filter_map(|index| arguments.string(index)) {
+                match c.send_data(piece) {
+                    Ok(pending) => queued = pending,
+                    Err(error) => return problem(c, error),
+                }
+            }
+            match queued {
+                pending if pending <= OUTPUT_LIMIT => Answer::Nothing,
+                pending => Answer::Pair(Code::Output as i64, pending as i64),
+            }
         })
     }
 }

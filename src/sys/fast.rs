@@ -91,6 +91,12 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// How many arguments there are.
+    pub fn count(&self) -> c_int {
+        // SAFETY: as above.
+        unsafe { ffi::lua_gettop(self.state) }
+    }
+
     /// Whether argument `index` is nil or missing.
     pub fn is_nil(&self, index: c_int) -> bool {
         // SAFETY: as above.
