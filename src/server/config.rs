@@ -269,8 +269,15 @@ fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Integer(number) => Some(*number as f64),
         Value::Number(number) => Some(*number),
-        Value::String(text) => text.to_string_lossy().trim().parse().ok(),
+        Value::String(text) => numeral(text.to_string_lossy().trim()),
         _ => None,
+    }
+}
+
+fn numeral(text: &str) -> Option<f64> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => i64::from_str_radix(digits, 16).ok().map(|number| number as f64),
+        None => text.parse().ok(),
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Sizing {
     last_fork: Option<Instant>,
     /// After a failed fork or `prepare`: no fork before.
     blocked_until: Option<Instant>,
+    /// No worker has become idle since the last failure: each fork is a trial.
+    failing: bool,
     /// Since when there are superfluous workers, or when the last of them was ended.
     superfluous_since: Option<Instant>,
 }
@@ -48,6 +50,12 @@ impl Sizing {
     /// Notes that a fork failed, or that a worker ended before it was first idle.
     pub fn failed(&mut self, config: &PoolConfig, now: Instant) {
         self.blocked_until = Some(now + config.fork_error_delay);
+        self.failing = true;
+    }
+
+    /// Notes that a worker has become idle for the first time.
+    pub fn succeeded(&mut self) {
+        self.failing = false;
     }
 
     /// Notes that a worker ended which had served, and not because it was superfluous.
@@ -85,6 +93,7 @@ impl Sizing {
             return Advice::Rest;
         }
         let delayed = match self.last_fork {
+            Some(last) if self.failing => last + config.fork_error_delay,
             Some(last) if self.replacements == 0 => last + config.fork_delay,
             _ => now,
         };
@@ -171,6 +180,23 @@ mod tests {
         let due = now + config.fork_error_delay;
         assert_eq!(sizing.advise(&config, census(0, 0), now), Advice::Wait(due));
         assert_eq!(sizing.advise(&config, census(0, 0), due), Advice::Fork);
+    }
+
+    #[test]
+    fn while_prepare_fails_one_worker_at_a_time_is_tried() {
+        let (config, now) = (config(3, 3, 4), Instant::now());
+        let mut sizing = Sizing::default();
+        sizing.forked(now);
+        sizing.failed(&config, now);
+        let due = now + config.fork_error_delay;
+        sizing.forked(due);
+        let next = due + config.fork_error_delay;
+        assert_eq!(sizing.advise(&config, census(1, 1), due), Advice::Wait(next));
+        sizing.succeeded();
+        assert_eq!(
+            sizing.advise(&config, census(1, 1), due),
+            Advice::Wait(due + config.fork_delay)
+        );
     }
 
     #[test]

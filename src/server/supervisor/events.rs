@@ -18,6 +18,9 @@ use crate::sys::usage::{self, End, Usage};
 /// Messages taken from one worker at once: one worker must not keep the others waiting.
 const MESSAGES_AT_ONCE: usize = 64;
 
+/// Messages of an ended worker that are still taken: more than fit into its channel.
+const LAST_WORDS: usize = 4096;
+
 impl Supervisor {
     pub(super) fn signals(&mut self) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
@@ -95,7 +98,10 @@ impl Supervisor {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
         let Some(state) = self.pools.get_mut(worker.pool) else { return };
         match report {
-            Report::Ready => worker.ready(),
+            Report::Ready => {
+                worker.ready();
+                state.sizing.succeeded();
+            }
             // The flag is down; it is raised again when nothing more can be done about it.
             Report::Scarce => {}
             Report::Drained => state.close_ports(),
@@ -135,7 +141,22 @@ impl Supervisor {
         }
     }
 
+    /// Takes what a worker has sent before its end: connections it gave up among it.
+    fn last_words(&mut self, pid: i32) {
+        // Bounded: a process that it forked may hold the other end.
+        for _ in 0..LAST_WORDS {
+            let Some(worker) = self.workers.get_mut(&pid) else { return };
+            match worker.channel.receive::<Report>(&mut self.inbox) {
+                // It cannot take what it would be given.
+                Ok(Received::Message(Report::Offer, _)) => {}
+                Ok(Received::Message(report, descriptor)) => self.handle(pid, report, descriptor),
+                _ => return,
+            }
+        }
+    }
+
     fn buried(&mut self, pid: Pid, end: End, usage: &Usage) {
+        self.last_words(pid.as_raw());
         let Some(mut worker) = self.workers.remove(&pid.as_raw()) else { return };
         worker.drain_stderr(&mut self.log);
         let _ = self.epoll.delete(&worker.channel);

@@ -1,0 +1,186 @@
+-- Interval and main listeners.
+
+local socket = require "socket"
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+-- Starts a server that logs "begin NAME TIME" and "end NAME TIME" for each run of a handler.
+local function start(listeners, options)
+  return server.start {
+    launcher = true, ready = false,
+    script = ([[
+      local now = moonbridge_io.timeref
+      local run = %s
+      listen{
+        %s,
+        connect = function(socket)
+          local name = socket.interval or socket.main
+          io.stderr:write("begin ", name, " ", now(), "\n")
+          local result = run(socket, name)
+          io.stderr:write("end ", name, " ", now(), "\n")
+          return result
+        end,
+        %s
+      }
+    ]]):format(options and options.run or "function() return true end", listeners,
+      options and options.pool or ""),
+  }
+end
+
+-- The times logged for an event, e.g. "begin tick".
+local function times(s, event)
+  local list = {}
+  for time in s:log():gmatch(event .. " ([%d.]+)\n") do list[#list + 1] = tonumber(time) end
+  return list
+end
+
+local function near(expected, actual, tolerance)
+  assert.truthy(math.abs(expected - actual) < (tolerance or 0.1), ("%s instead of %s"):format(actual, expected))
+end
+
+describe("an interval listener", function()
+  after_each(server.cleanup)
+
+  it("calls connect with a plain table that holds its name", function()
+    local s = start('{ proto = "interval", delay = 0.1 }, { proto = "interval", name = "b", delay = 0.1 }', {
+      run = [[function(socket)
+        local fields = {}
+        for key, value in pairs(socket) do fields[#fields + 1] = key .. "=" .. value end
+        io.stderr:write(type(socket), " ", #fields, " <", fields[1], ">\n")
+        return true
+      end]],
+    })
+    assert.truthy(s:wait_log("table 1 <interval=>\n"))
+    assert.truthy(s:wait_log("table 1 <interval=b>\n"))
+  end)
+
+  it("ticks first after one delay, then a delay after the end of each run", function()
+    local begun = socket.gettime()
+    local s = start('{ proto = "interval", name = "tick", delay = 0.3 }',
+      { run = "function() os.execute('sleep 0.2') return true end" })
+    assert.truthy(s:wait_log("begin tick", nil, 3))
+    local list = times(s, "begin tick")
+    assert.truthy(socket.gettime() - begun >= 1.3)
+    near(0.5, list[2] - list[1])
+    near(0.5, list[3] - list[2])
+  end)
+
+  it("with strict = true keeps its rhythm", function()
+    local s = start('{ proto = "interval", name = "tick", delay = 0.3, strict = true }',
+      { run = "function() os.execute('sleep 0.2') return true end" })
+    assert.truthy(s:wait_log("begin tick", nil, 4))
+    local list = times(s, "begin tick")
+    near(0.9, list[4] - list[1])
+  end)
+
+  it("never runs twice at once, and does not make up for missed ticks", function()
+    local s = start('{ proto = "interval", name = "tick", delay = 0.1, strict = true }',
+      { run = "function() os.execute('sleep 0.35') return true end", pool = "min_fork = 4, fork_delay = 0" })
+    assert.truthy(s:wait_log("begin tick", nil, 4))
+    local begins, ends = times(s, "begin tick"), times(s, "end tick")
+    for index = 2, #begins do assert.truthy(begins[index] >= ends[index - 1]) end
+    near(0.35, begins[3] - begins[2])
+  end)
+
+  it("waits for a worker when all are busy", function()
+    local s = server.start { launcher = true, script = [[
+      listen{
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        { proto = "interval", name = "tick", delay = 0.2 },
+        min_fork = 1, max_fork = 1,
+        connect = function(socket)
+          if socket.interval then io.stderr:write("tick\n") return true end
+          socket:flush("hello")
+          socket:read(1)
+          io.stderr:write("served\n")
+          return true
+        end
+      }
+    ]] }
+    local c = s:connect()
+    assert.equal("hello", c:read(5))
+    -- The worker may have ticked before it got the connection.
+    local before = select(2, s:log():gsub("tick\n", ""))
+    socket.sleep(0.5)
+    assert.equal(before, select(2, s:log():gsub("tick\n", "")))
+    c:send("x")
+    assert.truthy(s:wait_log("served\n.*tick\n", 0.5))
+  end)
+
+  it("goes on after an error, a result other than true, and the death of its worker", function()
+    for _, run in ipairs { "error('oops')", "return nil", "os.exit(3)" } do
+      local s = start('{ proto = "interval", name = "tick", delay = 0.1 }',
+        { run = ("function() %s end"):format(run), pool = "min_fork = 1" })
+      assert.truthy(s:wait_log("begin tick", nil, 3), run)
+      s:stop()
+    end
+  end)
+end)
+
+describe("a main listener", function()
+  after_each(server.cleanup)
+
+  it("runs once; when it ends the whole server shuts down, exit code 0", function()
+    local s = start('{ proto = "main", name = "job" }', {
+      run = "function(socket) io.stderr:write(socket.main, '\\n') os.execute('sleep 0.2') return true end",
+      pool = "finish = function() io.stderr:write('finish\\n') end",
+    })
+    assert.equal(0, s:wait())
+    assert.equal(1, #times(s, "begin job"))
+    assert.truthy(s:log():find("finish\n", 1, true))
+    assert.truthy(s:log():find("Terminating with exit code 0", 1, true))
+  end)
+
+  it("ends the server also if it throws or is killed", function()
+    for _, run in ipairs { "error('oops')", "os.exit(3)", "os.execute('kill -9 ' .. moonbridge_io.getpid())" } do
+      local s = start('{ proto = "main", name = "job" }', { run = ("function() %s end"):format(run) })
+      assert.equal(0, s:wait(), run)
+      assert.equal(1, #times(s, "begin job"))
+    end
+  end)
+
+  it("alone has as many workers as there are; beside others the pool is as usual", function()
+    local s = start('{ proto = "main", name = "a" }, { proto = "main", name = "b" }',
+      { run = "function() os.execute('sleep 0.7') return true end" })
+    assert.truthy(s:wait_log("begin a"))
+    assert.truthy(s:wait_log("begin b"))
+    socket.sleep(0.2)
+    assert.equal(2, #s:workers())
+    assert.equal(0, s:wait())
+  end)
+
+  it("whose prepare fails is tried again after fork_error_delay, without a fork storm", function()
+    local s = start('{ proto = "main", name = "job" }', {
+      pool = "fork_error_delay = 0.3, fork_delay = 0, prepare = function() error('not yet') end",
+    })
+    socket.sleep(1)
+    local tries = select(2, s:log():gsub("not yet\n", ""))
+    assert.truthy(tries >= 2 and tries <= 5, tries)
+    assert.equal(0, s:stop())
+  end)
+
+  it("lets requests that run be answered before the server ends", function()
+    local s = server.start { launcher = true, script = [[
+      listen{ { proto = "main" }, connect = function() os.execute("sleep 0.3") return true end }
+      listen{
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        connect = function(socket) os.execute("sleep 0.6") socket:write("hello") return true end
+      }
+    ]] }
+    assert.equal("hello", (s:raw("")))
+    assert.equal(0, s:wait())
+  end)
+end)
+
+describe("timers", function()
+  after_each(server.cleanup)
+
+  it("stop at SIGTERM, and a run that goes on is waited for", function()
+    local s = start('{ proto = "interval", name = "tick", delay = 0.1 }',
+      { run = "function() os.execute('sleep 0.5') return true end", pool = "min_fork = 1" })
+    assert.truthy(s:wait_log("begin tick"))
+    assert.equal(0, s:stop())
+    assert.equal(#times(s, "begin tick"), #times(s, "end tick"))
+    assert.truthy(process.wait_until(function() return #s:descendants() == 0 end))
+  end)
+end)

@@ -1,0 +1,295 @@
+-- listen{...}: listeners, options, and what is wrong with them.
+
+local lfs = require "lfs"
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+-- Calls listen with this argument (Lua source) and prints what it throws.
+local function attempt(argument, after)
+  local _, output, log = server.run_script(([[
+    local moonbridge = require "moonbridge"
+    local function connect() end
+    print(pcall(function()
+      moonbridge.listen%s
+    end))
+    %s
+    os.exit(0)
+  ]]):format(argument, after or ""))
+  return output .. log
+end
+
+local TCP = "{ proto = 'tcp', host = '127.0.0.1', port = 0 }"
+
+describe("a wrong call of listen", function()
+  after_each(server.cleanup)
+
+  local function refuses(argument, message)
+    local output = attempt(argument)
+    assert.truthy(output:find("false\t[^\n]*app%.lua:4: "), argument .. ": " .. output)
+    assert.truthy(output:find(message, 1, true), argument .. ": " .. output)
+  end
+
+  it("without listeners, or with too many, throws", function()
+    refuses("{ connect = connect }", "No listen ports specified; ")
+    refuses("{ {}, n = 1, connect = connect }", "No protocol specified for listener #1")
+    refuses("((function() local t = { connect = connect } for i = 1, 101 do t[i] = {} end return t end)())",
+      "Too many listeners")
+    refuses("()", "listen expects one table of listeners and options, not nothing")
+    refuses("(7)", "listen expects one table of listeners and options, not integer")
+  end)
+
+  it("with a listener that is none throws and tells which", function()
+    for _, case in ipairs {
+      { "5", "Listener #2 must be a table" },
+      { "{ port = 80 }", "No protocol specified for listener #2" },
+      { "{ proto = 7 }", 'Field "proto" of listener #2 must be a string' },
+      { "{ proto = 'udp' }", 'Unknown protocol "udp"' },
+      { "{ proto = 'tcp' }", "No port specified; " },
+      { "{ proto = 'tcp', port = 65536 }", 'Field "port" of listener #2 must be a number from 0 to 65535' },
+      { "{ proto = 'tcp', port = -1 }", 'Field "port" of listener #2' },
+      { "{ proto = 'tcp', port = 80.5 }", 'Field "port" of listener #2' },
+      { "{ proto = 'tcp', port = true }", 'Field "port" of listener #2' },
+      { "{ proto = 'tcp', port = '65536' }", 'Field "port" of listener #2' },
+      { "{ proto = 'tcp', port = 1, host = 7 }", 'Field "host" of listener #2 must be a string' },
+      { "{ proto = 'tcp', port = 1, host = 'no.such.host.invalid' }", "Could not resolve host: " },
+      { "{ proto = 'tcp', port = 'no-such-service' }", "Could not resolve host: " },
+      { "{ proto = 'local' }", "No valid path specified for local socket; " },
+      { "{ proto = 'local', path = 7 }", "No valid path specified for local socket; " },
+      { "{ proto = 'local', path = '' }", "No valid path specified for local socket; " },
+      { "{ proto = 'local', path = ('x'):rep(108) }", "No valid path specified for local socket; " },
+      { "{ proto = 'local', path = 'a\\0b' }", "No valid path specified for local socket; " },
+      { "{ proto = 'local', path = '/nowhere/x' }",
+        "Could not initialize listener #2: No such file or directory" },
+      { "{ proto = 'interval' }", "No valid interval delay specified; " },
+      { "{ proto = 'interval', delay = 0 }", "No valid interval delay specified; " },
+      { "{ proto = 'interval', delay = -1 }", "No valid interval delay specified; " },
+      { "{ proto = 'interval', delay = 0/0 }", "No valid interval delay specified; " },
+      { "{ proto = 'interval', delay = 1/0 }", "No valid interval delay specified; " },
+      { "{ proto = 'interval', delay = 'x' }", "No valid interval delay specified; " },
+      { "{ proto = 'interval', delay = 1, strict = 1 }", 'Field "strict" of listener #2 must be a boolean' },
+      { "{ proto = 'interval', delay = 1, name = 7 }", 'Field "name" of listener #2 must be a string' },
+      { "{ proto = 'main', name = {} }", 'Field "name" of listener #2 must be a string' },
+    } do
+      refuses(("{ %s, %s, connect = connect }"):format(TCP, case[1]), case[2])
+    end
+  end)
+
+  it("with a wrong option throws and names it", function()
+    for _, name in ipairs { "pre_fork", "min_fork", "max_fork", "fork_delay", "fork_error_delay",
+      "exit_delay", "idle_timeout", "memory_limit" } do
+      for _, value in ipairs { "-1", "0/0", "true", "'x'", "{}", "-0.5", "1/0" } do
+        refuses(("{ %s, connect = connect, %s = %s }"):format(TCP, name, value),
+          ('Option "%s" is expected to be a non-negative number'):format(name))
+      end
+    end
+    for _, name in ipairs { "pre_fork", "min_fork", "max_fork" } do
+      refuses(("{ %s, connect = connect, %s = 1.5 }"):format(TCP, name),
+        ('Option "%s" is expected to be a non-negative number'):format(name))
+    end
+    for _, name in ipairs { "fork_delay", "fork_error_delay", "exit_delay", "idle_timeout" } do
+      refuses(("{ %s, connect = connect, %s = 1.1e8 }"):format(TCP, name), ('Option "%s"'):format(name))
+    end
+  end)
+
+  it("with a handler that is no function throws and names it", function()
+    refuses(("{ %s }"):format(TCP), 'Option "connect" must be a function; ')
+    refuses(("{ %s, connect = 7 }"):format(TCP), 'Option "connect" must be a function')
+    refuses(("{ %s, connect = connect, prepare = 7 }"):format(TCP), 'Option "prepare" must be a function')
+    refuses(("{ %s, connect = connect, finish = {} }"):format(TCP), 'Option "finish" must be a function')
+  end)
+end)
+
+describe("a failed listen", function()
+  after_each(server.cleanup)
+
+  it("closes its other ports and uses up no pool number", function()
+    local path = process.scratch("socket")
+    local s = server.start {
+      globals = { PATH = path },
+      script = [[
+        local moonbridge = require "moonbridge"
+        local function connect(socket) socket:write("hello") return true end
+        local taken = require("socket").bind("127.0.0.1", 0)
+        local _, port = taken:getsockname()
+        print(pcall(moonbridge.listen, {
+          { proto = "tcp", host = "127.0.0.1", port = PORT },
+          { proto = "local", path = PATH },
+          { proto = "tcp", host = "127.0.0.1", port = tonumber(port) },
+          connect = connect
+        }))
+        print(require("lfs").attributes(PATH))
+        io.stdout:flush()
+        moonbridge.listen{ { proto = "tcp", host = "127.0.0.1", port = PORT }, connect = connect }
+        moonbridge.run()
+      ]],
+    }
+    assert.truthy(s:output():find("listener #3: Address already in use\nnil", 1, true), s:output())
+    assert.equal("hello", (s:raw("")))
+    assert.truthy(s:log():find("Pool #1 created", 1, true))
+    assert.falsy(s:log():find("Pool #2", 1, true))
+  end)
+end)
+
+describe("options", function()
+  after_each(server.cleanup)
+
+  it("accept numeric strings, and false for times", function()
+    for _, options in ipairs {
+      "pre_fork = '2', min_fork = ' 3 ', max_fork = '0x10', fork_delay = '0.5', idle_timeout = '1e3'",
+      "fork_delay = false, fork_error_delay = false, exit_delay = false, idle_timeout = false",
+      "pre_fork = 0, min_fork = 0, max_fork = 1.0, memory_limit = false, fork_delay = 1e8",
+    } do
+      assert.equal("true\n", attempt(("{ %s, connect = connect, %s }"):format(TCP, options), "os.exit(0)"))
+    end
+  end)
+
+  it("have the documented defaults: min_fork 2, one worker each fork_delay of 0.25 s", function()
+    local s = server.start {
+      launcher = true,
+      script = "listen{ " .. TCP:gsub("port = 0", "port = PORT") .. ", connect = function() return true end }",
+    }
+    assert.equal(1, #s:workers())
+    require("socket").sleep(0.35)
+    assert.equal(2, #s:workers())
+    require("socket").sleep(0.6)
+    assert.equal(2, #s:workers())
+  end)
+
+  it("let max_fork cap the other two", function()
+    local s = server.start {
+      launcher = true,
+      script = "listen{ " .. TCP:gsub("port = 0", "port = PORT")
+        .. ", connect = function() return true end, pre_fork = 7, min_fork = 5, max_fork = 2, fork_delay = 0 }",
+    }
+    require("socket").sleep(0.4)
+    assert.equal(2, #s:workers())
+  end)
+end)
+
+describe("listeners", function()
+  after_each(server.cleanup)
+
+  it("of all kinds serve in one pool; several pools serve beside each other", function()
+    local path = process.scratch("socket")
+    local other = server.free_port()
+    local s = server.start {
+      launcher = true, globals = { PATH = path, OTHER = other },
+      script = [[
+        listen{
+          { proto = "tcp", host = "127.0.0.1", port = PORT },
+          { proto = "tcp", host = "::1", port = tostring(PORT) },
+          { proto = "local", path = PATH },
+          { proto = "interval", name = "tick", delay = 0.1 },
+          connect = function(socket)
+            if socket.interval then io.stderr:write("tick of ", socket.interval, "\n") return true end
+            socket:write("one ", socket.local_tcpport or "local")
+            return true
+          end
+        }
+        listen{
+          { proto = "tcp", host = "127.0.0.1", port = OTHER },
+          connect = function(socket) socket:write("two") return true end
+        }
+      ]],
+    }
+    assert.equal("one " .. s.port, (s:raw("")))
+    s.host = "::1"
+    assert.equal("one " .. s.port, (s:raw("")))
+    assert.equal("one local", (s:connect({ path = path }):read_all()))
+    s.host, s.port = "127.0.0.1", other
+    assert.equal("two", (s:raw("")))
+    assert.truthy(s:wait_log("%[Pool #1, PID %d+%] tick of tick\n", nil, 2))
+    for _, text in ipairs {
+      "Pool #1 created", 'Adding TCP listener on interface "127.0.0.1", port ',
+      'Adding TCP listener on interface "::1", port ',
+      ('Adding local socket listener with path "%s"'):format(path), 'Adding interval listener "tick"',
+      "Pool #2 created",
+    } do
+      assert.truthy(s:log():find(text, 1, true), text)
+    end
+    assert.truthy(lfs.attributes(path))
+    s:stop()
+    assert.is_nil(lfs.attributes(path))
+  end)
+
+  it("at a local path replace a stale socket file and leave another server's alone", function()
+    local path = process.scratch("socket")
+    local script = [[
+      listen{ { proto = "local", path = PATH }, { proto = "tcp", host = "127.0.0.1", port = PORT },
+        connect = function(socket) socket:write(moonbridge_io.getpid()) return true end }
+    ]]
+    local options = { launcher = true, globals = { PATH = path }, script = script }
+    local first = server.start(options)
+    first:signal("KILL")
+    first:wait()
+    assert.truthy(lfs.attributes(path))
+    local second = server.start { launcher = true, globals = { PATH = path }, script = script }
+    assert.truthy(tonumber((second:connect({ path = path }):read_all())))
+    local third = server.start { launcher = true, globals = { PATH = path }, script = script }
+    second:stop()
+    assert.truthy(tonumber((third:connect({ path = path }):read_all())))
+    third:stop()
+    assert.is_nil(lfs.attributes(path))
+  end)
+
+  it("by default listen on all interfaces, IPv6 and IPv4", function()
+    local s = server.start {
+      launcher = true,
+      script = [[listen{ { proto = "tcp", port = PORT },
+        connect = function(socket) socket:write("hello") return true end }]],
+    }
+    for _, host in ipairs { "127.0.0.1", "::1" } do
+      s.host = host
+      assert.equal("hello", (s:raw("")))
+    end
+  end)
+end)
+
+describe("after the start", function()
+  after_each(server.cleanup)
+
+  it("listen throws, also through a saved reference, in any handler", function()
+    local s = server.start {
+      launcher = true,
+      script = [[
+        local saved, moonbridge = listen, require "moonbridge"
+        local function try(where)
+          for _, f in ipairs{ saved, moonbridge.listen } do
+            local ok, message = pcall(f, { { proto = "interval", delay = 1 }, connect = print })
+            io.stderr:write(where, " ", tostring(ok), " ", message, "\n")
+          end
+        end
+        listen{ { proto = "tcp", host = "127.0.0.1", port = PORT },
+          prepare = function() try("prepare") end, connect = function() try("connect") end,
+          finish = function() try("finish") end }
+      ]],
+    }
+    s:raw("")
+    for _, where in ipairs { "prepare", "connect", "finish" } do
+      assert.truthy(s:wait_log(where .. " false [^\n]*the server has been started already", nil, 2), where)
+    end
+  end)
+
+  it("run throws in a worker, and a second time", function()
+    local s = server.start [[
+      local moonbridge = require "moonbridge"
+      moonbridge.listen{ { proto = "tcp", host = "127.0.0.1", port = PORT },
+        connect = function(socket) socket:write(select(2, pcall(moonbridge.run))) return true end }
+      moonbridge.run()
+      print(pcall(moonbridge.run))
+    ]]
+    assert.truthy((s:raw("")):find("run: the server is running already", 1, true))
+    assert.equal(0, s:stop())
+    assert.truthy(s:output():find("false\t[^\n]*run: the server has run already"))
+  end)
+
+  it("run without a pool throws; a state with pools that ends without run says so", function()
+    local code, _, log = server.run_script 'require("moonbridge").run()'
+    assert.equal(1, code)
+    assert.truthy(log:find("app.lua:1: No listener initialized.", 1, true))
+    code, _, log = server.run_script(
+      'require("moonbridge").listen{ { proto = "interval", delay = 1 }, connect = print }')
+    assert.equal(0, code)
+    assert.truthy(log:find("run() never", 1, true))
+  end)
+end)
