@@ -77,8 +77,9 @@ describe("exec", function()
         io.write((child.stdout:read()))
       '
     ]]
-    local child = assert(exec("sh", "-c", program, arg[-1]))
+    local child = assert(exec("env", "--block-signal=USR2,TERM", "sh", "-c", program, arg[-1]))
     local status = child.stdout:read()
+    assert.equal("", (child.stderr:read()))
     assert.matches("SigBlk:%s0+\n", status)
     assert.matches("SigCgt:%s0+\n", status)
     local ignored = tonumber(status:match("SigIgn:%s(%x+)"), 16)

@@ -59,6 +59,7 @@ pub fn module(lua: &Lua) -> Result<Table> {
     if let Some(module) = lua.app_data_ref::<Module>() {
         return Ok(module.0.clone());
     }
+    keep_freed_memory();
     let module = lua.create_table()?;
     let prototypes = Prototypes::new(lua)?;
     methods::install(lua, &prototypes.handle)?;
@@ -85,4 +86,14 @@ fn install_loops(lua: &Lua, module: &Table, prototypes: &Prototypes) -> Result<(
     glue::chunk::<()>(lua, "moonbridge.io", source, arguments)?;
     let source = include_str!("ltn12.lua");
     glue::chunk::<()>(lua, "moonbridge.io.ltn12", source, (handle, &steps, module, glue::marker()))
+}
+
+/// Tells the C library's allocator not to give freed memory back to the system at once.
+///
+/// Strings of 64 KiB, as bulk transfers make them, are beyond its first threshold (128 KiB at the
+/// top of the heap): each round of the garbage collector would give pages back, and the next strings
+/// would fault them in again. The threshold grows with the largest block that was ever freed
+/// (mallopt(3), M_MMAP_THRESHOLD), so it takes no more than to free one.
+fn keep_freed_memory() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(1024 * 1024)));
 }

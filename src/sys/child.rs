@@ -6,6 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::unistd::Pid;
 
 /// Starts `program` (searched in `PATH`) with the three descriptors as standard streams, no other
@@ -27,13 +28,13 @@ pub fn spawn<S: AsRef<OsStr>>(
     Ok(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)))
 }
 
-/// Runs between fork and exec (std has emptied the signal mask by then). Only async-signal-safe
-/// functions.
+/// Runs between fork and exec. Only async-signal-safe functions.
 fn leave_nothing() -> io::Result<()> {
     for signal in 1..=libc::SIGRTMAX() {
         // SAFETY: signals that cannot be set are refused, which is harmless.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
+    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     close_others_on_exec();
     Ok(())
 }
