@@ -29,11 +29,16 @@ pub struct Guest {
     pub payload: Vec<u8>,
     /// Why it leaves the lobby.
     pub wakeup: Wakeup,
-    /// The worker it was taken from, which is not to get it back if another one is free.
-    pub from: Option<i32>,
+    /// The worker it was taken from, which is not to get it back before this time.
+    pub taken: Option<(i32, Instant)>,
 }
 
 impl Guest {
+    /// Whether the worker with this process id may have it.
+    pub fn is_for(&self, pid: i32, now: Instant) -> bool {
+        self.taken.is_none_or(|(from, until)| from != pid || until <= now)
+    }
+
     /// Ends the connection in order: the client gets FIN.
     pub fn close(self) {
         let _ = SockRef::from(&self.descriptor).set_linger(None);
@@ -288,7 +293,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (wakeup, payload) = (Wakeup::None, Vec::new());
         let descriptor = ours.into();
-        (Guest { pool: 0, descriptor, deadline, payload, wakeup, from: None }, theirs)
+        (Guest { pool: 0, descriptor, deadline, payload, wakeup, taken: None }, theirs)
     }
 
     #[test]

@@ -6,11 +6,15 @@ use std::time::Instant;
 
 use super::listener::Listener;
 use super::lobby::Guest;
+use super::message::Order;
 use super::registry::Pool;
 use super::scoreboard::{Activity, Counter};
 use super::sizing::{Advice, Census, Sizing};
 use super::timers::Timer;
 use super::worker_entry::WorkerEntry;
+
+/// A worker with so few connections is left in peace, whatever the others have.
+const MIN_SHARE: usize = 2;
 
 /// What all workers of a pool that have ended did together.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,6 +47,8 @@ pub struct PoolState {
     pub callers: VecDeque<Guest>,
     /// Workers, and ended ones, when the log told of them last.
     pub logged: (u64, u64),
+    /// Connections on lease for each worker, on average.
+    fair_share: usize,
     ports_closed: bool,
     cells: Vec<bool>,
 }
@@ -67,6 +73,7 @@ impl PoolState {
             totals: Totals::default(),
             callers: VecDeque::new(),
             logged: (0, 0),
+            fair_share: 0,
             ports_closed: false,
             cells: vec![false; pool.config.max_fork],
             pool,
@@ -128,28 +135,36 @@ impl PoolState {
         !self.callers.is_empty() || self.timers.iter().any(Timer::is_due)
     }
 
-    /// Gives a worker that has time what waits for one: a tick, or else a connection, not one that
-    /// was just taken from that worker if there is another. False if nothing waits.
-    pub fn give_work(&mut self, worker: &mut WorkerEntry) -> bool {
+    /// Whether something waits that this worker may have.
+    pub fn has_work_for(&self, pid: i32, now: Instant) -> bool {
+        self.timers.iter().any(Timer::is_due)
+            || self.callers.iter().any(|guest| guest.is_for(pid, now))
+    }
+
+    /// Gives a worker that has time what waits for one: a tick, or else a connection. If nothing
+    /// waits that it may have, it gets leave to go on.
+    pub fn give_work(&mut self, worker: &mut WorkerEntry, now: Instant) {
         if let Some(timer) = self.timers.iter_mut().find(|timer| timer.is_due()) {
             worker.run(timer.listener);
             timer.started();
-            return true;
+            return;
         }
-        let pid = Some(worker.pid.as_raw());
-        let place = self.callers.iter().position(|guest| guest.from != pid).unwrap_or(0);
-        match self.callers.remove(place) {
-            Some(guest) => {
-                worker.resume(guest);
-                true
-            }
-            None => false,
+        let pid = worker.pid.as_raw();
+        let place = self.callers.iter().position(|guest| guest.is_for(pid, now));
+        match place.and_then(|place| self.callers.remove(place)) {
+            Some(guest) => worker.resume(guest),
+            None => worker.order(&Order::Nothing),
         }
     }
 
-    /// Whether one of the pool's workers is idle.
-    pub fn has_idle(&self) -> bool {
-        self.pool.scoreboard.has_idle(1)
+    /// Notes how many connections the pool's workers have on lease together.
+    pub fn note_leases(&mut self, workers: usize, leases: usize) {
+        self.fair_share = leases.div_ceil(workers.max(1));
+    }
+
+    /// How many connections a worker may have before it has more than its share.
+    pub fn fair_share(&self) -> usize {
+        self.fair_share.max(MIN_SHARE)
     }
 
     fn census(&self, workers: &HashMap<i32, WorkerEntry>) -> Census {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::super::clock;
 use super::super::lobby::{Guest, LINGER_AT_SHUTDOWN};
-use super::super::message::{Order, Waiting};
+use super::super::message::Waiting;
 use super::super::parking::Ticket;
-use super::super::scoreboard::Activity;
+use super::super::scoreboard::{Activity, Cell};
 use super::super::worker_entry::WorkerEntry;
 use super::{Phase, Supervisor};
 use crate::io::Wakeup;
@@ -41,7 +41,7 @@ impl Supervisor {
         let (Some(descriptor), pool) = (leased.or(descriptor), worker.pool) else { return };
         let deadline = waiting.deadline.map(clock::instant);
         let (payload, wakeup) = (waiting.payload, Wakeup::None);
-        self.admit(Guest { pool, descriptor, deadline, payload, wakeup, from: None });
+        self.admit(Guest { pool, descriptor, deadline, payload, wakeup, taken: None });
     }
 
     /// A worker gives a connection up whose response is out.
@@ -61,10 +61,10 @@ impl Supervisor {
         }
     }
 
-    /// Takes back what a worker has parked and is not acting on.
-    pub(super) fn revoke_leases(&mut self, pid: i32) {
+    /// Takes back up to `most` of the connections that a worker has parked and is not acting on.
+    pub(super) fn revoke_leases(&mut self, pid: i32, most: usize) {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
-        let revoked = revoke(worker, &self.pools[worker.pool].pool.leases, usize::MAX);
+        let revoked = revoke(worker, &self.pools[worker.pool].pool.leases, most);
         if !revoked.is_empty() {
             self.pools[worker.pool].pool.scoreboard.cell(worker.cell).note_revocation();
         }
@@ -76,7 +76,7 @@ impl Supervisor {
     /// Takes over what a dead worker had parked. What it was acting on is reset.
     pub(super) fn inherit(&mut self, worker: &mut WorkerEntry) {
         for guest in revoke(worker, &self.pools[worker.pool].pool.leases, usize::MAX) {
-            self.admit(Guest { from: None, ..guest });
+            self.admit(Guest { taken: None, ..guest });
         }
         worker.leases.clear();
     }
@@ -116,8 +116,8 @@ impl Supervisor {
         [self.lobby.next_alarm(), self.next_round].into_iter().flatten().min()
     }
 
-    /// Takes connections from workers whose handler runs for long, and from workers that have much
-    /// more of them than others.
+    /// Takes connections from workers whose handler runs for long, and from busy workers that have
+    /// much more of them than others.
     fn relieve(&mut self, now: Instant) {
         if self.phase != Phase::Serving || self.workers.values().all(|w| w.leases.is_empty()) {
             self.next_round = None;
@@ -127,42 +127,80 @@ impl Supervisor {
             Some(round) if round > now => return,
             _ => self.next_round = Some(now + PATIENCE),
         }
-        let mut stuck = Vec::new();
+        let mut surplus = Vec::new();
         for (pid, worker) in &mut self.workers {
-            let cell = self.pools[worker.pool].pool.scoreboard.cell(worker.cell);
+            let state = &self.pools[worker.pool];
+            let cell = state.pool.scoreboard.cell(worker.cell);
             let turn = (cell.activity() == Activity::Busy).then(|| cell.turns());
-            if turn.is_some() && turn == worker.last_turn && !worker.leases.is_empty() {
-                stuck.push(*pid);
+            let before = std::mem::replace(&mut worker.last_turn, turn);
+            if turn.is_none() || before.is_none() {
+                continue;
             }
-            worker.last_turn = turn;
+            let leases = worker.leases.len();
+            let share = if turn == before { 0 } else { state.fair_share() };
+            if leases > share + share / 4 {
+                surplus.push((*pid, leases - share));
+            }
         }
-        for pid in stuck {
-            self.revoke_leases(pid);
+        for (pid, count) in surplus {
+            self.revoke_leases(pid, count);
+        }
+        self.count_leases();
+    }
+
+    /// Finds out how many connections a worker of each pool has on average.
+    fn count_leases(&mut self) {
+        for (index, state) in self.pools.iter_mut().enumerate() {
+            let serving = self.workers.values().filter(|w| w.pool == index && w.is_serving());
+            let (workers, leases) =
+                serving.fold((0, 0), |(count, sum), worker| (count + 1, sum + worker.leases.len()));
+            state.note_leases(workers, leases);
         }
     }
 
     /// Hands what is due to workers that have time: ticks first, then connections. Tells when to
     /// look again.
     pub(super) fn assign(&mut self, index: usize, now: Instant) -> Option<Instant> {
-        let state = &mut self.pools[index];
-        let next = state.timers.iter_mut().filter_map(|timer| timer.advance(now)).min();
-        while state.has_work() {
-            let board = &state.pool.scoreboard;
-            // The one with the fewest connections, so that they spread over the workers.
-            let mut idle: Vec<&mut WorkerEntry> = self
-                .workers
-                .values_mut()
-                .filter(|worker| worker.pool == index && worker.is_serving())
-                .filter(|worker| board.cell(worker.cell).activity() == Activity::Idle)
-                .collect();
-            idle.sort_by_key(|worker| worker.leases.len());
-            let Some(worker) = idle.into_iter().find(|w| board.cell(w.cell).claim()) else { break };
-            state.give_work(worker);
+        let next = self.pools[index].timers.iter_mut().filter_map(|timer| timer.advance(now)).min();
+        while let Some(pid) = self.idle_worker(index, now, |cell| cell.claim()) {
+            let Some(worker) = self.workers.get_mut(&pid) else { break };
+            self.pools[index].give_work(worker, now);
         }
         // Asked before the second look, so that a worker that becomes idle in between is seen.
+        let state = &self.pools[index];
         let waiting = state.has_work();
         state.pool.scoreboard.want_offers(waiting);
-        if waiting && state.has_idle() { Some(now) } else { next }
+        if waiting {
+            let idle = self.idle_worker(index, now, |cell| cell.activity() == Activity::Idle);
+            return idle.map(|_| now).or(next).or(self.next_round);
+        }
+        next
+    }
+
+    /// A worker of the pool that is idle, for which something waits, and that passes the test: the
+    /// one with the fewest connections, so that they spread over the workers.
+    fn idle_worker(
+        &self,
+        index: usize,
+        now: Instant,
+        test: impl Fn(Cell<'_>) -> bool,
+    ) -> Option<i32> {
+        let state = &self.pools[index];
+        if !state.has_work() {
+            return None;
+        }
+        let mut idle: Vec<&WorkerEntry> = self
+            .workers
+            .values()
+            .filter(|worker| worker.pool == index && worker.is_serving())
+            .filter(|worker| {
+                let cell = state.pool.scoreboard.cell(worker.cell);
+                cell.activity() == Activity::Idle && state.has_work_for(worker.pid.as_raw(), now)
+            })
+            .collect();
+        idle.sort_by_key(|worker| worker.leases.len());
+        let found = idle.into_iter().find(|w| test(state.pool.scoreboard.cell(w.cell)))?;
+        Some(found.pid.as_raw())
     }
 
     /// A worker has time: it gets what waits for one, or leave to go on.
@@ -174,9 +212,7 @@ impl Supervisor {
                 timer.give_up();
             }
         }
-        if !state.give_work(worker) {
-            worker.order(&Order::Nothing);
-        }
+        state.give_work(worker, Instant::now());
     }
 
     /// Keeps some descriptors free: the oldest waiting connections are closed when there are too
@@ -224,6 +260,7 @@ fn revoke(
     most: usize,
 ) -> Vec<Guest> {
     let (pool, cell, pid) = (worker.pool, worker.cell, worker.pid.as_raw());
+    let until = Instant::now() + PATIENCE;
     let revoked: Vec<(Ticket, Option<u64>)> = worker
         .leases
         .keys()
@@ -237,7 +274,7 @@ fn revoke(
         let descriptor = worker.leases.remove(&ticket)?;
         let deadline = deadline.map(clock::instant);
         let (payload, wakeup) = (Vec::new(), Wakeup::None);
-        Some(Guest { pool, descriptor, deadline, payload, wakeup, from: Some(pid) })
+        Some(Guest { pool, descriptor, deadline, payload, wakeup, taken: Some((pid, until)) })
     };
     revoked.into_iter().filter_map(guest).collect()
 }

@@ -107,7 +107,7 @@ impl Supervisor {
             Report::Drained => state.close_ports(),
             Report::Leaving => {
                 worker.leaving();
-                self.revoke_leases(pid);
+                self.revoke_leases(pid, usize::MAX);
             }
             Report::Offer => self.answer_offer(pid),
             Report::Ran(_) => {
