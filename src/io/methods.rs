@@ -202,6 +202,8 @@ fn close(mut args: Args, end: fn(&mut Stream) -> std::io::Result<()>) -> Reply<b
     if !stream.is_open() {
         return Err(Fault::misuse("Attempt to close a closed I/O handle"));
     }
+    // The fields of the handle stay readable.
+    stream.endpoints();
     end(&mut stream)?;
     Ok(true)
 }

@@ -280,7 +280,8 @@ impl Stream {
         self.input.capacity() + self.output.capacity()
     }
 
-    /// The addresses of both ends.
+    /// The addresses of both ends. What was not asked for before the end of the connection is
+    /// unknown afterwards (the peer of an accepted connection is always known).
     pub fn endpoints(&mut self) -> &Endpoints {
         self.endpoints.resolve(self.transport.as_ref().map(Transport::fd));
         &self.endpoints

@@ -42,7 +42,6 @@ impl Stream {
     /// # Errors
     /// What the system reports; the stream is closed all the same.
     pub fn reset(&mut self) -> io::Result<()> {
-        self.endpoints();
         let outcome = match self.transport.take() {
             Some(transport) if self.shared => {
                 // Not connected any more: there is nothing left to reset.
@@ -56,9 +55,8 @@ impl Stream {
         outcome
     }
 
-    /// Closes the descriptor in order. The addresses stay known.
+    /// Closes the descriptor in order.
     fn hang_up(&mut self) -> io::Result<()> {
-        self.endpoints();
         let Some(transport) = self.transport.take() else { return Ok(()) };
         if !self.eof {
             transport.discard_input();

@@ -224,8 +224,9 @@ fn a_stream_costs_little_until_data_flows_and_gives_memory_back() {
 }
 
 #[test]
-fn addresses_stay_known_after_close() {
+fn addresses_stay_known_after_close_once_asked_for() {
     let (mut ours, theirs) = tcp();
+    ours.endpoints();
     let (local, peer) = (theirs.peer_addr().unwrap(), theirs.local_addr().unwrap());
     ours.close().unwrap();
     assert_eq!(ours.endpoints().local(), Some(local));
