@@ -40,6 +40,8 @@ impl Stream {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.interest = Direction::Read;
+                // An idle connection needs no buffer.
+                self.input.release();
                 Ok(Fill::Block)
             }
             Err(error) => {

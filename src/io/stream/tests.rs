@@ -218,8 +218,14 @@ fn a_stream_costs_little_until_data_flows_and_gives_memory_back() {
     assert_eq!(ours.buffer_memory(), 0);
     theirs.write_all(b"x").unwrap();
     fill(&mut ours);
+    assert!(ours.buffer_memory() > 0);
     ours.consume(1);
     ours.release();
+    assert_eq!(ours.buffer_memory(), 0);
+    theirs.write_all(b"y").unwrap();
+    fill(&mut ours);
+    ours.consume(1);
+    assert_eq!(ours.fill().unwrap(), Fill::Block);
     assert_eq!(ours.buffer_memory(), 0);
 }
 
