@@ -2,6 +2,7 @@
 //!
 //! Source: RFC 9112 6.3.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::head::{ResponseHead, unfold};
@@ -178,6 +179,21 @@ impl Body {
         }
     }
 
+    /// The whole body, if `input` holds all of it, and how many bytes that takes.
+    pub fn complete(mut self, input: &[u8]) -> Result<Option<(usize, Cow<'_, [u8]>)>, Error> {
+        let (mut used, mut content) = (0, Cow::Borrowed(&b""[..]));
+        loop {
+            let (count, piece) = self.take(input.get(used..).unwrap_or_default())?;
+            used += count;
+            match piece {
+                Piece::Data(data) if content.is_empty() => content = Cow::Borrowed(data),
+                Piece::Data(data) => content.to_mut().extend_from_slice(data),
+                Piece::End => return Ok(Some((used, content))),
+                Piece::More => return Ok(None),
+            }
+        }
+    }
+
     /// The server has closed the connection in order: whether that is the end of the body.
     pub fn eof(&mut self) -> Result<(), Error> {
         match self {
@@ -302,6 +318,20 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_is_all_there_is_taken_at_once() {
+        let whole = |body: Body, input: &'static [u8]| {
+            body.complete(input).map(|found| found.map(|(length, _)| length))
+        };
+        assert_eq!(whole(Body::End, b"abc"), Ok(Some(0)));
+        assert_eq!(whole(Body::Length(3), b"abcd"), Ok(Some(3)));
+        assert_eq!(whole(Body::Length(3), b"ab"), Ok(None));
+        assert_eq!(whole(Body::UntilClose, b"abc"), Ok(None));
+        let chunked = || Body::Chunked(Box::new(Decoder::new(chunked::Limits::new(u64::MAX))));
+        assert_eq!(whole(chunked(), b"1\r\na\r\n"), Ok(None));
+        assert_eq!(whole(chunked(), b"x"), Err(Error::Chunked));
+    }
+
+    #[test]
     fn the_end_of_the_connection_ends_only_bodies_without_length() {
         assert_eq!(Body::UntilClose.eof(), Ok(()));
         assert_eq!(Body::End.eof(), Ok(()));
@@ -319,6 +349,11 @@ mod tests {
             let mut input: String =
                 chunks.iter().map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len())).collect();
             input.push_str("0\r\n\r\nrest");
+            let decoder = Decoder::new(chunked::Limits::new(u64::MAX));
+            let whole = Body::Chunked(Box::new(decoder)).complete(input.as_bytes());
+            let (length, content) = whole.unwrap().unwrap();
+            prop_assert_eq!(content.into_owned(), chunks.concat().into_bytes());
+            prop_assert_eq!(length, input.len() - 4);
             let decoder = Decoder::new(chunked::Limits::new(u64::MAX));
             let mut body = Body::Chunked(Box::new(decoder));
             let (mut received, mut used) = (Vec::new(), 0);

@@ -152,8 +152,8 @@ local function perform(job, waitfunc)
 end
 
 local function request(waitfunc, first, body)
-  local job, message, thrown = options.job(first, body)
-  if thrown then options.throw(message) end
+  local job, message = options.job(first, body)
+  if not job then options.throw(message) end
   if not job.url then
     tell(job, message)
     return nil, message

@@ -5,6 +5,7 @@ local native, protocol = ...
 
 local concat, format = table.concat, string.format
 local native_send, native_head, native_body = native.send, native.head, native.body
+local native_whole = native.whole
 local take, give = protocol.take, protocol.give
 
 -- Interim responses to one request; more are an attack.
@@ -14,12 +15,12 @@ local EXPECT_TIMEOUT = 1
 -- So much of the body of a redirecting response is read in order to keep the connection.
 local DISCARD_LIMIT = 65536
 
--- A step of sending: "done"; "more": something was sent and more is to come; "blocked"; "expecting" a word of
--- the server's; "failed" and a message; "aborted" and a message, by the send callback.
-local function sender(link, job, head)
-  local started, left = false, job.length
-  local body = job.body
-  if job.expects then body = nil end
+-- The sending of what the first call could not send. A step returns "done"; "more": something was sent and
+-- more is to come; "blocked"; "expecting" a word of the server's; "failed" and a message; "aborted" and a
+-- message, by the send callback.
+local function sender(link, job)
+  local left = job.length
+  local asked = false
 
   -- Sends a chunk, framed; the last one is "".
   local function send_chunk(chunk)
@@ -42,34 +43,33 @@ local function sender(link, job, head)
     if left and left > 0 and chunk == "" then
       return nil, "send callback sent less than the announced length"
     end
+    if chunk == "" then
+      protocol.release(next_cb)
+      job.send_cb = nil
+    end
     return chunk
   end
 
-  return function()
-    local pending, message
-    if not started then
-      started = true
-      pending, message = native_send(link, head, body)
-    elseif job.expects then
-      job.expects = nil
-      pending, message = native_send(link, job.body)
-    else
-      pending, message = native_send(link)
-    end
-    if not pending then return "failed", message end
-    if pending > 0 then return "blocked" end
-    if job.expects then return "expecting" end
-    if not job.send_cb then return "done" end
-    local chunk, why = next_chunk()
-    if not chunk then return "aborted", why end
-    if chunk == "" then
-      protocol.release(job.send_cb)
-      job.send_cb = nil
-    end
-    pending, message = send_chunk(chunk)
+  local function state(pending, message)
     if not pending then return "failed", message end
     if pending > 0 then return "blocked" end
     return job.send_cb and "more" or "done"
+  end
+
+  return function()
+    local pending, message = native_send(link)
+    if pending == 0 and job.expects then
+      if not asked then
+        asked = true
+        return "expecting"
+      end
+      job.expects = nil
+      pending, message = native_send(link, job.body)
+    end
+    if pending ~= 0 or not job.send_cb then return state(pending, message) end
+    local chunk, why = next_chunk()
+    if not chunk then return "aborted", why end
+    return state(send_chunk(chunk))
   end
 end
 
@@ -102,13 +102,16 @@ local function cut(x, job)
   end
 end
 
--- The final head: status, headers, status line; or nil and a message.
-local function receive_head(x, link, job)
+-- The final head: status, headers, status line; or nil and a message. `tried`: there may be input already.
+local function receive_head(x, link, job, tried)
   local interim = 0
   local status, headers, line
   repeat
-    local ok, message, aborted = advance(x)
-    if not ok then return nil, message, aborted end
+    if not tried then
+      local ok, message, aborted = advance(x)
+      if not ok then return nil, message, aborted end
+    end
+    tried = false
     repeat
       status, headers, line = native_head(link, job.method == "HEAD")
       if status == false then return nil, x.failure or headers end
@@ -174,6 +177,49 @@ local function discard(x, link)
   if not done then x.broken = true end
 end
 
+-- Sends the request as far as that goes with one call, and takes the response if it comes with one packet:
+-- the way of most requests.
+-- @return status, headers, status line, body; or nil; or false and a message
+local function at_once(x, link, job, head)
+  local pending, message = native_send(link, head, not job.expects and job.body or nil)
+  if not pending then
+    -- The server may have answered before it closed.
+    x.failure = message
+    return nil
+  end
+  if pending > 0 or job.send_cb or job.expects then
+    x.step = sender(link, job)
+    return nil
+  end
+  local ok, why = x.wait("r")
+  if not ok then return false, why end
+  x.tried = true
+  return native_whole(link, job.method == "HEAD")
+end
+
+-- Passes the body, or what has come of it already, to whoever wants it.
+-- @return true, or nil, a message and whose callback aborted
+local function deliver_body(x, link, job, response, whole)
+  if job.on_head then
+    job.receive_cb = job.on_head(response.status, response.headers, response.line) or job.receive_cb
+  end
+  if job.receive_cb then
+    if whole == "" then return true end
+    local deliver = receiver(job)
+    if whole then return deliver(whole) end
+    return receive_body(x, link, deliver)
+  end
+  if whole and #whole <= job.body_limit then
+    response.body = whole
+    return true
+  end
+  local deliver, parts = collector(job)
+  if whole then return deliver(whole) end
+  local ok, message, aborted = receive_body(x, link, deliver)
+  response.body = #parts == 1 and parts[1] or concat(parts)
+  return ok, message, aborted
+end
+
 --- Sends the job's request and receives the response.
 -- @param link the connection's
 -- @param head the request head
@@ -182,28 +228,21 @@ end
 -- @return {status, headers, line, body, redirected, reusable}; or nil, a message, "send" or "receive" if
 --   that callback aborted, and whether the server broke the connection without a word
 return function(link, job, head, wait, redirects)
-  local x = { wait = wait, step = sender(link, job, head) }
-  local status, headers, line = receive_head(x, link, job)
+  local x = { wait = wait }
+  local status, headers, line, whole = at_once(x, link, job, head)
+  if status == nil then status, headers, line = receive_head(x, link, job, x.tried) end
   if not status then
     return nil, headers, line, headers ~= "timeout" and not line and not native.answered(link)
   end
   -- What a server refuses need not be sent to the end.
   if x.step and status >= 300 then cut(x, job) end
   local response = { status = status, headers = headers, line = line }
-  response.redirected = redirects(job, status, headers)
-  if job.on_head and not response.redirected then
-    job.receive_cb = job.on_head(status, headers, line) or job.receive_cb
-  end
-  if response.redirected then
-    discard(x, link)
-  elseif job.receive_cb then
-    local ok, message, aborted = receive_body(x, link, receiver(job))
-    if not ok then return nil, message, aborted end
+  if redirects(job, status, headers) then
+    response.redirected = true
+    if not whole then discard(x, link) end
   else
-    local deliver, parts = collector(job)
-    local ok, message, aborted = receive_body(x, link, deliver)
+    local ok, message, aborted = deliver_body(x, link, job, response, whole)
     if not ok then return nil, message, aborted end
-    response.body = #parts == 1 and parts[1] or concat(parts)
   end
   if x.step then cut(x, job) end
   response.reusable = not x.broken and not x.failure and native.reusable(link)

@@ -158,6 +158,39 @@ impl Link {
         Ok(Some(taken))
     }
 
+    /// The whole response, its head and its body passed to `take`, if all of it is in the first bytes
+    /// that come; `None`, with nothing used up, if more is needed or if this is an interim response.
+    pub fn whole<R>(
+        &self,
+        to_head: bool,
+        take: impl FnOnce(Received<'_>, &[u8]) -> R,
+    ) -> Result<Option<R>, Failure> {
+        let mut stream = self.stream()?;
+        let mut body = self.body.try_borrow_mut().map_err(|_| Failure::InUse)?;
+        if !matches!(stream.fill()?, Fill::Data(_)) {
+            return Ok(None);
+        }
+        let mut head = self.head.try_borrow_mut().map_err(|_| Failure::InUse)?;
+        let input = stream.input();
+        let Progress::Complete(length) = head.advance(input, &LIMITS).map_err(Failure::Head)?
+        else {
+            return Ok(None);
+        };
+        let (fields, rest) = input.split_at_checked(length).unwrap_or_default();
+        let framing = Framing::of(&head, fields, to_head)?;
+        let complete = if head.status < 200 { None } else { framing.body.complete(rest)? };
+        let Some((used, content)) = complete else {
+            // The other steps begin with the head again.
+            head.clear();
+            return Ok(None);
+        };
+        let taken = take(received(&head, fields), &content);
+        *body = (Body::End, framing.persistent);
+        head.clear();
+        stream.consume(length + used);
+        Ok(Some(taken))
+    }
+
     /// The next piece of the body, passed to `take`, or its end (an empty piece); `None` if more
     /// input has to be waited for.
     pub fn body<R>(&self, take: impl FnOnce(&[u8]) -> R) -> Result<Option<R>, Failure> {

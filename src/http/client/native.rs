@@ -187,9 +187,23 @@ fn sending(lua: &Lua, native: &Table) -> Result<()> {
 }
 
 /// `head(link, to_head)`: status, headers, status line; `body(link)`: a piece of the body, "" at its
-/// end; `silent(link)`, `answered(link)`, `reusable(link)`: see [`Link`].
+/// end; `whole(link, to_head)`: status, headers, status line and body, if all is there; `silent(link)`, `answered(link)`, `reusable(link)`: see [`Link`].
 fn receiving(lua: &Lua, native: &Table) -> Result<()> {
     let meta = header_meta(lua)?;
+    let whole_meta = meta.clone();
+    let whole = lua.create_function(move |lua, (link, to_head): (UserDataRef<Link>, bool)| {
+        let taken = link.whole(to_head, |received, body| -> Steps {
+            let mut values = response(lua, &whole_meta, received)?;
+            values.push_back(Value::String(lua.create_string(body)?));
+            Ok(values)
+        });
+        match taken {
+            Ok(Some(values)) => values,
+            Ok(None) => Nil.into_lua_multi(lua),
+            Err(failure) => failed(lua, failure.text()),
+        }
+    })?;
+    native.raw_set("whole", whole)?;
     let head = lua.create_function(move |lua, (link, to_head): (UserDataRef<Link>, bool)| {
         match link.head(to_head, |received| response(lua, &meta, received)) {
             Ok(Some(values)) => values,

@@ -89,15 +89,7 @@ local FORM = { ["Content-Type"] = "application/x-www-form-urlencoded" }
 
 -- The short form: a URL, and a body to be posted.
 local function from_url(url, body)
-  if body == nil then return { url = url } end
   return { url = url, body = body, headers = type(body) == "string" and FORM or nil }
-end
-
-local function set_times(job, timeout)
-  local times = type(timeout) == "table" and timeout or { connect = timeout, stall = timeout }
-  job.connect_timeout = times.connect or options.TIMEOUT
-  job.stall_timeout = times.stall or options.TIMEOUT
-  job.deadline = times.total and native.now() + times.total
 end
 
 -- How often and for how long: true stands for the default, false for not at all.
@@ -106,22 +98,15 @@ local function choice(value, default, none)
   return value or none
 end
 
---- What is to be done for the arguments of a request.
--- @return job; or nil and a message; or nil, a message and true if it is to be thrown
-function options.job(first, body)
-  local given = first
-  if type(first) == "string" then
-    given = from_url(first, body)
-  elseif type(first) ~= "table" then
-    local text = "bad argument #1 to 'request' (URL or table of options expected, got %s)"
-    return nil, format(text, type(first)), true
-  end
-  local wrong = misuse(given)
-  if wrong then return nil, "bad argument to 'request' (" .. wrong .. ")", true end
+-- The job of the options given, which are right.
+local function from_options(given, url)
   local content = given.body
   if given.source then content = callback.from_source(given.source) end
   local text = type(content) == "string" and content or nil
-  local job = {
+  local timeout = given.timeout
+  local times = type(timeout) == "table" and timeout or { connect = timeout, stall = timeout }
+  return {
+    url = url,
     method = given.method or content ~= nil and "POST" or "GET",
     headers = given.headers,
     body = text,
@@ -132,11 +117,38 @@ function options.job(first, body)
     follow = given.redirect ~= false and given.redirect ~= 0,
     keep = choice(given.keepalive, options.KEEPALIVE, false),
     body_limit = given.body_limit or options.BODY_LIMIT,
+    connect_timeout = times.connect or options.TIMEOUT,
+    stall_timeout = times.stall or options.TIMEOUT,
+    deadline = times.total and native.now() + times.total,
   }
-  set_times(job, given.timeout)
+end
+
+-- The job of nothing but a URL.
+local function from_defaults(url)
+  return {
+    url = url, method = "GET", redirects = options.REDIRECTS, follow = true, keep = options.KEEPALIVE,
+    body_limit = options.BODY_LIMIT, connect_timeout = options.TIMEOUT, stall_timeout = options.TIMEOUT,
+  }
+end
+
+--- What is to be done for the arguments of a request.
+-- @return job; or nil and a message if it is to be thrown; or job and a message if the URL is of no use
+function options.job(first, body)
+  local given = first
+  if type(first) == "string" then
+    if body == nil then
+      local url, message = parse_url(first)
+      return from_defaults(url), message
+    end
+    given = from_url(first, body)
+  elseif type(first) ~= "table" then
+    local text = "bad argument #1 to 'request' (URL or table of options expected, got %s)"
+    return nil, format(text, type(first))
+  end
+  local wrong = misuse(given)
+  if wrong then return nil, "bad argument to 'request' (" .. wrong .. ")" end
   local url, message = parse_url(given.url)
-  job.url = url
-  return job, message
+  return from_options(given, url), message
 end
 
 --- Throws a mistake of the caller's of a public function.

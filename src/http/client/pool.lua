@@ -57,9 +57,8 @@ local function shed()
   if #list == 0 then idle[oldest] = nil end
 end
 
---- Keeps a connection for further requests, for so many seconds.
+--- Keeps a connection for further requests, for so many seconds. `take` was called for it in this process.
 function pool.put(connection, seconds)
-  check_owner()
   local list = idle[connection.key]
   if not list then
     list = {}
