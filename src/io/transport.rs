@@ -146,7 +146,7 @@ impl Transport {
         SockRef::from(&self.fd()).shutdown(Shutdown::Write)
     }
 
-    /// Throws away input that is already there, as far as [`DRAIN_LIMIT`].
+    /// Throws away input that is already there, up to a limit of a few MiB.
     ///
     /// A socket that is closed with unread input resets the connection (RFC 1122, 4.2.2.13), and
     /// the peer may then lose what was sent to it.

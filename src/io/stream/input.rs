@@ -40,8 +40,9 @@ impl Stream {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.interest = Direction::Read;
-                // An idle connection needs no buffer.
+                // An idle connection needs no buffers.
                 self.input.release();
+                self.output.release();
                 Ok(Fill::Block)
             }
             Err(error) => {
