@@ -35,7 +35,8 @@ local function times(s, event)
 end
 
 local function near(expected, actual, tolerance)
-  assert.truthy(math.abs(expected - actual) < (tolerance or 0.1), ("%s instead of %s"):format(actual, expected))
+  local text = ("%s instead of %s"):format(actual, expected)
+  assert.truthy(math.abs(expected - actual) < (tolerance or 0.1), text)
 end
 
 describe("an interval listener", function()
@@ -132,7 +133,8 @@ describe("a main listener", function()
   end)
 
   it("ends the server also if it throws or is killed", function()
-    for _, run in ipairs { "error('oops')", "os.exit(3)", "os.execute('kill -9 ' .. moonbridge_io.getpid())" } do
+    for _, run in ipairs { "error('oops')", "os.exit(3)",
+      "os.execute('kill -9 ' .. moonbridge_io.getpid())" } do
       local s = start('{ proto = "main", name = "job" }', { run = ("function() %s end"):format(run) })
       assert.equal(0, s:wait(), run)
       assert.equal(1, #times(s, "begin job"))
@@ -161,10 +163,10 @@ describe("a main listener", function()
 
   it("lets requests that run be answered before the server ends", function()
     local s = server.start { launcher = true, script = [[
-      listen{ { proto = "main" }, connect = function() os.execute("sleep 0.3") return true end }
+      listen{ { proto = "main" }, connect = function() os.execute("sleep 0.8") return true end }
       listen{
         { proto = "tcp", host = "127.0.0.1", port = PORT },
-        connect = function(socket) os.execute("sleep 0.6") socket:write("hello") return true end
+        connect = function(socket) os.execute("sleep 1.2") socket:write("hello") return true end
       }
     ]] }
     assert.equal("hello", (s:raw("")))

@@ -42,7 +42,9 @@ describe("a worker", function()
     s:raw("e")
     assert.truthy(process.wait_until(function() return not process.alive(pid) end))
     local order = {}
-    for text in s:log():gmatch("%[Pool #1, PID " .. pid .. "%] (%a+)\n") do order[#order + 1] = text end
+    for text in s:log():gmatch("%[Pool #1, PID " .. pid .. "%] (%a+)\n") do
+      order[#order + 1] = text
+    end
     assert.equal("prepare connect connect connect connect finish closed", table.concat(order, " "))
     assert.truthy(has_workers(s, 1))
   end)
@@ -66,7 +68,7 @@ describe("a worker", function()
     end
   end)
 
-  it("that throws resets the connection, logs the traceback, skips finish, exits with 1, is replaced", function()
+  it("that throws resets the connection, logs the traceback, skips finish and is replaced", function()
     local s = start [[
       min_fork = 1, max_fork = 1,
       connect = function(socket)

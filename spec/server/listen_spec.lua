@@ -139,14 +139,16 @@ describe("options", function()
       "fork_delay = false, fork_error_delay = false, exit_delay = false, idle_timeout = false",
       "pre_fork = 0, min_fork = 0, max_fork = 1.0, memory_limit = false, fork_delay = 1e8",
     } do
-      assert.equal("true\n", attempt(("{ %s, connect = connect, %s }"):format(TCP, options), "os.exit(0)"))
+      local output = attempt(("{ %s, connect = connect, %s }"):format(TCP, options))
+      assert.equal("true\n", output)
     end
   end)
 
   it("have the documented defaults: min_fork 2, one worker each fork_delay of 0.25 s", function()
     local s = server.start {
       launcher = true,
-      script = "listen{ " .. TCP:gsub("port = 0", "port = PORT") .. ", connect = function() return true end }",
+      script = "listen{ " .. TCP:gsub("port = 0", "port = PORT")
+        .. ", connect = function() return true end }",
     }
     assert.equal(1, #s:workers())
     require("socket").sleep(0.35)
@@ -159,7 +161,8 @@ describe("options", function()
     local s = server.start {
       launcher = true,
       script = "listen{ " .. TCP:gsub("port = 0", "port = PORT")
-        .. ", connect = function() return true end, pre_fork = 7, min_fork = 5, max_fork = 2, fork_delay = 0 }",
+        .. ", pre_fork = 7, min_fork = 5, max_fork = 2, fork_delay = 0,"
+        .. "connect = function() return true end }",
     }
     require("socket").sleep(0.4)
     assert.equal(2, #s:workers())

@@ -118,6 +118,68 @@ describe("SIGTERM to the supervisor", function()
   end)
 end)
 
+describe("SIGTERM to the supervisor, once more,", function()
+  after_each(server.cleanup)
+
+  it("serves the backlog also if each connection takes a worker of its own", function()
+    local s = start [[
+      min_fork = 1, max_fork = 1, fork_delay = 0,
+      connect = function(socket)
+        local byte = socket:read(1)
+        if byte == "s" then io.stderr:write("slow\n") os.execute("sleep 0.3") end
+        socket:write("served ", byte)
+        return false
+      end
+    ]]
+    local first = slow(s)
+    local waiting = {}
+    for index = 1, 10 do
+      waiting[index] = s:connect()
+      waiting[index]:send("x")
+    end
+    s:signal("TERM")
+    assert.equal("served s", (first:read_all()))
+    for _, c in ipairs(waiting) do assert.same({ "served x", "closed" }, { c:read_all() }) end
+    assert.equal(0, s:wait())
+  end)
+
+  it("wakes a handler that waits for that", function()
+    local s = start [[
+      connect = function(socket)
+        io.stderr:write("slow\n")
+        local ready, message, terminated = moonbridge_io.poll({ [socket] = true }, nil, 20, true)
+        socket:write(tostring(ready), " ", message, " ", tostring(terminated))
+        return true
+      end
+    ]]
+    local c = s:connect()
+    assert.truthy(s:wait_log("slow\n"))
+    s:signal("TERM")
+    assert.equal("false SIGTERM received true", (c:read_all()))
+    assert.equal(0, s:wait())
+  end)
+
+  it("as process 1 of a container does the same, and orphans are reaped", function()
+    if process.run("unshare -pf --kill-child --mount-proc true") ~= 0 then
+      return pending("this user may not make a process namespace")
+    end
+    local outer, pid = through_shell("exec unshare -pf --mount-proc LAUNCH",
+      "os.execute('(sleep 0.2 &)')")
+    assert.equal(1, pid)
+    assert.equal("hello", (outer:raw("")))
+    local inner = process.wait_until(function()
+      for _, entry in ipairs(outer:descendants()) do
+        local status = process.slurp("/proc/" .. entry.pid .. "/status") or ""
+        if status:match("NSpid:%s+%d+%s+(%d+)") == "1" then return entry.pid end
+      end
+    end)
+    socket.sleep(0.4)
+    for _, entry in ipairs(outer:descendants()) do assert.not_equal("Z", entry.state) end
+    process.kill(inner, "TERM")
+    assert.equal(0, outer:wait())
+  end)
+end)
+
 describe("SIGINT and SIGHUP to the supervisor", function()
   after_each(server.cleanup)
 

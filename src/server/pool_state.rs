@@ -1,8 +1,11 @@
 //! The supervisor's view of one pool.
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::listener::Listener;
 use super::lobby::Guest;
@@ -177,6 +180,20 @@ impl PoolState {
             }
         }
         census
+    }
+
+    /// Whether connections are refused already.
+    pub fn has_closed_ports(&self) -> bool {
+        self.ports_closed
+    }
+
+    /// Whether a connection waits in a backlog.
+    pub fn has_backlog(&self) -> bool {
+        self.pool.listeners.iter().filter_map(Listener::socket).any(|socket| {
+            let mut waited = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+            poll(&mut waited, PollTimeout::ZERO) == Ok(1)
+                && waited[0].revents() == Some(PollFlags::POLLIN)
+        })
     }
 
     /// Refuses connections from now on: what waited in the backlogs has been accepted.

@@ -58,6 +58,11 @@ impl Sizing {
         self.failing = false;
     }
 
+    /// Whether the last news are failures.
+    pub fn is_failing(&self) -> bool {
+        self.failing
+    }
+
     /// Notes that a worker ended which had served, and not because it was superfluous.
     pub fn ended(&mut self) {
         self.replacements += 1;

@@ -3,6 +3,7 @@
 //! It runs no user code and reads no byte of a client. Signals arrive through a descriptor, so one
 //! `match` in [`Supervisor::serve`] sees everything that happens.
 
+mod backlog;
 mod custody;
 mod events;
 mod inspection;
@@ -219,6 +220,9 @@ impl Supervisor {
     /// Gives every pool the workers and the ticks it is due; tells when to look again.
     fn manage(&mut self, now: Instant) -> Managed {
         let mut wake = self.attend_guests(now);
+        if let Some(birth) = self.drain_backlogs(now) {
+            return Managed::Worker(birth);
+        }
         for index in 0..self.pools.len() {
             if self.phase != Phase::Serving {
                 break;

@@ -253,7 +253,13 @@ impl Worker {
     /// The handler's thing is settled: counts it, and ends the worker if that is due.
     fn settled(&mut self, keep: bool) {
         self.cell().add(Counter::Handled, 1);
-        if !keep || sigterm::received() {
+        let mut told = sigterm::received();
+        if told {
+            // At a shutdown the signal comes with an order, which says what to do first.
+            self.take_orders();
+            told = self.phase == Phase::Serving;
+        }
+        if !keep || told {
             self.leave();
         }
     }

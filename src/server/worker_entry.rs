@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::channel::Channel;
@@ -115,12 +116,15 @@ impl WorkerEntry {
         self.order(&Order::Terminate);
     }
 
-    /// Tells it to serve what waits in the backlogs and to end.
+    /// Tells it to serve what waits in the backlogs and to end. A handler that waits for input may
+    /// want to know: SIGTERM wakes it (`moonbridge_io.poll`); elsewhere the signal means nothing.
     pub fn drain(&mut self) {
+        self.order(&Order::Drain);
+        // While `prepare` runs, the signal would kill.
         if self.life != Life::Starting {
             self.life = Life::Dismissed;
+            let _ = kill(self.pid, Signal::SIGTERM);
         }
-        self.order(&Order::Drain);
     }
 
     /// Tells it to run an interval or main listener.
