@@ -25,6 +25,7 @@ return function(steps, settle, env, methods, lazy)
   local form_values, form_metadata -- what the form held: stores of maps.lua
 
   function body.reset()
+    if not (state or streamer or exact or patterns or form_values) then return end
     state, streamer, exact, patterns, current, metadata = nil, nil, nil, nil, nil, nil
     form_values, form_metadata, calls = nil, nil, 0
   end
@@ -269,7 +270,7 @@ return function(steps, settle, env, methods, lazy)
   local function form()
     if not form_values then
       if streamer or state == "whole" or state == "stream" then
-        error("POST parameters are not available: the request body is read otherwise", 3)
+        error("POST parameters are not available: the request body is read otherwise", 4)
       end
       local code, text = steps.touch()
       if code then problem(code, text) end

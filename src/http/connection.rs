@@ -105,8 +105,8 @@ pub struct Connection {
     pub faulty: bool,
     /// The timer that kills the process was set for the handler.
     armed: bool,
-    /// A problem that a fast step met, for the complete step to report.
-    pub unreported: Option<Problem>,
+    /// What a fast step has left to be reported: the output that is queued, or a problem.
+    pub unreported: Option<Result<usize, Problem>>,
 }
 
 impl Connection {
@@ -343,7 +343,7 @@ impl Connection {
     }
 
     fn check_usable(&mut self) -> Result<(), Problem> {
-        if let Some(problem) = self.unreported.take() {
+        if let Some(Err(problem)) = self.unreported.take() {
             return Err(problem);
         }
         match self.faulty {

@@ -5,7 +5,6 @@
 
 local native, maps, new_body, add_streaming = ...
 local codes = native.codes
-local CONVERT = codes.CONVERT
 local MISUSE, OUTPUT, REFUSED, GONE = codes.MISUSE, codes.OUTPUT, codes.REFUSED, codes.GONE
 local INPUT, END, CLOSE = codes.INPUT, codes.END, codes.CLOSE
 local PARKED, CLOSED = codes.PARKED, codes.CLOSED
@@ -37,7 +36,8 @@ return function(steps, callback, times, poll)
   local request, socket -- of the current turn
   local refused_words -- what was raised when the request was refused while it was handled
   local fate -- how the turn ends
-  local get_store -- the parameters in the target, if they were asked for
+  -- The parameters in the target and their views, as far as they were asked for.
+  local get_store, get_lists, get_firsts
 
   local body -- the reader of the request's body
 
@@ -67,14 +67,15 @@ return function(steps, callback, times, poll)
     if trouble then error(trouble, 0) end
   end
 
-  -- Deals with what a step returned; raises errors at the position of the method's caller.
-  local function settle(code, text)
+  -- Deals with what a step returned; raises errors at the position of the method's caller, which
+  -- `level` leads to.
+  local function settle(code, text, level)
     if code == OUTPUT then return drain(text > LOW_OUTPUT and LOW_OUTPUT or 0) end
     if code == REFUSED then
       refused_words = text
       send_out(0)
     end
-    error(text, 3)
+    error(text, level or 3)
   end
 
   body = new_body(steps, settle, {
@@ -93,28 +94,29 @@ return function(steps, callback, times, poll)
 
   add_streaming(steps, settle, body, methods)
 
+  -- These three are called only for what their fast calls leave to them (see `steps.methods`),
+  -- which are one level more.
   function methods.send_status(_, text)
     local code, problem = status(text)
-    if code then settle(code, problem) end
+    if code then settle(code, problem, 4) end
   end
 
   function methods.send_header(_, key, value)
     local code, problem = header(key, value)
-    if code then settle(code, problem) end
-  end
-
-  -- The arguments as one string.
-  local function joined(...)
-    local pieces = { ... }
-    for i = 1, select("#", ...) do pieces[i] = tostring(pieces[i]) end
-    return concat(pieces)
+    if code then settle(code, problem, 4) end
   end
 
   function methods.send_data(_, ...)
-    local code, problem = data(...)
-    if code == CONVERT then code, problem = data(joined(...)) end
-    if code then settle(code, problem) end
+    local pieces = { ... }
+    for i = 1, select("#", ...) do pieces[i] = tostring(pieces[i]) end
+    local code, problem = data(concat(pieces))
+    if code then settle(code, problem, 4) end
   end
+
+  steps.methods(methods, function()
+    local code, problem = steps.trouble()
+    if code then settle(code, problem, 4) end
+  end)
 
   function methods.flush()
     local code, problem = steps.flush()
@@ -145,7 +147,8 @@ return function(steps, callback, times, poll)
   -- Reading the body while the response is sent cannot block any more: nothing is to be deferred.
   function methods.defer_reading() end
 
-  -- Asking again costs less than room for the answer in the request's table.
+  -- Usually answered by `steps.index` before. Asking again costs less than room for the answer in
+  -- the request's table.
   lazy.method, lazy.path, lazy.query, lazy.host = steps.method, steps.path, steps.query, steps.host
   lazy.fresh = steps.fresh
   lazy.faulty = steps.faulty
@@ -169,15 +172,21 @@ return function(steps, callback, times, poll)
   end
 
   function lazy.get_params_list()
-    local value = maps.lists(get_params_store())
-    rawset(request, "get_params_list", value)
-    return value
+    get_lists = get_lists or maps.lists(get_params_store())
+    return get_lists
   end
 
+  -- A view of no parameters has no store until it is assigned to.
+  local no_params = maps.unfilled(function(view)
+    return view == get_firsts and get_params_store() or {}
+  end)
+
   function lazy.get_params()
-    local value = maps.firsts(get_params_store())
-    rawset(request, "get_params", value)
-    return value
+    if not get_firsts then
+      get_store = get_store or accepted(steps.get_params())
+      get_firsts = get_store and maps.firsts(get_store) or no_params()
+    end
+    return get_firsts
   end
 
   -- A view of the header lines; `missing()` makes the entry of a name that is not there. A view
@@ -207,10 +216,10 @@ return function(steps, callback, times, poll)
   header_view("headers_flags", function() return maps.flags({}) end, maps.flags)
 
   setmetatable(methods, {
-    __index = function(_, key)
+    __index = steps.index(function(_, key)
       local make = lazy[key]
       if make then return make() end
-    end,
+    end),
   })
   local meta = { __index = methods, __name = "moonbridge.request" }
 
@@ -260,10 +269,9 @@ return function(steps, callback, times, poll)
 
   -- Ends the response when the handler has returned; chooses the connection's fate. That the client
   -- has gone meanwhile is no error of the handler's.
-  local function finish_turn(keep)
-    local code, text = conclude(keep, idle)
-    if code == PARKED or code == nil then
-      fate = code or "keep"
+  local function finish_turn(code, text)
+    if code == nil then
+      fate = "keep"
     elseif code == CLOSE then
       fate = "close"
     elseif not steps.is_open() then
@@ -288,8 +296,13 @@ return function(steps, callback, times, poll)
 
   local function run(this)
     local result = callback(this)
-    finish_turn(result == true)
-    return result
+    if result ~= true then
+      finish_turn(conclude(false))
+      return result
+    end
+    local code, text = conclude(true, idle)
+    if code == PARKED then fate = code else finish_turn(code, text) end
+    return true
   end
 
   -- The handler or what it called has thrown an error.
@@ -312,7 +325,8 @@ return function(steps, callback, times, poll)
   end
 
   local function respond()
-    refused_words, fate, get_store = nil, nil, nil
+    refused_words, fate = nil, nil
+    get_store, get_lists, get_firsts = nil, nil, nil
     local this = setmetatable({}, meta)
     request = this
     local ok, result = xpcall(run, trace, this)

@@ -46,25 +46,49 @@ fn register(shared: &Shared) -> usize {
     })
 }
 
-/// Puts the fast steps before the complete ones of `table`.
+/// Puts the fast steps before the complete ones of `table`, and adds two functions to it:
+///
+/// * `methods(methods, trouble)` puts fast calls before the methods of request objects. `trouble`
+///   is called when one was carried out, but the step `trouble` has something to say;
+/// * `index(complete)` makes an `__index` that knows the plain fields of requests.
 pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     let id = register(shared);
     let owner: AnyUserData = lua.create_userdata(Owner(id))?;
     table.raw_set("owner", owner)?;
-    put::<Open>(lua, table, "open", id)?;
-    put::<SendStatus>(lua, table, "send_status", id)?;
-    put::<SendHeader>(lua, table, "send_header", id)?;
-    put::<SendData>(lua, table, "send_data", id)?;
-    put::<Conclude>(lua, table, "conclude", id)?;
-    put::<Method>(lua, table, "method", id)?;
-    put::<Path>(lua, table, "path", id)?;
-    put::<Query>(lua, table, "query", id)?;
-    put::<GetParams>(lua, table, "get_params", id)
+    let put = Put { lua, table, id };
+    put.step::<Open>("open")?;
+    put.step::<Conclude>("conclude")?;
+    put.step::<GetParams>("get_params")?;
+    let methods = lua.create_function(move |lua, (methods, trouble): (Table, Function)| {
+        let put = Put { lua, table: &methods, id };
+        put.method::<SendStatus>("send_status", &trouble)?;
+        put.method::<SendHeader>("send_header", &trouble)?;
+        put.method::<SendData>("send_data", &trouble)
+    })?;
+    table.raw_set("methods", methods)?;
+    let index = lua.create_function(move |lua, complete: Function| {
+        fast::function::<Index>(lua, id, &complete, &complete)
+    })?;
+    table.raw_set("index", index)
 }
 
-fn put<F: Fast>(lua: &Lua, table: &Table, name: &str, id: usize) -> mlua::Result<()> {
-    let complete: Function = table.raw_get(name)?;
-    table.raw_set(name, fast::function::<F>(lua, id, &complete)?)
+/// Where fast calls are put.
+struct Put<'a> {
+    lua: &'a Lua,
+    table: &'a Table,
+    id: usize,
+}
+
+impl Put<'_> {
+    fn step<F: Fast>(&self, name: &str) -> mlua::Result<()> {
+        let complete: Function = self.table.raw_get(name)?;
+        self.table.raw_set(name, fast::function::<F>(self.lua, self.id, &complete, &complete)?)
+    }
+
+    fn method<F: Fast>(&self, name: &str, trouble: &Function) -> mlua::Result<()> {
+        let complete: Function = self.table.raw_get(name)?;
+        self.table.raw_set(name, fast::function::<F>(self.lua, self.id, &complete, trouble)?)
+    }
 }
 
 /// Lets `work` use the connection object, unless that is in use.
@@ -77,13 +101,13 @@ fn with(id: usize, work: impl FnOnce(&mut Connection) -> Answer) -> Answer {
     }
 }
 
-/// A problem; one with a text of its own is kept for the complete step to report.
-fn problem(c: &mut Connection, problem: Problem) -> Answer {
-    match problem {
-        Problem::Misuse(text) => Answer::Text(Code::Misuse as i64, text),
-        problem => {
-            c.unreported = Some(problem);
-            Answer::Complete
+/// The outcome of a step that was carried out: whatever is to be said is kept for `trouble`.
+fn carried_out(c: &mut Connection, outcome: Result<usize, Problem>) -> Answer {
+    match outcome {
+        Ok(pending) if pending <= OUTPUT_LIMIT => Answer::Nothing,
+        outcome => {
+            c.unreported = Some(outcome);
+            Answer::Other
         }
     }
 }
@@ -115,13 +139,15 @@ impl Fast for Open {
     }
 }
 
+// The first argument of a method is the request object.
+
 struct SendStatus;
 impl Fast for SendStatus {
     fn call(id: usize, arguments: &Arguments<'_>) -> Answer {
-        let Some(status) = arguments.string(1) else { return Answer::Complete };
-        with(id, |c| match c.send_status(status) {
-            Ok(()) => Answer::Nothing,
-            Err(error) => problem(c, error),
+        let Some(status) = arguments.string(2) else { return Answer::Complete };
+        with(id, |c| {
+            let outcome = c.send_status(status);
+            carried_out(c, outcome.map(|()| 0))
         })
     }
 }
@@ -129,23 +155,46 @@ impl Fast for SendStatus {
 struct SendHeader;
 impl Fast for SendHeader {
     fn call(id: usize, arguments: &Arguments<'_>) -> Answer {
-        let Some(name) = arguments.string(1) else { return Answer::Complete };
-        let send = |value: &[u8]| {
-            with(id, |c| match c.send_header(name, value) {
-                Ok(()) => Answer::Nothing,
-                Err(error) => problem(c, error),
+        let Some(name) = arguments.string(2) else { return Answer::Complete };
+        let outcome = with_text(arguments, 3, |value| {
+            with(id, |c| {
+                let outcome = c.send_header(name, value);
+                carried_out(c, outcome.map(|()| 0))
             })
-        };
-        match (arguments.string(2), arguments.integer(2)) {
-            (Some(value), _) => send(value),
-            (None, Some(number)) => {
-                let mut digits = Digits::default();
-                let _ = write!(digits, "{number}");
-                send(digits.text())
-            }
-            (None, None) => Answer::Complete,
-        }
+        });
+        outcome.unwrap_or(Answer::Complete)
     }
+}
+
+struct SendData;
+impl Fast for SendData {
+    fn call(id: usize, arguments: &Arguments<'_>) -> Answer {
+        let all = 2..=arguments.count();
+        let plain = |index| arguments.string(index).is_some() || arguments.integer(index).is_some();
+        if !all.clone().all(plain) {
+            return Answer::Complete;
+        }
+        with(id, |c| {
+            let mut outcome = Ok(0);
+            for index in all {
+                outcome = with_text(arguments, index, |piece| c.send_data(piece)).unwrap_or(Ok(0));
+                if outcome.is_err() {
+                    break;
+                }
+            }
+            carried_out(c, outcome)
+        })
+    }
+}
+
+/// Argument `index` as text, if it is a string or an integer.
+fn with_text<R>(arguments: &Arguments<'_>, index: i32, work: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    if let Some(text) = arguments.string(index) {
+        return Some(work(text));
+    }
+    let mut digits = Digits::default();
+    write!(digits, "{}", arguments.integer(index)?).ok()?;
+    Some(work(digits.text()))
 }
 
 /// The digits of a number, without an allocation.
@@ -170,29 +219,6 @@ impl std::fmt::Write for Digits {
     }
 }
 
-struct SendData;
-impl Fast for SendData {
-    fn call(id: usize, arguments: &Arguments<'_>) -> Answer {
-        let count = arguments.count();
-        if count == 0 || (1..=count).any(|index| arguments.string(index).is_none()) {
-            return Answer::Complete;
-        }
-        with(id, |c| {
-            let mut queued = 0;
-            for piece in (1..=count).filter_map(|index| arguments.string(index)) {
-                match c.send_data(piece) {
-                    Ok(pending) => queued = pending,
-                    Err(error) => return problem(c, error),
-                }
-            }
-            match queued {
-                pending if pending <= OUTPUT_LIMIT => Answer::Nothing,
-                pending => Answer::Pair(Code::Output as i64, pending as i64),
-            }
-        })
-    }
-}
-
 /// Also parks the connection, if a worker serves it: then the code is `PARKED`.
 struct Conclude;
 impl Fast for Conclude {
@@ -211,7 +237,11 @@ impl Fast for Conclude {
             }
             Ok(0) if c.may_close_at_once() => Answer::Integer(Code::Close as i64),
             Ok(_) => Answer::Integer(Code::End as i64),
-            Err(error) => problem(c, error),
+            Err(Problem::Misuse(text)) => Answer::Text(Code::Misuse as i64, text),
+            Err(error) => {
+                c.unreported = Some(Err(error));
+                Answer::Complete
+            }
         })
     }
 }
@@ -226,24 +256,16 @@ fn field(id: usize, pick: fn(&Connection) -> Option<Span>) -> Answer {
     })
 }
 
-struct Method;
-impl Fast for Method {
-    fn call(id: usize, _: &Arguments<'_>) -> Answer {
-        field(id, |c| Some(c.head.method))
-    }
-}
-
-struct Path;
-impl Fast for Path {
-    fn call(id: usize, _: &Arguments<'_>) -> Answer {
-        field(id, |c| c.path)
-    }
-}
-
-struct Query;
-impl Fast for Query {
-    fn call(id: usize, _: &Arguments<'_>) -> Answer {
-        field(id, |c| c.path.map(|_| c.query))
+struct Index;
+impl Fast for Index {
+    fn call(id: usize, arguments: &Arguments<'_>) -> Answer {
+        match arguments.string(2) {
+            Some(b"path") => field(id, |c| c.path),
+            Some(b"method") => field(id, |c| Some(c.head.method)),
+            Some(b"query") => field(id, |c| c.path.map(|_| c.query)),
+            Some(b"host") => field(id, |c| Some(c.host)),
+            _ => Answer::Complete,
+        }
     }
 }
 

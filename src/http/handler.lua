@@ -50,13 +50,13 @@ return function(callback, options)
     return terminated and "shutdown" or "timeout"
   end
 
-  -- Serves the requests that are there and waits for more as far as nobody else does.
-  local function serve(connection, socket)
-    local state = begun[socket]
+  -- Serves the requests that are there and waits for more as far as nobody else does, after a first
+  -- turn with the given outcome.
+  local function serve(connection, socket, state, outcome, result)
     local wakeup, idle_until
     local first = true
     while true do
-      local outcome, result = connection.turn(socket, state and state.head)
+      if not first then outcome, result = connection.turn(socket, state and state.head) end
       if state and outcome ~= PARTIAL then begun[socket], state = nil, nil end
       if outcome == PARKED then return true end
       if outcome == CLOSED then return result end
@@ -97,7 +97,13 @@ return function(callback, options)
     else
       connection = new_connection(new_steps(), callback, times, poll)
     end
-    local result = serve(connection, socket)
+    local state = begun[socket]
+    local outcome, result = connection.turn(socket, state and state.head)
+    if outcome == PARKED and not state then
+      result = true
+    else
+      result = serve(connection, socket, state, outcome, result)
+    end
     free[#free + 1] = connection
     return result
   end

@@ -86,6 +86,22 @@ function maps.firsts(store)
   return setmetatable({ [STORE] = store }, firsts_meta)
 end
 
+-- A function that makes views of first values that have no store yet. They get one by `fill(view)`
+-- when they are assigned to.
+function maps.unfilled(fill)
+  local meta = {}
+
+  function meta.__newindex(view, key, value)
+    rawset(view, STORE, fill(view))
+    setmetatable(view, firsts_meta)
+    view[key] = value
+  end
+
+  return function()
+    return setmetatable({}, meta)
+  end
+end
+
 -- A view of header lines: names in any case to what `fetch(lower_case_name)` makes of them.
 function maps.headers(fetch, names)
   local meta = {}

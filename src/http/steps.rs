@@ -45,12 +45,9 @@ pub enum Code {
     Parked,
     /// Of a turn, not of a step: the connection is over.
     Closed,
-    /// An argument has to be converted first.
-    Convert,
 }
 
-const CODES: [(&str, Code); 13] = [
-    ("CONVERT", Code::Convert),
+const CODES: [(&str, Code); 12] = [
     ("MISUSE", Code::Misuse),
     ("FAILED", Code::Failed),
     ("REFUSED", Code::Refused),
@@ -229,14 +226,12 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
             (Err(misuse), _) | (_, Err(misuse)) => Ok(misuse),
         }
     })?;
-    // send_data(string ...): CONVERT if an argument is no string.
-    step(lua, table, shared, "send_data", |lua, c, pieces: MultiValue| {
-        let mut text = Vec::new();
-        for piece in &pieces {
-            let Value::String(piece) = piece else { return code(lua, Code::Convert) };
-            text.extend_from_slice(&piece.as_bytes());
-        }
-        queued(lua, with(c, |c| c.send_data(&text))?, OUTPUT_LIMIT)
+    step(lua, table, shared, "send_data", |lua, c, piece: LuaString| {
+        queued(lua, with(c, |c| c.send_data(&piece.as_bytes()))?, OUTPUT_LIMIT)
+    })?;
+    // trouble(): what a fast step has left to be reported.
+    step(lua, table, shared, "trouble", |lua, c, (): ()| {
+        queued(lua, with(c, |c| c.unreported.take())?.unwrap_or(Ok(0)), OUTPUT_LIMIT)
     })?;
     step(lua, table, shared, "finish_headers", |lua, c, (): ()| {
         queued(lua, with(c, Connection::flush_headers)?, 0)

@@ -115,7 +115,7 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     let complete = lua.create_function(move |lua, keep: Option<bool>| {
         this.borrow_mut().next(lua, keep.unwrap_or(false))
     })?;
-    step.raw_set("next", fast::function::<NextHot>(lua, 0, &complete)?)?;
+    step.raw_set("next", fast::function::<NextHot>(lua, 0, &complete, &complete)?)?;
     step.raw_set(
         "disarm",
         lua.create_function(|_, ()| {

@@ -29,6 +29,8 @@ pub enum Answer {
     Bytes(Inline),
     /// The complete function has to be called, with the same arguments.
     Complete,
+    /// The other function has to be called, without arguments; nothing is returned.
+    Other,
 }
 
 /// A short string.
@@ -76,6 +78,12 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// The number of arguments.
+    pub fn count(&self) -> c_int {
+        // SAFETY: as above.
+        unsafe { ffi::lua_gettop(self.state) }
+    }
+
     /// Whether argument `index` is neither nil nor false.
     pub fn truth(&self, index: c_int) -> bool {
         // SAFETY: as above; any index is valid.
@@ -89,12 +97,6 @@ impl<'a> Arguments<'a> {
             let number = ffi::lua_type(self.state, index) == ffi::LUA_TNUMBER;
             number.then(|| ffi::lua_tonumber(self.state, index))
         }
-    }
-
-    /// How many arguments there are.
-    pub fn count(&self) -> c_int {
-        // SAFETY: as above.
-        unsafe { ffi::lua_gettop(self.state) }
     }
 
     /// Whether argument `index` is nil or missing.
@@ -117,13 +119,19 @@ pub trait Fast: Any {
     fn call(id: usize, arguments: &Arguments<'_>) -> Answer;
 }
 
-/// A Lua function that asks `F` first, then `complete`.
+/// A Lua function that asks `F` first; then, if the answer says so, `complete` or `other`.
 ///
 /// # Errors
 /// Out of memory.
-pub fn function<F: Fast>(lua: &Lua, id: usize, complete: &Function) -> mlua::Result<Function> {
-    // SAFETY: the two values are on the stack and become the upvalues that `run` uses.
-    unsafe { lua.exec_raw((complete, id), |state| ffi::lua_pushcclosure(state, run::<F>, 2)) }
+pub fn function<F: Fast>(
+    lua: &Lua,
+    id: usize,
+    complete: &Function,
+    other: &Function,
+) -> mlua::Result<Function> {
+    let upvalues = (complete, id, other);
+    // SAFETY: the three values are on the stack and become the upvalues that `run` uses.
+    unsafe { lua.exec_raw(upvalues, |state| ffi::lua_pushcclosure(state, run::<F>, 3)) }
 }
 
 // Runs as a Lua C function. A Lua error leaves it by a jump, so it holds nothing that would have to
@@ -160,9 +168,33 @@ unsafe extern "C-unwind" fn run<F: Fast>(state: *mut ffi::lua_State) -> c_int {
                 let count = ffi::lua_gettop(state);
                 ffi::lua_pushvalue(state, ffi::lua_upvalueindex(1));
                 ffi::lua_insert(state, 1);
-                ffi::lua_call(state, count, ffi::LUA_MULTRET);
+                ffi::lua_callk(state, count, ffi::LUA_MULTRET, 0, Some(return_all));
                 ffi::lua_gettop(state)
+            }
+            Answer::Other => {
+                ffi::lua_pushvalue(state, ffi::lua_upvalueindex(3));
+                ffi::lua_callk(state, 0, 0, 0, Some(return_nothing));
+                0
             }
         }
     }
+}
+
+// What is left to do when the called function has yielded and was resumed.
+
+unsafe extern "C-unwind" fn return_all(
+    state: *mut ffi::lua_State,
+    _: c_int,
+    _: ffi::lua_KContext,
+) -> c_int {
+    // SAFETY: Lua calls with a valid state, whose stack holds the results alone.
+    unsafe { ffi::lua_gettop(state) }
+}
+
+unsafe extern "C-unwind" fn return_nothing(
+    _: *mut ffi::lua_State,
+    _: c_int,
+    _: ffi::lua_KContext,
+) -> c_int {
+    0
 }
