@@ -20,6 +20,10 @@ use crate::io::Stream;
 /// client that is at work, short enough that idle ones do not pile up here.
 const COOLS_AFTER: Duration = Duration::from_secs(1);
 
+/// How long a new connection may wait for its first input before the supervisor gets a duplicate.
+/// Most clients send at once; those that do not are no hurry.
+const LENT_AFTER: Duration = Duration::from_millis(20);
+
 /// A connection whose handle lives in Lua.
 #[derive(Clone)]
 pub struct Connection {
@@ -70,6 +74,8 @@ pub enum Due {
     Timeout(Ticket),
     /// It was quiet for so long that the supervisor is to have it.
     Cold(Ticket),
+    /// It is new and was quiet for so long that the supervisor is to have a duplicate.
+    Unlent(Ticket),
 }
 
 /// How a connection is parked.
@@ -99,6 +105,14 @@ struct Place {
     deadline: Option<Instant>,
     /// The entry for this place in the heap.
     alarm: Option<Instant>,
+}
+
+impl Place {
+    /// How long the connection may be quiet before something is to be done about it.
+    fn quiet_limit(&self) -> Option<Duration> {
+        let limit = if self.leased { COOLS_AFTER } else { LENT_AFTER };
+        self.movable.then_some(limit)
+    }
 }
 
 /// The connections of one worker, parked or with the handler. Each keeps its place in the epoll set
@@ -218,11 +232,10 @@ impl ParkingLot {
         let Some(place) = self.place(ticket) else { return };
         place.connection = Some(connection);
         place.movable = movable;
-        let leased = place.leased && movable;
         let was_parked = place.parked.replace(now).is_some();
         place.deadline = deadline;
-        let cold = leased.then(|| now + COOLS_AFTER);
-        let look = [deadline, cold].into_iter().flatten().min();
+        let quiet = place.quiet_limit().map(|limit| now + limit);
+        let look = [deadline, quiet].into_iter().flatten().min();
         // One alarm for each place is enough: it is set anew when it rings too early.
         let alarm = look.filter(|look| place.alarm.is_none_or(|alarm| *look < alarm));
         if let Some(alarm) = alarm {
@@ -309,11 +322,12 @@ impl ParkingLot {
             if place.deadline.is_some_and(|deadline| deadline <= now) {
                 return Some(Due::Timeout(ticket));
             }
-            let cold = (place.leased && place.movable).then(|| since + COOLS_AFTER);
-            if cold.is_some_and(|cold| cold <= now) {
-                return Some(Due::Cold(ticket));
+            let quiet = place.quiet_limit().map(|limit| since + limit);
+            if quiet.is_some_and(|quiet| quiet <= now) {
+                let cold = place.leased;
+                return Some(if cold { Due::Cold(ticket) } else { Due::Unlent(ticket) });
             }
-            let look = [place.deadline, cold].into_iter().flatten().min();
+            let look = [place.deadline, quiet].into_iter().flatten().min();
             place.alarm = look;
             self.alarms.extend(look.map(|look| Reverse((look, ticket))));
         }

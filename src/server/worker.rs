@@ -119,6 +119,8 @@ pub struct Worker {
     phase: Phase,
     /// The supervisor knows that the backlogs are empty.
     drained: bool,
+    /// When the worker last took events from the kernel.
+    woken: Instant,
     /// How often fields of handles had been assigned when that was last looked at.
     assignments: u64,
     /// The handles of parked connections, by place (from 1 on), for the Lua side.
@@ -145,6 +147,7 @@ impl Worker {
             inbox: Inbox::default(),
             phase: Phase::Serving,
             drained: false,
+            woken: Instant::now(),
             assignments: class::assignments(),
             handles,
         })

@@ -77,12 +77,8 @@ impl Worker {
             if !self.parking.has_lease(ticket) {
                 return self.hand_over(connection, Some(ticket), stay.deadline);
             }
-            let lent = {
-                let stream = connection.stream.borrow();
-                self.channel.send_patiently(&Report::Leased(ticket.number()), stream.fd())
-            };
-            if lent.is_ok() {
-                self.parking.set_leased(ticket, &connection);
+            if !self.can_wait_for_lease(&connection, stay.now) {
+                self.lend(ticket, &connection);
             }
         }
         // What other processes cannot have stays with this worker, whatever happens.
@@ -90,6 +86,25 @@ impl Worker {
         self.parking.park(ticket, connection, Stay { movable, ..stay });
         if has_input {
             self.ready.push_back(ticket);
+        }
+    }
+
+    /// Whether a connection needs no lease yet: its client has not sent anything so far and most
+    /// likely will at once, before a handler can take long. This spares connections that serve one
+    /// request the way to the supervisor.
+    fn can_wait_for_lease(&self, connection: &Connection, now: Instant) -> bool {
+        connection.stream.borrow().position() == 0
+            && !self.pool.scoreboard.has_slow_handlers(clock::milliseconds(now))
+    }
+
+    /// Gives the supervisor a duplicate of a connection.
+    pub(super) fn lend(&mut self, ticket: Ticket, connection: &Connection) {
+        let lent = {
+            let stream = connection.stream.borrow();
+            self.channel.send_patiently(&Report::Leased(ticket.number()), stream.fd())
+        };
+        if lent.is_ok() {
+            self.parking.set_leased(ticket, connection);
         }
     }
 
