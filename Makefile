@@ -5,7 +5,7 @@ PROFILE ?= release
 VERSIONS := 5.3 5.4
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build run test cargo-test $(VERSIONS:%=busted-%) lint fmt bench bench-% rock map fuzz dev clean
+.PHONY: help tools build run test lint fmt bench bench-% rock map fuzz dev clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
