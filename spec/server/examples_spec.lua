@@ -1,0 +1,80 @@
+-- The examples of servers do what their first lines say.
+
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+local function example(name, options)
+  options = options or {}
+  options.file = ("%s/examples/%s.lua"):format(server.root, name)
+  return server.start(options)
+end
+
+describe("examples/echo.lua", function()
+  after_each(server.cleanup)
+
+  it("sends each line back, to many clients with few processes", function()
+    for _, launcher in ipairs { false, true } do
+      local s = example("echo", { launcher = launcher })
+      local clients = {}
+      for index = 1, 50 do clients[index] = s:connect() end
+      for round = 1, 3 do
+        for index, c in ipairs(clients) do
+          local line = ("line %d of %d\n"):format(round, index)
+          c:send(line)
+          assert.equal(line, c:read_until("\n"))
+        end
+      end
+      assert.truthy(#s:workers() <= 16)
+      clients[1]:send("last words")
+      clients[1]:finish()
+      assert.same({ "last words", "closed" }, { clients[1]:read_all() })
+      s:signal("TERM")
+      assert.same({ "", "closed" }, { clients[2]:read_all() })
+      assert.equal(0, s:wait())
+    end
+  end)
+end)
+
+describe("examples/interval.lua", function()
+  after_each(server.cleanup)
+
+  it("runs its jobs beside the web server", function()
+    local s = example("interval", { args = { "0.2" }, env = { TMPDIR = false } })
+    assert.truthy(process.wait_until(function()
+      return s:request("/").body:find("^The last report was written at")
+    end))
+    assert.truthy(s:wait_log("%[Pool #1, PID %d+%] still alive\n", nil, 2))
+    assert.equal(0, s:stop())
+  end)
+end)
+
+describe("examples/chat.lua", function()
+  after_each(server.cleanup)
+
+  it("lets all clients hear what one says, and says goodbye", function()
+    local path = process.scratch("chat")
+    local s = example("chat", {
+      args = { path }, ready = function() return require("lfs").attributes(path) end,
+    })
+    local one = s:connect { path = path }
+    assert.equal("You are number 1.\n", one:read_until("\n"))
+    local two = s:connect { path = path }
+    assert.equal("You are number 2.\n", two:read_until("\n"))
+    assert.equal("* 2 has come\n", one:read_until("\n"))
+    one:send("hel")
+    one:send("lo\nagain\n")
+    assert.equal("1: hello\n", two:read_until("\n"))
+    assert.equal("1: again\n", two:read_until("\n"))
+    local three = s:connect { path = path }
+    assert.equal("You are number 3.\n", three:read_until("\n"))
+    three:close()
+    assert.equal("* 3 has come\n", one:read_until("\n"))
+    assert.equal("* 3 has gone\n", one:read_until("\n"))
+    assert.equal("* 3 has come\n", two:read_until("\n"))
+    assert.equal("* 3 has gone\n", two:read_until("\n"))
+    s:signal("TERM")
+    assert.equal("* the server shuts down\n", one:read_until("\n"))
+    assert.equal(0, s:wait())
+    assert.is_nil(require("lfs").attributes(path))
+  end)
+end)
