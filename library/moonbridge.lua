@@ -1,0 +1,98 @@
+---@meta moonbridge
+
+-- Annotations (LuaCATS) for editors: what the functions of moonbridge take and return.
+-- The manual is docs/reference/server.md.
+
+---A listener: `proto` says which fields count.
+---@class moonbridge.listener
+---@field proto "tcp"|"local"|"interval"|"main"|"inherit"
+---@field host string? tcp: name or address of the interface ("::", all)
+---@field port integer|string|nil tcp: number or service name (required)
+---@field path string? local: path of the socket (required, at most 107 bytes)
+---@field name string? interval, main: what the handler gets; inherit: the socket's name
+---@field delay number|string|nil interval: seconds between runs (required)
+---@field strict boolean? interval: the run time of the handler does not delay the next run
+
+---What the handler gets for an interval or main listener.
+---@class moonbridge.job
+---@field interval string? name of the interval listener
+---@field main string? name of the main listener
+
+---A pool: listeners (1 to 100) as positional entries, options by name. Times are in seconds.
+---@class moonbridge.pool
+---@field [integer] moonbridge.listener
+---@field pre_fork integer|string|nil idle workers wanted (1)
+---@field min_fork integer|string|nil workers kept at least (max(pre_fork, 2))
+---@field max_fork integer|string|nil workers at most (max(min_fork, 16))
+---@field fork_delay number|string|false|nil between forks that make the pool grow (0.25)
+---@field fork_error_delay number|string|false|nil before a fork after a failed prepare or fork (2)
+---@field exit_delay number|string|false|nil between ends of superfluous workers (60)
+---@field idle_timeout number|string|false|nil an idle worker ends after this (none)
+---@field memory_limit integer|string|false|nil bytes the Lua state of a worker may hold (none)
+---@field prepare (fun())? called once in each new worker
+---@field connect fun(socket: moonbridge_io.handle|moonbridge.job): any `true` if the worker may live on
+---@field finish (fun())? called when a worker ends in order
+
+---Options of `run`; all are off by default.
+---@class moonbridge.options
+---@field background boolean? detach from the terminal
+---@field logfile string? append the log to this file instead of standard error
+---@field pidfile string? hold the process id in this file, locked
+---@field syslog boolean? send the log to the system log, too
+---@field logident string? name in the system log ("moonbridge"); switches it on
+---@field logfacility string|integer|nil "DAEMON", "USER" or 0 to 7; switches it on
+---@field stats boolean? log ends of workers, what they used, and worker counts
+---@field debug boolean? log every control message, and the statistics
+
+---What a pool is doing. Counts are since the start.
+---@class moonbridge.status
+---@field idle integer workers waiting for work
+---@field busy integer workers that are working
+---@field total integer all workers, also those that start or end
+---@field parked integer connections kept between two runs of the handler
+---@field accepted integer connections
+---@field handled integer runs of the handler that returned
+---@field errors integer runs of the handler that threw, and connections that could not be accepted
+---@field respawns integer workers forked in the place of ended ones
+---@field shed integer parked connections closed for want of descriptors
+
+---@class moonbridge
+---@field _VERSION string
+---@field io table the module `moonbridge_io`
+---@field http table the module `moonbridge_http`
+local moonbridge = {}
+
+---Registers a pool of workers and opens its ports. Raises an error if that is not possible.
+---Also a global function where that name is free.
+---@param pool moonbridge.pool
+function moonbridge.listen(pool) end
+
+---Serves the registered pools; returns when the server was shut down, in the supervisor alone.
+---Raises an error if it cannot start.
+---@param options moonbridge.options?
+---@return integer exit_code 0
+function moonbridge.run(options) end
+
+---Without arguments: the seconds left of the timer that kills this process, 0.0 if there is none.
+---With a number: sets the timer, or stops it if the number is 0, and returns what was left.
+---With a function: calls it with the further arguments and returns its results; kills this process
+---if it takes longer, or if the time of a timer set before is over. Also a global function.
+---@overload fun(): number
+---@overload fun(seconds: number|string|false): number
+---@overload fun(seconds: number|string|false, f: function, ...: any): ...
+---@param seconds number|string|false
+---@param f function
+---@param ... any
+---@return any ...
+function moonbridge.timeout(seconds, f, ...) end
+
+---What the pools are doing, in the order of their numbers.
+---@return moonbridge.status[]
+function moonbridge.status() end
+
+---What the program `moonbridge` does with the words of its command line.
+---@param ... string
+---@return integer exit_code
+function moonbridge.launch(...) end
+
+return moonbridge
