@@ -102,6 +102,18 @@ function request:stream_request_body(callback) end
 ---@param callback fun(chunk: string)
 function request:stream_request_body_now(callback) end
 
+---Passes the body to a receive callback (docs/reference/callback.md).
+---@param receive_cb moonbridge_callback.receive_cb
+---@return integer? count the number of bytes
+---@return any message of an abort, or of a broken connection
+function request:receive_body(receive_cb) end
+
+---Sends what a send callback gives as body of the response, or a part of it. An abort resets the connection.
+---@param send_cb moonbridge_callback.send_cb?
+---@return integer? count the number of bytes
+---@return any message of an abort
+function request:send_body(send_cb) end
+
 ---Registers a callback for a field of the form.
 ---@param field_name string
 ---@param callback moonbridge_http.param_callback
@@ -152,5 +164,60 @@ function moonbridge_http.decode_uri(text) end
 ---@return table<string,string> first_values
 ---@return table<string,string[]> lists
 function moonbridge_http.parse_query(query) end
+
+---What `request` does. Only `url` is required.
+---@class moonbridge_http.request_options
+---@field url string `http://[user:password@]host[:port]/target` or `unix:/path:/target`
+---@field method string? GET, or POST if there is a body
+---@field headers table? names to values or lists of values; or pairs {name, value}
+---@field body string|moonbridge_callback.send_cb|nil
+---@field source function? an ltn12 source, instead of body
+---@field receive moonbridge_callback.receive_cb? gets the body of the response
+---@field sink function? an ltn12 sink, instead of receive
+---@field head moonbridge_http.head_function? is called before the body comes
+---@field timeout number|moonbridge_http.time_limits|nil seconds for connecting, and for each wait (60)
+---@field redirect boolean|integer|nil whether, or how often, redirects are followed (5)
+---@field keepalive boolean|number|nil whether, or for how many seconds, the connection is kept (30)
+---@field body_limit integer? the longest body that is returned as a string (1 GiB)
+
+---@class moonbridge_http.time_limits
+---@field connect number? until the connection is established (60)
+---@field stall number? without any progress (60)
+---@field total number? for all of the request (no limit)
+
+---Gets status, headers (names in any case → values) and status line; may return the receive callback for
+---the body.
+---@alias moonbridge_http.head_function fun(status: integer, headers: table, line: string): function?
+
+---Sends a request and receives the response. With a URL and a body, the body is posted as a form.
+---@param url string|moonbridge_http.request_options
+---@param body string|moonbridge_callback.send_cb|nil
+---@return string|1|nil body 1 if it went to a receive callback; nil if the request failed
+---@return integer|any status or the message
+---@return table<string,string>? headers names in any case → values
+---@return string? line the status line
+function moonbridge_http.request(url, body) end
+
+---The same, calling `waitfunc(socket, "r" or "w", moonbridge_io)` instead of blocking.
+---@param waitfunc moonbridge_io.waitfunc
+---@param url string|moonbridge_http.request_options
+---@param body string|moonbridge_callback.send_cb|nil
+---@return string|1|nil body
+---@return integer|any status or the message
+---@return table<string,string>? headers
+---@return string? line
+function moonbridge_http.request_call(waitfunc, url, body) end
+
+---The same with coroutine.yield as waiting function.
+---@param url string|moonbridge_http.request_options
+---@param body string|moonbridge_callback.send_cb|nil
+---@return string|1|nil body
+---@return integer|any status or the message
+---@return table<string,string>? headers
+---@return string? line
+function moonbridge_http.request_yield(url, body) end
+
+---Closes the connections that this process keeps for further requests.
+function moonbridge_http.close_idle_connections() end
 
 return moonbridge_http

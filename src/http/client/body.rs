@@ -49,6 +49,9 @@ pub enum Piece<'a> {
     End,
 }
 
+/// How many bytes of input a body takes, and its content.
+pub type Whole<'a> = (usize, Cow<'a, [u8]>);
+
 /// A body that is being received.
 #[derive(Debug, Default)]
 pub enum Body {
@@ -180,7 +183,7 @@ impl Body {
     }
 
     /// The whole body, if `input` holds all of it, and how many bytes that takes.
-    pub fn complete(mut self, input: &[u8]) -> Result<Option<(usize, Cow<'_, [u8]>)>, Error> {
+    pub fn complete(mut self, input: &[u8]) -> Result<Option<Whole<'_>>, Error> {
         let (mut used, mut content) = (0, Cow::Borrowed(&b""[..]));
         loop {
             let (count, piece) = self.take(input.get(used..).unwrap_or_default())?;
