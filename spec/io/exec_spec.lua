@@ -209,6 +209,22 @@ describe("a child handle", function()
     assert.is_true(gone(pid))
   end)
 
+  it("may be left to the garbage collector, also when descriptors run out", function()
+    local program = [[
+      local io = require "moonbridge_io"
+      collectgarbage("stop")
+      for i = 1, 60 do assert(assert(io.exec("true")):wait() == 0) end
+      local listener = assert(io.tcplisten("127.0.0.1", 0))
+      for i = 1, 60 do
+        assert(assert(io.tcpconnect("127.0.0.1", listener.local_tcpport)):flush("x"))
+        assert(listener:accept())
+      end
+    ]]
+    local child = assert(exec("sh", "-c", 'ulimit -n 64; exec "$0" -e "$1"', arg[-1], program))
+    assert.equal("", (child.stderr:read()))
+    assert.equal(0, child:wait())
+  end)
+
   it("finish of stdin is EOF for the program", function()
     local child = assert(exec("cat"))
     child.stdin:write("all")

@@ -1,8 +1,8 @@
 //! Child processes (reference, "moonbridge_io.exec").
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use mlua::{AnyUserData, IntoLua, Lua, MultiValue, Table, UserData, UserDataFields, Value};
@@ -13,6 +13,7 @@ use nix::unistd::{Pid, getpid};
 use super::args::Args;
 use super::class::{self, Class, method};
 use super::handle::new_handle;
+use super::scarce::retry;
 use super::stream::Stream;
 use crate::glue::{self, Fault, Reply};
 use crate::sys;
@@ -21,12 +22,11 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
-    /// Readable when the process has ended.
-    ended: OwnedFd,
+    /// Readable when the process has ended. `None` once the exit status was fetched: from then on the
+    /// pid may belong to another process.
+    ended: RefCell<Option<OwnedFd>>,
     /// Who started it: a forked copy of this value must not end the process.
     owner: Pid,
-    /// The exit status was fetched; the pid may belong to another process now.
-    collected: Cell<bool>,
 }
 
 impl Child {
@@ -34,27 +34,21 @@ impl Child {
     ///
     /// # Errors
     /// Misuse, if the exit status was fetched already.
-    pub fn fd(&self) -> Reply<BorrowedFd<'_>> {
-        self.check()?;
-        Ok(self.ended.as_fd())
-    }
-
-    fn check(&self) -> Reply<()> {
-        if self.collected.get() {
-            return Err(Fault::misuse(
-                "Attempt to use a process handle that was already collected",
-            ));
-        }
-        Ok(())
+    pub fn raw_fd(&self) -> Reply<RawFd> {
+        self.ended.borrow().as_ref().map(OwnedFd::as_raw_fd).ok_or_else(|| {
+            Fault::misuse("Attempt to use a process handle that was already collected")
+        })
     }
 
     /// The exit code, or the negative number of the signal that ended the process; `None` while it
     /// runs, unless the call is to wait for that.
     fn wait(&self, block: bool) -> Reply<Option<i32>> {
-        self.check()?;
+        self.raw_fd()?;
         let outcome = sys::child::wait(self.pid, block);
-        // After an error it is somebody else's: the number may soon mean another process.
-        self.collected.set(!matches!(outcome, Ok(None)));
+        // After an error it is somebody else's process.
+        if !matches!(outcome, Ok(None)) {
+            self.ended.take();
+        }
         Ok(outcome?)
     }
 }
@@ -62,7 +56,7 @@ impl Child {
 impl Drop for Child {
     /// Kills and reaps, so that neither a process nor a zombie stays behind.
     fn drop(&mut self) {
-        if !self.collected.get() && self.owner == getpid() {
+        if self.ended.get_mut().is_some() && self.owner == getpid() {
             let _ = sys::child::kill(self.pid, libc::SIGKILL);
             let _ = self.wait(true);
         }
@@ -84,7 +78,7 @@ pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
         let (this, child) = this(&mut args)?;
         let signal = signal(lua, &mut args)?;
         let child = borrow(&child)?;
-        child.check()?;
+        child.raw_fd()?;
         sys::child::kill(child.pid, signal)?;
         Ok(this)
     })?;
@@ -159,7 +153,7 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
         Fault::System(text, errno) => Fault::System(format!("Could not execute: {text}"), errno),
         other => other,
     };
-    let (stdin, stdout, stderr) = (pair()?, pair()?, pair()?);
+    let [stdin, stdout, stderr] = retry(lua, pairs)?;
     let pid =
         sys::child::spawn(OsStr::from_bytes(&command), &arguments, [stdin.1, stdout.1, stderr.1])
             .map_err(failed)?;
@@ -171,7 +165,7 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
             return Err(error.into());
         }
     };
-    let child = Child { pid, ended, owner: getpid(), collected: Cell::new(false) };
+    let child = Child { pid, ended: RefCell::new(Some(ended)), owner: getpid() };
     super::module(lua)?;
     let child = Value::UserData(lua.create_userdata(child)?);
     let set = glue::chunk::<mlua::Function>(lua, "moonbridge.io.child", SET_STREAMS, ())?;
@@ -189,6 +183,14 @@ const SET_STREAMS: &str =
     "return function(child, i, o, e) child.stdin, child.stdout, child.stderr = i, o, e end";
 
 /// A socket pair: our end and the child's. Both are close-on-exec; std makes the child's own ones.
-fn pair() -> Reply<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?)
+type Pair = (OwnedFd, OwnedFd);
+
+/// The socket pairs of the three streams, with as many descriptors free as starting a program needs
+/// besides: a program that was started cannot be tried again.
+fn pairs() -> Reply<[Pair; 3]> {
+    let pair = || socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
+    let pairs = [pair()?, pair()?, pair()?];
+    let [(spare, _), ..] = &pairs;
+    drop((spare.try_clone()?, spare.try_clone()?, spare.try_clone()?));
+    Ok(pairs)
 }

@@ -11,6 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::args::Args;
 use super::handle::new_handle;
 use super::listener::Listener;
+use super::scarce::retry;
 use super::stream::Stream;
 use super::transport::Transport;
 use super::{address, child, connect, listen, poll};
@@ -29,11 +30,11 @@ pub fn install(lua: &Lua, module: &Table) -> mlua::Result<()> {
     glue::export(lua, module, "timeref", timeref)?;
     glue::export(lua, module, "tcpconnect", |lua, args| {
         let (host, port) = host_and_port(lua, &mut Args::new("tcpconnect", args))?;
-        handle(lua, connect::tcp(&host, &port)?)
+        handle(lua, retry(lua, || Ok(connect::tcp(&host, &port)?))?)
     })?;
     glue::export(lua, module, "tcpconnect_nb", |lua, args| {
         let (host, port) = host_and_port(lua, &mut Args::new("tcpconnect_nb", args))?;
-        handle(lua, connect::tcp_nb(&host, &port)?)
+        handle(lua, retry(lua, || Ok(connect::tcp_nb(&host, &port)?))?)
     })?;
     glue::export(lua, module, "tcplisten", |lua, args| {
         let (host, port) = host_and_port(lua, &mut Args::new("tcplisten", args))?;
@@ -41,11 +42,13 @@ pub fn install(lua: &Lua, module: &Table) -> mlua::Result<()> {
     })?;
     glue::export(lua, module, "localconnect", |lua, args| {
         let path = path(lua, &mut Args::new("localconnect", args))?;
-        handle(lua, connect::local(Path::new(OsStr::from_bytes(&path)))?)
+        let path = Path::new(OsStr::from_bytes(&path));
+        handle(lua, retry(lua, || Ok(connect::local(path)?))?)
     })?;
     glue::export(lua, module, "localconnect_nb", |lua, args| {
         let path = path(lua, &mut Args::new("localconnect_nb", args))?;
-        handle(lua, connect::local_nb(Path::new(OsStr::from_bytes(&path)))?)
+        let path = Path::new(OsStr::from_bytes(&path));
+        handle(lua, retry(lua, || Ok(connect::local_nb(path)?))?)
     })?;
     glue::export(lua, module, "locallisten", |lua, args| {
         let path = path(lua, &mut Args::new("locallisten", args))?;

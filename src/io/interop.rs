@@ -73,5 +73,5 @@ fn listener_fd(_: &Lua, mut args: Args) -> Reply<i32> {
 
 fn child_fd(_: &Lua, mut args: Args) -> Reply<i32> {
     let (_, child) = child::this(&mut args)?;
-    Ok(child.borrow::<child::Child>()?.fd()?.as_raw_fd())
+    child.borrow::<child::Child>()?.raw_fd()
 }

@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use mlua::{AnyUserData, IntoLua, Lua, MultiValue, Table, UserData, UserDataFields, Value};
-use socket2::SockRef;
+use socket2::{SockAddr, SockRef};
 
 use super::args::Args;
 use super::class::{self, Class, method};
 use super::handle::new_handle;
+use super::scarce::retry;
 use super::stream::Stream;
 use super::wait::{Direction, ready};
 use super::{fields, listen};
@@ -98,20 +99,8 @@ pub fn this(args: &mut Args) -> Reply<AnyUserData> {
 /// `accept` and `accept_nb`.
 fn accept(lua: &Lua, mut args: Args, blocking: bool) -> Reply<MultiValue> {
     let listener = this(&mut args)?;
-    let accepted = listener.borrow::<Listener>()?.with_socket(|socket| {
-        loop {
-            match listen::accept(socket.as_fd()) {
-                Ok(accepted) => return Ok(Some(accepted)),
-                Err(error) if is_gone(&error) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock && !blocking => {
-                    return Ok(None);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    ready(socket.as_fd(), Direction::Read, None)?;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+    let accepted = retry(lua, || {
+        listener.borrow::<Listener>()?.with_socket(|socket| accept_from(socket, blocking))
     })?;
     Ok(MultiValue::from_vec(match accepted {
         Some((socket, peer)) => {
@@ -120,6 +109,21 @@ fn accept(lua: &Lua, mut args: Args, blocking: bool) -> Reply<MultiValue> {
         }
         None => vec![Value::Boolean(false), "No incoming connection pending".into_lua(lua)?],
     }))
+}
+
+/// A connection; `None` if none waits and the call is not to wait for one.
+fn accept_from(socket: &OwnedFd, blocking: bool) -> Reply<Option<(OwnedFd, SockAddr)>> {
+    loop {
+        match listen::accept(socket.as_fd()) {
+            Ok(accepted) => return Ok(Some(accepted)),
+            Err(error) if is_gone(&error) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !blocking => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                ready(socket.as_fd(), Direction::Read, None)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Whether a waiting connection ended before it was accepted: the next one may be there.

@@ -17,6 +17,7 @@
 //! | [`listener`], [`child`] | the other two classes |
 //! | [`interop`], `ltn12.lua` | what cqueues, LuaSocket and ltn12 ask of handles |
 //! | [`functions`], [`poll`] | the functions of the module |
+//! | [`scarce`] | when descriptors run out |
 //! | [`args`] | arguments, checked |
 
 pub mod address;
@@ -34,6 +35,7 @@ pub mod listener;
 pub mod methods;
 pub mod poll;
 pub mod reading;
+pub mod scarce;
 pub mod stream;
 pub mod transport;
 pub mod usual;

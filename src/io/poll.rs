@@ -156,7 +156,7 @@ impl Wanted {
         if write {
             return Err(args.bad("a process handle cannot be in the output set"));
         }
-        self.set.add(std::os::fd::AsRawFd::as_raw_fd(&child.fd()?), false);
+        self.set.add(child.raw_fd()?, false);
         Ok(())
     }
 }
