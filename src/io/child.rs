@@ -1,6 +1,6 @@
 //! Child processes (reference, "moonbridge_io.exec").
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -22,9 +22,11 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
-    /// Readable when the process has ended. `None` once the exit status was fetched: from then on the
-    /// pid may belong to another process.
-    ended: RefCell<Option<OwnedFd>>,
+    /// Readable when the process has ended. Kept until this value is dropped, since event loops
+    /// complain about descriptors that vanish.
+    ended: OwnedFd,
+    /// The exit status was fetched; the pid may belong to another process now.
+    collected: Cell<bool>,
     /// Who started it: a forked copy of this value must not end the process.
     owner: Pid,
 }
@@ -35,9 +37,12 @@ impl Child {
     /// # Errors
     /// Misuse, if the exit status was fetched already.
     pub fn raw_fd(&self) -> Reply<RawFd> {
-        self.ended.borrow().as_ref().map(OwnedFd::as_raw_fd).ok_or_else(|| {
-            Fault::misuse("Attempt to use a process handle that was already collected")
-        })
+        if self.collected.get() {
+            return Err(Fault::misuse(
+                "Attempt to use a process handle that was already collected",
+            ));
+        }
+        Ok(self.ended.as_raw_fd())
     }
 
     /// The exit code, or the negative number of the signal that ended the process; `None` while it
@@ -46,9 +51,7 @@ impl Child {
         self.raw_fd()?;
         let outcome = sys::child::wait(self.pid, block);
         // After an error it is somebody else's process.
-        if !matches!(outcome, Ok(None)) {
-            self.ended.take();
-        }
+        self.collected.set(!matches!(outcome, Ok(None)));
         Ok(outcome?)
     }
 }
@@ -56,7 +59,7 @@ impl Child {
 impl Drop for Child {
     /// Kills and reaps, so that neither a process nor a zombie stays behind.
     fn drop(&mut self) {
-        if self.ended.get_mut().is_some() && self.owner == getpid() {
+        if !self.collected.get() && self.owner == getpid() {
             let _ = sys::child::kill(self.pid, libc::SIGKILL);
             let _ = self.wait(true);
         }
@@ -165,7 +168,7 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
             return Err(error.into());
         }
     };
-    let child = Child { pid, ended: RefCell::new(Some(ended)), owner: getpid() };
+    let child = Child { pid, ended, owner: getpid(), collected: Cell::new(false) };
     super::module(lua)?;
     let child = Value::UserData(lua.create_userdata(child)?);
     let set = glue::chunk::<mlua::Function>(lua, "moonbridge.io.child", SET_STREAMS, ())?;
