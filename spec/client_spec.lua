@@ -1074,3 +1074,111 @@ describe("the forms that wait by a function", function()
     assert.same({ nil, "timeout" }, { body, message })
   end)
 end)
+
+describe("filters that fail", function()
+  it("end the request with an error; files are closed, the connection is not used again", function()
+    local s = always(ok("hello"))
+    local thrown = {}
+    local failures = {
+      { function() return nil, "odd data" end, "odd data" },
+      { function() return 42 end, "filter returned a number, expected a string" },
+      { function() error(thrown) end, thrown },
+    }
+    for _, failure in ipairs(failures) do
+      local filter, expected = failure[1], failure[2]
+      local closed = 0
+      local file = {
+        read = function() return "data" end,
+        write = function() return true end,
+        close = function() closed = closed + 1 return true end,
+      }
+      for _, options in ipairs {
+        { receive = callback.receive.chain(filter, callback.receive.file(file)) },
+        { body = callback.send.chain(callback.send.file(file), filter) },
+      } do
+        options.url = s.url
+        local done, body, message = pcall(http.request, options)
+        assert.equal(expected ~= thrown, done)
+        assert.equal(expected, done and message or body)
+        assert.falsy(done and body)
+      end
+      assert.equal(2, closed)
+    end
+    http.request(s.url)
+    local list = s:requests()
+    assert.truthy(list[#list].connection > list[#list - 1].connection)
+  end)
+end)
+
+describe("in a server", function()
+  -- A server whose handler asks another one, with an option to ask it before the workers are forked.
+  local function front(upstream, early)
+    return server.start {
+      script = [[
+        local moonbridge = require "moonbridge"
+        local http = require "moonbridge_http"
+        if EARLY ~= "" then io.stderr:write("early ", (http.request(UPSTREAM)), "\n") end
+        moonbridge.listen {
+          { proto = "tcp", host = "127.0.0.1", port = PORT },
+          min_fork = 2, max_fork = 2,
+          connect = http.generate_handler(function(request)
+            local body, status = http.request(UPSTREAM)
+            request:send_status("200 OK")
+            request:send_data(moonbridge.io.getpid(), " ", tostring(body), " ", status)
+            return true
+          end),
+        }
+        moonbridge.run()
+      ]],
+      globals = { UPSTREAM = upstream, EARLY = early and "yes" or "" },
+    }
+  end
+
+  local APPLICATION = [[
+    local moonbridge = require "moonbridge"
+    local http = require "moonbridge_http"
+    moonbridge.listen {
+      { proto = "tcp", host = "127.0.0.1", port = PORT },
+      connect = http.generate_handler(function(request)
+        request:send_status("200 OK")
+        request:send_data(request.socket.remote_tcpport)
+        return true
+      end),
+    }
+    moonbridge.run()
+  ]]
+
+  it("a worker uses its connections again, and never those of the process that forked it", function()
+    local app = server.start(APPLICATION)
+    local s = front(app.url, true)
+    local owners = {} -- port of a connection → the process that used it
+    local count, ports = 0, 0
+    for _ = 1, 40 do
+      local pid, port, status = s:request("/").body:match("^(%d+) (%d+) (%d+)$")
+      assert.equal("200", status)
+      if not owners[port] then ports = ports + 1 end
+      owners[port] = owners[port] or pid
+      assert.equal(owners[port], pid)
+      count = count + 1
+    end
+    assert.truthy(ports <= 2, ports .. " connections for " .. count .. " requests")
+    assert.is_nil(owners[s:log():match("early (%d+)")])
+  end)
+
+  it("names with several addresses are tried in turn", function()
+    local app = server.start(APPLICATION)
+    local body, status = http.request("http://localhost:" .. app.port .. "/")
+    assert.truthy(tonumber(body))
+    assert.equal(200, status)
+  end)
+end)
+
+describe("a server that closes while it is sent to", function()
+  it("is an error, as far as it has not answered", function()
+    local s = play [[c:receive("*l") c:setoption("linger", { on = true, timeout = 0 })]]
+    local function endless() return ("x"):rep(65536) end
+    local body, message = http.request { url = s.url, body = endless, timeout = 5 }
+    assert.is_nil(body)
+    assert.truthy(message == "Connection reset by peer" or message == "Broken pipe", message)
+  end)
+end)
