@@ -2,6 +2,8 @@
 //!
 //! A message is one byte that names it, then its fields: numbers little-endian, the payload last.
 
+use std::fmt;
+
 use crate::io::Wakeup;
 
 /// The longest payload: input that was received and not understood yet, in bytes.
@@ -11,12 +13,20 @@ pub const MAX_PAYLOAD: usize = 64 * 1024;
 pub const MAX_MESSAGE: usize = MAX_PAYLOAD + 64;
 
 /// How a connection waits: until when, and what of its input was received already.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Waiting {
     /// Milliseconds of the shared clock; none: for ever.
     pub deadline: Option<u64>,
     /// Received input that no handler has used yet.
     pub payload: Vec<u8>,
+}
+
+impl fmt::Debug for Waiting {
+    /// What a client has sent is not for the log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Waiting { deadline, payload } = self;
+        write!(f, "{{ deadline: {deadline:?}, payload: {} bytes }}", payload.len())
+    }
 }
 
 /// What the supervisor tells a worker.

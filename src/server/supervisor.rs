@@ -22,7 +22,7 @@ use nix::unistd::{Pid, getpid};
 use super::channel::{Channel, Inbox};
 use super::clock;
 use super::lobby::Lobby;
-use super::log::Log;
+use super::log::{Level, Log};
 use super::notifier::Notifier;
 use super::pool_state::PoolState;
 use super::registry::Pool;
@@ -278,7 +278,8 @@ impl Supervisor {
                         let event = EpollEvent::new(EpollFlags::EPOLLIN, errors.token());
                         self.epoll.add(lines.reader(), event)
                     });
-                let entry = WorkerEntry::new(pid, index, number, cell, channel, lines);
+                let mut entry = WorkerEntry::new(pid, index, number, cell, channel, lines);
+                entry.journal = self.log.logs(Level::Debug).then(Vec::new);
                 self.workers.insert(pid.as_raw(), entry);
                 if watched.is_err() {
                     // Out of kernel memory: a worker that cannot be heard is of no use.

@@ -56,6 +56,8 @@ pub struct WorkerEntry {
     pub last_turn: Option<u64>,
     /// The interval or main listener it runs.
     running: Option<u32>,
+    /// The orders it was given and the log does not show yet, if it is to show them.
+    pub journal: Option<Vec<String>>,
 }
 
 impl WorkerEntry {
@@ -82,6 +84,7 @@ impl WorkerEntry {
             leases: HashMap::new(),
             last_turn: None,
             running: None,
+            journal: None,
         }
     }
 
@@ -138,12 +141,20 @@ impl WorkerEntry {
         let deadline = guest.deadline.map(clock::milliseconds);
         let waiting = Waiting { deadline, payload: guest.payload };
         let order = Order::Resume(guest.wakeup, waiting);
+        self.note(&order);
         let _ = self.channel.send(&order, Some(guest.descriptor.as_fd()));
     }
 
     /// Sends an order. A worker that cannot take it is about to end; its end is noticed anyway.
-    pub fn order(&self, order: &Order) {
+    pub fn order(&mut self, order: &Order) {
+        self.note(order);
         let _ = self.channel.send(order, None);
+    }
+
+    fn note(&mut self, order: &Order) {
+        if let Some(journal) = &mut self.journal {
+            journal.push(format!("ordered: {order:?}"));
+        }
     }
 
     /// The interval or main listener it ran has ended, with or without the worker. True if it was

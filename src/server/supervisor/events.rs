@@ -72,7 +72,11 @@ impl Supervisor {
             match worker.channel.receive::<Report>(&mut self.inbox) {
                 Ok(Received::Message(report, descriptor)) => {
                     if self.log.logs(Level::Debug) {
-                        self.log.line(Level::Debug, &worker.prefix(), &format!("{report:?}"));
+                        self.log.line(
+                            Level::Debug,
+                            &worker.prefix(),
+                            &format!("reported: {report:?}"),
+                        );
                     }
                     self.handle(pid, report, descriptor);
                 }

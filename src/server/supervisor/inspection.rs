@@ -11,6 +11,12 @@ impl Supervisor {
     /// Puts into shared memory what only the supervisor knows; logs worker counts that have changed
     /// if statistics are wanted.
     pub(super) fn publish(&mut self) {
+        for worker in self.workers.values_mut() {
+            let orders: Vec<String> = worker.journal.iter_mut().flat_map(std::mem::take).collect();
+            for text in orders {
+                self.log.line(Level::Debug, &worker.prefix(), &text);
+            }
+        }
         for (index, state) in self.pools.iter_mut().enumerate() {
             let (mut workers, mut parked) = (0, self.lobby.waiting_in(index) + state.callers.len());
             for worker in self.workers.values().filter(|worker| worker.pool == index) {

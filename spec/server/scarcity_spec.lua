@@ -1,0 +1,84 @@
+-- A system that runs out of something: the server waits, tells, and goes on.
+
+local socket = require "socket"
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+-- Starts a server with a limit on descriptors per process.
+local function start(limit, app)
+  local port = server.free_port()
+  local path = process.scratch("app.lua")
+  local file = assert(io.open(path, "w"))
+  file:write(("PORT = %d %s"):format(port, app))
+  file:close()
+  local s = server.start {
+    port = port, ready = "listening",
+    script = ("os.execute(%q)"):format(("ulimit -n %d; exec %s %s/bin/moonbridge -p %s.pid %s"):format(
+      limit, server.interpreter, server.root, path, path)),
+  }
+  s.server_pid = math.tointeger(tonumber(process.slurp(path .. ".pid")))
+  return s
+end
+
+local function count(s, text)
+  return select(2, s:log():gsub(text, ""))
+end
+
+describe("a worker without descriptors", function()
+  after_each(server.cleanup)
+
+  it("pauses to accept, says so once a second, and goes on when there are some", function()
+    local s = start(60, [[
+      listen{
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        { proto = "interval", name = "relief", delay = 1.5 },
+        min_fork = 1, max_fork = 1,
+        prepare = function()
+          hoard = {}
+          repeat hoard[#hoard + 1] = io.open("/dev/null") until #hoard > 100 or not io.open("/dev/null")
+        end,
+        connect = function(socket)
+          if socket.interval then
+            for _, file in ipairs(hoard) do file:close() end
+            hoard = {}
+            return true
+          end
+          socket:write("hello")
+          return true
+        end
+      }
+    ]])
+    local begun = socket.gettime()
+    local c = s:connect()
+    assert.truthy(s:wait_log("%] Could not accept a connection: Too many open files\n"))
+    assert.equal("hello", (c:read_all()))
+    assert.truthy(socket.gettime() - begun > 0.5)
+    local complaints = count(s, "Could not accept")
+    assert.truthy(complaints >= 1 and complaints <= 3, complaints)
+    assert.truthy(s:cpu() < 1)
+    process.kill(s.server_pid, "TERM")
+    s:wait()
+  end)
+end)
+
+describe("a supervisor without descriptors", function()
+  after_each(server.cleanup)
+
+  it("serves with the workers it could fork, and tries again after fork_error_delay", function()
+    local s = start(40, [[
+      listen{
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        min_fork = 40, max_fork = 40, fork_delay = 0, fork_error_delay = 0.3,
+        connect = function(socket) socket:write("hello") return true end
+      }
+    ]])
+    assert.truthy(s:wait_log("Could not fork a worker for pool #1: Too many open files\n", nil, 2))
+    for _ = 1, 20 do assert.equal("hello", (s:raw(""))) end
+    local before = count(s, "Could not fork")
+    socket.sleep(1)
+    local failures = count(s, "Could not fork") - before
+    assert.truthy(failures >= 2 and failures <= 4, failures)
+    process.kill(s.server_pid, "TERM")
+    s:wait()
+  end)
+end)
