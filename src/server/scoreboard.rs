@@ -78,7 +78,7 @@ pub enum Total {
 }
 
 /// How long one slow handler makes the pool expect others, in milliseconds.
-const SLOW_FOR: u64 = 10_000;
+const SLOW_FOR: u64 = 5_000;
 
 /// One worker's part of the scoreboard.
 #[derive(Clone, Copy)]

@@ -17,7 +17,7 @@ use crate::io::Wakeup;
 const EVENTS: usize = 64;
 
 /// A handler that takes longer than this makes others wait.
-const SLOW: Duration = Duration::from_millis(20);
+const SLOW: Duration = Duration::from_millis(100);
 
 impl Worker {
     /// Waits for events and queues them; connections whose input was received already come last, so
