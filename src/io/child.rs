@@ -143,31 +143,23 @@ fn signal(lua: &Lua, args: &mut Args) -> Reply<i32> {
 
 /// `moonbridge_io.exec(command, ...)`.
 pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
-    let mut args = Args::new("exec", args);
-    let command = args.string(lua)?;
-    let arguments = args.strings(lua)?;
-    if std::iter::once(&command).chain(&arguments).any(|text| text.as_bytes().contains(&0)) {
-        return Err(Fault::misuse("Arguments of a program must not contain zero bytes"));
-    }
-    let command: Vec<u8> = command.as_bytes().to_vec();
-    let arguments: Vec<Vec<u8>> = arguments.iter().map(|text| text.as_bytes().to_vec()).collect();
+    let (command, arguments) = command_line(lua, Args::new("exec", args))?;
     let arguments: Vec<&OsStr> = arguments.iter().map(|text| OsStr::from_bytes(text)).collect();
-    let failed = |error: std::io::Error| match Fault::from(error) {
-        Fault::System(text, errno) => Fault::System(format!("Could not execute: {text}"), errno),
-        other => other,
-    };
     let [stdin, stdout, stderr] = retry(lua, pairs)?;
+    let streams = [stdin.1, stdout.1, stderr.1];
     let pid =
-        sys::child::spawn(OsStr::from_bytes(&command), &arguments, [stdin.1, stdout.1, stderr.1])
-            .map_err(failed)?;
-    let ended = match sys::child::pidfd(pid) {
-        Ok(fd) => fd,
-        Err(error) => {
-            let _ = sys::child::kill(pid, libc::SIGKILL);
-            let _ = sys::child::wait(pid, true);
-            return Err(error.into());
-        }
-    };
+        sys::child::spawn(OsStr::from_bytes(&command), &arguments, streams).map_err(|error| {
+            match Fault::from(error) {
+                Fault::System(text, errno) => {
+                    Fault::System(format!("Could not execute: {text}"), errno)
+                }
+                other => other,
+            }
+        })?;
+    let ended = sys::child::pidfd(pid).inspect_err(|_| {
+        let _ = sys::child::kill(pid, libc::SIGKILL);
+        let _ = sys::child::wait(pid, true);
+    })?;
     let child = Child { pid, ended, owner: getpid(), collected: Cell::new(false) };
     super::module(lua)?;
     let child = Value::UserData(lua.create_userdata(child)?);
@@ -179,6 +171,17 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
         new_handle(lua, Stream::accepted(stderr.0, None))?,
     ))?;
     Ok(child)
+}
+
+/// The program and its arguments.
+fn command_line(lua: &Lua, mut args: Args) -> Reply<(Vec<u8>, Vec<Vec<u8>>)> {
+    let command = args.string(lua)?;
+    let arguments = args.strings(lua)?;
+    if std::iter::once(&command).chain(&arguments).any(|text| text.as_bytes().contains(&0)) {
+        return Err(Fault::misuse("Arguments of a program must not contain zero bytes"));
+    }
+    let arguments = arguments.iter().map(|text| text.as_bytes().to_vec()).collect();
+    Ok((command.as_bytes().to_vec(), arguments))
 }
 
 /// The three streams are fields like the user's own: they stay readable when the process is gone.
