@@ -161,7 +161,7 @@ describe("a failing prepare", function()
   it("does not keep the pool from serving when it succeeds later", function()
     local flag = process.scratch("flag")
     local s = server.start {
-      launcher = true, globals = { FLAG = flag }, script = [[
+      launcher = true, globals = { FLAG = flag }, ready = "listening", script = [[
         listen{
           { proto = "tcp", host = "127.0.0.1", port = PORT },
           fork_error_delay = 0.1, fork_delay = 0.1,

@@ -119,6 +119,7 @@ describe("a socket that a service manager has opened", function()
     for _, entry in ipairs(s:descendants()) do
       if entry.command:find("^lua") then process.kill(entry.pid, "TERM") end
     end
+    assert.truthy(s:wait_log("Terminating with exit code 0"))
     assert.equal("not served", (s:raw("")))
     assert.truthy(s:wait())
   end)
