@@ -10,6 +10,9 @@ use crate::io::stream::{Fill, Stream};
 /// How much is decoded ahead of the reader.
 pub const AHEAD: usize = 64 * 1024;
 
+/// How much memory an announced length alone can claim.
+const ROOM: usize = 1 << 20;
+
 /// Why a body cannot be received.
 #[derive(Debug)]
 pub enum Failure {
@@ -119,6 +122,10 @@ impl Intake {
     /// # Errors
     /// As [`Intake::supply`].
     pub fn absorb(&mut self, stream: &mut Stream) -> Result<bool, Failure> {
+        if let (Due::Length(left), false) = (&self.due, self.discards) {
+            // Room for all of it, unless a client only claims to send so much.
+            self.decoded.reserve(usize::try_from(*left).unwrap_or(usize::MAX).min(ROOM));
+        }
         loop {
             self.decode(stream, usize::MAX)?;
             if self.is_received() {

@@ -12,7 +12,7 @@ use mlua::ffi;
 use mlua::{Function, Lua};
 
 /// Bytes that fit into an [`Answer`].
-pub const INLINE: usize = 240;
+pub const INLINE: usize = 96;
 
 /// What a fast call answers.
 #[expect(clippy::large_enum_variant, reason = "made and used in one call; it must not allocate")]
