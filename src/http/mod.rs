@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`head`], [`uri`], [`framing`] | request line and header fields, target and host, where the body ends (pure) |
 //! | [`chunked`], [`urlencoded`], [`multipart`], [`params`], [`cookies`], [`list`], [`media_type`], [`escape`] | parsers of bodies and values (pure) |
-//! | [`response`], [`refusal`], [`date`] | what is sent (pure) |
+//! | [`response`], [`header_lines`], [`refusal`], [`date`] | what is sent (pure) |
 //! | [`options`] | options of `generate_handler` |
 //! | [`intake`], [`form`] | a body and a form as they come in |
 //! | [`connection`] | one connection's turn, in steps that never block |
@@ -29,6 +29,7 @@ pub mod groups;
 pub mod head;
 #[cfg(test)]
 mod head_tests;
+pub mod header_lines;
 pub mod intake;
 pub mod list;
 pub mod media_type;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mlua::{Lua, Table, Value};
 
 use super::head::Limits;
-use super::response::StaticHeaders;
+use super::header_lines::StaticHeaders;
 use crate::glue::{Fault, Reply};
 
 /// Options that concern the bytes of requests and responses.

@@ -15,7 +15,6 @@ use mlua::{Function, Lua};
 pub const INLINE: usize = 96;
 
 /// What a fast call answers.
-#[expect(clippy::large_enum_variant, reason = "made and used in one call; it must not allocate")]
 pub enum Answer {
     /// No value.
     Nothing,

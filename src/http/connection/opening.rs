@@ -1,0 +1,184 @@
+//! From a connection's input to a request: the head is received, checked and taken.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::{Connection, Opened, Reader};
+use crate::http::date;
+use crate::http::framing::{self, Framing};
+use crate::http::head::{Head, Known, Progress, Span, Version};
+use crate::http::list::elements;
+use crate::http::refusal::Refusal;
+use crate::http::uri::{Target, is_host};
+use crate::io::stream::{Fill, Stream};
+use crate::sys::alarm;
+
+impl Connection {
+    /// Turns to the connection `stream` and looks for its next request, receiving once or more.
+    ///
+    /// `partial` is what [`Connection::suspend`] returned for this connection.
+    pub fn open(&mut self, stream: Rc<RefCell<Stream>>, partial: Option<Head>) -> Opened {
+        match partial {
+            Some(head) => self.head = head,
+            None => self.head.clear(),
+        }
+        let opened = match stream.try_borrow_mut() {
+            Ok(mut stream) => self.receive_head(&mut stream),
+            Err(_) => Opened::Gone,
+        };
+        self.stream = Some(stream);
+        opened
+    }
+
+    fn receive_head(&mut self, stream: &mut Stream) -> Opened {
+        loop {
+            match self.head.advance(stream.input(), &self.options.head) {
+                Ok(Progress::Complete(size)) => return self.begin(stream, size),
+                Ok(Progress::Partial) => {}
+                Err(refusal) => return self.refuse_head(stream, &refusal),
+            }
+            let begun = self.head.has_begun(stream.input());
+            match stream.fill() {
+                Ok(Fill::Data(_)) => {}
+                Ok(Fill::Block) => {
+                    // What is there is of no use until more comes: it must not count as ready.
+                    stream.hold_input();
+                    return if begun { Opened::Partial } else { Opened::Idle };
+                }
+                Ok(Fill::Eof) if begun => {
+                    return self
+                        .refuse_head(stream, &Refusal::bad_request("Unexpected EOF in request"));
+                }
+                Ok(Fill::Eof) | Err(_) => return Opened::Gone,
+            }
+        }
+    }
+
+    /// Takes the head out of the input and checks it.
+    fn begin(&mut self, stream: &mut Stream, size: usize) -> Opened {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(stream.input().get(..size).unwrap_or_default());
+        stream.consume(size);
+        (self.reader, self.form) = (Reader::Nobody, None);
+        (self.fresh, self.faulty, self.expects_continue) = (true, false, false);
+        self.unreported = None;
+        match self.check_head() {
+            Ok(framing) => {
+                self.intake.begin(framing, self.options.body);
+                self.arm();
+                Opened::Ready
+            }
+            Err(refusal) => {
+                self.refuse(&refusal);
+                Opened::Refused
+            }
+        }
+    }
+
+    /// Sets the timer for the handler, unless the application has set an earlier one.
+    fn arm(&mut self) {
+        let Some(limit) = self.options.response_timeout else { return };
+        let nanoseconds = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        let (deadline, earlier) = (alarm::now().saturating_add(nanoseconds), alarm::deadline());
+        if earlier == 0 || deadline < earlier {
+            alarm::set(deadline);
+            self.armed = true;
+        }
+    }
+
+    /// The handler is over: its timer is off.
+    pub fn disarm(&mut self) {
+        if std::mem::take(&mut self.armed) {
+            alarm::disarm();
+        }
+    }
+
+    fn refuse_head(&mut self, stream: &mut Stream, refusal: &Refusal) -> Opened {
+        let head_request =
+            self.head.has_request_line() && self.head.method.of(stream.input()) == b"HEAD";
+        self.response.begin(self.head.version, head_request, true);
+        self.refuse(refusal);
+        Opened::Refused
+    }
+
+    /// Checks the header fields and the target, in the order in which refusals take precedence.
+    fn check_head(&mut self) -> Result<Framing, Refusal> {
+        let (bytes, head) = (&self.bytes[..], &self.head);
+        let all = |known: Known| {
+            let fields = head.fields.iter().filter(move |field| field.known == known);
+            fields.map(|field| field.value.of(bytes))
+        };
+        let method = head.method.of(bytes);
+        let close = head.version == Version::Http10
+            || all(Known::Connection).flat_map(elements).any(|o| o.eq_ignore_ascii_case(b"close"));
+        self.response.begin(head.version, method == b"HEAD", close);
+
+        let length = framing::content_length(all(Known::ContentLength))?;
+        if length.is_some_and(|length| length > self.options.body) {
+            return Err(Refusal::content_too_large("Announced request body size is too big"));
+        }
+        let coding = framing::transfer_coding(all(Known::TransferEncoding))?;
+        let framing = framing::decide(head.version, length, coding)?;
+
+        // RFC 9110 10.1.1: in HTTP/1.0 the expectation is to be ignored.
+        if head.version == Version::Http11 {
+            let mut expectations = all(Known::Expect).flat_map(elements).peekable();
+            let expects = expectations.peek().is_some();
+            if !expectations.all(|text| text.eq_ignore_ascii_case(b"100-continue")) {
+                return Err(Refusal::expectation_failed("Unexpected Expect header"));
+            }
+            self.expects_continue = expects && framing != Framing::Empty;
+        }
+
+        const NO_HOST: Refusal = Refusal::bad_request("No valid host header");
+        let mut hosts = head.fields.iter().filter(|field| field.known == Known::Host);
+        self.host = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => host.value,
+            (None, _) if head.version == Version::Http10 => Span::default(),
+            _ => return Err(NO_HOST),
+        };
+        let host = self.host.of(bytes);
+        if !is_host(host) || host.is_empty() && head.version == Version::Http11 {
+            return Err(NO_HOST);
+        }
+
+        match Target::parse(method, head.target.of(bytes)) {
+            Ok(Target::Resource { host, path, query }) => {
+                self.path = Some(Span::locate(bytes, path));
+                self.query = Span::locate(bytes, query);
+                if let Some(host) = host {
+                    self.host = Span::locate(bytes, host);
+                }
+            }
+            Ok(Target::Asterisk) => (self.path, self.query) = (None, Span::default()),
+            Err(_) => return Err(Refusal::bad_request("Invalid request target")),
+        }
+        Ok(framing)
+    }
+
+    /// Answers with a refusal: the response is finished with it and the connection will be closed.
+    pub fn refuse(&mut self, refusal: &Refusal) {
+        let fixed = &self.options.static_headers;
+        self.response.replace(|out, head_request| {
+            date::with_now(|now| {
+                let now = now.filter(|_| !fixed.has_date());
+                refusal.write(out, fixed.lines(), now, head_request);
+            });
+        });
+    }
+
+    /// Refuses a connection on which there is no complete request.
+    pub fn refuse_wait(&mut self, sentence: &'static str) {
+        let stream = self.stream.take();
+        if let Some(mut stream) = stream.as_ref().and_then(|stream| stream.try_borrow_mut().ok()) {
+            self.refuse_head(&mut stream, &Refusal::timeout(sentence));
+        }
+        self.stream = stream;
+    }
+
+    /// Gives up the connection; the incomplete head goes to the caller.
+    pub fn suspend(&mut self) -> Head {
+        self.stream = None;
+        std::mem::take(&mut self.head)
+    }
+}
