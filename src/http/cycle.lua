@@ -294,15 +294,10 @@ return function(steps, callback, times, poll)
     end
   end
 
-  local function run(this)
-    local result = callback(this)
-    if result ~= true then
-      finish_turn(conclude(false))
-      return result
-    end
-    local code, text = conclude(true, idle)
-    if code == PARKED then fate = code else finish_turn(code, text) end
-    return true
+  -- What is left to be done when the handler has returned `result` and `conclude` has answered.
+  local function finish(result, code, text)
+    finish_turn(code, text)
+    return result
   end
 
   -- The handler or what it called has thrown an error.
@@ -329,13 +324,19 @@ return function(steps, callback, times, poll)
     get_store, get_lists, get_firsts = nil, nil, nil
     local this = setmetatable({}, meta)
     request = this
-    local ok, result = xpcall(run, trace, this)
+    local ok, result = xpcall(callback, trace, this)
+    if ok then
+      local code, text = conclude(result == true, idle)
+      if code == PARKED or code == CLOSED then
+        setmetatable(this, stale)
+        request = nil
+        body.reset()
+        return code, result
+      end
+      ok, result = xpcall(finish, trace, result, code, text)
+    end
     setmetatable(this, stale)
     request = nil
-    if ok and fate == PARKED then
-      body.reset()
-      return PARKED
-    end
     body.reset()
     if ok and fate == "keep" then return nil end
     if not ok then return failed(result) end

@@ -219,7 +219,8 @@ impl std::fmt::Write for Digits {
     }
 }
 
-/// Also parks the connection, if a worker serves it: then the code is `PARKED`.
+/// Also parks the connection, if a worker serves it (then the code is `PARKED`), or closes it, if
+/// that needs no lingering (`CLOSED`).
 struct Conclude;
 impl Fast for Conclude {
     fn call(id: usize, arguments: &Arguments<'_>) -> Answer {
@@ -235,7 +236,16 @@ impl Fast for Conclude {
                 let parked = stream.is_some_and(|stream| server::park(&stream, idle));
                 if parked { Answer::Integer(Code::Parked as i64) } else { Answer::Nothing }
             }
-            Ok(0) if c.may_close_at_once() => Answer::Integer(Code::Close as i64),
+            Ok(0) if c.may_close_at_once() => {
+                let stream = c.take_stream();
+                c.close();
+                super::current::clear();
+                // Everything is sent: should the client be gone, that is no failure.
+                if let Some(Ok(mut stream)) = stream.as_ref().map(|s| s.try_borrow_mut()) {
+                    let _ = stream.close();
+                }
+                Answer::Integer(Code::Closed as i64)
+            }
             Ok(_) => Answer::Integer(Code::End as i64),
             Err(Problem::Misuse(text)) => Answer::Text(Code::Misuse as i64, text),
             Err(error) => {
