@@ -179,7 +179,8 @@ end
 
 -- Sends the request as far as that goes with one call, and takes the response if it comes with one packet:
 -- the way of most requests.
--- @return status, headers, status line, body; or nil; or false and a message
+-- @return status, headers, status line, body, whether the connection can be used again; or nil; or false and
+--   a message
 local function at_once(x, link, job, head)
   local pending, message = native_send(link, head, not job.expects and job.body or nil)
   if not pending then
@@ -229,14 +230,14 @@ end
 --   that callback aborted, and whether the server broke the connection without a word
 return function(link, job, head, wait, redirects)
   local x = { wait = wait }
-  local status, headers, line, whole = at_once(x, link, job, head)
+  local status, headers, line, whole, reusable = at_once(x, link, job, head)
   if status == nil then status, headers, line = receive_head(x, link, job, x.tried) end
   if not status then
     return nil, headers, line, headers ~= "timeout" and not line and not native.answered(link)
   end
   -- What a server refuses need not be sent to the end.
   if x.step and status >= 300 then cut(x, job) end
-  local response = { status = status, headers = headers, line = line }
+  local response = { status = status, headers = headers, line = line, body = nil, reusable = nil }
   if redirects(job, status, headers) then
     response.redirected = true
     if not whole then discard(x, link) end
@@ -245,6 +246,7 @@ return function(link, job, head, wait, redirects)
     if not ok then return nil, message, aborted end
   end
   if x.step then cut(x, job) end
-  response.reusable = not x.broken and not x.failure and native.reusable(link)
+  if reusable == nil then reusable = not x.broken and not x.failure and native.reusable(link) end
+  response.reusable = reusable
   return response
 end

@@ -1,8 +1,10 @@
 //! One connection to a server and how far its present exchange has got: steps that never block and
 //! never call Lua, for `exchange.lua`.
 
+use std::borrow::Cow;
 use std::cell::{RefCell, RefMut};
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -58,12 +60,34 @@ impl From<body::Error> for Failure {
 
 /// A response head as it came in.
 pub struct Received<'a> {
+    head: &'a ResponseHead,
+    input: &'a [u8],
     /// The status code.
     pub status: u16,
+}
+
+impl<'a> Received<'a> {
+    fn new(head: &'a ResponseHead, input: &'a [u8]) -> Received<'a> {
+        Received { head, input, status: head.status }
+    }
+
+    fn text(&self, range: &Range<usize>) -> &'a [u8] {
+        self.input.get(range.clone()).unwrap_or_default()
+    }
+
     /// The first line without its end.
-    pub status_line: &'a [u8],
+    pub fn status_line(&self) -> &'a [u8] {
+        self.text(&self.head.status_line)
+    }
+
     /// Names as they were sent, and values on one line.
-    pub fields: Vec<(&'a [u8], std::borrow::Cow<'a, [u8]>)>,
+    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], Cow<'a, [u8]>)> {
+        self.head.fields.iter().map(|field| {
+            let value = self.text(&field.value);
+            let value = if field.folded { unfold(value).into() } else { value.into() };
+            (self.text(&field.name), value)
+        })
+    }
 }
 
 /// A connection and its present exchange.
@@ -150,7 +174,7 @@ impl Link {
         };
         let input = stream.input().get(..length).unwrap_or_default();
         let framing = Framing::of(&head, input, to_head)?;
-        let taken = take(received(&head, input));
+        let taken = take(Received::new(&head, input));
         // An interim response says nothing about the connection.
         *body = (framing.body, framing.persistent);
         head.clear();
@@ -158,12 +182,12 @@ impl Link {
         Ok(Some(taken))
     }
 
-    /// The whole response, its head and its body passed to `take`, if all of it is in the first bytes
-    /// that come; `None`, with nothing used up, if more is needed or if this is an interim response.
+    /// The whole response, its head and its body passed to `take`, and whether the connection can be
+    /// used again, if all of it is in the first bytes that come; `None`, with nothing used up, if more is needed or if this is an interim response.
     pub fn whole<R>(
         &self,
         to_head: bool,
-        take: impl FnOnce(Received<'_>, &[u8]) -> R,
+        take: impl FnOnce(Received<'_>, &[u8], bool) -> R,
     ) -> Result<Option<R>, Failure> {
         let mut stream = self.stream()?;
         let mut body = self.body.try_borrow_mut().map_err(|_| Failure::InUse)?;
@@ -184,7 +208,9 @@ impl Link {
             head.clear();
             return Ok(None);
         };
-        let taken = take(received(&head, fields), &content);
+        let surplus = input.len() > length + used;
+        let reusable = framing.persistent && !surplus && stream.pending() == 0;
+        let taken = take(Received::new(&head, fields), &content, reusable);
         *body = (Body::End, framing.persistent);
         head.clear();
         stream.consume(length + used);
@@ -238,19 +264,5 @@ impl Link {
             && stream.input().is_empty()
             && stream.pending() == 0
             && !stream.is_eof()
-    }
-}
-
-fn received<'a>(head: &ResponseHead, input: &'a [u8]) -> Received<'a> {
-    let text = |range: &std::ops::Range<usize>| input.get(range.clone()).unwrap_or_default();
-    let field = |field: &head::Field| {
-        let value = text(&field.value);
-        let value = if field.folded { unfold(value).into() } else { value.into() };
-        (text(&field.name), value)
-    };
-    Received {
-        status: head.status,
-        status_line: text(&head.status_line),
-        fields: head.fields.iter().map(field).collect(),
     }
 }

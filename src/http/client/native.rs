@@ -187,14 +187,16 @@ fn sending(lua: &Lua, native: &Table) -> Result<()> {
 }
 
 /// `head(link, to_head)`: status, headers, status line; `body(link)`: a piece of the body, "" at its
-/// end; `whole(link, to_head)`: status, headers, status line and body, if all is there; `silent(link)`, `answered(link)`, `reusable(link)`: see [`Link`].
+/// end; `whole(link, to_head)`: status, headers, status line, body, and whether the connection
+/// can be used again, if all is there; `silent(link)`, `answered(link)`, `reusable(link)`: see [`Link`].
 fn receiving(lua: &Lua, native: &Table) -> Result<()> {
     let meta = header_meta(lua)?;
     let whole_meta = meta.clone();
     let whole = lua.create_function(move |lua, (link, to_head): (UserDataRef<Link>, bool)| {
-        let taken = link.whole(to_head, |received, body| -> Steps {
+        let taken = link.whole(to_head, |received, body, reusable| -> Steps {
             let mut values = response(lua, &whole_meta, received)?;
             values.push_back(Value::String(lua.create_string(body)?));
+            values.push_back(Value::Boolean(reusable));
             Ok(values)
         });
         match taken {
@@ -247,36 +249,43 @@ fn header_meta(lua: &Lua) -> Result<Table> {
     Ok(meta)
 }
 
-fn separator(name: &[u8]) -> &'static [u8] {
-    if name == b"set-cookie" { b"\n" } else { b", " }
+fn response(lua: &Lua, meta: &Table, received: Received<'_>) -> Steps {
+    let headers = header_table(lua, &received)?;
+    headers.set_metatable(Some(meta.clone()))?;
+    (received.status, headers, lua.create_string(received.status_line())?).into_lua_multi(lua)
 }
 
-fn response(lua: &Lua, meta: &Table, received: Received<'_>) -> Steps {
-    let headers = lua.create_table_with_capacity(0, received.fields.len())?;
-    // Values of fields that were sent more than once, joined by commas; those of Set-Cookie, which
-    // hold commas themselves, by line feeds, which no value holds (RFC 9110 5.3).
+/// The values of the fields by their names in lower case. Those that were sent more than once are
+/// joined by commas; those of Set-Cookie, which hold commas themselves, by line feeds, which no
+/// value holds (RFC 9110 5.3).
+fn header_table(lua: &Lua, received: &Received<'_>) -> Result<Table> {
+    let headers = lua.create_table_with_capacity(0, 8)?;
     let mut joined: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
-    for (name, value) in received.fields {
-        let name = name.to_ascii_lowercase();
-        if let Some(text) = joined.get_mut(&name) {
-            text.extend_from_slice(separator(&name));
+    // Bits of the names so far: most names need no look-up.
+    let mut seen = 0u64;
+    let mut lower = Vec::with_capacity(32);
+    for (name, value) in received.fields() {
+        lower.clear();
+        lower.extend(name.iter().map(u8::to_ascii_lowercase));
+        let first = lower.first().copied().unwrap_or_default();
+        let bit = 1u64 << (usize::from(first).wrapping_mul(7).wrapping_add(lower.len()) % 64);
+        let key = lua.create_string(&lower)?;
+        if seen & bit != 0
+            && let Value::String(first) = headers.raw_get(&key)?
+        {
+            let separator: &[u8] = if lower == b"set-cookie" { b"\n" } else { b", " };
+            let text = joined.entry(lower.clone()).or_insert_with(|| first.as_bytes().to_vec());
+            text.extend_from_slice(separator);
             text.extend_from_slice(&value);
             continue;
         }
-        let key = lua.create_string(&name)?;
-        match headers.raw_get(&key)? {
-            Value::String(first) => {
-                let text = [&*first.as_bytes(), separator(&name), &*value].concat();
-                joined.insert(name, text);
-            }
-            _ => headers.raw_set(key, lua.create_string(&value)?)?,
-        }
+        seen |= bit;
+        headers.raw_set(key, lua.create_string(&value)?)?;
     }
     for (name, value) in joined {
         headers.raw_set(lua.create_string(name)?, lua.create_string(value)?)?;
     }
-    headers.set_metatable(Some(meta.clone()))?;
-    (received.status, headers, lua.create_string(received.status_line)?).into_lua_multi(lua)
+    Ok(headers)
 }
 
 #[cfg(test)]
