@@ -277,6 +277,23 @@ describe("a pool", function()
     assert.truthy(memory_after <= memory + 256, memory_after - memory)
   end)
 
+  it("replaces 1,000 workers in less than 5 s with fork_delay = 0", function()
+    local s = start [[
+      min_fork = 4, max_fork = 8, fork_delay = 0,
+      connect = function(socket) socket:write("x") return false end
+    ]]
+    local begun = socket.gettime()
+    for _ = 1, 63 do
+      local open = {}
+      for index = 1, 16 do open[index] = s:connect() end
+      for _, c in ipairs(open) do
+        assert.equal("x", (c:read_all()))
+        c:close()
+      end
+    end
+    assert.truthy(socket.gettime() - begun < 5, socket.gettime() - begun)
+  end)
+
   it("answers a burst of 2,000 connections with max_fork = 8", function()
     local s = start [[
       min_fork = 2, max_fork = 8,
