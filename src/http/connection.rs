@@ -213,6 +213,9 @@ impl Connection {
     }
 
     fn finish_headers(&mut self) -> Result<(), Problem> {
+        if self.response.is_in_body() {
+            return Ok(());
+        }
         let response = &mut self.response;
         Ok(date::with_now(|now| response.finish_headers(now))?)
     }
@@ -259,7 +262,11 @@ impl Connection {
     pub fn finish(&mut self) -> Result<usize, Problem> {
         self.touch()?;
         let response = &mut self.response;
-        date::with_now(|now| response.finish(now))?;
+        if response.is_in_body() {
+            response.finish(None)?;
+        } else {
+            date::with_now(|now| response.finish(now))?;
+        }
         self.send_out()
     }
 

@@ -1,10 +1,13 @@
 //! The value of the Date field (RFC 9110 6.6.1), formatted once a second.
 
 use std::cell::RefCell;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Length of a date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
 const LENGTH: usize = 29;
+
+/// The last second that the format has room for: the end of the year 9999.
+const LAST: u64 = 253_402_300_799;
 
 struct Cache {
     second: u64,
@@ -28,39 +31,13 @@ pub fn with_now<R>(use_it: impl FnOnce(Option<&[u8]>) -> R) -> R {
 
 /// The IMF-fixdate (RFC 9110 5.6.7) of a time in seconds since 1970.
 fn format(seconds: u64) -> [u8; LENGTH] {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let days = seconds / 86_400;
-    let (year, month, day) = civil(days);
-    let text = format!(
-        "{}, {day:02} {} {year:04} {:02}:{:02}:{:02} GMT",
-        DAYS.get((days % 7) as usize).copied().unwrap_or_default(),
-        MONTHS.get(month as usize).copied().unwrap_or_default(),
-        seconds / 3600 % 24,
-        seconds / 60 % 60,
-        seconds % 60,
-    );
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|_| seconds <= LAST);
+    let text = time.map_or_else(String::new, httpdate::fmt_http_date);
     let mut date = [b' '; LENGTH];
     for (to, from) in date.iter_mut().zip(text.bytes()) {
         *to = from;
     }
     date
-}
-
-/// Year, month (from 0) and day of month of a day counted from 1970-01-01 (Gregorian calendar).
-fn civil(days: u64) -> (u64, u64, u64) {
-    // Years that begin in March put the leap day last; 146097 days are 400 years.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = (from_march + 2) % 12;
-    let year = era * 400 + year_of_era + u64::from(month < 2);
-    (year, month, day)
 }
 
 #[cfg(test)]

@@ -214,6 +214,11 @@ impl Response {
         Ok(true)
     }
 
+    /// Whether the header section has ended and the body has not.
+    pub fn is_in_body(&self) -> bool {
+        self.stage == Stage::Body
+    }
+
     /// Ends the header section; the second and further calls do nothing.
     ///
     /// `date` is the value of Date, unless the application sent one.
