@@ -12,7 +12,7 @@ use super::super::clock;
 use super::super::message::{Report, Waiting};
 use super::super::parking::{Connection, Stay, Ticket, detach};
 use super::super::scoreboard::Counter;
-use super::{Fate, Task, Worker, complain};
+use super::{Fate, Phase, Source, Task, Worker, complain};
 use crate::io::{Stream, Wakeup, new_handle, stream_of};
 use crate::sys::class;
 
@@ -25,15 +25,25 @@ impl Worker {
         match self.task.take() {
             None => {}
             Some(Task::Listener(index)) => self.report(&Report::Ran(index)),
-            Some(Task::Connection { connection, ticket, fate, .. }) => {
+            Some(Task::Connection { connection, ticket, fate, wakeup }) => {
                 if !connection.stream.borrow().is_open() {
                     self.close(&connection, ticket);
                     return;
                 }
                 match fate {
                     Fate::Close => self.close(&connection, ticket),
+                    // There is nothing left to wait for.
+                    Fate::Park { .. } if wakeup == Wakeup::Shutdown => {
+                        self.close(&connection, ticket);
+                    }
                     Fate::Park { now, deadline } => {
-                        self.keep(connection, ticket, Stay { now, deadline, movable: true });
+                        let stay = Stay { now, deadline, movable: true };
+                        let parked = self.keep(connection, ticket, stay);
+                        if self.phase == Phase::Draining {
+                            // At once, so that a client that is never quiet keeps no server.
+                            let farewell = |ticket| Source::Parked(ticket, Wakeup::Shutdown);
+                            self.queue.extend(parked.map(farewell));
+                        }
                     }
                     Fate::Linger(until) => self.linger(&connection, ticket, until),
                 }
@@ -53,13 +63,20 @@ impl Worker {
         }
     }
 
-    /// Parks a connection, here or, if it is better off there, at the supervisor.
-    fn keep(&mut self, connection: Connection, ticket: Option<Ticket>, stay: Stay) {
+    /// Parks a connection, here or, if it is better off there, at the supervisor. Gives its ticket
+    /// if it is here.
+    fn keep(
+        &mut self,
+        connection: Connection,
+        ticket: Option<Ticket>,
+        stay: Stay,
+    ) -> Option<Ticket> {
         let (has_input, received) = {
             let mut stream = connection.stream.borrow_mut();
             if stream.pending() > 0 && stream.flush().is_err() {
                 drop(stream);
-                return self.close(&connection, ticket);
+                self.close(&connection, ticket);
+                return None;
             }
             (stream.has_input(), stream.input().len())
         };
@@ -67,15 +84,18 @@ impl Worker {
         let incomplete = !has_input && received > 0;
         let personal = connection.personal.get();
         if incomplete && received <= MAX_INCOMPLETE && !personal {
-            return self.hand_over(connection, ticket, stay.deadline);
+            self.hand_over(connection, ticket, stay.deadline);
+            return None;
         }
         let Ok(ticket) = ticket.map_or_else(|| self.parking.admit(&connection), Ok) else {
             // The system cannot watch it: better an end than a connection nobody hears.
-            return self.close(&connection, None);
+            self.close(&connection, None);
+            return None;
         };
         if !self.parking.is_leased(ticket) && !incomplete && !personal {
             if !self.parking.has_lease(ticket) {
-                return self.hand_over(connection, Some(ticket), stay.deadline);
+                self.hand_over(connection, Some(ticket), stay.deadline);
+                return None;
             }
             if !self.can_wait_for_lease(&connection, stay.now) {
                 self.lend(ticket, &connection);
@@ -87,6 +107,7 @@ impl Worker {
         if has_input {
             self.ready.push_back(ticket);
         }
+        Some(ticket)
     }
 
     /// Whether a connection needs no lease yet: its client has not sent anything so far and most
