@@ -1,0 +1,109 @@
+-- A whole application: notes with files, as a page, as a JSON API, as a stream of events, and an echo
+-- over an upgraded connection.
+--
+--   lua5.4 examples/application.lua notes.db        then open http://127.0.0.1:8080/
+--
+--   curl -F comment=Hello -F files=@picture.jpg http://127.0.0.1:8080/
+--   curl -H 'Content-Type: application/json' -d '{"comment":"Hello"}' http://127.0.0.1:8080/api/notes
+--   curl -N http://127.0.0.1:8080/events
+--
+-- It needs LuaSQL for SQLite and dkjson (Debian: lua-sql-sqlite3, lua-dkjson). Without an argument the
+-- notes are lost when the server ends.
+
+local moonbridge = require "moonbridge"
+local http = require "moonbridge_http"
+
+local folder = debug.getinfo(1, "S").source:match("^@(.*/)") or "./"
+package.path = folder .. "application/?.lua;" .. package.path
+local api = require "api"
+local echo = require "echo"
+local events = require "events"
+local files = require "files"
+local page = require "page"
+local store = require "store"
+local upload = require "upload"
+
+local given = ...
+local path = given or os.tmpname()
+
+local function asset(name, content_type)
+  local file = assert(io.open(folder .. "application/" .. name, "rb"))
+  local text = file:read("a")
+  file:close()
+  return function(request)
+    request:send_status("200 OK")
+    request:send_header("Content-Type", content_type)
+    request:send_data(text)
+    return true
+  end
+end
+
+-- Pattern of the path; handlers by method, which get the request and what the pattern captured.
+local routes = {
+  { "^$", GET = page.show, POST = upload.handle },
+  { "^files/(%d+)$", GET = files.send },
+  { "^api/notes$", GET = api.list, POST = api.create },
+  { "^api/notes/(%d+)$", GET = api.show, DELETE = api.delete },
+  { "^events$", GET = events.stream },
+  { "^echo$", GET = echo.upgrade },
+  { "^style%.css$", GET = asset("style.css", "text/css") },
+  { "^live%.js$", GET = asset("live.js", "text/javascript") },
+}
+
+local function allowed(route)
+  local methods = {}
+  for key in pairs(route) do
+    if type(key) == "string" then methods[#methods + 1] = key end
+  end
+  if route.GET then methods[#methods + 1] = "HEAD" end
+  table.sort(methods)
+  return table.concat(methods, ", ")
+end
+
+-- Whether a browser says that a page of another site has made it send this request.
+local function from_elsewhere(request)
+  local site = request.headers_value["Sec-Fetch-Site"]
+  return request.method == "POST" and site ~= nil and site ~= "same-origin" and site ~= "none"
+end
+
+local function answer(request)
+  local fail = request.path and request.path:find("^api/") and api.fail or page.fail
+  for _, route in ipairs(routes) do
+    local match = request.path and request.path:match(route[1])
+    if match then
+      local handle = route[request.method == "HEAD" and "GET" or request.method]
+      if not handle then
+        return fail(request, "405 Method Not Allowed", "That cannot be done with this address.",
+          { Allow = allowed(route) })
+      elseif from_elsewhere(request) then
+        return fail(request, "403 Forbidden", "Notes are written on this site's own page only.")
+      end
+      return handle(request, match)
+    end
+  end
+  return fail(request, "404 Not Found", "There is nothing at this address.")
+end
+
+store.create(path)
+
+moonbridge.listen {
+  { proto = "tcp", host = "127.0.0.1", port = os.getenv("PORT") or 8080 },
+  -- Each stream of events and each echo keeps a process as long as it lasts.
+  max_fork = 64,
+  -- A connection to a database must not be shared by processes: each opens its own.
+  prepare = function() store.open(path) end,
+  finish = store.close,
+  connect = http.generate_handler(answer, {
+    -- Also what a browser may send in vain before it is told that a file is too large.
+    request_body_size_limit = 256 * 1024 * 1024,
+    static_headers = {
+      ["Content-Security-Policy"] = "default-src 'none'; style-src 'self'; script-src 'self'; "
+        .. "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+      ["X-Content-Type-Options"] = "nosniff",
+      ["Referrer-Policy"] = "no-referrer",
+    },
+  }),
+}
+
+moonbridge.run()
+if not given then store.remove(path) end

@@ -1,0 +1,39 @@
+// Shows notes of others as they come. Without this script the page shows them when it is loaded again.
+
+const list = document.getElementById("notes");
+
+function element(name, className, ...content) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  made.append(...content);
+  return made;
+}
+
+function size(bytes) {
+  if (bytes < 1024) return bytes === 1 ? "1 byte" : `${bytes} bytes`;
+  if (bytes < 1024 * 1024) return `${(bytes / 1024).toFixed(0)} KiB`;
+  return `${(bytes / (1024 * 1024)).toFixed(0)} MiB`;
+}
+
+function file(about) {
+  const link = element("a", "", about.name);
+  link.href = about.url;
+  return element("li", "", link, " ", element("span", "hint", size(about.size)));
+}
+
+function item(note) {
+  const made = element("li");
+  made.id = `note-${note.id}`;
+  if (note.comment) made.append(element("p", "comment", note.comment));
+  if (note.files.length) made.append(element("ul", "files", ...note.files.map(file)));
+  const time = element("time", "", note.created.replace(/T(\d+:\d+):\d+Z/, " $1 UTC"));
+  time.dateTime = note.created;
+  made.append(element("p", "hint", time));
+  return made;
+}
+
+const source = new EventSource(`/events?after=${list.dataset.last}`);
+source.addEventListener("note", (event) => {
+  const note = JSON.parse(event.data);
+  if (!document.getElementById(`note-${note.id}`)) list.prepend(item(note));
+});
