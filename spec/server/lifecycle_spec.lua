@@ -240,8 +240,8 @@ describe("a pool", function()
     local held = {}
     for index = 1, 6 do held[index] = s:connect() end
     assert.truthy(process.wait_until(function() return #s:workers() >= 6 end))
-    for _, c in ipairs(held) do c:send("x") c:read_all() end
     local begun = socket.gettime()
+    for _, c in ipairs(held) do c:send("x") c:read_all() end
     assert.truthy(has_workers(s, 2))
     assert.truthy(socket.gettime() - begun > 0.6)
     socket.sleep(0.5)
