@@ -25,6 +25,7 @@ pub mod channel;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod descriptors;
 pub mod handle_methods;
 pub mod inherited;
 pub mod launcher;

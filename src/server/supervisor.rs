@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigAction, SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpid};
 
 use super::channel::{Channel, Inbox};
 use super::clock;
+use super::descriptors::RaisedLimit;
 use super::lobby::Lobby;
 use super::log::{Level, Log};
 use super::notifier::Notifier;
@@ -120,6 +120,8 @@ pub struct Supervisor {
     pid: Pid,
     /// When all workers are gone: until when lingering connections are waited for.
     last_call: Option<Instant>,
+    /// Held raised while this process supervises.
+    _limit: RaisedLimit,
     /// Connections that may be held at the same time.
     descriptor_budget: usize,
 }
@@ -157,6 +159,7 @@ impl Supervisor {
             }
         }
         let pools = pools.into_iter().map(|pool| PoolState::new(pool, now)).collect();
+        let limit = RaisedLimit::raise();
         Ok(Supervisor {
             pools,
             workers: HashMap::new(),
@@ -173,7 +176,8 @@ impl Supervisor {
             exit_code: 0,
             pid: getpid(),
             last_call: None,
-            descriptor_budget: descriptor_budget(),
+            descriptor_budget: limit.budget(),
+            _limit: limit,
         })
     }
 
@@ -358,13 +362,6 @@ impl Drop for Supervisor {
         }
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.previous_mask), None);
     }
-}
-
-/// Connections that may be held: what the limit of descriptors leaves beside workers and the rest.
-fn descriptor_budget() -> usize {
-    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-    let limit = usize::try_from(soft).unwrap_or(usize::MAX);
-    limit - (limit / 8).min(512)
 }
 
 enum Managed {
