@@ -834,8 +834,9 @@ describe("kept connections", function()
     ]]
     http.request { url = s.url, keepalive = false }
     http.request { url = s.url, headers = { Connection = "close" } }
+    http.request { url = s.url, keepalive = 0 }
     http.request { url = s.url }
-    assert.same({ 1, 2, 3 }, connections(s))
+    assert.same({ 1, 2, 3, 4 }, connections(s))
     assert.truthy(s:requests()[1].head:find("\r\nConnection: close"))
     assert.truthy(s:requests()[2].head:find("\r\nConnection: close"))
   end)
@@ -1054,6 +1055,38 @@ describe("the forms that wait by a function", function()
     assert.equal(100000, #results.a)
     assert.equal("slow", results.b)
     assert.truthy(waits > 1)
+  end)
+
+  it("stream both ways, more than is buffered", function()
+    local s = play [[
+      local size = 0
+      repeat local line = c:receive("*l") until line == ""
+      c:send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+      while true do
+        local n = tonumber((c:receive("*l")), 16)
+        local data = n > 0 and c:receive(n)
+        c:receive("*l")
+        if n == 0 then break end
+        c:send(("%x\r\n"):format(n) .. data .. "\r\n")
+      end
+      c:send("0\r\n\r\n")
+    ]]
+    local block, count, received, modes = ("0123456789abcdef"):rep(4096), 0, 0, {}
+    local one, message = http.request_call(function(handle, mode, module)
+      modes[mode] = true
+      local set = { [handle] = true }
+      assert(module.poll(mode == "r" and set or nil, mode == "w" and set or nil, 5))
+    end, {
+      url = s.url,
+      body = function()
+        count = count + 1
+        return count <= 200 and block or ""
+      end,
+      receive = function(chunk) received = received + #chunk return 1 end,
+    })
+    assert.equal(1, one, message)
+    assert.equal(200 * #block, received)
+    assert.truthy(modes.w and modes.r)
   end)
 
   it("request_call passes on what the function throws, and closes the connection", function()

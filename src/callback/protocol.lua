@@ -100,6 +100,12 @@ function protocol.finish(receive_cb)
   return true
 end
 
+--- A thrown value as a message.
+function protocol.describe(thrown)
+  local ok, text = pcall(tostring, thrown)
+  return ok and text or "(an error that cannot be shown)"
+end
+
 --- Tells a receive callback that the transfer failed. What it returns does not matter.
 function protocol.fail(receive_cb, message)
   guarded(receive_cb, receive_cb, nil, message)
@@ -111,7 +117,7 @@ end
 function protocol.attempt(receive_cb, f, ...)
   local ok, a, b, c = pcall(f, ...)
   if ok then return a, b, c end
-  pcall(protocol.fail, receive_cb, tostring(a))
+  pcall(protocol.fail, receive_cb, protocol.describe(a))
   error(a, 0)
 end
 

@@ -2,7 +2,7 @@
 
 local protocol, filter = ...
 
-local concat, error, pcall, setmetatable, tostring = table.concat, error, pcall, setmetatable, tostring
+local concat, error, pcall, setmetatable = table.concat, error, pcall, setmetatable
 
 local receive = {}
 
@@ -85,7 +85,7 @@ function receive.chain(f, receive_cb)
   local function filtered(input)
     local ok, piece, more, message = pcall(pass, input)
     if ok then return piece, more, message end
-    pcall(fail, tostring(piece))
+    pcall(fail, protocol.describe(piece))
     error(piece, 0)
   end
 

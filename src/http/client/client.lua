@@ -4,7 +4,7 @@ local http, native, protocol, moonbridge_io, parts = ...
 local options, request_head, redirect = parts.options, parts.request_head, parts.redirect
 local pool, exchange = parts.pool, parts.exchange
 
-local error, ipairs, pcall, tostring, yield = error, ipairs, pcall, tostring, coroutine.yield
+local error, ipairs, pcall, yield = error, ipairs, pcall, coroutine.yield
 local native_wait, now = native.wait, native.now
 
 -- How many seconds a wait may take at most; 0 or less: the time is over.
@@ -135,8 +135,7 @@ end
 local function perform(job, waitfunc)
   local ok, response, message, aborted = pcall(follow, job, waitfunc)
   if not ok then
-    local text = tostring(response)
-    pcall(tell, job, text, job.receiving and "receive")
+    pcall(tell, job, protocol.describe(response), job.receiving and "receive")
     error(response, 0)
   end
   if not response then
