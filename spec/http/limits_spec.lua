@@ -206,6 +206,47 @@ describe("sizes", function()
   end)
 end)
 
+describe("request_buffering", function()
+  after_each(server.cleanup)
+
+  local ROUTES = [[function routes.body(request) return reply(request, request.body) end]]
+
+  it("calls the handler when the body is there: slow uploads occupy no process", function()
+    local s = app.start(ROUTES, "{ request_buffering = 1000 }")
+    local head = "POST /body HTTP/1.1\r\nHost: a\r\n"
+    local framings = {
+      ["Content-Length: 10\r\n\r\n"] = { "01234", "56789" },
+      ["Transfer-Encoding: chunked\r\n\r\n"] = { "5\r\n01234\r\n5\r\n5", "6789\r\n0\r\n\r\n" },
+    }
+    for framing, pieces in pairs(framings) do
+      local slow = {}
+      for i = 1, 3 do
+        slow[i] = s:connect()
+        slow[i]:send(head .. framing .. pieces[1])
+      end
+      assert.equal("default", s:request("/").body)
+      for i = 1, 3 do
+        slow[i]:send(pieces[2])
+        assert.equal("0123456789", slow[i]:response().body)
+        assert.equal("default", slow[i]:request("/").body)
+      end
+    end
+  end)
+
+  it("does not wait for larger bodies, nor for ever", function()
+    local s = app.start(ROUTES, "{ request_buffering = 5, stall_timeout = 0.3 }")
+    for _, length in ipairs { 5, 6 } do
+      local connection = s:connect()
+      connection:send("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: " .. length .. "\r\n\r\n0")
+      assert.equal("408 Request Timeout\n\nRequest body timed out\n", connection:response().body)
+    end
+    local connection = s:connect()
+    connection:send "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n0"
+    connection:finish()
+    assert.equal(400, connection:response().status)
+  end)
+end)
+
 describe("static_headers", function()
   after_each(server.cleanup)
 

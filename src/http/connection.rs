@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
+use super::ahead::Ahead;
 use super::date;
 use super::form::Form;
 use super::framing::Framing;
@@ -34,11 +35,16 @@ pub enum Opened {
     Idle,
     /// The head is incomplete.
     Partial,
+    /// The head is complete, but the body is waited for (`request_buffering`).
+    Buffering,
     /// The request is refused; the refusal is to be sent.
     Refused,
     /// The client has gone.
     Gone,
 }
+
+/// A request that is incomplete.
+pub type Partial = (Head, Option<Box<Ahead>>);
 
 /// Why a call of the handler failed.
 #[derive(Debug)]
@@ -80,6 +86,8 @@ pub struct Connection {
     stream: Option<Rc<RefCell<Stream>>>,
     /// Positions in `bytes`; while the head is incomplete, in the stream's input.
     pub head: Head,
+    /// How far the body was seen that is waited for.
+    ahead: Option<Box<Ahead>>,
     /// The head of the current request.
     pub bytes: Vec<u8>,
     /// The host the request is for, empty if HTTP/1.0 names none.
@@ -115,6 +123,7 @@ impl Connection {
             options,
             stream: None,
             head: Head::default(),
+            ahead: None,
             bytes: Vec::new(),
             host: Span::default(),
             path: None,

@@ -350,8 +350,8 @@ return function(steps, callback, times, poll)
   end
 
   -- Serves the next request of a socket, if there is one. Returns PARKED if the connection is
-  -- parked behind it, nothing if it is kept for a further one, IDLE or PARTIAL if there is no
-  -- request yet, or CLOSED and the handler's result.
+  -- parked behind it, nothing if it is kept for a further one, IDLE, PARTIAL or BUFFERING if there is
+  -- no request yet, or CLOSED and the handler's result.
   function connection.turn(this, head)
     socket = this
     local code = open(this, head)
@@ -367,9 +367,8 @@ return function(steps, callback, times, poll)
     return CLOSED, true
   end
 
-  -- Refuses a client that has not sent its request in time.
-  function connection.give_up(reason, begun)
-    if reason == "timeout" then reason = begun and "header" or "idle" end
+  -- Refuses a client that has not sent its request in time, or at a shutdown.
+  function connection.give_up(reason)
     steps.refuse_wait(reason)
     shut(false)
     steps.close()

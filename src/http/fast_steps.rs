@@ -133,6 +133,7 @@ impl Fast for Open {
             }
             Opened::Idle => Answer::Integer(Code::Idle as i64),
             Opened::Partial => Answer::Integer(Code::Partial as i64),
+            Opened::Buffering => Answer::Integer(Code::Buffering as i64),
             Opened::Refused => Answer::Integer(Code::Refused as i64),
             Opened::Gone => Answer::Integer(Code::Gone as i64),
         }

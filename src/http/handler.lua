@@ -5,7 +5,8 @@
 -- for further requests and returns when the connection ends.
 
 local native, io, new_connection = ...
-local PARTIAL, PARKED, CLOSED = native.codes.PARTIAL, native.codes.PARKED, native.codes.CLOSED
+local codes = native.codes
+local PARTIAL, BUFFERING, PARKED, CLOSED = codes.PARTIAL, codes.BUFFERING, codes.PARKED, codes.CLOSED
 
 local type, error, setmetatable = type, error, setmetatable
 local now = native.now
@@ -40,7 +41,7 @@ return function(callback, options)
   local poll = options.poll_function or io.poll
 
   local free = {} -- connection objects that serve no connection now
-  local begun = setmetatable({}, { __mode = "k" }) -- socket → state of its incomplete head
+  local begun = setmetatable({}, { __mode = "k" }) -- socket → state of its incomplete request
 
   -- Waits for input; returns how that ended: "input", "timeout" or "shutdown".
   local function wait(socket, deadline)
@@ -57,7 +58,8 @@ return function(callback, options)
     local first = true
     while true do
       if not first then outcome, result = connection.turn(socket, state and state.head) end
-      if state and outcome ~= PARTIAL then begun[socket], state = nil, nil end
+      local waits = outcome == PARTIAL or outcome == BUFFERING
+      if state and not waits then begun[socket], state = nil, nil end
       if outcome == PARKED then return true end
       if outcome == CLOSED then return result end
       if outcome == nil then
@@ -65,16 +67,19 @@ return function(callback, options)
         wakeup, idle_until = nil, after(times.idle_timeout)
       else
         if first then wakeup = socket.wakeup end
-        if wakeup == "timeout" and outcome == PARTIAL and idle_until then
+        if wakeup == "timeout" and waits and idle_until then
           wakeup = nil -- the request began just before the idle time was over
         end
         if wakeup == "timeout" or wakeup == "shutdown" then
           if state then begun[socket] = nil end
-          return connection.give_up(wakeup, outcome == PARTIAL)
+          local kind = outcome == BUFFERING and "body" or outcome == PARTIAL and "header" or "idle"
+          return connection.give_up(wakeup == "shutdown" and wakeup or kind)
         end
         local deadline
-        if outcome == PARTIAL then
+        if waits then
           state = state or { deadline = after(times.request_header_timeout) }
+          -- A body has no time limit as long as it comes.
+          if outcome == BUFFERING then state.deadline = after(times.stall_timeout) end
           state.head = connection.suspend()
           begun[socket], idle_until = state, nil
           deadline = state.deadline

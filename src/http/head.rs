@@ -131,6 +131,8 @@ pub struct Head {
     line: usize,
     /// Up to here there is no further line end.
     searched: usize,
+    /// The size of the head, once it is complete.
+    complete: Option<usize>,
 }
 
 impl Head {
@@ -156,6 +158,9 @@ impl Head {
     /// `input` must begin with the input of the previous call. Errors are 400, 414, 431 and 505;
     /// they are found with the line they are in, also while further lines are missing.
     pub fn advance(&mut self, input: &[u8], limits: &Limits) -> Result<Progress, Refusal> {
+        if let Some(size) = self.complete {
+            return Ok(Progress::Complete(size));
+        }
         loop {
             let Some(offset) = memchr(b'\n', input.get(self.searched..).unwrap_or_default()) else {
                 self.searched = input.len();
@@ -171,7 +176,10 @@ impl Head {
             match (self.has_request_line, line.is_empty()) {
                 (false, true) => {}
                 (false, false) => self.request_line(base, line)?,
-                (true, true) => return Ok(Progress::Complete(next)),
+                (true, true) => {
+                    self.complete = Some(next);
+                    return Ok(Progress::Complete(next));
+                }
                 (true, false) => self.field_line(base, line, limits)?,
             }
         }

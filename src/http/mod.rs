@@ -6,13 +6,14 @@
 //! | [`chunked`], [`urlencoded`], [`multipart`], [`params`], [`cookies`], [`list`], [`media_type`], [`escape`] | parsers of bodies and values (pure) |
 //! | [`response`], [`header_lines`], [`refusal`], [`date`] | what is sent (pure) |
 //! | [`options`] | options of `generate_handler` |
-//! | [`intake`], [`form`] | a body and a form as they come in |
+//! | [`ahead`], [`intake`], [`form`] | a body and a form as they come in |
 //! | [`connection`] | one connection's turn, in steps that never block |
 //! | `steps`, `form_steps`, `views` | those steps, and what a request says, for Lua |
 //! | [`client`] | `http.request` |
 //! | [`current`] | the request this process is serving, for the log |
 //! | `handler.lua`, `cycle.lua`, `body.lua`, `streaming.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
 
+pub mod ahead;
 pub mod chunked;
 pub mod client;
 pub mod connection;

@@ -15,6 +15,8 @@ pub struct Options {
     pub head: Limits,
     /// `request_body_size_limit`: the longest request body, in bytes without transfer coding.
     pub body: u64,
+    /// `request_buffering`: bodies up to this are waited for before the handler is called.
+    pub buffering: u64,
     /// `maximum_input_chunk_size`: the longest string a stream callback gets.
     pub input_chunk: usize,
     /// `minimum_output_chunk_size`: shorter pieces of a response are joined.
@@ -33,6 +35,7 @@ impl Default for Options {
         Options {
             head: Limits { head: 1 << 20, fields: 1000 },
             body: 64 << 20,
+            buffering: 0,
             input_chunk: 16_384,
             output_chunk: 1024,
             static_headers: StaticHeaders::default(),
@@ -71,6 +74,10 @@ impl Options {
             size(table, "request_body_size_limit")?.or(size(table, "body_size_limit")?)
         {
             options.body = limit;
+        }
+        // Here false means none, not no limit.
+        if !matches!(table.raw_get("request_buffering")?, Value::Boolean(false)) {
+            options.buffering = size(table, "request_buffering")?.unwrap_or(0);
         }
         let both = size(table, "chunk_size")?;
         if let Some(limit) = size(table, "maximum_input_chunk_size")?.or(both) {

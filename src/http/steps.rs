@@ -19,8 +19,7 @@ use mlua::{
     Value,
 };
 
-use super::connection::{Connection, OUTPUT_LIMIT, Opened, Problem, Reader};
-use super::head::Head;
+use super::connection::{Connection, OUTPUT_LIMIT, Opened, Partial, Problem, Reader};
 use super::intake::Supply;
 use super::options::Options;
 use super::refusal::Refusal;
@@ -39,6 +38,7 @@ pub enum Code {
     Input,
     Idle,
     Partial,
+    Buffering,
     Gone,
     Close,
     End,
@@ -47,7 +47,7 @@ pub enum Code {
     Closed,
 }
 
-const CODES: [(&str, Code); 12] = [
+const CODES: [(&str, Code); 13] = [
     ("MISUSE", Code::Misuse),
     ("FAILED", Code::Failed),
     ("REFUSED", Code::Refused),
@@ -55,6 +55,7 @@ const CODES: [(&str, Code); 12] = [
     ("INPUT", Code::Input),
     ("IDLE", Code::Idle),
     ("PARTIAL", Code::Partial),
+    ("BUFFERING", Code::Buffering),
     ("GONE", Code::Gone),
     ("CLOSE", Code::Close),
     ("END", Code::End),
@@ -71,8 +72,8 @@ pub fn codes(lua: &Lua) -> mlua::Result<Table> {
     Ok(table)
 }
 
-/// The head of a request that is not complete, kept while its connection is not served.
-struct Suspended(RefCell<Option<Head>>);
+/// A request that is not complete, kept while its connection is not served.
+struct Suspended(RefCell<Option<Partial>>);
 
 impl UserData for Suspended {}
 
@@ -155,7 +156,7 @@ pub fn steps(lua: &Lua, shared: &Shared) -> mlua::Result<Table> {
 }
 
 fn opening(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
-    // open(socket [, suspended]): IDLE, PARTIAL, REFUSED, GONE, or nothing if a request is there.
+    // open(socket [, suspended]): IDLE, PARTIAL, BUFFERING, REFUSED, GONE, or nothing if a request is there.
     step(
         lua,
         table,
@@ -176,6 +177,7 @@ fn opening(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
                 }
                 Opened::Idle => code(lua, Code::Idle),
                 Opened::Partial => code(lua, Code::Partial),
+                Opened::Buffering => code(lua, Code::Buffering),
                 Opened::Refused => code(lua, Code::Refused),
                 Opened::Gone => code(lua, Code::Gone),
             }
@@ -191,6 +193,7 @@ fn opening(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         let sentence = match &*which.as_bytes() {
             b"idle" => "Idle connection timed out",
             b"shutdown" => "Server shutdown",
+            b"body" => "Request body timed out",
             _ => "Request header timed out",
         };
         with(c, |c| c.refuse_wait(sentence))?;

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::{Connection, Opened, Reader};
+use super::{Connection, Opened, Partial, Reader};
 use crate::http::date;
 use crate::http::framing::{self, Framing};
-use crate::http::head::{Head, Known, Progress, Span, Version};
+use crate::http::head::{Known, Progress, Span, Version};
 use crate::http::list::elements;
 use crate::http::refusal::Refusal;
 use crate::http::uri::{Target, is_host};
@@ -17,10 +17,13 @@ impl Connection {
     /// Turns to the connection `stream` and looks for its next request, receiving once or more.
     ///
     /// `partial` is what [`Connection::suspend`] returned for this connection.
-    pub fn open(&mut self, stream: Rc<RefCell<Stream>>, partial: Option<Head>) -> Opened {
+    pub fn open(&mut self, stream: Rc<RefCell<Stream>>, partial: Option<Partial>) -> Opened {
         match partial {
-            Some(head) => self.head = head,
-            None => self.head.clear(),
+            Some(partial) => (self.head, self.ahead) = partial,
+            None => {
+                self.head.clear();
+                self.ahead = None;
+            }
         }
         let opened = match stream.try_borrow_mut() {
             Ok(mut stream) => self.receive_head(&mut stream),
@@ -32,8 +35,12 @@ impl Connection {
 
     fn receive_head(&mut self, stream: &mut Stream) -> Opened {
         loop {
+            let mut waiting = Opened::Partial;
             match self.head.advance(stream.input(), &self.options.head) {
-                Ok(Progress::Complete(size)) => return self.begin(stream, size),
+                Ok(Progress::Complete(size)) if stream.is_eof() || !self.lacks(stream, size) => {
+                    return self.begin(stream, size);
+                }
+                Ok(Progress::Complete(_)) => waiting = Opened::Buffering,
                 Ok(Progress::Partial) => {}
                 Err(refusal) => return self.refuse_head(stream, &refusal),
             }
@@ -43,8 +50,9 @@ impl Connection {
                 Ok(Fill::Block) => {
                     // What is there is of no use until more comes: it must not count as ready.
                     stream.hold_input();
-                    return if begun { Opened::Partial } else { Opened::Idle };
+                    return if begun { waiting } else { Opened::Idle };
                 }
+                Ok(Fill::Eof) if waiting == Opened::Buffering => {}
                 Ok(Fill::Eof) if begun => {
                     return self
                         .refuse_head(stream, &Refusal::bad_request("Unexpected EOF in request"));
@@ -52,6 +60,13 @@ impl Connection {
                 Ok(Fill::Eof) | Err(_) => return Opened::Gone,
             }
         }
+    }
+
+    /// Whether the body is to be waited for, behind a head of `size` bytes.
+    fn lacks(&mut self, stream: &Stream, size: usize) -> bool {
+        let limit = self.options.buffering.min(self.options.body);
+        limit > 0
+            && self.ahead.get_or_insert_default().lacks(&self.head, stream.input(), size, limit)
     }
 
     /// Takes the head out of the input and checks it.
@@ -176,9 +191,9 @@ impl Connection {
         self.stream = stream;
     }
 
-    /// Gives up the connection; the incomplete head goes to the caller.
-    pub fn suspend(&mut self) -> Head {
+    /// Gives up the connection; the incomplete request goes to the caller.
+    pub fn suspend(&mut self) -> Partial {
         self.stream = None;
-        std::mem::take(&mut self.head)
+        (std::mem::take(&mut self.head), self.ahead.take())
     }
 }

@@ -1,0 +1,101 @@
+//! Whether the body of a request is there completely, before the handler is called (option
+//! `request_buffering`).
+
+use super::chunked::{Decoder, Event, Limits};
+use super::framing::{self, Framing};
+use super::head::{Head, Known, Version};
+
+/// How far a body that is waited for has been seen.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    decoder: Option<Box<Decoder>>,
+    /// Bytes behind the head that the decoder has seen.
+    seen: usize,
+    /// The body is too large, or not what it should be.
+    given_up: bool,
+}
+
+impl Ahead {
+    /// Whether more of the body has to be waited for. `input` begins with the complete head, which
+    /// has `size` bytes.
+    ///
+    /// A body of more than `limit` bytes is not waited for, nor one that is framed wrongly or that
+    /// the client does not send without being asked: the handler, or a refusal, sees to those.
+    pub fn lacks(&mut self, head: &Head, input: &[u8], size: usize, limit: u64) -> bool {
+        let values = |known: Known| {
+            let fields = head.fields.iter().filter(move |field| field.known == known);
+            fields.map(|field| field.value.of(input))
+        };
+        if head.version == Version::Http11 && values(Known::Expect).next().is_some() {
+            return false;
+        }
+        let framing = framing::content_length(values(Known::ContentLength)).and_then(|length| {
+            let coding = framing::transfer_coding(values(Known::TransferEncoding))?;
+            framing::decide(head.version, length, coding)
+        });
+        let body = input.get(size..).unwrap_or_default();
+        match framing {
+            Ok(Framing::Length(length)) => length <= limit && (body.len() as u64) < length,
+            Ok(Framing::Chunked) => !self.given_up && self.lacks_chunks(body, limit),
+            Ok(Framing::Empty) | Err(_) => false,
+        }
+    }
+
+    fn lacks_chunks(&mut self, body: &[u8], limit: u64) -> bool {
+        let decoder =
+            self.decoder.get_or_insert_with(|| Box::new(Decoder::new(Limits::new(limit))));
+        loop {
+            match decoder.decode(body.get(self.seen..).unwrap_or_default()) {
+                Ok((used, Event::Data(_))) => self.seen += used,
+                Ok((used, Event::More)) => {
+                    self.seen += used;
+                    return true;
+                }
+                Ok((_, Event::End)) => return false,
+                Err(_) => {
+                    self.given_up = true;
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::head::Limits;
+    use super::*;
+
+    /// For each number of bytes of `request` that have come: whether more is waited for.
+    fn waits(request: &str, limit: u64) -> Vec<bool> {
+        let (mut head, mut ahead) = (Head::default(), Ahead::default());
+        let size = request.find("\r\n\r\n").unwrap() + 4;
+        head.advance(request.as_bytes(), &Limits { head: 1000, fields: 10 }).unwrap();
+        let pieces = size..=request.len();
+        pieces.map(|end| ahead.lacks(&head, &request.as_bytes()[..end], size, limit)).collect()
+    }
+
+    #[test]
+    fn a_body_of_known_length_is_waited_for() {
+        let request = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc";
+        assert_eq!(waits(request, 3), [true, true, true, false]);
+        assert_eq!(waits(request, 2), [false; 4]);
+    }
+
+    #[test]
+    fn a_chunked_body_is_waited_for_as_far_as_it_is_allowed() {
+        let request = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n";
+        let mut expected = [true; 12];
+        expected[11] = false;
+        assert_eq!(waits(request, 1), expected);
+        assert!(waits(request, 0)[4..].iter().all(|waits| !waits));
+    }
+
+    #[test]
+    fn others_are_not_waited_for() {
+        for fields in ["", "Content-Length: x\r\n", "Expect: 100-continue\r\nContent-Length: 3\r\n"]
+        {
+            assert_eq!(waits(&format!("POST / HTTP/1.1\r\n{fields}\r\n"), 9), [false], "{fields}");
+        }
+    }
+}
