@@ -205,3 +205,93 @@ impl Form {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MULTIPART: &[u8] = b"multipart/form-data; boundary=XX";
+
+    /// What happens to a form that comes in `pieces`; fields whose names begin with `s` are streamed.
+    fn events(
+        content_type: &[u8],
+        pieces: &[&[u8]],
+        maximum: usize,
+    ) -> Result<Vec<String>, Refusal> {
+        let mut form = Form::new(content_type, true, maximum)?;
+        let mut events = Vec::new();
+        let mut waiting: Vec<u8> = Vec::new();
+        let mut pieces = pieces.iter();
+        let mut ended = false;
+        loop {
+            let (used, step) = form.step(&waiting, ended)?;
+            waiting.drain(..used);
+            match step {
+                Step::Begin => {
+                    if form.current().is_some_and(|part| part.field_name.starts_with(b"s")) {
+                        events.push(format!("begin {:?}", form.current().cloned()));
+                        form.stream_field();
+                    }
+                }
+                Step::Chunk => {
+                    assert!(!form.chunk().is_empty() && form.chunk().len() <= maximum);
+                    events.push(String::from_utf8_lossy(form.chunk()).into_owned());
+                    form.chunk_taken();
+                }
+                Step::FieldEnd => events.push("end".into()),
+                Step::More => match pieces.next() {
+                    Some(piece) => waiting.extend_from_slice(piece),
+                    None => ended = true,
+                },
+                Step::Done => break,
+            }
+        }
+        events.extend(form.take_fields().iter().map(|field| format!("{field:?}")));
+        Ok(events)
+    }
+
+    fn text(events: &[&str]) -> Vec<String> {
+        events.iter().map(|event| event.to_string()).collect()
+    }
+
+    #[test]
+    fn chunks_are_as_long_as_allowed_but_for_the_last_one() {
+        let found = events(b"application/x-www-form-urlencoded", &[b"s=abc", b"de%66g&s2="], 3);
+        let begin = |name: &str| {
+            let part = Part { field_name: name.into(), file_name: None, content_type: None };
+            format!("begin {:?}", Some(part))
+        };
+        let (first, second) = (begin("s"), begin("s2"));
+        assert_eq!(found, Ok(text(&[&first, "abc", "def", "g", "end", &second, "end"])));
+    }
+
+    #[test]
+    fn other_types_are_refused() {
+        for content_type in ["", "text/plain", "application/json", "multipart/mixed; boundary=XX"] {
+            let refusal = Form::new(content_type.as_bytes(), false, 1).unwrap_err();
+            assert_eq!(&refusal.status[..3], "415");
+        }
+        assert_eq!(&Form::new(b"multipart/form-data", false, 1).unwrap_err().status[..3], "400");
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same_events(
+            fields in proptest::collection::vec(("[sk][a-c]?", "[a-z\r\n-]{0,20}"), 0..4),
+            size in 1usize..12,
+            maximum in 1usize..9,
+        ) {
+            let mut body = String::new();
+            for (name, value) in &fields {
+                let head = format!("Content-Disposition: form-data; name=\"{name}\"");
+                body.push_str(&format!("--XX\r\n{head}\r\n\r\n{value}\r\n"));
+            }
+            body.push_str("--XX--\r\n");
+            let pieces: Vec<&[u8]> = body.as_bytes().chunks(size).collect();
+            let whole = events(MULTIPART, &[body.as_bytes()], maximum);
+            prop_assert!(whole.is_ok());
+            prop_assert_eq!(events(MULTIPART, &pieces, maximum), whole);
+        }
+    }
+}
