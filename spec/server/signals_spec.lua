@@ -277,6 +277,27 @@ describe("a killed supervisor", function()
   end)
 end)
 
+describe("a killed supervisor, once more,", function()
+  after_each(server.cleanup)
+
+  it("does not keep a busy worker from logging and answering", function()
+    local s = start [[
+      connect = function(socket)
+        io.stderr:write("slow\n")
+        os.execute("sleep 0.5")
+        for _ = 1, 10 do io.stderr:write("nobody reads this\n") end
+        socket:write("answer")
+        return true
+      end
+    ]]
+    local c = s:connect()
+    assert.truthy(s:wait_log("slow\n"))
+    s:signal("KILL")
+    assert.same({ "answer", "closed" }, { c:read_all() })
+    assert.truthy(process.wait_until(function() return #s:descendants() == 0 end, 2))
+  end)
+end)
+
 describe("what else happens to a supervisor", function()
   after_each(server.cleanup)
 

@@ -74,6 +74,8 @@ pub fn install(
     handle(libc::SIGHUP, forward)?;
     handle(libc::SIGUSR1, ignore)?;
     handle(libc::SIGUSR2, ignore)?;
+    // Standard error leads to the supervisor: when that has died, a last answer must still get out.
+    handle(libc::SIGPIPE, ignore)?;
     handle(death_signal(), give_up_ports)?;
     // SAFETY: sets an attribute of this process alone.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, death_signal()) })?;
