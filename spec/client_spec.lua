@@ -1215,3 +1215,52 @@ describe("a server that closes while it is sent to", function()
     assert.truthy(message == "Connection reset by peer" or message == "Broken pipe", message)
   end)
 end)
+
+describe("the pool of idle connections", function()
+  it("keeps 8 for a server and 64 in all, and closes the oldest", function()
+    local app = server.start [[
+      local moonbridge = require "moonbridge"
+      local http = require "moonbridge_http"
+      moonbridge.listen {
+        { proto = "tcp", host = "0.0.0.0", port = PORT },
+        connect = http.generate_handler(function(request)
+          request:send_status("200 OK")
+          request:send_data("Hello")
+          return true
+        end),
+      }
+      moonbridge.run()
+    ]]
+    local function open_connections()
+      local wanted, found = (":%04X"):format(app.port), 0
+      for line in io.lines("/proc/net/tcp") do
+        local _, remote, state = line:match("^%s*%d+: (%S+) (%S+) (%S+)")
+        if state == "01" and remote:sub(-5) == wanted then found = found + 1 end
+      end
+      return found
+    end
+    -- Each request holds its connection until all have one.
+    local function at_once(hosts, each)
+      local threads = {}
+      for host = 1, hosts do
+        for _ = 1, each do
+          local url = ("http://127.0.0.%d:%d/"):format(host, app.port)
+          local thread = coroutine.wrap(function()
+            assert(http.request { url = url, head = function() coroutine.yield() end })
+          end)
+          thread()
+          threads[#threads + 1] = thread
+        end
+      end
+      for _, thread in ipairs(threads) do thread() end
+    end
+    at_once(1, 5)
+    assert.equal(5, open_connections())
+    at_once(1, 12)
+    assert.truthy(process.wait_until(function() return open_connections() == 8 end))
+    at_once(12, 7)
+    assert.truthy(process.wait_until(function() return open_connections() == 64 end))
+    http.close_idle_connections()
+    assert.truthy(process.wait_until(function() return open_connections() == 0 end))
+  end)
+end)

@@ -60,7 +60,9 @@ local function connect(job, waitfunc)
     if handle then
       local ok
       ok, message = establish(job, waitfunc, handle, link, deadline)
-      if ok then return { key = url.key, handle = handle, link = link } end
+      if ok then
+        return { key = url.key, handle = handle, link = link, since = 0, expires = 0, next = nil }
+      end
       native.close(link, false)
     else
       message = link
@@ -110,7 +112,7 @@ end
 
 -- Follows redirects to the final response.
 local function follow(job, waitfunc)
-  job.had_send_cb = job.send_cb ~= nil
+  if job.send_cb then job.had_send_cb = true end
   while true do
     local response, message, aborted = attempt(job, waitfunc)
     if not response then return nil, message, aborted end

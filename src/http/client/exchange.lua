@@ -229,7 +229,7 @@ end
 -- @return {status, headers, line, body, redirected, reusable}; or nil, a message, "send" or "receive" if
 --   that callback aborted, and whether the server broke the connection without a word
 return function(link, job, head, wait, redirects)
-  local x = { wait = wait }
+  local x = { wait = wait, tried = false, step = nil, failure = nil }
   local status, headers, line, whole, reusable = at_once(x, link, job, head)
   if status == nil then status, headers, line = receive_head(x, link, job, x.tried) end
   if not status then

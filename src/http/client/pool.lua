@@ -2,22 +2,22 @@
 
 local native = ...
 
-local ipairs, pairs, remove = ipairs, pairs, table.remove
+local next, now, pid, silent = next, native.now, native.pid, native.silent
 
 local pool = {}
 
 -- So many connections are kept for one server, and so many in all.
 local PER_SERVER, IN_ALL = 8, 64
 
-local idle = {} -- key → list of connections, the one used last at its end
+local idle = {} -- key → the connection used last; the others hang on its field `next`
 local count = 0
-local owner = native.pid()
+local owner = pid()
 
 -- The connections of the process that forked this one are not ours: both would speak on them.
 local function check_owner()
-  local pid = native.pid()
-  if pid ~= owner then
-    idle, count, owner = {}, 0, pid
+  local this = pid()
+  if this ~= owner then
+    idle, count, owner = {}, 0, this
   end
 end
 
@@ -27,48 +27,62 @@ local function close(connection)
   native.close(connection.link, true)
 end
 
+-- Closes the connection and those that hang on it.
+local function close_all(connection)
+  while connection do
+    close(connection)
+    connection = connection.next
+  end
+end
+
 --- Takes an idle connection to the server, one that is still silent; nil if there is none.
 function pool.take(key)
   check_owner()
-  local list = idle[key]
-  while list do
-    local connection = remove(list)
-    if #list == 0 then
-      idle[key] = nil
-      list = nil
-    end
-    if connection.expires > native.now() and native.silent(connection.link) then
+  local connection = idle[key]
+  while connection do
+    idle[key] = connection.next
+    if connection.expires > now() and silent(connection.link) then
       count = count - 1
-      connection.used = true
       return connection
     end
     close(connection)
+    connection = idle[key]
+  end
+end
+
+-- Closes what hangs on the connection and is too much or too old: behind it are older ones.
+local function prune(connection, time)
+  local length = 1
+  while connection.next do
+    if length == PER_SERVER or connection.next.expires <= time then
+      close_all(connection.next)
+      connection.next = nil
+      return
+    end
+    connection, length = connection.next, length + 1
   end
 end
 
 -- Closes the connection that is idle for the longest time.
 local function shed()
-  local oldest
-  for key, list in pairs(idle) do
-    if not oldest or list[1].since < idle[oldest][1].since then oldest = key end
+  local oldest, before
+  for _, connection in next, idle do
+    local previous
+    while connection.next do previous, connection = connection, connection.next end
+    if not oldest or connection.since < oldest.since then oldest, before = connection, previous end
   end
-  local list = idle[oldest]
-  close(remove(list, 1))
-  if #list == 0 then idle[oldest] = nil end
+  if before then before.next = nil else idle[oldest.key] = nil end
+  close(oldest)
 end
 
 --- Keeps a connection for further requests, for so many seconds. `take` was called for it in this process.
 function pool.put(connection, seconds)
-  local list = idle[connection.key]
-  if not list then
-    list = {}
-    idle[connection.key] = list
-  end
-  local now = native.now()
-  connection.since, connection.expires = now, now + seconds
-  list[#list + 1] = connection
+  local key, time = connection.key, now()
+  connection.since, connection.expires = time, time + seconds
+  connection.next = idle[key]
+  idle[key] = connection
   count = count + 1
-  if #list > PER_SERVER or list[1].expires <= now then close(remove(list, 1)) end
+  if connection.next then prune(connection, time) end
   if count > IN_ALL then shed() end
 end
 
@@ -77,9 +91,7 @@ function pool.clear()
   check_owner()
   local all = idle
   idle = {}
-  for _, list in pairs(all) do
-    for _, connection in ipairs(list) do close(connection) end
-  end
+  for _, connection in next, all do close_all(connection) end
 end
 
 return pool
