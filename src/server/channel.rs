@@ -148,7 +148,7 @@ mod tests {
         let (supervisor, worker) = Channel::pair().unwrap();
         let mut inbox = Inbox::default();
         let (reader, writer) = std::io::pipe().unwrap();
-        let waiting = Waiting { deadline: None, payload: vec![7; 60_000] };
+        let waiting = Waiting { payload: vec![7; 60_000], ..Waiting::default() };
         let order = Order::Resume(Wakeup::Input, waiting);
         supervisor.send(&order, Some(writer.as_fd())).unwrap();
         drop(writer);

@@ -6,6 +6,9 @@
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
+/// Descriptors that the supervisor opens for a moment: a fork, a log file, a connection on its way.
+const SPARE: usize = 12;
+
 /// The soft limit, raised to the hard one as long as this value lives.
 pub struct RaisedLimit {
     previous: Option<(rlim_t, rlim_t)>,
@@ -20,11 +23,12 @@ impl RaisedLimit {
         RaisedLimit { previous: raised.ok() }
     }
 
-    /// Connections that may be held: what the limit leaves beside workers and the rest.
+    /// Descriptors for connections and workers: what the limit leaves beside those open now.
     pub fn budget(&self) -> usize {
         let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
         let limit = usize::try_from(soft).unwrap_or(usize::MAX);
-        limit - (limit / 8).min(512)
+        let open = std::fs::read_dir("/proc/self/fd").map_or(32, Iterator::count);
+        limit.saturating_sub(open + SPARE)
     }
 }
 

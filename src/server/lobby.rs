@@ -41,9 +41,14 @@ impl Guest {
 
     /// Ends the connection in order: the client gets FIN.
     pub fn close(self) {
-        let _ = SockRef::from(&self.descriptor).set_linger(None);
-        let _ = shutdown(self.descriptor.as_raw_fd(), Shutdown::Write);
+        close_in_order(self.descriptor);
     }
+}
+
+/// Ends a connection: the client gets FIN, also if a worker still holds a duplicate.
+pub fn close_in_order(descriptor: OwnedFd) {
+    let _ = SockRef::from(&descriptor).set_linger(None);
+    let _ = shutdown(descriptor.as_raw_fd(), Shutdown::Write);
 }
 
 enum Stay {

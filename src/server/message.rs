@@ -19,12 +19,14 @@ pub struct Waiting {
     pub deadline: Option<u64>,
     /// Received input that no handler has used yet.
     pub payload: Vec<u8>,
+    /// That input is of use as it is: nothing more has to come.
+    pub ready: bool,
 }
 
 impl fmt::Debug for Waiting {
     /// What a client has sent is not for the log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Waiting { deadline, payload } = self;
+        let Waiting { deadline, payload, .. } = self;
         write!(f, "{{ deadline: {deadline:?}, payload: {} bytes }}", payload.len())
     }
 }
@@ -88,7 +90,7 @@ impl Message for Order {
             Order::Run(index) => fields(b'R', &[u64::from(*index)], &[]),
             Order::Resume(wakeup, waiting) => fields(
                 b'C',
-                &[wakeup_number(*wakeup), optional(waiting.deadline)],
+                &[wakeup_number(*wakeup), optional(waiting.deadline), u64::from(waiting.ready)],
                 &waiting.payload,
             ),
             Order::Nothing => vec![b'N'],
@@ -101,9 +103,9 @@ impl Message for Order {
         match bytes {
             [b'R', rest @ ..] => Ok(Order::Run(index(only::<1>(rest)?[0])?)),
             [b'C', rest @ ..] => {
-                let ([number, deadline], payload) = split::<2>(rest)?;
+                let ([number, deadline, ready], payload) = split::<3>(rest)?;
                 let wakeup = WAKEUPS.get(number as usize).ok_or(Garbage)?;
-                Ok(Order::Resume(*wakeup, waiting(deadline, payload)))
+                Ok(Order::Resume(*wakeup, waiting(deadline, ready, payload)))
             }
             [b'N'] => Ok(Order::Nothing),
             [b'T'] => Ok(Order::Terminate),
@@ -125,7 +127,9 @@ impl Message for Report {
             Report::Leased(ticket) => fields(b'p', &[*ticket], &[]),
             Report::Released(ticket) => fields(b'g', &[*ticket], &[]),
             Report::Cooled(ticket, waiting) => {
-                fields(b'c', &[optional(*ticket), optional(waiting.deadline)], &waiting.payload)
+                let ready = u64::from(waiting.ready);
+                let numbers = [optional(*ticket), optional(waiting.deadline), ready];
+                fields(b'c', &numbers, &waiting.payload)
             }
             Report::Lingering(ticket, until) => fields(b'f', &[optional(*ticket), *until], &[]),
         }
@@ -142,8 +146,8 @@ impl Message for Report {
             [b'p', rest @ ..] => Ok(Report::Leased(only::<1>(rest)?[0])),
             [b'g', rest @ ..] => Ok(Report::Released(only::<1>(rest)?[0])),
             [b'c', rest @ ..] => {
-                let ([ticket, deadline], payload) = split::<2>(rest)?;
-                Ok(Report::Cooled(present(ticket), waiting(deadline, payload)))
+                let ([ticket, deadline, ready], payload) = split::<3>(rest)?;
+                Ok(Report::Cooled(present(ticket), waiting(deadline, ready, payload)))
             }
             [b'f', rest @ ..] => {
                 let [ticket, until] = only::<2>(rest)?;
@@ -171,8 +175,8 @@ fn present(value: u64) -> Option<u64> {
     (value != ABSENT).then_some(value)
 }
 
-fn waiting(deadline: u64, payload: &[u8]) -> Waiting {
-    Waiting { deadline: present(deadline), payload: payload.to_vec() }
+fn waiting(deadline: u64, ready: u64, payload: &[u8]) -> Waiting {
+    Waiting { deadline: present(deadline), payload: payload.to_vec(), ready: ready != 0 }
 }
 
 fn index(value: u64) -> Result<u32, Garbage> {
@@ -212,7 +216,7 @@ mod tests {
 
     #[test]
     fn messages_survive_their_encoding() {
-        let waiting = Waiting { deadline: Some(5), payload: b"GET /".to_vec() };
+        let waiting = Waiting { deadline: Some(5), payload: b"GET /".to_vec(), ready: true };
         for order in [
             Order::Run(7),
             Order::Resume(Wakeup::Timeout, waiting.clone()),

@@ -126,6 +126,8 @@ pub struct ParkingLot {
     free: Vec<u32>,
     alarms: BinaryHeap<Reverse<(Instant, Ticket)>>,
     parked: usize,
+    /// Those among them that the supervisor does not know of.
+    alone: usize,
     /// Places whose handle the Lua side does not know yet.
     unpublished: Vec<u32>,
 }
@@ -142,6 +144,7 @@ impl ParkingLot {
             free: Vec::new(),
             alarms: BinaryHeap::new(),
             parked: 0,
+            alone: 0,
             unpublished: Vec::new(),
         }
     }
@@ -162,6 +165,11 @@ impl ParkingLot {
     /// Whether no connection is parked.
     pub fn is_empty(&self) -> bool {
         self.parked == 0
+    }
+
+    /// How many connections are parked that the supervisor does not know of.
+    pub fn alone(&self) -> usize {
+        self.alone
     }
 
     /// The connection's place; none if the ticket is out of date.
@@ -233,6 +241,7 @@ impl ParkingLot {
         place.connection = Some(connection);
         place.movable = movable;
         let was_parked = place.parked.replace(now).is_some();
+        let alone = !place.leased;
         place.deadline = deadline;
         let quiet = place.quiet_limit().map(|limit| now + limit);
         let look = [deadline, quiet].into_iter().flatten().min();
@@ -243,6 +252,7 @@ impl ParkingLot {
             self.alarms.push(Reverse((alarm, ticket)));
         }
         self.parked += usize::from(!was_parked);
+        self.alone += usize::from(!was_parked && alone);
         if let Some(lease) = self.lease(ticket).filter(|_| movable) {
             lease.park(ticket.generation, deadline.map(clock::milliseconds));
         }
@@ -252,11 +262,13 @@ impl ParkingLot {
     pub fn take(&mut self, ticket: Ticket) -> Option<(Connection, Option<Instant>)> {
         let place = self.place(ticket)?;
         place.parked?;
+        let alone = !place.leased;
         if place.movable && self.lease(ticket).is_some_and(|lease| !lease.take(ticket.generation)) {
             self.forget(ticket);
             return None;
         }
         self.parked -= 1;
+        self.alone -= usize::from(alone);
         let place = self.place(ticket)?;
         place.parked = None;
         Some((place.connection.take()?, place.deadline))

@@ -34,6 +34,10 @@ pub struct Totals {
     pub respawns: u64,
     /// Waiting connections that were closed for want of descriptors.
     pub shed: u64,
+    /// Parked connections taken over from workers.
+    pub reclaimed: u64,
+    /// Connections that broke off without their handler's or client's doing.
+    pub lost: u64,
 }
 
 /// One pool with what the supervisor remembers of it.
@@ -155,7 +159,12 @@ impl PoolState {
         let pid = worker.pid.as_raw();
         let place = self.callers.iter().position(|guest| guest.is_for(pid, now));
         match place.and_then(|place| self.callers.remove(place)) {
-            Some(guest) => worker.resume(guest),
+            Some(guest) => {
+                // It has died: another one gets the connection.
+                if let Err(guest) = worker.resume(guest) {
+                    self.callers.push_front(guest);
+                }
+            }
             None => worker.order(&Order::Nothing),
         }
     }

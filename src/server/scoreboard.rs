@@ -37,7 +37,7 @@ pub enum Counter {
     Handled = 3,
     /// Handler calls that threw, and connections that could not be accepted.
     Errors = 4,
-    /// Connections that wait in the worker for their next input.
+    /// Connections that wait in the worker and that the supervisor does not know of.
     Parked = 5,
 }
 
@@ -55,7 +55,7 @@ const SCARCITY: usize = 0;
 const OFFERS: usize = 1;
 /// Until when handlers of the pool count as slow, in milliseconds of the shared clock.
 const SLOW_UNTIL: usize = 2;
-const HEADER: usize = 2 * CELL;
+const HEADER: usize = 3 * CELL;
 
 /// What the supervisor says of the whole pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,10 @@ pub enum Total {
     Respawns,
     /// Parked connections closed for want of descriptors.
     Shed,
+    /// Parked connections taken over from workers that were slow, had too many or ended.
+    Reclaimed,
+    /// Connections that broke off because their worker died or no descriptor was left for them.
+    Lost,
 }
 
 /// How long one slow handler makes the pool expect others, in milliseconds.

@@ -30,6 +30,10 @@ pub struct PoolStatus {
     pub respawns: u64,
     /// Parked connections that were closed for want of descriptors, since the start.
     pub shed: u64,
+    /// Parked connections taken over from workers that were slow, had too many or ended.
+    pub reclaimed: u64,
+    /// Connections that broke off because their worker died or no descriptor was left for them.
+    pub lost: u64,
 }
 
 impl PoolStatus {
@@ -43,6 +47,8 @@ impl PoolStatus {
             errors: board.total(Total::Errors),
             respawns: board.total(Total::Respawns),
             shed: board.total(Total::Shed),
+            reclaimed: board.total(Total::Reclaimed),
+            lost: board.total(Total::Lost),
             ..PoolStatus::default()
         };
         // What a worker counted goes over into the totals when it has ended.
@@ -59,7 +65,7 @@ impl PoolStatus {
         status
     }
 
-    fn named(&self) -> [(&'static str, u64); 9] {
+    fn named(&self) -> [(&'static str, u64); 11] {
         [
             ("idle", self.idle),
             ("busy", self.busy),
@@ -70,6 +76,8 @@ impl PoolStatus {
             ("errors", self.errors),
             ("respawns", self.respawns),
             ("shed", self.shed),
+            ("reclaimed", self.reclaimed),
+            ("lost", self.lost),
         ]
     }
 }
@@ -78,9 +86,9 @@ impl fmt::Display for PoolStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let PoolStatus { idle, busy, total, parked, .. } = self;
         write!(f, "{total} workers ({idle} idle, {busy} busy), {parked} parked connections")?;
-        let PoolStatus { accepted, handled, errors, respawns, shed, .. } = self;
+        let PoolStatus { accepted, handled, errors, respawns, shed, reclaimed, lost, .. } = self;
         write!(f, "; {accepted} accepted, {handled} handled, {errors} errors")?;
-        write!(f, ", {respawns} respawns, {shed} shed")
+        write!(f, ", {respawns} respawns, {shed} shed, {reclaimed} reclaimed, {lost} lost")
     }
 }
 
@@ -125,7 +133,7 @@ mod tests {
         assert_eq!(
             status.to_string(),
             "3 workers (1 idle, 1 busy), 0 parked connections; \
-             105 accepted, 0 handled, 0 errors, 7 respawns, 0 shed"
+             105 accepted, 0 handled, 0 errors, 7 respawns, 0 shed, 0 reclaimed, 0 lost"
         );
     }
 }

@@ -122,7 +122,7 @@ pub struct Supervisor {
     last_call: Option<Instant>,
     /// Held raised while this process supervises.
     _limit: RaisedLimit,
-    /// Connections that may be held at the same time.
+    /// Descriptors of connections and workers that may be held at the same time.
     descriptor_budget: usize,
 }
 

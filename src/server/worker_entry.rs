@@ -136,13 +136,16 @@ impl WorkerEntry {
         self.order(&Order::Run(listener));
     }
 
-    /// Hands it a connection. If it cannot take it, the connection is reset: its worker has died.
-    pub fn resume(&mut self, guest: Guest) {
+    /// Hands it a connection; gives it back if the worker cannot take it, because it has died.
+    pub fn resume(&mut self, mut guest: Guest) -> Result<(), Guest> {
         let deadline = guest.deadline.map(clock::milliseconds);
-        let waiting = Waiting { deadline, payload: guest.payload };
-        let order = Order::Resume(guest.wakeup, waiting);
+        let payload = std::mem::take(&mut guest.payload);
+        let order = Order::Resume(guest.wakeup, Waiting { deadline, payload, ready: false });
         self.note(&order);
-        let _ = self.channel.send(&order, Some(guest.descriptor.as_fd()));
+        match (self.channel.send(&order, Some(guest.descriptor.as_fd())), order) {
+            (Err(_), Order::Resume(_, Waiting { payload, .. })) => Err(Guest { payload, ..guest }),
+            _ => Ok(()),
+        }
     }
 
     /// Sends an order. A worker that cannot take it is about to end; its end is noticed anyway.

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::super::clock;
-use super::super::lobby::{Guest, LINGER_AT_SHUTDOWN};
+use super::super::lobby::{Guest, LINGER_AT_SHUTDOWN, close_in_order};
 use super::super::message::Waiting;
 use super::super::parking::Ticket;
 use super::super::scoreboard::{Activity, Cell};
@@ -25,7 +25,22 @@ impl Supervisor {
             return;
         };
         worker.leases.insert(ticket, descriptor);
-        self.make_room();
+        if !self.make_room() {
+            self.decline(pid, ticket);
+        }
+    }
+
+    /// There is no descriptor for this connection, and no older one that waits: it is closed,
+    /// unless its worker is acting on it.
+    fn decline(&mut self, pid: i32, ticket: Ticket) {
+        let Some(worker) = self.workers.get_mut(&pid) else { return };
+        let state = &mut self.pools[worker.pool];
+        let lease = state.pool.leases.lease(worker.cell, ticket.index());
+        if lease.is_some_and(|lease| lease.revoke(ticket.generation()).is_some()) {
+            state.pool.scoreboard.cell(worker.cell).note_revocation();
+            state.totals.shed += 1;
+            worker.leases.remove(&ticket).into_iter().for_each(close_in_order);
+        }
     }
 
     /// A worker gives a connection up that waits for its client.
@@ -38,10 +53,19 @@ impl Supervisor {
     ) {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
         let leased = ticket.and_then(|ticket| worker.leases.remove(&Ticket::of(ticket)));
-        let (Some(descriptor), pool) = (leased.or(descriptor), worker.pool) else { return };
+        let pool = worker.pool;
+        let Some(descriptor) = leased.or(descriptor) else {
+            self.pools[pool].totals.lost += 1;
+            return;
+        };
         let deadline = waiting.deadline.map(clock::instant);
         let (payload, wakeup) = (waiting.payload, Wakeup::None);
-        self.admit(Guest { pool, descriptor, deadline, payload, wakeup, taken: None });
+        let guest = Guest { pool, descriptor, deadline, payload, wakeup, taken: None };
+        if waiting.ready && self.phase == Phase::Serving {
+            self.pools[pool].callers.push_back(Guest { wakeup: Wakeup::Input, ..guest });
+        } else {
+            self.admit(guest);
+        }
     }
 
     /// A worker gives a connection up whose response is out.
@@ -54,10 +78,13 @@ impl Supervisor {
     ) {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
         let leased = ticket.and_then(|ticket| worker.leases.remove(&Ticket::of(ticket)));
-        if let Some(descriptor) = leased.or(descriptor) {
-            // If it cannot be watched it is reset here and now.
-            let _ = self.lobby.linger(descriptor, clock::instant(until));
-            self.make_room();
+        let state = &mut self.pools[worker.pool];
+        // If it cannot be watched it is reset here and now.
+        match leased.or(descriptor).map(|d| self.lobby.linger(d, clock::instant(until))) {
+            Some(Ok(())) => {
+                self.make_room();
+            }
+            _ => state.totals.lost += 1,
         }
     }
 
@@ -66,7 +93,9 @@ impl Supervisor {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
         let revoked = revoke(worker, &self.pools[worker.pool].pool.leases, most);
         if !revoked.is_empty() {
-            self.pools[worker.pool].pool.scoreboard.cell(worker.cell).note_revocation();
+            let state = &mut self.pools[worker.pool];
+            state.pool.scoreboard.cell(worker.cell).note_revocation();
+            state.totals.reclaimed += revoked.len() as u64;
         }
         for guest in revoked {
             self.admit(guest);
@@ -75,15 +104,21 @@ impl Supervisor {
 
     /// Takes over what a dead worker had parked. What it was acting on is reset.
     pub(super) fn inherit(&mut self, worker: &mut WorkerEntry) {
-        for guest in revoke(worker, &self.pools[worker.pool].pool.leases, usize::MAX) {
+        let revoked = revoke(worker, &self.pools[worker.pool].pool.leases, usize::MAX);
+        let totals = &mut self.pools[worker.pool].totals;
+        totals.reclaimed += revoked.len() as u64;
+        totals.lost += worker.leases.len() as u64;
+        worker.leases.clear();
+        for guest in revoked {
             self.admit(Guest { taken: None, ..guest });
         }
-        worker.leases.clear();
     }
 
     fn admit(&mut self, guest: Guest) {
         if self.phase == Phase::Serving {
+            let pool = guest.pool;
             if self.lobby.admit(guest).is_err() {
+                self.pools[pool].totals.lost += 1;
                 self.log.notice("A waiting connection could not be watched and was reset");
             }
             self.make_room();
@@ -216,20 +251,23 @@ impl Supervisor {
     }
 
     /// Keeps some descriptors free: the oldest waiting connections are closed when there are too
-    /// many.
-    fn make_room(&mut self) {
+    /// many. False if that did not suffice.
+    fn make_room(&mut self) -> bool {
         let leased: usize = self.workers.values().map(|worker| worker.leases.len()).sum();
         let callers: usize = self.pools.iter().map(|state| state.callers.len()).sum();
-        let held = self.lobby.len() + leased + callers;
+        // A worker's channel and its standard error.
+        let workers = 2 * self.workers.len();
+        let held = self.lobby.len() + leased + callers + workers;
         for _ in self.descriptor_budget..held {
             match self.lobby.oldest() {
                 Some(guest) => {
                     self.pools[guest.pool].totals.shed += 1;
                     guest.close();
                 }
-                None => return,
+                None => return false,
             }
         }
+        true
     }
 
     /// When the server ends: what nobody took is closed in order.

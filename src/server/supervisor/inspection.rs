@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::super::log::Level;
-use super::super::scoreboard::Total;
+use super::super::scoreboard::{Counter, Total};
 use super::super::status::PoolStatus;
 use super::{Phase, Supervisor};
 
@@ -21,7 +21,8 @@ impl Supervisor {
             let (mut workers, mut parked) = (0, self.lobby.waiting_in(index) + state.callers.len());
             for worker in self.workers.values().filter(|worker| worker.pool == index) {
                 workers += 1;
-                parked += worker.leases.len();
+                let alone = state.pool.scoreboard.cell(worker.cell).get(Counter::Parked);
+                parked += worker.leases.len() + usize::try_from(alone).unwrap_or(0);
             }
             let board = &state.pool.scoreboard;
             board.publish(Total::Workers, workers);
@@ -31,6 +32,8 @@ impl Supervisor {
             board.publish(Total::Errors, state.totals.errors);
             board.publish(Total::Respawns, state.totals.respawns);
             board.publish(Total::Shed, state.totals.shed);
+            board.publish(Total::Reclaimed, state.totals.reclaimed);
+            board.publish(Total::Lost, state.totals.lost);
             let counted = (workers, state.totals.ended);
             if self.log.logs(Level::Stats) && counted != state.logged {
                 state.logged = counted;

@@ -84,7 +84,7 @@ impl Worker {
         let incomplete = !has_input && received > 0;
         let personal = connection.personal.get();
         if incomplete && received <= MAX_INCOMPLETE && !personal {
-            self.hand_over(connection, ticket, stay.deadline);
+            self.hand_over(connection, ticket, stay.deadline, false);
             return None;
         }
         let Ok(ticket) = ticket.map_or_else(|| self.parking.admit(&connection), Ok) else {
@@ -94,15 +94,16 @@ impl Worker {
         };
         if !self.parking.is_leased(ticket) && !incomplete && !personal {
             if !self.parking.has_lease(ticket) {
-                self.hand_over(connection, Some(ticket), stay.deadline);
+                self.hand_over(connection, Some(ticket), stay.deadline, has_input);
                 return None;
             }
             if !self.can_wait_for_lease(&connection, stay.now) {
                 self.lend(ticket, &connection);
             }
         }
-        // What other processes cannot have stays with this worker, whatever happens.
-        let movable = !incomplete && !personal;
+        // What other processes cannot have stays with this worker, whatever happens: input that
+        // was received is not in the duplicate.
+        let movable = received == 0 && !personal;
         self.parking.park(ticket, connection, Stay { movable, ..stay });
         if has_input {
             self.ready.push_back(ticket);
@@ -129,15 +130,18 @@ impl Worker {
         }
     }
 
-    /// Gives a connection to the supervisor until its client speaks.
+    /// Gives a connection to the supervisor until its client speaks, or, if what it has said
+    /// already is `ready` to be used, for another worker.
     pub(super) fn hand_over(
         &mut self,
         connection: Connection,
         ticket: Option<Ticket>,
         deadline: Option<Instant>,
+        ready: bool,
     ) {
         let payload = connection.stream.borrow().input().to_vec();
-        let waiting = Waiting { deadline: deadline.map(clock::milliseconds), payload };
+        let ready = ready && !payload.is_empty();
+        let waiting = Waiting { deadline: deadline.map(clock::milliseconds), payload, ready };
         self.give_up(&connection, ticket, |leased| Report::Cooled(leased, waiting.clone()));
     }
 
@@ -159,8 +163,8 @@ impl Worker {
         }
         let report = report(leased.map(Ticket::number));
         let Some(descriptor) = detach(connection) else { return };
-        let attached = leased.is_none().then(|| descriptor.as_fd());
-        let _ = self.channel.send_patiently(&report, attached);
+        // Also if it is leased: the supervisor may have had no room for its duplicate.
+        let _ = self.channel.send_patiently(&report, Some(descriptor.as_fd()));
     }
 
     /// Closes a connection that the handler left open. Its failure concerns the client alone.

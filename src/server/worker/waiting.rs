@@ -1,5 +1,6 @@
 //! How a worker waits, and what the supervisor tells it meanwhile.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -7,9 +8,9 @@ use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
 use super::super::channel::Received;
 use super::super::clock;
-use super::super::message::{Order, Report};
-use super::super::parking::{Due, Stay};
-use super::super::scoreboard::Activity;
+use super::super::message::{Order, Report, Waiting};
+use super::super::parking::{Due, Stay, Ticket};
+use super::super::scoreboard::{Activity, Counter};
 use super::{Arrival, Phase, Source, Task, Worker};
 use crate::io::Wakeup;
 
@@ -37,7 +38,7 @@ impl Worker {
                 }
                 Due::Cold(ticket) => {
                     if let Some((connection, deadline)) = self.parking.take(ticket) {
-                        self.hand_over(connection, Some(ticket), deadline);
+                        self.hand_over(connection, Some(ticket), deadline, false);
                     }
                 }
                 Due::Unlent(ticket) => {
@@ -57,6 +58,7 @@ impl Worker {
         if idle && self.phase == Phase::Draining {
             return self.drain();
         }
+        self.cell().put(Counter::Parked, self.parking.alone() as u64);
         let timeout = if idle {
             self.cell().rest(clock::milliseconds(now));
             // The flag may have been raised before the supervisor could see this worker idle.
@@ -166,12 +168,13 @@ impl Worker {
         if self.phase != Phase::Leaving {
             self.phase = Phase::Leaving;
             let _ = self.acceptor.watch(false);
+            let ready = self.with_input();
             for ticket in self.parking.tickets() {
                 // The supervisor takes back the others by itself.
                 if !self.parking.is_revocable(ticket)
                     && let Some((connection, deadline)) = self.parking.take(ticket)
                 {
-                    self.hand_over(connection, Some(ticket), deadline);
+                    self.hand_over(connection, Some(ticket), deadline, ready.contains(&ticket));
                 }
             }
             self.give_back_arrivals();
@@ -179,12 +182,23 @@ impl Worker {
         }
     }
 
+    /// Parked connections whose received input waits to be used.
+    fn with_input(&self) -> HashSet<Ticket> {
+        let queued = self.queue.iter().filter_map(|source| match source {
+            Source::Parked(ticket, Wakeup::Input) => Some(*ticket),
+            _ => None,
+        });
+        self.ready.iter().copied().chain(queued).collect()
+    }
+
     /// Connections that the supervisor has just sent go back to it.
     fn give_back_arrivals(&mut self) {
         for source in std::mem::take(&mut self.queue) {
             if let Source::Arrival(arrival) = source {
-                let Arrival { descriptor, waiting, .. } = *arrival;
-                let report = Report::Cooled(None, waiting);
+                let Arrival { descriptor, waiting, wakeup } = *arrival;
+                // A timeout is noticed anew; input that came with it is not in the descriptor.
+                let ready = wakeup == Wakeup::Input && !waiting.payload.is_empty();
+                let report = Report::Cooled(None, Waiting { ready, ..waiting });
                 let _ = self.channel.send_patiently(&report, Some(descriptor.as_fd()));
             }
         }

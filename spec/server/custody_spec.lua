@@ -1,0 +1,286 @@
+-- Connections between two runs of the handler belong to nobody who could take them down: they
+-- survive their worker, wait for no slow one, and are shed in order when descriptors run short.
+
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+local socket = require "socket"
+
+-- HTTP; the path says what the handler does. OPTIONS: Lua text of the pool's options.
+local SERVER = [[
+  moonbridge = require "moonbridge"
+  local mio, http = require "moonbridge_io", require "moonbridge_http"
+  local function answer(request)
+    local path = request.path
+    if path == "slow" then os.execute("exec sleep 1") end
+    if path == "error" then error("oops") end
+    request:send_status("200 OK")
+    if path == "status" then
+      for name, value in pairs(moonbridge.status()[1]) do request:send_data(name, "=", value, " ") end
+    else
+      request:send_data(mio.getpid(), " ", #request.headers_csv_string.x)
+    end
+    return path ~= "false"
+  end
+  local pool = assert(load("return { " .. OPTIONS .. "}", "=options"))()
+  pool[1] = { proto = "tcp", host = "127.0.0.1", port = PORT }
+  local handler = http.generate_handler(answer, { idle_timeout = IDLE, request_header_timeout = HEAD })
+  pool.connect = WRAPPED and function(socket)
+    io.stderr:write("wrapped ", tostring(socket.wakeup), "\n")
+    local result = handler(socket)
+    io.stderr:write("returned ", tostring(result), "\n")
+    return result
+  end or handler
+  moonbridge.listen(pool)
+  moonbridge.run()
+]]
+
+local function start(options, more)
+  local globals = { OPTIONS = options, IDLE = 60, HEAD = 60 }
+  for name, value in pairs(more or {}) do globals[name] = value end
+  return server.start {
+    script = SERVER, globals = globals, command = globals.command,
+  }
+end
+
+local GET = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+local COLD = 1.4 -- after so many seconds an idle connection is the supervisor's
+
+local function pid(connection) return tonumber(connection:request("/").body:match("%d+")) end
+
+-- A figure of status().
+local function figure(s, name)
+  return tonumber(s:request("/status").body:match(name .. "=(%d+)"))
+end
+
+local function count(s, name, expected)
+  assert.truthy(process.wait_until(function() return figure(s, name) == expected end, 3),
+    name .. " is " .. figure(s, name))
+end
+
+describe("an idle connection survives the end of the worker that served it", function()
+  after_each(server.cleanup)
+
+  local function kept(s, number)
+    local connections = {}
+    for index = 1, number do
+      connections[index] = s:connect()
+      pid(connections[index])
+    end
+    return connections
+  end
+
+  local function all_served(connections)
+    for _, c in ipairs(connections) do assert.equal(200, c:request("/").status) end
+  end
+
+  for _, pause in ipairs { 0.05, COLD } do
+    local when = pause == COLD and ", cold" or ", hot"
+
+    it("by a result that is not true" .. when, function()
+      local s = start "min_fork = 1, max_fork = 1"
+      local connections = kept(s, 5)
+      socket.sleep(pause)
+      assert.equal(200, s:request("/false").status)
+      all_served(connections)
+    end)
+
+    it("by an error" .. when, function()
+      local s = start "min_fork = 1, max_fork = 1"
+      local connections = kept(s, 5)
+      socket.sleep(pause)
+      assert.equal(500, s:request("/error").status)
+      all_served(connections)
+    end)
+
+    it("by kill -9" .. when, function()
+      local s = start "min_fork = 1, max_fork = 1"
+      local connections = kept(s, 5)
+      socket.sleep(pause)
+      process.kill(s:workers()[1], "KILL")
+      assert.truthy(s:wait_log("died from signal 9"))
+      all_served(connections)
+    end)
+  end
+
+  it("by kill -9 while it is in another handler", function()
+    local s = start "min_fork = 1, max_fork = 1"
+    local connections = kept(s, 5)
+    local slow = s:connect()
+    slow:send((GET:gsub("/", "/slow", 1)))
+    socket.sleep(0.1)
+    process.kill(s:workers()[1], "KILL")
+    local _, ending = slow:read_all()
+    assert.equal("reset", ending)
+    all_served(connections)
+    count(s, "lost", 0)
+  end)
+
+  it("by the pool's idle_timeout", function()
+    local s = start "min_fork = 1, max_fork = 1, idle_timeout = 0.2"
+    local c = s:connect()
+    local first = pid(c)
+    assert.truthy(process.wait_until(function()
+      local workers = s:workers()
+      return workers[1] and workers[1] ~= first
+    end))
+    assert.are_not.equal(first, pid(c))
+  end)
+
+  it("by exit_delay", function()
+    local s = start "pre_fork = 1, min_fork = 1, max_fork = 4, fork_delay = 0, exit_delay = 0.1"
+    local slow = {}
+    for index = 1, 3 do
+      slow[index] = s:connect()
+      slow[index]:send((GET:gsub("/", "/slow", 1)))
+    end
+    assert.truthy(process.wait_until(function() return #s:workers() == 4 end))
+    for _, c in ipairs(slow) do assert.equal(200, c:response().status) end
+    assert.truthy(process.wait_until(function() return #s:workers() == 1 end))
+    all_served(slow)
+  end)
+
+  it("with a head that is half there, small or large", function()
+    for _, size in ipairs { 10, 30000, 200000 } do
+      local s = start "min_fork = 1, max_fork = 1"
+      local c = s:connect()
+      c:send("GET / HTTP/1.1\r\nHost: x\r\nX: " .. ("a"):rep(size))
+      socket.sleep(0.2)
+      assert.equal(200, s:request("/false").status)
+      c:send("\r\n\r\n")
+      assert.equal(tostring(size), c:response().body:match(" (%d+)$"))
+    end
+  end)
+
+  it("with requests that were received and not served yet", function()
+    local s = start "min_fork = 1, max_fork = 1"
+    local c = s:connect()
+    local other = s:connect()
+    local batch = {}
+    for index = 1, 20 do batch[index] = GET end
+    c:send(table.concat(batch))
+    other:send((GET:gsub("/", "/false", 1)))
+    for index = 1, 20 do assert.equal(200, c:response(nil, 3).status, index) end
+    assert.equal(200, other:response().status)
+  end)
+end)
+
+describe("a slow handler", function()
+  after_each(server.cleanup)
+
+  it("does not delay other connections of its worker", function()
+    local s = start "pre_fork = 2, min_fork = 2, max_fork = 2"
+    local connections = {}
+    for index = 1, 8 do
+      connections[index] = s:connect()
+      pid(connections[index])
+    end
+    socket.sleep(0.05)
+    local slow = s:connect()
+    slow:send((GET:gsub("/", "/slow", 1)))
+    socket.sleep(0.1)
+    local begun = socket.gettime()
+    for _, c in ipairs(connections) do assert.equal(200, c:request("/").status) end
+    assert.is_true(socket.gettime() - begun < 0.5)
+    assert.is_true(figure(s, "reclaimed") >= 1)
+    assert.equal(200, slow:response().status)
+  end)
+
+  it("loses no request that was pipelined on another connection", function()
+    local s = start "min_fork = 1, max_fork = 1"
+    local c, slow = s:connect(), s:connect()
+    pid(c)
+    pid(slow)
+    s:signal("STOP")
+    process.kill(s:workers()[1], "STOP")
+    c:send(GET:rep(3))
+    slow:send((GET:gsub("/", "/slow", 1)))
+    process.kill(s:workers()[1], "CONT")
+    s:signal("CONT")
+    for index = 1, 3 do assert.equal(200, c:response(nil, 3).status, index) end
+    assert.equal(200, slow:response().status)
+  end)
+end)
+
+describe("a client that pipelines without end", function()
+  after_each(server.cleanup)
+
+  local function flood(c)
+    c.raw:settimeout(0)
+    c.raw:send(GET:rep(100))
+    c.raw:receive(65536)
+  end
+
+  it("does not keep others of the same worker waiting, nor the end of the server", function()
+    local s = start "min_fork = 1, max_fork = 1"
+    local greedy = s:connect()
+    for _ = 1, 20 do flood(greedy) end
+    local other = s:connect()
+    local begun = socket.gettime()
+    for _ = 1, 10 do
+      flood(greedy)
+      assert.equal(200, other:request("/").status)
+    end
+    assert.is_true(socket.gettime() - begun < 2)
+    s:signal("TERM")
+    local ended = process.wait_until(function()
+      flood(greedy)
+      return s:status()
+    end, 3)
+    assert.equal(0, ended)
+  end)
+end)
+
+describe("a shutdown", function()
+  after_each(server.cleanup)
+
+  it("tells clients that wait: 408 where a request has begun or could", function()
+    local s = start "min_fork = 1, max_fork = 1"
+    local idle, cold, half, fresh = s:connect(), s:connect(), s:connect(), s:connect()
+    pid(cold)
+    socket.sleep(COLD)
+    pid(idle)
+    half:send("GET / HT")
+    socket.sleep(0.1)
+    s:signal("TERM")
+    for name, c in pairs { idle = idle, cold = cold, half = half, fresh = fresh } do
+      assert.equal(408, c:response().status, name)
+      local _, ending = c:read_all()
+      assert.equal("closed", ending)
+    end
+    assert.equal(0, s:wait())
+  end)
+
+  it("closes behind the response to a request that came in time", function()
+    local s = start "min_fork = 1, max_fork = 1"
+    local slow, other = s:connect(), s:connect()
+    pid(other)
+    slow:send((GET:gsub("/", "/slow", 1)))
+    socket.sleep(0.1)
+    s:signal("TERM")
+    socket.sleep(0.1)
+    other:send(GET)
+    local response = other:response()
+    assert.same({ 200, "close" }, { response.status, response.headers.connection })
+    assert.equal(200, slow:response().status)
+    assert.equal(0, s:wait())
+  end)
+end)
+
+describe("a connect function around the handler", function()
+  after_each(server.cleanup)
+
+  it("is called for each turn of a connection and returns its result", function()
+    local s = start("min_fork = 1, max_fork = 1", { WRAPPED = true })
+    local c = s:connect()
+    assert.equal(200, c:request("/").status)
+    assert.equal(200, c:request("/").status)
+    socket.sleep(COLD)
+    assert.equal(200, c:request("/").status)
+    assert.equal(200, c:request("/false").status)
+    assert.truthy(s:wait_log("wrapped nil\n"))
+    assert.truthy(s:wait_log("wrapped input\n"))
+    assert.truthy(s:wait_log("returned true\n"))
+    assert.truthy(s:wait_log("returned false\n"))
+    assert.falsy(s:log():find("returned nil", 1, true))
+  end)
+end)
