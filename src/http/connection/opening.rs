@@ -10,7 +10,7 @@ use crate::http::head::{Known, Progress, Span, Version};
 use crate::http::list::elements;
 use crate::http::refusal::Refusal;
 use crate::http::uri::{Target, is_host};
-use crate::io::stream::{Fill, Stream};
+use crate::io::stream::{Fill, Stream, Wakeup};
 use crate::sys::alarm;
 
 impl Connection {
@@ -77,7 +77,7 @@ impl Connection {
         (self.reader, self.form) = (Reader::Nobody, None);
         (self.fresh, self.faulty, self.expects_continue) = (true, false, false);
         self.unreported = None;
-        match self.check_head() {
+        match self.check_head(stream.wakeup() == Wakeup::Shutdown) {
             Ok(framing) => {
                 self.intake.begin(framing, self.options.body);
                 self.arm();
@@ -117,14 +117,16 @@ impl Connection {
     }
 
     /// Checks the header fields and the target, in the order in which refusals take precedence.
-    fn check_head(&mut self) -> Result<Framing, Refusal> {
+    /// The `last` request of a connection is answered with `Connection: close`.
+    fn check_head(&mut self, last: bool) -> Result<Framing, Refusal> {
         let (bytes, head) = (&self.bytes[..], &self.head);
         let all = |known: Known| {
             let fields = head.fields.iter().filter(move |field| field.known == known);
             fields.map(|field| field.value.of(bytes))
         };
         let method = head.method.of(bytes);
-        let close = head.version == Version::Http10
+        let close = last
+            || head.version == Version::Http10
             || all(Known::Connection).flat_map(elements).any(|o| o.eq_ignore_ascii_case(b"close"));
         self.response.begin(head.version, method == b"HEAD", close);
 
