@@ -5,7 +5,7 @@ PROFILE ?= release
 VERSIONS := 5.3 5.4
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build run test lint fmt bench bench-% rock map fuzz dev clean
+.PHONY: help tools build run test test-browser lint fmt bench bench-% rock map fuzz dev clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,6 +24,10 @@ run: ## serve examples/helloworld.lua on 127.0.0.1:8080
 test: ## cargo tests, then the specs under Lua 5.3 and 5.4
 	@tools/install build test
 	@tools/test
+
+test-browser: ## the examples' pages in a headless Chromium
+	@tools/install build test browser
+	@tools/test-browser
 
 lint: ## rustfmt, clippy and luacheck, without changing anything
 	@tools/install build lint

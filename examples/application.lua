@@ -98,7 +98,7 @@ moonbridge.listen {
     request_body_size_limit = 256 * 1024 * 1024,
     static_headers = {
       ["Content-Security-Policy"] = "default-src 'none'; style-src 'self'; script-src 'self'; "
-        .. "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        .. "connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
       ["X-Content-Type-Options"] = "nosniff",
       ["Referrer-Policy"] = "no-referrer",
     },

@@ -10,9 +10,10 @@ function element(name, className, ...content) {
 }
 
 function size(bytes) {
-  if (bytes < 1024) return bytes === 1 ? "1 byte" : `${bytes} bytes`;
-  if (bytes < 1024 * 1024) return `${(bytes / 1024).toFixed(0)} KiB`;
-  return `${(bytes / (1024 * 1024)).toFixed(0)} MiB`;
+  if (bytes === 1) return "1 byte";
+  let unit = "bytes";
+  for (const larger of ["KiB", "MiB"]) if (bytes >= 1024) [bytes, unit] = [bytes / 1024, larger];
+  return `${bytes.toFixed(1).replace(/\.0$/, "")} ${unit}`;
 }
 
 function file(about) {

@@ -51,7 +51,7 @@ local PROBLEM = [[
 
 local NOTES = [[
   <section aria-labelledby="notes-heading">
-    <h2 id="notes-heading">Notes</h2>
+    <h2 id="notes-heading">Latest notes</h2>
     <ol id="notes" aria-live="polite" data-last="{last}">
 {=notes}    </ol>
   </section>
@@ -87,9 +87,12 @@ end
 
 --- A number of bytes for people.
 function page.size(bytes)
-  if bytes < 1024 then return bytes == 1 and "1 byte" or ("%d bytes"):format(bytes) end
-  if bytes < 1024 * 1024 then return ("%.0f KiB"):format(bytes / 1024) end
-  return ("%.0f MiB"):format(bytes / (1024 * 1024))
+  if bytes == 1 then return "1 byte" end
+  local unit = "bytes"
+  for _, larger in ipairs { "KiB", "MiB" } do
+    if bytes >= 1024 then bytes, unit = bytes / 1024, larger end
+  end
+  return ("%.1f"):format(bytes):gsub("%.0$", "") .. " " .. unit
 end
 
 local function note_html(note)
