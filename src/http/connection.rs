@@ -19,6 +19,7 @@ use super::intake::Intake;
 use super::options::Options;
 use super::response::{Misuse, Response};
 use crate::io::stream::{Fill, Stream};
+use crate::server::context::Undertaking;
 
 /// Queued output above this makes the handler wait until the client has taken some.
 pub const OUTPUT_LIMIT: usize = 256 * 1024;
@@ -318,5 +319,15 @@ impl Connection {
                 }
             }
         })
+    }
+}
+
+/// A request, as the log names it: method and target.
+impl Undertaking for RefCell<Connection> {
+    fn describe(&self) -> Option<Vec<u8>> {
+        let connection = self.try_borrow().ok()?;
+        let head = &connection.head;
+        let part = |span: super::head::Span| span.of(&connection.bytes);
+        head.has_request_line().then(|| [part(head.method), b" ", part(head.target)].concat())
     }
 }

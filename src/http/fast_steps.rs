@@ -12,7 +12,7 @@ use super::connection::{Connection, OUTPUT_LIMIT, Opened, Problem};
 use super::head::Span;
 use super::steps::{Code, Shared};
 use crate::io::handle::stream_at;
-use crate::server;
+use crate::server::{self, context};
 use crate::sys::fast::{self, Answer, Arguments, Fast, Inline};
 
 thread_local! {
@@ -128,7 +128,7 @@ impl Fast for Open {
         drop(connection);
         match opened {
             Opened::Ready => {
-                super::current::set(&shared);
+                context::begin(&shared);
                 Answer::Nothing
             }
             Opened::Idle => Answer::Integer(Code::Idle as i64),
@@ -233,14 +233,14 @@ impl Fast for Conclude {
             Ok(0) if c.is_reusable() => {
                 let stream = c.take_stream();
                 c.close();
-                super::current::clear();
+                context::end();
                 let parked = stream.is_some_and(|stream| server::park(&stream, idle));
                 if parked { Answer::Integer(Code::Parked as i64) } else { Answer::Nothing }
             }
             Ok(0) if c.may_close_at_once() => {
                 let stream = c.take_stream();
                 c.close();
-                super::current::clear();
+                context::end();
                 // Everything is sent: should the client be gone, that is no failure.
                 if let Some(Ok(mut stream)) = stream.as_ref().map(|s| s.try_borrow_mut()) {
                     let _ = stream.close();

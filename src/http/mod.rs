@@ -10,7 +10,6 @@
 //! | [`connection`] | one connection's turn, in steps that never block |
 //! | `steps`, `form_steps`, `views` | those steps, and what a request says, for Lua |
 //! | [`client`] | `http.request` |
-//! | [`current`] | the request this process is serving, for the log |
 //! | `handler.lua`, `cycle.lua`, `body.lua`, `streaming.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
 
 pub mod ahead;
@@ -18,7 +17,6 @@ pub mod chunked;
 pub mod client;
 pub mod connection;
 pub mod cookies;
-pub mod current;
 pub mod date;
 pub mod escape;
 mod fast_steps;
@@ -51,10 +49,9 @@ use std::rc::Rc;
 use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
 
 use crate::glue::{self, Fault};
+use crate::server::context;
 use escape::Plus;
 use options::Options;
-
-pub use current::{current_request, take_traceback};
 
 /// The module's table, made once in each Lua state.
 struct Module(Table);
@@ -127,7 +124,7 @@ fn native(lua: &Lua) -> Result<Table> {
     let now = lua.create_function(move |_, ()| Ok(start.elapsed().as_secs_f64()))?;
     native.raw_set("now", now)?;
     let note = lua.create_function(|_, text: mlua::LuaString| {
-        current::set_traceback(text.to_string_lossy());
+        context::note_traceback(text.to_string_lossy());
         Ok(())
     })?;
     native.raw_set("note_traceback", note)?;

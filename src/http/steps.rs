@@ -24,6 +24,7 @@ use super::intake::Supply;
 use super::options::Options;
 use super::refusal::Refusal;
 use crate::io::stream_of;
+use crate::server::context;
 
 /// A connection object, shared by its steps.
 pub type Shared = Rc<RefCell<Connection>>;
@@ -172,7 +173,7 @@ fn opening(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
             };
             match with(c, |c| c.open(stream, head))? {
                 Opened::Ready => {
-                    super::current::set(c);
+                    context::begin(c);
                     Ok(MultiValue::new())
                 }
                 Opened::Idle => code(lua, Code::Idle),
@@ -202,7 +203,7 @@ fn opening(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     // close(): the connection object is free.
     step(lua, table, shared, "close", |_, c, (): ()| {
         with(c, Connection::close)?;
-        super::current::clear();
+        context::end();
         Ok(MultiValue::new())
     })?;
     step(lua, table, shared, "is_open", |lua, c, (): ()| {
@@ -272,7 +273,7 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         match outcome {
             Ok((0, true, _)) => {
                 with(c, Connection::close)?;
-                super::current::clear();
+                context::end();
                 Ok(MultiValue::new())
             }
             Ok((0, false, true)) => code(lua, Code::Close),

@@ -13,6 +13,7 @@
 //! | [`handle_methods`] | what the server adds to all handles |
 //! | [`lease`], [`lobby`] | who may act on a waiting connection, and where idle ones wait |
 //! | [`channel`], [`message`], [`scoreboard`] | how supervisor and workers talk, with and without system calls |
+//! | [`context`] | what a worker is doing, for the log |
 //! | [`log`], [`stderr_output`], [`stderr_lines`] | what the operator reads |
 //! | [`options`], [`service`] | `run{...}`: log, pid file, background |
 //! | [`pid_file`], [`daemon`], [`notifier`] | their parts |
@@ -24,6 +25,7 @@ pub mod accept;
 pub mod channel;
 pub mod clock;
 pub mod config;
+pub mod context;
 pub mod daemon;
 pub mod descriptors;
 pub mod handle_methods;

@@ -12,9 +12,8 @@ use super::registry::Registry;
 use super::supervisor::{Birth, Outcome, Supervisor};
 use super::timeout;
 use super::worker::Worker;
-use super::{clock, handle_methods};
+use super::{clock, context, handle_methods};
 use crate::glue::{self, Fault, Reply};
-use crate::http;
 use crate::io::sigterm;
 use crate::sys::fast::{self, Answer, Arguments, Fast};
 use crate::sys::{alarm, alloc, process, worker_signals};
@@ -40,7 +39,7 @@ pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result
         glue::chunk(lua, "moonbridge.run", include_str!("run.lua"), (serve, worker_main))?;
     module.raw_set("run", public)?;
     let failed = lua.create_table()?;
-    let take = lua.create_function(|_, ()| Ok(http::take_traceback()))?;
+    let take = lua.create_function(|_, ()| Ok(context::take_traceback()))?;
     let describe: Function =
         glue::chunk(lua, "moonbridge.describe", include_str!("describe.lua"), (take, &failed))?;
     lua.set_named_registry_value(DESCRIBE, &describe)?;
@@ -124,7 +123,7 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
         })?,
     )?;
     step.raw_set("describe", lua.named_registry_value::<Function>(DESCRIBE)?)?;
-    step.raw_set("context", lua.create_function(|lua, ()| request(lua))?)?;
+    step.raw_set("context", lua.create_function(|lua, ()| describe_context(lua))?)?;
     step.raw_set(
         "abort",
         lua.create_function(move |_, ()| -> mlua::Result<()> {
@@ -160,12 +159,9 @@ fn stillborn(fault: &Fault) -> ! {
     process::exit_now(1)
 }
 
-/// Method and target of the request that was being served, for the log.
-fn request(lua: &Lua) -> mlua::Result<Value> {
-    match http::current_request() {
-        Some((method, target)) => glue::bytes(lua, &[&method[..], b" ", &target].concat()),
-        None => Ok(Value::Nil),
-    }
+/// What was being done, for the log.
+fn describe_context(lua: &Lua) -> mlua::Result<Value> {
+    context::describe().map_or(Ok(Value::Nil), |text| glue::bytes(lua, &text))
 }
 
 /// Workers must not all draw the same random numbers.

@@ -3,11 +3,15 @@
 
 use mlua::{Function, Lua, Table, Value};
 
+use super::context;
 use crate::glue::{self, Fault, Reply};
 use crate::sys::{alarm, lua_stack};
 
 /// The longest time, in seconds.
 const MAX_SECONDS: f64 = 1e8;
+
+/// So much of the text that says what was being done goes into the log, in bytes.
+const MAX_CONTEXT: usize = 600;
 
 /// Lives as long as the Lua state whose stack a timeout would show.
 struct Watched;
@@ -82,11 +86,9 @@ fn seconds(value: &Value) -> Reply<f64> {
 /// Writes which request is being served, if one is. The process is about to end and may be in any
 /// state; if this hangs, a further alarm ends it.
 fn show_request() {
-    if let Some((method, target)) = crate::http::current_request() {
+    if let Some(text) = context::describe() {
         lua_stack::write(b" (");
-        lua_stack::write(&method);
-        lua_stack::write(b" ");
-        lua_stack::write(&target[..target.len().min(512)]);
+        lua_stack::write(&text[..text.len().min(MAX_CONTEXT)]);
         lua_stack::write(b")");
     }
 }
