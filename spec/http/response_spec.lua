@@ -282,6 +282,32 @@ describe("the connection", function()
     assert.equal(pid, s:request("/pid").body)
   end)
 
+  it("may be finished or closed by the handler itself", function()
+    local s = app.start [[
+      function routes.finish(request)
+        request:close_after_finish()
+        reply(request, "ok")
+        request:finish()
+        request.socket:finish()
+        return true
+      end
+      function routes.close(request)
+        request:close_after_finish()
+        reply(request, "ok")
+        request:finish()
+        request.socket:close()
+        return true
+      end
+    ]]
+    local pid = s:request("/pid").body
+    for _, target in ipairs { "/finish", "/close" } do
+      local connection = s:connect()
+      assert.equal("ok", connection:request(target).body)
+      assert.same({ "", "closed" }, { connection:read_all() })
+    end
+    assert.equal(pid, s:request("/pid").body)
+  end)
+
   it("leaves HTTP with status 101; request.socket sees what was pipelined", function()
     expect("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nabc\ndef\n", [[
       request:send_status("101 Switching Protocols")

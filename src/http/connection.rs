@@ -306,6 +306,14 @@ impl Connection {
         self.intake.is_received() && !self.stream.as_ref().is_some_and(unread)
     }
 
+    /// Sends EOF behind the output, unless that was done before.
+    pub fn shut_down(&mut self) -> Result<(), Problem> {
+        self.with_stream(|this, stream| match stream.is_finished() {
+            true => Ok(()),
+            false => stream.finish().map_err(|error| this.failed(error)),
+        })
+    }
+
     /// Throws away all input that is there; false once the client has sent all it will send.
     pub fn drain(&mut self) -> Result<bool, Problem> {
         self.with_stream(|this, stream| {

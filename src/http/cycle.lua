@@ -262,8 +262,10 @@ return function(steps, callback, times, poll)
     if not flush_out() then return socket:reset() end
     if at_once then return socket:close() end
     local hand_over = not blocking and socket.linger
-    if hand_over and hand_over(socket, times.drain_timeout or nil) then return end
-    if not socket:finish() then return socket:reset() end
+    local handed = false
+    if hand_over then handed = hand_over(socket, times.drain_timeout or nil) end
+    if handed then return end
+    if handed == nil or steps.shut_down() then return socket:reset() end
     if linger() then socket:close() else socket:reset() end
   end
 

@@ -366,6 +366,10 @@ fn body(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         let refusal = Refusal::timeout("Request body timed out");
         problem(lua, with(c, |c| c.refuse_body(&refusal))?)
     })?;
+    // shut_down(): sends EOF.
+    step(lua, table, shared, "shut_down", |lua, c, (): ()| {
+        done(lua, with(c, Connection::shut_down)?)
+    })?;
     // drain(): throws away input that is there; INPUT if more may come, END at EOF.
     step(lua, table, shared, "drain", |lua, c, (): ()| match with(c, Connection::drain)? {
         Ok(true) => code(lua, Code::Input),
