@@ -351,6 +351,27 @@ describe("a handler's error", function()
     assert.equal("default", s:request("/").body)
   end)
 
+  it("is not that the client has gone: the worker stays", function()
+    local s = app.start [[
+      local block = ("x"):rep(1048576)
+      function routes.big(request)
+        request:send_status("200 OK")
+        for _ = 1, 64 do request:send_data(block) end
+        return true
+      end
+    ]]
+    local pid = s:request("/pid").body
+    for _, ending in ipairs { "reset", "close" } do
+      local connection = s:connect()
+      connection:send "GET /big HTTP/1.1\r\nHost: a\r\n\r\n"
+      connection:fill(5)
+      connection[ending](connection)
+      assert.equal(pid, s:request("/pid").body)
+    end
+    s:stop()
+    assert.not_match("Error in", s:log())
+  end)
+
   it("is that of a handler that sends no status, too", function()
     local s = app.start [[function routes.silent() return true end]]
     assert.equal(500, s:request("/silent").status)

@@ -6,7 +6,8 @@
 
 local native, maps = ...
 local codes = native.codes
-local OUTPUT, REFUSED, INPUT, END = codes.OUTPUT, codes.REFUSED, codes.INPUT, codes.END
+local OUTPUT, REFUSED, FAILED = codes.OUTPUT, codes.REFUSED, codes.FAILED
+local INPUT, END = codes.INPUT, codes.END
 
 local type, error, find = type, error, string.find
 
@@ -39,6 +40,7 @@ return function(steps, settle, env, methods, lazy)
   -- Raises what a step of reading has reported.
   local function problem(code, text)
     if code == REFUSED then return env.refused(text) end
+    if code == FAILED then return env.lost(text) end
     error(text, 0)
   end
 

@@ -6,7 +6,7 @@
 local native, maps, new_body, add_streaming = ...
 local codes = native.codes
 local MISUSE, OUTPUT, REFUSED, GONE = codes.MISUSE, codes.OUTPUT, codes.REFUSED, codes.GONE
-local INPUT, END, CLOSE = codes.INPUT, codes.END, codes.CLOSE
+local INPUT, END, CLOSE, FAILED = codes.INPUT, codes.END, codes.CLOSE, codes.FAILED
 local PARKED, CLOSED = codes.PARKED, codes.CLOSED
 
 local type, error, select, tostring, concat = type, error, select, tostring, table.concat
@@ -35,6 +35,7 @@ return function(steps, callback, times, poll)
   local lazy = {} -- fields of request objects: functions that make them
   local request, socket -- of the current turn
   local refused_words -- what was raised when the request was refused while it was handled
+  local lost_words -- what was raised when the connection failed
   local fate -- how the turn ends
   -- The parameters in the target and their views, as far as they were asked for.
   local get_store, get_lists, get_firsts
@@ -64,7 +65,10 @@ return function(steps, callback, times, poll)
 
   local function drain(limit)
     local trouble = drained(limit)
-    if trouble then error(trouble, 0) end
+    if trouble then
+      lost_words = trouble
+      error(trouble, 0)
+    end
   end
 
   -- Deals with what a step returned; raises errors at the position of the method's caller, which
@@ -74,6 +78,8 @@ return function(steps, callback, times, poll)
     if code == REFUSED then
       refused_words = text
       send_out(0)
+    elseif code == FAILED then
+      lost_words = text
     end
     error(text, level or 3)
   end
@@ -85,6 +91,10 @@ return function(steps, callback, times, poll)
     refused = function(words)
       refused_words = words
       send_out(0)
+      error(words, 0)
+    end,
+    lost = function(words)
+      lost_words = words
       error(words, 0)
     end,
     cache = function(key, value)
@@ -282,7 +292,7 @@ return function(steps, callback, times, poll)
       fate = "linger"
     elseif code == MISUSE and not steps.faulty() then
       error(text, 0)
-    elseif code == MISUSE or code == codes.FAILED then
+    elseif code == MISUSE or code == FAILED then
       fate = "reset"
     else
       if code == OUTPUT and drained(0) then
@@ -306,11 +316,13 @@ return function(steps, callback, times, poll)
   local function failed(err)
     steps.disarm()
     if not steps.is_open() then return error(err, 0) end
-    if refused_words then
-      shut(false)
+    local words = refused_words or lost_words
+    if words then
+      if refused_words then shut(false) else socket:reset() end
       -- The client's fault, and the handler said nothing else: no reason to end the worker.
-      if type(err) == "string" and err:find(refused_words, 1, true) then return CLOSED, true end
-      return error(err, 0)
+      if type(err) ~= "string" or not err:find(words, 1, true) then return error(err, 0) end
+      steps.close()
+      return CLOSED, true
     end
     if steps.has_status() or steps.faulty() then
       socket:reset()
@@ -322,7 +334,7 @@ return function(steps, callback, times, poll)
   end
 
   local function respond()
-    refused_words, fate = nil, nil
+    refused_words, lost_words, fate = nil, nil, nil
     get_store, get_lists, get_firsts = nil, nil, nil
     local this = setmetatable({}, meta)
     request = this
