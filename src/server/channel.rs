@@ -20,11 +20,38 @@ use crate::sys::shared::adopt_descriptors;
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
 
+/// A connection on its way to another process.
+#[derive(Debug)]
+pub struct Parcel {
+    /// The connection.
+    pub connection: OwnedFd,
+    /// Its input that was received already, where that is too long for a message
+    /// ([`super::overflow`]).
+    pub input: Option<OwnedFd>,
+}
+
+impl Parcel {
+    /// What is sent.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        [Some(&self.connection), self.input.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
+            .collect()
+    }
+}
+
+impl From<OwnedFd> for Parcel {
+    fn from(connection: OwnedFd) -> Self {
+        Parcel { connection, input: None }
+    }
+}
+
 /// What a read from the channel gave.
 #[derive(Debug)]
 pub enum Received<T> {
-    /// A message with the descriptor it carried.
-    Message(T, Option<OwnedFd>),
+    /// A message with the connection it carried.
+    Message(T, Option<Parcel>),
     /// Nothing is there now.
     Empty,
     /// The other end is gone.
@@ -50,18 +77,18 @@ impl Channel {
         Ok((Channel(one), Channel(other)))
     }
 
-    /// Sends a message, with a duplicate of a descriptor if one is given. Never blocks: `EAGAIN` if
-    /// the other side is far behind.
+    /// Sends a message with duplicates of the given descriptors: those of a [`Parcel`]. Never blocks:
+    /// `EAGAIN` if the other side is far behind.
     pub fn send(
         &self,
         message: &impl Message,
-        descriptor: Option<BorrowedFd<'_>>,
+        descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), Errno> {
         let bytes = message.encode();
         let parts = [IoSlice::new(&bytes)];
-        let raw = descriptor.map(|fd| [fd.as_raw_fd()]);
-        let rights = raw.as_ref().map(|raw| [ControlMessage::ScmRights(raw)]);
-        let control = rights.as_ref().map_or(&[][..], |rights| &rights[..]);
+        let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &[][..] } else { &rights[..] };
         let flags = MsgFlags::MSG_NOSIGNAL;
         loop {
             match sendmsg::<()>(self.0.as_raw_fd(), &parts, control, flags, None) {
@@ -76,10 +103,10 @@ impl Channel {
     pub fn send_patiently(
         &self,
         message: &impl Message,
-        descriptor: Option<BorrowedFd<'_>>,
+        descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), Errno> {
         loop {
-            match self.send(message, descriptor) {
+            match self.send(message, descriptors) {
                 Err(Errno::EAGAIN) => self.wait(PollFlags::POLLOUT)?,
                 outcome => return outcome,
             }
@@ -113,6 +140,10 @@ impl Channel {
                             descriptors.extend(adopt_descriptors(&raw));
                         }
                     }
+                    // A part of a parcel is of no use.
+                    if message.flags.contains(MsgFlags::MSG_CTRUNC) {
+                        descriptors.clear();
+                    }
                     break (message.bytes, descriptors);
                 }
                 Err(Errno::EINTR) => {}
@@ -125,7 +156,12 @@ impl Channel {
             return Ok(Received::Closed);
         }
         Ok(match T::decode(&inbox.0[..length]) {
-            Ok(message) => Received::Message(message, descriptors.into_iter().next()),
+            Ok(message) => {
+                let mut descriptors = descriptors.into_iter();
+                let parcel = descriptors.next();
+                let input = descriptors.next();
+                Received::Message(message, parcel.map(|connection| Parcel { connection, input }))
+            }
             Err(Garbage) => Received::Garbage,
         })
     }
@@ -150,12 +186,13 @@ mod tests {
         let (reader, writer) = std::io::pipe().unwrap();
         let waiting = Waiting { payload: vec![7; 60_000], ..Waiting::default() };
         let order = Order::Resume(Wakeup::Input, waiting);
-        supervisor.send(&order, Some(writer.as_fd())).unwrap();
+        supervisor.send(&order, &[writer.as_fd()]).unwrap();
         drop(writer);
         match worker.receive::<Order>(&mut inbox).unwrap() {
-            Received::Message(received, Some(descriptor)) => {
+            Received::Message(received, Some(parcel)) => {
                 assert_eq!(received, order);
-                nix::unistd::write(&descriptor, b"x").unwrap();
+                assert!(parcel.input.is_none());
+                nix::unistd::write(&parcel.connection, b"x").unwrap();
             }
             other => panic!("{other:?}"),
         }
@@ -168,7 +205,7 @@ mod tests {
         let (supervisor, worker) = Channel::pair().unwrap();
         let mut inbox = Inbox::default();
         assert!(matches!(supervisor.receive::<Report>(&mut inbox).unwrap(), Received::Empty));
-        worker.send(&Order::Drain, None).unwrap();
+        worker.send(&Order::Drain, &[]).unwrap();
         assert!(matches!(supervisor.receive::<Report>(&mut inbox).unwrap(), Received::Garbage));
         drop(worker);
         assert!(matches!(supervisor.receive::<Report>(&mut inbox).unwrap(), Received::Closed));

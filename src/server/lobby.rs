@@ -14,6 +14,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use socket2::SockRef;
 
+use super::channel::Parcel;
 use crate::io::Wakeup;
 
 /// A waiting connection.
@@ -22,7 +23,7 @@ pub struct Guest {
     /// Its pool's position in the supervisor.
     pub pool: usize,
     /// The connection.
-    pub descriptor: OwnedFd,
+    pub parcel: Parcel,
     /// When its time is up.
     pub deadline: Option<Instant>,
     /// Input that was received already.
@@ -41,7 +42,7 @@ impl Guest {
 
     /// Ends the connection in order: the client gets FIN.
     pub fn close(self) {
-        close_in_order(self.descriptor);
+        close_in_order(self.parcel.connection);
     }
 }
 
@@ -61,7 +62,7 @@ enum Stay {
 impl Stay {
     fn descriptor(&self) -> BorrowedFd<'_> {
         match self {
-            Stay::Waiting(guest) => guest.descriptor.as_fd(),
+            Stay::Waiting(guest) => guest.parcel.connection.as_fd(),
             Stay::Lingering(descriptor, _) => descriptor.as_fd(),
         }
     }
@@ -297,8 +298,8 @@ mod tests {
     fn guest(deadline: Option<Instant>) -> (Guest, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (wakeup, payload) = (Wakeup::None, Vec::new());
-        let descriptor = ours.into();
-        (Guest { pool: 0, descriptor, deadline, payload, wakeup, taken: None }, theirs)
+        let parcel = Parcel { connection: ours.into(), input: None };
+        (Guest { pool: 0, parcel, deadline, payload, wakeup, taken: None }, theirs)
     }
 
     #[test]
@@ -332,10 +333,10 @@ mod tests {
         let (_, mut lobby) = lobby();
         let (first, _one) = guest(None);
         let (second, _two) = guest(None);
-        let number = first.descriptor.as_raw_fd();
+        let number = first.parcel.connection.as_raw_fd();
         lobby.admit(first).unwrap();
         lobby.admit(second).unwrap();
-        assert_eq!(lobby.oldest().unwrap().descriptor.as_raw_fd(), number);
+        assert_eq!(lobby.oldest().unwrap().parcel.connection.as_raw_fd(), number);
         assert_eq!(lobby.waiting(), 1);
     }
 

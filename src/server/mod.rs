@@ -38,6 +38,7 @@ pub mod log;
 pub mod message;
 pub mod notifier;
 pub mod options;
+pub mod overflow;
 pub mod parking;
 pub mod pid_file;
 pub mod pool_state;

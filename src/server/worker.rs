@@ -9,7 +9,6 @@ mod waiting;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -18,10 +17,11 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::accept::{Accepted, Acceptor};
-use super::channel::{Channel, Inbox};
+use super::channel::{Channel, Inbox, Parcel};
 use super::clock;
 use super::listener::Listener;
 use super::message::{Report, Waiting};
+use super::overflow;
 use super::parking::{Connection, ParkingLot, Ticket};
 use super::registry::Pool;
 use super::scoreboard::{Activity, Cell, Counter};
@@ -41,7 +41,7 @@ enum Source {
 /// A connection that comes from the supervisor.
 #[derive(Debug)]
 struct Arrival {
-    descriptor: OwnedFd,
+    parcel: Parcel,
     wakeup: Wakeup,
     waiting: Waiting,
 }
@@ -157,7 +157,7 @@ impl Worker {
     pub fn ready(&mut self) -> Result<(), Errno> {
         self.acceptor.watch(true)?;
         self.cell().set(Activity::Busy);
-        self.channel.send_patiently(&Report::Ready, None)
+        self.channel.send_patiently(&Report::Ready, &[])
     }
 
     /// Asks to keep the handler's connection until it has input or the time is up; false if the
@@ -279,10 +279,7 @@ impl Worker {
     pub fn abandon(&mut self) {
         self.cell().add(Counter::Errors, 1);
         if let Some(Task::Connection { connection, ticket, .. }) = self.task.take() {
-            if !connection.stream.borrow().is_closed() {
-                let _ = connection.stream.borrow_mut().reset();
-            }
-            self.release(ticket, &connection);
+            self.reset(&connection, ticket);
         }
         self.leave();
     }
@@ -316,9 +313,14 @@ impl Worker {
         match source {
             Source::Control => self.take_orders(),
             Source::Arrival(arrival) => {
-                let Arrival { descriptor, wakeup, waiting } = *arrival;
-                let mut stream = Stream::accepted(descriptor, None);
-                stream.preload(&waiting.payload);
+                let Arrival { parcel, wakeup, waiting } = *arrival;
+                let Parcel { connection, input } = parcel;
+                let mut stream = Stream::accepted(connection, None);
+                match input.map_or(Ok(waiting.payload), overflow::load) {
+                    Ok(bytes) => stream.preload(&bytes),
+                    // What it has sent is gone: a reset, which comes with the end of the stream.
+                    Err(_) => return Ok(()),
+                }
                 stream.set_parked_until(waiting.deadline.map(clock::instant));
                 self.receive(lua, stream, wakeup)?;
             }

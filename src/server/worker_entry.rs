@@ -1,7 +1,7 @@
 //! The supervisor's view of one worker.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
@@ -142,7 +142,7 @@ impl WorkerEntry {
         let payload = std::mem::take(&mut guest.payload);
         let order = Order::Resume(guest.wakeup, Waiting { deadline, payload, ready: false });
         self.note(&order);
-        match (self.channel.send(&order, Some(guest.descriptor.as_fd())), order) {
+        match (self.channel.send(&order, &guest.parcel.descriptors()), order) {
             (Err(_), Order::Resume(_, Waiting { payload, .. })) => Err(Guest { payload, ..guest }),
             _ => Ok(()),
         }
@@ -151,7 +151,7 @@ impl WorkerEntry {
     /// Sends an order. A worker that cannot take it is about to end; its end is noticed anyway.
     pub fn order(&mut self, order: &Order) {
         self.note(order);
-        let _ = self.channel.send(order, None);
+        let _ = self.channel.send(order, &[]);
     }
 
     fn note(&mut self, order: &Order) {

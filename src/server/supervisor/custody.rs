@@ -1,9 +1,9 @@
 //! Connections between two runs of a handler: leased to a worker, in the lobby, or on the way to a
 //! worker that has time.
 
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use super::super::channel::Parcel;
 use super::super::clock;
 use super::super::lobby::{Guest, LINGER_AT_SHUTDOWN, close_in_order};
 use super::super::message::Waiting;
@@ -18,13 +18,13 @@ const PATIENCE: Duration = Duration::from_millis(20);
 
 impl Supervisor {
     /// A worker has parked a connection for the first time.
-    pub(super) fn lease(&mut self, pid: i32, ticket: u64, descriptor: Option<OwnedFd>) {
+    pub(super) fn lease(&mut self, pid: i32, ticket: u64, parcel: Option<Parcel>) {
         let ticket = Ticket::of(ticket);
         // Without a descriptor (this process has too many) the connection is the worker's alone.
-        let (Some(worker), Some(descriptor)) = (self.workers.get_mut(&pid), descriptor) else {
+        let (Some(worker), Some(parcel)) = (self.workers.get_mut(&pid), parcel) else {
             return;
         };
-        worker.leases.insert(ticket, descriptor);
+        worker.leases.insert(ticket, parcel.connection);
         if !self.make_room() {
             self.decline(pid, ticket);
         }
@@ -48,19 +48,19 @@ impl Supervisor {
         &mut self,
         pid: i32,
         ticket: Option<u64>,
-        descriptor: Option<OwnedFd>,
+        parcel: Option<Parcel>,
         waiting: Waiting,
     ) {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
         let leased = ticket.and_then(|ticket| worker.leases.remove(&Ticket::of(ticket)));
         let pool = worker.pool;
-        let Some(descriptor) = leased.or(descriptor) else {
+        let Some(parcel) = parcel.or(leased.map(Parcel::from)) else {
             self.pools[pool].totals.lost += 1;
             return;
         };
         let deadline = waiting.deadline.map(clock::instant);
         let (payload, wakeup) = (waiting.payload, Wakeup::None);
-        let guest = Guest { pool, descriptor, deadline, payload, wakeup, taken: None };
+        let guest = Guest { pool, parcel, deadline, payload, wakeup, taken: None };
         if waiting.ready && self.phase == Phase::Serving {
             self.pools[pool].callers.push_back(Guest { wakeup: Wakeup::Input, ..guest });
         } else {
@@ -73,14 +73,15 @@ impl Supervisor {
         &mut self,
         pid: i32,
         ticket: Option<u64>,
-        descriptor: Option<OwnedFd>,
+        parcel: Option<Parcel>,
         until: u64,
     ) {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
         let leased = ticket.and_then(|ticket| worker.leases.remove(&Ticket::of(ticket)));
         let state = &mut self.pools[worker.pool];
         // If it cannot be watched it is reset here and now.
-        match leased.or(descriptor).map(|d| self.lobby.linger(d, clock::instant(until))) {
+        let descriptor = leased.or(parcel.map(|parcel| parcel.connection));
+        match descriptor.map(|d| self.lobby.linger(d, clock::instant(until))) {
             Some(Ok(())) => {
                 self.make_room();
             }
@@ -309,10 +310,10 @@ fn revoke(
         .take(most)
         .collect();
     let guest = |(ticket, deadline): (Ticket, Option<u64>)| {
-        let descriptor = worker.leases.remove(&ticket)?;
+        let parcel = Parcel::from(worker.leases.remove(&ticket)?);
         let deadline = deadline.map(clock::instant);
         let (payload, wakeup) = (Vec::new(), Wakeup::None);
-        Some(Guest { pool, descriptor, deadline, payload, wakeup, taken: Some((pid, until)) })
+        Some(Guest { pool, parcel, deadline, payload, wakeup, taken: Some((pid, until)) })
     };
     revoked.into_iter().filter_map(guest).collect()
 }

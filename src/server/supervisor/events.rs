@@ -1,13 +1,12 @@
 //! What happens to the supervisor: signals, reports of workers, their standard error, their end.
 
-use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::super::channel::Received;
+use super::super::channel::{Parcel, Received};
 use super::super::log::Level;
 use super::super::message::Report;
 use super::super::parking::Ticket;
@@ -70,7 +69,7 @@ impl Supervisor {
         for _ in 0..MESSAGES_AT_ONCE {
             let Some(worker) = self.workers.get_mut(&pid) else { return };
             match worker.channel.receive::<Report>(&mut self.inbox) {
-                Ok(Received::Message(report, descriptor)) => {
+                Ok(Received::Message(report, parcel)) => {
                     if self.log.logs(Level::Debug) {
                         self.log.line(
                             Level::Debug,
@@ -78,7 +77,7 @@ impl Supervisor {
                             &format!("reported: {report:?}"),
                         );
                     }
-                    self.handle(pid, report, descriptor);
+                    self.handle(pid, report, parcel);
                 }
                 Ok(Received::Empty) => return,
                 Ok(Received::Closed) => {
@@ -98,7 +97,7 @@ impl Supervisor {
         }
     }
 
-    fn handle(&mut self, pid: i32, report: Report, descriptor: Option<OwnedFd>) {
+    fn handle(&mut self, pid: i32, report: Report, parcel: Option<Parcel>) {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
         let Some(state) = self.pools.get_mut(worker.pool) else { return };
         match report {
@@ -119,10 +118,10 @@ impl Supervisor {
                     self.drain();
                 }
             }
-            Report::Leased(ticket) => self.lease(pid, ticket, descriptor),
+            Report::Leased(ticket) => self.lease(pid, ticket, parcel),
             Report::Released(ticket) => drop(worker.leases.remove(&Ticket::of(ticket))),
-            Report::Cooled(ticket, waiting) => self.take_over(pid, ticket, descriptor, waiting),
-            Report::Lingering(ticket, until) => self.linger(pid, ticket, descriptor, until),
+            Report::Cooled(ticket, waiting) => self.take_over(pid, ticket, parcel, waiting),
+            Report::Lingering(ticket, until) => self.linger(pid, ticket, parcel, until),
         }
     }
 
@@ -153,7 +152,7 @@ impl Supervisor {
             match worker.channel.receive::<Report>(&mut self.inbox) {
                 // It cannot take what it would be given.
                 Ok(Received::Message(Report::Offer, _)) => {}
-                Ok(Received::Message(report, descriptor)) => self.handle(pid, report, descriptor),
+                Ok(Received::Message(report, parcel)) => self.handle(pid, report, parcel),
                 _ => return,
             }
         }

@@ -1,15 +1,17 @@
 //! What becomes of a worker's connections: new ones, those the handler is done with, those that are
 //! better off elsewhere.
 
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
 use mlua::Lua;
 use nix::errno::Errno;
 
+use super::super::channel::Parcel;
 use super::super::clock;
-use super::super::message::{Report, Waiting};
+use super::super::message::{MAX_PAYLOAD, Report, Waiting};
+use super::super::overflow;
 use super::super::parking::{Connection, Stay, Ticket, detach};
 use super::super::scoreboard::Counter;
 use super::{Fate, Phase, Source, Task, Worker, complain};
@@ -123,7 +125,8 @@ impl Worker {
     pub(super) fn lend(&mut self, ticket: Ticket, connection: &Connection) {
         let lent = {
             let stream = connection.stream.borrow();
-            self.channel.send_patiently(&Report::Leased(ticket.number()), stream.fd())
+            let descriptor: Vec<_> = stream.fd().into_iter().collect();
+            self.channel.send_patiently(&Report::Leased(ticket.number()), &descriptor)
         };
         if lent.is_ok() {
             self.parking.set_leased(ticket, connection);
@@ -139,22 +142,32 @@ impl Worker {
         deadline: Option<Instant>,
         ready: bool,
     ) {
-        let payload = connection.stream.borrow().input().to_vec();
+        let mut payload = connection.stream.borrow().input().to_vec();
         let ready = ready && !payload.is_empty();
+        let mut input = None;
+        if payload.len() > MAX_PAYLOAD {
+            match overflow::store(&payload) {
+                Ok(file) => input = Some(file),
+                // What it has sent cannot follow it.
+                Err(_) => return self.reset(&connection, ticket),
+            }
+            payload = Vec::new();
+        }
         let waiting = Waiting { deadline: deadline.map(clock::milliseconds), payload, ready };
-        self.give_up(&connection, ticket, |leased| Report::Cooled(leased, waiting.clone()));
+        self.give_up(&connection, ticket, input, |leased| Report::Cooled(leased, waiting));
     }
 
     /// Gives a connection to the supervisor, which waits for the client's end.
     fn linger(&mut self, connection: &Connection, ticket: Option<Ticket>, until: Instant) {
         let until = clock::milliseconds(until);
-        self.give_up(connection, ticket, |leased| Report::Lingering(leased, until));
+        self.give_up(connection, ticket, None, |leased| Report::Lingering(leased, until));
     }
 
     fn give_up(
         &mut self,
         connection: &Connection,
         ticket: Option<Ticket>,
+        input: Option<OwnedFd>,
         report: impl FnOnce(Option<u64>) -> Report,
     ) {
         let leased = ticket.filter(|ticket| self.parking.is_leased(*ticket));
@@ -163,8 +176,17 @@ impl Worker {
         }
         let report = report(leased.map(Ticket::number));
         let Some(descriptor) = detach(connection) else { return };
+        let parcel = Parcel { connection: descriptor, input };
         // Also if it is leased: the supervisor may have had no room for its duplicate.
-        let _ = self.channel.send_patiently(&report, Some(descriptor.as_fd()));
+        let _ = self.channel.send_patiently(&report, &parcel.descriptors());
+    }
+
+    /// Ends a connection at once.
+    pub(super) fn reset(&mut self, connection: &Connection, ticket: Option<Ticket>) {
+        if !connection.stream.borrow().is_closed() {
+            let _ = connection.stream.borrow_mut().reset();
+        }
+        self.release(ticket, connection);
     }
 
     /// Closes a connection that the handler left open. Its failure concerns the client alone.

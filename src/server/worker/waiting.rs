@@ -1,12 +1,11 @@
 //! How a worker waits, and what the supervisor tells it meanwhile.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
-use super::super::channel::Received;
+use super::super::channel::{Parcel, Received};
 use super::super::clock;
 use super::super::message::{Order, Report, Waiting};
 use super::super::parking::{Due, Stay, Ticket};
@@ -108,7 +107,7 @@ impl Worker {
     pub(super) fn take_orders(&mut self) {
         loop {
             match self.channel.receive(&mut self.inbox) {
-                Ok(Received::Message(order, descriptor)) => self.obey(order, descriptor),
+                Ok(Received::Message(order, parcel)) => self.obey(order, parcel),
                 Ok(Received::Empty) => return,
                 // Without a supervisor nobody replaces or ends this worker.
                 Ok(Received::Closed | Received::Garbage) | Err(_) => {
@@ -119,12 +118,12 @@ impl Worker {
         }
     }
 
-    fn obey(&mut self, order: Order, descriptor: Option<OwnedFd>) {
+    fn obey(&mut self, order: Order, parcel: Option<Parcel>) {
         match order {
             Order::Resume(wakeup, waiting) => {
                 // Without a descriptor this process has too many: the client sees the end.
-                if let Some(descriptor) = descriptor {
-                    let arrival = Arrival { descriptor, wakeup, waiting };
+                if let Some(parcel) = parcel {
+                    let arrival = Arrival { parcel, wakeup, waiting };
                     self.queue.push_front(Source::Arrival(Box::new(arrival)));
                 }
             }
@@ -195,18 +194,19 @@ impl Worker {
     fn give_back_arrivals(&mut self) {
         for source in std::mem::take(&mut self.queue) {
             if let Source::Arrival(arrival) = source {
-                let Arrival { descriptor, waiting, wakeup } = *arrival;
+                let Arrival { parcel, waiting, wakeup } = *arrival;
                 // A timeout is noticed anew; input that came with it is not in the descriptor.
-                let ready = wakeup == Wakeup::Input && !waiting.payload.is_empty();
+                let received = parcel.input.is_some() || !waiting.payload.is_empty();
+                let ready = wakeup == Wakeup::Input && received;
                 let report = Report::Cooled(None, Waiting { ready, ..waiting });
-                let _ = self.channel.send_patiently(&report, Some(descriptor.as_fd()));
+                let _ = self.channel.send_patiently(&report, &parcel.descriptors());
             }
         }
     }
 
     /// Tells the supervisor; if it is gone, the control channel says so at the next look.
     pub(super) fn report(&self, report: &Report) {
-        let _ = self.channel.send_patiently(report, None);
+        let _ = self.channel.send_patiently(report, &[]);
     }
 }
 

@@ -1,0 +1,41 @@
+//! Received input that is too long for a message of the control channel: it travels as a file in
+//! memory, which the supervisor passes on unseen.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// A file with these bytes.
+///
+/// # Errors
+/// What the system reports for want of descriptors or memory.
+pub fn store(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create(c"moonbridge", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file.into())
+}
+
+/// The bytes of a file that [`store`] has made.
+///
+/// # Errors
+/// What the system reports.
+pub fn load(file: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut file = File::from(file);
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_loaded() {
+        let bytes: Vec<u8> = (0..200_000_u32).map(|number| number as u8).collect();
+        assert_eq!(load(store(&bytes).unwrap()).unwrap(), bytes);
+    }
+}
