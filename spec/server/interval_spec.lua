@@ -162,11 +162,19 @@ describe("a main listener", function()
   end)
 
   it("lets requests that run be answered before the server ends", function()
-    local s = server.start { launcher = true, script = [[
-      listen{ { proto = "main" }, connect = function() os.execute("sleep 0.8") return true end }
+    local s = server.start { launcher = true, globals = { FLAG = process.scratch("flag") }, script = [[
+      listen{ { proto = "main" }, connect = function()
+        while not io.open(FLAG) do os.execute("sleep 0.05") end
+        return true
+      end }
       listen{
         { proto = "tcp", host = "127.0.0.1", port = PORT },
-        connect = function(socket) os.execute("sleep 1.2") socket:write("hello") return true end
+        connect = function(socket)
+          io.open(FLAG, "w"):close()
+          os.execute("sleep 0.6")
+          socket:write("hello")
+          return true
+        end
       }
     ]] }
     assert.equal("hello", (s:raw("")))

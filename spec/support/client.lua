@@ -63,6 +63,7 @@ end
 
 --- Ends the sending direction only.
 function Connection:finish()
+  self.finished = true
   self.raw:shutdown("send")
 end
 
@@ -82,6 +83,10 @@ end
 -- connection; after a FIN it is still in the kernel's table.
 local function ending(self)
   if not self.local_port then return "closed" end
+  -- The table may be long; a socket that has a peer needs no look at it, nor has one that is not
+  -- finished on our side been closed by the other side alone.
+  if self.raw:getpeername() then return "closed" end
+  if not self.finished then return "reset" end
   local pattern = ("%%x+:%04X %%x+:%04X (%%x%%x) "):format(self.local_port, self.port)
   for _, path in ipairs { "/proc/net/tcp", "/proc/net/tcp6" } do
     if (process.slurp(path) or ""):find(pattern) then return "closed" end
