@@ -26,9 +26,11 @@ function echo.upgrade(request)
   local bytes, status = socket:read_nb(PIECE)
   while bytes do
     local left = socket:flush_nb(bytes)
-    while left and left > 0 and moonbridge_io.poll(nil, output, PATIENCE) do left = socket:flush_nb() end
+    while left and left > 0 and moonbridge_io.poll(nil, output, PATIENCE, true) do
+      left = socket:flush_nb()
+    end
     if left ~= 0 or status == "eof" then break end
-    -- A shutdown of the server ends the silence as well.
+    -- A shutdown of the server ends the waiting as well.
     if status == "block" and not moonbridge_io.poll(input, nil, PATIENCE, true) then break end
     bytes, status = socket:read_nb(PIECE)
   end

@@ -128,8 +128,24 @@ describe("the page of examples/application.lua", function()
     assert.same({ notes = {} }, select(2, api("GET", "/api/notes")))
   end)
 
-  it("leaves nothing behind if the client goes while it uploads", function()
+  it("streams: a large upload does not make the process large", function()
     start()
+    assert.equal(413, post({ { "comment", "x" }, { "files", ("x"):rep(50000000), "large" } }).status)
+    for _, pid in ipairs(s:workers()) do
+      local peak = process.slurp("/proc/" .. pid .. "/status"):match("VmHWM:%s+(%d+)")
+      assert.truthy(tonumber(peak) < 24 * 1024, peak .. " KiB")
+    end
+  end)
+
+  it("leaves nothing behind if the form is broken, or the client goes while it uploads", function()
+    start()
+    local broken = s:request {
+      body = form({ { "files", ("x"):rep(100000), "a" } }):sub(1, -20),
+      headers = { ["Content-Type"] = "multipart/form-data; boundary=limit" },
+    }
+    assert.equal(400, broken.status)
+    -- The refusal is out before the handler hears of it.
+    assert.truthy(process.wait_until(function() return #stored() == 0 end))
     local c = s:connect()
     c:send("POST / HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=limit\r\n"
       .. "Content-Length: 500000\r\n\r\n" .. form({ { "files", ("x"):rep(100000), "a" } }):sub(1, -20))
