@@ -77,7 +77,8 @@ return function(callback, options)
         end
         local deadline
         if waits then
-          state = state or { deadline = after(times.request_header_timeout) }
+          local begun_elsewhere = first and native.handed_over_until(socket)
+          state = state or { deadline = begun_elsewhere or after(times.request_header_timeout) }
           -- A body has no time limit as long as it comes.
           if outcome == BUFFERING then state.deadline = after(times.stall_timeout) end
           state.head = connection.suspend()

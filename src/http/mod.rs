@@ -123,6 +123,14 @@ fn native(lua: &Lua) -> Result<Table> {
     let start = std::time::Instant::now();
     let now = lua.create_function(move |_, ()| Ok(start.elapsed().as_secs_f64()))?;
     native.raw_set("now", now)?;
+    // handed_over_until(socket): when the time of a request is up that began in another process.
+    let until = lua.create_function(move |_, socket: mlua::AnyUserData| {
+        let Some(stream) = crate::io::stream_of(&socket) else { return Ok(None) };
+        let stream = stream.try_borrow().ok().filter(|stream| stream.is_preloaded());
+        let until = stream.and_then(|stream| stream.parked_until());
+        Ok(until.map(|until| until.saturating_duration_since(start).as_secs_f64()))
+    })?;
+    native.raw_set("handed_over_until", until)?;
     let note = lua.create_function(|_, text: mlua::LuaString| {
         context::note_traceback(text.to_string_lossy());
         Ok(())

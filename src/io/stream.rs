@@ -101,6 +101,8 @@ pub struct Stream {
     wakeup: Wakeup,
     /// Until when it was parked.
     parked_until: Option<Instant>,
+    /// It came from another process with input.
+    preloaded: bool,
 }
 
 /// The state of one direction.
@@ -168,6 +170,7 @@ impl Stream {
             remains: None,
             wakeup: Wakeup::None,
             parked_until: None,
+            preloaded: false,
         }
     }
 
@@ -197,6 +200,12 @@ impl Stream {
     /// The server's side: input that another process has received already.
     pub fn preload(&mut self, bytes: &[u8]) {
         self.input.push(bytes);
+        self.preloaded = !bytes.is_empty();
+    }
+
+    /// Whether its first input was received by another process and is still unused.
+    pub fn is_preloaded(&self) -> bool {
+        self.preloaded && self.consumed == 0
     }
 
     /// Whether this is a TCP connection that is not closed.
