@@ -233,6 +233,38 @@ describe("request_buffering", function()
     end
   end)
 
+  it("tells a client that asks that it may send the body, and waits without a process", function()
+    local s = app.start(ROUTES, "{ request_buffering = 100000 }")
+    for _, size in ipairs { 10, 100000, 100001 } do
+      local connection = s:connect()
+      connection:send("POST /body HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: "
+        .. size .. "\r\n\r\n")
+      assert.equal(100, connection:response().status)
+      if size <= 100000 then assert.equal("default", s:request("/").body) end
+      connection:send(("x"):rep(size // 2))
+      if size <= 100000 then assert.equal("default", s:request("/").body) end
+      connection:send(("x"):rep(size - size // 2))
+      assert.equal(size, #connection:response().body)
+      assert.equal("default", connection:request("/").body)
+    end
+  end)
+
+  it("keeps a body that is half there when the process ends, but for its death", function()
+    local s = app.start(ROUTES .. [[
+      function routes.last(request) reply(request, "last") return false end
+    ]], "{ request_buffering = 1000000 }")
+    for _, size in ipairs { 10, 50000, 1000000 } do
+      local connection = s:connect()
+      local body = ("0123456789"):rep(size // 10)
+      connection:send("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: " .. size .. "\r\n\r\n"
+        .. body:sub(1, size // 2))
+      socket.sleep(0.1)
+      assert.equal("last", s:request("/last").body)
+      connection:send(body:sub(size // 2 + 1))
+      assert.is_true(body == connection:response().body)
+    end
+  end)
+
   it("does not wait for larger bodies, nor for ever", function()
     local s = app.start(ROUTES, "{ request_buffering = 5, stall_timeout = 0.3 }")
     for _, length in ipairs { 5, 6 } do

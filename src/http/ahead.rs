@@ -4,6 +4,7 @@
 use super::chunked::{Decoder, Event, Limits};
 use super::framing::{self, Framing};
 use super::head::{Head, Known, Version};
+use super::list::elements;
 
 /// How far a body that is waited for has been seen.
 #[derive(Debug, Default)]
@@ -13,20 +14,24 @@ pub struct Ahead {
     seen: usize,
     /// The body is too large, or not what it should be.
     given_up: bool,
+    /// The client knows that it may send the body.
+    promised: bool,
 }
 
 impl Ahead {
     /// Whether more of the body has to be waited for. `input` begins with the complete head, which
     /// has `size` bytes.
     ///
-    /// A body of more than `limit` bytes is not waited for, nor one that is framed wrongly or that
-    /// the client does not send without being asked: the handler, or a refusal, sees to those.
+    /// A body of more than `limit` bytes is not waited for, nor one that is framed wrongly or comes
+    /// with an expectation that nobody knows: the handler, or a refusal, sees to those.
     pub fn lacks(&mut self, head: &Head, input: &[u8], size: usize, limit: u64) -> bool {
         let values = |known: Known| {
             let fields = head.fields.iter().filter(move |field| field.known == known);
             fields.map(|field| field.value.of(input))
         };
-        if head.version == Version::Http11 && values(Known::Expect).next().is_some() {
+        let known = |expectation: &[u8]| expectation.eq_ignore_ascii_case(b"100-continue");
+        let mut expectations = values(Known::Expect).flat_map(elements);
+        if head.version == Version::Http11 && !expectations.all(known) {
             return false;
         }
         let framing = framing::content_length(values(Known::ContentLength)).and_then(|length| {
@@ -39,6 +44,16 @@ impl Ahead {
             Ok(Framing::Chunked) => !self.given_up && self.lacks_chunks(body, limit),
             Ok(Framing::Empty) | Err(_) => false,
         }
+    }
+
+    /// Whether the client is to be told, before the body is waited for, that it may send it
+    /// (RFC 9110 10.1.1): once, and only if nothing of the body is there.
+    pub fn owes_continue(&mut self, head: &Head, received: usize, size: usize) -> bool {
+        let mut fields = head.fields.iter();
+        let waits = head.version == Version::Http11
+            && received == size
+            && fields.any(|field| field.known == Known::Expect);
+        waits && !std::mem::replace(&mut self.promised, true)
     }
 
     fn lacks_chunks(&mut self, body: &[u8], limit: u64) -> bool {
@@ -92,9 +107,19 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_asks_is_told_once_that_it_may_send_the_body() {
+        let request = "POST / HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n";
+        assert_eq!(waits(request, 3), [true]);
+        let (mut head, mut ahead, size) = (Head::default(), Ahead::default(), request.len());
+        head.advance(request.as_bytes(), &Limits { head: 1000, fields: 10 }).unwrap();
+        assert!(!ahead.owes_continue(&head, size + 1, size));
+        assert!(ahead.owes_continue(&head, size, size));
+        assert!(!ahead.owes_continue(&head, size, size));
+    }
+
+    #[test]
     fn others_are_not_waited_for() {
-        for fields in ["", "Content-Length: x\r\n", "Expect: 100-continue\r\nContent-Length: 3\r\n"]
-        {
+        for fields in ["", "Content-Length: x\r\n", "Expect: wonders\r\nContent-Length: 3\r\n"] {
             assert_eq!(waits(&format!("POST / HTTP/1.1\r\n{fields}\r\n"), 9), [false], "{fields}");
         }
     }

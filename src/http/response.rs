@@ -18,6 +18,9 @@ use super::header_lines::{
 /// What is wrong with a call: the text of the error raised in the handler.
 pub type Misuse = &'static str;
 
+/// The answer to a client that asks whether it may send its body (RFC 9110 10.1.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 const NO_STATUS: Misuse = "HTTP status has not been sent yet";
 const STATUS_SENT: Misuse = "HTTP status has already been sent";
 const HEADERS_SENT: Misuse = "All HTTP headers have already been sent";
@@ -278,7 +281,7 @@ impl Response {
 
     /// An interim response that the server itself sends (RFC 9110 10.1.1).
     pub fn send_continue(&mut self) {
-        self.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        self.out.extend_from_slice(CONTINUE);
     }
 
     /// Takes a piece of the body, the header section being finished.

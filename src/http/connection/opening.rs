@@ -9,6 +9,7 @@ use crate::http::framing::{self, Framing};
 use crate::http::head::{Known, Progress, Span, Version};
 use crate::http::list::elements;
 use crate::http::refusal::Refusal;
+use crate::http::response;
 use crate::http::uri::{Target, is_host};
 use crate::io::stream::{Fill, Stream, Wakeup};
 use crate::sys::alarm;
@@ -35,12 +36,12 @@ impl Connection {
 
     fn receive_head(&mut self, stream: &mut Stream) -> Opened {
         loop {
-            let mut waiting = Opened::Partial;
+            let (mut waiting, mut head) = (Opened::Partial, 0);
             match self.head.advance(stream.input(), &self.options.head) {
                 Ok(Progress::Complete(size)) if stream.is_eof() || !self.lacks(stream, size) => {
                     return self.begin(stream, size);
                 }
-                Ok(Progress::Complete(_)) => waiting = Opened::Buffering,
+                Ok(Progress::Complete(size)) => (waiting, head) = (Opened::Buffering, size),
                 Ok(Progress::Partial) => {}
                 Err(refusal) => return self.refuse_head(stream, &refusal),
             }
@@ -48,6 +49,9 @@ impl Connection {
             match stream.fill() {
                 Ok(Fill::Data(_)) => {}
                 Ok(Fill::Block) => {
+                    if waiting == Opened::Buffering {
+                        self.promise_buffering(stream, head);
+                    }
                     // What is there is of no use until more comes: it must not count as ready.
                     stream.hold_input();
                     return if begun { waiting } else { Opened::Idle };
@@ -69,6 +73,15 @@ impl Connection {
             && self.ahead.get_or_insert_default().lacks(&self.head, stream.input(), size, limit)
     }
 
+    /// Tells a client that asks, before its body is waited for behind a head of `size` bytes, that
+    /// it may send it. A failure shows when the client does not.
+    fn promise_buffering(&mut self, stream: &mut Stream, size: usize) {
+        let ahead = self.ahead.get_or_insert_default();
+        if ahead.owes_continue(&self.head, stream.input().len(), size) {
+            let _ = stream.send_nb(&[response::CONTINUE]);
+        }
+    }
+
     /// Takes the head out of the input and checks it.
     fn begin(&mut self, stream: &mut Stream, size: usize) -> Opened {
         self.bytes.clear();
@@ -79,6 +92,8 @@ impl Connection {
         self.unreported = None;
         match self.check_head(stream.wakeup() == Wakeup::Shutdown) {
             Ok(framing) => {
+                // A client that sends its body does not wait any more (RFC 9110 10.1.1).
+                self.expects_continue &= stream.input().is_empty();
                 self.intake.begin(framing, self.options.body);
                 self.arm();
                 Opened::Ready
