@@ -16,6 +16,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use super::listener::Listener;
 use super::registry::Pool;
 use crate::io::{Stream, listen};
+use crate::sys::accept_queue::accept_queue;
 
 /// How long a listener rests when the system is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -88,6 +89,12 @@ impl Acceptor {
             }
         }
         Ok(())
+    }
+
+    /// How many connections wait in the backlogs now, or more where that cannot be found out.
+    pub fn backlog(&self) -> usize {
+        let sockets = self.pool.listeners.iter().filter_map(Listener::socket);
+        sockets.map(|socket| accept_queue(socket.as_fd()).unwrap_or(listen::BACKLOG as usize)).sum()
     }
 
     /// Takes up watching again after a pause; tells when the pause ends.

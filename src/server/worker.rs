@@ -119,6 +119,8 @@ pub struct Worker {
     phase: Phase,
     /// The supervisor knows that the backlogs are empty.
     drained: bool,
+    /// How many connections are accepted at most before the backlogs count as empty.
+    backlog: usize,
     /// When the worker last took events from the kernel.
     woken: Instant,
     /// How often fields of handles had been assigned when that was last looked at.
@@ -147,6 +149,7 @@ impl Worker {
             inbox: Inbox::default(),
             phase: Phase::Serving,
             drained: false,
+            backlog: 0,
             woken: Instant::now(),
             assignments: class::assignments(),
             handles,

@@ -1,5 +1,6 @@
 //! The only unsafe code: thin, safe wrappers over system calls that `nix` and `socket2` do not cover.
 
+pub mod accept_queue;
 pub mod alarm;
 pub mod alloc;
 pub mod at_exit;

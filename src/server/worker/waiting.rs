@@ -132,6 +132,8 @@ impl Worker {
             Order::Terminate => self.leave(),
             Order::Drain => {
                 self.phase = Phase::Draining;
+                // What comes later is refused: clients that never stop must not keep the server.
+                self.backlog = self.acceptor.backlog();
                 let _ = self.acceptor.watch(false);
             }
         }
@@ -140,7 +142,10 @@ impl Worker {
     /// One step of an orderly shutdown: what waits in the backlogs is accepted, what has input is
     /// served, the other parked connections are told; then the worker ends.
     fn drain(&mut self) {
-        if let Some(index) = self.acceptor.waiting() {
+        if self.backlog > 0
+            && let Some(index) = self.acceptor.waiting()
+        {
+            self.backlog -= 1;
             self.queue.push_back(Source::Listener(index));
             return;
         }
