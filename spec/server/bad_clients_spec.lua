@@ -122,7 +122,7 @@ describe("a request head", function()
     local c = s:connect()
     for piece in (GET:gsub("\r\n\r\n", "\r\nX: abc\r\n\r\n")):gmatch(".?.?.?.?.?.?.?.?.?.?") do
       c:send(piece)
-      socket.sleep(0.05)
+      socket.sleep(0.15)
       process.kill(s:workers()[1], "KILL")
       assert.truthy(process.wait_until(function() return #s:workers() == 2 end))
     end

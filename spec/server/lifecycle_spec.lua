@@ -50,7 +50,7 @@ describe("a worker", function()
     for _ = 1, 3 do s:raw("k") end
     local pid = s:workers()[1]
     s:raw("e")
-    assert.truthy(process.wait_until(function() return not process.alive(pid) end))
+    assert.truthy(s:wait_log("PID " .. pid .. "%] closed\n"))
     local order = {}
     for text in s:log():gmatch("%[Pool #1, PID " .. pid .. "%] (%a+)\n") do
       order[#order + 1] = text

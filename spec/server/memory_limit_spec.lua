@@ -12,7 +12,7 @@ local function start(handlers, limit)
     _G.hoard = hoard
     listen{
       { proto = "tcp", host = "127.0.0.1", port = PORT },
-      min_fork = 1, memory_limit = %s,
+      min_fork = 1, max_fork = 1, memory_limit = %s,
       %s
     }
   ]]):format(limit or "8 * 1024 * 1024", handlers) }
