@@ -271,7 +271,7 @@ impl Supervisor {
                 let (pool, supervisor) = (state.pool.clone(), self.pid);
                 Some(Box::new(Birth { pool, cell, channel, supervisor }))
             }
-            Ok(((channel, _), lines, Fork::Parent(pid))) => {
+            Ok(((channel, far_end), lines, Fork::Parent(pid))) => {
                 state.forked(now);
                 let (control, errors) =
                     (Source::Control(pid.as_raw()), Source::Stderr(pid.as_raw()));
@@ -283,6 +283,7 @@ impl Supervisor {
                         self.epoll.add(lines.reader(), event)
                     });
                 let mut entry = WorkerEntry::new(pid, index, number, cell, channel, lines);
+                entry.far_end = Some(far_end);
                 entry.journal = self.log.logs(Level::Debug).then(Vec::new);
                 self.workers.insert(pid.as_raw(), entry);
                 if watched.is_err() {

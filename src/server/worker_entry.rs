@@ -44,6 +44,8 @@ pub struct WorkerEntry {
     pub cell: usize,
     /// The supervisor's end of its control channel.
     pub channel: Channel,
+    /// A duplicate of the worker's end: when it has died, what it did not receive is read here.
+    pub far_end: Option<Channel>,
     /// Its standard error.
     pub stderr: StderrLines,
     /// Where it stands.
@@ -78,6 +80,7 @@ impl WorkerEntry {
             pool_number,
             cell,
             channel,
+            far_end: None,
             stderr,
             life,
             has_served: false,

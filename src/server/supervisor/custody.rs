@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::channel::Parcel;
+use super::super::channel::{Parcel, Received};
 use super::super::clock;
 use super::super::lobby::{Guest, LINGER_AT_SHUTDOWN, close_in_order};
-use super::super::message::Waiting;
+use super::super::message::{Order, Waiting};
 use super::super::parking::Ticket;
 use super::super::scoreboard::{Activity, Cell};
 use super::super::worker_entry::WorkerEntry;
@@ -103,8 +103,10 @@ impl Supervisor {
         }
     }
 
-    /// Takes over what a dead worker had parked. What it was acting on is reset.
+    /// Takes over what a dead worker had parked, and what was sent to it and not received. What it
+    /// was acting on is reset.
     pub(super) fn inherit(&mut self, worker: &mut WorkerEntry) {
+        self.take_back_orders(worker);
         let revoked = revoke(worker, &self.pools[worker.pool].pool.leases, usize::MAX);
         let totals = &mut self.pools[worker.pool].totals;
         totals.reclaimed += revoked.len() as u64;
@@ -112,6 +114,20 @@ impl Supervisor {
         worker.leases.clear();
         for guest in revoked {
             self.admit(Guest { taken: None, ..guest });
+        }
+    }
+
+    /// Connections that were on their way to a worker when it died.
+    fn take_back_orders(&mut self, worker: &mut WorkerEntry) {
+        let Some(far_end) = worker.far_end.take() else { return };
+        let state = &mut self.pools[worker.pool];
+        while let Ok(Received::Message(order, parcel)) = far_end.receive::<Order>(&mut self.inbox) {
+            if let (Order::Resume(wakeup, waiting), Some(parcel)) = (order, parcel) {
+                let (pool, taken, payload) = (worker.pool, None, waiting.payload);
+                let deadline = waiting.deadline.map(clock::instant);
+                state.totals.reclaimed += 1;
+                state.callers.push_front(Guest { pool, parcel, deadline, payload, wakeup, taken });
+            }
         }
     }
 
@@ -256,8 +272,8 @@ impl Supervisor {
     fn make_room(&mut self) -> bool {
         let leased: usize = self.workers.values().map(|worker| worker.leases.len()).sum();
         let callers: usize = self.pools.iter().map(|state| state.callers.len()).sum();
-        // A worker's channel and its standard error.
-        let workers = 2 * self.workers.len();
+        // Both ends of a worker's channel and its standard error.
+        let workers = 3 * self.workers.len();
         let held = self.lobby.len() + leased + callers + workers;
         for _ in self.descriptor_budget..held {
             match self.lobby.oldest() {
