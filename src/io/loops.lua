@@ -93,5 +93,6 @@ function handle_pt.__close(self, thrown)
   pcall(thrown == nil and handle_pt.close or handle_pt.reset, self)
 end
 
--- Where no server supervises the connection, it cannot be parked: the caller waits for itself.
+-- Where no server supervises the connection, nobody else can wait for it: the caller does.
 function handle_pt.park() return false end
+function handle_pt.linger() return false end
