@@ -66,7 +66,7 @@ describe("a handle", function()
     local near = pair.tcp()
     local listener = moonbridge_io.tcplisten("127.0.0.1", 0)
     for name, method in pairs(moonbridge_io.handle_pt) do
-      if name ~= "__close" and name ~= "park" then
+      if name ~= "__close" then
         for _, wrong in ipairs { 5, "x", {}, io.stdout, listener } do
           local ok, message = pcall(function()
             if name == "source" or name == "sink" then method(wrong)() else method(wrong, print) end

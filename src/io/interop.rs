@@ -1,5 +1,6 @@
 //! What other event loops ask of an object: `pollfd`, `events` and `timeout` (cqueues polls any
-//! object that answers them), `getfd` and `dirty` (LuaSocket's `select`).
+//! object that answers them), `getfd` and `dirty` (LuaSocket's `select`); and what a server would do
+//! for a handle, where there is none: `park` and `linger`.
 
 use std::os::fd::AsRawFd;
 
@@ -27,6 +28,10 @@ pub fn install(lua: &Lua, prototypes: &Prototypes) -> mlua::Result<()> {
         // What `select` leaves out.
         Ok(fd.unwrap_or(-1))
     })?;
+    // Where no server supervises the connection, nobody else can wait for it: the caller does.
+    for name in ["park", "linger"] {
+        method(lua, handle, name, |_, mut args| args.stream().map(|_| false))?;
+    }
     for name in ["pollfd", "getfd"] {
         method(lua, listener, name, listener_fd)?;
         method(lua, child, name, child_fd)?;

@@ -92,7 +92,3 @@ function child_pt.wait_yield(self) return child_pt.wait_call(self, yield) end
 function handle_pt.__close(self, thrown)
   pcall(thrown == nil and handle_pt.close or handle_pt.reset, self)
 end
-
--- Where no server supervises the connection, nobody else can wait for it: the caller does.
-function handle_pt.park() return false end
-function handle_pt.linger() return false end
