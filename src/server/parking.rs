@@ -125,7 +125,6 @@ pub struct ParkingLot {
     places: Vec<Place>,
     free: Vec<u32>,
     alarms: BinaryHeap<Reverse<(Instant, Ticket)>>,
-    parked: usize,
     /// Those among them that the supervisor does not know of.
     alone: usize,
     /// Places whose handle the Lua side does not know yet.
@@ -143,7 +142,6 @@ impl ParkingLot {
             places: Vec::new(),
             free: Vec::new(),
             alarms: BinaryHeap::new(),
-            parked: 0,
             alone: 0,
             unpublished: Vec::new(),
         }
@@ -155,16 +153,6 @@ impl ParkingLot {
         let index = self.unpublished.pop()?;
         let connection = self.places.get(index as usize)?.connection.as_ref();
         Some((index, connection.map(|connection| connection.handle.clone())))
-    }
-
-    /// How many connections are parked.
-    pub fn len(&self) -> usize {
-        self.parked
-    }
-
-    /// Whether no connection is parked.
-    pub fn is_empty(&self) -> bool {
-        self.parked == 0
     }
 
     /// How many connections are parked that the supervisor does not know of.
@@ -251,7 +239,6 @@ impl ParkingLot {
             place.alarm = Some(alarm);
             self.alarms.push(Reverse((alarm, ticket)));
         }
-        self.parked += usize::from(!was_parked);
         self.alone += usize::from(!was_parked && alone);
         if let Some(lease) = self.lease(ticket).filter(|_| movable) {
             lease.park(ticket.generation, deadline.map(clock::milliseconds));
@@ -267,7 +254,6 @@ impl ParkingLot {
             self.forget(ticket);
             return None;
         }
-        self.parked -= 1;
         self.alone -= usize::from(alone);
         let place = self.place(ticket)?;
         place.parked = None;
@@ -299,7 +285,6 @@ impl ParkingLot {
         let Some(place) = self.place(ticket) else { return };
         let Some(connection) = place.connection.take() else { return };
         place.parked = None;
-        self.parked -= 1;
         self.discharge(ticket, &connection);
         drop(detach(&connection));
     }
