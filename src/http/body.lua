@@ -183,7 +183,7 @@ return function(steps, settle, env, methods, lazy)
   end
 
   local function check_setup(callback)
-    local code, text = steps.touch()
+    local code, text = steps.touch_body()
     if code then settle(code, text) end
     if state or steps.has_status() then error(TOO_LATE, 3) end
     if type(callback) ~= "function" then
@@ -193,7 +193,7 @@ return function(steps, settle, env, methods, lazy)
 
   -- The body is read by other steps than those here (streaming.lua).
   function body.claim()
-    local code, text = steps.touch()
+    local code, text = steps.touch_body()
     if code then settle(code, text) end
     if state or streamer or exact or patterns or steps.has_status() then error(TOO_LATE, 3) end
     set_reader("stream")
@@ -202,7 +202,7 @@ return function(steps, settle, env, methods, lazy)
   body.problem = problem
 
   function methods.consume_input()
-    local code, text = steps.touch()
+    local code, text = steps.touch_body()
     if code then settle(code, text) end
     start()
     read_to_end()
@@ -274,7 +274,7 @@ return function(steps, settle, env, methods, lazy)
       if streamer or state == "whole" or state == "stream" then
         error("POST parameters are not available: the request body is read otherwise", 4)
       end
-      local code, text = steps.touch()
+      local code, text = steps.touch_body()
       if code then problem(code, text) end
       if steps.form_kind() == "none" and not state then
         form_values = {}

@@ -113,6 +113,12 @@ pub struct Connection {
     pub faulty: bool,
     /// The timer that kills the process was set for the handler.
     armed: bool,
+    /// The turn that usually is the only one uses this object now.
+    pub serving: bool,
+    /// The handler has turned to the body.
+    pub body_used: bool,
+    /// The handler was given the parameters of the target.
+    pub params_given: bool,
     /// What a fast step has left to be reported: the output that is queued, or a problem.
     pub unreported: Option<Result<usize, Problem>>,
 }
@@ -137,6 +143,9 @@ impl Connection {
             fresh: true,
             faulty: false,
             armed: false,
+            serving: false,
+            body_used: false,
+            params_given: false,
             unreported: None,
         }
     }
@@ -151,6 +160,13 @@ impl Connection {
         if self.bytes.capacity() > KEEP {
             self.bytes = Vec::new();
         }
+    }
+
+    /// As [`Connection::close`], at the end of the usual turn; whether something was kept for it.
+    pub fn settle(&mut self) -> bool {
+        self.serving = false;
+        self.close();
+        self.params_given
     }
 
     /// The stream, which this object does not use any more.

@@ -7,7 +7,7 @@ local native, maps, new_body, add_streaming = ...
 local codes = native.codes
 local MISUSE, OUTPUT, REFUSED, GONE = codes.MISUSE, codes.OUTPUT, codes.REFUSED, codes.GONE
 local INPUT, END, CLOSE, FAILED = codes.INPUT, codes.END, codes.CLOSE, codes.FAILED
-local PARKED, CLOSED = codes.PARKED, codes.CLOSED
+local CLOSED, KEPT, UNCONCLUDED = codes.CLOSED, codes.KEPT, codes.UNCONCLUDED
 
 local type, error, select, tostring, concat = type, error, select, tostring, table.concat
 local setmetatable, rawget, rawset, xpcall = setmetatable, rawget, rawset, xpcall
@@ -23,27 +23,27 @@ end
 -- Output above this makes the handler wait; so much more is sent before it goes on.
 local LOW_OUTPUT = 65536
 
+-- What is kept for the current turn, in a table that the fast calls know too: the socket, the request
+-- object, the parameters in the target as first values, the store behind them, all their values.
+local SOCKET, REQUEST, FIRSTS, STORE, LISTS = 1, 2, 3, 4, 5
+
 -- Serves connections one after the other with `callback`, by the given steps.
 return function(steps, callback, times, poll)
   local open, conclude, send_out = steps.open, steps.conclude, steps.send_out
   local status, header, data = steps.send_status, steps.send_header, steps.send_data
   local stall = times.stall_timeout or nil
-  local idle = times.idle_timeout or nil
 
   local connection = {}
   local methods = {} -- of request objects
   local lazy = {} -- fields of request objects: functions that make them
-  local request, socket -- of the current turn
+  local kept = {}
   local refused_words -- what was raised when the request was refused while it was handled
   local lost_words -- what was raised when the connection failed
   local fate -- how the turn ends
-  -- The parameters in the target and their views, as far as they were asked for.
-  local get_store, get_lists, get_firsts
-
   local body -- the reader of the request's body
 
   local function wait_for(reads, writes, seconds)
-    local set = { [socket] = true }
+    local set = { [kept[SOCKET]] = true }
     return poll(reads and set or nil, writes and set or nil, seconds)
   end
 
@@ -98,7 +98,7 @@ return function(steps, callback, times, poll)
       error(words, 0)
     end,
     cache = function(key, value)
-      rawset(request, key, value)
+      rawset(kept[REQUEST], key, value)
     end,
   }, methods, lazy)
 
@@ -162,7 +162,7 @@ return function(steps, callback, times, poll)
   lazy.method, lazy.path, lazy.query, lazy.host = steps.method, steps.path, steps.query, steps.host
   lazy.fresh = steps.fresh
   lazy.faulty = steps.faulty
-  function lazy.socket() return socket end
+  function lazy.socket() return kept[SOCKET] end
 
   -- What a step made of the client's texts, unless it refused them.
   local function accepted(value, words)
@@ -172,31 +172,31 @@ return function(steps, callback, times, poll)
 
   function lazy.cookies()
     local value = maps.firsts(accepted(steps.cookies()))
-    rawset(request, "cookies", value)
+    rawset(kept[REQUEST], "cookies", value)
     return value
   end
 
   local function get_params_store()
-    get_store = get_store or accepted(steps.get_params()) or {}
-    return get_store
+    local store = kept[STORE] or accepted(steps.get_params())
+    kept[STORE] = store
+    return store
   end
 
   function lazy.get_params_list()
-    get_lists = get_lists or maps.lists(get_params_store())
-    return get_lists
+    local lists = kept[LISTS] or maps.lists(get_params_store())
+    kept[LISTS] = lists
+    return lists
   end
 
-  -- A view of no parameters has no store until it is assigned to.
+  -- The metatable of a view of no parameters, which has no store until it is assigned to.
   local no_params = maps.unfilled(function(view)
-    return view == get_firsts and get_params_store() or {}
+    return view == kept[FIRSTS] and get_params_store() or {}
   end)
 
   function lazy.get_params()
-    if not get_firsts then
-      get_store = get_store or accepted(steps.get_params())
-      get_firsts = get_store and maps.firsts(get_store) or no_params()
-    end
-    return get_firsts
+    local firsts = kept[FIRSTS] or maps.firsts(get_params_store())
+    kept[FIRSTS] = firsts
+    return firsts
   end
 
   -- A view of the header lines; `missing()` makes the entry of a name that is not there. A view
@@ -204,17 +204,17 @@ return function(steps, callback, times, poll)
   local function header_view(key, missing, wrap)
     local step = steps[key]
     lazy[key] = function()
-      local mine = request
+      local mine = kept[REQUEST]
       local function fetch(name)
-        if request ~= mine then return missing() end
+        if kept[REQUEST] ~= mine then return missing() end
         local value = accepted(step(name))
         return wrap and wrap(value) or value
       end
       local function names()
-        return request == mine and steps.header_names() or {}
+        return kept[REQUEST] == mine and steps.header_names() or {}
       end
       local view = maps.headers(fetch, names)
-      rawset(request, key, view)
+      rawset(mine, key, view)
       return view
     end
   end
@@ -229,7 +229,7 @@ return function(steps, callback, times, poll)
     __index = steps.index(function(_, key)
       local make = lazy[key]
       if make then return make() end
-    end),
+    end, kept, no_params),
   })
   local meta = { __index = methods, __name = "moonbridge.request" }
 
@@ -268,6 +268,7 @@ return function(steps, callback, times, poll)
 
   -- Closes the connection: flush, FIN, drain, close; else RST.
   local function shut(at_once, blocking)
+    local socket = kept[SOCKET]
     if not steps.is_open() then return end
     if not flush_out() then return socket:reset() end
     if at_once then return socket:close() end
@@ -312,73 +313,103 @@ return function(steps, callback, times, poll)
     return result
   end
 
-  -- The handler or what it called has thrown an error.
+  -- The handler or what it called has thrown an error. Returns true if it is to be raised.
   local function failed(err)
     steps.disarm()
-    if not steps.is_open() then return error(err, 0) end
-    local words = refused_words or lost_words
+    if not steps.is_open() then return true end
+    local socket, words = kept[SOCKET], refused_words or lost_words
     if words then
       if refused_words then shut(false) else socket:reset() end
       -- The client's fault, and the handler said nothing else: no reason to end the worker.
-      if type(err) ~= "string" or not err:find(words, 1, true) then return error(err, 0) end
+      if type(err) ~= "string" or not err:find(words, 1, true) then return true end
       steps.close()
-      return CLOSED, true
-    end
-    if steps.has_status() or steps.faulty() then
+    elseif steps.has_status() or steps.faulty() then
       socket:reset()
+      return true
     else
       steps.refuse_error()
       shut(false, true)
+      return true
     end
-    return error(err, 0)
   end
 
-  local function respond()
-    refused_words, lost_words, fate = nil, nil, nil
-    get_store, get_lists, get_firsts = nil, nil, nil
-    local this = setmetatable({}, meta)
-    request = this
-    local ok, result = xpcall(callback, trace, this)
-    if ok then
-      local code, text = conclude(result == true, idle)
-      if code == PARKED or code == CLOSED then
-        setmetatable(this, stale)
-        request = nil
-        body.reset()
-        return code, result
+  -- Ends the turn in which the handler has returned (`ok`) or thrown `result`; the code says how
+  -- far its end has got. Returns KEPT if the connection is ready for its next request, or CLOSED and
+  -- the handler's result; or nothing, and an error that is to be raised.
+  local function conclude_turn(this, ok, result, code, text)
+    if ok and code ~= KEPT then
+      if code == UNCONCLUDED then
+        code, text = conclude(result == true)
       end
       ok, result = xpcall(finish, trace, result, code, text)
+    elseif ok then
+      fate = "keep"
     end
     setmetatable(this, stale)
-    request = nil
+    kept[REQUEST], kept[FIRSTS], kept[STORE], kept[LISTS] = nil, nil, nil, nil
     body.reset()
-    if ok and fate == "keep" then return nil end
-    if not ok then return failed(result) end
-    if fate == "reset" then
-      socket:reset()
-    elseif fate ~= "gone" then
-      shut(fate == "close")
+    local how = fate
+    if not ok then
+      local raises = failed(result)
+      refused_words, lost_words, fate = nil, nil, nil
+      if raises then return nil, result end
+      return CLOSED, true
+    end
+    refused_words, lost_words, fate = nil, nil, nil
+    if how == "keep" then return KEPT end
+    if how == "reset" then
+      kept[SOCKET]:reset()
+    elseif how ~= "gone" then
+      shut(how == "close")
     end
     steps.close()
     return CLOSED, result
   end
 
-  -- Serves the next request of a socket, if there is one. Returns PARKED if the connection is
-  -- parked behind it, nothing if it is kept for a further one, IDLE, PARTIAL or BUFFERING if there is
-  -- no request yet, or CLOSED and the handler's result.
-  function connection.turn(this, head)
-    socket = this
-    local code = open(this, head)
-    if code == nil then return respond() end
+  local function respond()
+    local this = setmetatable({}, meta)
+    kept[REQUEST] = this
+    local ok, result = xpcall(callback, trace, this)
+    return conclude_turn(this, ok, result, UNCONCLUDED)
+  end
+
+  -- Goes on when `open` has found no request to be served: IDLE, PARTIAL or BUFFERING if there is
+  -- none yet, else CLOSED and the result of the turn.
+  local function not_opened(code)
     if code == REFUSED then
       shut(false)
     elseif code == GONE then
-      socket:close()
+      kept[SOCKET]:close()
     else
       return code
     end
     steps.close()
     return CLOSED, true
+  end
+
+  -- Serves the next request of a socket, if there is one. Returns as `conclude_turn` or `not_opened`.
+  function connection.turn(this, head)
+    kept[SOCKET] = this
+    local code = open(this, head)
+    if code == nil then return respond() end
+    return not_opened(code)
+  end
+
+  -- A function that takes turns in C, as far as they go as usual. What does not is left to
+  -- `complete(socket)`, which uses another connection object, or, with what the turn has come to so
+  -- far, to `go_on(socket, outcome, result)`.
+  function connection.usual_turn(complete, go_on)
+    return steps.turn {
+      complete = complete, callback = callback, trace = trace, metatable = meta, stale = stale,
+      kept = kept, idle = times.idle_timeout or nil,
+      opened = function(socket, code)
+        kept[SOCKET] = socket
+        return go_on(socket, not_opened(code))
+      end,
+      concluded = function(socket, this, ok, result, code, text)
+        return go_on(socket, conclude_turn(this, ok, result, code, text))
+      end,
+    }
   end
 
   -- Refuses a client that has not sent its request in time, or at a shutdown.
@@ -389,6 +420,6 @@ return function(steps, callback, times, poll)
     return true
   end
 
-  connection.suspend, connection.release = steps.suspend, steps.close
+  connection.suspend, connection.close, connection.release = steps.suspend, steps.close, steps.release
   return connection
 end

@@ -6,7 +6,7 @@
 
 local native, io, new_connection = ...
 local codes = native.codes
-local PARTIAL, BUFFERING, PARKED, CLOSED = codes.PARTIAL, codes.BUFFERING, codes.PARKED, codes.CLOSED
+local PARTIAL, BUFFERING, KEPT, CLOSED = codes.PARTIAL, codes.BUFFERING, codes.KEPT, codes.CLOSED
 
 local type, error, setmetatable = type, error, setmetatable
 local now = native.now
@@ -41,6 +41,7 @@ return function(callback, options)
   local poll = options.poll_function or io.poll
 
   local free = {} -- connection objects that serve no connection now
+  local usual = new_connection(new_steps(), callback, times, poll) -- the one of the usual turn
   local begun = setmetatable({}, { __mode = "k" }) -- socket → state of its incomplete request
 
   -- Waits for input; returns how that ended: "input", "timeout" or "shutdown".
@@ -52,7 +53,7 @@ return function(callback, options)
   end
 
   -- Serves the requests that are there and waits for more as far as nobody else does, after a first
-  -- turn with the given outcome.
+  -- turn with the given outcome. Returns whether the connection's end was no error, and the result.
   local function serve(connection, socket, state, outcome, result)
     local wakeup, idle_until
     local first = true
@@ -60,10 +61,10 @@ return function(callback, options)
       if not first then outcome, result = connection.turn(socket, state and state.head) end
       local waits = outcome == PARTIAL or outcome == BUFFERING
       if state and not waits then begun[socket], state = nil, nil end
-      if outcome == PARKED then return true end
-      if outcome == CLOSED then return result end
-      if outcome == nil then
-        if park(socket, times.idle_timeout) then return true end
+      if outcome == nil then return false, result end
+      if outcome == CLOSED then return true, result end
+      if outcome == KEPT then
+        if park(socket, times.idle_timeout) then return true, true end
         wakeup, idle_until = nil, after(times.idle_timeout)
       else
         if first then wakeup = socket.wakeup end
@@ -73,7 +74,7 @@ return function(callback, options)
         if wakeup == "timeout" or wakeup == "shutdown" then
           if state then begun[socket] = nil end
           local kind = outcome == BUFFERING and "body" or outcome == PARTIAL and "header" or "idle"
-          return connection.give_up(wakeup == "shutdown" and wakeup or kind)
+          return true, connection.give_up(wakeup == "shutdown" and wakeup or kind)
         end
         local deadline
         if waits then
@@ -85,18 +86,19 @@ return function(callback, options)
           begun[socket], idle_until = state, nil
           deadline = state.deadline
         else
-          connection.release()
+          connection.close()
           idle_until = idle_until or after(times.idle_timeout)
           deadline = idle_until
         end
-        if park(socket, deadline and deadline - now()) then return true end
+        if park(socket, deadline and deadline - now()) then return true, true end
         wakeup = wait(socket, deadline)
       end
       first = false
     end
   end
 
-  return function(socket)
+  -- Any turn, with a connection object of its own.
+  local function complete(socket)
     local connection = free[#free]
     if connection then
       free[#free] = nil
@@ -104,13 +106,20 @@ return function(callback, options)
       connection = new_connection(new_steps(), callback, times, poll)
     end
     local state = begun[socket]
-    local outcome, result = connection.turn(socket, state and state.head)
-    if outcome == PARKED and not state then
-      result = true
-    else
-      result = serve(connection, socket, state, outcome, result)
-    end
+    local ok, result = serve(connection, socket, state, connection.turn(socket, state and state.head))
     free[#free + 1] = connection
+    if not ok then error(result, 0) end
     return result
   end
+
+  -- The rest of a turn that has begun as usual.
+  local function go_on(socket, outcome, result)
+    local ok
+    ok, result = serve(usual, socket, nil, outcome, result)
+    usual.release()
+    if not ok then error(result, 0) end
+    return result
+  end
+
+  return usual.usual_turn(complete, go_on)
 end

@@ -86,8 +86,8 @@ function maps.firsts(store)
   return setmetatable({ [STORE] = store }, firsts_meta)
 end
 
--- A function that makes views of first values that have no store yet. They get one by `fill(view)`
--- when they are assigned to.
+-- The metatable of views of first values that have no store yet. They get one by `fill(view)` when
+-- they are assigned to.
 function maps.unfilled(fill)
   local meta = {}
 
@@ -97,9 +97,7 @@ function maps.unfilled(fill)
     view[key] = value
   end
 
-  return function()
-    return setmetatable({}, meta)
-  end
+  return meta
 end
 
 -- A view of header lines: names in any case to what `fetch(lower_case_name)` makes of them.

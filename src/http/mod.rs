@@ -40,6 +40,7 @@ pub mod response;
 mod steps;
 #[cfg(test)]
 mod testing;
+mod turn;
 pub mod uri;
 pub mod urlencoded;
 mod views;

@@ -46,9 +46,27 @@ pub enum Code {
     Parked,
     /// Of a turn, not of a step: the connection is over.
     Closed,
+    /// Of a turn: the response was sent, the connection is ready for its next request.
+    Kept,
+    /// Of a turn: `conclude` was not called yet.
+    Unconcluded,
 }
 
-const CODES: [(&str, Code); 13] = [
+impl From<Opened> for Code {
+    /// What `open` returns where there is no request to be served.
+    fn from(opened: Opened) -> Self {
+        match opened {
+            Opened::Ready => Code::Kept,
+            Opened::Idle => Code::Idle,
+            Opened::Partial => Code::Partial,
+            Opened::Buffering => Code::Buffering,
+            Opened::Refused => Code::Refused,
+            Opened::Gone => Code::Gone,
+        }
+    }
+}
+
+const CODES: [(&str, Code); 15] = [
     ("MISUSE", Code::Misuse),
     ("FAILED", Code::Failed),
     ("REFUSED", Code::Refused),
@@ -62,6 +80,8 @@ const CODES: [(&str, Code); 13] = [
     ("END", Code::End),
     ("PARKED", Code::Parked),
     ("CLOSED", Code::Closed),
+    ("KEPT", Code::Kept),
+    ("UNCONCLUDED", Code::Unconcluded),
 ];
 
 /// The codes by their names.
@@ -176,11 +196,7 @@ fn opening(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
                     context::begin(c);
                     Ok(MultiValue::new())
                 }
-                Opened::Idle => code(lua, Code::Idle),
-                Opened::Partial => code(lua, Code::Partial),
-                Opened::Buffering => code(lua, Code::Buffering),
-                Opened::Refused => code(lua, Code::Refused),
-                Opened::Gone => code(lua, Code::Gone),
+                opened => code(lua, Code::from(opened)),
             }
         },
     )?;
@@ -204,6 +220,11 @@ fn opening(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     step(lua, table, shared, "close", |_, c, (): ()| {
         with(c, Connection::close)?;
         context::end();
+        Ok(MultiValue::new())
+    })?;
+    // release(): the usual turn can use the connection object again.
+    step(lua, table, shared, "release", |_, c, (): ()| {
+        with(c, |c| c.serving = false)?;
         Ok(MultiValue::new())
     })?;
     step(lua, table, shared, "is_open", |lua, c, (): ()| {
@@ -259,10 +280,9 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
             })?,
         )
     })?;
-    // conclude(keep [, idle]): the end of the handler. PARKED if the connection is ready for its
-    // next request and parked for `idle` seconds, nothing if it is ready, CLOSE if it can be closed
-    // at once, END if more has to be done.
-    step(lua, table, shared, "conclude", |lua, c, (keep, _): (bool, Option<f64>)| {
+    // conclude(keep): the end of the handler. Nothing if the connection is ready for its next
+    // request, CLOSE if it can be closed at once, END if more has to be done.
+    step(lua, table, shared, "conclude", |lua, c, keep: bool| {
         let outcome = with(c, |c| {
             if !keep {
                 c.response.close_anyway();
@@ -387,6 +407,7 @@ pub fn factory(lua: &Lua, options: Rc<Options>) -> mlua::Result<Function> {
         super::views::add(lua, &table, &shared)?;
         super::form_steps::add(lua, &table, &shared)?;
         super::fast_steps::add(lua, &table, &shared)?;
+        super::turn::add(lua, &table, &shared)?;
         Ok(table)
     })
 }

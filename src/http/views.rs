@@ -18,7 +18,10 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     headers(lua, table, shared)?;
     // get_params(): the query's names and their values.
     step(lua, table, shared, "get_params", |lua, c, (): ()| {
-        let query = with(c, |c| c.query.of(&c.bytes).get(1..).unwrap_or_default().to_vec())?;
+        let query = with(c, |c| {
+            c.params_given = true;
+            c.query.of(&c.bytes).get(1..).unwrap_or_default().to_vec()
+        })?;
         settle(lua, c, lists(lua, params::pairs(&query)))
     })?;
     // cookies(): the cookies' names and values.
@@ -48,6 +51,14 @@ fn line(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     step(lua, table, shared, "touch", |lua, c, (): ()| match with(c, |c| c.touch())? {
         Ok(()) => Ok(MultiValue::new()),
         Err(error) => problem(lua, error),
+    })?;
+    // touch_body(): the same, of the handler that turns to the body.
+    step(lua, table, shared, "touch_body", |lua, c, (): ()| {
+        let outcome = with(c, |c| {
+            c.body_used = true;
+            c.touch()
+        })?;
+        outcome.map_or_else(|error| problem(lua, error), |()| Ok(MultiValue::new()))
     })
 }
 

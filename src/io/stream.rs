@@ -103,6 +103,8 @@ pub struct Stream {
     parked_until: Option<Instant>,
     /// It came from another process with input.
     preloaded: bool,
+    /// A message has begun of which something is kept elsewhere.
+    begun: bool,
 }
 
 /// The state of one direction.
@@ -171,6 +173,7 @@ impl Stream {
             wakeup: Wakeup::None,
             parked_until: None,
             preloaded: false,
+            begun: false,
         }
     }
 
@@ -206,6 +209,16 @@ impl Stream {
     /// Whether its first input was received by another process and is still unused.
     pub fn is_preloaded(&self) -> bool {
         self.preloaded && self.consumed == 0
+    }
+
+    /// Whether something is kept elsewhere of a message that is still incomplete.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// For whoever reads messages from it: see [`Stream::has_begun`].
+    pub fn set_begun(&mut self, begun: bool) {
+        self.begun = begun;
     }
 
     /// Whether this is a TCP connection that is not closed.

@@ -15,6 +15,7 @@ use super::worker::Worker;
 use super::{clock, context, handle_methods};
 use crate::glue::{self, Fault, Reply};
 use crate::io::sigterm;
+use crate::sys::anchor::Anchor;
 use crate::sys::fast::{self, Answer, Arguments, Fast};
 use crate::sys::{alarm, alloc, process, worker_signals};
 
@@ -114,7 +115,8 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     let complete = lua.create_function(move |lua, keep: Option<bool>| {
         this.borrow_mut().next(lua, keep.unwrap_or(false))
     })?;
-    step.raw_set("next", fast::function::<NextHot>(lua, 0, &complete, &complete)?)?;
+    let anchor = Anchor::new(lua, ())?;
+    step.raw_set("next", fast::function::<NextHot>(lua, &anchor, &complete, &complete)?)?;
     step.raw_set(
         "disarm",
         lua.create_function(|_, ()| {
@@ -142,7 +144,9 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
 struct NextHot;
 
 impl Fast for NextHot {
-    fn call(_: usize, arguments: &Arguments<'_>) -> Answer {
+    type Object = ();
+
+    fn call((): &(), arguments: &Arguments<'_>) -> Answer {
         let keep = arguments.truth(1);
         let mut place = None;
         handle_methods::with_worker(|worker| {

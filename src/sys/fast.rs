@@ -3,13 +3,14 @@
 //! A [`Fast`] call sees its arguments where they are and answers with plain values. What it cannot
 //! answer is left to a complete function, made in the ordinary way.
 
-use std::any::Any;
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mlua::ffi;
-use mlua::{Function, Lua};
+use mlua::{Function, IntoLuaMulti, Lua, Table};
+
+use super::anchor::{self, Anchor};
 
 /// Bytes that fit into an [`Answer`].
 pub const INLINE: usize = 96;
@@ -20,12 +21,10 @@ pub enum Answer {
     Nothing,
     /// An integer.
     Integer(i64),
-    /// An integer and a text.
-    Text(i64, &'static str),
-    /// An integer and another one.
-    Pair(i64, i64),
     /// A string.
     Bytes(Inline),
+    /// The table that is kept for the current turn, see [`with_view`].
+    View,
     /// The complete function has to be called, with the same arguments.
     Complete,
     /// The other function has to be called, without arguments; nothing is returned.
@@ -54,6 +53,14 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
+    /// The arguments of the running C function.
+    ///
+    /// # Safety
+    /// The state must be that of a running C function, and its arguments stay on the stack for `'a`.
+    pub(super) unsafe fn of(state: *mut ffi::lua_State) -> Self {
+        Arguments { state, call: PhantomData }
+    }
+
     /// The bytes of argument `index` (from 1 on), if it is a string.
     pub fn string(&self, index: c_int) -> Option<&'a [u8]> {
         // SAFETY: the state is that of the running call. A string's bytes do not move, and it stays
@@ -113,9 +120,12 @@ impl<'a> Arguments<'a> {
 }
 
 /// A call that is fast.
-pub trait Fast: Any {
-    /// Answers a call of the function that was made with `id`.
-    fn call(id: usize, arguments: &Arguments<'_>) -> Answer;
+pub trait Fast: 'static {
+    /// What the call works on.
+    type Object: 'static;
+
+    /// Answers a call of the function that was made for `object`.
+    fn call(object: &Self::Object, arguments: &Arguments<'_>) -> Answer;
 }
 
 /// A Lua function that asks `F` first; then, if the answer says so, `complete` or `other`.
@@ -124,50 +134,68 @@ pub trait Fast: Any {
 /// Out of memory.
 pub fn function<F: Fast>(
     lua: &Lua,
-    id: usize,
+    object: &Anchor<F::Object>,
     complete: &Function,
     other: &Function,
 ) -> mlua::Result<Function> {
-    let upvalues = (complete, id, other);
-    // SAFETY: the three values are on the stack and become the upvalues that `run` uses.
-    unsafe { lua.exec_raw(upvalues, |state| ffi::lua_pushcclosure(state, run::<F>, 3)) }
+    make::<F>(lua, (complete, object, other))
+}
+
+/// As [`function`], for calls that may answer [`Answer::View`]: `kept` has the view at [`VIEW`], or
+/// gets an empty table with the given metatable there.
+///
+/// # Errors
+/// Out of memory.
+pub fn with_view<F: Fast>(
+    lua: &Lua,
+    object: &Anchor<F::Object>,
+    complete: &Function,
+    (kept, metatable): (&Table, &Table),
+) -> mlua::Result<Function> {
+    make::<F>(lua, (complete, object, complete, kept, metatable))
+}
+
+/// Where the view is in the table of what is kept.
+pub const VIEW: i64 = 3;
+
+fn make<F: Fast>(lua: &Lua, upvalues: impl IntoLuaMulti) -> mlua::Result<Function> {
+    // SAFETY: the values are on the stack and become the upvalues that `run` uses.
+    unsafe {
+        lua.exec_raw(upvalues, |state| {
+            ffi::lua_pushcclosure(state, run::<F>, ffi::lua_gettop(state));
+        })
+    }
 }
 
 // Runs as a Lua C function. A Lua error leaves it by a jump, so it holds nothing that would have to
 // be dropped while it calls Lua: `Answer` is plain data.
 unsafe extern "C-unwind" fn run<F: Fast>(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls with a valid state and at least 20 free slots; the upvalues are those of
-    // `function`.
+    // `function` or `with_view`. The object is not used any more when Lua is called.
     unsafe {
-        let id = ffi::lua_tointeger(state, ffi::lua_upvalueindex(2)) as usize;
-        let arguments = Arguments { state, call: PhantomData };
-        let answer = catch_unwind(AssertUnwindSafe(|| F::call(id, &arguments)));
-        // A panic is reported by the complete function, which meets the same trouble.
-        match answer.unwrap_or(Answer::Complete) {
+        let answer = {
+            let arguments = Arguments::of(state);
+            let object = anchor::value::<F::Object>(state, ffi::lua_upvalueindex(2));
+            let call = |object| catch_unwind(AssertUnwindSafe(|| F::call(object, &arguments)));
+            // A panic is reported by the complete function, which meets the same trouble.
+            object.and_then(|object| call(object).ok()).unwrap_or(Answer::Complete)
+        };
+        match answer {
             Answer::Nothing => 0,
             Answer::Integer(number) => {
                 ffi::lua_pushinteger(state, number);
                 1
             }
-            Answer::Text(number, text) => {
-                ffi::lua_pushinteger(state, number);
-                ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());
-                2
-            }
-            Answer::Pair(first, second) => {
-                ffi::lua_pushinteger(state, first);
-                ffi::lua_pushinteger(state, second);
-                2
-            }
             Answer::Bytes(inline) => {
                 ffi::lua_pushlstring(state, inline.bytes.as_ptr().cast(), inline.length);
                 1
             }
-            Answer::Complete => {
+            Answer::View if push_view(state) => 1,
+            Answer::Complete | Answer::View => {
                 let count = ffi::lua_gettop(state);
                 ffi::lua_pushvalue(state, ffi::lua_upvalueindex(1));
                 ffi::lua_insert(state, 1);
-                ffi::lua_callk(state, count, ffi::LUA_MULTRET, 0, Some(return_all));
+                ffi::lua_callk(state, count, ffi::LUA_MULTRET, 0, Some(return_above));
                 ffi::lua_gettop(state)
             }
             Answer::Other => {
@@ -179,15 +207,35 @@ unsafe extern "C-unwind" fn run<F: Fast>(state: *mut ffi::lua_State) -> c_int {
     }
 }
 
+/// Pushes the view; false if the function was made without.
+unsafe fn push_view(state: *mut ffi::lua_State) -> bool {
+    // SAFETY: the caller is `run`; upvalues that a function does not have count as no value.
+    unsafe {
+        let kept = ffi::lua_upvalueindex(4);
+        if ffi::lua_type(state, kept) != ffi::LUA_TTABLE {
+            return false;
+        }
+        if ffi::lua_rawgeti(state, kept, VIEW) == ffi::LUA_TNIL {
+            ffi::lua_createtable(state, 0, 0);
+            ffi::lua_pushvalue(state, ffi::lua_upvalueindex(5));
+            ffi::lua_setmetatable(state, -2);
+            ffi::lua_pushvalue(state, -1);
+            ffi::lua_rawseti(state, kept, VIEW);
+        }
+        true
+    }
+}
+
 // What is left to do when the called function has yielded and was resumed.
 
-unsafe extern "C-unwind" fn return_all(
+/// Returns what is on the stack above index `base`.
+pub(super) unsafe extern "C-unwind" fn return_above(
     state: *mut ffi::lua_State,
     _: c_int,
-    _: ffi::lua_KContext,
+    base: ffi::lua_KContext,
 ) -> c_int {
-    // SAFETY: Lua calls with a valid state, whose stack holds the results alone.
-    unsafe { ffi::lua_gettop(state) }
+    // SAFETY: Lua calls with a valid state, whose stack holds the results above `base`.
+    unsafe { ffi::lua_gettop(state) - base as c_int }
 }
 
 unsafe extern "C-unwind" fn return_nothing(

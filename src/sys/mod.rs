@@ -3,6 +3,7 @@
 pub mod accept_queue;
 pub mod alarm;
 pub mod alloc;
+pub mod anchor;
 pub mod at_exit;
 pub mod calendar;
 pub mod child;
@@ -24,5 +25,6 @@ pub mod standard;
 pub mod syslog;
 pub mod texts;
 pub mod transfer;
+pub mod turn;
 pub mod usage;
 pub mod worker_signals;

@@ -7,6 +7,7 @@ use crate::http::refusal::Refusal;
 impl Connection {
     /// Chooses the reader of the body.
     pub fn set_reader(&mut self, reader: Reader) -> Result<(), Problem> {
+        self.body_used = true;
         self.touch()?;
         if reader == Reader::Discard {
             self.intake.discard();

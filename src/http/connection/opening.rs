@@ -20,7 +20,12 @@ impl Connection {
     /// `partial` is what [`Connection::suspend`] returned for this connection.
     pub fn open(&mut self, stream: Rc<RefCell<Stream>>, partial: Option<Partial>) -> Opened {
         match partial {
-            Some(partial) => (self.head, self.ahead) = partial,
+            Some(partial) => {
+                (self.head, self.ahead) = partial;
+                if let Ok(mut stream) = stream.try_borrow_mut() {
+                    stream.set_begun(false);
+                }
+            }
             None => {
                 self.head.clear();
                 self.ahead = None;
@@ -89,6 +94,7 @@ impl Connection {
         stream.consume(size);
         (self.reader, self.form) = (Reader::Nobody, None);
         (self.fresh, self.faulty, self.expects_continue) = (true, false, false);
+        (self.body_used, self.params_given) = (false, false);
         self.unreported = None;
         match self.check_head(stream.wakeup() == Wakeup::Shutdown) {
             Ok(framing) => {
@@ -210,7 +216,10 @@ impl Connection {
 
     /// Gives up the connection; the incomplete request goes to the caller.
     pub fn suspend(&mut self) -> Partial {
-        self.stream = None;
+        let stream = self.stream.take();
+        if let Some(mut stream) = stream.as_ref().and_then(|stream| stream.try_borrow_mut().ok()) {
+            stream.set_begun(true);
+        }
         (std::mem::take(&mut self.head), self.ahead.take())
     }
 }
