@@ -47,12 +47,11 @@ impl UserData for Handle {
 }
 
 thread_local! {
-    static LIVE: RefCell<Registry> = RefCell::default();
+    static LIVE: RefCell<Registry> = const { RefCell::new(Registry::new()) };
 }
 
 /// The handles of all Lua states of this thread by the address of their userdata, so that a method
 /// finds its stream without asking mlua for the userdata's type.
-#[derive(Default)]
 struct Registry {
     all: HashMap<usize, Rc<RefCell<Stream>>, BuildHasherDefault<AddressHasher>>,
     /// The one that was looked up last: it will often be the next one.
@@ -60,6 +59,10 @@ struct Registry {
 }
 
 impl Registry {
+    const fn new() -> Self {
+        Registry { all: HashMap::with_hasher(BuildHasherDefault::new()), last: None }
+    }
+
     fn insert(&mut self, address: usize, stream: Rc<RefCell<Stream>>) {
         self.all.insert(address, stream);
     }
@@ -71,11 +74,19 @@ impl Registry {
         self.all.remove(&address)
     }
 
+    #[inline]
     fn get(&mut self, address: usize) -> Option<&Rc<RefCell<Stream>>> {
         if !matches!(self.last, Some((last, _)) if last == address) {
-            self.last = Some((address, self.all.get(&address)?.clone()));
+            self.look_up(address)?;
         }
         self.last.as_ref().map(|(_, stream)| stream)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_up(&mut self, address: usize) -> Option<()> {
+        self.last = Some((address, self.all.get(&address)?.clone()));
+        Some(())
     }
 }
 
@@ -131,27 +142,7 @@ pub fn stream_of_value(value: &Value) -> Option<Rc<RefCell<Stream>>> {
 }
 
 /// As [`stream_of`], for the handle whose userdata is at `address`, if there is one.
+#[inline]
 pub fn stream_at(address: *mut c_void) -> Option<Rc<RefCell<Stream>>> {
     LIVE.with(|live| live.try_borrow_mut().ok()?.get(address as usize).cloned())
-}
-
-/// The stream of the handle whose userdata is at `address`; `None` if no handle is there.
-pub fn at(address: *mut c_void) -> Option<Rc<RefCell<Stream>>> {
-    LIVE.with(|live| live.try_borrow_mut().ok()?.get(address as usize).cloned())
-}
-
-/// Calls `f`, which must not use other handles, with the stream of the handle whose userdata is at
-/// `address`; `otherwise` if no handle is there.
-pub fn with_stream<R: Copy>(
-    address: *mut c_void,
-    otherwise: R,
-    f: impl FnOnce(&mut Stream) -> R,
-) -> R {
-    LIVE.with(|live| {
-        let Ok(mut live) = live.try_borrow_mut() else { return otherwise };
-        match live.get(address as usize).map(|stream| stream.try_borrow_mut()) {
-            Some(Ok(mut stream)) => f(&mut stream),
-            _ => otherwise,
-        }
-    })
 }

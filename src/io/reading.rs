@@ -7,6 +7,9 @@ use super::stream::{Direction, Fill, Stream};
 /// The most one receive asks for, so that a large `maxlen` does not reserve what may never come.
 const CHUNK: usize = 256 * 1024;
 
+/// How many bytes are searched for a terminator before a vectorised search is called.
+const NEAR: usize = 32;
+
 /// Why a read ended: the second result of the reference's read functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -44,13 +47,14 @@ pub struct Want {
 impl Want {
     /// How many bytes of `input` satisfy the read, and by what; `None` if more are needed. The
     /// first `seen` bytes are known not to hold the terminator.
+    #[inline]
     pub fn find(&self, input: &[u8], seen: usize) -> Option<(usize, Status)> {
         let window = match self.limit {
             Some(limit) => input.get(..limit).unwrap_or(input),
             None => input,
         };
         if let Some(terminator) = self.terminator
-            && let Some(at) = memchr::memchr(terminator, window.get(seen..).unwrap_or_default())
+            && let Some(at) = position(terminator, window.get(seen..).unwrap_or_default())
         {
             return Some((seen + at + 1, Status::Term));
         }
@@ -64,6 +68,24 @@ impl Want {
     fn missing(&self, have: usize) -> usize {
         self.limit.map_or(0, |limit| limit.saturating_sub(have).min(CHUNK))
     }
+}
+
+/// Where `byte` is first. Most lines are short: the beginning is searched here, eight bytes at a time,
+/// since the call of a vectorised search costs more than that.
+#[inline(always)]
+fn position(byte: u8, bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let Some(head) = bytes.first_chunk::<NEAR>() else { return memchr::memchr(byte, bytes) };
+    for (index, word) in head.as_chunks::<8>().0.iter().enumerate() {
+        // Bytes that are equal become zero; of those, the first one is the lowest that borrows.
+        let word = u64::from_le_bytes(*word) ^ (u64::from(byte) * ONES);
+        let zeros = word.wrapping_sub(ONES) & !word & HIGH;
+        if zeros != 0 {
+            return Some(index * 8 + zeros.trailing_zeros() as usize / 8);
+        }
+    }
+    memchr::memchr(byte, bytes.get(NEAR..)?).map(|at| NEAR + at)
 }
 
 impl Stream {
@@ -170,6 +192,24 @@ mod tests {
     fn a_terminator_that_is_the_last_allowed_byte_counts_as_terminator() {
         assert_eq!(want(Some(3), Some(b'\n')).find(b"ab\ncd", 0), Some((3, Status::Term)));
         assert_eq!(want(Some(2), Some(b'\n')).find(b"ab\ncd", 0), Some((2, Status::MaxLen)));
+    }
+
+    #[test]
+    fn a_terminator_is_found_wherever_it_is_and_whatever_is_around_it() {
+        for terminator in [0u8, 1, b'\n', 0x7f, 0x80, 0xff] {
+            for other in [0u8, 1, 2, 9, 11, 0x7e, 0x80, 0x81, 0xfe, 0xff] {
+                let other = if other == terminator { other.wrapping_add(1) } else { other };
+                for length in 0..100 {
+                    let mut input = vec![other; length];
+                    assert_eq!(position(terminator, &input), None);
+                    input.push(terminator);
+                    input.extend([other; 50]);
+                    assert_eq!(position(terminator, &input), Some(length));
+                    input.truncate(length + 1);
+                    assert_eq!(position(terminator, &input), Some(length));
+                }
+            }
+        }
     }
 
     #[test]

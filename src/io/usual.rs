@@ -62,20 +62,21 @@ impl Found {
 
 /// Takes from the buffer of the handle at `address` what satisfies `want`. The bytes are consumed,
 /// and stay where they are until the stream is used again.
+#[inline(always)]
 pub fn read_buffered(address: *mut c_void, want: &Want) -> Found {
-    handle::with_stream(address, Found::NOTHING, |stream| {
-        let input = stream.input();
-        match want.find(input, 0) {
-            // Without input, the state of the stream has to tell more.
-            Some((n, status)) if !input.is_empty() => Found::take(stream, n, status),
-            _ => Found::NOTHING,
-        }
-    })
+    let Some(stream) = handle::stream_at(address) else { return Found::NOTHING };
+    let Ok(mut stream) = stream.try_borrow_mut() else { return Found::NOTHING };
+    let input = stream.input();
+    match want.find(input, 0) {
+        // Without input, the state of the stream has to tell more.
+        Some((n, status)) if !input.is_empty() => Found::take(&mut stream, n, status),
+        _ => Found::NOTHING,
+    }
 }
 
 /// The same for input that has to be received first, waiting for it if `wait` is true.
 pub fn read(address: *mut c_void, want: &Want, wait: bool) -> Found {
-    let Some(stream) = handle::at(address) else { return Found::NOTHING };
+    let Some(stream) = handle::stream_at(address) else { return Found::NOTHING };
     let Ok(mut stream) = stream.try_borrow_mut() else { return Found::NOTHING };
     if !stream.is_open() {
         return Found::NOTHING;
@@ -92,7 +93,7 @@ pub fn read(address: *mut c_void, want: &Want, wait: bool) -> Found {
 
 /// Sends `parts` by the handle at `address`; how many bytes could not be sent.
 pub fn send(address: *mut c_void, parts: &[&[u8]], sending: Sending) -> Option<usize> {
-    let stream = handle::at(address)?;
+    let stream = handle::stream_at(address)?;
     let mut stream = stream.try_borrow_mut().ok()?;
     if !stream.is_open() || stream.is_finished() || stream.has_write_trouble() {
         return None;

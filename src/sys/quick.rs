@@ -85,22 +85,29 @@ fn receive(address: *mut c_void, want: &Want, wait: bool) -> Found {
 /// What the arguments ask for. `None` if that is not the usual case.
 #[inline(always)]
 unsafe fn want(state: *mut ffi::lua_State) -> Option<Want> {
-    // SAFETY: the state is valid; a string's bytes are looked at while it is on the stack.
+    // SAFETY: the state is valid; a string's bytes are looked at while it is on the stack. Numbers
+    // and strings are converted as the complete function would do it, strings in their place.
     unsafe {
         let limit = match ffi::lua_type(state, 2) {
             ffi::LUA_TNONE | ffi::LUA_TNIL => None,
-            ffi::LUA_TNUMBER if ffi::lua_isinteger(state, 2) != 0 => {
-                usize::try_from(ffi::lua_tointeger(state, 2)).ok()
+            _ => {
+                let mut is_integer = 0;
+                let limit = ffi::lua_tointegerx(state, 2, &mut is_integer);
+                if is_integer == 0 {
+                    return None;
+                }
+                // A negative length means no limit.
+                usize::try_from(limit).ok()
             }
-            _ => return None,
         };
-        let terminator = match ffi::lua_type(state, 3) {
-            ffi::LUA_TNONE | ffi::LUA_TNIL => None,
-            ffi::LUA_TSTRING => match string(state, 3) {
-                [byte] => Some(*byte),
-                _ => return None,
-            },
-            _ => return None,
+        let mut length = 0;
+        let bytes = ffi::lua_tolstring(state, 3, &mut length);
+        let terminator = if length == 1 {
+            Some(*bytes.cast())
+        } else if bytes.is_null() && ffi::lua_type(state, 3) <= ffi::LUA_TNIL {
+            None
+        } else {
+            return None;
         };
         Some(Want { limit, terminator })
     }
