@@ -53,6 +53,7 @@ describe("a wrong call of listen", function()
       { "{ proto = 'tcp', port = 1, host = 7 }", 'Field "host" of listener #2 must be a string' },
       { "{ proto = 'tcp', port = 1, host = 'no.such.host.invalid' }", "Could not resolve host: " },
       { "{ proto = 'tcp', port = 'no-such-service' }", "Could not resolve host: " },
+      { "{ proto = 'tcp', port = 1, deferred = 1 }", 'Field "deferred" of listener #2 must be a boolean' },
       { "{ proto = 'local' }", "No valid path specified for local socket; " },
       { "{ proto = 'local', path = 7 }", "No valid path specified for local socket; " },
       { "{ proto = 'local', path = '' }", "No valid path specified for local socket; " },

@@ -121,5 +121,5 @@ return function(callback, options)
     return result
   end
 
-  return usual.usual_turn(complete, go_on)
+  return native.client_speaks_first(usual.usual_turn(complete, go_on))
 end

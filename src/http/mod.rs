@@ -50,7 +50,7 @@ use std::rc::Rc;
 use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
 
 use crate::glue::{self, Fault};
-use crate::server::context;
+use crate::server::{context, first_word};
 use escape::Plus;
 use options::Options;
 
@@ -137,6 +137,11 @@ fn native(lua: &Lua) -> Result<Table> {
         Ok(())
     })?;
     native.raw_set("note_traceback", note)?;
+    let waits = lua.create_function(|lua, connect: Function| {
+        first_word::note(lua, &connect)?;
+        Ok(connect)
+    })?;
+    native.raw_set("client_speaks_first", waits)?;
     // configure(options): time limits and a function that makes steps; or what is wrong.
     let configure = lua.create_function(|lua, table: Table| {
         match Options::read(&table).and_then(|o| Ok((Options::times(lua, &table)?, o))) {

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use mlua::{Function, Table, Value};
+use mlua::{Function, Lua, Table, Value};
 
+use super::first_word;
 use crate::glue::{Fault, Reply};
 
 /// The most listeners one pool may have.
@@ -27,6 +28,8 @@ pub enum ListenerSpec {
         host: String,
         /// Port number or service name.
         port: String,
+        /// Connections are left to the system until the client has spoken.
+        deferred: bool,
     },
     /// A Unix domain socket.
     Local {
@@ -37,6 +40,8 @@ pub enum ListenerSpec {
     Inherited {
         /// Its name there; `None`: the first that is left.
         name: Option<String>,
+        /// As for a TCP port.
+        deferred: bool,
     },
     /// A timer.
     Interval {
@@ -98,7 +103,7 @@ pub struct Listen {
 }
 
 /// Reads the argument of `listen{...}`.
-pub fn parse(table: &Table) -> Reply<Listen> {
+pub fn parse(lua: &Lua, table: &Table) -> Reply<Listen> {
     let count = table.raw_len();
     if count == 0 {
         return Err(Fault::misuse(
@@ -108,14 +113,19 @@ pub fn parse(table: &Table) -> Reply<Listen> {
     if count > MAX_LISTENERS {
         return Err(Fault::misuse(format!("Too many listeners (at most {MAX_LISTENERS})")));
     }
+    let handler = function(table, "connect");
+    let deferred = match &handler {
+        Ok(Some(connect)) => first_word::is_the_clients(lua, connect)?,
+        _ => false,
+    };
     let mut listeners = Vec::with_capacity(count);
     for index in 1..=count {
-        listeners.push(listener(index, &table.raw_get(index)?)?);
+        listeners.push(listener(index, &table.raw_get(index)?, deferred)?);
     }
     let pool = pool(table, &listeners)?;
     let handlers = Handlers {
         prepare: function(table, "prepare")?,
-        connect: function(table, "connect")?.ok_or_else(|| {
+        connect: handler?.ok_or_else(|| {
             Fault::misuse("Option \"connect\" must be a function; it handles each connection")
         })?,
         finish: function(table, "finish")?,
@@ -123,7 +133,8 @@ pub fn parse(table: &Table) -> Reply<Listen> {
     Ok(Listen { listeners, pool, handlers })
 }
 
-fn listener(index: usize, value: &Value) -> Reply<ListenerSpec> {
+/// Reads one positional entry; `deferred` holds where it does not say otherwise.
+fn listener(index: usize, value: &Value, deferred: bool) -> Reply<ListenerSpec> {
     let Value::Table(table) = value else {
         return Err(Fault::misuse(format!(
             "Listener #{index} must be a table such as {{proto=\"tcp\", port=8080}}, not a {}",
@@ -145,16 +156,20 @@ fn listener(index: usize, value: &Value) -> Reply<ListenerSpec> {
         }
     };
     match proto.as_str() {
-        "tcp" => tcp(index, table),
+        "tcp" => tcp(index, table, deferred),
         "local" => local(index, table),
-        "inherit" => Ok(ListenerSpec::Inherited { name: text(index, table, "name")? }),
+        "inherit" => {
+            let name = text(index, table, "name")?;
+            let deferred = flag(index, table, "deferred")?.unwrap_or(deferred);
+            Ok(ListenerSpec::Inherited { name, deferred })
+        }
         "interval" => interval(index, table),
         "main" => Ok(ListenerSpec::Main { name: text(index, table, "name")?.unwrap_or_default() }),
         other => Err(Fault::misuse(format!("Unknown protocol \"{other}\" of listener #{index}"))),
     }
 }
 
-fn tcp(index: usize, table: &Table) -> Reply<ListenerSpec> {
+fn tcp(index: usize, table: &Table, deferred: bool) -> Reply<ListenerSpec> {
     let host = text(index, table, "host")?.unwrap_or_else(|| "::".to_owned());
     let port = match table.get::<Value>("port")? {
         Value::Nil => {
@@ -173,7 +188,8 @@ fn tcp(index: usize, table: &Table) -> Reply<ListenerSpec> {
         }
         _ => return Err(bad_port(index)),
     };
-    Ok(ListenerSpec::Tcp { host, port })
+    let deferred = flag(index, table, "deferred")?.unwrap_or(deferred);
+    Ok(ListenerSpec::Tcp { host, port, deferred })
 }
 
 fn port_number(index: usize, port: i64) -> Reply<String> {
@@ -210,17 +226,19 @@ fn interval(index: usize, table: &Table) -> Reply<ListenerSpec> {
             )));
         }
     };
-    let strict = match table.get::<Value>("strict")? {
-        Value::Nil => false,
-        Value::Boolean(strict) => strict,
-        other => {
-            return Err(Fault::misuse(format!(
-                "Field \"strict\" of listener #{index} must be a boolean, not a {}",
-                other.type_name()
-            )));
-        }
-    };
+    let strict = flag(index, table, "strict")?.unwrap_or(false);
     Ok(ListenerSpec::Interval { name, delay, strict })
+}
+
+fn flag(index: usize, table: &Table, field: &str) -> Reply<Option<bool>> {
+    match table.get::<Value>(field)? {
+        Value::Nil => Ok(None),
+        Value::Boolean(flag) => Ok(Some(flag)),
+        other => Err(Fault::misuse(format!(
+            "Field \"{field}\" of listener #{index} must be a boolean, not a {}",
+            other.type_name()
+        ))),
+    }
 }
 
 fn text(index: usize, table: &Table, field: &str) -> Reply<Option<String>> {

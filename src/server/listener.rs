@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::config::ListenerSpec;
 use super::inherited::Inheritance;
 use crate::glue::{Fault, Reply};
 use crate::io::listen;
+use crate::sys::defer_accept::defer_accept;
 
 /// One opened listener.
 #[derive(Debug)]
@@ -79,13 +80,14 @@ impl Listener {
 
     fn try_open(spec: ListenerSpec, inheritance: &Inheritance) -> io::Result<Self> {
         Ok(match spec {
-            ListenerSpec::Tcp { host, port } => match inheritance.claim_tcp(&host, &port) {
-                Some(socket) => Listener::Tcp { host, port, socket, inherited: true },
-                None => {
-                    let socket = listen::tcp(&host, &port)?;
-                    Listener::Tcp { host, port, socket, inherited: false }
-                }
-            },
+            ListenerSpec::Tcp { host, port, deferred } => {
+                let (socket, inherited) = match inheritance.claim_tcp(&host, &port) {
+                    Some(socket) => (socket, true),
+                    None => (listen::tcp(&host, &port)?, false),
+                };
+                wait_for_clients(&socket, deferred);
+                Listener::Tcp { host, port, socket, inherited }
+            }
             ListenerSpec::Local { path } => {
                 let file = std::path::absolute(Path::new(&path))?;
                 match inheritance.claim_local(&path) {
@@ -96,8 +98,9 @@ impl Listener {
                     }
                 }
             }
-            ListenerSpec::Inherited { name } => {
+            ListenerSpec::Inherited { name, deferred } => {
                 let socket = inheritance.claim(name.as_deref())?;
+                wait_for_clients(&socket, deferred);
                 Listener::Inherited { name, socket }
             }
             ListenerSpec::Interval { name, delay, strict } => {
@@ -159,6 +162,14 @@ impl Listener {
         {
             let _ = std::fs::remove_file(file);
         }
+    }
+}
+
+/// Leaves connections to the system until their clients have spoken. That is for speed and safety; a
+/// system without it, or a local socket, serves without.
+fn wait_for_clients(socket: &OwnedFd, deferred: bool) {
+    if deferred {
+        let _ = defer_accept(socket.as_fd());
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`config`] | `listen{...}`: from a Lua table to a checked configuration |
 //! | [`listener`], [`inherited`] | a pool's listeners, opened here or by a service manager |
+//! | [`first_word`] | whether `connect` waits for its client |
 //! | [`registry`] | the pools of a Lua state, and whether they are served |
 //! | [`supervisor`] | forks workers, watches them, ends in order |
 //! | [`pool_state`], [`worker_entry`] | the supervisor's view of a pool and of a worker |
@@ -28,6 +29,7 @@ pub mod config;
 pub mod context;
 pub mod daemon;
 pub mod descriptors;
+pub mod first_word;
 pub mod handle_methods;
 pub mod inherited;
 pub mod launcher;
@@ -79,8 +81,8 @@ pub fn module(lua: &Lua) -> Result<Table> {
     lua.set_named_registry_value("moonbridge.forgotten_run", sentinel)?;
 
     let pools: Rc<Registry> = registry.clone();
-    glue::export(lua, &module, "listen", move |_, args| match args.front() {
-        Some(Value::Table(table)) => pools.add(config::parse(table)?),
+    glue::export(lua, &module, "listen", move |lua, args| match args.front() {
+        Some(Value::Table(table)) => pools.add(config::parse(lua, table)?),
         other => Err(Fault::misuse(format!(
             "listen expects one table of listeners and options, not {}",
             other.map_or("nothing", Value::type_name)

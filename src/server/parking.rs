@@ -20,10 +20,6 @@ use crate::io::Stream;
 /// client that is at work, short enough that idle ones do not pile up here.
 const COOLS_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a new connection may wait for its first input before the supervisor gets a duplicate.
-/// Most clients send at once; those that do not are no hurry.
-const LENT_AFTER: Duration = Duration::from_millis(20);
-
 /// A connection whose handle lives in Lua.
 #[derive(Clone)]
 pub struct Connection {
@@ -74,8 +70,6 @@ pub enum Due {
     Timeout(Ticket),
     /// It was quiet for so long that the supervisor is to have it.
     Cold(Ticket),
-    /// It is new and was quiet for so long that the supervisor is to have a duplicate.
-    Unlent(Ticket),
 }
 
 /// How a connection is parked.
@@ -110,8 +104,7 @@ struct Place {
 impl Place {
     /// How long the connection may be quiet before something is to be done about it.
     fn quiet_limit(&self) -> Option<Duration> {
-        let limit = if self.leased { COOLS_AFTER } else { LENT_AFTER };
-        self.movable.then_some(limit)
+        self.movable.then_some(COOLS_AFTER)
     }
 }
 
@@ -321,8 +314,7 @@ impl ParkingLot {
             }
             let quiet = place.quiet_limit().map(|limit| since + limit);
             if quiet.is_some_and(|quiet| quiet <= now) {
-                let cold = place.leased;
-                return Some(if cold { Due::Cold(ticket) } else { Due::Unlent(ticket) });
+                return Some(Due::Cold(ticket));
             }
             let look = [place.deadline, quiet].into_iter().flatten().min();
             place.alarm = look;

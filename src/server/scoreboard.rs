@@ -53,8 +53,6 @@ const CELL: usize = 8;
 /// Words before the first cell.
 const SCARCITY: usize = 0;
 const OFFERS: usize = 1;
-/// Until when handlers of the pool count as slow, in milliseconds of the shared clock.
-const SLOW_UNTIL: usize = 2;
 const HEADER: usize = 3 * CELL;
 
 /// What the supervisor says of the whole pool.
@@ -80,9 +78,6 @@ pub enum Total {
     /// Connections that broke off because their worker died or no descriptor was left for them.
     Lost,
 }
-
-/// How long one slow handler makes the pool expect others, in milliseconds.
-const SLOW_FOR: u64 = 5_000;
 
 /// One worker's part of the scoreboard.
 #[derive(Clone, Copy)]
@@ -216,17 +211,6 @@ impl Scoreboard {
     pub fn report_scarcity(&self, wanted: usize) -> bool {
         let flag = &self.words[SCARCITY];
         flag.load(SeqCst) != 0 && !self.has_idle(wanted) && flag.swap(0, SeqCst) != 0
-    }
-
-    /// The worker's side: a handler took long. For a while, all workers of the pool expect that of
-    /// others.
-    pub fn note_slow_handler(&self, now_ms: u64) {
-        self.words[SLOW_UNTIL].store(now_ms + SLOW_FOR, Relaxed);
-    }
-
-    /// Whether a handler of the pool took long not long ago.
-    pub fn has_slow_handlers(&self, now_ms: u64) -> bool {
-        self.words[SLOW_UNTIL].load(Relaxed) > now_ms
     }
 
     /// The supervisor's side: asks workers that have time to offer themselves.

@@ -121,8 +121,6 @@ pub struct Worker {
     drained: bool,
     /// How many connections are accepted at most before the backlogs count as empty.
     backlog: usize,
-    /// When the worker last took events from the kernel.
-    woken: Instant,
     /// How often fields of handles had been assigned when that was last looked at.
     assignments: u64,
     /// The handles of parked connections, by place (from 1 on), for the Lua side.
@@ -150,7 +148,6 @@ impl Worker {
             phase: Phase::Serving,
             drained: false,
             backlog: 0,
-            woken: Instant::now(),
             assignments: class::assignments(),
             handles,
         })

@@ -8,6 +8,7 @@ pub mod at_exit;
 pub mod calendar;
 pub mod child;
 pub mod class;
+pub mod defer_accept;
 pub mod disconnect;
 pub mod dispositions;
 pub mod environment;

@@ -99,9 +99,7 @@ impl Worker {
                 self.hand_over(connection, Some(ticket), stay.deadline, has_input);
                 return None;
             }
-            if !self.can_wait_for_lease(&connection, stay.now) {
-                self.lend(ticket, &connection);
-            }
+            self.lend(ticket, &connection);
         }
         // What other processes cannot have stays with this worker, whatever happens: input that
         // was received is not in the duplicate.
@@ -113,16 +111,8 @@ impl Worker {
         Some(ticket)
     }
 
-    /// Whether a connection needs no lease yet: its client has not sent anything so far and most
-    /// likely will at once, before a handler can take long. This spares connections that serve one
-    /// request the way to the supervisor.
-    fn can_wait_for_lease(&self, connection: &Connection, now: Instant) -> bool {
-        connection.stream.borrow().position() == 0
-            && !self.pool.scoreboard.has_slow_handlers(clock::milliseconds(now))
-    }
-
     /// Gives the supervisor a duplicate of a connection.
-    pub(super) fn lend(&mut self, ticket: Ticket, connection: &Connection) {
+    fn lend(&mut self, ticket: Ticket, connection: &Connection) {
         let lent = {
             let stream = connection.stream.borrow();
             let descriptor: Vec<_> = stream.fd().into_iter().collect();

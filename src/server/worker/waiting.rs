@@ -1,14 +1,14 @@
 //! How a worker waits, and what the supervisor tells it meanwhile.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
 use super::super::channel::{Parcel, Received};
 use super::super::clock;
 use super::super::message::{Order, Report, Waiting};
-use super::super::parking::{Due, Stay, Ticket};
+use super::super::parking::{Due, Ticket};
 use super::super::scoreboard::{Activity, Counter};
 use super::{Arrival, Phase, Source, Task, Worker};
 use crate::io::Wakeup;
@@ -16,17 +16,11 @@ use crate::io::Wakeup;
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
 
-/// A handler that takes longer than this makes others wait.
-const SLOW: Duration = Duration::from_millis(100);
-
 impl Worker {
     /// Waits for events and queues them; connections whose input was received already come last, so
     /// that a client that sends without end does not keep the others waiting.
     pub(super) fn wait(&mut self) {
         let now = Instant::now();
-        if now.saturating_duration_since(self.woken) > SLOW {
-            self.pool.scoreboard.note_slow_handler(clock::milliseconds(now));
-        }
         if self.cell().take_revocation() {
             self.parking.forget_revoked();
         }
@@ -38,13 +32,6 @@ impl Worker {
                 Due::Cold(ticket) => {
                     if let Some((connection, deadline)) = self.parking.take(ticket) {
                         self.hand_over(connection, Some(ticket), deadline, false);
-                    }
-                }
-                Due::Unlent(ticket) => {
-                    if let Some((connection, deadline)) = self.parking.take(ticket) {
-                        self.lend(ticket, &connection);
-                        let stay = Stay { now, deadline, movable: true };
-                        self.parking.park(ticket, connection, stay);
                     }
                 }
             }
@@ -69,7 +56,6 @@ impl Worker {
             EpollTimeout::ZERO
         };
         self.collect(timeout);
-        self.woken = if idle { Instant::now() } else { now };
         if idle && !self.cell().wake() {
             // Claimed: an order is on its way and comes before everything else.
             self.cell().set(Activity::Busy);

@@ -1,0 +1,60 @@
+//! Listening ports that hold a connection back until its client has sent something.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+
+/// How long a silent connection is held back, in seconds: the least the system knows.
+const SECONDS: libc::c_int = 1;
+
+/// Accepts connections at a TCP port when there is input, or after a second without
+/// (`TCP_DEFER_ACCEPT` in tcp(7)). Until then they are the system's.
+///
+/// # Errors
+/// What `setsockopt(2)` reports, e.g. for a socket of another kind.
+pub fn defer_accept(listener: BorrowedFd<'_>) -> Result<(), Errno> {
+    let seconds = SECONDS;
+    // SAFETY: the kernel reads as many bytes as the given size from `seconds`, a plain number that
+    // lives through the call.
+    let outcome = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of_val(&seconds) as libc::socklen_t,
+        )
+    };
+    Errno::result(outcome).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_there_when_it_has_input() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        defer_accept(listener.as_fd()).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        client.write_all(b"x").unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (mut connection, _) = listener.accept().unwrap();
+        assert_eq!(connection.read(&mut [0; 2]).unwrap(), 1);
+    }
+
+    #[test]
+    fn local_sockets_know_no_such_thing() {
+        let path = std::env::temp_dir().join(format!("moonbridge-defer-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(defer_accept(listener.as_fd()).is_err());
+        std::fs::remove_file(&path).unwrap();
+    }
+}
