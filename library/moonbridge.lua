@@ -73,7 +73,7 @@ function moonbridge.listen(pool) end
 ---Serves the registered pools; returns when the server was shut down, in the supervisor alone.
 ---Raises an error if it cannot start.
 ---@param options moonbridge.options?
----@return integer exit_code 0
+---@return integer exit_code 0, or 4 if the supervisor could not go on
 function moonbridge.run(options) end
 
 ---Without arguments: the seconds left of the timer that kills this process, 0.0 if there is none.

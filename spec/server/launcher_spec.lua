@@ -190,3 +190,46 @@ describe("errors at start-up", function()
       "Could not initialize listener #1: Address already in use")
   end)
 end)
+
+describe("errors at run time", function()
+  after_each(server.cleanup)
+
+  -- A library to preload, in which waiting for events fails.
+  local BROKEN = [[
+    #include <errno.h>
+    struct epoll_event;
+    int epoll_wait(int fd, struct epoll_event *events, int size, int timeout) {
+      (void) fd, (void) events, (void) size, (void) timeout;
+      errno = EBADF;
+      return -1;
+    }
+  ]]
+
+  it("are that the supervisor hears nothing any more; code 4, and the workers end", function()
+    local source, library = process.scratch("broken.c"), process.scratch("broken.so")
+    local file = assert(io.open(source, "w"))
+    assert(file:write(BROKEN))
+    file:close()
+    assert.truthy(os.execute(("cc -shared -fPIC -o %s %s"):format(library, source)))
+    local s = server.start {
+      script = ECHO, launcher = true, env = { LD_PRELOAD = library }, ready = false,
+    }
+    assert.equal(4, (s:wait()))
+    assert.truthy(s:log():find("Waiting for events failed: Bad file", 1, true), s:log())
+    assert.truthy(s:log():find("Terminating with exit code 4", 1, true), s:log())
+  end)
+
+  it("end with code 4", function()
+    -- Whatever is thrown while the server starts to serve, or serves.
+    local path = script [[
+      listen { { proto = "tcp", host = "127.0.0.1", port = 0 }, connect = print }
+      debug.sethook(function()
+        if debug.getinfo(2, "S").source == "=moonbridge.run" then error("broken") end
+      end, "l")
+    ]]
+    local code, _, log = launch { path }
+    assert.equal(4, code, log)
+    assert.truthy(log:find("Error while serving: .-broken\n.-stack traceback"), log)
+    assert.truthy(log:find("Terminating with exit code 4", 1, true), log)
+  end)
+end)

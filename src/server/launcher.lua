@@ -137,7 +137,8 @@ local function serve(words, script)
   -- A script that is written for `require "moonbridge"` may have served already.
   local code = exit_code()
   if code then return code end
-  code, message = run()
+  ok, code, message = xpcall(run, describe)
+  if not ok then return ended(4, ("Error while serving: %s"):format(code)) end
   if not code then return ended(3, message) end
   return code
 end

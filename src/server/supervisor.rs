@@ -10,7 +10,7 @@ mod inspection;
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -32,6 +32,9 @@ use super::stderr_lines::StderrLines;
 use super::worker_entry::{Life, WorkerEntry};
 use crate::sys::dispositions;
 use crate::sys::process::{Fork, fork};
+
+/// The exit code of a server that could not go on.
+const ERROR_AT_RUN_TIME: i32 = 4;
 
 /// What the fork left in a new worker.
 pub struct Birth {
@@ -204,10 +207,11 @@ impl Supervisor {
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
+                // No signal is heard any more. Without a supervisor, workers end by themselves.
                 Err(errno) => {
                     self.log.notice(&format!("Waiting for events failed: {}", errno.desc()));
-                    std::thread::sleep(Duration::from_millis(100));
-                    0
+                    self.exit_code = ERROR_AT_RUN_TIME;
+                    return Outcome::Ended(self.exit_code);
                 }
             };
             for event in &events[..count] {

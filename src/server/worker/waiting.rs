@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
 use super::super::channel::{Parcel, Received};
@@ -10,7 +11,7 @@ use super::super::clock;
 use super::super::message::{Order, Report, Waiting};
 use super::super::parking::{Due, Ticket};
 use super::super::scoreboard::{Activity, Counter};
-use super::{Arrival, Phase, Source, Task, Worker};
+use super::{Arrival, Phase, Source, Task, Worker, complain};
 use crate::io::Wakeup;
 
 /// Events taken from the kernel at once.
@@ -69,7 +70,16 @@ impl Worker {
     /// Takes what the kernel has; true if there was something.
     fn collect(&mut self, timeout: EpollTimeout) -> bool {
         let mut events = [EpollEvent::empty(); EVENTS];
-        let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+        let count = match self.epoll.wait(&mut events, timeout) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            // Something in this process has closed what it does not own: another one serves better.
+            Err(errno) => {
+                complain(&format!("Waiting for events failed: {}", errno.desc()));
+                self.leave();
+                0
+            }
+        };
         self.queue.extend(events[..count].iter().map(|event| Source::of(event.data())));
         let ready = self.ready.drain(..).map(|ticket| Source::Parked(ticket, Wakeup::Input));
         self.queue.extend(ready);
