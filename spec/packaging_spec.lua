@@ -110,12 +110,13 @@ describe("the module built for one version of Lua", function()
 
   it("is refused by the other one when it is required", function()
     local other = server.lua_version == "5.3" and "5.4" or "5.3"
-    local code, _, log = server.run_script {
-      script = "require 'moonbridge'",
-      env = { LUA_CPATH = ("%s/build/lua%s/?.so"):format(server.root, other) },
-    }
+    local env = { LUA_CPATH = ("%s/build/lua%s/?.so"):format(server.root, other) }
+    local code, _, log = server.run_script { script = "require 'moonbridge'", env = env }
     assert.equal(1, code)
-    assert.truthy(log:find("undefined symbol", 1, true), log)
+    assert.truthy(log:find("undefined symbol: lua_", 1, true), log)
+    code, _, log = server.run_script { file = server.root .. "/bin/moonbridge", env = env }
+    assert.equal(3, code)
+    assert.truthy(log:find("for another version of Lua than Lua " .. server.lua_version, 1, true), log)
   end)
 end)
 
