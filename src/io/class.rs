@@ -82,6 +82,21 @@ pub fn add_fields<T, F: UserDataFields<T>>(fields: &mut F, class: Class) {
     });
 }
 
+/// The metatable of a class, for userdata that are not mlua's.
+pub fn metatable(lua: &Lua, class: Class) -> mlua::Result<Table> {
+    let metatable = lua.create_table()?;
+    {
+        let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
+        let prototype = prototypes.get(class);
+        metatable.raw_set("__newindex", sys::class::newindex(lua, prototype)?)?;
+        metatable.raw_set("__close", prototype.raw_get::<Value>("__close")?)?;
+    }
+    metatable.raw_set("__name", class.name())?;
+    metatable.raw_set("__index", index(lua, class)?)?;
+    metatable.raw_set("__metatable", false)?;
+    Ok(metatable)
+}
+
 fn index(lua: &Lua, class: Class) -> mlua::Result<Function> {
     let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
     let property = glue::raw(lua, move |lua, args| {

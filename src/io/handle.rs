@@ -1,48 +1,39 @@
 //! Handles: what Lua holds of a stream.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
-use mlua::{AnyUserData, Lua, UserData, UserDataFields, Value};
+use mlua::{AnyUserData, Lua, Value};
 
 use super::class::{self, Class, Prototypes};
 use super::stream::Stream;
+use crate::sys::anchor;
 
-/// A handle, shared between Lua and the Rust code that serves it. Collecting the last owner of the
-/// stream resets the connection.
+/// What keeps the stream of a userdata in [`LIVE`]. Collecting the last owner of the stream resets the
+/// connection.
 #[derive(Debug)]
 pub struct Handle {
-    stream: Rc<RefCell<Stream>>,
-    /// Where Lua keeps this userdata: its key in [`LIVE`].
-    address: Cell<usize>,
+    /// Where Lua keeps the userdata.
+    address: usize,
 }
 
 impl Handle {
-    /// A handle on `stream`. See [`new_handle`] for one that Lua can use.
-    pub fn new(stream: Stream) -> Handle {
-        Handle { stream: Rc::new(RefCell::new(stream)), address: Cell::new(0) }
-    }
-
-    /// The stream behind the handle.
-    pub fn stream(&self) -> Rc<RefCell<Stream>> {
-        self.stream.clone()
+    /// The handle on `stream` that Lua keeps at `address`. See [`new_handle`].
+    pub fn at(address: *mut c_void, stream: Rc<RefCell<Stream>>) -> Handle {
+        let address = address as usize;
+        LIVE.with(|live| live.borrow_mut().insert(address, stream));
+        Handle { address }
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let address = self.address.get();
+        let address = self.address;
         // At the end of the thread the table may be gone, and nobody asks any more.
         let _ = LIVE.try_with(|live| live.try_borrow_mut().map(|mut live| live.remove(address)));
-    }
-}
-
-impl UserData for Handle {
-    fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
-        class::add_fields(fields, Class::Handle);
     }
 }
 
@@ -110,21 +101,30 @@ impl Hasher for AddressHasher {
     }
 }
 
+/// The class of handles of a Lua state.
+///
+/// # Errors
+/// Out of memory.
+pub fn class(lua: &Lua) -> mlua::Result<Rc<anchor::Class<Handle>>> {
+    type Made = Rc<anchor::Class<Handle>>;
+    if let Some(made) = lua.app_data_ref::<Made>() {
+        return Ok(made.clone());
+    }
+    if lua.app_data_ref::<Prototypes>().is_none() {
+        super::module(lua)?;
+    }
+    let made = Rc::new(anchor::Class::new(lua, class::metatable(lua, Class::Handle)?)?);
+    lua.set_app_data(made.clone());
+    Ok(made)
+}
+
 /// A new handle for Lua.
 ///
 /// # Errors
 /// Out of memory.
 pub fn new_handle(lua: &Lua, stream: Stream) -> mlua::Result<AnyUserData> {
-    if lua.app_data_ref::<Prototypes>().is_none() {
-        super::module(lua)?;
-    }
-    let handle = Handle::new(stream);
-    let stream = handle.stream();
-    let userdata = lua.create_userdata(handle)?;
-    let address = userdata.to_pointer() as usize;
-    LIVE.with(|live| live.borrow_mut().insert(address, stream));
-    userdata.borrow::<Handle>()?.address.set(address);
-    Ok(userdata)
+    let stream = Rc::new(RefCell::new(stream));
+    class(lua)?.create(lua, |address| Handle::at(address, stream))
 }
 
 /// The stream behind a handle; `None` if the value is something else. This is the way to get at a

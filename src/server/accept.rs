@@ -25,9 +25,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 const COMPLAINT: Duration = Duration::from_secs(1);
 
 /// The outcome of asking a listener.
+#[expect(clippy::large_enum_variant, reason = "it is usually a connection, and not kept")]
 pub enum Accepted {
     /// A connection.
-    Connection(Box<Stream>),
+    Connection(Stream),
     /// None waits (any more).
     Nothing,
     /// The listener accepts no more: it was shut down.
@@ -117,10 +118,7 @@ impl Acceptor {
         for _ in 0..64 {
             let error = match listen::accept(socket.as_fd()) {
                 Ok((descriptor, peer)) => {
-                    return Accepted::Connection(Box::new(Stream::accepted(
-                        descriptor,
-                        Some(peer),
-                    )));
+                    return Accepted::Connection(Stream::accepted(descriptor, Some(peer)));
                 }
                 Err(error) => error,
             };

@@ -23,13 +23,26 @@ const COOLS_AFTER: Duration = Duration::from_secs(1);
 /// A connection whose handle lives in Lua.
 #[derive(Clone)]
 pub struct Connection {
-    /// What the handler gets.
-    pub handle: AnyUserData,
+    /// What the handler gets; none as long as a new connection's is with the handler alone.
+    pub handle: Option<AnyUserData>,
     /// The stream behind it.
     pub stream: Rc<RefCell<Stream>>,
     /// The handle carries fields of the user's. They cannot follow the connection into another
     /// process, so it stays with its worker.
     pub personal: Rc<Cell<bool>>,
+}
+
+impl Connection {
+    /// One that has no handle yet.
+    pub fn new(stream: Stream) -> Self {
+        let stream = Rc::new(RefCell::new(stream));
+        Connection { handle: None, stream, personal: Rc::default() }
+    }
+
+    /// The one behind a handle.
+    pub fn of(handle: AnyUserData, stream: Rc<RefCell<Stream>>) -> Self {
+        Connection { handle: Some(handle), stream, personal: Rc::default() }
+    }
 }
 
 /// Names a connection in the lot; never names another one that took its place.
@@ -145,7 +158,7 @@ impl ParkingLot {
     pub fn unpublished(&mut self) -> Option<(u32, Option<AnyUserData>)> {
         let index = self.unpublished.pop()?;
         let connection = self.places.get(index as usize)?.connection.as_ref();
-        Some((index, connection.map(|connection| connection.handle.clone())))
+        Some((index, connection.and_then(|connection| connection.handle.clone())))
     }
 
     /// How many connections are parked that the supervisor does not know of.

@@ -1,6 +1,7 @@
 //! `run`: from registered pools to a serving supervisor, and the birth of workers.
 
 use std::cell::RefCell;
+use std::ffi::c_void;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -11,12 +12,12 @@ use super::options;
 use super::registry::Registry;
 use super::supervisor::{Birth, Outcome, Supervisor};
 use super::timeout;
-use super::worker::Worker;
+use super::worker::{Subject, Worker};
 use super::{clock, context, handle_methods};
 use crate::glue::{self, Fault, Reply};
-use crate::io::sigterm;
+use crate::io::{Handle, handle, sigterm};
 use crate::sys::anchor::Anchor;
-use crate::sys::fast::{self, Answer, Arguments, Fast};
+use crate::sys::fast::{self, Answer, Arguments, Fast, Maker};
 use crate::sys::{alarm, alloc, process, worker_signals};
 
 /// Where the registry of the Lua state keeps the message handler that adds tracebacks to errors.
@@ -112,11 +113,11 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     )?;
     step.raw_set("handles", handles)?;
     let this = worker.clone();
-    let complete = lua.create_function(move |lua, keep: Option<bool>| {
-        this.borrow_mut().next(lua, keep.unwrap_or(false))
+    let complete = lua.create_function(move |lua, (keep, argument): (Option<bool>, Value)| {
+        this.borrow_mut().next(lua, keep.unwrap_or(false), &argument)
     })?;
     let anchor = Anchor::new(lua, ())?;
-    step.raw_set("next", fast::function::<NextHot>(lua, &anchor, &complete, &complete)?)?;
+    step.raw_set("next", fast::maker::<Next>(lua, &anchor, &complete, &*handle::class(lua)?)?)?;
     step.raw_set(
         "disarm",
         lua.create_function(|_, ()| {
@@ -140,20 +141,37 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     Ok(("worker", pool, step).into_lua_multi(lua)?)
 }
 
-/// From one hot connection to the next: the place of its handle, from 1 on.
-struct NextHot;
+/// From one usual connection to the next: the place of its handle, from 1 on, or a new handle.
+struct Next;
 
-impl Fast for NextHot {
+impl Fast for Next {
     type Object = ();
 
     fn call((): &(), arguments: &Arguments<'_>) -> Answer {
         let keep = arguments.truth(1);
-        let mut place = None;
+        let mut subject = None;
         handle_methods::with_worker(|worker| {
-            place = worker.advance(keep);
-            place.is_some()
+            subject = worker.advance(keep);
+            true
         });
-        place.map_or(Answer::Complete, |place| Answer::Integer(i64::from(place) + 1))
+        match subject {
+            Some(Subject::Parked(place)) => Answer::Integer(i64::from(place) + 1),
+            Some(Subject::New) => Answer::New,
+            None => Answer::Complete,
+        }
+    }
+}
+
+impl Maker for Next {
+    type New = Handle;
+
+    fn make((): &(), address: *mut c_void) -> Option<Handle> {
+        let mut stream = None;
+        handle_methods::with_worker(|worker| {
+            stream = worker.new_stream();
+            true
+        });
+        stream.map(|stream| Handle::at(address, stream))
     }
 }
 

@@ -26,11 +26,13 @@ step.ready()
 
 local connect, next_event, handles = pool.connect, step.next, step.handles
 -- What is to be done next: the place of a parked connection's handle, the argument itself, or nil.
+-- The step is told what was done last, because it may not know the handle of a new connection.
 local event = next_event()
 while event do
-  local ok, result = xpcall(connect, describe, handles[event] or event)
+  local subject = handles[event] or event
+  local ok, result = xpcall(connect, describe, subject)
   if not ok then fail("connect", result) end
-  event = next_event(result == true)
+  event = next_event(result == true, subject)
 end
 
 guarded("finish", pool.finish)

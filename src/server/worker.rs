@@ -16,7 +16,7 @@ use mlua::{Lua, Table, Value};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-use super::accept::{Accepted, Acceptor};
+use super::accept::Acceptor;
 use super::channel::{Channel, Inbox, Parcel};
 use super::clock;
 use super::listener::Listener;
@@ -26,7 +26,7 @@ use super::parking::{Connection, ParkingLot, Ticket};
 use super::registry::Pool;
 use super::scoreboard::{Activity, Cell, Counter};
 use super::supervisor::Birth;
-use crate::io::{Stream, Wakeup, sigterm};
+use crate::io::{Stream, Wakeup, sigterm, stream_of};
 use crate::sys::{alarm, class};
 
 /// What is to be looked at.
@@ -74,6 +74,26 @@ enum Task {
     },
     /// An interval or main listener, by its position in the pool.
     Listener(u32),
+}
+
+impl Task {
+    /// A new connection's handle is known to Lua alone: `argument` is what the handler had.
+    fn learn_handle(&mut self, argument: &Value) {
+        if let (Task::Connection { connection, .. }, Value::UserData(handle)) = (self, argument)
+            && connection.handle.is_none()
+            && stream_of(handle).is_some_and(|stream| Rc::ptr_eq(&stream, &connection.stream))
+        {
+            connection.handle = Some(handle.clone());
+        }
+    }
+}
+
+/// What the handler is called for, as Lua is told it by [`Worker::advance`].
+pub enum Subject {
+    /// A connection that was parked, by the place of its handle.
+    Parked(u32),
+    /// A new connection, which needs a handle.
+    New,
 }
 
 /// What becomes of a connection when its handler returns.
@@ -187,12 +207,14 @@ impl Worker {
     }
 
     /// Settles what the handler had and waits for what it is to be called for next: its argument,
-    /// or nil when the worker ends. `keep` tells whether the worker may live on.
+    /// or nil when the worker ends. `keep` tells whether the worker may live on, `argument` is what
+    /// the handler had.
     ///
-    /// This is the complete step; [`Worker::advance`] does it for hot connections.
-    pub fn next(&mut self, lua: &Lua, keep: bool) -> mlua::Result<Value> {
+    /// This is the complete step; [`Worker::advance`] does it for usual connections.
+    pub fn next(&mut self, lua: &Lua, keep: bool, argument: &Value) -> mlua::Result<Value> {
         alarm::disarm();
-        if self.task.is_some() {
+        if let Some(task) = &mut self.task {
+            task.learn_handle(argument);
             self.note_fields(lua);
             self.settle();
             self.settled(keep);
@@ -214,13 +236,12 @@ impl Worker {
         }
     }
 
-    /// As [`Worker::next`], without Lua: from a hot connection to the next parked one that has
-    /// input. Gives the place of its handle, or nothing if the complete step has to go on.
-    pub fn advance(&mut self, keep: bool) -> Option<u32> {
+    /// As [`Worker::next`], without Lua: from a connection that is parked as it was before, or closed,
+    /// to the next parked one that has input, or to a new one. Gives nothing if the complete step has
+    /// to go on.
+    pub fn advance(&mut self, keep: bool) -> Option<Subject> {
         match &self.task {
-            Some(Task::Connection { ticket: Some(_), fate: Fate::Park { .. }, .. })
-                if keep && class::assignments() == self.assignments =>
-            {
+            Some(task) if keep && self.is_simple(task) => {
                 alarm::disarm();
                 self.settle();
                 self.settled(keep);
@@ -246,10 +267,43 @@ impl Worker {
                     let (ticket, fate) = (Some(ticket), Fate::Close);
                     self.task = Some(Task::Connection { connection, ticket, wakeup, fate });
                     sigterm::clear();
-                    return ticket.map(Ticket::index);
+                    return ticket.map(|ticket| Subject::Parked(ticket.index()));
+                }
+                Some(Source::Listener(index)) => {
+                    let index = *index;
+                    self.queue.pop_front();
+                    let Some(stream) = self.accept(index) else { continue };
+                    let connection = Connection::new(stream);
+                    let (ticket, wakeup, fate) = (None, Wakeup::None, Fate::Close);
+                    self.task = Some(Task::Connection { connection, ticket, wakeup, fate });
+                    sigterm::clear();
+                    return Some(Subject::New);
                 }
                 Some(_) => return None,
             }
+        }
+    }
+
+    /// Whether the task can be settled without Lua.
+    fn is_simple(&self, task: &Task) -> bool {
+        match task {
+            Task::Connection { ticket: Some(_), fate: Fate::Park { .. }, .. } => {
+                class::assignments() == self.assignments
+            }
+            Task::Connection { ticket: None, connection, .. } => {
+                !connection.stream.borrow().is_open()
+            }
+            _ => false,
+        }
+    }
+
+    /// The stream of a new connection that has no handle yet.
+    pub fn new_stream(&self) -> Option<Rc<RefCell<Stream>>> {
+        match &self.task {
+            Some(Task::Connection { connection, .. }) if connection.handle.is_none() => {
+                Some(connection.stream.clone())
+            }
+            _ => None,
         }
     }
 
@@ -293,7 +347,7 @@ impl Worker {
         let value = match &task {
             Task::Connection { connection, wakeup, .. } => {
                 connection.stream.borrow_mut().set_wakeup(*wakeup);
-                Value::UserData(connection.handle.clone())
+                connection.handle.clone().map_or(Value::Nil, Value::UserData)
             }
             Task::Listener(index) => {
                 let table = lua.create_table()?;
@@ -330,12 +384,11 @@ impl Worker {
                     self.call_for(connection, Some(ticket), wakeup);
                 }
             }
-            Source::Listener(index) => match self.acceptor.accept(index) {
-                Accepted::Connection(stream) => self.welcome(lua, *stream)?,
-                Accepted::Nothing => {}
-                Accepted::Closed => self.acceptor.watch(false).unwrap_or(()),
-                Accepted::Exhausted(errno) => self.cannot_accept(errno),
-            },
+            Source::Listener(index) => {
+                if let Some(stream) = self.accept(index) {
+                    self.receive(lua, stream, Wakeup::None)?;
+                }
+            }
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mlua::ffi;
 use mlua::{Function, IntoLuaMulti, Lua, Table};
 
-use super::anchor::{self, Anchor};
+use super::anchor::{self, Anchor, Class};
 
 /// Bytes that fit into an [`Answer`].
 pub const INLINE: usize = 96;
@@ -29,6 +29,8 @@ pub enum Answer {
     Complete,
     /// The other function has to be called, without arguments; nothing is returned.
     Other,
+    /// A new userdata, see [`Maker`].
+    New,
 }
 
 /// A short string.
@@ -158,6 +160,30 @@ pub fn with_view<F: Fast>(
 /// Where the view is in the table of what is kept.
 pub const VIEW: i64 = 3;
 
+/// A fast call that may answer [`Answer::New`].
+pub trait Maker: Fast {
+    /// What the new userdata has.
+    type New: 'static;
+
+    /// Makes the value of the userdata at `address`; `None` if there is none after all.
+    fn make(object: &Self::Object, address: *mut c_void) -> Option<Self::New>;
+}
+
+/// As [`function`], for calls that may make userdata of the given class.
+///
+/// # Errors
+/// Out of memory.
+pub fn maker<F: Maker>(
+    lua: &Lua,
+    object: &Anchor<F::Object>,
+    complete: &Function,
+    class: &Class<F::New>,
+) -> mlua::Result<Function> {
+    let upvalues = (complete, object, complete, class);
+    // SAFETY: the values are on the stack and become the upvalues that `run_maker` uses.
+    unsafe { lua.exec_raw(upvalues, |state| ffi::lua_pushcclosure(state, run_maker::<F>, 4)) }
+}
+
 fn make<F: Fast>(lua: &Lua, upvalues: impl IntoLuaMulti) -> mlua::Result<Function> {
     // SAFETY: the values are on the stack and become the upvalues that `run` uses.
     unsafe {
@@ -167,19 +193,48 @@ fn make<F: Fast>(lua: &Lua, upvalues: impl IntoLuaMulti) -> mlua::Result<Functio
     }
 }
 
-// Runs as a Lua C function. A Lua error leaves it by a jump, so it holds nothing that would have to
-// be dropped while it calls Lua: `Answer` is plain data.
+// The functions below run as Lua C functions. A Lua error leaves them by a jump, so they hold nothing
+// that would have to be dropped while they call Lua: `Answer` is plain data. They do not use the
+// object any more when they do.
+
 unsafe extern "C-unwind" fn run<F: Fast>(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls with a valid state and at least 20 free slots; the upvalues are those of
-    // `function` or `with_view`. The object is not used any more when Lua is called.
+    // `function` or `with_view`.
+    unsafe { give(state, ask::<F>(state)) }
+}
+
+unsafe extern "C-unwind" fn run_maker<F: Maker>(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: as above; the upvalues are those of `maker`.
     unsafe {
-        let answer = {
-            let arguments = Arguments::of(state);
-            let object = anchor::value::<F::Object>(state, ffi::lua_upvalueindex(2));
-            let call = |object| catch_unwind(AssertUnwindSafe(|| F::call(object, &arguments)));
-            // A panic is reported by the complete function, which meets the same trouble.
-            object.and_then(|object| call(object).ok()).unwrap_or(Answer::Complete)
-        };
+        match ask::<F>(state) {
+            Answer::New => {
+                let place = anchor::push::<F::New>(state, ffi::lua_upvalueindex(4));
+                let object = anchor::value::<F::Object>(state, ffi::lua_upvalueindex(2));
+                let make = |object| {
+                    catch_unwind(AssertUnwindSafe(|| F::make(object, place.cast()))).ok().flatten()
+                };
+                place.write(object.and_then(make));
+                1
+            }
+            answer => give(state, answer),
+        }
+    }
+}
+
+unsafe fn ask<F: Fast>(state: *mut ffi::lua_State) -> Answer {
+    // SAFETY: the caller is a C function that was made for `F`. Nothing here calls Lua.
+    unsafe {
+        let arguments = Arguments::of(state);
+        let object = anchor::value::<F::Object>(state, ffi::lua_upvalueindex(2));
+        let call = |object| catch_unwind(AssertUnwindSafe(|| F::call(object, &arguments)));
+        // A panic is reported by the complete function, which meets the same trouble.
+        object.and_then(|object| call(object).ok()).unwrap_or(Answer::Complete)
+    }
+}
+
+unsafe fn give(state: *mut ffi::lua_State, answer: Answer) -> c_int {
+    // SAFETY: the caller is a C function with the upvalues that the answer needs.
+    unsafe {
         match answer {
             Answer::Nothing => 0,
             Answer::Integer(number) => {
@@ -191,7 +246,7 @@ unsafe extern "C-unwind" fn run<F: Fast>(state: *mut ffi::lua_State) -> c_int {
                 1
             }
             Answer::View if push_view(state) => 1,
-            Answer::Complete | Answer::View => {
+            Answer::Complete | Answer::View | Answer::New => {
                 let count = ffi::lua_gettop(state);
                 ffi::lua_pushvalue(state, ffi::lua_upvalueindex(1));
                 ffi::lua_insert(state, 1);

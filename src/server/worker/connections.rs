@@ -2,12 +2,12 @@
 //! better off elsewhere.
 
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::time::Instant;
 
 use mlua::Lua;
 use nix::errno::Errno;
 
+use super::super::accept::Accepted;
 use super::super::channel::Parcel;
 use super::super::clock;
 use super::super::message::{MAX_PAYLOAD, Report, Waiting};
@@ -57,10 +57,10 @@ impl Worker {
     pub(super) fn note_fields(&mut self, lua: &Lua) {
         let assignments = class::assignments();
         if let Some(Task::Connection { connection, .. }) = &self.task
+            && let Some(handle) = &connection.handle
             && assignments != self.assignments
         {
-            let personal = class::has_user_fields(lua, &connection.handle);
-            connection.personal.set(personal);
+            connection.personal.set(class::has_user_fields(lua, handle));
             self.assignments = assignments;
         }
     }
@@ -200,9 +200,18 @@ impl Worker {
         }
     }
 
-    pub(super) fn welcome(&mut self, lua: &Lua, stream: Stream) -> mlua::Result<()> {
-        self.cell().add(Counter::Accepted, 1);
-        self.receive(lua, stream, Wakeup::None)
+    /// Asks a listener for a new connection.
+    pub(super) fn accept(&mut self, listener: usize) -> Option<Stream> {
+        match self.acceptor.accept(listener) {
+            Accepted::Connection(stream) => {
+                self.cell().add(Counter::Accepted, 1);
+                return Some(stream);
+            }
+            Accepted::Nothing => {}
+            Accepted::Closed => self.acceptor.watch(false).unwrap_or(()),
+            Accepted::Exhausted(errno) => self.cannot_accept(errno),
+        }
+        None
     }
 
     pub(super) fn receive(
@@ -213,7 +222,7 @@ impl Worker {
     ) -> mlua::Result<()> {
         let handle = new_handle(lua, stream)?;
         if let Some(stream) = stream_of(&handle) {
-            self.call_for(Connection { handle, stream, personal: Rc::default() }, None, wakeup);
+            self.call_for(Connection::of(handle, stream), None, wakeup);
         }
         Ok(())
     }
@@ -227,7 +236,7 @@ impl Worker {
         self.tasks.push_back(Task::Connection { connection, ticket, wakeup, fate: Fate::Close });
     }
 
-    pub(super) fn cannot_accept(&mut self, errno: Errno) {
+    fn cannot_accept(&mut self, errno: Errno) {
         self.cell().add(Counter::Errors, 1);
         if self.acceptor.pause(Instant::now()) {
             complain(&format!("Could not accept a connection: {}", errno.desc()));
