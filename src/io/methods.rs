@@ -7,6 +7,7 @@ use super::child;
 use super::class::method;
 use super::reading::{Status, Want};
 use super::stream::Stream;
+use super::usual::Usual;
 use crate::glue::{self, Fault, Reply};
 use crate::sys::quick;
 
@@ -18,7 +19,7 @@ const WRITE_BUFFER: usize = 4096;
 /// # Errors
 /// Out of memory.
 pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
-    quick::install(lua, table, |name| {
+    quick::install::<Usual>(lua, table, |name| {
         glue::raw(lua, move |lua, args| {
             let args = Args::new(name, args);
             match name {

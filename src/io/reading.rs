@@ -25,7 +25,7 @@ pub enum Status {
 
 impl Status {
     /// The reference's word.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Status::Term => "term",
             Status::MaxLen => "maxlen",

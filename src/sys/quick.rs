@@ -1,8 +1,8 @@
 //! Reading and writing of handles at the cost of a C function.
 //!
 //! Reading line by line spends its time in the call, not in the reading. So the usual call (a handle
-//! that is open, arguments of the usual types) is done here; everything else, errors included, is
-//! left to the complete function, which is called with the same arguments.
+//! that is open, arguments of the usual types) is done here, by what a [`Quick`] says; everything
+//! else, errors included, is left to the complete function, which is called with the same arguments.
 
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,34 +11,93 @@ use mlua::ffi;
 use mlua::{Function, Lua, Table};
 
 use crate::glue;
-use crate::io::reading::{Status, Want};
-use crate::io::usual::{self, Found, Sending};
 
 /// The parts that a quick write takes at most.
 const PARTS: usize = 8;
+
+/// What the quick methods do, in the usual case, to the handle whose userdata is at `address` (null,
+/// or not a handle's, if the caller was wrong).
+pub trait Quick: 'static {
+    /// The second result of a read, by [`Found`]'s number for it.
+    const ENDS: [&'static str; 4];
+
+    /// Takes from the handle's buffer what satisfies a read of `limit` bytes at most, up to the first
+    /// `terminator`. The bytes are consumed, and stay where they are until the handle is used again.
+    fn read_buffered(address: *mut c_void, limit: Option<usize>, terminator: Option<u8>) -> Found;
+
+    /// The same for input that has to be received first, waiting for it if `wait` is true.
+    fn read(
+        address: *mut c_void,
+        limit: Option<usize>,
+        terminator: Option<u8>,
+        wait: bool,
+    ) -> Found;
+
+    /// Sends `parts`; how many bytes could not be sent. `None` if that is not the usual case.
+    fn send(address: *mut c_void, parts: &[&[u8]], sending: Sending) -> Option<usize>;
+}
+
+/// How to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Sending {
+    /// Wait until all is sent.
+    pub wait: bool,
+    /// Send even what fits into the small buffer.
+    pub flush: bool,
+}
+
+/// Bytes in a handle's buffer, and why the read ended; or nothing. Two words, which functions return
+/// in registers: this is the result of the most frequent call.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Null if there is nothing.
+    bytes: *const u8,
+    /// The number of bytes, above two bits for the end.
+    tagged: usize,
+}
+
+impl Found {
+    /// No result: the complete function has to be called.
+    pub const NOTHING: Found = Found { bytes: std::ptr::null(), tagged: 0 };
+
+    /// Bytes that are in memory until the handle is used again, and the number (0 to 3) of what ended
+    /// the read.
+    #[inline(always)]
+    pub fn new(bytes: &[u8], end: usize) -> Found {
+        Found { bytes: bytes.as_ptr(), tagged: bytes.len() << 2 | end & 3 }
+    }
+
+    #[inline(always)]
+    fn get(self) -> Option<(*const u8, usize)> {
+        (!self.bytes.is_null()).then_some((self.bytes, self.tagged >> 2))
+    }
+
+    fn end(self) -> c_int {
+        (self.tagged & 3) as c_int
+    }
+}
 
 /// Puts the methods that have a quick form into `table`. `complete` makes the complete function of
 /// a method (by [`glue::raw`]).
 ///
 /// # Errors
 /// Out of memory.
-pub fn install(
+pub fn install<Q: Quick>(
     lua: &Lua,
     table: &Table,
     complete: impl Fn(&'static str) -> mlua::Result<Function>,
 ) -> mlua::Result<()> {
     let methods: [(&str, ffi::lua_CFunction); 6] = [
-        ("read", raw_read::<true>),
-        ("read_nb", raw_read::<false>),
-        ("write", raw_send::<true, false>),
-        ("flush", raw_send::<true, true>),
-        ("write_nb", raw_send::<false, false>),
-        ("flush_nb", raw_send::<false, true>),
+        ("read", raw_read::<Q, true>),
+        ("read_nb", raw_read::<Q, false>),
+        ("write", raw_send::<Q, true, false>),
+        ("flush", raw_send::<Q, true, true>),
+        ("write_nb", raw_send::<Q, false, false>),
+        ("flush_nb", raw_send::<Q, false, true>),
     ];
     for (name, method) in methods {
-        let [term, maxlen, eof, block] =
-            [Status::Term, Status::MaxLen, Status::Eof, Status::Block].map(Status::as_str);
-        let upvalues = (complete(name)?, glue::marker(), term, maxlen, eof, block);
+        let [first, second, third, fourth] = Q::ENDS;
+        let upvalues = (complete(name)?, glue::marker(), first, second, third, fourth);
         // SAFETY: the six values are on the stack and become the upvalues that the methods use.
         let method: Function =
             unsafe { lua.exec_raw(upvalues, |state| ffi::lua_pushcclosure(state, method, 6))? };
@@ -50,26 +109,22 @@ pub fn install(
 // The functions below run as Lua C functions. A Lua error leaves them by a jump, so they hold nothing
 // that would have to be dropped while they call Lua.
 
-unsafe extern "C-unwind" fn raw_read<const WAIT: bool>(state: *mut ffi::lua_State) -> c_int {
+unsafe extern "C-unwind" fn raw_read<Q: Quick, const WAIT: bool>(
+    state: *mut ffi::lua_State,
+) -> c_int {
     // SAFETY: Lua calls with a valid state and at least 20 free slots. The bytes that `read` points
     // to stay in memory until the stream is used again, and `lua_pushlstring` copies them before it
     // runs a finalizer that could do so.
     unsafe {
-        let Some(want) = want(state) else { return complete(state) };
+        let Some((limit, terminator)) = want(state) else { return complete(state) };
         let address = ffi::lua_touserdata(state, 1);
-        let mut found = usual::read_buffered(address, &want);
+        let mut found = Q::read_buffered(address, limit, terminator);
         if found.get().is_none() {
-            found = receive(address, &want, WAIT);
+            found = receive::<Q>(address, limit, terminator, WAIT);
         }
         let Some((bytes, length)) = found.get() else { return complete(state) };
         ffi::lua_pushlstring(state, bytes.cast(), length);
-        let status = match found.status() {
-            Status::Term => 3,
-            Status::MaxLen => 4,
-            Status::Eof => 5,
-            Status::Block => 6,
-        };
-        ffi::lua_pushvalue(state, ffi::lua_upvalueindex(status));
+        ffi::lua_pushvalue(state, ffi::lua_upvalueindex(3 + found.end()));
         2
     }
 }
@@ -77,14 +132,20 @@ unsafe extern "C-unwind" fn raw_read<const WAIT: bool>(state: *mut ffi::lua_Stat
 /// Reads what is not buffered yet.
 #[cold]
 #[inline(never)]
-fn receive(address: *mut c_void, want: &Want, wait: bool) -> Found {
-    let outcome = catch_unwind(AssertUnwindSafe(|| usual::read(address, want, wait)));
+fn receive<Q: Quick>(
+    address: *mut c_void,
+    limit: Option<usize>,
+    terminator: Option<u8>,
+    wait: bool,
+) -> Found {
+    let read = || Q::read(address, limit, terminator, wait);
+    let outcome = catch_unwind(AssertUnwindSafe(read));
     outcome.unwrap_or(Found::NOTHING)
 }
 
-/// What the arguments ask for. `None` if that is not the usual case.
+/// The limit and the terminator of a read. `None` if the arguments are not the usual ones.
 #[inline(always)]
-unsafe fn want(state: *mut ffi::lua_State) -> Option<Want> {
+unsafe fn want(state: *mut ffi::lua_State) -> Option<(Option<usize>, Option<u8>)> {
     // SAFETY: the state is valid; a string's bytes are looked at while it is on the stack. Numbers
     // and strings are converted as the complete function would do it, strings in their place.
     unsafe {
@@ -109,17 +170,17 @@ unsafe fn want(state: *mut ffi::lua_State) -> Option<Want> {
         } else {
             return None;
         };
-        Some(Want { limit, terminator })
+        Some((limit, terminator))
     }
 }
 
-unsafe extern "C-unwind" fn raw_send<const WAIT: bool, const FLUSH: bool>(
+unsafe extern "C-unwind" fn raw_send<Q: Quick, const WAIT: bool, const FLUSH: bool>(
     state: *mut ffi::lua_State,
 ) -> c_int {
     // SAFETY: Lua calls with a valid state and at least 20 free slots.
     unsafe {
         let sending = Sending { wait: WAIT, flush: FLUSH };
-        let outcome = catch_unwind(AssertUnwindSafe(|| send(state, sending)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| send::<Q>(state, sending)));
         let Ok(Some(left)) = outcome else { return complete(state) };
         if WAIT {
             ffi::lua_settop(state, 1);
@@ -131,7 +192,7 @@ unsafe extern "C-unwind" fn raw_send<const WAIT: bool, const FLUSH: bool>(
 }
 
 /// Sends the arguments; how many bytes could not be sent. `None` if they are not the usual ones.
-unsafe fn send(state: *mut ffi::lua_State, sending: Sending) -> Option<usize> {
+unsafe fn send<Q: Quick>(state: *mut ffi::lua_State, sending: Sending) -> Option<usize> {
     // SAFETY: the state is valid; the strings stay on the stack during the call.
     unsafe {
         let mut parts: [&[u8]; PARTS] = [&[]; PARTS];
@@ -142,7 +203,7 @@ unsafe fn send(state: *mut ffi::lua_State, sending: Sending) -> Option<usize> {
             }
             *part = string(state, index);
         }
-        usual::send(ffi::lua_touserdata(state, 1), parts.get(..count)?, sending)
+        Q::send(ffi::lua_touserdata(state, 1), parts.get(..count)?, sending)
     }
 }
 
