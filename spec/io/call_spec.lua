@@ -63,6 +63,19 @@ for kind, connect in pairs(pair.kinds) do
       end
     end)
 
+    it("counts the waitfunc as first argument", function()
+      for _, name in ipairs { "read_call", "drain_call" } do
+        local ok, message = pcall(function() far[name](far, error, {}) end)
+        assert.is_false(ok)
+        assert.matches("bad argument #2 to '" .. name .. "' %(number expected, got table%)$", message)
+      end
+      for _, name in ipairs { "write_call", "flush_call" } do
+        local ok, message = pcall(function() far[name](far, error, "a", {}) end)
+        assert.is_false(ok)
+        assert.matches("bad argument #3 to '" .. name .. "' %(string expected, got table%)$", message)
+      end
+    end)
+
     it("read_call: a poll in the waitfunc waits for more than what is already there", function()
       near:flush("incomplete")
       pair.await(far)

@@ -110,6 +110,18 @@ describe("a TCP connection", function()
     repeat local data, message = far:read_nb(); pair.await(far) until data == nil or message == RESET
     assert.same({ nil, "Previous read error" }, { far:read() })
     assert.same({ nil, "Previous read error" }, { far:drain_nb() })
+    assert.same({ nil, "Previous read error" }, { far:read(0) })
+  end)
+
+  it("a reset that a write has met is not taken for EOF by a read", function()
+    near:flush("a part of what was to come")
+    pair.await(far)
+    near:reset()
+    local message
+    assert(process.wait_until(function() message = select(2, far:flush("x")); return type(message) == "string" end))
+    assert.equal(RESET, message)
+    assert.same({ nil, RESET, 104 }, { far:read() })
+    assert.same({ nil, "Previous read error" }, { far:read() })
   end)
 
   it("RST: 'the default operation when a socket handle gets garbage collected'", function()

@@ -101,6 +101,7 @@ describe("TCP", function()
     client = assert(moonbridge_io.tcpconnect_nb("127.0.0.1", port))
     moonbridge_io.poll(nil, { [client] = true }, process.TIMEOUT)
     assert.same({ nil, "Connection refused", 111 }, { client:flush("x") })
+    assert.same({ nil, "Connection refused", 111 }, { client:read(1) })
     assert.same({ nil, "Previous write error" }, { client:close() })
   end)
 

@@ -26,6 +26,13 @@ impl Args {
         Args { name, values, index: 0 }
     }
 
+    /// For a method that has taken `count` arguments away: the numbers in messages are those that its
+    /// caller knows.
+    pub fn behind(mut self, count: usize) -> Self {
+        self.index = count;
+        self
+    }
+
     /// Without those behind the first `count` (`self` included).
     pub fn limit(mut self, count: usize) -> Self {
         while self.values.len() > count {

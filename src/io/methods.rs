@@ -46,8 +46,11 @@ pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
 /// Out of memory.
 pub fn steps(lua: &Lua) -> mlua::Result<Table> {
     let steps = lua.create_table()?;
-    let step = |name, f: fn(&Lua, Args) -> Reply<MultiValue>| {
-        steps.raw_set(name, glue::raw(lua, move |lua, args| f(lua, Args::new(name, args)))?)
+    let step = |name: &'static str, f: fn(&Lua, Args) -> Reply<MultiValue>| {
+        // The function to wait by comes first, and is not passed on.
+        let before = usize::from(name.ends_with("_call"));
+        let step = move |lua: &Lua, args| f(lua, Args::new(name, args).behind(before));
+        steps.raw_set(name, glue::raw(lua, step)?)
     };
     step("read_nb", |lua, args| read(lua, args, false))?;
     step("write", |lua, args| single(send(lua, args, false)?))?;

@@ -96,6 +96,7 @@ impl Stream {
     /// # Errors
     /// What the system reports; afterwards "Previous read error".
     pub fn receive(&mut self, want: &Want, seen: usize) -> io::Result<(usize, Status)> {
+        self.check_read()?;
         let mut seen = seen;
         loop {
             let have = self.input().len();
@@ -132,6 +133,7 @@ impl Stream {
     /// # Errors
     /// What the system reports; afterwards "Previous read error".
     pub fn discard(&mut self, want: &Want) -> io::Result<(usize, Status)> {
+        self.check_read()?;
         let mut want = *want;
         let mut total = 0;
         loop {

@@ -93,6 +93,9 @@ pub struct Stream {
     read_trouble: Trouble,
     /// Whether a write has failed, and so will all others.
     write_trouble: Trouble,
+    /// The error (errno) that ended the connection in both directions, as a write has learned: the
+    /// system tells it only once, and lets reads see an orderly end afterwards.
+    lost: Option<i32>,
     /// Another process holds a duplicate of the descriptor: closing it here ends nothing.
     shared: bool,
     /// The descriptor of a shared connection that is closed. See [`Stream::take_remains`].
@@ -168,6 +171,7 @@ impl Stream {
             eof: false,
             read_trouble: Trouble::None,
             write_trouble: Trouble::None,
+            lost: None,
             shared: false,
             remains: None,
             wakeup: Wakeup::None,

@@ -19,7 +19,7 @@ impl Stream {
     /// What the system reports; afterwards "Previous read error".
     pub fn fill_at_least(&mut self, size: usize) -> io::Result<Fill> {
         let size = size.max(self.fill_size);
-        self.read_trouble.report("Previous read error")?;
+        self.check_read()?;
         let Some(transport) = &self.transport else { return Ok(Fill::Eof) };
         if self.eof {
             return Ok(Fill::Eof);
@@ -27,11 +27,14 @@ impl Stream {
         let tail = self.input.tail(size);
         let room = tail.capacity() - tail.len();
         match transport.receive(tail) {
-            Ok(0) => {
-                // A terminal may deliver more after an end of file.
-                self.eof = transport.kind() != Kind::Plain;
-                Ok(Fill::Eof)
-            }
+            Ok(0) => match self.lost {
+                Some(errno) => Err(self.fail_read(io::Error::from_raw_os_error(errno))),
+                None => {
+                    // A terminal may deliver more after an end of file.
+                    self.eof = transport.kind() != Kind::Plain;
+                    Ok(Fill::Eof)
+                }
+            },
             Ok(n) => {
                 if n == room {
                     self.fill_size = (self.fill_size * 2).min(KEEP);
@@ -45,12 +48,22 @@ impl Stream {
                 self.output.release();
                 Ok(Fill::Block)
             }
-            Err(error) => {
-                self.read_trouble = Trouble::Reported;
-                self.input.clear();
-                Err(error)
-            }
+            Err(error) => Err(self.fail_read(error)),
         }
+    }
+
+    fn fail_read(&mut self, error: io::Error) -> io::Error {
+        self.read_trouble = Trouble::Reported;
+        self.input.clear();
+        error
+    }
+
+    /// Whether a read may be tried.
+    ///
+    /// # Errors
+    /// "Previous read error", or the failure of the connection that was not reported yet.
+    pub fn check_read(&mut self) -> io::Result<()> {
+        self.read_trouble.report("Previous read error")
     }
 
     /// Received input that was not yet read.

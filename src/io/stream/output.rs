@@ -114,6 +114,9 @@ impl Stream {
                 Err(error) => {
                     self.write_trouble = Trouble::Reported;
                     self.output.clear();
+                    if transport.kind() == Kind::Tcp {
+                        self.lost = error.raw_os_error().filter(|errno| ends_both(*errno));
+                    }
                     return Err(error);
                 }
             }
@@ -128,6 +131,12 @@ impl Stream {
     pub fn flush(&mut self) -> io::Result<()> {
         self.send_all(&[])
     }
+}
+
+/// Whether a failed write tells the end of the whole connection: not if only the peer has stopped
+/// reading, or memory is short.
+fn ends_both(errno: i32) -> bool {
+    !matches!(errno, libc::EPIPE | libc::ENOBUFS | libc::ENOMEM)
 }
 
 /// Lists `queued` and then `parts` behind their first `skip` bytes; how many slices were used, and
