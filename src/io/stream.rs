@@ -106,6 +106,8 @@ pub struct Stream {
     parked_until: Option<Instant>,
     /// It came from another process with input.
     preloaded: bool,
+    /// Its handle carries fields of the user's.
+    personal: bool,
     /// A message has begun of which something is kept elsewhere.
     begun: bool,
 }
@@ -177,6 +179,7 @@ impl Stream {
             wakeup: Wakeup::None,
             parked_until: None,
             preloaded: false,
+            personal: false,
             begun: false,
         }
     }
@@ -213,6 +216,17 @@ impl Stream {
     /// Whether its first input was received by another process and is still unused.
     pub fn is_preloaded(&self) -> bool {
         self.preloaded && self.consumed == 0
+    }
+
+    /// Whether its handle carries fields of the user's. They cannot follow the connection into another
+    /// process, so it stays with this one.
+    pub fn is_personal(&self) -> bool {
+        self.personal
+    }
+
+    /// The server's side: see [`Stream::is_personal`].
+    pub fn set_personal(&mut self, personal: bool) {
+        self.personal = personal;
     }
 
     /// Whether something is kept elsewhere of a message that is still incomplete.

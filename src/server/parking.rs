@@ -1,6 +1,6 @@
 //! Connections that wait in a worker, without occupying it, for their next input.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,21 +27,18 @@ pub struct Connection {
     pub handle: Option<AnyUserData>,
     /// The stream behind it.
     pub stream: Rc<RefCell<Stream>>,
-    /// The handle carries fields of the user's. They cannot follow the connection into another
-    /// process, so it stays with its worker.
-    pub personal: Rc<Cell<bool>>,
 }
 
 impl Connection {
     /// One that has no handle yet.
     pub fn new(stream: Stream) -> Self {
         let stream = Rc::new(RefCell::new(stream));
-        Connection { handle: None, stream, personal: Rc::default() }
+        Connection { handle: None, stream }
     }
 
     /// The one behind a handle.
     pub fn of(handle: AnyUserData, stream: Rc<RefCell<Stream>>) -> Self {
-        Connection { handle: Some(handle), stream, personal: Rc::default() }
+        Connection { handle: Some(handle), stream }
     }
 }
 

@@ -115,7 +115,8 @@ impl Connection {
     fn arm(&mut self) {
         let Some(limit) = self.options.response_timeout else { return };
         let nanoseconds = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
-        let (deadline, earlier) = (alarm::now().saturating_add(nanoseconds), alarm::deadline());
+        let (deadline, earlier) =
+            (alarm::about_now().saturating_add(nanoseconds), alarm::deadline());
         if earlier == 0 || deadline < earlier {
             alarm::set(deadline);
             self.armed = true;

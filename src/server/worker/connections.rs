@@ -60,7 +60,8 @@ impl Worker {
             && let Some(handle) = &connection.handle
             && assignments != self.assignments
         {
-            connection.personal.set(class::has_user_fields(lua, handle));
+            let personal = class::has_user_fields(lua, handle);
+            connection.stream.borrow_mut().set_personal(personal);
             self.assignments = assignments;
         }
     }
@@ -73,18 +74,17 @@ impl Worker {
         ticket: Option<Ticket>,
         stay: Stay,
     ) -> Option<Ticket> {
-        let (has_input, received) = {
+        let (has_input, received, personal) = {
             let mut stream = connection.stream.borrow_mut();
             if stream.pending() > 0 && stream.flush().is_err() {
                 drop(stream);
                 self.close(&connection, ticket);
                 return None;
             }
-            (stream.has_input(), stream.input().len())
+            (stream.has_input(), stream.input().len(), stream.is_personal())
         };
         // Input that cannot be used yet would be stuck here with a handler that runs for long.
         let incomplete = !has_input && received > 0;
-        let personal = connection.personal.get();
         if incomplete && received <= MAX_INCOMPLETE && !personal {
             self.hand_over(connection, ticket, stay.deadline, false);
             return None;
