@@ -21,6 +21,10 @@ pub enum Answer {
     Nothing,
     /// An integer.
     Integer(i64),
+    /// A number.
+    Number(f64),
+    /// True or false.
+    Boolean(bool),
     /// A string.
     Bytes(Inline),
     /// The table that is kept for the current turn, see [`with_view`].
@@ -239,6 +243,14 @@ unsafe fn give(state: *mut ffi::lua_State, answer: Answer) -> c_int {
             Answer::Nothing => 0,
             Answer::Integer(number) => {
                 ffi::lua_pushinteger(state, number);
+                1
+            }
+            Answer::Number(number) => {
+                ffi::lua_pushnumber(state, number);
+                1
+            }
+            Answer::Boolean(truth) => {
+                ffi::lua_pushboolean(state, c_int::from(truth));
                 1
             }
             Answer::Bytes(inline) => {

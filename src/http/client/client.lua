@@ -1,52 +1,35 @@
 -- http.request: connections, redirects, failures.
 
-local http, native, protocol, moonbridge_io, parts = ...
+local native, protocol, _, _, parts, http = ...
 local options, request_head, redirect = parts.options, parts.request_head, parts.redirect
-local pool, exchange = parts.pool, parts.exchange
+local pool, waiting, exchange = parts.pool, parts.waiting, parts.exchange
 
 local error, ipairs, pcall, yield = error, ipairs, pcall, coroutine.yield
-local native_wait, now = native.wait, native.now
+local now, round_trip = native.now, native.round_trip
+local allowed, wait = waiting.allowed, waiting.wait
+local put, take, parsed = pool.put, pool.take, options.parsed
 
--- How many seconds a wait may take at most; 0 or less: the time is over.
-local function allowed(job, seconds)
-  local left = job.deadline and job.deadline - now()
-  return left and left < seconds and left or seconds
-end
-
--- A function (mode, seconds) that waits on a connection: by itself, or by the function of the caller's.
-local function waiter(job, waitfunc, handle, link)
-  return function(mode, seconds)
-    local limit = allowed(job, seconds or job.stall_timeout)
-    -- A function of the caller's is told what to wait for, but not how long.
-    if mode == "expect" then
-      if waitfunc then return true end
-      mode = "r"
-    end
-    if not waitfunc then
-      if limit > 0 and native_wait(link, mode, limit) then return true end
-      return nil, "timeout"
-    end
-    local deadline = now() + limit
-    while now() < deadline do
-      if native_wait(link, mode, 0) then return true end
-      waitfunc(handle, mode == "r" and "r" or "w", moonbridge_io)
-    end
-    return native_wait(link, mode, 0) or nil, "timeout"
+-- Closes the connection that the job uses.
+local function close(job, in_order)
+  local connection = job.connection
+  if connection then
+    job.connection = nil
+    native.close(connection.link, in_order)
   end
 end
 
 -- Brings a connection that is under way to its end: true, or nil and a message.
-local function establish(job, waitfunc, handle, link, deadline)
+local function establish(x, deadline)
   local left = deadline - now()
   if left <= 0 then return nil, "timeout" end
-  local ok, message = waiter(job, waitfunc, handle, link)("w", left)
-  if ok then ok, message = native.connected(link) end
+  local ok, message = wait(x, "w", left)
+  if ok then ok, message = native.connected(x.link) end
   if ok then return true end
   return nil, message
 end
 
 -- Connects to the addresses of the server in turn.
--- @return connection {key, handle, link}, or nil and a message
+-- @return connection {key, handle, link, owner}, or nil and a message
 local function connect(job, waitfunc)
   local url = job.url
   local deadline = now() + allowed(job, job.connect_timeout)
@@ -56,14 +39,16 @@ local function connect(job, waitfunc)
     if not addresses then return nil, message end
   end
   for _, address in ipairs(addresses) do
-    local handle, link = (url.path and native.connect_local or native.connect)(address)
+    local handle, link, owner = (url.path and native.connect_local or native.connect)(address)
     if handle then
+      local connection = {
+        key = url.key, handle = handle, link = link, owner = owner, since = 0, expires = 0, next = nil,
+      }
+      job.connection = connection
       local ok
-      ok, message = establish(job, waitfunc, handle, link, deadline)
-      if ok then
-        return { key = url.key, handle = handle, link = link, since = 0, expires = 0, next = nil }
-      end
-      native.close(link, false)
+      ok, message = establish({ link = link, handle = handle, job = job, waitfunc = waitfunc }, deadline)
+      if ok then return connection end
+      close(job, false)
     else
       message = link
     end
@@ -77,32 +62,36 @@ local idempotent = { GET = true, HEAD = true, OPTIONS = true, TRACE = true, PUT 
 
 -- One exchange over a connection, which is kept or closed behind it.
 -- @return response; or nil, a message, whose callback aborted, and whether the server said nothing at all
-local function converse(connection, job, head, waitfunc)
-  local link = connection.link
-  local wait = waiter(job, waitfunc, connection.handle, link)
-  local ok, response, message, aborted, silent =
-    pcall(exchange, link, job, head, wait, redirect.applies)
-  if ok and response then
-    if response.reusable and job.keep then
-      pool.put(connection, job.keep)
-    else
-      native.close(link, true)
-    end
-    return response
+local function converse(connection, job, head, waitfunc, trip)
+  job.connection = connection
+  local x = {
+    link = connection.link, handle = connection.handle, job = job, waitfunc = waitfunc, trip = trip,
+    status = nil, headers = nil, line = nil, body = nil, reusable = nil,
+  }
+  local ok, message, aborted, silent = exchange(x, head)
+  if not ok then
+    close(job, false)
+    return nil, message, aborted, silent
   end
-  native.close(link, false)
-  if not ok then error(response, 0) end
-  return nil, message, aborted, silent
+  if x.reusable and job.keep then
+    job.connection = nil
+    put(connection, job.keep)
+  else
+    close(job, true)
+  end
+  return x
 end
 
 -- Sends the request over a kept connection or a new one.
 local function attempt(job, waitfunc)
   local head, message = request_head(job)
   if not head then return nil, message end
-  local connection = job.keep and pool.take(job.url.key)
+  local connection, trip = job.connection, job.trip
+  job.trip = nil
+  if not connection and job.keep then connection = take(job.url.key) end
   if connection then
     local can_repeat = idempotent[job.method] and not job.send_cb
-    local response, why, aborted, silent = converse(connection, job, head, waitfunc)
+    local response, why, aborted, silent = converse(connection, job, head, waitfunc, trip)
     if response or not (silent and can_repeat) then return response, why, aborted end
   end
   connection, message = connect(job, waitfunc)
@@ -137,6 +126,7 @@ end
 local function perform(job, waitfunc)
   local ok, response, message, aborted = pcall(follow, job, waitfunc)
   if not ok then
+    close(job, false)
     pcall(tell, job, protocol.describe(response), job.receiving and "receive")
     error(response, 0)
   end
@@ -152,19 +142,36 @@ local function perform(job, waitfunc)
   return response.body or 1, response.status, response.headers, response.line
 end
 
-local function request(waitfunc, first, body)
+local function request(waitfunc, first, body, connection, trip)
   local job, message = options.job(first, body)
   if not job then options.throw(message) end
   if not job.url then
     tell(job, message)
     return nil, message
   end
+  job.connection, job.trip = connection, trip
   return perform(job, waitfunc)
+end
+
+-- The most frequent and simplest request: a URL that was asked for before, over a kept connection, and the
+-- response comes with one packet. It needs no job; all else goes on with `request`.
+local function get(text, url)
+  local connection = take(url.key)
+  if not connection then return request(nil, text) end
+  local status, headers, line, body, reusable =
+    round_trip(connection.link, url.plain_head, nil, options.TIMEOUT, false)
+  if reusable and (status < 300 or status >= 400) then
+    put(connection, options.KEEPALIVE)
+    return body, status, headers, line
+  end
+  return request(nil, text, nil, connection, { status, headers, line, body, reusable })
 end
 
 --- http.request(url [, body]) or http.request{url=, …}
 -- @return body (or 1 if it went to a receive callback), status, headers, status line; or nil and a message
 function http.request(first, body)
+  local url = body == nil and parsed[first]
+  if url and url.plain_head then return get(first, url) end
   return request(nil, first, body)
 end
 

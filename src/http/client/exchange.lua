@@ -1,12 +1,18 @@
 -- One request and its response over a connection. Both sides may speak at the same time: a server may answer
 -- before it has read all, and who only sends then waits for ever.
 
-local native, protocol = ...
+local native, protocol, _, _, parts = ...
+local redirect, waiting = parts.redirect, parts.waiting
 
-local concat, format = table.concat, string.format
+local concat, format, unpack = table.concat, string.format, table.unpack
 local native_send, native_head, native_body = native.send, native.head, native.body
-local native_whole = native.whole
+local round_trip = native.round_trip
 local take, give = protocol.take, protocol.give
+local allowed, wait = waiting.allowed, waiting.wait
+local redirects = redirect.applies
+
+-- What a round trip answers instead of a status; see `answers.rs`.
+local UNSENT, REFUSED, WAITING, PARTIAL = 1, 2, 3, 4
 
 -- Interim responses to one request; more are an attack.
 local INTERIM_LIMIT = 32
@@ -76,7 +82,7 @@ end
 -- Sends what goes and waits until there may be input.
 -- @return true; or nil, a message, and "send" if the send callback aborted
 local function advance(x)
-  if not x.step then return x.wait("r") end
+  if not x.step then return wait(x, "r") end
   local state, message = x.step()
   if state == "aborted" then return nil, message, "send" end
   if state == "done" then
@@ -85,16 +91,17 @@ local function advance(x)
     -- The server may have answered before it closed.
     x.step, x.failure = nil, message
   elseif state == "expecting" then
-    x.wait("expect", EXPECT_TIMEOUT)
+    wait(x, "expect", EXPECT_TIMEOUT)
     return true
   elseif state == "more" then
     return true
   end
-  return x.wait(x.step and "rw" or "r")
+  return wait(x, x.step and "rw" or "r")
 end
 
 -- The request is not to be completed: the connection is of no more use.
-local function cut(x, job)
+local function cut(x)
+  local job = x.job
   x.step, x.broken = nil, true
   if job.send_cb then
     protocol.release(job.send_cb)
@@ -103,7 +110,8 @@ local function cut(x, job)
 end
 
 -- The final head: status, headers, status line; or nil and a message. `tried`: there may be input already.
-local function receive_head(x, link, job, tried)
+local function receive_head(x, tried)
+  local link, to_head = x.link, x.job.method == "HEAD"
   local interim = 0
   local status, headers, line
   repeat
@@ -113,7 +121,7 @@ local function receive_head(x, link, job, tried)
     end
     tried = false
     repeat
-      status, headers, line = native_head(link, job.method == "HEAD")
+      status, headers, line = native_head(link, to_head)
       if status == false then return nil, x.failure or headers end
       if status == 101 then return nil, "the server switches protocols without being asked" end
       local again = status and status < 200
@@ -127,7 +135,8 @@ local function receive_head(x, link, job, tried)
 end
 
 -- Passes the body to `deliver`; true, or nil, a message and whose callback aborted.
-local function receive_body(x, link, deliver)
+local function receive_body(x, deliver)
+  local link = x.link
   while true do
     local chunk, message = native_body(link)
     if chunk == "" then return true end
@@ -145,13 +154,13 @@ end
 
 -- Collects the body in a list of strings.
 local function collector(job)
-  local parts, size = {}, 0
+  local pieces, size = {}, 0
   return function(chunk)
     size = size + #chunk
     if size > job.body_limit then return nil, "response body too big" end
-    parts[#parts + 1] = chunk
+    pieces[#pieces + 1] = chunk
     return true
-  end, parts
+  end, pieces
 end
 
 -- Passes the body to the job's receive callback.
@@ -168,85 +177,94 @@ local function receiver(job)
 end
 
 -- Reads the body of a response that nobody wants, if that is worth the connection.
-local function discard(x, link)
+local function discard(x)
   local size = 0
-  local done = receive_body(x, link, function(chunk)
+  local done = receive_body(x, function(chunk)
     size = size + #chunk
     return size <= DISCARD_LIMIT
   end)
   if not done then x.broken = true end
 end
 
+-- What has come of a request that a round trip was made for; `status` and so on are its results.
+-- @return as begin
+local function go_on(x, status, headers, line, body, reusable)
+  if not status then return nil, headers end
+  if status >= 100 then return status, headers, line, body, reusable end
+  if status == UNSENT then
+    x.step = sender(x.link, x.job)
+  elseif status == REFUSED then
+    -- The server may have answered before it closed.
+    x.failure = headers
+  elseif status == WAITING and not x.waitfunc then
+    return nil, "timeout"
+  end
+  return receive_head(x, status == PARTIAL or status == REFUSED)
+end
+
 -- Sends the request as far as that goes with one call, and takes the response if it comes with one packet:
 -- the way of most requests.
--- @return status, headers, status line, body, whether the connection can be used again; or nil; or false and
---   a message
-local function at_once(x, link, job, head)
-  local pending, message = native_send(link, head, not job.expects and job.body or nil)
-  if not pending then
-    -- The server may have answered before it closed.
-    x.failure = message
-    return nil
+-- @return status, headers, status line, body (nil if it is not all there), whether the connection can be used
+--   again (nil if that is not known yet); or nil, a message, and "send" if the send callback aborted
+local function begin(x, head)
+  local job, link, trip = x.job, x.link, x.trip
+  if trip then return go_on(x, unpack(trip, 1, 5)) end
+  if job.send_cb or job.expects then
+    local pending, message = native_send(link, head, not job.expects and job.body or nil)
+    if pending then x.step = sender(link, job) else x.failure = message end
+    return receive_head(x, not pending)
   end
-  if pending > 0 or job.send_cb or job.expects then
-    x.step = sender(link, job)
-    return nil
-  end
-  local ok, why = x.wait("r")
-  if not ok then return false, why end
-  x.tried = true
-  return native_whole(link, job.method == "HEAD")
+  local limit = x.waitfunc and 0 or allowed(job, job.stall_timeout)
+  return go_on(x, round_trip(link, head, job.body, limit, job.method == "HEAD"))
 end
 
 -- Passes the body, or what has come of it already, to whoever wants it.
 -- @return true, or nil, a message and whose callback aborted
-local function deliver_body(x, link, job, response, whole)
+local function deliver_body(x, whole)
+  local job = x.job
   if job.on_head then
-    job.receive_cb = job.on_head(response.status, response.headers, response.line) or job.receive_cb
+    job.receive_cb = job.on_head(x.status, x.headers, x.line) or job.receive_cb
   end
   if job.receive_cb then
     if whole == "" then return true end
     local deliver = receiver(job)
     if whole then return deliver(whole) end
-    return receive_body(x, link, deliver)
+    return receive_body(x, deliver)
   end
   if whole and #whole <= job.body_limit then
-    response.body = whole
+    x.body = whole
     return true
   end
-  local deliver, parts = collector(job)
+  local deliver, pieces = collector(job)
   if whole then return deliver(whole) end
-  local ok, message, aborted = receive_body(x, link, deliver)
-  response.body = #parts == 1 and parts[1] or concat(parts)
+  local ok, message, aborted = receive_body(x, deliver)
+  x.body = #pieces == 1 and pieces[1] or concat(pieces)
   return ok, message, aborted
 end
 
---- Sends the job's request and receives the response.
--- @param link the connection's
+--- Sends the job's request and receives the response, which becomes fields of x: `status`, `headers`, `line`,
+-- `body`; `redirected`: it is to be followed; `reusable`: so is the connection.
+-- @param x {link, handle, job, waitfunc, trip}; `trip`: the results of a round trip, if there was one already
 -- @param head the request head
--- @param wait function (mode, seconds) → true, or nil and a message
--- @param redirects function (job, status, headers) → whether the response is to be followed
--- @return {status, headers, line, body, redirected, reusable}; or nil, a message, "send" or "receive" if
---   that callback aborted, and whether the server broke the connection without a word
-return function(link, job, head, wait, redirects)
-  local x = { wait = wait, tried = false, step = nil, failure = nil }
-  local status, headers, line, whole, reusable = at_once(x, link, job, head)
-  if status == nil then status, headers, line = receive_head(x, link, job, x.tried) end
+-- @return true; or nil, a message, "send" or "receive" if that callback aborted, and whether the server broke
+--   the connection without a word
+return function(x, head)
+  local status, headers, line, whole, reusable = begin(x, head)
   if not status then
-    return nil, headers, line, headers ~= "timeout" and not line and not native.answered(link)
+    return nil, headers, line, headers ~= "timeout" and not line and not native.answered(x.link)
   end
   -- What a server refuses need not be sent to the end.
-  if x.step and status >= 300 then cut(x, job) end
-  local response = { status = status, headers = headers, line = line, body = nil, reusable = nil }
-  if redirects(job, status, headers) then
-    response.redirected = true
-    if not whole then discard(x, link) end
+  if x.step and status >= 300 then cut(x) end
+  x.status, x.headers, x.line = status, headers, line
+  if redirects(x.job, status, headers) then
+    x.redirected = true
+    if not whole then discard(x) end
   else
-    local ok, message, aborted = deliver_body(x, link, job, response, whole)
+    local ok, message, aborted = deliver_body(x, whole)
     if not ok then return nil, message, aborted end
   end
-  if x.step then cut(x, job) end
-  if reusable == nil then reusable = not x.broken and not x.failure and native.reusable(link) end
-  response.reusable = reusable
-  return response
+  if x.step then cut(x) end
+  if reusable == nil then reusable = not x.broken and not x.failure and native.reusable(x.link) end
+  x.reusable = reusable
+  return true
 end

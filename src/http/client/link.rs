@@ -1,12 +1,13 @@
-//! One connection to a server and how far its present exchange has got: steps that never block and
-//! never call Lua, for `exchange.lua`.
+//! One connection to a server and how far its present exchange has got: steps for `exchange.lua` that
+//! never call Lua, and never block but for the two that are told how long: `wait` and `round_trip`.
 
 use std::borrow::Cow;
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::io;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -15,8 +16,10 @@ use socket2::SockRef;
 
 use super::body::{self, Body, Framing, Piece};
 use super::head::{self, LIMITS, ResponseHead, unfold};
+use super::patience::{LOOK, Patience};
 use crate::http::head::Progress;
 use crate::io::{Fill, Stream};
+use crate::sys::lineage;
 
 /// Why an exchange cannot go on. The connection is of no more use.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub enum Failure {
     Body(body::Error),
     /// A finalizer interrupts a step and uses the same connection.
     InUse,
+    /// There is no such connection any more.
+    Gone,
 }
 
 impl Failure {
@@ -42,6 +47,7 @@ impl Failure {
             Failure::Head(error) => error.to_string(),
             Failure::Body(error) => error.to_string(),
             Failure::InUse => "connection is in use".to_owned(),
+            Failure::Gone => "connection is gone".to_owned(),
         }
     }
 }
@@ -67,7 +73,8 @@ pub struct Received<'a> {
 }
 
 impl<'a> Received<'a> {
-    fn new(head: &'a ResponseHead, input: &'a [u8]) -> Received<'a> {
+    /// The head that was parsed from `input`.
+    pub fn new(head: &'a ResponseHead, input: &'a [u8]) -> Received<'a> {
         Received { head, input, status: head.status }
     }
 
@@ -90,18 +97,45 @@ impl<'a> Received<'a> {
     }
 }
 
+/// How far a round trip has come.
+#[derive(Debug)]
+pub enum Trip<R> {
+    /// The response was there as a whole.
+    Done(R),
+    /// A part of the request is still to be sent.
+    Unsent,
+    /// The request could not be sent. The server may have answered before it closed.
+    Refused(Failure),
+    /// Nothing came within the time.
+    Waiting,
+    /// There is input, but not a whole response, or an interim one; nothing is used up.
+    Partial,
+}
+
 /// A connection and its present exchange.
 #[derive(Debug)]
 pub struct Link {
     stream: Rc<RefCell<Stream>>,
     head: RefCell<ResponseHead>,
     body: RefCell<(Body, bool)>,
+    /// The process that made it; a child that was forked since then must not speak on it.
+    owner: u64,
+    /// Until when it may be used again.
+    keep_until: Cell<Option<Instant>>,
+    patience: Cell<Patience>,
 }
 
 impl Link {
     /// A link over a connection that may still be under way.
     pub fn new(stream: Rc<RefCell<Stream>>) -> Link {
-        Link { stream, head: RefCell::default(), body: RefCell::default() }
+        Link {
+            stream,
+            head: RefCell::default(),
+            body: RefCell::default(),
+            owner: lineage::generation(),
+            keep_until: Cell::new(None),
+            patience: Cell::default(),
+        }
     }
 
     fn stream(&self) -> Result<RefMut<'_, Stream>, Failure> {
@@ -127,9 +161,9 @@ impl Link {
     pub fn wait(&self, flags: PollFlags, timeout: Duration) -> Result<bool, Failure> {
         let stream = self.stream()?;
         let Some(fd) = stream.fd() else { return Ok(true) };
-        let deadline = std::time::Instant::now().checked_add(timeout);
+        let deadline = Instant::now().checked_add(timeout);
         loop {
-            let left = deadline.map(|at| at.saturating_duration_since(std::time::Instant::now()));
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             let mut set = [PollFd::new(fd, flags)];
             match ppoll(&mut set, left.map(TimeSpec::from_duration), None) {
                 Ok(n) => return Ok(n > 0),
@@ -139,11 +173,35 @@ impl Link {
         }
     }
 
-    /// Whether the connection is silent, as it must be between exchanges: no EOF, no input.
-    pub fn is_silent(&self) -> bool {
-        self.stream().is_ok_and(|mut stream| {
-            stream.input().is_empty() && matches!(stream.fill(), Ok(Fill::Block))
-        })
+    /// Keeps the connection for further exchanges, for so long.
+    pub fn keep(&self, time: Duration) {
+        self.keep_until.set(Instant::now().checked_add(time));
+    }
+
+    /// Whether it was kept for longer than it should.
+    pub fn is_expired(&self) -> bool {
+        self.keep_until.get().is_none_or(|end| end <= Instant::now())
+    }
+
+    /// Whether a kept connection can be used: by the process that made it, in time, and if it is
+    /// still silent, as it must be between exchanges: no EOF, no input.
+    pub fn is_usable(&self) -> bool {
+        self.is_ours() && !self.is_expired() && self.is_silent()
+    }
+
+    fn is_ours(&self) -> bool {
+        self.owner == lineage::generation()
+    }
+
+    fn is_silent(&self) -> bool {
+        let Ok(stream) = self.stream() else { return false };
+        let Some(fd) = stream.fd() else { return false };
+        // Looking costs less than receiving: no buffer is needed.
+        let mut byte = [MaybeUninit::uninit()];
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        let found = SockRef::from(&fd).recv_with_flags(&mut byte, flags);
+        stream.input().is_empty()
+            && found.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Whether the server has sent anything for this exchange.
@@ -182,18 +240,62 @@ impl Link {
         Ok(Some(taken))
     }
 
-    /// The whole response, its head and its body passed to `take`, and whether the connection can be
-    /// used again, if all of it is in the first bytes that come; `None`, with nothing used up, if more is needed or if this is an interim response.
-    pub fn whole<R>(
+    /// Sends a request and waits for the answer, for `limit` at most (zero: not at all): the way of
+    /// most exchanges. A response that comes with one packet is passed to `take`: head, body,
+    /// and whether the connection can be used again.
+    pub fn round_trip<R>(
+        &self,
+        request: &[&[u8]],
+        to_head: bool,
+        limit: Duration,
+        take: impl FnOnce(Received<'_>, &[u8], bool) -> R,
+    ) -> Result<Trip<R>, Failure> {
+        match self.send(request) {
+            Ok(0) => {}
+            Ok(_) => return Ok(Trip::Unsent),
+            Err(failure) => return Ok(Trip::Refused(failure)),
+        }
+        match self.receive(limit)? {
+            Some(Fill::Data(_)) => Ok(self.whole(to_head, take)?.map_or(Trip::Partial, Trip::Done)),
+            Some(Fill::Eof | Fill::Block) => Ok(Trip::Partial),
+            None => Ok(Trip::Waiting),
+        }
+    }
+
+    /// Receives the begin of an answer to a request that went out just now; `None` if nothing comes
+    /// within `limit`.
+    fn receive(&self, limit: Duration) -> Result<Option<Fill>, Failure> {
+        let (start, patience) = (Instant::now(), self.patience.get());
+        let looks = patience.looks() || limit.is_zero();
+        let mut filled = Fill::Block;
+        if looks {
+            filled = self.stream()?.fill()?;
+            while filled == Fill::Block && start.elapsed() < LOOK.min(limit) {
+                // Whoever makes the answer may need this processor.
+                std::thread::yield_now();
+                filled = self.stream()?.fill()?;
+            }
+        }
+        if filled == Fill::Block {
+            if limit.is_zero() || !self.wait(PollFlags::POLLIN, limit)? {
+                return Ok(None);
+            }
+            filled = self.stream()?.fill()?;
+        }
+        if !limit.is_zero() {
+            self.patience.set(patience.after(start.elapsed(), looks));
+        }
+        Ok(Some(filled))
+    }
+
+    /// The final response, if all of it is there; `None` otherwise, with nothing used up.
+    fn whole<R>(
         &self,
         to_head: bool,
         take: impl FnOnce(Received<'_>, &[u8], bool) -> R,
     ) -> Result<Option<R>, Failure> {
         let mut stream = self.stream()?;
         let mut body = self.body.try_borrow_mut().map_err(|_| Failure::InUse)?;
-        if !matches!(stream.fill()?, Fill::Data(_)) {
-            return Ok(None);
-        }
         let mut head = self.head.try_borrow_mut().map_err(|_| Failure::InUse)?;
         let input = stream.input();
         let Progress::Complete(length) = head.advance(input, &LIMITS).map_err(Failure::Head)?
@@ -248,7 +350,10 @@ impl Link {
     /// be sent by now will not be waited for. Does nothing if it is closed already.
     pub fn close(&self, in_order: bool) {
         let Ok(mut stream) = self.stream() else { return };
-        if stream.is_open() {
+        if !self.is_ours() {
+            // Another process goes on with the connection: nothing may be said or taken there.
+            drop(stream.detach());
+        } else if stream.is_open() {
             let in_order = in_order && stream.pending() == 0;
             // Nobody can do anything about a failure.
             let _ = if in_order { stream.close() } else { stream.reset() };

@@ -3,19 +3,27 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`url`], [`head`], [`body`] | URLs, response heads, where a body ends (pure) |
-//! | [`link`] | a connection and its present exchange, in steps that never block |
-//! | `native` | these for Lua |
+//! | [`fields`] | what Lua gets of a response head |
+//! | [`link`], `links` | a connection and its present exchange; links by number |
+//! | [`patience`] | whether an answer is worth being looked for before sleeping (pure) |
+//! | `native`, `answers`, `url_steps` | these for Lua |
 //! | `options.lua` | the arguments of a request, checked |
 //! | `request_head.lua`, `redirect.lua` | what is sent, and where it is sent again |
 //! | `pool.lua` | idle connections |
+//! | `waiting.lua` | waiting, by itself or by a function of the caller's |
 //! | `exchange.lua` | one request and its response over a connection |
 //! | `client.lua` | connecting, redirects, failures |
 
+mod answers;
 pub mod body;
+pub mod fields;
 pub mod head;
 pub mod link;
+mod links;
 mod native;
+pub mod patience;
 pub mod url;
+mod url_steps;
 
 use mlua::{Lua, Result, Table, Value};
 
@@ -28,18 +36,21 @@ use crate::{callback, glue, io};
 pub fn install(lua: &Lua, http: &Table) -> Result<()> {
     let native = native::table(lua)?;
     let protocol = callback::protocol(lua)?;
+    let callback = callback::module(lua)?;
+    let moonbridge_io = io::module(lua)?;
     let parts = lua.create_table()?;
     for (name, source) in [
         ("options", include_str!("options.lua")),
         ("request_head", include_str!("request_head.lua")),
         ("redirect", include_str!("redirect.lua")),
         ("pool", include_str!("pool.lua")),
+        ("waiting", include_str!("waiting.lua")),
         ("exchange", include_str!("exchange.lua")),
     ] {
-        let arguments = (&native, &protocol, callback::module(lua)?);
+        let arguments = (&native, &protocol, &callback, &moonbridge_io, &parts);
         let chunk = format!("moonbridge.http.client.{name}");
         parts.raw_set(name, glue::chunk::<Value>(lua, &chunk, source, arguments)?)?;
     }
-    let arguments = (http, &native, &protocol, io::module(lua)?, parts);
+    let arguments = (&native, &protocol, &callback, &moonbridge_io, &parts, http);
     glue::chunk::<()>(lua, "moonbridge.http.client", include_str!("client.lua"), arguments)
 }

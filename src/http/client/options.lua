@@ -19,14 +19,19 @@ options.KEEPALIVE = 30
 --- The longest body that is collected into a string.
 options.BODY_LIMIT = 1 << 30
 
--- Parsed URLs: servers are asked for the same ones again and again.
-local parsed, parsed_count = {}, 0
+--- Parsed URLs by their texts: servers are asked for the same ones again and again.
+options.parsed = {}
+
+local parsed, parsed_count = options.parsed, 0
 
 local function parse_url(text)
   if parsed[text] then return parsed[text] end
   local url, message = native.parse(text)
   if not url then return nil, message end
-  if parsed_count >= 256 then parsed, parsed_count = {}, 0 end
+  if parsed_count >= 256 then
+    for known in next, parsed do parsed[known] = nil end
+    parsed_count = 0
+  end
   parsed[text], parsed_count = url, parsed_count + 1
   return url
 end

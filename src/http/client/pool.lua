@@ -2,7 +2,7 @@
 
 local native = ...
 
-local next, now, pid, silent = next, native.now, native.pid, native.silent
+local next, expired, keep, usable = next, native.expired, native.keep, native.usable
 
 local pool = {}
 
@@ -11,15 +11,7 @@ local PER_SERVER, IN_ALL = 8, 64
 
 local idle = {} -- key → the connection used last; the others hang on its field `next`
 local count = 0
-local owner = pid()
-
--- The connections of the process that forked this one are not ours: both would speak on them.
-local function check_owner()
-  local this = pid()
-  if this ~= owner then
-    idle, count, owner = {}, 0, this
-  end
-end
+local uses = 0 -- how often a connection was kept
 
 -- Closes a connection that nobody uses; it may have failed long since.
 local function close(connection)
@@ -35,13 +27,12 @@ local function close_all(connection)
   end
 end
 
---- Takes an idle connection to the server, one that is still silent; nil if there is none.
+--- Takes an idle connection to the server, one that can be used; nil if there is none.
 function pool.take(key)
-  check_owner()
   local connection = idle[key]
   while connection do
     idle[key] = connection.next
-    if connection.expires > now() and silent(connection.link) then
+    if usable(connection.link) then
       count = count - 1
       return connection
     end
@@ -51,10 +42,10 @@ function pool.take(key)
 end
 
 -- Closes what hangs on the connection and is too much or too old: behind it are older ones.
-local function prune(connection, time)
+local function prune(connection)
   local length = 1
   while connection.next do
-    if length == PER_SERVER or connection.next.expires <= time then
+    if length == PER_SERVER or expired(connection.next.link) then
       close_all(connection.next)
       connection.next = nil
       return
@@ -75,20 +66,22 @@ local function shed()
   close(oldest)
 end
 
---- Keeps a connection for further requests, for so many seconds. `take` was called for it in this process.
+--- Keeps a connection for further requests, for so many seconds.
 function pool.put(connection, seconds)
-  local key, time = connection.key, now()
-  connection.since, connection.expires = time, time + seconds
-  connection.next = idle[key]
+  local key = connection.key
+  uses = uses + 1
+  connection.since = uses
+  keep(connection.link, seconds)
+  local older = idle[key]
+  connection.next = older
   idle[key] = connection
   count = count + 1
-  if connection.next then prune(connection, time) end
+  if older then prune(connection) end
   if count > IN_ALL then shed() end
 end
 
 --- Closes all idle connections.
 function pool.clear()
-  check_owner()
   local all = idle
   idle = {}
   for _, connection in next, all do close_all(connection) end

@@ -1,0 +1,164 @@
+//! The steps that are taken for every request, at the cost of C functions: those that answer with a
+//! response, and those that the pool of connections takes.
+
+use std::time::{Duration, Instant};
+
+use mlua::{Function, Lua, Table};
+
+use super::fields;
+use super::link::{Failure, Trip};
+use super::links;
+use crate::sys::anchor::Anchor;
+use crate::sys::fast::{self, Answer, Arguments, Fast};
+use crate::sys::message::{self, Message, Step, Verdict};
+
+/// What `round_trip` answers if there is no response yet; `exchange.lua` knows the numbers.
+#[derive(Clone, Copy)]
+enum Code {
+    /// A part of the request is still to be sent.
+    Unsent = 1,
+    /// The request could not be sent; with a message.
+    Refused = 2,
+    /// Nothing came within the time.
+    Waiting = 3,
+    /// There is input, but not a whole response, or an interim one.
+    Partial = 4,
+}
+
+/// Puts the steps into `native`: `round_trip(link, head, body, seconds, to_head)` and
+/// `head(link, to_head)` answer with status, headers, status line, body (nil if it is not all
+/// there), and whether the connection can be used again; `round_trip` else with a [`Code`], `head`
+/// with nil while it has to wait; both with false and a message when the exchange has failed.
+/// Further `now()`: seconds; `keep(link, seconds)`, `usable(link)`, `expired(link)`: see
+/// [`Link`](super::link::Link).
+///
+/// # Errors
+/// Out of memory.
+pub fn install(lua: &Lua, native: &Table) -> mlua::Result<()> {
+    let meta = header_meta(lua)?;
+    native.raw_set("round_trip", message::function::<RoundTrip>(lua, &meta)?)?;
+    native.raw_set("head", message::function::<Head>(lua, &meta)?)?;
+    quick::<Now>(lua, native, "now")?;
+    quick::<Keep>(lua, native, "keep")?;
+    quick::<Usable>(lua, native, "usable")?;
+    quick::<Expired>(lua, native, "expired")
+}
+
+fn quick<F: Fast<Object = ()>>(lua: &Lua, native: &Table, name: &str) -> mlua::Result<()> {
+    let gone = lua.create_function(|_, ()| Ok(mlua::Nil))?;
+    native.raw_set(name, fast::function::<F>(lua, &Anchor::new(lua, ())?, &gone, &gone)?)
+}
+
+/// Makes header names case-insensitive: the keys are in lower case.
+fn header_meta(lua: &Lua) -> mlua::Result<Table> {
+    let index: Function = lua
+        .load(
+            "local rawget, type, lower = rawget, type, string.lower
+             return function(headers, name)
+               if type(name) == 'string' then return rawget(headers, lower(name)) end
+             end",
+        )
+        .set_name("=moonbridge.http.client.headers")
+        .eval()?;
+    let meta = lua.create_table()?;
+    meta.raw_set("__index", index)?;
+    Ok(meta)
+}
+
+fn failed(message: &mut Message, failure: &Failure) -> Verdict {
+    message.clear();
+    message.add(failure.text().as_bytes());
+    Verdict::Failed
+}
+
+struct RoundTrip;
+impl Step for RoundTrip {
+    fn call(arguments: &Arguments<'_>, message: &mut Message) -> Verdict {
+        let Some(link) = arguments.integer(1).and_then(links::get) else {
+            return failed(message, &Failure::Gone);
+        };
+        let parts = [2, 3].map(|index| arguments.string(index).unwrap_or_default());
+        let limit = duration(arguments.number(4));
+        let trip =
+            link.round_trip(&parts, arguments.truth(5), limit, |received, body, reusable| {
+                fields::put(message, &received);
+                message.body = Some(message.add(body));
+                message.reusable = reusable;
+            });
+        let code = match trip {
+            Ok(Trip::Done(())) => return Verdict::Message,
+            Ok(Trip::Unsent) => Code::Unsent,
+            Ok(Trip::Refused(failure)) => {
+                message.add(failure.text().as_bytes());
+                Code::Refused
+            }
+            Ok(Trip::Waiting) => Code::Waiting,
+            Ok(Trip::Partial) => Code::Partial,
+            Err(failure) => return failed(message, &failure),
+        };
+        Verdict::Code(code as i64)
+    }
+}
+
+struct Head;
+impl Step for Head {
+    fn call(arguments: &Arguments<'_>, message: &mut Message) -> Verdict {
+        let Some(link) = arguments.integer(1).and_then(links::get) else {
+            return failed(message, &Failure::Gone);
+        };
+        match link.head(arguments.truth(2), |received| fields::put(message, &received)) {
+            Ok(Some(())) => Verdict::Message,
+            Ok(None) => Verdict::Nothing,
+            Err(failure) => failed(message, &failure),
+        }
+    }
+}
+
+struct Now;
+impl Fast for Now {
+    type Object = ();
+
+    fn call((): &(), _: &Arguments<'_>) -> Answer {
+        thread_local! {
+            static START: Instant = Instant::now();
+        }
+        Answer::Number(START.with(Instant::elapsed).as_secs_f64())
+    }
+}
+
+fn duration(seconds: Option<f64>) -> Duration {
+    let seconds = seconds.unwrap_or_default().clamp(0.0, 1e9);
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+struct Keep;
+impl Fast for Keep {
+    type Object = ();
+
+    fn call((): &(), arguments: &Arguments<'_>) -> Answer {
+        if let Some(link) = arguments.integer(1).and_then(links::get) {
+            link.keep(duration(arguments.number(2)));
+        }
+        Answer::Nothing
+    }
+}
+
+struct Usable;
+impl Fast for Usable {
+    type Object = ();
+
+    fn call((): &(), arguments: &Arguments<'_>) -> Answer {
+        let link = arguments.integer(1).and_then(links::get);
+        Answer::Boolean(link.is_some_and(|link| link.is_usable()))
+    }
+}
+
+struct Expired;
+impl Fast for Expired {
+    type Object = ();
+
+    fn call((): &(), arguments: &Arguments<'_>) -> Answer {
+        let link = arguments.integer(1).and_then(links::get);
+        Answer::Boolean(link.is_none_or(|link| link.is_expired()))
+    }
+}

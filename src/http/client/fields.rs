@@ -1,0 +1,110 @@
+//! A response as Lua gets it: names in lower case, each once; values that were sent apart, joined.
+
+use super::link::Received;
+use crate::sys::message::Message;
+
+/// Puts the head of a response into an empty message.
+pub fn put(message: &mut Message, received: &Received<'_>) {
+    message.number = i64::from(received.status);
+    message.line = message.add(received.status_line());
+    // Bits of the names so far: most names are known to be new without a comparison.
+    let (mut seen, mut doubtful) = (0u64, false);
+    for (name, value) in received.fields() {
+        let at = message.add(name);
+        let name = message.bytes.get_mut(at.clone()).unwrap_or_default();
+        name.make_ascii_lowercase();
+        let first = name.first().copied().map_or(0, usize::from);
+        let bit = 1u64 << (first.wrapping_mul(7).wrapping_add(name.len()) % 64);
+        doubtful |= seen & bit != 0;
+        seen |= bit;
+        let value = message.add(&value);
+        message.fields.push((at, value));
+    }
+    if doubtful {
+        join(message);
+    }
+}
+
+/// Joins the values of equal names by commas (RFC 9110 5.3); those of Set-Cookie, which hold commas
+/// themselves, by line feeds, which no value holds.
+fn join(message: &mut Message) {
+    let Message { bytes, fields, .. } = message;
+    let text = |range: &std::ops::Range<usize>| bytes.get(range.clone()).unwrap_or_default();
+    // Stable: values keep their order.
+    fields.sort_by(|(a, _), (b, _)| text(a).cmp(text(b)));
+    let mut joined = Vec::with_capacity(fields.len());
+    let mut rest = fields.as_slice();
+    while let Some((name, value)) = rest.first() {
+        let same = |(other, _): &&(_, _)| {
+            bytes.get(std::ops::Range::clone(other)) == bytes.get(name.clone())
+        };
+        let count = rest.iter().take_while(same).count().max(1);
+        let (group, tail) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+        rest = tail;
+        if group.len() == 1 {
+            joined.push((name.clone(), value.clone()));
+            continue;
+        }
+        let separator: &[u8] =
+            if bytes.get(name.clone()) == Some(b"set-cookie") { b"\n" } else { b", " };
+        let start = bytes.len();
+        for (index, (_, value)) in group.iter().enumerate() {
+            if index > 0 {
+                bytes.extend_from_slice(separator);
+            }
+            bytes.extend_from_within(value.clone());
+        }
+        joined.push((name.clone(), start..bytes.len()));
+    }
+    *fields = joined;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::head::{LIMITS, ResponseHead};
+    use super::*;
+
+    /// The fields in the order of their names.
+    fn fields(lines: &str) -> Vec<(String, String)> {
+        let input = format!("HTTP/1.1 200 OK\r\n{lines}\r\n");
+        let mut head = ResponseHead::default();
+        head.advance(input.as_bytes(), &LIMITS).unwrap();
+        let mut message = Message::default();
+        put(&mut message, &Received::new(&head, input.as_bytes()));
+        assert_eq!(&message.bytes[message.line.clone()], b"HTTP/1.1 200 OK");
+        let text = |at: &std::ops::Range<usize>| {
+            String::from_utf8_lossy(&message.bytes[at.clone()]).into_owned()
+        };
+        let mut list: Vec<_> = message.fields.iter().map(|(n, v)| (text(n), text(v))).collect();
+        list.sort();
+        list
+    }
+
+    fn list(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn names_are_in_lower_case() {
+        assert_eq!(fields("B-C: D\r\nA: e\r\n"), list(&[("a", "e"), ("b-c", "D")]));
+        assert_eq!(fields(""), list(&[]));
+    }
+
+    #[test]
+    fn rfc_9110_5_3_values_of_one_name_are_joined_in_order() {
+        let lines = "A: 2\r\nX: 1\r\na: 1\r\nB: 3\r\nA:\r\nA: 2\r\n";
+        assert_eq!(fields(lines), list(&[("a", "2, 1, , 2"), ("b", "3"), ("x", "1")]));
+    }
+
+    #[test]
+    fn names_that_look_alike_are_not_joined() {
+        // The same first letter and length.
+        assert_eq!(fields("Aa: 1\r\nAb: 2\r\n"), list(&[("aa", "1"), ("ab", "2")]));
+    }
+
+    #[test]
+    fn cookies_are_joined_by_line_feeds() {
+        let lines = "Set-Cookie: a=b; Expires=Mon, 1\r\nset-cookie: c=d\r\n";
+        assert_eq!(fields(lines), list(&[("set-cookie", "a=b; Expires=Mon, 1\nc=d")]));
+    }
+}

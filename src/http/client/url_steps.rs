@@ -1,0 +1,90 @@
+//! URLs as the client's Lua knows them.
+
+use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Result, Table, UserData, UserDataRef};
+
+use super::native::failed;
+use super::url::{Endpoint, Url};
+
+/// A URL for later references.
+struct Base(Url);
+
+impl UserData for Base {}
+
+/// `parse(text)` and `join(url, reference)`: a table with `key` (of the pool of connections),
+/// `host` and `port` or `path`, `authority`, `target`, `credentials`; or false and a message.
+///
+/// # Errors
+/// Out of memory.
+pub fn install(lua: &Lua, native: &Table) -> Result<()> {
+    let parse = lua.create_function(|lua, text: LuaString| match Url::parse(&text.as_bytes()) {
+        Ok(url) => url_table(lua, url),
+        Err(error) => failed(lua, error),
+    })?;
+    let join = lua.create_function(|lua, (url, reference): (Table, LuaString)| {
+        let base: UserDataRef<Base> = url.raw_get("base")?;
+        match base.0.join(&reference.as_bytes()) {
+            Ok(url) => url_table(lua, url),
+            Err(error) => failed(lua, error),
+        }
+    })?;
+    native.raw_set("parse", parse)?;
+    native.raw_set("join", join)
+}
+
+fn url_table(lua: &Lua, url: Url) -> Result<MultiValue> {
+    let table = lua.create_table()?;
+    match &url.endpoint {
+        Endpoint::Tcp(host, port) => {
+            table.raw_set("key", format!("{host} {port}"))?;
+            table.raw_set("host", &**host)?;
+            table.raw_set("port", *port)?;
+        }
+        Endpoint::Local(path) => {
+            table.raw_set("key", lua.create_string([b"unix:", &**path].concat())?)?;
+            table.raw_set("path", lua.create_string(path)?)?;
+        }
+    }
+    table.raw_set("authority", &*url.authority)?;
+    table.raw_set("target", lua.create_string(&url.target)?)?;
+    if let Some(credentials) = &url.credentials {
+        table.raw_set("authorization", format!("Basic {}", base64(credentials)))?;
+    }
+    table.raw_set("base", lua.create_userdata(Base(url))?)?;
+    table.into_lua_multi(lua)
+}
+
+/// RFC 4648 4.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits = group.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte));
+        let bits = bits << (8 * (3 - group.len()));
+        for position in 0..4 {
+            let digit = DIGITS.get((bits >> (18 - 6 * position)) as usize & 63);
+            let used = position <= group.len();
+            text.push(digit.filter(|_| used).map_or('=', |&digit| char::from(digit)));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc_4648_10_test_vectors() {
+        for (text, encoded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(text.as_bytes()), encoded);
+        }
+    }
+}
