@@ -40,7 +40,7 @@ describe("SIGUSR2", function()
     s:raw("f")
     assert.truthy(process.wait_until(function()
       s:signal("USR2")
-      return s:wait_log("Status of pool #1: 2 workers %(2 idle, 0 busy%), 0 parked connections; "
+      return s:wait_log("Status of pool #1: 2 workers %(2 idle, 0 busy%), 0 parked connections, 0 sending; "
         .. "5 accepted, 4 handled, 1 errors, 2 respawns, 0 shed, 0 reclaimed, 0 lost\n", 0.1)
     end), s:log())
   end)

@@ -16,9 +16,10 @@ local function connect_unix(path)
   return { raw = raw }
 end
 
-local function connect_tcp(host, port)
+local function connect_tcp(host, port, receive_buffer)
   local raw = assert(host:find(":", 1, true) and socket.tcp6() or socket.tcp4())
   raw:settimeout(process.TIMEOUT)
+  if receive_buffer then assert(raw:setoption("recv-buffer-size", receive_buffer)) end
   local ok, message = raw:connect(host, port)
   -- "closed": accepted, and reset before LuaSocket looked again. That is the server's answer.
   if message ~= "closed" then assert(ok, message) end
@@ -30,11 +31,12 @@ local function connect_tcp(host, port)
   }
 end
 
---- Connects to a TCP port (or, with `options.path`, to a Unix socket).
+--- Connects to a TCP port (or, with `options.path`, to a Unix socket). `options.receive_buffer`: how
+-- many bytes the system takes for a client that does not read, roughly.
 -- @return Connection
 function client.connect(port, host, options)
-  local path = options and options.path
-  local self = path and connect_unix(path) or connect_tcp(host or "127.0.0.1", port)
+  local path, buffer = options and options.path, options and options.receive_buffer
+  local self = path and connect_unix(path) or connect_tcp(host or "127.0.0.1", port, buffer)
   self.buffer = ""
   open[self] = true
   return setmetatable(self, Connection)

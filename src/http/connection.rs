@@ -21,9 +21,6 @@ use super::response::{Misuse, Response};
 use crate::io::stream::{Fill, Stream};
 use crate::server::context::Undertaking;
 
-/// Queued output above this makes the handler wait until the client has taken some.
-pub const OUTPUT_LIMIT: usize = 256 * 1024;
-
 /// Memory of buffers that is kept for the next request.
 const KEEP: usize = 64 * 1024;
 

@@ -3,25 +3,21 @@
 -- Rust does the work in steps that never block and never call Lua (steps.rs); waiting and the
 -- calls of the application's functions are done here, so that they may yield, throw or re-enter.
 
-local native, maps, new_body, add_streaming = ...
+local native, maps, new_body, add_streaming, new_ending = ...
 local codes = native.codes
 local MISUSE, OUTPUT, REFUSED, GONE = codes.MISUSE, codes.OUTPUT, codes.REFUSED, codes.GONE
-local INPUT, END, CLOSE, FAILED = codes.INPUT, codes.END, codes.CLOSE, codes.FAILED
+local CLOSE, FAILED = codes.CLOSE, codes.FAILED
 local CLOSED, KEPT, UNCONCLUDED = codes.CLOSED, codes.KEPT, codes.UNCONCLUDED
 
 local type, error, select, tostring, concat = type, error, select, tostring, table.concat
 local setmetatable, rawget, rawset, xpcall = setmetatable, rawget, rawset, xpcall
 local traceback = debug and debug.traceback or tostring
-local now = native.now
 
 -- Keeps the traceback for the log: the error is passed on when the stack is gone.
 local function trace(err)
   native.note_traceback(traceback("", 2))
   return err
 end
-
--- Output above this makes the handler wait; so much more is sent before it goes on.
-local LOW_OUTPUT = 65536
 
 -- What is kept for the current turn, in a table that the fast calls know too: the socket, the request
 -- object, the parameters in the target as first values, the store behind them, all their values.
@@ -32,6 +28,7 @@ return function(steps, callback, times, poll)
   local open, conclude, send_out = steps.open, steps.conclude, steps.send_out
   local status, header, data = steps.send_status, steps.send_header, steps.send_data
   local stall = times.stall_timeout or nil
+  local response_buffering = steps.response_buffering
 
   local connection = {}
   local methods = {} -- of request objects
@@ -74,7 +71,7 @@ return function(steps, callback, times, poll)
   -- Deals with what a step returned; raises errors at the position of the method's caller, which
   -- `level` leads to.
   local function settle(code, text, level)
-    if code == OUTPUT then return drain(text > LOW_OUTPUT and LOW_OUTPUT or 0) end
+    if code == OUTPUT then return drain(response_buffering) end
     if code == REFUSED then
       refused_words = text
       send_out(0)
@@ -242,43 +239,7 @@ return function(steps, callback, times, poll)
     return rawget(methods, key) and over or nil
   end
 
-  -- Sends what is queued, with input thrown away meanwhile; false if that fails.
-  local function flush_out()
-    local reads = true
-    while true do
-      local code = send_out(0)
-      if code == nil then return true end
-      if code ~= OUTPUT then return false end
-      if reads and steps.drain() ~= INPUT then reads = false end
-      if not wait_for(reads, true, stall) then return false end
-    end
-  end
-
-  -- Throws input away until the client has ended its side, or the time is over.
-  local function linger()
-    local limit = times.drain_timeout or nil
-    local deadline = limit and now() + limit
-    while true do
-      local code = steps.drain()
-      if code ~= INPUT then return code == END end
-      local left = deadline and deadline - now()
-      if left and left <= 0 or not wait_for(true, false, left) then return false end
-    end
-  end
-
-  -- Closes the connection: flush, FIN, drain, close; else RST.
-  local function shut(at_once, blocking)
-    local socket = kept[SOCKET]
-    if not steps.is_open() then return end
-    if not flush_out() then return socket:reset() end
-    if at_once then return socket:close() end
-    local hand_over = not blocking and socket.linger
-    local handed = false
-    if hand_over then handed = hand_over(socket, times.drain_timeout or nil) end
-    if handed then return end
-    if handed == nil or steps.shut_down() then return socket:reset() end
-    if linger() then socket:close() else socket:reset() end
-  end
+  local ending = new_ending(steps, times, wait_for)
 
   -- Ends the response when the handler has returned; chooses the connection's fate. That the client
   -- has gone meanwhile is no error of the handler's.
@@ -295,15 +256,10 @@ return function(steps, callback, times, poll)
       error(text, 0)
     elseif code == MISUSE or code == FAILED then
       fate = "reset"
+    elseif not steps.closes() and body.finish(times.drain_timeout or stall) then
+      fate = "send"
     else
-      if code == OUTPUT and drained(0) then
-        fate = "reset"
-      elseif not steps.closes() and body.finish(times.drain_timeout or stall) then
-        fate = "keep"
-        steps.close()
-      else
-        fate = "linger"
-      end
+      fate = "linger"
     end
   end
 
@@ -319,16 +275,17 @@ return function(steps, callback, times, poll)
     if not steps.is_open() then return true end
     local socket, words = kept[SOCKET], refused_words or lost_words
     if words then
-      if refused_words then shut(false) else socket:reset() end
-      -- The client's fault, and the handler said nothing else: no reason to end the worker.
-      if type(err) ~= "string" or not err:find(words, 1, true) then return true end
+      -- The client's fault, and if the handler said nothing else no reason to end the worker.
+      local goes_on = type(err) == "string" and err:find(words, 1, true) ~= nil
+      if refused_words then ending.shut(socket, not goes_on) else socket:reset() end
+      if not goes_on then return true end
       steps.close()
     elseif steps.has_status() or steps.faulty() then
       socket:reset()
       return true
     else
       steps.refuse_error()
-      shut(false, true)
+      ending.shut(socket, true)
       return true
     end
   end
@@ -357,10 +314,16 @@ return function(steps, callback, times, poll)
     end
     refused_words, lost_words, fate = nil, nil, nil
     if how == "keep" then return KEPT end
-    if how == "reset" then
+    if how == "send" and ending.keep(kept[SOCKET]) then
+      steps.close()
+      return KEPT
+    end
+    if how == "reset" or how == "send" then
       kept[SOCKET]:reset()
+    elseif how == "close" then
+      if steps.is_open() then kept[SOCKET]:close() end
     elseif how ~= "gone" then
-      shut(how == "close")
+      ending.shut(kept[SOCKET])
     end
     steps.close()
     return CLOSED, result
@@ -377,7 +340,7 @@ return function(steps, callback, times, poll)
   -- none yet, else CLOSED and the result of the turn.
   local function not_opened(code)
     if code == REFUSED then
-      shut(false)
+      ending.shut(kept[SOCKET])
     elseif code == GONE then
       kept[SOCKET]:close()
     else
@@ -415,7 +378,7 @@ return function(steps, callback, times, poll)
   -- Refuses a client that has not sent its request in time, or at a shutdown.
   function connection.give_up(reason)
     steps.refuse_wait(reason)
-    shut(false)
+    ending.shut(kept[SOCKET])
     steps.close()
     return true
   end

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use mlua::{Function, Lua, Table};
 
-use super::connection::{Connection, OUTPUT_LIMIT, Problem};
+use super::connection::{Connection, Problem};
 use super::head::Span;
 use super::steps::Shared;
 use crate::sys::anchor::Anchor;
@@ -64,7 +64,7 @@ fn with(shared: &Shared, work: impl FnOnce(&mut Connection) -> Answer) -> Answer
 /// The outcome of a step that was carried out: whatever is to be said is kept for `trouble`.
 fn carried_out(c: &mut Connection, outcome: Result<usize, Problem>) -> Answer {
     match outcome {
-        Ok(pending) if pending <= OUTPUT_LIMIT => Answer::Nothing,
+        Ok(pending) if pending <= c.options.response_buffering => Answer::Nothing,
         outcome => {
             c.unreported = Some(outcome);
             Answer::Other

@@ -21,11 +21,11 @@ local function check(callback, options)
 end
 
 -- Hands the socket over until there is input; false if nobody supervises.
-local function park(socket, seconds)
+local function park(socket, seconds, stall)
   local method = socket.park
   if not method then return false end
-  if seconds then return method(socket, seconds > 0 and seconds or 0) end
-  return method(socket)
+  if seconds and seconds < 0 then seconds = 0 end
+  return method(socket, seconds, stall)
 end
 
 local function after(seconds)
@@ -64,7 +64,7 @@ return function(callback, options)
       if outcome == nil then return false, result end
       if outcome == CLOSED then return true, result end
       if outcome == KEPT then
-        if park(socket, times.idle_timeout) then return true, true end
+        if park(socket, times.idle_timeout, times.stall_timeout) then return true, true end
         wakeup, idle_until = nil, after(times.idle_timeout)
       else
         if first then wakeup = socket.wakeup end
@@ -90,7 +90,7 @@ return function(callback, options)
           idle_until = idle_until or after(times.idle_timeout)
           deadline = idle_until
         end
-        if park(socket, deadline and deadline - now()) then return true, true end
+        if park(socket, deadline and deadline - now(), times.stall_timeout) then return true, true end
         wakeup = wait(socket, deadline)
       end
       first = false

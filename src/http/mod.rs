@@ -10,7 +10,7 @@
 //! | [`connection`] | one connection's turn, in steps that never block |
 //! | `steps`, `form_steps`, `views` | those steps, and what a request says, for Lua |
 //! | [`client`] | `http.request` |
-//! | `handler.lua`, `cycle.lua`, `body.lua`, `streaming.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
+//! | `handler.lua`, `cycle.lua`, `ending.lua`, `body.lua`, `streaming.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
 
 pub mod ahead;
 pub mod chunked;
@@ -72,7 +72,9 @@ pub fn module(lua: &Lua) -> Result<Table> {
     let args = (&native, crate::callback::protocol(lua)?);
     let streaming: Function =
         glue::chunk(lua, "moonbridge.http.streaming", include_str!("streaming.lua"), args)?;
-    let args = (&native, &maps, body, streaming);
+    let ending: Function =
+        glue::chunk(lua, "moonbridge.http.ending", include_str!("ending.lua"), &native)?;
+    let args = (&native, &maps, body, streaming, ending);
     let cycle: Function =
         glue::chunk(lua, "moonbridge.http.cycle", include_str!("cycle.lua"), args)?;
     let args = (&native, io, cycle);

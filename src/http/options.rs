@@ -17,6 +17,9 @@ pub struct Options {
     pub body: u64,
     /// `request_buffering`: bodies up to this are waited for before the handler is called.
     pub buffering: u64,
+    /// `response_buffering`: queued output above this makes the handler wait until the client has
+    /// taken some.
+    pub response_buffering: usize,
     /// `maximum_input_chunk_size`: the longest string a stream callback gets.
     pub input_chunk: usize,
     /// `minimum_output_chunk_size`: shorter pieces of a response are joined.
@@ -36,6 +39,7 @@ impl Default for Options {
             head: Limits { head: 1 << 20, fields: 1000 },
             body: 64 << 20,
             buffering: 0,
+            response_buffering: 256 * 1024,
             input_chunk: 16_384,
             output_chunk: 1024,
             static_headers: StaticHeaders::default(),
@@ -75,9 +79,9 @@ impl Options {
         {
             options.body = limit;
         }
-        // Here false means none, not no limit.
-        if !matches!(table.raw_get("request_buffering")?, Value::Boolean(false)) {
-            options.buffering = size(table, "request_buffering")?.unwrap_or(0);
+        options.buffering = buffering(table, "request_buffering")?.unwrap_or(0);
+        if let Some(limit) = buffering(table, "response_buffering")? {
+            options.response_buffering = clamp(limit);
         }
         let both = size(table, "chunk_size")?;
         if let Some(limit) = size(table, "maximum_input_chunk_size")?.or(both) {
@@ -145,6 +149,14 @@ fn size(table: &Table, name: &str) -> Reply<Option<u64>> {
         Value::Nil => Ok(None),
         Value::Boolean(false) => Ok(Some(u64::MAX)),
         value => number(&value).map(|number| Some(number as u64)).ok_or_else(|| expected(name)),
+    }
+}
+
+/// A size in bytes; here false stands for none, not for no limit.
+fn buffering(table: &Table, name: &str) -> Reply<Option<u64>> {
+    match table.raw_get(name)? {
+        Value::Boolean(false) => Ok(Some(0)),
+        _ => size(table, name),
     }
 }
 

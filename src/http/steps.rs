@@ -19,7 +19,7 @@ use mlua::{
     Value,
 };
 
-use super::connection::{Connection, OUTPUT_LIMIT, Opened, Partial, Problem, Reader};
+use super::connection::{Connection, Opened, Partial, Problem, Reader};
 use super::intake::Supply;
 use super::options::Options;
 use super::refusal::Refusal;
@@ -251,12 +251,15 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
             (Err(misuse), _) | (_, Err(misuse)) => Ok(misuse),
         }
     })?;
-    step(lua, table, shared, "send_data", |lua, c, piece: LuaString| {
-        queued(lua, with(c, |c| c.send_data(&piece.as_bytes()))?, OUTPUT_LIMIT)
+    // The most that a handler leaves queued without waiting.
+    let limit = with(shared, |c| c.options.response_buffering)?;
+    table.raw_set("response_buffering", i64::try_from(limit).unwrap_or(i64::MAX))?;
+    step(lua, table, shared, "send_data", move |lua, c, piece: LuaString| {
+        queued(lua, with(c, |c| c.send_data(&piece.as_bytes()))?, limit)
     })?;
     // trouble(): what a fast step has left to be reported.
-    step(lua, table, shared, "trouble", |lua, c, (): ()| {
-        queued(lua, with(c, |c| c.unreported.take())?.unwrap_or(Ok(0)), OUTPUT_LIMIT)
+    step(lua, table, shared, "trouble", move |lua, c, (): ()| {
+        queued(lua, with(c, |c| c.unreported.take())?.unwrap_or(Ok(0)), limit)
     })?;
     step(lua, table, shared, "finish_headers", |lua, c, (): ()| {
         queued(lua, with(c, Connection::flush_headers)?, 0)

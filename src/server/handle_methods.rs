@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mlua::{Lua, MultiValue, Table, Value};
 
-use super::worker::Worker;
+use super::worker::{STALL, Worker};
 use crate::glue::{self, Fault, Reply};
 use crate::io::{Stream, stream_of};
 
@@ -20,36 +20,39 @@ pub fn export(lua: &Lua) -> mlua::Result<()> {
     glue::export(lua, &handles, "linger", linger)
 }
 
-/// `socket:park([timeout])`: the handler is done with the socket until it has input, until
+/// `socket:park([timeout [, stall]])`: the handler is done with the socket until it has input, until
 /// `timeout` (seconds; nil or false: none) is over, or until the server shuts down. Then `connect`
 /// is called with it again, and `socket.wakeup` says why ("input", "timeout", "shutdown").
+///
+/// Output that is queued is sent before that, as the client takes it; the time begins when all is
+/// sent. A client that takes nothing for `stall` seconds (nil: 60; false: no limit) is reset.
 ///
 /// Returns true if a worker will see to it: the handler then returns true as well, and does not use
 /// the socket any more. Returns false where nobody supervises: the caller waits for itself.
 fn park(_: &Lua, args: MultiValue) -> Reply<bool> {
-    let (stream, timeout) = arguments("park", &args)?;
-    Ok(park_stream(&stream, timeout))
+    let (stream, timeout, stall) = arguments("park", &args)?;
+    Ok(with_worker(|worker| worker.park(&stream, timeout, stall)))
 }
 
 /// As `socket:park`, for callers that have the stream.
 pub fn park_stream(stream: &Rc<RefCell<Stream>>, timeout: Option<Duration>) -> bool {
-    with_worker(|worker| worker.park(stream, timeout))
+    with_worker(|worker| worker.park(stream, timeout, Some(STALL)))
 }
 
-/// `socket:linger([timeout])`: the handler is done with the connection. Its output is flushed and
-/// finished, what the client still sends is discarded until the client closes too, or until
+/// `socket:linger([timeout [, stall]])`: the handler is done with the connection. Its output is sent
+/// and finished, what the client still sends is discarded until the client closes too, or until
 /// `timeout` (seconds; nil or false: none) is over, when the connection is reset. No worker is
-/// occupied by that.
+/// occupied by that. `stall` is that of `socket:park`.
 ///
-/// Returns true if a worker will see to it; false if the caller has to, because nobody supervises
-/// or because the socket is no TCP connection; nil and a message if the output cannot be sent.
+/// Returns true if a worker will see to it; false if the caller has to, because nobody supervises;
+/// nil and a message if the output cannot be sent.
 fn linger(_: &Lua, args: MultiValue) -> Reply<bool> {
-    let (stream, timeout) = arguments("linger", &args)?;
+    let (stream, timeout, stall) = arguments("linger", &args)?;
     let timeout = timeout.unwrap_or(Duration::from_secs(MAX_SECONDS as u64));
-    if !stream.borrow().is_tcp() || !with_worker(|worker| worker.linger_on(&stream, timeout)) {
+    if !with_worker(|worker| worker.linger_on(&stream, timeout, stall)) {
         return Ok(false);
     }
-    stream.borrow_mut().finish()?;
+    stream.borrow_mut().finish_nb()?;
     Ok(true)
 }
 
@@ -70,7 +73,8 @@ pub fn with_worker(ask: impl FnOnce(&mut Worker) -> bool) -> bool {
     worker.try_borrow_mut().is_ok_and(|mut worker| ask(&mut worker))
 }
 
-type Arguments = (Rc<RefCell<Stream>>, Option<Duration>);
+/// The stream, `timeout` and `stall`.
+type Arguments = (Rc<RefCell<Stream>>, Option<Duration>, Option<Duration>);
 
 fn arguments(method: &str, args: &MultiValue) -> Reply<Arguments> {
     let mut args = args.iter();
@@ -79,15 +83,28 @@ fn arguments(method: &str, args: &MultiValue) -> Reply<Arguments> {
         _ => None,
     };
     let stream = stream.ok_or_else(|| Fault::misuse(format!("{method} expects a socket")))?;
-    let seconds = match args.next() {
-        None | Some(Value::Nil | Value::Boolean(false)) => return Ok((stream, None)),
+    let timeout = time(method, "timeout", args.next(), None)?;
+    let stall = time(method, "stall", args.next(), Some(STALL))?;
+    Ok((stream, timeout, stall))
+}
+
+/// A time in seconds, or false for none; `default` if it is not given.
+fn time(
+    method: &str,
+    what: &str,
+    value: Option<&Value>,
+    default: Option<Duration>,
+) -> Reply<Option<Duration>> {
+    let seconds = match value {
+        None | Some(Value::Nil) => return Ok(default),
+        Some(Value::Boolean(false)) => return Ok(None),
         Some(Value::Integer(seconds)) => *seconds as f64,
         Some(Value::Number(seconds)) => *seconds,
         Some(_) => f64::NAN,
     };
     if seconds.is_nan() || seconds < 0.0 {
-        let text = format!("{method} expects a timeout as a non-negative number of seconds");
+        let text = format!("{method} expects a {what} as a non-negative number of seconds");
         return Err(Fault::misuse(text));
     }
-    Ok((stream, Some(Duration::from_secs_f64(seconds.min(MAX_SECONDS)))))
+    Ok(Some(Duration::from_secs_f64(seconds.min(MAX_SECONDS))))
 }

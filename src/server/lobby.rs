@@ -3,19 +3,24 @@
 //! A connection here costs a descriptor and a few hundred bytes, and no worker. The supervisor only
 //! watches it: it reads no byte of it.
 
+mod lingering;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
-use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
+use nix::sys::socket::{Shutdown, shutdown};
 use socket2::SockRef;
 
 use super::channel::Parcel;
 use crate::io::Wakeup;
+use lingering::Lingering;
+
+pub use lingering::{Farewell, LINGER_AT_SHUTDOWN};
 
 /// A waiting connection.
 #[derive(Debug)]
@@ -55,22 +60,22 @@ pub fn close_in_order(descriptor: OwnedFd) {
 enum Stay {
     /// Waits for its client's next input.
     Waiting(Guest),
-    /// Its response is out: what still comes is discarded until the client closes.
-    Lingering(OwnedFd, Instant),
+    /// Waits for its client's end.
+    Lingering(Lingering),
 }
 
 impl Stay {
     fn descriptor(&self) -> BorrowedFd<'_> {
         match self {
             Stay::Waiting(guest) => guest.parcel.connection.as_fd(),
-            Stay::Lingering(descriptor, _) => descriptor.as_fd(),
+            Stay::Lingering(lingering) => lingering.farewell.descriptor.as_fd(),
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
         match self {
             Stay::Waiting(guest) => guest.deadline,
-            Stay::Lingering(_, until) => Some(*until),
+            Stay::Lingering(lingering) => Some(lingering.until),
         }
     }
 }
@@ -153,8 +158,22 @@ impl Lobby {
 
     /// Takes in a connection whose remaining input is discarded until its client closes or the time
     /// is up.
-    pub fn linger(&mut self, descriptor: OwnedFd, until: Instant) -> Result<(), Errno> {
-        self.enter(Stay::Lingering(descriptor, until)).map(|()| self.lingering += 1)
+    pub fn linger(&mut self, farewell: Farewell, now: Instant) -> Result<(), Errno> {
+        let lingering = Lingering::new(farewell, now);
+        self.enter(Stay::Lingering(lingering)).map(|()| self.lingering += 1)
+    }
+
+    /// When the server ends: what clients have not received yet is left to the system to be sent.
+    pub fn let_go(&mut self) {
+        for index in 0..self.rooms.len() as u32 {
+            let lingers = |room: &Room| matches!(room.stay, Some(Stay::Lingering(_)));
+            if self.rooms.get(index as usize).is_some_and(lingers)
+                && let Some(Stay::Lingering(lingering)) = self.leave(index)
+                && lingering.is_owed()
+            {
+                let _ = SockRef::from(&lingering.farewell.descriptor).set_linger(None);
+            }
+        }
     }
 
     fn enter(&mut self, stay: Stay) -> Result<(), Errno> {
@@ -209,8 +228,8 @@ impl Lobby {
     /// Something happened to a connection: one that waited leaves the lobby with it.
     pub fn event(&mut self, number: u64) -> Option<Guest> {
         let index = self.index_of(number)?;
-        if let Some(Stay::Lingering(descriptor, _)) = &self.rooms[index as usize].stay {
-            if discard(descriptor) {
+        if let Some(Stay::Lingering(lingering)) = &self.rooms[index as usize].stay {
+            if lingering.discard() {
                 self.leave(index);
             }
             return None;
@@ -229,6 +248,12 @@ impl Lobby {
             }
             self.alarms.pop();
             let Some(index) = self.index_of(number) else { continue };
+            if let Some(Stay::Lingering(lingering)) = &mut self.rooms[index as usize].stay
+                && lingering.stays(now)
+            {
+                self.alarms.push(Reverse((lingering.until, number)));
+                continue;
+            }
             if let Some(Stay::Waiting(guest)) = self.leave(index) {
                 return Some(Guest { wakeup: Wakeup::Timeout, ..guest });
             }
@@ -263,28 +288,11 @@ impl Lobby {
     }
 }
 
-/// Discards input without looking at it; true if the client has closed. The connection then ends in
-/// order, where an early end (the time is up) resets it.
-fn discard(descriptor: &OwnedFd) -> bool {
-    let mut scrap = [0u8; 16 * 1024];
-    // Bounded: a client that sends without end must not keep the supervisor.
-    match recv(descriptor.as_raw_fd(), &mut scrap, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {
-        Ok(0) => {
-            let _ = SockRef::from(descriptor).set_linger(None);
-            true
-        }
-        Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => false,
-        Err(_) => true,
-    }
-}
-
-/// How long a lingering connection of a server that shuts down may still stay.
-pub const LINGER_AT_SHUTDOWN: Duration = Duration::from_secs(2);
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
+    use std::time::Duration;
 
     use nix::sys::epoll::{EpollCreateFlags, EpollTimeout};
 
@@ -300,6 +308,11 @@ mod tests {
         let (wakeup, payload) = (Wakeup::None, Vec::new());
         let parcel = Parcel { connection: ours.into(), input: None };
         (Guest { pool: 0, parcel, deadline, payload, wakeup, taken: None }, theirs)
+    }
+
+    fn farewell(connection: UnixStream) -> Farewell {
+        let (patience, stall) = (Duration::from_secs(1), Some(Duration::from_secs(5)));
+        Farewell { descriptor: connection.into(), patience, stall }
     }
 
     #[test]
@@ -345,15 +358,46 @@ mod tests {
         let (epoll, mut lobby) = lobby();
         let now = Instant::now();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        lobby.linger(ours.into(), now + Duration::from_secs(1)).unwrap();
+        lobby.linger(farewell(ours), now).unwrap();
         drop(theirs);
         let mut events = [EpollEvent::empty(); 4];
         assert_eq!(epoll.wait(&mut events, EpollTimeout::ZERO), Ok(1));
         assert!(lobby.event(events[0].data()).is_none());
         assert!(lobby.is_empty());
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        lobby.linger(ours.into(), now + Duration::from_secs(1)).unwrap();
+        lobby.linger(farewell(ours), now).unwrap();
         assert!(lobby.expired(now + Duration::from_secs(2)).is_none());
         assert!(lobby.is_empty());
+    }
+
+    #[test]
+    fn a_lingering_connection_stays_as_long_as_its_client_receives() {
+        let (_, mut lobby) = lobby();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        // Each piece leaves the system's buffer as a whole.
+        (0..3).for_each(|_| ours.write_all(&[7; 1000]).unwrap());
+        lobby.linger(farewell(ours), start).unwrap();
+        let mut look = |second| {
+            assert!(lobby.expired(at(second)).is_none());
+            !lobby.is_empty()
+        };
+        for second in [2, 4, 6] {
+            theirs.read_exact(&mut [0; 1000]).unwrap();
+            assert!(look(second), "it has received something");
+        }
+        assert!(!look(8), "it has received all and does not close");
+
+        let (mut ours, _theirs) = UnixStream::pair().unwrap();
+        ours.write_all(b"x").unwrap();
+        lobby.linger(farewell(ours), start).unwrap();
+        let mut look = |second| {
+            assert!(lobby.expired(at(second)).is_none());
+            !lobby.is_empty()
+        };
+        assert!(look(2));
+        assert!(look(6));
+        assert!(!look(8), "it has received nothing for five seconds");
     }
 }

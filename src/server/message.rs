@@ -67,9 +67,10 @@ pub enum Report {
     Released(u64),
     /// The supervisor watches the connection from now on: a leased one, or that of the message.
     Cooled(Option<u64>, Waiting),
-    /// A connection whose response is out: what still comes is discarded until the client closes
-    /// or the deadline has come.
-    Lingering(Option<u64>, u64),
+    /// A connection whose output is finished: what still comes is discarded until the client closes
+    /// or the deadline has come. If the client has not received all by then, it may go on as long as
+    /// it takes some within so many milliseconds (none: whenever).
+    Lingering(Option<u64>, u64, Option<u64>),
 }
 
 /// A received message that is none of the above.
@@ -131,7 +132,9 @@ impl Message for Report {
                 let numbers = [optional(*ticket), optional(waiting.deadline), ready];
                 fields(b'c', &numbers, &waiting.payload)
             }
-            Report::Lingering(ticket, until) => fields(b'f', &[optional(*ticket), *until], &[]),
+            Report::Lingering(ticket, until, stall) => {
+                fields(b'f', &[optional(*ticket), *until, optional(*stall)], &[])
+            }
         }
     }
 
@@ -150,8 +153,8 @@ impl Message for Report {
                 Ok(Report::Cooled(present(ticket), waiting(deadline, ready, payload)))
             }
             [b'f', rest @ ..] => {
-                let [ticket, until] = only::<2>(rest)?;
-                Ok(Report::Lingering(present(ticket), until))
+                let [ticket, until, stall] = only::<3>(rest)?;
+                Ok(Report::Lingering(present(ticket), until, present(stall)))
             }
             _ => Err(Garbage),
         }
@@ -238,7 +241,7 @@ mod tests {
             Report::Released(2),
             Report::Cooled(Some(3), waiting),
             Report::Cooled(None, Waiting::default()),
-            Report::Lingering(None, 17),
+            Report::Lingering(None, 17, Some(60_000)),
         ] {
             assert_eq!(Report::decode(&report.encode()), Ok(report));
         }

@@ -184,21 +184,31 @@ impl ParkingLot {
             self.places.push(Place::default());
             (self.places.len() - 1) as u32
         });
-        let place = &mut self.places[index as usize];
-        let ticket = Ticket { index, generation: place.generation };
+        let ticket = Ticket { index, generation: self.places[index as usize].generation };
         let watched = {
-            let stream = connection.stream.borrow();
-            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
-            let event = EpollEvent::new(flags, self.token | ticket.number());
+            let (stream, event) = (connection.stream.borrow(), self.event(ticket));
             stream.fd().ok_or(Errno::EBADF).and_then(|fd| self.epoll.add(fd, event))
         };
         if let Err(errno) = watched {
             self.free.push(index);
             return Err(errno);
         }
-        place.taken = true;
+        self.places[index as usize].taken = true;
         self.unpublished.push(index);
         Ok(ticket)
+    }
+
+    /// Watches a connection for input again, which was watched for something else.
+    ///
+    /// Fails if the system cannot do that.
+    pub fn watch(&mut self, ticket: Ticket, connection: &Connection) -> Result<(), Errno> {
+        self.unpublished.push(ticket.index);
+        let stream = connection.stream.borrow();
+        self.epoll.modify(stream.fd().ok_or(Errno::EBADF)?, &mut self.event(ticket))
+    }
+
+    fn event(&self, ticket: Ticket) -> EpollEvent {
+        EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, self.token | ticket.number())
     }
 
     /// Whether the connection can be leased: only so many have a lease.

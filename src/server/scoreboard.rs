@@ -39,6 +39,8 @@ pub enum Counter {
     Errors = 4,
     /// Connections that wait in the worker and that the supervisor does not know of.
     Parked = 5,
+    /// Connections whose handler has returned and whose client has not taken all output yet.
+    Sending = 7,
 }
 
 /// Set by the supervisor when it has revoked leases of the worker.

@@ -20,6 +20,9 @@ pub struct PoolStatus {
     pub total: u64,
     /// Connections kept between two runs of the handler.
     pub parked: u64,
+    /// Connections whose handler has returned and whose client has not taken all output yet. Those
+    /// that the supervisor knows count as parked as well.
+    pub sending: u64,
     /// Connections accepted since the start.
     pub accepted: u64,
     /// Handler calls that have returned since the start.
@@ -58,6 +61,7 @@ impl PoolStatus {
                 Activity::Idle => status.idle += 1,
                 Activity::Busy | Activity::Claimed | Activity::Offering => status.busy += 1,
             }
+            status.sending = status.sending.wrapping_add(cell.get(Counter::Sending));
             status.accepted = status.accepted.wrapping_add(cell.get(Counter::Accepted));
             status.handled = status.handled.wrapping_add(cell.get(Counter::Handled));
             status.errors = status.errors.wrapping_add(cell.get(Counter::Errors));
@@ -65,12 +69,13 @@ impl PoolStatus {
         status
     }
 
-    fn named(&self) -> [(&'static str, u64); 11] {
+    fn named(&self) -> [(&'static str, u64); 12] {
         [
             ("idle", self.idle),
             ("busy", self.busy),
             ("total", self.total),
             ("parked", self.parked),
+            ("sending", self.sending),
             ("accepted", self.accepted),
             ("handled", self.handled),
             ("errors", self.errors),
@@ -84,8 +89,9 @@ impl PoolStatus {
 
 impl fmt::Display for PoolStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PoolStatus { idle, busy, total, parked, .. } = self;
+        let PoolStatus { idle, busy, total, parked, sending, .. } = self;
         write!(f, "{total} workers ({idle} idle, {busy} busy), {parked} parked connections")?;
+        write!(f, ", {sending} sending")?;
         let PoolStatus { accepted, handled, errors, respawns, shed, reclaimed, lost, .. } = self;
         write!(f, "; {accepted} accepted, {handled} handled, {errors} errors")?;
         write!(f, ", {respawns} respawns, {shed} shed, {reclaimed} reclaimed, {lost} lost")
@@ -132,7 +138,7 @@ mod tests {
         assert_eq!(status, expected);
         assert_eq!(
             status.to_string(),
-            "3 workers (1 idle, 1 busy), 0 parked connections; \
+            "3 workers (1 idle, 1 busy), 0 parked connections, 0 sending; \
              105 accepted, 0 handled, 0 errors, 7 respawns, 0 shed, 0 reclaimed, 0 lost"
         );
     }

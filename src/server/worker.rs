@@ -5,12 +5,14 @@
 //! an interval, an order of the supervisor.
 
 mod connections;
+mod fate;
+mod outbox;
+mod sending;
 mod waiting;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use mlua::{Lua, Table, Value};
 use nix::errno::Errno;
@@ -28,6 +30,10 @@ use super::scoreboard::{Activity, Cell, Counter};
 use super::supervisor::Birth;
 use crate::io::{Stream, Wakeup, sigterm, stream_of};
 use crate::sys::{alarm, class};
+use fate::Fate;
+use outbox::Outbox;
+
+pub use fate::STALL;
 
 /// What is to be looked at.
 #[derive(Debug)]
@@ -35,6 +41,8 @@ enum Source {
     Control,
     Listener(usize),
     Parked(Ticket, Wakeup),
+    /// Its handler is done with it, and its client takes more output or is gone.
+    Sending(Ticket),
     Arrival(Box<Arrival>),
 }
 
@@ -49,6 +57,7 @@ struct Arrival {
 const CONTROL: u64 = 0;
 const LISTENER: u64 = 1 << 60;
 const PARKED: u64 = 2 << 60;
+const SENDING: u64 = 3 << 60;
 const NUMBER: u64 = LISTENER - 1;
 
 impl Source {
@@ -56,6 +65,7 @@ impl Source {
         match token & !NUMBER {
             LISTENER => Source::Listener((token & NUMBER) as usize),
             PARKED => Source::Parked(Ticket::of(token & NUMBER), Wakeup::Input),
+            SENDING => Source::Sending(Ticket::of(token & NUMBER)),
             _ => Source::Control,
         }
     }
@@ -96,19 +106,6 @@ pub enum Subject {
     New,
 }
 
-/// What becomes of a connection when its handler returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Close,
-    /// It is parked, from now on until the deadline if there is one.
-    Park {
-        now: Instant,
-        deadline: Option<Instant>,
-    },
-    /// Its output is finished; its input is discarded until the client's end or this time.
-    Linger(Instant),
-}
-
 /// Where the worker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -127,6 +124,7 @@ pub struct Worker {
     epoll: Rc<Epoll>,
     acceptor: Acceptor,
     parking: ParkingLot,
+    outbox: Outbox,
     /// What is to be looked at before the next wait.
     queue: VecDeque<Source>,
     /// Parked connections with input that was already received: their turn comes after the others'.
@@ -156,6 +154,7 @@ impl Worker {
         Ok(Worker {
             acceptor: Acceptor::new(pool.clone(), epoll.clone(), LISTENER),
             parking: ParkingLot::new(epoll.clone(), PARKED, pool.clone(), cell),
+            outbox: Outbox::new(epoll.clone(), SENDING),
             pool,
             cell,
             channel,
@@ -180,32 +179,6 @@ impl Worker {
         self.channel.send_patiently(&Report::Ready, &[])
     }
 
-    /// Asks to keep the handler's connection until it has input or the time is up; false if the
-    /// stream is not the one the handler was called for.
-    pub fn park(&mut self, stream: &Rc<RefCell<Stream>>, timeout: Option<Duration>) -> bool {
-        let now = Instant::now();
-        let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
-        self.decide(stream, Fate::Park { now, deadline })
-    }
-
-    /// Asks to discard what the client of the handler's connection still sends, until it closes or
-    /// the time is up. False as for [`Worker::park`].
-    pub fn linger_on(&mut self, stream: &Rc<RefCell<Stream>>, timeout: Duration) -> bool {
-        self.decide(stream, Fate::Linger(Instant::now() + timeout))
-    }
-
-    fn decide(&mut self, stream: &Rc<RefCell<Stream>>, decision: Fate) -> bool {
-        match &mut self.task {
-            Some(Task::Connection { connection, fate, .. })
-                if Rc::ptr_eq(&connection.stream, stream) && stream.borrow().is_open() =>
-            {
-                *fate = decision;
-                true
-            }
-            _ => false,
-        }
-    }
-
     /// Settles what the handler had and waits for what it is to be called for next: its argument,
     /// or nil when the worker ends. `keep` tells whether the worker may live on, `argument` is what
     /// the handler had.
@@ -227,6 +200,7 @@ impl Worker {
                 return self.hand_out(lua, task);
             }
             if self.phase == Phase::Leaving {
+                self.send_rest();
                 return Ok(Value::Nil);
             }
             match self.queue.pop_front() {
@@ -336,6 +310,7 @@ impl Worker {
             self.reset(&connection, ticket);
         }
         self.leave();
+        self.send_rest();
     }
 
     fn cell(&self) -> Cell<'_> {
@@ -383,6 +358,10 @@ impl Worker {
                     connection.stream.borrow_mut().set_parked_until(deadline);
                     self.call_for(connection, Some(ticket), wakeup);
                 }
+            }
+            Source::Sending(ticket) => {
+                self.send_on(ticket);
+                self.publish()?;
             }
             Source::Listener(index) => {
                 if let Some(stream) = self.accept(index) {

@@ -29,5 +29,6 @@ pub mod syslog;
 pub mod texts;
 pub mod transfer;
 pub mod turn;
+pub mod unsent;
 pub mod usage;
 pub mod worker_signals;

@@ -14,6 +14,25 @@ impl Stream {
     pub fn finish(&mut self) -> io::Result<()> {
         self.flush()?;
         self.finished = true;
+        self.end_output()
+    }
+
+    /// As [`Stream::finish`], as far as it goes without blocking; the number of bytes that remain
+    /// queued. While there are some, EOF is still to come, by a further call.
+    ///
+    /// # Errors
+    /// As [`Stream::finish`].
+    pub fn finish_nb(&mut self) -> io::Result<usize> {
+        let left = self.flush_nb()?;
+        self.finished = true;
+        if left == 0 {
+            self.end_output()?;
+        }
+        Ok(left)
+    }
+
+    /// Everything is sent: sends EOF.
+    fn end_output(&mut self) -> io::Result<()> {
         self.output.release();
         match &self.transport {
             Some(transport) if transport.kind() == Kind::Tcp => transport.shutdown_write(),
@@ -27,7 +46,8 @@ impl Stream {
     /// # Errors
     /// What the system reports for the flush; the stream is closed all the same, with RST.
     pub fn close(&mut self) -> io::Result<()> {
-        let flushed = if self.finished { Ok(()) } else { self.flush() };
+        let sent = self.finished && self.output.is_empty();
+        let flushed = if sent { Ok(()) } else { self.flush() };
         if flushed.is_err() {
             let _ = self.reset();
             return flushed;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::channel::{Parcel, Received};
 use super::super::clock;
-use super::super::lobby::{Guest, LINGER_AT_SHUTDOWN, close_in_order};
+use super::super::lobby::{Farewell, Guest, LINGER_AT_SHUTDOWN, close_in_order};
 use super::super::message::{Order, Waiting};
 use super::super::parking::Ticket;
 use super::super::scoreboard::{Activity, Cell};
@@ -75,13 +75,18 @@ impl Supervisor {
         ticket: Option<u64>,
         parcel: Option<Parcel>,
         until: u64,
+        stall: Option<u64>,
     ) {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
         let leased = ticket.and_then(|ticket| worker.leases.remove(&Ticket::of(ticket)));
         let state = &mut self.pools[worker.pool];
+        let now = Instant::now();
+        let patience = clock::instant(until).saturating_duration_since(now);
+        let stall = stall.map(Duration::from_millis);
         // If it cannot be watched it is reset here and now.
         let descriptor = leased.or(parcel.map(|parcel| parcel.connection));
-        match descriptor.map(|d| self.lobby.linger(d, clock::instant(until))) {
+        let farewell = descriptor.map(|descriptor| Farewell { descriptor, patience, stall });
+        match farewell.map(|farewell| self.lobby.linger(farewell, now)) {
             Some(Ok(())) => {
                 self.make_room();
             }
@@ -304,7 +309,11 @@ impl Supervisor {
             return None;
         }
         let end = *self.last_call.get_or_insert(now + LINGER_AT_SHUTDOWN);
-        (end > now).then_some(end)
+        if end <= now {
+            self.lobby.let_go();
+            return None;
+        }
+        Some(end)
     }
 }
 

@@ -121,7 +121,9 @@ impl Supervisor {
             Report::Leased(ticket) => self.lease(pid, ticket, parcel),
             Report::Released(ticket) => drop(worker.leases.remove(&Ticket::of(ticket))),
             Report::Cooled(ticket, waiting) => self.take_over(pid, ticket, parcel, waiting),
-            Report::Lingering(ticket, until) => self.linger(pid, ticket, parcel, until),
+            Report::Lingering(ticket, until, stall) => {
+                self.linger(pid, ticket, parcel, until, stall);
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //! better off elsewhere.
 
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mlua::Lua;
 use nix::errno::Errno;
@@ -28,28 +28,47 @@ impl Worker {
             None => {}
             Some(Task::Listener(index)) => self.report(&Report::Ran(index)),
             Some(Task::Connection { connection, ticket, fate, wakeup }) => {
-                if !connection.stream.borrow().is_open() {
+                let (open, pending) = {
+                    let stream = connection.stream.borrow();
+                    (stream.is_open(), stream.pending() > 0)
+                };
+                if !open {
                     self.close(&connection, ticket);
-                    return;
-                }
-                match fate {
-                    Fate::Close => self.close(&connection, ticket),
-                    // There is nothing left to wait for.
-                    Fate::Park { .. } if wakeup == Wakeup::Shutdown => {
-                        self.close(&connection, ticket);
-                    }
-                    Fate::Park { now, deadline } => {
-                        let stay = Stay { now, deadline, movable: true };
-                        let parked = self.keep(connection, ticket, stay);
-                        if self.phase == Phase::Draining {
-                            // At once, so that a client that is never quiet keeps no server.
-                            let farewell = |ticket| Source::Parked(ticket, Wakeup::Shutdown);
-                            self.queue.extend(parked.map(farewell));
-                        }
-                    }
-                    Fate::Linger(until) => self.linger(&connection, ticket, until),
+                } else if pending {
+                    self.send_off(connection, ticket, fate, wakeup);
+                } else {
+                    self.part(connection, ticket, fate, wakeup);
                 }
             }
+        }
+    }
+
+    /// What becomes of a connection that the handler is done with and whose output is sent.
+    pub(super) fn part(
+        &mut self,
+        connection: Connection,
+        ticket: Option<Ticket>,
+        fate: Fate,
+        wakeup: Wakeup,
+    ) {
+        match fate {
+            Fate::Close => self.close(&connection, ticket),
+            // There is nothing left to wait for.
+            Fate::Park { .. } if wakeup == Wakeup::Shutdown => self.close(&connection, ticket),
+            Fate::Park { now, deadline, .. } => {
+                let stay = Stay { now, deadline, movable: true };
+                let parked = self.keep(connection, ticket, stay);
+                if self.phase == Phase::Draining {
+                    // At once, so that a client that is never quiet keeps no server.
+                    let farewell = |ticket| Source::Parked(ticket, Wakeup::Shutdown);
+                    self.queue.extend(parked.map(farewell));
+                }
+            }
+            Fate::Linger { until, stall } if connection.stream.borrow().is_tcp() => {
+                self.linger(&connection, ticket, until, stall);
+            }
+            // Closing a local socket takes nothing from its peer.
+            Fate::Linger { .. } => self.close(&connection, ticket),
         }
     }
 
@@ -76,11 +95,6 @@ impl Worker {
     ) -> Option<Ticket> {
         let (has_input, received, personal) = {
             let mut stream = connection.stream.borrow_mut();
-            if stream.pending() > 0 && stream.flush().is_err() {
-                drop(stream);
-                self.close(&connection, ticket);
-                return None;
-            }
             (stream.has_input(), stream.input().len(), stream.is_personal())
         };
         // Input that cannot be used yet would be stuck here with a handler that runs for long.
@@ -148,9 +162,16 @@ impl Worker {
     }
 
     /// Gives a connection to the supervisor, which waits for the client's end.
-    fn linger(&mut self, connection: &Connection, ticket: Option<Ticket>, until: Instant) {
+    fn linger(
+        &mut self,
+        connection: &Connection,
+        ticket: Option<Ticket>,
+        until: Instant,
+        stall: Option<Duration>,
+    ) {
         let until = clock::milliseconds(until);
-        self.give_up(connection, ticket, None, |leased| Report::Lingering(leased, until));
+        let stall = stall.map(|stall| stall.as_millis() as u64);
+        self.give_up(connection, ticket, None, |leased| Report::Lingering(leased, until, stall));
     }
 
     fn give_up(

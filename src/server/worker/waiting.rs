@@ -1,7 +1,7 @@
 //! How a worker waits, and what the supervisor tells it meanwhile.
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
@@ -16,6 +16,9 @@ use crate::io::Wakeup;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
+
+/// A worker that only sends what is left at a shutdown asks so often whether there is more to do.
+const OFFER_AGAIN: Duration = Duration::from_millis(100);
 
 impl Worker {
     /// Waits for events and queues them; connections whose input was received already come last, so
@@ -37,13 +40,14 @@ impl Worker {
                 }
             }
         }
+        self.end_stalled(now);
         let resumed = self.acceptor.resume(now);
         let idle = self.queue.is_empty() && self.ready.is_empty();
         if self.pool.scoreboard.wants_offers() && self.phase == Phase::Serving {
             return self.offer();
         }
         if idle && self.phase == Phase::Draining {
-            return self.drain();
+            return self.drain(now);
         }
         self.cell().put(Counter::Parked, self.parking.alone() as u64);
         let timeout = if idle {
@@ -52,7 +56,8 @@ impl Worker {
             if self.pool.scoreboard.wants_offers() && self.cell().wake() {
                 return self.offer();
             }
-            timeout([self.parking.next_alarm(), resumed].into_iter().flatten().min(), now)
+            let alarms = [self.parking.next_alarm(), self.outbox.next_alarm(), resumed];
+            timeout(alarms.into_iter().flatten().min(), now)
         } else {
             EpollTimeout::ZERO
         };
@@ -68,7 +73,7 @@ impl Worker {
     }
 
     /// Takes what the kernel has; true if there was something.
-    fn collect(&mut self, timeout: EpollTimeout) -> bool {
+    pub(super) fn collect(&mut self, timeout: EpollTimeout) -> bool {
         let mut events = [EpollEvent::empty(); EVENTS];
         let count = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
@@ -137,7 +142,7 @@ impl Worker {
 
     /// One step of an orderly shutdown: what waits in the backlogs is accepted, what has input is
     /// served, the other parked connections are told; then the worker ends.
-    fn drain(&mut self) {
+    fn drain(&mut self, now: Instant) {
         if self.backlog > 0
             && let Some(index) = self.acceptor.waiting()
         {
@@ -157,8 +162,11 @@ impl Worker {
         if self.queue.is_empty() {
             // The last question: does the supervisor have connections that are to be told as well?
             self.offer();
-            if self.queue.is_empty() {
+            if self.queue.is_empty() && self.outbox.is_empty() {
                 self.leave();
+            } else if self.queue.is_empty() {
+                let next = self.outbox.next_alarm().into_iter().chain([now + OFFER_AGAIN]).min();
+                self.collect(timeout(next, now));
             }
         }
     }
@@ -212,7 +220,7 @@ impl Worker {
 }
 
 /// How long to wait for events: rounded up, so that nothing is due too early.
-fn timeout(wake: Option<Instant>, now: Instant) -> EpollTimeout {
+pub(super) fn timeout(wake: Option<Instant>, now: Instant) -> EpollTimeout {
     let Some(wake) = wake else { return EpollTimeout::NONE };
     let wait = wake.saturating_duration_since(now).as_micros().div_ceil(1000);
     EpollTimeout::try_from(i32::try_from(wait).unwrap_or(i32::MAX)).unwrap_or(EpollTimeout::MAX)

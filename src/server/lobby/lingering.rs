@@ -1,0 +1,88 @@
+//! Connections of the lobby that linger: their output is finished, and what still comes is discarded
+//! until the client closes, or until it has had time enough for that.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use socket2::SockRef;
+
+use crate::sys::unsent::unsent;
+
+/// How long a lingering connection of a server that shuts down may still stay.
+pub const LINGER_AT_SHUTDOWN: Duration = Duration::from_secs(2);
+
+/// A connection whose output is finished: what still comes is discarded until the client closes.
+#[derive(Debug)]
+pub struct Farewell {
+    /// The connection.
+    pub descriptor: OwnedFd,
+    /// How long the client may take to close when it has received all.
+    pub patience: Duration,
+    /// How long it may receive nothing of what is left; none: as long as it likes.
+    pub stall: Option<Duration>,
+}
+
+/// A connection that lingers, and how it stands with its client.
+#[derive(Debug)]
+pub struct Lingering {
+    pub farewell: Farewell,
+    /// Bytes that the client had not received at the last look, if there was one.
+    unsent: Option<usize>,
+    /// When it had last received some.
+    received: Instant,
+    /// When to look again.
+    pub until: Instant,
+}
+
+/// How soon a client that still receives is looked at again, at the least.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+impl Lingering {
+    /// From now on it lingers.
+    pub fn new(farewell: Farewell, now: Instant) -> Self {
+        let until = now.checked_add(farewell.patience).unwrap_or(now);
+        Lingering { farewell, unsent: None, received: now, until }
+    }
+
+    /// Whether the client has not received all.
+    pub fn is_owed(&self) -> bool {
+        unsent(self.farewell.descriptor.as_fd()) > 0
+    }
+
+    /// Discards input without looking at it; true if the client has closed. The connection then
+    /// ends in order, where an early end (the time is up) resets it.
+    pub fn discard(&self) -> bool {
+        discard(&self.farewell.descriptor)
+    }
+
+    /// Its time is up: whether it may stay longer, because its client still receives. A client that
+    /// has received the last of it since the last look has time to close as well.
+    pub fn stays(&mut self, now: Instant) -> bool {
+        let Farewell { patience, stall, ref descriptor } = self.farewell;
+        let left = unsent(descriptor.as_fd());
+        let before = self.unsent.replace(left);
+        if before.is_none_or(|before| left < before) {
+            self.received = now;
+        }
+        let stalled = |stall| now.saturating_duration_since(self.received) >= stall;
+        let stays = before.unwrap_or(left) > 0 && !stall.is_some_and(stalled);
+        let wait = stall.map_or(patience, |stall| patience.min(stall)).max(LOOK_AGAIN);
+        self.until = now.checked_add(wait).unwrap_or(now + LOOK_AGAIN);
+        stays
+    }
+}
+
+/// Bounded: a client that sends without end must not keep the supervisor.
+fn discard(descriptor: &OwnedFd) -> bool {
+    let mut scrap = [0u8; 16 * 1024];
+    match recv(descriptor.as_raw_fd(), &mut scrap, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {
+        Ok(0) => {
+            let _ = SockRef::from(descriptor).set_linger(None);
+            true
+        }
+        Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => false,
+        Err(_) => true,
+    }
+}

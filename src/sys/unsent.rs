@@ -1,0 +1,34 @@
+//! How much of what was sent the other end of a connection has not taken yet.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Bytes in the system's send buffer of a socket: not sent, or not acknowledged (tcp(7), unix(7),
+/// `SIOCOUTQ`). An end of the output that is on its way counts as one. 0 where nobody can tell.
+pub fn unsent(socket: BorrowedFd<'_>) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: `TIOCOUTQ`, which is `SIOCOUTQ` of a socket, writes one `int`, which lives through the
+    // call.
+    let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+    if outcome == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn what_the_other_end_has_not_taken_is_counted() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert_eq!(unsent(ours.as_fd()), 0);
+        ours.write_all(&[7; 1000]).unwrap();
+        assert!(unsent(ours.as_fd()) >= 1000);
+        theirs.read_exact(&mut [0; 1000]).unwrap();
+        assert_eq!(unsent(ours.as_fd()), 0);
+        let (reader, _writer) = std::io::pipe().unwrap();
+        assert_eq!(unsent(reader.as_fd()), 0);
+    }
+}
