@@ -22,44 +22,74 @@ describe("the module", function()
 end)
 
 describe("a handle", function()
-  it("has user fields, which stay readable after close", function()
-    local near, far = pair.tcp()
-    local key = {}
-    near.session, near[key], near[1] = "abc", true, "one"
-    assert.equal("abc", near.session)
-    assert.is_nil(far.session)
-    near:close()
-    assert.same({ "abc", true, "one" }, { near.session, near[key], near[1] })
-    near.session = nil
-    assert.is_nil(near.session)
-  end)
+  for kind, connected in pairs(pair.kinds) do
+    it("has user fields, which stay readable after close: " .. kind, function()
+      local near, far = connected()
+      local key = {}
+      near.session, near[key], near[1] = "abc", true, "one"
+      assert.equal("abc", near.session)
+      assert.is_nil(far.session)
+      near:close()
+      assert.same({ "abc", true, "one" }, { near.session, near[key], near[1] })
+      near.session = nil
+      assert.is_nil(near.session)
+      assert.has_error(function() near[nil] = 1 end)
+    end)
 
-  it("may have a method replaced for itself alone", function()
-    local near, far = pair.tcp()
-    near.read = function() return "mine" end
-    assert.equal("mine", near:read())
-    near:flush("theirs")
-    assert.equal("theirs", (far:read(6)))
-  end)
+    it("may have a method replaced for itself alone: " .. kind, function()
+      local near, far = connected()
+      near.read = function() return "mine" end
+      assert.equal("mine", near:read())
+      near:flush("theirs")
+      assert.equal("theirs", (far:read(6)))
+      near.read = nil
+      far:flush("back")
+      assert.equal("back", (near:read(4)))
+    end)
 
-  it("has the methods that are added to handle_pt", function()
-    local near = pair.tcp()
-    function moonbridge_io.handle_pt.hello(self) return "hello from " .. self.local_ip end
-    assert.equal("hello from 127.0.0.1", near:hello())
+    it("ends when it is collected, with and without user fields: " .. kind, function()
+      for _, field in ipairs { false, true } do
+        local near, far = connected()
+        if field then near.field = field end
+        near = nil -- luacheck: ignore 311
+        collectgarbage()
+        collectgarbage()
+        assert.matches(kind == "TCP" and "reset" or "eof", (select(2, far:read())))
+      end
+    end)
+
+    it("has the methods that are added to handle_pt: " .. kind, function()
+      local near = connected()
+      function moonbridge_io.handle_pt.hello(self) return "hello from " .. tostring(self.local_ip) end
+      assert.equal("hello from " .. (kind == "TCP" and "127.0.0.1" or "nil"), near:hello())
+      near.local_ip = "here"
+      assert.equal("hello from here", near:hello())
+      local hello = moonbridge_io.handle_pt.hello
+      moonbridge_io.handle_pt.hello = function(self) return hello(self) .. "!" end
+      assert.equal("hello from here!", near:hello())
+      moonbridge_io.handle_pt.hello = nil
+      assert.is_nil(near.hello)
+    end)
+  end
+
+  it("is one of three classes, each with a table of methods", function()
     assert.equal("function", type(moonbridge_io.handle_pt.read))
-    moonbridge_io.handle_pt.hello = nil
-    assert.is_nil(near.hello)
     assert.equal("function", type(moonbridge_io.listener_pt.accept))
     assert.equal("function", type(moonbridge_io.child_pt.wait))
   end)
 
   it("has no interval unless the server set one", function()
-    assert.is_nil(pair.tcp().interval)
-    assert.is_nil(pair.tcp().wakeup)
+    for _, connected in pairs(pair.kinds) do
+      local near = connected()
+      assert.same({}, { near.interval, near.wakeup, near[1], near[near], near[0 / 0] })
+    end
   end)
 
   it("names its type", function()
-    assert.matches("^moonbridge.io.handle: ", tostring(pair.tcp()))
+    for _, connected in pairs(pair.kinds) do
+      assert.matches("^moonbridge.io.handle: ", tostring(connected()))
+      assert.is_false(getmetatable(connected()))
+    end
   end)
 
   it("is refused as self if it is something else", function()

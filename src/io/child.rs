@@ -12,7 +12,7 @@ use nix::unistd::{Pid, getpid};
 
 use super::args::Args;
 use super::class::{self, Class, method};
-use super::handle::new_handle;
+use super::handle::new_free_handle;
 use super::scarce::retry;
 use super::stream::Stream;
 use crate::glue::{self, Fault, Reply};
@@ -166,9 +166,9 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
     let set = glue::chunk::<mlua::Function>(lua, "moonbridge.io.child", SET_STREAMS, ())?;
     set.call::<()>((
         &child,
-        new_handle(lua, Stream::accepted(stdin.0, None))?,
-        new_handle(lua, Stream::accepted(stdout.0, None))?,
-        new_handle(lua, Stream::accepted(stderr.0, None))?,
+        new_free_handle(lua, Stream::accepted(stdin.0, None))?,
+        new_free_handle(lua, Stream::accepted(stdout.0, None))?,
+        new_free_handle(lua, Stream::accepted(stderr.0, None))?,
     ))?;
     Ok(child)
 }

@@ -73,7 +73,7 @@ pub fn add_fields<T, F: UserDataFields<T>>(fields: &mut F, class: Class) {
     fields.add_meta_field("__name", class.name());
     fields.add_meta_field_with("__newindex", move |lua| {
         let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
-        sys::class::newindex(lua, prototypes.get(class))
+        sys::class::newindex(lua, prototypes.get(class), None)
     });
     fields.add_meta_field_with("__index", move |lua| index(lua, class));
     fields.add_meta_field_with("__close", move |lua| {
@@ -88,13 +88,28 @@ pub fn metatable(lua: &Lua, class: Class) -> mlua::Result<Table> {
     {
         let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
         let prototype = prototypes.get(class);
-        metatable.raw_set("__newindex", sys::class::newindex(lua, prototype)?)?;
+        metatable.raw_set("__newindex", sys::class::newindex(lua, prototype, None)?)?;
         metatable.raw_set("__close", prototype.raw_get::<Value>("__close")?)?;
     }
     metatable.raw_set("__name", class.name())?;
     metatable.raw_set("__index", index(lua, class)?)?;
     metatable.raw_set("__metatable", false)?;
     Ok(metatable)
+}
+
+/// The metatable for userdata of a class that have neither properties nor, so far, fields of the user's.
+/// With the first field they get `full`, which is what [`metatable`] has made.
+pub fn plain_metatable(lua: &Lua, class: Class, full: &Table) -> mlua::Result<Table> {
+    let plain = lua.create_table()?;
+    for pair in full.pairs::<Value, Value>() {
+        let (key, value) = pair?;
+        plain.raw_set(key, value)?;
+    }
+    let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
+    let prototype = prototypes.get(class);
+    plain.raw_set("__index", prototype)?;
+    plain.raw_set("__newindex", sys::class::newindex(lua, prototype, Some((&plain, full)))?)?;
+    Ok(plain)
 }
 
 fn index(lua: &Lua, class: Class) -> mlua::Result<Function> {

@@ -9,7 +9,7 @@ use mlua::{Lua, MultiValue, Table, Value};
 use nix::time::{ClockId, clock_gettime};
 
 use super::args::Args;
-use super::handle::new_handle;
+use super::handle::new_free_handle;
 use super::listener::Listener;
 use super::scarce::retry;
 use super::stream::Stream;
@@ -63,13 +63,13 @@ pub fn install(lua: &Lua, module: &Table) -> mlua::Result<()> {
 pub fn install_standard_streams(lua: &Lua, module: &Table) -> mlua::Result<()> {
     for (number, name) in (0..).zip(["stdin", "stdout", "stderr"]) {
         let stream = Stream::over(Transport::standard(standard::stream(number)), None);
-        module.raw_set(name, new_handle(lua, stream)?)?;
+        module.raw_set(name, new_free_handle(lua, stream)?)?;
     }
     Ok(())
 }
 
 fn handle(lua: &Lua, stream: Stream) -> Reply<Value> {
-    Ok(Value::UserData(new_handle(lua, stream)?))
+    Ok(Value::UserData(new_free_handle(lua, stream)?))
 }
 
 fn listener(lua: &Lua, socket: std::os::fd::OwnedFd) -> Reply<Value> {

@@ -101,21 +101,37 @@ impl Hasher for AddressHasher {
     }
 }
 
+/// The classes of handles of a Lua state.
+struct Classes {
+    full: Rc<anchor::Class<Handle>>,
+    /// For handles that have no properties. See [`class::plain_metatable`].
+    plain: Rc<anchor::Class<Handle>>,
+}
+
+fn with_classes<R>(lua: &Lua, f: impl FnOnce(&Classes) -> R) -> mlua::Result<R> {
+    if let Some(classes) = lua.app_data_ref::<Classes>() {
+        return Ok(f(&classes));
+    }
+    if lua.app_data_ref::<Prototypes>().is_none() {
+        super::module(lua)?;
+    }
+    let full = class::metatable(lua, Class::Handle)?;
+    let plain = class::plain_metatable(lua, Class::Handle, &full)?;
+    let classes = Classes {
+        full: Rc::new(anchor::Class::new(lua, full)?),
+        plain: Rc::new(anchor::Class::new(lua, plain)?),
+    };
+    let result = f(&classes);
+    lua.set_app_data(classes);
+    Ok(result)
+}
+
 /// The class of handles of a Lua state.
 ///
 /// # Errors
 /// Out of memory.
 pub fn class(lua: &Lua) -> mlua::Result<Rc<anchor::Class<Handle>>> {
-    type Made = Rc<anchor::Class<Handle>>;
-    if let Some(made) = lua.app_data_ref::<Made>() {
-        return Ok(made.clone());
-    }
-    if lua.app_data_ref::<Prototypes>().is_none() {
-        super::module(lua)?;
-    }
-    let made = Rc::new(anchor::Class::new(lua, class::metatable(lua, Class::Handle)?)?);
-    lua.set_app_data(made.clone());
-    Ok(made)
+    with_classes(lua, |classes| classes.full.clone())
 }
 
 /// A new handle for Lua.
@@ -123,8 +139,24 @@ pub fn class(lua: &Lua) -> mlua::Result<Rc<anchor::Class<Handle>>> {
 /// # Errors
 /// Out of memory.
 pub fn new_handle(lua: &Lua, stream: Stream) -> mlua::Result<AnyUserData> {
+    create(lua, &*class(lua)?, stream)
+}
+
+/// As [`new_handle`], on a stream that no server supervises: if it is no internet connection, the
+/// handle has neither addresses nor a [`wakeup`](Stream::wakeup).
+///
+/// # Errors
+/// Out of memory.
+pub fn new_free_handle(lua: &Lua, stream: Stream) -> mlua::Result<AnyUserData> {
+    if stream.is_tcp() {
+        return new_handle(lua, stream);
+    }
+    create(lua, &*with_classes(lua, |classes| classes.plain.clone())?, stream)
+}
+
+fn create(lua: &Lua, class: &anchor::Class<Handle>, stream: Stream) -> mlua::Result<AnyUserData> {
     let stream = Rc::new(RefCell::new(stream));
-    class(lua)?.create(lua, |address| Handle::at(address, stream))
+    class.create(lua, |address| Handle::at(address, stream))
 }
 
 /// The stream behind a handle; `None` if the value is something else. This is the way to get at a

@@ -10,7 +10,7 @@ use socket2::{SockAddr, SockRef};
 
 use super::args::Args;
 use super::class::{self, Class, method};
-use super::handle::new_handle;
+use super::handle::new_free_handle;
 use super::scarce::retry;
 use super::stream::Stream;
 use super::wait::{Direction, ready};
@@ -104,7 +104,7 @@ fn accept(lua: &Lua, mut args: Args, blocking: bool) -> Reply<MultiValue> {
     })?;
     Ok(MultiValue::from_vec(match accepted {
         Some((socket, peer)) => {
-            let handle = new_handle(lua, Stream::accepted(socket, Some(peer)))?;
+            let handle = new_free_handle(lua, Stream::accepted(socket, Some(peer)))?;
             vec![Value::UserData(handle)]
         }
         None => vec![Value::Boolean(false), "No incoming connection pending".into_lua(lua)?],

@@ -4,6 +4,10 @@
 //! The user's fields live in a table that is the userdata's user value, made at the first
 //! assignment; so they live as long as the userdata and cost nothing before. As long as nobody has
 //! given a field the name of a method, methods are looked up first: they are what is asked for most.
+//!
+//! To call a function for that costs half as much as to read a line. So a userdata that can have no
+//! property may begin with a *plain* metatable, whose `__index` is the table of methods itself; with
+//! its first field it gets the full one.
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,10 +28,16 @@ pub fn index(lua: &Lua, prototype: &Table, property: &Function) -> mlua::Result<
     }
 }
 
-/// The `__newindex` of a class: stores a field of the user's.
-pub fn newindex(lua: &Lua, prototype: &Table) -> mlua::Result<Function> {
-    // SAFETY: the argument is on the stack and becomes the upvalue that `raw_newindex` uses.
-    unsafe { lua.exec_raw(prototype, |state| ffi::lua_pushcclosure(state, raw_newindex, 1)) }
+/// The `__newindex` of a class: stores a field of the user's. Before that, a userdata with the
+/// metatable `plain` gets `full` in its place.
+pub fn newindex(
+    lua: &Lua,
+    prototype: &Table,
+    plain_and_full: Option<(&Table, &Table)>,
+) -> mlua::Result<Function> {
+    let upvalues = (prototype, plain_and_full.unzip());
+    // SAFETY: the three values are on the stack and become the upvalues that `raw_newindex` uses.
+    unsafe { lua.exec_raw(upvalues, |state| ffi::lua_pushcclosure(state, raw_newindex, 3)) }
 }
 
 static ASSIGNMENTS: AtomicU64 = AtomicU64::new(0);
@@ -98,6 +108,13 @@ unsafe extern "C-unwind" fn raw_newindex(state: *mut ffi::lua_State) -> c_int {
         if ffi::lua_type(state, 1) != ffi::LUA_TUSERDATA {
             return 0;
         }
+        if ffi::lua_getmetatable(state, 1) != 0
+            && ffi::lua_rawequal(state, -1, ffi::lua_upvalueindex(2)) != 0
+        {
+            ffi::lua_pushvalue(state, ffi::lua_upvalueindex(3));
+            ffi::lua_setmetatable(state, 1);
+        }
+        ffi::lua_settop(state, 3);
         ASSIGNMENTS.fetch_add(1, Relaxed);
         if method(state) {
             SHADOWED.store(true, Ordering::Relaxed);
