@@ -162,8 +162,9 @@ return function(steps, callback, times, poll)
   function lazy.socket() return kept[SOCKET] end
 
   -- What a step made of the client's texts, unless it refused them.
-  local function accepted(value, words)
-    if type(value) == "number" then settle(value, words) end
+  local function accepted(value, more)
+    if type(value) == "number" then settle(value, more) end
+    if more then return maps.store(value, more) end
     return value
   end
 

@@ -18,14 +18,19 @@ pub enum Plus {
 
 /// Decodes `%XX`, and `+` if it stands for a space; borrowed if there was nothing to decode.
 pub fn decode(text: &[u8], plus: Plus) -> Cow<'_, [u8]> {
-    let mut decoder = Decoder::new(plus);
-    if decoder.is_plain(text) {
+    if Decoder::new(plus).is_plain(text) {
         return Cow::Borrowed(text);
     }
     let mut decoded = Vec::with_capacity(text.len());
-    decoder.push(text, &mut decoded);
-    decoder.finish(&mut decoded);
+    decode_into(text, plus, &mut decoded);
     Cow::Owned(decoded)
+}
+
+/// Appends to `out` what [`decode`] makes of `text`.
+pub fn decode_into(text: &[u8], plus: Plus, out: &mut Vec<u8>) {
+    let mut decoder = Decoder::new(plus);
+    decoder.push(text, out);
+    decoder.finish(out);
 }
 
 /// Percent-encodes everything but `0-9A-Za-z_.~-`, with lower-case hexadecimal digits.

@@ -8,7 +8,8 @@ use super::intake::Supply;
 use super::multipart::Part;
 use super::refusal::Refusal;
 use super::steps::{Code, Shared, code, problem, step, with};
-use super::views::{Lists, Unfit, grouped, settle};
+use super::tables::{Lists, Unfit, lists};
+use super::views::settle;
 
 /// Adds the steps to those of a connection object.
 pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
@@ -59,7 +60,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     // metadata. The form is over then.
     step(lua, table, shared, "form_values", |lua, c, (): ()| {
         let fields = with(c, |c| c.form.as_mut().map(Form::take_fields))?.unwrap_or_default();
-        let made = values(lua, &fields);
+        let made = lists(lua, &fields[..]);
         let metadata = match with(c, |c| c.form.as_ref().is_some_and(Form::is_multipart))? {
             true => Some(metadata(lua, fields)),
             false => None,
@@ -67,14 +68,10 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         with(c, |c| c.form = None)?;
         match (made, metadata) {
             (Ok(values), Some(Ok(metadata))) => (values, metadata).into_lua_multi(lua),
-            (_, Some(Err(unfit))) => settle(lua, c, Err(unfit)),
+            (_, Some(Err(unfit))) => settle::<()>(lua, c, Err(unfit)),
             (made, _) => settle(lua, c, made),
         }
     })
-}
-
-fn values(lua: &Lua, fields: &[Field]) -> Result<Table, Unfit> {
-    grouped(lua, fields.iter().map(|field| (&field.part.field_name[..], &field.value[..])))
 }
 
 fn metadata(lua: &Lua, fields: Vec<Field>) -> Result<Table, Unfit> {

@@ -1,7 +1,10 @@
 -- Tables whose keys a client chose: parameters, cookies, flags, header names.
 
-local type, next, pairs, rawget, rawset, setmetatable =
-  type, next, pairs, rawget, rawset, setmetatable
+local native = ...
+local bulk_find, bulk_groups = native.bulk_find, native.bulk_groups
+
+local type, next, rawget, rawset = type, next, rawget, rawset
+local getmetatable, setmetatable = getmetatable, setmetatable
 local lower = string.lower
 
 local maps = {}
@@ -18,6 +21,74 @@ local function list_of(store, key, value)
   return list
 end
 
+-- How many names of a large store are fetched at a time, when all are asked for.
+local BATCH = 256
+
+-- A store of more names than are put into a table (bulk.rs). What was found or assigned is in the
+-- table: it goes before. A name that was taken away has an empty sequence.
+local function bulk_store(texts, index)
+  local meta = {}
+
+  function meta.__index(store, key)
+    if type(key) ~= "string" then return nil end
+    local value = bulk_find(texts, index, key)
+    if value ~= nil then rawset(store, key, value) end
+    return value
+  end
+
+  -- All names with their values, as `next` returns them; then those that were added.
+  function meta.entries(store)
+    local place, batch, position, added = 0, {}, 1, nil
+    return function()
+      while batch do
+        local key = batch[position]
+        if key then
+          local value = rawget(store, key)
+          if value == nil then value = batch[position + 1] end
+          position = position + 2
+          return key, value
+        end
+        batch, place = bulk_groups(texts, index, place, BATCH)
+        position = 1
+        if not batch[1] then batch = nil end
+      end
+      local value
+      repeat
+        added, value = next(store, added)
+      until added == nil or type(added) ~= "string" or bulk_find(texts, index, added) == nil
+      return added, value
+    end
+  end
+
+  return setmetatable({}, meta)
+end
+
+-- The store of what a step has returned: a table of values, or the two strings of a large one.
+function maps.store(values, index)
+  if type(values) == "string" then return bulk_store(values, index) end
+  return values
+end
+
+-- The function, state and first key of a generic `for` over the names that have values.
+-- `pick(store, key, value)` is what it gets of a value.
+local function each(store, pick)
+  local meta = getmetatable(store)
+  local entries = meta and meta.entries(store) or next
+  return function(_, key)
+    local value
+    repeat
+      key, value = entries(store, key)
+    until key == nil or type(value) ~= "table" or #value > 0
+    return key, pick(store, key, value)
+  end, store, nil
+end
+
+local function assign(view, key, value)
+  local store = rawget(view, STORE)
+  if value == nil and getmetatable(store) then value = {} end
+  rawset(store, key, value)
+end
+
 local lists_meta = {}
 
 -- A missing list is an empty one; it is remembered, and skipped by `pairs`.
@@ -32,20 +103,14 @@ function lists_meta.__index(view, key)
   return list
 end
 
-function lists_meta.__newindex(view, key, value)
-  rawget(view, STORE)[key] = value
-end
-
-local function next_list(store, key)
-  local value
-  repeat
-    key, value = next(store, key)
-  until key == nil or type(value) ~= "table" or #value > 0
-  return key, list_of(store, key, value)
-end
+lists_meta.__newindex = assign
 
 function lists_meta.__pairs(view)
-  return next_list, rawget(view, STORE), nil
+  return each(rawget(view, STORE), function(store, key, value)
+    local list = list_of(store, key, value)
+    if key ~= nil and rawget(store, key) == nil then rawset(store, key, list) end
+    return list
+  end)
 end
 
 local firsts_meta = {}
@@ -61,19 +126,13 @@ end
 
 function firsts_meta.__newindex(view, key, value)
   if value ~= nil and type(value) ~= "string" then value = { value } end
-  rawget(view, STORE)[key] = value
-end
-
-local function next_first(store, key)
-  local value
-  repeat
-    key, value = next(store, key)
-  until key == nil or type(value) ~= "table" or #value > 0
-  return key, first_of(value)
+  assign(view, key, value)
 end
 
 function firsts_meta.__pairs(view)
-  return next_first, rawget(view, STORE), nil
+  return each(rawget(view, STORE), function(_, _, value)
+    return first_of(value)
+  end)
 end
 
 -- The view of a store that maps names to sequences of all values.
@@ -131,14 +190,14 @@ function maps.headers(fetch, names)
   return setmetatable({}, meta)
 end
 
--- A set of strings in any case, given in lower case: true or false for each.
-function maps.flags(flags)
+-- A set of strings in any case, the names of a store in lower case: true or false for each.
+function maps.flags(store)
   return setmetatable({}, {
     __index = function(_, key)
-      return type(key) == "string" and flags[lower(key)] or false
+      return type(key) == "string" and store[lower(key)] ~= nil
     end,
     __pairs = function()
-      return pairs(flags)
+      return each(store, function(_, key) return key and true end)
     end,
   })
 end

@@ -9,10 +9,12 @@
 //! | [`ahead`], [`intake`], [`form`] | a body and a form as they come in |
 //! | [`connection`] | one connection's turn, in steps that never block |
 //! | `steps`, `form_steps`, `views` | those steps, and what a request says, for Lua |
+//! | [`pairs`], [`runs`], [`bulk`], `tables` | names and values that become Lua tables |
 //! | [`client`] | `http.request` |
 //! | `handler.lua`, `cycle.lua`, `ending.lua`, `body.lua`, `streaming.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
 
 pub mod ahead;
+pub mod bulk;
 pub mod chunked;
 pub mod client;
 pub mod connection;
@@ -24,7 +26,6 @@ pub mod flood;
 pub mod form;
 mod form_steps;
 pub mod framing;
-pub mod groups;
 pub mod head;
 #[cfg(test)]
 mod head_tests;
@@ -34,10 +35,13 @@ pub mod list;
 pub mod media_type;
 pub mod multipart;
 pub mod options;
+pub mod pairs;
 pub mod params;
 pub mod refusal;
 pub mod response;
+pub mod runs;
 mod steps;
+mod tables;
 #[cfg(test)]
 mod testing;
 mod turn;
@@ -53,6 +57,7 @@ use crate::glue::{self, Fault};
 use crate::server::{context, first_word};
 use escape::Plus;
 use options::Options;
+use pairs::Pairs;
 
 /// The module's table, made once in each Lua state.
 struct Module(Table);
@@ -66,7 +71,7 @@ pub fn module(lua: &Lua) -> Result<Table> {
     escapes(lua, &module)?;
     let native = native(lua)?;
     let io = crate::io::module(lua)?;
-    let maps: Table = glue::chunk(lua, "moonbridge.http.maps", include_str!("maps.lua"), ())?;
+    let maps: Table = glue::chunk(lua, "moonbridge.http.maps", include_str!("maps.lua"), &native)?;
     let args = (&native, &maps);
     let body: Function = glue::chunk(lua, "moonbridge.http.body", include_str!("body.lua"), args)?;
     let args = (&native, crate::callback::protocol(lua)?);
@@ -156,12 +161,13 @@ fn native(lua: &Lua) -> Result<Table> {
     })?;
     native.raw_set("configure", configure)?;
     let parse = lua.create_function(|lua, text: mlua::LuaString| -> Result<MultiValue> {
-        match views::lists(lua, params::pairs(&text.as_bytes())) {
-            Ok(lists) => lists.into_lua_multi(lua),
-            Err(views::Unfit::Flood) => Ok(MultiValue::new()),
-            Err(views::Unfit::Lua(error)) => Err(error),
+        match tables::store(lua, Pairs::of_query(&text.as_bytes())) {
+            Ok(store) => Ok(store),
+            Err(tables::Unfit::Flood) => Ok(MultiValue::new()),
+            Err(tables::Unfit::Lua(error)) => Err(error),
         }
     })?;
     native.raw_set("parse_query", parse)?;
+    tables::bulk_functions(lua, &native)?;
     Ok(native)
 }

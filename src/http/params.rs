@@ -21,10 +21,14 @@ pub type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 /// Pairs are separated by `&`, empty ones are skipped; the value is all behind the first `=`,
 /// and empty if there is none. Linear in the length of `query`, no allocation besides decoding.
 pub fn pairs(query: &[u8]) -> impl Iterator<Item = Pair<'_>> {
-    split(query, b'&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (name, value) = split_once(pair, b'=').unwrap_or((pair, b""));
-        (decode(name, Plus::Space), decode(value, Plus::Space))
-    })
+    encoded(query).map(|(name, value)| (decode(name, Plus::Space), decode(value, Plus::Space)))
+}
+
+/// The [`pairs`] before they are decoded.
+pub fn encoded(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    split(query, b'&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| split_once(pair, b'=').unwrap_or((pair, b"")))
 }
 
 /// The pieces of `text` between the bytes `separator`; always at least one.
