@@ -50,6 +50,7 @@ describe("a wrong call of listen", function()
       { "{ proto = 'tcp', port = 80.5 }", 'Field "port" of listener #2' },
       { "{ proto = 'tcp', port = true }", 'Field "port" of listener #2' },
       { "{ proto = 'tcp', port = '65536' }", 'Field "port" of listener #2' },
+      { "{ proto = 'tcp', port = '' }", 'Field "port" of listener #2' },
       { "{ proto = 'tcp', port = 1, host = 7 }", 'Field "host" of listener #2 must be a string' },
       { "{ proto = 'tcp', port = 1, host = 'no.such.host.invalid' }", "Could not resolve host: " },
       { "{ proto = 'tcp', port = 'no-such-service' }", "Could not resolve host: " },
@@ -163,6 +164,16 @@ describe("options", function()
     assert.truthy(math.abs(begun[2] - begun[1]) >= 24)
   end)
 
+  it("leave a pool one worker at least", function()
+    local s = server.start {
+      launcher = true,
+      script = "listen{ " .. TCP:gsub("port = 0", "port = PORT") .. ", pre_fork = 0, min_fork = 0,"
+        .. "connect = function(socket) socket:write('hello') return true end }",
+    }
+    assert.equal("hello", (s:raw("")))
+    assert.equal(1, #s:workers())
+  end)
+
   it("let max_fork cap the other two", function()
     local s = server.start {
       launcher = true,
@@ -239,6 +250,21 @@ describe("listeners", function()
     assert.truthy(tonumber((third:connect({ path = path }):read_all())))
     third:stop()
     assert.is_nil(lfs.attributes(path))
+  end)
+
+  it("at a local path that is long, given relative to a folder, remove the file at the end", function()
+    local folder, name = process.scratch("folder"), ("x"):rep(107)
+    assert(lfs.mkdir(folder))
+    local s = server.start {
+      launcher = true, globals = { PATH = name }, cwd = folder,
+      script = [[
+        listen{ { proto = "local", path = PATH }, { proto = "tcp", host = "127.0.0.1", port = PORT },
+          connect = function() return true end }
+      ]],
+    }
+    assert.truthy(lfs.attributes(folder .. "/" .. name))
+    s:stop()
+    assert.is_nil(lfs.attributes(folder .. "/" .. name))
   end)
 
   it("by default listen on all interfaces, IPv6 and IPv4", function()

@@ -96,6 +96,24 @@ describe("memory_limit", function()
     assert.truthy(count < 9, count)
   end)
 
+  it("that the script exceeds already is told, and no worker goes on with the script", function()
+    local s = server.start [[
+      local moonbridge = require "moonbridge"
+      moonbridge.listen{
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        min_fork = 1, max_fork = 1, memory_limit = 1000, fork_error_delay = 0.1, fork_delay = 0,
+        connect = function() return true end,
+      }
+      pcall(moonbridge.run)
+      io.stderr:write("after run\n")
+    ]]
+    assert.truthy(s:wait_log("memory_limit is 1000, but the script holds %d+ bytes already", nil, 3))
+    assert.truthy(s:wait_log("returned with exit code 1"))
+    assert.equal(0, s:stop())
+    local _, count = s:log():gsub("after run", "")
+    assert.equal(1, count)
+  end)
+
   it("is off by default and for false or 0", function()
     for _, limit in ipairs { "nil", "false", "0" } do
       local s = start("connect = function(socket) socket:write(#hoard(20e6)) return true end", limit)

@@ -58,7 +58,7 @@ describe("timeout", function()
   end)
 
   it("can be shortened and prolonged", function()
-    local code = run [[timeout(100) timeout(0.1) while true do end]]
+    local code = run [[timeout("0x64") timeout(" 0.1 ") while true do end]]
     assert.equal(SIGALRM, code)
     local _, output = run [[timeout(0.05) timeout(100) os.execute("sleep 0.2") print("alive")]]
     assert.equal("alive\n", output)

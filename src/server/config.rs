@@ -181,6 +181,10 @@ fn tcp(index: usize, table: &Table, deferred: bool) -> Reply<ListenerSpec> {
         Value::Number(port) if port.fract() == 0.0 => port_number(index, port as i64)?,
         Value::String(name) => {
             let name = name.to_string_lossy();
+            if name.is_empty() {
+                // The system would choose a port.
+                return Err(bad_port(index));
+            }
             match name.trim().parse::<i64>() {
                 Ok(port) => port_number(index, port)?,
                 Err(_) => name,
@@ -268,7 +272,8 @@ fn pool(table: &Table, listeners: &[ListenerSpec]) -> Reply<PoolConfig> {
         let pre_fork = pre_fork.unwrap_or(1);
         let min_fork = min_fork.unwrap_or(pre_fork.max(2));
         let max_fork = max_fork.unwrap_or(min_fork.max(16));
-        (pre_fork.min(max_fork), min_fork.min(max_fork), max_fork)
+        // Without any worker nobody would ever see a connection.
+        (pre_fork.min(max_fork), min_fork.clamp(1, max_fork), max_fork)
     };
     Ok(PoolConfig {
         pre_fork,
@@ -283,7 +288,7 @@ fn pool(table: &Table, listeners: &[ListenerSpec]) -> Reply<PoolConfig> {
 }
 
 /// A number, or a string that Lua would take for one.
-fn number(value: &Value) -> Option<f64> {
+pub fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Integer(number) => Some(*number as f64),
         Value::Number(number) => Some(*number),

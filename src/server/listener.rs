@@ -1,7 +1,7 @@
 //! A pool's listeners, opened: ports are bound when `listen{...}` is called, so that a port in use
 //! is an ordinary Lua error there.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -157,8 +157,8 @@ impl Listener {
 
     /// The supervisor's side, when serving ends: what is bound in the file system goes away.
     pub fn unlink(&self) {
-        if let Listener::Local { file, socket, inherited: false, .. } = self
-            && is_bound_to(file, socket)
+        if let Listener::Local { path, file, socket, inherited: false } = self
+            && is_bound_to(file, path, socket)
         {
             let _ = std::fs::remove_file(file);
         }
@@ -179,7 +179,8 @@ fn origin(inherited: bool) -> &'static str {
 
 /// Whether the socket file at `path` still leads to `socket`: another server may have taken its
 /// place meanwhile. Connecting is the only way to tell; a listener that was shut down refuses.
-fn is_bound_to(path: &Path, own: &OwnedFd) -> bool {
+/// `given` may be short enough for an address where `path`, which is absolute, is not.
+fn is_bound_to(path: &Path, given: &OsStr, own: &OwnedFd) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let Ok(file) = std::fs::symlink_metadata(path) else { return false };
     if !file.file_type().is_socket() {
@@ -192,7 +193,7 @@ fn is_bound_to(path: &Path, own: &OwnedFd) -> bool {
         SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         None,
     );
-    match (probe, UnixAddr::new(path)) {
+    match (probe, UnixAddr::new(path).or_else(|_| UnixAddr::new(given))) {
         (Ok(probe), Ok(address)) => {
             connect(probe.as_raw_fd(), &address) == Err(nix::errno::Errno::ECONNREFUSED)
         }

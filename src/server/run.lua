@@ -3,15 +3,21 @@
 
 local serve, worker_main = ...
 local error, pcall, tostring = error, pcall, tostring
-local stderr = io.stderr
+local stderr, exit = io.stderr, os.exit
+
+local function complain(message)
+  stderr:write("The worker failed: ", tostring(message), "\n")
+end
 
 -- A worker's life ends by leaving the process; whatever else happens, it is not to go on with what
 -- the host program does after `run`.
 local function live(pool, step)
   local _, message = pcall(worker_main, pool, step)
+  -- Each of these may fail where there is no memory left; the last needs none.
   pcall(step.lift_limit)
-  pcall(function() stderr:write("The worker failed: ", tostring(message), "\n") end)
-  step.abort()
+  pcall(complain, message)
+  pcall(step.abort)
+  exit(1)
 end
 
 -- Returns the exit code, or nil and what is wrong.

@@ -135,9 +135,8 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
         })?,
     )?;
     step.raw_set("lift_limit", lua.create_function(|lua, ()| alloc::lift(lua))?)?;
-    if let Some(bytes) = memory_limit {
-        alloc::limit(lua, bytes)?;
-    }
+    let limit = lua.create_function(move |lua, ()| limit_memory(lua, memory_limit))?;
+    step.raw_set("limit", limit)?;
     Ok(("worker", pool, step).into_lua_multi(lua)?)
 }
 
@@ -173,6 +172,21 @@ impl Maker for Next {
         });
         stream.map(|stream| Handle::at(address, stream))
     }
+}
+
+/// Limits the memory of the Lua state. Gives what is wrong if it holds more already.
+fn limit_memory(lua: &Lua, limit: Option<usize>) -> mlua::Result<Option<String>> {
+    let Some(limit) = limit else { return Ok(None) };
+    if lua.used_memory() > limit {
+        lua.gc_collect()?;
+    }
+    let used = lua.used_memory();
+    if used > limit {
+        let text = format!("memory_limit is {limit}, but the script holds {used} bytes already");
+        return Ok(Some(text));
+    }
+    alloc::limit(lua, limit)?;
+    Ok(None)
 }
 
 fn stillborn(fault: &Fault) -> ! {

@@ -3,7 +3,7 @@
 
 use mlua::{Function, Lua, Table, Value};
 
-use super::context;
+use super::{config, context};
 use crate::glue::{self, Fault, Reply};
 use crate::sys::{alarm, lua_stack};
 
@@ -72,10 +72,7 @@ fn deadline_in(seconds: f64) -> u64 {
 fn seconds(value: &Value) -> Reply<f64> {
     let seconds = match value {
         Value::Nil | Value::Boolean(false) => Some(0.0),
-        Value::Integer(seconds) => Some(*seconds as f64),
-        Value::Number(seconds) => Some(*seconds),
-        Value::String(text) => text.to_string_lossy().trim().parse().ok(),
-        _ => None,
+        value => config::number(value),
     };
     match seconds {
         Some(seconds) if (0.0..=MAX_SECONDS).contains(&seconds) => Ok(seconds),

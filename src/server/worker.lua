@@ -7,8 +7,8 @@ local stderr, exit = io.stderr, os.exit
 local describe = step.describe
 
 local function fail(name, report)
-  step.disarm()
   step.lift_limit()
+  step.disarm()
   local context = step.context()
   stderr:write('Error in "', name, '" function: ', context and context .. ": " or "", report, "\n")
   step.abort()
@@ -21,6 +21,8 @@ local function guarded(name, f)
   if not ok then fail(name, report) end
 end
 
+local trouble = step.limit()
+if trouble then error(trouble, 0) end
 guarded("prepare", pool.prepare)
 step.ready()
 

@@ -51,8 +51,7 @@ impl Supervisor {
             let serves = |index: usize| {
                 self.workers.values().any(|worker| worker.pool == index && worker.has_served)
             };
-            let needs_none = |index: usize| self.pools[index].pool.config.min_fork == 0;
-            if (0..self.pools.len()).all(|index| needs_none(index) || serves(index)) {
+            if (0..self.pools.len()).all(serves) {
                 self.notifier.ready();
             }
         }
