@@ -16,8 +16,7 @@ use super::worker::{Subject, Worker};
 use super::{clock, context, handle_methods};
 use crate::glue::{self, Fault, Reply};
 use crate::io::{Handle, handle, sigterm};
-use crate::sys::anchor::Anchor;
-use crate::sys::fast::{self, Answer, Arguments, Fast, Maker};
+use crate::sys::call_loop::{self, Feed, Next};
 use crate::sys::{alarm, alloc, process, worker_signals};
 
 /// Where the registry of the Lua state keeps the message handler that adds tracebacks to errors.
@@ -99,7 +98,6 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
 
     let pool = lua.create_table()?;
     pool.raw_set("prepare", handlers.prepare)?;
-    pool.raw_set("connect", handlers.connect)?;
     pool.raw_set("finish", handlers.finish)?;
 
     let step = lua.create_table()?;
@@ -111,13 +109,20 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
             Ok(this.borrow_mut().ready().map_err(std::io::Error::from)?)
         })?,
     )?;
-    step.raw_set("handles", handles)?;
     let this = worker.clone();
     let complete = lua.create_function(move |lua, (keep, argument): (Option<bool>, Value)| {
         this.borrow_mut().next(lua, keep.unwrap_or(false), &argument)
     })?;
-    let anchor = Anchor::new(lua, ())?;
-    step.raw_set("next", fast::maker::<Next>(lua, &anchor, &complete, &*handle::class(lua)?)?)?;
+    let describe: Function = lua.named_registry_value(DESCRIBE)?;
+    let class = handle::class(lua)?;
+    let parts = call_loop::Parts {
+        complete: &complete,
+        class: &class,
+        callback: &handlers.connect,
+        describe: &describe,
+        arguments: &handles,
+    };
+    step.raw_set("serve", call_loop::function::<Tasks>(lua, &parts)?)?;
     step.raw_set(
         "disarm",
         lua.create_function(|_, ()| {
@@ -125,7 +130,7 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
             Ok(())
         })?,
     )?;
-    step.raw_set("describe", lua.named_registry_value::<Function>(DESCRIBE)?)?;
+    step.raw_set("describe", describe)?;
     step.raw_set("context", lua.create_function(|lua, ()| describe_context(lua))?)?;
     step.raw_set(
         "abort",
@@ -140,31 +145,26 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     Ok(("worker", pool, step).into_lua_multi(lua)?)
 }
 
-/// From one usual connection to the next: the place of its handle, from 1 on, or a new handle.
-struct Next;
+/// What a worker calls its handler for.
+struct Tasks;
 
-impl Fast for Next {
-    type Object = ();
+impl Feed for Tasks {
+    type New = Handle;
 
-    fn call((): &(), arguments: &Arguments<'_>) -> Answer {
-        let keep = arguments.truth(1);
+    fn next(keep: bool) -> Next {
         let mut subject = None;
         handle_methods::with_worker(|worker| {
             subject = worker.advance(keep);
             true
         });
         match subject {
-            Some(Subject::Parked(place)) => Answer::Integer(i64::from(place) + 1),
-            Some(Subject::New) => Answer::New,
-            None => Answer::Complete,
+            Some(Subject::Parked(place)) => Next::Place(i64::from(place) + 1),
+            Some(Subject::New) => Next::New,
+            None => Next::Complete,
         }
     }
-}
 
-impl Maker for Next {
-    type New = Handle;
-
-    fn make((): &(), address: *mut c_void) -> Option<Handle> {
+    fn make(address: *mut c_void) -> Option<Handle> {
         let mut stream = None;
         handle_methods::with_worker(|worker| {
             stream = worker.new_stream();

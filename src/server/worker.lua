@@ -26,16 +26,8 @@ if trouble then error(trouble, 0) end
 guarded("prepare", pool.prepare)
 step.ready()
 
-local connect, next_event, handles = pool.connect, step.next, step.handles
--- What is to be done next: the place of a parked connection's handle, the argument itself, or nil.
--- The step is told what was done last, because it may not know the handle of a new connection.
-local event = next_event()
-while event do
-  local subject = handles[event] or event
-  local ok, result = xpcall(connect, describe, subject)
-  if not ok then fail("connect", result) end
-  event = next_event(result == true, subject)
-end
+local report = step.serve()
+if report ~= nil then fail("connect", report) end
 
 guarded("finish", pool.finish)
 -- As if the script had ended: finalizers run. Never back into the host's main program.

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mlua::ffi;
 use mlua::{Function, IntoLuaMulti, Lua, Table};
 
-use super::anchor::{self, Anchor, Class};
+use super::anchor::{self, Anchor};
 
 /// Bytes that fit into an [`Answer`].
 pub const INLINE: usize = 96;
@@ -33,8 +33,6 @@ pub enum Answer {
     Complete,
     /// The other function has to be called, without arguments; nothing is returned.
     Other,
-    /// A new userdata, see [`Maker`].
-    New,
 }
 
 /// A short string.
@@ -164,30 +162,6 @@ pub fn with_view<F: Fast>(
 /// Where the view is in the table of what is kept.
 pub const VIEW: i64 = 3;
 
-/// A fast call that may answer [`Answer::New`].
-pub trait Maker: Fast {
-    /// What the new userdata has.
-    type New: 'static;
-
-    /// Makes the value of the userdata at `address`; `None` if there is none after all.
-    fn make(object: &Self::Object, address: *mut c_void) -> Option<Self::New>;
-}
-
-/// As [`function`], for calls that may make userdata of the given class.
-///
-/// # Errors
-/// Out of memory.
-pub fn maker<F: Maker>(
-    lua: &Lua,
-    object: &Anchor<F::Object>,
-    complete: &Function,
-    class: &Class<F::New>,
-) -> mlua::Result<Function> {
-    let upvalues = (complete, object, complete, class);
-    // SAFETY: the values are on the stack and become the upvalues that `run_maker` uses.
-    unsafe { lua.exec_raw(upvalues, |state| ffi::lua_pushcclosure(state, run_maker::<F>, 4)) }
-}
-
 fn make<F: Fast>(lua: &Lua, upvalues: impl IntoLuaMulti) -> mlua::Result<Function> {
     // SAFETY: the values are on the stack and become the upvalues that `run` uses.
     unsafe {
@@ -205,24 +179,6 @@ unsafe extern "C-unwind" fn run<F: Fast>(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls with a valid state and at least 20 free slots; the upvalues are those of
     // `function` or `with_view`.
     unsafe { give(state, ask::<F>(state)) }
-}
-
-unsafe extern "C-unwind" fn run_maker<F: Maker>(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: as above; the upvalues are those of `maker`.
-    unsafe {
-        match ask::<F>(state) {
-            Answer::New => {
-                let place = anchor::push::<F::New>(state, ffi::lua_upvalueindex(4));
-                let object = anchor::value::<F::Object>(state, ffi::lua_upvalueindex(2));
-                let make = |object| {
-                    catch_unwind(AssertUnwindSafe(|| F::make(object, place.cast()))).ok().flatten()
-                };
-                place.write(object.and_then(make));
-                1
-            }
-            answer => give(state, answer),
-        }
-    }
 }
 
 unsafe fn ask<F: Fast>(state: *mut ffi::lua_State) -> Answer {
@@ -258,7 +214,7 @@ unsafe fn give(state: *mut ffi::lua_State, answer: Answer) -> c_int {
                 1
             }
             Answer::View if push_view(state) => 1,
-            Answer::Complete | Answer::View | Answer::New => {
+            Answer::Complete | Answer::View => {
                 let count = ffi::lua_gettop(state);
                 ffi::lua_pushvalue(state, ffi::lua_upvalueindex(1));
                 ffi::lua_insert(state, 1);

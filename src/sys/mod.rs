@@ -6,6 +6,7 @@ pub mod alloc;
 pub mod anchor;
 pub mod at_exit;
 pub mod calendar;
+pub mod call_loop;
 pub mod child;
 pub mod class;
 pub mod defer_accept;
