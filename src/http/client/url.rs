@@ -3,10 +3,14 @@
 //! Sources: RFC 3986 3 (syntax), 5.2 (references), RFC 9110 4.2 (http and https URIs). A URL for a
 //! local socket is `unix:/path/of/socket:/target`; the path holds no colon.
 
+mod reference;
+mod target;
+
 use std::fmt;
 
 use memchr::{memchr, memrchr};
 
+use self::target::{normal_target, strip_fragment};
 use crate::http::escape::{Plus, decode};
 use crate::http::uri::is_host;
 
@@ -75,34 +79,6 @@ impl Url {
         Url::network(rest)
     }
 
-    /// The URL that a reference stands for, e.g. that of a Location field (RFC 3986 5.2).
-    ///
-    /// A reference never leads to another local socket: what a server says must not open files
-    /// of this machine.
-    pub fn join(&self, reference: &[u8]) -> Result<Url, Error> {
-        check_characters(reference)?;
-        let absolute = match (split_scheme(reference), reference) {
-            (Some((scheme, _)), _) if scheme.eq_ignore_ascii_case(b"unix") => {
-                return Err(Error::Scheme);
-            }
-            (Some(_), _) => Some(Url::parse(reference)?),
-            (None, [b'/', b'/', rest @ ..]) => Some(Url::network(rest)?),
-            _ => None,
-        };
-        if let Some(url) = absolute {
-            // The server behind a local socket calls itself by the name it was asked for.
-            let same =
-                matches!(self.endpoint, Endpoint::Local(_)) && url.authority == self.authority;
-            return Ok(if same { Url { target: url.target, ..self.clone() } } else { url });
-        }
-        Ok(Url { target: self.join_target(strip_fragment(reference)), ..self.clone() })
-    }
-
-    /// Whether both URLs have the same origin, so that what is meant for one may go to the other.
-    pub fn same_origin(&self, other: &Url) -> bool {
-        self.endpoint == other.endpoint
-    }
-
     fn local(rest: &[u8]) -> Result<Url, Error> {
         let (path, target) = match memchr(b':', rest) {
             Some(colon) => cut(rest, colon),
@@ -138,26 +114,6 @@ impl Url {
             credentials: userinfo.map(credentials),
         })
     }
-
-    /// RFC 3986 5.2.2, for a reference without scheme and authority.
-    fn join_target(&self, reference: &[u8]) -> Vec<u8> {
-        let (base_path, _) = split_query(&self.target);
-        let (path, query) = split_query(reference);
-        if path.is_empty() {
-            return match query {
-                b"" => self.target.clone(),
-                query => [base_path, &escape(query)].concat(),
-            };
-        }
-        let merged = match path {
-            [b'/', ..] => path.to_vec(),
-            _ => {
-                let folder = memrchr(b'/', base_path).map_or(0, |slash| slash + 1);
-                [base_path.get(..folder).unwrap_or_default(), path].concat()
-            }
-        };
-        [escape(&remove_dot_segments(&merged)), escape(query)].concat()
-    }
 }
 
 /// No blank or control character may stand in a URL: it would end or split the request line.
@@ -180,15 +136,6 @@ fn split_scheme(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let valid = scheme.first().is_some_and(u8::is_ascii_alphabetic)
         && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
     valid.then_some((scheme, rest))
-}
-
-fn strip_fragment(text: &[u8]) -> &[u8] {
-    text.split(|&byte| byte == b'#').next().unwrap_or_default()
-}
-
-/// The path, and the query with its question mark.
-fn split_query(text: &[u8]) -> (&[u8], &[u8]) {
-    text.split_at(memchr(b'?', text).unwrap_or(text.len()))
 }
 
 fn split_port(host: &[u8]) -> Result<(String, u16), Error> {
@@ -220,55 +167,6 @@ fn credentials(userinfo: &[u8]) -> Vec<u8> {
         }
         None => [&*decode(userinfo, Plus::Literal), b":"].concat(),
     }
-}
-
-/// The target of an absolute URL: `/` if there is no path (RFC 9110 4.2.3).
-fn normal_target(text: &[u8]) -> Result<Vec<u8>, Error> {
-    match text.first() {
-        None => Ok(b"/".to_vec()),
-        Some(b'/') => Ok(escape(text)),
-        Some(b'?') => Ok([b"/", &*escape(text)].concat()),
-        Some(_) => Err(Error::Invalid("the target must begin with a slash")),
-    }
-}
-
-/// Percent-encodes what no URI may hold: bytes beyond ASCII and delimiters of other texts.
-fn escape(text: &[u8]) -> Vec<u8> {
-    let mut escaped = Vec::with_capacity(text.len());
-    for &byte in text {
-        if byte >= 0x80 || b"\"<>\\^`{|}".contains(&byte) {
-            escaped.extend_from_slice(format!("%{byte:02X}").as_bytes());
-        } else {
-            escaped.push(byte);
-        }
-    }
-    escaped
-}
-
-/// RFC 3986 5.2.4, for a path that begins with a slash.
-fn remove_dot_segments(path: &[u8]) -> Vec<u8> {
-    let mut kept: Vec<&[u8]> = Vec::new();
-    let mut segments = path.split(|&byte| byte == b'/').skip(1).peekable();
-    while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
-        match segment {
-            b"." | b".." => {
-                if segment == b".." {
-                    kept.pop();
-                }
-                if last {
-                    kept.push(b"");
-                }
-            }
-            _ => kept.push(segment),
-        }
-    }
-    let mut result = Vec::with_capacity(path.len());
-    for segment in kept {
-        result.push(b'/');
-        result.extend_from_slice(segment);
-    }
-    if result.is_empty() { b"/".to_vec() } else { result }
 }
 
 #[cfg(test)]
@@ -375,56 +273,6 @@ mod tests {
         assert_eq!(target(&url("http://a/\u{e4}|%20?\"")), "/%C3%A4%7C%20?%22");
     }
 
-    /// RFC 3986 5.4
-    #[test]
-    fn references_are_resolved() {
-        let base = url("http://a/b/c/d;p?q");
-        for (reference, expected) in [
-            ("g", "/b/c/g"),
-            ("./g", "/b/c/g"),
-            ("g/", "/b/c/g/"),
-            ("/g", "/g"),
-            ("?y", "/b/c/d;p?y"),
-            ("g?y", "/b/c/g?y"),
-            ("#s", "/b/c/d;p?q"),
-            ("g#s", "/b/c/g"),
-            (";x", "/b/c/;x"),
-            ("", "/b/c/d;p?q"),
-            (".", "/b/c/"),
-            ("..", "/b/"),
-            ("../g", "/b/g"),
-            ("../..", "/"),
-            ("../../../g", "/g"),
-            ("/./g", "/g"),
-            ("/../g", "/g"),
-            ("g.", "/b/c/g."),
-            ("./g/.", "/b/c/g/"),
-            ("g;x=1/../y", "/b/c/y"),
-            ("g?y/../x", "/b/c/g?y/../x"),
-        ] {
-            let joined = base.join(reference.as_bytes()).unwrap();
-            assert_eq!(
-                (target(&joined), &joined.endpoint),
-                (expected, &tcp("a", 80)),
-                "{reference}"
-            );
-        }
-        assert_eq!(base.join(b"//h/x").unwrap(), url("http://h/x"));
-        assert_eq!(base.join(b"http://h:1/x").unwrap(), url("http://h:1/x"));
-        assert_eq!(base.join(b"https://h/"), Err(Error::Tls));
-        assert!(base.join(b"a b").is_err());
-    }
-
-    #[test]
-    fn a_reference_never_leads_to_another_local_socket() {
-        let base = url("unix:/run/a.sock:/b/c");
-        assert_eq!(base.join(b"d").unwrap(), url("unix:/run/a.sock:/b/d"));
-        assert_eq!(base.join(b"http://localhost/x").unwrap(), url("unix:/run/a.sock:/x"));
-        assert_eq!(base.join(b"http://h/x").unwrap().endpoint, tcp("h", 80));
-        assert_eq!(base.join(b"unix:/run/b.sock:/"), Err(Error::Scheme));
-        assert_eq!(url("http://a/").join(b"unix:/run/b.sock:/"), Err(Error::Scheme));
-    }
-
     proptest! {
         #[test]
         fn no_target_can_break_the_request_line(text in "http://a/[\\x00-\\xff]{0,20}") {
@@ -434,12 +282,5 @@ mod tests {
             }
         }
 
-        #[test]
-        fn nor_can_a_reference(reference in "[a/.?#: \\r\\n\u{e4}]{0,20}") {
-            if let Ok(url) = url("http://a/b/c").join(reference.as_bytes()) {
-                prop_assert!(url.target.starts_with(b"/"));
-                prop_assert!(url.target.iter().all(|&byte| byte > b' ' && byte < 0x7f));
-            }
-        }
     }
 }
