@@ -123,6 +123,7 @@ local function receive_head(x, tried)
     repeat
       status, headers, line = native_head(link, to_head)
       if status == false then return nil, x.failure or headers end
+      x.spoken = x.spoken or status ~= nil
       if status == 101 then return nil, "the server switches protocols without being asked" end
       local again = status and status < 200
       if again then
@@ -251,7 +252,8 @@ end
 return function(x, head)
   local status, headers, line, whole, reusable = begin(x, head)
   if not status then
-    return nil, headers, line, headers ~= "timeout" and not line and not native.answered(x.link)
+    local spoken = x.spoken or headers == "timeout" or line ~= nil or native.answered(x.link)
+    return nil, headers, line, not spoken
   end
   -- What a server refuses need not be sent to the end.
   if x.step and status >= 300 then cut(x) end

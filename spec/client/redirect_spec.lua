@@ -1,0 +1,116 @@
+-- http.request: redirects.
+
+local callbacks = require "spec.support.callbacks"
+local http = require "moonbridge_http"
+local scripted = require "spec.support.scripted"
+local server = require "spec.support.server"
+
+local chunks, recorder = callbacks.chunks, callbacks.recorder
+local always, ok, play = scripted.always, scripted.ok, scripted.play
+
+after_each(function()
+  http.close_idle_connections()
+  server.cleanup()
+end)
+
+describe("redirects", function()
+  -- A server that redirects /N to /N-1, down to /0.
+  local function countdown(status, location)
+    return play(([[
+      while true do
+        local head, body = read(c)
+        if not head then break end
+        local n = tonumber(head:match("/(%%d+)"))
+        if n == 0 then
+          local text = head:match("^%%S+") .. " " .. body
+          c:send(("HTTP/1.1 200 OK\r\nContent-Length: %%d\r\n\r\n%%s"):format(#text, text))
+        else
+          local location = (%q):gsub("N", n - 1):gsub("PORT", PORT)
+          c:send("HTTP/1.1 %s\r\nContent-Length: 4\r\nLocation: " .. location .. "\r\n\r\nmove")
+        end
+      end
+    ]]):format(location or "/N", status))
+  end
+
+  it("are followed, with all kinds of references, over the same connection", function()
+    for _, location in ipairs { "/N", "N", "./x/../N", "//127.0.0.1:PORT/N", "http://127.0.0.1:PORT/N#f" } do
+      local s = countdown("302 Found", location)
+      assert.equal("GET ", (http.request(s.url .. "2")))
+      assert.equal(3, #s:requests())
+      assert.equal(1, s:requests()[3].connection)
+    end
+  end)
+
+  it("lead to other servers", function()
+    local t = always(ok("other"))
+    local s = always("HTTP/1.1 301 Moved\r\nLocation: " .. t.url .. "x\r\nContent-Length: 0\r\n\r\n")
+    assert.equal("other", (http.request { url = s.url:gsub("//", "//me:pw@"), headers = { Cookie = "a=b",
+      Authorization = "secret", ["X-A"] = "b" } }))
+    local head = t:requests()[1].head
+    assert.truthy(head:find("^GET /x ") and head:find("\r\nX%-A: b"))
+    assert.falsy(head:find("Cookie") or head:find("Authorization"))
+  end)
+
+  it("keep credentials on the same server", function()
+    local s = countdown("302 Found")
+    http.request(s.url:gsub("//", "//me:pw@") .. "1")
+    assert.truthy(s:requests()[2].head:find("\r\nAuthorization: Basic"))
+  end)
+
+  it("turn POST into GET after 301, 302 and 303, and repeat it after 307 and 308", function()
+    for status, expected in pairs {
+      ["301 Moved"] = "GET ", ["302 Found"] = "GET ", ["303 See Other"] = "GET ",
+      ["307 Temporary Redirect"] = "POST abc", ["308 Permanent Redirect"] = "POST abc",
+    } do
+      local s = countdown(status)
+      local headers = { ["Content-Type"] = "x/y" }
+      assert.equal(expected, (http.request { url = s.url .. "1", body = "abc", headers = headers }))
+      assert.equal(expected ~= "GET ", s:requests()[2].head:find("Content%-Type") ~= nil)
+    end
+  end)
+
+  it("cannot repeat a send callback: the response is returned", function()
+    local s = countdown("307 Temporary Redirect")
+    local body, status = http.request { url = s.url .. "1", body = chunks("abc") }
+    assert.same({ "move", 307 }, { body, status })
+    s = countdown("303 See Other")
+    assert.equal("GET ", (http.request { url = s.url .. "1", body = chunks("abc") }))
+  end)
+
+  it("have a limit, and can be switched off", function()
+    local s = countdown("302 Found")
+    assert.equal("GET ", (http.request(s.url .. "5")))
+    local cb, calls = recorder()
+    assert.same({ nil, "too many redirects" }, { http.request { url = s.url .. "6", receive = cb } })
+    assert.same({ { nil, "too many redirects" } }, calls)
+    assert.equal("GET ", (http.request { url = s.url .. "8", redirect = 8 }))
+    for _, off in ipairs { false, 0 } do
+      local body, status, headers = http.request { url = s.url .. "1", redirect = off }
+      assert.same({ "move", 302, "/0" }, { body, status, headers.location })
+    end
+  end)
+
+  it("do not pass their own bodies to the receive callback", function()
+    local s = countdown("302 Found")
+    local cb, calls = recorder()
+    http.request { url = s.url .. "2", receive = cb }
+    assert.same({ { "GET " }, { "" } }, calls)
+  end)
+
+  it("to https, to local sockets and to nonsense are errors", function()
+    for location, part in pairs {
+      ["https://example.org/"] = "TLS is not built in", ["unix:/tmp/x.sock:/"] = "unsupported URL scheme",
+      ["http:// x"] = "invalid URL",
+    } do
+      local s = always("HTTP/1.1 302 Found\r\nLocation: " .. location .. "\r\nContent-Length: 0\r\n\r\n")
+      local body, message = http.request(s.url)
+      assert.is_nil(body)
+      assert.truthy(message:find("^redirected: ") and message:find(part, 1, true), message)
+    end
+  end)
+
+  it("without a location are responses", function()
+    local s = always("HTTP/1.1 300 Multiple Choices\r\nContent-Length: 1\r\n\r\nx")
+    assert.same({ "x", 300 }, { (http.request(s.url)), (select(2, http.request(s.url))) })
+  end)
+end)
