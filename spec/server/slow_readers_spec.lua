@@ -270,11 +270,13 @@ describe("output that is queued when a worker ends", function()
     assert.equal(0, s:stop())
   end)
 
-  it("is sent before a worker ends by a result that is not true", function()
-    local s = start { POOL = "min_fork = 2, max_fork = 2" }
+  it("goes on in another worker when its worker ends by a result that is not true", function()
+    local s = start()
     local c = slow(s)
     local last = s:connect { receive_buffer = 4096 }
     last:send(get("/last?size=" .. BIG))
+    for _ = 1, 4 do assert.equal(200, s:request("/last").status) end
+    others_are_served(s)
     assert.equal(pattern(BIG), c:response().body)
     assert.equal(pattern(BIG), last:response().body)
     assert.equal(200, c:request("/").status)
@@ -282,19 +284,49 @@ describe("output that is queued when a worker ends", function()
     assert.equal("closed", ending)
   end)
 
-  it("is sent before a worker ends by an error", function()
+  it("goes on with its timeouts and the input behind it", function()
+    local s = start { HTTP = ROOMY .. "stall_timeout = 1" }
+    local pipelining = slow(s, get("/data?size=" .. BIG) .. get("/"):rep(2000))
+    local stalled = slow(s)
+    assert.equal(200, s:request("/last").status)
+    local bytes, ending = {}, nil
+    assert.equal(pattern(BIG), pipelining:response().body)
+    for _ = 1, 2000 do assert.equal(200, pipelining:response().status) end
+    socket.sleep(1.2)
+    bytes, ending = stalled:read_all()
+    assert.equal("reset", ending)
+    assert.is_true(#bytes < BIG)
+  end)
+
+  it("goes on in another worker when its worker ends by an error, whatever the protocol", function()
     local s = start { PROTOCOL = [[function(socket)
       local line = socket:read(nil, "\n")
       if line == "error\n" then error("oops") end
       socket:write_nb(("x"):rep(]] .. BIG .. [[))
       io.stderr:write("answered\n")
+      if line == "close\n" then return true end
+      if line == "linger\n" then return socket:linger(10) end
       return socket:park()
     end]] }
-    local c = slow(s, "big\n")
-    assert.same({ "", "reset" }, { s:raw("error\n") })
-    assert.equal(BIG, #assert(c:read(BIG)))
-    c:send("big\n")
-    assert.equal(BIG, #assert(c:read(BIG)))
+    local kept, closed, lingering = slow(s, "big\n"), slow(s, "close\n"), slow(s, "linger\n")
+    for _ = 1, 2 do assert.same({ "", "reset" }, { s:raw("error\n") }) end
+    for _ = 1, 2 do
+      assert.equal(BIG, #assert(kept:read(BIG)))
+      kept:send("big\n")
+    end
+    for _, c in ipairs { closed, lingering } do
+      local bytes, ending = c:read_all()
+      assert.same({ BIG, "closed" }, { #bytes, ending })
+    end
+  end)
+
+  it("goes on when the server shuts down between two workers", function()
+    local s = start { POOL = "min_fork = 1, max_fork = 1, prepare = function() os.execute('exec sleep 0.3') end" }
+    local c = slow(s)
+    assert.equal(200, s:request("/last").status)
+    s:signal("TERM")
+    assert.equal(pattern(BIG), c:response().body)
+    assert.equal(0, s:wait())
   end)
 
   it("is lost with a worker that is killed, and nothing else is", function()

@@ -213,6 +213,11 @@ impl Stream {
         self.preloaded = !bytes.is_empty();
     }
 
+    /// The server's side: output that another process could not send.
+    pub fn preload_output(&mut self, bytes: &[u8]) {
+        self.output.push(bytes);
+    }
+
     /// Whether its first input was received by another process and is still unused.
     pub fn is_preloaded(&self) -> bool {
         self.preloaded && self.consumed == 0

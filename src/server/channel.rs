@@ -25,8 +25,8 @@ pub struct Channel(OwnedFd);
 pub struct Parcel {
     /// The connection.
     pub connection: OwnedFd,
-    /// Its input that was received already, where that is too long for a message
-    /// ([`super::overflow`]).
+    /// Its input that was received already, where that is too long for a message, or output that is
+    /// not sent yet, and the input ([`super::overflow`]).
     pub input: Option<OwnedFd>,
 }
 

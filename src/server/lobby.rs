@@ -17,6 +17,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use socket2::SockRef;
 
 use super::channel::Parcel;
+use super::message::Unsent;
 use crate::io::Wakeup;
 use lingering::Lingering;
 
@@ -33,6 +34,8 @@ pub struct Guest {
     pub deadline: Option<Instant>,
     /// Input that was received already.
     pub payload: Vec<u8>,
+    /// Output that is to be sent first.
+    pub unsent: Option<Unsent>,
     /// Why it leaves the lobby.
     pub wakeup: Wakeup,
     /// The worker it was taken from, which is not to get it back before this time.
@@ -307,7 +310,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (wakeup, payload) = (Wakeup::None, Vec::new());
         let parcel = Parcel { connection: ours.into(), input: None };
-        (Guest { pool: 0, parcel, deadline, payload, wakeup, taken: None }, theirs)
+        (Guest { pool: 0, parcel, deadline, payload, unsent: None, wakeup, taken: None }, theirs)
     }
 
     fn farewell(connection: UnixStream) -> Farewell {

@@ -21,13 +21,40 @@ pub struct Waiting {
     pub payload: Vec<u8>,
     /// That input is of use as it is: nothing more has to come.
     pub ready: bool,
+    /// Output that is to be sent first.
+    pub unsent: Option<Unsent>,
+}
+
+/// Output that a client has not taken yet. A worker that ends leaves it to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsent {
+    /// So many bytes, with which the file begins that comes with the message; the rest of the file
+    /// is received input.
+    pub bytes: u64,
+    /// What becomes of the connection behind that.
+    pub then: Then,
+    /// For how many milliseconds the client may take nothing; none: for ever.
+    pub stall: Option<u64>,
+}
+
+/// What becomes of a connection when its output is sent. Times are milliseconds from then on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// It is closed.
+    Close,
+    /// It is parked, for so long if there is a limit.
+    Park(Option<u64>),
+    /// Its input is discarded for so long.
+    Linger(u64),
 }
 
 impl fmt::Debug for Waiting {
     /// What a client has sent is not for the log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Waiting { deadline, payload, .. } = self;
-        write!(f, "{{ deadline: {deadline:?}, payload: {} bytes }}", payload.len())
+        let Waiting { deadline, payload, unsent, .. } = self;
+        write!(f, "{{ deadline: {deadline:?}, payload: {} bytes", payload.len())?;
+        unsent.map_or(Ok(()), |unsent| write!(f, ", {unsent:?}"))?;
+        f.write_str(" }")
     }
 }
 
@@ -91,7 +118,7 @@ impl Message for Order {
             Order::Run(index) => fields(b'R', &[u64::from(*index)], &[]),
             Order::Resume(wakeup, waiting) => fields(
                 b'C',
-                &[wakeup_number(*wakeup), optional(waiting.deadline), u64::from(waiting.ready)],
+                &[&[wakeup_number(*wakeup)], &waiting.numbers()[..]].concat(),
                 &waiting.payload,
             ),
             Order::Nothing => vec![b'N'],
@@ -104,9 +131,9 @@ impl Message for Order {
         match bytes {
             [b'R', rest @ ..] => Ok(Order::Run(index(only::<1>(rest)?[0])?)),
             [b'C', rest @ ..] => {
-                let ([number, deadline, ready], payload) = split::<3>(rest)?;
+                let ([number], rest) = split::<1>(rest)?;
                 let wakeup = WAKEUPS.get(number as usize).ok_or(Garbage)?;
-                Ok(Order::Resume(*wakeup, waiting(deadline, ready, payload)))
+                Ok(Order::Resume(*wakeup, Waiting::of(rest)?))
             }
             [b'N'] => Ok(Order::Nothing),
             [b'T'] => Ok(Order::Terminate),
@@ -128,8 +155,7 @@ impl Message for Report {
             Report::Leased(ticket) => fields(b'p', &[*ticket], &[]),
             Report::Released(ticket) => fields(b'g', &[*ticket], &[]),
             Report::Cooled(ticket, waiting) => {
-                let ready = u64::from(waiting.ready);
-                let numbers = [optional(*ticket), optional(waiting.deadline), ready];
+                let numbers = [&[optional(*ticket)], &waiting.numbers()[..]].concat();
                 fields(b'c', &numbers, &waiting.payload)
             }
             Report::Lingering(ticket, until, stall) => {
@@ -149,8 +175,8 @@ impl Message for Report {
             [b'p', rest @ ..] => Ok(Report::Leased(only::<1>(rest)?[0])),
             [b'g', rest @ ..] => Ok(Report::Released(only::<1>(rest)?[0])),
             [b'c', rest @ ..] => {
-                let ([ticket, deadline, ready], payload) = split::<3>(rest)?;
-                Ok(Report::Cooled(present(ticket), waiting(deadline, ready, payload)))
+                let ([ticket], rest) = split::<1>(rest)?;
+                Ok(Report::Cooled(present(ticket), Waiting::of(rest)?))
             }
             [b'f', rest @ ..] => {
                 let [ticket, until, stall] = only::<3>(rest)?;
@@ -178,8 +204,40 @@ fn present(value: u64) -> Option<u64> {
     (value != ABSENT).then_some(value)
 }
 
-fn waiting(deadline: u64, ready: u64, payload: &[u8]) -> Waiting {
-    Waiting { deadline: present(deadline), payload: payload.to_vec(), ready: ready != 0 }
+impl Waiting {
+    /// All but the payload.
+    fn numbers(&self) -> [u64; 6] {
+        let [bytes, kind, time, stall] = match self.unsent {
+            None => [ABSENT; 4],
+            Some(Unsent { bytes, then, stall }) => {
+                let (kind, time) = match then {
+                    Then::Close => (0, None),
+                    Then::Park(time) => (1, time),
+                    Then::Linger(time) => (2, Some(time)),
+                };
+                [bytes, kind, optional(time), optional(stall)]
+            }
+        };
+        [optional(self.deadline), u64::from(self.ready), bytes, kind, time, stall]
+    }
+
+    fn of(bytes: &[u8]) -> Result<Self, Garbage> {
+        let ([deadline, ready, size, kind, time, stall], payload) = split::<6>(bytes)?;
+        let then = match (kind, present(time)) {
+            (0, _) => Some(Then::Close),
+            (1, time) => Some(Then::Park(time)),
+            (2, Some(time)) => Some(Then::Linger(time)),
+            _ => None,
+        };
+        let unsent = match present(size) {
+            None => None,
+            Some(bytes) => {
+                Some(Unsent { bytes, then: then.ok_or(Garbage)?, stall: present(stall) })
+            }
+        };
+        let (deadline, payload) = (present(deadline), payload.to_vec());
+        Ok(Waiting { deadline, payload, ready: ready != 0, unsent })
+    }
 }
 
 fn index(value: u64) -> Result<u32, Garbage> {
@@ -219,8 +277,14 @@ mod tests {
 
     #[test]
     fn messages_survive_their_encoding() {
-        let waiting = Waiting { deadline: Some(5), payload: b"GET /".to_vec(), ready: true };
+        let (payload, unsent) = (b"GET /".to_vec(), None);
+        let waiting = Waiting { deadline: Some(5), payload, ready: true, unsent };
+        let unsent = |then, stall| Waiting {
+            unsent: Some(Unsent { bytes: 1 << 33, then, stall }),
+            ..Waiting::default()
+        };
         for order in [
+            Order::Resume(Wakeup::None, unsent(Then::Park(None), Some(5))),
             Order::Run(7),
             Order::Resume(Wakeup::Timeout, waiting.clone()),
             Order::Resume(Wakeup::Input, Waiting::default()),
@@ -241,6 +305,9 @@ mod tests {
             Report::Released(2),
             Report::Cooled(Some(3), waiting),
             Report::Cooled(None, Waiting::default()),
+            Report::Cooled(None, unsent(Then::Park(Some(8)), None)),
+            Report::Cooled(None, unsent(Then::Linger(9), Some(60_000))),
+            Report::Cooled(Some(4), unsent(Then::Close, None)),
             Report::Lingering(None, 17, Some(60_000)),
         ] {
             assert_eq!(Report::decode(&report.encode()), Ok(report));

@@ -1,5 +1,6 @@
-//! Received input that is too long for a message of the control channel: it travels as a file in
-//! memory, which the supervisor passes on unseen.
+//! What belongs to a connection and is too long for a message of the control channel, received input
+//! and output that is not sent yet: it travels as a file in memory, which the supervisor passes on
+//! unseen.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -7,13 +8,13 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// A file with these bytes.
+/// A file with these bytes, one part behind the other.
 ///
 /// # Errors
 /// What the system reports for want of descriptors or memory.
-pub fn store(bytes: &[u8]) -> io::Result<OwnedFd> {
+pub fn store(parts: &[&[u8]]) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create(c"moonbridge", MFdFlags::MFD_CLOEXEC)?);
-    file.write_all(bytes)?;
+    parts.iter().try_for_each(|part| file.write_all(part))?;
     Ok(file.into())
 }
 
@@ -36,6 +37,7 @@ mod tests {
     #[test]
     fn what_is_stored_is_loaded() {
         let bytes: Vec<u8> = (0..200_000_u32).map(|number| number as u8).collect();
-        assert_eq!(load(store(&bytes).unwrap()).unwrap(), bytes);
+        let (one, other) = bytes.split_at(150_000);
+        assert_eq!(load(store(&[one, other]).unwrap()).unwrap(), bytes);
     }
 }

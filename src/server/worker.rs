@@ -345,11 +345,21 @@ impl Worker {
                 let Arrival { parcel, wakeup, waiting } = *arrival;
                 let Parcel { connection, input } = parcel;
                 let mut stream = Stream::accepted(connection, None);
-                match input.map_or(Ok(waiting.payload), overflow::load) {
-                    Ok(bytes) => stream.preload(&bytes),
-                    // What it has sent is gone: a reset, which comes with the end of the stream.
-                    Err(_) => return Ok(()),
+                let Ok(bytes) = input.map_or(Ok(waiting.payload), overflow::load) else {
+                    // What belongs to it is gone: a reset, which comes with the end of the stream.
+                    return Ok(());
+                };
+                if let Some(unsent) = waiting.unsent {
+                    let size = usize::try_from(unsent.bytes).unwrap_or(usize::MAX);
+                    let (output, input) = bytes.split_at(size.min(bytes.len()));
+                    stream.preload_output(output);
+                    stream.preload(input);
+                    if let Some(connection) = Self::connection(lua, stream)? {
+                        self.take_up(connection, &unsent);
+                    }
+                    return self.publish();
                 }
+                stream.preload(&bytes);
                 stream.set_parked_until(waiting.deadline.map(clock::instant));
                 self.receive(lua, stream, wakeup)?;
             }

@@ -30,6 +30,11 @@ impl Stream {
         self.write_trouble != Trouble::None
     }
 
+    /// Queued output.
+    pub fn queued(&self) -> &[u8] {
+        self.output.live()
+    }
+
     /// The number of queued output bytes.
     pub fn pending(&self) -> usize {
         self.output.len()

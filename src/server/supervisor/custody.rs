@@ -59,9 +59,12 @@ impl Supervisor {
             return;
         };
         let deadline = waiting.deadline.map(clock::instant);
-        let (payload, wakeup) = (waiting.payload, Wakeup::None);
-        let guest = Guest { pool, parcel, deadline, payload, wakeup, taken: None };
-        if waiting.ready && self.phase == Phase::Serving {
+        let Waiting { payload, unsent, ready, .. } = waiting;
+        let (wakeup, taken) = (Wakeup::None, None);
+        let guest = Guest { pool, parcel, deadline, payload, unsent, wakeup, taken };
+        if unsent.is_some() {
+            self.pools[pool].callers.push_back(guest);
+        } else if ready && self.phase == Phase::Serving {
             self.pools[pool].callers.push_back(Guest { wakeup: Wakeup::Input, ..guest });
         } else {
             self.admit(guest);
@@ -128,10 +131,12 @@ impl Supervisor {
         let state = &mut self.pools[worker.pool];
         while let Ok(Received::Message(order, parcel)) = far_end.receive::<Order>(&mut self.inbox) {
             if let (Order::Resume(wakeup, waiting), Some(parcel)) = (order, parcel) {
-                let (pool, taken, payload) = (worker.pool, None, waiting.payload);
-                let deadline = waiting.deadline.map(clock::instant);
+                let (pool, taken) = (worker.pool, None);
+                let Waiting { deadline, payload, unsent, .. } = waiting;
+                let deadline = deadline.map(clock::instant);
                 state.totals.reclaimed += 1;
-                state.callers.push_front(Guest { pool, parcel, deadline, payload, wakeup, taken });
+                let guest = Guest { pool, parcel, deadline, payload, unsent, wakeup, taken };
+                state.callers.push_front(guest);
             }
         }
     }
@@ -337,8 +342,9 @@ fn revoke(
     let guest = |(ticket, deadline): (Ticket, Option<u64>)| {
         let parcel = Parcel::from(worker.leases.remove(&ticket)?);
         let deadline = deadline.map(clock::instant);
-        let (payload, wakeup) = (Vec::new(), Wakeup::None);
-        Some(Guest { pool, parcel, deadline, payload, wakeup, taken: Some((pid, until)) })
+        let (payload, unsent, wakeup) = (Vec::new(), None, Wakeup::None);
+        let taken = Some((pid, until));
+        Some(Guest { pool, parcel, deadline, payload, unsent, wakeup, taken })
     };
     revoked.into_iter().filter_map(guest).collect()
 }

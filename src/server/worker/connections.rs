@@ -14,6 +14,7 @@ use super::super::message::{MAX_PAYLOAD, Report, Waiting};
 use super::super::overflow;
 use super::super::parking::{Connection, Stay, Ticket, detach};
 use super::super::scoreboard::Counter;
+use super::fate::milliseconds;
 use super::{Fate, Phase, Source, Task, Worker, complain};
 use crate::io::{Stream, Wakeup, new_handle, stream_of};
 use crate::sys::class;
@@ -150,14 +151,15 @@ impl Worker {
         let ready = ready && !payload.is_empty();
         let mut input = None;
         if payload.len() > MAX_PAYLOAD {
-            match overflow::store(&payload) {
+            match overflow::store(&[&payload]) {
                 Ok(file) => input = Some(file),
                 // What it has sent cannot follow it.
                 Err(_) => return self.reset(&connection, ticket),
             }
             payload = Vec::new();
         }
-        let waiting = Waiting { deadline: deadline.map(clock::milliseconds), payload, ready };
+        let (deadline, unsent) = (deadline.map(clock::milliseconds), None);
+        let waiting = Waiting { deadline, payload, ready, unsent };
         self.give_up(&connection, ticket, input, |leased| Report::Cooled(leased, waiting));
     }
 
@@ -170,11 +172,11 @@ impl Worker {
         stall: Option<Duration>,
     ) {
         let until = clock::milliseconds(until);
-        let stall = stall.map(|stall| stall.as_millis() as u64);
+        let stall = stall.map(milliseconds);
         self.give_up(connection, ticket, None, |leased| Report::Lingering(leased, until, stall));
     }
 
-    fn give_up(
+    pub(super) fn give_up(
         &mut self,
         connection: &Connection,
         ticket: Option<Ticket>,
@@ -241,11 +243,16 @@ impl Worker {
         stream: Stream,
         wakeup: Wakeup,
     ) -> mlua::Result<()> {
-        let handle = new_handle(lua, stream)?;
-        if let Some(stream) = stream_of(&handle) {
-            self.call_for(Connection::of(handle, stream), None, wakeup);
+        if let Some(connection) = Self::connection(lua, stream)? {
+            self.call_for(connection, None, wakeup);
         }
         Ok(())
+    }
+
+    /// A connection with a handle.
+    pub(super) fn connection(lua: &Lua, stream: Stream) -> mlua::Result<Option<Connection>> {
+        let handle = new_handle(lua, stream)?;
+        Ok(stream_of(&handle).map(|stream| Connection::of(handle, stream)))
     }
 
     pub(super) fn call_for(

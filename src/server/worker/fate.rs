@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::super::message::{Then, Unsent};
 use super::{Task, Worker};
 use crate::io::Stream;
 
@@ -36,6 +37,34 @@ impl Fate {
             Fate::Park { stall, .. } | Fate::Linger { stall, .. } => stall,
         }
     }
+}
+
+impl Fate {
+    /// What is still to be done, for another worker: the handler has decided that at `since`.
+    pub fn then(self, since: Instant) -> Then {
+        let time = |at: Instant| milliseconds(at.saturating_duration_since(since));
+        match self {
+            Fate::Close => Then::Close,
+            Fate::Park { deadline, .. } => Then::Park(deadline.map(time)),
+            Fate::Linger { until, .. } => Then::Linger(time(until)),
+        }
+    }
+
+    /// What another worker has left to be done.
+    pub fn left(unsent: &Unsent, now: Instant) -> Self {
+        let stall = unsent.stall.map(Duration::from_millis);
+        let after = |time: u64| now.checked_add(Duration::from_millis(time));
+        match unsent.then {
+            Then::Close => Fate::Close,
+            Then::Park(time) => Fate::Park { now, deadline: time.and_then(after), stall },
+            Then::Linger(time) => Fate::Linger { until: after(time).unwrap_or(now), stall },
+        }
+    }
+}
+
+/// A time as messages tell it.
+pub fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX - 1)
 }
 
 impl Worker {

@@ -104,7 +104,18 @@ impl Outbox {
         self.epoll.modify(stream.fd().ok_or(Errno::EBADF)?, &mut event)
     }
 
-    fn remove(&mut self, ticket: Ticket) -> Option<Departure> {
+    /// The connections that wait.
+    pub fn tickets(&self) -> Vec<Ticket> {
+        self.entries.keys().copied().collect()
+    }
+
+    /// What waits there.
+    pub fn get(&self, ticket: Ticket) -> Option<&Departure> {
+        self.entries.get(&ticket).map(|entry| &entry.departure)
+    }
+
+    /// Takes a connection out.
+    pub fn remove(&mut self, ticket: Ticket) -> Option<Departure> {
         let entry = self.entries.remove(&ticket)?;
         entry.due.map(|due| self.alarms.remove(&(due, ticket)));
         Some(entry.departure)

@@ -3,8 +3,11 @@
 
 use std::time::Instant;
 
+use super::super::message::{Report, Unsent, Waiting};
+use super::super::overflow;
 use super::super::parking::{Connection, Ticket};
 use super::super::scoreboard::Counter;
+use super::fate::milliseconds;
 use super::outbox::{Departure, Progress, push_out};
 use super::waiting::timeout;
 use super::{Fate, Phase, Source, Worker};
@@ -82,6 +85,40 @@ impl Worker {
             self.reset(&departure.connection, Some(ticket));
             self.count_outbox();
         }
+    }
+
+    /// What the clients of a worker that ends have not taken goes on in another worker. What cannot
+    /// for want of memory or descriptors stays.
+    pub(super) fn pass_on(&mut self) {
+        for ticket in self.outbox.tickets() {
+            let Some(departure) = self.outbox.get(ticket) else { continue };
+            let stored = {
+                let stream = departure.connection.stream.borrow();
+                let bytes = stream.queued().len() as u64;
+                overflow::store(&[stream.queued(), stream.input()]).map(|file| (file, bytes))
+            };
+            let Ok((file, bytes)) = stored else { continue };
+            let Some(Departure { connection, fate, since, .. }) = self.outbox.remove(ticket) else {
+                continue;
+            };
+            let (then, stall) = (fate.then(since), fate.stall().map(milliseconds));
+            let unsent = Some(Unsent { bytes, then, stall });
+            let waiting = Waiting { unsent, ..Waiting::default() };
+            self.give_up(&connection, Some(ticket), Some(file), |leased| {
+                Report::Cooled(leased, waiting)
+            });
+        }
+        self.count_outbox();
+    }
+
+    /// Goes on with output that another worker has left.
+    pub(super) fn take_up(&mut self, connection: Connection, unsent: &Unsent) {
+        let fate = Fate::left(unsent, Instant::now());
+        if matches!(fate, Fate::Linger { .. }) {
+            // A failure shows with the next attempt.
+            let _ = connection.stream.borrow_mut().finish_nb();
+        }
+        self.send_off(connection, None, fate, Wakeup::None);
     }
 
     /// The last thing a worker does: it waits until all output is sent. Nothing new is taken.

@@ -174,6 +174,7 @@ impl Worker {
     /// From now on the worker takes nothing new.
     pub(super) fn leave(&mut self) {
         if self.phase != Phase::Leaving {
+            let goes_on = self.phase == Phase::Serving;
             self.phase = Phase::Leaving;
             let _ = self.acceptor.watch(false);
             let ready = self.with_input();
@@ -186,6 +187,9 @@ impl Worker {
                 }
             }
             self.give_back_arrivals();
+            if goes_on {
+                self.pass_on();
+            }
             self.report(&Report::Leaving);
         }
     }
