@@ -35,7 +35,7 @@ pub struct Guest {
     /// Input that was received already.
     pub payload: Vec<u8>,
     /// Output that is to be sent first.
-    pub unsent: Option<Unsent>,
+    pub unsent: Option<Box<Unsent>>,
     /// Why it leaves the lobby.
     pub wakeup: Wakeup,
     /// The worker it was taken from, which is not to get it back before this time.
@@ -293,7 +293,7 @@ impl Lobby {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Write;
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
@@ -371,36 +371,5 @@ mod tests {
         lobby.linger(farewell(ours), now).unwrap();
         assert!(lobby.expired(now + Duration::from_secs(2)).is_none());
         assert!(lobby.is_empty());
-    }
-
-    #[test]
-    fn a_lingering_connection_stays_as_long_as_its_client_receives() {
-        let (_, mut lobby) = lobby();
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
-        // Each piece leaves the system's buffer as a whole.
-        (0..3).for_each(|_| ours.write_all(&[7; 1000]).unwrap());
-        lobby.linger(farewell(ours), start).unwrap();
-        let mut look = |second| {
-            assert!(lobby.expired(at(second)).is_none());
-            !lobby.is_empty()
-        };
-        for second in [2, 4, 6] {
-            theirs.read_exact(&mut [0; 1000]).unwrap();
-            assert!(look(second), "it has received something");
-        }
-        assert!(!look(8), "it has received all and does not close");
-
-        let (mut ours, _theirs) = UnixStream::pair().unwrap();
-        ours.write_all(b"x").unwrap();
-        lobby.linger(farewell(ours), start).unwrap();
-        let mut look = |second| {
-            assert!(lobby.expired(at(second)).is_none());
-            !lobby.is_empty()
-        };
-        assert!(look(2));
-        assert!(look(6));
-        assert!(!look(8), "it has received nothing for five seconds");
     }
 }

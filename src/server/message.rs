@@ -22,7 +22,7 @@ pub struct Waiting {
     /// That input is of use as it is: nothing more has to come.
     pub ready: bool,
     /// Output that is to be sent first.
-    pub unsent: Option<Unsent>,
+    pub unsent: Option<Box<Unsent>>,
 }
 
 /// Output that a client has not taken yet. A worker that ends leaves it to another one.
@@ -53,7 +53,7 @@ impl fmt::Debug for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Waiting { deadline, payload, unsent, .. } = self;
         write!(f, "{{ deadline: {deadline:?}, payload: {} bytes", payload.len())?;
-        unsent.map_or(Ok(()), |unsent| write!(f, ", {unsent:?}"))?;
+        unsent.as_ref().map_or(Ok(()), |unsent| write!(f, ", {unsent:?}"))?;
         f.write_str(" }")
     }
 }
@@ -207,7 +207,7 @@ fn present(value: u64) -> Option<u64> {
 impl Waiting {
     /// All but the payload.
     fn numbers(&self) -> [u64; 6] {
-        let [bytes, kind, time, stall] = match self.unsent {
+        let [bytes, kind, time, stall] = match self.unsent.as_deref().copied() {
             None => [ABSENT; 4],
             Some(Unsent { bytes, then, stall }) => {
                 let (kind, time) = match then {
@@ -232,7 +232,8 @@ impl Waiting {
         let unsent = match present(size) {
             None => None,
             Some(bytes) => {
-                Some(Unsent { bytes, then: then.ok_or(Garbage)?, stall: present(stall) })
+                let (then, stall) = (then.ok_or(Garbage)?, present(stall));
+                Some(Box::new(Unsent { bytes, then, stall }))
             }
         };
         let (deadline, payload) = (present(deadline), payload.to_vec());
@@ -280,7 +281,7 @@ mod tests {
         let (payload, unsent) = (b"GET /".to_vec(), None);
         let waiting = Waiting { deadline: Some(5), payload, ready: true, unsent };
         let unsent = |then, stall| Waiting {
-            unsent: Some(Unsent { bytes: 1 << 33, then, stall }),
+            unsent: Some(Box::new(Unsent { bytes: 1 << 33, then, stall })),
             ..Waiting::default()
         };
         for order in [

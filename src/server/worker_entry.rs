@@ -143,12 +143,14 @@ impl WorkerEntry {
     pub fn resume(&mut self, mut guest: Guest) -> Result<(), Guest> {
         let deadline = guest.deadline.map(clock::milliseconds);
         let payload = std::mem::take(&mut guest.payload);
-        let unsent = guest.unsent;
+        let unsent = guest.unsent.take();
         let waiting = Waiting { deadline, payload, ready: false, unsent };
         let order = Order::Resume(guest.wakeup, waiting);
         self.note(&order);
         match (self.channel.send(&order, &guest.parcel.descriptors()), order) {
-            (Err(_), Order::Resume(_, Waiting { payload, .. })) => Err(Guest { payload, ..guest }),
+            (Err(_), Order::Resume(_, Waiting { payload, unsent, .. })) => {
+                Err(Guest { payload, unsent, ..guest })
+            }
             _ => Ok(()),
         }
     }

@@ -86,3 +86,43 @@ fn discard(descriptor: &OwnedFd) -> bool {
         Err(_) => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn lingering(connection: UnixStream, now: Instant) -> Lingering {
+        let (patience, stall) = (Duration::from_secs(1), Some(Duration::from_secs(5)));
+        Lingering::new(Farewell { descriptor: connection.into(), patience, stall }, now)
+    }
+
+    #[test]
+    fn a_connection_stays_as_long_as_its_client_receives() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        // Each piece leaves the system's buffer as a whole.
+        (0..3).for_each(|_| ours.write_all(&[7; 1000]).unwrap());
+        let mut lingering = lingering(ours, start);
+        assert!(lingering.stays(at(1)));
+        for second in [4, 8, 12] {
+            theirs.read_exact(&mut [0; 1000]).unwrap();
+            assert!(lingering.stays(at(second)), "it has received something");
+        }
+        assert!(!lingering.stays(at(13)), "it has received all and does not close");
+    }
+
+    #[test]
+    fn a_client_that_receives_nothing_has_a_limited_time() {
+        let start = Instant::now();
+        let (mut ours, _theirs) = UnixStream::pair().unwrap();
+        ours.write_all(b"x").unwrap();
+        let mut lingering = lingering(ours, start);
+        assert!(lingering.stays(start + Duration::from_secs(1)));
+        assert!(lingering.stays(start + Duration::from_secs(5)));
+        assert!(!lingering.stays(start + Duration::from_secs(6)));
+    }
+}

@@ -62,7 +62,7 @@ impl Supervisor {
         let Waiting { payload, unsent, ready, .. } = waiting;
         let (wakeup, taken) = (Wakeup::None, None);
         let guest = Guest { pool, parcel, deadline, payload, unsent, wakeup, taken };
-        if unsent.is_some() {
+        if guest.unsent.is_some() {
             self.pools[pool].callers.push_back(guest);
         } else if ready && self.phase == Phase::Serving {
             self.pools[pool].callers.push_back(Guest { wakeup: Wakeup::Input, ..guest });

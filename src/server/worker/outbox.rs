@@ -78,20 +78,19 @@ impl Outbox {
         self.entries.len()
     }
 
-    /// Takes in a connection, which has a place in the worker's epoll set.
-    ///
-    /// Fails, giving it back, if the system cannot watch it.
-    pub fn admit(&mut self, ticket: Ticket, departure: Departure) -> Result<(), Departure> {
+    /// Takes in a connection, which has a place in the worker's epoll set. Gives it back if the
+    /// system cannot watch it.
+    pub fn admit(&mut self, ticket: Ticket, departure: Departure) -> Option<Departure> {
         let deaf = !departure.discards();
         let left = remaining(&departure.connection.stream.borrow());
         let due = departure.fate.stall().and_then(|stall| departure.since.checked_add(stall));
         let entry = Entry { departure, left, due, deaf };
         if self.watch(ticket, &entry).is_err() {
-            return Err(entry.departure);
+            return Some(entry.departure);
         }
         self.alarms.extend(due.map(|due| (due, ticket)));
         self.entries.insert(ticket, entry);
-        Ok(())
+        None
     }
 
     fn watch(&self, ticket: Ticket, entry: &Entry) -> Result<(), Errno> {

@@ -33,7 +33,7 @@ impl Worker {
             return self.reset(&connection, None);
         };
         let departure = Departure { connection, fate, wakeup, since: Instant::now() };
-        if let Err(departure) = self.outbox.admit(ticket, departure) {
+        if let Some(departure) = self.outbox.admit(ticket, departure) {
             self.reset(&departure.connection, Some(ticket));
         }
         self.count_outbox();
@@ -102,7 +102,7 @@ impl Worker {
                 continue;
             };
             let (then, stall) = (fate.then(since), fate.stall().map(milliseconds));
-            let unsent = Some(Unsent { bytes, then, stall });
+            let unsent = Some(Box::new(Unsent { bytes, then, stall }));
             let waiting = Waiting { unsent, ..Waiting::default() };
             self.give_up(&connection, Some(ticket), Some(file), |leased| {
                 Report::Cooled(leased, waiting)
