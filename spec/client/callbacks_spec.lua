@@ -136,6 +136,18 @@ describe("the head function", function()
   end)
 end)
 
+describe("the head function's result", function()
+  it("is a receive callback or nothing", function()
+    local s = always(ok("hello"))
+    local cb, calls = recorder()
+    local message = "head function returned a number, expected a receive callback or nothing"
+    local function head() return 5 end
+    assert.same({ nil, message }, { http.request { url = s.url, receive = cb, head = head } })
+    assert.same({ { nil, message } }, calls)
+    assert.equal("hello", (http.request { url = s.url, head = function() return false end }))
+  end)
+end)
+
 describe("a send callback", function()
   it("aborts: nil and its message, the request is not completed", function()
     local s = play "read(c)"

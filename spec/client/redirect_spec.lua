@@ -6,7 +6,8 @@ local scripted = require "spec.support.scripted"
 local server = require "spec.support.server"
 
 local chunks, recorder = callbacks.chunks, callbacks.recorder
-local always, ok, play = scripted.always, scripted.ok, scripted.play
+local always, literal = scripted.always, scripted.literal
+local ok, play = scripted.ok, scripted.play
 
 after_each(function()
   http.close_idle_connections()
@@ -95,6 +96,24 @@ describe("redirects", function()
     local cb, calls = recorder()
     http.request { url = s.url .. "2", receive = cb }
     assert.same({ { "GET " }, { "" } }, calls)
+  end)
+
+  it("do not wait for bodies that nobody wants", function()
+    for _, head in ipairs { "", "Content-Length: 9\r\n", "Content-Length: 99999999\r\n" } do
+      -- What the first connection was ended by is what the second one answers.
+      local s = play(([[
+        if number == 1 then
+          read(c)
+          c:send("HTTP/1.1 302 Found\r\nLocation: /there\r\n" .. %s .. "\r\nmove")
+          c:settimeout(5)
+          WHY = select(2, c:receive(1))
+        else
+          read(c)
+          c:send(("HTTP/1.1 200 OK\r\nContent-Length: %%d\r\n\r\n%%s"):format(#WHY, WHY))
+        end
+      ]]):format(literal(head)))
+      assert.equal("closed", (http.request(s.url)))
+    end
   end)
 
   it("to https, to local sockets and to nonsense are errors", function()

@@ -110,6 +110,16 @@ describe("a request", function()
     assert.equal("abc", request.body)
   end)
 
+  it("sends numbers as integers where they are", function()
+    local s = always(ok(""))
+    local headers = { ["Content-Length"] = 3.0, ["X-A"] = 2 ^ 53, ["X-B"] = 1.5 }
+    http.request { url = s.url, body = "abc", headers = headers }
+    local head = s:requests()[1].head .. "\r\n"
+    for _, line in ipairs { "Content-Length: 3", "X-A: 9007199254740992", "X-B: 1.5" } do
+      assert.truthy(head:find("\r\n" .. line .. "\r\n", 1, true), line)
+    end
+  end)
+
   it("does not go out complete if the callback gives more or less than announced", function()
     local s = play("read(c)")
     for _, case in ipairs { { "ab", "less" }, { "abcd", "more" } } do

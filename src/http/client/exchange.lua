@@ -4,9 +4,9 @@
 local native, protocol, _, _, parts = ...
 local redirect, waiting = parts.redirect, parts.waiting
 
-local concat, format, unpack = table.concat, string.format, table.unpack
+local type, concat, format, unpack = type, table.concat, string.format, table.unpack
 local native_send, native_head, native_body = native.send, native.head, native.body
-local round_trip = native.round_trip
+local native_persistent, now, round_trip = native.persistent, native.now, native.round_trip
 local take, give = protocol.take, protocol.give
 local allowed, wait = waiting.allowed, waiting.wait
 local redirects = redirect.applies
@@ -18,8 +18,8 @@ local UNSENT, REFUSED, WAITING, PARTIAL = 1, 2, 3, 4
 local INTERIM_LIMIT = 32
 -- How long a server may take to say "100 Continue" before it gets the body all the same (RFC 9110 10.1.1).
 local EXPECT_TIMEOUT = 1
--- So much of the body of a redirecting response is read in order to keep the connection.
-local DISCARD_LIMIT = 65536
+-- So much of the body of a redirecting response is read in order to keep the connection, for so many seconds.
+local DISCARD_LIMIT, DISCARD_TIMEOUT = 65536, 1
 
 -- The sending of what the first call could not send. A step returns "done"; "more": something was sent and
 -- more is to come; "blocked"; "expecting" a word of the server's; "failed" and a message; "aborted" and a
@@ -177,14 +177,21 @@ local function receiver(job)
   end
 end
 
--- Reads the body of a response that nobody wants, if that is worth the connection.
+-- Reads the body of a response that nobody wants, if that is worth the connection. Without it the connection
+-- cannot be used again.
 local function discard(x)
-  local size = 0
-  local done = receive_body(x, function(chunk)
-    size = size + #chunk
-    return size <= DISCARD_LIMIT
-  end)
-  if not done then x.broken = true end
+  local link, size, deadline = x.link, 0, nil
+  if x.broken or x.step or not native_persistent(link) then return end
+  while size <= DISCARD_LIMIT do
+    local chunk = native_body(link)
+    if chunk == "" or chunk == false then return end
+    if chunk then
+      size = size + #chunk
+    else
+      deadline = deadline or now() + DISCARD_TIMEOUT
+      if not wait(x, "r", deadline - now()) then return end
+    end
+  end
 end
 
 -- What has come of a request that a round trip was made for; `status` and so on are its results.
@@ -224,7 +231,11 @@ end
 local function deliver_body(x, whole)
   local job = x.job
   if job.on_head then
-    job.receive_cb = job.on_head(x.status, x.headers, x.line) or job.receive_cb
+    local chosen = job.on_head(x.status, x.headers, x.line)
+    if chosen and not protocol.callable(chosen) then
+      return nil, format("head function returned a %s, expected a receive callback or nothing", type(chosen))
+    end
+    job.receive_cb = chosen or job.receive_cb
   end
   if job.receive_cb then
     if whole == "" then return true end

@@ -360,6 +360,12 @@ impl Link {
         }
     }
 
+    /// Whether the connection is meant to last beyond the response, so that the body has an end of
+    /// its own.
+    pub fn is_persistent(&self) -> bool {
+        self.body.try_borrow().is_ok_and(|body| body.1)
+    }
+
     /// Whether the response is complete, nothing was sent beyond it, and the server means to keep
     /// the connection.
     pub fn is_reusable(&self) -> bool {

@@ -129,7 +129,8 @@ fn sending(lua: &Lua, native: &Table) -> Result<()> {
     native.raw_set("wait", wait)
 }
 
-/// `body(link)`: a piece of the body, "" at its end; `answered(link)`, `reusable(link)`: see [`Link`].
+/// `body(link)`: a piece of the body, "" at its end; `answered(link)`, `persistent(link)`,
+/// `reusable(link)`: see [`Link`].
 fn receiving(lua: &Lua, native: &Table) -> Result<()> {
     let body = lua.create_function(|lua, link: i64| {
         match link_of(link).and_then(|link| link.body(|piece| lua.create_string(piece))) {
@@ -145,5 +146,6 @@ fn receiving(lua: &Lua, native: &Table) -> Result<()> {
         native.raw_set(name, lua.create_function(ask)?)
     };
     is("answered", Link::is_answered)?;
+    is("persistent", Link::is_persistent)?;
     is("reusable", Link::is_reusable)
 }

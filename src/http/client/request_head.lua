@@ -59,7 +59,8 @@ local function add(job, lines, name, value)
   if type(name) ~= "string" or not find(name, TOKEN) then
     return format("invalid header name %q", tostring(name))
   end
-  if math_type(value) then value = tostring(value) end
+  -- A length that was computed may be a float: 3.0 is sent as 3.
+  if math_type(value) then value = tostring(tointeger(value) or value) end
   if type(value) ~= "string" or find(value, CONTROL) then return "invalid header value of " .. name end
   local rule = known[lower(name)]
   if rule then
