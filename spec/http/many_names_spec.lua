@@ -140,3 +140,39 @@ describe("of a request", function()
     assert.equal(400, s:request { target = "/?" .. table.concat(fields, "&") }.status)
   end)
 end)
+
+describe("a list of thousands of values", function()
+  local list
+  before_each(function()
+    local parts = {}
+    for number = 1, COUNT do parts[number] = "a=" .. number end
+    list = select(2, http.parse_query(table.concat(parts, "&"))).a
+  end)
+
+  it("is a sequence", function()
+    assert.equal(COUNT, #list)
+    assert.same({ "1", "257", "3000" }, { list[1], list[257], list[COUNT] })
+    assert.same({ nil, nil }, { list[0], list[COUNT + 1] })
+    assert.same({ "2", nil, nil }, { list[2.0], list[2.5], list.a })
+    local count = 0
+    for place, value in ipairs(list) do
+      assert.equal(tostring(place), value)
+      count = place
+    end
+    assert.equal(COUNT, count)
+    assert.equal("2998,2999,3000", table.concat(list, ",", COUNT - 2))
+    assert.same({ "7", "8" }, { table.unpack(list, 7, 8) })
+  end)
+
+  it("can be changed and iterated", function()
+    assert.equal("3000", table.remove(list))
+    list[1] = nil
+    list[2] = "x"
+    list.more = "y"
+    assert.same({ nil, "x", "3", "2999", nil, "y" },
+      { list[1], list[2], list[3], list[COUNT - 1], list[COUNT], list.more })
+    local count = 0
+    for _ in pairs(list) do count = count + 1 end
+    assert.equal(COUNT - 1, count)
+  end)
+end)

@@ -5,39 +5,62 @@
 //! Lua's hash has few values for them (three bytes in random order will do). An index that is sorted
 //! by a seeded hash takes a tenth, whatever the names are.
 //!
-//! Everything is in two strings of bytes, which Lua keeps: so its collector knows how much memory a
+//! Everything is in strings of bytes, which Lua keeps: so its collector knows how much memory a
 //! request holds.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
-use super::pairs::{Pairs, Texts};
+use super::pairs::{Ends, Pairs, Texts, ends_of};
 
 /// Up to this number of pairs a table is made of them.
 pub const TABLE_MAXIMUM: usize = 1024;
 
-/// Bytes of the index for each pair: its hash and number, and where its name and value end.
-const ENTRY: usize = 16;
-
 /// A name and its values.
 pub type Group<'a> = (&'a [u8], Vec<&'a [u8]>);
 
-/// The texts of `pairs`, one behind the other, and the index.
-///
-/// The index has for each pair a number of 64 bits, the hash of its name above the pair's place, in
-/// ascending order; then, in the order of the pairs, the ends of name and value, of 32 bits each.
-pub fn encode(pairs: Pairs) -> (Vec<u8>, Vec<u8>) {
+/// The texts of `pairs`, one behind the other, with what finds them in it.
+pub struct Encoded {
+    /// All names and values.
+    pub texts: Vec<u8>,
+    /// The hash of each name, above the number of its pair; ascending numbers of 64 bits.
+    pub order: Vec<[u8; 8]>,
+    /// In the order of the pairs.
+    pub ends: Vec<Ends>,
+}
+
+/// Makes an index of the names.
+pub fn encode(pairs: Pairs) -> Encoded {
     let entry = |pair: usize| u64::from(hash(pairs.name(pair))) << 32 | pair as u64;
-    let mut order: Vec<u64> = (0..pairs.count()).map(entry).collect();
-    order.sort_unstable();
-    let mut index = Vec::with_capacity(order.len() * ENTRY);
-    index.extend(order.iter().flat_map(|entry| entry.to_le_bytes()));
+    let mut order: Vec<[u8; 8]> =
+        (0..pairs.count()).map(|pair| entry(pair).to_le_bytes()).collect();
+    order.sort_unstable_by_key(|entry| u64::from_le_bytes(*entry));
     let (texts, ends) = pairs.into_parts();
-    index.extend(
-        ends.iter()
-            .flat_map(|&(name, value)| (u64::from(value) << 32 | u64::from(name)).to_le_bytes()),
-    );
-    (texts, index)
+    Encoded { texts, order, ends }
+}
+
+/// The texts, one behind the other, and where each ends, in numbers of 32 bits.
+pub fn encode_list(items: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
+    let end = |end: &mut usize, item: &&[u8]| {
+        *end += item.len();
+        Some((*end as u32).to_le_bytes())
+    };
+    (items.concat(), items.iter().scan(0, end).flatten().collect())
+}
+
+/// Up to `count` of the texts that [`encode_list`] has put together, from the one at `first` on,
+/// counted from 0.
+pub fn slice<'a>(texts: &'a [u8], ends: &[u8], first: usize, count: usize) -> Vec<&'a [u8]> {
+    let end = |place: usize| {
+        let bytes = ends.get(place.checked_mul(4)?..)?.first_chunk()?;
+        Some(u32::from_le_bytes(*bytes) as usize)
+    };
+    let mut start = first.checked_sub(1).and_then(end).unwrap_or(0);
+    let items = (first..first.saturating_add(count)).map_while(|place| {
+        let end = end(place)?;
+        texts.get(std::mem::replace(&mut start, end)..end)
+    });
+    items.collect()
 }
 
 /// A hash of which clients do not know the seed.
@@ -72,33 +95,28 @@ fn short(name: &[u8]) -> Option<u64> {
 #[derive(Clone, Copy, Debug)]
 pub struct Bulk<'a> {
     texts: &'a [u8],
-    index: &'a [u8],
+    order: &'a [u8],
+    ends: &'a [u8],
 }
 
 impl<'a> Bulk<'a> {
     /// To be used with what `encode` has returned, in the same process or a fork of it.
-    pub fn new(texts: &'a [u8], index: &'a [u8]) -> Bulk<'a> {
-        Bulk { texts, index }
+    pub fn new(texts: &'a [u8], order: &'a [u8], ends: &'a [u8]) -> Bulk<'a> {
+        Bulk { texts, order, ends }
     }
 
     fn len(&self) -> usize {
-        self.index.len() / ENTRY
-    }
-
-    fn number(&self, place: usize) -> u64 {
-        let bytes = self.index.get(place * 8..place * 8 + 8);
-        bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
+        self.order.len() / 8
     }
 
     /// Hash and pair at a place in the order of hashes.
     fn entry(&self, place: usize) -> (u32, usize) {
-        let entry = self.number(place);
+        let entry = eight(self.order, place).map_or(0, u64::from_le_bytes);
         ((entry >> 32) as u32, entry as u32 as usize)
     }
 
     fn ends(&self, pair: usize) -> (usize, usize) {
-        let ends = self.number(self.len() + pair);
-        (ends as u32 as usize, (ends >> 32) as usize)
+        eight(self.ends, pair).map_or((0, 0), ends_of)
     }
 
     /// The name and the value of a pair.
@@ -146,10 +164,18 @@ impl<'a> Bulk<'a> {
     }
 }
 
+fn eight(bytes: &[u8], place: usize) -> Option<[u8; 8]> {
+    bytes.get(place.checked_mul(8)?..)?.first_chunk().copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn view(encoded: &Encoded) -> Bulk<'_> {
+        Bulk::new(&encoded.texts, encoded.order.as_flattened(), encoded.ends.as_flattened())
+    }
 
     fn all<'a>(bulk: &Bulk<'a>, count: usize) -> Vec<Group<'a>> {
         let (mut all, mut place) = (Vec::new(), 0);
@@ -171,8 +197,8 @@ mod tests {
             count in 1usize..5,
         ) {
             let text: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            let (texts, index) = encode(Pairs::of_query(text.join("&").as_bytes()));
-            let bulk = Bulk::new(&texts, &index);
+            let encoded = encode(Pairs::of_query(text.join("&").as_bytes()));
+            let bulk = view(&encoded);
             let mut names: Vec<&str> = pairs.iter().map(|(name, _)| &name[..]).collect();
             names.sort();
             names.dedup();
@@ -192,16 +218,30 @@ mod tests {
 
     #[test]
     fn names_that_end_with_zeros_are_different() {
-        let (texts, index) = encode(Pairs::of_query(b"a=1&a%00=2&%00=3&=4"));
-        let bulk = Bulk::new(&texts, &index);
+        let encoded = encode(Pairs::of_query(b"a=1&a%00=2&%00=3&=4"));
+        let bulk = view(&encoded);
         let found: Vec<Vec<&[u8]>> =
             [&b"a"[..], b"a\0", b"\0", b""].iter().map(|name| bulk.find(name)).collect();
         assert_eq!(found, [[b"1"], [b"2"], [b"3"], [b"4"]]);
     }
 
     #[test]
+    fn a_list_is_read_in_slices() {
+        let items: [&[u8]; 4] = [b"a", b"", b"bc", b"d"];
+        let (texts, ends) = encode_list(&items);
+        for first in 0..5 {
+            for count in 0..5 {
+                let expected: Vec<&[u8]> = items.into_iter().skip(first).take(count).collect();
+                assert_eq!(slice(&texts, &ends, first, count), expected);
+            }
+        }
+        assert_eq!(slice(&texts, &ends, usize::MAX / 4, 1), Vec::<&[u8]>::new());
+        assert_eq!(slice(b"", &[0xff; 9], 0, 9), Vec::<&[u8]>::new());
+    }
+
+    #[test]
     fn garbage_is_harmless() {
-        let bulk = Bulk::new(b"abc", &[0xff; ENTRY * 3]);
+        let bulk = Bulk::new(b"abc", &[0xff; 24], &[0xff; 17]);
         assert_eq!(bulk.find(b"a"), Vec::<&[u8]>::new());
         assert_eq!(bulk.groups(0, 9).1, 3);
     }

@@ -162,20 +162,19 @@ return function(steps, callback, times, poll)
   function lazy.socket() return kept[SOCKET] end
 
   -- What a step made of the client's texts, unless it refused them.
-  local function accepted(value, more)
-    if type(value) == "number" then settle(value, more) end
-    if more then return maps.store(value, more) end
-    return value
+  local function accepted(value, ...)
+    if type(value) == "number" then settle(value, ...) end
+    return value, ...
   end
 
   function lazy.cookies()
-    local value = maps.firsts(accepted(steps.cookies()))
+    local value = maps.firsts(maps.store(accepted(steps.cookies())))
     rawset(kept[REQUEST], "cookies", value)
     return value
   end
 
   local function get_params_store()
-    local store = kept[STORE] or accepted(steps.get_params())
+    local store = kept[STORE] or maps.store(accepted(steps.get_params()))
     kept[STORE] = store
     return store
   end
@@ -197,16 +196,15 @@ return function(steps, callback, times, poll)
     return firsts
   end
 
-  -- A view of the header lines; `missing()` makes the entry of a name that is not there. A view
-  -- that outlives its request is empty.
+  -- A view of the header lines; `missing()` makes the entry of a name that is not there, `wrap` that
+  -- of what the step returns. A view that outlives its request is empty.
   local function header_view(key, missing, wrap)
     local step = steps[key]
     lazy[key] = function()
       local mine = kept[REQUEST]
       local function fetch(name)
         if kept[REQUEST] ~= mine then return missing() end
-        local value = accepted(step(name))
-        return wrap and wrap(value) or value
+        return wrap(accepted(step(name)))
       end
       local function names()
         return kept[REQUEST] == mine and steps.header_names() or {}
@@ -217,11 +215,14 @@ return function(steps, callback, times, poll)
     end
   end
   local function empty_table() return {} end
-  header_view("headers", empty_table)
-  header_view("headers_csv_table", empty_table)
-  header_view("headers_csv_string", function() return "" end)
-  header_view("headers_value", function() end)
-  header_view("headers_flags", function() return maps.flags({}) end, maps.flags)
+  local function as_it_is(value) return value end
+  header_view("headers", empty_table, maps.list)
+  header_view("headers_csv_table", empty_table, maps.list)
+  header_view("headers_csv_string", function() return "" end, as_it_is)
+  header_view("headers_value", function() end, as_it_is)
+  header_view("headers_flags", function() return maps.flags({}) end, function(...)
+    return maps.flags(maps.store(...))
+  end)
 
   setmetatable(methods, {
     __index = steps.index(function(_, key)

@@ -20,12 +20,26 @@ pub trait Texts {
     fn value(&self, index: usize) -> &[u8];
 }
 
+/// Where a name and its value end: two numbers of 32 bits.
+pub type Ends = [u8; 8];
+
+/// The bytes of two numbers.
+pub fn ends(name: usize, value: usize) -> Ends {
+    // Heads, and the queries of a client, have less than 4 GiB.
+    ((value as u64) << 32 | u64::from(name as u32)).to_le_bytes()
+}
+
+/// The numbers in the bytes.
+pub fn ends_of(bytes: Ends) -> (usize, usize) {
+    let both = u64::from_le_bytes(bytes);
+    (both as u32 as usize, (both >> 32) as usize)
+}
+
 /// Pairs that own their texts.
 #[derive(Debug, Default)]
 pub struct Pairs {
     bytes: Vec<u8>,
-    /// Where each name and each value ends.
-    ends: Vec<(u32, u32)>,
+    ends: Vec<Ends>,
 }
 
 impl Pairs {
@@ -48,7 +62,7 @@ impl Pairs {
     }
 
     /// All texts, one behind the other; and where each name and each value ends.
-    pub fn into_parts(self) -> (Vec<u8>, Vec<(u32, u32)>) {
+    pub fn into_parts(self) -> (Vec<u8>, Vec<Ends>) {
         (self.bytes, self.ends)
     }
 
@@ -59,7 +73,7 @@ impl Pairs {
             pairs.reserve(list, b',');
             for element in elements(list) {
                 pairs.bytes.extend_from_slice(element);
-                pairs.ends.push((pairs.bytes.len() as u32, pairs.bytes.len() as u32));
+                pairs.ends.push(ends(pairs.bytes.len(), pairs.bytes.len()));
             }
         }
         pairs.bytes.make_ascii_lowercase();
@@ -72,18 +86,22 @@ impl Pairs {
         self.ends.reserve(memchr_iter(separator, text).count() + 1);
     }
 
-    /// Adds encoded pairs. Heads, and the queries of a client, have less than 4 GiB.
+    /// Adds encoded pairs.
     fn decode<'a>(&mut self, pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>, plus: Plus) {
         for (name, value) in pairs {
             decode_into(name, plus, &mut self.bytes);
             let name_end = self.bytes.len();
             decode_into(value, plus, &mut self.bytes);
-            self.ends.push((name_end as u32, self.bytes.len() as u32));
+            self.ends.push(ends(name_end, self.bytes.len()));
         }
     }
 
-    fn text(&self, start: u32, end: u32) -> &[u8] {
-        self.bytes.get(start as usize..end as usize).unwrap_or_default()
+    fn text(&self, start: usize, end: usize) -> &[u8] {
+        self.bytes.get(start..end).unwrap_or_default()
+    }
+
+    fn ends(&self, index: usize) -> (usize, usize) {
+        self.ends.get(index).copied().map_or((0, 0), ends_of)
     }
 }
 
@@ -93,13 +111,13 @@ impl Texts for Pairs {
     }
 
     fn name(&self, index: usize) -> &[u8] {
-        let before = index.checked_sub(1).and_then(|before| self.ends.get(before));
-        let start = before.map_or(0, |&(_, value_end)| value_end);
-        self.ends.get(index).map_or(&[], |&(name_end, _)| self.text(start, name_end))
+        let start = index.checked_sub(1).map_or(0, |before| self.ends(before).1);
+        self.text(start, self.ends(index).0)
     }
 
     fn value(&self, index: usize) -> &[u8] {
-        self.ends.get(index).map_or(&[], |&(name_end, end)| self.text(name_end, end))
+        let (start, end) = self.ends(index);
+        self.text(start, end)
     }
 }
 

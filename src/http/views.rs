@@ -7,7 +7,7 @@ use super::list::elements;
 use super::pairs::Pairs;
 use super::refusal::Refusal;
 use super::steps::{Outcome, Shared, problem, step, with};
-use super::tables::{Unfit, sequence, store};
+use super::tables::{Unfit, list, sequence, store};
 
 /// Adds the views to the steps of a connection object.
 pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
@@ -72,11 +72,11 @@ fn values(shared: &Shared, name: &[u8]) -> mlua::Result<Vec<Vec<u8>>> {
 fn headers(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     step(lua, table, shared, "headers", |lua, c, name: LuaString| {
         let values = values(c, &name.as_bytes())?;
-        settle(lua, c, sequence(lua, values.iter().map(Vec::as_slice)))
+        settle(lua, c, list(lua, values.iter().map(Vec::as_slice)))
     })?;
     step(lua, table, shared, "headers_csv_table", |lua, c, name: LuaString| {
         let values = values(c, &name.as_bytes())?;
-        settle(lua, c, sequence(lua, values.iter().flat_map(|value| elements(value))))
+        settle(lua, c, list(lua, values.iter().flat_map(|value| elements(value))))
     })?;
     step(lua, table, shared, "headers_csv_string", |lua, c, name: LuaString| {
         lua.create_string(values(c, &name.as_bytes())?.join(&b", "[..]))?.into_lua_multi(lua)

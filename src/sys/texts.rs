@@ -6,7 +6,7 @@
 use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_Integer, lua_State};
-use mlua::{Lua, Table, Value};
+use mlua::{Lua, Table};
 
 /// A sequence of the texts.
 ///
@@ -84,15 +84,6 @@ pub fn entries(lua: &Lua, groups: &[(&[u8], Vec<&[u8]>)]) -> mlua::Result<Table>
             }
         })
     }
-}
-
-/// The text, or the sequence of the texts if there is not exactly one.
-///
-/// # Errors
-/// Out of memory.
-pub fn one_or_all(lua: &Lua, texts: &[&[u8]]) -> mlua::Result<Value> {
-    // SAFETY: as in `sequence`.
-    unsafe { lua.exec_raw((), |state| push_texts(state, texts.iter().copied())) }
 }
 
 /// What an iterator gives that may be left where it is: a Lua error jumps over its frame.
