@@ -8,12 +8,10 @@
 //! Nothing is sent from here: bytes gather in [`Response::out`] until the connection takes them.
 //! Sources: reference, "request:send_status" to "request:finish"; RFC 9112 6 and 9110 15.
 
-use super::framing::decimal;
+mod body;
+mod head;
+
 use super::head::Version;
-use super::header_lines::{
-    StaticHeaders, asks_to_close, check_header, is_transfer_encoding, push_chunk_size, push_header,
-    status_code,
-};
 
 /// What is wrong with a call: the text of the error raised in the handler.
 pub type Misuse = &'static str;
@@ -114,221 +112,14 @@ impl Response {
         self.status == 101
     }
 
-    /// Closes the connection after the response, and announces it (RFC 9112 9.6).
-    pub fn close_after_finish(&mut self) -> Result<(), Misuse> {
-        match self.stage {
-            Stage::Body => Err(HEADERS_SENT),
-            Stage::Finished => Err(FINISHED),
-            _ => {
-                self.close = true;
-                Ok(())
-            }
-        }
-    }
-
-    /// Closes the connection after the response, announced if that is still possible.
-    pub fn close_anyway(&mut self) {
-        self.close = true;
-    }
-
-    /// Begins the response: three digits and, behind a space, a reason phrase.
-    pub fn status(&mut self, status: &[u8], fixed: &StaticHeaders) -> Result<(), Misuse> {
-        match self.stage {
-            Stage::Start => {}
-            Stage::Interim => self.end_interim(),
-            Stage::Finished => return Err(FINISHED),
-            Stage::Head | Stage::Body => return Err(STATUS_SENT),
-        }
-        self.status = status_code(status)?;
-        self.head_start = self.out.len();
-        self.out.extend_from_slice(b"HTTP/1.1 ");
-        self.out.extend_from_slice(status);
-        if status.len() == 3 {
-            // RFC 9112 4: the space is there also without a reason phrase.
-            self.out.push(b' ');
-        }
-        self.out.extend_from_slice(b"\r\n");
-        if (100..200).contains(&self.status) && self.status != 101 {
-            self.stage = Stage::Interim;
-            return Ok(());
-        }
-        self.stage = Stage::Head;
-        self.out.extend_from_slice(fixed.lines());
-        self.has_date = fixed.has_date();
-        self.says_close = fixed.closes();
-        self.close |= fixed.closes();
-        Ok(())
-    }
-
-    /// Sends a header line. Content-Length and Connection are also obeyed.
-    pub fn header(&mut self, name: &[u8], value: &[u8]) -> Result<(), Misuse> {
-        match self.stage {
-            Stage::Head | Stage::Interim => {}
-            Stage::Start => return Err(NO_STATUS),
-            Stage::Body => return Err(HEADERS_SENT),
-            Stage::Finished => return Err(FINISHED),
-        }
-        check_header(name, value)?;
-        let send = match name.len() {
-            4 if name.eq_ignore_ascii_case(b"date") => {
-                self.has_date = true;
-                true
-            }
-            10 if name.eq_ignore_ascii_case(b"connection") => self.connection(value)?,
-            14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value)?,
-            17 if is_transfer_encoding(name) => {
-                return Err("Transfer-Encoding is chosen by the server");
-            }
-            _ => true,
-        };
-        if send {
-            push_header(&mut self.out, name, value);
-        }
-        Ok(())
-    }
-
-    fn connection(&mut self, value: &[u8]) -> Result<bool, Misuse> {
-        if asks_to_close(value) {
-            if self.stage == Stage::Interim {
-                return Err("Connection: close is not allowed for informational responses");
-            }
-            self.close = true;
-            return Ok(!std::mem::replace(&mut self.says_close, true));
-        }
-        Ok(true)
-    }
-
-    /// Whether the line is to be sent: not a second time, and not with a status without body.
-    fn content_length(&mut self, value: &[u8]) -> Result<bool, Misuse> {
-        let length = decimal(value).ok_or("Content-Length is expected to be a number of bytes")?;
-        if self.stage == Stage::Interim || self.status == 101 {
-            return Err("Content-Length is not allowed for informational responses");
-        }
-        match self.length {
-            Some(previous) if previous == length => return Ok(false),
-            Some(_) => return Err("Content-Length has already been set to a different value"),
-            None => {}
-        }
-        // RFC 9110 8.6: not in a 204; 15.3.6: 205 is sent with 0 by `finish_headers`.
-        if matches!(self.status, 204 | 205) {
-            return if length == 0 { Ok(false) } else { Err(BODYLESS) };
-        }
-        self.length = Some(length);
-        Ok(true)
-    }
-
     /// Whether the header section has ended and the body has not.
     pub fn is_in_body(&self) -> bool {
         self.stage == Stage::Body
     }
 
-    /// Ends the header section; the second and further calls do nothing.
-    ///
-    /// `date` is the value of Date, unless the application sent one.
-    pub fn finish_headers(&mut self, date: Option<&[u8]>) -> Result<(), Misuse> {
-        match self.stage {
-            Stage::Start => return Err(NO_STATUS),
-            Stage::Interim => {
-                self.end_interim();
-                return Ok(());
-            }
-            Stage::Body => return Ok(()),
-            Stage::Finished => return Err(FINISHED),
-            Stage::Head => {}
-        }
-        if let Some(date) = date.filter(|_| !self.has_date) {
-            push_header(&mut self.out, b"Date", date);
-        }
-        self.framing = self.decide_framing();
-        if self.close && !self.says_close && self.status != 101 {
-            self.out.extend_from_slice(b"Connection: close\r\n");
-        }
-        self.out.extend_from_slice(b"\r\n");
-        self.stage = Stage::Body;
-        Ok(())
-    }
-
-    /// Chooses the framing of the body and sends the header that tells it (RFC 9112 6.3).
-    fn decide_framing(&mut self) -> Framing {
-        let framing = match (self.status, self.length) {
-            (101 | 204 | 304, _) => return Framing::Bodyless,
-            (205, _) => {
-                self.out.extend_from_slice(b"Content-Length: 0\r\n");
-                return Framing::Bodyless;
-            }
-            (_, Some(length)) => Framing::Length(length),
-            (_, None) if self.http10 => {
-                self.close = true;
-                Framing::Close
-            }
-            (_, None) => {
-                self.out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-                Framing::Chunked
-            }
-        };
-        if self.head_request { Framing::Ignored } else { framing }
-    }
-
-    fn end_interim(&mut self) {
-        if self.http10 {
-            // RFC 9110 15.2: not to be sent to a client of HTTP/1.0.
-            self.out.truncate(self.head_start);
-        } else {
-            self.out.extend_from_slice(b"\r\n");
-        }
-        self.stage = Stage::Start;
-    }
-
     /// An interim response that the server itself sends (RFC 9110 10.1.1).
     pub fn send_continue(&mut self) {
         self.out.extend_from_slice(CONTINUE);
-    }
-
-    /// Takes a piece of the body, the header section being finished.
-    ///
-    /// Returns false if nothing is to be done: the piece was ignored, or is kept to be joined with
-    /// further ones until there are `minimum` bytes. If true is returned, the caller must send
-    /// [`Response::parts`] with the same piece, then call [`Response::sent`].
-    pub fn data(&mut self, piece: &[u8], minimum: usize) -> Result<bool, Misuse> {
-        match self.stage {
-            Stage::Body => {}
-            Stage::Start | Stage::Interim | Stage::Head => return Err(NO_STATUS),
-            Stage::Finished => return Err(FINISHED),
-        }
-        if piece.is_empty() {
-            return Ok(false);
-        }
-        match self.framing {
-            Framing::Ignored => return Ok(false),
-            Framing::Bodyless => return Err(BODYLESS),
-            Framing::Length(due) => {
-                let left = due.checked_sub(piece.len() as u64).ok_or(LENGTH_EXCEEDED)?;
-                self.framing = Framing::Length(left);
-            }
-            Framing::Chunked | Framing::Close => {}
-        }
-        let joined = self.body.len() + piece.len();
-        if joined < minimum {
-            self.body.extend_from_slice(piece);
-            return Ok(false);
-        }
-        if self.framing == Framing::Chunked {
-            push_chunk_size(&mut self.out, joined);
-        }
-        Ok(true)
-    }
-
-    /// What is to be sent for a piece that [`Response::data`] accepted.
-    pub fn parts<'a>(&'a self, piece: &'a [u8]) -> [&'a [u8]; 4] {
-        let end: &[u8] = if self.framing == Framing::Chunked { b"\r\n" } else { b"" };
-        [&self.out, &self.body, piece, end]
-    }
-
-    /// Forgets what the caller has sent: all of [`Response::parts`].
-    pub fn sent(&mut self) {
-        self.out.clear();
-        self.body.clear();
-        self.has_left = true;
     }
 
     /// What can be sent now: an unfinished head stays, so that it may still be replaced.
@@ -357,43 +148,6 @@ impl Response {
         self.has_left
     }
 
-    /// Frames what waits to be joined, so that [`Response::out`] holds all data so far.
-    pub fn flush(&mut self) {
-        if self.body.is_empty() {
-            return;
-        }
-        let chunked = self.framing == Framing::Chunked;
-        if chunked {
-            push_chunk_size(&mut self.out, self.body.len());
-        }
-        self.out.extend_from_slice(&self.body);
-        if chunked {
-            self.out.extend_from_slice(b"\r\n");
-        }
-        self.body.clear();
-    }
-
-    /// Ends the response; a second call does nothing.
-    pub fn finish(&mut self, date: Option<&[u8]>) -> Result<(), Misuse> {
-        match self.stage {
-            Stage::Finished => return Ok(()),
-            Stage::Interim => {
-                self.end_interim();
-                return Err(NO_STATUS);
-            }
-            _ => self.finish_headers(date)?,
-        }
-        if matches!(self.framing, Framing::Length(due) if due > 0) {
-            return Err(LENGTH_NOT_USED);
-        }
-        self.flush();
-        if self.framing == Framing::Chunked {
-            self.out.extend_from_slice(b"0\r\n\r\n");
-        }
-        self.stage = Stage::Finished;
-        Ok(())
-    }
-
     /// Ends the response with the given bytes, e.g. a refusal, and closes the connection after it.
     ///
     /// To be used only while no part of the response [has left](Response::has_left).
@@ -417,5 +171,4 @@ impl Response {
 }
 
 #[cfg(test)]
-#[path = "response_tests.rs"]
 mod tests;

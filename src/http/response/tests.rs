@@ -1,6 +1,7 @@
 //! Tests of the response's state machine and bytes.
 
 use super::*;
+use crate::http::header_lines::{StaticHeaders, push_chunk_size};
 
 fn response(version: Version, head_request: bool) -> Response {
     let mut response = Response::default();
