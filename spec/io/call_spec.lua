@@ -176,6 +176,22 @@ for kind, connect in pairs(pair.kinds) do
       assert.same({ #HUGE - 1001, "eof" }, { got[54] + #got[53] - 1, got[55] })
     end)
 
+    it("throws at the caller's position also when it has waited", function()
+      for _, name in ipairs { "read_yield", "drain_yield", "flush_yield" } do
+        local one, other = connect()
+        local waiting = coroutine.create(function()
+          return one[name](one, name == "flush_yield" and ("x"):rep(10000000) or 5)
+        end)
+        local mode = name == "flush_yield" and "w" or "r"
+        assert.same({ true, one, mode, moonbridge_io }, { coroutine.resume(waiting) })
+        one:reset()
+        local ok, message = coroutine.resume(waiting)
+        assert.is_false(ok)
+        assert.matches("^spec/io/call_spec.lua:%d+: Attempt to %a+ %a+ a closed I/O handle$", message)
+        other:reset()
+      end
+    end)
+
     it("errors of the system are returned, misuse is thrown at the caller's position", function()
       local function misuse(name, ...)
         local arguments = table.pack(...)
@@ -190,6 +206,7 @@ for kind, connect in pairs(pair.kinds) do
       misuse("drain_call", "x")
       misuse("write_call", print)
       misuse("flush_call", "ok", false)
+      for _, name in ipairs { "read_yield", "drain_yield", "write_yield", "flush_yield" } do misuse(name) end
       near:reset()
       assert(process.wait_until(function()
         local results = pair.results(far:flush_call(print, "x"))

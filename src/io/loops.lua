@@ -3,7 +3,7 @@
 
 local handle_pt, child_pt, step, moonbridge_io, MISUSE = ...
 
-local error, pcall, yield = error, pcall, coroutine.yield
+local error, pairs, pcall, yield = error, pairs, pcall, coroutine.yield
 
 -- What the user's function throws must not leave the input marked as waited for.
 local function wait_input(handle, waitfunc)
@@ -14,49 +14,51 @@ local function wait_input(handle, waitfunc)
   end
 end
 
-function handle_pt.read_call(self, waitfunc, maxlen, terminator)
+-- Below, misuse is not thrown but returned: the quick form of the method, which comes first and takes
+-- over what needs no waiting, throws it at the position of its caller.
+local function no_function(name)
+  return MISUSE, "bad argument #1 to '" .. name .. "' (function expected, got nil)"
+end
+
+local function read_call(self, waitfunc, maxlen, terminator)
   local data, status, errno = step.read_call(self, maxlen, terminator)
   while data == false do
     -- `status` is how far the input was searched: that part is not searched again.
     local searched = status
     if waitfunc == nil then
       step.release(self)
-      error("bad argument #1 to 'read_call' (function expected, got nil)", 2)
+      return no_function "read_call"
     end
     wait_input(self, waitfunc)
     data, status, errno = step.read_call(self, maxlen, terminator, searched)
   end
-  if data == MISUSE then error(status, 2) end
   if data == nil then return nil, status, errno end
   return data, status
 end
 
-function handle_pt.drain_call(self, waitfunc, maxlen, terminator)
+local function drain_call(self, waitfunc, maxlen, terminator)
   local total = 0
   local count, status, errno = step.drain_call(self, maxlen, terminator, total)
   while status == "block" do
     total = total + count
-    if waitfunc == nil then
-      error("bad argument #1 to 'drain_call' (function expected, got nil)", 2)
-    end
+    if waitfunc == nil then return no_function "drain_call" end
     waitfunc(self, "r", moonbridge_io)
     count, status, errno = step.drain_call(self, maxlen, terminator, total)
   end
-  if count == MISUSE then error(status, 2) end
   if count == nil then return nil, status, errno end
+  if count == MISUSE then return count, status end
   return total + count, status
 end
 
+-- What is sent already when this is called (after a quick start) is not among the arguments any more.
 local function sending(name)
   local send = step[name]
   return function(self, waitfunc, ...)
     local left, message, errno = send(self, ...)
     while left ~= 0 do
-      if left == MISUSE then error(message, 2) end
+      if left == MISUSE then return left, message end
       if left == nil then return nil, message, errno end
-      if waitfunc == nil then
-        error("bad argument #1 to '" .. name .. "' (function expected, got nil)", 2)
-      end
+      if waitfunc == nil then return no_function(name) end
       waitfunc(self, "w", moonbridge_io)
       left, message, errno = send(self)
     end
@@ -64,8 +66,14 @@ local function sending(name)
   end
 end
 
-handle_pt.write_call = sending("write_call")
-handle_pt.flush_call = sending("flush_call")
+for name, call in pairs {
+  read = read_call, drain = drain_call, write = sending "write_call", flush = sending "flush_call",
+} do
+  handle_pt[name .. "_call"] = step.quick(name .. "_call", call)
+  handle_pt[name .. "_yield"] = step.quick(name .. "_yield", function(self, ...)
+    return call(self, yield, ...)
+  end)
+end
 
 function child_pt.wait_call(self, waitfunc)
   local status, message, errno = step.wait_call(self)
@@ -81,11 +89,7 @@ function child_pt.wait_call(self, waitfunc)
   return status
 end
 
--- The tail calls keep error positions those of the caller.
-function handle_pt.read_yield(self, ...) return handle_pt.read_call(self, yield, ...) end
-function handle_pt.drain_yield(self, ...) return handle_pt.drain_call(self, yield, ...) end
-function handle_pt.write_yield(self, ...) return handle_pt.write_call(self, yield, ...) end
-function handle_pt.flush_yield(self, ...) return handle_pt.flush_call(self, yield, ...) end
+-- The tail call keeps error positions those of the caller.
 function child_pt.wait_yield(self) return child_pt.wait_call(self, yield) end
 
 -- `local socket <close> = ...` (Lua 5.4): an error resets the connection, everything else closes it.

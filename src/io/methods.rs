@@ -1,6 +1,6 @@
 //! The methods of handles that never run a function of the user's (reference, "Socket object").
 
-use mlua::{IntoLua, Lua, MultiValue, Table, Value};
+use mlua::{Function, IntoLua, Lua, MultiValue, Table, Value};
 
 use super::args::{Args, borrow, with_bytes};
 use super::child;
@@ -19,21 +19,18 @@ const WRITE_BUFFER: usize = 4096;
 /// # Errors
 /// Out of memory.
 pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
-    quick::install::<Usual>(lua, table, |name| {
-        glue::raw(lua, move |lua, args| {
-            let args = Args::new(name, args);
-            match name {
-                "read" => read(lua, args, true),
-                "read_nb" => read(lua, args, false),
-                "write" => single(send(lua, args, false)?),
-                "flush" => single(send(lua, args, true)?),
-                "write_nb" => single(send_nb(lua, args, false)?),
-                _ => single(send_nb(lua, args, true)?),
-            }
-        })
-    })?;
-    method(lua, table, "drain", |lua, args| drain(lua, args.limit(3), true))?;
-    method(lua, table, "drain_nb", |lua, args| drain(lua, args.limit(3), false))?;
+    let quick = |name: &'static str, f: fn(&Lua, Args) -> Reply<MultiValue>| {
+        let complete = glue::raw(lua, move |lua, args| f(lua, Args::new(name, args)))?;
+        table.raw_set(name, quick::method::<Usual>(lua, name, &complete)?)
+    };
+    quick("read", |lua, args| read(lua, args, true))?;
+    quick("read_nb", |lua, args| read(lua, args, false))?;
+    quick("drain", |lua, args| drain(lua, args.limit(3), true))?;
+    quick("drain_nb", |lua, args| drain(lua, args.limit(3), false))?;
+    quick("write", |lua, args| single(send(lua, args, false)?))?;
+    quick("flush", |lua, args| single(send(lua, args, true)?))?;
+    quick("write_nb", |lua, args| single(send_nb(lua, args, false)?))?;
+    quick("flush_nb", |lua, args| single(send_nb(lua, args, true)?))?;
     method(lua, table, "close", |_, args| close(args, Stream::close))?;
     method(lua, table, "reset", |_, args| close(args, Stream::reset))?;
     method(lua, table, "finish", |_, args| finish(args))
@@ -61,6 +58,11 @@ pub fn steps(lua: &Lua) -> mlua::Result<Table> {
     step("write_call", |lua, args| single(send_nb(lua, args, false)?))?;
     step("flush_call", |lua, args| single(send_nb(lua, args, true)?))?;
     step("release", release)?;
+    // `quick(name, f)`: the method over `f`, which is called where the quick form does not suffice.
+    let quick = |lua: &Lua, (name, complete): (String, Function)| {
+        quick::method::<Usual>(lua, &name, &complete)
+    };
+    steps.raw_set("quick", lua.create_function(quick)?)?;
     Ok(steps)
 }
 

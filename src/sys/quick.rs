@@ -8,7 +8,7 @@ use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mlua::ffi;
-use mlua::{Function, Lua, Table};
+use mlua::{Function, Lua};
 
 use crate::glue;
 
@@ -77,33 +77,33 @@ impl Found {
     }
 }
 
-/// Puts the methods that have a quick form into `table`. `complete` makes the complete function of
-/// a method (by [`glue::raw`]).
+/// The quick form of the method `name`, over the complete one: a function by [`glue::raw`], or one in
+/// Lua that returns [`glue::marker`] and a text to have misuse raised.
 ///
 /// # Errors
-/// Out of memory.
-pub fn install<Q: Quick>(
-    lua: &Lua,
-    table: &Table,
-    complete: impl Fn(&'static str) -> mlua::Result<Function>,
-) -> mlua::Result<()> {
-    let methods: [(&str, ffi::lua_CFunction); 6] = [
-        ("read", raw_read::<Q, true>),
-        ("read_nb", raw_read::<Q, false>),
-        ("write", raw_send::<Q, true, false>),
-        ("flush", raw_send::<Q, true, true>),
-        ("write_nb", raw_send::<Q, false, false>),
-        ("flush_nb", raw_send::<Q, false, true>),
-    ];
-    for (name, method) in methods {
-        let [first, second, third, fourth] = Q::ENDS;
-        let upvalues = (complete(name)?, glue::marker(), first, second, third, fourth);
-        // SAFETY: the six values are on the stack and become the upvalues that the methods use.
-        let method: Function =
-            unsafe { lua.exec_raw(upvalues, |state| ffi::lua_pushcclosure(state, method, 6))? };
-        table.raw_set(name, method)?;
-    }
-    Ok(())
+/// There is no quick form; or out of memory.
+pub fn method<Q: Quick>(lua: &Lua, name: &str, complete: &Function) -> mlua::Result<Function> {
+    let method: ffi::lua_CFunction = match name {
+        "read" => raw_read::<Q, true>,
+        "read_nb" => raw_read::<Q, false>,
+        "read_call" => raw_take::<Q, 3, false>,
+        "read_yield" => raw_take::<Q, 2, false>,
+        "drain" | "drain_nb" | "drain_yield" => raw_take::<Q, 2, true>,
+        "drain_call" => raw_take::<Q, 3, true>,
+        "write" => raw_send::<Q, true, false>,
+        "flush" => raw_send::<Q, true, true>,
+        "write_nb" => raw_send::<Q, false, false>,
+        "flush_nb" => raw_send::<Q, false, true>,
+        "write_call" => raw_start::<Q, 3, false>,
+        "write_yield" => raw_start::<Q, 2, false>,
+        "flush_call" => raw_start::<Q, 3, true>,
+        "flush_yield" => raw_start::<Q, 2, true>,
+        _ => return Err(mlua::Error::runtime(format!("no quick method '{name}'"))),
+    };
+    let [first, second, third, fourth] = Q::ENDS;
+    let upvalues = (complete, glue::marker(), first, second, third, fourth);
+    // SAFETY: the six values are on the stack and become the upvalues that the methods use.
+    unsafe { lua.exec_raw(upvalues, |state| ffi::lua_pushcclosure(state, method, 6)) }
 }
 
 // The functions below run as Lua C functions. A Lua error leaves them by a jump, so they hold nothing
@@ -116,7 +116,7 @@ unsafe extern "C-unwind" fn raw_read<Q: Quick, const WAIT: bool>(
     // to stay in memory until the stream is used again, and `lua_pushlstring` copies them before it
     // runs a finalizer that could do so.
     unsafe {
-        let Some((limit, terminator)) = want(state) else { return complete(state) };
+        let Some((limit, terminator)) = want(state, 2) else { return complete(state) };
         let address = ffi::lua_touserdata(state, 1);
         let mut found = Q::read_buffered(address, limit, terminator);
         if found.get().is_none() {
@@ -124,6 +124,26 @@ unsafe extern "C-unwind" fn raw_read<Q: Quick, const WAIT: bool>(
         }
         let Some((bytes, length)) = found.get() else { return complete(state) };
         ffi::lua_pushlstring(state, bytes.cast(), length);
+        ffi::lua_pushvalue(state, ffi::lua_upvalueindex(3 + found.end()));
+        2
+    }
+}
+
+/// A read whose arguments begin at `FIRST`, if it can be answered from the buffer: how to wait is the
+/// complete function's concern. With `COUNT`, the bytes are only counted.
+unsafe extern "C-unwind" fn raw_take<Q: Quick, const FIRST: c_int, const COUNT: bool>(
+    state: *mut ffi::lua_State,
+) -> c_int {
+    // SAFETY: as above.
+    unsafe {
+        let Some((limit, terminator)) = want(state, FIRST) else { return complete(state) };
+        let found = Q::read_buffered(ffi::lua_touserdata(state, 1), limit, terminator);
+        let Some((bytes, length)) = found.get() else { return complete(state) };
+        if COUNT {
+            ffi::lua_pushinteger(state, i64::try_from(length).unwrap_or(i64::MAX));
+        } else {
+            ffi::lua_pushlstring(state, bytes.cast(), length);
+        }
         ffi::lua_pushvalue(state, ffi::lua_upvalueindex(3 + found.end()));
         2
     }
@@ -143,17 +163,17 @@ fn receive<Q: Quick>(
     outcome.unwrap_or(Found::NOTHING)
 }
 
-/// The limit and the terminator of a read. `None` if the arguments are not the usual ones.
+/// The limit and the terminator of a read, arguments `first` and the next one. `None` if the arguments are not the usual ones.
 #[inline(always)]
-unsafe fn want(state: *mut ffi::lua_State) -> Option<(Option<usize>, Option<u8>)> {
+unsafe fn want(state: *mut ffi::lua_State, first: c_int) -> Option<(Option<usize>, Option<u8>)> {
     // SAFETY: the state is valid; a string's bytes are looked at while it is on the stack. Numbers
     // and strings are converted as the complete function would do it, strings in their place.
     unsafe {
-        let limit = match ffi::lua_type(state, 2) {
+        let limit = match ffi::lua_type(state, first) {
             ffi::LUA_TNONE | ffi::LUA_TNIL => None,
             _ => {
                 let mut is_integer = 0;
-                let limit = ffi::lua_tointegerx(state, 2, &mut is_integer);
+                let limit = ffi::lua_tointegerx(state, first, &mut is_integer);
                 if is_integer == 0 {
                     return None;
                 }
@@ -162,10 +182,10 @@ unsafe fn want(state: *mut ffi::lua_State) -> Option<(Option<usize>, Option<u8>)
             }
         };
         let mut length = 0;
-        let bytes = ffi::lua_tolstring(state, 3, &mut length);
+        let bytes = ffi::lua_tolstring(state, first + 1, &mut length);
         let terminator = if length == 1 {
             Some(*bytes.cast())
-        } else if bytes.is_null() && ffi::lua_type(state, 3) <= ffi::LUA_TNIL {
+        } else if bytes.is_null() && ffi::lua_type(state, first + 1) <= ffi::LUA_TNIL {
             None
         } else {
             return None;
@@ -180,7 +200,7 @@ unsafe extern "C-unwind" fn raw_send<Q: Quick, const WAIT: bool, const FLUSH: bo
     // SAFETY: Lua calls with a valid state and at least 20 free slots.
     unsafe {
         let sending = Sending { wait: WAIT, flush: FLUSH };
-        let outcome = catch_unwind(AssertUnwindSafe(|| send::<Q>(state, sending)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| send::<Q>(state, 2, sending)));
         let Ok(Some(left)) = outcome else { return complete(state) };
         if WAIT {
             ffi::lua_settop(state, 1);
@@ -191,13 +211,39 @@ unsafe extern "C-unwind" fn raw_send<Q: Quick, const WAIT: bool, const FLUSH: bo
     }
 }
 
-/// Sends the arguments; how many bytes could not be sent. `None` if they are not the usual ones.
-unsafe fn send<Q: Quick>(state: *mut ffi::lua_State, sending: Sending) -> Option<usize> {
+/// Sends the arguments from `FIRST` on; if that blocks, the complete function has to go on, without
+/// them.
+unsafe extern "C-unwind" fn raw_start<Q: Quick, const FIRST: c_int, const FLUSH: bool>(
+    state: *mut ffi::lua_State,
+) -> c_int {
+    // SAFETY: as above.
+    unsafe {
+        let sending = Sending { wait: false, flush: FLUSH };
+        let outcome = catch_unwind(AssertUnwindSafe(|| send::<Q>(state, FIRST, sending)));
+        match outcome {
+            Ok(Some(0)) => {
+                ffi::lua_settop(state, 1);
+                return 1;
+            }
+            Ok(Some(_)) => ffi::lua_settop(state, FIRST - 1),
+            _ => {}
+        }
+        complete(state)
+    }
+}
+
+/// Sends the arguments from `first` on; how many bytes could not be sent. `None` if they are not the
+/// usual ones.
+unsafe fn send<Q: Quick>(
+    state: *mut ffi::lua_State,
+    first: c_int,
+    sending: Sending,
+) -> Option<usize> {
     // SAFETY: the state is valid; the strings stay on the stack during the call.
     unsafe {
         let mut parts: [&[u8]; PARTS] = [&[]; PARTS];
-        let count = usize::try_from(ffi::lua_gettop(state) - 1).ok()?;
-        for (index, part) in (2..).zip(parts.get_mut(..count)?) {
+        let count = usize::try_from((ffi::lua_gettop(state) - first + 1).max(0)).ok()?;
+        for (index, part) in (first..).zip(parts.get_mut(..count)?) {
             if ffi::lua_type(state, index) != ffi::LUA_TSTRING {
                 return None;
             }
@@ -221,12 +267,24 @@ unsafe fn string<'a>(state: *mut ffi::lua_State, index: c_int) -> &'a [u8] {
 
 /// Calls the complete function with all arguments; misuse is raised at the caller's position.
 unsafe fn complete(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: the state is valid, with the upvalues of `install` and some free slots.
+    // SAFETY: the state is valid, with the upvalues of `method` and some free slots.
     unsafe {
         let count = ffi::lua_gettop(state);
         ffi::lua_pushvalue(state, ffi::lua_upvalueindex(1));
         ffi::lua_insert(state, 1);
-        ffi::lua_call(state, count, ffi::LUA_MULTRET);
+        // The complete function may yield.
+        ffi::lua_callk(state, count, ffi::LUA_MULTRET, 0, Some(completed));
+        completed(state, ffi::LUA_OK, 0)
+    }
+}
+
+unsafe extern "C-unwind" fn completed(
+    state: *mut ffi::lua_State,
+    _: c_int,
+    _: ffi::lua_KContext,
+) -> c_int {
+    // SAFETY: the stack holds the results of the complete function alone; otherwise as above.
+    unsafe {
         if ffi::lua_rawequal(state, 1, ffi::lua_upvalueindex(2)) != 0 {
             ffi::luaL_where(state, 1);
             ffi::lua_pushvalue(state, 2);
