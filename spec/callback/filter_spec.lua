@@ -139,6 +139,18 @@ describe("filters that fail", function()
     end
   end)
 
+  it("may fail with nil and a message at the end, as one that got too little", function()
+    local function incomplete(chunk) return chunk, "unexpected end of data" end
+    local cb, calls = recorder()
+    local chain = callback.receive.chain(incomplete, cb)
+    assert.truthy(chain("ab"))
+    assert.same({ nil, "unexpected end of data" }, { chain("") })
+    assert.same({ { "ab" }, { nil, "unexpected end of data" } }, calls)
+    local send_cb = callback.send.chain(callback.send.string("ab"), incomplete)
+    assert.equal("ab", (send_cb()))
+    assert.same({ nil, "unexpected end of data" }, { send_cb() })
+  end)
+
   it("close the files at both ends", function()
     local source, target = fake_file { "a", "!" }, fake_file()
     assert.is_nil((drain(callback.send.chain(callback.send.file(source), refuses))))

@@ -29,7 +29,8 @@ end
 local function ask(f, input)
   local output, message = f(input)
   if type(output) == "string" then return output end
-  if output == nil and input == nil then return nil end
+  -- The end of what it has; that and a message: what it got was not complete, say.
+  if output == nil and input == nil then return nil, type(message) == "string" and message or nil end
   if output == nil then return nil, message or "filter returned nil before the end" end
   return nil, ("filter returned a %s, expected a string"):format(type(output))
 end
