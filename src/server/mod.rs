@@ -9,6 +9,7 @@
 //! | [`supervisor`] | forks workers, watches them, ends in order |
 //! | [`pool_state`], [`worker_entry`] | the supervisor's view of a pool and of a worker |
 //! | [`sizing`], [`timers`] | how many workers, and when intervals tick (pure) |
+//! | [`processors`] | whether the machine has processors to spare |
 //! | [`worker`] | the event loop around the handler |
 //! | [`accept`], [`parking`] | where a worker's connections come from, and where they wait |
 //! | [`handle_methods`] | what the server adds to all handles |
@@ -44,6 +45,7 @@ pub mod overflow;
 pub mod parking;
 pub mod pid_file;
 pub mod pool_state;
+pub mod processors;
 pub mod registry;
 pub mod run;
 pub mod scoreboard;

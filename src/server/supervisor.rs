@@ -7,10 +7,11 @@ mod backlog;
 mod custody;
 mod events;
 mod inspection;
+mod spread;
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -25,6 +26,7 @@ use super::lobby::Lobby;
 use super::log::{Level, Log};
 use super::notifier::Notifier;
 use super::pool_state::PoolState;
+use super::processors::Processors;
 use super::registry::Pool;
 use super::scoreboard::Activity;
 use super::sizing::Advice;
@@ -32,6 +34,10 @@ use super::stderr_lines::StderrLines;
 use super::worker_entry::{Life, WorkerEntry};
 use crate::sys::dispositions;
 use crate::sys::process::{Fork, fork};
+
+/// How long a handler may run before its worker's other connections are given to other workers, and
+/// how often the supervisor looks for that.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The exit code of a server that could not go on.
 const ERROR_AT_RUN_TIME: i32 = 4;
@@ -112,6 +118,8 @@ pub struct Supervisor {
     inbox: Inbox,
     /// When the leases of slow workers are looked at next.
     next_round: Option<Instant>,
+    /// Whether the machine has processors to spare.
+    processors: Processors,
     signals: SignalFd,
     previous_mask: SigSet,
     /// What the host does about ended children, where the supervisor waits for them.
@@ -170,6 +178,7 @@ impl Supervisor {
             epoll,
             inbox: Inbox::default(),
             next_round: None,
+            processors: Processors::default(),
             signals,
             previous_mask,
             previous_sigchld: dispositions::reset(Signal::SIGCHLD)?,

@@ -10,11 +10,8 @@ use super::super::message::{Order, Waiting};
 use super::super::parking::Ticket;
 use super::super::scoreboard::{Activity, Cell};
 use super::super::worker_entry::WorkerEntry;
-use super::{Phase, Supervisor};
+use super::{PATIENCE, Phase, Supervisor};
 use crate::io::Wakeup;
-
-/// How long a handler may run before its worker's other connections are given to other workers.
-const PATIENCE: Duration = Duration::from_millis(20);
 
 impl Supervisor {
     /// A worker has parked a connection for the first time.
@@ -176,48 +173,6 @@ impl Supervisor {
         }
         self.relieve(now);
         [self.lobby.next_alarm(), self.next_round].into_iter().flatten().min()
-    }
-
-    /// Takes connections from workers whose handler runs for long, and from busy workers that have
-    /// much more of them than others.
-    fn relieve(&mut self, now: Instant) {
-        if self.phase != Phase::Serving || self.workers.values().all(|w| w.leases.is_empty()) {
-            self.next_round = None;
-            return;
-        }
-        match self.next_round {
-            Some(round) if round > now => return,
-            _ => self.next_round = Some(now + PATIENCE),
-        }
-        let mut surplus = Vec::new();
-        for (pid, worker) in &mut self.workers {
-            let state = &self.pools[worker.pool];
-            let cell = state.pool.scoreboard.cell(worker.cell);
-            let turn = (cell.activity() == Activity::Busy).then(|| cell.turns());
-            let before = std::mem::replace(&mut worker.last_turn, turn);
-            if turn.is_none() || before.is_none() {
-                continue;
-            }
-            let leases = worker.leases.len();
-            let share = if turn == before { 0 } else { state.fair_share() };
-            if leases > share + share / 4 {
-                surplus.push((*pid, leases - share));
-            }
-        }
-        for (pid, count) in surplus {
-            self.revoke_leases(pid, count);
-        }
-        self.count_leases();
-    }
-
-    /// Finds out how many connections a worker of each pool has on average.
-    fn count_leases(&mut self) {
-        for (index, state) in self.pools.iter_mut().enumerate() {
-            let serving = self.workers.values().filter(|w| w.pool == index && w.is_serving());
-            let (workers, leases) =
-                serving.fold((0, 0), |(count, sum), worker| (count + 1, sum + worker.leases.len()));
-            state.note_leases(workers, leases);
-        }
     }
 
     /// Hands what is due to workers that have time: ticks first, then connections. Tells when to
