@@ -215,7 +215,7 @@ describe("errors at run time", function()
       script = ECHO, launcher = true, env = { LD_PRELOAD = library }, ready = false,
     }
     assert.equal(4, (s:wait()))
-    assert.truthy(s:log():find("Waiting for events failed: Bad file", 1, true), s:log())
+    assert.truthy(s:log():find("Waiting for events failed: Bad file descriptor", 1, true), s:log())
     assert.truthy(s:log():find("Terminating with exit code 4", 1, true), s:log())
   end)
 

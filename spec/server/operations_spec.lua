@@ -80,6 +80,9 @@ describe("the pid file", function()
     local code, _, log = server.run_script { script = SERVER, launcher = { "-p", "/nowhere/pid" } }
     assert.equal(3, code)
     assert.equal('moonbridge: Could not open pid file "/nowhere/pid": No such file or directory\n', log)
+    code, _, log = server.run_script { script = SERVER, launcher = { "-p", "/dev/zero" } }
+    assert.equal(3, code)
+    assert.truthy(log:find('Could not open pid file "/dev/zero": it is no regular file', 1, true))
   end)
 
   it("is free again at once when the supervisor was killed while its workers live", function()
@@ -123,6 +126,26 @@ describe("the log file", function()
     local code, _, log = server.run_script { script = SERVER, launcher = { "-l", path } }
     assert.equal(2, code)
     assert.truthy(log:find("Could not lock log file", 1, true))
+  end)
+
+  it("may be a device, which no server has for itself", function()
+    for _ = 1, 2 do
+      assert.same({ "", "closed" }, { start { "-l", "/dev/null" }:raw("") })
+    end
+  end)
+
+  it("may be a pipe that nobody empties, but not one that nobody reads", function()
+    local path = process.scratch("pipe")
+    assert(os.execute("mkfifo " .. path))
+    assert.equal(3, (server.run_script { script = SERVER, launcher = { "-l", path } }))
+    local reader = assert(io.open(path, "r+"))
+    local s = start({ "-l", path }, (SERVER:gsub("return true", [[
+      for _ = 1, 200 do io.stderr:write(("x"):rep(900), "\n") end
+      return true
+    ]])))
+    for _ = 1, 5 do assert.same({ "", "closed" }, { s:raw("") }) end
+    assert.equal(0, s:stop())
+    reader:close()
   end)
 
   it("that cannot be opened is an error at start-up: exit code 3", function()

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 
 use super::config::ListenerSpec;
 use super::inherited::Inheritance;
-use crate::glue::{Fault, Reply};
+use crate::glue::{self, Fault, Reply};
 use crate::io::listen;
 use crate::sys::defer_accept::defer_accept;
 
@@ -71,7 +71,7 @@ impl Listener {
     pub fn open(index: usize, spec: ListenerSpec, inheritance: &Inheritance) -> Reply<Self> {
         Self::try_open(spec, inheritance).map_err(|error| {
             let reason = match error.raw_os_error() {
-                Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
+                Some(errno) => glue::describe(errno),
                 None => error.to_string(),
             };
             Fault::misuse(format!("Could not initialize listener #{index}: {reason}"))

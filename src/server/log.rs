@@ -5,11 +5,12 @@
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::stderr_output::StderrOutput;
+use super::patient_output::PatientOutput;
 use crate::sys::calendar::local_timestamp;
 use crate::sys::lock::lock;
 use crate::sys::syslog::Syslog;
@@ -29,7 +30,7 @@ pub enum Level {
 }
 
 enum Output {
-    Stderr(StderrOutput),
+    Stderr,
     File { path: PathBuf, file: File },
     Nowhere,
 }
@@ -37,6 +38,7 @@ enum Output {
 /// Where lines go and which of them.
 pub struct Log {
     output: Output,
+    patience: PatientOutput,
     syslog: Option<Syslog>,
     level: Level,
 }
@@ -44,24 +46,24 @@ pub struct Log {
 impl Log {
     /// A log on standard error.
     pub fn stderr(level: Level) -> Self {
-        Log { output: Output::Stderr(StderrOutput::default()), syslog: None, level }
+        Self::to(Output::Stderr, level)
     }
 
     /// A log without output of its own: what a daemon has that logs to the system log alone.
     pub fn silent(level: Level) -> Self {
-        Log { output: Output::Nowhere, syslog: None, level }
+        Self::to(Output::Nowhere, level)
     }
 
-    /// A log that is appended to the file at `path`, which stays locked.
+    fn to(output: Output, level: Level) -> Self {
+        Log { output, patience: PatientOutput::default(), syslog: None, level }
+    }
+
+    /// A log that is appended to the file at `path`, which stays locked if it is a regular one.
     ///
     /// Fails with `EWOULDBLOCK` if another process holds the lock.
     pub fn file(path: &Path, level: Level) -> io::Result<Self> {
         let file = open_locked(path)?;
-        Ok(Log {
-            output: Output::File { path: std::path::absolute(path)?, file },
-            syslog: None,
-            level,
-        })
+        Ok(Self::to(Output::File { path: std::path::absolute(path)?, file }, level))
     }
 
     /// Sends every line to the system log as well.
@@ -108,9 +110,9 @@ impl Log {
     fn raw(&mut self, line: &str) {
         // One write for each line keeps the lines of several processes apart; failures are ignored
         // on purpose, see the module's documentation.
-        match &mut self.output {
-            Output::Stderr(stderr) => stderr.line(line),
-            Output::File { file, .. } => drop(file.write_all(line.as_bytes())),
+        match &self.output {
+            Output::Stderr => self.patience.line(io::stderr().as_fd(), line),
+            Output::File { file, .. } => self.patience.line(file.as_fd(), line),
             Output::Nowhere => {}
         }
     }
@@ -130,7 +132,16 @@ impl Log {
 }
 
 fn open_locked(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().append(true).create(true).mode(LOG_FILE_MODE).open(path)?;
-    lock(&file)?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(LOG_FILE_MODE)
+        // A named pipe that nobody reads is an error, and no reason to wait.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    // Terminals, pipes and /dev/null are everybody's.
+    if file.metadata()?.is_file() {
+        lock(&file)?;
+    }
     Ok(file)
 }

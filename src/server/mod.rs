@@ -16,7 +16,7 @@
 //! | [`lease`], [`lobby`] | who may act on a waiting connection, and where idle ones wait |
 //! | [`channel`], [`message`], [`scoreboard`] | how supervisor and workers talk, with and without system calls |
 //! | [`context`] | what a worker is doing, for the log |
-//! | [`log`], [`stderr_output`], [`stderr_lines`] | what the operator reads |
+//! | [`log`], [`patient_output`], [`stderr_lines`] | what the operator reads |
 //! | [`options`], [`service`] | `run{...}`: log, pid file, background |
 //! | [`pid_file`], [`daemon`], [`notifier`] | their parts |
 //! | [`status`] | what the pools are doing |
@@ -43,6 +43,7 @@ pub mod notifier;
 pub mod options;
 pub mod overflow;
 pub mod parking;
+pub mod patient_output;
 pub mod pid_file;
 pub mod pool_state;
 pub mod processors;
@@ -53,7 +54,6 @@ pub mod service;
 pub mod sizing;
 pub mod status;
 pub mod stderr_lines;
-pub mod stderr_output;
 pub mod supervisor;
 pub mod timeout;
 pub mod timers;

@@ -33,7 +33,12 @@ impl PidFile {
                 .create(true)
                 .truncate(false)
                 .mode(MODE)
+                .custom_flags(libc::O_NONBLOCK)
                 .open(&path)?;
+            // It is going to be removed: no device, and no pipe that others wait for.
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::other("it is no regular file"));
+            }
             lock(&file)?;
             if is_file_at(&file, &path)? {
                 return Ok(PidFile { path, file, owner: None });

@@ -7,6 +7,7 @@ use super::daemon;
 use super::log::Log;
 use super::options::Options;
 use super::pid_file::PidFile;
+use crate::glue;
 use crate::sys::process::{self, Fork};
 
 /// An opened log and a locked pid file. Dropping it removes the pid file and unlocks both.
@@ -33,7 +34,7 @@ impl StartError {
                 format!("Could not lock {what} \"{path}\": another server is running already")
             }
             (_, Some(errno)) => {
-                let reason = nix::errno::Errno::from_raw(errno).desc();
+                let reason = glue::describe(errno);
                 format!("Could not open {what} \"{path}\": {reason}")
             }
             (_, None) => format!("Could not open {what} \"{path}\": {error}"),

@@ -32,6 +32,7 @@ use super::scoreboard::Activity;
 use super::sizing::Advice;
 use super::stderr_lines::StderrLines;
 use super::worker_entry::{Life, WorkerEntry};
+use crate::glue;
 use crate::sys::dispositions;
 use crate::sys::process::{Fork, fork};
 
@@ -218,7 +219,10 @@ impl Supervisor {
                 Err(Errno::EINTR) => 0,
                 // No signal is heard any more. Without a supervisor, workers end by themselves.
                 Err(errno) => {
-                    self.log.notice(&format!("Waiting for events failed: {}", errno.desc()));
+                    self.log.notice(&format!(
+                        "Waiting for events failed: {}",
+                        glue::describe(errno as i32)
+                    ));
                     self.exit_code = ERROR_AT_RUN_TIME;
                     return Outcome::Ended(self.exit_code);
                 }
@@ -275,7 +279,7 @@ impl Supervisor {
             Err(errno) => {
                 state.free_cell(cell);
                 state.sizing.failed(&state.pool.config, now);
-                let reason = errno.desc();
+                let reason = glue::describe(errno as i32);
                 self.log.notice(&format!("Could not fork a worker for pool #{number}: {reason}"));
                 None
             }

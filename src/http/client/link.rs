@@ -17,6 +17,7 @@ use socket2::SockRef;
 use super::body::{self, Body, Framing, Piece};
 use super::head::{self, LIMITS, ResponseHead, unfold};
 use super::patience::{LOOK, Patience};
+use crate::glue;
 use crate::http::head::Progress;
 use crate::io::{Fill, Stream};
 use crate::sys::lineage;
@@ -41,7 +42,7 @@ impl Failure {
     pub fn text(&self) -> String {
         match self {
             Failure::Io(error) => match error.raw_os_error() {
-                Some(errno) => Errno::from_raw(errno).desc().to_owned(),
+                Some(errno) => glue::describe(errno),
                 None => error.to_string(),
             },
             Failure::Head(error) => error.to_string(),

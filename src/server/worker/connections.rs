@@ -16,6 +16,7 @@ use super::super::parking::{Connection, Stay, Ticket, detach};
 use super::super::scoreboard::Counter;
 use super::fate::milliseconds;
 use super::{Fate, Phase, Source, Task, Worker, complain};
+use crate::glue;
 use crate::io::{Stream, Wakeup, new_handle, stream_of};
 use crate::sys::class;
 
@@ -267,7 +268,7 @@ impl Worker {
     fn cannot_accept(&mut self, errno: Errno) {
         self.cell().add(Counter::Errors, 1);
         if self.acceptor.pause(Instant::now()) {
-            complain(&format!("Could not accept a connection: {}", errno.desc()));
+            complain(&format!("Could not accept a connection: {}", glue::describe(errno as i32)));
         }
     }
 }

@@ -12,6 +12,7 @@ use super::super::message::{Order, Report, Waiting};
 use super::super::parking::{Due, Ticket};
 use super::super::scoreboard::{Activity, Counter};
 use super::{Arrival, Phase, Source, Task, Worker, complain};
+use crate::glue;
 use crate::io::Wakeup;
 
 /// Events taken from the kernel at once.
@@ -80,7 +81,7 @@ impl Worker {
             Err(Errno::EINTR) => 0,
             // Something in this process has closed what it does not own: another one serves better.
             Err(errno) => {
-                complain(&format!("Waiting for events failed: {}", errno.desc()));
+                complain(&format!("Waiting for events failed: {}", glue::describe(errno as i32)));
                 self.leave();
                 0
             }
