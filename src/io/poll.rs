@@ -10,6 +10,7 @@ use super::handle;
 use super::listener::Listener;
 use super::stream::Direction;
 use crate::glue::{Fault, Reply};
+use crate::sys::keys::{self, Key};
 use crate::sys::poll::{Outcome, PollSet};
 use crate::sys::sigterm;
 
@@ -20,8 +21,8 @@ const LONGEST: f64 = 1e8;
 pub fn poll(lua: &Lua, args: MultiValue) -> Reply<MultiValue> {
     let mut args = Args::new("poll", args);
     let mut wanted = Wanted::default();
-    wanted.collect(&mut args, Direction::Read)?;
-    wanted.collect(&mut args, Direction::Write)?;
+    wanted.collect(lua, &mut args, Direction::Read)?;
+    wanted.collect(lua, &mut args, Direction::Write)?;
     let timeout = timeout(lua, &mut args)?;
     let wakeup = !matches!(args.value(), Value::Nil | Value::Boolean(false));
     // From here on SIGTERM cannot slip in between looking at its flag and waiting.
@@ -86,7 +87,7 @@ struct Wanted {
 
 impl Wanted {
     /// Adds the keys of the next argument, a set or nil, whose values count as true.
-    fn collect(&mut self, args: &mut Args, direction: Direction) -> Reply<()> {
+    fn collect(&mut self, lua: &Lua, args: &mut Args, direction: Direction) -> Reply<()> {
         let table: Table = match args.value() {
             Value::Nil => return Ok(()),
             Value::Table(table) => table,
@@ -95,38 +96,45 @@ impl Wanted {
                 return Err(args.bad(format_args!("table expected, got {got}")));
             }
         };
-        for pair in table.pairs::<Value, Value>() {
-            let (key, value) = pair?;
-            if !matches!(value, Value::Nil | Value::Boolean(false)) {
-                self.add(args, &key, direction)?;
+        let mut keys = Vec::new();
+        let is_handle = |address| handle::stream_at(address).is_some();
+        let others = keys::split(lua, &table, &mut keys, is_handle)?;
+        for key in keys {
+            match key {
+                Key::Integer(fd) => self.add_number(args, fd, direction)?,
+                Key::Userdata(address) => {
+                    if let Some(stream) = handle::stream_at(address) {
+                        self.add_stream(&mut *borrow(&stream)?, direction)?;
+                    }
+                }
             }
+        }
+        for key in others.iter().flat_map(Table::sequence_values::<Value>) {
+            self.add_other(args, &key?, direction == Direction::Write)?;
         }
         Ok(())
     }
 
-    fn add(&mut self, args: &Args, key: &Value, direction: Direction) -> Reply<()> {
-        let write = direction == Direction::Write;
-        match key {
-            Value::Integer(fd) => match i32::try_from(*fd) {
-                Ok(fd) if fd >= 0 => self.set.add(fd, write),
-                _ => return Err(args.bad("invalid file descriptor in set")),
-            },
-            Value::UserData(object) => {
-                if let Some(stream) = handle::stream_of(object) {
-                    return self.add_stream(&mut *borrow(&stream)?, direction);
-                }
-                match (object.borrow::<Listener>(), object.borrow::<Child>()) {
-                    (Ok(listener), _) => self.add_listener(args, &listener, write)?,
-                    (_, Ok(child)) => self.add_child(args, &child, write)?,
-                    _ => return Err(args.bad("unexpected userdata in set")),
-                }
+    fn add_number(&mut self, args: &Args, fd: i64, direction: Direction) -> Reply<()> {
+        match i32::try_from(fd) {
+            Ok(fd) if fd >= 0 => {
+                self.set.add(fd, direction == Direction::Write);
+                Ok(())
             }
-            other => {
-                let got = other.type_name();
-                return Err(args.bad(format_args!("handle expected in set, got {got}")));
-            }
+            _ => Err(args.bad("invalid file descriptor in set")),
         }
-        Ok(())
+    }
+
+    fn add_other(&mut self, args: &Args, key: &Value, write: bool) -> Reply<()> {
+        let Value::UserData(object) = key else {
+            let got = key.type_name();
+            return Err(args.bad(format_args!("handle expected in set, got {got}")));
+        };
+        match (object.borrow::<Listener>(), object.borrow::<Child>()) {
+            (Ok(listener), _) => self.add_listener(args, &listener, write),
+            (_, Ok(child)) => self.add_child(args, &child, write),
+            _ => Err(args.bad("unexpected userdata in set")),
+        }
     }
 
     fn add_stream(&mut self, stream: &mut super::Stream, direction: Direction) -> Reply<()> {

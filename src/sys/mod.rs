@@ -14,6 +14,7 @@ pub mod disconnect;
 pub mod dispositions;
 pub mod environment;
 pub mod fast;
+pub mod keys;
 pub mod lineage;
 pub mod lock;
 pub mod lua_stack;
