@@ -51,6 +51,7 @@
 ---@field busy integer workers that are working
 ---@field total integer all workers, also those that start or end
 ---@field parked integer connections kept between two runs of the handler
+---@field sending integer connections whose handler has returned and whose client has not taken all output yet
 ---@field accepted integer connections
 ---@field handled integer runs of the handler that returned
 ---@field errors integer runs of the handler that threw, and connections that could not be accepted

@@ -181,19 +181,22 @@ function handle:reset() end
 ---In a server's "connect" handler that returns true afterwards: no process is occupied until the handler is
 ---called again, when there is input, at the timeout, or at shutdown; `wakeup` tells which. False outside a
 ---server, and for other sockets than that which the handler was called for.
+---Queued output is sent before that, without a process; the timeout begins behind it.
 ---See docs/reference/parking.md.
 ---@param timeout number|false|nil seconds; nil or false: none
+---@param stall number|false|nil seconds for which the client may take nothing of the output; nil: 60, false: no limit
 ---@return boolean parked
-function handle:park(timeout) end
+function handle:park(timeout, stall) end
 
----In a server's "connect" handler: ends the output, and lets the server discard what the client still sends
----until it closes, without a process. Then the socket is not used any more. False where the caller has to
----close for itself: outside a server, and if this is no TCP connection.
----@param timeout number|false|nil seconds after which the client gets RST; nil or false: none
+---In a server's "connect" handler: lets the server send the output and end it, and discard what the client
+---still sends until it closes, without a process. Then the socket is not used any more. False where the caller
+---has to close for itself: outside a server, and for other sockets than that which the handler was called for.
+---@param timeout number|false|nil seconds behind the output after which the client gets RST; nil or false: none
+---@param stall number|false|nil seconds for which the client may take nothing of the output; nil: 60, false: no limit
 ---@return boolean? lingers nil after an I/O error
 ---@return string? message
 ---@return integer? errno
-function handle:linger(timeout) end
+function handle:linger(timeout, stall) end
 
 ---A source for ltn12: delivers what is there.
 ---@param maxlen integer? bytes at most in a piece, default 16384

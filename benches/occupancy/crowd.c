@@ -4,6 +4,8 @@
  *                              once more, in random order, 2000 a second
  *   crowd dribble PORT COUNT   each sends a request head byte by byte, one a second, without end
  *   crowd silent  PORT COUNT   each connects and says nothing
+ *   crowd deaf    PORT COUNT   each asks for a MiB and takes a KiB of it every second, without end: the
+ *                              next one when it has all
  *
  * Prints "READY seconds" when all are connected (idle: and answered), and after a round
  * "SPOKEN answered lost p50_ms p99_ms max_ms". Ends on SIGTERM with "CLOSED n": how many connections
@@ -13,6 +15,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,11 +35,12 @@ struct client {
 };
 
 static const char REQUEST[] = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+static const char BIG[] = "GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n";
 static const char HEAD[] = "GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ";
 
 static struct client *clients;
 static double *latencies;
-static int count, closed, epoll, answered;
+static int count, closed, epoll, answered, deaf;
 static struct sockaddr_in address;
 static volatile sig_atomic_t speak, stopped;
 
@@ -61,9 +65,19 @@ static void drop(struct client *client) {
 static void dial(int index) {
   struct client *client = &clients[index];
   client->fd = socket(AF_INET, SOCK_STREAM, 0);
+  /* Little of a response that nobody reads is to be in the system: small segments, a small window. */
+  int window = 4096, segment = 1024;
+  if (deaf) {
+    setsockopt(client->fd, SOL_SOCKET, SO_RCVBUF, &window, sizeof window);
+    setsockopt(client->fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
+  }
   if (client->fd < 0 || connect(client->fd, (struct sockaddr *)&address, sizeof address) < 0) {
     perror("connect");
     exit(1);
+  }
+  if (deaf) {
+    send(client->fd, BIG, sizeof BIG - 1, MSG_NOSIGNAL);
+    return;
   }
   struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP, .data.u32 = index};
   epoll_ctl(epoll, EPOLL_CTL_ADD, client->fd, &event);
@@ -133,9 +147,28 @@ static void dribble(void) {
   while (!stopped && now() < until) listen_for(2);
 }
 
+static void take_little(void) {
+  /* As above: a KiB a second by each. */
+  static int turn;
+  for (int i = turn++ % 100; i < count; i += 100) {
+    struct client *client = &clients[i];
+    if (client->fd < 0) continue;
+    char bytes[1024];
+    ssize_t size = recv(client->fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    if (size == 0 || (size < 0 && errno != EAGAIN)) { drop(client); continue; }
+    if (size > 0 && (client->sent += size) >= 1 << 20) {
+      client->sent -= 1 << 20;
+      send(client->fd, BIG, sizeof BIG - 1, MSG_NOSIGNAL);
+    }
+  }
+  struct timespec pause = {.tv_nsec = 10000000};
+  nanosleep(&pause, NULL);
+}
+
 int main(int argc, char **argv) {
-  if (argc != 4) { fprintf(stderr, "usage: crowd idle|dribble|silent PORT COUNT\n"); return 1; }
+  if (argc != 4) { fprintf(stderr, "usage: crowd idle|dribble|silent|deaf PORT COUNT\n"); return 1; }
   int idle = !strcmp(argv[1], "idle"), dribbles = !strcmp(argv[1], "dribble");
+  deaf = !strcmp(argv[1], "deaf");
   count = atoi(argv[3]);
   address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(argv[2])),
                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -169,6 +202,8 @@ int main(int argc, char **argv) {
       round_of_talk();
     } else if (dribbles) {
       dribble();
+    } else if (deaf) {
+      take_little();
     } else {
       listen_for(100);
     }

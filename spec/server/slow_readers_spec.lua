@@ -28,6 +28,7 @@ local SERVER = [[
     else
       request:send_data(mio.getpid())
     end
+    if request.path == "finish" then request:finish() end
     io.stderr:write("answered ", request.path, "\n")
     return request.path ~= "last"
   end
@@ -109,6 +110,13 @@ describe("a client that does not read its response", function()
     others_are_served(s)
     assert.equal(pattern(SMALL), c:response().body)
     assert.equal(200, c:request("/").status)
+  end)
+
+  it("occupies no process when the handler finishes the response itself", function()
+    local s = start()
+    local c = slow(s, get("/finish?size=" .. BIG))
+    others_are_served(s)
+    assert.equal(pattern(BIG), c:response().body)
   end)
 
   it("is waited for by the handler where more than response_buffering is queued", function()
@@ -293,11 +301,10 @@ describe("output that is queued when a worker ends", function()
     local pipelining = slow(s, get("/data?size=" .. BIG) .. get("/"):rep(2000))
     local stalled = slow(s)
     assert.equal(200, s:request("/last").status)
-    local bytes, ending = {}, nil
     assert.equal(pattern(BIG), pipelining:response().body)
     for _ = 1, 2000 do assert.equal(200, pipelining:response().status) end
     socket.sleep(1.2)
-    bytes, ending = stalled:read_all()
+    local bytes, ending = stalled:read_all()
     assert.equal("reset", ending)
     assert.is_true(#bytes < BIG)
   end)
@@ -325,7 +332,8 @@ describe("output that is queued when a worker ends", function()
   end)
 
   it("goes on when the server shuts down between two workers", function()
-    local s = start { POOL = "min_fork = 1, max_fork = 1, prepare = function() os.execute('exec sleep 0.3') end" }
+    local slowly = "prepare = function() os.execute('exec sleep 0.3') end"
+    local s = start { POOL = "min_fork = 1, max_fork = 1, " .. slowly }
     local c = slow(s)
     assert.equal(200, s:request("/last").status)
     s:signal("TERM")

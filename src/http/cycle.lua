@@ -137,7 +137,7 @@ return function(steps, callback, times, poll)
 
   function methods.finish()
     local code, problem = steps.finish()
-    if code == OUTPUT then drain(0) elseif code then settle(code, problem) end
+    if code then settle(code, problem) end
   end
 
   function methods.close_after_finish()

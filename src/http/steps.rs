@@ -267,8 +267,8 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     step(lua, table, shared, "flush", |lua, c, (): ()| {
         queued(lua, with(c, Connection::flush)?, 0)
     })?;
-    step(lua, table, shared, "finish", |lua, c, (): ()| {
-        queued(lua, with(c, Connection::finish)?, 0)
+    step(lua, table, shared, "finish", move |lua, c, (): ()| {
+        queued(lua, with(c, Connection::finish)?, limit)
     })?;
     // send_out(limit): tries to send what is queued; OUTPUT while that is more than `limit`.
     step(lua, table, shared, "send_out", |lua, c, limit: usize| {
