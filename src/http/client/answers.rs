@@ -23,14 +23,17 @@ enum Code {
     Waiting = 3,
     /// There is input, but not a whole response, or an interim one.
     Partial = 4,
+    /// The idle connection cannot be used.
+    Stale = 5,
 }
 
-/// Puts the steps into `native`: `round_trip(link, head, body, seconds, to_head)` and
+/// Puts the steps into `native`: `round_trip(link, head, body, seconds, to_head, keep)` and
 /// `head(link, to_head)` answer with status, headers, status line, body (nil if it is not all
 /// there), and whether the connection can be used again; `round_trip` else with a [`Code`], `head`
-/// with nil while it has to wait; both with false and a message when the exchange has failed.
-/// Further `now()`: seconds; `keep(link, seconds)`, `usable(link)`, `expired(link)`: see
-/// [`Link`](super::link::Link).
+/// with nil while it has to wait; both with false and a message when the exchange has failed. With
+/// `keep` (seconds) the connection is an idle one, and is kept again if it can be used again.
+/// Further `now()`: seconds; `keep(link, seconds)`, `kept(link)`: the time when it was kept;
+/// `usable(link)`, `expired(link)`: see [`Link`](super::link::Link).
 ///
 /// # Errors
 /// Out of memory.
@@ -40,6 +43,7 @@ pub fn install(lua: &Lua, native: &Table) -> mlua::Result<()> {
     native.raw_set("head", message::function::<Head>(lua, &meta)?)?;
     quick::<Now>(lua, native, "now")?;
     quick::<Keep>(lua, native, "keep")?;
+    quick::<Kept>(lua, native, "kept")?;
     quick::<Usable>(lua, native, "usable")?;
     quick::<Expired>(lua, native, "expired")
 }
@@ -79,6 +83,10 @@ impl Step for RoundTrip {
         };
         let parts = [2, 3].map(|index| arguments.string(index).unwrap_or_default());
         let limit = duration(arguments.number(4));
+        let keep = arguments.number(6);
+        if keep.is_some() && !link.is_usable() {
+            return Verdict::Code(Code::Stale as i64);
+        }
         let trip =
             link.round_trip(&parts, arguments.truth(5), limit, |received, body, reusable| {
                 fields::put(message, &received);
@@ -86,7 +94,12 @@ impl Step for RoundTrip {
                 message.reusable = reusable;
             });
         let code = match trip {
-            Ok(Trip::Done(())) => return Verdict::Message,
+            Ok(Trip::Done(())) => {
+                if keep.is_some() {
+                    link.keep(duration(keep));
+                }
+                return Verdict::Message;
+            }
             Ok(Trip::Unsent) => Code::Unsent,
             Ok(Trip::Refused(failure)) => {
                 message.add(failure.text().as_bytes());
@@ -114,15 +127,21 @@ impl Step for Head {
     }
 }
 
+/// A moment in seconds, 0 for none.
+fn seconds(moment: Option<Instant>) -> f64 {
+    thread_local! {
+        static START: Instant = Instant::now();
+    }
+    let start = START.with(Instant::clone);
+    moment.map_or(0.0, |moment| moment.saturating_duration_since(start).as_secs_f64())
+}
+
 struct Now;
 impl Fast for Now {
     type Object = ();
 
     fn call((): &(), _: &Arguments<'_>) -> Answer {
-        thread_local! {
-            static START: Instant = Instant::now();
-        }
-        Answer::Number(START.with(Instant::elapsed).as_secs_f64())
+        Answer::Number(seconds(Some(Instant::now())))
     }
 }
 
@@ -140,6 +159,16 @@ impl Fast for Keep {
             link.keep(duration(arguments.number(2)));
         }
         Answer::Nothing
+    }
+}
+
+struct Kept;
+impl Fast for Kept {
+    type Object = ();
+
+    fn call((): &(), arguments: &Arguments<'_>) -> Answer {
+        let link = arguments.integer(1).and_then(links::get);
+        Answer::Number(seconds(link.and_then(|link| link.kept_at())))
     }
 }
 

@@ -5,9 +5,10 @@ local options, request_head, redirect = parts.options, parts.request_head, parts
 local pool, waiting, exchange = parts.pool, parts.waiting, parts.exchange
 
 local error, ipairs, pcall, yield = error, ipairs, pcall, coroutine.yield
-local now, round_trip = native.now, native.round_trip
+local now = native.now
 local allowed, wait = waiting.allowed, waiting.wait
-local put, take, parsed = pool.put, pool.take, options.parsed
+local ask, put, take = pool.ask, pool.put, pool.take
+local parsed, KEEPALIVE, TIMEOUT = options.parsed, options.KEEPALIVE, options.TIMEOUT
 
 -- Closes the connection that the job uses.
 local function close(job, in_order)
@@ -42,7 +43,7 @@ local function connect(job, waitfunc)
     local handle, link, owner = (url.path and native.connect_local or native.connect)(address)
     if handle then
       local connection = {
-        key = url.key, handle = handle, link = link, owner = owner, since = 0, expires = 0, next = nil,
+        key = url.key, handle = handle, link = link, owner = owner, next = nil,
       }
       job.connection = connection
       local ok
@@ -156,15 +157,12 @@ end
 -- The most frequent and simplest request: a URL that was asked for before, over a kept connection, and the
 -- response comes with one packet. It needs no job; all else goes on with `request`.
 local function get(text, url)
-  local connection = take(url.key)
-  if not connection then return request(nil, text) end
-  local status, headers, line, body, reusable =
-    round_trip(connection.link, url.plain_head, nil, options.TIMEOUT, false)
-  if reusable and (status < 300 or status >= 400) then
-    put(connection, options.KEEPALIVE)
-    return body, status, headers, line
+  local status, headers, line, body, reusable, connection = ask(url, TIMEOUT, KEEPALIVE)
+  if connection then
+    return request(nil, text, nil, connection, { status, headers, line, body, reusable })
   end
-  return request(nil, text, nil, connection, { status, headers, line, body, reusable })
+  if not status then return request(nil, text) end
+  return body, status, headers, line
 end
 
 --- http.request(url [, body]) or http.request{url=, …}

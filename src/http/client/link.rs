@@ -121,8 +121,8 @@ pub struct Link {
     body: RefCell<(Body, bool)>,
     /// The process that made it; a child that was forked since then must not speak on it.
     owner: u64,
-    /// Until when it may be used again.
-    keep_until: Cell<Option<Instant>>,
+    /// When it was kept for further exchanges, and for how long.
+    kept: Cell<Option<(Instant, Duration)>>,
     patience: Cell<Patience>,
 }
 
@@ -134,7 +134,7 @@ impl Link {
             head: RefCell::default(),
             body: RefCell::default(),
             owner: lineage::generation(),
-            keep_until: Cell::new(None),
+            kept: Cell::new(None),
             patience: Cell::default(),
         }
     }
@@ -176,12 +176,17 @@ impl Link {
 
     /// Keeps the connection for further exchanges, for so long.
     pub fn keep(&self, time: Duration) {
-        self.keep_until.set(Instant::now().checked_add(time));
+        self.kept.set(Some((Instant::now(), time)));
+    }
+
+    /// When it was kept.
+    pub fn kept_at(&self) -> Option<Instant> {
+        self.kept.get().map(|(moment, _)| moment)
     }
 
     /// Whether it was kept for longer than it should.
     pub fn is_expired(&self) -> bool {
-        self.keep_until.get().is_none_or(|end| end <= Instant::now())
+        self.kept.get().is_none_or(|(moment, time)| moment.elapsed() >= time)
     }
 
     /// Whether a kept connection can be used: by the process that made it, in time, and if it is

@@ -2,16 +2,19 @@
 
 local native = ...
 
-local next, expired, keep, usable = next, native.expired, native.keep, native.usable
+local next, expired, kept = next, native.expired, native.kept
+local keep, round_trip, usable = native.keep, native.round_trip, native.usable
 
 local pool = {}
 
 -- So many connections are kept for one server, and so many in all.
 local PER_SERVER, IN_ALL = 8, 64
 
+-- What a round trip answers if the idle connection cannot be used; see `answers.rs`.
+local STALE = 5
+
 local idle = {} -- key → the connection used last; the others hang on its field `next`
 local count = 0
-local uses = 0 -- how often a connection was kept
 
 -- Closes a connection that nobody uses; it may have failed long since.
 local function close(connection)
@@ -60,7 +63,9 @@ local function shed()
   for _, connection in next, idle do
     local previous
     while connection.next do previous, connection = connection, connection.next end
-    if not oldest or connection.since < oldest.since then oldest, before = connection, previous end
+    if not oldest or kept(connection.link) < kept(oldest.link) then
+      oldest, before = connection, previous
+    end
   end
   if before then before.next = nil else idle[oldest.key] = nil end
   close(oldest)
@@ -69,8 +74,6 @@ end
 --- Keeps a connection for further requests, for so many seconds.
 function pool.put(connection, seconds)
   local key = connection.key
-  uses = uses + 1
-  connection.since = uses
   keep(connection.link, seconds)
   local older = idle[key]
   connection.next = older
@@ -78,6 +81,36 @@ function pool.put(connection, seconds)
   count = count + 1
   if older then prune(connection) end
   if count > IN_ALL then shed() end
+end
+
+--- Asks for a URL over the connection used last, and keeps that one again: the way of most requests. What is
+-- not usual is left to others: a connection that is to be closed or used further is not idle any more.
+-- @param url with its `plain_head`
+-- @param limit how many seconds to wait
+-- @param seconds how long to keep the connection
+-- @return nil if there is no connection that can be used; or the results of the round trip, and the connection
+--   if they are not a whole response which is not to be followed
+function pool.ask(url, limit, seconds)
+  local key = url.key
+  local connection = idle[key]
+  if not connection then return nil end
+  -- A finalizer may ask the same server meanwhile.
+  idle[key] = connection.next
+  local status, headers, line, body, reusable =
+    round_trip(connection.link, url.plain_head, nil, limit, false, seconds)
+  if reusable and (status < 300 or status >= 400) then
+    local older = idle[key]
+    connection.next = older
+    idle[key] = connection
+    if older then prune(connection) end
+    return status, headers, line, body, reusable
+  end
+  count = count - 1
+  if status == STALE then
+    native.close(connection.link, true)
+    return nil
+  end
+  return status, headers, line, body, reusable, connection
 end
 
 --- Closes all idle connections.
