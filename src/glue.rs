@@ -14,6 +14,14 @@ use std::ffi::c_void;
 
 use mlua::{Function, IntoLua, IntoLuaMulti, LightUserData, Lua, MultiValue, Table, Value};
 
+/// The name of a value's type, as Lua's `type` gives it.
+pub fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Integer(_) => "number",
+        other => other.type_name(),
+    }
+}
+
 /// Why a function of the public interface did not do its work.
 #[derive(Debug)]
 pub enum Fault {

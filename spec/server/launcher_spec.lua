@@ -180,6 +180,12 @@ describe("errors at start-up", function()
     fails("error(setmetatable({}, {__tostring = function() return 'mine' end}))", ': mine')
   end)
 
+  it("tell of an error behind a listen, and of nothing else", function()
+    local log = fails("listen { { proto = 'interval', delay = 1 }, connect = print }\nerror('oops')",
+      'Error while executing "PATH": PATH:2: oops')
+    assert.falsy(log:find("nothing has been served", 1, true), log)
+  end)
+
   it("tell of a script that registers nothing", function()
     fails("", "No listener initialized.")
   end)

@@ -207,13 +207,13 @@ describe("moonbridge.run{...}", function()
 
   it("raises an error that names a wrong option, at the caller's position", function()
     for _, case in ipairs {
-      { "{ logfile = 1 }", 'Option "logfile" must be a string, not a integer' },
+      { "{ logfile = 1 }", 'Option "logfile" must be a string, not a number' },
       { "{ pidfile = {} }", 'Option "pidfile" must be a string, not a table' },
       { "{ stats = 'yes' }", 'Option "stats" must be a boolean, not a string' },
       { "{ background = 1 }", 'Option "background" must be a boolean' },
       { "{ logfacility = 8 }", 'Option "logfacility" must be DAEMON, USER or 0 to 7, not "8"' },
       { "{ logfiles = 'x' }", 'Unknown option "logfiles" of run' },
-      { "7", "run expects a table of options, not a integer" },
+      { "7", "run expects a table of options, not a number" },
     } do
       local code, _, log = server.run_script {
         script = ('local moonbridge = require "moonbridge"\n%s\nmoonbridge.run(%s)'):format(SERVER, case[1]),

@@ -23,6 +23,7 @@ use super::connection::{Connection, Opened, Partial, Problem, Reader};
 use super::intake::Supply;
 use super::options::Options;
 use super::refusal::Refusal;
+use crate::glue;
 use crate::io::stream_of;
 use crate::server::context;
 
@@ -149,7 +150,7 @@ fn argument(lua: &Lua, value: &Value, what: &str) -> mlua::Result<Result<LuaStri
     match coerced {
         Some(text) => Ok(Ok(text)),
         None => {
-            let text = format!("{what} is expected to be a string, got {}", value.type_name());
+            let text = format!("{what} is expected to be a string, got {}", glue::kind(value));
             Ok(Err((Code::Misuse as i64, text).into_lua_multi(lua)?))
         }
     }

@@ -8,7 +8,7 @@ use mlua::{BorrowedBytes, Lua, LuaString, MultiValue, Value};
 
 use super::handle;
 use super::stream::Stream;
-use crate::glue::{Fault, Reply};
+use crate::glue::{self, Fault, Reply};
 
 /// The arguments of one call, taken one after the other.
 pub struct Args {
@@ -53,7 +53,7 @@ impl Args {
     }
 
     fn expected(&self, what: &str, got: &Value) -> Fault {
-        self.bad(format_args!("{what} expected, got {}", got.type_name()))
+        self.bad(format_args!("{what} expected, got {}", glue::kind(got)))
     }
 
     /// `self` of a method of handles, and the stream behind it.
@@ -70,7 +70,7 @@ impl Args {
         Fault::Misuse(format!(
             "calling '{}' on bad self ({what} expected, got {})",
             self.name,
-            got.type_name()
+            glue::kind(got)
         ))
     }
 

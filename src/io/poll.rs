@@ -9,7 +9,7 @@ use super::child::Child;
 use super::handle;
 use super::listener::Listener;
 use super::stream::Direction;
-use crate::glue::{Fault, Reply};
+use crate::glue::{self, Fault, Reply};
 use crate::sys::keys::{self, Key};
 use crate::sys::poll::{Outcome, PollSet};
 use crate::sys::sigterm;
@@ -92,7 +92,7 @@ impl Wanted {
             Value::Nil => return Ok(()),
             Value::Table(table) => table,
             other => {
-                let got = other.type_name();
+                let got = glue::kind(&other);
                 return Err(args.bad(format_args!("table expected, got {got}")));
             }
         };
@@ -127,7 +127,7 @@ impl Wanted {
 
     fn add_other(&mut self, args: &Args, key: &Value, write: bool) -> Reply<()> {
         let Value::UserData(object) = key else {
-            let got = key.type_name();
+            let got = glue::kind(key);
             return Err(args.bad(format_args!("handle expected in set, got {got}")));
         };
         match (object.borrow::<Listener>(), object.borrow::<Child>()) {

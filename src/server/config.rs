@@ -8,7 +8,7 @@ use std::time::Duration;
 use mlua::{Function, Lua, Table, Value};
 
 use super::first_word;
-use crate::glue::{Fault, Reply};
+use crate::glue::{self, Fault, Reply};
 
 /// The most listeners one pool may have.
 pub const MAX_LISTENERS: usize = 100;
@@ -138,7 +138,7 @@ fn listener(index: usize, value: &Value, deferred: bool) -> Reply<ListenerSpec> 
     let Value::Table(table) = value else {
         return Err(Fault::misuse(format!(
             "Listener #{index} must be a table such as {{proto=\"tcp\", port=8080}}, not a {}",
-            value.type_name()
+            glue::kind(value)
         )));
     };
     let proto = match table.get::<Value>("proto")? {
@@ -151,7 +151,7 @@ fn listener(index: usize, value: &Value, deferred: bool) -> Reply<ListenerSpec> 
         other => {
             return Err(Fault::misuse(format!(
                 "Field \"proto\" of listener #{index} must be a string, not a {}",
-                other.type_name()
+                glue::kind(&other)
             )));
         }
     };
@@ -240,7 +240,7 @@ fn flag(index: usize, table: &Table, field: &str) -> Reply<Option<bool>> {
         Value::Boolean(flag) => Ok(Some(flag)),
         other => Err(Fault::misuse(format!(
             "Field \"{field}\" of listener #{index} must be a boolean, not a {}",
-            other.type_name()
+            glue::kind(&other)
         ))),
     }
 }
@@ -251,7 +251,7 @@ fn text(index: usize, table: &Table, field: &str) -> Reply<Option<String>> {
         Value::String(text) => Ok(Some(text.to_string_lossy())),
         other => Err(Fault::misuse(format!(
             "Field \"{field}\" of listener #{index} must be a string, not a {}",
-            other.type_name()
+            glue::kind(&other)
         ))),
     }
 }
@@ -353,7 +353,7 @@ fn function(table: &Table, name: &str) -> Reply<Option<Function>> {
         Value::Function(function) => Ok(Some(function)),
         other => Err(Fault::misuse(format!(
             "Option \"{name}\" must be a function, not a {}",
-            other.type_name()
+            glue::kind(&other)
         ))),
     }
 }

@@ -8,6 +8,7 @@ use mlua::{Function, Lua, Table};
 
 use super::log::{Level, Log};
 use super::options::{self, Options};
+use super::registry::Registry;
 use super::service::{Service, StartError};
 use crate::glue::{self, Fault};
 
@@ -42,11 +43,12 @@ pub fn export(
     operations: Rc<Operations>,
 ) -> mlua::Result<()> {
     let shared = operations.clone();
-    let open = glue::function(lua, move |_, args| {
+    let open = glue::function(lua, move |lua, args| {
         let options = options::parse(args.front())?;
         let service = Service::open(&options)
             .map_err(|error: StartError| Fault::System(error.text, error.errno))?;
         shared.service.replace(Some(service));
+        Registry::of(lua).remember();
         Ok(true)
     })?;
     let shared = operations.clone();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use mlua::{Table, Value};
 
 use super::log::Level;
-use crate::glue::{Fault, Reply};
+use crate::glue::{self, Fault, Reply};
 
 /// The name under which the system log shows a server that was given none.
 const DEFAULT_IDENT: &str = "moonbridge";
@@ -58,7 +58,7 @@ pub fn parse(value: Option<&Value>) -> Reply<Options> {
         None | Some(Value::Nil) => return Ok(Options::default()),
         Some(Value::Table(table)) => table,
         Some(other) => {
-            let kind = other.type_name();
+            let kind = glue::kind(other);
             return Err(Fault::misuse(format!("run expects a table of options, not a {kind}")));
         }
     };
@@ -86,7 +86,7 @@ fn reject_unknown(table: &Table) -> Reply<()> {
         let name = match &key {
             Value::String(name) => name.to_string_lossy(),
             Value::Integer(index) => index.to_string(),
-            other => other.type_name().to_owned(),
+            other => glue::kind(other).to_owned(),
         };
         if !NAMES.contains(&name.as_str()) {
             let known = NAMES.join(", ");
@@ -97,7 +97,7 @@ fn reject_unknown(table: &Table) -> Reply<()> {
 }
 
 fn wrong(name: &str, expected: &str, value: &Value) -> Fault {
-    Fault::misuse(format!("Option \"{name}\" must be {expected}, not a {}", value.type_name()))
+    Fault::misuse(format!("Option \"{name}\" must be {expected}, not a {}", glue::kind(value)))
 }
 
 fn flag(table: &Table, name: &str) -> Reply<bool> {

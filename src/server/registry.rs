@@ -55,6 +55,8 @@ pub struct Registry {
     /// What a service manager has opened and no pool has claimed yet.
     pub inheritance: Inheritance,
     stage: Cell<Stage>,
+    /// `run` was called or will be: whoever registers pools has not forgotten it.
+    remembered: Cell<bool>,
     pid: u32,
 }
 
@@ -69,6 +71,7 @@ impl Registry {
             boards: RefCell::default(),
             inheritance: Inheritance::default(),
             stage: Cell::new(Stage::Open),
+            remembered: Cell::new(false),
             pid: std::process::id(),
         });
         lua.set_app_data(registry.clone());
@@ -113,6 +116,11 @@ impl Registry {
         self.boards.borrow().clone()
     }
 
+    /// Somebody sees to it that the pools are served, or tells why they are not.
+    pub fn remember(&self) {
+        self.remembered.set(true);
+    }
+
     /// From registering to serving; gives the pools.
     pub fn start(&self) -> Reply<Vec<Rc<Pool>>> {
         match self.stage.get() {
@@ -142,6 +150,7 @@ impl Registry {
     /// Whether pools were registered that nobody serves, in the process that registered them.
     fn is_forgotten(&self) -> bool {
         self.stage.get() == Stage::Open
+            && !self.remembered.get()
             && !self.pools.borrow().is_empty()
             && self.pid == std::process::id()
     }

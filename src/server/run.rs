@@ -55,6 +55,7 @@ fn serve(
     registry: &Rc<Registry>,
     operations: &Operations,
 ) -> Reply {
+    registry.remember();
     let options = options::parse(options)?;
     let pools = registry.start()?;
     clock::start();
