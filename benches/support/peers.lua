@@ -51,12 +51,17 @@ function peers.ours(port)
   })
 end
 
---- Debian's nginx and libnginx-mod-http-lua, two workers.
-function peers.nginx(port)
+local function nginx(port, listen)
   local modules = first_that_exists("/usr/lib/nginx/modules/ngx_http_lua_module.so"):match("^(.*)/")
-  local config = configured("nginx.conf", { PORT = port, MODULES = modules })
+  local config = configured("nginx.conf", { PORT = port, MODULES = modules, OPTIONS = listen })
   return start({ first_that_exists("/usr/sbin/nginx"), "-p", config:match("^(.*)/"), "-c", config }, port)
 end
+
+--- Debian's nginx and libnginx-mod-http-lua, two workers.
+function peers.nginx(port) return nginx(port, "") end
+
+--- The same, with connections that are accepted when their request is there, as ours are.
+function peers.nginx_deferred(port) return nginx(port, "deferred") end
 
 --- A bare epoll loop in C, two processes.
 function peers.epoll(port)
@@ -99,6 +104,7 @@ end
 local titles = {
   ours = "moonbridge, 2 workers",
   nginx = "nginx + ngx_http_lua, 2 workers",
+  nginx_deferred = "nginx + ngx_http_lua, deferred",
   epoll = "bare epoll loop in C, 2 processes",
   gunicorn = "gunicorn gthread, 2 x 8 threads",
   gunicorn_sync = "gunicorn sync (closes), 2 workers",
