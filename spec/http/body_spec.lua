@@ -66,6 +66,10 @@ local ROUTES = [[
     note(ok, message, request.faulty, select(2, pcall(request.send_status, request, "200 OK")))
     return true
   end
+  function routes.ignored(request)
+    pcall(function() return request.body end)
+    return reply(request, "")
+  end
   function routes.echo(request)
     request:stream_request_body(function(chunk)
       request:send_data(chunk or "end")
@@ -213,6 +217,15 @@ describe("a request body", function()
     assert.equal("400 Bad Request\n\nInvalid chunk size line\n", response.body)
     assert.match("false Invalid chunk size line true .*Tried to use faulty request handle",
       s:request("/notes").body)
+  end)
+
+  it("that is malformed ends no worker, also if the handler goes on with the request", function()
+    local worker = s:request("/pid").body
+    local connection = s:connect()
+    connection:send "POST /ignored HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"
+    assert.equal(400, connection:response().status)
+    assert.same({ "", "closed" }, { connection:read_all() })
+    assert.equal(worker, s:request("/pid").body)
   end)
 
   it("whose client resets the connection harms nobody", function()

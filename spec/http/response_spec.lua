@@ -211,6 +211,10 @@ describe("wrong use", function()
       note(select(2, pcall(function() request:send_data("x") end)))
       request:send_status("204 No Content")
       return true]])))
+    assert.match("^routes:2: .*malformed pattern", (notes([[
+      note(select(2, pcall(function() request:stream_post_params("[", print) end)))
+      request:send_status("204 No Content")
+      return true]])))
   end)
 
   it("of arguments is an error", function()
@@ -298,9 +302,15 @@ describe("the connection", function()
         request.socket:close()
         return true
       end
+      function routes.unannounced(request)
+        reply(request, "ok")
+        request:finish()
+        request.socket:close()
+        return true
+      end
     ]]
     local pid = s:request("/pid").body
-    for _, target in ipairs { "/finish", "/close" } do
+    for _, target in ipairs { "/finish", "/close", "/unannounced" } do
       local connection = s:connect()
       assert.equal("ok", connection:request(target).body)
       assert.same({ "", "closed" }, { connection:read_all() })

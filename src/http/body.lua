@@ -9,7 +9,7 @@ local codes = native.codes
 local OUTPUT, REFUSED, FAILED = codes.OUTPUT, codes.REFUSED, codes.FAILED
 local INPUT, END = codes.INPUT, codes.END
 
-local type, error, find = type, error, string.find
+local type, error, pcall, find = type, error, pcall, string.find
 
 local now = native.now
 
@@ -248,7 +248,9 @@ return function(steps, settle, env, methods, lazy)
     if type(pattern) ~= "string" then
       error("bad argument #1 to 'stream_post_params' (string expected)", 2)
     end
-    find("", pattern) -- a malformed pattern is the caller's mistake, not the client's
+    -- A malformed pattern is the caller's mistake, not the client's.
+    local valid, words = pcall(find, "", pattern)
+    if not valid then error("bad argument #1 to 'stream_post_params' (" .. words .. ")", 2) end
     patterns = patterns or {}
     patterns[#patterns + 1] = { pattern, callback }
   end

@@ -24,6 +24,9 @@ use crate::server::context::Undertaking;
 /// Memory of buffers that is kept for the next request.
 const KEEP: usize = 64 * 1024;
 
+/// What is raised when a request is used after its refusal, or after its connection has failed.
+pub const FAULTY: Misuse = "Tried to use faulty request handle";
+
 /// How far [`Connection::open`] has got with the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
@@ -201,7 +204,7 @@ impl Connection {
             return Err(problem);
         }
         match self.faulty {
-            true => Err(Problem::Misuse("Tried to use faulty request handle")),
+            true => Err(Problem::Misuse(FAULTY)),
             false => Ok(()),
         }
     }

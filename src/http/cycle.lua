@@ -8,6 +8,7 @@ local codes = native.codes
 local MISUSE, OUTPUT, REFUSED, GONE = codes.MISUSE, codes.OUTPUT, codes.REFUSED, codes.GONE
 local CLOSE, FAILED = codes.CLOSE, codes.FAILED
 local CLOSED, KEPT, UNCONCLUDED = codes.CLOSED, codes.KEPT, codes.UNCONCLUDED
+local FAULTY = native.faulty
 
 local type, error, select, tostring, concat = type, error, select, tostring, table.concat
 local setmetatable, rawget, rawset, xpcall = setmetatable, rawget, rawset, xpcall
@@ -277,8 +278,10 @@ return function(steps, callback, times, poll)
     if not steps.is_open() then return true end
     local socket, words = kept[SOCKET], refused_words or lost_words
     if words then
-      -- The client's fault, and if the handler said nothing else no reason to end the worker.
-      local goes_on = type(err) == "string" and err:find(words, 1, true) ~= nil
+      -- The client's fault, and if the handler said nothing else, or only missed it, no reason to end
+      -- the worker.
+      local text = type(err) == "string" and err or ""
+      local goes_on = text:find(words, 1, true) ~= nil or text:find(FAULTY, 1, true) ~= nil
       if refused_words then ending.shut(socket, not goes_on) else socket:reset() end
       if not goes_on then return true end
       steps.close()
@@ -344,7 +347,8 @@ return function(steps, callback, times, poll)
     if code == REFUSED then
       ending.shut(kept[SOCKET])
     elseif code == GONE then
-      kept[SOCKET]:close()
+      -- The handler may have closed it behind its response.
+      if steps.is_open() then kept[SOCKET]:close() end
     else
       return code
     end

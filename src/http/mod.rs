@@ -128,6 +128,7 @@ fn string(lua: &Lua, value: Option<&Value>, name: &str) -> glue::Reply<mlua::Lua
 fn native(lua: &Lua) -> Result<Table> {
     let native = lua.create_table()?;
     native.raw_set("codes", steps::codes(lua)?)?;
+    native.raw_set("faulty", connection::FAULTY)?;
     let start = std::time::Instant::now();
     let now = lua.create_function(move |_, ()| Ok(start.elapsed().as_secs_f64()))?;
     native.raw_set("now", now)?;
