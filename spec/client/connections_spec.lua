@@ -271,6 +271,44 @@ describe("in a server", function()
     assert.is_nil(owners[s:log():match("early (%d+)")])
   end)
 
+  it("a body beyond the memory of a worker is the error that Lua throws; the next one succeeds", function()
+    local app = server.start [[
+      local moonbridge = require "moonbridge"
+      local http = require "moonbridge_http"
+      moonbridge.listen {
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        connect = http.generate_handler(function(request)
+          request:send_status("200 OK")
+          for _ = 1, request.path == "large" and 800 or 1 do request:send_data(("x"):rep(65536)) end
+          return true
+        end),
+      }
+      moonbridge.run()
+    ]]
+    local s = server.start {
+      script = [[
+        local moonbridge = require "moonbridge"
+        local http = require "moonbridge_http"
+        moonbridge.listen {
+          { proto = "tcp", host = "127.0.0.1", port = PORT },
+          memory_limit = 20 * 1024 * 1024, min_fork = 1, max_fork = 1,
+          connect = http.generate_handler(function(request)
+            local done, result = pcall(http.request, UPSTREAM .. "/" .. request.path)
+            request:send_status("200 OK")
+            request:send_data(tostring(done), " ", done and #result or result)
+            return true
+          end),
+        }
+        moonbridge.run()
+      ]],
+      globals = { UPSTREAM = app.url },
+    }
+    for _ = 1, 2 do
+      assert.equal("true 65536", s:request("/small").body)
+      assert.equal("false not enough memory", s:request("/large").body)
+    end
+  end)
+
   it("names with several addresses are tried in turn", function()
     local app = server.start(APPLICATION)
     local body, status = http.request("http://localhost:" .. app.port .. "/")

@@ -4,12 +4,14 @@
 local native, protocol, _, _, parts = ...
 local redirect, waiting = parts.redirect, parts.waiting
 
-local type, concat, format, unpack = type, table.concat, string.format, table.unpack
+local error, type, concat, format, unpack = error, type, table.concat, string.format, table.unpack
 local native_send, native_head, native_body = native.send, native.head, native.body
 local native_persistent, now, round_trip = native.persistent, native.now, native.round_trip
 local take, give = protocol.take, protocol.give
 local allowed, wait = waiting.allowed, waiting.wait
 local redirects = redirect.applies
+
+local NO_MEMORY = "not enough memory"
 
 -- What a round trip answers instead of a status; see `answers.rs`.
 local UNSENT, REFUSED, WAITING, PARTIAL = 1, 2, 3, 4
@@ -145,6 +147,7 @@ local function receive_body(x, deliver)
       local ok, why, aborted = deliver(chunk)
       if not ok then return nil, why, aborted end
     elseif chunk == false then
+      if message == NO_MEMORY then error(message, 0) end
       return nil, message
     else
       local ok, why, aborted = advance(x)

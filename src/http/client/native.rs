@@ -134,7 +134,10 @@ fn sending(lua: &Lua, native: &Table) -> Result<()> {
 fn receiving(lua: &Lua, native: &Table) -> Result<()> {
     let body = lua.create_function(|lua, link: i64| {
         match link_of(link).and_then(|link| link.body(|piece| lua.create_string(piece))) {
-            Ok(Some(piece)) => piece?.into_lua_multi(lua),
+            Ok(Some(Ok(piece))) => piece.into_lua_multi(lua),
+            // The Lua around it throws this as the plain string that Lua itself throws.
+            Ok(Some(Err(mlua::Error::MemoryError(_)))) => failed(lua, "not enough memory"),
+            Ok(Some(Err(error))) => Err(error),
             Ok(None) => Nil.into_lua_multi(lua),
             Err(failure) => failed(lua, failure.text()),
         }

@@ -83,8 +83,8 @@ function pool.put(connection, seconds)
   if count > IN_ALL then shed() end
 end
 
---- Asks for a URL over the connection used last, and keeps that one again: the way of most requests. What is
--- not usual is left to others: a connection that is to be closed or used further is not idle any more.
+--- Asks for a URL over the connection used last, and keeps that one again: the way of most requests. What
+-- is not usual is left to others: a connection that is to be closed or used further is not idle any more.
 -- @param url with its `plain_head`
 -- @param limit how many seconds to wait
 -- @param seconds how long to keep the connection
