@@ -88,8 +88,8 @@ end
 -- @param url with its `plain_head`
 -- @param limit how many seconds to wait
 -- @param seconds how long to keep the connection
--- @return nil if there is no connection that can be used; or the results of the round trip, and the connection
---   if they are not a whole response which is not to be followed
+-- @return nil if there is no connection that can be used; or the results of the round trip, and the
+--   connection if they are not a whole response which is not to be followed
 function pool.ask(url, limit, seconds)
   local key = url.key
   local connection = idle[key]
