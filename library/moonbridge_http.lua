@@ -3,14 +3,14 @@
 -- Annotations (LuaCATS) for editors: what the functions of moonbridge_http take and return.
 -- The manual is docs/reference/http.md.
 
----Options of `generate_handler`. Sizes are in bytes, times in seconds; `false` means no limit, and nothing for
----the two of `_buffering`.
+---Options of `generate_handler`. Sizes are in bytes, times in seconds; `false` means no limit, and nothing
+---for the two of `_buffering`.
 ---@class moonbridge_http.options
 ---@field request_body_size_limit integer|false|nil longest request body without transfer coding (64 MiB)
 ---@field request_header_size_limit integer|false|nil longest request head (1 MiB)
 ---@field request_header_count_limit integer|false|nil most header lines (1000)
----@field request_buffering integer|false|nil bodies up to this size are received before the handler is called (0)
----@field response_buffering integer|false|nil so much is queued for a slow client before `send_data` waits (256 KiB)
+---@field request_buffering integer|false|nil bodies up to this are received before the handler is called (0)
+---@field response_buffering integer|false|nil queued for a slow client before `send_data` waits (256 KiB)
 ---@field chunk_size integer? default of the following two
 ---@field maximum_input_chunk_size integer? longest string that a stream callback gets (16384)
 ---@field minimum_output_chunk_size integer? shorter pieces of a response are joined (1024)

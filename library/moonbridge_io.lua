@@ -184,15 +184,15 @@ function handle:reset() end
 ---Queued output is sent before that, without a process; the timeout begins behind it.
 ---See docs/reference/parking.md.
 ---@param timeout number|false|nil seconds; nil or false: none
----@param stall number|false|nil seconds for which the client may take nothing of the output; nil: 60, false: no limit
+---@param stall number|false|nil seconds for which the client may take no output; nil: 60, false: no limit
 ---@return boolean parked
 function handle:park(timeout, stall) end
 
 ---In a server's "connect" handler: lets the server send the output and end it, and discard what the client
----still sends until it closes, without a process. Then the socket is not used any more. False where the caller
----has to close for itself: outside a server, and for other sockets than that which the handler was called for.
----@param timeout number|false|nil seconds behind the output after which the client gets RST; nil or false: none
----@param stall number|false|nil seconds for which the client may take nothing of the output; nil: 60, false: no limit
+---still sends until it closes, without a process. Then the socket is not used any more. False where the
+---caller has to close for itself: outside a server, and for other sockets than the handler's own.
+---@param timeout number|false|nil seconds behind the output, then the client gets RST; nil or false: none
+---@param stall number|false|nil seconds for which the client may take no output; nil: 60, false: no limit
 ---@return boolean? lingers nil after an I/O error
 ---@return string? message
 ---@return integer? errno
