@@ -16,6 +16,7 @@ local SERVER = [[
     return table.concat(parts)
   end
   local function answer(request)
+    if request.path == "error" then error("oops") end
     request:send_status("200 OK")
     local size = tonumber(request.get_params.size)
     if request.path == "pieces" then
@@ -262,6 +263,24 @@ describe("a client that sends while it does not read", function()
   end)
 end)
 
+describe("a client that does not close its connection", function()
+  after_each(server.cleanup)
+
+  it("occupies no process behind the answer to a handler's error", function()
+    local s = start { HTTP = "drain_timeout = 60" }
+    local clients = {}
+    for index = 1, 3 do
+      clients[index] = s:connect()
+      assert.equal(500, clients[index]:request("/error").status)
+      others_are_served(s, 2)
+    end
+    for _, c in ipairs(clients) do
+      local rest, ending = c:read_all()
+      assert.same({ "", "closed" }, { rest, ending })
+    end
+  end)
+end)
+
 describe("output that is queued when a worker ends", function()
   after_each(server.cleanup)
 
@@ -395,6 +414,19 @@ describe("output of any protocol", function()
       assert.equal(BIG, #assert(other:read(BIG)))
       assert.equal(BIG, #c:read_all())
     end
+  end)
+
+  it("is sent before the end of a lingering connection, though an error comes behind", function()
+    local s = start { POOL = "min_fork = 1, max_fork = 1", PROTOCOL = [[function(socket)
+      socket:write_nb(("x"):rep(]] .. BIG .. [[))
+      io.stderr:write("answered\n")
+      socket:linger(10)
+      error("oops")
+    end]] }
+    local c = slow(s, "")
+    assert.truthy(s:wait_log("oops"))
+    local bytes, ending = c:read_all()
+    assert.same({ BIG, "closed" }, { #bytes, ending })
   end)
 
   it("is sent before the end of a lingering connection", function()

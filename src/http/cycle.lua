@@ -282,7 +282,7 @@ return function(steps, callback, times, poll)
       -- the worker.
       local text = type(err) == "string" and err or ""
       local goes_on = text:find(words, 1, true) ~= nil or text:find(FAULTY, 1, true) ~= nil
-      if refused_words then ending.shut(socket, not goes_on) else socket:reset() end
+      if refused_words then ending.shut(socket) else socket:reset() end
       if not goes_on then return true end
       steps.close()
     elseif steps.has_status() or steps.faulty() then
@@ -290,7 +290,7 @@ return function(steps, callback, times, poll)
       return true
     else
       steps.refuse_error()
-      ending.shut(socket, true)
+      ending.shut(socket)
       return true
     end
   end

@@ -35,11 +35,11 @@ return function(steps, times, wait_for)
     end
   end
 
-  -- Closes the connection: flush, FIN, drain, close; else RST. `blocking`: the process is about to
-  -- end, so it has to be done at once.
-  function ending.shut(socket, blocking)
+  -- Closes the connection: flush, FIN, drain, close; else RST. A worker does it also if the handler's
+  -- error is raised behind this.
+  function ending.shut(socket)
     if not steps.is_open() then return end
-    local hand_over = not blocking and socket.linger
+    local hand_over = socket.linger
     if hand_over then
       local code = send_out(0)
       if code and code ~= OUTPUT then return socket:reset() end

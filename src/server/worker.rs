@@ -303,11 +303,17 @@ impl Worker {
         Ok(())
     }
 
-    /// The worker ends after an error: its other connections go back to the supervisor.
+    /// The worker ends after an error: its other connections go back to the supervisor. That of the
+    /// handler is reset, unless the handler was done with it for good.
     pub fn abandon(&mut self) {
         self.cell().add(Counter::Errors, 1);
-        if let Some(Task::Connection { connection, ticket, .. }) = self.task.take() {
-            self.reset(&connection, ticket);
+        match self.task.take() {
+            Some(task @ Task::Connection { fate: Fate::Linger { .. }, .. }) => {
+                self.task = Some(task);
+                self.settle();
+            }
+            Some(Task::Connection { connection, ticket, .. }) => self.reset(&connection, ticket),
+            Some(Task::Listener(_)) | None => {}
         }
         self.leave();
         self.send_rest();
