@@ -49,6 +49,31 @@ describe("a new connection whose client is silent", function()
     end)
   end
 
+  it("is one of many: each death of a worker costs one request at most", function()
+    local s = server.start { script = HTTP:gsub("max_fork = 1", "max_fork = 4, fork_delay = 0"),
+      globals = { WRAPPED = false } }
+    local kills, failures = 0, 0
+    for _ = 1, 25 do
+      local connections = {}
+      for index = 1, 24 do
+        connections[index] = s:connect()
+        -- Some are being served when the worker dies, others have not said anything.
+        if index % 3 == 0 then connections[index]:send("GET / HTTP/1.1\r\nHost: x\r\n\r\n") end
+      end
+      local workers = s:workers()
+      process.kill(workers[1 + kills % #workers], "KILL")
+      kills = kills + 1
+      for index, c in ipairs(connections) do
+        if index % 3 ~= 0 then c:send("GET / HTTP/1.1\r\nHost: x\r\n\r\n") end
+      end
+      for _, c in ipairs(connections) do
+        if not pcall(c.response, c, nil, 3) then failures = failures + 1 end
+        c:close()
+      end
+    end
+    assert.is_true(failures <= kills, failures .. " requests failed, " .. kills .. " workers died")
+  end)
+
   it("keeps no worker from others, where the listener is deferred", function()
     local s = server.start { script = RAW, globals = { DEFERRED = true } }
     local silent, other = s:connect(), s:connect()
