@@ -16,6 +16,7 @@ use super::form::Form;
 use super::framing::Framing;
 use super::head::{Head, Span};
 use super::intake::Intake;
+use super::names::Names;
 use super::options::Options;
 use super::response::{Misuse, Response};
 use crate::io::stream::{Fill, Stream};
@@ -91,6 +92,8 @@ pub struct Connection {
     ahead: Option<Box<Ahead>>,
     /// The head of the current request.
     pub bytes: Vec<u8>,
+    /// Where its fields are.
+    pub names: Names,
     /// The host the request is for, empty if HTTP/1.0 names none.
     pub host: Span,
     /// The path, `None` for `OPTIONS *`.
@@ -132,6 +135,7 @@ impl Connection {
             head: Head::default(),
             ahead: None,
             bytes: Vec::new(),
+            names: Names::default(),
             host: Span::default(),
             path: None,
             query: Span::default(),

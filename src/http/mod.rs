@@ -9,7 +9,7 @@
 //! | [`ahead`], [`intake`], [`form`] | a body and a form as they come in |
 //! | [`connection`] | one connection's turn, in steps that never block |
 //! | `steps`, `form_steps`, `views` | those steps, and what a request says, for Lua |
-//! | [`pairs`], [`runs`], [`bulk`], `tables` | names and values that become Lua tables |
+//! | [`names`], [`pairs`], [`runs`], [`bulk`], `tables` | header fields by name; names and values that become Lua tables |
 //! | [`client`] | `http.request` |
 //! | `handler.lua`, `cycle.lua`, `ending.lua`, `body.lua`, `streaming.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
 
@@ -34,6 +34,7 @@ pub mod intake;
 pub mod list;
 pub mod media_type;
 pub mod multipart;
+pub mod names;
 pub mod options;
 pub mod pairs;
 pub mod params;

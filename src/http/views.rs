@@ -59,12 +59,11 @@ fn line(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     })
 }
 
-/// The values of the header lines with this name, in lower case.
+/// The values of the header lines with this name.
 fn values(shared: &Shared, name: &[u8]) -> mlua::Result<Vec<Vec<u8>>> {
     with(shared, |c| {
-        let named =
-            |field: &&super::head::Field| field.name.of(&c.bytes).eq_ignore_ascii_case(name);
-        c.head.fields.iter().filter(named).map(|field| field.value.of(&c.bytes).to_vec()).collect()
+        let values = c.names.values(&c.head.fields, &c.bytes, name);
+        values.into_iter().map(<[u8]>::to_vec).collect()
     })
 }
 

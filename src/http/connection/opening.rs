@@ -93,6 +93,7 @@ impl Connection {
         self.bytes.extend_from_slice(stream.input().get(..size).unwrap_or_default());
         stream.consume(size);
         (self.reader, self.form) = (Reader::Nobody, None);
+        self.names.clear();
         (self.fresh, self.faulty, self.expects_continue) = (true, false, false);
         (self.body_used, self.params_given) = (false, false);
         self.unreported = None;
