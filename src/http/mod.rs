@@ -8,12 +8,14 @@
 //! | [`options`] | options of `generate_handler` |
 //! | [`ahead`], [`intake`], [`form`] | a body and a form as they come in |
 //! | [`connection`] | one connection's turn, in steps that never block |
-//! | `steps`, `form_steps`, `views` | those steps, and what a request says, for Lua |
+//! | `steps`, `body_steps`, `form_steps`, `views` | those steps, and what a request says, for Lua |
+//! | `turn`, `fast_steps` | the usual turn of a request, and what is called often in it, at the cost of C functions |
 //! | [`names`], [`pairs`], [`runs`], [`bulk`], `tables` | header fields by name; names and values that become Lua tables |
 //! | [`client`] | `http.request` |
 //! | `handler.lua`, `cycle.lua`, `ending.lua`, `body.lua`, `streaming.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
 
 pub mod ahead;
+mod body_steps;
 pub mod bulk;
 pub mod chunked;
 pub mod client;
