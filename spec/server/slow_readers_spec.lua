@@ -17,6 +17,7 @@ local SERVER = [[
   end
   local function answer(request)
     if request.path == "error" then error("oops") end
+    if request.path == "sleep" then mio.poll(nil, nil, 0.5) end
     request:send_status("200 OK")
     local size = tonumber(request.get_params.size)
     if request.path == "pieces" then
@@ -48,11 +49,11 @@ local BIG = 8 * 1024 * 1024
 local SMALL = 384 * 1024
 local ROOMY = "response_buffering = 16 * 1024 * 1024, "
 
-local function start(more)
+local function start(more, command)
   local path = process.scratch("socket")
   local globals = { POOL = "min_fork = 1, max_fork = 1", HTTP = ROOMY, PATH = path }
   for name, value in pairs(more or {}) do globals[name] = value end
-  local s = server.start { script = SERVER, globals = globals }
+  local s = server.start { script = SERVER, globals = globals, command = command }
   s.path = path
   return s
 end
@@ -206,6 +207,21 @@ describe("a client that does not read its response", function()
     assert.equal(pattern(BIG), c:response().body)
   end)
 
+  it("makes room where a process has no descriptor left: the one that has waited longest", function()
+    local limit = { "sh", "-c", "ulimit -n 40; exec \"$@\"", "sh", server.interpreter }
+    local s = start({ HTTP = "" }, limit)
+    local clients = {}
+    for index = 1, 60 do
+      clients[index] = s:connect { path = s.path }
+      clients[index]:send(get("/length?size=" .. SMALL))
+      assert.truthy(s:wait_log("answered length", nil, index))
+    end
+    others_are_served(s)
+    local bytes, ending = clients[1]:read_all()
+    assert.same({ true, "closed" }, { #bytes < SMALL, ending })
+    assert.equal(pattern(SMALL), clients[60]:response().body)
+  end)
+
   it("that is gone is forgotten", function()
     local s = start()
     slow(s):reset()
@@ -224,6 +240,32 @@ describe("a client that does not read its response", function()
       assert.equal(pattern(BIG), c:response().body)
       local rest, ending = c:read_all()
       assert.same({ "", "closed" }, { rest, ending })
+    end
+  end)
+end)
+
+describe("a connection that the supervisor knows", function()
+  after_each(server.cleanup)
+
+  it("is not taken from a worker with a slow handler before its output is sent", function()
+    local s = start { POOL = "min_fork = 2, max_fork = 2" }
+    local clients = {}
+    for index = 1, 4 do
+      clients[index] = s:connect { receive_buffer = 4096 }
+      assert.equal(200, clients[index]:request("/").status)
+      clients[index]:send(get("/data?size=" .. BIG) .. get("/"))
+    end
+    assert.truthy(s:wait_log("answered data", nil, 4))
+    local sleepers = {}
+    for index = 1, 2 do
+      sleepers[index] = s:connect()
+      sleepers[index]:send(get("/sleep"))
+    end
+    for _, c in ipairs(sleepers) do assert.equal(200, c:response().status) end
+    for _, c in ipairs(clients) do
+      assert.equal(pattern(BIG), c:response().body)
+      assert.equal(200, c:response().status)
+      assert.equal(200, c:request("/").status)
     end
   end)
 end)

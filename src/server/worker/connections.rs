@@ -267,6 +267,9 @@ impl Worker {
 
     fn cannot_accept(&mut self, errno: Errno) {
         self.cell().add(Counter::Errors, 1);
+        if errno == Errno::EMFILE && self.end_slowest() {
+            return;
+        }
         if self.acceptor.pause(Instant::now()) {
             complain(&format!("Could not accept a connection: {}", glue::describe(errno as i32)));
         }

@@ -185,6 +185,12 @@ impl Outbox {
         }
     }
 
+    /// The connection that would be the next to count as stalled leaves the outbox.
+    pub fn slowest(&mut self) -> Option<(Ticket, Departure)> {
+        let (_, ticket) = self.alarms.first().copied()?;
+        Some((ticket, self.remove(ticket)?))
+    }
+
     /// When to look for stalled clients.
     pub fn next_alarm(&self) -> Option<Instant> {
         self.alarms.first().map(|(due, _)| *due)

@@ -121,6 +121,15 @@ impl Worker {
         self.send_off(connection, None, fate, Wakeup::None);
     }
 
+    /// This process has no descriptor left: resets the connection whose client has taken nothing for
+    /// longest, measured by what it may. False if there is none.
+    pub(super) fn end_slowest(&mut self) -> bool {
+        let Some((ticket, departure)) = self.outbox.slowest() else { return false };
+        self.reset(&departure.connection, Some(ticket));
+        self.count_outbox();
+        true
+    }
+
     /// The last thing a worker does: it waits until all output is sent. Nothing new is taken.
     pub(super) fn send_rest(&mut self) {
         if self.outbox.is_empty() {
