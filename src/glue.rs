@@ -49,6 +49,11 @@ pub fn describe(errno: i32) -> String {
     text
 }
 
+/// What an error of the system says, in the C library's words if it has a number.
+pub fn reason(error: &std::io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), describe)
+}
+
 impl From<std::io::Error> for Fault {
     fn from(error: std::io::Error) -> Self {
         match error.raw_os_error() {

@@ -70,10 +70,7 @@ impl Listener {
     /// that listens there.
     pub fn open(index: usize, spec: ListenerSpec, inheritance: &Inheritance) -> Reply<Self> {
         Self::try_open(spec, inheritance).map_err(|error| {
-            let reason = match error.raw_os_error() {
-                Some(errno) => glue::describe(errno),
-                None => error.to_string(),
-            };
+            let reason = glue::reason(&error);
             Fault::misuse(format!("Could not initialize listener #{index}: {reason}"))
         })
     }

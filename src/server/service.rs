@@ -29,15 +29,11 @@ pub struct StartError {
 impl StartError {
     fn new(what: &str, path: &Path, error: &io::Error) -> Self {
         let path = path.display();
-        let text = match (error.kind(), error.raw_os_error()) {
-            (io::ErrorKind::WouldBlock, _) => {
+        let text = match error.kind() {
+            io::ErrorKind::WouldBlock => {
                 format!("Could not lock {what} \"{path}\": another server is running already")
             }
-            (_, Some(errno)) => {
-                let reason = glue::describe(errno);
-                format!("Could not open {what} \"{path}\": {reason}")
-            }
-            (_, None) => format!("Could not open {what} \"{path}\": {error}"),
+            _ => format!("Could not open {what} \"{path}\": {}", glue::reason(error)),
         };
         StartError { text, errno: error.raw_os_error() }
     }
@@ -88,7 +84,7 @@ fn write_pid(options: &Options, file: Option<&mut PidFile>, pid: u32) -> Result<
 
 fn go_to_background(options: &Options, file: Option<&mut PidFile>) -> Result<(), StartError> {
     let failed = |error: io::Error| StartError {
-        text: format!("Could not go to the background: {error}"),
+        text: format!("Could not go to the background: {}", glue::reason(&error)),
         errno: error.raw_os_error(),
     };
     match daemon::detach().map_err(failed)? {

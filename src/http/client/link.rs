@@ -41,10 +41,7 @@ impl Failure {
     /// The message for Lua.
     pub fn text(&self) -> String {
         match self {
-            Failure::Io(error) => match error.raw_os_error() {
-                Some(errno) => glue::describe(errno),
-                None => error.to_string(),
-            },
+            Failure::Io(error) => glue::reason(error),
             Failure::Head(error) => error.to_string(),
             Failure::Body(error) => error.to_string(),
             Failure::InUse => "connection is in use".to_owned(),

@@ -12,6 +12,7 @@ use super::super::message::Report;
 use super::super::parking::Ticket;
 use super::super::worker_entry::Life;
 use super::{Phase, Supervisor};
+use crate::glue;
 use crate::sys::usage::{self, End, Usage};
 
 /// Messages taken from one worker at once: one worker must not keep the others waiting.
@@ -29,7 +30,8 @@ impl Supervisor {
                 Ok(Signal::SIGINT | Signal::SIGHUP) => self.kill_all(),
                 Ok(Signal::SIGUSR1) => {
                     if let Err(error) = self.log.reopen() {
-                        self.log.notice(&format!("Could not reopen the log file: {error}"));
+                        let reason = glue::reason(&error);
+                        self.log.notice(&format!("Could not reopen the log file: {reason}"));
                     }
                 }
                 Ok(Signal::SIGUSR2) => self.log_status(),
