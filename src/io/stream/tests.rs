@@ -21,6 +21,10 @@ fn tcp() -> (Stream, TcpStream) {
     (Stream::accepted(OwnedFd::from(ours), Some(peer.into())), theirs)
 }
 
+fn boxed<T: Read + 'static>((ours, theirs): (Stream, T)) -> (Stream, Box<dyn Read>) {
+    (ours, Box::new(theirs))
+}
+
 /// Reads until input or EOF is there.
 fn fill(stream: &mut Stream) -> Fill {
     loop {
@@ -165,6 +169,24 @@ fn finish_sends_eof_and_reads_go_on() {
     assert_eq!(fill(&mut ours), Fill::Data(6));
     ours.close().unwrap();
     assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0);
+}
+
+#[test]
+fn finish_nb_sends_eof_behind_all_that_is_queued() {
+    for (mut ours, mut theirs) in [boxed(tcp()), boxed(local())] {
+        let size = 16 * 1024 * 1024;
+        ours.put(&vec![7; size]);
+        assert!(ours.finish_nb().unwrap() > 0);
+        assert!(ours.is_finished());
+        let (mut piece, mut received) = (vec![0; 1024 * 1024], 0);
+        while ours.finish_nb().unwrap() > 0 {
+            received += theirs.read(&mut piece).unwrap();
+        }
+        let mut rest = Vec::new();
+        theirs.read_to_end(&mut rest).unwrap();
+        assert_eq!(received + rest.len(), size);
+        ours.close().unwrap();
+    }
 }
 
 #[test]
