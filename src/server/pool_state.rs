@@ -16,9 +16,6 @@ use super::sizing::{Advice, Census, Sizing};
 use super::timers::Timer;
 use super::worker_entry::WorkerEntry;
 
-/// A worker with so few connections is left in peace, whatever the others have.
-const MIN_SHARE: usize = 2;
-
 /// What all workers of a pool that have ended did together.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Totals {
@@ -176,7 +173,7 @@ impl PoolState {
 
     /// How many connections a worker may have before it has more than its share.
     pub fn fair_share(&self) -> usize {
-        self.fair_share.max(MIN_SHARE)
+        self.fair_share.max(1)
     }
 
     fn census(&self, workers: &HashMap<i32, WorkerEntry>) -> Census {
