@@ -45,3 +45,51 @@ describe("a kept connection", function()
     assert.equal(200, begun[20]:request("/").status)
   end)
 end)
+
+-- RFC 9112 9.3: a server reads the whole body or closes the connection behind its response.
+describe("the rest of a body that the handler has not asked for", function()
+  after_each(server.cleanup)
+
+  local IGNORING = [[
+    local http = require "moonbridge.http"
+    require "moonbridge".listen {
+      { proto = "tcp", host = "127.0.0.1", port = PORT },
+      pre_fork = 1, min_fork = 1, max_fork = 1,
+      connect = http.generate_handler({ drain_timeout = 60 }, function(request)
+        request:send_status("200 OK")
+        request:send_data("answer")
+        return true
+      end),
+    }
+    require "moonbridge".run()
+  ]]
+
+  it("occupies no process, however slow its client is", function()
+    local s = server.start(IGNORING)
+    local slow = {}
+    for index = 1, 10 do
+      slow[index] = s:connect()
+      slow[index]:send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
+    end
+    -- With the only process waiting for one of them, this would take a minute.
+    assert.equal("answer", s:request("/").body)
+    for index = 1, 10 do
+      local response = slow[index]:response()
+      assert.same({ 200, "answer" }, { response.status, response.body })
+    end
+    -- What comes late is still taken, so that nobody's response is lost to a reset.
+    for index = 1, 10 do slow[index]:send(("x"):rep(997)) end
+    for index = 1, 10 do
+      local rest, ending = slow[index]:read_all()
+      assert.same({ "", "closed" }, { rest, ending })
+    end
+    assert.equal("answer", s:request("/").body)
+  end)
+
+  it("does not cost the connection if it is there", function()
+    local c = server.start(IGNORING):connect()
+    for _ = 1, 3 do
+      assert.equal("answer", c:request({ body = ("x"):rep(100000) }).body)
+    end
+  end)
+end)

@@ -165,8 +165,8 @@ return function(steps, settle, env, methods, lazy)
   end
 
   -- Reads the rest when the response is complete, as it stands before the next request: callbacks
-  -- get it, or it is thrown away, which may take some seconds. False if the connection is not fit
-  -- for a further request.
+  -- get it, or it is thrown away as far as it comes within so many seconds. False if the connection is
+  -- not fit for a further request.
   function body.finish(seconds)
     if streamer or exact or patterns then
       start()

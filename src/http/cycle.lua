@@ -20,6 +20,9 @@ local function trace(err)
   return err
 end
 
+-- As long as a handler may take before others get its worker's connections (src/server/supervisor.rs).
+local BRIEF = 0.02
+
 -- What is kept for the current turn, in a table that the fast calls know too: the socket, the request
 -- object, the parameters in the target as first values, the store behind them, all their values.
 local SOCKET, REQUEST, FIRSTS, STORE, LISTS = 1, 2, 3, 4, 5
@@ -244,6 +247,12 @@ return function(steps, callback, times, poll)
 
   local ending = new_ending(steps, times, wait_for)
 
+  -- For how many seconds the rest of a body that nobody wants is waited for. A worker has no time for
+  -- clients that are slow with it: it closes the connection behind the response (RFC 9112 9.3).
+  local function patience()
+    return native.is_worker() and BRIEF or times.drain_timeout or stall
+  end
+
   -- Ends the response when the handler has returned; chooses the connection's fate. That the client
   -- has gone meanwhile is no error of the handler's.
   local function finish_turn(code, text)
@@ -259,7 +268,7 @@ return function(steps, callback, times, poll)
       error(text, 0)
     elseif code == MISUSE or code == FAILED then
       fate = "reset"
-    elseif not steps.closes() and body.finish(times.drain_timeout or stall) then
+    elseif not steps.closes() and body.finish(patience()) then
       fate = "send"
     else
       fate = "linger"

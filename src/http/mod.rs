@@ -148,6 +148,9 @@ fn native(lua: &Lua) -> Result<Table> {
         Ok(())
     })?;
     native.raw_set("note_traceback", note)?;
+    // is_worker(): whether connections can be left to a worker.
+    let is_worker = lua.create_function(|_, ()| Ok(crate::server::is_worker()))?;
+    native.raw_set("is_worker", is_worker)?;
     let waits = lua.create_function(|lua, connect: Function| {
         first_word::note(lua, &connect)?;
         Ok(connect)

@@ -66,6 +66,11 @@ pub fn set_worker(worker: &Rc<RefCell<Worker>>) {
     WORKER.with_borrow_mut(|current| *current = Rc::downgrade(worker));
 }
 
+/// Whether this process is a worker.
+pub fn is_worker() -> bool {
+    WORKER.with_borrow(|worker| worker.strong_count() > 0)
+}
+
 /// Asks the worker that this process is; false if it is none.
 pub fn with_worker(ask: impl FnOnce(&mut Worker) -> bool) -> bool {
     let Some(worker) = WORKER.with_borrow(Weak::upgrade) else { return false };
