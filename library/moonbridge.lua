@@ -8,7 +8,7 @@
 ---@field proto "tcp"|"local"|"interval"|"main"|"inherit"
 ---@field host string? tcp: name or address of the interface ("::", all)
 ---@field port integer|string|nil tcp: number or service name (required)
----@field deferred boolean? tcp, inherit: accept a connection when its client has spoken (true for HTTP handlers)
+---@field deferred boolean? tcp, inherit: accept connections whose client has spoken (true for HTTP handlers)
 ---@field path string? local: path of the socket (required, at most 107 bytes)
 ---@field name string? interval, main: what the handler gets; inherit: the socket's name
 ---@field delay number|string|nil interval: seconds between runs (required)

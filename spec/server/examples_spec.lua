@@ -54,7 +54,12 @@ describe("examples/chat.lua", function()
   it("lets all clients hear what one says, and says goodbye", function()
     local path = process.scratch("chat")
     local s = example("chat", {
-      args = { path }, ready = function() return require("lfs").attributes(path) end,
+      args = { path },
+      -- The flag of a listening socket (proc(5)): its file is there a moment before.
+      ready = function()
+        local listening = " 00010000 [^\n]* " .. path:gsub("%p", "%%%0") .. "\n"
+        return assert(process.slurp("/proc/net/unix")):find(listening)
+      end,
     })
     local one = s:connect { path = path }
     assert.equal("You are number 1.\n", one:read_until("\n"))

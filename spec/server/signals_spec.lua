@@ -412,11 +412,12 @@ describe("a worker", function()
 
   it("holds descriptors 0, 1, 2, its control channel, its pool's ports and its own epoll set", function()
     local before = 'listen{ { proto = "tcp", host = "127.0.0.1", port = 0 }, connect = print }'
+    -- What the runner of the specs has open when the server starts; it may close some at any time.
+    local inherited = {}
+    for _, target in pairs(descriptors("self")) do inherited[target] = true end
     local s = start("connect = function(s) s:write(moonbridge_io.getpid()) return true end",
       { before = before, launcher = { "-p", process.scratch("pid"), "-l", process.scratch("log") } })
     local supervisor = descriptors(s.pid)
-    local inherited = {} -- what the runner of the specs has left open
-    for _, target in pairs(descriptors("self")) do inherited[target] = true end
     local own, shared = {}, {}
     for number, target in pairs(descriptors(tonumber((s:raw(""))))) do
       local list = supervisor[number] == target and shared or own
