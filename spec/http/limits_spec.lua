@@ -320,6 +320,43 @@ describe("without a supervisor", function()
     assert.equal(0, code)
     assert.equal("true\tover\ntrue\tover\ntrue\tover\n1\n2\n3\n", output)
   end)
+
+  it("a kept connection in one coroutine does not mix with a request in another", function()
+    local code, output, log = server.run_script [[
+      local io = require "moonbridge_io"
+      local http = require "moonbridge_http"
+      local handler = http.generate_handler({ poll_function = coroutine.yield }, function(request)
+        local path = request.path
+        local body = request.method == "POST" and request.body or ""
+        request:send_status("200 OK")
+        request:send_data(path, request.path, body, "!")
+        return true
+      end)
+      local listener = assert(io.tcplisten("127.0.0.1", PORT))
+      local function open()
+        local client = assert(io.tcpconnect("127.0.0.1", PORT))
+        local socket = listener:accept()
+        local thread = coroutine.wrap(function() return handler(socket), "over" end)
+        return function(text)
+          client:flush(text)
+          io.poll(nil, nil, 0.05)
+          thread(true)
+        end, function() return (client:read(nil, "!"):match("\r\n\r\n%x+\r\n(.*)$")) end
+      end
+      local kept_sends, kept_gets = open()
+      local slow_sends, slow_gets = open()
+      kept_sends("GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
+      print(kept_gets())
+      slow_sends("POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n1")
+      kept_sends("GET /b HTTP/1.1\r\nHost: x\r\n\r\n")
+      slow_sends("2")
+      print(slow_gets())
+      print(kept_gets())
+    ]]
+    assert.equal("", log)
+    assert.equal(0, code)
+    assert.equal("aa!\nslowslow12!\nbb!\n", output)
+  end)
 end)
 
 describe("functions of the module", function()

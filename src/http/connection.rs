@@ -168,7 +168,6 @@ impl Connection {
 
     /// As [`Connection::close`], at the end of the usual turn; whether something was kept for it.
     pub fn settle(&mut self) -> bool {
-        self.serving = false;
         self.close();
         self.params_given
     }

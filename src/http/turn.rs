@@ -49,6 +49,15 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     table.raw_set("turn", make)
 }
 
+impl RequestTurn {
+    /// The connection object is free for the next turn.
+    fn release(&self) {
+        if let Ok(mut connection) = self.connection.try_borrow_mut() {
+            connection.serving = false;
+        }
+    }
+}
+
 impl Turn for RequestTurn {
     const FAILED: i64 = Code::Unconcluded as i64;
 
@@ -81,10 +90,12 @@ impl Turn for RequestTurn {
                 let forget = c.settle();
                 drop(c);
                 context::end();
-                match stream.is_some_and(|stream| server::park(&stream, self.idle)) {
-                    true => End::Settled { forget },
-                    false => End::Code(Code::Kept as i64),
+                if !stream.is_some_and(|stream| server::park(&stream, self.idle)) {
+                    // Whoever waits for the next request goes on with this connection object.
+                    return End::Code(Code::Kept as i64);
                 }
+                self.release();
+                End::Settled { forget }
             }
             Ok(0) if c.may_close_at_once() => {
                 let stream = c.take_stream();
@@ -95,6 +106,7 @@ impl Turn for RequestTurn {
                 if let Some(Ok(mut stream)) = stream.as_ref().map(|s| s.try_borrow_mut()) {
                     let _ = stream.close();
                 }
+                self.release();
                 End::Settled { forget }
             }
             Ok(_) => End::Code(Code::End as i64),

@@ -44,12 +44,8 @@ fn line(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     step(lua, table, shared, "faulty", |lua, c, (): ()| {
         with(c, |c| c.faulty)?.into_lua_multi(lua)
     })?;
-    // begun(): marks the request as used; a problem's code if it cannot be used any more.
-    step(lua, table, shared, "touch", |lua, c, (): ()| match with(c, |c| c.touch())? {
-        Ok(()) => Ok(MultiValue::new()),
-        Err(error) => problem(lua, error),
-    })?;
-    // touch_body(): the same, of the handler that turns to the body.
+    // touch_body(): marks the request as used, its handler turning to the body; a problem's code if it
+    // cannot be used any more.
     step(lua, table, shared, "touch_body", |lua, c, (): ()| {
         let outcome = with(c, |c| {
             c.body_used = true;

@@ -109,12 +109,6 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    /// Whether argument `index` is nil or missing.
-    pub fn is_nil(&self, index: c_int) -> bool {
-        // SAFETY: as above.
-        unsafe { ffi::lua_type(self.state, index) <= ffi::LUA_TNIL }
-    }
-
     /// The address of argument `index`, if it is a userdata.
     pub fn address(&self, index: c_int) -> Option<*mut c_void> {
         // SAFETY: as above.
