@@ -12,6 +12,7 @@ local SERVER = [[
   local function answer(request)
     local path = request.path
     if path == "slow" then os.execute("exec sleep 1") end
+    if path == "brief" then mio.poll(nil, nil, 0.002) end
     if path == "error" then error("oops") end
     request:send_status("200 OK")
     if path == "status" then
@@ -161,6 +162,30 @@ describe("an idle connection survives the end of the worker that served it", fun
     other:send((GET:gsub("/", "/false", 1)))
     for index = 1, 20 do assert.equal(200, c:response(nil, 3).status, index) end
     assert.equal(200, other:response().status)
+  end)
+end)
+
+describe("connections that keep one worker busy", function()
+  after_each(server.cleanup)
+
+  it("are parted when another one has time", function()
+    local s = start "pre_fork = 2, min_fork = 2, max_fork = 2"
+    local slow = s:connect()
+    slow:send((GET:gsub("/", "/slow", 1)))
+    socket.sleep(0.1)
+    local a, b = s:connect(), s:connect()
+    local function workers()
+      for _, c in ipairs { a, b } do c:send((GET:gsub("/", "/brief", 1))) end
+      return a:response().body:match("%d+"), b:response().body:match("%d+")
+    end
+    local first, second = workers()
+    assert.equal(first, second)
+    assert.equal(200, slow:response().status)
+    local deadline = socket.gettime() + 10
+    repeat
+      first, second = workers()
+    until first ~= second or socket.gettime() > deadline
+    assert.not_equal(first, second)
   end)
 end)
 
