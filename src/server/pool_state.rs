@@ -51,6 +51,8 @@ pub struct PoolState {
     pub callers: VecDeque<Guest>,
     /// Workers, and ended ones, when the log told of them last.
     pub logged: (u64, u64),
+    /// Connections on lease for each worker, on average.
+    fair_share: usize,
     ports_closed: bool,
     cells: Vec<bool>,
 }
@@ -75,6 +77,7 @@ impl PoolState {
             totals: Totals::default(),
             callers: VecDeque::new(),
             logged: (0, 0),
+            fair_share: 0,
             ports_closed: false,
             cells: vec![false; pool.config.max_fork],
             pool,
@@ -161,6 +164,16 @@ impl PoolState {
             }
             None => worker.order(&Order::Nothing),
         }
+    }
+
+    /// Notes how many connections the pool's workers have on lease together.
+    pub fn note_leases(&mut self, workers: usize, leases: usize) {
+        self.fair_share = leases.div_ceil(workers.max(1));
+    }
+
+    /// How many connections a worker may have before it has more than its share.
+    pub fn fair_share(&self) -> usize {
+        self.fair_share.max(1)
     }
 
     fn census(&self, workers: &HashMap<i32, WorkerEntry>) -> Census {

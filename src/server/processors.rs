@@ -5,7 +5,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 /// For how long is looked before there is an answer. The kernel counts in hundredths of a second.
-const WINDOW: Duration = Duration::from_millis(50);
+const WINDOW: Duration = Duration::from_millis(100);
 
 /// An answer, or a look, that is older than this is worth nothing.
 const STALE: Duration = Duration::from_secs(1);
@@ -88,8 +88,8 @@ mod tests {
         let mut processors = Processors::default();
         assert_eq!(processors.judge(at(0), Some(1000)), None);
         assert_eq!(processors.judge(at(20), Some(1002)), None);
-        assert_eq!(processors.judge(at(60), Some(1003)), Some(true));
-        assert_eq!(processors.judge(at(120), Some(1005)), Some(false));
+        assert_eq!(processors.judge(at(100), Some(1005)), Some(true));
+        assert_eq!(processors.judge(at(200), Some(1009)), Some(false));
         // What was long ago says nothing about now.
         assert_eq!(processors.judge(at(9000), Some(1900)), None);
         assert_eq!(processors.judge(at(9100), Some(1900)), Some(false));
