@@ -22,8 +22,9 @@ use crate::sys::shared::SharedWords;
 /// Connections that one worker may have on lease. What it parks beyond goes to the supervisor.
 pub const LEASES: usize = 512;
 
-/// Words of a lease: the state with the generation, and the deadline.
-const WORDS: usize = 2;
+/// Words of a lease: the state with the generation, the deadline, and how often it was parked. One is
+/// unused, so that no lease lies across a cache line's border.
+const WORDS: usize = 4;
 
 const FREE: u64 = 0;
 const PARKED: u64 = 1;
@@ -46,7 +47,13 @@ impl Lease<'_> {
     /// milliseconds of the shared clock.
     pub fn park(&self, generation: u32, deadline: Option<u64>) {
         self.0[1].store(deadline.unwrap_or(NEVER), Relaxed);
+        self.0[2].store(self.turns().wrapping_add(1), Relaxed);
         self.0[0].store(word(generation, PARKED), SeqCst);
+    }
+
+    /// How often a connection was parked in this place, whatever its generation.
+    pub fn turns(&self) -> u64 {
+        self.0[2].load(Relaxed)
     }
 
     /// The worker's side: takes the parked connection; false if it was revoked.
@@ -65,6 +72,11 @@ impl Lease<'_> {
         let deadline = self.0[1].load(Relaxed);
         let revoked = self.exchange(generation, PARKED, REVOKED);
         revoked.then_some((deadline != NEVER).then_some(deadline))
+    }
+
+    /// The supervisor's side: whether the connection is parked, so that it could be revoked.
+    pub fn is_parked(&self, generation: u32) -> bool {
+        self.0[0].load(SeqCst) == word(generation, PARKED)
     }
 
     /// The worker's side: whether the supervisor has taken the parked connection.

@@ -7,58 +7,19 @@ mod lingering;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
-use nix::sys::socket::{Shutdown, shutdown};
 use socket2::SockRef;
 
-use super::channel::Parcel;
-use super::message::Unsent;
+use super::guest::Guest;
 use crate::io::Wakeup;
 use lingering::Lingering;
 
 pub use lingering::{Farewell, LINGER_AT_SHUTDOWN};
-
-/// A waiting connection.
-#[derive(Debug)]
-pub struct Guest {
-    /// Its pool's position in the supervisor.
-    pub pool: usize,
-    /// The connection.
-    pub parcel: Parcel,
-    /// When its time is up.
-    pub deadline: Option<Instant>,
-    /// Input that was received already.
-    pub payload: Vec<u8>,
-    /// Output that is to be sent first.
-    pub unsent: Option<Box<Unsent>>,
-    /// Why it leaves the lobby.
-    pub wakeup: Wakeup,
-    /// The worker it was taken from, which is not to get it back before this time.
-    pub taken: Option<(i32, Instant)>,
-}
-
-impl Guest {
-    /// Whether the worker with this process id may have it.
-    pub fn is_for(&self, pid: i32, now: Instant) -> bool {
-        self.taken.is_none_or(|(from, until)| from != pid || until <= now)
-    }
-
-    /// Ends the connection in order: the client gets FIN.
-    pub fn close(self) {
-        close_in_order(self.parcel.connection);
-    }
-}
-
-/// Ends a connection: the client gets FIN, also if a worker still holds a duplicate.
-pub fn close_in_order(descriptor: OwnedFd) {
-    let _ = SockRef::from(&descriptor).set_linger(None);
-    let _ = shutdown(descriptor.as_raw_fd(), Shutdown::Write);
-}
 
 enum Stay {
     /// Waits for its client's next input.
@@ -294,11 +255,14 @@ impl Lobby {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
     use nix::sys::epoll::{EpollCreateFlags, EpollTimeout};
 
+    use super::super::channel::Parcel;
+    use super::super::guest::Reserved;
     use super::*;
 
     fn lobby() -> (Rc<Epoll>, Lobby) {
@@ -310,7 +274,8 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (wakeup, payload) = (Wakeup::None, Vec::new());
         let parcel = Parcel { connection: ours.into(), input: None };
-        (Guest { pool: 0, parcel, deadline, payload, unsent: None, wakeup, taken: None }, theirs)
+        let (unsent, reserved) = (None, Reserved::No);
+        (Guest { pool: 0, parcel, deadline, payload, unsent, wakeup, reserved }, theirs)
     }
 
     fn farewell(connection: UnixStream) -> Farewell {

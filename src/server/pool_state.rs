@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::guest::Guest;
 use super::listener::Listener;
-use super::lobby::Guest;
 use super::message::Order;
 use super::registry::Pool;
 use super::scoreboard::{Activity, Counter};

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::num::NonZero;
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 /// For how long is looked before there is an answer. The kernel counts in hundredths of a second.
@@ -13,16 +15,30 @@ const STALE: Duration = Duration::from_secs(1);
 /// The kernel's unit, in seconds (USER_HZ is 100 on all architectures that Rust's std supports).
 const TICK: f64 = 0.01;
 
-/// Looks for idle processors from time to time.
-#[derive(Debug, Default)]
+/// The machine's processors. Looks for idle ones from time to time.
+#[derive(Debug)]
 pub struct Processors {
+    /// How many this process may use.
+    count: usize,
     /// When was looked, and what all processors together had been idle by then, in ticks.
     look: Option<(Instant, u64)>,
     /// The last answer, and when it was found.
     answer: Option<(Instant, bool)>,
 }
 
+impl Default for Processors {
+    fn default() -> Self {
+        let count = available_parallelism().map_or(1, NonZero::get);
+        Processors { count, look: None, answer: None }
+    }
+}
+
 impl Processors {
+    /// How many this process may use.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     /// Whether at least half a processor was idle of late; true where the system does not tell.
     /// `None` as long as that is not known: ask again soon.
     pub fn any_idle(&mut self, now: Instant) -> Option<bool> {

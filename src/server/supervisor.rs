@@ -7,6 +7,9 @@ mod backlog;
 mod custody;
 mod events;
 mod inspection;
+mod locality;
+mod revocation;
+mod source;
 mod spread;
 
 use std::collections::HashMap;
@@ -35,6 +38,8 @@ use super::worker_entry::{Life, WorkerEntry};
 use crate::glue;
 use crate::sys::dispositions;
 use crate::sys::process::{Fork, fork};
+use locality::Looks;
+use source::{GUEST, Source};
 
 /// How long a handler may run before its worker's other connections are given to other workers, and
 /// how often the supervisor looks for that.
@@ -72,44 +77,6 @@ enum Phase {
     Killing,
 }
 
-/// Where an event of the supervisor's epoll set comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Signals,
-    Control(i32),
-    Stderr(i32),
-    Guest(u64),
-}
-
-const SIGNALS: u64 = 0;
-const CONTROL: u64 = 1 << 32;
-const STDERR: u64 = 2 << 32;
-/// Events of the lobby: the rest of the token names the guest.
-const GUEST: u64 = 1 << 63;
-
-impl Source {
-    fn token(self) -> u64 {
-        match self {
-            Source::Signals => SIGNALS,
-            Source::Control(pid) => CONTROL | u64::from(pid.unsigned_abs()),
-            Source::Stderr(pid) => STDERR | u64::from(pid.unsigned_abs()),
-            Source::Guest(number) => GUEST | number,
-        }
-    }
-
-    fn of(token: u64) -> Self {
-        if token & GUEST != 0 {
-            return Source::Guest(token & !GUEST);
-        }
-        let pid = (token & 0xffff_ffff) as i32;
-        match token & !0xffff_ffff {
-            CONTROL => Source::Control(pid),
-            STDERR => Source::Stderr(pid),
-            _ => Source::Signals,
-        }
-    }
-}
-
 /// The supervisor's state.
 pub struct Supervisor {
     pools: Vec<PoolState>,
@@ -119,6 +86,8 @@ pub struct Supervisor {
     inbox: Inbox,
     /// When the leases of slow workers are looked at next.
     next_round: Option<Instant>,
+    /// When it is looked at where the connections' packets come in.
+    looks: Looks,
     /// Whether the machine has processors to spare.
     processors: Processors,
     signals: SignalFd,
@@ -179,6 +148,7 @@ impl Supervisor {
             epoll,
             inbox: Inbox::default(),
             next_round: None,
+            looks: Looks::new(now),
             processors: Processors::default(),
             signals,
             previous_mask,

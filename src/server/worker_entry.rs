@@ -1,7 +1,6 @@
 //! The supervisor's view of one worker.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
@@ -9,7 +8,8 @@ use nix::unistd::Pid;
 
 use super::channel::Channel;
 use super::clock;
-use super::lobby::Guest;
+use super::guest::Guest;
+use super::lent::Lent;
 use super::log::{Level, Log};
 use super::message::{Order, Waiting};
 use super::parking::Ticket;
@@ -53,7 +53,7 @@ pub struct WorkerEntry {
     /// It was idle once: `prepare` has returned.
     pub has_served: bool,
     /// Duplicates of the connections it has parked.
-    pub leases: HashMap<Ticket, OwnedFd>,
+    pub leases: HashMap<Ticket, Lent>,
     /// How many handlers it had run when it was last seen busy.
     pub last_turn: Option<u64>,
     /// The interval or main listener it runs.

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use super::super::channel::{Parcel, Received};
 use super::super::clock;
-use super::super::lobby::{Farewell, Guest, LINGER_AT_SHUTDOWN, close_in_order};
+use super::super::guest::{Guest, Reserved};
+use super::super::lent::Lent;
+use super::super::lobby::{Farewell, LINGER_AT_SHUTDOWN};
 use super::super::message::{Order, Waiting};
 use super::super::parking::Ticket;
 use super::super::scoreboard::{Activity, Cell};
 use super::super::worker_entry::WorkerEntry;
-use super::{PATIENCE, Phase, Supervisor};
+use super::{Phase, Supervisor};
 use crate::io::Wakeup;
 
 impl Supervisor {
@@ -21,22 +23,11 @@ impl Supervisor {
         let (Some(worker), Some(parcel)) = (self.workers.get_mut(&pid), parcel) else {
             return;
         };
-        worker.leases.insert(ticket, parcel.connection);
+        let lease = self.pools[worker.pool].pool.leases.lease(worker.cell, ticket.index());
+        let turns = lease.map_or(0, |lease| lease.turns());
+        worker.leases.insert(ticket, Lent::new(parcel.connection, turns));
         if !self.make_room() {
             self.decline(pid, ticket);
-        }
-    }
-
-    /// There is no descriptor for this connection, and no older one that waits: it is closed,
-    /// unless its worker is acting on it.
-    fn decline(&mut self, pid: i32, ticket: Ticket) {
-        let Some(worker) = self.workers.get_mut(&pid) else { return };
-        let state = &mut self.pools[worker.pool];
-        let lease = state.pool.leases.lease(worker.cell, ticket.index());
-        if lease.is_some_and(|lease| lease.revoke(ticket.generation()).is_some()) {
-            state.pool.scoreboard.cell(worker.cell).note_revocation();
-            state.totals.shed += 1;
-            worker.leases.remove(&ticket).into_iter().for_each(close_in_order);
         }
     }
 
@@ -50,6 +41,7 @@ impl Supervisor {
     ) {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
         let leased = ticket.and_then(|ticket| worker.leases.remove(&Ticket::of(ticket)));
+        let leased = leased.map(|lent| lent.descriptor);
         let pool = worker.pool;
         let Some(parcel) = parcel.or(leased.map(Parcel::from)) else {
             self.pools[pool].totals.lost += 1;
@@ -57,8 +49,8 @@ impl Supervisor {
         };
         let deadline = waiting.deadline.map(clock::instant);
         let Waiting { payload, unsent, ready, .. } = waiting;
-        let (wakeup, taken) = (Wakeup::None, None);
-        let guest = Guest { pool, parcel, deadline, payload, unsent, wakeup, taken };
+        let (wakeup, reserved) = (Wakeup::None, Reserved::No);
+        let guest = Guest { pool, parcel, deadline, payload, unsent, wakeup, reserved };
         if guest.unsent.is_some() {
             self.pools[pool].callers.push_back(guest);
         } else if ready && self.phase == Phase::Serving {
@@ -79,6 +71,7 @@ impl Supervisor {
     ) {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
         let leased = ticket.and_then(|ticket| worker.leases.remove(&Ticket::of(ticket)));
+        let leased = leased.map(|lent| lent.descriptor);
         let state = &mut self.pools[worker.pool];
         let now = Instant::now();
         let patience = clock::instant(until).saturating_duration_since(now);
@@ -94,32 +87,11 @@ impl Supervisor {
         }
     }
 
-    /// Takes back up to `most` of the connections that a worker has parked and is not acting on.
-    pub(super) fn revoke_leases(&mut self, pid: i32, most: usize) {
-        let Some(worker) = self.workers.get_mut(&pid) else { return };
-        let revoked = revoke(worker, &self.pools[worker.pool].pool.leases, most);
-        if !revoked.is_empty() {
-            let state = &mut self.pools[worker.pool];
-            state.pool.scoreboard.cell(worker.cell).note_revocation();
-            state.totals.reclaimed += revoked.len() as u64;
-        }
-        for guest in revoked {
-            self.admit(guest);
-        }
-    }
-
     /// Takes over what a dead worker had parked, and what was sent to it and not received. What it
     /// was acting on is reset.
     pub(super) fn inherit(&mut self, worker: &mut WorkerEntry) {
         self.take_back_orders(worker);
-        let revoked = revoke(worker, &self.pools[worker.pool].pool.leases, usize::MAX);
-        let totals = &mut self.pools[worker.pool].totals;
-        totals.reclaimed += revoked.len() as u64;
-        totals.lost += worker.leases.len() as u64;
-        worker.leases.clear();
-        for guest in revoked {
-            self.admit(Guest { taken: None, ..guest });
-        }
+        self.inherit_leases(worker);
     }
 
     /// Connections that were on their way to a worker when it died.
@@ -128,17 +100,18 @@ impl Supervisor {
         let state = &mut self.pools[worker.pool];
         while let Ok(Received::Message(order, parcel)) = far_end.receive::<Order>(&mut self.inbox) {
             if let (Order::Resume(wakeup, waiting), Some(parcel)) = (order, parcel) {
-                let (pool, taken) = (worker.pool, None);
+                let (pool, reserved) = (worker.pool, Reserved::No);
                 let Waiting { deadline, payload, unsent, .. } = waiting;
                 let deadline = deadline.map(clock::instant);
                 state.totals.reclaimed += 1;
-                let guest = Guest { pool, parcel, deadline, payload, unsent, wakeup, taken };
+                let guest = Guest { pool, parcel, deadline, payload, unsent, wakeup, reserved };
                 state.callers.push_front(guest);
             }
         }
     }
 
-    fn admit(&mut self, guest: Guest) {
+    /// Takes a connection into the lobby; at a shutdown it is told at once.
+    pub(super) fn admit(&mut self, guest: Guest) {
         if self.phase == Phase::Serving {
             let pool = guest.pool;
             if self.lobby.admit(guest).is_err() {
@@ -275,31 +248,4 @@ impl Supervisor {
         }
         Some(end)
     }
-}
-
-/// Takes up to `most` of a worker's parked connections.
-fn revoke(
-    worker: &mut WorkerEntry,
-    leases: &super::super::lease::LeaseTable,
-    most: usize,
-) -> Vec<Guest> {
-    let (pool, cell, pid) = (worker.pool, worker.cell, worker.pid.as_raw());
-    let until = Instant::now() + PATIENCE;
-    let revoked: Vec<(Ticket, Option<u64>)> = worker
-        .leases
-        .keys()
-        .filter_map(|ticket| {
-            let lease = leases.lease(cell, ticket.index())?;
-            Some((*ticket, lease.revoke(ticket.generation())?))
-        })
-        .take(most)
-        .collect();
-    let guest = |(ticket, deadline): (Ticket, Option<u64>)| {
-        let parcel = Parcel::from(worker.leases.remove(&ticket)?);
-        let deadline = deadline.map(clock::instant);
-        let (payload, unsent, wakeup) = (Vec::new(), None, Wakeup::None);
-        let taken = Some((pid, until));
-        Some(Guest { pool, parcel, deadline, payload, unsent, wakeup, taken })
-    };
-    revoked.into_iter().filter_map(guest).collect()
 }

@@ -8,7 +8,7 @@ use super::{PATIENCE, Phase, Supervisor};
 
 /// How a worker stands, between two looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pace {
+pub(super) enum Pace {
     /// It was idle at one of them.
     HasTime,
     /// It was busy both times, with different turns.
@@ -18,11 +18,11 @@ enum Pace {
 }
 
 /// A worker, its pool, its connections, and how it stands.
-struct Paced {
-    pid: i32,
-    pool: usize,
-    leases: usize,
-    pace: Pace,
+pub(super) struct Paced {
+    pub pid: i32,
+    pub pool: usize,
+    pub leases: usize,
+    pub pace: Pace,
 }
 
 impl Supervisor {
@@ -46,7 +46,7 @@ impl Supervisor {
             has_time[paced.pool] = true;
         }
         let mut surplus = Vec::new();
-        for Paced { pid, pool, leases, pace } in paces {
+        for &Paced { pid, pool, leases, pace } in &paces {
             let share = match pace {
                 Pace::HasTime => continue,
                 Pace::Stuck => 0,
@@ -57,6 +57,9 @@ impl Supervisor {
             {
                 surplus.push((pid, leases - share));
             }
+        }
+        if surplus.is_empty() {
+            self.gather(&paces, now);
         }
         for (pid, count) in surplus {
             self.revoke_leases(pid, count);

@@ -1,0 +1,117 @@
+-- Busy connections are served where their packets come in: those of one processor by one worker.
+
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+-- Tells which worker answers.
+local SERVER = [[
+  local moonbridge, mio, http = require "moonbridge", require "moonbridge_io", require "moonbridge_http"
+  moonbridge.listen {
+    { proto = "tcp", host = "127.0.0.1", port = PORT },
+    pre_fork = 2, min_fork = 2, max_fork = 2,
+    connect = http.generate_handler(function(request)
+      if request.path == "brief" then mio.poll(nil, nil, 0.005) end
+      request:send_status("200 OK")
+      local pid = tostring(mio.getpid())
+      request:send_header("Content-Length", #pid)
+      request:send_data(pid)
+      return true
+    end),
+  }
+  moonbridge.run()
+]]
+
+-- A client that keeps its connections busy for at most 20 s. It begins with two connections of each
+-- of two workers, if it can get them, and says "mixed" then; after that, every 50 ms, which workers
+-- have answered since.
+local CLIENT = [[
+  local socket = require "socket"
+  io.stdout:setvbuf("line")
+  local function connect()
+    local c = assert(socket.tcp())
+    assert(c:connect("127.0.0.1", os.getenv "PORT"))
+    c:setoption("tcp-nodelay", true)
+    c:settimeout(5)
+    return c
+  end
+  local function tell(c, path)
+    assert(c:send("GET " .. path .. " HTTP/1.1\r\nHost: x\r\n\r\n"))
+  end
+  local function hear(c)
+    local length
+    repeat
+      local line = assert(c:receive("*l"))
+      length = line:lower():match("^content%-length:%s*(%d+)") or length
+    until line == ""
+    return assert(c:receive(tonumber(length)))
+  end
+  local function ask(c)
+    tell(c, "/")
+    return hear(c)
+  end
+  local kept, counts = { connect() }, {}
+  counts[ask(kept[1])] = 1
+  for _ = 1, 1000 do
+    -- A worker that is busy accepts nothing.
+    tell(kept[#kept], "/brief")
+    local c = connect()
+    local pid = ask(c)
+    hear(kept[#kept])
+    counts[pid] = (counts[pid] or 0) + 1
+    if counts[pid] <= 2 then kept[#kept + 1] = c else c:close() end
+    if #kept == 4 then break end
+  end
+  print(#kept == 4 and "mixed" or "only one worker")
+  local deadline = socket.gettime() + 20
+  while socket.gettime() < deadline do
+    local seen, names = {}, {}
+    local window = socket.gettime() + 0.05
+    repeat
+      for _, c in ipairs(kept) do seen[ask(c)] = true end
+    until socket.gettime() > window
+    for pid in pairs(seen) do names[#names + 1] = pid end
+    table.sort(names)
+    print(table.concat(names, ","))
+  end
+]]
+
+-- The processors that this process may use: at most `count` of their numbers.
+local function processors(count)
+  local found = {}
+  local list = process.slurp("/proc/self/status"):match("Cpus_allowed_list:%s*(%S+)")
+  for first, last in list:gmatch("(%d+)%-?(%d*)") do
+    for number = tonumber(first), tonumber(last) or tonumber(first) do
+      if #found < count then found[#found + 1] = number end
+    end
+  end
+  return found
+end
+
+describe("busy connections", function()
+  local clients = {}
+
+  after_each(function()
+    for _, client in ipairs(clients) do client:destroy() end
+    clients = {}
+    server.cleanup()
+  end)
+
+  it("come together in one worker if their packets come in at one processor", function()
+    local numbers = processors(2)
+    if #numbers < 2 then return pending("this machine has one processor") end
+    local s = server.start { script = SERVER }
+    for index, number in ipairs(numbers) do
+      local argv = { "taskset", "-c", tostring(number), server.interpreter, "-e", CLIENT }
+      clients[index] = process.start(argv, { env = { PORT = s.port } })
+    end
+    local function last(client) return client:output():match("([^\n]*)\n$") end
+    for _, client in ipairs(clients) do
+      local function is_mixed() return client:output():find("mixed\n", 1, true) end
+      assert.truthy(process.wait_until(is_mixed), client:log())
+    end
+    assert.truthy(process.wait_until(function()
+      local one, other = last(clients[1]), last(clients[2])
+      return one and one ~= other and one:find("^%d+$") and other:find("^%d+$")
+    end, 15), clients[1]:output() .. "\n" .. clients[2]:output())
+  end)
+end)

@@ -1,0 +1,92 @@
+//! A connection in the supervisor's hands: waiting for its client, or for a worker.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Instant;
+
+use nix::sys::socket::{Shutdown, shutdown};
+use socket2::SockRef;
+
+use super::channel::Parcel;
+use super::message::Unsent;
+use crate::io::Wakeup;
+
+/// A waiting connection.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its pool's position in the supervisor.
+    pub pool: usize,
+    /// The connection.
+    pub parcel: Parcel,
+    /// When its time is up.
+    pub deadline: Option<Instant>,
+    /// Input that was received already.
+    pub payload: Vec<u8>,
+    /// Output that is to be sent first.
+    pub unsent: Option<Box<Unsent>>,
+    /// Why it leaves the lobby.
+    pub wakeup: Wakeup,
+    /// Which workers may have it.
+    pub reserved: Reserved,
+}
+
+/// Which workers may have a connection, by process id, and until when that matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserved {
+    /// All.
+    No,
+    /// All but this one, from which it was taken.
+    Against(i32, Instant),
+    /// Only this one, where it belongs.
+    For(i32, Instant),
+}
+
+impl Guest {
+    /// Whether the worker with this process id may have it.
+    pub fn is_for(&self, pid: i32, now: Instant) -> bool {
+        match self.reserved {
+            Reserved::No => true,
+            Reserved::Against(other, until) => other != pid || until <= now,
+            Reserved::For(only, until) => only == pid || until <= now,
+        }
+    }
+
+    /// Ends the connection in order: the client gets FIN.
+    pub fn close(self) {
+        close_in_order(self.parcel.connection);
+    }
+}
+
+/// Ends a connection: the client gets FIN, also if a worker still holds a duplicate.
+pub fn close_in_order(descriptor: OwnedFd) {
+    let _ = SockRef::from(&descriptor).set_linger(None);
+    let _ = shutdown(descriptor.as_raw_fd(), Shutdown::Write);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_reservation_ends() {
+        let now = Instant::now();
+        let later = now + Duration::from_millis(20);
+        let connection = UnixStream::pair().unwrap().0.into();
+        let mut guest = Guest {
+            pool: 0,
+            parcel: Parcel { connection, input: None },
+            deadline: None,
+            payload: Vec::new(),
+            unsent: None,
+            wakeup: Wakeup::None,
+            reserved: Reserved::No,
+        };
+        assert!(guest.is_for(1, now));
+        guest.reserved = Reserved::Against(1, later);
+        assert!(!guest.is_for(1, now) && guest.is_for(2, now) && guest.is_for(1, later));
+        guest.reserved = Reserved::For(1, later);
+        assert!(guest.is_for(1, now) && !guest.is_for(2, now) && guest.is_for(2, later));
+    }
+}

@@ -1,0 +1,108 @@
+//! Taking connections back that were leased to a worker.
+
+use std::time::Instant;
+
+use super::super::channel::Parcel;
+use super::super::clock;
+use super::super::guest::{Guest, Reserved, close_in_order};
+use super::super::lease::{Lease, LeaseTable};
+use super::super::parking::Ticket;
+use super::super::worker_entry::WorkerEntry;
+use super::{PATIENCE, Supervisor};
+use crate::io::Wakeup;
+
+impl Supervisor {
+    /// Takes back up to `most` of the connections that a worker has parked and is not acting on.
+    pub(super) fn revoke_leases(&mut self, pid: i32, most: usize) {
+        let Some(worker) = self.workers.get_mut(&pid) else { return };
+        let leases = &self.pools[worker.pool].pool.leases;
+        let reserved = Reserved::Against(pid, Instant::now() + PATIENCE);
+        let revoked = revoke_all(worker, leases, most, reserved);
+        self.reclaim(pid, revoked);
+    }
+
+    /// Takes one connection back, if its worker has parked it, for those that may have it.
+    pub(super) fn reassign(&mut self, pid: i32, ticket: Ticket, reserved: Reserved) -> bool {
+        let Some(worker) = self.workers.get_mut(&pid) else { return false };
+        let leases = &self.pools[worker.pool].pool.leases;
+        let guest = revoke(worker, leases, ticket, reserved);
+        let revoked = guest.is_some();
+        self.reclaim(pid, guest.into_iter().collect());
+        revoked
+    }
+
+    /// Whether a connection is leased, parked, and no worker is acting on it.
+    pub(super) fn is_parked(&self, pid: i32, ticket: Ticket) -> bool {
+        let lease = self.workers.get(&pid).and_then(|worker| {
+            self.pools[worker.pool].pool.leases.lease(worker.cell, ticket.index())
+        });
+        lease.is_some_and(|lease| lease.is_parked(ticket.generation()))
+    }
+
+    /// There is no descriptor for this connection, and no older one that waits: it is closed,
+    /// unless its worker is acting on it.
+    pub(super) fn decline(&mut self, pid: i32, ticket: Ticket) {
+        let Some(worker) = self.workers.get_mut(&pid) else { return };
+        let state = &mut self.pools[worker.pool];
+        let lease = state.pool.leases.lease(worker.cell, ticket.index());
+        if lease.is_some_and(|lease| lease.revoke(ticket.generation()).is_some()) {
+            state.pool.scoreboard.cell(worker.cell).note_revocation();
+            state.totals.shed += 1;
+            if let Some(lent) = worker.leases.remove(&ticket) {
+                close_in_order(lent.descriptor);
+            }
+        }
+    }
+
+    /// What a dead worker had parked. What it was acting on is reset.
+    pub(super) fn inherit_leases(&mut self, worker: &mut WorkerEntry) {
+        let leases = &self.pools[worker.pool].pool.leases;
+        let revoked = revoke_all(worker, leases, usize::MAX, Reserved::No);
+        let totals = &mut self.pools[worker.pool].totals;
+        totals.reclaimed += revoked.len() as u64;
+        totals.lost += worker.leases.len() as u64;
+        worker.leases.clear();
+        for guest in revoked {
+            self.admit(guest);
+        }
+    }
+
+    fn reclaim(&mut self, pid: i32, revoked: Vec<Guest>) {
+        let Some(worker) = self.workers.get(&pid).filter(|_| !revoked.is_empty()) else { return };
+        let state = &mut self.pools[worker.pool];
+        state.pool.scoreboard.cell(worker.cell).note_revocation();
+        state.totals.reclaimed += revoked.len() as u64;
+        for guest in revoked {
+            self.admit(guest);
+        }
+    }
+}
+
+/// Takes one of a worker's connections, if it is parked.
+fn revoke(
+    worker: &mut WorkerEntry,
+    leases: &LeaseTable,
+    ticket: Ticket,
+    reserved: Reserved,
+) -> Option<Guest> {
+    let lease: Lease<'_> = leases.lease(worker.cell, ticket.index())?;
+    let deadline = lease.revoke(ticket.generation())?.map(clock::instant);
+    let parcel = Parcel::from(worker.leases.remove(&ticket)?.descriptor);
+    let (payload, unsent, wakeup) = (Vec::new(), None, Wakeup::None);
+    Some(Guest { pool: worker.pool, parcel, deadline, payload, unsent, wakeup, reserved })
+}
+
+/// Takes up to `most` of a worker's parked connections.
+fn revoke_all(
+    worker: &mut WorkerEntry,
+    leases: &LeaseTable,
+    most: usize,
+    reserved: Reserved,
+) -> Vec<Guest> {
+    let tickets: Vec<Ticket> = worker.leases.keys().copied().collect();
+    tickets
+        .into_iter()
+        .filter_map(|ticket| revoke(worker, leases, ticket, reserved))
+        .take(most)
+        .collect()
+}
