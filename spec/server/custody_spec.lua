@@ -13,6 +13,7 @@ local SERVER = [[
     local path = request.path
     if path == "slow" then os.execute("exec sleep 1") end
     if path == "brief" then mio.poll(nil, nil, 0.002) end
+    if path == "tardy" then mio.poll(nil, nil, 0.044) end
     if path == "error" then error("oops") end
     request:send_status("200 OK")
     if path == "status" then
@@ -208,6 +209,23 @@ describe("a slow handler", function()
     assert.is_true(socket.gettime() - begun < 0.5)
     assert.is_true(figure(s, "reclaimed") >= 1)
     assert.equal(200, slow:response().status)
+  end)
+
+  it("gets back what was taken from it when it has time again and nobody else has", function()
+    local function path(name) return (GET:gsub("/", "/" .. name, 1):gsub("\r\n$", "Connection: close\r\n\r\n")) end
+    for attempt = 1, 4 do
+      local s = start "pre_fork = 2, min_fork = 2, max_fork = 2"
+      local slow = s:connect()
+      slow:send(path "slow")
+      socket.sleep(0.05)
+      local c, tardy = s:connect(), s:connect()
+      pid(c)
+      tardy:send(path "tardy")
+      socket.sleep(0.044 + 0.003 * attempt)
+      assert.equal(200, c:request("/").status)
+      assert.is_true(slow:silent(0), "the request had to wait for the slow one")
+      server.cleanup()
+    end
   end)
 
   it("loses no request that was pipelined on another connection", function()

@@ -50,6 +50,15 @@ impl Guest {
         }
     }
 
+    /// When all workers may have it, if that is not so now.
+    pub fn released(&self, now: Instant) -> Option<Instant> {
+        match self.reserved {
+            Reserved::No => None,
+            Reserved::Against(_, until) | Reserved::For(_, until) => Some(until),
+        }
+        .filter(|until| *until > now)
+    }
+
     /// Ends the connection in order: the client gets FIN.
     pub fn close(self) {
         close_in_order(self.parcel.connection);
@@ -84,8 +93,10 @@ mod tests {
             reserved: Reserved::No,
         };
         assert!(guest.is_for(1, now));
+        assert_eq!(guest.released(now), None);
         guest.reserved = Reserved::Against(1, later);
         assert!(!guest.is_for(1, now) && guest.is_for(2, now) && guest.is_for(1, later));
+        assert_eq!((guest.released(now), guest.released(later)), (Some(later), None));
         guest.reserved = Reserved::For(1, later);
         assert!(guest.is_for(1, now) && !guest.is_for(2, now) && guest.is_for(2, later));
     }

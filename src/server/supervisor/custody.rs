@@ -160,11 +160,12 @@ impl Supervisor {
         let state = &self.pools[index];
         let waiting = state.has_work();
         state.pool.scoreboard.want_offers(waiting);
-        if waiting {
-            let idle = self.idle_worker(index, now, |cell| cell.activity() == Activity::Idle);
-            return idle.map(|_| now).or(next).or(self.next_round);
+        let released = state.callers.iter().filter_map(|guest| guest.released(now)).min();
+        let idle = |cell: Cell<'_>| cell.activity() == Activity::Idle;
+        if waiting && self.idle_worker(index, now, idle).is_some() {
+            return Some(now);
         }
-        next
+        next.into_iter().chain(released).min()
     }
 
     /// A worker of the pool that is idle, for which something waits, and that passes the test: the
