@@ -47,8 +47,11 @@ pub fn regroup(members: &[Member], free: &[bool], wanted: usize) -> Vec<Step> {
     let active: Vec<usize> = (0..teams.len()).filter(|team| !teams[*team].is_empty()).collect();
     for (position, one) in active.iter().enumerate() {
         for other in &active[position + 1..] {
-            let divided = divide(&teams[*one], &teams[*other]);
             let old = (&teams[*one], &teams[*other]);
+            if mixed(old.0, old.1) == 0 {
+                continue;
+            }
+            let divided = divide(old.0, old.1);
             if is_better(members, old, (&divided.0, &divided.1)) {
                 steps.extend(exchange((*one, &divided.0), (*other, &divided.1), old));
                 (teams[*one], teams[*other]) = divided;

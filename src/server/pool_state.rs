@@ -31,7 +31,7 @@ pub struct Totals {
     pub respawns: u64,
     /// Waiting connections that were closed for want of descriptors.
     pub shed: u64,
-    /// Parked connections taken over from workers.
+    /// Parked connections taken from workers.
     pub reclaimed: u64,
     /// Connections that broke off without their handler's or client's doing.
     pub lost: u64,

@@ -33,7 +33,7 @@ pub struct PoolStatus {
     pub respawns: u64,
     /// Parked connections that were closed for want of descriptors, since the start.
     pub shed: u64,
-    /// Parked connections taken over from workers that were slow, had too many or ended.
+    /// Parked connections taken from workers: slow ones, such as had too many or ended, or by exchange.
     pub reclaimed: u64,
     /// Connections that broke off because their worker died or no descriptor was left for them.
     pub lost: u64,

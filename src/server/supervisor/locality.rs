@@ -1,6 +1,7 @@
 //! Hot connections whose packets come in at the same processor are brought together in one worker.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::time::{Duration, Instant};
 
 use super::super::grouping::{Member, Step, regroup};
@@ -22,8 +23,12 @@ const BRISK: f64 = 100.0;
 /// Connections count as equally hot up to this factor.
 const FACTOR: f64 = 8.0;
 
+/// So many workers are compared at once, each with each.
+const COMPARED: usize = 16;
+
 /// When the connections are looked at.
 pub struct Looks {
+    count: u64,
     last: Instant,
     next: Instant,
 }
@@ -31,7 +36,7 @@ pub struct Looks {
 impl Looks {
     /// The first look is soon.
     pub fn new(now: Instant) -> Self {
-        Looks { last: now, next: now }
+        Looks { count: 0, last: now, next: now }
     }
 }
 
@@ -52,7 +57,7 @@ impl Supervisor {
         let passed = now.saturating_duration_since(self.looks.last);
         let leases: usize = self.workers.values().map(|worker| worker.leases.len()).sum();
         let interval = INTERVAL * (1 + leases / LOOKED_AT) as u32;
-        self.looks = Looks { last: now, next: now + interval };
+        self.looks = Looks { count: self.looks.count + 1, last: now, next: now + interval };
         for pool in 0..self.pools.len() {
             let serves = |pid| self.workers.get(&pid).is_some_and(|worker| worker.is_serving());
             let workers: Vec<&Paced> =
@@ -84,8 +89,10 @@ impl Supervisor {
 
     /// Finds out what to exchange, and does it.
     fn regroup(&mut self, workers: &[&Paced], hot: &[Observed], now: Instant) {
+        let active: HashSet<usize> = hot.iter().map(|connection| connection.worker).collect();
+        let compared = sample(workers, self.looks.count);
         let (mut members, mut places) = (Vec::new(), Vec::new());
-        for Observed { worker, ticket, turns } in hot {
+        for Observed { worker, ticket, turns } in hot.iter().filter(|c| compared[c.worker]) {
             let pid = workers[*worker].pid;
             let lent = self.workers.get_mut(&pid).and_then(|entry| entry.leases.get_mut(ticket));
             if let Some((before, processor)) = lent.and_then(|lent| lent.look()) {
@@ -94,9 +101,12 @@ impl Supervisor {
                 places.push((pid, *ticket));
             }
         }
-        let is_free = |paced: &&Paced| paced.pace == Pace::HasTime;
-        let free: Vec<bool> = workers.iter().map(is_free).collect();
-        let wanted = self.wanted(&members, &free, now);
+        let few = active.len() < self.processors.count() && active.len() < hot.len();
+        let is_free =
+            |(paced, compared): (&&Paced, &bool)| few && *compared && paced.pace == Pace::HasTime;
+        let free: Vec<bool> = workers.iter().zip(&compared).map(is_free).collect();
+        let idle = free.contains(&true) && self.processors.any_idle(now) == Some(true);
+        let wanted = if idle { self.processors.count() } else { 0 };
         let until = now + PATIENCE;
         for step in regroup(&members, &free, wanted) {
             match step {
@@ -117,18 +127,19 @@ impl Supervisor {
             self.reassign(other.0, other.1, Reserved::For(one.0, until));
         }
     }
+}
 
-    /// How many workers should have hot connections: one for each processor, if one is idle though
-    /// a worker has several connections.
-    fn wanted(&mut self, members: &[Member], free: &[bool], now: Instant) -> usize {
-        let active: HashSet<usize> = members.iter().map(|member| member.worker).collect();
-        let processors = self.processors.count();
-        let divisible = members.len() > active.len() && free.contains(&true);
-        if divisible && active.len() < processors && self.processors.any_idle(now) == Some(true) {
-            return processors;
-        }
-        0
+/// Which workers are compared with each other this time: not more than [`COMPARED`], others the next
+/// time.
+fn sample(workers: &[&Paced], count: u64) -> Vec<bool> {
+    let mut order: Vec<usize> = (0..workers.len()).collect();
+    if workers.len() > COMPARED {
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        order.sort_by_cached_key(|index| hasher.hash_one((workers[*index].pid, count)));
     }
+    let mut compared = vec![false; workers.len()];
+    order.iter().take(COMPARED).for_each(|index| compared[*index] = true);
+    compared
 }
 
 /// The connections that make most of the work, if there is enough of it to care: those whose turns
@@ -164,5 +175,20 @@ mod tests {
         let mut many = vec![1; 500];
         many.push(10_000);
         assert_eq!(turns(&many), [10_000]);
+    }
+
+    #[test]
+    fn all_workers_are_compared_sooner_or_later() {
+        let worker = |pid| Paced { pid, pool: 0, leases: 9, pace: Pace::Busy };
+        let workers: Vec<Paced> = (1..=100).map(worker).collect();
+        let workers: Vec<&Paced> = workers.iter().collect();
+        assert_eq!(sample(&workers[..COMPARED], 1), [true; COMPARED]);
+        let mut seen = [false; 100];
+        for count in 0..100 {
+            let compared = sample(&workers, count);
+            assert_eq!(compared.iter().filter(|compared| **compared).count(), COMPARED);
+            seen.iter_mut().zip(compared).for_each(|(seen, compared)| *seen |= compared);
+        }
+        assert_eq!(seen, [true; 100]);
     }
 }
