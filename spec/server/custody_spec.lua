@@ -212,7 +212,9 @@ describe("a slow handler", function()
   end)
 
   it("gets back what was taken from it when it has time again and nobody else has", function()
-    local function path(name) return ("GET /%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):format(name) end
+    local function path(name)
+      return ("GET /%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):format(name)
+    end
     for attempt = 1, 4 do
       local s = start "pre_fork = 2, min_fork = 2, max_fork = 2"
       local slow = s:connect()

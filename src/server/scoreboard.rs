@@ -75,7 +75,7 @@ pub enum Total {
     Respawns,
     /// Parked connections closed for want of descriptors.
     Shed,
-    /// Parked connections taken from workers: slow ones, such as had too many or ended, or by exchange.
+    /// Parked connections taken from workers: slow or ended ones, or to spread or sort connections.
     Reclaimed,
     /// Connections that broke off because their worker died or no descriptor was left for them.
     Lost,

@@ -33,7 +33,7 @@ pub struct PoolStatus {
     pub respawns: u64,
     /// Parked connections that were closed for want of descriptors, since the start.
     pub shed: u64,
-    /// Parked connections taken from workers: slow ones, such as had too many or ended, or by exchange.
+    /// Parked connections taken from workers: slow or ended ones, or to spread or sort connections.
     pub reclaimed: u64,
     /// Connections that broke off because their worker died or no descriptor was left for them.
     pub lost: u64,
