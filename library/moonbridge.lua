@@ -57,7 +57,7 @@
 ---@field errors integer runs of the handler that threw, and connections that could not be accepted
 ---@field respawns integer workers forked in the place of ended ones
 ---@field shed integer parked connections closed for want of descriptors
----@field reclaimed integer parked connections taken from workers: slow or ended ones, or to spread or sort them
+---@field reclaimed integer parked connections taken from slow or ended workers, or to spread or sort them
 ---@field lost integer connections that broke off because their worker died or no descriptor was left for them
 
 ---@class moonbridge
