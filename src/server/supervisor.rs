@@ -6,6 +6,7 @@
 mod backlog;
 mod custody;
 mod events;
+mod heat;
 mod inspection;
 mod locality;
 mod revocation;
@@ -38,7 +39,7 @@ use super::worker_entry::{Life, WorkerEntry};
 use crate::glue;
 use crate::sys::dispositions;
 use crate::sys::process::{Fork, fork};
-use locality::Looks;
+use heat::Looks;
 use source::{GUEST, Source};
 
 /// How long a handler may run before its worker's other connections are given to other workers, and
@@ -86,7 +87,7 @@ pub struct Supervisor {
     inbox: Inbox,
     /// When the leases of slow workers are looked at next.
     next_round: Option<Instant>,
-    /// When it is looked at where the connections' packets come in.
+    /// When it is looked at which connections are hot.
     looks: Looks,
     /// Whether the machine has processors to spare.
     processors: Processors,

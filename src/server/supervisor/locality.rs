@@ -2,93 +2,22 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::grouping::{Member, Step, regroup};
 use super::super::guest::Reserved;
 use super::super::parking::Ticket;
+use super::heat::Observed;
 use super::spread::{Pace, Paced};
 use super::{PATIENCE, Supervisor};
-
-/// How often is looked, for each [`LOOKED_AT`] connections: looking costs less than a microsecond
-/// for each.
-const INTERVAL: Duration = Duration::from_millis(50);
-
-/// So many connections are looked at in one interval.
-const LOOKED_AT: usize = 256;
-
-/// Connections with fewer turns in a second than this are not worth the effort.
-const BRISK: f64 = 100.0;
-
-/// Connections count as equally hot up to this factor.
-const FACTOR: f64 = 8.0;
 
 /// So many workers are compared at once, each with each.
 const COMPARED: usize = 16;
 
-/// When the connections are looked at.
-pub struct Looks {
-    count: u64,
-    last: Instant,
-    next: Instant,
-}
-
-impl Looks {
-    /// The first look is soon.
-    pub fn new(now: Instant) -> Self {
-        Looks { count: 0, last: now, next: now }
-    }
-}
-
-/// A connection on lease: the position of its worker, its ticket, its turns since the last look.
-struct Observed {
-    worker: usize,
-    ticket: Ticket,
-    turns: u64,
-}
-
 impl Supervisor {
-    /// Lets the workers of each pool exchange hot connections, so that each has to do with as few
+    /// Lets the workers of a pool exchange hot connections, so that each has to do with as few
     /// processors as can be, and gives some to a worker that has time where too few have any.
-    pub(super) fn gather(&mut self, paces: &[Paced], now: Instant) {
-        if now < self.looks.next {
-            return;
-        }
-        let passed = now.saturating_duration_since(self.looks.last);
-        let leases: usize = self.workers.values().map(|worker| worker.leases.len()).sum();
-        let interval = INTERVAL * (1 + leases / LOOKED_AT) as u32;
-        self.looks = Looks { count: self.looks.count + 1, last: now, next: now + interval };
-        for pool in 0..self.pools.len() {
-            let serves = |pid| self.workers.get(&pid).is_some_and(|worker| worker.is_serving());
-            let workers: Vec<&Paced> =
-                paces.iter().filter(|paced| paced.pool == pool && serves(paced.pid)).collect();
-            let observed = self.observe(pool, &workers);
-            // After a pause it is not known since when they had so many turns.
-            if workers.len() > 1 && passed < 2 * interval {
-                self.regroup(&workers, &hot(observed, passed), now);
-            }
-        }
-    }
-
-    /// The pool's leased connections, and what they did since they were last looked at.
-    fn observe(&mut self, pool: usize, workers: &[&Paced]) -> Vec<Observed> {
-        let leases = &self.pools[pool].pool.leases;
-        let mut observed = Vec::new();
-        for (worker, paced) in workers.iter().enumerate() {
-            let Some(entry) = self.workers.get_mut(&paced.pid) else { continue };
-            let cell = entry.cell;
-            for (ticket, lent) in &mut entry.leases {
-                let Some(lease) = leases.lease(cell, ticket.index()) else { continue };
-                let before = std::mem::replace(&mut lent.turns, lease.turns());
-                let turns = lent.turns.saturating_sub(before);
-                observed.push(Observed { worker, ticket: *ticket, turns });
-            }
-        }
-        observed
-    }
-
-    /// Finds out what to exchange, and does it.
-    fn regroup(&mut self, workers: &[&Paced], hot: &[Observed], now: Instant) {
+    pub(super) fn gather(&mut self, workers: &[&Paced], hot: &[Observed], now: Instant) {
         let active: HashSet<usize> = hot.iter().map(|connection| connection.worker).collect();
         let compared = sample(workers, self.looks.count);
         let (mut members, mut places) = (Vec::new(), Vec::new());
@@ -142,40 +71,9 @@ fn sample(workers: &[&Paced], count: u64) -> Vec<bool> {
     compared
 }
 
-/// The connections that make most of the work, if there is enough of it to care: those whose turns
-/// are about as many as, on average over all turns, the connection had whose turn it was.
-fn hot(mut observed: Vec<Observed>, passed: Duration) -> Vec<Observed> {
-    let sum: f64 = observed.iter().map(|connection| connection.turns as f64).sum();
-    let squares: f64 = observed.iter().map(|connection| (connection.turns as f64).powi(2)).sum();
-    let usual = squares / sum.max(1.0);
-    if usual < BRISK * passed.as_secs_f64() {
-        return Vec::new();
-    }
-    let range = usual / FACTOR..=usual * FACTOR;
-    observed.retain(|connection| range.contains(&(connection.turns as f64)));
-    observed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn turns(turns: &[u64]) -> Vec<u64> {
-        let observed = |turns: &u64| Observed { worker: 0, ticket: Ticket::of(0), turns: *turns };
-        let observed = turns.iter().map(observed).collect();
-        hot(observed, Duration::from_secs(1)).iter().map(|connection| connection.turns).collect()
-    }
-
-    #[test]
-    fn only_connections_that_make_most_of_the_work_are_hot() {
-        assert_eq!(turns(&[1000, 900, 300, 3, 2, 1, 0]), [1000, 900, 300]);
-        assert_eq!(turns(&[99; 3]), []);
-        assert_eq!(turns(&[0; 3]), []);
-        assert_eq!(turns(&[]), []);
-        let mut many = vec![1; 500];
-        many.push(10_000);
-        assert_eq!(turns(&many), [10_000]);
-    }
 
     #[test]
     fn all_workers_are_compared_sooner_or_later() {

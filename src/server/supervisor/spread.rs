@@ -3,7 +3,9 @@
 
 use std::time::Instant;
 
+use super::super::guest::Reserved;
 use super::super::scoreboard::Activity;
+use super::heat::Observed;
 use super::{PATIENCE, Phase, Supervisor};
 
 /// How a worker stands, between two looks.
@@ -59,12 +61,31 @@ impl Supervisor {
             }
         }
         if surplus.is_empty() {
-            self.gather(&paces, now);
+            self.feel(&paces, now);
         }
         for (pid, count) in surplus {
             self.revoke_leases(pid, count);
         }
         self.count_leases();
+    }
+
+    /// A worker that is busy for several hot connections gives half of them to one that has time and
+    /// none of them, if a processor has time, too.
+    pub(super) fn share_out(&mut self, workers: &[&Paced], hot: &[Observed], now: Instant) {
+        let count = |worker: usize| hot.iter().filter(|c| c.worker == worker).count();
+        let with =
+            |pace: Pace| (0..workers.len()).filter(move |worker| workers[*worker].pace == pace);
+        let busy: Vec<usize> = with(Pace::Busy).filter(|worker| count(*worker) > 1).collect();
+        let free: Vec<usize> = with(Pace::HasTime).filter(|worker| count(*worker) == 0).collect();
+        if busy.is_empty() || free.is_empty() || self.processors.any_idle(now) != Some(true) {
+            return;
+        }
+        for (from, to) in busy.into_iter().zip(free) {
+            let reserved = Reserved::For(workers[to].pid, now + PATIENCE);
+            for connection in hot.iter().filter(|c| c.worker == from).take(count(from) / 2) {
+                self.reassign(workers[from].pid, connection.ticket, reserved);
+            }
+        }
     }
 
     /// How each worker stands since the last call.
