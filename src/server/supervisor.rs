@@ -6,9 +6,9 @@
 mod backlog;
 mod custody;
 mod events;
-mod heat;
 mod inspection;
 mod locality;
+mod observation;
 mod revocation;
 mod source;
 mod spread;
@@ -39,8 +39,8 @@ use super::worker_entry::{Life, WorkerEntry};
 use crate::glue;
 use crate::sys::dispositions;
 use crate::sys::process::{Fork, fork};
-use heat::Looks;
 use source::{GUEST, Source};
+use spread::Looks;
 
 /// How long a handler may run before its worker's other connections are given to other workers, and
 /// how often the supervisor looks for that.

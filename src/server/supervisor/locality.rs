@@ -7,8 +7,7 @@ use std::time::Instant;
 use super::super::grouping::{Member, Step, regroup};
 use super::super::guest::Reserved;
 use super::super::parking::Ticket;
-use super::heat::Observed;
-use super::spread::{Pace, Paced};
+use super::observation::{Observed, Pace, Paced};
 use super::{PATIENCE, Supervisor};
 
 /// So many workers are compared at once, each with each.

@@ -1,30 +1,35 @@
 //! Which workers have too many connections: those that are stuck in a handler, and those that have
 //! much more than others.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::guest::Reserved;
-use super::super::scoreboard::Activity;
-use super::heat::Observed;
+use super::observation::{Observed, Pace, Paced, is_hot, usual};
 use super::{PATIENCE, Phase, Supervisor};
 
-/// How a worker stands, between two looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pace {
-    /// It was idle at one of them.
-    HasTime,
-    /// It was busy both times, with different turns.
-    Busy,
-    /// It was busy both times with the same turn.
-    Stuck,
+/// How often is looked, for each [`LOOKED_AT`] connections: looking costs less than a microsecond
+/// for each.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// So many connections are looked at in one interval.
+const LOOKED_AT: usize = 256;
+
+/// With fewer turns in a second, it does not matter to a connection where its packets come in.
+const BRISK: f64 = 100.0;
+
+/// When the connections are looked at.
+pub struct Looks {
+    /// How often they have been.
+    pub count: u64,
+    last: Instant,
+    next: Instant,
 }
 
-/// A worker, its pool, its connections, and how it stands.
-pub(super) struct Paced {
-    pub pid: i32,
-    pub pool: usize,
-    pub leases: usize,
-    pub pace: Pace,
+impl Looks {
+    /// The first look is soon.
+    pub fn new(now: Instant) -> Self {
+        Looks { count: 0, last: now, next: now }
+    }
 }
 
 impl Supervisor {
@@ -61,7 +66,7 @@ impl Supervisor {
             }
         }
         if surplus.is_empty() {
-            self.feel(&paces, now);
+            self.distribute(&paces, now);
         }
         for (pid, count) in surplus {
             self.revoke_leases(pid, count);
@@ -69,9 +74,38 @@ impl Supervisor {
         self.count_leases();
     }
 
+    /// Looks, from time to time, which connections of each pool are hot, and lets them go to other
+    /// workers where that helps.
+    fn distribute(&mut self, paces: &[Paced], now: Instant) {
+        if now < self.looks.next {
+            return;
+        }
+        let passed = now.saturating_duration_since(self.looks.last);
+        let leases: usize = self.workers.values().map(|worker| worker.leases.len()).sum();
+        let interval = INTERVAL * (1 + leases / LOOKED_AT) as u32;
+        self.looks = Looks { count: self.looks.count + 1, last: now, next: now + interval };
+        for pool in 0..self.pools.len() {
+            let serves = |pid| self.workers.get(&pid).is_some_and(|worker| worker.is_serving());
+            let workers: Vec<&Paced> =
+                paces.iter().filter(|paced| paced.pool == pool && serves(paced.pid)).collect();
+            let mut observed = self.observe(pool, &workers);
+            let usual = usual(&observed);
+            observed.retain(|connection| is_hot(connection.turns, usual));
+            // After a pause it is not known since when they had so many turns.
+            if workers.len() < 2 || passed >= 2 * interval {
+                continue;
+            }
+            if usual >= BRISK * passed.as_secs_f64() {
+                self.gather(&workers, &observed, now);
+            } else {
+                self.share_out(&workers, &observed, now);
+            }
+        }
+    }
+
     /// A worker that is busy for several hot connections gives half of them to one that has time and
     /// none of them, if a processor has time, too.
-    pub(super) fn share_out(&mut self, workers: &[&Paced], hot: &[Observed], now: Instant) {
+    fn share_out(&mut self, workers: &[&Paced], hot: &[Observed], now: Instant) {
         let count = |worker: usize| hot.iter().filter(|c| c.worker == worker).count();
         let with =
             |pace: Pace| (0..workers.len()).filter(move |worker| workers[*worker].pace == pace);
@@ -86,24 +120,6 @@ impl Supervisor {
                 self.reassign(workers[from].pid, connection.ticket, reserved);
             }
         }
-    }
-
-    /// How each worker stands since the last call.
-    fn paces(&mut self) -> Vec<Paced> {
-        let mut paces = Vec::with_capacity(self.workers.len());
-        for (pid, worker) in &mut self.workers {
-            let cell = self.pools[worker.pool].pool.scoreboard.cell(worker.cell);
-            let turn = (cell.activity() == Activity::Busy).then(|| cell.turns());
-            let before = std::mem::replace(&mut worker.last_turn, turn);
-            let pace = match (before, turn) {
-                (Some(before), Some(turn)) if before == turn => Pace::Stuck,
-                (Some(_), Some(_)) => Pace::Busy,
-                _ => Pace::HasTime,
-            };
-            let (pool, leases) = (worker.pool, worker.leases.len());
-            paces.push(Paced { pid: *pid, pool, leases, pace });
-        }
-        paces
     }
 
     /// Finds out how many connections a worker of each pool has on average.
