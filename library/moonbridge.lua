@@ -58,7 +58,7 @@
 ---@field respawns integer workers forked in the place of ended ones
 ---@field shed integer parked connections closed for want of descriptors
 ---@field reclaimed integer parked connections taken from slow or ended workers, or to spread or sort them
----@field lost integer connections that broke off because their worker died or no descriptor was left for them
+---@field lost integer connections parked before that broke off with their worker, or for want of a descriptor
 
 ---@class moonbridge
 ---@field _VERSION string

@@ -61,6 +61,50 @@ describe("a worker without descriptors", function()
   end)
 end)
 
+describe("a worker that has no descriptor left for a connection that comes back", function()
+  after_each(server.cleanup)
+
+  it("ends, so that one is lost and not all; that is logged and counted", function()
+    local s = server.start {
+      command = { "sh", "-c", "ulimit -Sn 64 && exec " .. server.interpreter .. ' "$@"', "sh" },
+      script = [[
+        local moonbridge = require "moonbridge"
+        moonbridge.listen {
+          { proto = "tcp", host = "127.0.0.1", port = PORT },
+          min_fork = 1, max_fork = 1,
+          connect = require "moonbridge_http".generate_handler(function(request)
+            if request.path == "hoard" then
+              hoard = {}
+              repeat hoard[#hoard + 1] = io.open("/dev/null") until not io.open("/dev/null")
+            end
+            request:send_status("200 OK")
+            request:send_data(moonbridge.status()[1].lost)
+            return true
+          end),
+        }
+        moonbridge.run()
+      ]],
+    }
+    local cold = {}
+    for index = 1, 5 do
+      cold[index] = s:connect()
+      assert.equal("0", cold[index]:request("/").body)
+    end
+    socket.sleep(1.4)
+    local hot = s:connect()
+    assert.equal("0", hot:request("/hoard").body)
+    for _, c in ipairs(cold) do c:send("GET / HTTP/1.1\r\nHost: x\r\n\r\n") end
+    local lost = 0
+    for _, c in ipairs(cold) do
+      local _, ending = c:read_until("\r\n\r\n")
+      if ending then lost = lost + 1 end
+    end
+    assert.equal(1, lost)
+    assert.equal("1", hot:request("/").body)
+    assert.truthy(s:log():find("] A connection was lost: there was no descriptor left for it\n", 1, true))
+  end)
+end)
+
 describe("a supervisor without descriptors", function()
   after_each(server.cleanup)
 

@@ -265,6 +265,17 @@ impl Worker {
         self.tasks.push_back(Task::Connection { connection, ticket, wakeup, fate: Fate::Close });
     }
 
+    /// A connection came from the supervisor, and this process may open no descriptor for it: its
+    /// client sees the end. So would those of all that follow: another process serves better.
+    pub(super) fn cannot_receive(&mut self, waiting: Waiting) {
+        complain("A connection was lost: there was no descriptor left for it");
+        // Without a descriptor: the supervisor counts it.
+        self.report(&Report::Cooled(None, waiting));
+        if !self.end_slowest() {
+            self.leave();
+        }
+    }
+
     fn cannot_accept(&mut self, errno: Errno) {
         self.cell().add(Counter::Errors, 1);
         if errno == Errno::EMFILE && self.end_slowest() {

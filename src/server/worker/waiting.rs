@@ -123,11 +123,9 @@ impl Worker {
     fn obey(&mut self, order: Order, parcel: Option<Parcel>) {
         match order {
             Order::Resume(wakeup, waiting) => {
-                // Without a descriptor this process has too many: the client sees the end.
-                if let Some(parcel) = parcel {
-                    let arrival = Arrival { parcel, wakeup, waiting };
-                    self.queue.push_front(Source::Arrival(Box::new(arrival)));
-                }
+                let Some(parcel) = parcel else { return self.cannot_receive(waiting) };
+                let arrival = Arrival { parcel, wakeup, waiting };
+                self.queue.push_front(Source::Arrival(Box::new(arrival)));
             }
             Order::Run(index) => self.tasks.push_back(Task::Listener(index)),
             Order::Nothing => {}
