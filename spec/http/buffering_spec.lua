@@ -63,6 +63,36 @@ describe("request_buffering", function()
     end
   end)
 
+  it("calls the handler when chunks without end have come to the limit", function()
+    local s = app.start([[
+      function routes.body(request)
+        io.stderr:write("called\n")
+        return reply(request, #request.body)
+      end
+    ]], "{ request_buffering = 100 }", 2)
+    local connection = s:connect()
+    local function chunk(size) connection:send(("%x\r\n%s\r\n"):format(size, ("x"):rep(size))) end
+    connection:send("POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    chunk(60)
+    assert.equal("default", s:request("/").body)
+    assert.falsy(s:log():find("called", 1, true))
+    chunk(41)
+    assert.truthy(s:wait_log("called"))
+    connection:send("0\r\n\r\n")
+    assert.equal("101", connection:response().body)
+  end)
+
+  it("is off unless it is asked for", function()
+    local s = app.start([[function routes.early(request)
+      reply(request, "early")
+      request:flush()
+      return true
+    end]])
+    local connection = s:connect()
+    connection:send("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
+    assert.equal("early", connection:response().body)
+  end)
+
   it("does not wait for larger bodies, nor for ever", function()
     local s = app.start(ROUTES, "{ request_buffering = 5, stall_timeout = 0.3 }")
     for _, length in ipairs { 5, 6 } do

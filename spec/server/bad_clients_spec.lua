@@ -52,6 +52,8 @@ local function still_serves(s)
   assert.equal(200, s:request("/").status)
   assert.falsy(s:log():find("Child process", 1, true), s:log())
   assert.truthy(process.wait_until(function() return figure(s, "parked") <= 1 end), s:log())
+  -- What clients do is no error of the application's, and nothing that the server has lost.
+  assert.same({ 0, 0 }, { figure(s, "errors"), figure(s, "lost") })
 end
 
 describe("on a parked connection", function()
@@ -96,6 +98,52 @@ describe("on a parked connection", function()
       if index % 2 == 0 then c:reset() else c:close() end
     end
     still_serves(s)
+  end)
+end)
+
+describe("on a connection that nobody serves at the moment", function()
+  after_each(server.cleanup)
+
+  it("an end is no harm while its request waits for a process", function()
+    local s = start()
+    local waiting = {}
+    for index = 1, 6 do
+      waiting[index] = s:connect()
+      assert.equal(200, waiting[index]:request("/").status)
+    end
+    socket.sleep(COLD)
+    process.kill(s:workers()[1], "STOP")
+    for _, c in ipairs(waiting) do c:send(GET) end
+    socket.sleep(0.1)
+    for index, c in ipairs(waiting) do
+      if index <= 2 then c:reset() elseif index <= 4 then c:finish() end
+    end
+    process.kill(s:workers()[1], "CONT")
+    for index = 3, 6 do assert.equal(200, waiting[index]:response().status, index) end
+    for index = 3, 6 do waiting[index]:close() end
+    still_serves(s)
+  end)
+
+  it("nothing that comes behind its last response does harm, nor its worker's death", function()
+    local s = start()
+    local function ended()
+      local c = s:connect()
+      c:send("nonsense\r\n\r\n")
+      assert.equal(400, c:response().status)
+      return c
+    end
+    local reset, garbage, finished, left = ended(), ended(), ended(), ended()
+    reset:reset()
+    garbage:send(("\0\1"):rep(50000))
+    finished:finish()
+    still_serves(s)
+    process.kill(s:workers()[1], "KILL")
+    assert.truthy(s:wait_log("died from signal 9"))
+    for _, c in ipairs { garbage, finished, left } do
+      local rest = c:read_all()
+      assert.equal("", rest)
+    end
+    assert.equal(0, figure(s, "lost"))
   end)
 end)
 

@@ -118,6 +118,29 @@ describe("an idle connection survives the end of the worker that served it", fun
     count(s, "lost", 0)
   end)
 
+  it("by kill -9, which is counted: those that are taken back, and the one in the handler", function()
+    local s = start "min_fork = 1, max_fork = 1"
+    local connections = kept(s, 6)
+    local slow = table.remove(connections)
+    slow:send((GET:gsub("/", "/slow", 1)))
+    socket.sleep(0.1)
+    process.kill(s:workers()[1], "KILL")
+    local _, ending = slow:read_all()
+    assert.equal("reset", ending)
+    all_served(connections)
+    count(s, "lost", 1)
+    count(s, "reclaimed", 5)
+  end)
+
+  it("though there are more than one worker can have on lease", function()
+    local s = start "min_fork = 1, max_fork = 1"
+    local connections = kept(s, 600)
+    all_served(connections)
+    process.kill(s:workers()[1], "KILL")
+    assert.truthy(s:wait_log("died from signal 9"))
+    all_served(connections)
+  end)
+
   it("by the pool's idle_timeout", function()
     local s = start "min_fork = 1, max_fork = 1, idle_timeout = 0.2"
     local c = s:connect()

@@ -31,7 +31,7 @@ describe("docs/reference/server.md", function()
       "deferred", "idle_timeout", "memory_limit",
       "prepare", "connect", "finish", "background", "logfile", "pidfile",
       "syslog", "logident", "logfacility", "stats", "debug", "idle", "busy", "total", "parked", "accepted",
-      "handled", "errors", "respawns", "shed", "park" }
+      "handled", "errors", "respawns", "shed", "sending", "reclaimed", "lost", "park" }
     for name, value in pairs(require "moonbridge") do
       if type(value) == "function" then names[#names + 1] = name end
     end
