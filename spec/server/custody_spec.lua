@@ -12,8 +12,6 @@ local SERVER = [[
   local function answer(request)
     local path = request.path
     if path == "slow" then os.execute("exec sleep 1") end
-    if path == "brief" then mio.poll(nil, nil, 0.002) end
-    if path == "short" then mio.poll(nil, nil, 0.01) end
     if path == "tardy" then mio.poll(nil, nil, 0.044) end
     if path == "error" then error("oops") end
     request:send_status("200 OK")
@@ -187,65 +185,6 @@ describe("an idle connection survives the end of the worker that served it", fun
     other:send((GET:gsub("/", "/false", 1)))
     for index = 1, 20 do assert.equal(200, c:response(nil, 3).status, index) end
     assert.equal(200, other:response().status)
-  end)
-end)
-
-describe("connections that keep one worker busy", function()
-  after_each(server.cleanup)
-
-  it("are parted when another one has time", function()
-    local s = start "pre_fork = 2, min_fork = 2, max_fork = 2"
-    local slow = s:connect()
-    slow:send((GET:gsub("/", "/slow", 1)))
-    socket.sleep(0.1)
-    local a, b = s:connect(), s:connect()
-    local function workers()
-      for _, c in ipairs { a, b } do c:send((GET:gsub("/", "/brief", 1))) end
-      return a:response().body:match("%d+"), b:response().body:match("%d+")
-    end
-    local first, second = workers()
-    assert.equal(first, second)
-    assert.equal(200, slow:response().status)
-    local deadline = socket.gettime() + 10
-    repeat
-      first, second = workers()
-    until first ~= second or socket.gettime() > deadline
-    assert.not_equal(first, second)
-  end)
-
-  it("are parted also if the other one has as many, which have less to do", function()
-    local s = start "pre_fork = 2, min_fork = 2, max_fork = 2"
-    local function ask(connections)
-      for _, c in ipairs(connections) do c:send((GET:gsub("/", "/short", 1))) end
-      return connections[1]:response().body:match("%d+"), connections[2]:response().body:match("%d+")
-    end
-    local all = {}
-    local busy, lukewarm, first, second
-    repeat -- until each of the workers has two of four
-      for _, c in ipairs(all) do c:close() end
-      local by_worker = {}
-      for index = 1, 4 do
-        -- A worker that is busy accepts nothing.
-        if index > 1 then all[index - 1]:send((GET:gsub("/", "/short", 1))) end
-        all[index] = s:connect()
-        pid(all[index])
-        if index > 1 then all[index - 1]:response() end
-      end
-      for _, c in ipairs(all) do
-        local worker = pid(c)
-        by_worker[worker] = by_worker[worker] or {}
-        table.insert(by_worker[worker], c)
-      end
-      local one, other = next(by_worker)
-      busy, lukewarm = other, by_worker[next(by_worker, one)]
-      first, second = ask(busy)
-    until lukewarm and #busy == 2 and first == second
-    local deadline = socket.gettime() + 10
-    repeat
-      ask(lukewarm)
-      for _ = 1, 10 do first, second = ask(busy) end
-    until first ~= second or socket.gettime() > deadline
-    assert.not_equal(first, second)
   end)
 end)
 

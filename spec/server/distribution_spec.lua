@@ -1,16 +1,17 @@
--- Busy connections are served where their packets come in: those of one processor by one worker.
+-- Which worker has which of the connections that are busy.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local socket = require "socket"
 
--- Tells which worker answers.
+-- Tells which worker answers. The path says for how long the handler lasts, in seconds.
 local SERVER = [[
   local moonbridge, mio, http = require "moonbridge", require "moonbridge_io", require "moonbridge_http"
   moonbridge.listen {
     { proto = "tcp", host = "127.0.0.1", port = PORT },
     pre_fork = 2, min_fork = 2, max_fork = 2,
     connect = http.generate_handler(function(request)
-      if request.path == "brief" then mio.poll(nil, nil, 0.005) end
+      mio.poll(nil, nil, tonumber(request.path) or 0)
       request:send_status("200 OK")
       local pid = tostring(mio.getpid())
       request:send_header("Content-Length", #pid)
@@ -53,7 +54,7 @@ local CLIENT = [[
   counts[ask(kept[1])] = 1
   for _ = 1, 1000 do
     -- A worker that is busy accepts nothing.
-    tell(kept[#kept], "/brief")
+    tell(kept[#kept], "/0.005")
     local c = connect()
     local pid = ask(c)
     hear(kept[#kept])
@@ -86,6 +87,68 @@ local function processors(count)
   end
   return found
 end
+
+describe("connections that keep one worker busy", function()
+  after_each(server.cleanup)
+
+  local function send(connection, seconds)
+    connection:send(("GET /%g HTTP/1.1\r\nHost: x\r\n\r\n"):format(seconds))
+  end
+
+  -- The workers that answer two connections when both ask at once.
+  local function workers(connections, seconds)
+    for _, c in ipairs(connections) do send(c, seconds) end
+    return connections[1]:response().body, connections[2]:response().body
+  end
+
+  -- Lets the connections ask until different workers answer.
+  local function assert_parted(connections, seconds, between)
+    local deadline = socket.gettime() + 10
+    local first, second
+    repeat
+      between()
+      for _ = 1, 10 do first, second = workers(connections, seconds) end
+    until first ~= second or socket.gettime() > deadline
+    assert.not_equal(first, second)
+  end
+
+  it("are parted when another one has time", function()
+    local s = server.start { script = SERVER }
+    local slow = s:connect()
+    send(slow, 1)
+    socket.sleep(0.1)
+    local busy = { s:connect(), s:connect() }
+    local first, second = workers(busy, 0.002)
+    assert.equal(first, second)
+    assert.equal(200, slow:response().status)
+    assert_parted(busy, 0.002, function() end)
+  end)
+
+  it("are parted also if the other one has as many, which have less to do", function()
+    local s = server.start { script = SERVER }
+    local all = {}
+    local busy, lukewarm
+    repeat -- until each of the workers has two of four
+      for _, c in ipairs(all) do c:close() end
+      for index = 1, 4 do
+        -- A worker that is busy accepts nothing.
+        if index > 1 then send(all[index - 1], 0.005) end
+        all[index] = s:connect()
+        all[index]:request("/")
+        if index > 1 then all[index - 1]:response() end
+      end
+      local had = {}
+      for _, c in ipairs(all) do
+        local worker = c:request("/").body
+        had[worker] = had[worker] or {}
+        table.insert(had[worker], c)
+      end
+      local one, other = next(had)
+      busy, lukewarm = other, had[next(had, one)]
+    until #busy == 2 and lukewarm
+    assert_parted(busy, 0.01, function() workers(lukewarm, 0.01) end)
+  end)
+end)
 
 describe("busy connections", function()
   local clients = {}
