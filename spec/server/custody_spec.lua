@@ -228,6 +228,28 @@ describe("a slow handler", function()
     end
   end)
 
+  it("asks for what is reserved for others only now and then", function()
+    local s = start "pre_fork = 2, min_fork = 2, max_fork = 2"
+    local slow = s:connect()
+    slow:send((GET:gsub("/", "/slow", 1)))
+    socket.sleep(0.05)
+    local c, tardy = s:connect(), s:connect()
+    local quick = pid(c)
+    local function waits()
+      local status = process.slurp("/proc/" .. quick .. "/status")
+      return tonumber(status:match("\nvoluntary_ctxt_switches:%s*(%d+)"))
+    end
+    local before = waits()
+    for _ = 1, 8 do
+      tardy:send((GET:gsub("/", "/tardy", 1)))
+      socket.sleep(0.042)
+      assert.equal(quick, pid(c))
+      assert.equal(200, tardy:response().status)
+    end
+    assert.is_true(slow:silent(0))
+    assert.is_true(waits() - before < 1000, waits() - before)
+  end)
+
   it("loses no request that was pipelined on another connection", function()
     local s = start "min_fork = 1, max_fork = 1"
     local c, slow = s:connect(), s:connect()

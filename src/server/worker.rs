@@ -135,6 +135,8 @@ pub struct Worker {
     task: Option<Task>,
     inbox: Inbox,
     phase: Phase,
+    /// The last offer was in vain.
+    refused: bool,
     /// The supervisor knows that the backlogs are empty.
     drained: bool,
     /// How many connections are accepted at most before the backlogs count as empty.
@@ -165,6 +167,7 @@ impl Worker {
             task: None,
             inbox: Inbox::default(),
             phase: Phase::Serving,
+            refused: false,
             drained: false,
             backlog: 0,
             assignments: class::assignments(),

@@ -21,6 +21,10 @@ const EVENTS: usize = 64;
 /// A worker that only sends what is left at a shutdown asks so often whether there is more to do.
 const OFFER_AGAIN: Duration = Duration::from_millis(100);
 
+/// A worker that has nothing to do, and that was given nothing though something waits, asks again after
+/// this: what waits may be reserved for others.
+const RESERVED: Duration = Duration::from_millis(1);
+
 impl Worker {
     /// Waits for events and queues them; connections whose input was received already come last, so
     /// that a client that sends without end does not keep the others waiting.
@@ -44,7 +48,8 @@ impl Worker {
         self.end_stalled(now);
         let resumed = self.acceptor.resume(now);
         let idle = self.queue.is_empty() && self.ready.is_empty();
-        if self.pool.scoreboard.wants_offers() && self.phase == Phase::Serving {
+        let refused = std::mem::take(&mut self.refused);
+        if self.pool.scoreboard.wants_offers() && self.phase == Phase::Serving && !refused {
             return self.offer();
         }
         if idle && self.phase == Phase::Draining {
@@ -54,10 +59,12 @@ impl Worker {
         let timeout = if idle {
             self.cell().rest(clock::milliseconds(now));
             // The flag may have been raised before the supervisor could see this worker idle.
-            if self.pool.scoreboard.wants_offers() && self.cell().wake() {
+            let wanted = self.pool.scoreboard.wants_offers();
+            if wanted && !refused && self.cell().wake() {
                 return self.offer();
             }
-            let alarms = [self.parking.next_alarm(), self.outbox.next_alarm(), resumed];
+            let again = (wanted && refused).then(|| now + RESERVED);
+            let alarms = [self.parking.next_alarm(), self.outbox.next_alarm(), resumed, again];
             timeout(alarms.into_iter().flatten().min(), now)
         } else {
             EpollTimeout::ZERO
@@ -128,7 +135,7 @@ impl Worker {
                 self.queue.push_front(Source::Arrival(Box::new(arrival)));
             }
             Order::Run(index) => self.tasks.push_back(Task::Listener(index)),
-            Order::Nothing => {}
+            Order::Nothing => self.refused = true,
             Order::Terminate => self.leave(),
             Order::Drain => {
                 self.phase = Phase::Draining;
