@@ -315,6 +315,24 @@ describe("a shutdown", function()
     assert.equal(0, s:wait())
   end)
 
+  it("answers what a worker was too slow for, and does not wait for another one", function()
+    for _ = 1, 4 do
+      local s = start "pre_fork = 2, min_fork = 2, max_fork = 2"
+      local slow = s:connect()
+      slow:send((GET:gsub("/", "/slow", 1)))
+      socket.sleep(0.05)
+      local c, tardy = s:connect(), s:connect()
+      pid(c)
+      tardy:send((GET:gsub("/", "/tardy", 1)))
+      socket.sleep(0.042)
+      c:send(GET)
+      s:signal("TERM")
+      assert.equal(200, c:response().status)
+      assert.is_true(slow:silent(0), "the request had to wait for the slow one")
+      server.cleanup()
+    end
+  end)
+
   it("closes behind the response to a request that came in time", function()
     local s = start "min_fork = 1, max_fork = 1"
     local slow, other = s:connect(), s:connect()

@@ -120,7 +120,7 @@ impl Supervisor {
             }
             self.make_room();
         } else {
-            let guest = Guest { wakeup: Wakeup::Shutdown, ..guest };
+            let guest = Guest { wakeup: Wakeup::Shutdown, reserved: Reserved::No, ..guest };
             self.pools[guest.pool].callers.push_back(guest);
         }
     }
@@ -132,10 +132,14 @@ impl Supervisor {
         }
     }
 
-    /// Everyone in the lobby is told that the server shuts down.
+    /// Everyone in the lobby is told that the server shuts down. From now on each worker may be the
+    /// last one: nothing is reserved.
     pub(super) fn dismiss_guests(&mut self) {
         while let Some(guest) = self.lobby.dismiss() {
             self.pools[guest.pool].callers.push_back(guest);
+        }
+        for guest in self.pools.iter_mut().flat_map(|state| &mut state.callers) {
+            guest.reserved = Reserved::No;
         }
     }
 
