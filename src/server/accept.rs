@@ -68,6 +68,12 @@ fn classify(error: &io::Error) -> Verdict {
     }
 }
 
+/// How many connections wait in the pool's backlogs now, or more where that cannot be found out.
+pub fn backlog(pool: &Pool) -> usize {
+    let sockets = pool.listeners.iter().filter_map(Listener::socket);
+    sockets.map(|socket| accept_queue(socket.as_fd()).unwrap_or(listen::BACKLOG as usize)).sum()
+}
+
 impl Acceptor {
     /// Prepares to wait for the pool's listeners; events carry `first_token` + position.
     pub fn new(pool: Rc<Pool>, epoll: Rc<Epoll>, first_token: u64) -> Self {
@@ -90,12 +96,6 @@ impl Acceptor {
             }
         }
         Ok(())
-    }
-
-    /// How many connections wait in the backlogs now, or more where that cannot be found out.
-    pub fn backlog(&self) -> usize {
-        let sockets = self.pool.listeners.iter().filter_map(Listener::socket);
-        sockets.map(|socket| accept_queue(socket.as_fd()).unwrap_or(listen::BACKLOG as usize)).sum()
     }
 
     /// Takes up watching again after a pause; tells when the pause ends.

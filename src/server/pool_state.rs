@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::accept;
 use super::guest::Guest;
 use super::listener::Listener;
 use super::message::Order;
@@ -53,6 +54,8 @@ pub struct PoolState {
     pub logged: (u64, u64),
     /// Connections on lease for each worker, on average.
     fair_share: usize,
+    /// At a shutdown: connections that waited in the backlogs, and for which no worker was forked.
+    backlog: usize,
     ports_closed: bool,
     cells: Vec<bool>,
 }
@@ -78,6 +81,7 @@ impl PoolState {
             callers: VecDeque::new(),
             logged: (0, 0),
             fair_share: 0,
+            backlog: 0,
             ports_closed: false,
             cells: vec![false; pool.config.max_fork],
             pool,
@@ -193,13 +197,25 @@ impl PoolState {
         self.ports_closed
     }
 
-    /// Whether a connection waits in a backlog.
+    /// The server shuts down: what waits in the backlogs now is served, what comes later need not be.
+    pub fn note_backlog(&mut self) {
+        self.backlog = accept::backlog(&self.pool);
+    }
+
+    /// A worker was forked to serve the backlogs. It serves one connection at least.
+    pub fn forked_for_backlog(&mut self) {
+        self.backlog = self.backlog.saturating_sub(1);
+    }
+
+    /// Whether a connection waits in a backlog that could have waited there at the beginning of the
+    /// shutdown.
     pub fn has_backlog(&self) -> bool {
-        self.pool.listeners.iter().filter_map(Listener::socket).any(|socket| {
-            let mut waited = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-            poll(&mut waited, PollTimeout::ZERO) == Ok(1)
-                && waited[0].revents() == Some(PollFlags::POLLIN)
-        })
+        self.backlog > 0
+            && self.pool.listeners.iter().filter_map(Listener::socket).any(|socket| {
+                let mut waited = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+                poll(&mut waited, PollTimeout::ZERO) == Ok(1)
+                    && waited[0].revents() == Some(PollFlags::POLLIN)
+            })
     }
 
     /// Refuses connections from now on: what waited in the backlogs has been accepted.

@@ -23,6 +23,7 @@ impl Supervisor {
                 state.close_ports();
                 continue;
             }
+            state.forked_for_backlog();
             if let Some(birth) = self.fork(index, now) {
                 return Some(birth);
             }

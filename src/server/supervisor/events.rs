@@ -10,6 +10,7 @@ use super::super::channel::{Parcel, Received};
 use super::super::log::Level;
 use super::super::message::Report;
 use super::super::parking::Ticket;
+use super::super::pool_state::PoolState;
 use super::super::worker_entry::Life;
 use super::{Phase, Supervisor};
 use crate::glue;
@@ -50,6 +51,7 @@ impl Supervisor {
         }
         self.log.notice("Initiate shutdown");
         self.phase = Phase::Draining;
+        self.pools.iter_mut().for_each(PoolState::note_backlog);
         self.dismiss_guests();
         for worker in self.workers.values_mut() {
             worker.drain();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
+use super::super::accept::backlog;
 use super::super::channel::{Parcel, Received};
 use super::super::clock;
 use super::super::message::{Order, Report, Waiting};
@@ -140,7 +141,7 @@ impl Worker {
             Order::Drain => {
                 self.phase = Phase::Draining;
                 // What comes later is refused: clients that never stop must not keep the server.
-                self.backlog = self.acceptor.backlog();
+                self.backlog = backlog(&self.pool);
                 let _ = self.acceptor.watch(false);
             }
         }
