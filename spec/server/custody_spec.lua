@@ -228,6 +228,24 @@ describe("a slow handler", function()
     end
   end)
 
+  it("serves at once what was taken from it if it is the only one", function()
+    local s = start "min_fork = 1, max_fork = 1"
+    local c, tardy = s:connect(), s:connect()
+    pid(c)
+    local waits = {}
+    for attempt = 1, 15 do
+      tardy:send((GET:gsub("/", "/tardy", 1)))
+      socket.sleep(0.04)
+      c:send(GET)
+      assert.equal(200, tardy:response().status)
+      local begun = socket.gettime()
+      assert.equal(200, c:response().status)
+      waits[attempt] = socket.gettime() - begun
+    end
+    table.sort(waits)
+    assert.is_true(waits[8] < 0.003, "usually waits " .. waits[8])
+  end)
+
   it("asks for what is reserved for others only now and then", function()
     local s = start "pre_fork = 2, min_fork = 2, max_fork = 2"
     local slow = s:connect()

@@ -12,11 +12,16 @@ use super::{PATIENCE, Supervisor};
 use crate::io::Wakeup;
 
 impl Supervisor {
-    /// Takes back up to `most` of the connections that a worker has parked and is not acting on.
+    /// Takes back up to `most` of the connections that a worker has parked and is not acting on. Other
+    /// workers may have them first, if there are any.
     pub(super) fn revoke_leases(&mut self, pid: i32, most: usize) {
+        let pool = self.workers.get(&pid).map(|worker| worker.pool);
+        let serves = |w: &WorkerEntry| Some(w.pool) == pool && w.is_serving();
+        let is_alone = !self.workers.values().any(|w| w.pid.as_raw() != pid && serves(w));
         let Some(worker) = self.workers.get_mut(&pid) else { return };
         let leases = &self.pools[worker.pool].pool.leases;
-        let reserved = Reserved::Against(pid, Instant::now() + PATIENCE);
+        let until = Instant::now() + PATIENCE;
+        let reserved = if is_alone { Reserved::No } else { Reserved::Against(pid, until) };
         let revoked = revoke_all(worker, leases, most, reserved);
         self.reclaim(pid, revoked);
     }
