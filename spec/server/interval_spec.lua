@@ -14,7 +14,7 @@ local function start(listeners, options)
       listen{
         %s,
         connect = function(socket)
-          local name = socket.interval or socket.main
+          local name = socket.interval or socket.main or "connection"
           io.stderr:write("begin ", name, " ", now(), "\n")
           local result = run(socket, name)
           io.stderr:write("end ", name, " ", now(), "\n")
@@ -192,5 +192,42 @@ describe("timers", function()
     assert.equal(0, s:stop())
     assert.equal(#times(s, "begin tick"), #times(s, "end tick"))
     assert.truthy(process.wait_until(function() return #s:descendants() == 0 end))
+  end)
+end)
+
+describe("a worker that is given a tick in the moment in which the system tells it of a connection", function()
+  after_each(server.cleanup)
+
+  -- Holds the workers back, after they were woken, until the tick is on its way as well.
+  local function hold(pids, seconds)
+    local list = process.slurp("/proc/self/status"):match("Cpus_allowed_list:%s*(%S+)")
+    local last = list:match("%d+$")
+    if list == last or process.run("chrt -f 10 taskset -c " .. last .. " true") ~= 0 then return nil end
+    for _, pid in ipairs(pids) do process.run(("taskset -p -c %s %d"):format(last, pid)) end
+    local code = ("local t = os.clock() while os.clock() - t < %s do end"):format(seconds)
+    return process.start { "chrt", "-f", "10", "taskset", "-c", last, server.interpreter, "-e", code }
+  end
+
+  it("leaves the connection to others", function()
+    for _ = 1, 4 do
+      local s = start('{ proto = "tcp", host = "127.0.0.1", port = PORT }, '
+        .. '{ proto = "interval", name = "tick", delay = 0.5 }', {
+          pool = "pre_fork = 2, min_fork = 2, max_fork = 2",
+          run = [[function(socket, name)
+            if name == "tick" then moonbridge_io.poll(nil, nil, 1) else socket:write "served" end
+            return true
+          end]],
+        })
+      s:wait_ready()
+      local begun = socket.gettime()
+      socket.sleep(0.2)
+      local holder = hold(s:workers(), 0.3)
+      if not holder then return pending("needs two processors and the right to occupy one") end
+      socket.sleep(begun + 0.4 - socket.gettime())
+      assert.equal("served", (s:raw("")))
+      assert.is_true(socket.gettime() - begun < 1.2, "the connection had to wait for the tick")
+      holder:destroy()
+      server.cleanup()
+    end
   end)
 end)

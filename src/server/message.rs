@@ -19,7 +19,7 @@ pub struct Waiting {
     pub deadline: Option<u64>,
     /// Received input that no handler has used yet.
     pub payload: Vec<u8>,
-    /// That input is of use as it is: nothing more has to come.
+    /// That input is of use as it is: nothing more has to come. Without input: the connection is new.
     pub ready: bool,
     /// Output that is to be sent first.
     pub unsent: Option<Box<Unsent>>,

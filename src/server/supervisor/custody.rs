@@ -49,9 +49,10 @@ impl Supervisor {
         };
         let deadline = waiting.deadline.map(clock::instant);
         let Waiting { payload, unsent, ready, .. } = waiting;
+        let is_new = ready && payload.is_empty() && parcel.input.is_none();
         let (wakeup, reserved) = (Wakeup::None, Reserved::No);
         let guest = Guest { pool, parcel, deadline, payload, unsent, wakeup, reserved };
-        if guest.unsent.is_some() {
+        if guest.unsent.is_some() || is_new {
             self.pools[pool].callers.push_back(guest);
         } else if ready && self.phase == Phase::Serving {
             self.pools[pool].callers.push_back(Guest { wakeup: Wakeup::Input, ..guest });

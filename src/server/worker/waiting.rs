@@ -10,7 +10,7 @@ use super::super::accept::backlog;
 use super::super::channel::{Parcel, Received};
 use super::super::clock;
 use super::super::message::{Order, Report, Waiting};
-use super::super::parking::{Due, Ticket};
+use super::super::parking::{Connection, Due, Ticket};
 use super::super::scoreboard::{Activity, Counter};
 use super::{Arrival, Phase, Source, Task, Worker, complain};
 use crate::glue;
@@ -74,6 +74,7 @@ impl Worker {
         if idle && !self.cell().wake() {
             // Claimed: an order is on its way and comes before everything else.
             self.cell().set(Activity::Busy);
+            self.pass_new_connections();
             self.await_order();
         }
         if idle && self.pool.scoreboard.report_scarcity(self.pool.config.pre_fork) {
@@ -98,6 +99,23 @@ impl Worker {
         let ready = self.ready.drain(..).map(|ticket| Source::Parked(ticket, Wakeup::Input));
         self.queue.extend(ready);
         count > 0
+    }
+
+    /// An order comes first, and may take long. The system has told this worker alone of new
+    /// connections: they go to whoever has time.
+    fn pass_new_connections(&mut self) {
+        for source in std::mem::take(&mut self.queue) {
+            match source {
+                Source::Listener(index) => {
+                    if let Some(stream) = self.accept(index) {
+                        let waiting = Waiting { ready: true, ..Waiting::default() };
+                        let report = |_| Report::Cooled(None, waiting);
+                        self.give_up(&Connection::new(stream), None, None, report);
+                    }
+                }
+                other => self.queue.push_back(other),
+            }
+        }
     }
 
     /// Offers the supervisor to take what waits there.
@@ -217,7 +235,7 @@ impl Worker {
                 let Arrival { parcel, waiting, wakeup } = *arrival;
                 // A timeout is noticed anew; input that came with it is not in the descriptor.
                 let received = parcel.input.is_some() || !waiting.payload.is_empty();
-                let ready = wakeup == Wakeup::Input && received;
+                let ready = wakeup == Wakeup::None || wakeup == Wakeup::Input && received;
                 let report = Report::Cooled(None, Waiting { ready, ..waiting });
                 let _ = self.channel.send_patiently(&report, &parcel.descriptors());
             }
