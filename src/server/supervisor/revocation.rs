@@ -13,17 +13,19 @@ use crate::io::Wakeup;
 
 impl Supervisor {
     /// Takes back up to `most` of the connections that a worker has parked and is not acting on. Other
-    /// workers may have them first, if there are any.
-    pub(super) fn revoke_leases(&mut self, pid: i32, most: usize) {
+    /// workers may have them first, if there are any. Gives how many it has taken.
+    pub(super) fn revoke_leases(&mut self, pid: i32, most: usize) -> usize {
         let pool = self.workers.get(&pid).map(|worker| worker.pool);
         let serves = |w: &WorkerEntry| Some(w.pool) == pool && w.is_serving();
         let is_alone = !self.workers.values().any(|w| w.pid.as_raw() != pid && serves(w));
-        let Some(worker) = self.workers.get_mut(&pid) else { return };
+        let Some(worker) = self.workers.get_mut(&pid) else { return 0 };
         let leases = &self.pools[worker.pool].pool.leases;
         let until = Instant::now() + PATIENCE;
         let reserved = if is_alone { Reserved::No } else { Reserved::Against(pid, until) };
         let revoked = revoke_all(worker, leases, most, reserved);
+        let count = revoked.len();
         self.reclaim(pid, revoked);
+        count
     }
 
     /// Takes one connection back, if its worker has parked it, for those that may have it.

@@ -65,11 +65,13 @@ impl Supervisor {
                 surplus.push((pid, leases - share));
             }
         }
-        if surplus.is_empty() {
-            self.distribute(&paces, now);
-        }
+        let mut revoked = 0;
         for (pid, count) in surplus {
-            self.revoke_leases(pid, count);
+            revoked += self.revoke_leases(pid, count);
+        }
+        // A worker that is stuck with what its handler has for long takes nothing from the others.
+        if revoked == 0 {
+            self.distribute(&paces, now);
         }
         self.count_leases();
     }
