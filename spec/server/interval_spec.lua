@@ -231,3 +231,22 @@ describe("a worker that is given a tick in the moment in which the system tells 
     end
   end)
 end)
+
+describe("a tick that a worker was given and has not begun when it is killed", function()
+  after_each(server.cleanup)
+
+  it("goes to another one", function()
+    local s = start('{ proto = "interval", name = "tick", delay = 1 }',
+      { pool = "pre_fork = 1, min_fork = 1, max_fork = 1" })
+    assert.truthy(process.wait_until(function() return #s:workers() == 1 end))
+    socket.sleep(0.4)
+    local worker = s:workers()[1]
+    process.kill(worker, "STOP")
+    socket.sleep(0.8)
+    process.kill(worker, "KILL")
+    assert.truthy(s:wait_log("died from signal 9"))
+    local killed = socket.gettime()
+    assert.truthy(s:wait_log("begin tick"))
+    assert.is_true(socket.gettime() - killed < 0.5)
+  end)
+end)

@@ -78,6 +78,13 @@ impl Timer {
         }
     }
 
+    /// The worker that was to run the handler has not begun: the tick is due as before.
+    pub fn take_back(&mut self) {
+        if let Phase::Running(due) = self.phase {
+            self.phase = Phase::Due(due);
+        }
+    }
+
     /// No further tick: the server shuts down. A handler that runs is not affected.
     pub fn give_up(&mut self) {
         if !matches!(self.phase, Phase::Running(_)) {

@@ -180,6 +180,14 @@ impl WorkerEntry {
         }
     }
 
+    /// It has died before it could begin with the interval or main listener: another one is to run it.
+    pub fn never_ran(&mut self, timers: &mut [Timer]) {
+        let listener = self.running.take();
+        if let Some(timer) = timers.iter_mut().find(|timer| Some(timer.listener) == listener) {
+            timer.take_back();
+        }
+    }
+
     /// What its lines in the log begin with.
     pub fn prefix(&self) -> String {
         format!("[Pool #{}, PID {}] ", self.pool_number, self.pid)

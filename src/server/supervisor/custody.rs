@@ -95,11 +95,14 @@ impl Supervisor {
         self.inherit_leases(worker);
     }
 
-    /// Connections that were on their way to a worker when it died.
+    /// Connections and ticks that were on their way to a worker when it died.
     fn take_back_orders(&mut self, worker: &mut WorkerEntry) {
         let Some(far_end) = worker.far_end.take() else { return };
         let state = &mut self.pools[worker.pool];
         while let Ok(Received::Message(order, parcel)) = far_end.receive::<Order>(&mut self.inbox) {
+            if matches!(order, Order::Run(_)) {
+                worker.never_ran(&mut state.timers);
+            }
             if let (Order::Resume(wakeup, waiting), Some(parcel)) = (order, parcel) {
                 let (pool, reserved) = (worker.pool, Reserved::No);
                 let Waiting { deadline, payload, unsent, .. } = waiting;
