@@ -210,6 +210,9 @@ impl Supervisor {
             for timer in &mut state.timers {
                 timer.give_up();
             }
+        } else if !worker.is_serving() {
+            // It was told to end before it had made its offer, and would drop what it gets.
+            return worker.order(&Order::Nothing);
         }
         state.give_work(worker, Instant::now());
     }
