@@ -5,7 +5,8 @@ local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
 
--- Tells which worker answers. The path says for how long the handler lasts, in seconds.
+-- Tells which worker answers. The path says for how long the handler lasts, in seconds. Another pool
+-- has one worker, and is there to be kept busy.
 local SERVER = [[
   local moonbridge, mio, http = require "moonbridge", require "moonbridge_io", require "moonbridge_http"
   moonbridge.listen {
@@ -98,6 +99,12 @@ local function processors(count)
   return found
 end
 
+-- Returns the server and the port of the other pool.
+local function start()
+  local other = server.free_port()
+  return server.start { script = SERVER, globals = { OTHER = other } }, other
+end
+
 describe("connections that keep one worker busy", function()
   after_each(server.cleanup)
 
@@ -123,7 +130,7 @@ describe("connections that keep one worker busy", function()
   end
 
   it("are parted when another one has time", function()
-    local s = server.start { script = SERVER }
+    local s = start()
     local slow = s:connect()
     send(slow, 1)
     socket.sleep(0.1)
@@ -135,7 +142,7 @@ describe("connections that keep one worker busy", function()
   end)
 
   it("are parted also if the other one has as many, which have less to do", function()
-    local s = server.start { script = SERVER }
+    local s = start()
     local all = {}
     local busy, lukewarm
     repeat -- until each of the workers has two of four
@@ -172,8 +179,7 @@ describe("busy connections", function()
   it("come together in one worker if their packets come in at one processor", function()
     local numbers = processors(2)
     if #numbers < 2 then return pending("this machine has one processor") end
-    local other = server.free_port()
-    local s = server.start { script = SERVER, globals = { OTHER = other } }
+    local s, other = start()
     -- What keeps the worker of another pool is no reason to leave these as they are.
     local long = connect(other)
     assert.equal(200, long:request("/").status)

@@ -126,3 +126,36 @@ describe("a client that pipelines without end", function()
     for _, number in ipairs(turns) do assert.is_true(number < 50, table.concat(turns, " ")) end
   end)
 end)
+
+describe("new connections without end", function()
+  after_each(server.cleanup)
+
+  for _, result in ipairs { "true", "false" } do
+    it("do not keep the server from ending: handlers return " .. result, function()
+      local s = server.start { globals = { RESULT = result }, script = [[
+        require "moonbridge".listen {
+          { proto = "tcp", host = "127.0.0.1", port = PORT },
+          min_fork = 1, max_fork = 1,
+          connect = function(socket)
+            require "moonbridge_io".poll(nil, nil, 0.02)
+            socket:write("served")
+            return RESULT == "true"
+          end,
+        }
+        require "moonbridge".run()
+      ]] }
+      local waiting, before = {}, {}
+      for index = 1, 10 do waiting[index] = s:connect() before[index] = waiting[index] end
+      s:signal("TERM")
+      local ended = process.wait_until(function()
+        if #waiting < 500 and server.listening(s.port) then
+          pcall(function() for _ = 1, 5 do waiting[#waiting + 1] = s:connect() end end)
+        end
+        return s:status()
+      end, 5)
+      assert.equal(0, ended)
+      -- The backlogs are served as they were then.
+      for index, c in ipairs(before) do assert.equal("served", (c:read_all()), index) end
+    end)
+  end
+end)
