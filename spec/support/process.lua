@@ -92,6 +92,26 @@ function process.alive(pid)
   return entry ~= nil and entry.state ~= "Z"
 end
 
+local frozen = {} -- pids
+
+--- Freezes a process, as SIGSTOP, a cgroup's freezer or an unreachable disk do, and waits until it stands.
+function process.freeze(pid)
+  assert(process.kill(pid, "STOP"), "there is no such process")
+  frozen[pid] = true
+  assert(process.wait_until(function()
+    local entry = stat(pid)
+    return not entry or entry.state == "T"
+  end), "the process cannot be frozen")
+end
+
+--- Lets a frozen process go on, or all that are frozen (server.cleanup does so).
+function process.thaw(pid)
+  for each in pairs(pid and { [pid] = true } or frozen) do
+    process.kill(each, "CONT")
+    frozen[each] = nil
+  end
+end
+
 local started = 0
 local scratch -- the folder of this run, made on first use and removed by process.forget
 

@@ -137,7 +137,7 @@ local readiness = {
 --   `port` (default a free one); `host` (default 127.0.0.1: where the helpers connect to); `cwd`;
 --   `ready`: "serving" (default: the port is open and a worker runs), "listening" (the port is open),
 --   a Lua pattern for the log as `{log = pattern}`, a function `(server) → boolean`, or false: do not wait;
---   `timeout` (seconds to become ready)
+--   `timeout` (seconds to become ready); `faults` (what spec.support.faults has prepared)
 -- @return Server: the methods of `process` and those below; fields `port`, `host`, `url`, `pid`
 function server.start(options)
   if type(options) == "string" then options = { script = options } end
@@ -148,6 +148,7 @@ function server.start(options)
     port = port,
     host = options.host or "127.0.0.1",
     process = process.start(command_line(options, port), { env = env, cwd = options.cwd }),
+    faults = options.faults,
   }, Server)
   self.pid = self.process.pid
   self.url = ("http://%s:%d"):format(self.host, port)
@@ -230,6 +231,12 @@ end
 --- Ends the server and reports what was wrong about its end, as a list of texts.
 function Server:finish_off()
   local faults = {}
+  if self.faults then
+    self.faults:clear()
+    for _, entry in ipairs(self:descendants()) do
+      if entry.state == "T" then process.thaw(entry.pid) end
+    end
+  end
   if not self:status() then
     self:signal("TERM")
     if not self:wait() then
@@ -249,6 +256,7 @@ end
 -- To be called by `after_each` (or `teardown`, for servers that a group of specs shares).
 function server.cleanup()
   local faults = {}
+  process.thaw()
   client.cleanup()
   for index = #running, 1, -1 do
     local self = table.remove(running, index)
