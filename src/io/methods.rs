@@ -3,6 +3,7 @@
 use mlua::{Function, IntoLua, Lua, MultiValue, Table, Value};
 
 use super::args::{Args, borrow, with_bytes};
+use super::awaits::Awaits;
 use super::child;
 use super::class::method;
 use super::reading::{Status, Want};
@@ -136,7 +137,7 @@ fn read_step(lua: &Lua, mut args: Args) -> Reply<MultiValue> {
     if status != Status::Block {
         return take(lua, &mut stream, n, status);
     }
-    stream.hold_input();
+    stream.hold_input(Awaits::More);
     let searched = start.saturating_add(i64::try_from(n).unwrap_or(i64::MAX));
     Ok(MultiValue::from_vec(vec![Value::Boolean(false), Value::Integer(searched)]))
 }

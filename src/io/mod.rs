@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`buffer`] | byte queues (pure) |
+//! | [`awaits`] | what input must hold before it is of use (pure) |
 //! | [`address`] | addresses, ports, paths (pure but for asking for the ends of a connection) |
 //! | [`transport`] | a descriptor and how its kind receives, sends and ends |
 //! | [`stream`] | a connection with buffers and state, without Lua |
@@ -22,6 +23,7 @@
 
 pub mod address;
 pub mod args;
+pub mod awaits;
 pub mod buffer;
 pub mod child;
 pub mod class;
@@ -44,6 +46,7 @@ pub mod wait;
 use mlua::{Lua, Result, Table};
 
 pub use crate::sys::sigterm;
+pub use awaits::Awaits;
 use class::Prototypes;
 pub use handle::{Handle, new_handle, stream_of};
 pub use stream::{Direction, Fill, Stream, Wakeup};

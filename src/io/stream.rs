@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use socket2::SockAddr;
 
 use super::address::Endpoints;
+use super::awaits::Awaits;
 use super::buffer::{KEEP, Queue};
 use super::transport::{Kind, Transport};
 use super::wait;
@@ -81,6 +82,8 @@ pub struct Stream {
     interest: Direction,
     /// Leading input bytes a suspended read has seen and cannot use: they do not count as ready.
     held: usize,
+    /// What the suspended read waits for.
+    awaits: Awaits,
     /// The addresses of both ends, asked for when first needed.
     endpoints: Endpoints,
     /// Set by `close` and `reset`.
@@ -167,6 +170,7 @@ impl Stream {
             consumed: 0,
             interest: Direction::Read,
             held: 0,
+            awaits: Awaits::More,
             endpoints: Endpoints::with_peer(peer),
             closed: false,
             finished: false,

@@ -7,6 +7,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use socket2::SockRef;
 
 use super::channel::Parcel;
+use super::held_input::HeldInput;
 use super::message::Unsent;
 use crate::io::Wakeup;
 
@@ -20,7 +21,7 @@ pub struct Guest {
     /// When its time is up.
     pub deadline: Option<Instant>,
     /// Input that was received already.
-    pub payload: Vec<u8>,
+    pub input: HeldInput,
     /// Output that is to be sent first.
     pub unsent: Option<Box<Unsent>>,
     /// Why it leaves the lobby.
@@ -87,7 +88,7 @@ mod tests {
             pool: 0,
             parcel: Parcel { connection, input: None },
             deadline: None,
-            payload: Vec::new(),
+            input: HeldInput::default(),
             unsent: None,
             wakeup: Wakeup::None,
             reserved: Reserved::No,

@@ -1,12 +1,12 @@
 //! The lobby: connections that wait for their client, held by the supervisor.
 //!
 //! A connection here costs a descriptor and a few hundred bytes, and no worker. The supervisor only
-//! watches it: it reads no byte of it.
+//! watches it. Should its input be incomplete, the supervisor adds to it until it is of use.
 
 mod lingering;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Instant;
@@ -59,8 +59,9 @@ pub struct Lobby {
     free: Vec<u32>,
     alarms: BinaryHeap<Reverse<(Instant, u64)>>,
     arrivals: u64,
-    waiting: usize,
-    /// The same for each pool.
+    /// Rooms of connections that wait for input, by their order of arrival.
+    waiting: BTreeMap<u64, u32>,
+    /// How many there are for each pool.
     waiting_in: Vec<usize>,
     lingering: usize,
 }
@@ -82,7 +83,7 @@ impl Lobby {
             free: Vec::new(),
             alarms: BinaryHeap::new(),
             arrivals: 0,
-            waiting: 0,
+            waiting: BTreeMap::new(),
             waiting_in: Vec::new(),
             lingering: 0,
         }
@@ -90,7 +91,7 @@ impl Lobby {
 
     /// Connections that wait for input.
     pub fn waiting(&self) -> usize {
-        self.waiting
+        self.waiting.len()
     }
 
     /// Connections of one pool that wait for input.
@@ -100,7 +101,7 @@ impl Lobby {
 
     /// All descriptors that are held.
     pub fn len(&self) -> usize {
-        self.waiting + self.lingering
+        self.waiting.len() + self.lingering
     }
 
     /// Whether nothing is held.
@@ -111,8 +112,8 @@ impl Lobby {
     /// Takes in a connection that waits for input. If the system cannot watch it, it is reset.
     pub fn admit(&mut self, guest: Guest) -> Result<(), Errno> {
         let pool = guest.pool;
-        self.enter(Stay::Waiting(guest))?;
-        self.waiting += 1;
+        let index = self.enter(Stay::Waiting(guest))?;
+        self.waiting.insert(self.arrivals, index);
         if self.waiting_in.len() <= pool {
             self.waiting_in.resize(pool + 1, 0);
         }
@@ -124,7 +125,7 @@ impl Lobby {
     /// is up.
     pub fn linger(&mut self, farewell: Farewell, now: Instant) -> Result<(), Errno> {
         let lingering = Lingering::new(farewell, now);
-        self.enter(Stay::Lingering(lingering)).map(|()| self.lingering += 1)
+        self.enter(Stay::Lingering(lingering)).map(|_| self.lingering += 1)
     }
 
     /// When the server ends: what clients have not received yet is left to the system to be sent.
@@ -140,7 +141,7 @@ impl Lobby {
         }
     }
 
-    fn enter(&mut self, stay: Stay) -> Result<(), Errno> {
+    fn enter(&mut self, stay: Stay) -> Result<u32, Errno> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.rooms.push(Room { generation: 0, since: 0, stay: None });
             (self.rooms.len() - 1) as u32
@@ -164,18 +165,19 @@ impl Lobby {
         let room = &mut self.rooms[index as usize];
         room.since = self.arrivals;
         room.stay = Some(stay);
-        Ok(())
+        Ok(index)
     }
 
     fn leave(&mut self, index: u32) -> Option<Stay> {
         let room = self.rooms.get_mut(index as usize)?;
         let stay = room.stay.take()?;
+        let since = room.since;
         room.generation = (room.generation + 1) & 0x0fff_ffff;
         self.free.push(index);
         let _ = self.epoll.delete(stay.descriptor());
         match &stay {
             Stay::Waiting(guest) => {
-                self.waiting -= 1;
+                self.waiting.remove(&since);
                 self.waiting_in[guest.pool] -= 1;
             }
             Stay::Lingering(..) => self.lingering -= 1,
@@ -189,13 +191,15 @@ impl Lobby {
         (room.generation == generation && room.stay.is_some()).then_some(index)
     }
 
-    /// Something happened to a connection: one that waited leaves the lobby with it.
+    /// Something happened to a connection: one that waited leaves the lobby with it, unless its input
+    /// is still incomplete.
     pub fn event(&mut self, number: u64) -> Option<Guest> {
         let index = self.index_of(number)?;
-        if let Some(Stay::Lingering(lingering)) = &self.rooms[index as usize].stay {
-            if lingering.discard() {
-                self.leave(index);
-            }
+        let leaves = match self.rooms[index as usize].stay.as_mut()? {
+            Stay::Lingering(lingering) => lingering.discard(),
+            Stay::Waiting(guest) => guest.input.is_due(guest.parcel.connection.as_fd()),
+        };
+        if !leaves {
             return None;
         }
         match self.leave(index)? {
@@ -232,23 +236,16 @@ impl Lobby {
 
     /// The waiting connection that came first leaves the lobby.
     pub fn oldest(&mut self) -> Option<Guest> {
-        let waiting = |room: &&Room| matches!(room.stay, Some(Stay::Waiting(_)));
-        let first = self.rooms.iter().filter(waiting).map(|room| room.since).min()?;
-        let index = self.rooms.iter().position(|r| r.stay.is_some() && r.since == first)?;
-        match self.leave(index as u32)? {
+        let index = *self.waiting.first_key_value()?.1;
+        match self.leave(index)? {
             Stay::Waiting(guest) => Some(guest),
             Stay::Lingering(..) => None,
         }
     }
 
-    /// Any waiting connection leaves the lobby because the server shuts down.
+    /// A waiting connection leaves the lobby because the server shuts down.
     pub fn dismiss(&mut self) -> Option<Guest> {
-        let waiting = |room: &Room| matches!(room.stay, Some(Stay::Waiting(_)));
-        let index = self.rooms.iter().position(waiting)?;
-        match self.leave(index as u32)? {
-            Stay::Waiting(guest) => Some(Guest { wakeup: Wakeup::Shutdown, ..guest }),
-            Stay::Lingering(..) => None,
-        }
+        self.oldest().map(|guest| Guest { wakeup: Wakeup::Shutdown, ..guest })
     }
 }
 
@@ -263,7 +260,9 @@ mod tests {
 
     use super::super::channel::Parcel;
     use super::super::guest::Reserved;
+    use super::super::held_input::HeldInput;
     use super::*;
+    use crate::io::Awaits;
 
     fn lobby() -> (Rc<Epoll>, Lobby) {
         let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
@@ -272,10 +271,10 @@ mod tests {
 
     fn guest(deadline: Option<Instant>) -> (Guest, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (wakeup, payload) = (Wakeup::None, Vec::new());
+        let (wakeup, input) = (Wakeup::None, HeldInput::default());
         let parcel = Parcel { connection: ours.into(), input: None };
         let (unsent, reserved) = (None, Reserved::No);
-        (Guest { pool: 0, parcel, deadline, payload, unsent, wakeup, reserved }, theirs)
+        (Guest { pool: 0, parcel, deadline, input, unsent, wakeup, reserved }, theirs)
     }
 
     fn farewell(connection: UnixStream) -> Farewell {
@@ -295,6 +294,20 @@ mod tests {
         assert_eq!(guest.wakeup, Wakeup::Input);
         assert!(lobby.is_empty());
         assert!(lobby.event(events[0].data()).is_none(), "an old number names nobody");
+    }
+
+    #[test]
+    fn a_guest_with_incomplete_input_stays_until_it_is_complete() {
+        let (epoll, mut lobby) = lobby();
+        let (mut waiting, mut client) = guest(None);
+        waiting.input = HeldInput::new(b"a".to_vec(), Awaits::Bytes(3));
+        lobby.admit(waiting).unwrap();
+        let mut events = [EpollEvent::empty(); 4];
+        for stays in [true, false] {
+            client.write_all(b"x").unwrap();
+            assert_eq!(epoll.wait(&mut events, EpollTimeout::ZERO), Ok(1));
+            assert_eq!(lobby.event(events[0].data()).is_none(), stays);
+        }
     }
 
     #[test]

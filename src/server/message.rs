@@ -4,13 +4,14 @@
 
 use std::fmt;
 
-use crate::io::Wakeup;
+use crate::io::{Awaits, Wakeup};
 
-/// The longest payload: input that was received and not understood yet, in bytes.
-pub const MAX_PAYLOAD: usize = 64 * 1024;
+/// The longest payload: input that was received and not understood yet, in bytes. A head of usual size
+/// and a body of 64 KiB.
+pub const MAX_PAYLOAD: usize = 80 * 1024;
 
 /// The longest message, in bytes.
-pub const MAX_MESSAGE: usize = MAX_PAYLOAD + 64;
+pub const MAX_MESSAGE: usize = MAX_PAYLOAD + 128;
 
 /// How a connection waits: until when, and what of its input was received already.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Waiting {
     pub deadline: Option<u64>,
     /// Received input that no handler has used yet.
     pub payload: Vec<u8>,
+    /// What has to come before that input is of use.
+    pub awaits: Awaits,
     /// That input is of use as it is: nothing more has to come. Without input: the connection is new.
     pub ready: bool,
     /// Output that is to be sent first.
@@ -206,7 +209,7 @@ fn present(value: u64) -> Option<u64> {
 
 impl Waiting {
     /// All but the payload.
-    fn numbers(&self) -> [u64; 6] {
+    fn numbers(&self) -> [u64; 8] {
         let [bytes, kind, time, stall] = match self.unsent.as_deref().copied() {
             None => [ABSENT; 4],
             Some(Unsent { bytes, then, stall }) => {
@@ -218,11 +221,17 @@ impl Waiting {
                 [bytes, kind, optional(time), optional(stall)]
             }
         };
-        [optional(self.deadline), u64::from(self.ready), bytes, kind, time, stall]
+        let (awaits, count) = match self.awaits {
+            Awaits::More => (0, 0),
+            Awaits::EmptyLine(most) => (1, most),
+            Awaits::Bytes(size) => (2, size),
+        };
+        [optional(self.deadline), u64::from(self.ready), awaits, count, bytes, kind, time, stall]
     }
 
     fn of(bytes: &[u8]) -> Result<Self, Garbage> {
-        let ([deadline, ready, size, kind, time, stall], payload) = split::<6>(bytes)?;
+        let ([deadline, ready, awaits, count, size, kind, time, stall], payload) =
+            split::<8>(bytes)?;
         let then = match (kind, present(time)) {
             (0, _) => Some(Then::Close),
             (1, time) => Some(Then::Park(time)),
@@ -236,8 +245,14 @@ impl Waiting {
                 Some(Box::new(Unsent { bytes, then, stall }))
             }
         };
+        let awaits = match awaits {
+            0 => Awaits::More,
+            1 => Awaits::EmptyLine(count),
+            2 => Awaits::Bytes(count),
+            _ => return Err(Garbage),
+        };
         let (deadline, payload) = (present(deadline), payload.to_vec());
-        Ok(Waiting { deadline, payload, ready: ready != 0, unsent })
+        Ok(Waiting { deadline, payload, awaits, ready: ready != 0, unsent })
     }
 }
 
@@ -279,7 +294,9 @@ mod tests {
     #[test]
     fn messages_survive_their_encoding() {
         let (payload, unsent) = (b"GET /".to_vec(), None);
-        let waiting = Waiting { deadline: Some(5), payload, ready: true, unsent };
+        let awaits = Awaits::EmptyLine(9);
+        let waiting = Waiting { deadline: Some(5), payload, awaits, ready: true, unsent };
+        let for_bytes = Waiting { awaits: Awaits::Bytes(1 << 33), ..Waiting::default() };
         let unsent = |then, stall| Waiting {
             unsent: Some(Box::new(Unsent { bytes: 1 << 33, then, stall })),
             ..Waiting::default()
@@ -306,6 +323,7 @@ mod tests {
             Report::Released(2),
             Report::Cooled(Some(3), waiting),
             Report::Cooled(None, Waiting::default()),
+            Report::Cooled(None, for_bytes),
             Report::Cooled(None, unsent(Then::Park(Some(8)), None)),
             Report::Cooled(None, unsent(Then::Linger(9), Some(60_000))),
             Report::Cooled(Some(4), unsent(Then::Close, None)),

@@ -13,7 +13,7 @@
 //! | [`worker`] | the event loop around the handler |
 //! | [`accept`], [`parking`] | where a worker's connections come from, and where they wait |
 //! | [`handle_methods`] | what the server adds to all handles |
-//! | [`lease`], [`lobby`] | who may act on a waiting connection, and where idle ones wait |
+//! | [`lease`], [`lobby`], [`held_input`] | who may act on a waiting connection, where idle ones wait, and with what |
 //! | [`channel`], [`message`], [`scoreboard`] | how supervisor and workers talk, with and without system calls |
 //! | [`context`] | what a worker is doing, for the log |
 //! | [`log`], [`patient_output`], [`stderr_lines`] | what the operator reads |
@@ -34,6 +34,7 @@ pub mod first_word;
 pub mod grouping;
 pub mod guest;
 pub mod handle_methods;
+pub mod held_input;
 pub mod inherited;
 pub mod launcher;
 pub mod lease;

@@ -20,6 +20,10 @@ use crate::io::Stream;
 /// client that is at work, short enough that idle ones do not pile up here.
 const COOLS_AFTER: Duration = Duration::from_secs(1);
 
+/// How long a connection stays in its worker with incomplete input. Long enough for the rest of a
+/// message that a client sends in several pieces, short enough that few are lost with their worker.
+const REST_WITHIN: Duration = Duration::from_millis(20);
+
 /// A connection whose handle lives in Lua.
 #[derive(Clone)]
 pub struct Connection {
@@ -91,6 +95,8 @@ pub struct Stay {
     pub deadline: Option<Instant>,
     /// Whether the supervisor may take it.
     pub movable: bool,
+    /// Its input is incomplete: see [`ParkingLot::waits_on`].
+    pub incomplete: bool,
 }
 
 #[derive(Default)]
@@ -104,6 +110,8 @@ struct Place {
     leased: bool,
     /// Its lease may be revoked while it is parked.
     movable: bool,
+    /// Its input is of no use yet, and the supervisor can hold it.
+    incomplete: bool,
     /// Since when it is parked, as opposed to being with the handler.
     parked: Option<Instant>,
     deadline: Option<Instant>,
@@ -114,7 +122,10 @@ struct Place {
 impl Place {
     /// How long the connection may be quiet before something is to be done about it.
     fn quiet_limit(&self) -> Option<Duration> {
-        self.movable.then_some(COOLS_AFTER)
+        match self.incomplete {
+            true => Some(REST_WITHIN),
+            false => self.movable.then_some(COOLS_AFTER),
+        }
     }
 }
 
@@ -132,6 +143,8 @@ pub struct ParkingLot {
     alone: usize,
     /// Places whose handle the Lua side does not know yet.
     unpublished: Vec<u32>,
+    /// Connections that were parked with incomplete input, whatever became of them.
+    incomplete: Vec<Ticket>,
 }
 
 impl ParkingLot {
@@ -147,6 +160,7 @@ impl ParkingLot {
             alarms: BinaryHeap::new(),
             alone: 0,
             unpublished: Vec::new(),
+            incomplete: Vec::new(),
         }
     }
 
@@ -237,10 +251,10 @@ impl ParkingLot {
     /// Parks a connection until input arrives or the deadline has come. One that is not movable is
     /// not for the supervisor to take.
     pub fn park(&mut self, ticket: Ticket, connection: Connection, stay: Stay) {
-        let Stay { now, deadline, movable } = stay;
+        let Stay { now, deadline, movable, incomplete } = stay;
         let Some(place) = self.place(ticket) else { return };
         place.connection = Some(connection);
-        place.movable = movable;
+        (place.movable, place.incomplete) = (movable, incomplete);
         let was_parked = place.parked.replace(now).is_some();
         let alone = !place.leased;
         place.deadline = deadline;
@@ -253,6 +267,9 @@ impl ParkingLot {
             self.alarms.push(Reverse((alarm, ticket)));
         }
         self.alone += usize::from(!was_parked && alone);
+        if incomplete {
+            self.incomplete.push(ticket);
+        }
         if let Some(lease) = self.lease(ticket).filter(|_| movable) {
             lease.park(ticket.generation, deadline.map(clock::milliseconds));
         }
@@ -269,8 +286,31 @@ impl ParkingLot {
         }
         self.alone -= usize::from(alone);
         let place = self.place(ticket)?;
-        place.parked = None;
+        (place.parked, place.incomplete) = (None, false);
         Some((place.connection.take()?, place.deadline))
+    }
+
+    /// Something came from the client of a parked connection: whether it still waits, because the
+    /// input is incomplete even so.
+    pub fn waits_on(&mut self, ticket: Ticket) -> bool {
+        if self.incomplete.is_empty() {
+            return false;
+        }
+        let place = self.place(ticket).filter(|place| place.incomplete);
+        let connection = place.and_then(|place| place.connection.as_ref());
+        connection.is_some_and(|connection| !connection.stream.borrow_mut().receive_awaited())
+    }
+
+    /// Takes a connection that is parked with incomplete input.
+    pub fn take_incomplete(&mut self) -> Option<(Ticket, Connection, Option<Instant>)> {
+        while let Some(ticket) = self.incomplete.pop() {
+            if self.place(ticket).is_some_and(|place| place.incomplete)
+                && let Some((connection, deadline)) = self.take(ticket)
+            {
+                return Some((ticket, connection, deadline));
+            }
+        }
+        None
     }
 
     /// Gives up the place of a connection that is not parked. The caller tells the supervisor if

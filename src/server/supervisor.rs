@@ -1,6 +1,6 @@
 //! The supervisor: forks workers, watches them, ends when it is told to.
 //!
-//! It runs no user code and reads no byte of a client. Signals arrive through a descriptor, so one
+//! It runs no user code and parses nothing that a client sends. Signals arrive through a descriptor, so one
 //! `match` in [`Supervisor::serve`] sees everything that happens.
 
 mod backlog;

@@ -235,7 +235,11 @@ impl Worker {
                 Some(Source::Parked(ticket, wakeup)) => {
                     let (ticket, wakeup) = (*ticket, *wakeup);
                     self.queue.pop_front();
+                    if wakeup == Wakeup::Input && self.parking.waits_on(ticket) {
+                        continue;
+                    }
                     let Some((connection, deadline)) = self.parking.take(ticket) else { continue };
+                    self.hand_in();
                     {
                         let mut stream = connection.stream.borrow_mut();
                         stream.set_parked_until(deadline);
@@ -250,6 +254,7 @@ impl Worker {
                     let index = *index;
                     self.queue.pop_front();
                     let Some(stream) = self.accept(index) else { continue };
+                    self.hand_in();
                     let connection = Connection::new(stream);
                     let (ticket, wakeup, fate) = (None, Wakeup::None, Fate::Close);
                     self.task = Some(Task::Connection { connection, ticket, wakeup, fate });
@@ -328,6 +333,7 @@ impl Worker {
 
     /// Gives the handler its argument.
     fn hand_out(&mut self, lua: &Lua, task: Task) -> mlua::Result<Value> {
+        self.hand_in();
         let value = match &task {
             Task::Connection { connection, wakeup, .. } => {
                 connection.stream.borrow_mut().set_wakeup(*wakeup);
@@ -373,6 +379,9 @@ impl Worker {
                 self.receive(lua, stream, wakeup)?;
             }
             Source::Parked(ticket, wakeup) => {
+                if wakeup == Wakeup::Input && self.parking.waits_on(ticket) {
+                    return Ok(());
+                }
                 if let Some((connection, deadline)) = self.parking.take(ticket) {
                     connection.stream.borrow_mut().set_parked_until(deadline);
                     self.call_for(connection, Some(ticket), wakeup);

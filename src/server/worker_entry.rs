@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use super::channel::Channel;
 use super::clock;
 use super::guest::Guest;
+use super::held_input::HeldInput;
 use super::lent::Lent;
 use super::log::{Level, Log};
 use super::message::{Order, Waiting};
@@ -142,14 +143,15 @@ impl WorkerEntry {
     /// Hands it a connection; gives it back if the worker cannot take it, because it has died.
     pub fn resume(&mut self, mut guest: Guest) -> Result<(), Guest> {
         let deadline = guest.deadline.map(clock::milliseconds);
-        let payload = std::mem::take(&mut guest.payload);
+        let (payload, awaits) = guest.input.take();
         let unsent = guest.unsent.take();
-        let waiting = Waiting { deadline, payload, ready: false, unsent };
+        let waiting = Waiting { deadline, payload, awaits, ready: false, unsent };
         let order = Order::Resume(guest.wakeup, waiting);
         self.note(&order);
         match (self.channel.send(&order, &guest.parcel.descriptors()), order) {
-            (Err(_), Order::Resume(_, Waiting { payload, unsent, .. })) => {
-                Err(Guest { payload, unsent, ..guest })
+            (Err(_), Order::Resume(_, Waiting { payload, awaits, unsent, .. })) => {
+                let input = HeldInput::new(payload, awaits);
+                Err(Guest { input, unsent, ..guest })
             }
             _ => Ok(()),
         }

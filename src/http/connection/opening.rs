@@ -11,6 +11,7 @@ use crate::http::list::elements;
 use crate::http::refusal::Refusal;
 use crate::http::response;
 use crate::http::uri::{Target, is_host};
+use crate::io::Awaits;
 use crate::io::stream::{Fill, Stream, Wakeup};
 use crate::sys::alarm;
 
@@ -58,7 +59,7 @@ impl Connection {
                         self.promise_buffering(stream, head);
                     }
                     // What is there is of no use until more comes: it must not count as ready.
-                    stream.hold_input();
+                    stream.hold_input(self.awaits(waiting, begun));
                     return if begun { waiting } else { Opened::Idle };
                 }
                 Ok(Fill::Eof) if waiting == Opened::Buffering => {}
@@ -68,6 +69,14 @@ impl Connection {
                 }
                 Ok(Fill::Eof) | Err(_) => return Opened::Gone,
             }
+        }
+    }
+
+    /// What has to come before it is of use to look at the input again.
+    fn awaits(&self, waiting: Opened, begun: bool) -> Awaits {
+        match waiting {
+            Opened::Partial if begun => Awaits::EmptyLine(self.options.head.head as u64 + 1),
+            _ => Awaits::More,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Direction, Fill, KEEP, Kind, Stream, Trouble};
+use super::{Awaits, Direction, Fill, KEEP, Kind, Stream, Trouble};
 
 impl Stream {
     /// One non-blocking receive into the input buffer.
@@ -99,9 +99,30 @@ impl Stream {
     }
 
     /// Marks all present input as seen by a suspended read that needs more: until new input comes,
-    /// [`Stream::has_input`] is false.
-    pub fn hold_input(&mut self) {
-        self.held = self.input.len();
+    /// [`Stream::has_input`] is false. `awaits` tells what the read waits for.
+    pub fn hold_input(&mut self, awaits: Awaits) {
+        (self.held, self.awaits) = (self.input.len(), awaits);
+    }
+
+    /// What the read waits for that was suspended last.
+    pub fn awaits(&self) -> Awaits {
+        self.awaits
+    }
+
+    /// For whoever watches the connection of a suspended read, which has seen all input: receives
+    /// once; whether the read is to go on, because what it awaits is there, the peer will send no
+    /// more, or receiving has failed, which the read will report.
+    pub fn receive_awaited(&mut self) -> bool {
+        let seen = self.input.len();
+        match self.fill() {
+            Ok(Fill::Data(_)) => self.awaits.is_met(self.input.live(), seen),
+            Ok(Fill::Block) => false,
+            Ok(Fill::Eof) => true,
+            Err(error) => {
+                self.keep_read_error(&error);
+                true
+            }
+        }
     }
 
     /// Whether a read would find something without asking the system. A hold counts once: who asks

@@ -267,10 +267,26 @@ fn held_input_is_not_ready_until_more_comes() {
     theirs.write_all(b"part").unwrap();
     fill(&mut ours);
     assert!(ours.has_input());
-    ours.hold_input();
+    ours.hold_input(Awaits::More);
     assert!(!ours.has_input());
-    ours.hold_input();
+    ours.hold_input(Awaits::More);
     theirs.write_all(b"more").unwrap();
     fill(&mut ours);
     assert!(ours.has_input());
+}
+
+#[test]
+fn a_suspended_read_goes_on_when_what_it_awaits_is_there() {
+    let (mut ours, mut theirs) = local();
+    theirs.write_all(b"GET /").unwrap();
+    fill(&mut ours);
+    ours.hold_input(Awaits::EmptyLine(100));
+    assert!(!ours.receive_awaited());
+    for (piece, there) in [(" HTTP/1.0\r", false), ("\n", false), ("\r\nx", true)] {
+        theirs.write_all(piece.as_bytes()).unwrap();
+        assert_eq!(ours.receive_awaited(), there, "{piece:?}");
+    }
+    ours.hold_input(Awaits::Bytes(100));
+    drop(theirs);
+    assert!(ours.receive_awaited());
 }

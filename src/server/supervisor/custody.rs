@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::channel::{Parcel, Received};
 use super::super::clock;
 use super::super::guest::{Guest, Reserved};
+use super::super::held_input::HeldInput;
 use super::super::lent::Lent;
 use super::super::lobby::{Farewell, LINGER_AT_SHUTDOWN};
 use super::super::message::{Order, Waiting};
@@ -48,10 +49,11 @@ impl Supervisor {
             return;
         };
         let deadline = waiting.deadline.map(clock::instant);
-        let Waiting { payload, unsent, ready, .. } = waiting;
+        let Waiting { payload, awaits, unsent, ready, .. } = waiting;
         let is_new = ready && payload.is_empty() && parcel.input.is_none();
         let (wakeup, reserved) = (Wakeup::None, Reserved::No);
-        let guest = Guest { pool, parcel, deadline, payload, unsent, wakeup, reserved };
+        let input = HeldInput::new(payload, awaits);
+        let guest = Guest { pool, parcel, deadline, input, unsent, wakeup, reserved };
         if guest.unsent.is_some() || is_new {
             self.pools[pool].callers.push_back(guest);
         } else if ready && self.phase == Phase::Serving {
@@ -105,10 +107,11 @@ impl Supervisor {
             }
             if let (Order::Resume(wakeup, waiting), Some(parcel)) = (order, parcel) {
                 let (pool, reserved) = (worker.pool, Reserved::No);
-                let Waiting { deadline, payload, unsent, .. } = waiting;
+                let Waiting { deadline, payload, awaits, unsent, .. } = waiting;
                 let deadline = deadline.map(clock::instant);
                 state.totals.reclaimed += 1;
-                let guest = Guest { pool, parcel, deadline, payload, unsent, wakeup, reserved };
+                let input = HeldInput::new(payload, awaits);
+                let guest = Guest { pool, parcel, deadline, input, unsent, wakeup, reserved };
                 state.callers.push_front(guest);
             }
         }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::super::channel::Parcel;
 use super::super::clock;
 use super::super::guest::{Guest, Reserved, close_in_order};
+use super::super::held_input::HeldInput;
 use super::super::lease::{Lease, LeaseTable};
 use super::super::parking::Ticket;
 use super::super::worker_entry::WorkerEntry;
@@ -95,8 +96,8 @@ fn revoke(
     let lease: Lease<'_> = leases.lease(worker.cell, ticket.index())?;
     let deadline = lease.revoke(ticket.generation())?.map(clock::instant);
     let parcel = Parcel::from(worker.leases.remove(&ticket)?.descriptor);
-    let (payload, unsent, wakeup) = (Vec::new(), None, Wakeup::None);
-    Some(Guest { pool: worker.pool, parcel, deadline, payload, unsent, wakeup, reserved })
+    let (input, unsent, wakeup) = (HeldInput::default(), None, Wakeup::None);
+    Some(Guest { pool: worker.pool, parcel, deadline, input, unsent, wakeup, reserved })
 }
 
 /// Takes up to `most` of a worker's parked connections.

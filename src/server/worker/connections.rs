@@ -20,9 +20,6 @@ use crate::glue;
 use crate::io::{Stream, Wakeup, new_handle, stream_of};
 use crate::sys::class;
 
-/// Input that cannot be used yet and is more than this, in bytes, is not sent to and fro.
-const MAX_INCOMPLETE: usize = 16 * 1024;
-
 impl Worker {
     /// What becomes of the thing the handler had.
     pub(super) fn settle(&mut self) {
@@ -58,7 +55,7 @@ impl Worker {
             // There is nothing left to wait for.
             Fate::Park { .. } if wakeup == Wakeup::Shutdown => self.close(&connection, ticket),
             Fate::Park { now, deadline, .. } => {
-                let stay = Stay { now, deadline, movable: true };
+                let stay = Stay { now, deadline, movable: true, incomplete: false };
                 let parked = self.keep(connection, ticket, stay);
                 if self.phase == Phase::Draining {
                     // At once, so that a client that is never quiet keeps no server.
@@ -99,18 +96,16 @@ impl Worker {
             let mut stream = connection.stream.borrow_mut();
             (stream.has_input(), stream.input().len(), stream.is_personal())
         };
-        // Input that cannot be used yet would be stuck here with a handler that runs for long.
-        let incomplete = !has_input && received > 0;
-        if incomplete && received <= MAX_INCOMPLETE && !personal {
-            self.hand_over(connection, ticket, stay.deadline, false);
-            return None;
-        }
+        // The rest may come at once. It would be stuck here with a handler that runs for long, though:
+        // see `hand_in`.
+        let lacks_input = !has_input && received > 0;
+        let incomplete = lacks_input && received < MAX_PAYLOAD && !personal;
         let Ok(ticket) = ticket.map_or_else(|| self.parking.admit(&connection), Ok) else {
             // The system cannot watch it: better an end than a connection nobody hears.
             self.close(&connection, None);
             return None;
         };
-        if !self.parking.is_leased(ticket) && !incomplete && !personal {
+        if !self.parking.is_leased(ticket) && !lacks_input && !personal {
             if !self.parking.has_lease(ticket) {
                 self.hand_over(connection, Some(ticket), stay.deadline, has_input);
                 return None;
@@ -120,11 +115,19 @@ impl Worker {
         // What other processes cannot have stays with this worker, whatever happens: input that
         // was received is not in the duplicate.
         let movable = received == 0 && !personal;
-        self.parking.park(ticket, connection, Stay { movable, ..stay });
+        self.parking.park(ticket, connection, Stay { movable, incomplete, ..stay });
         if has_input {
             self.ready.push_back(ticket);
         }
         Some(ticket)
+    }
+
+    /// A handler is about to be called, for whatever time: connections whose input is incomplete go
+    /// to the supervisor.
+    pub(super) fn hand_in(&mut self) {
+        while let Some((ticket, connection, deadline)) = self.parking.take_incomplete() {
+            self.hand_over(connection, Some(ticket), deadline, false);
+        }
     }
 
     /// Gives the supervisor a duplicate of a connection.
@@ -148,7 +151,10 @@ impl Worker {
         deadline: Option<Instant>,
         ready: bool,
     ) {
-        let mut payload = connection.stream.borrow().input().to_vec();
+        let (mut payload, awaits) = {
+            let stream = connection.stream.borrow();
+            (stream.input().to_vec(), stream.awaits())
+        };
         let ready = ready && !payload.is_empty();
         let mut input = None;
         if payload.len() > MAX_PAYLOAD {
@@ -160,7 +166,7 @@ impl Worker {
             payload = Vec::new();
         }
         let (deadline, unsent) = (deadline.map(clock::milliseconds), None);
-        let waiting = Waiting { deadline, payload, ready, unsent };
+        let waiting = Waiting { deadline, payload, awaits, ready, unsent };
         self.give_up(&connection, ticket, input, |leased| Report::Cooled(leased, waiting));
     }
 
