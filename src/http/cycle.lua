@@ -308,6 +308,8 @@ return function(steps, callback, times, poll)
   -- far its end has got. Returns KEPT if the connection is ready for its next request, or CLOSED and
   -- the handler's result; or nothing, and an error that is to be raised.
   local function conclude_turn(this, ok, result, code, text)
+    -- The rest is for the worker itself to do.
+    if native.leave_child(ok) then return nil, result end
     if ok and code ~= KEPT then
       if code == UNCONCLUDED then
         code, text = conclude(result == true)

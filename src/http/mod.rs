@@ -148,6 +148,15 @@ fn native(lua: &Lua) -> Result<Table> {
         Ok(())
     })?;
     native.raw_set("note_traceback", note)?;
+    // leave_child(ok): ends a process that the handler has forked, unless there is an error to tell;
+    // whether it is one.
+    let leave_child = lua.create_function(|_, ok: bool| {
+        if ok {
+            crate::server::leave_child(0);
+        }
+        Ok(crate::server::is_child())
+    })?;
+    native.raw_set("leave_child", leave_child)?;
     // is_worker(): whether connections can be left to a worker.
     let is_worker = lua.create_function(|_, ()| Ok(crate::server::is_worker()))?;
     native.raw_set("is_worker", is_worker)?;

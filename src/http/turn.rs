@@ -80,6 +80,7 @@ impl Turn for RequestTurn {
     }
 
     fn end(&self, keep: bool) -> End {
+        server::leave_child(0);
         let Ok(mut c) = self.connection.try_borrow_mut() else { return End::Code(Self::FAILED) };
         if !keep || c.faulty || c.body_used {
             return End::Code(Self::FAILED);

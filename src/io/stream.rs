@@ -99,9 +99,12 @@ pub struct Stream {
     /// The error (errno) that ended the connection in both directions, as a write has learned: the
     /// system tells it only once, and lets reads see an orderly end afterwards.
     lost: Option<i32>,
-    /// Another process holds a duplicate of the descriptor: closing it here ends nothing.
-    shared: bool,
-    /// The descriptor of a shared connection that is closed. See [`Stream::take_remains`].
+    /// A worker serves it: other processes may hold duplicates of the descriptor, so that closing it
+    /// here ends nothing.
+    served: bool,
+    /// This process is a child of the one that owns it.
+    inherited: bool,
+    /// The descriptor of a served connection that is closed. See [`Stream::take_remains`].
     remains: Option<OwnedFd>,
     /// Why the handler has it.
     wakeup: Wakeup,
@@ -178,7 +181,8 @@ impl Stream {
             read_trouble: Trouble::None,
             write_trouble: Trouble::None,
             lost: None,
-            shared: false,
+            served: false,
+            inherited: false,
             remains: None,
             wakeup: Wakeup::None,
             parked_until: None,
@@ -198,13 +202,20 @@ impl Stream {
         self.parked_until = deadline;
     }
 
-    /// The server's side: another process holds a duplicate of the descriptor, so that FIN and RST
-    /// must be sent explicitly.
-    pub fn set_shared(&mut self) {
-        self.shared = true;
+    /// The server's side: other processes may hold duplicates of the descriptor (the supervisor, a
+    /// child of the handler's), so that FIN and RST must be sent explicitly.
+    pub fn set_served(&mut self) {
+        self.served = true;
     }
 
-    /// The server's side: the descriptor of a closed stream that is shared. An epoll set goes on
+    /// In a child of the process that serves it: what is queued is for that process to send, and the
+    /// end of this stream is not the end of the connection.
+    pub fn disown(&mut self) {
+        self.inherited = true;
+        self.output = Queue::new();
+    }
+
+    /// The server's side: the descriptor of a closed stream that was served. An epoll set goes on
     /// watching a connection whose number is closed as long as a duplicate is open elsewhere, so
     /// whoever watches it must take it out of the set before this is dropped.
     pub fn take_remains(&mut self) -> Option<OwnedFd> {

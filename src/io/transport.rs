@@ -9,6 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, SockRef};
 
 use super::wait::{Direction, ready};
+use crate::sys::disconnect::disconnect;
 use crate::sys::{pipe, standard, transfer};
 
 /// How many bytes of unread input a closing connection throws away at most, so that a peer which
@@ -168,6 +169,33 @@ impl Transport {
                 Ok(n) => left = left.saturating_sub(n),
             }
         }
+    }
+
+    /// Ends the connection in order, whoever else holds a duplicate of the descriptor: the peer reads
+    /// EOF behind all that was sent. (Closing would do that only with the last duplicate.)
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn end_in_order(&self) -> io::Result<()> {
+        let how = match (&self.fd, self.kind) {
+            (Descriptor::Standard(_), _) | (_, Kind::Plain) => return Ok(()),
+            (_, Kind::Tcp) => Shutdown::Write,
+            // As if it were closed: its peer cannot send any more.
+            (_, Kind::Local) => Shutdown::Both,
+        };
+        // The peer may be gone already, which is no failure of an orderly end.
+        let _ = SockRef::from(&self.fd()).shutdown(how);
+        self.lift_linger()
+    }
+
+    /// Ends the connection at once, whoever else holds a duplicate of the descriptor.
+    pub fn end_at_once(&self) {
+        // Not connected any more: there is nothing left to end.
+        let _ = match (&self.fd, self.kind) {
+            (Descriptor::Standard(_), _) | (_, Kind::Plain) => Ok(()),
+            (_, Kind::Tcp) => disconnect(self.fd()),
+            (_, Kind::Local) => SockRef::from(&self.fd()).shutdown(Shutdown::Both),
+        };
     }
 
     /// Ends the connection in order: a TCP peer gets FIN, behind all that was sent.

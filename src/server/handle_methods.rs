@@ -5,10 +5,12 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use mlua::{Lua, MultiValue, Table, Value};
+use nix::errno::Errno;
 
 use super::worker::{STALL, Worker};
 use crate::glue::{self, Fault, Reply};
 use crate::io::{Stream, stream_of};
+use crate::sys::{lineage, process};
 
 /// The longest time either method accepts, in seconds; longer ones count as this.
 const MAX_SECONDS: f64 = 1e8;
@@ -56,24 +58,68 @@ fn linger(_: &Lua, args: MultiValue) -> Reply<bool> {
     Ok(true)
 }
 
+/// A worker, as the process that it is sees it, and its children.
+struct Own {
+    worker: Weak<RefCell<Worker>>,
+    generation: u64,
+}
+
+impl Own {
+    const NONE: Self = Own { worker: Weak::new(), generation: 0 };
+
+    fn exists(&self) -> bool {
+        self.worker.strong_count() > 0
+    }
+
+    /// Whether this process is the worker, and not a child of its.
+    fn is_here(&self) -> bool {
+        self.generation == lineage::generation()
+    }
+}
+
 thread_local! {
-    /// The worker that this process is, if it is one.
-    static WORKER: RefCell<Weak<RefCell<Worker>>> = const { RefCell::new(Weak::new()) };
+    /// The worker that this process, or one from which it was forked, is.
+    static WORKER: RefCell<Own> = const { RefCell::new(Own::NONE) };
 }
 
 /// This process has become a worker.
-pub fn set_worker(worker: &Rc<RefCell<Worker>>) {
-    WORKER.with_borrow_mut(|current| *current = Rc::downgrade(worker));
+///
+/// # Errors
+/// Out of memory.
+pub fn set_worker(worker: &Rc<RefCell<Worker>>) -> Result<(), Errno> {
+    let (worker, generation) = (Rc::downgrade(worker), lineage::generation());
+    WORKER.set(Own { worker, generation });
+    process::at_fork(|| {
+        let worker = WORKER.with_borrow(|own| own.worker.upgrade());
+        if let Some(Ok(mut worker)) = worker.as_ref().map(|worker| worker.try_borrow_mut()) {
+            worker.disown();
+        }
+    })
 }
 
 /// Whether this process is a worker.
 pub fn is_worker() -> bool {
-    WORKER.with_borrow(|worker| worker.strong_count() > 0)
+    WORKER.with_borrow(|own| own.exists() && own.is_here())
+}
+
+/// Whether a worker's handler has forked this process.
+pub fn is_child() -> bool {
+    WORKER.with_borrow(|own| own.exists() && !own.is_here())
+}
+
+/// Ends this process if a handler has forked it: what comes behind the handler is the worker's.
+pub fn leave_child(code: i32) {
+    if is_child() {
+        process::exit_now(code);
+    }
 }
 
 /// Asks the worker that this process is; false if it is none.
 pub fn with_worker(ask: impl FnOnce(&mut Worker) -> bool) -> bool {
-    let Some(worker) = WORKER.with_borrow(Weak::upgrade) else { return false };
+    if !is_worker() {
+        return false;
+    }
+    let Some(worker) = WORKER.with_borrow(|own| own.worker.upgrade()) else { return false };
     // A finalizer may ask while the worker itself is at work: then it is nobody's turn.
     worker.try_borrow_mut().is_ok_and(|mut worker| ask(&mut worker))
 }

@@ -72,7 +72,7 @@ use crate::glue::{self, Fault};
 use crate::sys::process;
 use registry::{ForgottenRun, Registry};
 
-pub use handle_methods::{is_worker, park_stream as park};
+pub use handle_methods::{is_child, is_worker, leave_child, park_stream as park};
 
 /// The module's table: `{listen, run, timeout, _VERSION, io, http}`.
 ///

@@ -35,13 +35,15 @@ pub struct Connection {
 
 impl Connection {
     /// One that has no handle yet.
-    pub fn new(stream: Stream) -> Self {
+    pub fn new(mut stream: Stream) -> Self {
+        stream.set_served();
         let stream = Rc::new(RefCell::new(stream));
         Connection { handle: None, stream }
     }
 
     /// The one behind a handle.
     pub fn of(handle: AnyUserData, stream: Rc<RefCell<Stream>>) -> Self {
+        stream.borrow_mut().set_served();
         Connection { handle: Some(handle), stream }
     }
 }
@@ -231,10 +233,9 @@ impl ParkingLot {
     }
 
     /// The supervisor has a duplicate of the connection from now on.
-    pub fn set_leased(&mut self, ticket: Ticket, connection: &Connection) {
+    pub fn set_leased(&mut self, ticket: Ticket) {
         if let Some(place) = self.place(ticket) {
             place.leased = true;
-            connection.stream.borrow_mut().set_shared();
         }
     }
 
@@ -324,8 +325,8 @@ impl ParkingLot {
         *place = Place { generation, ..Place::default() };
         self.free.push(ticket.index);
         self.unpublished.push(ticket.index);
-        // A descriptor that is closed already has left the epoll set, unless the supervisor's
-        // duplicate keeps the connection there: it would report the client's end over and over.
+        // A duplicate (the supervisor's, or that of a child of the handler's) would keep the connection
+        // in the epoll set, which would report the client's end over and over.
         let mut stream = connection.stream.borrow_mut();
         let remains = stream.take_remains();
         if let Some(fd) = stream.fd().or(remains.as_ref().map(AsFd::as_fd)) {
@@ -386,6 +387,13 @@ impl ParkingLot {
     /// When to look for what is due.
     pub fn next_alarm(&self) -> Option<Instant> {
         self.alarms.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// In a child of the worker: gives up this process's descriptors of the parked connections.
+    pub fn disown(&mut self) {
+        self.places.iter().filter_map(|place| place.connection.as_ref()).for_each(|connection| {
+            drop(detach(connection));
+        });
     }
 
     /// All parked connections.

@@ -95,7 +95,7 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     let (handlers, memory_limit) = (birth.pool.handlers.clone(), birth.pool.config.memory_limit);
     let handles = lua.create_table()?;
     let worker = Rc::new(RefCell::new(Worker::new(birth, handles.clone())?));
-    handle_methods::set_worker(&worker);
+    handle_methods::set_worker(&worker)?;
 
     let pool = lua.create_table()?;
     pool.raw_set("prepare", handlers.prepare)?;
@@ -136,8 +136,16 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     step.raw_set(
         "abort",
         lua.create_function(move |_, ()| -> mlua::Result<()> {
+            handle_methods::leave_child(1);
             worker.borrow_mut().abandon();
             process::exit_now(1)
+        })?,
+    )?;
+    step.raw_set(
+        "leave_child",
+        lua.create_function(|_, ()| {
+            handle_methods::leave_child(0);
+            Ok(())
         })?,
     )?;
     step.raw_set("lift_limit", lua.create_function(|lua, ()| alloc::lift(lua))?)?;
@@ -153,6 +161,7 @@ impl Feed for Tasks {
     type New = Handle;
 
     fn next(keep: bool) -> Next {
+        handle_methods::leave_child(0);
         let mut subject = None;
         handle_methods::with_worker(|worker| {
             subject = worker.advance(keep);

@@ -19,6 +19,7 @@ local function guarded(name, f)
   local ok, report = xpcall(f, describe)
   step.disarm()
   if not ok then fail(name, report) end
+  step.leave_child()
 end
 
 local trouble = step.limit()

@@ -4,6 +4,7 @@
 //! handler had, and waits for the next thing to do: a new connection, input on one that was parked,
 //! an interval, an order of the supervisor.
 
+mod child;
 mod connections;
 mod fate;
 mod outbox;

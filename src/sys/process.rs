@@ -1,5 +1,9 @@
 //! Processes: fork, what a child must drop, how a process ends.
 
+use std::fs::OpenOptions;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::OnceLock;
+
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid};
@@ -40,6 +44,48 @@ pub fn ensure_standard_streams() {
                 libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
             }
         }
+    }
+}
+
+/// Puts `/dev/null` in the place of descriptors whose owners live on in this process but will not be
+/// used any more.
+pub fn close_for_good(numbers: impl Iterator<Item = RawFd>) {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+    for number in numbers {
+        // SAFETY: both calls take numbers alone. Without `/dev/null` the number becomes free: that
+        // its owner would close it once more matters less than an open port.
+        unsafe {
+            match &null {
+                Ok(null) => libc::dup3(null.as_raw_fd(), number, libc::O_CLOEXEC),
+                Err(_) => libc::close(number),
+            };
+        }
+    }
+}
+
+static IN_CHILD: OnceLock<fn()> = OnceLock::new();
+
+/// From now on, whoever calls `fork(3)` in this process: buffered standard output is written before, so
+/// that it is not printed twice, and the child calls `f`, which must expect to be called between any
+/// two instructions of foreign code.
+pub fn at_fork(f: fn()) -> Result<(), Errno> {
+    extern "C" fn before() {
+        flush_stdio();
+    }
+    extern "C" fn in_child() {
+        alarm::forked();
+        if let Some(f) = IN_CHILD.get() {
+            f();
+        }
+    }
+    if IN_CHILD.set(f).is_err() {
+        return Ok(());
+    }
+    // SAFETY: the handlers stay, as the library stays mapped (build.rs), and they do not unwind: `f` is
+    // called where a panic would end the child.
+    match unsafe { libc::pthread_atfork(Some(before), None, Some(in_child)) } {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw(errno)),
     }
 }
 

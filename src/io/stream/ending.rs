@@ -3,7 +3,6 @@
 use std::io;
 
 use super::{Kind, Queue, Stream, Transport};
-use crate::sys::disconnect::disconnect;
 
 impl Stream {
     /// Sends what is queued and then EOF; input may still be read (reference, "socket:finish").
@@ -35,6 +34,7 @@ impl Stream {
     fn end_output(&mut self) -> io::Result<()> {
         self.output.release();
         match &self.transport {
+            Some(_) if self.inherited => Ok(()),
             Some(transport) if transport.kind() == Kind::Tcp => transport.shutdown_write(),
             _ => self.hang_up(),
         }
@@ -63,9 +63,9 @@ impl Stream {
     /// What the system reports; the stream is closed all the same.
     pub fn reset(&mut self) -> io::Result<()> {
         let outcome = match self.transport.take() {
-            Some(transport) if self.shared => {
-                // Not connected any more: there is nothing left to reset.
-                let _ = disconnect(transport.fd());
+            Some(_) if self.inherited => Ok(()),
+            Some(transport) if self.served => {
+                transport.end_at_once();
                 self.remains = transport.into_fd();
                 Ok(())
             }
@@ -78,13 +78,14 @@ impl Stream {
     /// Closes the descriptor in order.
     fn hang_up(&mut self) -> io::Result<()> {
         let Some(transport) = self.transport.take() else { return Ok(()) };
+        if self.inherited {
+            return Ok(());
+        }
         if !self.eof {
             transport.discard_input();
         }
-        if self.shared {
-            // The peer may be gone already, which is no failure of an orderly end.
-            let _ = transport.shutdown_write();
-            let outcome = transport.lift_linger();
+        if self.served {
+            let outcome = transport.end_in_order();
             self.remains = transport.into_fd();
             return outcome;
         }

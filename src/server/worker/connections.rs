@@ -138,7 +138,7 @@ impl Worker {
             self.channel.send_patiently(&Report::Leased(ticket.number()), &descriptor)
         };
         if lent.is_ok() {
-            self.parking.set_leased(ticket, connection);
+            self.parking.set_leased(ticket);
         }
     }
 
@@ -222,7 +222,10 @@ impl Worker {
 
     /// Gives up the place of a closed connection.
     pub(super) fn release(&mut self, ticket: Option<Ticket>, connection: &Connection) {
-        let Some(ticket) = ticket else { return };
+        let Some(ticket) = ticket else {
+            drop(connection.stream.borrow_mut().take_remains());
+            return;
+        };
         let leased = self.parking.is_leased(ticket);
         self.parking.discharge(ticket, connection);
         if leased {

@@ -11,7 +11,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use super::super::parking::{Connection, Ticket};
+use super::super::parking::{Connection, Ticket, detach};
 use super::Fate;
 use crate::io::stream::Fill;
 use crate::io::{Stream, Wakeup};
@@ -106,6 +106,11 @@ impl Outbox {
     /// The connections that wait.
     pub fn tickets(&self) -> Vec<Ticket> {
         self.entries.keys().copied().collect()
+    }
+
+    /// In a child of the worker: gives up this process's descriptors of the connections.
+    pub fn disown(&mut self) {
+        self.entries.values().for_each(|entry| drop(detach(&entry.departure.connection)));
     }
 
     /// What waits there.
