@@ -2,8 +2,10 @@
 
 use std::cell::Cell;
 use std::ffi::OsStr;
+use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use mlua::{AnyUserData, IntoLua, Lua, MultiValue, Table, UserData, UserDataFields, Value};
 use nix::sys::signal::Signal;
@@ -16,40 +18,44 @@ use super::handle::new_free_handle;
 use super::scarce::retry;
 use super::stream::Stream;
 use crate::glue::{self, Fault, Reply};
-use crate::sys;
+use crate::sys::{self, child::Process};
 
 /// A process that `exec` started.
 #[derive(Debug)]
 pub struct Child {
-    pid: Pid,
-    /// Readable when the process has ended. Kept until this value is dropped, since event loops
-    /// complain about descriptors that vanish.
-    ended: OwnedFd,
-    /// The exit status was fetched; the pid may belong to another process now.
+    /// Its descriptor is kept until this value is dropped, since event loops complain about
+    /// descriptors that vanish. Nothing once this value was dropped.
+    process: Option<Process>,
+    /// The exit status was fetched.
     collected: Cell<bool>,
     /// Who started it: a forked copy of this value must not end the process.
     owner: Pid,
 }
 
 impl Child {
+    /// The process, unless its exit status was fetched already, which is misuse.
+    pub fn process(&self) -> Reply<&Process> {
+        match &self.process {
+            Some(process) if !self.collected.get() => Ok(process),
+            _ => Err(Fault::misuse("Attempt to use a process handle that was already collected")),
+        }
+    }
+
     /// A descriptor that is readable when the process has ended.
     ///
     /// # Errors
-    /// Misuse, if the exit status was fetched already.
+    /// `ENOSYS` if the system gives none.
     pub fn raw_fd(&self) -> Reply<RawFd> {
-        if self.collected.get() {
-            return Err(Fault::misuse(
-                "Attempt to use a process handle that was already collected",
-            ));
+        match self.process()?.descriptor() {
+            Some(descriptor) => Ok(descriptor.as_raw_fd()),
+            None => Err(std::io::Error::from_raw_os_error(libc::ENOSYS).into()),
         }
-        Ok(self.ended.as_raw_fd())
     }
 
     /// The exit code, or the negative number of the signal that ended the process; `None` while it
     /// runs, unless the call is to wait for that.
     fn wait(&self, block: bool) -> Reply<Option<i32>> {
-        self.raw_fd()?;
-        let outcome = sys::child::wait(self.pid, block);
+        let outcome = self.process()?.wait(block);
         // After an error it is somebody else's process.
         self.collected.set(!matches!(outcome, Ok(None)));
         Ok(outcome?)
@@ -59,9 +65,11 @@ impl Child {
 impl Drop for Child {
     /// Kills and reaps, so that neither a process nor a zombie stays behind.
     fn drop(&mut self) {
-        if !self.collected.get() && self.owner == getpid() {
-            let _ = sys::child::kill(self.pid, libc::SIGKILL);
-            let _ = self.wait(true);
+        if !self.collected.get()
+            && self.owner == getpid()
+            && let Some(process) = self.process.take()
+        {
+            sys::child::abandon(process);
         }
     }
 }
@@ -80,9 +88,7 @@ pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
     method(lua, table, "kill", |lua, mut args| {
         let (this, child) = this(&mut args)?;
         let signal = signal(lua, &mut args)?;
-        let child = borrow(&child)?;
-        child.raw_fd()?;
-        sys::child::kill(child.pid, signal)?;
+        borrow(&child)?.process()?.signal(signal)?;
         Ok(this)
     })?;
     method(lua, table, "wait", |_, mut args| {
@@ -106,7 +112,8 @@ pub fn wait_nb(lua: &Lua, mut args: Args) -> Reply<MultiValue> {
 pub fn field(this: &Value, key: &str) -> Reply<Value> {
     Ok(match (this, key) {
         (Value::UserData(child), "pid") => {
-            let pid = child.borrow::<Child>().ok().map(|child| child.pid.as_raw());
+            let child = child.borrow::<Child>().ok();
+            let pid = child.and_then(|child| Some(child.process.as_ref()?.pid().as_raw()));
             pid.map_or(Value::Nil, |pid| Value::Integer(pid.into()))
         }
         _ => Value::Nil,
@@ -156,11 +163,11 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
                 other => other,
             }
         })?;
-    let ended = sys::child::pidfd(pid).inspect_err(|_| {
-        let _ = sys::child::kill(pid, libc::SIGKILL);
-        let _ = sys::child::wait(pid, true);
-    })?;
-    let child = Child { pid, ended, owner: getpid(), collected: Cell::new(false) };
+    let (process, refused) = Process::of(pid);
+    if let Some(error) = refused {
+        complain(&error);
+    }
+    let child = Child { process: Some(process), owner: getpid(), collected: Cell::new(false) };
     super::module(lua)?;
     let child = Value::UserData(lua.create_userdata(child)?);
     let set = glue::chunk::<mlua::Function>(lua, "moonbridge.io.child", SET_STREAMS, ())?;
@@ -171,6 +178,19 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
         new_free_handle(lua, Stream::accepted(stderr.0, None))?,
     ))?;
     Ok(child)
+}
+
+/// Tells the log once that children are watched at a price.
+fn complain(error: &std::io::Error) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !TOLD.swap(true, Relaxed) {
+        let reason = glue::reason(error);
+        let _ = writeln!(
+            std::io::stderr(),
+            "pidfd_open failed ({reason}): the ends of child processes are looked for every {} ms",
+            super::poll::LOOK_AGAIN.as_millis()
+        );
+    }
 }
 
 /// The program and its arguments.

@@ -1,8 +1,10 @@
 //! Waiting for many (reference, "moonbridge_io.poll").
 
-use std::time::Duration;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
-use mlua::{IntoLua, Lua, MultiValue, Table, Value};
+use mlua::{AnyUserData, IntoLua, Lua, MultiValue, Table, Value};
+use nix::sys::signal::SigSet;
 
 use super::args::{Args, borrow};
 use super::child::Child;
@@ -10,6 +12,8 @@ use super::handle;
 use super::listener::Listener;
 use super::stream::Direction;
 use crate::glue::{self, Fault, Reply};
+use crate::sys::alarm;
+use crate::sys::child::Process;
 use crate::sys::keys::{self, Key};
 use crate::sys::poll::{Outcome, PollSet};
 use crate::sys::sigterm;
@@ -38,7 +42,7 @@ pub fn poll(lua: &Lua, args: MultiValue) -> Reply<MultiValue> {
         return ready();
     }
     let mask = held.as_ref().map(sigterm::Held::mask);
-    match wanted.set.wait(timeout, mask.as_ref())? {
+    match wanted.wait(timeout, mask.as_ref())? {
         Outcome::Interrupted if wakeup && sigterm::received() => {
             ended(lua, "SIGTERM received", Some(true))
         }
@@ -77,10 +81,15 @@ fn timeout(lua: &Lua, args: &mut Args) -> Reply<Timeout> {
     }
 }
 
+/// How often the end of a child is looked for if the system gives no descriptor of it.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// What the two sets ask for.
 #[derive(Default)]
 struct Wanted {
     set: PollSet,
+    /// Children without a descriptor.
+    children: Vec<AnyUserData>,
     /// Something is ready without asking the system.
     ready: bool,
 }
@@ -132,7 +141,12 @@ impl Wanted {
         };
         match (object.borrow::<Listener>(), object.borrow::<Child>()) {
             (Ok(listener), _) => self.add_listener(args, &listener, write),
-            (_, Ok(child)) => self.add_child(args, &child, write),
+            (_, Ok(child)) => {
+                if self.add_child(args, &child, write)? {
+                    self.children.push(object.clone());
+                }
+                Ok(())
+            }
             _ => Err(args.bad("unexpected userdata in set")),
         }
     }
@@ -155,16 +169,48 @@ impl Wanted {
             return Err(args.bad("a listener cannot be in the output set"));
         }
         listener.with_socket(|socket| {
-            self.set.add(std::os::fd::AsRawFd::as_raw_fd(socket), false);
+            self.set.add(socket.as_raw_fd(), false);
             Ok(())
         })
     }
 
-    fn add_child(&mut self, args: &Args, child: &Child, write: bool) -> Reply<()> {
+    /// True if the system cannot tell of its end.
+    fn add_child(&mut self, args: &Args, child: &Child, write: bool) -> Reply<bool> {
         if write {
             return Err(args.bad("a process handle cannot be in the output set"));
         }
-        self.set.add(child.raw_fd()?, false);
-        Ok(())
+        match child.process()?.descriptor() {
+            Some(descriptor) => self.set.add(descriptor.as_raw_fd(), false),
+            None => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    fn a_child_has_ended(&self) -> bool {
+        self.children.iter().any(|child| {
+            child.borrow::<Child>().is_ok_and(|child| child.process().is_ok_and(Process::has_ended))
+        })
+    }
+
+    /// Waits for what was collected; with a mask, for SIGTERM as well. A timer of `timeout` that was
+    /// put off meanwhile is nobody's event.
+    fn wait(&mut self, timeout: Option<Duration>, mask: Option<&SigSet>) -> Reply<Outcome> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        loop {
+            if self.a_child_has_ended() {
+                return Ok(Outcome::Ready);
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let again = (!self.children.is_empty()).then_some(LOOK_AGAIN);
+            let slice = left.into_iter().chain(again).min();
+            let early_rings = alarm::early_rings();
+            match self.set.wait(slice, mask)? {
+                Outcome::Timeout if slice != left => {}
+                Outcome::Interrupted
+                    if alarm::early_rings() != early_rings
+                        && !(mask.is_some() && sigterm::received()) => {}
+                outcome => return Ok(outcome),
+            }
+        }
     }
 }

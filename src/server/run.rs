@@ -107,6 +107,8 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
         "ready",
         lua.create_function(move |_, ()| {
             sigterm::catch()?;
+            // `prepare` may have dropped rights.
+            worker_signals::watch_supervisor().map_err(std::io::Error::from)?;
             Ok(this.borrow_mut().ready().map_err(std::io::Error::from)?)
         })?,
     )?;

@@ -39,6 +39,7 @@ use super::worker_entry::{Life, WorkerEntry};
 use crate::glue;
 use crate::sys::dispositions;
 use crate::sys::process::{Fork, fork};
+use crate::sys::worker_signals;
 use source::{GUEST, Source};
 use spread::Looks;
 
@@ -134,6 +135,9 @@ impl Supervisor {
         let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, Source::Signals.token()))?;
         let now = Instant::now();
+        if let Some(text) = worker_signals::refused_notice() {
+            log.notice(&text);
+        }
         for pool in &pools {
             log.notice(&format!("Pool #{} created", pool.number));
             for listener in &pool.listeners {

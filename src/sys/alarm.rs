@@ -8,9 +8,9 @@
 //! 3. no Lua code gets control: the stack is read from the signal handler;
 //! 4. even that hangs: SIGALRM has its default action by now and ends the process.
 //!
-//! Setting the timer costs no system call if it is to ring later than it would anyway: the handler
-//! looks at the deadline and sets the timer anew. A timer that is not needed any more is left alone
-//! if it rings in the far future only.
+//! A timer that rings in the far future is left alone when the deadline is put off or lifted, which
+//! saves a system call in most requests: should it ring before the deadline, the handler sets it
+//! anew, and whoever was interrupted goes on waiting ([`early_rings`]).
 
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -29,14 +29,16 @@ static RINGS: AtomicU64 = AtomicU64::new(0);
 static STAGE: AtomicU64 = AtomicU64::new(0);
 /// A `fn()` that writes to standard error what is being done, or null.
 static CONTEXT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+/// How often it has rung before the deadline, which was put off after the timer was set.
+static EARLY: AtomicU64 = AtomicU64::new(0);
 /// Whether the handler was installed.
 static CATCHING: AtomicBool = AtomicBool::new(false);
 
 /// How long a stage may take.
 const PATIENCE: u64 = 20_000_000;
 
-/// A timer that rings within this time is stopped when it is not needed any more; one that rings
-/// later is left alone, as most likely it will be needed again before.
+/// A timer that rings within this time is set anew or stopped when the deadline changes; one that
+/// rings later is left alone, as most likely the deadline changes again before.
 const NEAR: u64 = 60_000_000_000;
 
 /// Nanoseconds of the monotonic clock.
@@ -74,16 +76,25 @@ pub fn forked() {
 pub fn set(deadline: u64) {
     if deadline != 0 && !CATCHING.swap(true, Relaxed) {
         install(libc::SIGALRM, on_alarm as *const () as libc::sighandler_t, libc::SA_RESTART);
+        // The parent may have left it blocked.
+        unblock_alarm();
     }
     DEADLINE.store(deadline, Relaxed);
     let rings = RINGS.load(Relaxed);
-    if deadline != 0 {
-        if rings == 0 || deadline < rings {
-            ring_at(deadline);
+    let near = rings != 0 && rings < about_now().saturating_add(NEAR);
+    if deadline == 0 {
+        if near {
+            stop();
         }
-    } else if rings != 0 && rings < now().saturating_add(NEAR) {
-        stop();
+    } else if rings == 0 || deadline < rings || near && deadline != rings {
+        ring_at(deadline);
     }
+}
+
+/// Counts the rings that came before the deadline. If the number changes while a call waits, the
+/// signal that interrupted it means nothing.
+pub fn early_rings() -> u64 {
+    EARLY.load(Relaxed)
 }
 
 /// The process is not killed any more. Costs nothing if no timer was set.
@@ -141,8 +152,10 @@ extern "C" fn on_alarm(_: libc::c_int) {
     let (deadline, now) = (DEADLINE.load(Relaxed), now());
     if deadline == 0 {
         RINGS.store(0, Relaxed);
+        EARLY.fetch_add(1, Relaxed);
     } else if deadline > now {
         ring_at(deadline);
+        EARLY.fetch_add(1, Relaxed);
     } else {
         time_is_over(now);
     }

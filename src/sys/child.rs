@@ -2,11 +2,16 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::ptr;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 
 /// Starts `program` (searched in `PATH`) with the three descriptors as standard streams, no other
@@ -20,6 +25,7 @@ pub fn spawn<S: AsRef<OsStr>>(
     streams: [OwnedFd; 3],
 ) -> io::Result<Pid> {
     let [stdin, stdout, stderr] = streams.map(Stdio::from);
+    keep_exit_statuses()?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(stdin).stdout(stdout).stderr(stderr);
     // SAFETY: `leave_nothing` calls only functions that are allowed between fork and exec.
@@ -58,40 +64,173 @@ fn close_others_on_exec() {
     }
 }
 
-/// The exit code of a child, or the negative number of the signal that ended it; `None` while it
-/// runs, unless the call is to wait for that.
+/// A child of this process. Its number may belong to another process as soon as somebody has
+/// reaped it, so it is known by a descriptor (pidfd) if the system gives one.
+#[derive(Debug)]
+pub struct Process {
+    pid: Pid,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Process {
+    /// The child with this id, which must not have been reaped; and why the system refuses a
+    /// descriptor of it, if it does.
+    pub fn of(pid: Pid) -> (Self, Option<io::Error>) {
+        match pidfd(pid) {
+            Ok(descriptor) => (Process { pid, pidfd: Some(descriptor) }, None),
+            Err(error) => (Process { pid, pidfd: None }, Some(error)),
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// A descriptor that is readable when the process has ended. Close-on-exec.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether the process has ended, also if somebody else has reaped it.
+    pub fn has_ended(&self) -> bool {
+        !matches!(self.look(libc::WNOHANG | libc::WNOWAIT), Ok(None))
+    }
+
+    /// The exit code, or the negative number of the signal that ended the process, which is reaped;
+    /// `None` while it runs, unless the call is to wait for that.
+    ///
+    /// # Errors
+    /// `ECHILD` if somebody else has reaped it.
+    pub fn wait(&self, block: bool) -> io::Result<Option<i32>> {
+        self.look(if block { 0 } else { libc::WNOHANG })
+    }
+
+    fn look(&self, flags: libc::c_int) -> io::Result<Option<i32>> {
+        if let Some(pidfd) = &self.pidfd {
+            match wait_for(libc::P_PIDFD, pidfd.as_raw_fd(), flags) {
+                // Linux before 5.4 knows no waiting for descriptors.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                outcome => return outcome,
+            }
+        }
+        wait_for(libc::P_PID, self.pid.as_raw(), flags)
+    }
+
+    /// Sends a signal by its number, real-time signals included. It reaches this process or none.
+    ///
+    /// # Errors
+    /// `ESRCH` if it was reaped, else what the system reports.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        if let Some(pidfd) = &self.pidfd {
+            let (fd, info) = (pidfd.as_raw_fd(), ptr::null::<libc::siginfo_t>());
+            // SAFETY: a null pointer is allowed: the system describes the signal itself.
+            let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, 0) };
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                _ if sent == 0 => return Ok(()),
+                // Not known to this kernel, or refused: then for a number that is still ours.
+                Some(libc::ENOSYS | libc::EPERM | libc::EACCES) => {}
+                _ => return Err(error),
+            }
+        }
+        if self.look(libc::WNOHANG | libc::WNOWAIT).is_err() {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        // SAFETY: the call touches no memory. The process was not reaped, so the number is its own.
+        match unsafe { libc::kill(self.pid.as_raw(), signal) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Waits for the end for a moment only; whether it has come.
+    fn ends_soon(&self) -> bool {
+        let end = Instant::now() + SOON;
+        while !self.has_ended() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            match self.descriptor() {
+                Some(descriptor) => {
+                    let mut waited = [PollFd::new(descriptor, PollFlags::POLLIN)];
+                    let _ = ppoll(&mut waited, Some(TimeSpec::from_duration(left)), None);
+                }
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        true
+    }
+}
+
+/// How long an abandoned process may take to die before the caller goes on.
+const SOON: Duration = Duration::from_millis(50);
+
+/// Abandoned processes that have not ended yet.
+static ABANDONED: Mutex<Vec<Process>> = Mutex::new(Vec::new());
+
+/// Kills and reaps a child that nobody asks for any more. One that does not die at once (it must not
+/// be killed, or hangs inside of the system) is reaped by a later call.
+pub fn abandon(process: Process) {
+    let killed = process.signal(libc::SIGKILL).is_ok();
+    let Ok(mut abandoned) = ABANDONED.try_lock() else { return };
+    // Those of the parent are no children of a forked process: an error.
+    abandoned.retain(|process| matches!(process.wait(false), Ok(None)));
+    if killed && abandoned.is_empty() {
+        process.ends_soon();
+    }
+    if matches!(process.wait(false), Ok(None)) {
+        abandoned.push(process);
+    }
+}
+
+/// If the parent has left SIGCHLD ignored, the system reaps children by itself and nobody learns
+/// how they ended: puts back the default.
 ///
 /// # Errors
-/// What `waitpid(2)` reports.
-pub fn wait(pid: Pid, block: bool) -> io::Result<Option<i32>> {
-    let flags = if block { 0 } else { libc::WNOHANG };
-    let mut status = 0;
-    loop {
-        // SAFETY: `status` is valid for the call.
-        match unsafe { libc::waitpid(pid.as_raw(), &mut status, flags) } {
-            0 => return Ok(None),
-            -1 => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
-            _ if libc::WIFEXITED(status) => return Ok(Some(libc::WEXITSTATUS(status))),
-            _ if libc::WIFSIGNALED(status) => return Ok(Some(-libc::WTERMSIG(status))),
-            _ => {}
+/// What `sigaction(2)` reports.
+fn keep_exit_statuses() -> io::Result<()> {
+    // SAFETY: all-zero is a valid `sigaction`; the pointers are valid for the calls, and the
+    // handler put back is the one in force or the default.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGCHLD, ptr::null(), &mut action) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let discards = action.sa_flags & libc::SA_NOCLDWAIT != 0;
+        if action.sa_sigaction == libc::SIG_IGN {
+            action.sa_sigaction = libc::SIG_DFL;
+        } else if !discards {
+            return Ok(());
+        }
+        action.sa_flags &= !libc::SA_NOCLDWAIT;
+        match libc::sigaction(libc::SIGCHLD, &action, ptr::null_mut()) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
         }
     }
 }
 
-/// Sends a signal by its number, real-time signals included.
-///
-/// # Errors
-/// What `kill(2)` reports.
-pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
-    // SAFETY: the call touches no memory.
-    match unsafe { libc::kill(pid.as_raw(), signal) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+/// `waitid(2)` for a process that has ended, in the form that [`Process::wait`] returns.
+fn wait_for(kind: libc::idtype_t, id: i32, flags: libc::c_int) -> io::Result<Option<i32>> {
+    loop {
+        // SAFETY: all-zero is a valid `siginfo_t`, which stays like that if no child has ended; the
+        // fields that are read are those of SIGCHLD.
+        unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            if libc::waitid(kind, id.unsigned_abs(), &mut info, flags | libc::WEXITED) == 0 {
+                return Ok(match (info.si_pid(), info.si_code) {
+                    (0, _) => None,
+                    (_, libc::CLD_EXITED) => Some(info.si_status()),
+                    _ => Some(-info.si_status()),
+                });
+            }
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
     }
 }
 
@@ -100,11 +239,7 @@ pub fn highest_signal() -> i32 {
     libc::SIGRTMAX()
 }
 
-/// A descriptor that is readable when the process has ended. Close-on-exec.
-///
-/// # Errors
-/// What `pidfd_open(2)` reports.
-pub fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
+fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: the call touches no memory.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
     let fd = RawFd::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
@@ -113,4 +248,42 @@ pub fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
     }
     // SAFETY: the descriptor is new and belongs to nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::IntoRawFd;
+
+    fn start(program: &str, argument: &str) -> Process {
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let pid = spawn(OsStr::new(program), &[argument], [null(), null(), null()]).unwrap();
+        Process::of(pid).0
+    }
+
+    #[test]
+    fn a_process_that_somebody_else_has_reaped_gets_no_signal() {
+        for known_by_descriptor in [true, false] {
+            let mut child = start("sleep", "60");
+            if !known_by_descriptor {
+                let _ = child.pidfd.take().map(IntoRawFd::into_raw_fd);
+            }
+            assert!(!child.has_ended());
+            child.signal(libc::SIGTERM).unwrap();
+            assert_eq!(wait_for(libc::P_PID, child.pid.as_raw(), 0).unwrap(), Some(-15));
+            let error = child.signal(0).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
+            assert!(child.has_ended());
+            assert_eq!(child.wait(true).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+        }
+    }
+
+    #[test]
+    fn an_abandoned_process_is_killed_and_reaped() {
+        let child = start("sleep", "60");
+        let pid = child.pid;
+        abandon(child);
+        let error = wait_for(libc::P_PID, pid.as_raw(), libc::WNOHANG).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ECHILD));
+    }
 }

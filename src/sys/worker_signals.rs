@@ -2,18 +2,26 @@
 //!
 //! A worker holds its pool's listening sockets. When the supervisor is killed while a handler runs,
 //! the ports must not stay taken until that handler ends, so the kernel's notice of the parent's
-//! death makes the worker give them up at once, inside a signal handler.
+//! death makes the worker give them up at once, inside a signal handler. If the kernel refuses that
+//! notice, the control channel sends the same signal: with each order, of which only the last, the
+//! end of the channel, means something.
 
 use std::os::fd::{BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 
 use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+
+/// The command of `fcntl(2)` that chooses the signal of a descriptor.
+const F_SETSIG: libc::c_int = 10;
 
 /// The most listening sockets a worker can have.
 const MAX_SOCKETS: usize = 100;
 
 static SOCKETS: [AtomicI32; MAX_SOCKETS] = [const { AtomicI32::new(-1) }; MAX_SOCKETS];
 static CHANNEL: AtomicI32 = AtomicI32::new(-1);
+/// The log knows that the kernel gives no notice.
+static TOLD: AtomicBool = AtomicBool::new(false);
 static SUPERVISOR: AtomicI32 = AtomicI32::new(-1);
 
 /// The real-time signal that announces the death of the parent: one that no application uses by
@@ -22,13 +30,20 @@ fn death_signal() -> libc::c_int {
     libc::SIGRTMIN() + 7
 }
 
-/// Puts the dead supervisor's channel in place of each listening socket: the port is free then, and
+/// If the supervisor is dead, puts its channel in place of each listening socket: the port is free then, and
 /// the descriptor's number is not given to anything else.
 extern "C" fn give_up_ports(_: libc::c_int) {
-    // SAFETY: `__errno_location` and `dup2` are async-signal-safe; the descriptors are this
-    // library's own.
+    // SAFETY: `__errno_location`, `getppid`, `poll` and `dup2` are async-signal-safe; the
+    // descriptors are this library's own.
     unsafe {
         let saved = *libc::__errno_location();
+        // Its descriptors are closed before its children are told.
+        let mut channel = libc::pollfd { fd: CHANNEL.load(Relaxed), events: 0, revents: 0 };
+        libc::poll(&mut channel, 1, 0);
+        if channel.revents == 0 && libc::getppid() == SUPERVISOR.load(Relaxed) {
+            *libc::__errno_location() = saved;
+            return;
+        }
         for socket in &SOCKETS {
             let descriptor = socket.load(Relaxed);
             if descriptor >= 0 {
@@ -70,6 +85,7 @@ pub fn install(
     for (place, descriptor) in SOCKETS.iter().zip(sockets) {
         place.store(*descriptor, Relaxed);
     }
+    unblock()?;
     handle(libc::SIGINT, forward)?;
     handle(libc::SIGHUP, forward)?;
     handle(libc::SIGUSR1, ignore)?;
@@ -77,13 +93,74 @@ pub fn install(
     // Standard error leads to the supervisor: when that has died, a last answer must still get out.
     handle(libc::SIGPIPE, ignore)?;
     handle(death_signal(), give_up_ports)?;
+    watch_supervisor()
+}
+
+/// Asks for the notice of the supervisor's death; to be called again when rights may have changed,
+/// which cancels it.
+///
+/// # Errors
+/// What `fcntl(2)` reports, if neither way is possible.
+pub fn watch_supervisor() -> Result<(), Errno> {
     // SAFETY: sets an attribute of this process alone.
-    Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, death_signal()) })?;
-    if nix::unistd::getppid() != supervisor {
-        // It died before the kernel was asked to tell.
-        give_up_ports(0);
+    let asked = Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, death_signal()) });
+    if let Err(errno) = asked {
+        let channel = CHANNEL.load(Relaxed);
+        // SAFETY: the calls take numbers. The handler is installed.
+        unsafe {
+            Errno::result(libc::fcntl(channel, F_SETSIG, death_signal()))?;
+            Errno::result(libc::fcntl(channel, libc::F_SETOWN, libc::getpid()))?;
+            let flags = Errno::result(libc::fcntl(channel, libc::F_GETFL))?;
+            Errno::result(libc::fcntl(channel, libc::F_SETFL, flags | libc::O_ASYNC))?;
+        }
+        if !TOLD.swap(true, Relaxed) {
+            eprintln!("{}", refusal(errno));
+        }
     }
+    // It may have died before.
+    give_up_ports(0);
     Ok(())
+}
+
+/// In the supervisor: what the log is to say if the kernel will not tell workers of its death.
+pub fn refused_notice() -> Option<String> {
+    let mut signal: libc::c_int = 0;
+    // SAFETY: the first call stores a number, the second sets what was in force before.
+    let set = unsafe {
+        libc::prctl(libc::PR_GET_PDEATHSIG, &mut signal);
+        libc::prctl(libc::PR_SET_PDEATHSIG, signal)
+    };
+    let errno = Errno::result(set).err()?;
+    TOLD.store(true, Relaxed);
+    Some(refusal(errno))
+}
+
+fn refusal(errno: Errno) -> String {
+    let reason = crate::glue::describe(errno as i32);
+    format!(
+        "prctl failed ({reason}): workers learn from their channel that the supervisor has died"
+    )
+}
+
+/// Lets through what concerns a worker, whatever the parent of the server has blocked.
+fn unblock() -> Result<(), Errno> {
+    let signals = [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGPIPE,
+        Signal::SIGALRM,
+        Signal::SIGCHLD,
+    ];
+    let mut set = *signals.into_iter().collect::<SigSet>().as_ref();
+    // SAFETY: the set is initialised; only this thread's mask changes.
+    let outcome = unsafe {
+        libc::sigaddset(&mut set, death_signal());
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut())
+    };
+    if outcome == 0 { Ok(()) } else { Err(Errno::from_raw(outcome)) }
 }
 
 fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> Result<(), Errno> {
