@@ -6,10 +6,15 @@
  *   crowd silent  PORT COUNT   each connects and says nothing
  *   crowd deaf    PORT COUNT   each asks for a MiB and takes a KiB of it every second, without end: the
  *                              next one when it has all
+ *   crowd posts   PORT COUNT   COUNT times a second one connects, announces a body of 10 bytes, sends none
+ *                              of it, and closes a second later
+ *   crowd heads   PORT COUNT   each sends 15,000 bytes of a request head and says nothing more
+ *   crowd bodies  PORT COUNT   each sends a form of 1,000 bytes to /upload, a byte a second, without end
  *
  * Prints "READY seconds" when all are connected (idle: and answered), and after a round
- * "SPOKEN answered lost p50_ms p99_ms max_ms". Ends on SIGTERM with "CLOSED n": how many connections
- * the server closed. Linux only.
+ * "SPOKEN answered lost p50_ms p99_ms max_ms"; on SIGUSR1 to clients that dribble "SENT n": how many bytes
+ * they have sent since the last time. Ends on SIGTERM with "CLOSED n": how many connections the server
+ * closed. Linux only.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -36,11 +41,14 @@ struct client {
 
 static const char REQUEST[] = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 static const char BIG[] = "GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n";
+static const char POST[] = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n";
+static const char FORM[] = "POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+                           "Content-Type: application/x-www-form-urlencoded\r\n\r\n";
 static const char HEAD[] = "GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ";
 
 static struct client *clients;
 static double *latencies;
-static int count, closed, epoll, answered, deaf;
+static int count, closed, epoll, answered, deaf, bytes_sent;
 static struct sockaddr_in address;
 static volatile sig_atomic_t speak, stopped;
 
@@ -133,42 +141,91 @@ static void round_of_talk(void) {
          answered ? latencies[answered - 1] * 1e3 : 0);
 }
 
-static void dribble(void) {
-  /* A hundredth of the crowd every 10 ms: a byte a second from each. */
+static void dial(int index);
+
+/* A hundredth of the crowd every 10 ms: each has its turn once a second. */
+static void in_turn(void (*act)(int index)) {
   static int turn;
-  for (int i = turn++ % 100; i < count; i += 100) {
-    struct client *client = &clients[i];
-    if (client->fd < 0) continue;
-    char byte = client->sent < (int)sizeof HEAD - 1 ? HEAD[client->sent] : 'x';
-    client->sent++;
-    if (send(client->fd, &byte, 1, MSG_NOSIGNAL) < 0) drop(client);
-  }
   double until = now() + 0.01;
-  while (!stopped && now() < until) listen_for(2);
+  for (int i = turn++ % 100; i < count; i += 100) act(i);
+  while (!stopped && !speak && now() < until) listen_for(2);
 }
 
-static void take_little(void) {
-  /* As above: a KiB a second by each. */
-  static int turn;
-  for (int i = turn++ % 100; i < count; i += 100) {
-    struct client *client = &clients[i];
-    if (client->fd < 0) continue;
-    char bytes[1024];
-    ssize_t size = recv(client->fd, bytes, sizeof bytes, MSG_DONTWAIT);
-    if (size == 0 || (size < 0 && errno != EAGAIN)) { drop(client); continue; }
-    if (size > 0 && (client->sent += size) >= 1 << 20) {
-      client->sent -= 1 << 20;
-      send(client->fd, BIG, sizeof BIG - 1, MSG_NOSIGNAL);
-    }
+static void say(struct client *client, const char *bytes, int size) {
+  if (client->fd < 0) return;
+  if (send(client->fd, bytes, size, MSG_NOSIGNAL) < 0) drop(client);
+}
+
+static void dribble(int index) {
+  struct client *client = &clients[index];
+  char byte = client->sent < (int)sizeof HEAD - 1 ? HEAD[client->sent] : 'x';
+  client->sent++;
+  bytes_sent++;
+  say(client, &byte, 1);
+}
+
+static void post(int index) {
+  if (clients[index].fd >= 0) close(clients[index].fd);
+  dial(index);
+  say(&clients[index], POST, sizeof POST - 1);
+}
+
+/* Each form on a connection of its own: the server may close the last one. */
+static void form(int index) {
+  struct client *client = &clients[index];
+  if (client->fd < 0 || client->sent == 1000) {
+    if (client->fd >= 0) close(client->fd);
+    dial(index);
+    client->sent = 0;
   }
-  struct timespec pause = {.tv_nsec = 10000000};
-  nanosleep(&pause, NULL);
+  if (client->sent++ == 0) say(client, FORM, sizeof FORM - 1);
+  say(client, "x", 1);
+}
+
+/* Lines as long as common limits allow. */
+static void half_head(int index) {
+  static char head[15001];
+  if (!head[0]) {
+    int size = sprintf(head, "GET / HTTP/1.1\r\nHost: localhost\r\n");
+    while (size < 14000) size += sprintf(head + size, "X-Half: %0*d\r\n", 3500, 0);
+    memset(head + size, 'x', 15000 - size);
+    head[15000] = 0;
+  }
+  say(&clients[index], head, 15000);
+}
+
+static void take_little(int index) {
+  struct client *client = &clients[index];
+  char bytes[1024];
+  if (client->fd < 0) return;
+  ssize_t size = recv(client->fd, bytes, sizeof bytes, MSG_DONTWAIT);
+  if (size == 0 || (size < 0 && errno != EAGAIN)) { drop(client); return; }
+  if (size > 0 && (client->sent += size) >= 1 << 20) {
+    client->sent -= 1 << 20;
+    say(client, BIG, sizeof BIG - 1);
+  }
+}
+
+static const struct kind {
+  const char *name;
+  void (*at_first)(int index), (*each_second)(int index);
+} kinds[] = {
+  {"idle", NULL, NULL}, {"silent", NULL, NULL}, {"dribble", NULL, dribble}, {"deaf", NULL, take_little},
+  {"posts", NULL, post}, {"heads", half_head, NULL}, {"bodies", NULL, form},
+};
+
+static const struct kind *kind_of(const char *name) {
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+    if (!strcmp(name, kinds[i].name)) return &kinds[i];
+  fprintf(stderr, "no such crowd: %s\n", name);
+  exit(1);
 }
 
 int main(int argc, char **argv) {
-  if (argc != 4) { fprintf(stderr, "usage: crowd idle|dribble|silent|deaf PORT COUNT\n"); return 1; }
-  int idle = !strcmp(argv[1], "idle"), dribbles = !strcmp(argv[1], "dribble");
-  deaf = !strcmp(argv[1], "deaf");
+  if (argc != 4) { fprintf(stderr, "usage: crowd KIND PORT COUNT\n"); return 1; }
+  const struct kind *kind = kind_of(argv[1]);
+  int idle = !strcmp(kind->name, "idle");
+  deaf = !strcmp(kind->name, "deaf");
   count = atoi(argv[3]);
   address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(argv[2])),
                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -189,6 +246,7 @@ int main(int argc, char **argv) {
   for (int i = 0; i < count && !stopped; i++) {
     dial(i);
     if (idle) ask(&clients[i]);
+    if (kind->at_first) kind->at_first(i);
     /* Not more at once than a backlog takes. */
     while (idle && !stopped && i + 1 - answered - closed >= OPENING) listen_for(1);
     if (!idle && i % OPENING == 0) listen_for(1);
@@ -199,11 +257,11 @@ int main(int argc, char **argv) {
   while (!stopped) {
     if (speak) {
       speak = 0;
-      round_of_talk();
-    } else if (dribbles) {
-      dribble();
-    } else if (deaf) {
-      take_little();
+      if (idle) round_of_talk();
+      else printf("SENT %d\n", bytes_sent);
+      bytes_sent = 0;
+    } else if (kind->each_second) {
+      in_turn(kind->each_second);
     } else {
       listen_for(100);
     }

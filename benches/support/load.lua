@@ -7,6 +7,14 @@ local load = {}
 
 local here = "benches/support/"
 
+--- Shell commands that raise the limit on descriptors as far as this user may.
+load.RAISED = 'ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)";'
+
+--- The arguments that run `argv` under that limit.
+function load.raised(argv)
+  return { "sh", "-c", load.RAISED .. ' exec "$@"', "sh", table.unpack(argv) }
+end
+
 --- Number from the environment, or the default.
 function load.setting(name, default)
   return tonumber(os.getenv(name)) or default
@@ -19,7 +27,7 @@ end
 --   or nil and a message
 function load.wrk(options)
   local words = {
-    "wrk", "-t", math.min(2, options.connections), "-c", options.connections,
+    load.RAISED, "wrk", "-t", math.min(2, options.connections), "-c", options.connections,
     "-d", ("%ds"):format(options.seconds), "--timeout 10s",
     "-s", options.script or here .. "report.wrk.lua",
   }
@@ -29,6 +37,8 @@ function load.wrk(options)
   local requests, duration, p50, p99, errors, refusals =
     output:match("RESULT (%d+) (%d+) (%S+) (%S+) (%d+) (%d+)")
   if code ~= 0 or not requests then return nil, "wrk failed: " .. output end
+  -- Of no request, wrk says that its latency is "nan".
+  p50, p99 = tonumber(p50) or 0, tonumber(p99) or 0
   return {
     requests = tonumber(requests), rate = requests / duration * 1e6, p50 = p50 / 1e3, p99 = p99 / 1e3,
     errors = tonumber(errors), refusals = tonumber(refusals),

@@ -1,5 +1,6 @@
 --- The servers of the comparison: how each is prepared and started. All serve the same hello world.
 
+local load = require "benches.support.load"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 
@@ -32,7 +33,7 @@ local function first_that_exists(...)
 end
 
 local function start(argv, port, env)
-  local running = process.start(argv, { env = env })
+  local running = process.start(load.raised(argv), { env = env })
   started[#started + 1] = running
   local ready = process.wait_until(function() return server.listening(port) or running:status() end)
   if not ready or running:status() then
@@ -144,6 +145,7 @@ function peers.stop()
     running:wait(5)
     running:destroy()
   end
+  started = {}
   process.forget()
 end
 
