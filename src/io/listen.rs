@@ -7,7 +7,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockFilter, SockRef, Socket, Type};
 
 use crate::sys::resolve;
 
@@ -56,6 +56,10 @@ fn tcp_at(address: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_nodelay(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // "All interfaces" are those of IPv4, too, whatever the machine's default is.
+        let _ = socket.set_only_v6(false);
+    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
@@ -76,6 +80,41 @@ pub fn local(path: &Path) -> io::Result<OwnedFd> {
     socket.bind(&address)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// As [`local`], but only a socket file at which nobody answers is removed.
+///
+/// # Errors
+/// "Address already in use" also if somebody answers.
+pub fn local_if_free(path: &Path) -> io::Result<OwnedFd> {
+    // It answers also if no connection can be made now, e.g. because its backlog is full.
+    let is_dead = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+    };
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if is_dead(&error) => local(path),
+        _ => Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
+    }
+}
+
+/// Drops the packets that would begin a new connection at a listening TCP socket. Connections whose
+/// handshake has begun can still be accepted.
+///
+/// # Errors
+/// What `setsockopt(2)` reports.
+pub fn begin_no_handshake(listener: &OwnedFd) -> io::Result<()> {
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 2;
+    let load = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    let test = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+    let pass = (libc::BPF_RET | libc::BPF_K) as u16;
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(load, 0, 0, FLAGS),
+        SockFilter::new(test, 1, 0, SYN),
+        SockFilter::new(pass, 0, 0, u32::MAX),
+        SockFilter::new(pass, 0, 0, 0),
+    ])
 }
 
 /// Accepts one connection without blocking (the listening socket must be non-blocking, as

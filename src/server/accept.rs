@@ -10,13 +10,11 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::listener::Listener;
 use super::registry::Pool;
 use crate::io::{Stream, listen};
-use crate::sys::accept_queue::accept_queue;
 
 /// How long a listener rests when the system is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -49,15 +47,19 @@ pub struct Acceptor {
 
 /// What an error of `accept(2)` means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+pub enum Verdict {
     /// The connection is gone, the next one may be there.
     Retry,
+    /// No connection waits.
     Nothing,
+    /// The system lacks something.
     Pause,
+    /// The socket was shut down.
     Closed,
 }
 
-fn classify(error: &io::Error) -> Verdict {
+/// Tells errors of `accept(2)` apart.
+pub fn classify(error: &io::Error) -> Verdict {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EAGAIN) => Verdict::Nothing,
         Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => Verdict::Pause,
@@ -66,12 +68,6 @@ fn classify(error: &io::Error) -> Verdict {
         // connection: they concern that connection alone.
         _ => Verdict::Retry,
     }
-}
-
-/// How many connections wait in the pool's backlogs now, or more where that cannot be found out.
-pub fn backlog(pool: &Pool) -> usize {
-    let sockets = pool.listeners.iter().filter_map(Listener::socket);
-    sockets.map(|socket| accept_queue(socket.as_fd()).unwrap_or(listen::BACKLOG as usize)).sum()
 }
 
 impl Acceptor {
@@ -133,23 +129,6 @@ impl Acceptor {
             }
         }
         Accepted::Nothing
-    }
-
-    /// The position of a listener at which a connection waits.
-    pub fn waiting(&self) -> Option<usize> {
-        let mut sockets: Vec<(usize, PollFd<'_>)> = self
-            .pool
-            .listeners
-            .iter()
-            .enumerate()
-            .filter_map(|(index, listener)| Some((index, listener.socket()?)))
-            .map(|(index, socket)| (index, PollFd::new(socket.as_fd(), PollFlags::POLLIN)))
-            .collect();
-        sockets.iter_mut().find_map(|(index, socket)| {
-            let count = poll(std::slice::from_mut(socket), PollTimeout::ZERO);
-            let readable = socket.revents() == Some(PollFlags::POLLIN);
-            (count == Ok(1) && readable).then_some(*index)
-        })
     }
 
     /// Lets the listeners rest for a while. True if the log is to tell so (not more often than once

@@ -327,7 +327,8 @@ fn workers(table: &Table, name: &str) -> Reply<Option<usize>> {
     }
 }
 
-fn seconds(table: &Table, name: &str) -> Reply<Option<Duration>> {
+/// An option that is a time: a number of seconds, or false for 0.
+pub fn seconds(table: &Table, name: &str) -> Reply<Option<Duration>> {
     if let Value::Boolean(false) = table.get::<Value>(name)? {
         return Ok(Some(Duration::ZERO));
     }

@@ -16,13 +16,16 @@ Usage: moonbridge [options] [--] script.lua [arguments]
   -i, --logident NAME      log to syslog as well, under this name (default: moonbridge)
   -l, --logfile FILE       append the log to this file instead of writing it to standard error
   -p, --pidfile FILE       write the process id to this file, which is locked
+      --shutdown-timeout SECONDS
+                           kill what still runs so long after a shutdown has begun (default: 60; 0: never)
   -s, --stats              log routine ends of workers, their resource usage and worker counts
   -v, --version            show the version
 
 The script registers its servers with the global function listen{...}; they are served when it ends.
 ]]
 
--- Long names, their short ones, and what they set; a value is expected where `value` is true.
+-- Long names, their short ones, and the options of `run` that they set if these are named otherwise; a
+-- value is expected where `value` is true.
 local OPTIONS = {
   { long = "background", short = "b" },
   { long = "debug", short = "d" },
@@ -31,6 +34,7 @@ local OPTIONS = {
   { long = "logident", short = "i", value = true },
   { long = "logfile", short = "l", value = true },
   { long = "pidfile", short = "p", value = true },
+  { long = "shutdown-timeout", sets = "shutdown_timeout", value = true },
   { long = "stats", short = "s" },
   { long = "version", short = "v" },
 }
@@ -71,7 +75,7 @@ local function parse(words)
       attached = words[index]
       if not attached then return nil, "option --" .. option.long .. " needs a value" end
     end
-    set[option.long] = attached
+    set[option.sets or option.long] = attached
     return true
   end
   local function cluster(letters)

@@ -1,21 +1,20 @@
 //! A pool's listeners, opened: ports are bound when `listen{...}` is called, so that a port in use
 //! is an ordinary Lua error there.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::socket::{
-    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, shutdown, socket,
-};
+use nix::sys::socket::{Shutdown, shutdown};
 
 use super::config::ListenerSpec;
 use super::inherited::Inheritance;
 use crate::glue::{self, Fault, Reply};
 use crate::io::listen;
 use crate::sys::defer_accept::defer_accept;
+use crate::sys::own_file::OwnFile;
 
 /// One opened listener.
 #[derive(Debug)]
@@ -35,12 +34,10 @@ pub enum Listener {
     Local {
         /// Path in the file system, as it was given.
         path: OsString,
-        /// The same, whatever the working directory is.
-        file: PathBuf,
         /// The listening socket.
         socket: OwnedFd,
-        /// A service manager has opened it.
-        inherited: bool,
+        /// Its file; none if a service manager has opened it.
+        file: Option<OwnFile>,
     },
     /// A socket that a service manager has opened.
     Inherited {
@@ -86,14 +83,12 @@ impl Listener {
                 Listener::Tcp { host, port, socket, inherited }
             }
             ListenerSpec::Local { path } => {
-                let file = std::path::absolute(Path::new(&path))?;
-                match inheritance.claim_local(&path) {
-                    Some(socket) => Listener::Local { path, file, socket, inherited: true },
-                    None => {
-                        let socket = listen::local(Path::new(&path))?;
-                        Listener::Local { path, file, socket, inherited: false }
-                    }
+                if let Some(socket) = inheritance.claim_local(&path) {
+                    return Ok(Listener::Local { path, socket, file: None });
                 }
+                let socket = listen::local_if_free(Path::new(&path))?;
+                let file = Some(OwnFile::at(Path::new(&path))?);
+                Listener::Local { path, socket, file }
             }
             ListenerSpec::Inherited { name, deferred } => {
                 let socket = inheritance.claim(name.as_deref())?;
@@ -117,11 +112,28 @@ impl Listener {
         }
     }
 
-    /// Refuses connections from now on. A service manager's socket goes on collecting them.
+    /// Begins no new connection from now on; what waits can still be accepted. False for listeners
+    /// that are no port of this server's: a service manager's socket goes on collecting connections.
+    pub fn refuse(&self) -> bool {
+        match self {
+            Listener::Tcp { socket, inherited: false, .. } => {
+                let _ = listen::begin_no_handshake(socket);
+            }
+            // What waits at a local socket stays there when it is shut down.
+            Listener::Local { file: Some(_), .. } => {
+                self.unlink();
+                self.close_port();
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Closes the port, in all processes. A service manager's socket stays open.
     pub fn close_port(&self) {
         match self {
             Listener::Tcp { socket, inherited: false, .. }
-            | Listener::Local { socket, inherited: false, .. } => {
+            | Listener::Local { socket, file: Some(_), .. } => {
                 let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
             }
             _ => {}
@@ -135,8 +147,8 @@ impl Listener {
                 let how = origin(*inherited);
                 format!("Adding TCP listener on interface \"{host}\", port {port}{how}")
             }
-            Listener::Local { path, inherited, .. } => {
-                let how = origin(*inherited);
+            Listener::Local { path, file, .. } => {
+                let how = origin(file.is_none());
                 format!("Adding local socket listener with path \"{}\"{how}", path.display())
             }
             Listener::Inherited { name: Some(name), .. } => {
@@ -152,12 +164,10 @@ impl Listener {
         }
     }
 
-    /// The supervisor's side, when serving ends: what is bound in the file system goes away.
+    /// Removes the socket file, unless another one has taken its place.
     pub fn unlink(&self) {
-        if let Listener::Local { path, file, socket, inherited: false } = self
-            && is_bound_to(file, path, socket)
-        {
-            let _ = std::fs::remove_file(file);
+        if let Listener::Local { file: Some(file), .. } = self {
+            file.remove();
         }
     }
 }
@@ -172,28 +182,4 @@ fn wait_for_clients(socket: &OwnedFd, deferred: bool) {
 
 fn origin(inherited: bool) -> &'static str {
     if inherited { " (inherited)" } else { "" }
-}
-
-/// Whether the socket file at `path` still leads to `socket`: another server may have taken its
-/// place meanwhile. Connecting is the only way to tell; a listener that was shut down refuses.
-/// `given` may be short enough for an address where `path`, which is absolute, is not.
-fn is_bound_to(path: &Path, given: &OsStr, own: &OwnedFd) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let Ok(file) = std::fs::symlink_metadata(path) else { return false };
-    if !file.file_type().is_socket() {
-        return false;
-    }
-    let _ = shutdown(own.as_raw_fd(), Shutdown::Both);
-    let probe = socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        None,
-    );
-    match (probe, UnixAddr::new(path).or_else(|_| UnixAddr::new(given))) {
-        (Ok(probe), Ok(address)) => {
-            connect(probe.as_raw_fd(), &address) == Err(nix::errno::Errno::ECONNREFUSED)
-        }
-        _ => false,
-    }
 }

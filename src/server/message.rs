@@ -72,7 +72,7 @@ pub enum Order {
     Nothing,
     /// End as soon as no handler runs.
     Terminate,
-    /// Serve what waits in the backlogs, then end.
+    /// Serve what waits at the supervisor, then end.
     Drain,
 }
 
@@ -87,8 +87,6 @@ pub enum Report {
     Offer,
     /// The handler of this interval or main listener has returned.
     Ran(u32),
-    /// The backlogs are empty, after [`Order::Drain`].
-    Drained,
     /// The worker ends in order: no result of `true`, or told to.
     Leaving,
     /// A connection was parked for the first time; a duplicate comes with the message.
@@ -153,7 +151,6 @@ impl Message for Report {
             Report::Scarce => vec![b's'],
             Report::Offer => vec![b'o'],
             Report::Ran(index) => fields(b'e', &[u64::from(*index)], &[]),
-            Report::Drained => vec![b'd'],
             Report::Leaving => vec![b'l'],
             Report::Leased(ticket) => fields(b'p', &[*ticket], &[]),
             Report::Released(ticket) => fields(b'g', &[*ticket], &[]),
@@ -173,7 +170,6 @@ impl Message for Report {
             [b's'] => Ok(Report::Scarce),
             [b'o'] => Ok(Report::Offer),
             [b'e', rest @ ..] => Ok(Report::Ran(index(only::<1>(rest)?[0])?)),
-            [b'd'] => Ok(Report::Drained),
             [b'l'] => Ok(Report::Leaving),
             [b'p', rest @ ..] => Ok(Report::Leased(only::<1>(rest)?[0])),
             [b'g', rest @ ..] => Ok(Report::Released(only::<1>(rest)?[0])),
@@ -317,7 +313,6 @@ mod tests {
             Report::Scarce,
             Report::Offer,
             Report::Ran(99),
-            Report::Drained,
             Report::Leaving,
             Report::Leased(1 << 40),
             Report::Released(2),

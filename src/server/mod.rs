@@ -5,6 +5,7 @@
 //! | [`config`] | `listen{...}`: from a Lua table to a checked configuration |
 //! | [`listener`], [`inherited`] | a pool's listeners, opened here or by a service manager |
 //! | [`first_word`] | whether `connect` waits for its client |
+//! | [`ports`] | what waits at them when the server ends |
 //! | [`registry`] | the pools of a Lua state, and whether they are served |
 //! | [`supervisor`] | forks workers, watches them, ends in order |
 //! | [`pool_state`], [`worker_entry`] | the supervisor's view of a pool and of a worker |
@@ -50,6 +51,7 @@ pub mod parking;
 pub mod patient_output;
 pub mod pid_file;
 pub mod pool_state;
+pub mod ports;
 pub mod processors;
 pub mod registry;
 pub mod run;

@@ -3,18 +3,32 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mlua::{Table, Value};
 
+use super::config::seconds;
 use super::log::Level;
 use crate::glue::{self, Fault, Reply};
 
 /// The name under which the system log shows a server that was given none.
 const DEFAULT_IDENT: &str = "moonbridge";
 
+/// How long a shutdown may take unless the options say otherwise.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// All names, for the check against misspelt ones.
-const NAMES: [&str; 8] =
-    ["background", "logfile", "pidfile", "syslog", "logident", "logfacility", "stats", "debug"];
+const NAMES: [&str; 9] = [
+    "background",
+    "logfile",
+    "pidfile",
+    "syslog",
+    "logident",
+    "logfacility",
+    "stats",
+    "debug",
+    "shutdown_timeout",
+];
 
 /// How a server is run.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +43,8 @@ pub struct Options {
     pub syslog: Option<Syslog>,
     /// How much is logged.
     pub level: Level,
+    /// How long a shutdown may take; none: as long as it likes.
+    pub shutdown_timeout: Option<Duration>,
 }
 
 /// How the system log is used.
@@ -48,6 +64,7 @@ impl Default for Options {
             pid_file: None,
             syslog: None,
             level: Level::Notice,
+            shutdown_timeout: Some(SHUTDOWN_TIMEOUT),
         }
     }
 }
@@ -77,6 +94,8 @@ pub fn parse(value: Option<&Value>) -> Reply<Options> {
         log_file,
         pid_file: path(table, "pidfile")?,
         level,
+        shutdown_timeout: seconds(table, "shutdown_timeout")?
+            .map_or(Some(SHUTDOWN_TIMEOUT), |time| Some(time).filter(|time| !time.is_zero())),
     })
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::sys::{at_exit, lock::lock};
+use crate::sys::{lock::lock, own_file::OwnFile};
 
 /// Permissions of a pid file that is created.
 const MODE: u32 = 0o644;
@@ -16,7 +16,8 @@ const MODE: u32 = 0o644;
 pub struct PidFile {
     path: PathBuf,
     file: File,
-    owner: Option<u32>,
+    /// The process that removes it.
+    owner: Option<(u32, OwnFile)>,
 }
 
 impl PidFile {
@@ -57,8 +58,7 @@ impl PidFile {
 
     /// From now on this process is the one that removes the file.
     pub fn own(&mut self) {
-        self.owner = Some(std::process::id());
-        at_exit::remember(&self.path);
+        self.owner = OwnFile::at(&self.path).ok().map(|file| (std::process::id(), file));
     }
 }
 
@@ -76,10 +76,11 @@ fn is_file_at(file: &File, path: &Path) -> io::Result<bool> {
 impl Drop for PidFile {
     fn drop(&mut self) {
         // Not in a worker, which has a copy of this value.
-        if self.owner == Some(std::process::id()) {
-            at_exit::forget();
-            // While the lock is still held: nobody else's file can be hit.
-            let _ = std::fs::remove_file(&self.path);
+        if let Some((pid, file)) = &self.owner
+            && *pid == std::process::id()
+        {
+            // While the lock is still held.
+            file.remove();
         }
     }
 }

@@ -1,16 +1,13 @@
 //! The supervisor's view of one pool.
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Instant;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-use super::accept;
 use super::guest::Guest;
 use super::listener::Listener;
 use super::message::Order;
+use super::ports::Ports;
 use super::registry::Pool;
 use super::scoreboard::{Activity, Counter};
 use super::sizing::{Advice, Census, Sizing};
@@ -54,9 +51,8 @@ pub struct PoolState {
     pub logged: (u64, u64),
     /// Connections on lease for each worker, on average.
     fair_share: usize,
-    /// At a shutdown: connections that waited in the backlogs, and for which no worker was forked.
-    backlog: usize,
-    ports_closed: bool,
+    /// Its ports, until they are closed.
+    pub ports: Ports,
     cells: Vec<bool>,
 }
 
@@ -81,8 +77,7 @@ impl PoolState {
             callers: VecDeque::new(),
             logged: (0, 0),
             fair_share: 0,
-            backlog: 0,
-            ports_closed: false,
+            ports: Ports::new(pool.clone()),
             cells: vec![false; pool.config.max_fork],
             pool,
         }
@@ -138,6 +133,21 @@ impl PoolState {
         advice
     }
 
+    /// What the policy says at a shutdown, when workers are forked only for connections that wait.
+    pub fn advise_shutdown(&self, workers: &HashMap<i32, WorkerEntry>, now: Instant) -> Advice {
+        let (mut total, mut busy) = (0, 0);
+        for worker in workers.values().filter(|worker| worker.pool_number == self.pool.number) {
+            let activity = self.pool.scoreboard.cell(worker.cell).activity();
+            total += 1;
+            busy += usize::from(matches!(activity, Activity::Busy | Activity::Finishing));
+        }
+        // The others are about to ask for what waits.
+        if self.callers.is_empty() || busy < total {
+            return Advice::Rest;
+        }
+        self.sizing.advise_shutdown(&self.pool.config, total, now)
+    }
+
     /// Whether something waits for a worker.
     pub fn has_work(&self) -> bool {
         !self.callers.is_empty() || self.timers.iter().any(Timer::is_due)
@@ -190,39 +200,5 @@ impl PoolState {
             }
         }
         census
-    }
-
-    /// Whether connections are refused already.
-    pub fn has_closed_ports(&self) -> bool {
-        self.ports_closed
-    }
-
-    /// The server shuts down: what waits in the backlogs now is served, what comes later need not be.
-    pub fn note_backlog(&mut self) {
-        self.backlog = accept::backlog(&self.pool);
-    }
-
-    /// A worker was forked to serve the backlogs. It serves one connection at least.
-    pub fn forked_for_backlog(&mut self) {
-        self.backlog = self.backlog.saturating_sub(1);
-    }
-
-    /// Whether a connection waits in a backlog that could have waited there at the beginning of the
-    /// shutdown.
-    pub fn has_backlog(&self) -> bool {
-        self.backlog > 0
-            && self.pool.listeners.iter().filter_map(Listener::socket).any(|socket| {
-                let mut waited = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-                poll(&mut waited, PollTimeout::ZERO) == Ok(1)
-                    && waited[0].revents() == Some(PollFlags::POLLIN)
-            })
-    }
-
-    /// Refuses connections from now on: what waited in the backlogs has been accepted.
-    pub fn close_ports(&mut self) {
-        if std::mem::replace(&mut self.ports_closed, true) {
-            return;
-        }
-        self.pool.listeners.iter().for_each(Listener::close_port);
     }
 }

@@ -156,6 +156,16 @@ impl Registry {
     }
 }
 
+impl Drop for Registry {
+    /// The Lua state closes, and nothing was served: socket files go away. Not in a worker, which has a
+    /// copy of this value.
+    fn drop(&mut self) {
+        if self.pid == std::process::id() {
+            self.pools.get_mut().iter().flat_map(|pool| &pool.listeners).for_each(Listener::unlink);
+        }
+    }
+}
+
 /// Says so when a Lua state closes that registered pools and never served them.
 pub struct ForgottenRun(pub Rc<Registry>);
 

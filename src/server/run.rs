@@ -15,7 +15,7 @@ use super::timeout;
 use super::worker::{Subject, Worker};
 use super::{clock, context, handle_methods};
 use crate::glue::{self, Fault, Reply};
-use crate::io::{Handle, handle, sigterm};
+use crate::io::{Handle, handle};
 use crate::sys::call_loop::{self, Feed, Next};
 use crate::sys::{alarm, alloc, process, worker_signals};
 
@@ -61,15 +61,17 @@ fn serve(
     clock::start();
     // The script's own time is over; a supervisor has no limit.
     alarm::disarm();
-    let (mut log, pid_file) = operations
+    let service = operations
         .take(&options)
         .inspect_err(|_| registry.end())
-        .map_err(|error| Fault::System(error.text, error.errno))?
-        .into_parts();
+        .map_err(|error| Fault::System(error.text, error.errno))?;
+    let shutdown_timeout = service.shutdown_timeout;
+    let (mut log, pid_file) = service.into_parts();
     for name in registry.inheritance.disclaim() {
         log.notice(&format!("No listener has claimed the inherited socket \"{name}\""));
     }
-    let mut supervisor = Supervisor::new(pools, log).inspect_err(|_| registry.end())?;
+    let mut supervisor =
+        Supervisor::new(pools, log, shutdown_timeout).inspect_err(|_| registry.end())?;
     match supervisor.serve() {
         Outcome::Ended(code) => {
             supervisor.close();
@@ -80,10 +82,13 @@ fn serve(
         }
         Outcome::Worker(birth) => {
             registry.leave_others();
+            // Before signals get through: none of these ends a worker that has not begun.
+            let caught = worker_signals::catch_termination();
             drop(supervisor);
             drop(pid_file);
+            let worker = caught.map_err(Fault::from).and_then(|()| become_worker(lua, *birth));
             // A worker that cannot work must never go on with what the host does after `run`.
-            Ok(become_worker(lua, *birth).unwrap_or_else(|fault| stillborn(&fault)))
+            Ok(worker.unwrap_or_else(|fault| stillborn(&fault)))
         }
     }
 }
@@ -106,7 +111,6 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     step.raw_set(
         "ready",
         lua.create_function(move |_, ()| {
-            sigterm::catch()?;
             // `prepare` may have dropped rights.
             worker_signals::watch_supervisor().map_err(std::io::Error::from)?;
             Ok(this.borrow_mut().ready().map_err(std::io::Error::from)?)

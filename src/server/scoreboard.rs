@@ -25,6 +25,8 @@ pub enum Activity {
     Claimed = 3,
     /// Waiting for the supervisor's answer to its offer.
     Offering = 4,
+    /// Ending: it takes nothing more.
+    Finishing = 5,
 }
 
 /// What is counted for each worker.
@@ -93,6 +95,7 @@ impl Cell<'_> {
             1 => Activity::Idle,
             3 => Activity::Claimed,
             4 => Activity::Offering,
+            5 => Activity::Finishing,
             _ => Activity::Busy,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use super::daemon;
 use super::log::Log;
@@ -15,6 +16,8 @@ pub struct Service {
     /// Where the operator reads.
     pub log: Log,
     pid_file: Option<PidFile>,
+    /// How long a shutdown may take; none: as long as it likes.
+    pub shutdown_timeout: Option<Duration>,
 }
 
 /// Why a server could not be started.
@@ -68,7 +71,7 @@ impl Service {
             log.add_syslog(&syslog.ident, syslog.facility);
         }
         log.notice("Starting moonbridge server");
-        Ok(Service { log, pid_file })
+        Ok(Service { log, pid_file, shutdown_timeout: options.shutdown_timeout })
     }
 
     /// The log and what goes away when serving is over.

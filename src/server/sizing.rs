@@ -21,8 +21,8 @@ pub struct Sizing {
     last_fork: Option<Instant>,
     /// After a failed fork or `prepare`: no fork before.
     blocked_until: Option<Instant>,
-    /// No worker has become idle since the last failure: each fork is a trial.
-    failing: bool,
+    /// How often forks or `prepare` have failed since a worker was last idle: each fork is a trial.
+    failures: u32,
     /// Since when there are superfluous workers, or when the last of them was ended.
     superfluous_since: Option<Instant>,
 }
@@ -50,17 +50,22 @@ impl Sizing {
     /// Notes that a fork failed, or that a worker ended before it was first idle.
     pub fn failed(&mut self, config: &PoolConfig, now: Instant) {
         self.blocked_until = Some(now + config.fork_error_delay);
-        self.failing = true;
+        self.failures = self.failures.saturating_add(1);
     }
 
     /// Notes that a worker has become idle for the first time.
     pub fn succeeded(&mut self) {
-        self.failing = false;
+        self.failures = 0;
     }
 
-    /// Whether the last news are failures.
-    pub fn is_failing(&self) -> bool {
-        self.failing
+    /// At a shutdown: whether forks have failed too often to wait for a success.
+    pub fn is_hopeless(&self) -> bool {
+        self.failures >= LAST_FAILURES
+    }
+
+    /// Notes that the server shuts down: workers that are busy have a `fork_delay` to come back.
+    pub fn shutdown(&mut self, now: Instant) {
+        self.last_fork = Some(now);
     }
 
     /// Notes that a worker ended which had served, and not because it was superfluous.
@@ -87,6 +92,16 @@ impl Sizing {
         }
     }
 
+    /// What to do at a shutdown, when connections wait and all workers are busy, if there are any.
+    pub fn advise_shutdown(&self, config: &PoolConfig, workers: usize, now: Instant) -> Advice {
+        if workers >= config.max_fork {
+            return Advice::Rest;
+        }
+        let delayed = self.last_fork.filter(|_| workers > 0).map(|last| last + config.fork_delay);
+        let due = delayed.into_iter().chain(self.blocked_until).max().unwrap_or(now);
+        if due <= now { Advice::Fork } else { Advice::Wait(due) }
+    }
+
     fn growth(&mut self, config: &PoolConfig, census: Census, now: Instant) -> Advice {
         let wanted = census.total < config.min_fork || census.spare < config.pre_fork;
         if census.total >= config.max_fork {
@@ -98,7 +113,7 @@ impl Sizing {
             return Advice::Rest;
         }
         let delayed = match self.last_fork {
-            Some(last) if self.failing => last + config.fork_error_delay,
+            Some(last) if self.failures > 0 => last + config.fork_error_delay,
             Some(last) if self.replacements == 0 => last + config.fork_delay,
             _ => now,
         };
@@ -120,6 +135,9 @@ impl Sizing {
         if due <= now { Advice::Shrink } else { Advice::Wait(due) }
     }
 }
+
+/// So many failures in a row are enough for a server that wants to end.
+const LAST_FAILURES: u32 = 3;
 
 /// How soon a grown pool is looked at again, at the earliest and at the latest.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));

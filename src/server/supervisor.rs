@@ -3,13 +3,14 @@
 //! It runs no user code and parses nothing that a client sends. Signals arrive through a descriptor, so one
 //! `match` in [`Supervisor::serve`] sees everything that happens.
 
-mod backlog;
 mod custody;
+mod doing;
 mod events;
 mod inspection;
 mod locality;
 mod observation;
 mod revocation;
+mod shutdown;
 mod source;
 mod spread;
 
@@ -40,6 +41,7 @@ use crate::glue;
 use crate::sys::dispositions;
 use crate::sys::process::{Fork, fork};
 use crate::sys::worker_signals;
+use shutdown::TimeLimit;
 use source::{GUEST, Source};
 use spread::Looks;
 
@@ -73,7 +75,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// Running handlers complete, nobody is forked.
+    /// Running handlers complete, what waits is served.
     Draining,
     /// Workers were killed.
     Killing,
@@ -99,6 +101,7 @@ pub struct Supervisor {
     log: Log,
     notifier: Notifier,
     phase: Phase,
+    time_limit: TimeLimit,
     exit_code: i32,
     pid: Pid,
     /// When all workers are gone: until when lingering connections are waited for.
@@ -114,6 +117,7 @@ pub struct Supervisor {
 fn watched() -> SigSet {
     [
         Signal::SIGTERM,
+        Signal::SIGQUIT,
         Signal::SIGINT,
         Signal::SIGHUP,
         Signal::SIGCHLD,
@@ -126,8 +130,13 @@ fn watched() -> SigSet {
 }
 
 impl Supervisor {
-    /// Takes over the signals and announces the pools.
-    pub fn new(pools: Vec<Rc<Pool>>, mut log: Log) -> Result<Self, Errno> {
+    /// Takes over the signals and announces the pools. A shutdown may take the given time; none: as
+    /// long as it likes.
+    pub fn new(
+        pools: Vec<Rc<Pool>>,
+        mut log: Log,
+        shutdown_timeout: Option<Duration>,
+    ) -> Result<Self, Errno> {
         let mut previous_mask = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&watched()), Some(&mut previous_mask))?;
         let signals =
@@ -161,6 +170,7 @@ impl Supervisor {
             log,
             notifier: Notifier::from_environment(now),
             phase: Phase::Serving,
+            time_limit: TimeLimit::new(shutdown_timeout),
             exit_code: 0,
             pid: getpid(),
             last_call: None,
@@ -178,7 +188,8 @@ impl Supervisor {
                 Managed::Wait(wake) => wake,
                 Managed::Worker(birth) => return Outcome::Worker(birth),
             };
-            let wake = if self.phase != Phase::Serving && self.workers.is_empty() {
+            let is_over = self.phase != Phase::Serving && self.workers.is_empty();
+            let wake = if is_over && !self.owes_service() {
                 match self.last_call(now) {
                     Some(end) => wake.into_iter().chain([end]).min(),
                     None => return Outcome::Ended(self.exit_code),
@@ -216,13 +227,10 @@ impl Supervisor {
     /// Gives every pool the workers and the ticks it is due; tells when to look again.
     fn manage(&mut self, now: Instant) -> Managed {
         let mut wake = self.attend_guests(now);
-        if let Some(birth) = self.drain_backlogs(now) {
-            return Managed::Worker(birth);
+        if self.phase != Phase::Serving {
+            return self.manage_shutdown(now, wake);
         }
         for index in 0..self.pools.len() {
-            if self.phase != Phase::Serving {
-                break;
-            }
             let later = [self.end_idle(index, now), self.assign(index, now)];
             let advised = loop {
                 match self.pools[index].advise(&self.workers, now) {
@@ -277,6 +285,9 @@ impl Supervisor {
                 let mut entry = WorkerEntry::new(pid, index, number, cell, channel, lines);
                 entry.far_end = Some(far_end);
                 entry.journal = self.log.logs(Level::Debug).then(Vec::new);
+                if self.phase != Phase::Serving {
+                    entry.drain();
+                }
                 self.workers.insert(pid.as_raw(), entry);
                 if watched.is_err() {
                     // Out of kernel memory: a worker that cannot be heard is of no use.
@@ -337,11 +348,7 @@ impl Supervisor {
         if self.phase == Phase::Draining {
             self.log.notice("All worker threads have terminated");
         }
-        for state in &self.pools {
-            for listener in &state.pool.listeners {
-                listener.unlink();
-            }
-        }
+        self.pools.iter_mut().for_each(|state| state.ports.close());
         self.log.notice(&format!("Terminating with exit code {}", self.exit_code));
     }
 }

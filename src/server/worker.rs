@@ -111,7 +111,7 @@ pub enum Subject {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// The backlogs are served, then the worker ends.
+    /// What waits at the supervisor is served, then the worker ends.
     Draining,
     /// The worker ends when its parked connections are settled.
     Leaving,
@@ -138,10 +138,6 @@ pub struct Worker {
     phase: Phase,
     /// The last offer was in vain.
     refused: bool,
-    /// The supervisor knows that the backlogs are empty.
-    drained: bool,
-    /// How many connections are accepted at most before the backlogs count as empty.
-    backlog: usize,
     /// How often fields of handles had been assigned when that was last looked at.
     assignments: u64,
     /// The handles of parked connections, by place (from 1 on), for the Lua side.
@@ -169,8 +165,6 @@ impl Worker {
             inbox: Inbox::default(),
             phase: Phase::Serving,
             refused: false,
-            drained: false,
-            backlog: 0,
             assignments: class::assignments(),
             handles,
         })
@@ -178,9 +172,17 @@ impl Worker {
 
     /// `prepare` is done: connections are accepted from now on.
     pub fn ready(&mut self) -> Result<(), Errno> {
-        self.acceptor.watch(true)?;
-        self.cell().set(Activity::Busy);
-        self.channel.send_patiently(&Report::Ready, &[])
+        self.channel.send_patiently(&Report::Ready, &[])?;
+        // At a shutdown no connection is accepted any more. Else the worker counts as starting until
+        // it is idle: a moment of work would make the pool grow.
+        self.take_orders();
+        if self.phase == Phase::Serving {
+            self.acceptor.watch(true)?;
+        }
+        if self.phase != Phase::Serving || !self.queue.is_empty() {
+            self.cell().set(Activity::Busy);
+        }
+        Ok(())
     }
 
     /// Settles what the handler had and waits for what it is to be called for next: its argument,
@@ -205,6 +207,7 @@ impl Worker {
             }
             if self.phase == Phase::Leaving {
                 self.send_rest();
+                self.cell().set(Activity::Finishing);
                 return Ok(Value::Nil);
             }
             match self.queue.pop_front() {

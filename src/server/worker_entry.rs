@@ -1,7 +1,7 @@
 //! The supervisor's view of one worker.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -55,6 +55,10 @@ pub struct WorkerEntry {
     pub has_served: bool,
     /// Duplicates of the connections it has parked.
     pub leases: HashMap<Ticket, Lent>,
+    /// When it was forked.
+    pub forked: Instant,
+    /// How many handlers it had run, and since when that has been seen.
+    turns_seen: Option<(u64, Instant)>,
     /// How many handlers it had run when it was last seen busy.
     pub last_turn: Option<u64>,
     /// The interval or main listener it runs.
@@ -86,6 +90,8 @@ impl WorkerEntry {
             life,
             has_served: false,
             leases: HashMap::new(),
+            forked: Instant::now(),
+            turns_seen: None,
             last_turn: None,
             running: None,
             journal: None,
@@ -167,6 +173,24 @@ impl WorkerEntry {
         if let Some(journal) = &mut self.journal {
             journal.push(format!("ordered: {order:?}"));
         }
+    }
+
+    /// The interval or main listener it runs, by position in the pool.
+    pub fn running(&self) -> Option<u32> {
+        self.running
+    }
+
+    /// Notes how many handlers it has run.
+    pub fn note_turns(&mut self, turns: u64, now: Instant) {
+        if self.turns_seen.is_none_or(|(seen, _)| seen != turns) {
+            self.turns_seen = Some((turns, now));
+        }
+    }
+
+    /// For how long it has been seen with this number of handlers run.
+    pub fn same_turn_for(&self, turns: u64, now: Instant) -> Option<Duration> {
+        let (_, since) = self.turns_seen.filter(|(seen, _)| *seen == turns)?;
+        Some(now.saturating_duration_since(since))
     }
 
     /// The interval or main listener it ran has ended, with or without the worker. True if it was

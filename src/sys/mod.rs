@@ -1,10 +1,8 @@
 //! The only unsafe code: thin, safe wrappers over system calls that `nix` and `socket2` do not cover.
 
-pub mod accept_queue;
 pub mod alarm;
 pub mod alloc;
 pub mod anchor;
-pub mod at_exit;
 pub mod calendar;
 pub mod call_loop;
 pub mod child;
@@ -19,6 +17,7 @@ pub mod lineage;
 pub mod lock;
 pub mod lua_stack;
 pub mod message;
+pub mod own_file;
 pub mod pipe;
 pub mod poll;
 pub mod process;

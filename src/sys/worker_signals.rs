@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 
+use super::sigterm;
+
 /// The command of `fcntl(2)` that chooses the signal of a descriptor.
 const F_SETSIG: libc::c_int = 10;
 
@@ -66,9 +68,28 @@ extern "C" fn forward(signal: libc::c_int) {
     }
 }
 
+/// SIGQUIT is another name of SIGTERM.
+extern "C" fn terminate(_: libc::c_int) {
+    // SAFETY: `getpid` and `kill` are async-signal-safe.
+    unsafe {
+        let saved = *libc::__errno_location();
+        libc::kill(libc::getpid(), libc::SIGTERM);
+        *libc::__errno_location() = saved;
+    }
+}
+
 /// For signals that concern the supervisor alone but may be sent to its whole group. No use of
 /// `SIG_IGN`, which programs started by the worker would inherit.
 extern "C" fn ignore(_: libc::c_int) {}
+
+/// From now on SIGTERM and SIGQUIT do not end this process, which is a new worker.
+///
+/// # Errors
+/// What `sigaction(2)` reports.
+pub fn catch_termination() -> std::io::Result<()> {
+    sigterm::catch()?;
+    Ok(handle(libc::SIGQUIT, terminate)?)
+}
 
 /// Prepares a new worker's signals: SIGINT and SIGHUP go to the supervisor; should that die, the
 /// listening sockets are given up.
@@ -146,6 +167,7 @@ fn refusal(errno: Errno) -> String {
 fn unblock() -> Result<(), Errno> {
     let signals = [
         Signal::SIGTERM,
+        Signal::SIGQUIT,
         Signal::SIGINT,
         Signal::SIGHUP,
         Signal::SIGUSR1,

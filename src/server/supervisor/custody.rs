@@ -8,7 +8,7 @@ use super::super::clock;
 use super::super::guest::{Guest, Reserved};
 use super::super::held_input::HeldInput;
 use super::super::lent::Lent;
-use super::super::lobby::{Farewell, LINGER_AT_SHUTDOWN};
+use super::super::lobby::Farewell;
 use super::super::message::{Order, Waiting};
 use super::super::parking::Ticket;
 use super::super::scoreboard::{Activity, Cell};
@@ -222,7 +222,7 @@ impl Supervisor {
 
     /// Keeps some descriptors free: the oldest waiting connections are closed when there are too
     /// many. False if that did not suffice.
-    fn make_room(&mut self) -> bool {
+    pub(super) fn make_room(&mut self) -> bool {
         let leased: usize = self.workers.values().map(|worker| worker.leases.len()).sum();
         let callers: usize = self.pools.iter().map(|state| state.callers.len()).sum();
         // Both ends of a worker's channel and its standard error.
@@ -238,29 +238,5 @@ impl Supervisor {
             }
         }
         true
-    }
-
-    /// When the server ends: what nobody took is closed in order.
-    fn close_callers(&mut self) {
-        for state in &mut self.pools {
-            for guest in state.callers.drain(..) {
-                guest.close();
-            }
-        }
-    }
-
-    /// When all workers are gone: until when lingering connections still keep the server. None if
-    /// there is nothing to wait for.
-    pub(super) fn last_call(&mut self, now: Instant) -> Option<Instant> {
-        self.close_callers();
-        if self.phase == Phase::Killing || self.lobby.is_empty() {
-            return None;
-        }
-        let end = *self.last_call.get_or_insert(now + LINGER_AT_SHUTDOWN);
-        if end <= now {
-            self.lobby.let_go();
-            return None;
-        }
-        Some(end)
     }
 }

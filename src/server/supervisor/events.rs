@@ -10,7 +10,6 @@ use super::super::channel::{Parcel, Received};
 use super::super::log::Level;
 use super::super::message::Report;
 use super::super::parking::Ticket;
-use super::super::pool_state::PoolState;
 use super::super::worker_entry::Life;
 use super::{Phase, Supervisor};
 use crate::glue;
@@ -27,7 +26,7 @@ impl Supervisor {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             match Signal::try_from(signal.ssi_signo as i32) {
                 Ok(Signal::SIGCHLD) => self.reap(),
-                Ok(Signal::SIGTERM) => self.drain(),
+                Ok(Signal::SIGTERM | Signal::SIGQUIT) => self.drain(),
                 Ok(Signal::SIGINT | Signal::SIGHUP) => self.kill_all(),
                 Ok(Signal::SIGUSR1) => {
                     if let Err(error) = self.log.reopen() {
@@ -41,32 +40,6 @@ impl Supervisor {
         }
         // One SIGCHLD may stand for several children.
         self.reap();
-    }
-
-    /// Orderly shutdown: no new connections, running handlers complete.
-    pub(super) fn drain(&mut self) {
-        if self.phase != Phase::Serving {
-            self.log.notice("Shutdown already in progress");
-            return;
-        }
-        self.log.notice("Initiate shutdown");
-        self.phase = Phase::Draining;
-        self.pools.iter_mut().for_each(PoolState::note_backlog);
-        self.dismiss_guests();
-        for worker in self.workers.values_mut() {
-            worker.drain();
-        }
-    }
-
-    /// Fast shutdown: workers are killed.
-    fn kill_all(&mut self) {
-        if self.phase != Phase::Killing {
-            self.log.notice("Fast shutdown requested");
-        }
-        self.phase = Phase::Killing;
-        for worker in self.workers.values() {
-            let _ = kill(worker.pid, Signal::SIGKILL);
-        }
     }
 
     pub(super) fn control(&mut self, pid: i32) {
@@ -111,7 +84,6 @@ impl Supervisor {
             }
             // The flag is down; it is raised again when nothing more can be done about it.
             Report::Scarce => {}
-            Report::Drained => state.close_ports(),
             Report::Leaving => {
                 worker.leaving();
                 self.revoke_leases(pid, usize::MAX);

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
-use super::super::accept::backlog;
 use super::super::channel::{Parcel, Received};
 use super::super::clock;
 use super::super::message::{Order, Report, Waiting};
@@ -158,26 +157,16 @@ impl Worker {
             Order::Terminate => self.leave(),
             Order::Drain => {
                 self.phase = Phase::Draining;
-                // What comes later is refused: clients that never stop must not keep the server.
-                self.backlog = backlog(&self.pool);
+                // The supervisor has closed the ports. What waits at a service manager's stays there.
+                self.queue.retain(|source| !matches!(source, Source::Listener(_)));
                 let _ = self.acceptor.watch(false);
             }
         }
     }
 
-    /// One step of an orderly shutdown: what waits in the backlogs is accepted, what has input is
-    /// served, the other parked connections are told; then the worker ends.
+    /// One step of an orderly shutdown: what has input is served, the other parked connections are
+    /// told, then what waits at the supervisor is served; then the worker ends.
     fn drain(&mut self, now: Instant) {
-        if self.backlog > 0
-            && let Some(index) = self.acceptor.waiting()
-        {
-            self.backlog -= 1;
-            self.queue.push_back(Source::Listener(index));
-            return;
-        }
-        if !std::mem::replace(&mut self.drained, true) {
-            self.report(&Report::Drained);
-        }
         if self.collect(EpollTimeout::ZERO) {
             return;
         }

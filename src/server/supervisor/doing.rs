@@ -1,0 +1,37 @@
+//! What a worker is doing, for the log.
+
+use std::time::Instant;
+
+use super::super::listener::Listener;
+use super::super::pool_state::PoolState;
+use super::super::scoreboard::{Activity, Counter};
+use super::super::worker_entry::{Life, WorkerEntry};
+
+/// What a worker is doing, and for how long as far as the supervisor has seen.
+pub fn doing(state: &PoolState, worker: &WorkerEntry, now: Instant) -> String {
+    let cell = state.pool.scoreboard.cell(worker.cell);
+    let sending = cell.get(Counter::Sending);
+    let what = match (worker.running(), cell.activity()) {
+        (Some(listener), _) => match state.pool.listeners.get(listener as usize) {
+            Some(Listener::Interval { name, .. }) => format!("runs interval \"{name}\""),
+            Some(Listener::Main { name }) => format!("runs main \"{name}\""),
+            _ => "runs its handler".to_owned(),
+        },
+        (None, Activity::Starting) => {
+            let time = now.saturating_duration_since(worker.forked).as_secs();
+            return format!("runs prepare for {time} s");
+        }
+        (None, Activity::Finishing) => "runs finish".to_owned(),
+        (None, Activity::Busy) if worker.life != Life::Serving && sending > 0 => {
+            format!("sends output to {sending} slow clients")
+        }
+        (None, Activity::Busy) => "runs its handler".to_owned(),
+        (None, Activity::Idle | Activity::Claimed | Activity::Offering) => {
+            "has nothing to do, or does not answer".to_owned()
+        }
+    };
+    match worker.same_turn_for(cell.turns(), now) {
+        Some(time) => format!("{what} for at least {} s", time.as_secs()),
+        None => what,
+    }
+}

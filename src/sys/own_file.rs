@@ -1,0 +1,85 @@
+//! Files that go away when the process ends by `exit(3)`: a script may call `os.exit`, which leaves the
+//! Lua state as it is.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, Once};
+
+/// A file of this process: that of a pid, or of a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnFile {
+    path: PathBuf,
+    /// Device and inode. An open file or bound socket keeps its inode, so no other file has the same.
+    identity: (u64, u64),
+}
+
+/// The files, and the process that is to remove each (its forked children are not).
+static FILES: Mutex<Vec<(OwnFile, u32)>> = Mutex::new(Vec::new());
+static REGISTERED: Once = Once::new();
+
+extern "C" fn remove_all() {
+    if let Ok(mut files) = FILES.try_lock() {
+        for (file, pid) in files.drain(..) {
+            if pid == std::process::id() {
+                file.remove_if_same();
+            }
+        }
+    }
+}
+
+impl OwnFile {
+    /// The file that is at `path` now. It is removed when this process ends by `exit(3)`.
+    ///
+    /// # Errors
+    /// What `lstat(2)` reports.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        REGISTERED.call_once(|| {
+            // SAFETY: the handler is an ordinary function and the library stays mapped (build.rs).
+            let _ = unsafe { libc::atexit(remove_all) };
+        });
+        // Absolute, so that it is found again should the script change its directory.
+        let path = std::path::absolute(path)?;
+        let metadata = std::fs::symlink_metadata(&path)?;
+        let file = OwnFile { path, identity: (metadata.dev(), metadata.ino()) };
+        if let Ok(mut files) = FILES.lock() {
+            files.push((file.clone(), std::process::id()));
+        }
+        Ok(file)
+    }
+
+    /// Removes the file now, unless another one has taken its place.
+    pub fn remove(&self) {
+        if let Ok(mut files) = FILES.lock() {
+            files.retain(|(file, _)| file != self);
+        }
+        self.remove_if_same();
+    }
+
+    fn remove_if_same(&self) {
+        let same = |there: std::fs::Metadata| (there.dev(), there.ino()) == self.identity;
+        if std::fs::symlink_metadata(&self.path).is_ok_and(same) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn another_servers_file_stays() {
+        let path = std::env::temp_dir().join(format!("moonbridge-{}-own", std::process::id()));
+        let _first = UnixListener::bind(&path).unwrap();
+        let own = OwnFile::at(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let _second = UnixListener::bind(&path).unwrap();
+        own.remove();
+        assert!(path.exists());
+        OwnFile::at(&path).unwrap().remove();
+        assert!(!path.exists());
+    }
+}
