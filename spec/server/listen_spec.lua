@@ -232,24 +232,67 @@ describe("listeners", function()
     assert.is_nil(lfs.attributes(path))
   end)
 
-  it("at a local path replace a stale socket file and leave another server's alone", function()
+  -- A server at a local path, and what it does before it serves.
+  local function at_path(path, after)
+    return {
+      launcher = true, globals = { PATH = path },
+      script = [[
+        listen{ { proto = "local", path = PATH }, { proto = "tcp", host = "127.0.0.1", port = PORT },
+          connect = function(socket) socket:write(moonbridge_io.getpid()) return true end }
+      ]] .. (after or ""),
+    }
+  end
+
+  it("at a local path replace a stale socket file, and refuse to take a server's that runs", function()
     local path = process.scratch("socket")
-    local script = [[
-      listen{ { proto = "local", path = PATH }, { proto = "tcp", host = "127.0.0.1", port = PORT },
-        connect = function(socket) socket:write(moonbridge_io.getpid()) return true end }
-    ]]
-    local options = { launcher = true, globals = { PATH = path }, script = script }
-    local first = server.start(options)
+    local first = server.start(at_path(path))
     first:signal("KILL")
     first:wait()
     assert.truthy(lfs.attributes(path))
-    local second = server.start { launcher = true, globals = { PATH = path }, script = script }
+    local second = server.start(at_path(path))
+    local code, _, log = server.run_script(at_path(path))
+    assert.equal(3, code)
+    assert.truthy(log:find("Could not initialize listener #1: Address already in use", 1, true))
     assert.truthy(tonumber((second:connect({ path = path }):read_all())))
-    local third = server.start { launcher = true, globals = { PATH = path }, script = script }
     second:stop()
-    assert.truthy(tonumber((third:connect({ path = path }):read_all())))
-    third:stop()
     assert.is_nil(lfs.attributes(path))
+  end)
+
+  it("at a local path leave another server's file alone at the end", function()
+    local path = process.scratch("socket")
+    local first = server.start(at_path(path))
+    os.remove(path)
+    local second = server.start(at_path(path))
+    first:stop()
+    assert.truthy(tonumber((second:connect({ path = path }):read_all())))
+    second:stop("INT")
+    assert.is_nil(lfs.attributes(path))
+  end)
+
+  it("at a local path leave no file if the script fails or ends the program", function()
+    local path = process.scratch("socket")
+    for code, ending in pairs {
+      [3] = "error('no')", [7] = "os.exit(7)", [8] = "os.exit(8, true)",
+    } do
+      assert.equal(code, (server.run_script(at_path(path, ending))))
+      assert.is_nil(lfs.attributes(path), ending)
+    end
+    for _, ending in ipairs { "", "error('no')" } do
+      server.run_script([[
+        require "moonbridge".listen{ { proto = "local", path = "]] .. path .. [[" },
+          connect = function() return true end }
+      ]] .. ending)
+      assert.is_nil(lfs.attributes(path), ending)
+    end
+  end)
+
+  it("at a local path keep the file when a process ends that the script has started", function()
+    local path = process.scratch("socket")
+    local s = server.start(at_path(path, "os.execute('exit 0') io.popen('true'):close()"))
+    for _ = 1, 3 do
+      process.kill(math.tointeger(tonumber((s:connect({ path = path }):read_all()))), "TERM")
+    end
+    assert.truthy(tonumber((s:connect({ path = path }):read_all())))
   end)
 
   it("at a local path that is long, given relative to a folder, remove the file at the end", function()

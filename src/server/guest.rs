@@ -42,6 +42,19 @@ pub enum Reserved {
 }
 
 impl Guest {
+    /// A connection that no worker has seen.
+    pub fn accepted(pool: usize, connection: OwnedFd) -> Self {
+        Guest {
+            pool,
+            parcel: Parcel::from(connection),
+            deadline: None,
+            input: HeldInput::default(),
+            unsent: None,
+            wakeup: Wakeup::None,
+            reserved: Reserved::No,
+        }
+    }
+
     /// Whether the worker with this process id may have it.
     pub fn is_for(&self, pid: i32, now: Instant) -> bool {
         match self.reserved {

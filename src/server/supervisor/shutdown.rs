@@ -6,15 +6,13 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 
-use super::super::channel::Parcel;
-use super::super::guest::{Guest, Reserved};
+use super::super::guest::Guest;
 use super::super::lobby::LINGER_AT_SHUTDOWN;
 use super::super::log::Level;
 use super::super::ports::Taken;
 use super::super::sizing::Advice;
 use super::doing::doing;
 use super::{Managed, Phase, Supervisor};
-use crate::io::Wakeup;
 
 /// For so long, connections whose handshake has begun, or whose client is about to send the first
 /// byte, may still arrive.
@@ -128,16 +126,7 @@ impl Supervisor {
             match state.ports.take() {
                 Taken::Connection(connection) => {
                     state.totals.accepted += 1;
-                    let (parcel, payload) = (Parcel::from(connection), Vec::new());
-                    state.callers.push_back(Guest {
-                        pool: index,
-                        parcel,
-                        deadline: None,
-                        payload,
-                        unsent: None,
-                        wakeup: Wakeup::None,
-                        reserved: Reserved::No,
-                    });
+                    state.callers.push_back(Guest::accepted(index, connection));
                 }
                 Taken::Nothing => return true,
                 Taken::Exhausted => return false,
