@@ -1,6 +1,6 @@
---- What hostile and numerous clients cost us, beside nginx with ngx_http_lua: two workers each, the same clients.
+--- What hostile and numerous clients cost, beside nginx with ngx_http_lua: two workers each.
 --
--- Settings: ROUNDS, SECONDS (per measurement, at least 5 for hot connections), HOT ("2000 10000"), HEADS (4000).
+-- Settings: ROUNDS (3), SECONDS (5) per measurement, HOT ("2000 10000" connections), HEADS (4000 clients).
 
 local load = require "benches.support.load"
 local peers = require "benches.support.peers"
@@ -83,13 +83,13 @@ function scenarios.hot()
 end
 
 function scenarios.posts()
-  others_beside(("%d clients beside 120 POSTs a second that announce 10 bytes and send none"):format(OTHERS),
+  others_beside(OTHERS .. " clients beside 120 POSTs a second that announce 10 bytes and send none",
     "posts", 120)
 end
 
 function scenarios.bodies()
   for _, count in ipairs { 16, 500 } do
-    others_beside(("%d clients beside %d that send a form of 1,000 bytes, one a second"):format(OTHERS, count),
+    others_beside(("%d clients beside %d with a form of 1,000 bytes, one a second"):format(OTHERS, count),
       "bodies", count)
   end
 end
