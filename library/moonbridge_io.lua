@@ -328,12 +328,16 @@ local moonbridge_io = {}
 ---From now on SIGTERM wakes up `poll` instead of ending the process.
 function moonbridge_io.catch_sigterm() end
 
+---@class (exact) moonbridge_io.exec_options
+---@field kill_with_parent? boolean kill the program when this process has ended, however that ends
+
 ---Starts a program.
 ---@param command string searched in PATH
 ---@param ... string|number arguments
 ---@return moonbridge_io.child? child nil if it could not be started
 ---@return string? message
 ---@return integer? errno
+---@overload fun(options: moonbridge_io.exec_options, command: string, ...): moonbridge_io.child?, string?
 function moonbridge_io.exec(command, ...) end
 
 ---The id of the running process.

@@ -3,6 +3,8 @@
 local moonbridge_io = require "moonbridge_io"
 local pair = require "spec.support.pair"
 local process = require "spec.support.process"
+local server = require "spec.support.server"
+local socket = require "socket"
 
 local exec, poll = moonbridge_io.exec, moonbridge_io.poll
 
@@ -19,6 +21,8 @@ local function gone(pid)
 end
 
 describe("exec", function()
+  after_each(server.cleanup)
+
   it("'returns a child handle with three sockets named stdin, stdout, and stderr'", function()
     local child = assert(exec("sh", "-c", "read line; echo \"got $line\"; echo oops >&2"))
     assert.equal("userdata", type(child))
@@ -43,6 +47,35 @@ describe("exec", function()
     local path = process.scratch("no-program")
     assert(io.open(path, "w")):close()
     assert.same({ nil, "Could not execute: Permission denied", 13 }, { exec(path) })
+  end)
+
+  it("with kill_with_parent starts a program that ends with this process, however that ends", function()
+    for option, survives in pairs { ["{ kill_with_parent = true }, "] = false,
+      ["{ kill_with_parent = false }, "] = true, [""] = true } do
+      local s = server.start { ready = { log = "started %d+\n" }, script = ([[
+        local io_ = require "moonbridge_io"
+        local child = assert(io_.exec(%s"sleep", "60"))
+        io.stderr:write("started ", child.pid, "\n")
+        io_.poll(nil, nil, 60)
+      ]]):format(option) }
+      local pid = math.tointeger(tonumber(s:log():match("started (%d+)\n")))
+      assert.is_true(process.alive(pid))
+      s:signal("KILL")
+      assert(s:wait())
+      if survives then
+        socket.sleep(0.1)
+        assert.is_true(process.alive(pid))
+        process.kill(pid, "KILL")
+      end
+      assert.truthy(process.wait_until(function() return not process.alive(pid) end))
+    end
+    local child = assert(exec({}, "printf", "%s", "x"))
+    assert.equal("x", (child.stdout:read()))
+    child:wait()
+    assert.matches('unknown option "kill_with_parents"', misuse(exec, { kill_with_parents = true }, "true"))
+    assert.matches("expected to be a boolean", misuse(exec, { kill_with_parent = "yes" }, "true"))
+    assert.matches("unknown option", misuse(exec, { "true" }))
+    misuse(exec, {})
   end)
 
   it("throws without arguments and for arguments that are no strings", function()

@@ -132,13 +132,43 @@ describe("a main listener", function()
     assert.truthy(s:log():find("Terminating with exit code 0", 1, true))
   end)
 
-  it("ends the server also if it throws or is killed", function()
-    for _, run in ipairs { "error('oops')", "os.exit(3)",
+  it("that throws, or whose worker dies, ends the server with exit code 4 and a line that says so", function()
+    for _, run in ipairs { "error('oops')", "os.exit(3)", "moonbridge.timeout(0.1) while true do end",
       "os.execute('kill -9 ' .. moonbridge_io.getpid())" } do
+      local s = start('{ proto = "main", name = "job" }', {
+        run = ("function() local moonbridge = require 'moonbridge' %s end"):format(run),
+      })
+      assert.equal(4, s:wait(), run)
+      assert.equal(1, #times(s, "begin job"))
+      assert.matches('The main listener "job" has failed, and with it the server\n', s:log(), 1, true)
+    end
+  end)
+
+  it("ends well by any result, and by os.exit(0)", function()
+    for _, run in ipairs { "return false", "return nil, 'words'", "os.exit(0)" } do
       local s = start('{ proto = "main", name = "job" }', { run = ("function() %s end"):format(run) })
       assert.equal(0, s:wait(), run)
-      assert.equal(1, #times(s, "begin job"))
+      assert.matches('The main listener "job" has ended, and with it the server\n', s:log(), 1, true)
     end
+  end)
+
+  it("that fails while another one's end ends the server counts all the same", function()
+    local s = start('{ proto = "main", name = "a" }, { proto = "main", name = "b" }', {
+      run = [[function(job)
+        os.execute(job.main == "a" and "sleep 0.5" or "sleep 1")
+        if job.main == "b" then error("oops") end
+      end]],
+    })
+    assert.equal(4, s:wait())
+  end)
+
+  it("that is killed by a fast shutdown has not failed", function()
+    local s = start('{ proto = "main", name = "job" }', {
+      run = "function() moonbridge_io.poll(nil, nil, 60) end",
+    })
+    assert.truthy(s:wait_log("begin job"))
+    s:signal("INT")
+    assert.equal(0, s:wait())
   end)
 
   it("alone has as many workers as there are; beside others the pool is as usual", function()

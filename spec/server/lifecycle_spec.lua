@@ -5,7 +5,8 @@ local process = require "spec.support.process"
 local server = require "spec.support.server"
 
 local function start(pool, launcher, ready)
-  return server.start { launcher = launcher or true, ready = ready, script = ([[
+  local globals = { FLAG = process.scratch("flag") }
+  return server.start { launcher = launcher or true, ready = ready, globals = globals, script = ([[
     local function say(...) io.stderr:write(table.concat({ ... }, " "), "\n") end
     _G.say = say
     listen{
@@ -109,6 +110,8 @@ describe("a worker", function()
           n = 42, t = {}, f = print, b = false,
           o = setmetatable({}, { __tostring = function() return "a readable object" end }),
           x = setmetatable({}, { __tostring = function() error("inner") end }),
+          m = setmetatable({}, { __name = "my.error" }),
+          u = io.stdout,
         }
         error(things[socket:read(1)])
       end
@@ -116,7 +119,7 @@ describe("a worker", function()
     for key, text in pairs {
       n = "42", t = "(error object is a table value)", f = "(error object is a function value)",
       b = "false", o = "a readable object", x = "(error object cannot be shown)",
-      ["0"] = "(error object is a nil value)",
+      ["0"] = "(error object is a nil value)", m = "my.error: 0x", u = "file (0x",
     } do
       assert.equal("reset", select(2, s:raw(key)))
       assert.truthy(process.wait_until(function()
@@ -130,6 +133,30 @@ describe("a worker", function()
     s:raw("")
     assert.truthy(s:wait_log('Error in "finish" function: [^\n]*oops'))
     assert.truthy(s:wait_log("returned with exit code 1"))
+  end)
+
+  it("that ends early by os.exit(0) is logged; one that has come to its end is not", function()
+    local s = start [[
+      min_fork = 1, max_fork = 1, fork_error_delay = 0.1,
+      prepare = function() if not io.open(FLAG) then io.open(FLAG, "w"):close() os.exit(0) end end,
+      connect = function(socket)
+        local byte = socket:read(1)
+        if byte == "q" then os.exit(0) end
+        if byte == "t" then os.exit(true, true) end
+        socket:write("hello")
+        return byte == "x"
+      end,
+      finish = function() io.stderr:write("finish\n") end
+    ]]
+    assert.truthy(s:wait_log('returned with exit code 0 in "prepare"\n'))
+    assert.equal("hello", (s:raw("e")))
+    s:raw("q")
+    assert.truthy(s:wait_log("returned with exit code 0 in the middle of its work\n"))
+    s:raw("t")
+    assert.truthy(s:wait_log("returned with exit code 0 in the middle of its work\n", nil, 2))
+    assert.equal("hello", (s:raw("x")))
+    assert.equal(0, s:stop())
+    assert.equal(3, count(s, "returned with"))
   end)
 
   it("that ends by os.exit or a signal is logged and replaced at once", function()

@@ -4,7 +4,7 @@
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 
-use mlua::{BorrowedBytes, Lua, LuaString, MultiValue, Value};
+use mlua::{BorrowedBytes, Lua, LuaString, MultiValue, Table, Value};
 
 use super::handle;
 use super::stream::Stream;
@@ -45,6 +45,13 @@ impl Args {
     pub fn value(&mut self) -> Value {
         self.index += 1;
         self.values.pop_front().unwrap_or(Value::Nil)
+    }
+
+    /// The next argument if it is a table; otherwise it is left where it is.
+    pub fn table(&mut self) -> Option<Table> {
+        let Some(Value::Table(table)) = self.values.front().cloned() else { return None };
+        self.value();
+        Some(table)
     }
 
     /// What "bad argument" says of the argument taken last.

@@ -148,14 +148,20 @@ fn signal(lua: &Lua, args: &mut Args) -> Reply<i32> {
     signal.ok_or_else(|| args.bad("invalid signal"))
 }
 
-/// `moonbridge_io.exec(command, ...)`.
+/// `moonbridge_io.exec([options, ] command, ...)`.
 pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
-    let (command, arguments) = command_line(lua, Args::new("exec", args))?;
+    let mut args = Args::new("exec", args);
+    let die_with_parent = match args.table() {
+        Some(options) => kill_with_parent(&args, &options)?,
+        None => false,
+    };
+    let (command, arguments) = command_line(lua, args)?;
     let arguments: Vec<&OsStr> = arguments.iter().map(|text| OsStr::from_bytes(text)).collect();
     let [stdin, stdout, stderr] = retry(lua, pairs)?;
     let streams = [stdin.1, stdout.1, stderr.1];
+    let command = OsStr::from_bytes(&command);
     let pid =
-        sys::child::spawn(OsStr::from_bytes(&command), &arguments, streams).map_err(|error| {
+        sys::child::spawn(command, &arguments, streams, die_with_parent).map_err(|error| {
             match Fault::from(error) {
                 Fault::System(text, errno) => {
                     Fault::System(format!("Could not execute: {text}"), errno)
@@ -191,6 +197,26 @@ fn complain(error: &std::io::Error) {
             super::poll::LOOK_AGAIN.as_millis()
         );
     }
+}
+
+/// The only option: whether the program ends with this process, however that ends.
+fn kill_with_parent(args: &Args, options: &Table) -> Reply<bool> {
+    let mut wanted = false;
+    for pair in options.pairs::<Value, Value>() {
+        match pair? {
+            (Value::String(key), Value::Boolean(value)) if key == "kill_with_parent" => {
+                wanted = value;
+            }
+            (Value::String(key), _) if key == "kill_with_parent" => {
+                return Err(args.bad("option \"kill_with_parent\" is expected to be a boolean"));
+            }
+            (key, _) => {
+                let key = key.to_string()?;
+                return Err(args.bad(format_args!("unknown option \"{key}\"")));
+            }
+        }
+    }
+    Ok(wanted)
 }
 
 /// The program and its arguments.

@@ -8,14 +8,15 @@ local take, failed = ...
 local tostring, type, pcall, rawequal = tostring, type, pcall, rawequal
 local traceback = debug.traceback
 
--- What `tostring` gives for values without words of their own.
-local ADDRESS = "^[^\n:]*: 0?x?%x+$"
+-- What `tostring` gives for values without words or a name (`__name`) of their own, behind their type.
+local ADDRESS = "^: 0?x?%x+$"
 
 local function shown(err)
   local ok, text = pcall(tostring, err)
   if not ok or type(text) ~= "string" then return "(error object cannot be shown)" end
   local kind = type(err)
-  local readable = kind == "string" or kind == "number" or kind ~= "nil" and not text:find(ADDRESS)
+  local bare = text:sub(1, #kind) == kind and text:find(ADDRESS, #kind + 1)
+  local readable = kind == "string" or kind == "number" or kind ~= "nil" and not bare
   return readable and text or "(error object is a " .. kind .. " value)"
 end
 

@@ -104,6 +104,11 @@ impl PoolState {
         self.cells[index] = false;
     }
 
+    /// Whether the worker with that cell has said that it has come to its end.
+    pub fn is_over(&self, cell: usize) -> bool {
+        self.pool.scoreboard.cell(cell).activity() == Activity::Ended
+    }
+
     /// Gives back the cell of a worker that is gone, and adds up what it counted.
     pub fn give_back_cell(&mut self, index: usize) {
         let cell = self.pool.scoreboard.cell(index);

@@ -120,6 +120,14 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     let complete = lua.create_function(move |lua, (keep, argument): (Option<bool>, Value)| {
         this.borrow_mut().next(lua, keep.unwrap_or(false), &argument)
     })?;
+    let this = worker.clone();
+    step.raw_set(
+        "over",
+        lua.create_function(move |_, ()| {
+            this.borrow().over();
+            Ok(())
+        })?,
+    )?;
     let describe: Function = lua.named_registry_value(DESCRIBE)?;
     let class = handle::class(lua)?;
     let parts = call_loop::Parts {

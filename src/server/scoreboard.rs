@@ -27,6 +27,8 @@ pub enum Activity {
     Offering = 4,
     /// Ending: it takes nothing more.
     Finishing = 5,
+    /// It has done all that it had to: what is left is the end of the process.
+    Ended = 6,
 }
 
 /// What is counted for each worker.
@@ -96,6 +98,7 @@ impl Cell<'_> {
             3 => Activity::Claimed,
             4 => Activity::Offering,
             5 => Activity::Finishing,
+            6 => Activity::Ended,
             _ => Activity::Busy,
         }
     }

@@ -57,7 +57,7 @@ impl PoolStatus {
         // What a worker counted goes over into the totals when it has ended.
         for cell in board.cells() {
             match cell.activity() {
-                Activity::Starting | Activity::Finishing => {}
+                Activity::Starting | Activity::Finishing | Activity::Ended => {}
                 Activity::Idle => status.idle += 1,
                 Activity::Busy | Activity::Claimed | Activity::Offering => status.busy += 1,
             }

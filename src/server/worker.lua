@@ -31,5 +31,6 @@ local report = step.serve()
 if report ~= nil then fail("connect", report) end
 
 guarded("finish", pool.finish)
+step.over()
 -- As if the script had ended: finalizers run. Never back into the host's main program.
 exit(0, true)

@@ -331,6 +331,11 @@ impl Worker {
         self.send_rest();
     }
 
+    /// The worker has come to its end: how the process ends is the orderly way.
+    pub fn over(&self) {
+        self.cell().set(Activity::Ended);
+    }
+
     fn cell(&self) -> Cell<'_> {
         self.pool.scoreboard.cell(self.cell)
     }

@@ -193,17 +193,13 @@ impl WorkerEntry {
         Some(now.saturating_duration_since(since))
     }
 
-    /// The interval or main listener it ran has ended, with or without the worker. True if it was
-    /// a main listener, with which the server ends.
-    pub fn ran(&mut self, timers: &mut [Timer], now: Instant) -> bool {
-        let Some(listener) = self.running.take() else { return false };
-        match timers.iter_mut().find(|timer| timer.listener == listener) {
-            Some(timer) => {
-                timer.ended(now);
-                timer.is_main()
-            }
-            None => false,
-        }
+    /// The interval or main listener it ran has ended, with or without the worker. Gives its position
+    /// if it was a main listener, with which the server ends.
+    pub fn ran(&mut self, timers: &mut [Timer], now: Instant) -> Option<u32> {
+        let listener = self.running.take()?;
+        let timer = timers.iter_mut().find(|timer| timer.listener == listener)?;
+        timer.ended(now);
+        timer.is_main().then_some(listener)
     }
 
     /// It has died before it could begin with the interval or main listener: another one is to run it.
@@ -238,11 +234,16 @@ impl WorkerEntry {
         self.stderr.flush(|line, cut| write_line(log, number, pid, line, cut));
     }
 
-    /// What the log says of its end, and how important that is.
-    pub fn obituary(&self, end: End, killed: bool) -> (Level, String) {
+    /// What the log says of its end, and how important that is. `over`: it had nothing left to do.
+    pub fn obituary(&self, end: End, over: bool, killed: bool) -> (Level, String) {
         let who = format!("Child process in pool #{} with PID {}", self.pool_number, self.pid);
         match end {
-            End::Exited(0) => (Level::Stats, format!("{who} terminated normally")),
+            End::Exited(0) if over => (Level::Stats, format!("{who} terminated normally")),
+            End::Exited(0) => {
+                let when =
+                    if self.has_served { "in the middle of its work" } else { "in \"prepare\"" };
+                (Level::Notice, format!("{who} returned with exit code 0 {when}"))
+            }
             End::Exited(code) => (Level::Notice, format!("{who} returned with exit code {code}")),
             End::Killed(libc::SIGALRM) => {
                 (Level::Notice, format!("{who} exited prematurely due to timeout"))

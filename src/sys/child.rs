@@ -9,13 +9,17 @@ use std::ptr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::time::TimeSpec;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid, getppid};
+
+use super::process::set_parent_death_signal;
 
 /// Starts `program` (searched in `PATH`) with the three descriptors as standard streams, no other
-/// descriptor, an empty signal mask and default signal dispositions.
+/// descriptor, an empty signal mask and default signal dispositions. With `die_with_parent`, the system
+/// kills it (SIGKILL) when this process has ended, however that ends.
 ///
 /// # Errors
 /// What `fork(2)` or `execvp(3)` report.
@@ -23,13 +27,19 @@ pub fn spawn<S: AsRef<OsStr>>(
     program: &OsStr,
     arguments: &[S],
     streams: [OwnedFd; 3],
+    die_with_parent: bool,
 ) -> io::Result<Pid> {
     let [stdin, stdout, stderr] = streams.map(Stdio::from);
     keep_exit_statuses()?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(stdin).stdout(stdout).stderr(stderr);
-    // SAFETY: `leave_nothing` calls only functions that are allowed between fork and exec.
-    unsafe { command.pre_exec(leave_nothing) };
+    let parent = die_with_parent.then(getpid);
+    let prepare = move || {
+        leave_nothing()?;
+        parent.map_or(Ok(()), die_with)
+    };
+    // SAFETY: `leave_nothing` and `die_with` call only functions that are allowed between fork and exec.
+    unsafe { command.pre_exec(prepare) };
     let child = command.spawn()?;
     Ok(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)))
 }
@@ -43,6 +53,14 @@ fn leave_nothing() -> io::Result<()> {
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     close_others_on_exec();
     Ok(())
+}
+
+/// Asks the system to kill this process when `parent`, which has just forked it, has ended. Only
+/// async-signal-safe functions.
+fn die_with(parent: Pid) -> io::Result<()> {
+    set_parent_death_signal(Signal::SIGKILL)?;
+    // It has ended before the system was asked to tell: nobody waits for what this process would say.
+    if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
 }
 
 /// Marks all descriptors above 2 to be closed by exec (std still needs one of them until then).

@@ -22,6 +22,7 @@ pub fn doing(state: &PoolState, worker: &WorkerEntry, now: Instant) -> String {
             return format!("runs prepare for {time} s");
         }
         (None, Activity::Finishing) => "runs finish".to_owned(),
+        (None, Activity::Ended) => "runs finalizers".to_owned(),
         (None, Activity::Busy) if worker.life != Life::Serving && sending > 0 => {
             format!("sends output to {sending} slow clients")
         }

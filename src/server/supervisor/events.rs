@@ -90,8 +90,9 @@ impl Supervisor {
             }
             Report::Offer => self.answer_offer(pid),
             Report::Ran(_) => {
-                if worker.ran(&mut state.timers, Instant::now()) && self.phase == Phase::Serving {
-                    self.drain();
+                if let Some(listener) = worker.ran(&mut state.timers, Instant::now()) {
+                    let pool = worker.pool;
+                    self.main_ended(pool, listener, true);
                 }
             }
             Report::Leased(ticket) => self.lease(pid, ticket, parcel),
@@ -143,7 +144,8 @@ impl Supervisor {
         let _ = self.epoll.delete(&worker.channel);
         let _ = self.epoll.delete(worker.stderr.reader());
         self.inherit(&mut worker);
-        let (level, text) = worker.obituary(end, self.phase == Phase::Killing);
+        let over = self.pools.get(worker.pool).is_some_and(|state| state.is_over(worker.cell));
+        let (level, text) = worker.obituary(end, over, self.phase == Phase::Killing);
         self.log.line(level, "", &text);
         if self.log.logs(Level::Stats) {
             let text = format!("Child process with PID {} has used {usage}", worker.pid);
@@ -152,9 +154,8 @@ impl Supervisor {
         let now = Instant::now();
         let Some(state) = self.pools.get_mut(worker.pool) else { return };
         state.give_back_cell(worker.cell);
-        if worker.ran(&mut state.timers, now) && self.phase == Phase::Serving {
-            self.drain();
-            return;
+        if let Some(listener) = worker.ran(&mut state.timers, now) {
+            return self.main_ended(worker.pool, listener, end == End::Exited(0));
         }
         match worker.life {
             _ if !worker.has_served => state.sizing.failed(&state.pool.config, now),

@@ -7,12 +7,13 @@ use nix::poll::{PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 
 use super::super::guest::Guest;
+use super::super::listener::Listener;
 use super::super::lobby::LINGER_AT_SHUTDOWN;
 use super::super::log::Level;
 use super::super::ports::Taken;
 use super::super::sizing::Advice;
 use super::doing::doing;
-use super::{Managed, Phase, Supervisor};
+use super::{ERROR_AT_RUN_TIME, Managed, Phase, Supervisor};
 
 /// For so long, connections whose handshake has begun, or whose client is about to send the first
 /// byte, may still arrive.
@@ -71,6 +72,28 @@ impl Supervisor {
             let cell = self.pools[worker.pool].pool.scoreboard.cell(worker.cell);
             worker.note_turns(cell.turns(), now);
             worker.drain();
+        }
+    }
+
+    /// A main listener's handler has returned, or its worker has ended without that: the server ends,
+    /// unless it was about to.
+    pub(super) fn main_ended(&mut self, pool: usize, listener: u32, well: bool) {
+        if self.phase == Phase::Killing {
+            return;
+        }
+        let listeners = self.pools.get(pool).map(|state| &state.pool.listeners);
+        let name = match listeners.and_then(|all| all.get(listener as usize)) {
+            Some(Listener::Main { name }) if !name.is_empty() => format!(" \"{name}\""),
+            _ => String::new(),
+        };
+        if well {
+            self.log.notice(&format!("The main listener{name} has ended, and with it the server"));
+        } else {
+            self.exit_code = ERROR_AT_RUN_TIME;
+            self.log.notice(&format!("The main listener{name} has failed, and with it the server"));
+        }
+        if self.phase == Phase::Serving {
+            self.drain();
         }
     }
 
