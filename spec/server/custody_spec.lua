@@ -130,7 +130,7 @@ describe("an idle connection survives the end of the worker that served it", fun
     count(s, "reclaimed", 5)
   end)
 
-  it("though there are more than one worker can have on lease", function()
+  it("though there are many", function()
     local s = start "min_fork = 1, max_fork = 1"
     local connections = kept(s, 600)
     all_served(connections)

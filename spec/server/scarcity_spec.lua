@@ -1,6 +1,7 @@
 -- A system that runs out of something: the server waits, tells, and goes on.
 
 local socket = require "socket"
+local faults = require "spec.support.faults"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 
@@ -64,7 +65,7 @@ end)
 describe("a worker that has no descriptor left for a connection that comes back", function()
   after_each(server.cleanup)
 
-  it("ends, so that one is lost and not all; that is logged and counted", function()
+  it("ends: another one gets it, and none is lost", function()
     local s = server.start {
       command = { "sh", "-c", "ulimit -Sn 64 && exec " .. server.interpreter .. ' "$@"', "sh" },
       script = [[
@@ -94,15 +95,74 @@ describe("a worker that has no descriptor left for a connection that comes back"
     local hot = s:connect()
     assert.equal("0", hot:request("/hoard").body)
     for _, c in ipairs(cold) do c:send("GET / HTTP/1.1\r\nHost: x\r\n\r\n") end
-    local lost = 0
-    for _, c in ipairs(cold) do
-      local _, ending = c:read_until("\r\n\r\n")
-      if ending then lost = lost + 1 end
-    end
-    assert.equal(1, lost)
-    assert.equal("1", hot:request("/").body)
-    assert.truthy(s:log():find("] A connection was lost: there was no descriptor left for it\n", 1, true))
+    for _, c in ipairs(cold) do assert.equal("0", c:response().body) end
+    assert.equal("0", hot:request("/").body)
+    assert.truthy(s:log():find("] No descriptor is left for a connection: another worker gets it\n", 1, true))
   end)
+end)
+
+describe("a worker that has one descriptor left for a connection that comes with a file", function()
+  after_each(server.cleanup)
+
+  it("ends: another one gets both", function()
+    local s = server.start {
+      command = { "sh", "-c", "ulimit -Sn 64 && exec " .. server.interpreter .. ' "$@"', "sh" },
+      script = [[
+        local moonbridge = require "moonbridge"
+        moonbridge.listen {
+          { proto = "tcp", host = "127.0.0.1", port = PORT },
+          min_fork = 1, max_fork = 1,
+          connect = require "moonbridge_http".generate_handler(function(request)
+            if request.path == "hoard" then
+              hoard = {}
+              repeat hoard[#hoard + 1] = io.open("/dev/null") until not io.open("/dev/null")
+              hoard[#hoard]:close()
+            end
+            request:send_status("200 OK")
+            request:send_data(#request.headers_csv_string.x)
+            return request.path ~= "false"
+          end),
+        }
+        moonbridge.run()
+      ]],
+    }
+    local large = s:connect()
+    large:send("GET / HTTP/1.1\r\nHost: x\r\nX: " .. ("a"):rep(100000))
+    socket.sleep(0.2)
+    assert.equal(200, s:request("/false").status)
+    local hot = s:connect()
+    assert.equal(200, hot:request("/hoard").status)
+    large:send("\r\n\r\n")
+    assert.equal("100000", large:response(nil, 3).body)
+    assert.equal(200, hot:request("/").status)
+  end)
+end)
+
+describe("a kernel that refuses to accept connections for good", function()
+  after_each(server.cleanup)
+
+  for _, errno in ipairs { "EPERM", "EACCES", "ENOSYS", "ENETDOWN" } do
+    it("is asked again now and then, and the log tells: " .. errno, function()
+      local s = faults.server [[
+        local moonbridge = require "moonbridge"
+        moonbridge.listen {
+          { proto = "tcp", host = "127.0.0.1", port = PORT },
+          min_fork = 1, max_fork = 1,
+          connect = function(socket) socket:write("hello") return true end,
+        }
+        moonbridge.run()
+      ]]
+      s.faults:set { call = "accept4", process = "workers", errno = errno }
+      local c = s:connect()
+      assert.truthy(s:wait_log("Could not accept a connection: "))
+      local before = s.faults:hits("accept4")
+      socket.sleep(1)
+      local tries = s.faults:hits("accept4") - before
+      assert.truthy(tries < (errno == "ENETDOWN" and 64 * 30 or 30), tries)
+      s.faults:clear()
+      assert.equal("hello", (c:read_all()))
+    end)
+  end
 end)
 
 describe("a supervisor without descriptors", function()

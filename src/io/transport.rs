@@ -177,25 +177,23 @@ impl Transport {
     /// # Errors
     /// What the system reports.
     pub fn end_in_order(&self) -> io::Result<()> {
-        let how = match (&self.fd, self.kind) {
-            (Descriptor::Standard(_), _) | (_, Kind::Plain) => return Ok(()),
-            (_, Kind::Tcp) => Shutdown::Write,
-            // As if it were closed: its peer cannot send any more.
-            (_, Kind::Local) => Shutdown::Both,
-        };
-        // The peer may be gone already, which is no failure of an orderly end.
-        let _ = SockRef::from(&self.fd()).shutdown(how);
-        self.lift_linger()
+        if matches!((&self.fd, self.kind), (Descriptor::Standard(_), _) | (_, Kind::Plain)) {
+            return Ok(());
+        }
+        // First: if this process is killed in between, the supervisor sees how it was to end.
+        let outcome = self.lift_linger();
+        // Both, as if it were closed: its peer cannot send any more. It may be gone already, which is
+        // no failure of an orderly end.
+        let _ = SockRef::from(&self.fd()).shutdown(Shutdown::Both);
+        outcome
     }
 
     /// Ends the connection at once, whoever else holds a duplicate of the descriptor.
     pub fn end_at_once(&self) {
-        // Not connected any more: there is nothing left to end.
-        let _ = match (&self.fd, self.kind) {
-            (Descriptor::Standard(_), _) | (_, Kind::Plain) => Ok(()),
-            (_, Kind::Tcp) => disconnect(self.fd()),
-            (_, Kind::Local) => SockRef::from(&self.fd()).shutdown(Shutdown::Both),
-        };
+        match (&self.fd, self.kind) {
+            (Descriptor::Standard(_), _) | (_, Kind::Plain) => {}
+            _ => disconnect(self.fd()),
+        }
     }
 
     /// Ends the connection in order: a TCP peer gets FIN, behind all that was sent.

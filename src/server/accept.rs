@@ -16,7 +16,7 @@ use super::listener::Listener;
 use super::registry::Pool;
 use crate::io::{Stream, listen};
 
-/// How long a listener rests when the system is out of descriptors or memory.
+/// How long a listener rests when the kernel refuses: it is out of descriptors or memory, or has rules.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How often the log tells that connections cannot be accepted.
@@ -31,8 +31,8 @@ pub enum Accepted {
     Nothing,
     /// The listener accepts no more: it was shut down.
     Closed,
-    /// The system lacks something; the listener rests for a while.
-    Exhausted(Errno),
+    /// The kernel refuses, or lacks something; the listener rests for a while.
+    Refused(Errno),
 }
 
 /// The listeners of a pool, as one worker waits for them.
@@ -52,7 +52,7 @@ pub enum Verdict {
     Retry,
     /// No connection waits.
     Nothing,
-    /// The system lacks something.
+    /// It will not be better at once.
     Pause,
     /// The socket was shut down.
     Closed,
@@ -62,11 +62,25 @@ pub enum Verdict {
 pub fn classify(error: &io::Error) -> Verdict {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EAGAIN) => Verdict::Nothing,
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => Verdict::Pause,
         Some(Errno::EINVAL | Errno::EBADF | Errno::ENOTSOCK) => Verdict::Closed,
-        // ECONNABORTED, EPROTO, and pending network errors that Linux passes on from the new
-        // connection: they concern that connection alone.
-        _ => Verdict::Retry,
+        // Pending network errors that Linux passes on from the new connection, and a call that was
+        // interrupted: they concern that connection alone.
+        Some(
+            Errno::EINTR
+            | Errno::ECONNABORTED
+            | Errno::ECONNRESET
+            | Errno::EPROTO
+            | Errno::ENOPROTOOPT
+            | Errno::EOPNOTSUPP
+            | Errno::ETIMEDOUT
+            | Errno::ENETDOWN
+            | Errno::ENETUNREACH
+            | Errno::EHOSTDOWN
+            | Errno::EHOSTUNREACH
+            | Errno::ENONET,
+        ) => Verdict::Retry,
+        // Descriptors, memory, or leave (EPERM, EACCES) are lacking.
+        _ => Verdict::Pause,
     }
 }
 
@@ -111,6 +125,7 @@ impl Acceptor {
             return Accepted::Nothing;
         };
         // Bounded: a flood of connections that abort at once must not keep the worker here.
+        let mut failure = Errno::ECONNABORTED;
         for _ in 0..64 {
             let error = match listen::accept(socket.as_fd()) {
                 Ok((descriptor, peer)) => {
@@ -118,17 +133,15 @@ impl Acceptor {
                 }
                 Err(error) => error,
             };
+            failure = error.raw_os_error().map_or(Errno::ENOMEM, Errno::from_raw);
             match classify(&error) {
                 Verdict::Retry => {}
                 Verdict::Nothing => return Accepted::Nothing,
                 Verdict::Closed => return Accepted::Closed,
-                Verdict::Pause => {
-                    let errno = error.raw_os_error().map_or(Errno::ENOMEM, Errno::from_raw);
-                    return Accepted::Exhausted(errno);
-                }
+                Verdict::Pause => break,
             }
         }
-        Accepted::Nothing
+        Accepted::Refused(failure)
     }
 
     /// Lets the listeners rest for a while. True if the log is to tell so (not more often than once
@@ -156,6 +169,9 @@ mod tests {
         assert_eq!(verdict(Errno::ENETDOWN), Verdict::Retry);
         assert_eq!(verdict(Errno::EMFILE), Verdict::Pause);
         assert_eq!(verdict(Errno::ENOMEM), Verdict::Pause);
+        assert_eq!(verdict(Errno::EPERM), Verdict::Pause);
+        assert_eq!(verdict(Errno::EACCES), Verdict::Pause);
+        assert_eq!(verdict(Errno::ENOSYS), Verdict::Pause);
         assert_eq!(verdict(Errno::EINVAL), Verdict::Closed);
     }
 }

@@ -3,18 +3,17 @@
 //! A pair of `SOCK_SEQPACKET` sockets: messages keep their borders, may carry a descriptor, and the
 //! end of either process shows as end of file at the other.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
 
 use super::message::{Garbage, MAX_MESSAGE, Message};
-use crate::sys::shared::adopt_descriptors;
+use crate::sys::receive::{Parts, receive};
 
 /// One end of a control channel. Both ends are non-blocking.
 #[derive(Debug)]
@@ -127,33 +126,25 @@ impl Channel {
 
     /// The next message, if there is one.
     pub fn receive<T: Message>(&self, inbox: &mut Inbox) -> Result<Received<T>, Errno> {
-        let mut space = nix::cmsg_space!([RawFd; 4]);
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-        let mut parts = [IoSliceMut::new(&mut inbox.0)];
-        let (length, descriptors) = loop {
-            match recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags) {
-                Ok(message) => {
-                    let mut descriptors = Vec::new();
-                    // Cut off where this process may open no further descriptor: the message counts.
-                    for part in message.cmsgs().into_iter().flatten() {
-                        if let ControlMessageOwned::ScmRights(raw) = part {
-                            descriptors.extend(adopt_descriptors(&raw));
-                        }
-                    }
-                    // A part of a parcel is of no use.
-                    if message.flags.contains(MsgFlags::MSG_CTRUNC) {
-                        descriptors.clear();
-                    }
-                    break (message.bytes, descriptors);
-                }
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(Received::Empty),
-                Err(Errno::ECONNRESET) => return Ok(Received::Closed),
-                Err(errno) => return Err(errno),
+        let Parts { length, mut descriptors, is_cut } = loop {
+            let error = match receive(self.0.as_fd(), &mut inbox.0) {
+                Ok(parts) => break parts,
+                Err(error) => error,
+            };
+            match (error.kind(), error.raw_os_error()) {
+                (io::ErrorKind::Interrupted, _) => {}
+                (io::ErrorKind::WouldBlock, _) => return Ok(Received::Empty),
+                (io::ErrorKind::ConnectionReset, _) => return Ok(Received::Closed),
+                (_, errno) => return Err(Errno::from_raw(errno.unwrap_or(0))),
             }
         };
         if length == 0 {
             return Ok(Received::Closed);
+        }
+        // Cut off where this process may open no further descriptor: the message counts. A part of a
+        // parcel is of no use.
+        if is_cut {
+            descriptors.clear();
         }
         Ok(match T::decode(&inbox.0[..length]) {
             Ok(message) => {
@@ -185,7 +176,7 @@ mod tests {
         let mut inbox = Inbox::default();
         let (reader, writer) = std::io::pipe().unwrap();
         let waiting = Waiting { payload: vec![7; 60_000], ..Waiting::default() };
-        let order = Order::Resume(Wakeup::Input, waiting);
+        let order = Order::Resume(1, Wakeup::Input, waiting);
         supervisor.send(&order, &[writer.as_fd()]).unwrap();
         drop(writer);
         match worker.receive::<Order>(&mut inbox).unwrap() {

@@ -1,15 +1,17 @@
 //! A connection in the supervisor's hands: waiting for its client, or for a worker.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use nix::sys::socket::{Shutdown, shutdown};
 use socket2::SockRef;
 
 use super::channel::Parcel;
+use super::clock;
 use super::held_input::HeldInput;
-use super::message::Unsent;
+use super::message::{Unsent, Waiting};
 use crate::io::Wakeup;
+use crate::sys::disconnect::disconnect;
 
 /// A waiting connection.
 #[derive(Debug)]
@@ -44,15 +46,15 @@ pub enum Reserved {
 impl Guest {
     /// A connection that no worker has seen.
     pub fn accepted(pool: usize, connection: OwnedFd) -> Self {
-        Guest {
-            pool,
-            parcel: Parcel::from(connection),
-            deadline: None,
-            input: HeldInput::default(),
-            unsent: None,
-            wakeup: Wakeup::None,
-            reserved: Reserved::No,
-        }
+        Guest::waiting(pool, Parcel::from(connection), Waiting::default())
+    }
+
+    /// A connection that waits as a worker has said, or as it was told. All workers may have it.
+    pub fn waiting(pool: usize, parcel: Parcel, waiting: Waiting) -> Self {
+        let Waiting { deadline, payload, awaits, unsent, .. } = waiting;
+        let (deadline, input) = (deadline.map(clock::instant), HeldInput::new(payload, awaits));
+        let (wakeup, reserved) = (Wakeup::None, Reserved::No);
+        Guest { pool, parcel, deadline, input, unsent, wakeup, reserved }
     }
 
     /// Whether the worker with this process id may have it.
@@ -73,16 +75,31 @@ impl Guest {
         .filter(|until| *until > now)
     }
 
-    /// Ends the connection in order: the client gets FIN.
+    /// Ends the connection: in order, with FIN, unless output is left that its client would miss.
     pub fn close(self) {
-        close_in_order(self.parcel.connection);
+        if self.unsent.is_some() {
+            break_off(self.parcel.connection);
+        } else {
+            close_in_order(self.parcel.connection);
+        }
     }
 }
 
 /// Ends a connection: the client gets FIN, also if a worker still holds a duplicate.
 pub fn close_in_order(descriptor: OwnedFd) {
-    let _ = SockRef::from(&descriptor).set_linger(None);
-    let _ = shutdown(descriptor.as_raw_fd(), Shutdown::Write);
+    let socket = SockRef::from(&descriptor);
+    let _ = socket.set_linger(None);
+    let _ = socket.shutdown(Shutdown::Both);
+}
+
+/// Ends a connection at once: the client gets RST, also if a worker still holds a duplicate. If its
+/// worker was about to close it in order (`SO_LINGER` is off then), it gets FIN.
+pub fn break_off(descriptor: OwnedFd) {
+    if SockRef::from(&descriptor).linger().ok().flatten().is_some() {
+        disconnect(descriptor.as_fd());
+    } else {
+        close_in_order(descriptor);
+    }
 }
 
 #[cfg(test)]

@@ -13,17 +13,17 @@
 //! | revoked | the supervisor | the worker notices and forgets it |
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use nix::errno::Errno;
 
 use crate::sys::shared::SharedWords;
 
 /// Connections that one worker may have on lease. What it parks beyond goes to the supervisor.
-pub const LEASES: usize = 512;
+pub const LEASES: usize = 8192;
 
-/// Words of a lease: the state with the generation, the deadline, and how often it was parked. One is
-/// unused, so that no lease lies across a cache line's border.
+/// Words of a lease: the state with the generation and the turn, the deadline, and how often it was
+/// parked. One is unused, so that no lease lies across a cache line's border.
 const WORDS: usize = 4;
 
 const FREE: u64 = 0;
@@ -38,17 +38,26 @@ const NEVER: u64 = u64::MAX;
 #[derive(Clone, Copy)]
 pub struct Lease<'a>(&'a [AtomicU64]);
 
+/// Generation (28 bits) and state; above them, in a parked lease, the last bits of the turn: the
+/// deadline that belongs to one turn is never taken for another's.
+const TURN: u32 = 36;
+
 fn word(generation: u32, state: u64) -> u64 {
     (u64::from(generation) << 8) | state
+}
+
+fn parked(generation: u32, turn: u64) -> u64 {
+    (turn << TURN) | word(generation, PARKED)
 }
 
 impl Lease<'_> {
     /// The worker's side: nobody acts on the connection before its input, or the deadline in
     /// milliseconds of the shared clock.
     pub fn park(&self, generation: u32, deadline: Option<u64>) {
+        let turn = self.turns().wrapping_add(1);
         self.0[1].store(deadline.unwrap_or(NEVER), Relaxed);
-        self.0[2].store(self.turns().wrapping_add(1), Relaxed);
-        self.0[0].store(word(generation, PARKED), SeqCst);
+        self.0[2].store(turn, Relaxed);
+        self.0[0].store(parked(generation, turn), SeqCst);
     }
 
     /// How often a connection was parked in this place, whatever its generation.
@@ -58,7 +67,7 @@ impl Lease<'_> {
 
     /// The worker's side: takes the parked connection; false if it was revoked.
     pub fn take(&self, generation: u32) -> bool {
-        self.exchange(generation, PARKED, TAKEN)
+        self.exchange(parked(generation, self.turns()), word(generation, TAKEN))
     }
 
     /// The worker's side: the connection is closed, or the supervisor has it.
@@ -69,14 +78,22 @@ impl Lease<'_> {
     /// The supervisor's side: takes the parked connection from the worker. Gives its deadline, or
     /// nothing if the worker has it.
     pub fn revoke(&self, generation: u32) -> Option<Option<u64>> {
+        let seen = self.parked(generation)?;
         let deadline = self.0[1].load(Relaxed);
-        let revoked = self.exchange(generation, PARKED, REVOKED);
+        // Only if it is the same turn's still.
+        let revoked = self.exchange(seen, word(generation, REVOKED));
         revoked.then_some((deadline != NEVER).then_some(deadline))
     }
 
     /// The supervisor's side: whether the connection is parked, so that it could be revoked.
     pub fn is_parked(&self, generation: u32) -> bool {
-        self.0[0].load(SeqCst) == word(generation, PARKED)
+        self.parked(generation).is_some()
+    }
+
+    /// The state, if the connection is parked.
+    fn parked(&self, generation: u32) -> Option<u64> {
+        let seen = self.0[0].load(Acquire);
+        (seen & ((1 << TURN) - 1) == word(generation, PARKED)).then_some(seen)
     }
 
     /// The worker's side: whether the supervisor has taken the parked connection.
@@ -84,8 +101,7 @@ impl Lease<'_> {
         self.0[0].load(SeqCst) == word(generation, REVOKED)
     }
 
-    fn exchange(&self, generation: u32, from: u64, to: u64) -> bool {
-        let (from, to) = (word(generation, from), word(generation, to));
+    fn exchange(&self, from: u64, to: u64) -> bool {
         self.0[0].compare_exchange(from, to, SeqCst, SeqCst).is_ok()
     }
 }
@@ -125,6 +141,32 @@ mod tests {
         lease.park(3, None);
         assert_eq!(lease.revoke(3), Some(None));
         assert!(!lease.take(3), "the supervisor has it");
+    }
+
+    #[test]
+    fn the_deadline_is_that_of_the_turn_that_is_revoked() {
+        let table = LeaseTable::new(1).unwrap();
+        for generation in 0..20 {
+            let lease = table.lease(0, 0).unwrap();
+            std::thread::scope(|scope| {
+                let worker = scope.spawn(|| {
+                    let mut deadline = 0;
+                    loop {
+                        lease.park(generation, Some(deadline));
+                        if !lease.take(generation) {
+                            return deadline;
+                        }
+                        deadline += 1;
+                    }
+                });
+                let deadline = loop {
+                    if let Some(deadline) = lease.revoke(generation) {
+                        break deadline;
+                    }
+                };
+                assert_eq!(deadline, Some(worker.join().unwrap()));
+            });
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod lingering;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use socket2::SockRef;
 
-use super::guest::Guest;
+use super::guest::{Guest, break_off};
 use crate::io::Wakeup;
 use lingering::Lingering;
 
@@ -33,6 +33,13 @@ impl Stay {
         match self {
             Stay::Waiting(guest) => guest.parcel.connection.as_fd(),
             Stay::Lingering(lingering) => lingering.farewell.descriptor.as_fd(),
+        }
+    }
+
+    fn into_descriptor(self) -> OwnedFd {
+        match self {
+            Stay::Waiting(guest) => guest.parcel.connection,
+            Stay::Lingering(lingering) => lingering.farewell.descriptor,
         }
     }
 
@@ -109,7 +116,7 @@ impl Lobby {
         self.len() == 0
     }
 
-    /// Takes in a connection that waits for input. If the system cannot watch it, it is reset.
+    /// Takes in a connection that waits for input. If the kernel cannot watch it, it is reset.
     pub fn admit(&mut self, guest: Guest) -> Result<(), Errno> {
         let pool = guest.pool;
         let index = self.enter(Stay::Waiting(guest))?;
@@ -151,6 +158,7 @@ impl Lobby {
             EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, self.token | number);
         if let Err(errno) = self.epoll.add(stay.descriptor(), event) {
             self.free.push(index);
+            break_off(stay.into_descriptor());
             return Err(errno);
         }
         if self.alarms.len() > 2 * self.len() + STALE_ALARMS {
@@ -222,8 +230,11 @@ impl Lobby {
                 self.alarms.push(Reverse((lingering.until, number)));
                 continue;
             }
-            if let Some(Stay::Waiting(guest)) = self.leave(index) {
-                return Some(Guest { wakeup: Wakeup::Timeout, ..guest });
+            match self.leave(index) {
+                Some(Stay::Waiting(guest)) => {
+                    return Some(Guest { wakeup: Wakeup::Timeout, ..guest });
+                }
+                stay => drop(stay.map(|stay| break_off(stay.into_descriptor()))),
             }
         }
         None

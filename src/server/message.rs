@@ -66,8 +66,9 @@ impl fmt::Debug for Waiting {
 pub enum Order {
     /// Run the handler for this interval or main listener (position in the pool).
     Run(u32),
-    /// Run the handler for the connection that comes with the message.
-    Resume(Wakeup, Waiting),
+    /// Run the handler for the connection that comes with the message. The supervisor keeps a
+    /// duplicate under this number until [`Report::Arrived`] or [`Report::Declined`].
+    Resume(u64, Wakeup, Waiting),
     /// There is nothing to do after all: answers a [`Report::Offer`].
     Nothing,
     /// End as soon as no handler runs.
@@ -89,6 +90,10 @@ pub enum Report {
     Ran(u32),
     /// The worker ends in order: no result of `true`, or told to.
     Leaving,
+    /// The connection of [`Order::Resume`] with this number is here; with a ticket, it is leased.
+    Arrived(u64, Option<u64>),
+    /// The connection with this number is not taken: the worker ends, or has no descriptor for it.
+    Declined(u64, Wakeup, Waiting),
     /// A connection was parked for the first time; a duplicate comes with the message.
     Leased(u64),
     /// A leased connection is closed.
@@ -117,11 +122,7 @@ impl Message for Order {
     fn encode(&self) -> Vec<u8> {
         match self {
             Order::Run(index) => fields(b'R', &[u64::from(*index)], &[]),
-            Order::Resume(wakeup, waiting) => fields(
-                b'C',
-                &[&[wakeup_number(*wakeup)], &waiting.numbers()[..]].concat(),
-                &waiting.payload,
-            ),
+            Order::Resume(number, wakeup, waiting) => handed(b'C', *number, *wakeup, waiting),
             Order::Nothing => vec![b'N'],
             Order::Terminate => vec![b'T'],
             Order::Drain => vec![b'D'],
@@ -132,9 +133,8 @@ impl Message for Order {
         match bytes {
             [b'R', rest @ ..] => Ok(Order::Run(index(only::<1>(rest)?[0])?)),
             [b'C', rest @ ..] => {
-                let ([number], rest) = split::<1>(rest)?;
-                let wakeup = WAKEUPS.get(number as usize).ok_or(Garbage)?;
-                Ok(Order::Resume(*wakeup, Waiting::of(rest)?))
+                let (number, wakeup, waiting) = handed_over(rest)?;
+                Ok(Order::Resume(number, wakeup, waiting))
             }
             [b'N'] => Ok(Order::Nothing),
             [b'T'] => Ok(Order::Terminate),
@@ -152,6 +152,8 @@ impl Message for Report {
             Report::Offer => vec![b'o'],
             Report::Ran(index) => fields(b'e', &[u64::from(*index)], &[]),
             Report::Leaving => vec![b'l'],
+            Report::Arrived(number, ticket) => fields(b'a', &[*number, optional(*ticket)], &[]),
+            Report::Declined(number, wakeup, waiting) => handed(b'n', *number, *wakeup, waiting),
             Report::Leased(ticket) => fields(b'p', &[*ticket], &[]),
             Report::Released(ticket) => fields(b'g', &[*ticket], &[]),
             Report::Cooled(ticket, waiting) => {
@@ -171,6 +173,14 @@ impl Message for Report {
             [b'o'] => Ok(Report::Offer),
             [b'e', rest @ ..] => Ok(Report::Ran(index(only::<1>(rest)?[0])?)),
             [b'l'] => Ok(Report::Leaving),
+            [b'a', rest @ ..] => {
+                let [number, ticket] = only::<2>(rest)?;
+                Ok(Report::Arrived(number, present(ticket)))
+            }
+            [b'n', rest @ ..] => {
+                let (number, wakeup, waiting) = handed_over(rest)?;
+                Ok(Report::Declined(number, wakeup, waiting))
+            }
             [b'p', rest @ ..] => Ok(Report::Leased(only::<1>(rest)?[0])),
             [b'g', rest @ ..] => Ok(Report::Released(only::<1>(rest)?[0])),
             [b'c', rest @ ..] => {
@@ -190,6 +200,17 @@ const WAKEUPS: [Wakeup; 4] = [Wakeup::None, Wakeup::Input, Wakeup::Timeout, Wake
 
 fn wakeup_number(wakeup: Wakeup) -> u64 {
     WAKEUPS.iter().position(|other| *other == wakeup).unwrap_or(0) as u64
+}
+
+fn handed(kind: u8, number: u64, wakeup: Wakeup, waiting: &Waiting) -> Vec<u8> {
+    let numbers = [&[number, wakeup_number(wakeup)], &waiting.numbers()[..]].concat();
+    fields(kind, &numbers, &waiting.payload)
+}
+
+fn handed_over(bytes: &[u8]) -> Result<(u64, Wakeup, Waiting), Garbage> {
+    let ([number, wakeup], rest) = split::<2>(bytes)?;
+    let wakeup = WAKEUPS.get(wakeup as usize).ok_or(Garbage)?;
+    Ok((number, *wakeup, Waiting::of(rest)?))
 }
 
 /// The number that stands for an absent one.
@@ -298,10 +319,10 @@ mod tests {
             ..Waiting::default()
         };
         for order in [
-            Order::Resume(Wakeup::None, unsent(Then::Park(None), Some(5))),
+            Order::Resume(3, Wakeup::None, unsent(Then::Park(None), Some(5))),
             Order::Run(7),
-            Order::Resume(Wakeup::Timeout, waiting.clone()),
-            Order::Resume(Wakeup::Input, Waiting::default()),
+            Order::Resume(0, Wakeup::Timeout, waiting.clone()),
+            Order::Resume(1 << 40, Wakeup::Input, Waiting::default()),
             Order::Nothing,
             Order::Terminate,
             Order::Drain,
@@ -314,6 +335,9 @@ mod tests {
             Report::Offer,
             Report::Ran(99),
             Report::Leaving,
+            Report::Arrived(7, None),
+            Report::Arrived(8, Some(1 << 40)),
+            Report::Declined(9, Wakeup::Input, waiting.clone()),
             Report::Leased(1 << 40),
             Report::Released(2),
             Report::Cooled(Some(3), waiting),

@@ -36,6 +36,7 @@ pub mod grouping;
 pub mod guest;
 pub mod handle_methods;
 pub mod held_input;
+pub mod in_flight;
 pub mod inherited;
 pub mod launcher;
 pub mod lease;

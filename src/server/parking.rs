@@ -106,6 +106,8 @@ struct Place {
     generation: u32,
     /// Some connection has this place.
     taken: bool,
+    /// The Lua side knows the connection's handle.
+    published: bool,
     /// The connection, while it is parked.
     connection: Option<Connection>,
     /// The supervisor has a duplicate: who may act is decided by the lease.
@@ -170,8 +172,15 @@ impl ParkingLot {
     /// finds handles by place.
     pub fn unpublished(&mut self) -> Option<(u32, Option<AnyUserData>)> {
         let index = self.unpublished.pop()?;
-        let connection = self.places.get(index as usize)?.connection.as_ref();
-        Some((index, connection.and_then(|connection| connection.handle.clone())))
+        let place = self.places.get_mut(index as usize)?;
+        let handle = place.connection.as_ref().and_then(|connection| connection.handle.clone());
+        place.published = handle.is_some();
+        Some((index, handle))
+    }
+
+    /// Whether the Lua side knows the connection's handle.
+    pub fn is_published(&self, ticket: Ticket) -> bool {
+        self.places.get(ticket.index as usize).is_some_and(|place| place.published)
     }
 
     /// How many connections are parked that the supervisor does not know of.
@@ -210,7 +219,6 @@ impl ParkingLot {
             return Err(errno);
         }
         self.places[index as usize].taken = true;
-        self.unpublished.push(index);
         Ok(ticket)
     }
 
@@ -218,7 +226,6 @@ impl ParkingLot {
     ///
     /// Fails if the system cannot do that.
     pub fn watch(&mut self, ticket: Ticket, connection: &Connection) -> Result<(), Errno> {
-        self.unpublished.push(ticket.index);
         let stream = connection.stream.borrow();
         self.epoll.modify(stream.fd().ok_or(Errno::EBADF)?, &mut self.event(ticket))
     }
@@ -257,7 +264,7 @@ impl ParkingLot {
         place.connection = Some(connection);
         (place.movable, place.incomplete) = (movable, incomplete);
         let was_parked = place.parked.replace(now).is_some();
-        let alone = !place.leased;
+        let (alone, unpublished) = (!place.leased, !place.published);
         place.deadline = deadline;
         let quiet = place.quiet_limit().map(|limit| now + limit);
         let look = [deadline, quiet].into_iter().flatten().min();
@@ -266,6 +273,9 @@ impl ParkingLot {
         if let Some(alarm) = alarm {
             place.alarm = Some(alarm);
             self.alarms.push(Reverse((alarm, ticket)));
+        }
+        if unpublished {
+            self.unpublished.push(ticket.index);
         }
         self.alone += usize::from(!was_parked && alone);
         if incomplete {

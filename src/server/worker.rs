@@ -21,10 +21,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::accept::Acceptor;
 use super::channel::{Channel, Inbox, Parcel};
-use super::clock;
 use super::listener::Listener;
 use super::message::{Report, Waiting};
-use super::overflow;
 use super::parking::{Connection, ParkingLot, Ticket};
 use super::registry::Pool;
 use super::scoreboard::{Activity, Cell, Counter};
@@ -50,6 +48,8 @@ enum Source {
 /// A connection that comes from the supervisor.
 #[derive(Debug)]
 struct Arrival {
+    /// Its number at the supervisor.
+    number: u64,
     parcel: Parcel,
     wakeup: Wakeup,
     waiting: Waiting,
@@ -273,8 +273,8 @@ impl Worker {
     /// Whether the task can be settled without Lua.
     fn is_simple(&self, task: &Task) -> bool {
         match task {
-            Task::Connection { ticket: Some(_), fate: Fate::Park { .. }, .. } => {
-                class::assignments() == self.assignments
+            Task::Connection { ticket: Some(ticket), fate: Fate::Park { .. }, .. } => {
+                class::assignments() == self.assignments && self.parking.is_published(*ticket)
             }
             Task::Connection { ticket: None, connection, .. } => {
                 !connection.stream.borrow().is_open()
@@ -366,26 +366,8 @@ impl Worker {
         match source {
             Source::Control => self.take_orders(),
             Source::Arrival(arrival) => {
-                let Arrival { parcel, wakeup, waiting } = *arrival;
-                let Parcel { connection, input } = parcel;
-                let mut stream = Stream::accepted(connection, None);
-                let Ok(bytes) = input.map_or(Ok(waiting.payload), overflow::load) else {
-                    // What belongs to it is gone: a reset, which comes with the end of the stream.
-                    return Ok(());
-                };
-                if let Some(unsent) = waiting.unsent {
-                    let size = usize::try_from(unsent.bytes).unwrap_or(usize::MAX);
-                    let (output, input) = bytes.split_at(size.min(bytes.len()));
-                    stream.preload_output(output);
-                    stream.preload(input);
-                    if let Some(connection) = Self::connection(lua, stream)? {
-                        self.take_up(connection, &unsent);
-                    }
-                    return self.publish();
-                }
-                stream.preload(&bytes);
-                stream.set_parked_until(waiting.deadline.map(clock::instant));
-                self.receive(lua, stream, wakeup)?;
+                self.take_in(lua, *arrival)?;
+                self.publish()?;
             }
             Source::Parked(ticket, wakeup) => {
                 if wakeup == Wakeup::Input && self.parking.waits_on(ticket) {
@@ -401,8 +383,10 @@ impl Worker {
                 self.publish()?;
             }
             Source::Listener(index) => {
-                if let Some(stream) = self.accept(index) {
-                    self.receive(lua, stream, Wakeup::None)?;
+                if let Some(stream) = self.accept(index)
+                    && let Some(connection) = Self::connection(lua, stream)?
+                {
+                    self.call_for(connection, None, Wakeup::None);
                 }
             }
         }

@@ -10,6 +10,7 @@ use super::channel::Channel;
 use super::clock;
 use super::guest::Guest;
 use super::held_input::HeldInput;
+use super::in_flight::InFlight;
 use super::lent::Lent;
 use super::log::{Level, Log};
 use super::message::{Order, Waiting};
@@ -59,6 +60,8 @@ pub struct WorkerEntry {
     pub forked: Instant,
     /// How many handlers it had run, and since when that has been seen.
     turns_seen: Option<(u64, Instant)>,
+    /// Connections on their way to it.
+    pub in_flight: InFlight,
     /// How many handlers it had run when it was last seen busy.
     pub last_turn: Option<u64>,
     /// The interval or main listener it runs.
@@ -92,10 +95,16 @@ impl WorkerEntry {
             leases: HashMap::new(),
             forked: Instant::now(),
             turns_seen: None,
+            in_flight: InFlight::default(),
             last_turn: None,
             running: None,
             journal: None,
         }
+    }
+
+    /// Connections with it, or on their way, of which the supervisor has a duplicate.
+    pub fn connections(&self) -> usize {
+        self.leases.len() + self.in_flight.count()
     }
 
     /// Whether it takes orders.
@@ -152,14 +161,18 @@ impl WorkerEntry {
         let (payload, awaits) = guest.input.take();
         let unsent = guest.unsent.take();
         let waiting = Waiting { deadline, payload, awaits, ready: false, unsent };
-        let order = Order::Resume(guest.wakeup, waiting);
+        let number = self.in_flight.number();
+        let order = Order::Resume(number, guest.wakeup, waiting);
         self.note(&order);
         match (self.channel.send(&order, &guest.parcel.descriptors()), order) {
-            (Err(_), Order::Resume(_, Waiting { payload, awaits, unsent, .. })) => {
+            (Err(_), Order::Resume(_, _, Waiting { payload, awaits, unsent, .. })) => {
                 let input = HeldInput::new(payload, awaits);
                 Err(Guest { input, unsent, ..guest })
             }
-            _ => Ok(()),
+            _ => {
+                self.in_flight.sent(number, guest.parcel);
+                Ok(())
+            }
         }
     }
 

@@ -1,14 +1,23 @@
-//! Resetting a TCP connection whose descriptor other processes hold as well.
+//! Ending a connection whose descriptor other processes hold as well. Closing would end it only with
+//! the last duplicate.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Dissolves the connection at once: a TCP peer gets RST, whoever else holds a duplicate of the
-/// descriptor. (Closing would do that only with the last duplicate.)
-///
-/// # Errors
-/// What `connect(2)` with an unspecified address reports.
-pub fn disconnect(socket: BorrowedFd<'_>) -> io::Result<()> {
+use socket2::SockRef;
+
+/// Ends the connection at once: a TCP peer gets RST. A local socket knows no such thing: its peer
+/// reads EOF and can write no more.
+pub fn disconnect(socket: BorrowedFd<'_>) {
+    if dissolve(socket).is_err() {
+        // Not connected any more: there is nothing left to end.
+        let _ = SockRef::from(&socket).shutdown(Shutdown::Both);
+    }
+}
+
+/// `connect(2)` with an unspecified address.
+fn dissolve(socket: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: a zeroed `sockaddr` is valid, and of the family AF_UNSPEC, which is what asks the
     // kernel to dissolve the connection.
     let outcome = unsafe {

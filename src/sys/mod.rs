@@ -22,6 +22,7 @@ pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod quick;
+pub mod receive;
 pub mod resolve;
 pub mod shared;
 pub mod sigterm;

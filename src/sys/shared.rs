@@ -2,7 +2,6 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
@@ -49,15 +48,4 @@ impl Drop for SharedWords {
         // SAFETY: the mapping was made by `new` with this length and is used by nobody else here.
         let _ = unsafe { munmap(self.at.cast(), size_of::<AtomicU64>() * self.count) };
     }
-}
-
-/// Takes ownership of descriptors that arrived in a message.
-pub fn adopt_descriptors(raw: &[RawFd]) -> Vec<OwnedFd> {
-    raw.iter()
-        .map(|&fd| {
-            // SAFETY: the kernel installed these descriptors for this process with the message
-            // just received; nobody else knows them.
-            unsafe { OwnedFd::from_raw_fd(fd) }
-        })
-        .collect()
 }

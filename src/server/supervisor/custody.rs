@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::super::channel::{Parcel, Received};
 use super::super::clock;
 use super::super::guest::{Guest, Reserved};
-use super::super::held_input::HeldInput;
 use super::super::lent::Lent;
 use super::super::lobby::Farewell;
 use super::super::message::{Order, Waiting};
@@ -15,6 +14,9 @@ use super::super::scoreboard::{Activity, Cell};
 use super::super::worker_entry::WorkerEntry;
 use super::{Phase, Supervisor};
 use crate::io::Wakeup;
+
+/// How long a worker that did not take a connection does not get it again.
+const DECLINED: Duration = Duration::from_secs(1);
 
 impl Supervisor {
     /// A worker has parked a connection for the first time.
@@ -30,6 +32,29 @@ impl Supervisor {
         if !self.make_room() {
             self.decline(pid, ticket);
         }
+    }
+
+    /// A connection that was handed to a worker is there. Without a ticket it is the worker's alone.
+    pub(super) fn arrived(&mut self, pid: i32, number: u64, ticket: Option<u64>) {
+        let Some(worker) = self.workers.get_mut(&pid) else { return };
+        let parcel = worker.in_flight.settle(number);
+        let Some((parcel, ticket)) = parcel.zip(ticket.map(Ticket::of)) else { return };
+        let lease = self.pools[worker.pool].pool.leases.lease(worker.cell, ticket.index());
+        let turns = lease.map_or(0, |lease| lease.turns());
+        worker.leases.insert(ticket, Lent::new(parcel.connection, turns));
+    }
+
+    /// A worker that ends, or has no descriptor left, does not take a connection: another one gets it.
+    pub(super) fn declined(&mut self, pid: i32, number: u64, wakeup: Wakeup, waiting: Waiting) {
+        let Some(worker) = self.workers.get_mut(&pid) else { return };
+        let state = &mut self.pools[worker.pool];
+        let Some(parcel) = worker.in_flight.settle(number) else { return };
+        let reserved = match self.phase {
+            Phase::Serving => Reserved::Against(pid, Instant::now() + DECLINED),
+            _ => Reserved::No,
+        };
+        let guest = Guest::waiting(worker.pool, parcel, waiting);
+        state.callers.push_front(Guest { wakeup, reserved, ..guest });
     }
 
     /// A worker gives a connection up that waits for its client.
@@ -48,12 +73,9 @@ impl Supervisor {
             self.pools[pool].totals.lost += 1;
             return;
         };
-        let deadline = waiting.deadline.map(clock::instant);
-        let Waiting { payload, awaits, unsent, ready, .. } = waiting;
-        let is_new = ready && payload.is_empty() && parcel.input.is_none();
-        let (wakeup, reserved) = (Wakeup::None, Reserved::No);
-        let input = HeldInput::new(payload, awaits);
-        let guest = Guest { pool, parcel, deadline, input, unsent, wakeup, reserved };
+        let ready = waiting.ready;
+        let is_new = ready && waiting.payload.is_empty() && parcel.input.is_none();
+        let guest = Guest::waiting(pool, parcel, waiting);
         if guest.unsent.is_some() || is_new {
             self.pools[pool].callers.push_back(guest);
         } else if ready && self.phase == Phase::Serving {
@@ -101,18 +123,16 @@ impl Supervisor {
     fn take_back_orders(&mut self, worker: &mut WorkerEntry) {
         let Some(far_end) = worker.far_end.take() else { return };
         let state = &mut self.pools[worker.pool];
-        while let Ok(Received::Message(order, parcel)) = far_end.receive::<Order>(&mut self.inbox) {
+        while let Ok(Received::Message(order, _)) = far_end.receive::<Order>(&mut self.inbox) {
             if matches!(order, Order::Run(_)) {
                 worker.never_ran(&mut state.timers);
             }
-            if let (Order::Resume(wakeup, waiting), Some(parcel)) = (order, parcel) {
-                let (pool, reserved) = (worker.pool, Reserved::No);
-                let Waiting { deadline, payload, awaits, unsent, .. } = waiting;
-                let deadline = deadline.map(clock::instant);
+            if let Order::Resume(number, wakeup, waiting) = order
+                && let Some(parcel) = worker.in_flight.settle(number)
+            {
                 state.totals.reclaimed += 1;
-                let input = HeldInput::new(payload, awaits);
-                let guest = Guest { pool, parcel, deadline, input, unsent, wakeup, reserved };
-                state.callers.push_front(guest);
+                let guest = Guest::waiting(worker.pool, parcel, waiting);
+                state.callers.push_front(Guest { wakeup, ..guest });
             }
         }
     }
@@ -223,7 +243,7 @@ impl Supervisor {
     /// Keeps some descriptors free: the oldest waiting connections are closed when there are too
     /// many. False if that did not suffice.
     pub(super) fn make_room(&mut self) -> bool {
-        let leased: usize = self.workers.values().map(|worker| worker.leases.len()).sum();
+        let leased: usize = self.workers.values().map(WorkerEntry::connections).sum();
         let callers: usize = self.pools.iter().map(|state| state.callers.len()).sum();
         // Both ends of a worker's channel and its standard error.
         let workers = 3 * self.workers.len();

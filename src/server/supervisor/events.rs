@@ -95,6 +95,10 @@ impl Supervisor {
                     self.main_ended(pool, listener, true);
                 }
             }
+            Report::Arrived(number, ticket) => self.arrived(pid, number, ticket),
+            Report::Declined(number, wakeup, waiting) => {
+                self.declined(pid, number, wakeup, waiting);
+            }
             Report::Leased(ticket) => self.lease(pid, ticket, parcel),
             Report::Released(ticket) => drop(worker.leases.remove(&Ticket::of(ticket))),
             Report::Cooled(ticket, waiting) => self.take_over(pid, ticket, parcel, waiting),

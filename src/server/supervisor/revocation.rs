@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::super::channel::Parcel;
 use super::super::clock;
-use super::super::guest::{Guest, Reserved, close_in_order};
+use super::super::guest::{Guest, Reserved, break_off, close_in_order};
 use super::super::held_input::HeldInput;
 use super::super::lease::{Lease, LeaseTable};
 use super::super::parking::Ticket;
@@ -68,8 +68,13 @@ impl Supervisor {
         let revoked = revoke_all(worker, leases, usize::MAX, Reserved::No);
         let totals = &mut self.pools[worker.pool].totals;
         totals.reclaimed += revoked.len() as u64;
-        totals.lost += worker.leases.len() as u64;
-        worker.leases.clear();
+        totals.lost += worker.connections() as u64;
+        for (_, lent) in worker.leases.drain() {
+            break_off(lent.descriptor);
+        }
+        for parcel in worker.in_flight.take() {
+            break_off(parcel.connection);
+        }
         for guest in revoked {
             self.admit(guest);
         }

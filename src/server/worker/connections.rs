@@ -15,7 +15,7 @@ use super::super::overflow;
 use super::super::parking::{Connection, Stay, Ticket, detach};
 use super::super::scoreboard::Counter;
 use super::fate::milliseconds;
-use super::{Fate, Phase, Source, Task, Worker, complain};
+use super::{Arrival, Fate, Phase, Source, Task, Worker, complain};
 use crate::glue;
 use crate::io::{Stream, Wakeup, new_handle, stream_of};
 use crate::sys::class;
@@ -242,19 +242,39 @@ impl Worker {
             }
             Accepted::Nothing => {}
             Accepted::Closed => self.acceptor.watch(false).unwrap_or(()),
-            Accepted::Exhausted(errno) => self.cannot_accept(errno),
+            Accepted::Refused(errno) => self.cannot_accept(errno),
         }
         None
     }
 
-    pub(super) fn receive(
-        &mut self,
-        lua: &Lua,
-        stream: Stream,
-        wakeup: Wakeup,
-    ) -> mlua::Result<()> {
-        if let Some(connection) = Self::connection(lua, stream)? {
-            self.call_for(connection, None, wakeup);
+    /// Takes a connection from the supervisor. Its previous worker, which may be busy, holds a duplicate
+    /// until it has noticed.
+    pub(super) fn take_in(&mut self, lua: &Lua, arrival: Arrival) -> mlua::Result<()> {
+        let Arrival { number, parcel, wakeup, waiting } = arrival;
+        let Parcel { connection, input } = parcel;
+        let mut stream = Stream::accepted(connection, None);
+        stream.set_served();
+        let Ok(bytes) = input.map_or(Ok(waiting.payload), overflow::load) else {
+            // What belongs to it is gone.
+            let _ = stream.reset();
+            self.report(&Report::Arrived(number, None));
+            return Ok(());
+        };
+        let sent = waiting.unsent.as_ref().map_or(0, |unsent| unsent.bytes);
+        let sent = usize::try_from(sent).unwrap_or(usize::MAX).min(bytes.len());
+        stream.preload_output(&bytes[..sent]);
+        stream.preload(&bytes[sent..]);
+        stream.set_parked_until(waiting.deadline.map(clock::instant));
+        let Some(connection) = Self::connection(lua, stream)? else { return Ok(()) };
+        let ticket = self.parking.admit(&connection).ok();
+        let leased = ticket.filter(|ticket| self.parking.has_lease(*ticket));
+        if let Some(ticket) = leased {
+            self.parking.set_leased(ticket);
+        }
+        self.report(&Report::Arrived(number, leased.map(Ticket::number)));
+        match waiting.unsent {
+            Some(unsent) => self.take_up(connection, ticket, &unsent),
+            None => self.call_for(connection, ticket, wakeup),
         }
         Ok(())
     }
@@ -274,12 +294,11 @@ impl Worker {
         self.tasks.push_back(Task::Connection { connection, ticket, wakeup, fate: Fate::Close });
     }
 
-    /// A connection came from the supervisor, and this process may open no descriptor for it: its
-    /// client sees the end. So would those of all that follow: another process serves better.
-    pub(super) fn cannot_receive(&mut self, waiting: Waiting) {
-        complain("A connection was lost: there was no descriptor left for it");
-        // Without a descriptor: the supervisor counts it.
-        self.report(&Report::Cooled(None, waiting));
+    /// A connection came from the supervisor, and this process may open no descriptor for it, nor for
+    /// those that follow: another process serves better.
+    pub(super) fn cannot_receive(&mut self, number: u64, wakeup: Wakeup, waiting: Waiting) {
+        complain("No descriptor is left for a connection: another worker gets it");
+        self.report(&Report::Declined(number, wakeup, waiting));
         if !self.end_slowest() {
             self.leave();
         }

@@ -112,13 +112,18 @@ impl Worker {
     }
 
     /// Goes on with output that another worker has left.
-    pub(super) fn take_up(&mut self, connection: Connection, unsent: &Unsent) {
+    pub(super) fn take_up(
+        &mut self,
+        connection: Connection,
+        ticket: Option<Ticket>,
+        unsent: &Unsent,
+    ) {
         let fate = Fate::left(unsent, Instant::now());
         if matches!(fate, Fate::Linger { .. }) {
             // A failure shows with the next attempt.
             let _ = connection.stream.borrow_mut().finish_nb();
         }
-        self.send_off(connection, None, fate, Wakeup::None);
+        self.send_off(connection, ticket, fate, Wakeup::None);
     }
 
     /// This process has no descriptor left: resets the connection whose client has taken nothing for

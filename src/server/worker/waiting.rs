@@ -147,9 +147,11 @@ impl Worker {
 
     fn obey(&mut self, order: Order, parcel: Option<Parcel>) {
         match order {
-            Order::Resume(wakeup, waiting) => {
-                let Some(parcel) = parcel else { return self.cannot_receive(waiting) };
-                let arrival = Arrival { parcel, wakeup, waiting };
+            Order::Resume(number, wakeup, waiting) => {
+                let Some(parcel) = parcel else {
+                    return self.cannot_receive(number, wakeup, waiting);
+                };
+                let arrival = Arrival { number, parcel, wakeup, waiting };
                 self.queue.push_front(Source::Arrival(Box::new(arrival)));
             }
             Order::Run(index) => self.tasks.push_back(Task::Listener(index)),
@@ -221,12 +223,8 @@ impl Worker {
     fn give_back_arrivals(&mut self) {
         for source in std::mem::take(&mut self.queue) {
             if let Source::Arrival(arrival) = source {
-                let Arrival { parcel, waiting, wakeup } = *arrival;
-                // A timeout is noticed anew; input that came with it is not in the descriptor.
-                let received = parcel.input.is_some() || !waiting.payload.is_empty();
-                let ready = wakeup == Wakeup::None || wakeup == Wakeup::Input && received;
-                let report = Report::Cooled(None, Waiting { ready, ..waiting });
-                let _ = self.channel.send_patiently(&report, &parcel.descriptors());
+                let Arrival { number, wakeup, waiting, .. } = *arrival;
+                self.report(&Report::Declined(number, wakeup, waiting));
             }
         }
     }
