@@ -24,7 +24,8 @@ pub fn doing(state: &PoolState, worker: &WorkerEntry, now: Instant) -> String {
         (None, Activity::Finishing) => "runs finish".to_owned(),
         (None, Activity::Ended) => "runs finalizers".to_owned(),
         (None, Activity::Busy) if worker.life != Life::Serving && sending > 0 => {
-            format!("sends output to {sending} slow clients")
+            let clients = if sending == 1 { "client" } else { "clients" };
+            format!("sends output to {sending} slow {clients}")
         }
         (None, Activity::Busy) => "runs its handler".to_owned(),
         (None, Activity::Idle | Activity::Claimed | Activity::Offering) => {
