@@ -44,6 +44,7 @@
 ---@field logfacility string|integer|nil "DAEMON", "USER" or 0 to 7; switches it on
 ---@field stats boolean? log ends of workers, what they used, and worker counts
 ---@field debug boolean? log every control message, and the statistics
+---@field shutdown_timeout number|string|false|nil seconds after which a shutdown kills what is left (60); 0 or false: never
 
 ---What a pool is doing. Counts are since the start.
 ---@class moonbridge.status

@@ -254,6 +254,20 @@ describe("a pool", function()
     for _, c in ipairs(held) do c:send("x") c:read_all() end
   end)
 
+  it("forks no more than it needs without a fork_delay", function()
+    for _ = 1, 3 do
+      local s = start [[
+        pre_fork = 10, max_fork = 30, fork_delay = 0,
+        prepare = function() io.stderr:write("prepared\n") end,
+        connect = function() return true end,
+      ]]
+      assert.truthy(process.wait_until(function() return #s:workers() >= 10 end))
+      socket.sleep(0.3)
+      assert.equal(10, #s:workers())
+      s:stop()
+    end
+  end)
+
   it("forks one worker each fork_delay", function()
     local slow = start(HOLDS .. "min_fork = 6, fork_delay = 60")
     local quick = start(HOLDS .. "min_fork = 6, fork_delay = 0")

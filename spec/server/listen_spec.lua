@@ -310,6 +310,32 @@ describe("listeners", function()
     assert.is_nil(lfs.attributes(folder .. "/" .. name))
   end)
 
+  it("by default listen on IPv4 also where the machine keeps it apart from IPv6", function()
+    local apart = "echo 1 >/proc/sys/net/ipv6/bindv6only"
+    if process.run("unshare -n sh -c 'ip link set lo up && " .. apart .. "'") ~= 0 then
+      return pending("this user may not make a network namespace")
+    end
+    for _, host in ipairs { "", 'host = "::",' } do
+      local code, output = server.run_script {
+        launcher = true,
+        command = { "unshare", "-n", "sh", "-c", 'ip link set lo up && ' .. apart .. ' && exec "$@"', "sh",
+          server.interpreter },
+        script = ([[
+          listen{ { proto = "tcp", %s port = 7007 },
+            connect = function(socket) socket:write("hello") return true end }
+          listen{ { proto = "main" }, connect = function()
+            for _, host in ipairs { "127.0.0.1", "::1" } do
+              print((moonbridge_io.tcpconnect(host, 7007):read()))
+            end
+            return true
+          end }
+        ]]):format(host),
+      }
+      assert.equal(0, code)
+      assert.equal("hello\nhello\n", output)
+    end
+  end)
+
   it("by default listen on all interfaces, IPv6 and IPv4", function()
     local s = server.start {
       launcher = true,

@@ -124,6 +124,29 @@ describe("a socket that a service manager has opened", function()
     assert.truthy(s:wait())
   end)
 
+  it("keeps what waits there for the next server", function()
+    local port = server.free_port()
+    local s = activate(("tcp=%d"):format(port), ([[
+      listen{ { proto = "tcp", host = "127.0.0.1", port = %d }, min_fork = 1, max_fork = 1,
+        connect = function(socket)
+          io.stderr:write("busy\n")
+          os.execute("sleep 0.5")
+          socket:write("hello")
+          return true
+        end }
+    ]]):format(port), { port = port, env = { KEEP = 1 } })
+    local busy = s:connect()
+    assert.truthy(s:wait_log("busy\n"))
+    local waiting = s:connect()
+    for _, entry in ipairs(s:descendants()) do
+      if entry.command:find("^lua") then process.kill(entry.pid, "TERM") end
+    end
+    assert.equal("hello", (busy:read_all()))
+    assert.truthy(s:wait_log("Terminating with exit code 0"))
+    assert.equal("not served", (waiting:read_all()))
+    assert.truthy(s:wait())
+  end)
+
   it("that nobody claims is closed, and the log tells it", function()
     local port = server.free_port()
     local own = server.free_port()
