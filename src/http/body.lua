@@ -1,15 +1,16 @@
 -- The body of a request: the ways to read it, and the callbacks that get it.
 --
 -- `state` says who reads: nil (nobody yet), "stream" (a callback gets chunks), "form", "whole"
--- (request.body), "claimed" (streaming.lua), "done". Every pump may be entered again from a callback
--- it calls.
+-- (request.body), "claimed" (streaming.lua), "done", "failed" (a callback has raised an error). Every
+-- pump may be entered again from a callback it calls.
 
 local native, maps = ...
 local codes = native.codes
 local OUTPUT, REFUSED, FAILED = codes.OUTPUT, codes.REFUSED, codes.FAILED
 local INPUT, END = codes.INPUT, codes.END
 
-local type, error, pcall, find = type, error, pcall, string.find
+local type, error, pcall, xpcall, find = type, error, pcall, xpcall, string.find
+local rawequal, traceback = rawequal, debug and debug.traceback or tostring
 
 local now = native.now
 
@@ -24,17 +25,37 @@ return function(steps, settle, env, methods, lazy)
   local current, metadata -- callback of the field that is streamed; its metadata until the first call
   local calls = 0 -- how deep in callbacks this is
   local form_values, form_metadata -- what the form held: stores of maps.lua
+  local failure, failure_trace -- the error of a callback, and where it was raised
 
   function body.reset()
     if not (state or streamer or exact or patterns or form_values) then return end
     state, streamer, exact, patterns, current, metadata = nil, nil, nil, nil, nil, nil
-    form_values, form_metadata, calls = nil, nil, 0
+    form_values, form_metadata, calls, failure, failure_trace = nil, nil, 0, nil, nil
   end
 
+  -- The traceback of an error that a callback has raised, if `err` is that one.
+  function body.traceback(err)
+    return rawequal(err, failure) and failure_trace or nil
+  end
+
+  local function trace(err)
+    if state ~= "failed" then failure_trace = traceback("", 2) end
+    return err
+  end
+
+  -- Calls a callback. Its first error is its last: the rest of the body is thrown away, and whoever
+  -- reads on gets the same error.
   local function call(callback, ...)
     calls = calls + 1
-    callback(...)
+    local ok, err = xpcall(callback, trace, ...)
     calls = calls - 1
+    if not ok and state ~= "failed" then
+      state, failure = "failed", err
+      streamer, exact, patterns, current, metadata = nil, nil, nil, nil, nil
+      steps.set_reader("discard")
+    end
+    if state == "failed" then error(failure, 0) end
+    return err
   end
 
   -- Raises what a step of reading has reported.
@@ -94,7 +115,7 @@ return function(steps, settle, env, methods, lazy)
         metadata = nil
         if data then call(current, first, data, data) else call(current, first) end
       elseif event == "begin" then
-        local callback = find_stream(first)
+        local callback = call(find_stream, first)
         if callback then
           steps.form_stream()
           current = callback
@@ -126,6 +147,7 @@ return function(steps, settle, env, methods, lazy)
   local function pump()
     if state == "stream" then return pump_stream() end
     if state == "form" then return pump_form() end
+    if state == "failed" then error(failure, 0) end
     return true
   end
 
@@ -256,6 +278,7 @@ return function(steps, settle, env, methods, lazy)
   end
 
   function lazy.body()
+    if state == "failed" then error(failure, 0) end
     if state or streamer or exact or patterns then
       error("Request body has already been read or set up otherwise", 3)
     end
@@ -273,7 +296,8 @@ return function(steps, settle, env, methods, lazy)
   -- The form's values, and its metadata if it is a multipart form.
   local function form()
     if not form_values then
-      if streamer or state == "whole" or state == "stream" then
+      if state == "failed" then error(failure, 0) end
+      if streamer or state == "whole" or state == "stream" or state == "claimed" then
         error("POST parameters are not available: the request body is read otherwise", 4)
       end
       local code, text = steps.touch_body()
@@ -282,8 +306,8 @@ return function(steps, settle, env, methods, lazy)
         form_values = {}
       else
         if not state then
-          local failure, words = steps.form_open((exact or patterns) and true or false)
-          if failure then problem(failure, words) end
+          local trouble, words = steps.form_open((exact or patterns) and true or false)
+          if trouble then problem(trouble, words) end
           state = "form"
         end
         read_to_end()

@@ -14,12 +14,6 @@ local type, error, select, tostring, concat = type, error, select, tostring, tab
 local setmetatable, rawget, rawset, xpcall = setmetatable, rawget, rawset, xpcall
 local traceback = debug and debug.traceback or tostring
 
--- Keeps the traceback for the log: the error is passed on when the stack is gone.
-local function trace(err)
-  native.note_traceback(traceback("", 2))
-  return err
-end
-
 -- As long as a handler may take before others get its worker's connections (src/server/supervisor.rs).
 local BRIEF = 0.02
 
@@ -42,6 +36,12 @@ return function(steps, callback, times, poll)
   local lost_words -- what was raised when the connection failed
   local fate -- how the turn ends
   local body -- the reader of the request's body
+
+  -- Keeps the traceback for the log: the error is passed on when the stack is gone.
+  local function trace(err)
+    native.note_traceback(body.traceback(err) or traceback("", 2))
+    return err
+  end
 
   local function wait_for(reads, writes, seconds)
     local set = { [kept[SOCKET]] = true }
@@ -161,6 +161,7 @@ return function(steps, callback, times, poll)
   -- Usually answered by `steps.index` before. Asking again costs less than room for the answer in
   -- the request's table.
   lazy.method, lazy.path, lazy.query, lazy.host = steps.method, steps.path, steps.query, steps.host
+  lazy.target, lazy.version, lazy.scheme = steps.target, steps.version, steps.scheme
   lazy.fresh = steps.fresh
   lazy.faulty = steps.faulty
   function lazy.socket() return kept[SOCKET] end
@@ -294,6 +295,10 @@ return function(steps, callback, times, poll)
       if refused_words then ending.shut(socket) else socket:reset() end
       if not goes_on then return true end
       steps.close()
+    elseif steps.is_finished() then
+      -- A callback that got the rest of the body has failed: the answer is complete all the same.
+      ending.shut(socket)
+      return true
     elseif steps.has_status() or steps.faulty() then
       socket:reset()
       return true

@@ -312,6 +312,10 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     step(lua, table, shared, "has_status", |lua, c, (): ()| {
         with(c, |c| c.response.has_status())?.into_lua_multi(lua)
     })?;
+    // is_finished(): whether the response is complete and the connection fit to take it.
+    step(lua, table, shared, "is_finished", |lua, c, (): ()| {
+        with(c, |c| c.response.is_finished() && !c.faulty)?.into_lua_multi(lua)
+    })?;
     // fail(): the request cannot be used any more.
     step(lua, table, shared, "fail", |_, c, (): ()| {
         with(c, |c| c.faulty = true)?;
