@@ -30,6 +30,7 @@ local SERVER = [[
     pre_fork = 1, min_fork = 1, max_fork = 1,
     connect = http.generate_handler({
       maximum_input_chunk_size = CHUNK, request_body_size_limit = LIMIT,
+      request_field_count_limit = load("return " .. FIELDS)(),
     }, function(request)
       notes = {}
       handle(request)
@@ -48,6 +49,7 @@ local function start(handler, options)
     globals = {
       HANDLER = "local request = ...\n" .. handler,
       CHUNK = options.chunk or 16384, LIMIT = options.limit or 64 * 1024 * 1024,
+      FIELDS = tostring(options.fields),
     },
   }
 end
@@ -140,6 +142,101 @@ describe("request.post_params and request.post_metadata", function()
     s:stop()
     s = start [[note(request.body)]]
     assert.equal('"{}"', post(s:connect(), "application/json", "{}").body)
+  end)
+end)
+
+-- The head of a part as some client sends it.
+local function raw_part(disposition, data, more)
+  local format = "--XX\r\nContent-Disposition: form-data; %s\r\n%s\r\n%s\r\n"
+  return format:format(disposition, more or "", data or "")
+end
+
+describe("multipart forms of clients in the field", function()
+  local s
+  setup(function()
+    s = start(PARAMS)
+  end)
+  teardown(server.cleanup)
+
+  it("may say that a part is not encoded", function()
+    local encoding = "Content-Transfer-Encoding: %s\r\n"
+    for _, name in ipairs { "binary", "8bit", "7bit", "BINARY" } do
+      local form = raw_part('name="a"', "1", encoding:format(name))
+        .. raw_part('name="f"; filename="n"', "2", encoding:format(name) .. "Content-Type: a/b\r\n")
+      local answer = post(s:connect(), MULTIPART, multipart(form))
+      local expected = {
+        '"a" "1" "1"', '"f" "2" "2"', '"a" nil nil true', '"f" "n" "a/b" true', "false nil 0" }
+      assert.equal(lines(table.unpack(expected)), answer.body)
+    end
+    for _, name in ipairs { "base64", "quoted-printable" } do
+      local form = multipart(raw_part('name="a"', "1", encoding:format(name)))
+      assert.equal(400, post(s:connect(), MULTIPART, form).status)
+    end
+  end)
+
+  it("have file names as user agents and older clients write them", function()
+    for sent, name in pairs {
+      [ [["end\"]] ] = [[end\]], [ [["a\\b\"]] ] = [[a\\b\]], [ [["\"]] ] = [[\]],
+      [ [["a%22b%0D%0A"]] ] = 'a"b\r\n',
+      [ [["a\"b.txt"]] ] = 'a"b.txt', [ "my file.txt" ] = "my file.txt", [ [["../../x"]] ] = "../../x",
+      [ [["x"; filename*=UTF-8''y]] ] = "x", [ [["a;b.txt"]] ] = "a;b.txt",
+    } do
+      local answer = post(s:connect(), MULTIPART, multipart(raw_part('name="f"; filename=' .. sent, "1")))
+      assert.equal(200, answer.status, sent)
+      local quoted = ("%q"):format(name):gsub("\\\n", "\\n")
+      assert.equal(lines('"f" "1" "1"', ('"f" %s nil true'):format(quoted), "false nil 0"), answer.body)
+    end
+    local answer = post(s:connect(), MULTIPART, multipart(raw_part([[name="a\"; filename=my file]], "1")))
+    assert.equal(lines([["a\\" "1" "1"]], [["a\\" "my file" nil true]], "false nil 0"), answer.body)
+  end)
+
+  it("are refused if they could be read in two ways", function()
+    for _, disposition in ipairs { [[name="f"; filename="a"b"]], [[name="f"; filename="a\"; x"]],
+      [[name="f"; filename="a\"; filename="b"]], [[name="f"; filename=a"b]] } do
+      local form = multipart(raw_part(disposition, "1"))
+      assert.equal(400, post(s:connect(), MULTIPART, form).status, disposition)
+    end
+    for _, start_of_body in ipairs { "\n", "preamble\n", "\r", " " } do
+      local answer = post(s:connect(), MULTIPART, start_of_body .. multipart(part("a", "1"), part("b", "2")))
+      assert.equal(400, answer.status)
+    end
+  end)
+end)
+
+describe("request_field_count_limit", function()
+  after_each(server.cleanup)
+
+  local function status(s, content_type, fields)
+    local body = content_type == URLENCODED and ("a=1&"):rep(fields) or multipart(part("a", "1"):rep(fields))
+    return post(s:connect(), content_type, body).status
+  end
+
+  it("is the most fields that a form may have", function()
+    for limit, fields in pairs { [3] = 3, ["false"] = 10000, [0] = 0 } do
+      local s = start([[note(#request.post_params_list.a)]], { fields = limit })
+      for _, content_type in ipairs { URLENCODED, MULTIPART } do
+        assert.equal(200, status(s, content_type, fields))
+        if limit ~= "false" then assert.equal(413, status(s, content_type, fields + 1)) end
+      end
+      s:stop()
+    end
+  end)
+
+  it("counts fields that are streamed or dropped, too", function()
+    local s = start([[
+      request:stream_post_param("f", function() end)
+      request:consume_input()
+    ]], { fields = 2 })
+    local nameless = "--XX\r\n\r\n\r\n"
+    assert.equal(200, post(s:connect(), MULTIPART, multipart(part("f", ""), nameless)).status)
+    assert.equal(413, post(s:connect(), MULTIPART, multipart(part("f", ""), nameless, part("f", ""))).status)
+  end)
+
+  it("is 4096 by default", function()
+    local s = start([[note(#request.post_params_list.a)]])
+    for _, content_type in ipairs { URLENCODED, MULTIPART } do
+      assert.same({ 200, 413 }, { status(s, content_type, 4096), status(s, content_type, 4097) })
+    end
   end)
 end)
 

@@ -64,17 +64,22 @@ enum Seen {
 }
 
 impl Form {
-    /// A form of the given Content-Type; `asks`: report every field that begins.
+    /// A form of the given Content-Type with up to `limit` fields, parts without a name included;
+    /// `asks`: report every field that begins.
     ///
     /// # Errors
     /// 415 for types that are no form, 400 for a multipart form without a valid boundary.
-    pub fn new(content_type: &[u8], asks: bool, maximum: usize) -> Result<Form, Refusal> {
+    pub fn new(
+        content_type: &[u8],
+        limit: usize,
+        asks: bool,
+        maximum: usize,
+    ) -> Result<Form, Refusal> {
         let media_type = MediaType::parse(content_type);
         let parser = if media_type.is("application/x-www-form-urlencoded") {
-            Parser::Urlencoded(urlencoded::Parser::new(urlencoded::Limits::default()))
+            Parser::Urlencoded(urlencoded::Parser::new(urlencoded::Limits::new(limit)))
         } else if media_type.is("multipart/form-data") {
-            let limits = multipart::Limits::default();
-            let parser = multipart::Parser::new(content_type, limits);
+            let parser = multipart::Parser::new(content_type, multipart::Limits::new(limit));
             Parser::Multipart(Box::new(parser.map_err(|e| Refusal::of_body(e.status(), e))?))
         } else {
             return Err(Refusal::unsupported_media_type("Request body is not a form"));
@@ -219,7 +224,7 @@ mod tests {
         pieces: &[&[u8]],
         maximum: usize,
     ) -> Result<Vec<String>, Refusal> {
-        let mut form = Form::new(content_type, true, maximum)?;
+        let mut form = Form::new(content_type, 100, true, maximum)?;
         let mut events = Vec::new();
         let mut waiting: Vec<u8> = Vec::new();
         let mut pieces = pieces.iter();
@@ -269,10 +274,13 @@ mod tests {
     #[test]
     fn other_types_are_refused() {
         for content_type in ["", "text/plain", "application/json", "multipart/mixed; boundary=XX"] {
-            let refusal = Form::new(content_type.as_bytes(), false, 1).unwrap_err();
+            let refusal = Form::new(content_type.as_bytes(), 100, false, 1).unwrap_err();
             assert_eq!(&refusal.status[..3], "415");
         }
-        assert_eq!(&Form::new(b"multipart/form-data", false, 1).unwrap_err().status[..3], "400");
+        assert_eq!(
+            &Form::new(b"multipart/form-data", 100, false, 1).unwrap_err().status[..3],
+            "400"
+        );
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use super::connection::{Connection, Problem, Reader};
 use super::form::{Field, Form, Step};
 use super::intake::Supply;
 use super::multipart::Part;
+use super::options::Options;
 use super::refusal::Refusal;
 use super::steps::{Code, Shared, code, problem, step, with};
 use super::tables::{Lists, Unfit, lists};
@@ -107,7 +108,7 @@ fn kind(c: &Connection) -> &'static str {
     match content_type(c) {
         Ok(None) => "none",
         _ if !has_body => "none",
-        Ok(Some(value)) => match Form::new(value, false, 1) {
+        Ok(Some(value)) => match Form::new(value, 0, false, 1) {
             Err(refusal) if refusal.status.starts_with("415") => "other",
             _ => "form",
         },
@@ -118,7 +119,10 @@ fn kind(c: &Connection) -> &'static str {
 fn open(c: &mut Connection, asks: bool) -> Result<(), Problem> {
     c.set_reader(Reader::Form)?;
     let form = match content_type(c) {
-        Ok(value) => Form::new(value.unwrap_or_default(), asks, c.options.input_chunk),
+        Ok(value) => {
+            let Options { fields, input_chunk, .. } = *c.options;
+            Form::new(value.unwrap_or_default(), fields, asks, input_chunk)
+        }
         Err(()) => Err(Refusal::bad_request("More than one Content-Type header")),
     };
     match form {

@@ -1,7 +1,6 @@
-//! Media types and the parameters that follow them: Content-Type, Content-Disposition.
+//! Media types and the parameters that follow them.
 //!
-//! Sources: RFC 9110 5.6.6 (parameters), 8.3.1 (media types); RFC 7578 4.2 and WHATWG HTML,
-//! "multipart form data" (how user agents write file names).
+//! Sources: RFC 9110 5.6.6 (parameters), 8.3.1 (media types).
 
 use std::borrow::Cow;
 
@@ -10,7 +9,7 @@ use memchr::memchr;
 use super::head::is_token_byte;
 use super::list::trim;
 
-/// A value such as `text/html; charset=utf-8` or `form-data; name="x"`.
+/// A value such as `text/html; charset=utf-8`.
 #[derive(Clone, Copy, Debug)]
 pub struct MediaType<'a> {
     essence: &'a [u8],
@@ -74,7 +73,7 @@ impl<'a> Parameter<'a> {
     }
 
     /// The value without its quotes. A backslash quotes a quote or a backslash; before anything
-    /// else it is one, since file names have been sent like this: `"C:\dir\name"`.
+    /// else it is one (`"C:\dir\name"`).
     pub fn value(&self) -> Cow<'a, [u8]> {
         if !self.quoted || memchr(b'\\', self.value).is_none() {
             return Cow::Borrowed(self.value);
@@ -91,36 +90,6 @@ impl<'a> Parameter<'a> {
             }
         }
         Cow::Owned(value)
-    }
-
-    /// The value of a quoted form field or file name: user agents replace `"`, CR and LF in it by
-    /// `%22`, `%0D` and `%0A` and nothing else, so nothing else is decoded.
-    pub fn form_value(&self) -> Cow<'a, [u8]> {
-        let value = self.value();
-        if !self.quoted || memchr(b'%', &value).is_none() {
-            return value;
-        }
-        let mut decoded = Vec::with_capacity(value.len());
-        let mut rest = &value[..];
-        while let Some((&byte, tail)) = rest.split_first() {
-            let escape = tail.get(..2).and_then(|digits| match digits {
-                b"22" => Some(b'"'),
-                b"0D" | b"0d" => Some(b'\r'),
-                b"0A" | b"0a" => Some(b'\n'),
-                _ => None,
-            });
-            rest = match (byte, escape) {
-                (b'%', Some(byte)) => {
-                    decoded.push(byte);
-                    tail.get(2..).unwrap_or_default()
-                }
-                _ => {
-                    decoded.push(byte);
-                    tail
-                }
-            };
-        }
-        Cow::Owned(decoded)
     }
 }
 
@@ -201,12 +170,6 @@ mod tests {
         Ok(found.map(|value| String::from_utf8_lossy(&value).into_owned()))
     }
 
-    fn form_value(value: &str) -> String {
-        let value = MediaType::parse(value.as_bytes());
-        let parameter = value.parameters().next().unwrap().unwrap();
-        String::from_utf8_lossy(&parameter.form_value()).into_owned()
-    }
-
     #[test]
     fn types_compare_in_any_case() {
         let value = MediaType::parse(b" Text/HTML ;charset=utf-8");
@@ -237,14 +200,8 @@ mod tests {
 
     #[test]
     fn backslashes_quote_only_quotes_and_backslashes() {
-        assert_eq!(form_value(r#"f; n="C:\dir\name""#), r"C:\dir\name");
-        assert_eq!(form_value(r#"f; n="a\"b\\c""#), r#"a"b\c"#);
-    }
-
-    /// WHATWG HTML, "multipart/form-data encoding algorithm".
-    #[test]
-    fn escapes_of_user_agents_are_decoded_in_form_values() {
-        assert_eq!(form_value(r#"f; n="%22a%0D%0a%22""#), "\"a\r\n\"");
-        assert_eq!(form_value(r#"f; n="100%25%20%2""#), "100%25%20%2");
+        let value = r#"a/b; x="C:\dir\name""#;
+        assert_eq!(parameter(value, "x"), Ok(Some(r"C:\dir\name".into())));
+        assert_eq!(parameter(r#"a/b; x="a\"b\\c""#, "x"), Ok(Some(r#"a"b\c"#.into())));
     }
 }

@@ -14,6 +14,7 @@
 //! part      = *(header CRLF) [CRLF data]
 //! ```
 
+mod disposition;
 mod part;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ mod tests;
 use std::fmt;
 use std::ops::Range;
 
-use memchr::memmem::Finder;
+use memchr::memmem::{Finder, find};
 use memchr::{memchr, memrchr};
 
 use super::media_type::MediaType;
@@ -32,16 +33,16 @@ pub use part::Part;
 pub struct Limits {
     /// The most parts, dropped ones included.
     pub parts: usize,
-    /// The longest header section of a part, in bytes.
+    /// The longest header section of a part, and the longest preamble, in bytes.
     pub header_size: usize,
     /// The most header lines of a part.
     pub header_count: usize,
 }
 
-impl Default for Limits {
-    /// 4096 parts; 32 header lines in 16 KiB for each.
-    fn default() -> Limits {
-        Limits { parts: 4096, header_size: 16384, header_count: 32 }
+impl Limits {
+    /// `parts` parts; 32 header lines in 16 KiB for each.
+    pub fn new(parts: usize) -> Limits {
+        Limits { parts, header_size: 16384, header_count: 32 }
     }
 }
 
@@ -50,11 +51,12 @@ impl Default for Limits {
 pub enum Error {
     /// The Content-Type has no valid boundary.
     Boundary,
-    /// Something else than blanks and CRLF follows a boundary.
+    /// Something else than blanks and CRLF follows a boundary, or something else than CRLF goes before
+    /// the first one.
     Delimiter,
     /// A part's header breaks the grammar, or is doubled.
     Header,
-    /// A part has a Content-Transfer-Encoding (deprecated by RFC 7578 4.7).
+    /// A part is encoded (RFC 7578 4.7 deprecates Content-Transfer-Encoding).
     TransferEncoding,
     /// The headers of a part are beyond their limits.
     HeaderTooBig,
@@ -106,7 +108,9 @@ pub enum Event<'a> {
 /// What the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The preamble or a part that is dropped: searched for a delimiter.
+    /// Before the first delimiter.
+    Preamble,
+    /// A part that is dropped: searched for a delimiter.
     Dropped,
     /// A part's data.
     Data,
@@ -144,10 +148,10 @@ pub struct Parser {
     delimiter: Finder<'static>,
     /// Bytes of the delimiter that ended the former input.
     matched: usize,
-    /// How many of them are not of the input: the CRLF before the first delimiter may be missing,
-    /// and that behind a part's headers also counts as the one before a delimiter.
+    /// How many of them are not of the input: the CRLF behind a part's headers also counts as the one
+    /// before a delimiter.
     implied: usize,
-    /// The headers of the part as far as they have been read, then what they said.
+    /// The preamble, or the headers of the part, as far as they have been read.
     head: Vec<u8>,
     line_start: usize,
     lines: usize,
@@ -162,10 +166,10 @@ impl Parser {
         let delimiter = [b"\r\n--", &boundary[..]].concat();
         Ok(Parser {
             limits,
-            state: State::Dropped,
+            state: State::Preamble,
             delimiter: Finder::new(&delimiter).into_owned(),
-            matched: 2,
-            implied: 2,
+            matched: 0,
+            implied: 0,
             head: Vec::new(),
             line_start: 0,
             lines: 0,
@@ -182,6 +186,7 @@ impl Parser {
         while let Some((&byte, _)) = input.get(used..).and_then(|rest| rest.split_first()) {
             let rest = input.get(used..).unwrap_or_default();
             match self.state {
+                State::Preamble => used += self.preamble(rest)?,
                 State::Dropped | State::Data => {
                     let wanted = self.state == State::Data;
                     match self.scan(rest) {
@@ -231,6 +236,30 @@ impl Parser {
     /// Ends the body: it must have had its closing delimiter. A CRLF behind it may be missing.
     pub fn finish(&self) -> Result<(), Error> {
         if self.state == State::Epilogue { Ok(()) } else { Err(Error::Truncated) }
+    }
+
+    /// Searches the input for the first delimiter; returns how much of it was used.
+    ///
+    /// A boundary that does not stand behind CRLF is refused: a recipient that takes a bare LF for a
+    /// line end finds a part where another one finds nothing but preamble.
+    fn preamble(&mut self, input: &[u8]) -> Result<usize, Error> {
+        let boundary = self.delimiter.needle().get(2..).unwrap_or_default();
+        let before = self.head.len();
+        let searched = before.saturating_sub(boundary.len() - 1);
+        let room = self.limits.header_size + boundary.len() - before;
+        let taken = input.get(..room).unwrap_or(input);
+        self.head.extend_from_slice(taken);
+        let Some(offset) = find(self.head.get(searched..).unwrap_or_default(), boundary) else {
+            let too_long = self.head.len() > self.limits.header_size;
+            return if too_long { Err(Error::Delimiter) } else { Ok(taken.len()) };
+        };
+        let start = searched + offset;
+        let preamble = self.head.get(..start).unwrap_or_default();
+        if !preamble.is_empty() && !preamble.ends_with(b"\r\n") {
+            return Err(Error::Delimiter);
+        }
+        self.state = State::Delimited;
+        Ok(start + boundary.len() - before)
     }
 
     /// Searches the input, which is not empty, for the delimiter.

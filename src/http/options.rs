@@ -15,6 +15,8 @@ pub struct Options {
     pub head: Limits,
     /// `request_body_size_limit`: the longest request body, in bytes without transfer coding.
     pub body: u64,
+    /// `request_field_count_limit`: the most fields of a form.
+    pub fields: usize,
     /// `request_buffering`: bodies up to this are waited for before the handler is called.
     pub buffering: u64,
     /// `response_buffering`: queued output above this makes the handler wait until the client has
@@ -38,6 +40,7 @@ impl Default for Options {
         Options {
             head: Limits { head: 1 << 20, fields: 1000 },
             body: 64 << 20,
+            fields: 4096,
             buffering: 0,
             response_buffering: 256 * 1024,
             input_chunk: 16_384,
@@ -78,6 +81,9 @@ impl Options {
             size(table, "request_body_size_limit")?.or(size(table, "body_size_limit")?)
         {
             options.body = limit;
+        }
+        if let Some(limit) = size(table, "request_field_count_limit")? {
+            options.fields = clamp(limit);
         }
         options.buffering = buffering(table, "request_buffering")?.unwrap_or(0);
         if let Some(limit) = buffering(table, "response_buffering")? {

@@ -3,9 +3,9 @@
 use memchr::memchr3;
 
 use super::Error;
+use super::disposition::Disposition;
 use crate::http::head::is_token;
 use crate::http::list::trim;
-use crate::http::media_type::MediaType;
 use crate::http::params::split_once;
 
 /// What the headers of a part say.
@@ -14,7 +14,7 @@ pub struct Part {
     /// Parameter `name` of Content-Disposition.
     pub field_name: Vec<u8>,
     /// Parameter `filename` of Content-Disposition, for files. It is the client's: it may hold
-    /// slashes and line ends. `filename*` is not used in forms (RFC 7578 4.2).
+    /// slashes, `..` and line ends.
     pub file_name: Option<Vec<u8>>,
     /// The Content-Type as it was sent.
     pub content_type: Option<Vec<u8>>,
@@ -39,8 +39,13 @@ impl Part {
             let known = match () {
                 _ if name.eq_ignore_ascii_case(b"Content-Disposition") => &mut disposition,
                 _ if name.eq_ignore_ascii_case(b"Content-Type") => &mut content_type,
+                // RFC 2045 6.2: these three mean that the data is not encoded.
                 _ if name.eq_ignore_ascii_case(b"Content-Transfer-Encoding") => {
-                    return Err(Error::TransferEncoding);
+                    let plain = [&b"7bit"[..], b"8bit", b"binary"];
+                    match plain.iter().any(|name| trim(value).eq_ignore_ascii_case(name)) {
+                        true => continue,
+                        false => return Err(Error::TransferEncoding),
+                    }
                 }
                 _ => continue,
             };
@@ -48,26 +53,11 @@ impl Part {
                 return Err(Error::Header);
             }
         }
-        let Some(part) = disposition.map(named).transpose()?.flatten() else { return Ok(None) };
-        Ok(Some(Part { content_type: content_type.map(<[u8]>::to_vec), ..part }))
+        let Some(disposition) = disposition else { return Ok(None) };
+        let Disposition { is_form_data, name, file_name } =
+            Disposition::parse(disposition).map_err(|_| Error::Header)?;
+        let content_type = content_type.map(<[u8]>::to_vec);
+        let name = name.filter(|_| is_form_data);
+        Ok(name.map(|field_name| Part { field_name, file_name, content_type }))
     }
-}
-
-/// The part that a Content-Disposition names; None if it has no name or is not of a form.
-fn named(disposition: &[u8]) -> Result<Option<Part>, Error> {
-    let disposition = MediaType::parse(disposition);
-    let (mut field_name, mut file_name) = (None, None);
-    for parameter in disposition.parameters() {
-        let parameter = parameter.map_err(|_| Error::Header)?;
-        let known = match () {
-            _ if parameter.is("name") => &mut field_name,
-            _ if parameter.is("filename") => &mut file_name,
-            _ => continue,
-        };
-        if known.replace(parameter.form_value().into_owned()).is_some() {
-            return Err(Error::Header);
-        }
-    }
-    let field_name = field_name.filter(|_| disposition.is("form-data"));
-    Ok(field_name.map(|field_name| Part { field_name, file_name, content_type: None }))
 }

@@ -39,7 +39,7 @@ fn parse_pieces(mut parser: Parser, pieces: &[&[u8]]) -> Result<Found, Error> {
 }
 
 fn parser() -> Parser {
-    Parser::new(CONTENT_TYPE, Limits::default()).unwrap()
+    Parser::new(CONTENT_TYPE, Limits::new(100)).unwrap()
 }
 
 /// The outcome for the body as a whole, which must be that for single bytes.
@@ -97,6 +97,18 @@ fn preamble_epilogue_padding_and_a_missing_last_line_end_are_allowed() {
 }
 
 #[test]
+fn a_boundary_in_the_preamble_is_refused_where_no_line_begins() {
+    for start in ["\n", "\r", " ", "x", "-", "x\n", "x\r\n\n", "\r\n\r", "\n\n", "x\r\n-"] {
+        let outcome = parse(&format!("{start}{A}1\r\n{A}2\r\n--b--"));
+        assert_eq!(outcome, Err(Error::Delimiter), "{start:?}");
+    }
+    for start in ["\n\r\n", "\r\r\n", "x\n--\r\n", "x\r--c\n\r\n", "--\r\n"] {
+        let outcome = parse(&format!("{start}{A}1\r\n--b--"));
+        assert_eq!(outcome, Ok(vec![field("a", "1")]), "{start:?}");
+    }
+}
+
+#[test]
 fn data_may_look_like_a_delimiter() {
     for data in ["x\r\n-", "\r\n--", "\n--b--", "\r\r\n-", "--", "\r\n--\r\n--a", "-b\r\n-"] {
         assert_eq!(
@@ -114,7 +126,7 @@ fn boundaries_are_quoted_or_not_among_other_parameters() {
         ("boundary=----WebKitFormBoundary7MA4/+=_,.:'()", "----WebKitFormBoundary7MA4/+=_,.:'()"),
     ] {
         let content_type = format!("Multipart/Form-Data;{parameters}");
-        let parser = Parser::new(content_type.as_bytes(), Limits::default()).unwrap();
+        let parser = Parser::new(content_type.as_bytes(), Limits::new(100)).unwrap();
         let body = format!("{A}1\r\n--b--").replace("--b", &format!("--{boundary}"));
         assert_eq!(parse_pieces(parser, &[body.as_bytes()]), Ok(vec![field("a", "1")]));
     }
@@ -129,11 +141,11 @@ fn boundaries_have_1_to_70_characters() {
             .chain(["; boundary=\"b \"", "; boundary=\"\r\"", "; boundary=b; boundary=b"])
     {
         let content_type = format!("multipart/form-data{parameters}");
-        let error = Parser::new(content_type.as_bytes(), Limits::default()).err();
+        let error = Parser::new(content_type.as_bytes(), Limits::new(100)).err();
         assert_eq!(error, Some(Error::Boundary), "{parameters}");
     }
     let content_type = format!("multipart/form-data{}", long(70));
-    assert!(Parser::new(content_type.as_bytes(), Limits::default()).is_ok());
+    assert!(Parser::new(content_type.as_bytes(), Limits::new(100)).is_ok());
 }
 
 /// RFC 7578 4.2 and 4.4
@@ -154,7 +166,8 @@ fn file_names_are_decoded_like_user_agents_write_them() {
         with_head(&lines).map(|part| String::from_utf8(part.unwrap().file_name.unwrap()).unwrap())
     };
     assert_eq!(head("\"x\"; filename*=UTF-8''y"), Ok("x".into()));
-    assert_eq!(head("\"a%22b; c\\\"d%0D%0A%41\u{e4}\""), Ok("a\"b; c\"d\r\n%41\u{e4}".into()));
+    assert_eq!(head("\"a%22b; c%0D%0A%41\u{e4}\""), Ok("a\"b; c\r\n%41\u{e4}".into()));
+    assert_eq!(head("\"end\\\""), Ok("end\\".into()));
     assert_eq!(head("\"C:\\dir\\name\""), Ok("C:\\dir\\name".into()));
 }
 
@@ -202,11 +215,19 @@ fn malformed_headers_are_refused() {
     }
 }
 
-/// RFC 7578 4.7: deprecated, and no user agent sends it.
+/// RFC 2045 6.2: some names of encodings mean that there is none. RFC 7578 4.7 deprecates the others.
 #[test]
-fn content_transfer_encodings_are_refused() {
-    let lines = "Content-Disposition: form-data; name=a\r\nContent-Transfer-Encoding: base64\r\n";
-    assert_eq!(with_head(lines), Err(Error::TransferEncoding));
+fn encoded_parts_are_refused() {
+    let with = |encoding: &str| {
+        let lines = "Content-Disposition: form-data; name=a\r\nContent-Transfer-Encoding:";
+        with_head(&format!("{lines}{encoding}\r\n"))
+    };
+    for plain in [" binary", "8bit", " 7Bit\t", " BINARY"] {
+        assert_eq!(with(plain), Ok(part("a", None, None)), "{plain:?}");
+    }
+    for encoding in [" base64", " quoted-printable", "", " binary, base64", " x-binary"] {
+        assert_eq!(with(encoding), Err(Error::TransferEncoding), "{encoding:?}");
+    }
 }
 
 #[test]
@@ -234,6 +255,8 @@ fn parts_and_their_headers_are_limited() {
     assert_eq!(parse(format!("{A}1\r\n--b\r\n\r\n\r\n{A}1\r\n--b--")), Some(Error::TooManyParts));
     assert_eq!(parse(format!("--b\r\nX: {}\r\n\r\n", "y".repeat(60))), Some(Error::HeaderTooBig));
     assert_eq!(parse(format!("--b\r\n{}", "y".repeat(61))), Some(Error::HeaderTooBig));
+    assert_eq!(parse(format!("{}\r\n--b--", "x".repeat(58))), None);
+    assert_eq!(parse("x".repeat(61)), Some(Error::Delimiter));
     assert_eq!(parse("--b\r\nX: y\r\nX: y\r\n\r\n\r\n--b--".into()), None);
     assert_eq!(parse("--b\r\nX: y\r\nX: y\r\nX: y\r\n".into()), Some(Error::HeaderTooBig));
 }
