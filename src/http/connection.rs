@@ -21,12 +21,19 @@ use super::options::Options;
 use super::response::{Misuse, Response};
 use crate::io::stream::{Fill, Stream};
 use crate::server::context::Undertaking;
+use crate::server::log_text::ascii;
 
 /// Memory of buffers that is kept for the next request.
 const KEEP: usize = 64 * 1024;
 
+/// The scheme of every request's URI: TLS ends elsewhere.
+pub const SCHEME: &str = "http";
+
 /// What is raised when a request is used after its refusal, or after its connection has failed.
 pub const FAULTY: Misuse = "Tried to use faulty request handle";
+
+/// The rest of a body must not be taken for the protocol behind it (RFC 9110 7.8).
+const UNREAD_BODY: Misuse = "Status 101 cannot be sent before the request body has been read";
 
 /// How far [`Connection::open`] has got with the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,10 +229,18 @@ impl Connection {
     /// Sends the response's status.
     pub fn send_status(&mut self, status: &[u8]) -> Result<(), Problem> {
         self.touch()?;
+        if status.starts_with(b"101") && !self.has_whole_body() {
+            return Err(Problem::Misuse(UNREAD_BODY));
+        }
         if self.expects_continue && self.reader != Reader::Discard && !self.response.has_status() {
             self.promise_continue();
         }
         Ok(self.response.status(status, &self.options.static_headers)?)
+    }
+
+    /// Whether the request has no body, or all of it was read.
+    fn has_whole_body(&self) -> bool {
+        self.intake.is_received() && self.intake.ready().is_empty()
     }
 
     /// Answers the client's expectation (RFC 9110 10.1.1); not if it sends the body already.
@@ -354,7 +369,8 @@ impl Undertaking for RefCell<Connection> {
     fn describe(&self) -> Option<Vec<u8>> {
         let connection = self.try_borrow().ok()?;
         let head = &connection.head;
-        let part = |span: super::head::Span| span.of(&connection.bytes);
-        head.has_request_line().then(|| [part(head.method), b" ", part(head.target)].concat())
+        let part = |span: Span| span.of(&connection.bytes);
+        head.has_request_line()
+            .then(|| ascii(&[part(head.method), b" ", part(head.target)].concat()))
     }
 }

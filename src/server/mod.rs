@@ -17,7 +17,7 @@
 //! | [`lease`], [`lobby`], [`held_input`] | who may act on a waiting connection, where idle ones wait, and with what |
 //! | [`channel`], [`message`], [`scoreboard`] | how supervisor and workers talk, with and without system calls |
 //! | [`context`] | what a worker is doing, for the log |
-//! | [`log`], [`patient_output`], [`stderr_lines`] | what the operator reads |
+//! | [`log`], [`log_text`], [`patient_output`], [`stderr_lines`] | what the operator reads |
 //! | [`options`], [`service`] | `run{...}`: log, pid file, background |
 //! | [`pid_file`], [`daemon`], [`notifier`] | their parts |
 //! | [`status`] | what the pools are doing |
@@ -44,6 +44,7 @@ pub mod lent;
 pub mod listener;
 pub mod lobby;
 pub mod log;
+pub mod log_text;
 pub mod message;
 pub mod notifier;
 pub mod options;

@@ -13,6 +13,7 @@ use super::held_input::HeldInput;
 use super::in_flight::InFlight;
 use super::lent::Lent;
 use super::log::{Level, Log};
+use super::log_text;
 use super::message::{Order, Waiting};
 use super::parking::Ticket;
 use super::stderr_lines::StderrLines;
@@ -271,7 +272,7 @@ impl WorkerEntry {
 }
 
 fn write_line(log: &mut Log, pool: usize, pid: Pid, line: &[u8], cut: bool) {
-    let text = String::from_utf8_lossy(line);
+    let text = log_text::line(line);
     let prefix = if cut {
         format!("[Pool #{pool}, PID {pid}](line has been truncated) ")
     } else {

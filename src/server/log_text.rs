@@ -1,0 +1,61 @@
+//! Text for the log out of bytes that anybody may have chosen: escapes are `\xHH`.
+
+use std::fmt::Write as _;
+
+/// `bytes` in printable ASCII, with the backslash escaped too, so that it can be searched for and
+/// read in one way only.
+pub fn ascii(bytes: &[u8]) -> Vec<u8> {
+    let mut text = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        match byte {
+            b'\\' => escape(&mut text, &[byte]),
+            b' '..=b'~' => text.push(char::from(byte)),
+            _ => escape(&mut text, &[byte]),
+        }
+    }
+    text.into_bytes()
+}
+
+/// A line that an application wrote: UTF-8 stays, other bytes are escaped, and so are control
+/// characters but tabs, which could act on the terminal that shows the log.
+pub fn line(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() && character != '\t' {
+                escape(&mut text, character.encode_utf8(&mut [0; 4]).as_bytes());
+            } else {
+                text.push(character);
+            }
+        }
+        escape(&mut text, chunk.invalid());
+    }
+    text
+}
+
+fn escape(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\\x{byte:02X}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ascii_escapes_all_but_printable_characters() {
+        assert_eq!(ascii(b"GET /a?b=%20~"), b"GET /a?b=%20~");
+        assert_eq!(ascii(b"/\xe4\xc3\xa4\\\x1b\n\x7f"), br"/\xE4\xC3\xA4\x5C\x1B\x0A\x7F");
+    }
+
+    #[test]
+    fn lines_keep_utf8_and_tabs() {
+        assert_eq!(line("a\tb \u{e4} \u{1f319} \\".as_bytes()), "a\tb \u{e4} \u{1f319} \\");
+        assert_eq!(
+            line(b"\xe4 \x1b[31m\r\0 \xc3 \xc2\x9b"),
+            r"\xE4 \x1B[31m\x0D\x00 \xC3 \xC2\x9B"
+        );
+    }
+}
