@@ -9,6 +9,7 @@
 ---@field request_body_size_limit integer|false|nil longest request body without transfer coding (64 MiB)
 ---@field request_header_size_limit integer|false|nil longest request head (1 MiB)
 ---@field request_header_count_limit integer|false|nil most header lines (1000)
+---@field request_field_count_limit integer|false|nil most fields of a form (4096)
 ---@field request_buffering integer|false|nil bodies up to this are received before the handler is called (0)
 ---@field response_buffering integer|false|nil queued for a slow client before `send_data` waits (256 KiB)
 ---@field chunk_size integer? default of the following two
@@ -31,7 +32,7 @@
 
 ---What is known of a field of a form beside its value.
 ---@class moonbridge_http.metadata
----@field file_name string? for files: the name that the client gave
+---@field file_name string? for files: the name that the client gave; it may hold slashes and `../`
 ---@field content_type string? as the client sent it
 
 ---@class moonbridge_http.stream_metadata : moonbridge_http.metadata
@@ -43,6 +44,9 @@
 ---A request, and the response to it.
 ---@class moonbridge_http.request
 ---@field method string the request method, e.g. "GET"
+---@field target string the request target as it was sent
+---@field version "HTTP/1.1"|"HTTP/1.0" the version of the protocol
+---@field scheme string "http"
 ---@field path string? without its leading slash, not decoded; nil for `OPTIONS *`
 ---@field query string? with its leading question mark, or ""; nil for `OPTIONS *`
 ---@field host string from an absolute target or the Host header
@@ -52,7 +56,7 @@
 ---@field post_params_list table<string,string[]> names in the form → all values
 ---@field post_metadata table<string,moonbridge_http.metadata>? of multipart forms
 ---@field post_metadata_list table<string,moonbridge_http.metadata[]>? of multipart forms
----@field cookies table<string,string> names → values
+---@field cookies table<string,string> names as they were sent → decoded values
 ---@field headers table<string,string[]> names in any case → a value for each line
 ---@field headers_csv_string table<string,string> names in any case → all values joined by ", "
 ---@field headers_csv_table table<string,string[]> names in any case → a value for each list element
@@ -161,6 +165,16 @@ function moonbridge_http.encode_uri(text) end
 ---@param text string
 ---@return string
 function moonbridge_http.decode_uri(text) end
+
+---Escapes what may not stand in a path as `%xx`; slashes stay.
+---@param text string
+---@return string
+function moonbridge_http.encode_path(text) end
+
+---Decodes `%XX`; `+` and invalid escapes stay.
+---@param text string
+---@return string
+function moonbridge_http.decode_path(text) end
 
 ---Parses a query string or urlencoded text, with or without a leading question mark.
 ---@param query string

@@ -46,6 +46,11 @@ describe("a response", function()
     assert.same({ "x", 200 }, { body, status })
   end)
 
+  it("may have blanks behind the sizes of its chunks, as some senders pad them", function()
+    local chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert.equal("hello world", (body_of(chunked .. "6  \r\nhello \r\n5\t\r\nworld\r\n0 \r\n\r\n")))
+  end)
+
   it("may come in any pieces", function()
     local response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: b\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
     local s = play(([[
@@ -136,7 +141,8 @@ describe("servers that misbehave", function()
       { with("1.0", { chunked }, "0\r\n\r\n"), "Transfer-Encoding" },
     }
     for _, bytes in ipairs { "x\r\n", "5\nhello\r\n", "5\r\nhelloX", "-1\r\n", "0x5\r\nhello\r\n",
-        "fffffffffffffffff\r\n", "\r\n", " 5\r\nhello\r\n" } do
+        "fffffffffffffffff\r\n", "\r\n", " 5\r\nhello\r\n", "5 0\r\nhello\r\n",
+        "0\r\nContent-Length: 5\r\n\r\n" } do
       cases[#cases + 1] = { with("1.1", { chunked }, bytes), "chunked coding" }
     end
     refused(cases)

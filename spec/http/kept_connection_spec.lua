@@ -93,3 +93,67 @@ describe("the rest of a body that the handler has not asked for", function()
     end
   end)
 end)
+
+-- RFC 9112 9.3 and C.2.2
+describe("a connection of HTTP/1.0", function()
+  local s
+  setup(function()
+    s = server.start [[
+      local http = require "moonbridge.http"
+      require "moonbridge".listen {
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        pre_fork = 1, min_fork = 1, max_fork = 1,
+        connect = http.generate_handler(function(request)
+          request:send_status(request.path == "none" and "204 No Content" or "200 OK")
+          if request.path == "length" then request:send_header("Content-Length", 2) end
+          if request.path == "close" then request:close_after_finish() end
+          if request.path == "said" then
+            request:send_header("Connection", "Keep-Alive")
+            request:send_header("Content-Length", 2)
+          end
+          if request.path ~= "none" then request:send_data("ok") end
+          return true
+        end),
+      }
+      require "moonbridge".run()
+    ]]
+  end)
+  teardown(server.cleanup)
+
+  local function get(path, option)
+    return ("GET /%s HTTP/1.0\r\n%s\r\n"):format(path, option and "Connection: " .. option .. "\r\n" or "")
+  end
+
+  it("is kept, which the response says, if the client asks and the response has a length", function()
+    for _, path in ipairs { "length", "said", "none" } do
+      local connection = s:connect()
+      for _ = 1, 3 do
+        connection:send(get(path, "Keep-Alive"))
+        local response = connection:response()
+        assert.equal("keep-alive", response.headers.connection:lower())
+        assert.equal(path == "none" and "" or "ok", response.body)
+      end
+      connection:send(get(path))
+      assert.match("close$", connection:response().headers.connection)
+      assert.same({ "", "closed" }, { connection:read_all() })
+    end
+  end)
+
+  it("ends otherwise, which the response says", function()
+    for _, request in ipairs { get "length", get("length", "close"), get("length", "keep-alive, close"),
+      get("stream", "keep-alive"), get("close", "keep-alive") } do
+      local reply, ending = s:raw(request)
+      assert.match("\r\nConnection: close\r\n", reply)
+      assert.falsy(reply:lower():find("keep-alive", 1, true))
+      assert.falsy(reply:find("chunked", 1, true))
+      assert.equal("closed", ending)
+    end
+  end)
+
+  it("takes pipelined requests", function()
+    local connection = s:connect()
+    connection:send(get("length", "keep-alive"):rep(2) .. get "length")
+    for _ = 1, 3 do assert.equal("ok", connection:response().body) end
+    assert.same({ "", "closed" }, { connection:read_all() })
+  end)
+end)

@@ -372,6 +372,13 @@ describe("functions of the module", function()
     assert.equal("a b/\u{e4}%zz", http.decode_uri("a%20b%2f%C3%a4%zz"))
   end)
 
+  it("encode_path and decode_path", function()
+    assert.equal("/a%20b/c+d%3f%23%25;e=f@g:h%c3%a4", http.encode_path("/a b/c+d?#%;e=f@g:h\u{e4}"))
+    assert.equal("a b/c+d/\u{e4}%zz%", http.decode_path("a%20b/c+d%2f%C3%a4%zz%"))
+    assert.equal("12", http.decode_path(12))
+    assert.has_error(function() http.decode_path() end)
+  end)
+
   it("parse_query", function()
     local params, lists = http.parse_query("?a=1&a=2&b=%20")
     assert.same({ "1", " ", nil }, { params.a, params.b, params.c })

@@ -62,7 +62,8 @@ describe("docs/reference/http.md", function()
 
   it("names every function for handlers", function()
     local http = require "moonbridge_http"
-    for _, name in ipairs { "generate_handler", "encode_html", "encode_uri", "decode_uri", "parse_query" } do
+    for _, name in ipairs { "generate_handler", "encode_html", "encode_uri", "decode_uri", "encode_path",
+      "decode_path", "parse_query" } do
       assert.is_function(http[name])
       assert.is_truthy(text:find(name, 1, true), name .. " is not documented")
     end

@@ -79,6 +79,30 @@ describe("request", function()
     end)
   end)
 
+  describe(".target, .version and .scheme", function()
+    it("are what gateway interfaces want", function()
+      local expression = "request.target, request.version, request.scheme"
+      for _, target in ipairs { "/", "/a%2fb/../c?d=+&e", "//x", "/?", "http://a.b/c?d", "HTTPS://a" } do
+        assert.equal(target .. " HTTP/1.1 http", show(expression, { target = target }))
+      end
+      assert.equal("* HTTP/1.1 http", show(expression, { method = "OPTIONS", target = "*" }))
+      local long = "/" .. ("x"):rep(10000)
+      assert.equal(long, show("request.target", { target = long }))
+    end)
+
+    it("tell HTTP/1.0 from HTTP/1.1", function()
+      for sent, version in pairs { ["1.0"] = "HTTP/1.0", ["1.1"] = "HTTP/1.1", ["1.9"] = "HTTP/1.1" } do
+        local answer = s:raw("GET / HTTP/" .. sent .. "\r\nHost: a\r\nConnection: close\r\n"
+          .. "X-Show: request.version\r\n\r\n")
+        assert.match("\n" .. version, answer:match("\r\n\r\n.*"))
+      end
+    end)
+
+    it("can be replaced by what a proxy tells", function()
+      assert.equal("https", show("(function() request.scheme = 'https' return request.scheme end)()"))
+    end)
+  end)
+
   describe(".get_params and .get_params_list", function()
     it("map names to first values and to all values", function()
       local target = "/?a=1&b=2&a=3&c"
@@ -122,11 +146,17 @@ describe("request", function()
   end)
 
   describe(".cookies", function()
-    it("has all cookies sent by the client", function()
+    it("has all cookies sent by the client: names as they are, decoded values", function()
       local headers = { { "Cookie", "a=1; b=2=3; c%20d=e%3Bf; a=4" }, { "Cookie", "g=+" } }
-      assert.equal("{a=1,b=2=3,c d=e;f,g=+}", show("request.cookies", { headers = headers }))
+      assert.equal("{a=1,b=2=3,c%20d=e;f,g=+}", show("request.cookies", { headers = headers }))
       assert.equal("{}", show("request.cookies"))
       assert.equal("nil", show("request.cookies.a"))
+    end)
+
+    it("cannot be given a guarded name by an escape", function()
+      local headers = { { "Cookie", "__%48ost-sid=evil; __%53ecure-sid=evil; __Host%2Dsid=evil" } }
+      assert.equal("nil nil", show("request.cookies['__Host-sid'], request.cookies['__Secure-sid']",
+        { headers = headers }))
     end)
   end)
 

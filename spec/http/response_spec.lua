@@ -329,6 +329,48 @@ describe("the connection", function()
   end)
 end)
 
+describe("status 101", function()
+  after_each(server.cleanup)
+
+  -- What a handler gets that tries to upgrade, and what goes out when it says 426 then.
+  local UPGRADE = [[
+    local ok, message = pcall(request.send_status, request, "101 Switching Protocols")
+    note(ok, message)
+    request:send_status("426 Upgrade Required")
+    return true]]
+
+  local function refused(words, request)
+    local s = app.start("function routes.default(request)\n" .. UPGRADE .. "\nend")
+    local bytes, ending = s:raw(request)
+    assert.match("^HTTP/1.1 426 Upgrade Required\r\n", bytes)
+    assert.equal("closed", ending)
+    assert.match("^false [^\n]*" .. words .. "$", s:request("/notes").body)
+    server.cleanup()
+  end
+
+  it("is misuse before the request's body was read", function()
+    local fields = "Host: a\r\nConnection: upgrade, close\r\nUpgrade: echo\r\n"
+    local words = "Status 101 cannot be sent before the request body has been read"
+    refused(words, "POST / HTTP/1.1\r\n" .. fields .. "Content-Length: 3\r\n\r\nabc")
+    local chunked = "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    refused(words, "POST / HTTP/1.1\r\n" .. fields .. chunked)
+  end)
+
+  it("may be sent when the body has been read", function()
+    expect("HTTP/1.1 101 Switching Protocols\r\n\r\nabc rest\n", [[
+      local body = request.body
+      request:send_status("101 Switching Protocols")
+      request:finish_headers()
+      request.socket:flush(body, " ", (request.socket:read(nil, "\n")))
+      return true]], "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcrest\n")
+  end)
+
+  it("is misuse for a client of HTTP/1.0", function()
+    local words = "Status 101 cannot be sent to a client of HTTP/1.0"
+    refused(words, "GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+  end)
+end)
+
 describe("a handler's error", function()
   after_each(server.cleanup)
 
@@ -347,6 +389,14 @@ describe("a handler's error", function()
     assert.match('Error in "connect" function: GET /fail%?x=1: routes:1: oh dear', log)
     assert.match("stack traceback:", log)
     assert.match("routes:1: in ", log)
+  end)
+
+  it("is logged with the bytes of the target that are no printable ASCII as escapes", function()
+    local s = app.start [[function routes.default() error("oh \xe4\x1b[31m dear") end]]
+    s:raw("GET /\xe4\xff?\u{e4}\\x HTTP/1.1\r\nHost: a\r\n\r\n")
+    local line = [["connect" function: GET /\xE4\xFF%?\xC3\xA4\x5Cx: routes:1: oh \xE4\x1B%[31m dear]]
+    assert.truthy(s:wait_log(line), s:log())
+    assert.falsy(s:log():find("\u{fffd}", 1, true))
   end)
 
   it("resets the connection later on", function()

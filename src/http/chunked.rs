@@ -10,17 +10,22 @@
 //! chunk-ext    = *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] )
 //! ```
 //!
+//! Blanks at the end of a size line are let pass, as some senders pad it: they cannot be read in two
+//! ways (RFC 9110 5.6.3 has recipients remove such blanks).
+//!
 //! Every deviation is an error: where two recipients see a line end or a size differently, one of
 //! them takes body for a request. So only CRLF ends a line here, in the trailer section too,
 //! although RFC 9112 2.2 would allow a bare LF there.
 
 #[cfg(test)]
 mod tests;
+mod trailer;
 
 use std::fmt;
 
 use super::escape::hex_value;
 use super::head::is_token_byte;
+use trailer::TrailerName;
 
 /// How much a body may hold.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +42,9 @@ pub struct Limits {
     /// The most trailer fields.
     pub trailer_fields: u32,
 }
+
+/// Up to so many bytes, a size that is padded by blanks is no overhead: a width that senders use.
+const PADDED: u32 = 8;
 
 /// Bytes of data that allow for one more byte of extensions.
 pub const OVERHEAD_SHARE: u64 = 16;
@@ -57,6 +65,8 @@ pub enum Error {
     Data,
     /// The trailer section breaks the grammar.
     Trailer,
+    /// A trailer field is one that must stand in the header section (RFC 9110 6.5.1).
+    TrailerName,
     /// The coding takes more bytes than the limits allow.
     Overhead,
     /// The trailer section is beyond its limits.
@@ -69,7 +79,9 @@ impl Error {
     /// The status code of the refusal.
     pub fn status(self) -> u16 {
         match self {
-            Error::Size | Error::Data | Error::Trailer | Error::Overhead => 400,
+            Error::Size | Error::Data | Error::Trailer | Error::TrailerName | Error::Overhead => {
+                400
+            }
             Error::TrailerTooBig => 431,
             Error::BodyTooBig => 413,
         }
@@ -82,6 +94,7 @@ impl fmt::Display for Error {
             Error::Size => "Invalid chunk size line",
             Error::Data => "Chunk data not terminated as announced",
             Error::Trailer => "Invalid trailer section",
+            Error::TrailerName => "Field not allowed in trailer section",
             Error::Overhead => "Too much overhead in chunked request body",
             Error::TrailerTooBig => "Trailer section too big",
             Error::BodyTooBig => "Request body is too big",
@@ -121,7 +134,7 @@ enum State {
 /// What the next byte of a chunk extension may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extension {
-    /// A blank before `;`.
+    /// A blank before `;` or the line end.
     Before,
     NameStart,
     Name,
@@ -148,6 +161,7 @@ pub struct Decoder {
     overhead: u64,
     trailers: u32,
     trailer_fields: u32,
+    trailer_name: TrailerName,
 }
 
 impl Decoder {
@@ -162,6 +176,7 @@ impl Decoder {
             overhead: 0,
             trailers: 0,
             trailer_fields: 0,
+            trailer_name: TrailerName::default(),
         }
     }
 
@@ -247,10 +262,13 @@ impl Decoder {
 
     fn extension(&mut self, extension: Extension, byte: u8) -> Result<State, Error> {
         use Extension::*;
-        self.spend()?;
         let blank = matches!(byte, b' ' | b'\t');
+        let padding = blank && self.line <= PADDED || extension == Before && byte == b'\r';
+        if !padding {
+            self.spend()?;
+        }
         let next = match (extension, byte) {
-            (Name | Value | AfterQuoted, b'\r') => return Ok(State::SizeLf),
+            (Before | Name | AfterName | Value | AfterQuoted, b'\r') => return Ok(State::SizeLf),
             (Before | Name | AfterName | Value | AfterQuoted, b';') => NameStart,
             (Name | AfterName, b'=') => ValueStart,
             (ValueStart, b'"') => Quoted,
@@ -287,7 +305,9 @@ impl Decoder {
         Ok(State::Data)
     }
 
-    /// Trailer fields are checked like header fields, and dropped (RFC 9110 6.5.1 allows it).
+    /// Trailer fields are checked like header fields, and dropped (RFC 9110 6.5.1 allows it). Those
+    /// that would matter in a header section are refused: whoever merges them takes the message for
+    /// another one.
     fn trailer(&mut self, byte: u8) -> Result<State, Error> {
         match (self.state, byte) {
             (State::TrailerStart, b'\r') => Ok(State::EndLf),
@@ -296,10 +316,18 @@ impl Decoder {
                 if self.trailer_fields > self.limits.trailer_fields {
                     return Err(Error::TrailerTooBig);
                 }
+                self.trailer_name = TrailerName::default();
+                self.trailer_name.push(byte);
                 Ok(State::TrailerName)
             }
+            (State::TrailerName, b':') if self.trailer_name.is_forbidden() => {
+                Err(Error::TrailerName)
+            }
             (State::TrailerName, b':') => Ok(State::TrailerValue),
-            (State::TrailerName, _) if is_token_byte(byte) => Ok(State::TrailerName),
+            (State::TrailerName, _) if is_token_byte(byte) => {
+                self.trailer_name.push(byte);
+                Ok(State::TrailerName)
+            }
             (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
             (State::TrailerValue, b'\t' | b' '..=b'~' | 128..) => Ok(State::TrailerValue),
             (State::TrailerLf, b'\n') => Ok(State::TrailerStart),

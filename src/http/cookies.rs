@@ -3,18 +3,21 @@
 //! Sources: RFC 6265 4.2.1 and 5.4 (`name=value` pairs separated by `; `); reference,
 //! "request.cookies".
 
+use std::borrow::Cow;
+
 use super::escape::{Plus, decode};
 use super::list::trim;
 use super::params::{Pair, split, split_once};
 
 /// The cookies of one Cookie header value, in their order.
 ///
-/// The value is all behind the first `=`; names and values decode `%XX`, but `+` is a plus sign,
-/// and quotes are part of the value (RFC 6265 4.1.1). Blanks around names and values, empty
+/// The value is all behind the first `=`; it decodes `%XX`, but `+` is a plus sign, and quotes are
+/// part of the value (RFC 6265 4.1.1). Names are as they were sent: user agents guard the prefixes
+/// `__Host-` and `__Secure-`, which an escape must not forge (RFC 6265bis 4.1.3). Blanks around names and values, empty
 /// pieces and pieces without `=` are skipped. User agents send the most specific cookie of a
 /// name first, so a table of cookies should keep the first.
 pub fn cookies(header: &[u8]) -> impl Iterator<Item = Pair<'_>> {
-    encoded(header).map(|(name, value)| (decode(name, Plus::Literal), decode(value, Plus::Literal)))
+    encoded(header).map(|(name, value)| (Cow::Borrowed(name), decode(value, Plus::Literal)))
 }
 
 /// The [`cookies`] before they are decoded.
@@ -52,8 +55,9 @@ mod tests {
     }
 
     #[test]
-    fn percent_escapes_are_decoded_but_not_plus() {
-        assert_eq!(parse("a%20b=c%3Bd+e%"), owned(&[("a b", "c;d+e%")]));
+    fn percent_escapes_are_decoded_in_values_alone_and_plus_is_not() {
+        assert_eq!(parse("a%20b=c%3Bd+e%"), owned(&[("a%20b", "c;d+e%")]));
+        assert_eq!(parse("__%48ost-sid=evil"), owned(&[("__%48ost-sid", "evil")]));
     }
 
     #[test]

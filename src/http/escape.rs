@@ -35,17 +35,28 @@ pub fn decode_into(text: &[u8], plus: Plus, out: &mut Vec<u8>) {
 
 /// Percent-encodes everything but `0-9A-Za-z_.~-`, with lower-case hexadecimal digits.
 pub fn encode_uri(text: &[u8]) -> Vec<u8> {
+    encode(text, is_unreserved)
+}
+
+/// Percent-encodes what may not stand in a path (RFC 3986 3.3); slashes stay.
+pub fn encode_path(text: &[u8]) -> Vec<u8> {
+    encode(text, |byte| is_unreserved(byte) || b"/!$&'()*+,;=:@".contains(&byte))
+}
+
+/// RFC 3986 2.3
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_.~-".contains(&byte)
+}
+
+fn encode(text: &[u8], stays: fn(u8) -> bool) -> Vec<u8> {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut encoded = Vec::with_capacity(text.len());
     for &byte in text {
-        match byte {
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'_' | b'.' | b'~' | b'-' => {
-                encoded.push(byte);
-            }
-            _ => {
-                let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-                encoded.extend_from_slice(&[b'%', HEX[high], HEX[low]]);
-            }
+        if stays(byte) {
+            encoded.push(byte);
+        } else {
+            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+            encoded.extend_from_slice(&[b'%', HEX[high], HEX[low]]);
         }
     }
     encoded
@@ -197,6 +208,12 @@ mod tests {
     }
 
     #[test]
+    fn encode_path_keeps_what_may_stand_in_a_path() {
+        assert_eq!(encode_path(b"/a b/c+d;e=f@g:h"), b"/a%20b/c+d;e=f@g:h");
+        assert_eq!(encode_path(b"?#%[]\"\xff"), b"%3f%23%25%5b%5d%22%ff");
+    }
+
+    #[test]
     fn encode_html_replaces_four_characters() {
         assert_eq!(&*encode_html(b"<a href=\"x\">&'"), b"&lt;a href=&quot;x&quot;&gt;&amp;'");
         assert!(matches!(encode_html(b"plain"), Cow::Borrowed(_)));
@@ -208,6 +225,8 @@ mod tests {
             let encoded = encode_uri(&text);
             prop_assert_eq!(&*decode(&encoded, Plus::Literal), &text[..]);
             prop_assert_eq!(&*decode(&encoded, Plus::Space), &text[..]);
+            let path = encode_path(&text);
+            prop_assert_eq!(&*decode(&path, Plus::Literal), &text[..]);
         }
 
         #[test]

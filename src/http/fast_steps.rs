@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use mlua::{Function, Lua, Table};
 
-use super::connection::{Connection, Problem};
+use super::connection::{Connection, Problem, SCHEME};
 use super::head::Span;
 use super::steps::Shared;
 use crate::sys::anchor::Anchor;
@@ -168,6 +168,10 @@ fn field(shared: &Shared, pick: fn(&Connection) -> Option<Span>) -> Answer {
     })
 }
 
+fn text(text: &str) -> Answer {
+    Inline::new(text.as_bytes()).map_or(Answer::Complete, Answer::Bytes)
+}
+
 struct Index;
 impl Fast for Index {
     type Object = Shared;
@@ -178,6 +182,9 @@ impl Fast for Index {
             Some(b"method") => field(shared, |c| Some(c.head.method)),
             Some(b"query") => field(shared, |c| c.path.map(|_| c.query)),
             Some(b"host") => field(shared, |c| Some(c.host)),
+            Some(b"target") => field(shared, |c| Some(c.head.target)),
+            Some(b"version") => with(shared, |c| text(c.head.version.name())),
+            Some(b"scheme") => text(SCHEME),
             Some(b"get_params") => with(shared, |c| match c.query.of(&c.bytes).len() {
                 0 | 1 => {
                     c.params_given = true;

@@ -29,11 +29,25 @@ const INVALID_LENGTH: Refusal = Refusal::bad_request("Content-Length header(s) i
 const UNEXPECTED_CODING: Refusal = Refusal::bad_request("Unexpected Transfer-Encoding");
 const UNKNOWN_CODING: Refusal = Refusal::not_implemented("Unexpected Transfer-Encoding");
 
-/// The length that the Content-Length fields announce (RFC 9110 8.6).
+/// The length that the Content-Length field of a request announces (RFC 9110 8.6).
 ///
-/// Each value must be a decimal number; the same one may be repeated, as lines or in a list.
-/// Numbers beyond 64 bits count as the largest one: no limit lets them pass.
-pub fn content_length<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Option<u64>, Refusal> {
+/// It must be one line with one decimal number. RFC 9110 8.6 allows a recipient to refuse a repeated
+/// one, and RFC 9112 6.3 demands it of lists whose members differ: what is not accepted cannot be
+/// read in two ways. Numbers beyond 64 bits count as the largest one: no limit lets them pass.
+pub fn content_length<'a>(
+    mut values: impl Iterator<Item = &'a [u8]>,
+) -> Result<Option<u64>, Refusal> {
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => decimal(trim(value)).map(Some).ok_or(INVALID_LENGTH),
+        _ => Err(INVALID_LENGTH),
+    }
+}
+
+/// As [`content_length`], of a response: the same number may be repeated, as lines or in a list.
+pub fn repeated_content_length<'a>(
+    values: impl Iterator<Item = &'a [u8]>,
+) -> Result<Option<u64>, Refusal> {
     let mut length = None;
     for value in values.flat_map(|value| value.split(|&byte| byte == b',')) {
         let number = decimal(trim(value)).ok_or(INVALID_LENGTH)?;
@@ -102,17 +116,26 @@ mod tests {
         content_length(values.iter().map(|value| value.as_bytes()))
     }
 
+    fn repeated(values: &[&str]) -> Result<Option<u64>, Refusal> {
+        repeated_content_length(values.iter().map(|value| value.as_bytes()))
+    }
+
     fn coding(values: &[&str]) -> Result<Coding, &'static str> {
         transfer_coding(values.iter().map(|value| value.as_bytes()))
             .map_err(|refusal| &refusal.status[..3])
     }
 
     #[test]
-    fn rfc_9110_8_6_the_same_length_may_be_repeated() {
-        assert_eq!(length(&[]), Ok(None));
-        assert_eq!(length(&["0"]), Ok(Some(0)));
-        assert_eq!(length(&["5", "5"]), Ok(Some(5)));
-        assert_eq!(length(&["5, 5"]), Ok(Some(5)));
+    fn rfc_9110_8_6_only_a_response_may_repeat_its_length() {
+        for length in [length, repeated] {
+            assert_eq!(length(&[]), Ok(None));
+            assert_eq!(length(&["0"]), Ok(Some(0)));
+            assert_eq!(length(&["03"]), Ok(Some(3)));
+        }
+        for values in [&["5", "5"][..], &["5, 5"], &["5", "05"], &["5,5", "5"]] {
+            assert_eq!(length(values), Err(INVALID_LENGTH), "{values:?}");
+            assert_eq!(repeated(values), Ok(Some(5)), "{values:?}");
+        }
     }
 
     #[test]
@@ -120,9 +143,10 @@ mod tests {
         for value in ["", "+5", "-5", "0x5", "5,6", "5,", ",", "5 5", "5a", "1e1", "5.0", "\u{bd}"]
         {
             assert_eq!(length(&[value]), Err(INVALID_LENGTH), "{value:?}");
+            assert_eq!(repeated(&[value]), Err(INVALID_LENGTH), "{value:?}");
         }
-        assert_eq!(length(&["5", "6"]), Err(INVALID_LENGTH));
-        assert_eq!(length(&["5", ""]), Err(INVALID_LENGTH));
+        assert_eq!(repeated(&["5", "6"]), Err(INVALID_LENGTH));
+        assert_eq!(repeated(&["5", ""]), Err(INVALID_LENGTH));
     }
 
     #[test]

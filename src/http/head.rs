@@ -6,8 +6,8 @@
 //!
 //! | rule | source |
 //! |---|---|
-//! | empty lines before the request line are skipped | RFC 9112 2.2 |
-//! | a line ends with CRLF or LF; a bare CR is refused | RFC 9112 2.2 |
+//! | empty lines before the request line are skipped, however they end | RFC 9112 2.2 |
+//! | a line ends with CRLF; a bare CR or LF is refused, as two recipients may read it differently | RFC 9112 2.2 |
 //! | single spaces separate method, target and version | RFC 9112 3 |
 //! | no blank between field name and colon, no folded lines | RFC 9112 5.1, 5.2 |
 //! | blanks around a field value are not part of it | RFC 9112 5.1 |
@@ -17,6 +17,8 @@ use memchr::memchr;
 
 use super::list::trim;
 use super::refusal::Refusal;
+
+const BARE_LF: Refusal = Refusal::bad_request("Line not terminated by CRLF");
 
 /// How large a head may be.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,16 @@ pub enum Version {
     /// HTTP/1.1, or a later minor revision, which is treated as that (RFC 9110 2.5).
     #[default]
     Http11,
+}
+
+impl Version {
+    /// The name of the protocol, as gateway interfaces have it (RFC 3875 4.1.16).
+    pub fn name(self) -> &'static str {
+        match self {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        }
+    }
 }
 
 /// A piece of the head, as positions in it.
@@ -171,11 +183,13 @@ impl Head {
             self.check_size(next, limits)?;
             let base = self.line;
             let line = input.get(base..next - 1).unwrap_or_default();
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
             (self.line, self.searched) = (next, next);
+            if !self.has_request_line && matches!(line, b"" | b"\r") {
+                continue;
+            }
+            let line = line.strip_suffix(b"\r").ok_or(BARE_LF)?;
             match (self.has_request_line, line.is_empty()) {
-                (false, true) => {}
-                (false, false) => self.request_line(base, line)?,
+                (false, _) => self.request_line(base, line)?,
                 (true, true) => {
                     self.complete = Some(next);
                     return Ok(Progress::Complete(next));

@@ -54,9 +54,15 @@ mod section_2_2_message_parsing {
     }
 
     #[test]
-    fn a_single_lf_ends_a_line() {
-        let parsed = parse(b"GET / HTTP/1.1\nHost: a\n\nrest").unwrap().unwrap();
-        assert_eq!((&parsed.3[..], parsed.4), (&[("Host".into(), "a".into())][..], 24));
+    fn a_bare_lf_is_refused() {
+        for input in [
+            "GET / HTTP/1.1\n",
+            "GET / HTTP/1.1\r\nHost: a\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "GET /\n",
+        ] {
+            assert_eq!(status(input.as_bytes()), "400", "{input:?}");
+        }
     }
 
     #[test]

@@ -66,6 +66,10 @@ pub(super) fn asks_to_close(value: &[u8]) -> bool {
     elements(value).any(|option| option.eq_ignore_ascii_case(b"close"))
 }
 
+pub(super) fn asks_to_keep(value: &[u8]) -> bool {
+    elements(value).any(|option| option.eq_ignore_ascii_case(b"keep-alive"))
+}
+
 pub(super) fn is_transfer_encoding(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"transfer-encoding")
 }

@@ -98,7 +98,7 @@ pub fn module(lua: &Lua) -> Result<Table> {
     Ok(module)
 }
 
-/// `encode_html`, `encode_uri`, `decode_uri`.
+/// `encode_html`, and how URIs and paths are encoded and decoded.
 fn escapes(lua: &Lua, module: &Table) -> Result<()> {
     fn export(
         lua: &Lua,
@@ -113,7 +113,9 @@ fn escapes(lua: &Lua, module: &Table) -> Result<()> {
     }
     export(lua, module, "encode_html", |text| escape::encode_html(text).into_owned())?;
     export(lua, module, "encode_uri", escape::encode_uri)?;
-    export(lua, module, "decode_uri", |text| escape::decode(text, Plus::Space).into_owned())
+    export(lua, module, "decode_uri", |text| escape::decode(text, Plus::Space).into_owned())?;
+    export(lua, module, "encode_path", escape::encode_path)?;
+    export(lua, module, "decode_path", |text| escape::decode(text, Plus::Literal).into_owned())
 }
 
 /// The first argument of `name` as a string; numbers are converted as Lua does.

@@ -47,16 +47,22 @@ impl Pairs {
     pub fn of_query(query: &[u8]) -> Pairs {
         let mut pairs = Pairs::default();
         pairs.reserve(query, b'&');
-        pairs.decode(params::encoded(query), Plus::Space);
+        for (name, value) in params::encoded(query) {
+            decode_into(name, Plus::Space, &mut pairs.bytes);
+            pairs.end_name(value, Plus::Space);
+        }
         pairs
     }
 
-    /// The cookies of the values of all Cookie header lines.
+    /// The cookies of the values of all Cookie header lines; names are not decoded (cookies.rs).
     pub fn of_cookies<'a>(headers: impl Iterator<Item = &'a [u8]>) -> Pairs {
         let mut pairs = Pairs::default();
         for header in headers {
             pairs.reserve(header, b';');
-            pairs.decode(cookies::encoded(header), Plus::Literal);
+            for (name, value) in cookies::encoded(header) {
+                pairs.bytes.extend_from_slice(name);
+                pairs.end_name(value, Plus::Literal);
+            }
         }
         pairs
     }
@@ -86,14 +92,11 @@ impl Pairs {
         self.ends.reserve(memchr_iter(separator, text).count() + 1);
     }
 
-    /// Adds encoded pairs.
-    fn decode<'a>(&mut self, pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>, plus: Plus) {
-        for (name, value) in pairs {
-            decode_into(name, plus, &mut self.bytes);
-            let name_end = self.bytes.len();
-            decode_into(value, plus, &mut self.bytes);
-            self.ends.push(ends(name_end, self.bytes.len()));
-        }
+    /// Ends a pair whose name has just been added, with its encoded value.
+    fn end_name(&mut self, value: &[u8], plus: Plus) {
+        let name_end = self.bytes.len();
+        decode_into(value, plus, &mut self.bytes);
+        self.ends.push(ends(name_end, self.bytes.len()));
     }
 
     fn text(&self, start: usize, end: usize) -> &[u8] {
@@ -166,8 +169,8 @@ mod tests {
     }
 
     #[test]
-    fn cookies_of_all_lines_are_decoded_but_for_plus_signs() {
-        let pairs = Pairs::of_cookies([&b"a=1+1; b"[..], b"", b"c=%3B;a=2"].into_iter());
-        assert_eq!(texts(&pairs), [("a", "1+1"), ("c", ";"), ("a", "2")]);
+    fn values_of_cookies_of_all_lines_are_decoded_but_for_plus_signs() {
+        let pairs = Pairs::of_cookies([&b"a=1+1; b"[..], b"", b"c%3B=%3B;a=2"].into_iter());
+        assert_eq!(texts(&pairs), [("a", "1+1"), ("c%3B", ";"), ("a", "2")]);
     }
 }

@@ -25,6 +25,7 @@ const HEADERS_SENT: Misuse = "All HTTP headers have already been sent";
 const FINISHED: Misuse = "Response has already been finished";
 const LENGTH_EXCEEDED: Misuse = "Content length exceeded";
 const LENGTH_NOT_USED: Misuse = "Content length not used";
+const NO_UPGRADE: Misuse = "Status 101 cannot be sent to a client of HTTP/1.0";
 const BODYLESS: Misuse = "Cannot send response data for body-less status message";
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,6 +80,7 @@ pub struct Response {
     head_request: bool,
     close: bool,
     says_close: bool,
+    says_keep_alive: bool,
     has_date: bool,
 }
 

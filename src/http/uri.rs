@@ -20,6 +20,8 @@ pub enum Target<'a> {
     },
     /// `*`: the server as a whole; only in OPTIONS requests.
     Asterisk,
+    /// `host:port`: where a tunnel is to lead; only in CONNECT requests.
+    Authority,
 }
 
 /// The target has no form that this server serves, or a character that no target may have.
@@ -29,11 +31,15 @@ pub struct InvalidTarget;
 impl<'a> Target<'a> {
     /// Splits the target of a request with the given method.
     ///
-    /// Authority form (CONNECT) is refused, as are blanks, control characters and fragments.
-    /// Other characters that ought to be escaped are let through: user agents do send them.
+    /// CONNECT takes the authority form alone, other methods never. Blanks, control characters and
+    /// fragments are refused. Other characters that ought to be escaped are let through: user agents do
+    /// send them.
     pub fn parse(method: &[u8], target: &'a [u8]) -> Result<Target<'a>, InvalidTarget> {
-        if method == b"CONNECT" || !target.iter().all(|&byte| is_target(byte)) {
+        if !target.iter().all(|&byte| is_target(byte)) {
             return Err(InvalidTarget);
+        }
+        if method == b"CONNECT" {
+            return if is_authority(target) { Ok(Target::Authority) } else { Err(InvalidTarget) };
         }
         if let Some(path) = target.strip_prefix(b"/") {
             return Ok(resource(None, path));
@@ -69,6 +75,13 @@ pub fn is_host(host: &[u8]) -> bool {
         None => name.iter().all(|&byte| is_reg_name(byte)) && (port.is_empty() || !name.is_empty()),
     };
     valid_name && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+}
+
+/// Whether `target` is a host and a port (RFC 9112 3.2.3), both there.
+fn is_authority(target: &[u8]) -> bool {
+    let ends_in_port = target.last().is_some_and(u8::is_ascii_digit);
+    let colon = memrchr(b':', target).filter(|&colon| colon > 0);
+    ends_in_port && colon.is_some() && is_host(target)
 }
 
 fn resource<'a>(host: Option<&'a [u8]>, rest: &'a [u8]) -> Target<'a> {
@@ -151,6 +164,20 @@ mod tests {
         assert_eq!(get(b"*"), Err(InvalidTarget));
     }
 
+    /// RFC 9112 3.2.3
+    #[test]
+    fn authority_form_is_for_connect_only() {
+        for target in [&b"a.b:80"[..], b"[::1]:443", b"127.0.0.1:1"] {
+            assert_eq!(Target::parse(b"CONNECT", target), Ok(Target::Authority));
+            assert_eq!(get(target), Err(InvalidTarget));
+        }
+        for target in
+            [&b"/"[..], b"*", b"a.b", b"a.b:", b":80", b"[::1]", b"http://a.b:80/", b"u@a:80"]
+        {
+            assert_eq!(Target::parse(b"CONNECT", target), Err(InvalidTarget), "{target:?}");
+        }
+    }
+
     #[test]
     fn other_forms_are_refused() {
         for target in
@@ -161,8 +188,6 @@ mod tests {
         for target in [&b"http:///a"[..], b"http://u@h/", b"http://[::1/", b"http://a:b/"] {
             assert_eq!(get(target), Err(InvalidTarget), "{target:?}");
         }
-        assert_eq!(Target::parse(b"CONNECT", b"a.b:80"), Err(InvalidTarget));
-        assert_eq!(Target::parse(b"CONNECT", b"/"), Err(InvalidTarget));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Table};
 
+use super::connection::SCHEME;
 use super::head::Span;
 use super::list::elements;
 use super::pairs::Pairs;
@@ -28,7 +29,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     })
 }
 
-/// Method, path, query, host, version.
+/// Method, target, path, query, host, version.
 fn line(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     let span = |name: &str, pick: fn(&super::connection::Connection) -> Option<Span>| {
         step(lua, table, shared, name, move |lua, c, (): ()| {
@@ -40,6 +41,11 @@ fn line(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     span("path", |c| c.path)?;
     span("query", |c| c.path.map(|_| c.query))?;
     span("host", |c| Some(c.host))?;
+    span("target", |c| Some(c.head.target))?;
+    step(lua, table, shared, "version", |lua, c, (): ()| {
+        with(c, |c| c.head.version.name())?.into_lua_multi(lua)
+    })?;
+    step(lua, table, shared, "scheme", |lua, _, (): ()| SCHEME.into_lua_multi(lua))?;
     step(lua, table, shared, "fresh", |lua, c, (): ()| with(c, |c| c.fresh)?.into_lua_multi(lua))?;
     step(lua, table, shared, "faulty", |lua, c, (): ()| {
         with(c, |c| c.faulty)?.into_lua_multi(lua)

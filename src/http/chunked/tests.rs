@@ -58,9 +58,37 @@ fn extensions_and_trailer_fields_are_skipped() {
 
 #[test]
 fn sizes_are_hexadecimal_digits_alone() {
-    for size in ["", " 1", "1 ", "+1", "-1", "0x1", "g", "1_0", "1,1", "1\t", "\u{661}"] {
+    for size in ["", " ", " 1", "1 1", "1\t1", "+1", "-1", "0x1", "g", "1_0", "1,1", "\u{661}"] {
         assert_eq!(whole(&format!("{size}\r\nx\r\n0\r\n\r\n")), Err(Error::Size), "{size:?}");
     }
+}
+
+/// RFC 9110 5.6.3
+#[test]
+fn blanks_at_the_end_of_a_size_line_are_taken() {
+    for blanks in [" ", "\t", "       ", ";a ", ";a=b\t ", ";a=\"b\" ", " ;a", " \t; a = b"] {
+        assert_eq!(whole(&format!("1{blanks}\r\nx\r\n0{blanks}\r\n\r\n")), complete("x", 0));
+    }
+    for line in ["1 \n", "1 \r \n", "1; \r\n", "1 a\r\n"] {
+        assert_eq!(whole(line), Err(Error::Size), "{line:?}");
+    }
+}
+
+#[test]
+fn sizes_padded_to_a_column_are_no_overhead_and_longer_lines_are() {
+    let limits = Limits { overhead: 100, ..Limits::new(1000) };
+    let padded = |blanks| format!("1{}\r\nx\r\n", " ".repeat(blanks)).repeat(200);
+    assert_eq!(decode(limits, &[padded(7).as_bytes()]), Ok(None));
+    assert_eq!(decode(limits, &[padded(8).as_bytes()]), Err(Error::Overhead));
+}
+
+/// RFC 9110 6.5.1
+#[test]
+fn fields_that_belong_into_the_header_section_are_refused_in_trailers() {
+    for name in ["Content-Length", "transfer-encoding", "HOST", "Authorization", "Content-Type"] {
+        assert_eq!(whole(&format!("0\r\nA: b\r\n{name}: 1\r\n\r\n")), Err(Error::TrailerName));
+    }
+    assert_eq!(whole("0\r\nX-Host: a\r\nETag: b\r\n\r\n"), complete("", 0));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::head::{ResponseHead, unfold};
 use crate::http::chunked::{self, Decoder, Event};
-use crate::http::framing::{Coding, content_length, transfer_coding};
+use crate::http::framing::{Coding, repeated_content_length, transfer_coding};
 use crate::http::head::Version;
 use crate::http::list;
 
@@ -146,7 +146,7 @@ impl Announced {
                 }
             }
         }
-        let length = content_length(lengths.into_iter()).map_err(|_| Error::Length)?;
+        let length = repeated_content_length(lengths.into_iter()).map_err(|_| Error::Length)?;
         if length == Some(u64::MAX) {
             return Err(Error::Length);
         }

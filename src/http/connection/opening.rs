@@ -157,9 +157,12 @@ impl Connection {
             fields.map(|field| field.value.of(bytes))
         };
         let method = head.method.of(bytes);
-        let close = last
-            || head.version == Version::Http10
-            || all(Known::Connection).flat_map(elements).any(|o| o.eq_ignore_ascii_case(b"close"));
+        let asks = |option: &[u8]| {
+            all(Known::Connection).flat_map(elements).any(|o| o.eq_ignore_ascii_case(option))
+        };
+        // RFC 9112 9.3: HTTP/1.0 keeps a connection only on request.
+        let keeps = head.version == Version::Http11 || asks(b"keep-alive");
+        let close = last || asks(b"close") || !keeps;
         self.response.begin(head.version, method == b"HEAD", close);
 
         let length = framing::content_length(all(Known::ContentLength))?;
@@ -200,6 +203,10 @@ impl Connection {
                 }
             }
             Ok(Target::Asterisk) => (self.path, self.query) = (None, Span::default()),
+            // RFC 9110 9.1: a method that a server does not implement; no handler can make a tunnel.
+            Ok(Target::Authority) => {
+                return Err(Refusal::not_implemented("CONNECT is not supported"));
+            }
             Err(_) => return Err(Refusal::bad_request("Invalid request target")),
         }
         Ok(framing)

@@ -1,11 +1,13 @@
 //! The head of a response: status, header lines, and what they decide.
 
 use super::{
-    BODYLESS, FINISHED, Framing, HEADERS_SENT, Misuse, NO_STATUS, Response, STATUS_SENT, Stage,
+    BODYLESS, FINISHED, Framing, HEADERS_SENT, Misuse, NO_STATUS, NO_UPGRADE, Response,
+    STATUS_SENT, Stage,
 };
 use crate::http::framing::decimal;
 use crate::http::header_lines::{
-    StaticHeaders, asks_to_close, check_header, is_transfer_encoding, push_header, status_code,
+    StaticHeaders, asks_to_close, asks_to_keep, check_header, is_transfer_encoding, push_header,
+    status_code,
 };
 
 impl Response {
@@ -28,13 +30,19 @@ impl Response {
 
     /// Begins the response: three digits and, behind a space, a reason phrase.
     pub fn status(&mut self, status: &[u8], fixed: &StaticHeaders) -> Result<(), Misuse> {
-        match self.stage {
-            Stage::Start => {}
-            Stage::Interim => self.end_interim(),
+        let code = match self.stage {
+            Stage::Start | Stage::Interim => status_code(status)?,
             Stage::Finished => return Err(FINISHED),
             Stage::Head | Stage::Body => return Err(STATUS_SENT),
+        };
+        if code == 101 && self.http10 {
+            // RFC 9110 7.8: Upgrade is to be ignored in a request of HTTP/1.0.
+            return Err(NO_UPGRADE);
         }
-        self.status = status_code(status)?;
+        if self.stage == Stage::Interim {
+            self.end_interim();
+        }
+        self.status = code;
         self.head_start = self.out.len();
         self.out.extend_from_slice(b"HTTP/1.1 ");
         self.out.extend_from_slice(status);
@@ -90,6 +98,7 @@ impl Response {
             self.close = true;
             return Ok(!std::mem::replace(&mut self.says_close, true));
         }
+        self.says_keep_alive |= asks_to_keep(value);
         Ok(true)
     }
 
@@ -132,6 +141,9 @@ impl Response {
         self.framing = self.decide_framing();
         if self.close && !self.says_close && self.status != 101 {
             self.out.extend_from_slice(b"Connection: close\r\n");
+        } else if self.http10 && !self.close && !self.says_keep_alive {
+            // RFC 9112 9.3: in HTTP/1.0 both sides have to say so.
+            self.out.extend_from_slice(b"Connection: keep-alive\r\n");
         }
         self.out.extend_from_slice(b"\r\n");
         self.stage = Stage::Body;
