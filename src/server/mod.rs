@@ -59,6 +59,7 @@ pub mod registry;
 pub mod run;
 pub mod scoreboard;
 pub mod service;
+mod shared_sockets;
 pub mod sizing;
 pub mod status;
 pub mod stderr_lines;

@@ -144,7 +144,10 @@ impl PoolState {
         for worker in workers.values().filter(|worker| worker.pool_number == self.pool.number) {
             let activity = self.pool.scoreboard.cell(worker.cell).activity();
             total += 1;
-            busy += usize::from(matches!(activity, Activity::Busy | Activity::Finishing));
+            busy += usize::from(matches!(
+                activity,
+                Activity::Busy | Activity::Finishing | Activity::Ended
+            ));
         }
         // The others are about to ask for what waits.
         if self.callers.is_empty() || busy < total {

@@ -13,8 +13,9 @@ use super::registry::Registry;
 use super::supervisor::{Birth, Outcome, Supervisor};
 use super::timeout;
 use super::worker::{Subject, Worker};
-use super::{clock, context, handle_methods};
+use super::{clock, context, handle_methods, shared_sockets};
 use crate::glue::{self, Fault, Reply};
+use crate::http;
 use crate::io::{Handle, handle};
 use crate::sys::call_loop::{self, Feed, Next};
 use crate::sys::{alarm, alloc, process, worker_signals};
@@ -69,6 +70,9 @@ fn serve(
     let (mut log, pid_file) = service.into_parts();
     for name in registry.inheritance.disclaim() {
         log.notice(&format!("No listener has claimed the inherited socket \"{name}\""));
+    }
+    if let Some(text) = shared_sockets::warning(&http::client::connections()) {
+        log.notice(&text);
     }
     let mut supervisor =
         Supervisor::new(pools, log, shutdown_timeout).inspect_err(|_| registry.end())?;

@@ -275,7 +275,7 @@ mod tests {
 
     fn start(program: &str, argument: &str) -> Process {
         let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-        let pid = spawn(OsStr::new(program), &[argument], [null(), null(), null()]).unwrap();
+        let pid = spawn(OsStr::new(program), &[argument], [null(), null(), null()], false).unwrap();
         Process::of(pid).0
     }
 

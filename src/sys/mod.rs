@@ -17,6 +17,7 @@ pub mod lineage;
 pub mod lock;
 pub mod lua_stack;
 pub mod message;
+pub mod open_sockets;
 pub mod own_file;
 pub mod pipe;
 pub mod poll;

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -138,6 +139,11 @@ impl Link {
 
     fn stream(&self) -> Result<RefMut<'_, Stream>, Failure> {
         self.stream.try_borrow_mut().map_err(|_| Failure::InUse)
+    }
+
+    /// The descriptor, unless it is closed.
+    pub fn raw_fd(&self) -> Option<RawFd> {
+        self.stream().ok()?.raw_fd()
     }
 
     /// Whether the connection is established, once it is writable.

@@ -1,6 +1,7 @@
 //! The links of this thread by number, so that a step finds its link without asking mlua.
 
 use std::cell::RefCell;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use mlua::UserData;
@@ -37,6 +38,11 @@ pub fn register(link: Link) -> (usize, Owner) {
         }
         (free, Owner(free))
     })
+}
+
+/// The descriptors of all connections. A process that was forked since they were made does not use them.
+pub fn connections() -> Vec<RawFd> {
+    LINKS.with_borrow(|links| links.iter().flatten().filter_map(|link| link.raw_fd()).collect())
 }
 
 /// The link with this number.

@@ -25,6 +25,8 @@ pub mod patience;
 pub mod url;
 mod url_steps;
 
+pub use links::connections;
+
 use mlua::{Lua, Result, Table, Value};
 
 use crate::{callback, glue, io};
