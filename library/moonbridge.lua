@@ -34,7 +34,7 @@
 ---@field connect fun(socket: moonbridge_io.handle|moonbridge.job): any `true` if the worker may live on
 ---@field finish (fun())? called when a worker ends in order
 
----Options of `run`; all are off by default.
+---Options of `run`; flags are off by default.
 ---@class moonbridge.options
 ---@field background boolean? detach from the terminal
 ---@field logfile string? append the log to this file instead of standard error
@@ -42,6 +42,7 @@
 ---@field syslog boolean? send the log to the system log, too
 ---@field logident string? name in the system log ("moonbridge"); switches it on
 ---@field logfacility string|integer|nil "DAEMON", "USER" or 0 to 7; switches it on
+---@field waiting_input_limit integer|false|nil bytes of input that all waiting connections hold together (67108864)
 ---@field stats boolean? log ends of workers, what they used, and worker counts
 ---@field debug boolean? log every control message, and the statistics
 ---@field shutdown_timeout number|string|false|nil seconds after which a shutdown kills what is left (60); 0 or false: never
@@ -57,7 +58,7 @@
 ---@field handled integer runs of the handler that returned
 ---@field errors integer runs of the handler that threw, and connections that could not be accepted
 ---@field respawns integer workers forked in the place of ended ones
----@field shed integer parked connections closed for want of descriptors
+---@field shed integer parked connections closed for want of descriptors or memory
 ---@field reclaimed integer parked connections taken from slow or ended workers, or to spread or sort them
 ---@field lost integer connections parked before that broke off with their worker, or for want of a descriptor
 

@@ -123,6 +123,8 @@ describe("the command line", function()
       { { "-p" }, "option --pidfile needs a value" },
       { { "--stats=1", "a.lua" }, "option --stats takes no value" },
       { { "-f", "MAIL", "a.lua" }, "Option \"logfacility\" must be DAEMON, USER or 0 to 7" },
+      { { "--waiting-input-limit" }, "option --waiting-input-limit needs a value" },
+      { { "--waiting-input-limit=x", "a.lua" }, "Option \"waiting_input_limit\" is expected to be a" },
       { { "-p", "", "a.lua" }, "Option \"pidfile\" must be the path of a file" },
     } do
       local code, output, log = launch(case[1])

@@ -212,6 +212,11 @@ describe("moonbridge.run{...}", function()
       { "{ stats = 'yes' }", 'Option "stats" must be a boolean, not a string' },
       { "{ background = 1 }", 'Option "background" must be a boolean' },
       { "{ logfacility = 8 }", 'Option "logfacility" must be DAEMON, USER or 0 to 7, not "8"' },
+      { "{ waiting_input_limit = -1 }", 'Option "waiting_input_limit" is expected to be a non-negative' },
+      { "{ waiting_input_limit = 0.5 }", 'Option "waiting_input_limit" is expected to be a non-negative' },
+      { "{ waiting_input_limit = 0/0 }", 'Option "waiting_input_limit" is expected to be a non-negative' },
+      { "{ waiting_input_limit = '64M' }", 'Option "waiting_input_limit" is expected to be a non-negative' },
+      { "{ waiting_input_limit = true }", 'Option "waiting_input_limit" is expected to be a non-negative' },
       { "{ logfiles = 'x' }", 'Unknown option "logfiles" of run' },
       { "7", "run expects a table of options, not a number" },
     } do

@@ -341,6 +341,20 @@ pub fn seconds(table: &Table, name: &str) -> Reply<Option<Duration>> {
     }
 }
 
+/// A size in bytes; false for no limit.
+pub fn bytes(table: &Table, name: &str) -> Reply<Option<usize>> {
+    if let Value::Boolean(false) = table.get::<Value>(name)? {
+        return Ok(Some(usize::MAX));
+    }
+    match option(table, name)? {
+        None => Ok(None),
+        Some(size) if size.fract() == 0.0 => Ok(Some(size as usize)),
+        Some(_) => Err(Fault::misuse(format!(
+            "Option \"{name}\" is expected to be a non-negative number of bytes without a fraction"
+        ))),
+    }
+}
+
 fn memory(table: &Table) -> Reply<Option<usize>> {
     if let Value::Boolean(false) = table.get::<Value>("memory_limit")? {
         return Ok(None);

@@ -2,13 +2,14 @@
 
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Instant;
 
 use socket2::SockRef;
 
 use super::channel::Parcel;
 use super::clock;
-use super::held_input::HeldInput;
+use super::held_input::{HeldInput, InputBudget};
 use super::message::{Unsent, Waiting};
 use crate::io::Wakeup;
 use crate::sys::disconnect::disconnect;
@@ -46,15 +47,34 @@ pub enum Reserved {
 impl Guest {
     /// A connection that no worker has seen.
     pub fn accepted(pool: usize, connection: OwnedFd) -> Self {
-        Guest::waiting(pool, Parcel::from(connection), Waiting::default())
+        Guest::over(pool, Parcel::from(connection))
     }
 
     /// A connection that waits as a worker has said, or as it was told. All workers may have it.
-    pub fn waiting(pool: usize, parcel: Parcel, waiting: Waiting) -> Self {
+    /// The memory of its input counts in the budget.
+    pub fn waiting(
+        pool: usize,
+        parcel: Parcel,
+        waiting: Waiting,
+        budget: &Rc<InputBudget>,
+    ) -> Self {
         let Waiting { deadline, payload, awaits, unsent, .. } = waiting;
-        let (deadline, input) = (deadline.map(clock::instant), HeldInput::new(payload, awaits));
-        let (wakeup, reserved) = (Wakeup::None, Reserved::No);
-        Guest { pool, parcel, deadline, input, unsent, wakeup, reserved }
+        let input = HeldInput::new(payload, awaits, budget);
+        let deadline = deadline.map(clock::instant);
+        Guest { deadline, input, unsent, ..Guest::over(pool, parcel) }
+    }
+
+    /// A connection with nothing else. All workers may have it.
+    fn over(pool: usize, parcel: Parcel) -> Self {
+        Guest {
+            pool,
+            parcel,
+            deadline: None,
+            input: HeldInput::default(),
+            unsent: None,
+            wakeup: Wakeup::None,
+            reserved: Reserved::No,
+        }
     }
 
     /// Whether the worker with this process id may have it.

@@ -20,6 +20,8 @@ Usage: moonbridge [options] [--] script.lua [arguments]
                            kill what still runs so long after a shutdown has begun (default: 60; 0: never)
   -s, --stats              log routine ends of workers, their resource usage and worker counts
   -v, --version            show the version
+      --waiting-input-limit BYTES
+                           how much input all waiting connections hold together (default: 67108864)
 
 The script registers its servers with the global function listen{...}; they are served when it ends.
 ]]
@@ -37,6 +39,7 @@ local OPTIONS = {
   { long = "shutdown-timeout", sets = "shutdown_timeout", value = true },
   { long = "stats", short = "s" },
   { long = "version", short = "v" },
+  { long = "waiting-input-limit", sets = "waiting_input_limit", value = true },
 }
 
 -- The option of that name or, as getopt_long(3) has it, the only one that begins like it.

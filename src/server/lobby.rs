@@ -68,6 +68,8 @@ pub struct Lobby {
     arrivals: u64,
     /// Rooms of connections that wait for input, by their order of arrival.
     waiting: BTreeMap<u64, u32>,
+    /// Those among them that hold input.
+    holding: BTreeMap<u64, u32>,
     /// How many there are for each pool.
     waiting_in: Vec<usize>,
     lingering: usize,
@@ -91,6 +93,7 @@ impl Lobby {
             alarms: BinaryHeap::new(),
             arrivals: 0,
             waiting: BTreeMap::new(),
+            holding: BTreeMap::new(),
             waiting_in: Vec::new(),
             lingering: 0,
         }
@@ -118,9 +121,12 @@ impl Lobby {
 
     /// Takes in a connection that waits for input. If the kernel cannot watch it, it is reset.
     pub fn admit(&mut self, guest: Guest) -> Result<(), Errno> {
-        let pool = guest.pool;
+        let (pool, holds) = (guest.pool, !guest.input.is_empty());
         let index = self.enter(Stay::Waiting(guest))?;
         self.waiting.insert(self.arrivals, index);
+        if holds {
+            self.holding.insert(self.arrivals, index);
+        }
         if self.waiting_in.len() <= pool {
             self.waiting_in.resize(pool + 1, 0);
         }
@@ -149,6 +155,9 @@ impl Lobby {
     }
 
     fn enter(&mut self, stay: Stay) -> Result<u32, Errno> {
+        // As many come as clients like.
+        let has_room = self.rooms.try_reserve(1).and(self.alarms.try_reserve(1));
+        has_room.map_err(|_| Errno::ENOMEM)?;
         let index = self.free.pop().unwrap_or_else(|| {
             self.rooms.push(Room { generation: 0, since: 0, stay: None });
             (self.rooms.len() - 1) as u32
@@ -186,6 +195,7 @@ impl Lobby {
         match &stay {
             Stay::Waiting(guest) => {
                 self.waiting.remove(&since);
+                self.holding.remove(&since);
                 self.waiting_in[guest.pool] -= 1;
             }
             Stay::Lingering(..) => self.lingering -= 1,
@@ -210,10 +220,7 @@ impl Lobby {
         if !leaves {
             return None;
         }
-        match self.leave(index)? {
-            Stay::Waiting(guest) => Some(Guest { wakeup: Wakeup::Input, ..guest }),
-            Stay::Lingering(..) => None,
-        }
+        self.take_out(index).map(|guest| Guest { wakeup: Wakeup::Input, ..guest })
     }
 
     /// A waiting connection whose time is up. Lingering ones are ended on the way.
@@ -248,6 +255,16 @@ impl Lobby {
     /// The waiting connection that came first leaves the lobby.
     pub fn oldest(&mut self) -> Option<Guest> {
         let index = *self.waiting.first_key_value()?.1;
+        self.take_out(index)
+    }
+
+    /// Of the connections that hold input, the one that came first leaves the lobby.
+    pub fn oldest_holder(&mut self) -> Option<Guest> {
+        let index = *self.holding.first_key_value()?.1;
+        self.take_out(index)
+    }
+
+    fn take_out(&mut self, index: u32) -> Option<Guest> {
         match self.leave(index)? {
             Stay::Waiting(guest) => Some(guest),
             Stay::Lingering(..) => None,
@@ -271,7 +288,7 @@ mod tests {
 
     use super::super::channel::Parcel;
     use super::super::guest::Reserved;
-    use super::super::held_input::HeldInput;
+    use super::super::held_input::{HeldInput, InputBudget};
     use super::*;
     use crate::io::Awaits;
 
@@ -311,7 +328,7 @@ mod tests {
     fn a_guest_with_incomplete_input_stays_until_it_is_complete() {
         let (epoll, mut lobby) = lobby();
         let (mut waiting, mut client) = guest(None);
-        waiting.input = HeldInput::new(b"a".to_vec(), Awaits::Bytes(3));
+        waiting.input = HeldInput::new(b"a".to_vec(), Awaits::Bytes(3), &InputBudget::new(9));
         lobby.admit(waiting).unwrap();
         let mut events = [EpollEvent::empty(); 4];
         for stays in [true, false] {
@@ -339,8 +356,13 @@ mod tests {
         let (first, _one) = guest(None);
         let (second, _two) = guest(None);
         let number = first.parcel.connection.as_raw_fd();
+        let (mut third, _three) = guest(None);
+        third.input = HeldInput::new(b"a".to_vec(), Awaits::Bytes(3), &InputBudget::new(9));
         lobby.admit(first).unwrap();
         lobby.admit(second).unwrap();
+        lobby.admit(third).unwrap();
+        assert!(!lobby.oldest_holder().unwrap().input.is_empty());
+        assert!(lobby.oldest_holder().is_none());
         assert_eq!(lobby.oldest().unwrap().parcel.connection.as_raw_fd(), number);
         assert_eq!(lobby.waiting(), 1);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mlua::{Table, Value};
 
-use super::config::seconds;
+use super::config::{bytes, seconds};
 use super::log::Level;
 use crate::glue::{self, Fault, Reply};
 
@@ -16,9 +16,11 @@ const DEFAULT_IDENT: &str = "moonbridge";
 
 /// How long a shutdown may take unless the options say otherwise.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many bytes of input waiting connections may hold together unless the options say otherwise.
+const WAITING_INPUT_LIMIT: usize = 64 * 1024 * 1024;
 
 /// All names, for the check against misspelt ones.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "background",
     "logfile",
     "pidfile",
@@ -28,6 +30,7 @@ const NAMES: [&str; 9] = [
     "stats",
     "debug",
     "shutdown_timeout",
+    "waiting_input_limit",
 ];
 
 /// How a server is run.
@@ -43,8 +46,24 @@ pub struct Options {
     pub syslog: Option<Syslog>,
     /// How much is logged.
     pub level: Level,
+    /// What the supervisor keeps to.
+    pub limits: Limits,
+}
+
+/// What the supervisor keeps to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
     /// How long a shutdown may take; none: as long as it likes.
     pub shutdown_timeout: Option<Duration>,
+    /// How many bytes of input waiting connections may hold together.
+    pub waiting_input: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let (shutdown_timeout, waiting_input) = (Some(SHUTDOWN_TIMEOUT), WAITING_INPUT_LIMIT);
+        Limits { shutdown_timeout, waiting_input }
+    }
 }
 
 /// How the system log is used.
@@ -64,7 +83,7 @@ impl Default for Options {
             pid_file: None,
             syslog: None,
             level: Level::Notice,
-            shutdown_timeout: Some(SHUTDOWN_TIMEOUT),
+            limits: Limits::default(),
         }
     }
 }
@@ -94,8 +113,15 @@ pub fn parse(value: Option<&Value>) -> Reply<Options> {
         log_file,
         pid_file: path(table, "pidfile")?,
         level,
-        shutdown_timeout: seconds(table, "shutdown_timeout")?
-            .map_or(Some(SHUTDOWN_TIMEOUT), |time| Some(time).filter(|time| !time.is_zero())),
+        limits: limits(table)?,
+    })
+}
+
+fn limits(table: &Table) -> Reply<Limits> {
+    let timeout = seconds(table, "shutdown_timeout")?.unwrap_or(SHUTDOWN_TIMEOUT);
+    Ok(Limits {
+        shutdown_timeout: Some(timeout).filter(|time| !time.is_zero()),
+        waiting_input: bytes(table, "waiting_input_limit")?.unwrap_or(WAITING_INPUT_LIMIT),
     })
 }
 

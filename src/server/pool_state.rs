@@ -27,7 +27,7 @@ pub struct Totals {
     pub ended: u64,
     /// Workers forked in the place of ended ones.
     pub respawns: u64,
-    /// Waiting connections that were closed for want of descriptors.
+    /// Waiting connections that were closed for want of descriptors or memory.
     pub shed: u64,
     /// Parked connections taken from workers.
     pub reclaimed: u64,
@@ -154,6 +154,22 @@ impl PoolState {
             return Advice::Rest;
         }
         self.sizing.advise_shutdown(&self.pool.config, total, now)
+    }
+
+    /// A connection waits for a worker from now on.
+    pub fn call(&mut self, guest: Guest) {
+        // As many come as clients like.
+        if self.callers.try_reserve(1).is_err() {
+            self.totals.shed += 1;
+            return guest.close();
+        }
+        self.callers.push_back(guest);
+    }
+
+    /// Of the connections that wait for a worker and hold input, the one that came last.
+    pub fn last_holder(&mut self) -> Option<Guest> {
+        let place = self.callers.iter().rposition(|guest| !guest.input.is_empty())?;
+        self.callers.remove(place)
     }
 
     /// Whether something waits for a worker.

@@ -66,7 +66,7 @@ fn serve(
         .take(&options)
         .inspect_err(|_| registry.end())
         .map_err(|error| Fault::System(error.text, error.errno))?;
-    let shutdown_timeout = service.shutdown_timeout;
+    let limits = service.limits;
     let (mut log, pid_file) = service.into_parts();
     for name in registry.inheritance.disclaim() {
         log.notice(&format!("No listener has claimed the inherited socket \"{name}\""));
@@ -74,8 +74,7 @@ fn serve(
     if let Some(text) = shared_sockets::warning(&http::client::connections()) {
         log.notice(&text);
     }
-    let mut supervisor =
-        Supervisor::new(pools, log, shutdown_timeout).inspect_err(|_| registry.end())?;
+    let mut supervisor = Supervisor::new(pools, log, &limits).inspect_err(|_| registry.end())?;
     match supervisor.serve() {
         Outcome::Ended(code) => {
             supervisor.close();

@@ -2,11 +2,10 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use super::daemon;
 use super::log::Log;
-use super::options::Options;
+use super::options::{Limits, Options};
 use super::pid_file::PidFile;
 use crate::glue;
 use crate::sys::process::{self, Fork};
@@ -16,8 +15,8 @@ pub struct Service {
     /// Where the operator reads.
     pub log: Log,
     pid_file: Option<PidFile>,
-    /// How long a shutdown may take; none: as long as it likes.
-    pub shutdown_timeout: Option<Duration>,
+    /// What the supervisor keeps to.
+    pub limits: Limits,
 }
 
 /// Why a server could not be started.
@@ -71,7 +70,7 @@ impl Service {
             log.add_syslog(&syslog.ident, syslog.facility);
         }
         log.notice("Starting moonbridge server");
-        Ok(Service { log, pid_file, shutdown_timeout: options.shutdown_timeout })
+        Ok(Service { log, pid_file, limits: options.limits })
     }
 
     /// The log and what goes away when serving is over.

@@ -8,6 +8,7 @@ mod doing;
 mod events;
 mod inspection;
 mod locality;
+mod memory;
 mod observation;
 mod revocation;
 mod shutdown;
@@ -30,6 +31,7 @@ use super::descriptors::RaisedLimit;
 use super::lobby::Lobby;
 use super::log::{Level, Log};
 use super::notifier::Notifier;
+use super::options::Limits;
 use super::pool_state::PoolState;
 use super::processors::Processors;
 use super::registry::Pool;
@@ -41,6 +43,7 @@ use crate::glue;
 use crate::sys::dispositions;
 use crate::sys::process::{Fork, fork};
 use crate::sys::worker_signals;
+use memory::Memory;
 use shutdown::TimeLimit;
 use source::{GUEST, Source};
 use spread::Looks;
@@ -86,6 +89,7 @@ pub struct Supervisor {
     pools: Vec<PoolState>,
     workers: HashMap<i32, WorkerEntry>,
     lobby: Lobby,
+    memory: Memory,
     epoll: Rc<Epoll>,
     inbox: Inbox,
     /// When the leases of slow workers are looked at next.
@@ -130,13 +134,8 @@ fn watched() -> SigSet {
 }
 
 impl Supervisor {
-    /// Takes over the signals and announces the pools. A shutdown may take the given time; none: as
-    /// long as it likes.
-    pub fn new(
-        pools: Vec<Rc<Pool>>,
-        mut log: Log,
-        shutdown_timeout: Option<Duration>,
-    ) -> Result<Self, Errno> {
+    /// Takes over the signals and announces the pools.
+    pub fn new(pools: Vec<Rc<Pool>>, mut log: Log, limits: &Limits) -> Result<Self, Errno> {
         let mut previous_mask = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&watched()), Some(&mut previous_mask))?;
         let signals =
@@ -159,6 +158,7 @@ impl Supervisor {
             pools,
             workers: HashMap::new(),
             lobby: Lobby::new(epoll.clone(), GUEST),
+            memory: Memory::new(limits.waiting_input),
             epoll,
             inbox: Inbox::default(),
             next_round: None,
@@ -170,7 +170,7 @@ impl Supervisor {
             log,
             notifier: Notifier::from_environment(now),
             phase: Phase::Serving,
-            time_limit: TimeLimit::new(shutdown_timeout),
+            time_limit: TimeLimit::new(limits.shutdown_timeout),
             exit_code: 0,
             pid: getpid(),
             last_call: None,
@@ -184,6 +184,7 @@ impl Supervisor {
         let mut events = [EpollEvent::empty(); 64];
         loop {
             let now = Instant::now();
+            self.tend_memory();
             let wake = match self.manage(now) {
                 Managed::Wait(wake) => wake,
                 Managed::Worker(birth) => return Outcome::Worker(birth),

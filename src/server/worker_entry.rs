@@ -9,7 +9,6 @@ use nix::unistd::Pid;
 use super::channel::Channel;
 use super::clock;
 use super::guest::Guest;
-use super::held_input::HeldInput;
 use super::in_flight::InFlight;
 use super::lent::Lent;
 use super::log::{Level, Log};
@@ -167,8 +166,8 @@ impl WorkerEntry {
         self.note(&order);
         match (self.channel.send(&order, &guest.parcel.descriptors()), order) {
             (Err(_), Order::Resume(_, _, Waiting { payload, awaits, unsent, .. })) => {
-                let input = HeldInput::new(payload, awaits);
-                Err(Guest { input, unsent, ..guest })
+                guest.input.put_back(payload, awaits);
+                Err(Guest { unsent, ..guest })
             }
             _ => {
                 self.in_flight.sent(number, guest.parcel);

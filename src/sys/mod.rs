@@ -10,6 +10,7 @@ pub mod class;
 pub mod defer_accept;
 pub mod disconnect;
 pub mod dispositions;
+pub mod emergency;
 pub mod environment;
 pub mod fast;
 pub mod keys;

@@ -1,4 +1,4 @@
-//! How much of what was sent the other end of a connection has not taken yet.
+//! How much a connection holds on its way: what was sent and not taken, and what came and was not read.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -9,6 +9,14 @@ pub fn unsent(socket: BorrowedFd<'_>) -> usize {
     // SAFETY: `TIOCOUTQ`, which is `SIOCOUTQ` of a socket, writes one `int`, which lives through the
     // call.
     let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+    if outcome == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// Bytes that a receive would find now (`SIOCINQ`). 0 where nobody can tell.
+pub fn unread(socket: BorrowedFd<'_>) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: `FIONREAD`, which is `SIOCINQ` of a socket, writes one `int`, which lives through the call.
+    let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &mut bytes) };
     if outcome == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
@@ -26,6 +34,7 @@ mod tests {
         assert_eq!(unsent(ours.as_fd()), 0);
         ours.write_all(&[7; 1000]).unwrap();
         assert!(unsent(ours.as_fd()) >= 1000);
+        assert_eq!((unread(theirs.as_fd()), unread(ours.as_fd())), (1000, 0));
         theirs.read_exact(&mut [0; 1000]).unwrap();
         assert_eq!(unsent(ours.as_fd()), 0);
         let (reader, _writer) = std::io::pipe().unwrap();

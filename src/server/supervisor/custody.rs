@@ -28,6 +28,9 @@ impl Supervisor {
         };
         let lease = self.pools[worker.pool].pool.leases.lease(worker.cell, ticket.index());
         let turns = lease.map_or(0, |lease| lease.turns());
+        if worker.leases.try_reserve(1).is_err() {
+            return;
+        }
         worker.leases.insert(ticket, Lent::new(parcel.connection, turns));
         if !self.make_room() {
             self.decline(pid, ticket);
@@ -53,7 +56,7 @@ impl Supervisor {
             Phase::Serving => Reserved::Against(pid, Instant::now() + DECLINED),
             _ => Reserved::No,
         };
-        let guest = Guest::waiting(worker.pool, parcel, waiting);
+        let guest = Guest::waiting(worker.pool, parcel, waiting, &self.memory.budget);
         state.callers.push_front(Guest { wakeup, reserved, ..guest });
     }
 
@@ -75,14 +78,15 @@ impl Supervisor {
         };
         let ready = waiting.ready;
         let is_new = ready && waiting.payload.is_empty() && parcel.input.is_none();
-        let guest = Guest::waiting(pool, parcel, waiting);
+        let guest = Guest::waiting(pool, parcel, waiting, &self.memory.budget);
         if guest.unsent.is_some() || is_new {
-            self.pools[pool].callers.push_back(guest);
+            self.pools[pool].call(guest);
         } else if ready && self.phase == Phase::Serving {
-            self.pools[pool].callers.push_back(Guest { wakeup: Wakeup::Input, ..guest });
+            self.pools[pool].call(Guest { wakeup: Wakeup::Input, ..guest });
         } else {
             self.admit(guest);
         }
+        self.bound_input();
     }
 
     /// A worker gives a connection up whose response is out.
@@ -131,7 +135,7 @@ impl Supervisor {
                 && let Some(parcel) = worker.in_flight.settle(number)
             {
                 state.totals.reclaimed += 1;
-                let guest = Guest::waiting(worker.pool, parcel, waiting);
+                let guest = Guest::waiting(worker.pool, parcel, waiting, &self.memory.budget);
                 state.callers.push_front(Guest { wakeup, ..guest });
             }
         }
@@ -148,22 +152,23 @@ impl Supervisor {
             self.make_room();
         } else {
             let guest = Guest { wakeup: Wakeup::Shutdown, reserved: Reserved::No, ..guest };
-            self.pools[guest.pool].callers.push_back(guest);
+            self.pools[guest.pool].call(guest);
         }
     }
 
     /// A connection in the lobby has input.
     pub(super) fn guest(&mut self, number: u64) {
         if let Some(guest) = self.lobby.event(number) {
-            self.pools[guest.pool].callers.push_back(guest);
+            self.pools[guest.pool].call(guest);
         }
+        self.bound_input();
     }
 
     /// Everyone in the lobby is told that the server shuts down. From now on each worker may be the
     /// last one: nothing is reserved.
     pub(super) fn dismiss_guests(&mut self) {
         while let Some(guest) = self.lobby.dismiss() {
-            self.pools[guest.pool].callers.push_back(guest);
+            self.pools[guest.pool].call(guest);
         }
         for guest in self.pools.iter_mut().flat_map(|state| &mut state.callers) {
             guest.reserved = Reserved::No;
@@ -173,7 +178,7 @@ impl Supervisor {
     /// Looks after the waiting connections; tells when to look again.
     pub(super) fn attend_guests(&mut self, now: Instant) -> Option<Instant> {
         while let Some(guest) = self.lobby.expired(now) {
-            self.pools[guest.pool].callers.push_back(guest);
+            self.pools[guest.pool].call(guest);
         }
         self.relieve(now);
         [self.lobby.next_alarm(), self.next_round].into_iter().flatten().min()

@@ -149,7 +149,7 @@ impl Supervisor {
             match state.ports.take() {
                 Taken::Connection(connection) => {
                     state.totals.accepted += 1;
-                    state.callers.push_back(Guest::accepted(index, connection));
+                    state.call(Guest::accepted(index, connection));
                 }
                 Taken::Nothing => return true,
                 Taken::Exhausted => return false,
