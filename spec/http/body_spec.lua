@@ -31,6 +31,19 @@ local ROUTES = [[
   function routes.ignore(request)
     return reply(request, "ignored")
   end
+  function routes.closing(request)
+    request:close_after_finish()
+    return reply(request, "ignored")
+  end
+  function routes.flushing(request)
+    reply(request, "ignored")
+    request:flush()
+    return true
+  end
+  function routes.monologue(request)
+    request:monologue()
+    return reply(request, "ignored")
+  end
   function routes.late(request)
     request:send_status("200 OK")
     request:send_data(request.body)
@@ -123,8 +136,9 @@ describe("a request body", function()
     local connection = s:connect()
     for _ = 1, 3 do
       assert.equal("ignored", connection:request { target = "/ignore", body = ("x"):rep(90000) }.body)
-      local chunks = { "a", ("x"):rep(9000) }
-      assert.equal("ignored", connection:request { target = "/ignore", body = chunks }.body)
+      connection:send("POST /ignore HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        .. "1\r\na\r\n2328\r\n" .. ("x"):rep(9000) .. "\r\n0\r\n\r\n")
+      assert.equal("ignored", connection:response().body)
     end
   end)
 
@@ -181,12 +195,23 @@ describe("a request body", function()
     assert.equal("HTTP/1.1 100 Continue\r\n\r\n", connection:read(25, 2))
     connection:send "abc"
     assert.equal("abc", connection:response().body)
-    -- A status answers too, as the body stands before the next request.
-    connection:send((head:gsub("/body", "/ignore")))
+    -- Also if it turns out to be wanted when a status was sent, but no head has left.
+    connection:send((head:gsub("/body", "/late")))
     assert.equal("HTTP/1.1 100 Continue\r\n\r\n", connection:read(25, 2))
-    assert.equal("ignored", connection:response().body)
     connection:send "abc"
-    assert.equal("ignored", connection:request("/ignore").body)
+    assert.equal("abc", connection:response().body)
+  end)
+
+  it("is not asked for by a final status that was decided without it (RFC 9110 10.1.1)", function()
+    for _, path in ipairs { "/ignore", "/closing", "/flushing", "/monologue" } do
+      local connection = s:connect()
+      connection:send("POST " .. path .. " HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+        .. "Content-Length: 3\r\n\r\n")
+      local response = connection:response()
+      assert.same({ 200, "ignored", "close" },
+        { response.status, response.body, response.headers.connection }, path)
+      assert.same({ "", "closed" }, { connection:read_all() })
+    end
   end)
 
   it("is not asked for where there is none, nor in HTTP/1.0", function()

@@ -82,15 +82,52 @@ describe("request_buffering", function()
     assert.equal("101", connection:response().body)
   end)
 
-  it("is off unless it is asked for", function()
-    local s = app.start([[function routes.early(request)
-      reply(request, "early")
-      request:flush()
-      return true
-    end]])
+  it("is 64 KiB unless something else is asked for, for bodies of announced length", function()
+    local s = app.start(ROUTES .. [[
+      function routes.early(request) return reply(request, "early") end
+    ]])
+    local head = "POST /%s HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n"
+    local slow = {}
+    for i = 1, 5 do
+      slow[i] = s:connect()
+      slow[i]:send(head:format("body", "Content-Length: 65536") .. "x")
+    end
+    assert.equal("default", s:request("/").body)
+    for i = 1, 5 do
+      slow[i]:send(("x"):rep(65535))
+      assert.equal(65536, #slow[i]:response().body)
+    end
+    for _, fields in ipairs {
+      "Content-Length: 65537", "Transfer-Encoding: chunked",
+      "Content-Length: 10\r\nExpect: 100-continue",
+    } do
+      local connection = s:connect()
+      connection:send(head:format("early", fields))
+      assert.equal("early", connection:response().body, fields)
+    end
+  end)
+
+  it("is off if it is switched off", function()
+    local s = app.start("function routes.early(request) return reply(request, 'early') end",
+      "{ request_buffering = false }")
     local connection = s:connect()
-    connection:send("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
+    connection:send "POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
     assert.equal("early", connection:response().body)
+  end)
+
+  it("does not wait for the body of a request that is refused", function()
+    local s = app.start(ROUTES)
+    for refusal, lines in pairs {
+      ["400 Bad Request\n\nNo valid host header\n"] = "POST / HTTP/1.1",
+      ["400 Bad Request\n\nInvalid request target\n"] = "POST x HTTP/1.1\r\nHost: a",
+      ["417 Expectation Failed\n\nUnexpected Expect header\n"] =
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: wonders",
+    } do
+      local connection = s:connect()
+      connection:send(lines .. "\r\nContent-Length: 10\r\n\r\nabc")
+      assert.equal(refusal, connection:response().body)
+      assert.same({ "", "closed" }, { connection:read_all() })
+    end
   end)
 
   it("does not wait for larger bodies, nor for ever", function()

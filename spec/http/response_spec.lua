@@ -123,7 +123,7 @@ describe("a response", function()
   end)
 
   it("is flushed by flush and by finish_headers", function()
-    local s = app.start [[function routes.default(request)
+    local s = app.start([[function routes.default(request)
       request:send_status("200 OK")
       request:finish_headers()
       moonbridge_io.poll({ [request.socket] = true }, nil, 5)
@@ -131,7 +131,7 @@ describe("a response", function()
       request:flush()
       moonbridge_io.poll({ [request.socket] = true }, nil, 5)
       return true
-    end]]
+    end]], "{ request_buffering = false }")
     local connection = s:connect()
     connection:send "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
     assert(connection:read_until("\r\n\r\n", 2))

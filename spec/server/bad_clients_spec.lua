@@ -201,7 +201,7 @@ describe("a request head", function()
     socket.sleep(1.5)
     assert.equal(200, c:request("/").status)
     local begun = socket.gettime()
-    assert.equal(408, c:response().status)
+    assert.same({ "", "closed" }, { c:read_all() })
     local taken = socket.gettime() - begun
     assert.is_true(taken > 1.9 and taken < 2.4, "took " .. taken)
   end)

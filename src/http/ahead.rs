@@ -16,22 +16,36 @@ pub struct Ahead {
     given_up: bool,
     /// The client knows that it may send the body.
     promised: bool,
+    /// The head was checked: the request is not refused before its body is there.
+    pub checked: bool,
+    /// How many bytes were missing at the last look, where that is known.
+    pub missing: Option<u64>,
+}
+
+/// Which bodies are waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Up to so many bytes.
+    pub limit: u64,
+    /// Also those whose length is not announced, or whose client asks before it sends them.
+    pub all: bool,
 }
 
 impl Ahead {
     /// Whether more of the body has to be waited for. `input` begins with the complete head, which
     /// has `size` bytes.
     ///
-    /// A body of more than `limit` bytes is not waited for, nor one that is framed wrongly or comes
+    /// A body that is not wanted is not waited for, nor one that is framed wrongly or comes
     /// with an expectation that nobody knows: the handler, or a refusal, sees to those.
-    pub fn lacks(&mut self, head: &Head, input: &[u8], size: usize, limit: u64) -> bool {
+    pub fn lacks(&mut self, head: &Head, input: &[u8], size: usize, wanted: Wanted) -> bool {
+        let Wanted { limit, all } = wanted;
         let values = |known: Known| {
             let fields = head.fields.iter().filter(move |field| field.known == known);
             fields.map(|field| field.value.of(input))
         };
         let known = |expectation: &[u8]| expectation.eq_ignore_ascii_case(b"100-continue");
         let mut expectations = values(Known::Expect).flat_map(elements);
-        if head.version == Version::Http11 && !expectations.all(known) {
+        if head.version == Version::Http11 && !expectations.all(|text| all && known(text)) {
             return false;
         }
         let framing = framing::content_length(values(Known::ContentLength)).and_then(|length| {
@@ -40,8 +54,12 @@ impl Ahead {
         });
         let body = input.get(size..).unwrap_or_default();
         match framing {
-            Ok(Framing::Length(length)) => length <= limit && (body.len() as u64) < length,
-            Ok(Framing::Chunked) => !self.given_up && self.lacks_chunks(body, limit),
+            Ok(Framing::Length(length)) => {
+                let missing = length.saturating_sub(body.len() as u64);
+                self.missing = Some(missing);
+                length <= limit && missing > 0
+            }
+            Ok(Framing::Chunked) => all && !self.given_up && self.lacks_chunks(body, limit),
             Ok(Framing::Empty) | Err(_) => false,
         }
     }
@@ -83,11 +101,15 @@ mod tests {
 
     /// For each number of bytes of `request` that have come: whether more is waited for.
     fn waits(request: &str, limit: u64) -> Vec<bool> {
+        waits_for(request, Wanted { limit, all: true })
+    }
+
+    fn waits_for(request: &str, wanted: Wanted) -> Vec<bool> {
         let (mut head, mut ahead) = (Head::default(), Ahead::default());
         let size = request.find("\r\n\r\n").unwrap() + 4;
         head.advance(request.as_bytes(), &Limits { head: 1000, fields: 10 }).unwrap();
         let pieces = size..=request.len();
-        pieces.map(|end| ahead.lacks(&head, &request.as_bytes()[..end], size, limit)).collect()
+        pieces.map(|end| ahead.lacks(&head, &request.as_bytes()[..end], size, wanted)).collect()
     }
 
     #[test]
@@ -115,6 +137,16 @@ mod tests {
         assert!(!ahead.owes_continue(&head, size + 1, size));
         assert!(ahead.owes_continue(&head, size, size));
         assert!(!ahead.owes_continue(&head, size, size));
+    }
+
+    #[test]
+    fn unless_told_so_only_bodies_that_come_by_themselves_and_say_how_long_they_are() {
+        let wanted = Wanted { limit: 100, all: false };
+        let request = |fields: &str| format!("POST / HTTP/1.1\r\n{fields}\r\n");
+        assert_eq!(waits_for(&request("Content-Length: 3\r\n"), wanted), [true]);
+        assert_eq!(waits_for(&request("Transfer-Encoding: chunked\r\n"), wanted), [false]);
+        let expects = "Expect: 100-continue\r\nContent-Length: 3\r\n";
+        assert_eq!(waits_for(&request(expects), wanted), [false]);
     }
 
     #[test]

@@ -10,15 +10,18 @@ local OUTPUT, REFUSED, FAILED = codes.OUTPUT, codes.REFUSED, codes.FAILED
 local INPUT, END = codes.INPUT, codes.END
 
 local type, error, pcall, xpcall, find = type, error, pcall, xpcall, string.find
-local rawequal, traceback = rawequal, debug and debug.traceback or tostring
+local min, rawequal, traceback = math.min, rawequal, debug and debug.traceback or tostring
 
 local now = native.now
 
 local TOO_LATE = "Cannot setup request body streamer at this stage anymore"
 
 -- Adds methods and fields of the body to those of the request; returns what the cycle needs.
-return function(steps, settle, env, methods, lazy)
+return function(steps, settle, env, times, methods, lazy)
   local body = {}
+  local stall = times.stall_timeout or nil
+  local body_timeout, minimum_rate = times.request_body_timeout, times.request_body_minimum_rate
+  local waited = 0 -- how many seconds the handler has waited for the body
   local state
   local streamer -- callback for the whole body
   local exact, patterns -- name → callback; list of { pattern, callback }
@@ -28,6 +31,7 @@ return function(steps, settle, env, methods, lazy)
   local failure, failure_trace -- the error of a callback, and where it was raised
 
   function body.reset()
+    waited = 0
     if not (state or streamer or exact or patterns or form_values) then return end
     state, streamer, exact, patterns, current, metadata = nil, nil, nil, nil, nil, nil
     form_values, form_metadata, calls, failure, failure_trace = nil, nil, 0, nil, nil
@@ -65,12 +69,24 @@ return function(steps, settle, env, methods, lazy)
     error(text, 0)
   end
 
+  -- How long the client may keep the handler waiting from now on, in seconds: it has
+  -- `request_body_timeout` for the whole body, and more as it sends.
+  local function patience()
+    if not (body_timeout and minimum_rate) then return stall end
+    local left = body_timeout + steps.received() / minimum_rate - waited
+    return stall and min(stall, left) or left
+  end
+
   -- Waits for more of the body; all that the client may wait for is sent before. Returns what a step
   -- reported if the body will not come.
   function body.await()
     local code, text = steps.prepare_wait()
     if code and code ~= OUTPUT then return code, text end
-    if not env.wait(code == OUTPUT) then return steps.refuse_stall() end
+    local seconds, begun = patience(), now()
+    if seconds and seconds <= 0 or not env.wait(code == OUTPUT, seconds) then
+      return steps.refuse_stall()
+    end
+    waited = waited + now() - begun
   end
 
   local function wait()
@@ -186,22 +202,20 @@ return function(steps, settle, env, methods, lazy)
     return false
   end
 
-  -- Reads the rest when the response is complete, as it stands before the next request: callbacks
-  -- get it, or it is thrown away as far as it comes within so many seconds. False if the connection is
-  -- not fit for a further request.
-  function body.finish(seconds)
-    if streamer or exact or patterns then
+  -- Whether callbacks are to get the rest of the body when the handler has returned.
+  function body.has_reader()
+    if state then return state == "stream" or state == "form" end
+    return streamer ~= nil or (exact or patterns) ~= nil and steps.form_kind() ~= "none"
+  end
+
+  -- Reads the rest for these callbacks when the response is complete, as it stands before the next
+  -- request. False if the connection is not fit for a further request.
+  function body.finish()
+    if body.has_reader() then
       start()
       read_to_end()
     end
-    steps.set_reader("discard")
-    local deadline = seconds and now() + seconds
-    while true do
-      local code = steps.absorb()
-      if code ~= INPUT then return code == nil end
-      local left = deadline and deadline - now()
-      if left and left <= 0 or not env.wait(false, left) then return false end
-    end
+    return steps.leave_body()
   end
 
   local function check_setup(callback)

@@ -55,6 +55,10 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         Ok(false) => Ok(MultiValue::new()),
         Err(error) => problem(lua, error),
     })?;
+    // received(): how many bytes of input the body has taken so far.
+    step(lua, table, shared, "received", |lua, c, (): ()| {
+        with(c, |c| c.intake.received())?.into_lua_multi(lua)
+    })?;
     // prepare_wait(): sends what the client may wait for.
     step(lua, table, shared, "prepare_wait", |lua, c, (): ()| {
         queued(lua, with(c, Connection::prepare_wait)?, 0)

@@ -20,8 +20,8 @@ use super::names::Names;
 use super::options::Options;
 use super::response::{Misuse, Response};
 use crate::io::stream::{Fill, Stream};
-use crate::server::context::Undertaking;
 use crate::server::log_text::ascii;
+use crate::server::{self, context::Undertaking};
 
 /// Memory of buffers that is kept for the next request.
 const KEEP: usize = 64 * 1024;
@@ -50,6 +50,17 @@ pub enum Opened {
     Refused,
     /// The client has gone.
     Gone,
+}
+
+/// How a turn ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conclusion {
+    /// The connection is ready for its next request.
+    Keep,
+    /// It can be closed at once.
+    Close,
+    /// There is output, or input, to be seen to.
+    More,
 }
 
 /// A request that is incomplete.
@@ -189,6 +200,11 @@ impl Connection {
         self.stream.as_ref().is_some_and(|s| s.try_borrow().is_ok_and(|s| s.is_open()))
     }
 
+    /// Whether a request of this connection was taken, now or before.
+    pub fn was_asked(&self) -> bool {
+        self.stream.as_ref().is_some_and(|s| s.try_borrow().is_ok_and(|s| s.standing().asked))
+    }
+
     /// Lets `work` use the stream.
     fn with_stream<R>(
         &mut self,
@@ -232,9 +248,6 @@ impl Connection {
         if status.starts_with(b"101") && !self.has_whole_body() {
             return Err(Problem::Misuse(UNREAD_BODY));
         }
-        if self.expects_continue && self.reader != Reader::Discard && !self.response.has_status() {
-            self.promise_continue();
-        }
         Ok(self.response.status(status, &self.options.static_headers)?)
     }
 
@@ -260,6 +273,7 @@ impl Connection {
         if self.response.is_in_body() {
             return Ok(());
         }
+        self.look_ahead();
         let response = &mut self.response;
         Ok(date::with_now(|now| response.finish_headers(now))?)
     }
@@ -305,10 +319,11 @@ impl Connection {
     /// Ends the response and sends it; returns the output that is still queued.
     pub fn finish(&mut self) -> Result<usize, Problem> {
         self.touch()?;
-        let response = &mut self.response;
-        if response.is_in_body() {
-            response.finish(None)?;
+        if self.response.is_in_body() {
+            self.response.finish(None)?;
         } else {
+            self.look_ahead();
+            let response = &mut self.response;
             date::with_now(|now| response.finish(now))?;
         }
         self.send_out()
@@ -320,6 +335,23 @@ impl Connection {
             let sent = stream.send_nb(&[this.response.out()]);
             this.response.out_sent();
             sent.map_err(|error| this.failed(error))
+        })
+    }
+
+    /// The handler has returned: ends the response and sends it, and says what follows. `keep`: its
+    /// process lives on. `reads`: the body's rest has a reader.
+    pub fn conclude(&mut self, keep: bool, reads: bool) -> Result<Conclusion, Problem> {
+        // A connection whose end cannot be announced any more goes on in another worker.
+        if !keep && !(self.response.has_left() && server::is_worker()) {
+            self.response.close_anyway();
+        }
+        if !reads {
+            self.leave_body();
+        }
+        Ok(match self.finish()? {
+            0 if self.is_reusable() => Conclusion::Keep,
+            0 if self.may_close_at_once() => Conclusion::Close,
+            _ => Conclusion::More,
         })
     }
 

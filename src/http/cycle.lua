@@ -14,8 +14,6 @@ local type, error, select, tostring, concat = type, error, select, tostring, tab
 local setmetatable, rawget, rawset, xpcall = setmetatable, rawget, rawset, xpcall
 local traceback = debug and debug.traceback or tostring
 
--- As long as a handler may take before others get its worker's connections (src/server/supervisor.rs).
-local BRIEF = 0.02
 
 -- What is kept for the current turn, in a table that the fast calls know too: the socket, the request
 -- object, the parameters in the target as first values, the store behind them, all their values.
@@ -87,7 +85,7 @@ return function(steps, callback, times, poll)
 
   body = new_body(steps, settle, {
     wait = function(writes, seconds)
-      return wait_for(true, writes, seconds or stall)
+      return wait_for(true, writes, seconds)
     end,
     refused = function(words)
       refused_words = words
@@ -101,7 +99,7 @@ return function(steps, callback, times, poll)
     cache = function(key, value)
       rawset(kept[REQUEST], key, value)
     end,
-  }, methods, lazy)
+  }, times, methods, lazy)
 
   add_streaming(steps, settle, body, methods)
 
@@ -248,12 +246,6 @@ return function(steps, callback, times, poll)
 
   local ending = new_ending(steps, times, wait_for)
 
-  -- For how many seconds the rest of a body that nobody wants is waited for. A worker has no time for
-  -- clients that are slow with it: it closes the connection behind the response (RFC 9112 9.3).
-  local function patience()
-    return native.is_worker() and BRIEF or times.drain_timeout or stall
-  end
-
   -- Ends the response when the handler has returned; chooses the connection's fate. That the client
   -- has gone meanwhile is no error of the handler's.
   local function finish_turn(code, text)
@@ -269,15 +261,18 @@ return function(steps, callback, times, poll)
       error(text, 0)
     elseif code == MISUSE or code == FAILED then
       fate = "reset"
-    elseif not steps.closes() and body.finish(patience()) then
+    elseif not steps.closes() and body.finish() then
       fate = "send"
     else
       fate = "linger"
     end
   end
 
-  -- What is left to be done when the handler has returned `result` and `conclude` has answered.
+  -- What is left to be done when the handler has returned `result`.
   local function finish(result, code, text)
+    if code == UNCONCLUDED then
+      code, text = conclude(result == true, body.has_reader())
+    end
     finish_turn(code, text)
     return result
   end
@@ -310,15 +305,12 @@ return function(steps, callback, times, poll)
   end
 
   -- Ends the turn in which the handler has returned (`ok`) or thrown `result`; the code says how
-  -- far its end has got. Returns KEPT if the connection is ready for its next request, or CLOSED and
+  -- far its end has got. Returns KEPT if the connection is ready for its next request, or CLOSED, and
   -- the handler's result; or nothing, and an error that is to be raised.
   local function conclude_turn(this, ok, result, code, text)
     -- The rest is for the worker itself to do.
     if native.leave_child(ok) then return nil, result end
     if ok and code ~= KEPT then
-      if code == UNCONCLUDED then
-        code, text = conclude(result == true)
-      end
       ok, result = xpcall(finish, trace, result, code, text)
     elseif ok then
       fate = "keep"
@@ -334,10 +326,10 @@ return function(steps, callback, times, poll)
       return CLOSED, true
     end
     refused_words, lost_words, fate = nil, nil, nil
-    if how == "keep" then return KEPT end
+    if how == "keep" then return KEPT, result end
     if how == "send" and ending.keep(kept[SOCKET]) then
       steps.close()
-      return KEPT
+      return KEPT, result
     end
     if how == "reset" or how == "send" then
       kept[SOCKET]:reset()
@@ -397,14 +389,16 @@ return function(steps, callback, times, poll)
     }
   end
 
-  -- Refuses a client that has not sent its request in time, or at a shutdown.
-  function connection.give_up(reason)
-    steps.refuse_wait(reason)
+  -- Ends a connection whose client has not sent a request in time, or at a shutdown. It is refused
+  -- unless it would take that for the answer to its next request.
+  function connection.give_up(reason, begun)
+    if begun or not steps.was_asked() then steps.refuse_wait(reason) end
     ending.shut(kept[SOCKET])
     steps.close()
     return true
   end
 
   connection.suspend, connection.close, connection.release = steps.suspend, steps.close, steps.release
+  connection.missing = steps.missing
   return connection
 end

@@ -44,6 +44,14 @@ return function(callback, options)
   local usual = new_connection(new_steps(), callback, times, poll) -- the one of the usual turn
   local begun = setmetatable({}, { __mode = "k" }) -- socket → state of its incomplete request
 
+  -- How long a body is waited for of which so many bytes are missing, before the handler is called.
+  local function body_time(missing)
+    local stall, limit = times.stall_timeout, times.request_body_timeout
+    local rate = times.request_body_minimum_rate
+    if not (limit and rate) then return stall end
+    return (stall and math.min(stall, limit) or limit) + missing / rate
+  end
+
   -- Waits for input; returns how that ended: "input", "timeout" or "shutdown".
   local function wait(socket, deadline)
     local left = deadline and deadline - now()
@@ -64,7 +72,7 @@ return function(callback, options)
       if outcome == nil then return false, result end
       if outcome == CLOSED then return true, result end
       if outcome == KEPT then
-        if park(socket, times.idle_timeout, times.stall_timeout) then return true, true end
+        if park(socket, times.idle_timeout, times.stall_timeout) then return true, result end
         wakeup, idle_until = nil, after(times.idle_timeout)
       else
         if first then wakeup = socket.wakeup end
@@ -74,14 +82,13 @@ return function(callback, options)
         if wakeup == "timeout" or wakeup == "shutdown" then
           if state then begun[socket] = nil end
           local kind = outcome == BUFFERING and "body" or outcome == PARTIAL and "header" or "idle"
-          return true, connection.give_up(wakeup == "shutdown" and wakeup or kind)
+          return true, connection.give_up(wakeup == "shutdown" and wakeup or kind, waits)
         end
         local deadline
         if waits then
           local begun_elsewhere = first and native.handed_over_until(socket)
           state = state or { deadline = begun_elsewhere or after(times.request_header_timeout) }
-          -- A body has no time limit as long as it comes.
-          if outcome == BUFFERING then state.deadline = after(times.stall_timeout) end
+          if outcome == BUFFERING then state.deadline = after(body_time(connection.missing())) end
           state.head = connection.suspend()
           begun[socket], idle_until = state, nil
           deadline = state.deadline

@@ -13,6 +13,13 @@ pub const AHEAD: usize = 64 * 1024;
 /// How much memory an announced length alone can claim.
 const ROOM: usize = 1 << 20;
 
+/// The largest rest of a body, in bytes, that is discarded so that its connection can be kept: as much
+/// as Go's server takes.
+pub const SKIPPED: u64 = 256 * 1024;
+
+/// How often more is received of a larger rest, at the end of a turn.
+const DISPOSALS: usize = 16;
+
 /// Why a body cannot be received.
 #[derive(Debug)]
 pub enum Failure {
@@ -57,6 +64,8 @@ pub struct Intake {
     start: usize,
     /// Whether the body is thrown away as it comes.
     discards: bool,
+    /// Bytes of input that were used.
+    received: u64,
 }
 
 impl Intake {
@@ -66,6 +75,7 @@ impl Intake {
         self.decoded.shrink_to(AHEAD);
         self.start = 0;
         self.discards = false;
+        self.received = 0;
         self.due = match framing {
             Framing::Empty => Due::Nothing,
             Framing::Length(length) => Due::Length(length),
@@ -137,6 +147,56 @@ impl Intake {
         }
     }
 
+    /// Receives what is there of the body, within limits, for whoever may still read it.
+    ///
+    /// # Errors
+    /// As [`Intake::supply`].
+    pub fn look_ahead(&mut self, stream: &mut Stream) -> Result<(), Failure> {
+        loop {
+            self.decode(stream, AHEAD)?;
+            let enough = self.is_received() || self.decoded.len() >= AHEAD;
+            if enough || !receive(stream)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Discards what is there of the body, within limits. How many bytes of input are then left of it:
+    /// none if it has ended, unknown if it is chunked.
+    ///
+    /// # Errors
+    /// As [`Intake::supply`].
+    pub fn dispose(&mut self, stream: &mut Stream) -> Result<Option<u64>, Failure> {
+        self.discard();
+        for _ in 0..DISPOSALS {
+            self.decode(stream, usize::MAX)?;
+            if self.left().is_some_and(|left| left <= SKIPPED) || !receive(stream)? {
+                break;
+            }
+        }
+        self.decode(stream, usize::MAX)?;
+        Ok(self.left())
+    }
+
+    /// How many bytes of input are due, unless the body is chunked.
+    pub fn left(&self) -> Option<u64> {
+        match self.due {
+            Due::Nothing => Some(0),
+            Due::Length(left) => Some(left),
+            Due::Chunked(_) => None,
+        }
+    }
+
+    /// The rest of the body is somebody else's business.
+    pub fn give_up(&mut self) {
+        self.due = Due::Nothing;
+    }
+
+    /// How many bytes of input were used for this body.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// Decodes input of the connection until `goal` bytes are ready or the input is used up.
     fn decode(&mut self, stream: &mut Stream, goal: usize) -> Result<(), Failure> {
         while self.decoded.len() < goal && !stream.input().is_empty() {
@@ -166,6 +226,7 @@ impl Intake {
                 }
             };
             stream.consume(used);
+            self.received += used as u64;
         }
         // The end of a chunked body may need no further byte.
         if matches!(&self.due, Due::Chunked(decoder) if decoder.is_end()) {

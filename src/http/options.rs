@@ -19,6 +19,9 @@ pub struct Options {
     pub fields: usize,
     /// `request_buffering`: bodies up to this are waited for before the handler is called.
     pub buffering: u64,
+    /// The application has chosen that size: chunked bodies, and clients that wait for
+    /// `100 Continue`, are waited for as well.
+    pub buffers_all: bool,
     /// `response_buffering`: queued output above this makes the handler wait until the client has
     /// taken some.
     pub response_buffering: usize,
@@ -41,7 +44,8 @@ impl Default for Options {
             head: Limits { head: 1 << 20, fields: 1000 },
             body: 64 << 20,
             fields: 4096,
-            buffering: 0,
+            buffering: 64 * 1024,
+            buffers_all: false,
             response_buffering: 256 * 1024,
             input_chunk: 16_384,
             output_chunk: 1024,
@@ -55,10 +59,13 @@ impl Default for Options {
 const MAX_SECONDS: f64 = 1e8;
 
 /// Time limits and their defaults, in seconds.
-const TIMES: [(&str, f64); 4] = [
+const TIMES: [(&str, f64); 6] = [
     ("idle_timeout", 65.0),
     ("request_header_timeout", 120.0),
     ("stall_timeout", 60.0),
+    // The patience of Apache's mod_reqtimeout. The second is a rate, in bytes a second.
+    ("request_body_timeout", 20.0),
+    ("request_body_minimum_rate", 500.0),
     ("drain_timeout", 2.0),
 ];
 
@@ -85,7 +92,9 @@ impl Options {
         if let Some(limit) = size(table, "request_field_count_limit")? {
             options.fields = clamp(limit);
         }
-        options.buffering = buffering(table, "request_buffering")?.unwrap_or(0);
+        if let Some(limit) = buffering(table, "request_buffering")? {
+            (options.buffering, options.buffers_all) = (limit, true);
+        }
         if let Some(limit) = buffering(table, "response_buffering")? {
             options.response_buffering = clamp(limit);
         }

@@ -74,6 +74,8 @@ pub struct Response {
     length: Option<u64>,
     /// Where in `out` the head of the response, or of an informational one, begins.
     head_start: usize,
+    /// Where in `out` a further line of the finished head would stand, until that has left.
+    head_end: usize,
     /// Whether a part of the final response was sent.
     has_left: bool,
     http10: bool,
@@ -119,9 +121,15 @@ impl Response {
         self.stage == Stage::Body
     }
 
-    /// An interim response that the server itself sends (RFC 9110 10.1.1).
+    /// An interim response that the server itself sends (RFC 9110 10.1.1): before a head that may
+    /// still be replaced.
     pub fn send_continue(&mut self) {
-        self.out.extend_from_slice(CONTINUE);
+        if self.has_open_head() {
+            self.out.splice(self.head_start..self.head_start, CONTINUE.iter().copied());
+            self.head_start += CONTINUE.len();
+        } else {
+            self.out.extend_from_slice(CONTINUE);
+        }
     }
 
     /// What can be sent now: an unfinished head stays, so that it may still be replaced.

@@ -19,7 +19,7 @@ use mlua::{
     Value,
 };
 
-use super::connection::{Connection, Opened, Partial, Problem};
+use super::connection::{Conclusion, Connection, Opened, Partial, Problem};
 use super::options::Options;
 use super::refusal::Refusal;
 use crate::glue;
@@ -216,6 +216,14 @@ fn opening(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         with(c, |c| c.refuse_wait(sentence))?;
         Ok(MultiValue::new())
     })?;
+    // missing(): how many bytes of a body are missing that is waited for; 0 if that is unknown.
+    step(lua, table, shared, "missing", |lua, c, (): ()| {
+        with(c, |c| c.missing().unwrap_or(0))?.into_lua_multi(lua)
+    })?;
+    // was_asked(): whether a request of this connection was taken before.
+    step(lua, table, shared, "was_asked", |lua, c, (): ()| {
+        with(c, |c| c.was_asked())?.into_lua_multi(lua)
+    })?;
     // close(): the connection object is free.
     step(lua, table, shared, "close", |_, c, (): ()| {
         with(c, Connection::close)?;
@@ -283,26 +291,28 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
             })?,
         )
     })?;
-    // conclude(keep): the end of the handler. Nothing if the connection is ready for its next
-    // request, CLOSE if it can be closed at once, END if more has to be done.
-    step(lua, table, shared, "conclude", |lua, c, keep: bool| {
-        let outcome = with(c, |c| {
-            if !keep {
-                c.response.close_anyway();
-            }
-            let pending = c.finish()?;
-            Ok((pending, c.is_reusable(), c.may_close_at_once()))
-        })?;
-        match outcome {
-            Ok((0, true, _)) => {
+    // conclude(keep, reads): the end of the handler (`Connection::conclude`). Nothing if the
+    // connection is ready for its next request, CLOSE if it can be closed at once, END if more has to
+    // be done.
+    step(lua, table, shared, "conclude", |lua, c, (keep, reads): (bool, bool)| {
+        match with(c, |c| c.conclude(keep, reads))? {
+            Ok(Conclusion::Keep) => {
                 with(c, Connection::close)?;
                 context::end();
                 Ok(MultiValue::new())
             }
-            Ok((0, false, true)) => code(lua, Code::Close),
-            Ok(_) => code(lua, Code::End),
+            Ok(Conclusion::Close) => code(lua, Code::Close),
+            Ok(Conclusion::More) => code(lua, Code::End),
             Err(error) => problem(lua, error),
         }
+    })?;
+    // leave_body(): nobody reads the rest of the body; whether the connection can be kept.
+    step(lua, table, shared, "leave_body", |lua, c, (): ()| {
+        let reusable = with(c, |c| {
+            c.leave_body();
+            c.is_reusable()
+        })?;
+        reusable.into_lua_multi(lua)
     })?;
     // closes(): whether the connection is to be closed behind the response.
     step(lua, table, shared, "closes", |lua, c, (): ()| {

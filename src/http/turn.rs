@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mlua::{Function, Lua, Table};
 
-use super::connection::{Opened, Problem};
+use super::connection::{Conclusion, Opened, Problem};
 use super::steps::{Code, Shared};
 use crate::io::handle::stream_at;
 use crate::server::{self, context};
@@ -85,8 +85,8 @@ impl Turn for RequestTurn {
         if !keep || c.faulty || c.body_used {
             return End::Code(Self::FAILED);
         }
-        match c.finish() {
-            Ok(0) if c.is_reusable() => {
+        match c.conclude(true, false) {
+            Ok(Conclusion::Keep) => {
                 let stream = c.take_stream();
                 let forget = c.settle();
                 drop(c);
@@ -98,7 +98,7 @@ impl Turn for RequestTurn {
                 self.release();
                 End::Settled { forget }
             }
-            Ok(0) if c.may_close_at_once() => {
+            Ok(Conclusion::Close) => {
                 let stream = c.take_stream();
                 let forget = c.settle();
                 drop(c);
@@ -110,7 +110,7 @@ impl Turn for RequestTurn {
                 self.release();
                 End::Settled { forget }
             }
-            Ok(_) => End::Code(Code::End as i64),
+            Ok(Conclusion::More) => End::Code(Code::End as i64),
             Err(Problem::Misuse(text)) => End::Text(Code::Misuse as i64, text),
             Err(error) => {
                 c.unreported = Some(Err(error));

@@ -49,7 +49,7 @@ pub use crate::sys::sigterm;
 pub use awaits::Awaits;
 use class::Prototypes;
 pub use handle::{Handle, new_handle, stream_of};
-pub use stream::{Direction, Fill, Stream, Wakeup};
+pub use stream::{Direction, Fill, Standing, Stream, Wakeup};
 
 use crate::glue;
 

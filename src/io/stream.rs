@@ -7,6 +7,7 @@
 mod ending;
 mod input;
 mod output;
+mod standing;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
@@ -21,6 +22,7 @@ use super::transport::{Kind, Transport};
 use super::wait;
 
 pub use super::wait::Direction;
+pub use standing::Standing;
 
 /// What one receive usually asks for: a request, or a packet of a bulk transfer.
 const FILL: usize = 16 * 1024;
@@ -116,6 +118,8 @@ pub struct Stream {
     personal: bool,
     /// A message has begun of which something is kept elsewhere.
     begun: bool,
+    /// How far it has got with its messages.
+    standing: Standing,
 }
 
 /// The state of one direction.
@@ -189,6 +193,7 @@ impl Stream {
             preloaded: false,
             personal: false,
             begun: false,
+            standing: Standing::default(),
         }
     }
 

@@ -1,17 +1,19 @@
 //! A connection in the supervisor's hands: waiting for its client, or for a worker.
 
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::SockRef;
 
 use super::channel::Parcel;
 use super::clock;
 use super::held_input::{HeldInput, InputBudget};
 use super::message::{Unsent, Waiting};
-use crate::io::Wakeup;
+use crate::io::{Standing, Wakeup};
 use crate::sys::disconnect::disconnect;
 
 /// A waiting connection.
@@ -27,6 +29,8 @@ pub struct Guest {
     pub input: HeldInput,
     /// Output that is to be sent first.
     pub unsent: Option<Box<Unsent>>,
+    /// How far the connection has got.
+    pub standing: Standing,
     /// Why it leaves the lobby.
     pub wakeup: Wakeup,
     /// Which workers may have it.
@@ -58,10 +62,10 @@ impl Guest {
         waiting: Waiting,
         budget: &Rc<InputBudget>,
     ) -> Self {
-        let Waiting { deadline, payload, awaits, unsent, .. } = waiting;
+        let Waiting { deadline, payload, awaits, unsent, standing, .. } = waiting;
         let input = HeldInput::new(payload, awaits, budget);
         let deadline = deadline.map(clock::instant);
-        Guest { deadline, input, unsent, ..Guest::over(pool, parcel) }
+        Guest { deadline, input, unsent, standing, ..Guest::over(pool, parcel) }
     }
 
     /// A connection with nothing else. All workers may have it.
@@ -72,6 +76,7 @@ impl Guest {
             deadline: None,
             input: HeldInput::default(),
             unsent: None,
+            standing: Standing::default(),
             wakeup: Wakeup::None,
             reserved: Reserved::No,
         }
@@ -95,6 +100,22 @@ impl Guest {
         .filter(|until| *until > now)
     }
 
+    /// Something came from the client: whether the connection is to leave the lobby for it. What is to
+    /// be skipped is discarded, and incomplete input is held.
+    pub fn is_due(&mut self) -> bool {
+        if self.standing.skip == 0 {
+            return self.input.is_due(self.parcel.connection.as_fd());
+        }
+        match discard(&self.parcel.connection, self.standing.skip as usize) {
+            Ok(0) => true,
+            Ok(dropped) => {
+                self.standing.skip -= dropped as u32;
+                false
+            }
+            Err(errno) => !matches!(errno, Errno::EAGAIN | Errno::EINTR),
+        }
+    }
+
     /// Ends the connection: in order, with FIN, unless output is left that its client would miss.
     pub fn close(self) {
         if self.unsent.is_some() {
@@ -103,6 +124,14 @@ impl Guest {
             close_in_order(self.parcel.connection);
         }
     }
+}
+
+/// Receives up to `limit` bytes and throws them away, without blocking; how many, 0 at the end. The
+/// amount is bounded: a client that sends without end must not keep the supervisor.
+pub fn discard(connection: &OwnedFd, limit: usize) -> Result<usize, Errno> {
+    let mut scrap = [0u8; 16 * 1024];
+    let scrap = &mut scrap[..limit.min(16 * 1024)];
+    recv(connection.as_raw_fd(), scrap, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC)
 }
 
 /// Ends a connection: the client gets FIN, also if a worker still holds a duplicate.
@@ -140,6 +169,7 @@ mod tests {
             deadline: None,
             input: HeldInput::default(),
             unsent: None,
+            standing: Standing::default(),
             wakeup: Wakeup::None,
             reserved: Reserved::No,
         };

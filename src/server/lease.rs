@@ -17,13 +17,14 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use nix::errno::Errno;
 
+use crate::io::Standing;
 use crate::sys::shared::SharedWords;
 
 /// Connections that one worker may have on lease. What it parks beyond goes to the supervisor.
 pub const LEASES: usize = 8192;
 
-/// Words of a lease: the state with the generation and the turn, the deadline, and how often it was
-/// parked. One is unused, so that no lease lies across a cache line's border.
+/// Words of a lease: the state with the generation and the turn, the deadline, how often it was
+/// parked, and the connection's standing.
 const WORDS: usize = 4;
 
 const FREE: u64 = 0;
@@ -53,8 +54,9 @@ fn parked(generation: u32, turn: u64) -> u64 {
 impl Lease<'_> {
     /// The worker's side: nobody acts on the connection before its input, or the deadline in
     /// milliseconds of the shared clock.
-    pub fn park(&self, generation: u32, deadline: Option<u64>) {
+    pub fn park(&self, generation: u32, deadline: Option<u64>, standing: Standing) {
         let turn = self.turns().wrapping_add(1);
+        self.0[3].store(standing.word(), Relaxed);
         self.0[1].store(deadline.unwrap_or(NEVER), Relaxed);
         self.0[2].store(turn, Relaxed);
         self.0[0].store(parked(generation, turn), SeqCst);
@@ -75,14 +77,15 @@ impl Lease<'_> {
         self.0[0].store(FREE, SeqCst);
     }
 
-    /// The supervisor's side: takes the parked connection from the worker. Gives its deadline, or
-    /// nothing if the worker has it.
-    pub fn revoke(&self, generation: u32) -> Option<Option<u64>> {
+    /// The supervisor's side: takes the parked connection from the worker. Gives its deadline and its
+    /// standing, or nothing if the worker has it.
+    pub fn revoke(&self, generation: u32) -> Option<(Option<u64>, Standing)> {
         let seen = self.parked(generation)?;
-        let deadline = self.0[1].load(Relaxed);
+        let (deadline, standing) = (self.0[1].load(Relaxed), self.0[3].load(Relaxed));
         // Only if it is the same turn's still.
         let revoked = self.exchange(seen, word(generation, REVOKED));
-        revoked.then_some((deadline != NEVER).then_some(deadline))
+        let deadline = (deadline != NEVER).then_some(deadline);
+        revoked.then_some((deadline, Standing::of(standing)))
     }
 
     /// The supervisor's side: whether the connection is parked, so that it could be revoked.
@@ -135,11 +138,12 @@ mod tests {
         let table = LeaseTable::new(2).unwrap();
         let lease = table.lease(1, 7).unwrap();
         assert_eq!(lease.revoke(0), None, "nothing is parked");
-        lease.park(3, Some(99));
+        lease.park(3, Some(99), Standing::default());
         assert!(lease.take(3));
         assert_eq!(lease.revoke(3), None, "the worker has it");
-        lease.park(3, None);
-        assert_eq!(lease.revoke(3), Some(None));
+        let standing = Standing { asked: true, skip: 5 };
+        lease.park(3, None, standing);
+        assert_eq!(lease.revoke(3), Some((None, standing)));
         assert!(!lease.take(3), "the supervisor has it");
     }
 
@@ -152,7 +156,7 @@ mod tests {
                 let worker = scope.spawn(|| {
                     let mut deadline = 0;
                     loop {
-                        lease.park(generation, Some(deadline));
+                        lease.park(generation, Some(deadline), Standing::default());
                         if !lease.take(generation) {
                             return deadline;
                         }
@@ -160,7 +164,7 @@ mod tests {
                     }
                 });
                 let deadline = loop {
-                    if let Some(deadline) = lease.revoke(generation) {
+                    if let Some((deadline, _)) = lease.revoke(generation) {
                         break deadline;
                     }
                 };
@@ -173,11 +177,12 @@ mod tests {
     fn a_lease_of_an_earlier_connection_is_void() {
         let table = LeaseTable::new(1).unwrap();
         let lease = table.lease(0, 0).unwrap();
-        lease.park(1, Some(5));
+        let standing = Standing::default();
+        lease.park(1, Some(5), standing);
         lease.free();
-        lease.park(2, Some(6));
+        lease.park(2, Some(6), standing);
         assert_eq!(lease.revoke(1), None);
-        assert_eq!(lease.revoke(2), Some(Some(6)));
+        assert_eq!(lease.revoke(2), Some((Some(6), standing)));
         assert!(table.lease(0, LEASES as u32).is_none());
     }
 }

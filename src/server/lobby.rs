@@ -215,7 +215,7 @@ impl Lobby {
         let index = self.index_of(number)?;
         let leaves = match self.rooms[index as usize].stay.as_mut()? {
             Stay::Lingering(lingering) => lingering.discard(),
-            Stay::Waiting(guest) => guest.input.is_due(guest.parcel.connection.as_fd()),
+            Stay::Waiting(guest) => guest.is_due(),
         };
         if !leaves {
             return None;
@@ -290,7 +290,7 @@ mod tests {
     use super::super::guest::Reserved;
     use super::super::held_input::{HeldInput, InputBudget};
     use super::*;
-    use crate::io::Awaits;
+    use crate::io::{Awaits, Standing};
 
     fn lobby() -> (Rc<Epoll>, Lobby) {
         let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
@@ -301,8 +301,8 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (wakeup, input) = (Wakeup::None, HeldInput::default());
         let parcel = Parcel { connection: ours.into(), input: None };
-        let (unsent, reserved) = (None, Reserved::No);
-        (Guest { pool: 0, parcel, deadline, input, unsent, wakeup, reserved }, theirs)
+        let (unsent, standing, reserved) = (None, Standing::default(), Reserved::No);
+        (Guest { pool: 0, parcel, deadline, input, unsent, standing, wakeup, reserved }, theirs)
     }
 
     fn farewell(connection: UnixStream) -> Farewell {

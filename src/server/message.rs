@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::io::{Awaits, Wakeup};
+use crate::io::{Awaits, Standing, Wakeup};
 
 /// The longest payload: input that was received and not understood yet, in bytes. A head of usual size
 /// and a body of 64 KiB.
@@ -26,6 +26,8 @@ pub struct Waiting {
     pub ready: bool,
     /// Output that is to be sent first.
     pub unsent: Option<Box<Unsent>>,
+    /// How far the connection has got.
+    pub standing: Standing,
 }
 
 /// Output that a client has not taken yet. A worker that ends leaves it to another one.
@@ -226,7 +228,7 @@ fn present(value: u64) -> Option<u64> {
 
 impl Waiting {
     /// All but the payload.
-    fn numbers(&self) -> [u64; 8] {
+    fn numbers(&self) -> [u64; 9] {
         let [bytes, kind, time, stall] = match self.unsent.as_deref().copied() {
             None => [ABSENT; 4],
             Some(Unsent { bytes, then, stall }) => {
@@ -243,12 +245,13 @@ impl Waiting {
             Awaits::EmptyLine(most) => (1, most),
             Awaits::Bytes(size) => (2, size),
         };
-        [optional(self.deadline), u64::from(self.ready), awaits, count, bytes, kind, time, stall]
+        let (deadline, ready) = (optional(self.deadline), u64::from(self.ready));
+        [deadline, ready, self.standing.word(), awaits, count, bytes, kind, time, stall]
     }
 
     fn of(bytes: &[u8]) -> Result<Self, Garbage> {
-        let ([deadline, ready, awaits, count, size, kind, time, stall], payload) =
-            split::<8>(bytes)?;
+        let ([deadline, ready, standing, awaits, count, size, kind, time, stall], payload) =
+            split::<9>(bytes)?;
         let then = match (kind, present(time)) {
             (0, _) => Some(Then::Close),
             (1, time) => Some(Then::Park(time)),
@@ -269,7 +272,8 @@ impl Waiting {
             _ => return Err(Garbage),
         };
         let (deadline, payload) = (present(deadline), payload.to_vec());
-        Ok(Waiting { deadline, payload, awaits, ready: ready != 0, unsent })
+        let (ready, standing) = (ready != 0, Standing::of(standing));
+        Ok(Waiting { deadline, payload, awaits, ready, unsent, standing })
     }
 }
 
@@ -311,8 +315,8 @@ mod tests {
     #[test]
     fn messages_survive_their_encoding() {
         let (payload, unsent) = (b"GET /".to_vec(), None);
-        let awaits = Awaits::EmptyLine(9);
-        let waiting = Waiting { deadline: Some(5), payload, awaits, ready: true, unsent };
+        let (awaits, standing) = (Awaits::EmptyLine(9), Standing { asked: true, skip: 9 });
+        let waiting = Waiting { deadline: Some(5), payload, awaits, ready: true, unsent, standing };
         let for_bytes = Waiting { awaits: Awaits::Bytes(1 << 33), ..Waiting::default() };
         let unsent = |then, stall| Waiting {
             unsent: Some(Box::new(Unsent { bytes: 1 << 33, then, stall })),

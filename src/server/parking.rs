@@ -261,6 +261,7 @@ impl ParkingLot {
     pub fn park(&mut self, ticket: Ticket, connection: Connection, stay: Stay) {
         let Stay { now, deadline, movable, incomplete } = stay;
         let Some(place) = self.place(ticket) else { return };
+        let standing = connection.stream.borrow().standing();
         place.connection = Some(connection);
         (place.movable, place.incomplete) = (movable, incomplete);
         let was_parked = place.parked.replace(now).is_some();
@@ -282,7 +283,7 @@ impl ParkingLot {
             self.incomplete.push(ticket);
         }
         if let Some(lease) = self.lease(ticket).filter(|_| movable) {
-            lease.park(ticket.generation, deadline.map(clock::milliseconds));
+            lease.park(ticket.generation, deadline.map(clock::milliseconds), standing);
         }
     }
 

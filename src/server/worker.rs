@@ -243,6 +243,9 @@ impl Worker {
                         continue;
                     }
                     let Some((connection, deadline)) = self.parking.take(ticket) else { continue };
+                    if self.skips(&connection, ticket, deadline, wakeup) {
+                        continue;
+                    }
                     self.hand_in();
                     {
                         let mut stream = connection.stream.borrow_mut();
@@ -373,7 +376,9 @@ impl Worker {
                 if wakeup == Wakeup::Input && self.parking.waits_on(ticket) {
                     return Ok(());
                 }
-                if let Some((connection, deadline)) = self.parking.take(ticket) {
+                if let Some((connection, deadline)) = self.parking.take(ticket)
+                    && !self.skips(&connection, ticket, deadline, wakeup)
+                {
                     connection.stream.borrow_mut().set_parked_until(deadline);
                     self.call_for(connection, Some(ticket), wakeup);
                 }

@@ -160,7 +160,8 @@ impl WorkerEntry {
         let deadline = guest.deadline.map(clock::milliseconds);
         let (payload, awaits) = guest.input.take();
         let unsent = guest.unsent.take();
-        let waiting = Waiting { deadline, payload, awaits, ready: false, unsent };
+        let standing = guest.standing;
+        let waiting = Waiting { deadline, payload, awaits, ready: false, unsent, standing };
         let number = self.in_flight.number();
         let order = Order::Resume(number, guest.wakeup, waiting);
         self.note(&order);

@@ -1,8 +1,9 @@
 //! Receiving the body of a request.
 
 use super::{Connection, Problem, Reader};
-use crate::http::intake::{Failure, Supply};
+use crate::http::intake::{Failure, SKIPPED, Supply};
 use crate::http::refusal::Refusal;
+use crate::io::{Standing, sigterm};
 
 impl Connection {
     /// Chooses the reader of the body.
@@ -28,6 +29,55 @@ impl Connection {
         self.check_usable()?;
         let outcome = self.with_stream(|this, stream| Ok(this.intake.absorb(stream)))?;
         outcome.map_err(|failure| self.broken(failure))
+    }
+
+    /// Before the response's head is finished: says that the connection will be closed if that can be
+    /// foreseen (RFC 9112 9.6), and answers the expectation of a client whose body is wanted.
+    pub(super) fn look_ahead(&mut self) {
+        if sigterm::received() {
+            self.response.close_anyway();
+        }
+        if self.expects_continue && self.body_used && self.reader != Reader::Discard {
+            self.promise_continue();
+        }
+        if self.intake.is_received() || self.response.closes() || self.body_used {
+            return;
+        }
+        // The handler may still turn to the body, so nothing of it is discarded.
+        let left = self.with_stream(|this, stream| {
+            let received = this.intake.look_ahead(stream).is_ok();
+            let left = this.intake.left().filter(|_| received);
+            Ok(left.map(|left| left.saturating_sub(stream.input().len() as u64)))
+        });
+        if self.skippable(left).is_none() {
+            self.response.close_anyway();
+        }
+    }
+
+    /// Nobody reads the rest of the body: it is skipped if that costs little, so that the connection can
+    /// be kept. Otherwise the connection will be closed.
+    pub fn leave_body(&mut self) {
+        if self.intake.is_received() || self.response.closes() || self.faulty {
+            return;
+        }
+        let left = self.with_stream(|this, stream| Ok(this.intake.dispose(stream).ok().flatten()));
+        let skipped = self.skippable(left).map(|skip| {
+            self.with_stream(|this, stream| {
+                stream.set_standing(Standing { skip, ..stream.standing() });
+                this.intake.give_up();
+                Ok(())
+            })
+        });
+        if !matches!(skipped, Some(Ok(()))) {
+            self.response.close_anyway();
+        }
+    }
+
+    /// Whether so much of a body can be skipped: how much. A client that was not told to go on may send
+    /// its next request instead (RFC 9110 10.1.1).
+    fn skippable(&self, left: Result<Option<u64>, Problem>) -> Option<u32> {
+        let left = left.ok().flatten().filter(|_| !self.expects_continue)?;
+        if left <= SKIPPED { u32::try_from(left).ok() } else { None }
     }
 
     /// What to do before waiting for more of the body: all that the client may wait for is sent.

@@ -4,15 +4,16 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::{Connection, Opened, Partial, Reader};
+use crate::http::ahead::Wanted;
 use crate::http::date;
 use crate::http::framing::{self, Framing};
-use crate::http::head::{Known, Progress, Span, Version};
+use crate::http::head::{Field, Known, Progress, Span, Version};
 use crate::http::list::elements;
 use crate::http::refusal::Refusal;
 use crate::http::response;
 use crate::http::uri::{Target, is_host};
 use crate::io::Awaits;
-use crate::io::stream::{Fill, Stream, Wakeup};
+use crate::io::stream::{Fill, Standing, Stream, Wakeup};
 use crate::sys::alarm;
 
 impl Connection {
@@ -59,7 +60,7 @@ impl Connection {
                         self.promise_buffering(stream, head);
                     }
                     // What is there is of no use until more comes: it must not count as ready.
-                    stream.hold_input(self.awaits(waiting, begun));
+                    stream.hold_input(self.awaits(waiting, begun, stream.input().len()));
                     return if begun { waiting } else { Opened::Idle };
                 }
                 Ok(Fill::Eof) if waiting == Opened::Buffering => {}
@@ -73,18 +74,49 @@ impl Connection {
     }
 
     /// What has to come before it is of use to look at the input again.
-    fn awaits(&self, waiting: Opened, begun: bool) -> Awaits {
+    fn awaits(&self, waiting: Opened, begun: bool, received: usize) -> Awaits {
         match waiting {
+            Opened::Buffering => {
+                let missing = self.missing();
+                missing.map_or(Awaits::More, |missing| Awaits::Bytes(received as u64 + missing))
+            }
             Opened::Partial if begun => Awaits::EmptyLine(self.options.head.head as u64 + 1),
             _ => Awaits::More,
         }
     }
 
+    /// How many bytes are missing of a body that is waited for, where that is known.
+    pub fn missing(&self) -> Option<u64> {
+        self.ahead.as_ref()?.missing
+    }
+
     /// Whether the body is to be waited for, behind a head of `size` bytes.
     fn lacks(&mut self, stream: &Stream, size: usize) -> bool {
         let limit = self.options.buffering.min(self.options.body);
-        limit > 0
-            && self.ahead.get_or_insert_default().lacks(&self.head, stream.input(), size, limit)
+        let wanted = Wanted { limit, all: self.options.buffers_all };
+        let frames =
+            |field: &Field| matches!(field.known, Known::ContentLength | Known::TransferEncoding);
+        if limit == 0 || !self.head.fields.iter().any(frames) {
+            return false;
+        }
+        let mut ahead = self.ahead.take().unwrap_or_default();
+        let lacks = ahead.lacks(&self.head, stream.input(), size, wanted)
+            && (ahead.checked || self.is_acceptable(stream, size));
+        ahead.checked |= lacks;
+        self.ahead = Some(ahead);
+        lacks
+    }
+
+    /// Whether the request with a head of `size` bytes is served when its body is there: nobody waits for
+    /// the body of one that is refused.
+    fn is_acceptable(&mut self, stream: &Stream, size: usize) -> bool {
+        self.copy_head(stream, size);
+        self.check_head(false).is_ok()
+    }
+
+    fn copy_head(&mut self, stream: &Stream, size: usize) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(stream.input().get(..size).unwrap_or_default());
     }
 
     /// Tells a client that asks, before its body is waited for behind a head of `size` bytes, that
@@ -98,9 +130,9 @@ impl Connection {
 
     /// Takes the head out of the input and checks it.
     fn begin(&mut self, stream: &mut Stream, size: usize) -> Opened {
-        self.bytes.clear();
-        self.bytes.extend_from_slice(stream.input().get(..size).unwrap_or_default());
+        self.copy_head(stream, size);
         stream.consume(size);
+        stream.set_standing(Standing { asked: true, ..stream.standing() });
         (self.reader, self.form) = (Reader::Nobody, None);
         self.names.clear();
         (self.fresh, self.faulty, self.expects_continue) = (true, false, false);

@@ -10,6 +10,8 @@ use crate::http::header_lines::{
     status_code,
 };
 
+const CLOSE: &[u8] = b"Connection: close\r\n";
+
 impl Response {
     /// Closes the connection after the response, and announces it (RFC 9112 9.6).
     pub fn close_after_finish(&mut self) -> Result<(), Misuse> {
@@ -23,9 +25,16 @@ impl Response {
         }
     }
 
-    /// Closes the connection after the response, announced if that is still possible.
+    /// Closes the connection after the response, announced unless the head has left.
     pub fn close_anyway(&mut self) {
-        self.close = true;
+        if std::mem::replace(&mut self.close, true) || self.has_left {
+            return;
+        }
+        let head_is_finished = matches!(self.stage, Stage::Body | Stage::Finished);
+        if head_is_finished && !self.says_close && self.status != 101 {
+            self.out.splice(self.head_end..self.head_end, CLOSE.iter().copied());
+            self.says_close = true;
+        }
     }
 
     /// Begins the response: three digits and, behind a space, a reason phrase.
@@ -140,11 +149,12 @@ impl Response {
         }
         self.framing = self.decide_framing();
         if self.close && !self.says_close && self.status != 101 {
-            self.out.extend_from_slice(b"Connection: close\r\n");
+            self.out.extend_from_slice(CLOSE);
         } else if self.http10 && !self.close && !self.says_keep_alive {
             // RFC 9112 9.3: in HTTP/1.0 both sides have to say so.
             self.out.extend_from_slice(b"Connection: keep-alive\r\n");
         }
+        self.head_end = self.out.len();
         self.out.extend_from_slice(b"\r\n");
         self.stage = Stage::Body;
         Ok(())

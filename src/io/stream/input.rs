@@ -18,6 +18,18 @@ impl Stream {
     /// # Errors
     /// What the system reports; afterwards "Previous read error".
     pub fn fill_at_least(&mut self, size: usize) -> io::Result<Fill> {
+        loop {
+            match self.receive_once(size)? {
+                Fill::Data(received) => match self.skip(received) {
+                    0 => {}
+                    left => return Ok(Fill::Data(left)),
+                },
+                nothing => return Ok(nothing),
+            }
+        }
+    }
+
+    fn receive_once(&mut self, size: usize) -> io::Result<Fill> {
         let size = size.max(self.fill_size);
         self.check_read()?;
         let Some(transport) = &self.transport else { return Ok(Fill::Eof) };

@@ -99,10 +99,12 @@ fn revoke(
     reserved: Reserved,
 ) -> Option<Guest> {
     let lease: Lease<'_> = leases.lease(worker.cell, ticket.index())?;
-    let deadline = lease.revoke(ticket.generation())?.map(clock::instant);
+    let (deadline, standing) = lease.revoke(ticket.generation())?;
+    let deadline = deadline.map(clock::instant);
     let parcel = Parcel::from(worker.leases.remove(&ticket)?.descriptor);
     let (input, unsent, wakeup) = (HeldInput::default(), None, Wakeup::None);
-    Some(Guest { pool: worker.pool, parcel, deadline, input, unsent, wakeup, reserved })
+    let pool = worker.pool;
+    Some(Guest { pool, parcel, deadline, input, unsent, standing, wakeup, reserved })
 }
 
 /// Takes up to `most` of a worker's parked connections.

@@ -130,6 +130,26 @@ impl Worker {
         }
     }
 
+    /// A parked connection has input: discards what is to be skipped of it. If nothing else has come,
+    /// it stays parked, and true is returned.
+    pub(super) fn skips(
+        &mut self,
+        connection: &Connection,
+        ticket: Ticket,
+        deadline: Option<Instant>,
+        wakeup: Wakeup,
+    ) -> bool {
+        // A failure is for the handler to see.
+        let skips =
+            wakeup == Wakeup::Input && connection.stream.borrow_mut().skips().unwrap_or(false);
+        if skips {
+            let movable = !connection.stream.borrow().is_personal();
+            let stay = Stay { now: Instant::now(), deadline, movable, incomplete: false };
+            self.parking.park(ticket, connection.clone(), stay);
+        }
+        skips
+    }
+
     /// Gives the supervisor a duplicate of a connection.
     fn lend(&mut self, ticket: Ticket, connection: &Connection) {
         let lent = {
@@ -166,7 +186,8 @@ impl Worker {
             payload = Vec::new();
         }
         let (deadline, unsent) = (deadline.map(clock::milliseconds), None);
-        let waiting = Waiting { deadline, payload, awaits, ready, unsent };
+        let standing = connection.stream.borrow().standing();
+        let waiting = Waiting { deadline, payload, awaits, ready, unsent, standing };
         self.give_up(&connection, ticket, input, |leased| Report::Cooled(leased, waiting));
     }
 
@@ -254,6 +275,7 @@ impl Worker {
         let Parcel { connection, input } = parcel;
         let mut stream = Stream::accepted(connection, None);
         stream.set_served();
+        stream.set_standing(waiting.standing);
         let Ok(bytes) = input.map_or(Ok(waiting.payload), overflow::load) else {
             // What belongs to it is gone.
             let _ = stream.reset();

@@ -30,9 +30,11 @@ pub struct Departure {
 
 impl Departure {
     /// Input is of no interest any more: it is discarded, so that a client which sends before it
-    /// reads does not block both sides. Otherwise it has to wait, and with it the client.
+    /// reads does not block both sides; so is input that is to be skipped. Otherwise it has to wait,
+    /// and with it the client.
     fn discards(&self) -> bool {
         !matches!(self.fate, Fate::Park { .. })
+            || self.connection.stream.borrow().standing().skip > 0
     }
 }
 
@@ -130,7 +132,11 @@ impl Outbox {
         let entry = self.entries.get_mut(&ticket)?;
         let (outcome, heard) = {
             let mut stream = entry.departure.connection.stream.borrow_mut();
-            let heard = if entry.deaf { Ok(true) } else { discard_some(&mut stream) };
+            let heard = match entry.departure.fate {
+                _ if entry.deaf => Ok(true),
+                Fate::Park { .. } => stream.skips(),
+                Fate::Close | Fate::Linger { .. } => discard_some(&mut stream),
+            };
             (push_out(&mut stream), heard)
         };
         let over = match (outcome, heard) {

@@ -98,12 +98,13 @@ impl Worker {
                 overflow::store(&[stream.queued(), stream.input()]).map(|file| (file, bytes))
             };
             let Ok((file, bytes)) = stored else { continue };
+            let standing = departure.connection.stream.borrow().standing();
             let Some(Departure { connection, fate, since, .. }) = self.outbox.remove(ticket) else {
                 continue;
             };
             let (then, stall) = (fate.then(since), fate.stall().map(milliseconds));
             let unsent = Some(Box::new(Unsent { bytes, then, stall }));
-            let waiting = Waiting { unsent, ..Waiting::default() };
+            let waiting = Waiting { unsent, standing, ..Waiting::default() };
             self.give_up(&connection, Some(ticket), Some(file), |leased| {
                 Report::Cooled(leased, waiting)
             });
