@@ -74,6 +74,19 @@ local ROUTES = [[
     request:finish()
     return true
   end
+  -- The body comes while the client does not take the response.
+  function routes.sending(request)
+    request:stream_request_body(function() calls = calls + 1 error("broken sink", 0) end)
+    calls = 0
+    request:send_status("200 OK")
+    local words
+    for _ = 1, 8 do
+      local ok, message = pcall(request.send_data, request, ("x"):rep(1000000))
+      if not ok then words = message end
+    end
+    request:send_data(calls, " ", words)
+    return true
+  end
   function routes.nested(request)
     local seen = {}
     request:stream_post_param("a", function()
@@ -140,6 +153,16 @@ describe("an error of a callback for the request body", function()
     local number = s:log():match("routes:(%d+): broken sink")
     assert.truthy(s:wait_log("routes:" .. number .. ": in function"), s:log())
     pid = s:request("/pid").body
+  end)
+
+  it("reaches the handler also where it sends, and the answer is complete", function()
+    local connection = s:connect { receive_buffer = 4096 }
+    connection:send("POST /sending HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" .. ("x"):rep(1000))
+    local answer = connection:response()
+    assert.equal(200, answer.status)
+    assert.equal(8000000 + #"1 broken sink", #answer.body)
+    assert.match("x1 broken sink$", answer.body)
+    assert.equal(pid, s:request("/pid").body)
   end)
 
   it("behind the response lets the response out", function()

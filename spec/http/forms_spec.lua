@@ -190,6 +190,17 @@ describe("multipart forms of clients in the field", function()
     assert.equal(lines([["a\\" "1" "1"]], [["a\\" "my file" nil true]], "false nil 0"), answer.body)
   end)
 
+  it("come from curl with any file name", function()
+    local path = process.scratch("upload")
+    assert.equal(0, (process.run("printf hi > " .. process.quote(path))))
+    for _, name in ipairs { "end\\", 'a"b.txt', 'a"b; c.txt', [[C:\a\b]], "x; y=z", "../up" } do
+      -- curl reads quoted pairs in its own argument, and sends the name as browsers do.
+      local argument = ('f=@%s;filename="%s";type=a/b'):format(path, (name:gsub('[\\"]', "\\%0")))
+      local _, answer = process.run(("curl -sS -F %s %s"):format(process.quote(argument), s.url))
+      assert.equal(("%q"):format(name), answer:match('\n"f" ("[^\n]*") "a/b" true\n'))
+    end
+  end)
+
   it("are refused if they could be read in two ways", function()
     for _, disposition in ipairs { [[name="f"; filename="a"b"]], [[name="f"; filename="a\"; x"]],
       [[name="f"; filename="a\"; filename="b"]], [[name="f"; filename=a"b]] } do
