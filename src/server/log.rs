@@ -1,22 +1,22 @@
 //! The supervisor's log: standard error or a file, and the system log besides.
 //!
-//! A log that cannot be written (full disk, closed pipe) never stops the service: lines are lost
-//! then, nothing else.
+//! A log that cannot be written (full disk, closed pipe, a reader that has stopped) never stops the
+//! service: lines wait as far as there is room for them, then they are lost and counted, nothing else.
 
-use std::ffi::CString;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use super::patient_output::PatientOutput;
+use super::log_stream::LogStream;
+use super::syslog::Syslog;
 use crate::sys::calendar::local_timestamp;
-use crate::sys::lock::lock;
-use crate::sys::syslog::Syslog;
 
-/// Permissions of a log file that is created.
-const LOG_FILE_MODE: u32 = 0o640;
+/// How often lines that wait are tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How long the last lines wait for an output that takes them slowly.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,47 +29,53 @@ pub enum Level {
     Debug,
 }
 
-enum Output {
-    Stderr,
-    File { path: PathBuf, file: File },
-    Nowhere,
-}
-
 /// Where lines go and which of them.
 pub struct Log {
-    output: Output,
-    patience: PatientOutput,
+    stream: Option<LogStream>,
     syslog: Option<Syslog>,
     level: Level,
+    /// Lines that wait are those of this process; forked ones have a copy.
+    owner: u32,
+    /// When lines that wait are tried again.
+    retry_at: Option<Instant>,
 }
 
 impl Log {
     /// A log on standard error.
     pub fn stderr(level: Level) -> Self {
-        Self::to(Output::Stderr, level)
+        Self::to(Some(LogStream::stderr()), level)
     }
 
     /// A log without output of its own: what a daemon has that logs to the system log alone.
     pub fn silent(level: Level) -> Self {
-        Self::to(Output::Nowhere, level)
-    }
-
-    fn to(output: Output, level: Level) -> Self {
-        Log { output, patience: PatientOutput::default(), syslog: None, level }
+        Self::to(None, level)
     }
 
     /// A log that is appended to the file at `path`, which stays locked if it is a regular one.
     ///
-    /// Fails with `EWOULDBLOCK` if another process holds the lock.
+    /// # Errors
+    /// `EWOULDBLOCK` if another process holds the lock, else what the system reports.
     pub fn file(path: &Path, level: Level) -> io::Result<Self> {
-        let file = open_locked(path)?;
-        Ok(Self::to(Output::File { path: std::path::absolute(path)?, file }, level))
+        Ok(Self::to(Some(LogStream::file(path)?), level))
+    }
+
+    fn to(stream: Option<LogStream>, level: Level) -> Self {
+        Log { stream, syslog: None, level, owner: std::process::id(), retry_at: None }
     }
 
     /// Sends every line to the system log as well.
     pub fn add_syslog(&mut self, ident: &str, facility: libc::c_int) {
-        let ident = CString::new(ident.replace('\0', "")).unwrap_or_default();
-        self.syslog = Some(Syslog::open(ident, facility));
+        self.syslog = Some(Syslog::new(ident, facility));
+    }
+
+    /// This process goes on with the log of the one that has forked it.
+    pub fn own(&mut self) {
+        self.owner = std::process::id();
+    }
+
+    /// The descriptor of the file.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.stream.as_ref().and_then(LogStream::descriptor)
     }
 
     /// Whether lines of this level are written.
@@ -83,12 +89,17 @@ impl Log {
             return;
         }
         let stamp = local_timestamp();
+        let mut wait = false;
         for line in message.trim_end_matches('\n').split('\n') {
-            self.raw(&format!("{stamp}: {prefix}{line}\n"));
-            if let Some(syslog) = &self.syslog {
-                let text = format!("{prefix}{line}").replace('\0', "\u{fffd}");
-                syslog.write(&CString::new(text).unwrap_or_default());
+            if let Some(stream) = &mut self.stream {
+                wait |= stream.line(format!("{stamp}: {prefix}{line}\n"));
             }
+            if let Some(syslog) = &mut self.syslog {
+                wait |= syslog.line(&format!("{prefix}{line}"));
+            }
+        }
+        if wait {
+            self.retry_at.get_or_insert_with(|| Instant::now() + RETRY);
         }
     }
 
@@ -107,41 +118,46 @@ impl Log {
         self.line(Level::Debug, "", message);
     }
 
-    fn raw(&mut self, line: &str) {
-        // One write for each line keeps the lines of several processes apart; failures are ignored
-        // on purpose, see the module's documentation.
-        match &self.output {
-            Output::Stderr => self.patience.line(io::stderr().as_fd(), line),
-            Output::File { file, .. } => self.patience.line(file.as_fd(), line),
-            Output::Nowhere => {}
+    /// Writes lines that had to wait, if it is time; tells when it is time again.
+    pub fn attend(&mut self, now: Instant) -> Option<Instant> {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = self.retry().then(|| now + RETRY);
+        }
+        self.retry_at
+    }
+
+    /// Whether lines wait.
+    fn retry(&mut self) -> bool {
+        let stream = self.stream.as_mut().is_some_and(LogStream::retry);
+        self.syslog.as_mut().is_some_and(Syslog::retry) || stream
+    }
+
+    /// Waits for a moment until no line waits any more, so that the last ones are not lost.
+    pub fn settle(&mut self) {
+        let end = Instant::now() + LAST_WORDS;
+        while self.retry() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 
     /// Opens the log file anew, after it was renamed. On failure the old file stays in use.
+    ///
+    /// # Errors
+    /// What the system reports.
     pub fn reopen(&mut self) -> io::Result<()> {
-        if let Output::File { path, file } = &mut self.output {
-            match open_locked(path) {
-                Ok(fresh) => *file = fresh,
-                // The file was not renamed: it is the one whose lock we hold.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        self.stream.as_mut().map_or(Ok(()), LogStream::reopen)
     }
 }
 
-fn open_locked(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(LOG_FILE_MODE)
-        // A named pipe that nobody reads is an error, and no reason to wait.
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
-    // Terminals, pipes and /dev/null are everybody's.
-    if file.metadata()?.is_file() {
-        lock(&file)?;
+impl Drop for Log {
+    fn drop(&mut self) {
+        if self.owner == std::process::id() {
+            self.settle();
+        }
     }
-    Ok(file)
+}
+
+/// What the log says where lines are missing.
+pub fn lost_lines(count: u64) -> String {
+    format!("({count} lines of the log were lost here)")
 }

@@ -17,7 +17,7 @@
 //! | [`lease`], [`lobby`], [`held_input`] | who may act on a waiting connection, where idle ones wait, and with what |
 //! | [`channel`], [`message`], [`scoreboard`] | how supervisor and workers talk, with and without system calls |
 //! | [`context`] | what a worker is doing, for the log |
-//! | [`log`], [`log_text`], [`patient_output`], [`stderr_lines`] | what the operator reads |
+//! | [`log`], [`log_text`], [`log_stream`], [`syslog`], [`line_queue`], [`stderr_lines`] | what the operator reads |
 //! | [`options`], [`service`] | `run{...}`: log, pid file, background |
 //! | [`pid_file`], [`daemon`], [`notifier`] | their parts |
 //! | [`status`] | what the pools are doing |
@@ -41,16 +41,17 @@ pub mod inherited;
 pub mod launcher;
 pub mod lease;
 pub mod lent;
+pub mod line_queue;
 pub mod listener;
 pub mod lobby;
 pub mod log;
+pub mod log_stream;
 pub mod log_text;
 pub mod message;
 pub mod notifier;
 pub mod options;
 pub mod overflow;
 pub mod parking;
-pub mod patient_output;
 pub mod pid_file;
 pub mod pool_state;
 pub mod ports;
@@ -64,6 +65,7 @@ pub mod sizing;
 pub mod status;
 pub mod stderr_lines;
 pub mod supervisor;
+pub mod syslog;
 pub mod timeout;
 pub mod timers;
 pub mod worker;

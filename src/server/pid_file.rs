@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::sys::{lock::lock, own_file::OwnFile};
+use nix::sys::signal::Signal;
+
+use crate::sys::{held_signals::without, lock::lock, own_file::OwnFile};
 
 /// Permissions of a pid file that is created.
 const MODE: u32 = 0o644;
@@ -52,8 +54,10 @@ impl PidFile {
     /// # Errors
     /// What `ftruncate(2)` and `write(2)` report.
     pub fn write(&mut self, pid: u32) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.write_all(pid.to_string().as_bytes())
+        without(&[Signal::SIGXFSZ], || {
+            self.file.set_len(0)?;
+            self.file.write_all(pid.to_string().as_bytes())
+        })
     }
 
     /// From now on this process is the one that removes the file.

@@ -63,6 +63,7 @@ impl Service {
         } else {
             write_pid(options, pid_file.as_mut(), std::process::id())?;
         }
+        log.own();
         if let Some(file) = &mut pid_file {
             file.own();
         }

@@ -199,7 +199,8 @@ impl Supervisor {
                 wake
             };
             self.publish();
-            let wake = self.notify(now).into_iter().chain(wake).min();
+            let due = [self.notify(now), self.log.attend(now), wake];
+            let wake = due.into_iter().flatten().min();
             let timeout = timeout(wake, now);
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
@@ -346,6 +347,7 @@ impl Supervisor {
     /// What stays to be done in the supervisor, when all workers are gone.
     pub fn close(&mut self) {
         self.notifier.stopping();
+        self.log.settle();
         if self.phase == Phase::Draining {
             self.log.notice("All worker threads have terminated");
         }

@@ -113,6 +113,8 @@ pub fn install(
     handle(libc::SIGUSR2, ignore)?;
     // Standard error leads to the supervisor: when that has died, a last answer must still get out.
     handle(libc::SIGPIPE, ignore)?;
+    // A file that may not grow any more (RLIMIT_FSIZE) is an error of whoever writes.
+    handle(libc::SIGXFSZ, ignore)?;
     handle(death_signal(), give_up_ports)?;
     watch_supervisor()
 }

@@ -1,0 +1,207 @@
+//! Lines of a log that its output does not take yet (pure).
+//!
+//! What does not fit is lost and counted. The count is told where the lines are missing, as soon as
+//! there is room.
+
+use std::collections::VecDeque;
+use std::io;
+
+/// How much waits at most, in bytes.
+const LIMIT: usize = 256 * 1024;
+
+/// Lines that wait for an output.
+#[derive(Debug, Default)]
+pub struct LineQueue {
+    entries: VecDeque<Entry>,
+    /// Bytes of all entries.
+    size: usize,
+    /// Bytes of the first entry that are out.
+    sent: usize,
+    lost: u64,
+    /// The output keeps what is written at once apart: a line needs no end.
+    records: bool,
+    /// A line broke off in the middle.
+    torn: bool,
+    /// The output failed when it was last tried: only further lines are a reason to try again.
+    failed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    text: Vec<u8>,
+    /// How many lines are lost with it.
+    lines: u64,
+    /// It begins with the end of a torn line.
+    mends: bool,
+}
+
+impl LineQueue {
+    /// A queue for an output that takes records, as the system log does.
+    pub fn of_records() -> Self {
+        LineQueue { records: true, ..LineQueue::default() }
+    }
+
+    /// Adds a line and writes what can be written. `note` words the count of lost lines; `write`
+    /// takes the beginning of a line and gives its length. It must not block. True if lines wait.
+    pub fn push(
+        &mut self,
+        line: Vec<u8>,
+        note: impl Fn(u64) -> Vec<u8>,
+        mut write: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> bool {
+        self.flush(&mut write);
+        // Not line by line where an output is slow.
+        let resumes = self.lost == 0 || self.size <= LIMIT / 2;
+        if resumes && self.size + line.len() <= LIMIT {
+            self.tell(note);
+            self.add(line, 1);
+            self.flush(&mut write);
+        } else {
+            self.lost += 1;
+        }
+        !self.entries.is_empty()
+    }
+
+    /// Writes what can be written. True if lines wait.
+    pub fn retry(
+        &mut self,
+        note: impl Fn(u64) -> Vec<u8>,
+        mut write: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> bool {
+        self.flush(&mut write);
+        if self.lost > 0 && self.entries.is_empty() && !self.failed {
+            self.tell(note);
+            self.flush(&mut write);
+        }
+        !self.entries.is_empty()
+    }
+
+    fn tell(&mut self, note: impl Fn(u64) -> Vec<u8>) {
+        if self.lost > 0 {
+            let lost = std::mem::take(&mut self.lost);
+            self.add(note(lost), lost);
+        }
+    }
+
+    fn add(&mut self, mut text: Vec<u8>, lines: u64) {
+        let mends = std::mem::take(&mut self.torn);
+        if mends {
+            text.insert(0, b'\n');
+        }
+        self.size += text.len();
+        self.entries.push_back(Entry { text, lines, mends });
+    }
+
+    fn flush(&mut self, write: &mut impl FnMut(&[u8]) -> io::Result<usize>) {
+        while let Some(first) = self.entries.front() {
+            let rest = first.text.get(self.sent..).unwrap_or_default();
+            if rest.is_empty() {
+                self.size -= first.text.len();
+                self.sent = 0;
+                self.entries.pop_front();
+                continue;
+            }
+            match write(rest) {
+                Ok(count) => {
+                    self.sent += count;
+                    self.failed = false;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Closed, full disk: nothing that waiting would help.
+                Err(_) => {
+                    self.failed = true;
+                    self.torn = if self.sent > 0 { !self.records } else { first.mends };
+                    self.lost += self.entries.drain(..).map(|entry| entry.lines).sum::<u64>();
+                    (self.size, self.sent) = (0, 0);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An output that takes `room` bytes, then blocks, or fails.
+    struct Output {
+        text: Vec<u8>,
+        room: usize,
+        error: io::ErrorKind,
+    }
+
+    impl Output {
+        fn new(room: usize, error: io::ErrorKind) -> Self {
+            Output { text: Vec::new(), room, error }
+        }
+
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.room);
+            if count == 0 {
+                return Err(self.error.into());
+            }
+            self.room -= count;
+            self.text.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+    }
+
+    fn note(lost: u64) -> Vec<u8> {
+        format!("<{lost}>\n").into_bytes()
+    }
+
+    #[test]
+    fn lines_wait_for_an_output_that_blocks() {
+        let mut output = Output::new(3, io::ErrorKind::WouldBlock);
+        let mut queue = LineQueue::default();
+        for line in ["ab\n", "cd\n", "ef\n"] {
+            queue.push(line.into(), note, |bytes| output.write(bytes));
+        }
+        assert_eq!(output.text, b"ab\n");
+        output.room = 2;
+        assert!(queue.retry(note, |bytes| output.write(bytes)));
+        output.room = 100;
+        assert!(!queue.retry(note, |bytes| output.write(bytes)));
+        assert_eq!(output.text, b"ab\ncd\nef\n");
+    }
+
+    #[test]
+    fn lines_beyond_the_limit_are_counted_where_they_are_missing() {
+        let mut output = Output::new(0, io::ErrorKind::WouldBlock);
+        let mut queue = LineQueue::default();
+        let line = vec![b'x'; LIMIT / 4];
+        for _ in 0..6 {
+            queue.push(line.clone(), note, |bytes| output.write(bytes));
+        }
+        // Too little to go on.
+        output.room = LIMIT / 4;
+        queue.push(b"y\n".to_vec(), note, |bytes| output.write(bytes));
+        output.room = LIMIT * 2;
+        queue.push(b"z\n".to_vec(), note, |bytes| output.write(bytes));
+        assert_eq!(output.text[LIMIT..], *b"<3>\nz\n");
+    }
+
+    #[test]
+    fn the_count_is_told_without_a_further_line() {
+        let mut output = Output::new(0, io::ErrorKind::WouldBlock);
+        let mut queue = LineQueue::default();
+        queue.push(vec![b'x'; LIMIT], note, |bytes| output.write(bytes));
+        queue.push(b"y\n".to_vec(), note, |bytes| output.write(bytes));
+        output.room = LIMIT * 2;
+        assert!(!queue.retry(note, |bytes| output.write(bytes)));
+        assert_eq!(output.text[LIMIT..], *b"<1>\n");
+    }
+
+    #[test]
+    fn lines_that_an_output_refuses_are_counted_and_a_torn_one_is_ended() {
+        let mut output = Output::new(5, io::ErrorKind::StorageFull);
+        let mut queue = LineQueue::default();
+        for line in ["ab\n", "cd\n", "ef\n"] {
+            queue.push(line.into(), note, |bytes| output.write(bytes));
+            assert!(!queue.retry(note, |bytes| output.write(bytes)));
+        }
+        output.room = 100;
+        queue.push("gh\n".into(), note, |bytes| output.write(bytes));
+        assert_eq!(String::from_utf8(output.text).unwrap(), "ab\ncd\n<2>\ngh\n");
+    }
+}
