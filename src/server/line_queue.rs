@@ -41,6 +41,11 @@ impl LineQueue {
         LineQueue { records: true, ..LineQueue::default() }
     }
 
+    /// The output is another one now, which knows nothing of a line that broke off.
+    pub fn redirected(&mut self) {
+        self.torn = false;
+    }
+
     /// Adds a line and writes what can be written. `note` words the count of lost lines; `write`
     /// takes the beginning of a line and gives its length. It must not block. True if lines wait.
     pub fn push(

@@ -79,7 +79,10 @@ impl LogStream {
         match &mut self.target {
             // Nobody renames a terminal or a pipe.
             Target::File { path, file } if file.metadata()?.is_file() => match open_locked(path) {
-                Ok(fresh) => *file = fresh,
+                Ok(fresh) => {
+                    *file = fresh;
+                    self.queue.redirected();
+                }
                 // The file was not renamed: it is the one whose lock we hold.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
