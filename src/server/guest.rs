@@ -48,6 +48,16 @@ pub enum Reserved {
     For(i32, Instant),
 }
 
+impl Reserved {
+    /// Until when that matters.
+    pub fn until(self) -> Option<Instant> {
+        match self {
+            Reserved::No => None,
+            Reserved::Against(_, until) | Reserved::For(_, until) => Some(until),
+        }
+    }
+}
+
 impl Guest {
     /// A connection that no worker has seen.
     pub fn accepted(pool: usize, connection: OwnedFd) -> Self {
@@ -93,11 +103,7 @@ impl Guest {
 
     /// When all workers may have it, if that is not so now.
     pub fn released(&self, now: Instant) -> Option<Instant> {
-        match self.reserved {
-            Reserved::No => None,
-            Reserved::Against(_, until) | Reserved::For(_, until) => Some(until),
-        }
-        .filter(|until| *until > now)
+        self.reserved.until().filter(|until| *until > now)
     }
 
     /// Something came from the client: whether the connection is to leave the lobby for it. What is to

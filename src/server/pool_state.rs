@@ -47,6 +47,8 @@ pub struct PoolState {
     pub totals: Totals,
     /// Connections that have input, or whose time is up, and that wait for a worker.
     pub callers: VecDeque<Guest>,
+    /// When all workers may have each of them.
+    reserved_until: Option<Instant>,
     /// Workers, and ended ones, when the log told of them last.
     pub logged: (u64, u64),
     /// Connections on lease for each worker, on average.
@@ -75,6 +77,7 @@ impl PoolState {
             timers,
             totals: Totals::default(),
             callers: VecDeque::new(),
+            reserved_until: None,
             logged: (0, 0),
             fair_share: 0,
             ports: Ports::new(pool.clone()),
@@ -158,12 +161,33 @@ impl PoolState {
 
     /// A connection waits for a worker from now on.
     pub fn call(&mut self, guest: Guest) {
-        // As many come as clients like.
-        if self.callers.try_reserve(1).is_err() {
-            self.totals.shed += 1;
-            return guest.close();
+        if let Some(guest) = self.prepare_call(guest) {
+            self.callers.push_back(guest);
         }
-        self.callers.push_back(guest);
+    }
+
+    /// The same for one whose turn it was before.
+    pub fn call_first(&mut self, guest: Guest) {
+        if let Some(guest) = self.prepare_call(guest) {
+            self.callers.push_front(guest);
+        }
+    }
+
+    /// Makes room for a connection. Where there is none it is closed: as many come as clients like.
+    fn prepare_call(&mut self, guest: Guest) -> Option<Guest> {
+        self.reserved_until = self.reserved_until.max(guest.reserved.until());
+        if self.callers.try_reserve(1).is_ok() {
+            return Some(guest);
+        }
+        self.totals.shed += 1;
+        guest.close();
+        None
+    }
+
+    /// When all workers may have a connection that waits, and that is reserved for some now.
+    pub fn released(&self, now: Instant) -> Option<Instant> {
+        self.reserved_until.filter(|until| *until > now)?;
+        self.callers.iter().filter_map(|guest| guest.released(now)).min()
     }
 
     /// Of the connections that wait for a worker and hold input, the one that came last.
@@ -197,7 +221,7 @@ impl PoolState {
             Some(guest) => {
                 // It has died: another one gets the connection.
                 if let Err(guest) = worker.resume(guest) {
-                    self.callers.push_front(guest);
+                    self.call_first(guest);
                 }
             }
             None => worker.order(&Order::Nothing),

@@ -107,6 +107,11 @@ impl WorkerEntry {
         self.leases.len() + self.in_flight.count()
     }
 
+    /// The connections it has parked.
+    pub fn tickets(&self) -> Vec<Ticket> {
+        self.leases.keys().copied().collect()
+    }
+
     /// Whether it takes orders.
     pub fn is_serving(&self) -> bool {
         self.life == Life::Serving

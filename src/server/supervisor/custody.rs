@@ -44,7 +44,9 @@ impl Supervisor {
         let Some((parcel, ticket)) = parcel.zip(ticket.map(Ticket::of)) else { return };
         let lease = self.pools[worker.pool].pool.leases.lease(worker.cell, ticket.index());
         let turns = lease.map_or(0, |lease| lease.turns());
-        worker.leases.insert(ticket, Lent::new(parcel.connection, turns));
+        if worker.leases.try_reserve(1).is_ok() {
+            worker.leases.insert(ticket, Lent::new(parcel.connection, turns));
+        }
     }
 
     /// A worker that ends, or has no descriptor left, does not take a connection: another one gets it.
@@ -57,7 +59,7 @@ impl Supervisor {
             _ => Reserved::No,
         };
         let guest = Guest::waiting(worker.pool, parcel, waiting, &self.memory.budget);
-        state.callers.push_front(Guest { wakeup, reserved, ..guest });
+        state.call_first(Guest { wakeup, reserved, ..guest });
     }
 
     /// A worker gives a connection up that waits for its client.
@@ -136,7 +138,7 @@ impl Supervisor {
             {
                 state.totals.reclaimed += 1;
                 let guest = Guest::waiting(worker.pool, parcel, waiting, &self.memory.budget);
-                state.callers.push_front(Guest { wakeup, ..guest });
+                state.call_first(Guest { wakeup, ..guest });
             }
         }
     }
@@ -196,7 +198,7 @@ impl Supervisor {
         let state = &self.pools[index];
         let waiting = state.has_work();
         state.pool.scoreboard.want_offers(waiting);
-        let released = state.callers.iter().filter_map(|guest| guest.released(now)).min();
+        let released = state.released(now);
         let idle = |cell: Cell<'_>| cell.activity() == Activity::Idle;
         if waiting && self.idle_worker(index, now, idle).is_some() {
             return Some(now);

@@ -19,24 +19,25 @@ impl Supervisor {
         let pool = self.workers.get(&pid).map(|worker| worker.pool);
         let serves = |w: &WorkerEntry| Some(w.pool) == pool && w.is_serving();
         let is_alone = !self.workers.values().any(|w| w.pid.as_raw() != pid && serves(w));
-        let Some(worker) = self.workers.get_mut(&pid) else { return 0 };
-        let leases = &self.pools[worker.pool].pool.leases;
+        let Some(worker) = self.workers.get(&pid) else { return 0 };
+        let tickets = worker.tickets();
         let until = Instant::now() + PATIENCE;
         let reserved = if is_alone { Reserved::No } else { Reserved::Against(pid, until) };
-        let revoked = revoke_all(worker, leases, most, reserved);
-        let count = revoked.len();
-        self.reclaim(pid, revoked);
-        count
+        let revoked = tickets.into_iter().filter(|ticket| self.reassign(pid, *ticket, reserved));
+        revoked.take(most).count()
     }
 
     /// Takes one connection back, if its worker has parked it, for those that may have it.
     pub(super) fn reassign(&mut self, pid: i32, ticket: Ticket, reserved: Reserved) -> bool {
         let Some(worker) = self.workers.get_mut(&pid) else { return false };
-        let leases = &self.pools[worker.pool].pool.leases;
-        let guest = revoke(worker, leases, ticket, reserved);
-        let revoked = guest.is_some();
-        self.reclaim(pid, guest.into_iter().collect());
-        revoked
+        let state = &mut self.pools[worker.pool];
+        let Some(guest) = revoke(worker, &state.pool.leases, ticket, reserved) else {
+            return false;
+        };
+        state.pool.scoreboard.cell(worker.cell).note_revocation();
+        state.totals.reclaimed += 1;
+        self.admit(guest);
+        true
     }
 
     /// Whether a connection is leased, parked, and no worker is acting on it.
@@ -64,29 +65,20 @@ impl Supervisor {
 
     /// What a dead worker had parked. What it was acting on is reset.
     pub(super) fn inherit_leases(&mut self, worker: &mut WorkerEntry) {
-        let leases = &self.pools[worker.pool].pool.leases;
-        let revoked = revoke_all(worker, leases, usize::MAX, Reserved::No);
+        for ticket in worker.tickets() {
+            let state = &mut self.pools[worker.pool];
+            if let Some(guest) = revoke(worker, &state.pool.leases, ticket, Reserved::No) {
+                state.totals.reclaimed += 1;
+                self.admit(guest);
+            }
+        }
         let totals = &mut self.pools[worker.pool].totals;
-        totals.reclaimed += revoked.len() as u64;
         totals.lost += worker.connections() as u64;
         for (_, lent) in worker.leases.drain() {
             break_off(lent.descriptor);
         }
         for parcel in worker.in_flight.take() {
             break_off(parcel.connection);
-        }
-        for guest in revoked {
-            self.admit(guest);
-        }
-    }
-
-    fn reclaim(&mut self, pid: i32, revoked: Vec<Guest>) {
-        let Some(worker) = self.workers.get(&pid).filter(|_| !revoked.is_empty()) else { return };
-        let state = &mut self.pools[worker.pool];
-        state.pool.scoreboard.cell(worker.cell).note_revocation();
-        state.totals.reclaimed += revoked.len() as u64;
-        for guest in revoked {
-            self.admit(guest);
         }
     }
 }
@@ -105,19 +97,4 @@ fn revoke(
     let (input, unsent, wakeup) = (HeldInput::default(), None, Wakeup::None);
     let pool = worker.pool;
     Some(Guest { pool, parcel, deadline, input, unsent, standing, wakeup, reserved })
-}
-
-/// Takes up to `most` of a worker's parked connections.
-fn revoke_all(
-    worker: &mut WorkerEntry,
-    leases: &LeaseTable,
-    most: usize,
-    reserved: Reserved,
-) -> Vec<Guest> {
-    let tickets: Vec<Ticket> = worker.leases.keys().copied().collect();
-    tickets
-        .into_iter()
-        .filter_map(|ticket| revoke(worker, leases, ticket, reserved))
-        .take(most)
-        .collect()
 }
