@@ -220,7 +220,7 @@ impl PoolState {
         match place.and_then(|place| self.callers.remove(place)) {
             Some(guest) => {
                 // It has died: another one gets the connection.
-                if let Err(guest) = worker.resume(guest) {
+                if let Some(guest) = worker.resume(guest) {
                     self.call_first(guest);
                 }
             }

@@ -161,7 +161,7 @@ impl WorkerEntry {
     }
 
     /// Hands it a connection; gives it back if the worker cannot take it, because it has died.
-    pub fn resume(&mut self, mut guest: Guest) -> Result<(), Guest> {
+    pub fn resume(&mut self, mut guest: Guest) -> Option<Guest> {
         let deadline = guest.deadline.map(clock::milliseconds);
         let (payload, awaits) = guest.input.take();
         let unsent = guest.unsent.take();
@@ -173,11 +173,11 @@ impl WorkerEntry {
         match (self.channel.send(&order, &guest.parcel.descriptors()), order) {
             (Err(_), Order::Resume(_, _, Waiting { payload, awaits, unsent, .. })) => {
                 guest.input.put_back(payload, awaits);
-                Err(Guest { unsent, ..guest })
+                Some(Guest { unsent, ..guest })
             }
             _ => {
                 self.in_flight.sent(number, guest.parcel);
-                Ok(())
+                None
             }
         }
     }
