@@ -12,13 +12,32 @@
 
 use std::ffi::c_void;
 
-use mlua::{Function, IntoLua, IntoLuaMulti, LightUserData, Lua, MultiValue, Table, Value};
+use mlua::{
+    Function, IntoLua, IntoLuaMulti, LightUserData, Lua, LuaString, MultiValue, Table, Value,
+};
 
 /// The name of a value's type, as Lua's `type` gives it.
 pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::Integer(_) => "number",
         other => other.type_name(),
+    }
+}
+
+/// A string, or a number as Lua converts it, but without a fraction if it has an integer value: `10 / 2` is
+/// "5". None for other values.
+///
+/// # Errors
+/// Out of memory.
+pub fn text(lua: &Lua, value: &Value) -> mlua::Result<Option<LuaString>> {
+    match value {
+        Value::String(text) => Ok(Some(text.clone())),
+        Value::Integer(_) => lua.coerce_string(value.clone()),
+        Value::Number(_) => {
+            let integer = lua.coerce_integer(value.clone())?.map(Value::Integer);
+            lua.coerce_string(integer.unwrap_or_else(|| value.clone()))
+        }
+        _ => Ok(None),
     }
 }
 

@@ -175,7 +175,8 @@ describe("wrong use", function()
       { "try(request.send_status, request, '200 OK')", "request:send_status('200 OK') request:finish()",
         "Response has already been finished" },
       { "try(request.send_data, request, 'abc') request:send_data('ab')",
-        "request:send_status('200 OK') request:send_header('Content-Length', 2)", "Content length exceeded" },
+        "request:send_status('200 OK') request:send_header('Content-Length', 2)",
+        "Content length exceeded: Content-Length is 2, but 3 bytes were to be sent" },
     }
     for _, case in ipairs(cases) do
       assert.equal(case[3], message_of(case[1], case[2]), case[1])
@@ -190,7 +191,7 @@ describe("wrong use", function()
   it("finish with too little data is an error", function()
     local text = message_of("try(request.finish, request) request:send_data('b')",
       "request:send_status('200 OK') request:send_header('Content-Length', 2) request:send_data('a')")
-    assert.equal("Content length not used", text)
+    assert.equal("Content length not used: Content-Length is 2, but only 1 bytes were sent", text)
   end)
 
   it("CR, LF and NUL are refused in status, name and value, and never sent", function()

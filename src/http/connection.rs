@@ -6,6 +6,7 @@
 mod body;
 mod opening;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
@@ -15,10 +16,11 @@ use super::date;
 use super::form::Form;
 use super::framing::Framing;
 use super::head::{Head, Span};
+use super::header_lines::INVALID_VALUE;
 use super::intake::Intake;
 use super::names::Names;
 use super::options::Options;
-use super::response::{Misuse, Response};
+use super::response::{LENGTH_EXCEEDED, LENGTH_NOT_USED, Misuse, Response};
 use crate::io::stream::{Fill, Stream};
 use crate::server::log_text::ascii;
 use crate::server::{self, context::Undertaking};
@@ -70,16 +72,22 @@ pub type Partial = (Head, Option<Box<Ahead>>);
 #[derive(Debug)]
 pub enum Problem {
     /// The handler's mistake.
-    Misuse(Misuse),
+    Misuse(Cow<'static, str>),
     /// The request was refused, in these words.
     Refused(String),
     /// The connection failed.
     Io(io::Error),
 }
 
+impl From<String> for Problem {
+    fn from(text: String) -> Self {
+        Problem::Misuse(text.into())
+    }
+}
+
 impl From<Misuse> for Problem {
     fn from(text: Misuse) -> Self {
-        Problem::Misuse(text)
+        Problem::Misuse(text.into())
     }
 }
 
@@ -211,10 +219,10 @@ impl Connection {
         work: impl FnOnce(&mut Self, &mut Stream) -> Result<R, Problem>,
     ) -> Result<R, Problem> {
         let Some(shared) = self.stream.clone() else {
-            return Err(Problem::Misuse("Response has already been finished"));
+            return Err(Problem::Misuse("Response has already been finished".into()));
         };
         let Ok(mut stream) = shared.try_borrow_mut() else {
-            return Err(Problem::Misuse("Socket is in use"));
+            return Err(Problem::Misuse("Socket is in use".into()));
         };
         work(self, &mut stream)
     }
@@ -230,7 +238,7 @@ impl Connection {
             return Err(problem);
         }
         match self.faulty {
-            true => Err(Problem::Misuse(FAULTY)),
+            true => Err(Problem::Misuse(FAULTY.into())),
             false => Ok(()),
         }
     }
@@ -246,7 +254,7 @@ impl Connection {
     pub fn send_status(&mut self, status: &[u8]) -> Result<(), Problem> {
         self.touch()?;
         if status.starts_with(b"101") && !self.has_whole_body() {
-            return Err(Problem::Misuse(UNREAD_BODY));
+            return Err(Problem::Misuse(UNREAD_BODY.into()));
         }
         Ok(self.response.status(status, &self.options.static_headers)?)
     }
@@ -266,7 +274,11 @@ impl Connection {
     /// Sends a header line of the response.
     pub fn send_header(&mut self, name: &[u8], value: &[u8]) -> Result<(), Problem> {
         self.touch()?;
-        Ok(self.response.header(name, value)?)
+        let header = |text| match text {
+            INVALID_VALUE => format!("{text}: {}", String::from_utf8_lossy(name)).into(),
+            text => text.into(),
+        };
+        self.response.header(name, value).map_err(header)
     }
 
     fn finish_headers(&mut self) -> Result<(), Problem> {
@@ -289,11 +301,13 @@ impl Connection {
     pub fn send_data(&mut self, piece: &[u8]) -> Result<usize, Problem> {
         self.touch()?;
         if !self.response.has_status() {
-            return Err(Problem::Misuse("HTTP status has not been sent yet"));
+            return Err(Problem::Misuse("HTTP status has not been sent yet".into()));
         }
         self.finish_unless_finished()?;
-        if !self.response.data(piece, self.options.output_chunk)? {
-            return Ok(0);
+        match self.response.data(piece, self.options.output_chunk) {
+            Ok(true) => {}
+            Ok(false) => return Ok(0),
+            Err(text) => return Err(self.explain(text, piece.len())),
         }
         self.with_stream(|this, stream| {
             let sent = stream.send_nb(&this.response.parts(piece));
@@ -304,7 +318,7 @@ impl Connection {
 
     fn finish_unless_finished(&mut self) -> Result<(), Problem> {
         if self.response.is_finished() {
-            return Err(Problem::Misuse("Response has already been finished"));
+            return Err(Problem::Misuse("Response has already been finished".into()));
         }
         self.finish_headers()
     }
@@ -319,14 +333,32 @@ impl Connection {
     /// Ends the response and sends it; returns the output that is still queued.
     pub fn finish(&mut self) -> Result<usize, Problem> {
         self.touch()?;
-        if self.response.is_in_body() {
-            self.response.finish(None)?;
+        let outcome = if self.response.is_in_body() {
+            self.response.finish(None)
         } else {
             self.look_ahead();
             let response = &mut self.response;
-            date::with_now(|now| response.finish(now))?;
-        }
+            date::with_now(|now| response.finish(now))
+        };
+        outcome.map_err(|text| self.explain(text, 0))?;
         self.send_out()
+    }
+
+    /// A misuse, with the figures if it concerns the length of the body, of which the handler has just
+    /// tried to send so many bytes `more`.
+    fn explain(&self, text: Misuse, more: usize) -> Problem {
+        let Some((announced, sent)) = self.response.length() else { return text.into() };
+        let sent = sent.saturating_add(more as u64);
+        match text {
+            LENGTH_EXCEEDED => {
+                format!("{text}: Content-Length is {announced}, but {sent} bytes were to be sent")
+            }
+            LENGTH_NOT_USED => {
+                format!("{text}: Content-Length is {announced}, but only {sent} bytes were sent")
+            }
+            _ => return text.into(),
+        }
+        .into()
     }
 
     /// Sends what the response has ready; returns the output that is still queued.

@@ -294,7 +294,7 @@ return function(steps, callback, times, poll)
       -- A callback that got the rest of the body has failed: the answer is complete all the same.
       ending.shut(socket)
       return true
-    elseif steps.has_status() or steps.faulty() then
+    elseif steps.has_left() or steps.faulty() then
       socket:reset()
       return true
     else

@@ -33,6 +33,8 @@ local function after(seconds)
 end
 
 return function(callback, options)
+  -- From Lua 5.4 on, `require` also returns where the module was found: generate_handler(require "app").
+  if type(callback) == "function" and type(options) == "string" then options = nil end
   if type(callback) ~= "function" then callback, options = options, callback end
   check(callback, options)
   options = options or {}

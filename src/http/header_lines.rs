@@ -5,6 +5,9 @@ use super::head::{is_field_value, is_token};
 use super::list::elements;
 use super::response::Misuse;
 
+/// A value has a control character, a line end for example.
+pub const INVALID_VALUE: Misuse = "Invalid character in HTTP header value";
+
 /// Header lines that go into every response.
 #[derive(Clone, Debug, Default)]
 pub struct StaticHeaders {
@@ -79,7 +82,7 @@ pub(super) fn check_header(name: &[u8], value: &[u8]) -> Result<(), Misuse> {
         return Err("Invalid HTTP header name");
     }
     if !is_field_value(value) {
-        return Err("Invalid character in HTTP header value");
+        return Err(INVALID_VALUE);
     }
     Ok(())
 }

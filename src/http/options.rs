@@ -227,6 +227,10 @@ fn add_pair(name: &Value, value: &Value, headers: &mut StaticHeaders) -> Reply<(
         (Value::String(name), Value::String(value)) => {
             add(&name.as_bytes(), &value.as_bytes(), headers)
         }
+        // An integer value has no fraction, as in `glue::text`.
+        (Value::String(name), Value::Number(number)) if *number == number.trunc() => {
+            add(&name.as_bytes(), format!("{number:.0}").as_bytes(), headers)
+        }
         (Value::String(name), Value::Integer(_) | Value::Number(_)) => {
             add(&name.as_bytes(), value.to_string()?.as_bytes(), headers)
         }

@@ -23,8 +23,10 @@ const NO_STATUS: Misuse = "HTTP status has not been sent yet";
 const STATUS_SENT: Misuse = "HTTP status has already been sent";
 const HEADERS_SENT: Misuse = "All HTTP headers have already been sent";
 const FINISHED: Misuse = "Response has already been finished";
-const LENGTH_EXCEEDED: Misuse = "Content length exceeded";
-const LENGTH_NOT_USED: Misuse = "Content length not used";
+/// More was to be sent than Content-Length has announced.
+pub const LENGTH_EXCEEDED: Misuse = "Content length exceeded";
+/// Less was sent.
+pub const LENGTH_NOT_USED: Misuse = "Content length not used";
 const NO_UPGRADE: Misuse = "Status 101 cannot be sent to a client of HTTP/1.0";
 const BODYLESS: Misuse = "Cannot send response data for body-less status message";
 
@@ -151,6 +153,16 @@ impl Response {
 
     fn has_open_head(&self) -> bool {
         matches!(self.stage, Stage::Head | Stage::Interim)
+    }
+
+    /// The announced length of the body and how much of it the handler has sent so far, while that counts.
+    pub fn length(&self) -> Option<(u64, u64)> {
+        match (self.framing, self.length) {
+            (Framing::Length(due), Some(announced)) => {
+                Some((announced, announced.saturating_sub(due)))
+            }
+            _ => None,
+        }
     }
 
     /// Whether a part of the final response was sent: it cannot be replaced any more.

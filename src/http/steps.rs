@@ -139,14 +139,9 @@ pub fn with<R>(shared: &Shared, work: impl FnOnce(&mut Connection) -> R) -> mlua
     }
 }
 
-/// A string, or a number as Lua converts it; a misuse that names `what` otherwise.
+/// A string or a number as text; a misuse that names `what` otherwise.
 fn argument(lua: &Lua, value: &Value, what: &str) -> mlua::Result<Result<LuaString, MultiValue>> {
-    let coerced = match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Integer(_) | Value::Number(_) => lua.coerce_string(value.clone())?,
-        _ => None,
-    };
-    match coerced {
+    match glue::text(lua, value)? {
         Some(text) => Ok(Ok(text)),
         None => {
             let text = format!("{what} is expected to be a string, got {}", glue::kind(value));
@@ -249,14 +244,15 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         }
     })?;
     step(lua, table, shared, "send_header", |lua, c, (name, value): (Value, Value)| {
-        match (
-            argument(lua, &name, "HTTP header name")?,
-            argument(lua, &value, "HTTP header value")?,
-        ) {
-            (Ok(name), Ok(value)) => {
+        let name = match argument(lua, &name, "HTTP header name")? {
+            Ok(name) => name,
+            Err(misuse) => return Ok(misuse),
+        };
+        match argument(lua, &value, "HTTP header value")? {
+            Ok(value) => {
                 done(lua, with(c, |c| c.send_header(&name.as_bytes(), &value.as_bytes()))?)
             }
-            (Err(misuse), _) | (_, Err(misuse)) => Ok(misuse),
+            Err(misuse) => Ok(misuse),
         }
     })?;
     // The most that a handler leaves queued without waiting.
@@ -321,6 +317,10 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     })?;
     step(lua, table, shared, "has_status", |lua, c, (): ()| {
         with(c, |c| c.response.has_status())?.into_lua_multi(lua)
+    })?;
+    // has_left(): whether a part of the response was sent, so that it cannot be replaced any more.
+    step(lua, table, shared, "has_left", |lua, c, (): ()| {
+        with(c, |c| c.response.has_left())?.into_lua_multi(lua)
     })?;
     // is_finished(): whether the response is complete and the connection fit to take it.
     step(lua, table, shared, "is_finished", |lua, c, (): ()| {

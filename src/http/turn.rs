@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mlua::{Function, Lua, Table};
 
-use super::connection::{Conclusion, Opened, Problem};
+use super::connection::{Conclusion, Opened};
 use super::steps::{Code, Shared};
 use crate::io::handle::stream_at;
 use crate::server::{self, context};
@@ -111,7 +111,6 @@ impl Turn for RequestTurn {
                 End::Settled { forget }
             }
             Ok(Conclusion::More) => End::Code(Code::End as i64),
-            Err(Problem::Misuse(text)) => End::Text(Code::Misuse as i64, text),
             Err(error) => {
                 c.unreported = Some(Err(error));
                 End::Code(Self::FAILED)

@@ -2,7 +2,7 @@
 
 local handle_pt, step, moonbridge_io, MISUSE = ...
 
-local error, math_type = error, math.type
+local error, math_type, tointeger = error, math.type, math.tointeger
 
 -- How much a source delivers at most if nothing else is asked for, in bytes.
 local CHUNK = 16384
@@ -10,7 +10,8 @@ local CHUNK = 16384
 -- Delivers what is there, waiting for at least one byte; nil at the end of the input.
 function handle_pt.source(self, maxlen)
   if maxlen == nil then maxlen = CHUNK end
-  if math_type(maxlen) ~= "integer" or maxlen < 1 then
+  maxlen = math_type(maxlen) and tointeger(maxlen)
+  if not maxlen or maxlen < 1 then
     error("bad argument #1 to 'source' (positive integer expected)", 2)
   end
   local input_set = { [self] = true }

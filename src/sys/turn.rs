@@ -33,8 +33,6 @@ pub enum End {
     },
     /// More is to be done: `concluded` is called with this code.
     Code(i64),
-    /// The same, with a text.
-    Text(i64, &'static str),
 }
 
 /// The steps of a turn.
@@ -64,7 +62,7 @@ pub struct Parts<'a> {
     pub trace: &'a Function,
     /// `opened(argument, code)`.
     pub opened: &'a Function,
-    /// `concluded(argument, object, ok, result, code [, text])`.
+    /// `concluded(argument, object, ok, result, code)`.
     pub concluded: &'a Function,
     /// What is kept for the turn: at [`ARGUMENT`] the argument, at [`NEW`] the new object, at [`VIEW`]
     /// and behind it the rest.
@@ -168,7 +166,7 @@ unsafe extern "C-unwind" fn called<T: Turn>(
             Some(turn) => catch_unwind(AssertUnwindSafe(|| turn.end(keep))).ok(),
             None => None,
         };
-        let (code, text) = match end {
+        let code = match end {
             Some(End::Settled { forget }) => {
                 ffi::lua_pushvalue(state, STALE);
                 ffi::lua_setmetatable(state, 2);
@@ -179,9 +177,8 @@ unsafe extern "C-unwind" fn called<T: Turn>(
                 }
                 return 1;
             }
-            Some(End::Code(code)) => (code, None),
-            Some(End::Text(code, text)) => (code, Some(text)),
-            None => (T::FAILED, None),
+            Some(End::Code(code)) => code,
+            None => T::FAILED,
         };
         ffi::lua_pushvalue(state, CONCLUDED);
         ffi::lua_pushvalue(state, 1);
@@ -189,11 +186,7 @@ unsafe extern "C-unwind" fn called<T: Turn>(
         ffi::lua_pushboolean(state, c_int::from(ok));
         ffi::lua_pushvalue(state, 4);
         ffi::lua_pushinteger(state, code);
-        if let Some(text) = text {
-            ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());
-        }
-        let arguments = 5 + c_int::from(text.is_some());
-        ffi::lua_callk(state, arguments, ffi::LUA_MULTRET, 4, Some(return_above));
+        ffi::lua_callk(state, 5, ffi::LUA_MULTRET, 4, Some(return_above));
         return_above(state, 0, 4)
     }
 }

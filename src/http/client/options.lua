@@ -6,7 +6,7 @@
 local native, protocol, callback = ...
 
 local error, format, math_type, next, pairs = error, string.format, math.type, next, pairs
-local tostring, type = tostring, type
+local tointeger, tostring, type = math.tointeger, tostring, type
 
 local options = {}
 
@@ -34,6 +34,12 @@ local function parse_url(text)
   end
   parsed[text], parsed_count = url, parsed_count + 1
   return url
+end
+
+-- A number with an integer value, not below `least`; it may be a float.
+local function is_integer(value, least)
+  local integer = math_type(value) and tointeger(value)
+  return integer and integer >= least
 end
 
 -- A positive number of seconds.
@@ -65,11 +71,11 @@ local checks = {
       return true
     end },
   redirect = { "a boolean or a number of redirects",
-    function(value) return type(value) == "boolean" or math_type(value) == "integer" and value >= 0 end },
+    function(value) return type(value) == "boolean" or is_integer(value, 0) end },
   keepalive = { "a boolean or a number of seconds",
     function(value) return type(value) == "boolean" or value == 0 or is_time(value) end },
   body_limit = { "a positive integer",
-    function(value) return math_type(value) == "integer" and value > 0 end },
+    function(value) return is_integer(value, 1) end },
 }
 
 -- What is wrong about the options, as a text; nil if they are right.
