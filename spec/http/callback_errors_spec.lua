@@ -107,7 +107,7 @@ end
 describe("an error of a callback for the request body", function()
   local s, pid
   setup(function()
-    s = app.start(ROUTES, "{ maximum_input_chunk_size = 1000 }")
+    s = app.start(ROUTES, "{ maximum_input_chunk_size = 1000, request_buffering = 0 }")
     pid = s:request("/pid").body
   end)
   teardown(server.cleanup)
