@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
 use super::date;
@@ -30,6 +31,9 @@ const KEEP: usize = 64 * 1024;
 
 /// The scheme of every request's URI: TLS ends elsewhere.
 pub const SCHEME: &str = "http";
+
+/// How long a handler may go on for a client that has sent FIN and that gets nothing more anyway.
+const HALF_CLOSED: Duration = Duration::from_secs(1);
 
 /// What is raised when a request is used after its refusal, or after its connection has failed.
 pub const FAULTY: Misuse = "Tried to use faulty request handle";
@@ -136,6 +140,8 @@ pub struct Connection {
     pub form: Option<Form>,
     /// The client waits for `100 Continue` before it sends the body.
     expects_continue: bool,
+    /// Since when the client is known to have sent FIN, while nothing is sent to it.
+    half_closed: Option<Instant>,
     /// Nothing was done with the request yet.
     pub fresh: bool,
     /// The request cannot be used any more.
@@ -170,6 +176,7 @@ impl Connection {
             reader: Reader::Nobody,
             form: None,
             expects_continue: false,
+            half_closed: None,
             fresh: true,
             faulty: false,
             armed: false,
@@ -306,6 +313,10 @@ impl Connection {
         self.finish_unless_finished()?;
         match self.response.data(piece, self.options.output_chunk) {
             Ok(true) => {}
+            Ok(false) if self.response.takes_ignored(self.options.output_chunk) => {
+                self.check_client()?;
+                return self.send_out();
+            }
             Ok(false) => return Ok(0),
             Err(text) => return Err(self.explain(text, piece.len())),
         }
@@ -327,7 +338,29 @@ impl Connection {
     pub fn flush(&mut self) -> Result<usize, Problem> {
         self.check_usable()?;
         self.response.flush();
+        if self.response.out().is_empty() {
+            self.check_client()?;
+        }
         self.send_out()
+    }
+
+    /// A handler that sends without anything leaving notices the end of its connection all the same.
+    /// When the response has no body to come, that includes the client's FIN: one that has closed would
+    /// not answer a write with RST, as there is none. A client that only half-closes has its time to
+    /// take the head.
+    fn check_client(&mut self) -> Result<(), Problem> {
+        let complete = self.response.has_left() && !self.response.has_body();
+        self.with_stream(|this, stream| {
+            let half_closed = stream.check_peer().map_err(|error| this.failed(error))?;
+            if !half_closed || !complete {
+                return Ok(());
+            }
+            let since = *this.half_closed.get_or_insert_with(Instant::now);
+            match since.elapsed() < HALF_CLOSED {
+                true => Ok(()),
+                false => Err(this.failed(io::Error::from_raw_os_error(libc::EPIPE))),
+            }
+        })
     }
 
     /// Ends the response and sends it; returns the output that is still queued.

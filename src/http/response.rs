@@ -78,6 +78,8 @@ pub struct Response {
     head_start: usize,
     /// Where in `out` a further line of the finished head would stand, until that has left.
     head_end: usize,
+    /// Bytes of data that were ignored lately.
+    ignored: usize,
     /// Whether a part of the final response was sent.
     has_left: bool,
     http10: bool,
@@ -163,6 +165,11 @@ impl Response {
             }
             _ => None,
         }
+    }
+
+    /// Whether data may follow the head.
+    pub fn has_body(&self) -> bool {
+        !matches!(self.framing, Framing::Bodyless | Framing::Ignored)
     }
 
     /// Whether a part of the final response was sent: it cannot be replaced any more.

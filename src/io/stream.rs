@@ -118,6 +118,8 @@ pub struct Stream {
     personal: bool,
     /// A message has begun of which something is kept elsewhere.
     begun: bool,
+    /// No further message will be taken from it.
+    last: bool,
     /// How far it has got with its messages.
     standing: Standing,
 }
@@ -193,6 +195,7 @@ impl Stream {
             preloaded: false,
             personal: false,
             begun: false,
+            last: false,
             standing: Standing::default(),
         }
     }
@@ -277,6 +280,16 @@ impl Stream {
     /// The server's side: why the handler is called for this connection.
     pub fn set_wakeup(&mut self, wakeup: Wakeup) {
         self.wakeup = wakeup;
+    }
+
+    /// Whether its handler is called for the last time: the server shuts down.
+    pub fn is_last(&self) -> bool {
+        self.last || self.wakeup == Wakeup::Shutdown
+    }
+
+    /// The server's side: see [`Stream::is_last`].
+    pub fn set_last(&mut self, last: bool) {
+        self.last = last;
     }
 
     /// Whether `close` or `reset` has ended it.

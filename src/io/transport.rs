@@ -139,6 +139,11 @@ impl Transport {
         ready(self.fd(), direction, Some(Duration::ZERO)).unwrap_or(true)
     }
 
+    /// The error that has ended the connection and that nobody was told yet.
+    pub fn take_error(&self) -> Option<i32> {
+        SockRef::from(&self.fd()).take_error().ok().flatten()?.raw_os_error()
+    }
+
     /// Sends FIN: the peer reads EOF, input may still come. For TCP only.
     ///
     /// # Errors

@@ -407,6 +407,12 @@ impl ParkingLot {
         });
     }
 
+    /// Whether the parked connection will be due as cold.
+    pub fn cools(&self, ticket: Ticket) -> bool {
+        let place = self.places.get(ticket.index as usize);
+        place.is_some_and(|place| place.parked.is_some() && place.quiet_limit().is_some())
+    }
+
     /// All parked connections.
     pub fn tickets(&self) -> Vec<Ticket> {
         let parked = self.places.iter().enumerate().filter(|(_, place)| place.parked.is_some());

@@ -348,7 +348,9 @@ impl Worker {
         self.hand_in();
         let value = match &task {
             Task::Connection { connection, wakeup, .. } => {
-                connection.stream.borrow_mut().set_wakeup(*wakeup);
+                let mut stream = connection.stream.borrow_mut();
+                stream.set_wakeup(*wakeup);
+                stream.set_last(self.phase == Phase::Draining);
                 connection.handle.clone().map_or(Value::Nil, Value::UserData)
             }
             Task::Listener(index) => {

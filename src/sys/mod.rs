@@ -13,6 +13,7 @@ pub mod dispositions;
 pub mod emergency;
 pub mod environment;
 pub mod fast;
+pub mod hangup;
 pub mod held_signals;
 pub mod interrupted;
 pub mod keys;

@@ -13,7 +13,7 @@ use crate::http::refusal::Refusal;
 use crate::http::response;
 use crate::http::uri::{Target, is_host};
 use crate::io::Awaits;
-use crate::io::stream::{Fill, Standing, Stream, Wakeup};
+use crate::io::stream::{Fill, Standing, Stream};
 use crate::sys::alarm;
 
 impl Connection {
@@ -137,8 +137,8 @@ impl Connection {
         self.names.clear();
         (self.fresh, self.faulty, self.expects_continue) = (true, false, false);
         (self.body_used, self.params_given) = (false, false);
-        self.unreported = None;
-        match self.check_head(stream.wakeup() == Wakeup::Shutdown) {
+        (self.unreported, self.half_closed) = (None, None);
+        match self.check_head(stream.is_last()) {
             Ok(framing) => {
                 // A client that sends its body does not wait any more (RFC 9110 10.1.1).
                 self.expects_continue &= stream.input().is_empty();

@@ -22,7 +22,10 @@ impl Response {
             return Ok(false);
         }
         match self.framing {
-            Framing::Ignored => return Ok(false),
+            Framing::Ignored => {
+                self.ignored = self.ignored.saturating_add(piece.len());
+                return Ok(false);
+            }
             Framing::Bodyless => return Err(BODYLESS),
             Framing::Length(due) => {
                 let left = due.checked_sub(piece.len() as u64).ok_or(LENGTH_EXCEEDED)?;
@@ -39,6 +42,16 @@ impl Response {
             push_chunk_size(&mut self.out, joined);
         }
         Ok(true)
+    }
+
+    /// Whether `minimum` bytes were ignored since the last time: where a response with a body would have
+    /// sent some.
+    pub fn takes_ignored(&mut self, minimum: usize) -> bool {
+        let due = self.ignored > 0 && self.ignored >= minimum;
+        if due {
+            self.ignored = 0;
+        }
+        due
     }
 
     /// What is to be sent for a piece that [`Response::data`] accepted.

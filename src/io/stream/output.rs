@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 
 use super::{Direction, KEEP, Kind, PARTS, Stream, Trouble, closed};
+use crate::sys::hangup::{Ended, ended};
 
 impl Stream {
     /// Queues output without sending.
@@ -23,6 +24,26 @@ impl Stream {
     /// The error of a write that the caller of the handle has not seen: the next write reports it.
     pub fn keep_write_error(&mut self, error: &io::Error) {
         self.write_trouble.keep(error);
+    }
+
+    /// Notices the end of the connection as a write would, without writing; whether the peer sends no
+    /// more, which leaves writing possible.
+    ///
+    /// # Errors
+    /// The failure that ended the connection; afterwards "Previous write error".
+    pub fn check_peer(&mut self) -> io::Result<bool> {
+        self.check_write()?;
+        let Some(transport) = &self.transport else { return Err(closed()) };
+        match ended(transport.fd()) {
+            Ended::Nothing => Ok(false),
+            Ended::Sending => Ok(true),
+            Ended::Both => {
+                self.write_trouble = Trouble::Reported;
+                let errno = transport.take_error().unwrap_or(libc::EPIPE);
+                self.lost = Some(errno).filter(|errno| ends_both(*errno));
+                Err(io::Error::from_raw_os_error(errno))
+            }
+        }
     }
 
     /// Whether a write has failed, reported or not.

@@ -38,6 +38,10 @@ impl Worker {
                 Due::Timeout(ticket) => {
                     self.queue.push_back(Source::Parked(ticket, Wakeup::Timeout));
                 }
+                // Hot connections have had time for one more request.
+                Due::Cold(ticket) if self.phase == Phase::Draining => {
+                    self.queue.push_back(Source::Parked(ticket, Wakeup::Shutdown));
+                }
                 Due::Cold(ticket) => {
                     if let Some((connection, deadline)) = self.parking.take(ticket) {
                         self.hand_over(connection, Some(ticket), deadline, false);
@@ -166,22 +170,27 @@ impl Worker {
         }
     }
 
-    /// One step of an orderly shutdown: what has input is served, the other parked connections are
-    /// told, then what waits at the supervisor is served; then the worker ends.
+    /// One step of an orderly shutdown: what has input is served, then what waits at the supervisor. The
+    /// other parked connections are told when they are cold, so that the next request of a hot one,
+    /// which may be on its way, is served. Then the worker ends.
     fn drain(&mut self, now: Instant) {
         if self.collect(EpollTimeout::ZERO) {
             return;
         }
         let parked = self.parking.tickets();
+        let (cooling, others): (Vec<_>, Vec<_>) =
+            parked.into_iter().partition(|ticket| self.parking.cools(*ticket));
         let farewell = |ticket| Source::Parked(ticket, Wakeup::Shutdown);
-        self.queue.extend(parked.into_iter().map(farewell));
+        self.queue.extend(others.into_iter().map(farewell));
         if self.queue.is_empty() {
             // The last question: does the supervisor have connections that are to be told as well?
             self.offer();
-            if self.queue.is_empty() && self.outbox.is_empty() {
+            let over = cooling.is_empty() && self.outbox.is_empty();
+            if self.queue.is_empty() && over {
                 self.leave();
             } else if self.queue.is_empty() {
-                let next = self.outbox.next_alarm().into_iter().chain([now + OFFER_AGAIN]).min();
+                let alarms = [self.outbox.next_alarm(), self.parking.next_alarm()];
+                let next = alarms.into_iter().flatten().chain([now + OFFER_AGAIN]).min();
                 self.collect(timeout(next, now));
             }
         }

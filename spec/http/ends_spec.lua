@@ -1,0 +1,195 @@
+-- How a connection goes on or ends when its handler has returned, and what its response says of that.
+
+local process = require "spec.support.process"
+local socket = require "socket"
+local server = require "spec.support.server"
+local app = require "spec.http.app"
+
+local POST = "POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+
+local ROUTES = [[
+  function routes.ignore(request) return reply(request, "ignored") end
+  function routes.flushing(request)
+    reply(request, "ignored")
+    request:flush()
+    return true
+  end
+  function routes.large(request) return reply(request, ("x"):rep(4000000)) end
+  function routes.last(request) reply(request, moonbridge_io.getpid()) return false end
+  function routes.last_flushed(request)
+    reply(request, moonbridge_io.getpid())
+    request:flush()
+    return false
+  end
+  function routes.body(request) return reply(request, #request.body) end
+  function routes.slow(request)
+    moonbridge_io.poll(nil, nil, 0.3)
+    return reply(request, "slow")
+  end
+]]
+
+describe("the rest of a body that nobody reads", function()
+  after_each(server.cleanup)
+
+  it("is not waited for at all", function()
+    local s = app.start(ROUTES, "{ request_buffering = false }")
+    local begun, slow = socket.gettime(), {}
+    for i = 1, 150 do
+      slow[i] = s:connect()
+      slow[i]:send(POST:format("/ignore", 10))
+    end
+    assert.equal("default", s:request("/").body)
+    -- 20 ms for each of them would be 3 s.
+    local seconds = socket.gettime() - begun
+    assert(seconds < 1.5, seconds)
+    for i = 1, 150 do
+      local response = slow[i]:response()
+      assert.same({ "ignored", nil }, { response.body, response.headers.connection })
+    end
+  end)
+
+  it("is skipped before the next request, whether its output is taken or not", function()
+    local s = app.start(ROUTES, "{ request_buffering = false, response_buffering = 8e6 }")
+    local connection = s:connect()
+    for _, path in ipairs { "/ignore", "/flushing", "/large" } do
+      connection:send(POST:format(path, 200000) .. ("x"):rep(5))
+      assert.equal("default", s:request("/").body)
+      connection:send(("x"):rep(199995))
+      local response = connection:response()
+      assert.same({ 200, nil }, { response.status, response.headers.connection })
+      assert.equal("default", connection:request("/").body)
+    end
+  end)
+
+  it("ends the connection if it is large or of unknown length, and the response says so", function()
+    local s = app.start(ROUTES)
+    local large = POST:format("/%s", 3000000) .. "abc"
+    local chunked = "POST /%s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc"
+    for _, head in ipairs { large, chunked } do
+      for _, path in ipairs { "ignore", "flushing" } do
+        local connection = s:connect()
+        connection:send(head:format(path))
+        local response = connection:response()
+        assert.same({ "ignored", "close" }, { response.body, response.headers.connection })
+        assert(connection:send(("x"):rep(2999997)))
+      end
+    end
+  end)
+
+  it("is taken from clients that send for long before they read: http.client of Python", function()
+    local s = app.start(ROUTES, "{ request_body_size_limit = 100000 }")
+    local program = ([[
+import http.client, time
+for length, path in ((4000000, "/ignore"), (50000, "/ignore")):
+    c = http.client.HTTPConnection("127.0.0.1", %d, timeout = 20)
+    c.putrequest("POST", path)
+    c.putheader("Content-Length", str(length))
+    c.endheaders()
+    for _ in range(10 if length > 100000 else 1):
+        c.send(b"x" * (length // 10 if length > 100000 else length))
+        if length > 100000: time.sleep(0.35)
+    r = c.getresponse()
+    print(r.status, r.getheader("Connection"))
+]]):format(s.port)
+    local file = os.tmpname()
+    local handle = assert(io.open(file, "w"))
+    handle:write(program)
+    handle:close()
+    local pipe = io.popen("python3 " .. file .. " 2>&1")
+    local output = pipe:read("a")
+    pipe:close()
+    os.remove(file)
+    assert.equal("413 close\n200 None\n", output)
+  end)
+end)
+
+describe("a body that a handler waits for", function()
+  after_each(server.cleanup)
+
+  it("has to come at a minimum rate", function()
+    local s = app.start(ROUTES, "{ request_body_timeout = 0.5, request_body_minimum_rate = 1000 }")
+    local head = "POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    local slow = s:connect()
+    slow:send(head)
+    local begun, response = socket.gettime(), nil
+    repeat
+      slow:send "1\r\nx\r\n"
+      response = slow:read_until("\r\n", 0.05)
+    until response or socket.gettime() - begun > 8
+    assert.equal("HTTP/1.1 408 Request Timeout\r\n", response)
+    local quick = s:connect()
+    quick:send(head)
+    for _ = 1, 15 do
+      quick:send("c8\r\n" .. ("x"):rep(200) .. "\r\n")
+      socket.sleep(0.1)
+    end
+    quick:send "0\r\n\r\n"
+    assert.equal("3000", quick:response().body)
+  end)
+
+  it("may come as slowly as it likes if there is no minimum rate", function()
+    local s = app.start(ROUTES, "{ request_body_timeout = 0.3, request_body_minimum_rate = false }")
+    local slow = s:connect()
+    slow:send "POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for _ = 1, 10 do
+      socket.sleep(0.1)
+      slow:send "1\r\nx\r\n"
+    end
+    slow:send "0\r\n\r\n"
+    assert.equal("10", slow:response().body)
+  end)
+end)
+
+describe("a result other than true", function()
+  after_each(server.cleanup)
+
+  it("ends the connection, and the response says so", function()
+    local s = app.start(ROUTES)
+    local connection = s:connect()
+    local response = connection:request "/last"
+    assert.equal("close", response.headers.connection)
+    assert.same({ "", "closed" }, { connection:read_all() })
+  end)
+
+  it("leaves the connection to another process if the response cannot say so any more", function()
+    local s = app.start(ROUTES)
+    local connection = s:connect()
+    local response = connection:request "/last_flushed"
+    assert.is_nil(response.headers.connection)
+    assert.not_equal(response.body, connection:request("/pid").body)
+  end)
+end)
+
+describe("a shutdown", function()
+  after_each(server.cleanup)
+
+  it("serves the next request of a hot connection, and says that it is the last", function()
+    local s = app.start(ROUTES, nil, 2)
+    local hot = {}
+    for i = 1, 4 do
+      hot[i] = s:connect()
+      hot[i]:request "/"
+    end
+    s:signal "TERM"
+    socket.sleep(0.3)
+    for i = 1, 4 do
+      local response = hot[i]:request "/"
+      assert.same({ 200, "default", "close" },
+        { response.status, response.body, response.headers.connection })
+      assert.same({ "", "closed" }, { hot[i]:read_all() })
+    end
+    assert.equal(0, s:wait())
+  end)
+
+  it("is told by answers that are being made", function()
+    local s = app.start(ROUTES)
+    local connection = s:connect()
+    connection:send "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
+    socket.sleep(0.1)
+    s:signal "TERM"
+    local response = connection:response()
+    assert.same({ "slow", "close" }, { response.body, response.headers.connection })
+    assert.same({ "", "closed" }, { connection:read_all() })
+    assert.truthy(process.wait_until(function() return s:status() end, 5))
+  end)
+end)
