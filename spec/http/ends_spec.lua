@@ -111,7 +111,8 @@ describe("a body that a handler waits for", function()
     local head = "POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     local slow = s:connect()
     slow:send(head)
-    local begun, response = socket.gettime(), nil
+    local begun = socket.gettime()
+    local response
     repeat
       slow:send "1\r\nx\r\n"
       response = slow:read_until("\r\n", 0.05)

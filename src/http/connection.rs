@@ -4,13 +4,14 @@
 //! wait, and the Lua code around it does.
 
 mod body;
+mod ending;
 mod opening;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::ahead::Ahead;
 use super::date;
@@ -22,18 +23,17 @@ use super::intake::Intake;
 use super::names::Names;
 use super::options::Options;
 use super::response::{LENGTH_EXCEEDED, LENGTH_NOT_USED, Misuse, Response};
-use crate::io::stream::{Fill, Stream};
+use crate::io::stream::Stream;
+use crate::server::context::Undertaking;
 use crate::server::log_text::ascii;
-use crate::server::{self, context::Undertaking};
+
+pub use ending::Conclusion;
 
 /// Memory of buffers that is kept for the next request.
 const KEEP: usize = 64 * 1024;
 
 /// The scheme of every request's URI: TLS ends elsewhere.
 pub const SCHEME: &str = "http";
-
-/// How long a handler may go on for a client that has sent FIN and that gets nothing more anyway.
-const HALF_CLOSED: Duration = Duration::from_secs(1);
 
 /// What is raised when a request is used after its refusal, or after its connection has failed.
 pub const FAULTY: Misuse = "Tried to use faulty request handle";
@@ -56,17 +56,6 @@ pub enum Opened {
     Refused,
     /// The client has gone.
     Gone,
-}
-
-/// How a turn ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Conclusion {
-    /// The connection is ready for its next request.
-    Keep,
-    /// It can be closed at once.
-    Close,
-    /// There is output, or input, to be seen to.
-    More,
 }
 
 /// A request that is incomplete.
@@ -344,25 +333,6 @@ impl Connection {
         self.send_out()
     }
 
-    /// A handler that sends without anything leaving notices the end of its connection all the same.
-    /// When the response has no body to come, that includes the client's FIN: one that has closed would
-    /// not answer a write with RST, as there is none. A client that only half-closes has its time to
-    /// take the head.
-    fn check_client(&mut self) -> Result<(), Problem> {
-        let complete = self.response.has_left() && !self.response.has_body();
-        self.with_stream(|this, stream| {
-            let half_closed = stream.check_peer().map_err(|error| this.failed(error))?;
-            if !half_closed || !complete {
-                return Ok(());
-            }
-            let since = *this.half_closed.get_or_insert_with(Instant::now);
-            match since.elapsed() < HALF_CLOSED {
-                true => Ok(()),
-                false => Err(this.failed(io::Error::from_raw_os_error(libc::EPIPE))),
-            }
-        })
-    }
-
     /// Ends the response and sends it; returns the output that is still queued.
     pub fn finish(&mut self) -> Result<usize, Problem> {
         self.touch()?;
@@ -400,63 +370,6 @@ impl Connection {
             let sent = stream.send_nb(&[this.response.out()]);
             this.response.out_sent();
             sent.map_err(|error| this.failed(error))
-        })
-    }
-
-    /// The handler has returned: ends the response and sends it, and says what follows. `keep`: its
-    /// process lives on. `reads`: the body's rest has a reader.
-    pub fn conclude(&mut self, keep: bool, reads: bool) -> Result<Conclusion, Problem> {
-        // A connection whose end cannot be announced any more goes on in another worker.
-        if !keep && !(self.response.has_left() && server::is_worker()) {
-            self.response.close_anyway();
-        }
-        if !reads {
-            self.leave_body();
-        }
-        Ok(match self.finish()? {
-            0 if self.is_reusable() => Conclusion::Keep,
-            0 if self.may_close_at_once() => Conclusion::Close,
-            _ => Conclusion::More,
-        })
-    }
-
-    /// Whether, the response being sent, the connection is ready for its next request.
-    pub fn is_reusable(&self) -> bool {
-        self.response.is_finished()
-            && !self.response.closes()
-            && !self.response.switches_protocols()
-            && self.intake.is_received()
-            && !self.faulty
-    }
-
-    /// Whether closing needs no lingering: the client has sent nothing that was not read.
-    pub fn may_close_at_once(&self) -> bool {
-        let unread = |stream: &Rc<RefCell<Stream>>| {
-            stream.try_borrow().map_or(true, |stream| !stream.input().is_empty())
-        };
-        self.intake.is_received() && !self.stream.as_ref().is_some_and(unread)
-    }
-
-    /// Sends EOF behind the output, unless that was done before.
-    pub fn shut_down(&mut self) -> Result<(), Problem> {
-        self.with_stream(|this, stream| match stream.is_finished() {
-            true => Ok(()),
-            false => stream.finish().map_err(|error| this.failed(error)),
-        })
-    }
-
-    /// Throws away all input that is there; false once the client has sent all it will send.
-    pub fn drain(&mut self) -> Result<bool, Problem> {
-        self.with_stream(|this, stream| {
-            loop {
-                stream.consume(stream.input().len());
-                match stream.fill() {
-                    Ok(Fill::Data(_)) => {}
-                    Ok(Fill::Block) => return Ok(true),
-                    Ok(Fill::Eof) => return Ok(false),
-                    Err(error) => return Err(this.failed(error)),
-                }
-            }
         })
     }
 }
