@@ -1,6 +1,7 @@
 -- Pid file, log file, system log, background: what a server is for the machine it runs on.
 
 local lfs = require "lfs"
+local faults = require "spec.support.faults"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 
@@ -45,7 +46,8 @@ describe("the pid file", function()
     local s = start { "-p", path }
     local code, _, log = server.run_script { script = SERVER, launcher = { "-p", path } }
     assert.equal(2, code)
-    assert.truthy(log:find('Could not lock pid file "' .. path .. '": another server is running', 1, true))
+    assert.equal(('moonbridge: Could not lock pid file "%s": another server is running already (PID %d)\n')
+      :format(path, s.pid), log)
     assert.equal(tostring(s.pid), process.slurp(path))
   end)
 
@@ -122,10 +124,13 @@ describe("the log file", function()
 
   it("is locked: a second server ends with exit code 2", function()
     local path = process.scratch("log")
-    start { "-l", path }
+    local s = start { "-l", path }
+    local reader = io.open(path)
     local code, _, log = server.run_script { script = SERVER, launcher = { "-l", path } }
+    reader:close()
     assert.equal(2, code)
-    assert.truthy(log:find("Could not lock log file", 1, true))
+    assert.equal(('moonbridge: Could not lock log file "%s": another server is running already (PID %d)\n')
+      :format(path, s.pid), log)
   end)
 
   it("may be a device, which no server has for itself", function()
@@ -272,6 +277,60 @@ describe("the background", function()
     assert.truthy(process.wait_until(function()
       return (process.slurp(log) or ""):find("Terminating with exit code 3", 1, true)
     end))
+  end)
+end)
+
+describe("the background of a server", function()
+  after_each(server.cleanup)
+
+  local function daemon(path)
+    local pid = assert(process.wait_until(function()
+      return math.tointeger(tonumber(process.slurp(path) or ""))
+    end))
+    finally(function()
+      process.kill(pid, "TERM")
+      process.wait_until(function() return not process.alive(pid) end)
+    end)
+    return pid
+  end
+
+  it("keeps no descriptor of whoever started it: a lock is free when that ends", function()
+    local lock, pid = process.scratch("lock"), process.scratch("pid")
+    local s = server.start {
+      command = { "bash", "-c", 'exec 7>"$LOCK" && flock 7 && "$0" "$@"', server.interpreter },
+      env = { LOCK = lock }, script = SERVER, launcher = { "-b", "-p", pid, "-l", pid .. ".log" }, ready = false,
+    }
+    assert.equal(0, s:wait())
+    local supervisor = daemon(pid)
+    assert.truthy(process.wait_until(function() return server.listening(s.port) end))
+    assert.equal(0, (process.run("flock -n " .. lock .. " true")))
+    assert.truthy(process.wait_until(function()
+      return (process.run(("grep -qx 'PPid:\t%d' /proc/[0-9]*/status"):format(supervisor))) == 0
+    end))
+    -- Its own files are still locked.
+    assert.equal(2, (server.run_script { script = SERVER, launcher = { "-p", pid } }))
+    local log = pid .. ".log"
+    local code, _, text = server.run_script { script = SERVER, launcher = { "-l", log } }
+    assert.equal(2, code)
+    assert.truthy(text:find(("already (PID %d)\n"):format(supervisor), 1, true))
+  end)
+
+  it("is refused where there is no /dev/null: exit code 3", function()
+    local pid = process.scratch("pid")
+    local s = faults.server {
+      script = SERVER, launcher = { "-b", "-p", pid, "-l", pid .. ".log" }, ready = false,
+      faults = { { call = "open", path = "/dev/null", errno = "ENOENT" } },
+    }
+    assert.equal(3, s:wait())
+    assert.equal("moonbridge: Could not go to the background: /dev/null: No such file or directory\n", s:log())
+  end)
+
+  it("is refused if the system cannot fork: exit code 3", function()
+    local s = faults.server {
+      script = SERVER, launcher = { "-b" }, ready = false, faults = { { call = "fork", errno = "EAGAIN" } },
+    }
+    assert.equal(3, s:wait())
+    assert.truthy(s:log():find("Could not go to the background: Resource temporarily unavailable", 1, true))
   end)
 end)
 

@@ -2,31 +2,33 @@
 
 use std::fs::OpenOptions;
 use std::io;
+use std::os::fd::RawFd;
 
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use crate::sys::process::{Fork, fork};
+use crate::sys::process::{Fork, close_all_but, fork};
 
-/// Forks; the new process leads a session of its own. The working directory is kept.
+/// Forks; the new process leads a session of its own, and its standard streams lead to `/dev/null`.
+/// The working directory is kept. Of the other descriptors only those of `keep` stay open, if it is
+/// given: what whoever started the server had open is no business of a daemon's.
 ///
 /// # Errors
-/// What `fork(2)` and, in the new process, `setsid(2)` report.
-pub fn detach() -> io::Result<Fork> {
+/// What the system reports. In the new process nothing fails that the starter could not be told of.
+pub fn detach(keep: Option<&[RawFd]>) -> io::Result<Fork> {
+    let null =
+        OpenOptions::new().read(true).write(true).open("/dev/null").map_err(|error| {
+            io::Error::other(format!("/dev/null: {}", crate::glue::reason(&error)))
+        })?;
     let side = fork()?;
     if side == Fork::Child {
         setsid()?;
+        dup2_stdin(&null)?;
+        dup2_stdout(&null)?;
+        dup2_stderr(&null)?;
+        drop(null);
+        if let Some(keep) = keep {
+            close_all_but(keep);
+        }
     }
     Ok(side)
-}
-
-/// Standard input, output and error lead to `/dev/null` from now on.
-///
-/// # Errors
-/// What the system reports of `/dev/null`.
-pub fn silence() -> io::Result<()> {
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
-    dup2_stderr(&null)?;
-    Ok(())
 }

@@ -24,7 +24,8 @@ impl Operations {
     pub fn take(&self, options: &Options) -> Result<Service, StartError> {
         match self.service.take() {
             Some(service) => Ok(service),
-            None => Service::open(options),
+            // What the script has opened stays open.
+            None => Service::open(options, None),
         }
     }
 
@@ -45,7 +46,8 @@ pub fn export(
     let shared = operations.clone();
     let open = glue::function(lua, move |lua, args| {
         let options = options::parse(args.front())?;
-        let service = Service::open(&options)
+        let sockets = Registry::of(lua).inheritance.descriptors();
+        let service = Service::open(&options, Some(sockets))
             .map_err(|error: StartError| Fault::System(error.text, error.errno))?;
         shared.service.replace(Some(service));
         Registry::of(lua).remember();

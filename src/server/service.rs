@@ -1,6 +1,7 @@
 //! What a server is for the machine it runs on: a log, a pid file, perhaps a daemon.
 
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 
 use super::daemon;
@@ -8,6 +9,7 @@ use super::log::Log;
 use super::options::{Limits, Options};
 use super::pid_file::PidFile;
 use crate::glue;
+use crate::sys::lock;
 use crate::sys::process::{self, Fork};
 
 /// An opened log and a locked pid file. Dropping it removes the pid file and unlocks both.
@@ -30,12 +32,13 @@ pub struct StartError {
 
 impl StartError {
     fn new(what: &str, path: &Path, error: &io::Error) -> Self {
-        let path = path.display();
+        let shown = path.display();
         let text = match error.kind() {
             io::ErrorKind::WouldBlock => {
-                format!("Could not lock {what} \"{path}\": another server is running already")
+                let pid = lock::holder(path).map(|pid| format!(" (PID {pid})")).unwrap_or_default();
+                format!("Could not lock {what} \"{shown}\": another server is running already{pid}")
             }
-            _ => format!("Could not open {what} \"{path}\": {}", glue::reason(error)),
+            _ => format!("Could not open {what} \"{shown}\": {}", glue::reason(error)),
         };
         StartError { text, errno: error.raw_os_error() }
     }
@@ -45,7 +48,10 @@ impl Service {
     /// Opens and locks what the options name, goes to the background if they say so, and writes the
     /// pid file. The process that went to the background returns from here; the one that the user
     /// started ends with exit code 0.
-    pub fn open(options: &Options) -> Result<Self, StartError> {
+    ///
+    /// With `keep`, no descriptor but those and its own goes to the background: to be given as long
+    /// as nothing else in the process has opened any.
+    pub fn open(options: &Options, keep: Option<Vec<RawFd>>) -> Result<Self, StartError> {
         let mut log = match &options.log_file {
             Some(path) => Log::file(path, options.level)
                 .map_err(|error| StartError::new("log file", path, &error))?,
@@ -59,7 +65,10 @@ impl Service {
             None => None,
         };
         if options.background {
-            go_to_background(options, pid_file.as_mut())?;
+            let own = [log.descriptor(), pid_file.as_ref().map(PidFile::descriptor)];
+            let own = own.into_iter().flatten().map(|fd| fd.as_raw_fd());
+            let keep = keep.map(|others| own.chain(others).collect());
+            go_to_background(options, pid_file.as_mut(), keep)?;
         } else {
             write_pid(options, pid_file.as_mut(), std::process::id())?;
         }
@@ -85,12 +94,17 @@ fn write_pid(options: &Options, file: Option<&mut PidFile>, pid: u32) -> Result<
     file.write(pid).map_err(|error| StartError::new("pid file", path, &error))
 }
 
-fn go_to_background(options: &Options, file: Option<&mut PidFile>) -> Result<(), StartError> {
+fn go_to_background(
+    options: &Options,
+    file: Option<&mut PidFile>,
+    keep: Option<Vec<RawFd>>,
+) -> Result<(), StartError> {
     let failed = |error: io::Error| StartError {
         text: format!("Could not go to the background: {}", glue::reason(&error)),
-        errno: error.raw_os_error(),
+        // A fork that fails for a while has the number of a lock that is held.
+        errno: error.raw_os_error().filter(|errno| *errno != libc::EWOULDBLOCK),
     };
-    match daemon::detach().map_err(failed)? {
+    match daemon::detach(keep.as_deref()).map_err(failed)? {
         // Written here, so that who started the server finds it when the command has returned.
         Fork::Parent(pid) => match write_pid(options, file, pid.as_raw().unsigned_abs()) {
             Ok(()) => process::exit_now(0),
@@ -99,6 +113,6 @@ fn go_to_background(options: &Options, file: Option<&mut PidFile>) -> Result<(),
                 Err(error)
             }
         },
-        Fork::Child => daemon::silence().map_err(failed),
+        Fork::Child => Ok(()),
     }
 }

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Locks an open file exclusively, without waiting.
 ///
@@ -21,5 +23,38 @@ pub fn lock(file: &File) -> io::Result<()> {
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);
         }
+    }
+}
+
+/// The process that holds the lock of the file at `path`, if this user may know: of all that have
+/// the file open, the one whose descriptor is locked.
+pub fn holder(path: &Path) -> Option<u32> {
+    let file = std::fs::metadata(path).ok()?;
+    let holds = |process: &Path| -> Option<bool> {
+        Some(std::fs::read_dir(process.join("fd")).ok()?.flatten().any(|entry| {
+            let info = || std::fs::read_to_string(process.join("fdinfo").join(entry.file_name()));
+            std::fs::metadata(entry.path())
+                .is_ok_and(|open| (open.dev(), open.ino()) == (file.dev(), file.ino()))
+                && info().is_ok_and(|text| text.lines().any(|line| line.starts_with("lock:")))
+        }))
+    };
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        holds(&entry.path())?.then_some(pid)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_lock_is_known_by_its_id() {
+        let path = std::env::temp_dir().join(format!("moonbridge-lock-{}", std::process::id()));
+        let file = File::create(&path).unwrap();
+        assert_eq!(holder(&path), None);
+        lock(&file).unwrap();
+        assert_eq!(holder(&path), Some(std::process::id()));
+        std::fs::remove_file(&path).unwrap();
     }
 }
