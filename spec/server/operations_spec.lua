@@ -298,7 +298,8 @@ describe("the background of a server", function()
     local lock, pid = process.scratch("lock"), process.scratch("pid")
     local s = server.start {
       command = { "bash", "-c", 'exec 7>"$LOCK" && flock 7 && "$0" "$@"', server.interpreter },
-      env = { LOCK = lock }, script = SERVER, launcher = { "-b", "-p", pid, "-l", pid .. ".log" }, ready = false,
+      env = { LOCK = lock }, ready = false,
+      script = SERVER, launcher = { "-b", "-p", pid, "-l", pid .. ".log" },
     }
     assert.equal(0, s:wait())
     local supervisor = daemon(pid)
@@ -322,7 +323,8 @@ describe("the background of a server", function()
       faults = { { call = "open", path = "/dev/null", errno = "ENOENT" } },
     }
     assert.equal(3, s:wait())
-    assert.equal("moonbridge: Could not go to the background: /dev/null: No such file or directory\n", s:log())
+    local reason = "Could not go to the background: /dev/null: No such file or directory"
+    assert.equal("moonbridge: " .. reason .. "\n", s:log())
   end)
 
   it("is refused if the system cannot fork: exit code 3", function()

@@ -88,6 +88,20 @@ describe("a socket that a service manager has opened", function()
     stop(s)
   end)
 
+  it("goes to the background with the server", function()
+    local one, pid = server.free_port(), process.scratch("pid")
+    local s = activate(("tcp=%d"):format(one), "listen{ { proto = 'inherit' }, " .. HELLO .. "}", {
+      port = one,
+      command = ("%s %s/bin/moonbridge -b -p %s -l %s.log SCRIPT"):format(
+        server.interpreter, server.root, pid, pid),
+    })
+    assert.truthy(s:wait())
+    s.server_pid = math.tointeger(tonumber(process.slurp(pid)))
+    assert.equal("hello", (s:raw("")))
+    process.kill(s.server_pid, "TERM")
+    assert.truthy(process.wait_until(function() return not process.alive(s.server_pid) end))
+  end)
+
   it("is claimed in order without a name", function()
     local one = server.free_port()
     local s = activate(("tcp=%d"):format(one), "listen{ { proto = 'inherit' }, " .. HELLO .. "}",
