@@ -383,4 +383,23 @@ impl Undertaking for RefCell<Connection> {
         head.has_request_line()
             .then(|| ascii(&[part(head.method), b" ", part(head.target)].concat()))
     }
+
+    /// Method and path: what follows there may be confidential.
+    fn note(&self, text: &mut [u8]) -> usize {
+        let Ok(connection) = self.try_borrow() else { return 0 };
+        let head = &connection.head;
+        if !head.has_request_line() {
+            return 0;
+        }
+        let path = head.target.of(&connection.bytes);
+        let path = &path[..path.len().min(text.len())];
+        let path = &path[..memchr::memchr(b'?', path).unwrap_or(path.len())];
+        let mut length = 0;
+        for part in [head.method.of(&connection.bytes), b" ", path] {
+            let size = part.len().min(text.len() - length);
+            text[length..length + size].copy_from_slice(&part[..size]);
+            length += size;
+        }
+        length
+    }
 }

@@ -9,7 +9,7 @@
 //! | [`registry`] | the pools of a Lua state, and whether they are served |
 //! | [`supervisor`] | forks workers, watches them, ends in order |
 //! | [`pool_state`], [`worker_entry`] | the supervisor's view of a pool and of a worker |
-//! | [`sizing`], [`timers`] | how many workers, and when intervals tick (pure) |
+//! | [`sizing`], [`fullness`], [`timers`] | how many workers, whether these suffice, and when intervals tick (pure) |
 //! | [`processors`] | whether the machine has processors to spare |
 //! | [`worker`] | the event loop around the handler |
 //! | [`accept`], [`parking`] | where a worker's connections come from, and where they wait |
@@ -32,6 +32,7 @@ pub mod context;
 pub mod daemon;
 pub mod descriptors;
 pub mod first_word;
+pub mod fullness;
 pub mod grouping;
 pub mod guest;
 pub mod handle_methods;

@@ -1,9 +1,13 @@
 //! The supervisor's view of one pool.
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Instant;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::fullness::Fullness;
 use super::guest::Guest;
 use super::listener::Listener;
 use super::message::Order;
@@ -55,6 +59,8 @@ pub struct PoolState {
     fair_share: usize,
     /// Its ports, until they are closed.
     pub ports: Ports,
+    /// Whether it has been full for a while.
+    pub fullness: Fullness,
     cells: Vec<bool>,
 }
 
@@ -81,6 +87,7 @@ impl PoolState {
             logged: (0, 0),
             fair_share: 0,
             ports: Ports::new(pool.clone()),
+            fullness: Fullness::new(now),
             cells: vec![false; pool.config.max_fork],
             pool,
         }
@@ -91,6 +98,7 @@ impl PoolState {
         let free = self.cells.iter().position(|taken| !taken)?;
         self.cells[free] = true;
         self.pool.scoreboard.cell(free).reset();
+        self.pool.scoreboard.note(free).write(&[]);
         Some(free)
     }
 
@@ -199,6 +207,15 @@ impl PoolState {
     /// Whether something waits for a worker.
     pub fn has_work(&self) -> bool {
         !self.callers.is_empty() || self.timers.iter().any(Timer::is_due)
+    }
+
+    /// Whether something waits for a worker, also at the ports.
+    pub fn is_waited_for(&self) -> bool {
+        self.has_work()
+            || self.pool.listeners.iter().filter_map(Listener::socket).any(|socket| {
+                let mut waited = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+                poll(&mut waited, PollTimeout::ZERO) == Ok(1)
+            })
     }
 
     /// Whether something waits that this worker may have.

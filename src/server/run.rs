@@ -100,6 +100,7 @@ fn serve(
 fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     reseed(lua)?;
     worker_signals::install(birth.supervisor, birth.channel.as_fd(), &birth.pool.sockets())?;
+    context::show_on(&birth.pool.scoreboard, birth.cell);
     let (handlers, memory_limit) = (birth.pool.handlers.clone(), birth.pool.config.memory_limit);
     let handles = lua.create_table()?;
     let worker = Rc::new(RefCell::new(Worker::new(birth, handles.clone())?));

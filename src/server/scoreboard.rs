@@ -61,6 +61,12 @@ const SCARCITY: usize = 0;
 const OFFERS: usize = 1;
 const HEADER: usize = 3 * CELL;
 
+/// The longest text that says what a worker is doing, in bytes.
+pub const NOTE: usize = 120;
+
+/// Words of such a text with its length: two cache lines.
+const NOTE_WORDS: usize = 1 + NOTE / 8;
+
 /// What the supervisor says of the whole pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
@@ -172,15 +178,46 @@ impl Cell<'_> {
     }
 }
 
+/// Where a worker notes what it is doing, for the log.
+#[derive(Clone, Copy)]
+pub struct Note<'a>(&'a [AtomicU64]);
+
+impl Note<'_> {
+    /// The worker's side: notes a text, of which [`NOTE`] bytes count.
+    pub fn write(&self, text: &[u8]) {
+        let text = &text[..text.len().min(NOTE)];
+        for (word, bytes) in self.0[1..].iter().zip(text.chunks(8)) {
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            word.store(u64::from_le_bytes(padded), Relaxed);
+        }
+        self.0[0].store(text.len() as u64, Relaxed);
+    }
+
+    /// The supervisor's side: what was noted last. It may be a mixture, if the worker is just noting
+    /// something else.
+    pub fn read(&self) -> String {
+        let length = usize::try_from(self.0[0].load(Relaxed)).unwrap_or(NOTE).min(NOTE);
+        let bytes: Vec<u8> =
+            self.0[1..].iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    }
+}
+
 /// The shared memory of one pool.
 pub struct Scoreboard {
     words: SharedWords,
+    notes: SharedWords,
 }
 
 impl Scoreboard {
     /// Shared memory for a pool of at most `workers`.
     pub fn new(workers: usize) -> Result<Self, Errno> {
-        Ok(Scoreboard { words: SharedWords::new(HEADER + CELL * workers.max(1))? })
+        let workers = workers.max(1);
+        Ok(Scoreboard {
+            words: SharedWords::new(HEADER + CELL * workers)?,
+            notes: SharedWords::new(NOTE_WORDS * workers)?,
+        })
     }
 
     /// The supervisor's side: says something of the whole pool.
@@ -202,6 +239,12 @@ impl Scoreboard {
     pub fn cell(&self, index: usize) -> Cell<'_> {
         let from = HEADER + CELL * index;
         Cell(&self.words[from..from + CELL])
+    }
+
+    /// What the worker at `index` is doing.
+    pub fn note(&self, index: usize) -> Note<'_> {
+        let from = NOTE_WORDS * index;
+        Note(&self.notes[from..from + NOTE_WORDS])
     }
 
     /// Whether at least `wanted` workers are idle.
@@ -249,6 +292,18 @@ mod tests {
         cell.rest(6);
         assert!(cell.wake());
         assert!(!cell.claim());
+    }
+
+    #[test]
+    fn a_note_is_read_as_it_was_written() {
+        let board = Scoreboard::new(2).unwrap();
+        for text in ["", "GET /", "GET /something/longer", &"x".repeat(NOTE)] {
+            board.note(1).write(text.as_bytes());
+            assert_eq!(board.note(1).read(), text);
+        }
+        board.note(1).write(&[b'y'; NOTE + 1]);
+        assert_eq!(board.note(1).read(), "y".repeat(NOTE));
+        assert_eq!(board.note(0).read(), "");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod custody;
 mod doing;
 mod events;
+mod full_pools;
 mod inspection;
 mod locality;
 mod memory;
@@ -246,7 +247,8 @@ impl Supervisor {
                     Advice::Rest => break None,
                 }
             };
-            wake = later.into_iter().chain([advised, wake]).flatten().min();
+            let look = self.look_for_fullness(index, now);
+            wake = later.into_iter().chain([advised, look, wake]).flatten().min();
         }
         Managed::Wait(wake)
     }

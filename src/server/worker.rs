@@ -173,8 +173,7 @@ impl Worker {
     /// `prepare` is done: connections are accepted from now on.
     pub fn ready(&mut self) -> Result<(), Errno> {
         self.channel.send_patiently(&Report::Ready, &[])?;
-        // At a shutdown no connection is accepted any more. Else the worker counts as starting until
-        // it is idle: a moment of work would make the pool grow.
+        // It counts as starting until it is idle: a moment of work would make the pool grow.
         self.take_orders();
         if self.phase == Phase::Serving {
             self.acceptor.watch(true)?;

@@ -27,7 +27,10 @@ pub fn doing(state: &PoolState, worker: &WorkerEntry, now: Instant) -> String {
             let clients = if sending == 1 { "client" } else { "clients" };
             format!("sends output to {sending} slow {clients}")
         }
-        (None, Activity::Busy) => "runs its handler".to_owned(),
+        (None, Activity::Busy) => match state.pool.scoreboard.note(worker.cell).read() {
+            request if request.is_empty() => "runs its handler".to_owned(),
+            request => format!("serves {request}"),
+        },
         (None, Activity::Idle | Activity::Claimed | Activity::Offering) => {
             "has nothing to do, or does not answer".to_owned()
         }
