@@ -23,7 +23,7 @@ run: ## serve examples/helloworld.lua on 127.0.0.1:8080
 
 test: ## cargo tests, then the specs under Lua 5.3 and 5.4
 	@tools/install build test
-	@tools/test
+	@exec setpriv --pdeathsig TERM tools/test
 
 test-browser: ## the examples' pages in a headless Chromium
 	@tools/install build test browser

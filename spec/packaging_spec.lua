@@ -4,6 +4,7 @@
 local lfs = require "lfs"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local shared = require "spec.support.shared"
 local socket = require "socket"
 
 local quote = process.quote
@@ -43,6 +44,8 @@ describe("the first program", function()
 end)
 
 describe("make", function()
+  setup(function() shared.take "port 8080" end)
+  teardown(function() shared.give_back "port 8080" end)
   after_each(server.cleanup)
 
   it("lists its targets when called without one", function()
@@ -121,6 +124,9 @@ describe("the module built for one version of Lua", function()
 end)
 
 describe("the rock", function()
+  setup(function() shared.take "rock" end)
+  teardown(function() shared.give_back "rock" end)
+
   local version = server.lua_version
   local luarocks = ("CARGO_TARGET_DIR=%s luarocks --lua-version %s"):format(
     quote(server.root .. "/target/rock"), version)

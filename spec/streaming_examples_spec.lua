@@ -5,6 +5,7 @@ local lfs = require "lfs"
 local mime = require "mime"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local shared = require "spec.support.shared"
 
 local scratch
 
@@ -195,7 +196,9 @@ describe("examples/send_mail.lua", function()
   local function mail_server(folder)
     local venv = server.root .. "/build/test-venv"
     local install = "[ -x %s/bin/aiosmtpd ] || { python3 -m venv %s && %s/bin/pip install -q aiosmtpd; }"
+    shared.take "test-venv"
     local code, output = process.run(install:format(venv, venv, venv))
+    shared.give_back "test-venv"
     assert.equal(0, code, output)
     local port = server.free_port()
     local running = process.start({ venv .. "/bin/python", "-W", "ignore", "-m", "aiosmtpd", "-n",

@@ -110,6 +110,72 @@ describe("the server helper", function()
   end)
 end)
 
+describe("a run that is killed", function()
+  after_each(server.cleanup)
+
+  -- A run that starts a server and a daemon. The file gets the pids of both, and of a worker.
+  local RUN = ([[
+    package.path = %q .. "/?.lua;" .. package.path
+    local process = require "spec.support.process"
+    local server = require "spec.support.server"
+    local app = "listen{ { proto = 'tcp', host = '127.0.0.1', port = PORT }, connect = print }"
+    local s = server.start { script = app, launcher = true }
+    local pid_file = process.scratch("pid")
+    local daemon = server.start { script = app, launcher = { "-b", "-p", pid_file }, ready = false }
+    process.wait_until(function() return server.listening(daemon.port) end)
+    local file = io.open(PIDS .. ".new", "w")
+    file:write(s.pid, " ", process.slurp(pid_file), " ", table.concat(s:workers(), " "))
+    file:close()
+    os.rename(PIDS .. ".new", PIDS)
+    require("socket").sleep(60)
+  ]]):format(server.root)
+
+  local function pids(path)
+    local text = assert(process.wait_until(function() return process.slurp(path) end, 30))
+    local list = {}
+    for pid in text:gmatch("%d+") do list[#list + 1] = tonumber(pid) end
+    return list
+  end
+
+  local function assert_ended(list)
+    assert.truthy(#list >= 3)
+    for _, pid in ipairs(list) do
+      assert.truthy(process.wait_until(function() return not process.alive(pid) end), pid)
+    end
+  end
+
+  it("leaves no server behind, nor a daemon", function()
+    for _, signal in ipairs { "KILL", "TERM" } do
+      local path = process.scratch("pids")
+      local run = server.start { script = RUN, globals = { PIDS = path }, ready = false, cwd = server.root }
+      local list = pids(path)
+      run:signal(signal)
+      run:wait()
+      assert_ended(list)
+    end
+  end)
+
+  it("leaves none behind if it is a part of tools/test", function()
+    for _, signal in ipairs { "KILL", "TERM" } do
+      local path = process.scratch("pids")
+      local spec = process.scratch("a_spec.lua")
+      local file = assert(io.open(spec, "w"))
+      file:write(("local PIDS = %q .. _VERSION it('waits', function() %s end)"):format(path, RUN))
+      file:close()
+      local run = process.start({ server.root .. "/tools/test" }, {
+        env = { BUILT = 1, SPEC = spec, RESULTS = process.scratch("results") },
+      })
+      local list, other = pids(path .. "Lua 5.3"), pids(path .. "Lua 5.4")
+      table.move(other, 1, #other, #list + 1, list)
+      run:signal(signal)
+      run:wait()
+      assert_ended(list)
+      assert.truthy(process.wait_until(function() return #run:descendants() == 0 end))
+      run:destroy()
+    end
+  end)
+end)
+
 describe("the client helper", function()
   it("formats requests", function()
     assert.equal("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nab",

@@ -4,6 +4,7 @@ local lfs = require "lfs"
 local faults = require "spec.support.faults"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local shared = require "spec.support.shared"
 
 local SERVER = [[
   listen{
@@ -337,6 +338,8 @@ describe("the background of a server", function()
 end)
 
 describe("the system log", function()
+  setup(function() shared.take "/dev/log" end)
+  teardown(function() shared.give_back "/dev/log" end)
   after_each(server.cleanup)
 
   -- Plays /dev/log; nil where there is one already, or where this user may not.

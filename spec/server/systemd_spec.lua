@@ -237,7 +237,7 @@ describe("the service manager", function()
       launcher = true, env = { NOTIFY_SOCKET = notify.path },
       script = [[
         listen{ { proto = "tcp", host = "127.0.0.1", port = PORT },
-          prepare = function() os.execute("sleep 0.3") end,
+          prepare = function() os.execute("sleep 2") end,
           connect = function(socket) socket:write(tostring(os.getenv("NOTIFY_SOCKET"))) return true end }
         listen{ { proto = "interval", delay = 100 }, connect = print }
       ]],

@@ -4,8 +4,10 @@
 --
 -- A started process leads a session of its own and carries a mark in its environment. Whatever it
 -- starts is found by one of the two, also after its parent died or after it made itself a daemon.
+-- If this run is killed, spec/support/watchdog kills all that it has started.
 
 local lfs = require "lfs"
+local shared = require "spec.support.shared"
 local socket = require "socket"
 
 local process = {}
@@ -13,7 +15,7 @@ local process = {}
 --- Seconds that any single wait of a spec may take (environment variable TEST_TIMEOUT, default 10).
 process.TIMEOUT = tonumber(os.getenv("TEST_TIMEOUT")) or 10
 
-local MARK = "MOONBRIDGE_SPEC_MARK"
+local MARK, RUN = "MOONBRIDGE_SPEC_MARK", "MOONBRIDGE_SPEC_RUN"
 local Process = {}
 Process.__index = Process
 
@@ -49,7 +51,8 @@ end
 --- Runs a shell command to its end.
 -- @return exit code (128 + n for signal n), then what it wrote to stdout and stderr together
 function process.run(command)
-  local pipe = assert(io.popen("{ " .. command .. "\n} 2>&1 </dev/null; printf '\\n%d' $?"))
+  local mark = ("export %s=%s; "):format(RUN, shared.run.folder)
+  local pipe = assert(io.popen(mark .. "{ " .. command .. "\n} 2>&1 </dev/null; printf '\\n%d' $?"))
   local text = pipe:read("a")
   pipe:close()
   local output, code = text:match("^(.*)\n(%d+)$")
@@ -112,32 +115,28 @@ function process.thaw(pid)
   end
 end
 
-local started = 0
-local scratch -- the folder of this run, made on first use and removed by process.forget
-
-local function scratch_folder()
-  if not scratch then
-    scratch = os.tmpname()
-    os.remove(scratch)
-    assert(lfs.mkdir(scratch))
-  end
-  return scratch
+-- The folder of this run, which the watchdog removes. The watchdog starts before there is a descriptor that
+-- it could inherit and keep open, and in a session that no Ctrl-C reaches.
+if not shared.run.folder then
+  local folder = os.tmpname()
+  os.remove(folder)
+  assert(lfs.mkdir(folder))
+  os.execute(("setsid %s/spec/support/watchdog %s %s </dev/null >/dev/null 2>&1 &"):format(
+    process.quote(lfs.currentdir()), process.slurp("/proc/self/stat"):match("^%d+"), process.quote(folder)))
+  shared.run.folder = folder
 end
 
 --- A path in a fresh folder of this process; everything there goes away with process.forget.
 function process.scratch(name)
-  started = started + 1
-  local folder = scratch_folder() .. "/" .. started
+  shared.run.scratched = (shared.run.scratched or 0) + 1
+  local folder = shared.run.folder .. "/" .. shared.run.scratched
   assert(lfs.mkdir(folder))
   return folder .. "/" .. name
 end
 
 --- Removes all scratch files.
 function process.forget()
-  if scratch then
-    os.execute("rm -rf " .. process.quote(scratch))
-    scratch = nil
-  end
+  os.execute("rm -rf " .. process.quote(shared.run.folder) .. "/*")
 end
 
 --- Starts a program in a session of its own, without standard input, its output in files.
@@ -155,7 +154,7 @@ function process.start(argv, options)
     argv = argv,
   }, Process)
   local words = { "cd", process.quote(options.cwd or lfs.currentdir()), "&& exec env" }
-  local settings = { process.quote(self.mark) }
+  local settings = { process.quote(self.mark), process.quote(RUN .. "=" .. shared.run.folder) }
   for name, value in pairs(options.env or {}) do
     if value == false then
       words[#words + 1] = "-u " .. process.quote(name)
@@ -167,7 +166,8 @@ function process.start(argv, options)
   -- The innermost shell writes its pid and then becomes the program, so the pid is the program's.
   words[#words + 1] = "setsid env --default-signal sh -c"
   words[#words + 1] = process.quote(
-    'folder=$1; shift; echo $$ >"$folder/pid.new" && mv "$folder/pid.new" "$folder/pid"; '
+    'folder=$1; shift; echo $$ >>"$folder/../sessions"; '
+    .. 'echo $$ >"$folder/pid.new" && mv "$folder/pid.new" "$folder/pid"; '
     .. 'exec "$@" </dev/null >"$folder/stdout" 2>"$folder/stderr"')
   words[#words + 1] = "sh " .. process.quote(folder)
   for _, word in ipairs(argv) do words[#words + 1] = process.quote(word) end
@@ -233,14 +233,22 @@ function Process:descendants()
   end)
 end
 
+-- The kernel's list, where it keeps one: to look at all processes of a busy machine takes long.
+local function children_of(pid)
+  local list = process.slurp(("/proc/%d/task/%d/children"):format(pid, pid))
+  if not list then return search(function(entry) return entry.parent == pid end) end
+  local entries = {}
+  for child in list:gmatch("%d+") do entries[#entries + 1] = stat(math.tointeger(tonumber(child))) end
+  return entries
+end
+
 --- The pids of the program's direct children that are alive, in ascending order.
 function Process:children()
   local pids = {}
-  for _, entry in ipairs(search(function(entry)
-    return entry.parent == self.pid and entry.state ~= "Z"
-  end)) do
-    pids[#pids + 1] = entry.pid
+  for _, entry in ipairs(children_of(self.pid)) do
+    if entry.state ~= "Z" then pids[#pids + 1] = entry.pid end
   end
+  table.sort(pids)
   return pids
 end
 

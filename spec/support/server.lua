@@ -18,6 +18,7 @@ local lfs = require "lfs"
 local socket = require "socket"
 local client = require "spec.support.client"
 local process = require "spec.support.process"
+local shared = require "spec.support.shared"
 
 local server = { TIMEOUT = process.TIMEOUT }
 
@@ -57,21 +58,13 @@ local function environment(extra)
   return env
 end
 
-local given = {} -- ports handed out in this run
-
---- A TCP port that nobody listens on, on the given address (default 127.0.0.1).
+--- A TCP port that nobody listens on, on the given address (default 127.0.0.1), and that no other run gets.
 function server.free_port(host)
-  for _ = 1, 100 do
-    local probe = assert(socket.bind(host or "127.0.0.1", 0))
-    local _, port = probe:getsockname()
-    probe:close()
-    port = math.tointeger(tonumber(port))
-    if not given[port] then
-      given[port] = true
-      return port
-    end
-  end
-  error("no free port was found")
+  return shared.port(function(port)
+    local probe = socket.bind(host or "127.0.0.1", port)
+    if probe then probe:close() end
+    return probe ~= nil
+  end)
 end
 
 --- Whether some process listens on the TCP port (looked up in /proc, so no connection is made).
