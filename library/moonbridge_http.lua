@@ -10,7 +10,7 @@
 ---@field request_header_size_limit integer|false|nil longest request head (1 MiB)
 ---@field request_header_count_limit integer|false|nil most header lines (1000)
 ---@field request_field_count_limit integer|false|nil most fields of a form (4096)
----@field request_buffering integer|false|nil bodies up to this are received before the handler is called (0)
+---@field request_buffering integer|false|nil bodies up to this are received before the handler is called (64 KiB)
 ---@field response_buffering integer|false|nil queued for a slow client before `send_data` waits (256 KiB)
 ---@field chunk_size integer? default of the following two
 ---@field maximum_input_chunk_size integer? longest string that a stream callback gets (16384)
@@ -20,7 +20,9 @@
 ---@field request_header_timeout number|false|nil until a request head is complete (120)
 ---@field stall_timeout number|false|nil without any progress of a body or a response (60)
 ---@field response_timeout number|false|nil for the handler; then its process is killed (3600)
----@field drain_timeout number|false|nil for the client to close, behind the last response (2)
+---@field request_body_timeout number|false|nil for a body that the handler waits for, and more as it comes (20)
+---@field request_body_minimum_rate number|false|nil bytes per second that give it 1 s more (500)
+---@field drain_timeout number|false|nil for the client to send or close, after the last response (2)
 ---@field poll_function moonbridge_http.poll? used instead of moonbridge_io.poll
 ---@field header_size_limit integer|false|nil older name of request_header_size_limit
 ---@field body_size_limit integer|false|nil older name of request_body_size_limit
