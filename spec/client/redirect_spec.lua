@@ -42,6 +42,32 @@ describe("redirects", function()
     end
   end)
 
+  it("may hold blanks, which are sent as %20, and may be sent twice", function()
+    for _, lines in ipairs { "Location: /my file.txt?a b\\r\\n", "Location: my file.txt?a b \\r\\n",
+      "Location: /my file.txt?a b\\r\\nLocation: /my file.txt?a b\\r\\n" } do
+      local s = play(([[
+        while true do
+          local head = read(c)
+          if not head then break end
+          local line = head:match("^%%S+ (%%S+)")
+          if line == "/" then
+            c:send("HTTP/1.1 302 Found\r\n%sContent-Length: 0\r\n\r\n")
+          else
+            c:send(("HTTP/1.1 200 OK\r\nContent-Length: %%d\r\n\r\n%%s"):format(#line, line))
+          end
+        end
+      ]]):format(lines))
+      assert.equal("/my%20file.txt?a%20b", (http.request(s.url)), lines)
+    end
+  end)
+
+  it("that lead nowhere are the response", function()
+    local s = always("HTTP/1.1 302 Found\r\nLocation: \r\nContent-Length: 2\r\n\r\nno")
+    local body, status, headers = http.request(s.url)
+    assert.same({ "no", 302, "" }, { body, status, headers.location })
+    assert.equal(1, #s:requests())
+  end)
+
   it("lead to other servers", function()
     local t = always(ok("other"))
     local s = always("HTTP/1.1 301 Moved\r\nLocation: " .. t.url .. "x\r\nContent-Length: 0\r\n\r\n")

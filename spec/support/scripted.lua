@@ -69,7 +69,7 @@ Peer.__index = Peer
 --- Starts a server.
 -- @param script the body of `function serve(c, number)`; `read(c)` takes a request, `socket` is LuaSocket
 -- @param options table or nil: `path` of a local socket to listen on
--- @return Peer {url, port}
+-- @return Peer {url, port, server}
 function scripted.play(script, options)
   options = options or {}
   local log = process.scratch("requests")
@@ -79,7 +79,7 @@ function scripted.play(script, options)
     script = text, globals = { LOG = log, UNIX = options.path },
     ready = options.path and { log = "listening" } or "listening",
   }
-  return setmetatable({ url = s.url .. "/", log = log, port = s.port }, Peer)
+  return setmetatable({ url = s.url .. "/", log = log, port = s.port, server = s }, Peer)
 end
 
 --- The requests received so far: list of {connection, head, body}; connections are numbered from 1 on.

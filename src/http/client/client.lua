@@ -106,10 +106,15 @@ local function follow(job, waitfunc)
   while true do
     local response, message, aborted = attempt(job, waitfunc)
     if not response then return nil, message, aborted end
-    if not response.redirected then return response end
-    local ok
-    ok, message = redirect.follow(job, response.status, response.headers)
-    if not ok then return nil, message end
+    if response.refused_expectation then
+      job.no_expect = true
+    elseif not response.redirected then
+      return response
+    else
+      local ok
+      ok, message = redirect.follow(job, response.status, response.headers)
+      if not ok then return nil, message end
+    end
   end
 end
 

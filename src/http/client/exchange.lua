@@ -4,6 +4,7 @@
 local native, protocol, _, _, parts = ...
 local redirect, waiting = parts.redirect, parts.waiting
 
+local math_max = math.max
 local error, type, concat, format, unpack = error, type, table.concat, string.format, table.unpack
 local native_send, native_head, native_body = native.send, native.head, native.body
 local native_persistent, now, round_trip = native.persistent, native.now, native.round_trip
@@ -29,9 +30,11 @@ local DISCARD_LIMIT, DISCARD_TIMEOUT = 65536, 1
 local function sender(link, job)
   local left = job.length
   local asked = false
+  local given = job.expects and 0 or #(job.body or "") -- of the body, to the system or the queue before it
 
   -- Sends a chunk, framed; the last one is "".
   local function send_chunk(chunk)
+    given = given + #chunk
     if not left then
       if chunk == "" then return native_send(link, "0\r\n\r\n") end
       return native_send(link, format("%x\r\n", #chunk), chunk, "\r\n")
@@ -60,6 +63,7 @@ local function sender(link, job)
 
   local function state(pending, message)
     if not pending then return "failed", message end
+    job.sent = given - pending
     if pending > 0 then return "blocked" end
     return job.send_cb and "more" or "done"
   end
@@ -72,6 +76,7 @@ local function sender(link, job)
         return "expecting"
       end
       job.expects = nil
+      given = #(job.body or "")
       pending, message = native_send(link, job.body)
     end
     if pending ~= 0 or not job.send_cb then return state(pending, message) end
@@ -109,6 +114,33 @@ local function cut(x)
     protocol.release(job.send_cb)
     job.send_cb = nil
   end
+end
+
+-- The response is complete, the request is not: whoever takes a request gets all of it (RFC 9110 7.5), unless the
+-- server closes the connection.
+-- @return true; or nil, a message, and "send" if the send callback aborted
+local function complete(x)
+  local job, failure = x.job, nil
+  if x.step and not native_persistent(x.link) then failure = "the server closes the connection" end
+  while x.step and not failure do
+    local state, message = x.step()
+    if state == "done" then
+      x.step = nil
+    elseif state == "failed" then
+      failure = message
+    elseif state == "aborted" then
+      return nil, message, "send"
+    elseif state == "blocked" then
+      local ok, why = wait(x, "w")
+      if not ok then failure = why end
+    end
+  end
+  failure = failure or x.failure
+  if not failure then return true end
+  local size = job.body and #job.body or job.length
+  local sent = math_max(job.sent or 0, 0)
+  return nil, format("the response came before the request was sent, %d%s bytes of its body: %s", sent,
+    size and format(" of %d", size) or "", failure)
 end
 
 -- The final head: status, headers, status line; or nil and a message. `tried`: there may be input already.
@@ -178,6 +210,12 @@ local function receiver(job)
     job.receive_cb = next_cb
     return true
   end
+end
+
+-- Whether the request is to be sent once more without its expectation (RFC 9110 10.1.1), its body not being used
+-- up.
+local function refuses_expectation(job, status)
+  return status == 417 and job.expected and not job.no_expect and (job.expects or not job.had_send_cb)
 end
 
 -- Reads the body of a response that nobody wants, if that is worth the connection. Without it the connection
@@ -259,6 +297,7 @@ end
 
 --- Sends the job's request and receives the response, which becomes fields of x: `status`, `headers`, `line`,
 -- `body`; `redirected`: it is to be followed; `reusable`: so is the connection.
+-- `refused_expectation`: the request is to be sent once more without its expectation.
 -- @param x {link, handle, job, waitfunc, trip}; `trip`: the results of a round trip, if there was one already
 -- @param head the request head
 -- @return true; or nil, a message, "send" or "receive" if that callback aborted, and whether the server broke
@@ -269,9 +308,13 @@ return function(x, head)
     local spoken = x.spoken or headers == "timeout" or line ~= nil or native.answered(x.link)
     return nil, headers, line, not spoken
   end
-  -- What a server refuses need not be sent to the end.
-  if x.step and status >= 300 then cut(x) end
   x.status, x.headers, x.line = status, headers, line
+  if refuses_expectation(x.job, status) then
+    x.step, x.refused_expectation = nil, true
+    return true
+  end
+  -- What a server refuses need not be sent to the end, nor what it has answered without asking for it.
+  if x.step and (status >= 300 or x.job.expects and not native_persistent(x.link)) then cut(x) end
   if redirects(x.job, status, headers) then
     x.redirected = true
     if not whole then discard(x) end
@@ -279,7 +322,10 @@ return function(x, head)
     local ok, message, aborted = deliver_body(x, whole)
     if not ok then return nil, message, aborted end
   end
-  if x.step then cut(x) end
+  if status < 300 and (x.step or x.failure) then
+    local ok, message, aborted = complete(x)
+    if not ok then return nil, message, aborted end
+  end
   if reusable == nil then reusable = not x.broken and not x.failure and native.reusable(x.link) end
   x.reusable = reusable
   return true

@@ -25,8 +25,11 @@ pub fn put(message: &mut Message, received: &Received<'_>) {
     }
 }
 
+/// Fields with one value, which some servers send twice all the same.
+const SINGLE: [&[u8]; 2] = [b"content-length", b"location"];
+
 /// Joins the values of equal names by commas (RFC 9110 5.3); those of Set-Cookie, which hold commas
-/// themselves, by line feeds, which no value holds.
+/// themselves, by line feeds, which no value holds. Equal values of a field that has one stay one.
 fn join(message: &mut Message) {
     let Message { bytes, fields, .. } = message;
     let text = |range: &std::ops::Range<usize>| bytes.get(range.clone()).unwrap_or_default();
@@ -41,7 +44,11 @@ fn join(message: &mut Message) {
         let count = rest.iter().take_while(same).count().max(1);
         let (group, tail) = rest.split_at_checked(count).unwrap_or((rest, &[]));
         rest = tail;
-        if group.len() == 1 {
+        let single = bytes.get(name.clone()).is_some_and(|name| SINGLE.contains(&name));
+        let equal = |(_, other): &(_, _)| {
+            bytes.get(std::ops::Range::clone(other)) == bytes.get(value.clone())
+        };
+        if group.len() == 1 || single && group.iter().all(equal) {
             joined.push((name.clone(), value.clone()));
             continue;
         }
@@ -100,6 +107,13 @@ mod tests {
     fn names_that_look_alike_are_not_joined() {
         // The same first letter and length.
         assert_eq!(fields("Aa: 1\r\nAb: 2\r\n"), list(&[("aa", "1"), ("ab", "2")]));
+    }
+
+    #[test]
+    fn a_single_value_that_is_repeated_stays_one() {
+        let lines = "Location: /a\r\nContent-Length: 2\r\nlocation: /a\r\nContent-Length: 2\r\n";
+        assert_eq!(fields(lines), list(&[("content-length", "2"), ("location", "/a")]));
+        assert_eq!(fields("Location: /a\r\nLocation: /b\r\n"), list(&[("location", "/a, /b")]));
     }
 
     #[test]

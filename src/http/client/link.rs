@@ -125,8 +125,13 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link over a connection that may still be under way.
+    /// A link over a connection that may still be under way. If the process ends meanwhile, the server
+    /// gets FIN: an idle connection that ends is no failure.
     pub fn new(stream: Rc<RefCell<Stream>>) -> Link {
+        if let Some(fd) = stream.try_borrow().ok().as_ref().and_then(|stream| stream.fd()) {
+            // Not for local sockets.
+            let _ = SockRef::from(&fd).set_linger(None);
+        }
         Link {
             stream,
             head: RefCell::default(),

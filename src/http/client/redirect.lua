@@ -32,7 +32,8 @@ local redirecting = { [301] = true, [302] = true, [303] = true, [307] = true, [3
 
 --- Whether a response redirects the job (RFC 9110 15.4), and the job can be sent again.
 function redirect.applies(job, status, headers)
-  if not job.follow or not redirecting[status] or not headers.location then return false end
+  local location = headers.location
+  if not job.follow or not redirecting[status] or not location or location == "" then return false end
   return not job.had_send_cb or becomes_get(job, status)
 end
 

@@ -51,7 +51,9 @@ known["transfer-encoding"] = function(job, value)
 end
 
 known["expect"] = function(job, value)
+  if job.no_expect then return nil, true end
   job.expects = lower(value) == "100-continue" and (job.body or job.send_cb) ~= nil
+  job.expected = job.expects
 end
 
 -- Adds the line of one field; returns what is wrong about it.

@@ -1,5 +1,7 @@
 //! References, e.g. that of a Location field (RFC 3986 5.2).
 
+use std::borrow::Cow;
+
 use memchr::memrchr;
 
 use super::target::{escape, remove_dot_segments, split_query, strip_fragment};
@@ -10,7 +12,10 @@ impl Url {
     ///
     /// A reference never leads to another local socket: what a server says must not open files
     /// of this machine.
+    ///
+    /// Blanks, which many servers send as they are, are escaped, as browsers do it.
     pub fn join(&self, reference: &[u8]) -> Result<Url, Error> {
+        let reference = &*escape_blanks(reference);
         check_characters(reference)?;
         let absolute = match (split_scheme(reference), reference) {
             (Some((scheme, _)), _) if scheme.eq_ignore_ascii_case(b"unix") => {
@@ -48,6 +53,13 @@ impl Url {
         };
         [escape(&remove_dot_segments(&merged)), escape(query)].concat()
     }
+}
+
+fn escape_blanks(reference: &[u8]) -> Cow<'_, [u8]> {
+    if !reference.contains(&b' ') {
+        return reference.into();
+    }
+    reference.split(|&byte| byte == b' ').collect::<Vec<_>>().join(&b"%20"[..]).into()
 }
 
 #[cfg(test)]
