@@ -1,5 +1,7 @@
 //! Connections that wait in a worker, without occupying it, for their next input.
 
+mod ticket;
+
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,6 +17,9 @@ use super::clock;
 use super::lease::Lease;
 use super::registry::Pool;
 use crate::io::Stream;
+use ticket::next_generation;
+
+pub use ticket::Ticket;
 
 /// How long a connection stays in its worker without a word from its client. Long enough for a
 /// client that is at work, short enough that idle ones do not pile up here.
@@ -45,37 +50,6 @@ impl Connection {
     pub fn of(handle: AnyUserData, stream: Rc<RefCell<Stream>>) -> Self {
         stream.borrow_mut().set_served();
         Connection { handle: Some(handle), stream }
-    }
-}
-
-/// Names a connection in the lot; never names another one that took its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket {
-    index: u32,
-    generation: u32,
-}
-
-const GENERATION_BITS: u32 = 28;
-
-impl Ticket {
-    /// The ticket as part of an epoll token, in 60 bits.
-    pub fn number(self) -> u64 {
-        (u64::from(self.generation) << 32) | u64::from(self.index)
-    }
-
-    /// The ticket with that number.
-    pub fn of(number: u64) -> Self {
-        Ticket { index: number as u32, generation: (number >> 32) as u32 }
-    }
-
-    /// The place in the lot.
-    pub fn index(self) -> u32 {
-        self.index
-    }
-
-    /// Tells the connection from others at the same place.
-    pub fn generation(self) -> u32 {
-        self.generation
     }
 }
 
@@ -332,7 +306,7 @@ impl ParkingLot {
             lease.free();
         }
         let Some(place) = self.place(ticket) else { return };
-        let generation = (place.generation + 1) & ((1 << GENERATION_BITS) - 1);
+        let generation = next_generation(place.generation);
         *place = Place { generation, ..Place::default() };
         self.free.push(ticket.index);
         self.unpublished.push(ticket.index);
