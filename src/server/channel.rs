@@ -5,6 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,6 +15,10 @@ use nix::sys::socket::{
 
 use super::message::{Garbage, MAX_MESSAGE, Message};
 use crate::sys::receive::{Parts, receive};
+
+/// How often, and after which pause, it is tried again to send a message.
+const ATTEMPTS: usize = 100;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// One end of a control channel. Both ends are non-blocking.
 #[derive(Debug)]
@@ -98,29 +103,39 @@ impl Channel {
         }
     }
 
-    /// As [`Channel::send`], but waits until the other side has taken earlier messages.
+    /// As [`Channel::send`], but waits until the other side has taken earlier messages, and tries
+    /// again for a while if the system is short of memory.
     pub fn send_patiently(
         &self,
         message: &impl Message,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), Errno> {
+        let mut attempts = ATTEMPTS;
         loop {
             match self.send(message, descriptors) {
-                Err(Errno::EAGAIN) => self.wait(PollFlags::POLLOUT)?,
+                Err(Errno::EAGAIN) => {
+                    self.wait(PollFlags::POLLOUT, PollTimeout::NONE)?;
+                }
+                Err(errno @ (Errno::EPIPE | Errno::ECONNRESET)) => return Err(errno),
+                Err(_) if attempts > 0 => {
+                    attempts -= 1;
+                    std::thread::sleep(PAUSE);
+                }
                 outcome => return outcome,
             }
         }
     }
 
-    /// Waits until there is a message, or the other end is gone.
-    pub fn wait_for_message(&self) -> Result<(), Errno> {
-        self.wait(PollFlags::POLLIN)
+    /// Waits until there is a message, or the other end is gone, for so many milliseconds. False if
+    /// that is not so.
+    pub fn wait_for_message(&self, time: u16) -> bool {
+        self.wait(PollFlags::POLLIN, PollTimeout::from(time)) != Ok(0)
     }
 
-    fn wait(&self, event: PollFlags) -> Result<(), Errno> {
-        match poll(&mut [PollFd::new(self.as_fd(), event)], PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno),
+    fn wait(&self, event: PollFlags, timeout: PollTimeout) -> Result<i32, Errno> {
+        match poll(&mut [PollFd::new(self.as_fd(), event)], timeout) {
+            Err(Errno::EINTR) => Ok(0),
+            outcome => outcome,
         }
     }
 

@@ -73,6 +73,8 @@ pub enum Order {
     Resume(u64, Wakeup, Waiting),
     /// There is nothing to do after all: answers a [`Report::Offer`].
     Nothing,
+    /// Somebody may wait at a port without the worker's knowledge; shows also that it takes orders.
+    Look,
     /// End as soon as no handler runs.
     Terminate,
     /// Serve what waits at the supervisor, then end.
@@ -126,6 +128,7 @@ impl Message for Order {
             Order::Run(index) => fields(b'R', &[u64::from(*index)], &[]),
             Order::Resume(number, wakeup, waiting) => handed(b'C', *number, *wakeup, waiting),
             Order::Nothing => vec![b'N'],
+            Order::Look => vec![b'L'],
             Order::Terminate => vec![b'T'],
             Order::Drain => vec![b'D'],
         }
@@ -139,6 +142,7 @@ impl Message for Order {
                 Ok(Order::Resume(number, wakeup, waiting))
             }
             [b'N'] => Ok(Order::Nothing),
+            [b'L'] => Ok(Order::Look),
             [b'T'] => Ok(Order::Terminate),
             [b'D'] => Ok(Order::Drain),
             _ => Err(Garbage),
@@ -328,6 +332,7 @@ mod tests {
             Order::Resume(0, Wakeup::Timeout, waiting.clone()),
             Order::Resume(1 << 40, Wakeup::Input, Waiting::default()),
             Order::Nothing,
+            Order::Look,
             Order::Terminate,
             Order::Drain,
         ] {

@@ -25,6 +25,7 @@
 //! | [`launcher`] | the program `moonbridge` |
 
 pub mod accept;
+pub mod attention;
 pub mod channel;
 pub mod clock;
 pub mod config;
@@ -50,6 +51,7 @@ pub mod log_stream;
 pub mod log_text;
 pub mod message;
 pub mod notifier;
+pub mod occupation;
 pub mod options;
 pub mod overflow;
 pub mod parking;
@@ -65,6 +67,7 @@ mod shared_sockets;
 pub mod sizing;
 pub mod status;
 pub mod stderr_lines;
+pub mod stretch;
 pub mod supervisor;
 pub mod syslog;
 pub mod timeout;

@@ -12,11 +12,11 @@ use super::guest::Guest;
 use super::listener::Listener;
 use super::message::Order;
 use super::ports::Ports;
-use super::registry::Pool;
+use super::registry::{CELLS, Pool};
 use super::scoreboard::{Activity, Counter};
 use super::sizing::{Advice, Census, Sizing};
 use super::timers::Timer;
-use super::worker_entry::WorkerEntry;
+use super::worker_entry::{Life, WorkerEntry};
 
 /// What all workers of a pool that have ended did together.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,6 +55,8 @@ pub struct PoolState {
     reserved_until: Option<Instant>,
     /// Workers, and ended ones, when the log told of them last.
     pub logged: (u64, u64),
+    /// A connection waited at a port while a worker was idle, at the last look.
+    pub neglected: bool,
     /// Connections on lease for each worker, on average.
     fair_share: usize,
     /// Its ports, until they are closed.
@@ -85,10 +87,11 @@ impl PoolState {
             callers: VecDeque::new(),
             reserved_until: None,
             logged: (0, 0),
+            neglected: false,
             fair_share: 0,
             ports: Ports::new(pool.clone()),
             fullness: Fullness::new(now),
-            cells: vec![false; pool.config.max_fork],
+            cells: vec![false; CELLS * pool.config.max_fork],
             pool,
         }
     }
@@ -226,23 +229,27 @@ impl PoolState {
 
     /// Gives a worker that has time what waits for one: a tick, or else a connection. If nothing
     /// waits that it may have, it gets leave to go on.
-    pub fn give_work(&mut self, worker: &mut WorkerEntry, now: Instant) {
+    /// False if that could not be sent; it goes on waiting then.
+    pub fn give_work(&mut self, worker: &mut WorkerEntry, now: Instant) -> bool {
         if let Some(timer) = self.timers.iter_mut().find(|timer| timer.is_due()) {
-            worker.run(timer.listener);
-            timer.started();
-            return;
+            let sent = worker.run(timer.listener);
+            if sent {
+                timer.started();
+            }
+            return sent;
         }
         let pid = worker.pid.as_raw();
         let place = self.callers.iter().position(|guest| guest.is_for(pid, now));
         match place.and_then(|place| self.callers.remove(place)) {
             Some(guest) => {
-                // It has died: another one gets the connection.
                 if let Some(guest) = worker.resume(guest) {
                     self.call_first(guest);
+                    return false;
                 }
             }
             None => worker.order(&Order::Nothing),
         }
+        true
     }
 
     /// Notes how many connections the pool's workers have on lease together.
@@ -258,6 +265,9 @@ impl PoolState {
     fn census(&self, workers: &HashMap<i32, WorkerEntry>) -> Census {
         let mut census = Census::default();
         for worker in workers.values().filter(|worker| worker.pool_number == self.pool.number) {
+            if worker.life == Life::Lost {
+                continue;
+            }
             census.total += 1;
             let activity = self.pool.scoreboard.cell(worker.cell).activity();
             if worker.will_serve() && matches!(activity, Activity::Idle | Activity::Starting) {

@@ -13,6 +13,10 @@ use super::listener::Listener;
 use super::scoreboard::Scoreboard;
 use crate::glue::{Fault, Reply};
 
+/// Cells for each worker that a pool may have: one that was killed and that the kernel does not let go
+/// keeps its own, and does not count.
+pub const CELLS: usize = 2;
+
 /// One pool of workers, as `listen{...}` left it.
 pub struct Pool {
     /// Number of the pool, from 1.
@@ -97,11 +101,11 @@ impl Registry {
             }
         }
         let mut pools = self.pools.borrow_mut();
-        let scoreboard = Rc::new(Scoreboard::new(listen.pool.max_fork)?);
+        let scoreboard = Rc::new(Scoreboard::new(CELLS * listen.pool.max_fork)?);
         let pool = Pool {
             number: pools.len() + 1,
             scoreboard: scoreboard.clone(),
-            leases: LeaseTable::new(listen.pool.max_fork)?,
+            leases: LeaseTable::new(CELLS * listen.pool.max_fork)?,
             config: listen.pool,
             handlers: listen.handlers,
             listeners,

@@ -130,6 +130,11 @@ impl Cell<'_> {
         self.exchange(Activity::Idle, Activity::Claimed)
     }
 
+    /// The supervisor's side: the order could not be sent; nothing if the worker has noticed already.
+    pub fn release(&self) {
+        let _ = self.exchange(Activity::Claimed, Activity::Idle);
+    }
+
     /// When the worker became idle, in milliseconds of the supervisor's clock.
     pub fn idle_since(&self) -> u64 {
         self.0[IDLE_SINCE].load(Relaxed)

@@ -15,6 +15,7 @@ mod revocation;
 mod shutdown;
 mod source;
 mod spread;
+mod stranded;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -48,6 +49,7 @@ use memory::Memory;
 use shutdown::TimeLimit;
 use source::{GUEST, Source};
 use spread::Looks;
+use stranded::Checks;
 
 /// How long a handler may run before its worker's other connections are given to other workers, and
 /// how often the supervisor looks for that.
@@ -95,6 +97,8 @@ pub struct Supervisor {
     inbox: Inbox,
     /// When the leases of slow workers are looked at next.
     next_round: Option<Instant>,
+    /// When to look for workers that do not get on.
+    checks: Checks,
     /// When it is looked at which connections are hot.
     looks: Looks,
     /// Whether the machine has processors to spare.
@@ -163,6 +167,7 @@ impl Supervisor {
             epoll,
             inbox: Inbox::default(),
             next_round: None,
+            checks: Checks::new(now),
             looks: Looks::new(now),
             processors: Processors::default(),
             signals,
@@ -200,7 +205,7 @@ impl Supervisor {
                 wake
             };
             self.publish();
-            let due = [self.notify(now), self.log.attend(now), wake];
+            let due = [self.notify(now), self.log.attend(now), self.next_look(now), wake];
             let wake = due.into_iter().flatten().min();
             let timeout = timeout(wake, now);
             let count = match self.epoll.wait(&mut events, timeout) {
@@ -229,6 +234,8 @@ impl Supervisor {
 
     /// Gives every pool the workers and the ticks it is due; tells when to look again.
     fn manage(&mut self, now: Instant) -> Managed {
+        self.look_after_orders(now);
+        self.look_at_ports(now);
         let mut wake = self.attend_guests(now);
         if self.phase != Phase::Serving {
             return self.manage_shutdown(now, wake);

@@ -1,11 +1,14 @@
 //! The supervisor's view of one worker.
 
 use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::attention::Attention;
 use super::channel::Channel;
 use super::clock;
 use super::guest::Guest;
@@ -14,6 +17,8 @@ use super::lent::Lent;
 use super::log::{Level, Log};
 use super::log_text;
 use super::message::{Order, Waiting};
+use super::occupation::Occupation;
+use super::overflow;
 use super::parking::Ticket;
 use super::stderr_lines::StderrLines;
 use super::timers::Timer;
@@ -32,6 +37,8 @@ pub enum Life {
     Dismissed,
     /// It ends by itself.
     Leaving,
+    /// It did not answer, and was killed.
+    Lost,
 }
 
 /// One worker.
@@ -46,7 +53,7 @@ pub struct WorkerEntry {
     pub cell: usize,
     /// The supervisor's end of its control channel.
     pub channel: Channel,
-    /// A duplicate of the worker's end: when it has died, what it did not receive is read here.
+    /// A duplicate of the worker's end: what it does not receive is read here.
     pub far_end: Option<Channel>,
     /// Its standard error.
     pub stderr: StderrLines,
@@ -62,8 +69,12 @@ pub struct WorkerEntry {
     turns_seen: Option<(u64, Instant)>,
     /// Connections on their way to it.
     pub in_flight: InFlight,
-    /// How many handlers it had run when it was last seen busy.
-    pub last_turn: Option<u64>,
+    /// Whether it takes its orders.
+    pub attention: Attention,
+    /// What it was busy with at the last look.
+    pub occupation: Occupation,
+    /// A leased connection, and its turn, with input that the worker left alone at the last look.
+    pub ignored: Option<(Ticket, u64)>,
     /// The interval or main listener it runs.
     running: Option<u32>,
     /// The orders it was given and the log does not show yet, if it is to show them.
@@ -96,7 +107,9 @@ impl WorkerEntry {
             forked: Instant::now(),
             turns_seen: None,
             in_flight: InFlight::default(),
-            last_turn: None,
+            attention: Attention::default(),
+            occupation: Occupation::default(),
+            ignored: None,
             running: None,
             journal: None,
         }
@@ -154,13 +167,16 @@ impl WorkerEntry {
         }
     }
 
-    /// Tells it to run an interval or main listener.
-    pub fn run(&mut self, listener: u32) {
-        self.running = Some(listener);
-        self.order(&Order::Run(listener));
+    /// Tells it to run an interval or main listener; false if that cannot be sent.
+    pub fn run(&mut self, listener: u32) -> bool {
+        let sent = self.send(&Order::Run(listener), &[]).is_ok();
+        if sent {
+            self.running = Some(listener);
+        }
+        sent
     }
 
-    /// Hands it a connection; gives it back if the worker cannot take it, because it has died.
+    /// Hands it a connection; gives it back if it cannot be sent.
     pub fn resume(&mut self, mut guest: Guest) -> Option<Guest> {
         let deadline = guest.deadline.map(clock::milliseconds);
         let (payload, awaits) = guest.input.take();
@@ -169,9 +185,17 @@ impl WorkerEntry {
         let waiting = Waiting { deadline, payload, awaits, ready: false, unsent, standing };
         let number = self.in_flight.number();
         let order = Order::Resume(number, guest.wakeup, waiting);
-        self.note(&order);
-        match (self.channel.send(&order, &guest.parcel.descriptors()), order) {
-            (Err(_), Order::Resume(_, _, Waiting { payload, awaits, unsent, .. })) => {
+        let sent = self.send(&order, &guest.parcel.descriptors());
+        match (sent, order) {
+            (Err(errno), Order::Resume(_, _, Waiting { mut payload, awaits, unsent, .. })) => {
+                if errno == Errno::EMSGSIZE
+                    && !payload.is_empty()
+                    && let Ok(file) = overflow::store(&[&payload])
+                {
+                    // The system takes no such long messages.
+                    guest.parcel.input = Some(file);
+                    payload = Vec::new();
+                }
                 guest.input.put_back(payload, awaits);
                 Some(Guest { unsent, ..guest })
             }
@@ -182,10 +206,20 @@ impl WorkerEntry {
         }
     }
 
-    /// Sends an order. A worker that cannot take it is about to end; its end is noticed anyway.
+    /// Sends an order. If that fails, an order to end is sent later.
     pub fn order(&mut self, order: &Order) {
+        let _ = self.send(order, &[]);
+    }
+
+    /// A failure says nothing of the worker: its end is noticed anyway.
+    fn send(&mut self, order: &Order, descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         self.note(order);
-        let _ = self.channel.send(order, &[]);
+        let sent = self.channel.send(order, descriptors);
+        match sent {
+            Ok(()) => self.attention.sent(Instant::now()),
+            Err(_) => self.attention.failed(order, Instant::now()),
+        }
+        sent
     }
 
     fn note(&mut self, order: &Order) {

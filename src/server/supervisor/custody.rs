@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::channel::{Parcel, Received};
+use super::super::channel::Parcel;
 use super::super::clock;
 use super::super::guest::{Guest, Reserved};
 use super::super::lent::Lent;
@@ -12,6 +12,7 @@ use super::super::message::{Order, Waiting};
 use super::super::parking::Ticket;
 use super::super::scoreboard::{Activity, Cell};
 use super::super::worker_entry::WorkerEntry;
+use super::stranded::take_back_orders;
 use super::{Phase, Supervisor};
 use crate::io::Wakeup;
 
@@ -121,26 +122,9 @@ impl Supervisor {
     /// Takes over what a dead worker had parked, and what was sent to it and not received. What it
     /// was acting on is reset.
     pub(super) fn inherit(&mut self, worker: &mut WorkerEntry) {
-        self.take_back_orders(worker);
-        self.inherit_leases(worker);
-    }
-
-    /// Connections and ticks that were on their way to a worker when it died.
-    fn take_back_orders(&mut self, worker: &mut WorkerEntry) {
-        let Some(far_end) = worker.far_end.take() else { return };
         let state = &mut self.pools[worker.pool];
-        while let Ok(Received::Message(order, _)) = far_end.receive::<Order>(&mut self.inbox) {
-            if matches!(order, Order::Run(_)) {
-                worker.never_ran(&mut state.timers);
-            }
-            if let Order::Resume(number, wakeup, waiting) = order
-                && let Some(parcel) = worker.in_flight.settle(number)
-            {
-                state.totals.reclaimed += 1;
-                let guest = Guest::waiting(worker.pool, parcel, waiting, &self.memory.budget);
-                state.call_first(Guest { wakeup, ..guest });
-            }
-        }
+        take_back_orders(worker, state, &mut self.inbox, &self.memory.budget);
+        self.inherit_leases(worker);
     }
 
     /// Takes a connection into the lobby; at a shutdown it is told at once.
@@ -192,7 +176,10 @@ impl Supervisor {
         let next = self.pools[index].timers.iter_mut().filter_map(|timer| timer.advance(now)).min();
         while let Some(pid) = self.idle_worker(index, now, |cell| cell.claim()) {
             let Some(worker) = self.workers.get_mut(&pid) else { break };
-            self.pools[index].give_work(worker, now);
+            let state = &mut self.pools[index];
+            if !state.give_work(worker, now) {
+                state.pool.scoreboard.cell(worker.cell).release();
+            }
         }
         // Asked before the second look, so that a worker that becomes idle in between is seen.
         let state = &self.pools[index];
@@ -222,6 +209,7 @@ impl Supervisor {
             .workers
             .values()
             .filter(|worker| worker.pool == index && worker.is_serving())
+            .filter(|worker| worker.attention.can_be_told(now))
             .filter(|worker| {
                 let cell = state.pool.scoreboard.cell(worker.cell);
                 cell.activity() == Activity::Idle && state.has_work_for(worker.pid.as_raw(), now)

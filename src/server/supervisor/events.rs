@@ -163,7 +163,7 @@ impl Supervisor {
         }
         match worker.life {
             _ if !worker.has_served => state.sizing.failed(&state.pool.config, now),
-            Life::Superfluous => {}
+            Life::Superfluous | Life::Lost => {}
             _ => state.sizing.ended(),
         }
     }

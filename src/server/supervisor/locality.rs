@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use super::super::grouping::{Member, Step, regroup};
 use super::super::guest::Reserved;
+use super::super::occupation::Pace;
 use super::super::parking::Ticket;
-use super::observation::{Observed, Pace, Paced};
+use super::observation::{Observed, Paced};
 use super::{PATIENCE, Supervisor};
 
 /// So many workers are compared at once, each with each.

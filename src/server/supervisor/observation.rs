@@ -1,22 +1,14 @@
 //! What workers and their leased connections do, between two looks.
 
+use std::time::Instant;
+
+use super::super::occupation::Pace;
 use super::super::parking::Ticket;
 use super::super::scoreboard::Activity;
 use super::Supervisor;
 
 /// Connections count as equally hot up to this factor.
 const FACTOR: f64 = 8.0;
-
-/// How a worker stands, between two looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
-    /// It was idle at one of them.
-    HasTime,
-    /// It was busy both times, with different turns.
-    Busy,
-    /// It was busy both times with the same turn.
-    Stuck,
-}
 
 /// A worker between two looks.
 pub struct Paced {
@@ -43,17 +35,12 @@ pub struct Observed {
 
 impl Supervisor {
     /// How each worker stands since the last call.
-    pub(super) fn paces(&mut self) -> Vec<Paced> {
+    pub(super) fn paces(&mut self, now: Instant) -> Vec<Paced> {
         let mut paces = Vec::with_capacity(self.workers.len());
         for (pid, worker) in &mut self.workers {
             let cell = self.pools[worker.pool].pool.scoreboard.cell(worker.cell);
             let turn = (cell.activity() == Activity::Busy).then(|| cell.turns());
-            let before = std::mem::replace(&mut worker.last_turn, turn);
-            let pace = match (before, turn) {
-                (Some(before), Some(turn)) if before == turn => Pace::Stuck,
-                (Some(_), Some(_)) => Pace::Busy,
-                _ => Pace::HasTime,
-            };
+            let pace = worker.occupation.look(turn, worker.pid, now);
             let (pool, leases) = (worker.pool, worker.leases.len());
             paces.push(Paced { pid: *pid, pool, leases, pace });
         }

@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use super::super::guest::Reserved;
-use super::observation::{Observed, Pace, Paced, is_hot, usual};
+use super::super::occupation::Pace;
+use super::observation::{Observed, Paced, is_hot, usual};
 use super::{PATIENCE, Phase, Supervisor};
 
 /// How often is looked, for each [`LOOKED_AT`] connections: looking costs less than a microsecond
@@ -47,7 +48,7 @@ impl Supervisor {
             Some(round) if round > now => return,
             _ => self.next_round = Some(now + PATIENCE),
         }
-        let paces = self.paces();
+        let paces = self.paces(now);
         let mut has_time = vec![false; self.pools.len()];
         for paced in paces.iter().filter(|paced| paced.pace == Pace::HasTime) {
             has_time[paced.pool] = true;
@@ -65,6 +66,7 @@ impl Supervisor {
                 surplus.push((pid, leases - share));
             }
         }
+        self.relieve_frozen(now);
         let mut revoked = 0;
         for (pid, count) in surplus {
             revoked += self.revoke_leases(pid, count);

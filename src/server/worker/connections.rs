@@ -219,7 +219,7 @@ impl Worker {
         let Some(descriptor) = detach(connection) else { return };
         let parcel = Parcel { connection: descriptor, input };
         // Also if it is leased: the supervisor may have had no room for its duplicate.
-        let _ = self.channel.send_patiently(&report, &parcel.descriptors());
+        self.send(&report, &parcel.descriptors());
     }
 
     /// Ends a connection at once.

@@ -1,6 +1,7 @@
 //! How a worker waits, and what the supervisor tells it meanwhile.
 
 use std::collections::HashSet;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,12 +15,16 @@ use super::super::scoreboard::{Activity, Counter};
 use super::{Arrival, Phase, Source, Task, Worker, complain};
 use crate::glue;
 use crate::io::Wakeup;
+use crate::sys::process;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
 
 /// A worker that only sends what is left at a shutdown asks so often whether there is more to do.
 const OFFER_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long a worker waits for an order that it has reason to expect, in milliseconds.
+const ORDER_PATIENCE: u16 = 100;
 
 /// A worker that has nothing to do, and that was given nothing though something waits, asks again after
 /// this: what waits may be reserved for others.
@@ -129,9 +134,12 @@ impl Worker {
         self.cell().set(Activity::Busy);
     }
 
-    /// Waits for one order, which is known to come, or for the end of the supervisor.
+    /// Waits for one order, or for the end of the supervisor. The order should come at once; should the
+    /// system not let it be sent, it comes later as an event.
     fn await_order(&mut self) {
-        let _ = self.channel.wait_for_message();
+        if !self.channel.wait_for_message(ORDER_PATIENCE) {
+            self.refused = true;
+        }
         self.take_orders();
     }
 
@@ -160,6 +168,11 @@ impl Worker {
             }
             Order::Run(index) => self.tasks.push_back(Task::Listener(index)),
             Order::Nothing => self.refused = true,
+            Order::Look if self.phase != Phase::Serving => {}
+            Order::Look => {
+                let listeners = 0..self.pool.listeners.len();
+                self.queue.extend(listeners.map(Source::Listener));
+            }
             Order::Terminate => self.leave(),
             Order::Drain => {
                 self.phase = Phase::Draining;
@@ -238,9 +251,22 @@ impl Worker {
         }
     }
 
-    /// Tells the supervisor; if it is gone, the control channel says so at the next look.
+    /// Tells the supervisor.
     pub(super) fn report(&self, report: &Report) {
-        let _ = self.channel.send_patiently(report, &[]);
+        self.send(report, &[]);
+    }
+
+    /// Tells the supervisor; if it is gone, the control channel says so at the next look. If the system
+    /// does not let it be told, it would wait for ever: it learns from the end of this process.
+    pub(super) fn send(&self, report: &Report, descriptors: &[BorrowedFd<'_>]) {
+        match self.channel.send_patiently(report, descriptors) {
+            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
+            Err(errno) => {
+                let reason = glue::describe(errno as i32);
+                complain(&format!("Could not report to the supervisor: {reason}"));
+                process::exit_now(1);
+            }
+        }
     }
 }
 

@@ -1,0 +1,157 @@
+-- What was given to an idle worker that does not get on (it is stopped, or the kernel holds it) goes to
+-- others, and the worker is replaced.
+
+local faults = require "spec.support.faults"
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+local socket = require "socket"
+
+local SERVER = [[
+  local moonbridge, mio = require "moonbridge", require "moonbridge_io"
+  local http = require "moonbridge_http"
+  local answer = http.generate_handler({ idle_timeout = 60 }, function(request)
+    if request.path == "slow" then mio.poll(nil, nil, 4.5) end
+    request:send_status("200 OK")
+    request:send_data(mio.getpid())
+    return true
+  end)
+  moonbridge.listen {
+    { proto = "tcp", host = "127.0.0.1", port = PORT },
+    { proto = "interval", name = "tick", delay = INTERVAL or 3600 },
+    pre_fork = WORKERS, min_fork = WORKERS, max_fork = WORKERS,
+    connect = function(socket)
+      if socket.interval then
+        io.stderr:write("tick by ", mio.getpid(), "\n")
+        return true
+      end
+      return answer(socket)
+    end,
+  }
+  moonbridge.run()
+]]
+
+local function start(workers, interval)
+  local globals = { WORKERS = workers, INTERVAL = interval or false }
+  local s = faults.server { script = SERVER, globals = globals }
+  assert.truthy(process.wait_until(function() return #s:workers() == workers end))
+  return s
+end
+
+local function pid(c) return math.tointeger(tonumber(c:request("/").body)) end
+
+local COLD = 1.5 -- after so many seconds an idle connection is the supervisor's
+
+describe("a worker that is frozen while it is idle", function()
+  after_each(server.cleanup)
+
+  -- Freezes the workers that do not matter to the connection; a list of them.
+  local frozen = {}
+  local function freeze(id)
+    process.kill(id, "STOP")
+    frozen[#frozen + 1] = id
+  end
+  after_each(function()
+    for _, id in ipairs(frozen) do process.kill(id, "CONT") end
+    frozen = {}
+  end)
+
+  local QUICK = 2 -- seconds: far less than until the worker is given up
+
+  it("does not keep a connection that was kept by it", function()
+    local s = start(2)
+    local c = s:connect()
+    local first = pid(c)
+    freeze(first)
+    local response = c:request { target = "/", timeout = QUICK }
+    assert.are_not.equal(first, math.tointeger(tonumber(response.body)))
+  end)
+
+  it("does not keep a connection that the supervisor had", function()
+    local s = start(2)
+    local cold = {}
+    for index = 1, 4 do
+      cold[index] = s:connect()
+      pid(cold[index])
+    end
+    socket.sleep(COLD)
+    freeze(s:workers()[1])
+    for _, c in ipairs(cold) do
+      assert.equal(200, c:request { target = "/", timeout = QUICK }.status)
+    end
+  end)
+
+  it("does not keep a new connection", function()
+    local s = start(2)
+    for _, id in ipairs(s:workers()) do
+      freeze(id)
+      for _ = 1, 2 do
+        local c = s:connect()
+        assert.equal(200, c:request { target = "/", timeout = 4 }.status)
+        c:close()
+      end
+      process.kill(id, "CONT")
+      socket.sleep(0.1)
+    end
+  end)
+
+  it("does not keep a tick", function()
+    local s = start(2, 0.3)
+    assert.truthy(s:wait_log("tick by"))
+    freeze(s:workers()[1])
+    local _, before = s:log():gsub("tick by", "")
+    assert.truthy(s:wait_log("tick by", QUICK, before + 3))
+  end)
+
+  it("is replaced when it does not answer", function()
+    local s = start(1, 0.3)
+    local first = s:workers()[1]
+    local kept = s:connect()
+    pid(kept)
+    freeze(first)
+    assert.truthy(s:wait_log("idle and does not react; it is killed"))
+    assert.equal(200, kept:request("/").status)
+    assert.are_not.equal(first, s:workers()[1])
+  end)
+
+  it("does not count if it cannot be killed", function()
+    local s = start(1, 0.3)
+    s.faults:set { call = "kill", process = "supervisor", result = 0 }
+    local first = s:workers()[1]
+    freeze(first)
+    assert.truthy(s:wait_log("idle and does not react; it is killed"))
+    assert.equal(200, s:request("/").status)
+    s.faults:clear()
+    process.kill(first, "KILL")
+    assert.truthy(s:wait_log("died from signal 9"))
+    assert.equal(200, s:request("/").status)
+  end)
+
+  it("goes on if it thaws in time", function()
+    local s = start(2, 0.3)
+    local first = s:workers()[1]
+    freeze(first)
+    socket.sleep(1)
+    process.kill(first, "CONT")
+    local before = #s:log()
+    assert.truthy(process.wait_until(function()
+      return s:log():sub(before + 1):find("tick by " .. first, 1, true)
+    end))
+    assert.falsy(s:log():find("does not react", 1, true))
+  end)
+
+  it("does not keep a shutdown", function()
+    local s = start(2)
+    local c = s:connect()
+    freeze(pid(c))
+    s:signal("TERM")
+    assert.equal(0, s:wait(8))
+  end)
+
+  it("is told from one whose handler runs for long", function()
+    local s = start(1, 0.3)
+    local slow = s:connect()
+    slow:send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert.equal(200, slow:response(nil, 8).status)
+    assert.falsy(s:log():find("does not react", 1, true))
+  end)
+end)
