@@ -360,8 +360,8 @@ describe("output that is queued when a worker ends", function()
     assert.equal(pattern(BIG), c:response().body)
     assert.equal(pattern(BIG), last:response().body)
     assert.equal(200, c:request("/").status)
-    local _, ending = last:read_all()
-    assert.equal("closed", ending)
+    -- The head had left when the handler returned: its end could not be announced any more.
+    assert.equal(200, last:request("/").status)
   end)
 
   it("goes on with its timeouts and the input behind it", function()
