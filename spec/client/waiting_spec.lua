@@ -23,17 +23,17 @@ describe("time limits", function()
 
   it("end a wait for the response, its rest, and for sending", function()
     for _, script in ipairs {
-      "read(c) socket.sleep(2)",
-      "read(c) c:send('HTTP/1.1 200 OK\\r\\nContent-Le') socket.sleep(2)",
-      "read(c) c:send('HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nab') socket.sleep(2)",
-      "socket.sleep(2)",
+      "read(c) socket.sleep(20)",
+      "read(c) c:send('HTTP/1.1 200 OK\\r\\nContent-Le') socket.sleep(20)",
+      "read(c) c:send('HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nab') socket.sleep(20)",
+      "socket.sleep(20)",
     } do
       local s = play(script)
       local time, body, message = elapsed(function()
         return http.request { url = s.url, body = ("x"):rep(2e7), timeout = 0.3 }
       end)
       assert.same({ nil, "timeout" }, { body, message })
-      assert.truthy(time > 0.25 and time < 1.5, time)
+      assert.truthy(time > 0.25 and time < 10, time)
     end
   end)
 
@@ -48,12 +48,13 @@ describe("time limits", function()
       fillers[index] = moonbridge_io.tcpconnect_nb("127.0.0.1", tonumber(port))
     end
     local time, body, message = elapsed(function()
-      return http.request { url = "http://127.0.0.1:" .. port .. "/", timeout = { connect = 0.3, stall = 5 } }
+      local url = "http://127.0.0.1:" .. port .. "/"
+      return http.request { url = url, timeout = { connect = 0.3, stall = 20 } }
     end)
     listener:close()
     for _, filler in ipairs(fillers) do filler:reset() end
     assert.same({ nil, "timeout" }, { body, message })
-    assert.truthy(time > 0.25 and time < 1.5, time)
+    assert.truthy(time > 0.25 and time < 10, time)
   end)
 
   it("do not count what makes progress, unless there is a limit for all of it", function()
@@ -154,7 +155,7 @@ describe("the forms that wait by a function", function()
   end)
 
   it("keep to the time limit as soon as they are resumed", function()
-    local s = play "read(c) socket.sleep(2)"
+    local s = play "read(c) socket.sleep(20)"
     local body, message = http.request_call(function() require "socket".sleep(0.1) end,
       { url = s.url, timeout = 0.3 })
     assert.same({ nil, "timeout" }, { body, message })

@@ -1,4 +1,5 @@
 -- Which worker has which of the connections that are busy.
+-- Runs alone: it needs two processors that have time.
 
 local connect = require "spec.support.client".connect
 local process = require "spec.support.process"

@@ -244,7 +244,7 @@ describe("a worker that is given a tick when the system has just told it of a co
         .. '{ proto = "interval", name = "tick", delay = 0.5 }', {
           pool = "pre_fork = 2, min_fork = 2, max_fork = 2",
           run = [[function(socket, name)
-            if name == "tick" then moonbridge_io.poll(nil, nil, 1) else socket:write "served" end
+            if name == "tick" then moonbridge_io.poll(nil, nil, 3) else socket:write "served" end
             return true
           end]],
         })

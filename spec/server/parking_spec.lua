@@ -86,7 +86,7 @@ describe("socket:park", function()
       local begun = socket.gettime()
       assert.equal("timeout\n", line(c))
       local taken = socket.gettime() - begun
-      assert.is_true(taken > seconds - 0.02 and taken < seconds + 0.2, "took " .. taken)
+      assert.is_true(taken > seconds - 0.02 and taken < seconds + 2, "took " .. taken)
     end
   end)
 

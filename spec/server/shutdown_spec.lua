@@ -130,13 +130,15 @@ describe("a port of a server that shuts down", function()
   end)
 
   it("is closed by a main handler's end as well", function()
-    local s = server.start { launcher = true, script = REST .. [[
+    local done = process.scratch("done")
+    local s = server.start { launcher = true, globals = { DONE = done }, script = REST .. [[
       listen{ { proto = "main" },
-        connect = function() rest(0.3) return true end }
+        connect = function() repeat rest(0.05) until io.open(DONE) return true end }
       listen{ { proto = "tcp", host = "127.0.0.1", port = PORT },
         min_fork = 1, max_fork = 1,]] .. POOL .. "}" }
-    local busy = occupy(s, 1.2)
+    local busy = occupy(s, 2)
     local waiting = asking(s, 3)
+    io.open(done, "w"):close()
     assert.truthy(s:wait_log("Initiate shutdown"))
     assert.falsy(pcall(s.connect, s))
     assert_served { busy, table.unpack(waiting) }

@@ -46,7 +46,10 @@ describe("SIGUSR2", function()
   end)
 
   it("does no harm to a worker, as little as SIGUSR1", function()
-    local s = start("min_fork = 1, connect = function(s) s:write(moonbridge_io.getpid()) return true end")
+    local s = start [[
+      min_fork = 1, max_fork = 1,
+      connect = function(s) s:write(moonbridge_io.getpid()) return true end
+    ]]
     local pid = s:raw("")
     process.kill(tonumber(pid), "USR1")
     process.kill(tonumber(pid), "USR2")
