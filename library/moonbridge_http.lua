@@ -198,6 +198,7 @@ function moonbridge_http.parse_query(query) end
 ---@field redirect boolean|integer|nil whether, or how often, redirects are followed (5)
 ---@field keepalive boolean|number|nil whether, or for how many seconds, the connection is kept (30)
 ---@field body_limit integer? the longest body that is returned as a string (1 GiB)
+---@field lenient boolean? accept responses that others may read differently: see the reference
 
 ---@class moonbridge_http.time_limits
 ---@field connect number? until the connection is established (60)

@@ -98,7 +98,12 @@ impl Framing {
                 Body::Chunked(Box::new(Decoder::new(chunked::Limits::new(u64::MAX))))
             }
             (Coding::Chunked, None) => return Err(Error::Coding),
-            // 6.3, 3
+            // 6.3, 3: the coding counts, and the connection is closed behind the response.
+            (Coding::Chunked, Some(_)) if head.lenient && head.version == Version::Http11 => {
+                let decoder = Decoder::new(chunked::Limits::new(u64::MAX));
+                let body = Body::Chunked(Box::new(decoder));
+                return Ok(Framing { body, persistent: false });
+            }
             (Coding::Chunked, Some(_)) => return Err(Error::Ambiguous),
             // 6.3, 6
             (Coding::Identity, Some(0)) => Body::End,

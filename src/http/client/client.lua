@@ -69,7 +69,10 @@ local function converse(connection, job, head, waitfunc, trip)
     link = connection.link, handle = connection.handle, job = job, waitfunc = waitfunc, trip = trip,
     status = nil, headers = nil, line = nil, body = nil, reusable = nil,
   }
+  if job.lenient then native.lenient(connection.link, true) end
   local ok, message, aborted, silent = exchange(x, head)
+  -- The connection may be kept for others.
+  if job.lenient then native.lenient(connection.link, false) end
   if not ok then
     close(job, false)
     return nil, message, aborted, silent

@@ -116,8 +116,8 @@ local function cut(x)
   end
 end
 
--- The response is complete, the request is not: whoever takes a request gets all of it (RFC 9110 7.5), unless the
--- server closes the connection.
+-- The response is complete, the request is not: whoever takes a request gets all of it (RFC 9110 7.5), unless
+-- the server closes the connection.
 -- @return true; or nil, a message, and "send" if the send callback aborted
 local function complete(x)
   local job, failure = x.job, nil
@@ -212,8 +212,8 @@ local function receiver(job)
   end
 end
 
--- Whether the request is to be sent once more without its expectation (RFC 9110 10.1.1), its body not being used
--- up.
+-- Whether the request is to be sent once more without its expectation (RFC 9110 10.1.1), its body not being
+-- used up.
 local function refuses_expectation(job, status)
   return status == 417 and job.expected and not job.no_expect and (job.expects or not job.had_send_cb)
 end

@@ -182,6 +182,13 @@ impl Link {
         }
     }
 
+    /// Whether the next heads may break the grammar in ways that have two readings.
+    pub fn set_lenient(&self, lenient: bool) {
+        if let Ok(mut head) = self.head.try_borrow_mut() {
+            head.lenient = lenient;
+        }
+    }
+
     /// Keeps the connection for further exchanges, for so long.
     pub fn keep(&self, time: Duration) {
         self.kept.set(Some((Instant::now(), time)));

@@ -45,7 +45,7 @@ fn link_of(number: i64) -> std::result::Result<Rc<Link>, Failure> {
 
 /// `addresses(host, port)`: a list of texts; `connect(address)` and `connect_local(path)`: a handle,
 /// its link, and what keeps the link alive, under way; `connected(link)`: true once it is
-/// established; `close(link, in_order)`.
+/// established; `close(link, in_order)`; `lenient(link, whether)`: see [`Link::set_lenient`].
 fn connecting(lua: &Lua, native: &Table) -> Result<()> {
     fn link(lua: &Lua, outcome: std::io::Result<Stream>) -> Steps {
         match outcome {
@@ -94,7 +94,14 @@ fn connecting(lua: &Lua, native: &Table) -> Result<()> {
         }
         Ok(())
     })?;
-    native.raw_set("close", close)
+    native.raw_set("close", close)?;
+    let lenient = lua.create_function(|_, (link, lenient): (i64, bool)| {
+        if let Some(link) = links::get(link) {
+            link.set_lenient(lenient);
+        }
+        Ok(())
+    })?;
+    native.raw_set("lenient", lenient)
 }
 
 /// `send(link, ...)`: how many bytes remain queued; `wait(link, "r" | "w" | "rw", seconds)`: whether

@@ -74,6 +74,7 @@ local checks = {
     function(value) return type(value) == "boolean" or is_integer(value, 0) end },
   keepalive = { "a boolean or a number of seconds",
     function(value) return type(value) == "boolean" or value == 0 or is_time(value) end },
+  lenient = { "a boolean", function(value) return type(value) == "boolean" end },
   body_limit = { "a positive integer",
     function(value) return is_integer(value, 1) end },
 }
@@ -128,6 +129,7 @@ local function from_options(given, url)
     follow = given.redirect ~= false and given.redirect ~= 0,
     keep = given.keepalive ~= 0 and choice(given.keepalive, options.KEEPALIVE, false),
     body_limit = given.body_limit or options.BODY_LIMIT,
+    lenient = given.lenient,
     connect_timeout = times.connect or options.TIMEOUT,
     stall_timeout = times.stall or options.TIMEOUT,
     deadline = times.total and native.now() + times.total,

@@ -116,7 +116,9 @@ mod tests {
         assert_eq!(base.join(b"//h/x").unwrap(), url("http://h/x"));
         assert_eq!(base.join(b"http://h:1/x").unwrap(), url("http://h:1/x"));
         assert_eq!(base.join(b"https://h/"), Err(Error::Tls));
-        assert!(base.join(b"a b").is_err());
+        assert_eq!(target(&base.join(b"a b?c d").unwrap()), "/b/c/a%20b?c%20d");
+        assert!(base.join(b"a\tb").is_err());
+        assert!(base.join(b"http://a b/").is_err());
     }
 
     #[test]
