@@ -47,3 +47,46 @@ describe("a leased connection that has ended", function()
     end
   end)
 end)
+
+describe("a worker that merely waits for a processor", function()
+  after_each(server.cleanup)
+
+  it("keeps its connections", function()
+    local s = server.start [[
+      local moonbridge = require "moonbridge"
+      local handler = require "moonbridge_http".generate_handler(function(request)
+        local clock = os.clock
+        local start = clock()
+        if request.path ~= "status" then repeat until clock() - start > 0.004 end
+        request:send_status("200 OK")
+        request:send_data(moonbridge.status()[1].reclaimed)
+        return true
+      end)
+      moonbridge.listen {
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        min_fork = 1, max_fork = 1, connect = handler,
+      }
+      moonbridge.run()
+    ]]
+    local connections = {}
+    for index = 1, 8 do
+      connections[index] = s:connect()
+      connections[index]:request("/")
+    end
+    local hogs = {}
+    for index = 1, 16 do
+      hogs[index] = process.start({ "timeout", "20", "sh", "-c", "while :; do :; done" })
+    end
+    local served = 0
+    local deadline = socket.gettime() + 2
+    repeat
+      for _, c in ipairs(connections) do
+        c:request { target = "/", timeout = 30 }
+        served = served + 1
+      end
+    until socket.gettime() > deadline
+    for _, hog in ipairs(hogs) do hog:destroy() end
+    local reclaimed = tonumber(s:request("/status").body)
+    assert.truthy(reclaimed < served / 8, reclaimed .. " of " .. served)
+  end)
+end)

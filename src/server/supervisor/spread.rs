@@ -48,6 +48,7 @@ impl Supervisor {
             Some(round) if round > now => return,
             _ => self.next_round = Some(now + PATIENCE),
         }
+        self.count_leases();
         let paces = self.paces(now);
         let mut has_time = vec![false; self.pools.len()];
         for paced in paces.iter().filter(|paced| paced.pace == Pace::HasTime) {
@@ -75,7 +76,6 @@ impl Supervisor {
         if revoked == 0 {
             self.distribute(&paces, now);
         }
-        self.count_leases();
     }
 
     /// Looks, from time to time, which connections of each pool are hot, and lets them go to other
