@@ -5,6 +5,10 @@ local native = ...
 local codes = native.codes
 local OUTPUT, INPUT, END = codes.OUTPUT, codes.INPUT, codes.END
 local now = native.now
+local max, min = math.max, math.min
+
+-- For how many seconds a client may go on sending (src/server/lobby/lingering.rs).
+local SENDING = 30
 
 -- `wait_for(reads, writes, seconds)` waits for the connection that the steps serve now.
 return function(steps, times, wait_for)
@@ -24,13 +28,14 @@ return function(steps, times, wait_for)
     end
   end
 
-  -- Throws input away until the client has ended its side, or the time is over.
+  -- Throws input away until the client has ended its side, or has sent nothing for so long, or was
+  -- listened to for long enough.
   local function linger()
-    local deadline = drain and now() + drain
+    local deadline = drain and now() + max(drain, SENDING)
     while true do
       local code = steps.drain()
       if code ~= INPUT then return code == END end
-      local left = deadline and deadline - now()
+      local left = deadline and min(drain, deadline - now())
       if left and left <= 0 or not wait_for(true, false, left) then return false end
     end
   end
