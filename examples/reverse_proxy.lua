@@ -1,40 +1,121 @@
--- A reverse proxy: lua5.4 examples/reverse_proxy.lua http://127.0.0.1:8000 (or unix:/run/app.sock:)
+-- A reverse proxy: passes requests on to another HTTP server, and its responses back, both streamed.
+--
+--   lua5.4 examples/reverse_proxy.lua http://127.0.0.1:8000        or unix:/run/app.sock:
+--   then: curl http://127.0.0.1:8080/
+
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"
+
 local upstream = assert(arg[1], "usage: reverse_proxy.lua URL"):gsub("/$", "")
--- What concerns one connection only is not passed on (RFC 9110 7.6.1).
-local own = { connection = true, ["keep-alive"] = true, te = true, trailer = true, upgrade = true,
-  ["transfer-encoding"] = true, ["proxy-connection"] = true, expect = true, host = true }
+
+-- What concerns a single connection (RFC 9110 7.6.1), and what our client and server settle themselves.
+local HOP_BY_HOP = { "connection", "keep-alive", "proxy-connection", "proxy-authenticate",
+  "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "expect", "host" }
+
+-- A set of the names of fields that are not passed on; `connection` is the value of Connection, which
+-- names some.
+local function dropped(connection)
+  local names = {}
+  for _, name in ipairs(HOP_BY_HOP) do names[name] = true end
+  for name in connection:gmatch("[^%s,]+") do names[name:lower()] = true end
+  return names
+end
+
+-- All values of a field and one more, as one line.
+local function append(values, own)
+  local all = {}
+  for _, value in ipairs(values or {}) do
+    if value ~= "" then all[#all + 1] = value end
+  end
+  all[#all + 1] = own
+  return table.concat(all, ", ")
+end
+
+local function request_headers(request)
+  local headers, without = {}, dropped(request.headers_csv_string["Connection"])
+  for name, values in pairs(request.headers) do
+    if not without[name] then headers[name] = values end
+  end
+  headers["x-forwarded-for"] = append(headers["x-forwarded-for"], request.socket.remote_ip)
+  headers["via"] = append(headers["via"], request.version:match("[%d.]+$") .. " moonbridge")
+  return headers
+end
+
 -- The request body as send callback: receive_body runs in a coroutine that stops at each chunk.
 local function body_of(request)
   local headers = request.headers
-  if not headers["content-length"][1] and not headers["transfer-encoding"][1] then return nil end
+  if not headers["Content-Length"][1] and not headers["Transfer-Encoding"][1] then return nil end
   return coroutine.wrap(function()
-    request:receive_body(function(chunk, err) coroutine.yield(chunk, err) return 1 end)
+    -- A body that cannot be understood is refused by our server, and raises an error here.
+    local count, message = request:receive_body(function(chunk)
+      if chunk and chunk ~= "" then coroutine.yield(chunk) end
+      return 1
+    end)
+    request.complete = count ~= nil
+    if not count then return nil, message end
     return ""
   end)
 end
-local function handle(request)
-  local headers, begun = { ["X-Forwarded-For"] = request.socket.remote_ip }, false
-  for name, values in pairs(request.headers) do
-    if not own[name:lower()] then headers[name] = values end
+
+-- 204 and 205 have no content, whatever comes with them.
+local EMPTY = { [204] = true, [205] = true }
+
+local function send_head(request, status, fields, line)
+  request:send_status(("%d %s"):format(status, line:match("^%S+ %d+ (.*)") or ""))
+  local without = dropped(fields["Connection"] or "")
+  without["content-length"] = without["content-length"] or EMPTY[status]
+  for name, values in pairs(fields) do
+    -- Equal lengths that were sent apart are one length.
+    if name == "content-length" then values = values:match("%d+") end
+    for value in (without[name] and "" or values):gmatch("[^\n]+") do request:send_header(name, value) end
   end
-  local done, message = http.request {
-    url = upstream .. "/" .. request.path .. request.query, method = request.method,
-    headers = headers, body = body_of(request), redirect = false,
-    head = function(_, fields, line)
-      request:send_status(line:match("%d%d%d.*"))
-      for name, value in pairs(fields) do
-        for part in (own[name] and "" or value):gmatch("[^\n]+") do request:send_header(name, part) end
-      end
-      begun = true
-    end,
-    receive = function(chunk) if chunk and chunk ~= "" then request:send_data(chunk) end return 1 end,
-  }
-  if begun and not done then error("upstream failed: " .. message) end -- resets the connection
-  if not done then request:send_status("502 Bad Gateway") request:send_data(message, "\n") end
+  -- A refusal ends the sending, so the rest of the body is still to come from our client.
+  if status >= 300 and not request.complete then request:close_after_finish() end
+  request:finish_headers()
+end
+
+local function answer(request, status, text)
+  request:send_status(status)
+  request:send_header("Content-Type", "text/plain")
+  request:send_data(text, "\n")
   return true
 end
-moonbridge.listen { { proto = "tcp", host = "127.0.0.1", port = os.getenv("PORT") or 8080 },
-  connect = http.generate_handler({ request_body_size_limit = false }, handle) }
+
+local function handle(request)
+  if request.method == "OPTIONS" and not request.path then -- `OPTIONS *` asks this server, not a resource
+    request:send_status("204 No Content")
+    return true
+  end
+  local status
+  local body = body_of(request)
+  request.complete = body == nil
+  local done, message = http.request {
+    url = upstream .. "/" .. request.path .. request.query,
+    method = request.method,
+    headers = request_headers(request),
+    body = body,
+    redirect = false,
+    head = function(code, ...)
+      status = code
+      send_head(request, code, ...)
+    end,
+    receive = function(chunk)
+      if chunk and chunk ~= "" and not EMPTY[status] then
+        request:send_data(chunk)
+        request:flush()
+      end
+      return 1
+    end,
+  }
+  if done or request.faulty then return true end -- faulty: our client has broken off
+  -- A response that has begun cannot be completed: the error resets the connection.
+  if status then error("upstream failed: " .. message) end
+  return answer(request, message == "timeout" and "504 Gateway Timeout" or "502 Bad Gateway", message)
+end
+
+moonbridge.listen {
+  { proto = "tcp", host = "127.0.0.1", port = os.getenv("PORT") or 8080 },
+  connect = http.generate_handler({ request_body_size_limit = false }, handle),
+}
+
 moonbridge.run()

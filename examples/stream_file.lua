@@ -24,7 +24,7 @@ moonbridge.listen {
     end
     request:send_status("200 OK")
     request:send_header("Content-Type", "text/plain")
-    local lines = ltn12.filter.chain(mime.encode("base64"), mime.wrap("base64"))
+    local lines = ltn12.filter.chain(mime.encode("base64"), mime.wrap("base64"), mime.normalize("\n"))
     request:send_body(callback.send.chain(callback.send.file(file), lines))
     return true
   end),
