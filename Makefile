@@ -5,7 +5,7 @@ PROFILE ?= release
 VERSIONS := 5.3 5.4
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build run test test-browser lint fmt bench bench-% rock map fuzz dev clean
+.PHONY: help tools build run test test-browser conformance annotations lint fmt bench bench-% rock map fuzz dev clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +28,14 @@ test: ## cargo tests, then the specs under Lua 5.3 and 5.4
 test-browser: ## the examples' pages in a headless Chromium
 	@tools/install build test browser
 	@tools/test-browser
+
+conformance: ## vectors of public suites against our server; CONFORMANCE_SUITES=folder of checkouts
+	@tools/install build test
+	@tools/conformance
+
+annotations: ## the annotations in library/ with emmylua_check, which is built if it is missing
+	@tools/install build
+	@tools/annotations
 
 lint: ## rustfmt, clippy and luacheck, without changing anything
 	@tools/install build lint

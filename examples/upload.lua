@@ -31,8 +31,8 @@ end
 moonbridge.listen {
   { proto = "tcp", host = "127.0.0.1", port = os.getenv("PORT") or 8080 },
   connect = http.generate_handler({ request_body_size_limit = false }, function(request)
-    local name = request.path:match("^[%w_-][%w_.-]*$")
-    if request.method ~= "PUT" or not name then
+    local name = request.method == "PUT" and request.path:match("^[%w_-][%w_.-]*$")
+    if not name then
       return answer(request, "400 Bad Request", "PUT a file under a simple name")
     end
     -- A name that no upload has: what is incomplete must never be taken for the file.

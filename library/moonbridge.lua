@@ -4,7 +4,7 @@
 -- The manual is docs/reference/server.md.
 
 ---A listener: `proto` says which fields count.
----@class moonbridge.listener
+---@class (exact) moonbridge.listener
 ---@field proto "tcp"|"local"|"interval"|"main"|"inherit"
 ---@field host string? tcp: name or address of the interface ("::", all)
 ---@field port integer|string|nil tcp: number or service name (required)
@@ -14,13 +14,8 @@
 ---@field delay number|string|nil interval: seconds between runs (required)
 ---@field strict boolean? interval: the run time of the handler does not delay the next run
 
----What the handler gets for an interval or main listener.
----@class moonbridge.job
----@field interval string? name of the interval listener
----@field main string? name of the main listener
-
 ---A pool: listeners (1 to 100) as positional entries, options by name. Times are in seconds.
----@class moonbridge.pool
+---@class (exact) moonbridge.pool
 ---@field [integer] moonbridge.listener
 ---@field pre_fork integer|string|nil idle workers wanted (1)
 ---@field min_fork integer|string|nil workers kept at least (max(pre_fork, 2))
@@ -31,24 +26,24 @@
 ---@field idle_timeout number|string|false|nil an idle worker ends after this (none)
 ---@field memory_limit integer|string|false|nil bytes the Lua state of a worker may hold (none)
 ---@field prepare (fun())? called once in each new worker
----@field connect fun(socket: moonbridge_io.handle|moonbridge.job): any `true` if the worker may live on
+---@field connect fun(socket: moonbridge_io.handle): any gets a connection or a job; true: the worker goes on
 ---@field finish (fun())? called when a worker ends in order
 
 ---Options of `run`; flags are off by default.
----@class moonbridge.options
+---@class (exact) moonbridge.options
 ---@field background boolean? detach from the terminal
 ---@field logfile string? append the log to this file instead of standard error
 ---@field pidfile string? hold the process id in this file, locked
 ---@field syslog boolean? send the log to the system log, too
 ---@field logident string? name in the system log ("moonbridge"); switches it on
 ---@field logfacility string|integer|nil "DAEMON", "USER" or 0 to 7; switches it on
----@field waiting_input_limit integer|false|nil bytes of input that all waiting connections hold together (67108864)
+---@field waiting_input_limit integer|false|nil bytes of input that waiting connections hold (64 MiB)
 ---@field stats boolean? log ends of workers, what they used, and worker counts
 ---@field debug boolean? log every control message, and the statistics
----@field shutdown_timeout number|string|false|nil seconds after which a shutdown kills what is left (60); 0 or false: never
+---@field shutdown_timeout number|string|false|nil seconds until a shutdown kills what is left (60)
 
 ---What a pool is doing. Counts are since the start.
----@class moonbridge.status
+---@class (exact) moonbridge.status
 ---@field idle integer workers waiting for work
 ---@field busy integer workers that are working
 ---@field total integer all workers, also those that start or end
@@ -64,8 +59,8 @@
 
 ---@class moonbridge
 ---@field _VERSION string
----@field io table the module `moonbridge_io`
----@field http table the module `moonbridge_http`
+---@field io moonbridge_io
+---@field http moonbridge_http
 local moonbridge = {}
 
 ---Registers a pool of workers and opens its ports. Raises an error if that is not possible.

@@ -37,7 +37,7 @@ local receive = {}
 function receive.concat(concat) end
 
 ---Writes into a file, and closes it at the end or after a failure. Takes the results of io.open.
----@param file file*?
+---@param file any a file, or nil
 ---@param io_err string?
 ---@return moonbridge_callback.receive_cb
 function receive.file(file, io_err) end
@@ -57,7 +57,7 @@ local send = {}
 function send.string(str) end
 
 ---Sends the contents of a file, and closes it at the end or after a failure. Takes the results of io.open.
----@param file file*?
+---@param file any a file, or nil
 ---@param io_err string?
 ---@return moonbridge_callback.send_cb
 function send.file(file, io_err) end

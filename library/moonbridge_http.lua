@@ -5,12 +5,12 @@
 
 ---Options of `generate_handler`. Sizes are in bytes, times in seconds; `false` means no limit, and nothing
 ---for the two of `_buffering`.
----@class moonbridge_http.options
+---@class (exact) moonbridge_http.options
 ---@field request_body_size_limit integer|false|nil longest request body without transfer coding (64 MiB)
 ---@field request_header_size_limit integer|false|nil longest request head (1 MiB)
 ---@field request_header_count_limit integer|false|nil most header lines (1000)
 ---@field request_field_count_limit integer|false|nil most fields of a form (4096)
----@field request_buffering integer|false|nil bodies up to this are received before the handler is called (64 KiB)
+---@field request_buffering integer|false|nil bodies that are received before the handler is called (64 KiB)
 ---@field response_buffering integer|false|nil queued for a slow client before `send_data` waits (256 KiB)
 ---@field chunk_size integer? default of the following two
 ---@field maximum_input_chunk_size integer? longest string that a stream callback gets (16384)
@@ -20,7 +20,7 @@
 ---@field request_header_timeout number|false|nil until a request head is complete (120)
 ---@field stall_timeout number|false|nil without any progress of a body or a response (60)
 ---@field response_timeout number|false|nil for the handler; then its process is killed (3600)
----@field request_body_timeout number|false|nil for a body that the handler waits for, and more as it comes (20)
+---@field request_body_timeout number|false|nil for a body that the handler waits for (20)
 ---@field request_body_minimum_rate number|false|nil bytes per second that give it 1 s more (500)
 ---@field drain_timeout number|false|nil for the client to send or close, after the last response (2)
 ---@field poll_function moonbridge_http.poll? used instead of moonbridge_io.poll
@@ -33,17 +33,18 @@
 ---@alias moonbridge_http.handler fun(request: moonbridge_http.request): any `true` if the process may live on
 
 ---What is known of a field of a form beside its value.
----@class moonbridge_http.metadata
+---@class (exact) moonbridge_http.metadata
 ---@field file_name string? for files: the name that the client gave; it may hold slashes and `../`
 ---@field content_type string? as the client sent it
 
----@class moonbridge_http.stream_metadata : moonbridge_http.metadata
+---@class (exact) moonbridge_http.stream_metadata : moonbridge_http.metadata
 ---@field field_name string name of the field
 
 ---Gets the first chunk with metadata, further ones without, and no arguments at the end.
 ---@alias moonbridge_http.param_callback fun(chunk: string?, metadata: moonbridge_http.stream_metadata?)
 
----A request, and the response to it.
+---A request, and the response to it. Fields of your own can be stored in it; declare them with
+---`---@class moonbridge_http.request` and `---@field` in your code.
 ---@class moonbridge_http.request
 ---@field method string the request method, e.g. "GET"
 ---@field target string the request target as it was sent
@@ -68,7 +69,6 @@
 ---@field socket moonbridge_io.handle the underlying connection
 ---@field fresh boolean whether nothing was done with the request yet
 ---@field faulty boolean whether the request cannot be used any more
----@field [any] any fields of your own
 local request = {}
 
 ---Begins the response. Informational ones (1xx) may precede the final one.
@@ -185,7 +185,7 @@ function moonbridge_http.decode_path(text) end
 function moonbridge_http.parse_query(query) end
 
 ---What `request` does. Only `url` is required.
----@class moonbridge_http.request_options
+---@class (exact) moonbridge_http.request_options
 ---@field url string `http://[user:password@]host[:port]/target` or `unix:/path:/target`
 ---@field method string? GET, or POST if there is a body
 ---@field headers table? names to values or lists of values; or pairs {name, value}
@@ -200,7 +200,7 @@ function moonbridge_http.parse_query(query) end
 ---@field body_limit integer? the longest body that is returned as a string (1 GiB)
 ---@field lenient boolean? accept responses that others may read differently: see the reference
 
----@class moonbridge_http.time_limits
+---@class (exact) moonbridge_http.time_limits
 ---@field connect number? until the connection is established (60)
 ---@field stall number? without any progress (60)
 ---@field total number? for all of the request (no limit)

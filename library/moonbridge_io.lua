@@ -17,7 +17,8 @@
 ---What poll can wait for: handles, listeners, child processes (input only), descriptors.
 ---@alias moonbridge_io.pollable moonbridge_io.handle|moonbridge_io.listener|moonbridge_io.child|integer
 
----A connection, a stream of a child process, or a standard stream.
+---A connection, a stream of a child process, or a standard stream. Fields of your own can be
+---stored in it; declare them with `---@class moonbridge_io.handle` and `---@field` in your code.
 ---@class moonbridge_io.handle
 ---@field local_ip4 string? IPv4 address of this end, 4 raw bytes
 ---@field local_ip6 string? IPv6 address of this end, 16 raw bytes
@@ -27,9 +28,9 @@
 ---@field remote_ip6 string? IPv6 address of the peer, 16 raw bytes
 ---@field remote_ip string? address of the peer as text
 ---@field remote_tcpport integer? TCP port of the peer
----@field interval string? name of the timer that called the "connect" handler
+---@field interval string? name of the interval listener that called the "connect" handler: no connection then
+---@field main string? name of the main listener, likewise
 ---@field wakeup "input"|"timeout"|"shutdown"|nil why the handler was called again for a parked connection
----@field [any] any fields of your own
 local handle = {}
 
 ---Reads up to `maxlen` bytes, or up to and including `terminator`; waits as long as it takes.
@@ -227,13 +228,13 @@ function handle:getfd() end
 ---@return boolean
 function handle:dirty() end
 
----A listening socket.
+---A listening socket. Fields of your own can be
+---stored in it; declare them with `---@class moonbridge_io.listener` and `---@field` in your code.
 ---@class moonbridge_io.listener
 ---@field local_ip4 string? IPv4 address it listens on, 4 raw bytes
 ---@field local_ip6 string? IPv6 address it listens on, 16 raw bytes
 ---@field local_ip string? address it listens on, as text
 ---@field local_tcpport integer? port it listens on
----@field [any] any fields of your own
 local listener = {}
 
 ---Waits for a connection.
@@ -263,13 +264,13 @@ function listener:getfd() end
 ---@return false
 function listener:dirty() end
 
----A child process.
+---A child process. Fields of your own can be
+---stored in it; declare them with `---@class moonbridge_io.child` and `---@field` in your code.
 ---@class moonbridge_io.child
 ---@field stdin moonbridge_io.handle
 ---@field stdout moonbridge_io.handle
 ---@field stderr moonbridge_io.handle
 ---@field pid integer
----@field [any] any fields of your own
 local child = {}
 
 ---Sends a signal.

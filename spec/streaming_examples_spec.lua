@@ -99,6 +99,7 @@ describe("examples/upload.lua", function()
     for _, target in ipairs { "/", "/..", "/.a", "/a/b", "/%2e", "/a%2fb" } do
       assert.equal(400, s:request({ method = "PUT", target = target, body = "x" }).status)
     end
+    assert.equal(400, s:request({ method = "OPTIONS", target = "*" }).status)
   end)
 end)
 

@@ -31,7 +31,7 @@ describe("the annotations of moonbridge", function()
       for name in pairs(moonbridge.status()[1]) do print(name) end
       os.exit()
     ]]
-    local fields = text:match("%-%-%-@class moonbridge%.status\n(.-)\n\n")
+    local fields = text:match("%-%-%-@class %(exact%) moonbridge%.status\n(.-)\n\n")
     for name in names:gmatch("%a+") do
       assert.truthy(fields:find("@field " .. name .. " integer", 1, true), name)
       fields = fields:gsub("@field " .. name .. " ", "")

@@ -1,0 +1,5 @@
+---@meta moonbridge.http
+
+-- The dotted name of moonbridge_http.
+
+return require "moonbridge_http"
