@@ -26,7 +26,7 @@ local function lock_file(name)
 end
 
 -- Seconds that another run may keep something.
-local PATIENCE = 200
+local PATIENCE = 500
 
 -- Ports that the kernel chooses for nobody.
 local FIRST = 10000
