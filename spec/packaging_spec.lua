@@ -1,5 +1,6 @@
 -- What people meet first: the README's lines, the example, the make targets, the rock, and what is said
 -- when something is missing.
+-- Takes long: the module is compiled for the rock.
 
 local lfs = require "lfs"
 local process = require "spec.support.process"
