@@ -295,17 +295,27 @@ describe("the background of a server", function()
     return pid
   end
 
+  local function is_locked(lock)
+    return (process.run("flock -n " .. lock .. " true")) ~= 0
+  end
+
+  -- A server in the background, started by a shell that holds a lock.
+  local function start_with_lock(lock, options)
+    options.command = { "bash", "-c", 'exec 7>"$LOCK" && flock 7 && "$0" "$@"', server.interpreter }
+    options.env, options.ready = { LOCK = lock }, false
+    local s = server.start(options)
+    assert.equal(0, s:wait())
+    return s
+  end
+
   it("keeps no descriptor of whoever started it: a lock is free when that ends", function()
     local lock, pid = process.scratch("lock"), process.scratch("pid")
-    local s = server.start {
-      command = { "bash", "-c", 'exec 7>"$LOCK" && flock 7 && "$0" "$@"', server.interpreter },
-      env = { LOCK = lock }, ready = false,
+    local s = start_with_lock(lock, {
       script = SERVER, launcher = { "-b", "-p", pid, "-l", pid .. ".log" },
-    }
-    assert.equal(0, s:wait())
+    })
     local supervisor = daemon(pid)
     assert.truthy(process.wait_until(function() return server.listening(s.port) end))
-    assert.equal(0, (process.run("flock -n " .. lock .. " true")))
+    assert.is_false(is_locked(lock))
     assert.truthy(process.wait_until(function()
       return (process.run(("grep -qx 'PPid:\t%d' /proc/[0-9]*/status"):format(supervisor))) == 0
     end))
@@ -315,6 +325,31 @@ describe("the background of a server", function()
     local code, _, text = server.run_script { script = SERVER, launcher = { "-l", log } }
     assert.equal(2, code)
     assert.truthy(text:find(("already (PID %d)\n"):format(supervisor), 1, true))
+  end)
+
+  it("keeps none either where a script calls run, but what the script has opened", function()
+    local lock, pid = process.scratch("lock"), process.scratch("pid")
+    local s = start_with_lock(lock, {
+      globals = { PID = pid }, script = [[
+        local moonbridge = require "moonbridge"
+        local own = assert(io.open(PID .. ".own", "w"))
+        own:setvbuf("no")
+        moonbridge.listen {
+          { proto = "tcp", host = "127.0.0.1", port = PORT },
+          connect = function(socket)
+            own:write("still open")
+            socket:flush("done")
+            return true
+          end,
+        }
+        moonbridge.run { background = true, pidfile = PID, logfile = PID .. ".log" }
+      ]],
+    })
+    daemon(pid)
+    assert.equal("done", s:connect():read_all())
+    assert.is_false(is_locked(lock))
+    assert.is_true(is_locked(pid))
+    assert.equal("still open", process.slurp(pid .. ".own"))
   end)
 
   it("is refused where there is no /dev/null: exit code 3", function()

@@ -2,19 +2,19 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::RawFd;
 
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use crate::sys::process::{Fork, close_all_but, fork};
+use crate::sys::process::{Fork, fork};
+use crate::sys::starter;
 
 /// Forks; the new process leads a session of its own, and its standard streams lead to `/dev/null`.
-/// The working directory is kept. Of the other descriptors only those of `keep` stay open, if it is
-/// given: what whoever started the server had open is no business of a daemon's.
+/// The working directory is kept. What whoever started the server had open is no business of a
+/// daemon's, and closed.
 ///
 /// # Errors
 /// What the system reports. In the new process nothing fails that the starter could not be told of.
-pub fn detach(keep: Option<&[RawFd]>) -> io::Result<Fork> {
+pub fn detach() -> io::Result<Fork> {
     let null =
         OpenOptions::new().read(true).write(true).open("/dev/null").map_err(|error| {
             io::Error::other(format!("/dev/null: {}", crate::glue::reason(&error)))
@@ -26,9 +26,7 @@ pub fn detach(keep: Option<&[RawFd]>) -> io::Result<Fork> {
         dup2_stdout(&null)?;
         dup2_stderr(&null)?;
         drop(null);
-        if let Some(keep) = keep {
-            close_all_but(keep);
-        }
+        starter::close_descriptors();
     }
     Ok(side)
 }

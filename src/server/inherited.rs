@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -72,11 +72,9 @@ impl Inheritance {
         rest.into_iter().map(|socket| socket.name).collect()
     }
 
-    /// The descriptors of the sockets that nobody has claimed yet.
-    pub fn descriptors(&self) -> Vec<RawFd> {
-        let mut sockets = self.0.borrow_mut();
-        let sockets = sockets.get_or_insert_with(receive);
-        sockets.iter().map(|socket| socket.socket.as_raw_fd()).collect()
+    /// Takes over what this process was started with. Whoever claims a socket does that, too.
+    pub fn adopt(&self) {
+        self.0.borrow_mut().get_or_insert_with(receive);
     }
 
     fn is_empty(&self) -> bool {

@@ -24,8 +24,7 @@ impl Operations {
     pub fn take(&self, options: &Options) -> Result<Service, StartError> {
         match self.service.take() {
             Some(service) => Ok(service),
-            // What the script has opened stays open.
-            None => Service::open(options, None),
+            None => Service::open(options),
         }
     }
 
@@ -46,8 +45,9 @@ pub fn export(
     let shared = operations.clone();
     let open = glue::function(lua, move |lua, args| {
         let options = options::parse(args.front())?;
-        let sockets = Registry::of(lua).inheritance.descriptors();
-        let service = Service::open(&options, Some(sockets))
+        // They are meant for the process that was started, and not closed in the background.
+        Registry::of(lua).inheritance.adopt();
+        let service = Service::open(&options)
             .map_err(|error: StartError| Fault::System(error.text, error.errno))?;
         shared.service.replace(Some(service));
         Registry::of(lua).remember();

@@ -4,7 +4,6 @@
 //! service: lines wait as far as there is room for them, then they are lost and counted, nothing else.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -71,11 +70,6 @@ impl Log {
     /// This process goes on with the log of the one that has forked it.
     pub fn own(&mut self) {
         self.owner = std::process::id();
-    }
-
-    /// The descriptor of the file.
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.stream.as_ref().and_then(LogStream::descriptor)
     }
 
     /// Whether lines of this level are written.

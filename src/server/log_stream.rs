@@ -63,14 +63,6 @@ impl LogStream {
         self.queue.retry(note, |bytes| write(fd, bytes))
     }
 
-    /// The descriptor of the file, if it is one of its own.
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        match &self.target {
-            Target::Stderr => None,
-            Target::File { file, .. } => Some(file.as_fd()),
-        }
-    }
-
     /// Opens the file anew, after it was renamed. On failure the old one stays in use.
     ///
     /// # Errors

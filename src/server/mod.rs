@@ -80,7 +80,7 @@ use std::rc::Rc;
 use mlua::{Lua, Result, Table, Value};
 
 use crate::glue::{self, Fault};
-use crate::sys::process;
+use crate::sys::{process, starter};
 use registry::{ForgottenRun, Registry};
 
 pub use handle_methods::{is_child, is_worker, leave_child, park_stream as park};
@@ -90,6 +90,7 @@ pub use handle_methods::{is_child, is_worker, leave_child, park_stream as park};
 /// The reference documents `listen` and `timeout` as global functions, so they are defined as such
 /// too where these names are still free.
 pub fn module(lua: &Lua) -> Result<Table> {
+    starter::note_descriptors();
     process::ensure_standard_streams();
     let module = lua.create_table()?;
     let registry = Registry::of(lua);

@@ -2,7 +2,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -48,11 +47,6 @@ impl PidFile {
                 return Ok(PidFile { path, file, owner: None });
             }
         }
-    }
-
-    /// Its descriptor.
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
     }
 
     /// Writes the id of the process that serves.

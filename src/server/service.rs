@@ -1,7 +1,6 @@
 //! What a server is for the machine it runs on: a log, a pid file, perhaps a daemon.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 
 use super::daemon;
@@ -48,10 +47,7 @@ impl Service {
     /// Opens and locks what the options name, goes to the background if they say so, and writes the
     /// pid file. The process that went to the background returns from here; the one that the user
     /// started ends with exit code 0.
-    ///
-    /// With `keep`, no descriptor but those and its own goes to the background: to be given as long
-    /// as nothing else in the process has opened any.
-    pub fn open(options: &Options, keep: Option<Vec<RawFd>>) -> Result<Self, StartError> {
+    pub fn open(options: &Options) -> Result<Self, StartError> {
         let mut log = match &options.log_file {
             Some(path) => Log::file(path, options.level)
                 .map_err(|error| StartError::new("log file", path, &error))?,
@@ -65,10 +61,7 @@ impl Service {
             None => None,
         };
         if options.background {
-            let own = [log.descriptor(), pid_file.as_ref().map(PidFile::descriptor)];
-            let own = own.into_iter().flatten().map(|fd| fd.as_raw_fd());
-            let keep = keep.map(|others| own.chain(others).collect());
-            go_to_background(options, pid_file.as_mut(), keep)?;
+            go_to_background(options, pid_file.as_mut())?;
         } else {
             write_pid(options, pid_file.as_mut(), std::process::id())?;
         }
@@ -94,17 +87,13 @@ fn write_pid(options: &Options, file: Option<&mut PidFile>, pid: u32) -> Result<
     file.write(pid).map_err(|error| StartError::new("pid file", path, &error))
 }
 
-fn go_to_background(
-    options: &Options,
-    file: Option<&mut PidFile>,
-    keep: Option<Vec<RawFd>>,
-) -> Result<(), StartError> {
+fn go_to_background(options: &Options, file: Option<&mut PidFile>) -> Result<(), StartError> {
     let failed = |error: io::Error| StartError {
         text: format!("Could not go to the background: {}", glue::reason(&error)),
         // A fork that fails for a while has the number of a lock that is held.
         errno: error.raw_os_error().filter(|errno| *errno != libc::EWOULDBLOCK),
     };
-    match daemon::detach(keep.as_deref()).map_err(failed)? {
+    match daemon::detach().map_err(failed)? {
         // Written here, so that who started the server finds it when the command has returned.
         Fork::Parent(pid) => match write_pid(options, file, pid.as_raw().unsigned_abs()) {
             Ok(()) => process::exit_now(0),

@@ -32,6 +32,7 @@ pub mod resolve;
 pub mod shared;
 pub mod sigterm;
 pub mod standard;
+pub mod starter;
 pub mod texts;
 pub mod transfer;
 pub mod turn;

@@ -33,20 +33,6 @@ pub fn fork() -> Result<Fork, Errno> {
     }
 }
 
-/// Closes all descriptors above 2 but those of `keep`, where nothing else in this process uses any.
-pub fn close_all_but(keep: &[RawFd]) {
-    let listed = |folder: std::fs::ReadDir| {
-        let names = folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        names.collect::<Vec<RawFd>>()
-    };
-    let open = std::fs::read_dir("/proc/self/fd").map_or_else(|_| (3..1024).collect(), listed);
-    for fd in open.into_iter().filter(|fd| *fd > 2 && !keep.contains(fd)) {
-        // SAFETY: the caller says that the descriptor has no owner here. One that is closed already
-        // is refused, which is harmless.
-        unsafe { libc::close(fd) };
-    }
-}
-
 /// Opens `/dev/null` for each of the descriptors 0, 1 and 2 that is closed: the next file or socket
 /// would get the number, and the log would be written into it. Where there is none, the number is
 /// taken by something that can be neither read nor written.

@@ -1,0 +1,71 @@
+//! Descriptors that whoever started this process had open and left to it: a daemon must not keep them.
+
+use std::os::fd::RawFd;
+use std::sync::OnceLock;
+
+use super::process::close_for_good;
+
+/// A descriptor and the file it led to: its number may belong to another file later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Left {
+    number: RawFd,
+    file: (libc::dev_t, libc::ino_t),
+}
+
+static LEFT: OnceLock<Vec<Left>> = OnceLock::new();
+
+/// Takes note of what is open now, to be called before this process has opened much itself. Only the
+/// first call counts.
+pub fn note_descriptors() {
+    LEFT.get_or_init(|| open_numbers().into_iter().filter_map(look).collect());
+}
+
+/// Closes what was noted, unless it was closed or adopted since. Whoever uses such a descriptor all the
+/// same finds `/dev/null` there.
+pub fn close_descriptors() {
+    let left = LEFT.get().into_iter().flatten();
+    close_for_good(left.filter(|left| look(left.number) == Some(**left)).map(|left| left.number));
+}
+
+/// The numbers of all open descriptors, and perhaps others.
+fn open_numbers() -> Vec<RawFd> {
+    let listed = |folder: std::fs::ReadDir| {
+        folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+    };
+    std::fs::read_dir("/proc/self/fd").map_or_else(|_| (3..1024).collect(), listed)
+}
+
+/// What is open under a number above 2 that may have been left by another program: what is closed on
+/// exec was opened here.
+fn look(number: RawFd) -> Option<Left> {
+    // SAFETY: `fcntl` and `fstat` refuse numbers that are no descriptors; all-zero is a valid `stat`.
+    unsafe {
+        let flags = libc::fcntl(number, libc::F_GETFD);
+        let mut file: libc::stat = std::mem::zeroed();
+        let is_left = number > 2 && flags != -1 && flags & libc::FD_CLOEXEC == 0;
+        (is_left && libc::fstat(number, &mut file) == 0)
+            .then_some(Left { number, file: (file.st_dev, file.st_ino) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn what_this_process_has_opened_was_not_left_to_it() {
+        let file = File::open("/proc/self/stat").unwrap();
+        let number = file.as_raw_fd();
+        assert!(open_numbers().contains(&number));
+        assert_eq!(look(number), None);
+        // SAFETY: the descriptor is open.
+        unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+        let left = look(number).unwrap();
+        assert_eq!(left.number, number);
+        drop(file);
+        assert_ne!(look(number), Some(left));
+    }
+}
