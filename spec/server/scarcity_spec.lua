@@ -186,3 +186,39 @@ describe("a supervisor without descriptors", function()
     s:wait()
   end)
 end)
+
+describe("what the system refuses at the start", function()
+  after_each(server.cleanup)
+
+  local APP = [[
+    listen{
+      { proto = "tcp", host = "127.0.0.1", port = PORT },
+      fork_error_delay = 0.3,
+      connect = function(socket) socket:write("hello") return true end
+    }
+  ]]
+
+  for call, expected in pairs {
+    mmap = { "ENOMEM", "Could not initialize the pool: Cannot allocate memory\n" },
+    signalfd = { "EMFILE", "Could not start to serve: Too many open files\n" },
+    epoll_create1 = { "EMFILE", "Could not start to serve: Too many open files\n" },
+  } do
+    local errno, text = table.unpack(expected)
+    it("is told by the log, exit code 3: " .. call, function()
+      local s = faults.server {
+        script = APP, launcher = true, ready = false, faults = { { call = call, errno = errno } },
+      }
+      assert.equal(3, s:wait())
+      assert.truthy(s:log():find(text, 1, true), s:log())
+    end)
+  end
+
+  it("is told where it concerns a worker, which is tried again", function()
+    local s = faults.server {
+      script = APP, launcher = true, ready = "serving",
+      faults = { { call = "epoll_create1", process = "workers", errno = "EMFILE", count = 1 } },
+    }
+    assert.truthy(s:wait_log("Could not start the worker: Too many open files\n"))
+    assert.equal("hello", (s:raw("")))
+  end)
+end)

@@ -5,13 +5,14 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
 use mlua::Lua;
+use nix::errno::Errno;
 
 use super::config::{Handlers, Listen, PoolConfig};
 use super::inherited::Inheritance;
 use super::lease::LeaseTable;
 use super::listener::Listener;
 use super::scoreboard::Scoreboard;
-use crate::glue::{Fault, Reply};
+use crate::glue::{self, Fault, Reply};
 
 /// Cells for each worker that a pool may have: one that was killed and that the kernel does not let go
 /// keeps its own, and does not count.
@@ -90,6 +91,13 @@ impl Registry {
                 "listen: the server has been started already; pools are registered before",
             ));
         }
+        let cells = CELLS * listen.pool.max_fork;
+        let refused = |errno: Errno| {
+            let reason = glue::describe(errno as i32);
+            Fault::misuse(format!("Could not initialize the pool: {reason}"))
+        };
+        let scoreboard = Rc::new(Scoreboard::new(cells).map_err(refused)?);
+        let leases = LeaseTable::new(cells).map_err(refused)?;
         let mut listeners = Vec::with_capacity(listen.listeners.len());
         for (index, spec) in listen.listeners.into_iter().enumerate() {
             match Listener::open(index + 1, spec, &self.inheritance) {
@@ -101,11 +109,10 @@ impl Registry {
             }
         }
         let mut pools = self.pools.borrow_mut();
-        let scoreboard = Rc::new(Scoreboard::new(CELLS * listen.pool.max_fork)?);
         let pool = Pool {
             number: pools.len() + 1,
             scoreboard: scoreboard.clone(),
-            leases: LeaseTable::new(CELLS * listen.pool.max_fork)?,
+            leases,
             config: listen.pool,
             handlers: listen.handlers,
             listeners,

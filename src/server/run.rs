@@ -74,7 +74,11 @@ fn serve(
     if let Some(text) = shared_sockets::warning(&http::client::connections()) {
         log.notice(&text);
     }
-    let mut supervisor = Supervisor::new(pools, log, &limits).inspect_err(|_| registry.end())?;
+    let mut supervisor = Supervisor::new(pools, log, &limits).map_err(|errno| {
+        registry.end();
+        let reason = glue::describe(errno as i32);
+        Fault::System(format!("Could not start to serve: {reason}"), Some(errno as i32))
+    })?;
     match supervisor.serve() {
         Outcome::Ended(code) => {
             supervisor.close();
@@ -219,7 +223,11 @@ fn limit_memory(lua: &Lua, limit: Option<usize>) -> mlua::Result<Option<String>>
 
 fn stillborn(fault: &Fault) -> ! {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "Could not start the worker: {fault:?}");
+    let reason = match fault {
+        Fault::Misuse(text) | Fault::System(text, _) => text.clone(),
+        Fault::Lua(error) => error.to_string(),
+    };
+    let _ = writeln!(std::io::stderr(), "Could not start the worker: {reason}");
     process::exit_now(1)
 }
 
