@@ -30,6 +30,7 @@ pub mod channel;
 pub mod clock;
 pub mod config;
 pub mod context;
+pub mod cooling;
 pub mod daemon;
 pub mod descriptors;
 pub mod first_word;

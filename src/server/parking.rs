@@ -14,16 +14,13 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::clock;
+use super::cooling::Cooling;
 use super::lease::Lease;
 use super::registry::Pool;
 use crate::io::Stream;
 use ticket::next_generation;
 
 pub use ticket::Ticket;
-
-/// How long a connection stays in its worker without a word from its client. Long enough for a
-/// client that is at work, short enough that idle ones do not pile up here.
-const COOLS_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a connection stays in its worker with incomplete input. Long enough for the rest of a
 /// message that a client sends in several pieces, short enough that few are lost with their worker.
@@ -99,10 +96,10 @@ struct Place {
 
 impl Place {
     /// How long the connection may be quiet before something is to be done about it.
-    fn quiet_limit(&self) -> Option<Duration> {
+    fn quiet_limit(&self, cools_after: Duration) -> Option<Duration> {
         match self.incomplete {
             true => Some(REST_WITHIN),
-            false => self.movable.then_some(COOLS_AFTER),
+            false => self.movable.then_some(cools_after),
         }
     }
 }
@@ -117,6 +114,7 @@ pub struct ParkingLot {
     places: Vec<Place>,
     free: Vec<u32>,
     alarms: BinaryHeap<Reverse<(Instant, Ticket)>>,
+    cooling: Cooling,
     /// Those among them that the supervisor does not know of.
     alone: usize,
     /// Places whose handle the Lua side does not know yet.
@@ -136,6 +134,7 @@ impl ParkingLot {
             places: Vec::new(),
             free: Vec::new(),
             alarms: BinaryHeap::new(),
+            cooling: Cooling::new(Instant::now()),
             alone: 0,
             unpublished: Vec::new(),
             incomplete: Vec::new(),
@@ -233,6 +232,8 @@ impl ParkingLot {
     /// Parks a connection until input arrives or the deadline has come. One that is not movable is
     /// not for the supervisor to take.
     pub fn park(&mut self, ticket: Ticket, connection: Connection, stay: Stay) {
+        self.cooling.note_turn(self.places.len() - self.free.len(), stay.now);
+        let cools_after = self.cooling.limit();
         let Stay { now, deadline, movable, incomplete } = stay;
         let Some(place) = self.place(ticket) else { return };
         let standing = connection.stream.borrow().standing();
@@ -241,7 +242,7 @@ impl ParkingLot {
         let was_parked = place.parked.replace(now).is_some();
         let (alone, unpublished) = (!place.leased, !place.published);
         place.deadline = deadline;
-        let quiet = place.quiet_limit().map(|limit| now + limit);
+        let quiet = place.quiet_limit(cools_after).map(|limit| now + limit);
         let look = [deadline, quiet].into_iter().flatten().min();
         // One alarm for each place is enough: it is set anew when it rings too early.
         let alarm = look.filter(|look| place.alarm.is_none_or(|alarm| *look < alarm));
@@ -344,6 +345,7 @@ impl ParkingLot {
 
     /// A parked connection whose time is up, or that was quiet for long.
     pub fn due(&mut self, now: Instant) -> Option<Due> {
+        let cools_after = self.cooling.limit();
         while let Some(Reverse((at, ticket))) = self.alarms.peek().copied() {
             if at > now {
                 return None;
@@ -358,7 +360,7 @@ impl ParkingLot {
             if place.deadline.is_some_and(|deadline| deadline <= now) {
                 return Some(Due::Timeout(ticket));
             }
-            let quiet = place.quiet_limit().map(|limit| since + limit);
+            let quiet = place.quiet_limit(cools_after).map(|limit| since + limit);
             if quiet.is_some_and(|quiet| quiet <= now) {
                 return Some(Due::Cold(ticket));
             }
@@ -384,7 +386,9 @@ impl ParkingLot {
     /// Whether the parked connection will be due as cold.
     pub fn cools(&self, ticket: Ticket) -> bool {
         let place = self.places.get(ticket.index as usize);
-        place.is_some_and(|place| place.parked.is_some() && place.quiet_limit().is_some())
+        place.is_some_and(|place| {
+            place.parked.is_some() && place.quiet_limit(self.cooling.limit()).is_some()
+        })
     }
 
     /// All parked connections.
