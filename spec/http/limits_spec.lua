@@ -201,7 +201,7 @@ describe("sizes", function()
       "A: " .. (" "):rep(MIB) .. "\r\n",
       "A: " .. ("x "):rep(MIB // 2) .. "\r\n",
       "A: " .. (","):rep(MIB) .. "\r\n",
-      "Cookie: " .. ("a=1;"):rep(MIB // 4) .. "\r\n",
+      "Cookie: " .. ("a=" .. ("%41"):rep(84) .. ";"):rep(MIB // 260) .. "\r\n",
       ("A: b\r\n"):rep(999),
       ("\n"):rep(MIB),
     }

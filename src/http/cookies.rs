@@ -17,14 +17,9 @@ use super::params::{Pair, split, split_once};
 /// pieces and pieces without `=` are skipped. User agents send the most specific cookie of a
 /// name first, so a table of cookies should keep the first.
 pub fn cookies(header: &[u8]) -> impl Iterator<Item = Pair<'_>> {
-    encoded(header).map(|(name, value)| (Cow::Borrowed(name), decode(value, Plus::Literal)))
-}
-
-/// The [`cookies`] before they are decoded.
-pub fn encoded(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     split(header, b';').filter_map(|piece| {
         let (name, value) = split_once(piece, b'=')?;
-        Some((trim(name), trim(value)))
+        Some((Cow::Borrowed(trim(name)), decode(trim(value), Plus::Literal)))
     })
 }
 

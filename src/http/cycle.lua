@@ -165,19 +165,19 @@ return function(steps, callback, times, poll)
   function lazy.socket() return kept[SOCKET] end
 
   -- What a step made of the client's texts, unless it refused them.
-  local function accepted(value, ...)
-    if type(value) == "number" then settle(value, ...) end
-    return value, ...
+  local function accepted(value, words)
+    if type(value) == "number" then settle(value, words, 0) end
+    return value
   end
 
   function lazy.cookies()
-    local value = maps.firsts(maps.store(accepted(steps.cookies())))
+    local value = maps.firsts(accepted(steps.cookies()))
     rawset(kept[REQUEST], "cookies", value)
     return value
   end
 
   local function get_params_store()
-    local store = kept[STORE] or maps.store(accepted(steps.get_params()))
+    local store = kept[STORE] or accepted(steps.get_params())
     kept[STORE] = store
     return store
   end
@@ -219,13 +219,11 @@ return function(steps, callback, times, poll)
   end
   local function empty_table() return {} end
   local function as_it_is(value) return value end
-  header_view("headers", empty_table, maps.list)
-  header_view("headers_csv_table", empty_table, maps.list)
+  header_view("headers", empty_table, as_it_is)
+  header_view("headers_csv_table", empty_table, as_it_is)
   header_view("headers_csv_string", function() return "" end, as_it_is)
   header_view("headers_value", function() end, as_it_is)
-  header_view("headers_flags", function() return maps.flags({}) end, function(...)
-    return maps.flags(maps.store(...))
-  end)
+  header_view("headers_flags", function() return maps.flags({}) end, maps.flags)
 
   setmetatable(methods, {
     __index = steps.index(function(_, key)

@@ -22,15 +22,10 @@ pub fn decode(text: &[u8], plus: Plus) -> Cow<'_, [u8]> {
         return Cow::Borrowed(text);
     }
     let mut decoded = Vec::with_capacity(text.len());
-    decode_into(text, plus, &mut decoded);
-    Cow::Owned(decoded)
-}
-
-/// Appends to `out` what [`decode`] makes of `text`.
-pub fn decode_into(text: &[u8], plus: Plus, out: &mut Vec<u8>) {
     let mut decoder = Decoder::new(plus);
-    decoder.push(text, out);
-    decoder.finish(out);
+    decoder.push(text, &mut decoded);
+    decoder.finish(&mut decoded);
+    Cow::Owned(decoded)
 }
 
 /// Percent-encodes everything but `0-9A-Za-z_.~-`, with lower-case hexadecimal digits.

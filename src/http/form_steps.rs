@@ -9,8 +9,7 @@ use super::multipart::Part;
 use super::options::Options;
 use super::refusal::Refusal;
 use super::steps::{Code, Shared, code, problem, step, with};
-use super::tables::{Lists, Unfit, lists};
-use super::views::settle;
+use super::tables::{lists, settle};
 
 /// Adds the steps to those of a connection object.
 pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
@@ -61,32 +60,33 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     // metadata. The form is over then.
     step(lua, table, shared, "form_values", |lua, c, (): ()| {
         let fields = with(c, |c| c.form.as_mut().map(Form::take_fields))?.unwrap_or_default();
-        let made = lists(lua, &fields[..]);
-        let metadata = match with(c, |c| c.form.as_ref().is_some_and(Form::is_multipart))? {
-            true => Some(metadata(lua, fields)),
-            false => None,
-        };
-        with(c, |c| c.form = None)?;
-        match (made, metadata) {
-            (Ok(values), Some(Ok(metadata))) => (values, metadata).into_lua_multi(lua),
-            (_, Some(Err(unfit))) => settle::<()>(lua, c, Err(unfit)),
-            (made, _) => settle(lua, c, made),
-        }
+        let form = with(c, |c| c.form.take())?;
+        let pairs = fields.iter().map(|field| (&field.part.field_name[..], &field.value[..]));
+        let made = lists(lua, pairs).and_then(|values| {
+            let multipart = form.is_some_and(|form| form.is_multipart());
+            let metadata = multipart.then(|| metadata(lua, &fields)).transpose()?;
+            Ok((values, metadata))
+        });
+        settle(lua, c, made)
     })
 }
 
-fn metadata(lua: &Lua, fields: Vec<Field>) -> Result<Table, Unfit> {
-    let mut lists = Lists::new(lua)?;
+fn metadata(lua: &Lua, fields: &[Field]) -> mlua::Result<Table> {
+    let lists = lua.create_table()?;
     for Field { part, .. } in fields {
         let entry = lua.create_table()?;
-        for (key, text) in [("file_name", part.file_name), ("content_type", part.content_type)] {
+        for (key, text) in [("file_name", &part.file_name), ("content_type", &part.content_type)] {
             if let Some(text) = text {
                 entry.raw_set(key, lua.create_string(text)?)?;
             }
         }
-        lists.add(lua, &part.field_name, entry)?;
+        let name = lua.create_string(&part.field_name)?;
+        match lists.raw_get(&name)? {
+            Value::Table(list) => list.raw_push(entry)?,
+            _ => lists.raw_set(name, lua.create_sequence_from([entry])?)?,
+        }
     }
-    Ok(lists.into_table())
+    Ok(lists)
 }
 
 /// The Content-Type: `None` if there is none, an error if there are several.

@@ -1,11 +1,7 @@
 -- Tables whose keys a client chose: parameters, cookies, flags, header names.
 
-local native = ...
-local bulk_find, bulk_groups, bulk_slice = native.bulk_find, native.bulk_groups, native.bulk_slice
-
-local type, next, rawget, rawset = type, next, rawget, rawset
-local getmetatable, setmetatable = getmetatable, setmetatable
-local lower, tointeger = string.lower, math.tointeger
+local type, next, rawget, rawset, setmetatable = type, next, rawget, rawset, setmetatable
+local lower = string.lower
 
 local maps = {}
 
@@ -21,116 +17,20 @@ local function list_of(store, key, value)
   return list
 end
 
--- How many entries of a large store or list are fetched at a time.
-local BATCH = 256
-
--- A sequence of more texts than are put into a table before they are asked for (bulk.rs): it behaves
--- as one, and becomes one when it is changed or given to `pairs`.
-local function bulk_list(texts, ends)
-  local count, known = #ends // 4, {}
-  local meta = {}
-
-  function meta.__index(_, key)
-    local place = type(key) == "number" and tointeger(key)
-    if not place or place < 1 or place > count then return nil end
-    if not known[place] then
-      local first = place - (place - 1) % BATCH
-      local slice = bulk_slice(texts, ends, first, BATCH)
-      for i = 1, #slice do known[first + i - 1] = slice[i] end
-    end
-    return known[place]
-  end
-
-  function meta.__len() return count end
-
-  local function fill(list)
-    setmetatable(list, nil)
-    local all = bulk_slice(texts, ends, 1, count)
-    for i = 1, count do list[i] = all[i] end
-  end
-
-  function meta.__newindex(list, key, value)
-    fill(list)
-    list[key] = value
-  end
-
-  function meta.__pairs(list)
-    fill(list)
-    return next, list, nil
-  end
-
-  return setmetatable({}, meta)
-end
-
--- The list that a step has returned: a sequence, or the strings of a large one.
-function maps.list(values, ends)
-  if ends then return bulk_list(values, ends) end
-  return values
-end
-
--- A store of more names than are put into a table (bulk.rs). What was found or assigned is in the
--- table: it goes before. A name that was taken away has an empty sequence.
-local function bulk_store(texts, order, ends)
-  local meta = {}
-
-  function meta.__index(store, key)
-    if type(key) ~= "string" then return nil end
-    local value = maps.list(bulk_find(key, texts, order, ends))
-    if value ~= nil then rawset(store, key, value) end
-    return value
-  end
-
-  -- All names with their values, as `next` returns them; then those that were added.
-  function meta.entries(store)
-    local place, batch, position, added = 0, {}, 1, nil
-    return function()
-      while batch do
-        local key = batch[position]
-        if key then
-          local value = rawget(store, key)
-          if value == nil then value = batch[position + 1] end
-          position = position + 2
-          return key, value
-        end
-        batch, place = bulk_groups(place, BATCH, texts, order, ends)
-        position = 1
-        if not batch[1] then batch = nil end
-      end
-      local value
-      repeat
-        added, value = next(store, added)
-      until added == nil or type(added) ~= "string" or bulk_find(added, texts, order, ends) == nil
-      return added, value
-    end
-  end
-
-  return setmetatable({}, meta)
-end
-
--- The store of what a step has returned: a table of values, or the strings of a large one.
-function maps.store(values, order, ends)
-  if order then return bulk_store(values, order, ends) end
-  return values
-end
-
 -- The function, state and first key of a generic `for` over the names that have values.
 -- `pick(store, key, value)` is what it gets of a value.
 local function each(store, pick)
-  local meta = getmetatable(store)
-  local entries = meta and meta.entries(store) or next
   return function(_, key)
     local value
     repeat
-      key, value = entries(store, key)
+      key, value = next(store, key)
     until key == nil or type(value) ~= "table" or #value > 0
     return key, pick(store, key, value)
   end, store, nil
 end
 
 local function assign(view, key, value)
-  local store = rawget(view, STORE)
-  if value == nil and getmetatable(store) then value = {} end
-  rawset(store, key, value)
+  rawget(view, STORE)[key] = value
 end
 
 local lists_meta = {}
@@ -150,11 +50,7 @@ end
 lists_meta.__newindex = assign
 
 function lists_meta.__pairs(view)
-  return each(rawget(view, STORE), function(store, key, value)
-    local list = list_of(store, key, value)
-    if key ~= nil and rawget(store, key) == nil then rawset(store, key, list) end
-    return list
-  end)
+  return each(rawget(view, STORE), list_of)
 end
 
 local firsts_meta = {}

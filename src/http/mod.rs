@@ -10,13 +10,12 @@
 //! | [`connection`] | one connection's turn, in steps that never block |
 //! | `steps`, `body_steps`, `form_steps`, `views` | those steps, and what a request says, for Lua |
 //! | `turn`, `fast_steps` | the usual turn of a request, and what is called often in it, at the cost of C functions |
-//! | [`names`], [`pairs`], [`runs`], [`bulk`], `tables` | header fields by name; names and values that become Lua tables |
+//! | [`names`], [`flood`], `tables` | header fields by name; names and values that become Lua tables |
 //! | [`client`] | `http.request` |
 //! | `handler.lua`, `cycle.lua`, `ending.lua`, `body.lua`, `streaming.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
 
 pub mod ahead;
 mod body_steps;
-pub mod bulk;
 pub mod chunked;
 pub mod client;
 pub mod connection;
@@ -38,11 +37,9 @@ pub mod media_type;
 pub mod multipart;
 pub mod names;
 pub mod options;
-pub mod pairs;
 pub mod params;
 pub mod refusal;
 pub mod response;
-pub mod runs;
 mod steps;
 mod tables;
 #[cfg(test)]
@@ -54,13 +51,12 @@ mod views;
 
 use std::rc::Rc;
 
-use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
+use mlua::{Function, IntoLuaMulti, Lua, Result, Table, Value};
 
 use crate::glue::{self, Fault};
 use crate::server::{context, first_word};
 use escape::Plus;
 use options::Options;
-use pairs::Pairs;
 
 /// The module's table, made once in each Lua state.
 struct Module(Table);
@@ -74,7 +70,7 @@ pub fn module(lua: &Lua) -> Result<Table> {
     escapes(lua, &module)?;
     let native = native(lua)?;
     let io = crate::io::module(lua)?;
-    let maps: Table = glue::chunk(lua, "moonbridge.http.maps", include_str!("maps.lua"), &native)?;
+    let maps: Table = glue::chunk(lua, "moonbridge.http.maps", include_str!("maps.lua"), ())?;
     let args = (&native, &maps);
     let body: Function = glue::chunk(lua, "moonbridge.http.body", include_str!("body.lua"), args)?;
     let args = (&native, crate::callback::protocol(lua)?);
@@ -178,14 +174,17 @@ fn native(lua: &Lua) -> Result<Table> {
         }
     })?;
     native.raw_set("configure", configure)?;
-    let parse = lua.create_function(|lua, text: mlua::LuaString| -> Result<MultiValue> {
-        match tables::store(lua, Pairs::of_query(&text.as_bytes())) {
-            Ok(store) => Ok(store),
-            Err(tables::Unfit::Flood) => Ok(MultiValue::new()),
+    let parse = lua.create_function(|lua, text: mlua::LuaString| {
+        let text = text.as_bytes();
+        let pairs: Vec<params::Pair> = params::pairs(&text).collect();
+        match tables::store(lua, &pairs) {
+            Ok(store) => store.into_lua_multi(lua),
+            Err(tables::Unfit::Refused(refusal)) => {
+                (Value::Nil, refusal.words()).into_lua_multi(lua)
+            }
             Err(tables::Unfit::Lua(error)) => Err(error),
         }
     })?;
     native.raw_set("parse_query", parse)?;
-    tables::bulk_functions(lua, &native)?;
     Ok(native)
 }

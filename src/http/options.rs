@@ -15,7 +15,8 @@ pub struct Options {
     pub head: Limits,
     /// `request_body_size_limit`: the longest request body, in bytes without transfer coding.
     pub body: u64,
-    /// `request_field_count_limit`: the most fields of a form.
+    /// `request_field_count_limit`: the most parameters of a target, cookies, fields of a form, and elements
+    /// of a header's list.
     pub fields: usize,
     /// `request_buffering`: bodies up to this are waited for before the handler is called.
     pub buffering: u64,

@@ -2,7 +2,7 @@
 //!
 //! Nothing is looked up here, so hostile names cannot slow this down: a list takes one step per
 //! pair. Whoever makes a map of it must use one whose hash is seeded at random, as
-//! `std::collections::HashMap` and Lua tables are; Lua 5.3 needs [`super::flood::Guard`] besides.
+//! `std::collections::HashMap` and Lua tables are; Lua 5.3 needs [`super::flood`] besides.
 //!
 //! Source: WHATWG URL, "application/x-www-form-urlencoded parsing"; reference,
 //! "request.get_params".
@@ -21,14 +21,10 @@ pub type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 /// Pairs are separated by `&`, empty ones are skipped; the value is all behind the first `=`,
 /// and empty if there is none. Linear in the length of `query`, no allocation besides decoding.
 pub fn pairs(query: &[u8]) -> impl Iterator<Item = Pair<'_>> {
-    encoded(query).map(|(name, value)| (decode(name, Plus::Space), decode(value, Plus::Space)))
-}
-
-/// The [`pairs`] before they are decoded.
-pub fn encoded(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     split(query, b'&')
         .filter(|pair| !pair.is_empty())
         .map(|pair| split_once(pair, b'=').unwrap_or((pair, b"")))
+        .map(|(name, value)| (decode(name, Plus::Space), decode(value, Plus::Space)))
 }
 
 /// The pieces of `text` between the bytes `separator`; always at least one.

@@ -9,7 +9,7 @@ return function(query)
     error("bad argument #1 to 'parse_query' (string expected)", 2)
   end
   local text = tostring(query):gsub("^%?", "")
-  local store = maps.store(native.parse_query(text))
-  if not store then error("Too many names or values with the same hash", 2) end
+  local store, problem = native.parse_query(text)
+  if not store then error(problem, 2) end
   return maps.firsts(store), maps.lists(store)
 end

@@ -1,31 +1,36 @@
 //! What a request says, as Lua values made when they are asked for.
 
+use std::borrow::Cow;
+
 use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Table};
 
 use super::connection::SCHEME;
+use super::cookies::cookies;
 use super::head::Span;
 use super::list::elements;
-use super::pairs::Pairs;
-use super::refusal::Refusal;
-use super::steps::{Outcome, Shared, problem, step, with};
-use super::tables::{Unfit, list, sequence, store};
+use super::params;
+use super::steps::{Shared, problem, step, with};
+use super::tables::{limited, sequence, settle, store};
 
 /// Adds the views to the steps of a connection object.
 pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     line(lua, table, shared)?;
     headers(lua, table, shared)?;
     // get_params(): the query's names and their values, a store of maps.lua.
-    step(lua, table, shared, "get_params", |lua, c, (): ()| {
+    let limit = with(shared, |c| c.options.fields)?;
+    step(lua, table, shared, "get_params", move |lua, c, (): ()| {
         let query = with(c, |c| {
             c.params_given = true;
             c.query.of(&c.bytes).get(1..).unwrap_or_default().to_vec()
         })?;
-        settle(lua, c, store(lua, Pairs::of_query(&query)))
+        let pairs = limited(params::pairs(&query), limit, "Too many parameters");
+        settle(lua, c, pairs.and_then(|pairs| store(lua, &pairs)))
     })?;
     // cookies(): the same of the cookies.
-    step(lua, table, shared, "cookies", |lua, c, (): ()| {
-        let headers = values(c, b"cookie")?;
-        settle(lua, c, store(lua, Pairs::of_cookies(headers.iter().map(Vec::as_slice))))
+    step(lua, table, shared, "cookies", move |lua, c, (): ()| {
+        let lines = values(c, b"cookie")?;
+        let pairs = limited(lines.iter().flat_map(|line| cookies(line)), limit, "Too many cookies");
+        settle(lua, c, pairs.and_then(|pairs| store(lua, &pairs)))
     })
 }
 
@@ -69,15 +74,22 @@ fn values(shared: &Shared, name: &[u8]) -> mlua::Result<Vec<Vec<u8>>> {
     })
 }
 
+fn slices(texts: &[Vec<u8>]) -> Vec<&[u8]> {
+    texts.iter().map(Vec::as_slice).collect()
+}
+
 /// Steps `headers`, `headers_csv_string`, … that take a name and return that name's entry.
 fn headers(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+    const TOO_MANY: &str = "Too many elements in a header";
+    let limit = with(shared, |c| c.options.fields)?;
     step(lua, table, shared, "headers", |lua, c, name: LuaString| {
         let values = values(c, &name.as_bytes())?;
-        settle(lua, c, list(lua, values.iter().map(Vec::as_slice)))
+        settle(lua, c, sequence(lua, &slices(&values)))
     })?;
-    step(lua, table, shared, "headers_csv_table", |lua, c, name: LuaString| {
+    step(lua, table, shared, "headers_csv_table", move |lua, c, name: LuaString| {
         let values = values(c, &name.as_bytes())?;
-        settle(lua, c, list(lua, values.iter().flat_map(|value| elements(value))))
+        let list = limited(values.iter().flat_map(|value| elements(value)), limit, TOO_MANY);
+        settle(lua, c, list.and_then(|list| sequence(lua, &list)))
     })?;
     step(lua, table, shared, "headers_csv_string", |lua, c, name: LuaString| {
         lua.create_string(values(c, &name.as_bytes())?.join(&b", "[..]))?.into_lua_multi(lua)
@@ -89,9 +101,12 @@ fn headers(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
             _ => false.into_lua_multi(lua),
         }
     })?;
-    step(lua, table, shared, "headers_flags", |lua, c, name: LuaString| {
+    step(lua, table, shared, "headers_flags", move |lua, c, name: LuaString| {
         let values = values(c, &name.as_bytes())?;
-        settle(lua, c, store(lua, Pairs::of_elements(values.iter().map(Vec::as_slice))))
+        let flag = |element: &[u8]| (Cow::Owned(element.to_ascii_lowercase()), Cow::default());
+        let flags = values.iter().flat_map(|value| elements(value)).map(flag);
+        let flags = limited(flags, limit, TOO_MANY);
+        settle(lua, c, flags.and_then(|flags| store(lua, &flags)))
     })?;
     // header_names(): the names of all header lines, in lower case and each once.
     step(lua, table, shared, "header_names", |lua, c, (): ()| {
@@ -100,18 +115,6 @@ fn headers(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         })?;
         names.sort_unstable();
         names.dedup();
-        settle(lua, c, sequence(lua, names.iter().map(Vec::as_slice)))
+        settle(lua, c, sequence(lua, &slices(&names)))
     })
-}
-
-/// What a step returns for texts of a client: the values, or the refusal of the request.
-pub fn settle<T: IntoLuaMulti>(lua: &Lua, shared: &Shared, made: Result<T, Unfit>) -> Outcome {
-    match made {
-        Ok(values) => values.into_lua_multi(lua),
-        Err(Unfit::Flood) => {
-            let refusal = Refusal::bad_request("Too many names or values with the same hash");
-            problem(lua, with(shared, |c| c.refuse_body(&refusal))?)
-        }
-        Err(Unfit::Lua(error)) => Err(error),
-    }
 }

@@ -8,6 +8,9 @@ use std::ffi::c_int;
 use mlua::ffi::{self, lua_Integer, lua_State};
 use mlua::{Lua, Table};
 
+/// Room is made beforehand for up to this number of names, as all may be the same.
+const MANY: usize = 4096;
+
 /// A sequence of the texts.
 ///
 /// # Errors
@@ -18,69 +21,50 @@ pub fn sequence(lua: &Lua, texts: &[&[u8]]) -> mlua::Result<Table> {
     unsafe {
         lua.exec_raw((), |state| {
             ffi::lua_createtable(state, size(texts.len()), 0);
-            append(state, 0, texts.iter().copied());
+            for (text, index) in texts.iter().zip(1..) {
+                push(state, text);
+                ffi::lua_rawseti(state, -2, index);
+            }
         })
     }
 }
 
 /// A table that has for each name its text, or a sequence of its texts if it has several.
 ///
-/// `runs` are names, each with some of its texts: a name may come again with further ones. There is
-/// room for `count` different names.
-///
 /// # Errors
 /// Out of memory.
-pub fn lists<'a, T: ExactSizeIterator<Item = &'a [u8]>>(
+pub fn lists<'a>(
     lua: &Lua,
-    count: usize,
-    runs: impl Iterator<Item = (&'a [u8], T)>,
+    pairs: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
 ) -> mlua::Result<Table> {
-    let runs = undropped(runs);
-    // SAFETY: as in `sequence`; six slots are used, and the iterators drop nothing.
+    let pairs = undropped(pairs);
+    // SAFETY: as in `sequence`; six slots are used, and the iterator drops nothing.
     unsafe {
         lua.exec_raw((), |state| {
-            ffi::lua_createtable(state, 0, size(count));
-            for (name, texts) in runs {
-                ffi::lua_pushlstring(state, name.as_ptr().cast(), name.len());
+            ffi::lua_createtable(state, 0, size(pairs.len().min(MANY)));
+            for (name, text) in pairs {
+                push(state, name);
                 ffi::lua_pushvalue(state, -1);
                 match ffi::lua_rawget(state, 1) {
                     ffi::LUA_TTABLE => {
-                        append(state, ffi::lua_rawlen(state, -1), texts);
+                        push(state, text);
+                        ffi::lua_rawseti(state, -2, ffi::lua_rawlen(state, -2) as lua_Integer + 1);
                         ffi::lua_pop(state, 2);
                     }
                     ffi::LUA_TNIL => {
                         ffi::lua_pop(state, 1);
-                        push_texts(state, texts);
+                        push(state, text);
                         ffi::lua_rawset(state, 1);
                     }
                     _ => {
-                        ffi::lua_createtable(state, size(texts.len() + 1), 0);
+                        ffi::lua_createtable(state, 2, 0);
                         ffi::lua_insert(state, -2);
                         ffi::lua_rawseti(state, -2, 1);
-                        append(state, 1, texts);
+                        push(state, text);
+                        ffi::lua_rawseti(state, -2, 2);
                         ffi::lua_rawset(state, 1);
                     }
                 }
-            }
-        })
-    }
-}
-
-/// A sequence of the names, each before its text or the sequence of its texts if it has several.
-///
-/// # Errors
-/// Out of memory.
-pub fn entries(lua: &Lua, groups: &[(&[u8], Vec<&[u8]>)]) -> mlua::Result<Table> {
-    // SAFETY: as in `sequence`; four slots are used.
-    unsafe {
-        lua.exec_raw((), |state| {
-            ffi::lua_createtable(state, size(groups.len() * 2), 0);
-            for ((name, texts), index) in groups.iter().zip(0..) {
-                let index: lua_Integer = index;
-                ffi::lua_pushlstring(state, name.as_ptr().cast(), name.len());
-                ffi::lua_rawseti(state, -2, index * 2 + 1);
-                push_texts(state, texts.iter().copied());
-                ffi::lua_rawseti(state, -2, index * 2 + 2);
             }
         })
     }
@@ -92,44 +76,14 @@ fn undropped<I: Iterator>(items: I) -> I {
     items
 }
 
-/// Pushes the text, or a sequence if there is not exactly one.
-///
-/// # Safety
-/// Two slots must be free, and a Lua error may jump out of the caller.
-unsafe fn push_texts<'a>(
-    state: *mut lua_State,
-    mut texts: impl ExactSizeIterator<Item = &'a [u8]>,
-) {
-    // SAFETY: granted by the caller.
-    unsafe {
-        match (texts.len(), texts.next()) {
-            (1, Some(text)) => {
-                ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());
-            }
-            (count, first) => {
-                ffi::lua_createtable(state, size(count), 0);
-                append(state, 0, first.into_iter().chain(texts));
-            }
-        }
-    }
-}
-
-/// Appends texts to the sequence on top of the stack, which has `length` elements.
+/// Pushes the text.
 ///
 /// # Safety
 /// One slot must be free, and a Lua error may jump out of the caller.
-unsafe fn append<'a>(
-    state: *mut lua_State,
-    mut length: usize,
-    texts: impl Iterator<Item = &'a [u8]>,
-) {
-    for text in undropped(texts) {
-        length += 1;
-        // SAFETY: granted by the caller.
-        unsafe {
-            ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());
-            ffi::lua_rawseti(state, -2, length as lua_Integer);
-        }
+unsafe fn push(state: *mut lua_State, text: &[u8]) {
+    // SAFETY: granted by the caller.
+    unsafe {
+        ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());
     }
 }
 
