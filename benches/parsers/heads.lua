@@ -1,6 +1,6 @@
 -- What the fields of a request cost in the handler, of heads of 1 MiB that are made to be expensive:
--- processor time of the field and one entry of it, or of its refusal. Fails if one takes 50 ms, or more than 2.5 times
--- as long as half of it.
+-- processor time of the field and one entry of it, or of its refusal. Fails if one takes 50 ms, or more
+-- than 2.5 times as long as half of it.
 
 local http = require "moonbridge_http"
 local moonbridge_io = require "moonbridge_io"
