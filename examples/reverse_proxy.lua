@@ -2,11 +2,14 @@
 --
 --   lua5.4 examples/reverse_proxy.lua http://127.0.0.1:8000        or unix:/run/app.sock:
 --   then: curl http://127.0.0.1:8080/
+--
+-- TIMEOUT is how many seconds the other server may let us wait, by default 60.
 
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"
 
 local upstream = assert(arg[1], "usage: reverse_proxy.lua URL"):gsub("/$", "")
+local patience = tonumber(os.getenv("TIMEOUT")) or 60
 
 -- What concerns a single connection (RFC 9110 7.6.1), and what our client and server settle themselves.
 local HOP_BY_HOP = { "connection", "keep-alive", "proxy-connection", "proxy-authenticate",
@@ -95,6 +98,7 @@ local function handle(request)
     headers = request_headers(request),
     body = body,
     redirect = false,
+    timeout = patience,
     head = function(code, ...)
       status = code
       send_head(request, code, ...)

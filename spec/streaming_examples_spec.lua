@@ -320,6 +320,37 @@ describe("examples/reverse_proxy.lua as an intermediary (RFC 9110 7.6)", functio
     assert.falsy(proxy:log():find("Error"), proxy:log())
   end)
 
+  it("answers 504 if the upstream does not answer in time", function()
+    local proxy = server.start {
+      file = server.root .. "/examples/reverse_proxy.lua", args = { raw_upstream({}).url },
+      env = { TIMEOUT = 0.3 },
+    }
+    local c = proxy:connect()
+    assert.equal(504, c:request("/hang").status)
+    assert.equal(200, c:request("/echo").status)
+    assert.falsy(proxy:log():find("Error"), proxy:log())
+  end)
+
+  it("sends a request to its end, though the upstream has begun its response before", function()
+    local app = server.start [[
+      require("moonbridge").listen {
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        connect = function(socket)
+          repeat until socket:read(nil, "\n") == "\r\n"
+          socket:flush("HTTP/1.1 200 OK\r\n\r\nearly ")
+          local count = socket:drain(20000000)
+          socket:flush(count)
+          return true
+        end,
+      }
+      require("moonbridge").run()
+    ]]
+    local proxy = run("reverse_proxy", app.url)
+    local path = write("large", ("x"):rep(20000000))
+    local code, output = proxy:curl("-H Expect: --data-binary @" .. path .. " URL")
+    assert.same({ 0, "early 20000000" }, { code, output }, proxy:log())
+  end)
+
   it("announces the end of a connection whose request the upstream has refused", function()
     local proxy = proxied { refuse = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig" }
     local c = proxy:connect()

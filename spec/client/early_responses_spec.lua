@@ -2,6 +2,7 @@
 
 local callbacks = require "spec.support.callbacks"
 local http = require "moonbridge_http"
+local moonbridge_io = require "moonbridge_io"
 local process = require "spec.support.process"
 local scripted = require "spec.support.scripted"
 local server = require "spec.support.server"
@@ -67,6 +68,26 @@ describe("a 2xx response before the request is sent", function()
       local sent = tonumber(message:match(pattern))
       assert.truthy(sent and sent > 0 and sent < SIZE, message)
     end
+  end)
+
+  it("is complete if all of the announced length was sent when the server closes", function()
+    local s = play [[
+      repeat local line = c:receive("*l") until line == ""
+      c:send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok ")
+      c:send(c:receive(5))
+    ]]
+    local asked = 0
+    local result, status = http.request {
+      url = s.url, headers = { ["Content-Length"] = 5 }, timeout = server.TIMEOUT,
+      body = function()
+        asked = asked + 1
+        if asked > 1 then return "" end
+        moonbridge_io.poll(nil, nil, 0.2) -- the head of the response comes meanwhile
+        return "hello"
+      end,
+      head = function() moonbridge_io.poll(nil, nil, 0.2) end, -- and now the rest
+    }
+    assert.same({ "ok hello", 200, 2 }, { result, status, asked })
   end)
 
   it("is an error if the server breaks the connection", function()

@@ -121,7 +121,9 @@ end
 -- @return true; or nil, a message, and "send" if the send callback aborted
 local function complete(x)
   local job, failure = x.job, nil
-  if x.step and not native_persistent(x.link) then failure = "the server closes the connection" end
+  -- Where all of an announced length was sent, the callback is only to be told so.
+  local lacking = x.step and job.sent ~= job.length
+  if lacking and not native_persistent(x.link) then failure = "the server closes the connection" end
   while x.step and not failure do
     local state, message = x.step()
     if state == "done" then
