@@ -68,8 +68,6 @@ local function send_head(request, status, fields, line)
   local without = dropped(fields["Connection"] or "")
   without["content-length"] = without["content-length"] or EMPTY[status]
   for name, values in pairs(fields) do
-    -- Equal lengths that were sent apart are one length.
-    if name == "content-length" then values = values:match("%d+") end
     for value in (without[name] and "" or values):gmatch("[^\n]+") do request:send_header(name, value) end
   end
   -- A refusal ends the sending, so the rest of the body is still to come from our client.

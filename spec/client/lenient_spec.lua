@@ -59,8 +59,15 @@ end)
 
 describe("two equal Content-Lengths", function()
   it("are one number", function()
-    local s = always("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello")
-    local body, _, headers = http.request(s.url)
-    assert.same({ "hello", "5" }, { body, headers["content-length"] })
+    for _, lines in ipairs { "Content-Length: 5\r\nContent-Length: 5", "Content-Length: 5, 5",
+      "Content-Length: 5 ,5\r\nContent-Length: 5" } do
+      local s = always("HTTP/1.1 200 OK\r\n" .. lines .. "\r\n\r\nhello")
+      local body, _, headers = http.request(s.url)
+      assert.same({ "hello", "5" }, { body, headers["content-length"] })
+    end
+    for _, odd in ipairs { ", 5", "5, ", "5, 6", "5 5" } do
+      local s = always("HTTP/1.1 200 OK\r\nContent-Length: " .. odd .. "\r\n\r\nhello")
+      assert.same({ nil, "invalid Content-Length in response" }, { http.request(s.url) })
+    end
   end)
 end)

@@ -17,12 +17,19 @@ pub fn put(message: &mut Message, received: &Received<'_>) {
         let bit = 1u64 << (first.wrapping_mul(7).wrapping_add(name.len()) % 64);
         doubtful |= seen & bit != 0;
         seen |= bit;
-        let value = message.add(&value);
+        // A list of lengths holds equal ones only, or the response was refused (RFC 9110 8.6).
+        let single = if name == b"content-length" { first_element(&value) } else { &value };
+        let value = message.add(single);
         message.fields.push((at, value));
     }
     if doubtful {
         join(message);
     }
+}
+
+/// The first element of a list separated by commas.
+fn first_element(list: &[u8]) -> &[u8] {
+    list.split(|&byte| byte == b',').next().unwrap_or_default().trim_ascii_end()
 }
 
 /// Fields with one value, which some servers send twice all the same.
