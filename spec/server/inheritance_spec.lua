@@ -183,10 +183,14 @@ local function frees_its_port(s)
 end
 
 local SLOW = [[
+  local function drop(where)
+    if WHERE == where then package.loadlib(DROP, "drop")() end
+  end
   listen{
     { proto = "tcp", host = "127.0.0.1", port = PORT }, min_fork = 2,
-    prepare = function() if DROP then package.loadlib(DROP, "drop")() end end,
+    prepare = function() drop("prepare") end,
     connect = function(socket)
+      drop("connect")
       socket:read(1)
       io.stderr:write("begun\n")
       os.execute("sleep 3")
@@ -195,21 +199,34 @@ local SLOW = [[
   }
 ]]
 
-describe("rights that prepare drops", function()
+describe("dropped rights", function()
   after_each(server.cleanup)
 
-  it("leave no port taken when the supervisor is killed while a handler runs", function()
+  -- Starts a server that gives up root's rights; none if this user cannot.
+  local function start(where)
     local library = process.scratch("drop.so")
     local built = process.run(([[
       echo 'int setuid(unsigned); int drop(void *L) { return setuid(65534) ? -1 : 0; }' |
       cc -shared -fPIC -x c -o %s - && chmod -R o+rX %s && setpriv --reuid=65534 true
     ]]):format(library, library:match("^(.*)/%d+/")))
     if built ~= 0 then return pending("this user cannot become another one") end
-    local s = server.start { launcher = true, globals = { DROP = library }, script = SLOW }
+    return server.start { launcher = true, globals = { DROP = library, WHERE = where }, script = SLOW }
+  end
+
+  it("in prepare leave no port taken when the supervisor is killed while a handler runs", function()
+    local s = start("prepare")
+    if not s then return end
     local pid = s:workers()[1]
     assert.truthy(process.wait_until(function()
       return process.slurp("/proc/" .. pid .. "/status"):find("Uid:%s+65534")
     end))
+    assert.truthy(frees_its_port(s))
+  end)
+
+  it("in a handler leave none taken either", function()
+    local s = start("connect")
+    if not s then return end
+    assert.truthy(process.wait_until(function() return #s:workers() == 2 end))
     assert.truthy(frees_its_port(s))
   end)
 end)

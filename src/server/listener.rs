@@ -129,14 +129,18 @@ impl Listener {
         true
     }
 
+    /// Whether it is a port that this server has opened, not a service manager.
+    pub fn is_own_port(&self) -> bool {
+        matches!(
+            self,
+            Listener::Tcp { inherited: false, .. } | Listener::Local { file: Some(_), .. }
+        )
+    }
+
     /// Closes the port, in all processes. A service manager's socket stays open.
     pub fn close_port(&self) {
-        match self {
-            Listener::Tcp { socket, inherited: false, .. }
-            | Listener::Local { socket, file: Some(_), .. } => {
-                let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
-            }
-            _ => {}
+        if let Some(socket) = self.socket().filter(|_| self.is_own_port()) {
+            let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
         }
     }
 

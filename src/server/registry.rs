@@ -35,9 +35,10 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// The descriptors of its listening sockets.
-    pub fn sockets(&self) -> Vec<RawFd> {
-        self.listeners.iter().filter_map(Listener::socket).map(AsRawFd::as_raw_fd).collect()
+    /// The descriptors of its listening sockets, and whether they are this server's own.
+    pub fn sockets(&self) -> Vec<(RawFd, bool)> {
+        let socket = |it: &Listener| Some((it.socket()?.as_raw_fd(), it.is_own_port()));
+        self.listeners.iter().filter_map(socket).collect()
     }
 }
 

@@ -21,6 +21,8 @@ const F_SETSIG: libc::c_int = 10;
 const MAX_SOCKETS: usize = 100;
 
 static SOCKETS: [AtomicI32; MAX_SOCKETS] = [const { AtomicI32::new(-1) }; MAX_SOCKETS];
+/// Which of them are to be shut down.
+static OWN: [AtomicBool; MAX_SOCKETS] = [const { AtomicBool::new(false) }; MAX_SOCKETS];
 static CHANNEL: AtomicI32 = AtomicI32::new(-1);
 /// The log knows that the kernel gives no notice.
 static TOLD: AtomicBool = AtomicBool::new(false);
@@ -33,27 +35,38 @@ fn death_signal() -> libc::c_int {
 }
 
 /// If the supervisor is dead, puts its channel in place of each listening socket: the port is free then, and
-/// the descriptor's number is not given to anything else.
-extern "C" fn give_up_ports(_: libc::c_int) {
-    // SAFETY: `__errno_location`, `getppid`, `poll` and `dup2` are async-signal-safe; the
+/// the descriptor's number is not given to anything else. What is no service manager's is shut down before:
+/// another worker may not know.
+extern "C" fn on_death(_: libc::c_int) {
+    // SAFETY: `__errno_location`, `getppid`, `poll`, `shutdown` and `dup2` are async-signal-safe; the
     // descriptors are this library's own.
     unsafe {
         let saved = *libc::__errno_location();
         // Its descriptors are closed before its children are told.
         let mut channel = libc::pollfd { fd: CHANNEL.load(Relaxed), events: 0, revents: 0 };
         libc::poll(&mut channel, 1, 0);
-        if channel.revents == 0 && libc::getppid() == SUPERVISOR.load(Relaxed) {
+        let is_closed = channel.revents != 0;
+        if !is_closed && libc::getppid() == SUPERVISOR.load(Relaxed) {
             *libc::__errno_location() = saved;
             return;
         }
-        for socket in &SOCKETS {
-            let descriptor = socket.load(Relaxed);
+        for (socket, own) in SOCKETS.iter().zip(&OWN) {
+            // Once: the number belongs to the channel then.
+            let descriptor = socket.swap(-1, Relaxed);
             if descriptor >= 0 {
+                if is_closed && own.load(Relaxed) {
+                    libc::shutdown(descriptor, libc::SHUT_RDWR);
+                }
                 libc::dup2(CHANNEL.load(Relaxed), descriptor);
             }
         }
         *libc::__errno_location() = saved;
     }
+}
+
+/// Gives up the listening sockets if the supervisor is dead.
+pub fn give_up_ports() {
+    on_death(0);
 }
 
 extern "C" fn forward(signal: libc::c_int) {
@@ -94,17 +107,19 @@ pub fn catch_termination() -> std::io::Result<()> {
 /// Prepares a new worker's signals: SIGINT and SIGHUP go to the supervisor; should that die, the
 /// listening sockets are given up.
 ///
-/// The descriptors must stay open as long as the process lives.
+/// The descriptors must stay open as long as the process lives. With each listening socket goes whether it
+/// may be shut down.
 pub fn install(
     supervisor: nix::unistd::Pid,
     channel: BorrowedFd<'_>,
-    sockets: &[RawFd],
+    sockets: &[(RawFd, bool)],
 ) -> Result<(), Errno> {
     use std::os::fd::AsRawFd;
     SUPERVISOR.store(supervisor.as_raw(), Relaxed);
     CHANNEL.store(channel.as_raw_fd(), Relaxed);
-    for (place, descriptor) in SOCKETS.iter().zip(sockets) {
+    for ((place, own), (descriptor, is_own)) in SOCKETS.iter().zip(&OWN).zip(sockets) {
         place.store(*descriptor, Relaxed);
+        own.store(*is_own, Relaxed);
     }
     unblock()?;
     handle(libc::SIGINT, forward)?;
@@ -115,7 +130,7 @@ pub fn install(
     handle(libc::SIGPIPE, ignore)?;
     // A file that may not grow any more (RLIMIT_FSIZE) is an error of whoever writes.
     handle(libc::SIGXFSZ, ignore)?;
-    handle(death_signal(), give_up_ports)?;
+    handle(death_signal(), on_death)?;
     watch_supervisor()
 }
 
@@ -141,7 +156,7 @@ pub fn watch_supervisor() -> Result<(), Errno> {
         }
     }
     // It may have died before.
-    give_up_ports(0);
+    give_up_ports();
     Ok(())
 }
 

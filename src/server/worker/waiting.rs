@@ -15,7 +15,7 @@ use super::super::scoreboard::{Activity, Counter};
 use super::{Arrival, Phase, Source, Task, Worker, complain};
 use crate::glue;
 use crate::io::Wakeup;
-use crate::sys::process;
+use crate::sys::{process, worker_signals};
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
@@ -149,7 +149,11 @@ impl Worker {
                 Ok(Received::Message(order, parcel)) => self.obey(order, parcel),
                 Ok(Received::Empty) => return,
                 // Without a supervisor nobody replaces or ends this worker.
-                Ok(Received::Closed | Received::Garbage) | Err(_) => {
+                outcome => {
+                    if matches!(outcome, Ok(Received::Closed)) {
+                        // Also for workers that the kernel has not told.
+                        worker_signals::give_up_ports();
+                    }
                     self.phase = Phase::Leaving;
                     return;
                 }
