@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`sys`] | the only unsafe code: processes, signals, sockets, descriptor passing, epoll |
 //! | [`glue`] | how Rust functions become Lua functions: misuse, system failures, wrappers |
+//! | [`amount`] | sizes, counts and times as a script gives them |
 //! | [`callback`] | streaming with callbacks: `moonbridge.callback` |
 //! | [`io`] | handles, listeners, child processes, poll: `moonbridge.io` |
 //! | [`http`] | HTTP/1.1: pure parsers and the request cycle: `moonbridge.http` |
@@ -17,6 +18,7 @@ compile_error!(
 #[cfg(not(any(feature = "lua53", feature = "lua54")))]
 compile_error!("choose one of the features `lua53` and `lua54`: cargo build --features lua54");
 
+pub mod amount;
 pub mod callback;
 pub mod glue;
 pub mod http;

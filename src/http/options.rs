@@ -6,6 +6,7 @@ use mlua::{Lua, Table, Value};
 
 use super::head::Limits;
 use super::header_lines::StaticHeaders;
+use crate::amount::Amount;
 use crate::glue::{Fault, Reply};
 
 /// Options that concern the bytes of requests and responses.
@@ -131,12 +132,10 @@ impl Options {
 /// A time in seconds; `None`: no limit.
 fn time(table: &Table, name: &str, default: f64) -> Reply<Option<f64>> {
     match table.raw_get(name)? {
-        Value::Nil => Ok(Some(default)),
-        Value::Boolean(false) => Ok(None),
-        value => {
-            let seconds = number(&value).ok_or_else(|| expected(name))?;
-            Ok(Some(seconds).filter(|seconds| *seconds <= MAX_SECONDS))
-        }
+        Amount::Missing => Ok(Some(default)),
+        Amount::Off => Ok(None),
+        Amount::Of(seconds) => Ok(Some(seconds).filter(|seconds| *seconds <= MAX_SECONDS)),
+        Amount::Wrong => Err(expected(name)),
     }
 }
 
@@ -148,30 +147,20 @@ fn clamp(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
-/// A number, or a string that stands for one, as Lua converts it; not negative and not NaN.
-fn number(value: &Value) -> Option<f64> {
-    let number = match value {
-        Value::Integer(number) => *number as f64,
-        Value::Number(number) => *number,
-        Value::String(text) => text.to_str().ok()?.trim().parse().ok()?,
-        _ => return None,
-    };
-    (number >= 0.0).then_some(number)
-}
-
 /// A size in bytes; false stands for the largest one.
 fn size(table: &Table, name: &str) -> Reply<Option<u64>> {
     match table.raw_get(name)? {
-        Value::Nil => Ok(None),
-        Value::Boolean(false) => Ok(Some(u64::MAX)),
-        value => number(&value).map(|number| Some(number as u64)).ok_or_else(|| expected(name)),
+        Amount::Missing => Ok(None),
+        Amount::Off => Ok(Some(u64::MAX)),
+        Amount::Of(size) => Ok(Some(size as u64)),
+        Amount::Wrong => Err(expected(name)),
     }
 }
 
 /// A size in bytes; here false stands for none, not for no limit.
 fn buffering(table: &Table, name: &str) -> Reply<Option<u64>> {
     match table.raw_get(name)? {
-        Value::Boolean(false) => Ok(Some(0)),
+        Amount::Off => Ok(Some(0)),
         _ => size(table, name),
     }
 }

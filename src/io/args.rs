@@ -89,32 +89,25 @@ impl Args {
     /// An integer, or a number or string that stands for one; `None` for nil.
     pub fn integer(&mut self, lua: &Lua) -> Reply<Option<i64>> {
         let value = self.value();
-        match value {
-            Value::Nil => Ok(None),
-            Value::Integer(n) => Ok(Some(n)),
-            Value::Number(_) | Value::String(_) => match lua.coerce_integer(value.clone())? {
-                Some(n) => Ok(Some(n)),
-                None if matches!(value, Value::Number(_)) => {
-                    Err(self.bad("number has no integer representation"))
-                }
-                None => Err(self.expected("number", &value)),
-            },
-            other => Err(self.expected("number", &other)),
+        if value.is_nil() {
+            return Ok(None);
+        }
+        match lua.coerce_integer(value.clone())? {
+            None if value.is_number() => Err(self.bad("number has no integer representation")),
+            None => Err(self.expected("number", &value)),
+            integer => Ok(integer),
         }
     }
 
     /// A number or a string that stands for one; `None` for nil.
     pub fn number(&mut self, lua: &Lua) -> Reply<Option<f64>> {
         let value = self.value();
-        match value {
-            Value::Nil => Ok(None),
-            Value::Integer(n) => Ok(Some(n as f64)),
-            Value::Number(n) => Ok(Some(n)),
-            Value::String(_) => match lua.coerce_number(value.clone())? {
-                Some(n) => Ok(Some(n)),
-                None => Err(self.expected("number", &value)),
-            },
-            other => Err(self.expected("number", &other)),
+        if value.is_nil() {
+            return Ok(None);
+        }
+        match lua.coerce_number(value.clone())? {
+            None => Err(self.expected("number", &value)),
+            number => Ok(number),
         }
     }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use mlua::{Function, Lua, Table, Value};
 
 use super::first_word;
+use crate::amount::Amount;
 use crate::glue::{self, Fault, Reply};
+use crate::io::address;
 
 /// The most listeners one pool may have.
 pub const MAX_LISTENERS: usize = 100;
@@ -177,27 +179,13 @@ fn tcp(index: usize, table: &Table, deferred: bool) -> Reply<ListenerSpec> {
                 "No port specified; field \"port\" is required for TCP listener #{index}"
             )));
         }
-        Value::Integer(port) => port_number(index, port)?,
-        Value::Number(port) if port.fract() == 0.0 => port_number(index, port as i64)?,
-        Value::String(name) => {
-            let name = name.to_string_lossy();
-            if name.is_empty() {
-                // The system would choose a port.
-                return Err(bad_port(index));
-            }
-            match name.trim().parse::<i64>() {
-                Ok(port) => port_number(index, port)?,
-                Err(_) => name,
-            }
+        port @ (Value::Integer(_) | Value::Number(_) | Value::String(_)) => {
+            address::port(&port.to_string()?).ok_or_else(|| bad_port(index))?
         }
         _ => return Err(bad_port(index)),
     };
     let deferred = flag(index, table, "deferred")?.unwrap_or(deferred);
     Ok(ListenerSpec::Tcp { host, port, deferred })
-}
-
-fn port_number(index: usize, port: i64) -> Reply<String> {
-    u16::try_from(port).map(|port| port.to_string()).map_err(|_| bad_port(index))
 }
 
 fn bad_port(index: usize) -> Fault {
@@ -222,8 +210,8 @@ fn local(index: usize, table: &Table) -> Reply<ListenerSpec> {
 
 fn interval(index: usize, table: &Table) -> Reply<ListenerSpec> {
     let name = text(index, table, "name")?.unwrap_or_default();
-    let delay = match number(&table.get::<Value>("delay")?) {
-        Some(delay) if delay > 0.0 && delay <= MAX_SECONDS => Duration::from_secs_f64(delay),
+    let delay = match table.get("delay")? {
+        Amount::Of(delay) if delay > 0.0 && delay <= MAX_SECONDS => Duration::from_secs_f64(delay),
         _ => {
             return Err(Fault::misuse(format!(
                 "No valid interval delay specified; field \"delay\" of listener #{index} must be a positive number of seconds"
@@ -287,30 +275,12 @@ fn pool(table: &Table, listeners: &[ListenerSpec]) -> Reply<PoolConfig> {
     })
 }
 
-/// A number, or a string that Lua would take for one.
-pub fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Integer(number) => Some(*number as f64),
-        Value::Number(number) => Some(*number),
-        Value::String(text) => numeral(text.to_string_lossy().trim()),
-        _ => None,
-    }
-}
-
-fn numeral(text: &str) -> Option<f64> {
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) => i64::from_str_radix(digits, 16).ok().map(|number| number as f64),
-        None => text.parse().ok(),
-    }
-}
-
-fn option(table: &Table, name: &str) -> Reply<Option<f64>> {
-    let value = table.get::<Value>(name)?;
-    if value.is_nil() {
-        return Ok(None);
-    }
-    match number(&value) {
-        Some(number) if number >= 0.0 && number.is_finite() => Ok(Some(number)),
+/// An option that is a finite amount; false stands for `off`, if it may.
+fn option(table: &Table, name: &str, off: Option<f64>) -> Reply<Option<f64>> {
+    match table.get(name)? {
+        Amount::Missing => Ok(None),
+        Amount::Off if off.is_some() => Ok(off),
+        Amount::Of(number) if number.is_finite() => Ok(Some(number)),
         _ => {
             Err(Fault::misuse(format!("Option \"{name}\" is expected to be a non-negative number")))
         }
@@ -318,7 +288,7 @@ fn option(table: &Table, name: &str) -> Reply<Option<f64>> {
 }
 
 fn workers(table: &Table, name: &str) -> Reply<Option<usize>> {
-    match option(table, name)? {
+    match option(table, name, None)? {
         None => Ok(None),
         Some(count) if count.fract() == 0.0 && count <= MAX_WORKERS => Ok(Some(count as usize)),
         Some(_) => Err(Fault::misuse(format!(
@@ -329,10 +299,7 @@ fn workers(table: &Table, name: &str) -> Reply<Option<usize>> {
 
 /// An option that is a time: a number of seconds, or false for 0.
 pub fn seconds(table: &Table, name: &str) -> Reply<Option<Duration>> {
-    if let Value::Boolean(false) = table.get::<Value>(name)? {
-        return Ok(Some(Duration::ZERO));
-    }
-    match option(table, name)? {
+    match option(table, name, Some(0.0))? {
         None => Ok(None),
         Some(time) if time <= MAX_SECONDS => Ok(Some(Duration::from_secs_f64(time))),
         Some(_) => Err(Fault::misuse(format!(
@@ -343,10 +310,7 @@ pub fn seconds(table: &Table, name: &str) -> Reply<Option<Duration>> {
 
 /// A size in bytes; false for no limit.
 pub fn bytes(table: &Table, name: &str) -> Reply<Option<usize>> {
-    if let Value::Boolean(false) = table.get::<Value>(name)? {
-        return Ok(Some(usize::MAX));
-    }
-    match option(table, name)? {
+    match option(table, name, Some(usize::MAX as f64))? {
         None => Ok(None),
         Some(size) if size.fract() == 0.0 => Ok(Some(size as usize)),
         Some(_) => Err(Fault::misuse(format!(
@@ -356,10 +320,8 @@ pub fn bytes(table: &Table, name: &str) -> Reply<Option<usize>> {
 }
 
 fn memory(table: &Table) -> Reply<Option<usize>> {
-    if let Value::Boolean(false) = table.get::<Value>("memory_limit")? {
-        return Ok(None);
-    }
-    Ok(option(table, "memory_limit")?.filter(|limit| *limit > 0.0).map(|limit| limit as usize))
+    let limit = option(table, "memory_limit", Some(0.0))?;
+    Ok(limit.filter(|limit| *limit > 0.0).map(|limit| limit as usize))
 }
 
 fn function(table: &Table, name: &str) -> Reply<Option<Function>> {

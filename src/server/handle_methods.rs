@@ -4,10 +4,11 @@ use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use mlua::{Lua, MultiValue, Table, Value};
+use mlua::{FromLua, Lua, MultiValue, Table, Value};
 use nix::errno::Errno;
 
 use super::worker::{STALL, Worker};
+use crate::amount::Amount;
 use crate::glue::{self, Fault, Reply};
 use crate::io::{Stream, stream_of};
 use crate::sys::{lineage, process};
@@ -31,8 +32,8 @@ pub fn export(lua: &Lua) -> mlua::Result<()> {
 ///
 /// Returns true if a worker will see to it: the handler then returns true as well, and does not use
 /// the socket any more. Returns false where nobody supervises: the caller waits for itself.
-fn park(_: &Lua, args: MultiValue) -> Reply<bool> {
-    let (stream, timeout, stall) = arguments("park", &args)?;
+fn park(lua: &Lua, args: MultiValue) -> Reply<bool> {
+    let (stream, timeout, stall) = arguments(lua, "park", &args)?;
     Ok(with_worker(|worker| worker.park(&stream, timeout, stall)))
 }
 
@@ -48,8 +49,8 @@ pub fn park_stream(stream: &Rc<RefCell<Stream>>, timeout: Option<Duration>) -> b
 ///
 /// Returns true if a worker will see to it; false if the caller has to, because nobody supervises;
 /// nil and a message if the output cannot be sent.
-fn linger(_: &Lua, args: MultiValue) -> Reply<bool> {
-    let (stream, timeout, stall) = arguments("linger", &args)?;
+fn linger(lua: &Lua, args: MultiValue) -> Reply<bool> {
+    let (stream, timeout, stall) = arguments(lua, "linger", &args)?;
     let timeout = timeout.unwrap_or(Duration::from_secs(MAX_SECONDS as u64));
     if !with_worker(|worker| worker.linger_on(&stream, timeout, stall)) {
         return Ok(false);
@@ -127,35 +128,33 @@ pub fn with_worker(ask: impl FnOnce(&mut Worker) -> bool) -> bool {
 /// The stream, `timeout` and `stall`.
 type Arguments = (Rc<RefCell<Stream>>, Option<Duration>, Option<Duration>);
 
-fn arguments(method: &str, args: &MultiValue) -> Reply<Arguments> {
+fn arguments(lua: &Lua, method: &str, args: &MultiValue) -> Reply<Arguments> {
     let mut args = args.iter();
     let stream = match args.next() {
         Some(Value::UserData(handle)) => stream_of(handle),
         _ => None,
     };
     let stream = stream.ok_or_else(|| Fault::misuse(format!("{method} expects a socket")))?;
-    let timeout = time(method, "timeout", args.next(), None)?;
-    let stall = time(method, "stall", args.next(), Some(STALL))?;
+    let timeout = time(lua, method, "timeout", args.next(), None)?;
+    let stall = time(lua, method, "stall", args.next(), Some(STALL))?;
     Ok((stream, timeout, stall))
 }
 
 /// A time in seconds, or false for none; `default` if it is not given.
 fn time(
+    lua: &Lua,
     method: &str,
     what: &str,
     value: Option<&Value>,
     default: Option<Duration>,
 ) -> Reply<Option<Duration>> {
-    let seconds = match value {
-        None | Some(Value::Nil) => return Ok(default),
-        Some(Value::Boolean(false)) => return Ok(None),
-        Some(Value::Integer(seconds)) => *seconds as f64,
-        Some(Value::Number(seconds)) => *seconds,
-        Some(_) => f64::NAN,
-    };
-    if seconds.is_nan() || seconds < 0.0 {
-        let text = format!("{method} expects a {what} as a non-negative number of seconds");
-        return Err(Fault::misuse(text));
+    match Amount::from_lua(value.cloned().unwrap_or(Value::Nil), lua)? {
+        Amount::Missing => Ok(default),
+        Amount::Off => Ok(None),
+        Amount::Of(seconds) => Ok(Some(Duration::from_secs_f64(seconds.min(MAX_SECONDS)))),
+        Amount::Wrong => {
+            let text = format!("{method} expects a {what} as a non-negative number of seconds");
+            Err(Fault::misuse(text))
+        }
     }
-    Ok(Some(Duration::from_secs_f64(seconds.min(MAX_SECONDS))))
 }

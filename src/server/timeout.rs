@@ -1,9 +1,10 @@
 //! `timeout(...)`: kills this process when something takes too long (reference, "Global function
 //! timeout(...)").
 
-use mlua::{Function, Lua, Table, Value};
+use mlua::{FromLua, Function, Lua, Table, Value};
 
-use super::{config, context};
+use super::context;
+use crate::amount::Amount;
 use crate::glue::{self, Fault, Reply};
 use crate::sys::{alarm, lua_stack};
 
@@ -29,16 +30,16 @@ pub fn export(lua: &Lua, module: &Table, failed: &Table) -> mlua::Result<()> {
     lua_stack::note(lua)?;
     lua.set_app_data(Watched);
     alarm::set_context(show_request);
-    let set = glue::function(lua, |_, args| {
+    let set = glue::function(lua, |lua, args| {
         let remaining = remaining();
         if let Some(value) = args.front().filter(|value| !value.is_nil()) {
-            alarm::set(deadline_in(seconds(value)?));
+            alarm::set(deadline_in(seconds(lua, value)?));
         }
         Ok(remaining)
     })?;
-    let limit = glue::function(lua, |_, args| {
+    let limit = glue::function(lua, |lua, args| {
         let outer = alarm::deadline();
-        let inner = deadline_in(args.front().map_or(Ok(0.0), seconds)?);
+        let inner = deadline_in(args.front().map_or(Ok(0.0), |value| seconds(lua, value))?);
         if inner != 0 && (outer == 0 || inner < outer) {
             alarm::set(inner);
         }
@@ -69,13 +70,10 @@ fn deadline_in(seconds: f64) -> u64 {
     if seconds > 0.0 { alarm::now() + (seconds * 1e9).ceil() as u64 } else { 0 }
 }
 
-fn seconds(value: &Value) -> Reply<f64> {
-    let seconds = match value {
-        Value::Nil | Value::Boolean(false) => Some(0.0),
-        value => config::number(value),
-    };
-    match seconds {
-        Some(seconds) if (0.0..=MAX_SECONDS).contains(&seconds) => Ok(seconds),
+fn seconds(lua: &Lua, value: &Value) -> Reply<f64> {
+    match Amount::from_lua(value.clone(), lua)? {
+        Amount::Missing | Amount::Off => Ok(0.0),
+        Amount::Of(seconds) if seconds <= MAX_SECONDS => Ok(seconds),
         _ => Err(Fault::misuse("timeout expects a number of seconds from 0 to 1e8")),
     }
 }
