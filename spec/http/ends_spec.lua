@@ -22,6 +22,36 @@ local ROUTES = [[
     return false
   end
   function routes.body(request) return reply(request, #request.body) end
+  -- Two that stop reading: before the head of their answer leaves, and behind it.
+  function routes.refused(request)
+    pcall(request.stream_request_body_now, request, function() error "too large" end)
+    return reply(request, ("x"):rep(5000))
+  end
+  function routes.stopped(request)
+    pcall(request.stream_request_body_now, request, function()
+      reply(request, "stopped")
+      request:flush()
+      error "enough"
+    end)
+    return true
+  end
+  local streamed = {}
+  function routes.streamer(request)
+    local size = 0
+    request:stream_request_body(function(chunk)
+      if chunk then size = size + #chunk else streamed[#streamed + 1] = size end
+    end)
+    if request.query == "?close" then request:close_after_finish() end
+    if request.query == "?monologue" then request:monologue() end
+    reply(request, "streamer")
+    if request.query == "?flush" then request:flush() end
+    return true
+  end
+  function routes.streamed(request)
+    local sizes = table.concat(streamed, " ")
+    streamed = {}
+    return reply(request, sizes)
+  end
   function routes.slow(request)
     moonbridge_io.poll(nil, nil, 0.3)
     return reply(request, "slow")
@@ -73,6 +103,25 @@ describe("the rest of a body that nobody reads", function()
         assert.same({ "ignored", "close" }, { response.body, response.headers.connection })
         assert(connection:send(("x"):rep(2999997)))
       end
+    end
+  end)
+
+  it("is skipped, or the response says that the connection ends, if the handler stops reading", function()
+    local s = app.start(ROUTES, "{ request_buffering = false }")
+    local chunked = "POST %s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    local size = 1000000
+    for path, kept in pairs { ["/refused"] = "close", ["/stopped"] = "kept" } do
+      local connection = s:connect()
+      connection:send(POST:format(path, size) .. "abc")
+      local response = connection:response()
+      assert.equal(kept, response.headers.connection or "kept")
+      if kept == "kept" then
+        connection:send(("x"):rep(size - 3))
+        assert.equal("default", connection:request("/").body)
+      end
+      connection = s:connect()
+      connection:send(chunked:format(path))
+      assert.equal("close", connection:response().headers.connection)
     end
   end)
 
@@ -192,5 +241,28 @@ describe("a shutdown", function()
     assert.same({ "slow", "close" }, { response.body, response.headers.connection })
     assert.same({ "", "closed" }, { connection:read_all() })
     assert.truthy(process.wait_until(function() return s:status() end, 5))
+  end)
+end)
+
+describe("a streamer that nobody has made read the body", function()
+  after_each(server.cleanup)
+
+  it("gets it also if the connection ends, unless it is a monologue", function()
+    local s = app.start(ROUTES, "{ request_buffering = false }", 1)
+    local chunked = "POST %s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n%s\r\n"
+    local close = "Connection: close\r\n"
+    local cases = { { "/streamer", "" }, { "/streamer", close }, { "/streamer?close", "" }, { "/streamer?flush", "" },
+      { "/streamer?flush", close }, { "/streamer?monologue", "" } }
+    for _, case in ipairs(cases) do
+      for _, pause in ipairs { 0, 0.05 } do
+        local connection = s:connect()
+        connection:send(chunked:format(case[1], case[2]))
+        socket.sleep(pause)
+        connection:send("5\r\nabcde\r\n0\r\n\r\n")
+        assert.equal("streamer", connection:response().body)
+        local expected = case[1]:find("monologue", 1, true) and "" or "5"
+        assert.equal(expected, s:request("/streamed").body)
+      end
+    end
   end)
 end)

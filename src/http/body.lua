@@ -208,6 +208,11 @@ return function(steps, settle, env, times, methods, lazy)
     return streamer ~= nil or (exact or patterns) ~= nil and steps.form_kind() ~= "none"
   end
 
+  -- Callbacks that nobody has begun to serve get nothing.
+  function body.forget_callbacks()
+    if not state then streamer, exact, patterns = nil, nil, nil end
+  end
+
   -- Reads the rest for these callbacks when the response is complete, as it stands before the next
   -- request. False if the connection is not fit for a further request.
   function body.finish()

@@ -151,6 +151,7 @@ return function(steps, callback, times, poll)
     local code, problem = steps.close_after_finish()
     if not code then code, problem = steps.set_reader("discard") end
     if code then settle(code, problem) end
+    body.forget_callbacks()
   end
 
   -- Reading the body while the response is sent cannot block any more: nothing is to be deferred.
@@ -259,7 +260,7 @@ return function(steps, callback, times, poll)
       error(text, 0)
     elseif code == MISUSE or code == FAILED then
       fate = "reset"
-    elseif not steps.closes() and body.finish() then
+    elseif body.finish() then
       fate = "send"
     else
       fate = "linger"

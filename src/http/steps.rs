@@ -310,11 +310,6 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         })?;
         reusable.into_lua_multi(lua)
     })?;
-    // closes(): whether the connection is to be closed behind the response.
-    step(lua, table, shared, "closes", |lua, c, (): ()| {
-        with(c, |c| c.response.closes() || c.response.switches_protocols() || c.faulty)?
-            .into_lua_multi(lua)
-    })?;
     step(lua, table, shared, "has_status", |lua, c, (): ()| {
         with(c, |c| c.response.has_status())?.into_lua_multi(lua)
     })?;

@@ -5,6 +5,9 @@ use crate::http::intake::{Failure, SKIPPED, Supply};
 use crate::http::refusal::Refusal;
 use crate::io::{Standing, sigterm};
 
+/// The most that can be skipped of a body.
+const MOST: u64 = u32::MAX as u64;
+
 impl Connection {
     /// Chooses the reader of the body.
     pub fn set_reader(&mut self, reader: Reader) -> Result<(), Problem> {
@@ -40,16 +43,23 @@ impl Connection {
         if self.expects_continue && self.body_used && self.reader != Reader::Discard {
             self.promise_continue();
         }
-        if self.intake.is_received() || self.response.closes() || self.body_used {
+        if self.intake.is_received() || self.response.closes() {
             return;
         }
-        // The handler may still turn to the body, so nothing of it is discarded.
+        let is_discarded = self.reader == Reader::Discard;
         let left = self.with_stream(|this, stream| {
+            if is_discarded {
+                return Ok(this.intake.dispose(stream).ok().flatten());
+            }
+            // The handler may still read on, so nothing of the body is discarded.
             let received = this.intake.look_ahead(stream).is_ok();
             let left = this.intake.left().filter(|_| received);
             Ok(left.map(|left| left.saturating_sub(stream.input().len() as u64)))
         });
-        if self.skippable(left).is_none() {
+        // Who has turned to the body usually reads all of it. Should it stop, a rest of known length can
+        // be skipped, a chunked one cannot.
+        let limit = if self.body_used && !is_discarded { MOST } else { SKIPPED };
+        if self.skippable(left, limit).is_none() {
             self.response.close_anyway();
         }
     }
@@ -61,7 +71,9 @@ impl Connection {
             return;
         }
         let left = self.with_stream(|this, stream| Ok(this.intake.dispose(stream).ok().flatten()));
-        let skipped = self.skippable(left).map(|skip| {
+        // It is too late to announce the end of the connection when the head has left.
+        let limit = if self.response.has_left() { MOST } else { SKIPPED };
+        let skipped = self.skippable(left, limit).map(|skip| {
             self.with_stream(|this, stream| {
                 stream.set_standing(Standing { skip, ..stream.standing() });
                 this.intake.give_up();
@@ -73,11 +85,11 @@ impl Connection {
         }
     }
 
-    /// Whether so much of a body can be skipped: how much. A client that was not told to go on may send
-    /// its next request instead (RFC 9110 10.1.1).
-    fn skippable(&self, left: Result<Option<u64>, Problem>) -> Option<u32> {
+    /// Whether so much of a body can be skipped, `limit` bytes at most: how much. A client that was not
+    /// told to go on may send its next request instead (RFC 9110 10.1.1).
+    fn skippable(&self, left: Result<Option<u64>, Problem>, limit: u64) -> Option<u32> {
         let left = left.ok().flatten().filter(|_| !self.expects_continue)?;
-        if left <= SKIPPED { u32::try_from(left).ok() } else { None }
+        if left <= limit { u32::try_from(left).ok() } else { None }
     }
 
     /// What to do before waiting for more of the body: all that the client may wait for is sent.

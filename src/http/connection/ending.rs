@@ -36,8 +36,8 @@ impl Connection {
             self.leave_body();
         }
         Ok(match self.finish()? {
-            0 if self.is_reusable() => Conclusion::Keep,
-            0 if self.may_close_at_once() => Conclusion::Close,
+            0 if !reads && self.is_reusable() => Conclusion::Keep,
+            0 if !reads && self.may_close_at_once() => Conclusion::Close,
             _ => Conclusion::More,
         })
     }
