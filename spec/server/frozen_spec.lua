@@ -10,6 +10,7 @@ local SERVER = [[
   local moonbridge, mio = require "moonbridge", require "moonbridge_io"
   local http = require "moonbridge_http"
   local answer = http.generate_handler({ idle_timeout = 60 }, function(request)
+    if request.path == "stop" then os.execute("kill -STOP $PPID") end
     if request.path == "slow" then mio.poll(nil, nil, 4.5) end
     request:send_status("200 OK")
     request:send_data(mio.getpid())
@@ -24,14 +25,15 @@ local SERVER = [[
         io.stderr:write("tick by ", mio.getpid(), "\n")
         return true
       end
+      if PERSONAL then socket.user = "somebody" end
       return answer(socket)
     end,
   }
   moonbridge.run()
 ]]
 
-local function start(workers, interval)
-  local globals = { WORKERS = workers, INTERVAL = interval or false }
+local function start(workers, interval, personal)
+  local globals = { WORKERS = workers, INTERVAL = interval or false, PERSONAL = personal or false }
   local s = faults.server { script = SERVER, globals = globals }
   assert.truthy(process.wait_until(function() return #s:workers() == workers end))
   return s
@@ -108,9 +110,35 @@ describe("a worker that is frozen while it is idle", function()
     local kept = s:connect()
     pid(kept)
     freeze(first)
-    assert.truthy(s:wait_log("idle and does not react; it is killed"))
+    assert.truthy(s:wait_log("does not react; it is killed"))
     assert.equal(200, kept:request("/").status)
     assert.are_not.equal(first, s:workers()[1])
+  end)
+
+  it("is replaced also if it has connections that nobody else can have", function()
+    local s = start(1, nil, true)
+    local c = s:connect()
+    local first = pid(c)
+    -- It is idle, at the latest, when another connection of its has been answered.
+    pid(s:connect())
+    freeze(first)
+    c:send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    local _, how = c:read_all(20)
+    assert.equal("reset", how)
+    assert.equal(200, s:request("/").status)
+  end)
+
+  it("is replaced also if it holds half a request", function()
+    local s = start(1)
+    local c = s:connect()
+    c:send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: " .. ("a"):rep(100000))
+    socket.sleep(0.3)
+    freeze(s:workers()[1])
+    c:send("\r\n\r\n")
+    -- Reset with the worker, or answered by another one if the supervisor had it.
+    local _, how = c:read_all(20)
+    assert.are_not.equal("timeout", how)
+    assert.equal(200, s:request("/").status)
   end)
 
   it("does not count if it cannot be killed", function()
@@ -118,7 +146,7 @@ describe("a worker that is frozen while it is idle", function()
     s.faults:set { call = "kill", process = "supervisor", result = 0 }
     local first = s:workers()[1]
     freeze(first)
-    assert.truthy(s:wait_log("idle and does not react; it is killed"))
+    assert.truthy(s:wait_log("does not react; it is killed"))
     assert.equal(200, s:request("/").status)
     s.faults:clear()
     process.kill(first, "KILL")
@@ -144,7 +172,7 @@ describe("a worker that is frozen while it is idle", function()
     local c = s:connect()
     freeze(pid(c))
     s:signal("TERM")
-    assert.equal(0, s:wait(8))
+    assert.equal(0, s:wait(20))
   end)
 
   it("is told from one whose handler runs for long", function()
@@ -153,5 +181,34 @@ describe("a worker that is frozen while it is idle", function()
     slow:send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
     assert.equal(200, slow:response(nil, 8).status)
     assert.falsy(s:log():find("does not react", 1, true))
+  end)
+end)
+
+describe("a worker that a signal stops in its handler", function()
+  after_each(server.cleanup)
+
+  local function stopped(s)
+    local c = s:connect()
+    c:send("GET /stop HTTP/1.1\r\nHost: x\r\n\r\n")
+    local id = s:workers()[1]
+    assert.truthy(process.wait_until(function()
+      return (process.slurp(("/proc/%d/stat"):format(id)) or ""):find(") T ", 1, true)
+    end))
+    return c
+  end
+
+  it("is replaced", function()
+    local s = start(1)
+    local c = stopped(s)
+    assert.equal(200, s:request { target = "/", timeout = 20 }.status)
+    assert.equal("reset", (select(2, c:read_all(5))))
+  end)
+
+  it("does not keep a shutdown", function()
+    local s = start(1)
+    stopped(s)
+    s:signal("TERM")
+    assert.equal(0, s:wait(20))
+    assert.truthy(s:log():find("does not react; it is killed", 1, true))
   end)
 end)

@@ -18,7 +18,7 @@ const LATER: Duration = Duration::from_millis(200);
 /// With so much time of its own, a worker could have taken the order.
 const ENOUGH: Duration = Duration::from_millis(14);
 
-/// A worker that waits for work and does not take an order for so long is given up.
+/// A worker that runs no handler and does not take an order for so long is given up.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// After this it is tried again to send an order.
@@ -31,7 +31,7 @@ pub enum Advice {
     Wait,
     /// It is to be taken back.
     TakeBack,
-    /// The worker is to be given up, if it has nothing else to do.
+    /// The worker is to be given up.
     GiveUp,
 }
 
@@ -95,10 +95,14 @@ impl Attention {
         self.look = None;
     }
 
-    /// An order is unread.
-    pub fn unread(&mut self, pid: Pid, now: Instant) -> Advice {
+    /// An order is unread. `free`: the worker runs no handler that it would have to complete first.
+    pub fn unread(&mut self, pid: Pid, free: bool, now: Instant) -> Advice {
         let Some((_, phase)) = self.look else { return Advice::Wait };
         let had = match phase {
+            Phase::TakenBack if !free => {
+                self.stretch.begin(pid, now);
+                Duration::ZERO
+            }
             Phase::Sent => {
                 self.stretch.begin(pid, now);
                 Duration::ZERO
@@ -138,17 +142,17 @@ mod tests {
         assert_eq!(attention.next(), None);
         attention.sent(start);
         assert!(!attention.is_due(at(10)) && attention.is_due(at(20)));
-        assert_eq!(attention.unread(pid, at(20)), Advice::Wait);
-        assert_eq!(attention.unread(pid, at(40)), Advice::TakeBack);
+        assert_eq!(attention.unread(pid, true, at(20)), Advice::Wait);
+        assert_eq!(attention.unread(pid, true, at(40)), Advice::TakeBack);
         let mut time = 40;
         let end = loop {
             time += 200;
-            match attention.unread(pid, at(time)) {
+            match attention.unread(pid, time > 1000, at(time)) {
                 Advice::Wait => {}
                 advice => break (advice, time),
             }
         };
-        assert_eq!(end, (Advice::GiveUp, 3040));
+        assert_eq!(end, (Advice::GiveUp, 3840));
         attention.taken();
         assert_eq!(attention.next(), None);
     }

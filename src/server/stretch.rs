@@ -79,12 +79,22 @@ fn had(
     passed - waited
 }
 
-/// Whether a process runs or waits for a processor (proc_pid_stat(5), the state "R").
+/// Whether a process runs or waits for a processor.
 pub fn is_runnable(pid: Pid) -> bool {
-    let Ok(text) = fs::read(format!("/proc/{pid}/stat")) else { return false };
+    state(pid) == Some(b'R')
+}
+
+/// Whether a signal has stopped a process.
+pub fn is_stopped(pid: Pid) -> bool {
+    state(pid) == Some(b'T')
+}
+
+/// The state of a process as a letter (proc_pid_stat(5)).
+fn state(pid: Pid) -> Option<u8> {
+    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name in brackets may contain anything.
-    let end = text.iter().rposition(|byte| *byte == b')').unwrap_or(0);
-    text.get(end + 2) == Some(&b'R')
+    let end = text.iter().rposition(|byte| *byte == b')')?;
+    text.get(end + 2).copied()
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::message::{Order, Waiting};
 use super::occupation::Occupation;
 use super::overflow;
 use super::parking::Ticket;
+use super::scoreboard::Cell;
 use super::stderr_lines::StderrLines;
 use super::timers::Timer;
 use crate::sys::usage::End;
@@ -204,6 +205,19 @@ impl WorkerEntry {
                 None
             }
         }
+    }
+
+    /// Has an idle worker look around, by which it is also seen whether it gets on. False if it is not
+    /// idle, or cannot be told.
+    pub fn prompt(&mut self, cell: Cell<'_>) -> bool {
+        if !cell.claim() {
+            return false;
+        }
+        let sent = self.send(&Order::Look, &[]).is_ok();
+        if !sent {
+            cell.release();
+        }
+        sent
     }
 
     /// Sends an order. If that fails, an order to end is sent later.

@@ -1,5 +1,5 @@
-//! Workers that do not get on while they have nothing to do: the kernel holds or has frozen them. What
-//! they were given goes to others; if that lasts, they are replaced.
+//! Workers that do not get on: the kernel holds or has frozen them while they have nothing to do, or a
+//! signal has stopped them. What they were given goes to others; if that lasts, they are replaced.
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -18,16 +18,17 @@ use super::super::log::Level;
 use super::super::message::Order;
 use super::super::parking::Ticket;
 use super::super::pool_state::PoolState;
-use super::super::scoreboard::{Activity, Cell};
-use super::super::stretch::is_runnable;
+use super::super::scoreboard::{Activity, Cell, Counter};
+use super::super::stretch::{is_runnable, is_stopped};
 use super::super::worker_entry::{Life, WorkerEntry};
 use super::{Phase, Supervisor};
 
 /// How often it is looked at whether idle workers leave input of their connections alone.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often it is looked at whether a connection waits at a port though workers are idle: the kernel
-/// may have told one alone that does not get on.
+/// How often it is looked at whether a connection waits at a port though workers are idle (the kernel
+/// may have told one alone that does not get on), and whether workers that nothing else would tell of
+/// are there.
 const PORTS: Duration = Duration::from_secs(1);
 
 /// When to look for workers that do not get on.
@@ -70,15 +71,17 @@ impl Supervisor {
         if !worker.has_unread_orders() {
             return worker.attention.taken();
         }
-        let waits = waits_for_work(state.pool.scoreboard.cell(worker.cell));
-        match worker.attention.unread(worker.pid, now) {
-            Advice::GiveUp if waits => self.give_up_worker(pid),
-            Advice::Wait | Advice::GiveUp => {}
+        // A handler that was stopped by a signal does not return either.
+        let is_free =
+            waits_for_work(state.pool.scoreboard.cell(worker.cell)) || is_stopped(worker.pid);
+        match worker.attention.unread(worker.pid, is_free, now) {
+            Advice::GiveUp => self.give_up_worker(pid),
+            Advice::Wait => {}
             Advice::TakeBack => {
                 let rest = take_back_orders(worker, state, &mut self.inbox, &self.memory.budget);
                 let told = !rest.is_empty();
                 rest.iter().for_each(|order| worker.order(order));
-                if waits {
+                if is_free {
                     if !told {
                         // When this is taken, the worker gets on.
                         worker.order(&Order::Look);
@@ -98,7 +101,7 @@ impl Supervisor {
         let _ = kill(worker.pid, Signal::SIGKILL);
         if std::mem::replace(&mut worker.life, Life::Lost) != Life::Lost {
             self.pools[worker.pool].sizing.ended();
-            let text = "The worker is idle and does not react; it is killed";
+            let text = "The worker does not react; it is killed";
             self.log.line(Level::Notice, &worker.prefix(), text);
         }
         self.revoke_leases(pid, usize::MAX);
@@ -120,14 +123,15 @@ impl Supervisor {
             if worker.leases.is_empty() || !is_quiet {
                 continue;
             }
+            let number = worker.cell;
             let turns = |ticket: Ticket| {
-                let lease = pool.leases.lease(worker.cell, ticket.index())?;
+                let lease = pool.leases.lease(number, ticket.index())?;
                 lease.is_parked(ticket.generation()).then(|| lease.turns())
             };
             if let Some((ticket, turn)) = before
                 && turns(ticket) == Some(turn)
                 && !is_runnable(worker.pid)
-                && cell.claim()
+                && worker.prompt(cell)
             {
                 frozen.push(worker.pid.as_raw());
                 continue;
@@ -136,9 +140,6 @@ impl Supervisor {
             worker.ignored = readable.into_iter().find_map(|t| Some((t, turns(t)?)));
         }
         for pid in frozen {
-            if let Some(worker) = self.workers.get_mut(&pid) {
-                worker.order(&Order::Look);
-            }
             self.revoke_leases(pid, usize::MAX);
         }
     }
@@ -149,6 +150,7 @@ impl Supervisor {
             return;
         }
         self.checks.ports = now + PORTS;
+        self.ask_after_workers(now);
         for (index, state) in self.pools.iter_mut().enumerate() {
             let board = &state.pool.scoreboard;
             let sockets = || state.pool.listeners.iter().filter_map(Listener::socket);
@@ -160,12 +162,30 @@ impl Supervisor {
                 && sockets().any(is_readable);
             if std::mem::replace(&mut state.neglected, neglected) && neglected {
                 for worker in self.workers.values_mut().filter(idle) {
-                    if board.cell(worker.cell).claim() {
-                        worker.order(&Order::Look);
-                    }
+                    worker.prompt(board.cell(worker.cell));
                 }
             } else if neglected {
                 self.checks.ports = now + INTERVAL;
+            }
+        }
+    }
+}
+
+impl Supervisor {
+    /// Gives an order, by which it is seen whether they get on, to workers that a signal has stopped in
+    /// a handler, and to those that have long been idle with connections of which nothing is known here.
+    fn ask_after_workers(&mut self, now: Instant) {
+        for worker in self.workers.values_mut().filter(|worker| worker.is_serving()) {
+            let cell = self.pools[worker.pool].pool.scoreboard.cell(worker.cell);
+            let unknown = cell.get(Counter::Parked) + cell.get(Counter::Sending);
+            match cell.activity() {
+                Activity::Busy if is_stopped(worker.pid) => worker.order(&Order::Look),
+                Activity::Idle
+                    if unknown > 0 && clock::instant(cell.idle_since()) + PORTS <= now =>
+                {
+                    worker.prompt(cell);
+                }
+                _ => {}
             }
         }
     }
