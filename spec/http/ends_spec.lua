@@ -251,8 +251,8 @@ describe("a streamer that nobody has made read the body", function()
     local s = app.start(ROUTES, "{ request_buffering = false }", 1)
     local chunked = "POST %s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n%s\r\n"
     local close = "Connection: close\r\n"
-    local cases = { { "/streamer", "" }, { "/streamer", close }, { "/streamer?close", "" }, { "/streamer?flush", "" },
-      { "/streamer?flush", close }, { "/streamer?monologue", "" } }
+    local cases = { { "/streamer", "" }, { "/streamer", close }, { "/streamer?close", "" },
+      { "/streamer?flush", "" }, { "/streamer?flush", close }, { "/streamer?monologue", "" } }
     for _, case in ipairs(cases) do
       for _, pause in ipairs { 0, 0.05 } do
         local connection = s:connect()
@@ -264,5 +264,46 @@ describe("a streamer that nobody has made read the body", function()
         assert.equal(expected, s:request("/streamed").body)
       end
     end
+  end)
+end)
+
+describe("a request that has begun when the server shuts down", function()
+  after_each(server.cleanup)
+
+  local HEAD = "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+
+  it("has a moment to complete, on new and on kept connections, in workers and at the supervisor", function()
+    for _, pause in ipairs { 0, 0.3 } do
+      local s = app.start(ROUTES)
+      local begun = {}
+      for _, size in ipairs { 1, 20, #HEAD - 1, #HEAD, #HEAD + 2 } do
+        for _, kept in ipairs { false, true } do
+          local connection = s:connect()
+          if kept then assert.equal("default", connection:request("/").body) end
+          connection:send((HEAD .. "12345"):sub(1, size))
+          begun[connection] = (HEAD .. "12345"):sub(size + 1)
+        end
+      end
+      socket.sleep(pause)
+      s:signal("TERM")
+      assert.truthy(s:wait_log("Initiate shutdown"))
+      for connection, rest in pairs(begun) do connection:send(rest) end
+      for connection in pairs(begun) do
+        local response = connection:response()
+        assert.same({ 200, "5", "close" }, { response.status, response.body, response.headers.connection })
+      end
+      assert.equal(0, s:wait())
+    end
+  end)
+
+  it("is refused with 408 behind that, also if its client sends now and then", function()
+    local s = app.start(ROUTES)
+    local connection = s:connect()
+    connection:send(HEAD:sub(1, 20))
+    socket.sleep(0.1)
+    s:signal("TERM")
+    connection:dribble(("x"):rep(8), 1, 0.1)
+    assert.equal(408, connection:response().status)
+    assert.equal(0, s:wait())
   end)
 end)

@@ -92,6 +92,14 @@ impl Guest {
         }
     }
 
+    /// Leaves the lobby because the server shuts down. One whose request has begun has a last moment for
+    /// the rest, in a worker.
+    pub fn dismissed(self) -> Self {
+        let has_begun = !self.input.is_empty();
+        let wakeup = if has_begun { Wakeup::Input } else { Wakeup::Shutdown };
+        Guest { wakeup, reserved: Reserved::No, ..self }
+    }
+
     /// Whether the worker with this process id may have it.
     pub fn is_for(&self, pid: i32, now: Instant) -> bool {
         match self.reserved {

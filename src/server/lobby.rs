@@ -273,7 +273,7 @@ impl Lobby {
 
     /// A waiting connection leaves the lobby because the server shuts down.
     pub fn dismiss(&mut self) -> Option<Guest> {
-        self.oldest().map(|guest| Guest { wakeup: Wakeup::Shutdown, ..guest })
+        self.oldest().map(Guest::dismissed)
     }
 }
 

@@ -72,6 +72,14 @@ pub struct Stay {
     pub incomplete: bool,
 }
 
+/// How long connections may be quiet.
+#[derive(Clone, Copy)]
+struct Limits {
+    cools_after: Duration,
+    /// Those with incomplete input.
+    rest_within: Duration,
+}
+
 #[derive(Default)]
 struct Place {
     generation: u32,
@@ -96,10 +104,10 @@ struct Place {
 
 impl Place {
     /// How long the connection may be quiet before something is to be done about it.
-    fn quiet_limit(&self, cools_after: Duration) -> Option<Duration> {
+    fn quiet_limit(&self, limits: Limits) -> Option<Duration> {
         match self.incomplete {
-            true => Some(REST_WITHIN),
-            false => self.movable.then_some(cools_after),
+            true => Some(limits.rest_within),
+            false => self.movable.then_some(limits.cools_after),
         }
     }
 }
@@ -115,6 +123,8 @@ pub struct ParkingLot {
     free: Vec<u32>,
     alarms: BinaryHeap<Reverse<(Instant, Ticket)>>,
     cooling: Cooling,
+    /// Connections with incomplete input stay as long as hot ones.
+    keeps_incomplete: bool,
     /// Those among them that the supervisor does not know of.
     alone: usize,
     /// Places whose handle the Lua side does not know yet.
@@ -135,10 +145,27 @@ impl ParkingLot {
             free: Vec::new(),
             alarms: BinaryHeap::new(),
             cooling: Cooling::new(Instant::now()),
+            keeps_incomplete: false,
             alone: 0,
             unpublished: Vec::new(),
             incomplete: Vec::new(),
         }
+    }
+
+    fn limits(&self) -> Limits {
+        let cools_after = self.cooling.limit();
+        let rest_within = if self.keeps_incomplete { cools_after } else { REST_WITHIN };
+        Limits { cools_after, rest_within }
+    }
+
+    /// The server shuts down: a request that has begun has time to complete, here.
+    pub fn keep_incomplete(&mut self) {
+        self.keeps_incomplete = true;
+    }
+
+    /// Whether the parked connection has incomplete input.
+    pub fn is_incomplete(&self, ticket: Ticket) -> bool {
+        self.places.get(ticket.index as usize).is_some_and(|place| place.incomplete)
     }
 
     /// A place whose handle has changed, with the handle if it has one: for the Lua side, which
@@ -233,7 +260,7 @@ impl ParkingLot {
     /// not for the supervisor to take.
     pub fn park(&mut self, ticket: Ticket, connection: Connection, stay: Stay) {
         self.cooling.note_turn(self.places.len() - self.free.len(), stay.now);
-        let cools_after = self.cooling.limit();
+        let limits = self.limits();
         let Stay { now, deadline, movable, incomplete } = stay;
         let Some(place) = self.place(ticket) else { return };
         let standing = connection.stream.borrow().standing();
@@ -242,7 +269,7 @@ impl ParkingLot {
         let was_parked = place.parked.replace(now).is_some();
         let (alone, unpublished) = (!place.leased, !place.published);
         place.deadline = deadline;
-        let quiet = place.quiet_limit(cools_after).map(|limit| now + limit);
+        let quiet = place.quiet_limit(limits).map(|limit| now + limit);
         let look = [deadline, quiet].into_iter().flatten().min();
         // One alarm for each place is enough: it is set anew when it rings too early.
         let alarm = look.filter(|look| place.alarm.is_none_or(|alarm| *look < alarm));
@@ -290,6 +317,9 @@ impl ParkingLot {
 
     /// Takes a connection that is parked with incomplete input.
     pub fn take_incomplete(&mut self) -> Option<(Ticket, Connection, Option<Instant>)> {
+        if self.keeps_incomplete {
+            return None;
+        }
         while let Some(ticket) = self.incomplete.pop() {
             if self.place(ticket).is_some_and(|place| place.incomplete)
                 && let Some((connection, deadline)) = self.take(ticket)
@@ -345,7 +375,7 @@ impl ParkingLot {
 
     /// A parked connection whose time is up, or that was quiet for long.
     pub fn due(&mut self, now: Instant) -> Option<Due> {
-        let cools_after = self.cooling.limit();
+        let limits = self.limits();
         while let Some(Reverse((at, ticket))) = self.alarms.peek().copied() {
             if at > now {
                 return None;
@@ -360,7 +390,7 @@ impl ParkingLot {
             if place.deadline.is_some_and(|deadline| deadline <= now) {
                 return Some(Due::Timeout(ticket));
             }
-            let quiet = place.quiet_limit(cools_after).map(|limit| since + limit);
+            let quiet = place.quiet_limit(limits).map(|limit| since + limit);
             if quiet.is_some_and(|quiet| quiet <= now) {
                 return Some(Due::Cold(ticket));
             }
@@ -387,7 +417,7 @@ impl ParkingLot {
     pub fn cools(&self, ticket: Ticket) -> bool {
         let place = self.places.get(ticket.index as usize);
         place.is_some_and(|place| {
-            place.parked.is_some() && place.quiet_limit(self.cooling.limit()).is_some()
+            place.parked.is_some() && place.quiet_limit(self.limits()).is_some()
         })
     }
 

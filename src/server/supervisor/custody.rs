@@ -137,8 +137,7 @@ impl Supervisor {
             }
             self.make_room();
         } else {
-            let guest = Guest { wakeup: Wakeup::Shutdown, reserved: Reserved::No, ..guest };
-            self.pools[guest.pool].call(guest);
+            self.pools[guest.pool].call(guest.dismissed());
         }
     }
 

@@ -59,8 +59,9 @@ impl Worker {
                 let parked = self.keep(connection, ticket, stay);
                 if self.phase == Phase::Draining {
                     // At once, so that a client that is never quiet keeps no server.
+                    let idle = parked.filter(|ticket| !self.parking.is_incomplete(*ticket));
                     let farewell = |ticket| Source::Parked(ticket, Wakeup::Shutdown);
-                    self.queue.extend(parked.map(farewell));
+                    self.queue.extend(idle.map(farewell));
                 }
             }
             Fate::Linger { until, stall } if connection.stream.borrow().is_tcp() => {

@@ -180,6 +180,7 @@ impl Worker {
             Order::Terminate => self.leave(),
             Order::Drain => {
                 self.phase = Phase::Draining;
+                self.parking.keep_incomplete();
                 // The supervisor has closed the ports. What waits at a service manager's stays there.
                 self.queue.retain(|source| !matches!(source, Source::Listener(_)));
                 let _ = self.acceptor.watch(false);
