@@ -194,6 +194,58 @@ describe("a process that a handler forks", function()
     end)
   end
 
+  -- The worker dies in its first run of the handler for a connection.
+  local deaths = {
+    ["SIGKILL"] = "os.execute('kill -KILL ' .. moonbridge_io.getpid()) moonbridge_io.poll(nil, nil, 30)",
+    ["os.exit"] = "os.exit(0)",
+    ["a timeout"] = "timeout(0.1) moonbridge_io.poll(nil, nil, 30)",
+  }
+  for death, code in pairs(deaths) do
+    it(("that lives on keeps no client from its end: %s ends the worker"):format(death), function()
+      local path = process.scratch("socket")
+      local s = start(one .. ([[
+        { proto = "local", path = %q },
+        connect = function(socket)
+          socket:flush("page")
+          if socket:read(1) == "x" then
+            %s
+            %s
+          end
+          return true
+        end
+      ]]):format(path, lives_on, code))
+      assert.same({ "page", "reset" }, { s:raw("x", server.TIMEOUT / 2) })
+      end_child(s)
+      local c = s:connect { path = path }
+      c:send("x")
+      assert.same({ "page", "closed" }, { c:read_all(server.TIMEOUT / 2) })
+      for pid in s:log():gmatch("child (%d+)") do process.kill(math.tointeger(tonumber(pid)), "KILL") end
+      assert.same({ "page", "closed" }, { s:raw("y") })
+    end)
+  end
+
+  it("leaves the connection with its worker, which serves it further", function()
+    local s = start(one .. [[
+      connect = function(socket)
+        socket.count = (socket.count or 0) + 1
+        if posix.fork() == 0 then os.exit(0) end
+        local mode = socket:read(1)
+        if mode == "c" then socket:flush(socket.count) socket:close() return true end
+        socket:flush(socket.count)
+        if mode == "d" then socket.count = nil end
+        socket:park()
+        return true
+      end
+    ]])
+    local c = s:connect()
+    for _, mode in ipairs { "p1", "p2", "d3", "p1", "p2", "c3" } do
+      c:send(mode:sub(1, 1))
+      assert.equal(mode:sub(2), c:read(1))
+    end
+    assert.same({ "", "closed" }, { c:read_all(server.TIMEOUT / 2) })
+    assert.equal(0, s:stop())
+  end)
+
   it("that lives on keeps no client of a local socket from its end", function()
     local path = process.scratch("socket")
     local s = start(one .. ([[

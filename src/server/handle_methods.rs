@@ -90,12 +90,19 @@ thread_local! {
 pub fn set_worker(worker: &Rc<RefCell<Worker>>) -> Result<(), Errno> {
     let (worker, generation) = (Rc::downgrade(worker), lineage::generation());
     WORKER.set(Own { worker, generation });
-    process::at_fork(|| {
+    let before = || {
+        with_worker(|worker| {
+            worker.insure();
+            true
+        });
+    };
+    let in_child = || {
         let worker = WORKER.with_borrow(|own| own.worker.upgrade());
         if let Some(Ok(mut worker)) = worker.as_ref().map(|worker| worker.try_borrow_mut()) {
             worker.disown();
         }
-    })
+    };
+    process::at_fork(before, in_child)
 }
 
 /// Whether this process is a worker.

@@ -66,26 +66,30 @@ pub fn close_for_good(numbers: impl Iterator<Item = RawFd>) {
     }
 }
 
-static IN_CHILD: OnceLock<fn()> = OnceLock::new();
+/// What to call before a fork, and in the child.
+static AT_FORK: OnceLock<(fn(), fn())> = OnceLock::new();
 
-/// From now on, whoever calls `fork(3)` in this process: buffered standard output is written before, so
-/// that it is not printed twice, and the child calls `f`, which must expect to be called between any
-/// two instructions of foreign code.
-pub fn at_fork(f: fn()) -> Result<(), Errno> {
+/// From now on, whoever calls `fork(3)` in this process: buffered standard output is written and `first`
+/// is called before, so that nothing is printed twice, and the child calls `then`. Both must expect to be
+/// called between any two instructions of foreign code.
+pub fn at_fork(first: fn(), then: fn()) -> Result<(), Errno> {
     extern "C" fn before() {
         flush_stdio();
+        if let Some((first, _)) = AT_FORK.get() {
+            first();
+        }
     }
     extern "C" fn in_child() {
         alarm::forked();
-        if let Some(f) = IN_CHILD.get() {
-            f();
+        if let Some((_, then)) = AT_FORK.get() {
+            then();
         }
     }
-    if IN_CHILD.set(f).is_err() {
+    if AT_FORK.set((first, then)).is_err() {
         return Ok(());
     }
-    // SAFETY: the handlers stay, as the library stays mapped (build.rs), and they do not unwind: `f` is
-    // called where a panic would end the child.
+    // SAFETY: the handlers stay, as the library stays mapped (build.rs), and they do not unwind: a panic
+    // in either would end the process.
     match unsafe { libc::pthread_atfork(Some(before), None, Some(in_child)) } {
         0 => Ok(()),
         errno => Err(Errno::from_raw(errno)),

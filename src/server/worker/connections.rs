@@ -152,7 +152,7 @@ impl Worker {
     }
 
     /// Gives the supervisor a duplicate of a connection.
-    fn lend(&mut self, ticket: Ticket, connection: &Connection) {
+    pub(super) fn lend(&mut self, ticket: Ticket, connection: &Connection) {
         let lent = {
             let stream = connection.stream.borrow();
             let descriptor: Vec<_> = stream.fd().into_iter().collect();
