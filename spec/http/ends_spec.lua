@@ -178,15 +178,18 @@ describe("a body that a handler waits for", function()
   end)
 
   it("may come as slowly as it likes if there is no minimum rate", function()
-    local s = app.start(ROUTES, "{ request_body_timeout = 0.3, request_body_minimum_rate = false }")
-    local slow = s:connect()
-    slow:send "POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-    for _ = 1, 10 do
-      socket.sleep(0.1)
-      slow:send "1\r\nx\r\n"
+    for _, options in ipairs { "request_body_minimum_rate = false",
+      "request_body_minimum_rate = 0, stall_timeout = false" } do
+      local s = app.start(ROUTES, "{ request_body_timeout = 0.3, " .. options .. " }")
+      local slow = s:connect()
+      slow:send "POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+      for _ = 1, 10 do
+        socket.sleep(0.1)
+        slow:send "1\r\nx\r\n"
+      end
+      slow:send "0\r\n\r\n"
+      assert.equal("10", slow:response().body)
     end
-    slow:send "0\r\n\r\n"
-    assert.equal("10", slow:response().body)
   end)
 end)
 

@@ -14,6 +14,9 @@ local min, rawequal, traceback = math.min, rawequal, debug and debug.traceback o
 
 local now = native.now
 
+-- The longest time that can be waited for, in seconds.
+local LONGEST = 1e8
+
 local TOO_LATE = "Cannot setup request body streamer at this stage anymore"
 
 -- Adds methods and fields of the body to those of the request; returns what the cycle needs.
@@ -74,7 +77,7 @@ return function(steps, settle, env, times, methods, lazy)
   local function patience()
     if not (body_timeout and minimum_rate) then return stall end
     local left = body_timeout + steps.received() / minimum_rate - waited
-    return stall and min(stall, left) or left
+    return min(stall or LONGEST, left)
   end
 
   -- Waits for more of the body; all that the client may wait for is sent before. Returns what a step

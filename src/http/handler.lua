@@ -11,6 +11,9 @@ local PARTIAL, BUFFERING, KEPT, CLOSED = codes.PARTIAL, codes.BUFFERING, codes.K
 local type, error, setmetatable = type, error, setmetatable
 local now = native.now
 
+-- The longest time that can be waited for, in seconds.
+local LONGEST = 1e8
+
 local function check(callback, options)
   if type(callback) ~= "function" then
     error("bad argument to 'generate_handler' (function expected)", 3)
@@ -51,7 +54,7 @@ return function(callback, options)
     local stall, limit = times.stall_timeout, times.request_body_timeout
     local rate = times.request_body_minimum_rate
     if not (limit and rate) then return stall end
-    return (stall and math.min(stall, limit) or limit) + missing / rate
+    return math.min(math.min(stall or limit, limit) + missing / rate, LONGEST)
   end
 
   -- Waits for input; returns how that ended: "input", "timeout" or "shutdown".

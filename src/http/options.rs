@@ -60,6 +60,8 @@ impl Default for Options {
 /// Longer times are no limit.
 const MAX_SECONDS: f64 = 1e8;
 
+const MINIMUM_RATE: &str = "request_body_minimum_rate";
+
 /// Time limits and their defaults, in seconds.
 const TIMES: [(&str, f64); 6] = [
     ("idle_timeout", 65.0),
@@ -67,7 +69,7 @@ const TIMES: [(&str, f64); 6] = [
     ("stall_timeout", 60.0),
     // The patience of Apache's mod_reqtimeout. The second is a rate, in bytes a second.
     ("request_body_timeout", 20.0),
-    ("request_body_minimum_rate", 500.0),
+    (MINIMUM_RATE, 500.0),
     ("drain_timeout", 2.0),
 ];
 
@@ -120,7 +122,9 @@ impl Options {
     pub fn times(lua: &Lua, table: &Table) -> Reply<Table> {
         let times = lua.create_table()?;
         for (name, default) in TIMES {
-            match time(table, name, default)? {
+            // A lower rate gives a client more time than there is.
+            let is_limit = |amount: &f64| name != MINIMUM_RATE || *amount >= 1.0;
+            match time(table, name, default)?.filter(is_limit) {
                 Some(seconds) => times.raw_set(name, seconds)?,
                 None => times.raw_set(name, false)?,
             }
