@@ -156,8 +156,10 @@ impl Lobby {
 
     fn enter(&mut self, stay: Stay) -> Result<u32, Errno> {
         // As many come as clients like.
-        let has_room = self.rooms.try_reserve(1).and(self.alarms.try_reserve(1));
-        has_room.map_err(|_| Errno::ENOMEM)?;
+        if self.rooms.try_reserve(1).and(self.alarms.try_reserve(1)).is_err() {
+            break_off(stay.into_descriptor());
+            return Err(Errno::ENOMEM);
+        }
         let index = self.free.pop().unwrap_or_else(|| {
             self.rooms.push(Room { generation: 0, since: 0, stay: None });
             (self.rooms.len() - 1) as u32

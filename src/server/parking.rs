@@ -70,6 +70,8 @@ pub struct Stay {
     pub movable: bool,
     /// Its input is incomplete: see [`ParkingLot::waits_on`].
     pub incomplete: bool,
+    /// How many bytes of incomplete input it holds that have to stay in this process.
+    pub holds: usize,
 }
 
 /// How long connections may be quiet.
@@ -95,6 +97,8 @@ struct Place {
     movable: bool,
     /// Its input is of no use yet, and the supervisor can hold it.
     incomplete: bool,
+    /// See [`Stay::holds`].
+    holds: usize,
     /// Since when it is parked, as opposed to being with the handler.
     parked: Option<Instant>,
     deadline: Option<Instant>,
@@ -131,6 +135,8 @@ pub struct ParkingLot {
     unpublished: Vec<u32>,
     /// Connections that were parked with incomplete input, whatever became of them.
     incomplete: Vec<Ticket>,
+    /// The sum of what parked connections hold.
+    holds: usize,
 }
 
 impl ParkingLot {
@@ -149,6 +155,7 @@ impl ParkingLot {
             alone: 0,
             unpublished: Vec::new(),
             incomplete: Vec::new(),
+            holds: 0,
         }
     }
 
@@ -261,11 +268,12 @@ impl ParkingLot {
     pub fn park(&mut self, ticket: Ticket, connection: Connection, stay: Stay) {
         self.cooling.note_turn(self.places.len() - self.free.len(), stay.now);
         let limits = self.limits();
-        let Stay { now, deadline, movable, incomplete } = stay;
+        let Stay { now, deadline, movable, incomplete, holds } = stay;
         let Some(place) = self.place(ticket) else { return };
         let standing = connection.stream.borrow().standing();
         place.connection = Some(connection);
         (place.movable, place.incomplete) = (movable, incomplete);
+        let held = std::mem::replace(&mut place.holds, holds);
         let was_parked = place.parked.replace(now).is_some();
         let (alone, unpublished) = (!place.leased, !place.published);
         place.deadline = deadline;
@@ -281,6 +289,7 @@ impl ParkingLot {
             self.unpublished.push(ticket.index);
         }
         self.alone += usize::from(!was_parked && alone);
+        self.holds = self.holds + holds - held;
         if incomplete {
             self.incomplete.push(ticket);
         }
@@ -301,7 +310,10 @@ impl ParkingLot {
         self.alone -= usize::from(alone);
         let place = self.place(ticket)?;
         (place.parked, place.incomplete) = (None, false);
-        Some((place.connection.take()?, place.deadline))
+        let held = std::mem::take(&mut place.holds);
+        let taken = place.connection.take().map(|connection| (connection, place.deadline));
+        self.holds -= held;
+        taken
     }
 
     /// Something came from the client of a parked connection: whether it still waits, because the
@@ -328,6 +340,18 @@ impl ParkingLot {
             }
         }
         None
+    }
+
+    /// Takes the connection that has been parked longest with input that has to stay in this process, if
+    /// all hold more than this many bytes of it.
+    pub fn take_holder(&mut self, limit: usize) -> Option<(Ticket, Connection)> {
+        if self.holds <= limit {
+            return None;
+        }
+        let places = self.places.iter().enumerate().filter(|(_, place)| place.holds > 0);
+        let (index, place) = places.min_by_key(|(_, place)| place.parked)?;
+        let ticket = Ticket { index: index as u32, generation: place.generation };
+        self.take(ticket).map(|(connection, _)| (ticket, connection))
     }
 
     /// Gives up the place of a connection that is not parked. The caller tells the supervisor if

@@ -68,6 +68,8 @@ pub struct Birth {
     pub channel: Channel,
     /// The process that forked it.
     pub supervisor: Pid,
+    /// How many bytes of input its waiting connections may hold.
+    pub input_limit: usize,
 }
 
 /// How [`Supervisor::serve`] ends: in the supervisor, or in a new process.
@@ -280,7 +282,8 @@ impl Supervisor {
             Ok(((_, channel), lines, Fork::Child)) => {
                 lines.become_stderr();
                 let (pool, supervisor) = (state.pool.clone(), self.pid);
-                Some(Box::new(Birth { pool, cell, channel, supervisor }))
+                let input_limit = self.memory.budget.limit();
+                Some(Box::new(Birth { pool, cell, channel, supervisor, input_limit }))
             }
             Ok(((channel, far_end), lines, Fork::Parent(pid))) => {
                 state.forked(now);

@@ -27,6 +27,7 @@ use super::parking::{Connection, ParkingLot, Ticket};
 use super::registry::Pool;
 use super::scoreboard::{Activity, Cell, Counter};
 use super::supervisor::Birth;
+use super::tally::Tally;
 use crate::io::{Stream, Wakeup, sigterm, stream_of};
 use crate::sys::{alarm, class};
 use fate::Fate;
@@ -140,6 +141,10 @@ pub struct Worker {
     refused: bool,
     /// How often fields of handles had been assigned when that was last looked at.
     assignments: u64,
+    /// How many bytes of input parked connections may hold that nobody else can hold.
+    input_limit: usize,
+    /// Connections that were closed because they held more.
+    shed: Tally,
     /// The handles of parked connections, by place (from 1 on), for the Lua side.
     handles: Table,
 }
@@ -147,7 +152,7 @@ pub struct Worker {
 impl Worker {
     /// The worker that a fork made. `handles` is filled with the handles of parked connections.
     pub fn new(birth: Birth, handles: Table) -> Result<Self, Errno> {
-        let Birth { pool, cell, channel, .. } = birth;
+        let Birth { pool, cell, channel, input_limit, .. } = birth;
         let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         epoll.add(&channel, EpollEvent::new(EpollFlags::EPOLLIN, CONTROL))?;
         Ok(Worker {
@@ -166,6 +171,8 @@ impl Worker {
             phase: Phase::Serving,
             refused: false,
             assignments: class::assignments(),
+            input_limit,
+            shed: Tally::default(),
             handles,
         })
     }

@@ -133,7 +133,7 @@ impl Supervisor {
             let pool = guest.pool;
             if self.lobby.admit(guest).is_err() {
                 self.pools[pool].totals.lost += 1;
-                self.log.notice("A waiting connection could not be watched and was reset");
+                self.tell_shed(1, "the system could not watch them");
             }
             self.make_room();
         } else {

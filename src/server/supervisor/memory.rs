@@ -2,15 +2,13 @@
 //! same, waiting connections are closed and the server goes on.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::held_input::InputBudget;
 use super::super::pool_state::PoolState;
+use super::super::tally::Tally;
 use super::Supervisor;
 use crate::sys::emergency;
-
-/// How often the log tells of closed connections at most.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Memory that is freed goes back to the system in pieces of this size, in bytes, at the least.
 const GIVEN_BACK: usize = 1024 * 1024;
@@ -21,15 +19,14 @@ pub struct Memory {
     pub budget: Rc<InputBudget>,
     /// How much was held at most since memory was given back.
     peak: usize,
-    /// When the log was told last, and how many connections were closed since.
-    told: Option<Instant>,
-    closed: usize,
+    /// Connections that were closed.
+    closed: Tally,
 }
 
 impl Memory {
     /// Of a supervisor that holds nothing yet and may hold so much input.
     pub fn new(limit: usize) -> Self {
-        Memory { budget: InputBudget::new(limit), peak: 0, told: None, closed: 0 }
+        Memory { budget: InputBudget::new(limit), peak: 0, closed: Tally::default() }
     }
 
     /// Gives memory back to the system when much less is held than was before.
@@ -40,17 +37,6 @@ impl Memory {
             emergency::give_back();
             self.peak = held;
         }
-    }
-
-    /// How many connections the log is to tell of now, if it is to.
-    fn tell(&mut self, closed: usize, now: Instant) -> Option<usize> {
-        self.closed += closed;
-        let told = self.told.is_some_and(|told| now < told + TOLD_EVERY);
-        if told {
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.closed))
     }
 }
 
@@ -104,23 +90,10 @@ impl Supervisor {
         closed
     }
 
-    fn tell_shed(&mut self, closed: usize, why: &str) {
-        if let Some(closed) = self.memory.tell(closed, Instant::now()) {
+    /// Tells the log, now or with those that follow.
+    pub(super) fn tell_shed(&mut self, closed: usize, why: &str) {
+        if let Some(closed) = self.memory.closed.tell(closed, Instant::now()) {
             self.log.notice(&format!("{closed} waiting connections were closed: {why}"));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_log_is_told_once_in_a_while() {
-        let mut memory = Memory::new(0);
-        let now = Instant::now();
-        assert_eq!(memory.tell(3, now), Some(3));
-        assert_eq!(memory.tell(4, now), None);
-        assert_eq!(memory.tell(5, now + TOLD_EVERY), Some(9));
     }
 }

@@ -55,7 +55,7 @@ impl Worker {
             // There is nothing left to wait for.
             Fate::Park { .. } if wakeup == Wakeup::Shutdown => self.close(&connection, ticket),
             Fate::Park { now, deadline, .. } => {
-                let stay = Stay { now, deadline, movable: true, incomplete: false };
+                let stay = Stay { now, deadline, movable: true, incomplete: false, holds: 0 };
                 let parked = self.keep(connection, ticket, stay);
                 if self.phase == Phase::Draining {
                     // At once, so that a client that is never quiet keeps no server.
@@ -116,11 +116,33 @@ impl Worker {
         // What other processes cannot have stays with this worker, whatever happens: input that
         // was received is not in the duplicate.
         let movable = received == 0 && !personal;
-        self.parking.park(ticket, connection, Stay { movable, incomplete, ..stay });
+        let holds = if lacks_input && !incomplete { received } else { 0 };
+        self.parking.park(ticket, connection, Stay { movable, incomplete, holds, ..stay });
+        if holds > 0 {
+            self.bound_input();
+        }
         if has_input {
             self.ready.push_back(ticket);
         }
         Some(ticket)
+    }
+
+    /// Closes connections that have waited longest with incomplete input that only this worker can hold, as
+    /// long as all hold more of it than they may.
+    fn bound_input(&mut self) {
+        let mut closed = 0;
+        while let Some((ticket, connection)) = self.parking.take_holder(self.input_limit) {
+            self.close(&connection, Some(ticket));
+            closed += 1;
+        }
+        if closed > 0
+            && let Some(closed) = self.shed.tell(closed, Instant::now())
+        {
+            let limit = self.input_limit;
+            complain(&format!(
+                "{closed} waiting connections were closed: together they held more than {limit} bytes of input"
+            ));
+        }
     }
 
     /// A handler is about to be called, for whatever time: connections whose input is incomplete go
@@ -145,7 +167,7 @@ impl Worker {
             wakeup == Wakeup::Input && connection.stream.borrow_mut().skips().unwrap_or(false);
         if skips {
             let movable = !connection.stream.borrow().is_personal();
-            let stay = Stay { now: Instant::now(), deadline, movable, incomplete: false };
+            let stay = Stay { now: Instant::now(), deadline, movable, incomplete: false, holds: 0 };
             self.parking.park(ticket, connection.clone(), stay);
         }
         skips
