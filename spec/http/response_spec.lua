@@ -165,7 +165,7 @@ describe("wrong use", function()
       { "try(request.send_data, request, 'a')", "", "HTTP status has not been sent yet" },
       { "try(request.finish_headers, request)", "", "HTTP status has not been sent yet" },
       { "try(request.send_status, request, '200 OK')", "request:send_status('200 OK')",
-        "HTTP status has already been sent" },
+        "HTTP status has already been sent: call send_status once for each response" },
       { "try(request.send_header, request, 'a', 'b')",
         "request:send_status('200 OK') request:finish_headers()", "All HTTP headers have already been sent" },
       { "try(request.close_after_finish, request)",
@@ -219,9 +219,9 @@ describe("wrong use", function()
   end)
 
   it("of arguments is an error", function()
-    assert.equal("HTTP status is expected to be a string, got nil",
+    assert.equal("HTTP status is expected to be a string, got nil: send e.g. \"200 OK\"",
       message_of("try(request.send_status, request)"))
-    assert.equal("HTTP header value is expected to be a string, got nil",
+    assert.equal("HTTP header value is expected to be a string, got nil: give a a value, or leave it out",
       message_of("try(request.send_header, request, 'a')", "request:send_status('200 OK')"))
   end)
 end)

@@ -18,7 +18,7 @@ use super::date;
 use super::form::Form;
 use super::framing::Framing;
 use super::head::{Head, Span};
-use super::header_lines::INVALID_VALUE;
+use super::header_lines::{INVALID_NAME, INVALID_VALUE};
 use super::intake::Intake;
 use super::names::Names;
 use super::options::Options;
@@ -270,11 +270,20 @@ impl Connection {
     /// Sends a header line of the response.
     pub fn send_header(&mut self, name: &[u8], value: &[u8]) -> Result<(), Problem> {
         self.touch()?;
-        let header = |text| match text {
-            INVALID_VALUE => format!("{text}: {}", String::from_utf8_lossy(name)).into(),
+        let shown = || name.escape_ascii();
+        let problem = |text| match text {
+            INVALID_NAME => {
+                format!("{text} \"{}\": remove blanks, colons and control characters", shown())
+                    .into()
+            }
+            INVALID_VALUE => format!(
+                "{text}: {}. Remove or encode line ends and other control characters",
+                shown()
+            )
+            .into(),
             text => text.into(),
         };
-        self.response.header(name, value).map_err(header)
+        self.response.header(name, value).map_err(problem)
     }
 
     fn finish_headers(&mut self) -> Result<(), Problem> {

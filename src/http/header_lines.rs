@@ -5,6 +5,8 @@ use super::head::{is_field_value, is_token};
 use super::list::elements;
 use super::response::Misuse;
 
+/// A name is none.
+pub const INVALID_NAME: Misuse = "Invalid HTTP header name";
 /// A value has a control character, a line end for example.
 pub const INVALID_VALUE: Misuse = "Invalid character in HTTP header value";
 
@@ -79,7 +81,7 @@ pub(super) fn is_transfer_encoding(name: &[u8]) -> bool {
 
 pub(super) fn check_header(name: &[u8], value: &[u8]) -> Result<(), Misuse> {
     if !is_token(name) {
-        return Err("Invalid HTTP header name");
+        return Err(INVALID_NAME);
     }
     if !is_field_value(value) {
         return Err(INVALID_VALUE);
@@ -89,7 +91,8 @@ pub(super) fn check_header(name: &[u8], value: &[u8]) -> Result<(), Misuse> {
 
 /// RFC 9112 4: `status-code SP [ reason-phrase ]`
 pub(super) fn status_code(status: &[u8]) -> Result<u16, Misuse> {
-    const INVALID: Misuse = "HTTP status is expected to be three digits and a reason phrase";
+    const INVALID: Misuse =
+        "HTTP status is expected to be three digits and a reason phrase, e.g. \"404 Not Found\"";
     let (code, reason) = status.split_at_checked(3).ok_or(INVALID)?;
     let code = decimal(code).filter(|code| (100..1000).contains(code)).ok_or(INVALID)?;
     if !(reason.is_empty() || reason.first() == Some(&b' ')) || !is_field_value(reason) {

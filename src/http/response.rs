@@ -20,7 +20,8 @@ pub type Misuse = &'static str;
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 const NO_STATUS: Misuse = "HTTP status has not been sent yet";
-const STATUS_SENT: Misuse = "HTTP status has already been sent";
+const STATUS_SENT: Misuse =
+    "HTTP status has already been sent: call send_status once for each response";
 const HEADERS_SENT: Misuse = "All HTTP headers have already been sent";
 const FINISHED: Misuse = "Response has already been finished";
 /// More was to be sent than Content-Length has announced.

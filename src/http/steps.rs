@@ -139,12 +139,18 @@ pub fn with<R>(shared: &Shared, work: impl FnOnce(&mut Connection) -> R) -> mlua
     }
 }
 
-/// A string or a number as text; a misuse that names `what` otherwise.
-fn argument(lua: &Lua, value: &Value, what: &str) -> mlua::Result<Result<LuaString, MultiValue>> {
+/// A string or a number as text; otherwise a misuse that names `what`, with `advice`.
+fn argument(
+    lua: &Lua,
+    value: &Value,
+    what: &str,
+    advice: impl FnOnce() -> String,
+) -> mlua::Result<Result<LuaString, MultiValue>> {
     match glue::text(lua, value)? {
         Some(text) => Ok(Ok(text)),
         None => {
-            let text = format!("{what} is expected to be a string, got {}", glue::kind(value));
+            let kind = glue::kind(value);
+            let text = format!("{what} is expected to be a string, got {kind}{}", advice());
             Ok(Err((Code::Misuse as i64, text).into_lua_multi(lua)?))
         }
     }
@@ -238,17 +244,19 @@ fn opening(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
 
 fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     step(lua, table, shared, "send_status", |lua, c, status: Value| {
-        match argument(lua, &status, "HTTP status")? {
+        match argument(lua, &status, "HTTP status", || ": send e.g. \"200 OK\"".into())? {
             Ok(status) => done(lua, with(c, |c| c.send_status(&status.as_bytes()))?),
             Err(misuse) => Ok(misuse),
         }
     })?;
     step(lua, table, shared, "send_header", |lua, c, (name, value): (Value, Value)| {
-        let name = match argument(lua, &name, "HTTP header name")? {
+        let name = match argument(lua, &name, "HTTP header name", String::new)? {
             Ok(name) => name,
             Err(misuse) => return Ok(misuse),
         };
-        match argument(lua, &value, "HTTP header value")? {
+        match argument(lua, &value, "HTTP header value", || {
+            format!(": give {} a value, or leave it out", name.as_bytes().escape_ascii())
+        })? {
             Ok(value) => {
                 done(lua, with(c, |c| c.send_header(&name.as_bytes(), &value.as_bytes()))?)
             }

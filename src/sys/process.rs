@@ -67,7 +67,7 @@ pub fn close_for_good(numbers: impl Iterator<Item = RawFd>) {
 }
 
 /// What to call before a fork, and in the child.
-static AT_FORK: OnceLock<(fn(), fn())> = OnceLock::new();
+static AT_FORK: OnceLock<[fn(); 2]> = OnceLock::new();
 
 /// From now on, whoever calls `fork(3)` in this process: buffered standard output is written and `first`
 /// is called before, so that nothing is printed twice, and the child calls `then`. Both must expect to be
@@ -75,17 +75,17 @@ static AT_FORK: OnceLock<(fn(), fn())> = OnceLock::new();
 pub fn at_fork(first: fn(), then: fn()) -> Result<(), Errno> {
     extern "C" fn before() {
         flush_stdio();
-        if let Some((first, _)) = AT_FORK.get() {
+        if let Some([first, _]) = AT_FORK.get() {
             first();
         }
     }
     extern "C" fn in_child() {
         alarm::forked();
-        if let Some((_, then)) = AT_FORK.get() {
+        if let Some([_, then]) = AT_FORK.get() {
             then();
         }
     }
-    if AT_FORK.set((first, then)).is_err() {
+    if AT_FORK.set([first, then]).is_err() {
         return Ok(());
     }
     // SAFETY: the handlers stay, as the library stays mapped (build.rs), and they do not unwind: a panic
