@@ -1,6 +1,7 @@
 -- A connection that was taken from a busy worker ends when it is ended: that worker holds a duplicate
 -- of it until its handler returns, which must not matter.
 
+local lfs = require "lfs"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
@@ -67,7 +68,9 @@ local function start(script, more)
     or '{ proto = "tcp", host = "127.0.0.1", port = PORT }'
   return server.start {
     script = script:gsub("LISTENER", function() return listener end), globals = globals,
-    ready = path and function(self) return #self.process:children() > 0 end or nil,
+    ready = path and function(self)
+      return lfs.attributes(path) and #self.process:children() > 0
+    end or nil,
   }, globals
 end
 
