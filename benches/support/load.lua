@@ -94,7 +94,7 @@ function load.print(title, peers, results)
     local result = results[peer.name]
     print(("  %-34s %12.0f %8.2f %7.1f %7s %7d"):format(
       peer.name, result.rate, result.p99, result.cpu,
-      peer == peers[1] and "" or ("%.2f"):format(ours / result.rate),
+      (peer == peers[1] or result.rate == 0) and "" or ("%.2f"):format(ours / result.rate),
       result.errors + result.refusals))
   end
   io.stdout:flush()
