@@ -66,7 +66,9 @@ local EMPTY = { [204] = true, [205] = true }
 local function send_head(request, status, fields, line)
   request:send_status(("%d %s"):format(status, line:match("^%S+ %d+ (.*)") or ""))
   local without = dropped(fields["Connection"] or "")
-  without["content-length"] = without["content-length"] or EMPTY[status]
+  -- A client that has a whole response may stop sending: one that comes early ends when the request is sent.
+  local is_early = status < 300 and not request.complete
+  without["content-length"] = without["content-length"] or EMPTY[status] or is_early
   for name, values in pairs(fields) do
     for value in (without[name] and "" or values):gmatch("[^\n]+") do request:send_header(name, value) end
   end

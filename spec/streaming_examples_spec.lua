@@ -351,6 +351,28 @@ describe("examples/reverse_proxy.lua as an intermediary (RFC 9110 7.6)", functio
     assert.same({ 0, "early 20000000" }, { code, output }, proxy:log())
   end)
 
+  it("sends a request to its end, though the upstream has completed its response before", function()
+    local app = server.start [[
+      require("moonbridge").listen {
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        connect = function(socket)
+          repeat until socket:read(nil, "\n") == "\r\n"
+          socket:flush("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly")
+          io.stderr:write("received ", socket:drain(), "\n")
+          return true
+        end,
+      }
+      require("moonbridge").run()
+    ]]
+    local proxy = run("reverse_proxy", app.url)
+    local path = write("large", ("x"):rep(20000000))
+    local code, output = proxy:curl("-T - URL <" .. path)
+    assert.same({ 0, "early" }, { code, output }, proxy:log())
+    proxy:stop()
+    local received = app:wait_log("received (%d+)")
+    assert.truthy(tonumber(received) > 20000000, received)
+  end)
+
   it("announces the end of a connection whose request the upstream has refused", function()
     local proxy = proxied { refuse = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig" }
     local c = proxy:connect()
