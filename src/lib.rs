@@ -2,7 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`sys`] | the only unsafe code: processes, signals, sockets, descriptor passing, epoll |
+//! | [`sys`] | the only unsafe code: system calls (`os`) and the raw Lua C API (`lua`) |
 //! | [`glue`] | how Rust functions become Lua functions: misuse, system failures, wrappers |
 //! | [`amount`] | sizes, counts and times as a script gives them |
 //! | [`callback`] | streaming with callbacks: `moonbridge.callback` |

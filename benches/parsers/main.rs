@@ -11,9 +11,8 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use moonbridge::http::{
-    chunked, cookies, escape, head, list, media_type, multipart, params, urlencoded,
-};
+use moonbridge::http::form::{multipart, urlencoded};
+use moonbridge::http::wire::{chunked, cookies, escape, head, list, media_type, params};
 use nix::time::ClockId;
 
 const MIB: usize = 1 << 20;

@@ -4,7 +4,7 @@
 mod support;
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::http::chunked::{Decoder, Error, Event, Limits};
+use moonbridge::http::wire::chunked::{Decoder, Error, Event, Limits};
 
 /// The body, whether it is complete, and the number of bytes that were used.
 fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, bool, usize), Error> {

@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::http::cookies::cookies;
-use moonbridge::http::escape::{Plus, decode};
-use moonbridge::http::list::trim;
+use moonbridge::http::wire::cookies::cookies;
+use moonbridge::http::wire::escape::{Plus, decode};
+use moonbridge::http::wire::list::trim;
 
 fuzz_target!(|header: &[u8]| {
     let mut found = cookies(header);

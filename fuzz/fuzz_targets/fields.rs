@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::http::list::{elements, trim};
-use moonbridge::http::media_type::MediaType;
-use moonbridge::http::uri::{Target, is_host};
+use moonbridge::http::wire::list::{elements, trim};
+use moonbridge::http::wire::media_type::MediaType;
+use moonbridge::http::wire::uri::{Target, is_host};
 
 fuzz_target!(|value: &[u8]| {
     let mut length = 0;

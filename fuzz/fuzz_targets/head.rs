@@ -5,10 +5,10 @@
 mod support;
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::http::framing::{content_length, transfer_coding};
-use moonbridge::http::head::{Head, Known, Limits, Progress};
-use moonbridge::http::refusal::Refusal;
-use moonbridge::http::uri::{Target, is_host};
+use moonbridge::http::wire::framing::{content_length, transfer_coding};
+use moonbridge::http::wire::head::{Head, Known, Limits, Progress};
+use moonbridge::http::wire::refusal::Refusal;
+use moonbridge::http::wire::uri::{Target, is_host};
 
 const LIMITS: Limits = Limits { head: 2048, fields: 16 };
 

@@ -5,7 +5,7 @@
 mod support;
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::http::multipart::{Error, Event, Limits, Parser, Part};
+use moonbridge::http::form::multipart::{Error, Event, Limits, Parser, Part};
 
 type Parts = Vec<(Part, Vec<u8>, bool)>;
 

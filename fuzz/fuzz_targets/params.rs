@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::http::escape::{Plus, decode, encode_html, encode_uri};
-use moonbridge::http::params::pairs;
+use moonbridge::http::wire::escape::{Plus, decode, encode_html, encode_uri};
+use moonbridge::http::wire::params::pairs;
 
 /// `+` and `%XX`, decoded from the plain definition.
 fn plain_decode(text: &[u8]) -> Vec<u8> {

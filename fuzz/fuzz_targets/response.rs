@@ -6,7 +6,7 @@ mod support;
 use libfuzzer_sys::fuzz_target;
 use moonbridge::http::client::body::{Framing, Piece};
 use moonbridge::http::client::head::ResponseHead;
-use moonbridge::http::head::{Limits, Progress};
+use moonbridge::http::wire::head::{Limits, Progress};
 
 const LIMITS: Limits = Limits { head: 2048, fields: 16 };
 

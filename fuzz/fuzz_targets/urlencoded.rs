@@ -4,8 +4,8 @@
 mod support;
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::http::params::pairs;
-use moonbridge::http::urlencoded::{Error, Event, Limits, Parser};
+use moonbridge::http::form::urlencoded::{Error, Event, Limits, Parser};
+use moonbridge::http::wire::params::pairs;
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 

@@ -1,62 +1,30 @@
 //! `moonbridge.http`: HTTP/1.1 for the handlers of applications.
 //!
-//! | module | what it is |
+//! | room | what it is |
 //! |---|---|
-//! | [`head`], [`uri`], [`framing`] | request line and header fields, target and host, where the body ends (pure) |
-//! | [`chunked`], [`urlencoded`], [`multipart`], [`params`], [`cookies`], [`list`], [`media_type`], [`escape`] | parsers of bodies and values (pure) |
-//! | [`response`], [`header_lines`], [`refusal`], [`date`] | what is sent (pure) |
-//! | [`options`] | options of `generate_handler` |
-//! | [`ahead`], [`intake`], [`form`] | a body and a form as they come in |
-//! | [`connection`] | one connection's turn, in steps that never block |
-//! | `steps`, `body_steps`, `form_steps`, `views` | those steps, and what a request says, for Lua |
-//! | `turn`, `fast_steps` | the usual turn of a request, and what is called often in it, at the cost of C functions |
-//! | [`names`], [`flood`], `tables` | header fields by name; names and values that become Lua tables |
+//! | [`wire`] | parsers and writers that server and client share (pure) |
+//! | [`form`] | forms as they come in (pure) |
+//! | [`server`] | the server's side of a connection |
+//! | `lua` | what Lua sees of a request, and the chunks that call the application |
 //! | [`client`] | `http.request` |
-//! | `handler.lua`, `cycle.lua`, `ending.lua`, `body.lua`, `streaming.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
+//!
+//! `wire` knows none of the others, `form` and `client` know `wire`, `server` knows both, `lua` knows them all.
 
-pub mod ahead;
-mod body_steps;
-pub mod chunked;
 pub mod client;
-pub mod connection;
-pub mod cookies;
-pub mod date;
-pub mod escape;
-mod fast_steps;
-pub mod flood;
 pub mod form;
-mod form_steps;
-pub mod framing;
-pub mod head;
-#[cfg(test)]
-mod head_tests;
-pub mod header_lines;
-pub mod intake;
-pub mod list;
-pub mod media_type;
-pub mod multipart;
-pub mod names;
-pub mod options;
-pub mod params;
-pub mod refusal;
-pub mod response;
-mod steps;
-mod tables;
-#[cfg(test)]
-mod testing;
-mod turn;
-pub mod uri;
-pub mod urlencoded;
-mod views;
+mod lua;
+pub mod server;
+pub mod wire;
 
 use std::rc::Rc;
 
 use mlua::{Function, IntoLuaMulti, Lua, Result, Table, Value};
 
 use crate::glue::{self, Fault};
-use crate::server::{context, first_word};
-use escape::Plus;
-use options::Options;
+use crate::server::listen::first_word;
+use crate::server::worker::context;
+use server::options::Options;
+use wire::escape::Plus;
 
 /// The module's table, made once in each Lua state.
 struct Module(Table);
@@ -70,22 +38,23 @@ pub fn module(lua: &Lua) -> Result<Table> {
     escapes(lua, &module)?;
     let native = native(lua)?;
     let io = crate::io::module(lua)?;
-    let maps: Table = glue::chunk(lua, "moonbridge.http.maps", include_str!("maps.lua"), ())?;
+    let maps: Table = glue::chunk(lua, "moonbridge.http.maps", include_str!("lua/maps.lua"), ())?;
     let args = (&native, &maps);
-    let body: Function = glue::chunk(lua, "moonbridge.http.body", include_str!("body.lua"), args)?;
+    let body: Function =
+        glue::chunk(lua, "moonbridge.http.body", include_str!("lua/body.lua"), args)?;
     let args = (&native, crate::callback::protocol(lua)?);
     let streaming: Function =
-        glue::chunk(lua, "moonbridge.http.streaming", include_str!("streaming.lua"), args)?;
+        glue::chunk(lua, "moonbridge.http.streaming", include_str!("lua/streaming.lua"), args)?;
     let ending: Function =
-        glue::chunk(lua, "moonbridge.http.ending", include_str!("ending.lua"), &native)?;
+        glue::chunk(lua, "moonbridge.http.ending", include_str!("lua/ending.lua"), &native)?;
     let args = (&native, &maps, body, streaming, ending);
     let cycle: Function =
-        glue::chunk(lua, "moonbridge.http.cycle", include_str!("cycle.lua"), args)?;
+        glue::chunk(lua, "moonbridge.http.cycle", include_str!("lua/cycle.lua"), args)?;
     let args = (&native, io, cycle);
     let handler: Function =
-        glue::chunk(lua, "moonbridge.http.handler", include_str!("handler.lua"), args)?;
+        glue::chunk(lua, "moonbridge.http.handler", include_str!("lua/handler.lua"), args)?;
     module.raw_set("generate_handler", handler)?;
-    let parse_query = include_str!("parse_query.lua");
+    let parse_query = include_str!("lua/parse_query.lua");
     let parse_query: Function =
         glue::chunk(lua, "moonbridge.http.parse_query", parse_query, (&native, &maps))?;
     module.raw_set("parse_query", parse_query)?;
@@ -107,11 +76,13 @@ fn escapes(lua: &Lua, module: &Table) -> Result<()> {
             Ok(lua.create_string(convert(&text.as_bytes()))?)
         })
     }
-    export(lua, module, "encode_html", |text| escape::encode_html(text).into_owned())?;
-    export(lua, module, "encode_uri", escape::encode_uri)?;
-    export(lua, module, "decode_uri", |text| escape::decode(text, Plus::Space).into_owned())?;
-    export(lua, module, "encode_path", escape::encode_path)?;
-    export(lua, module, "decode_path", |text| escape::decode(text, Plus::Literal).into_owned())
+    export(lua, module, "encode_html", |text| wire::escape::encode_html(text).into_owned())?;
+    export(lua, module, "encode_uri", wire::escape::encode_uri)?;
+    export(lua, module, "decode_uri", |text| wire::escape::decode(text, Plus::Space).into_owned())?;
+    export(lua, module, "encode_path", wire::escape::encode_path)?;
+    export(lua, module, "decode_path", |text| {
+        wire::escape::decode(text, Plus::Literal).into_owned()
+    })
 }
 
 /// The first argument of `name` as a string; numbers are converted as Lua does.
@@ -128,8 +99,8 @@ fn string(lua: &Lua, value: Option<&Value>, name: &str) -> glue::Reply<mlua::Lua
 /// What the Lua chunks of this module call.
 fn native(lua: &Lua) -> Result<Table> {
     let native = lua.create_table()?;
-    native.raw_set("codes", steps::codes(lua)?)?;
-    native.raw_set("faulty", connection::FAULTY)?;
+    native.raw_set("codes", lua::steps::codes(lua)?)?;
+    native.raw_set("faulty", server::connection::FAULTY)?;
     let start = std::time::Instant::now();
     let now = lua.create_function(move |_, ()| Ok(start.elapsed().as_secs_f64()))?;
     native.raw_set("now", now)?;
@@ -167,7 +138,7 @@ fn native(lua: &Lua) -> Result<Table> {
     let configure = lua.create_function(|lua, table: Table| {
         match Options::read(&table).and_then(|o| Ok((Options::times(lua, &table)?, o))) {
             Ok((times, options)) => {
-                (times, steps::factory(lua, Rc::new(options))?).into_lua_multi(lua)
+                (times, lua::steps::factory(lua, Rc::new(options))?).into_lua_multi(lua)
             }
             Err(Fault::Misuse(text) | Fault::System(text, _)) => text.into_lua_multi(lua),
             Err(Fault::Lua(error)) => Err(error),
@@ -176,13 +147,13 @@ fn native(lua: &Lua) -> Result<Table> {
     native.raw_set("configure", configure)?;
     let parse = lua.create_function(|lua, text: mlua::LuaString| {
         let text = text.as_bytes();
-        let pairs: Vec<params::Pair> = params::pairs(&text).collect();
-        match tables::store(lua, &pairs) {
+        let pairs: Vec<wire::params::Pair> = wire::params::pairs(&text).collect();
+        match lua::tables::store(lua, &pairs) {
             Ok(store) => store.into_lua_multi(lua),
-            Err(tables::Unfit::Refused(refusal)) => {
+            Err(lua::tables::Unfit::Refused(refusal)) => {
                 (Value::Nil, refusal.words()).into_lua_multi(lua)
             }
-            Err(tables::Unfit::Lua(error)) => Err(error),
+            Err(lua::tables::Unfit::Lua(error)) => Err(error),
         }
     })?;
     native.raw_set("parse_query", parse)?;

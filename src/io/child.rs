@@ -18,7 +18,8 @@ use super::handle::new_free_handle;
 use super::scarce::retry;
 use super::stream::Stream;
 use crate::glue::{self, Fault, Reply};
-use crate::sys::{self, child::Process};
+use crate::sys;
+use crate::sys::os::child::Process;
 
 /// A process that `exec` started.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ impl Drop for Child {
             && self.owner == getpid()
             && let Some(process) = self.process.take()
         {
-            sys::child::abandon(process);
+            sys::os::child::abandon(process);
         }
     }
 }
@@ -144,7 +145,7 @@ fn signal(lua: &Lua, args: &mut Args) -> Reply<i32> {
         Err(_) if text.starts_with("SIG") => text.parse::<Signal>().ok().map(|it| it as i32),
         Err(_) => format!("SIG{text}").parse::<Signal>().ok().map(|it| it as i32),
     };
-    let signal = signal.filter(|signal| (0..=sys::child::highest_signal()).contains(signal));
+    let signal = signal.filter(|signal| (0..=sys::os::child::highest_signal()).contains(signal));
     signal.ok_or_else(|| args.bad("invalid signal"))
 }
 
@@ -161,7 +162,7 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
     let streams = [stdin.1, stdout.1, stderr.1];
     let command = OsStr::from_bytes(&command);
     let pid =
-        sys::child::spawn(command, &arguments, streams, die_with_parent).map_err(|error| {
+        sys::os::child::spawn(command, &arguments, streams, die_with_parent).map_err(|error| {
             match Fault::from(error) {
                 Fault::System(text, errno) => {
                     Fault::System(format!("Could not execute: {text}"), errno)

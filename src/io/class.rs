@@ -73,7 +73,7 @@ pub fn add_fields<T, F: UserDataFields<T>>(fields: &mut F, class: Class) {
     fields.add_meta_field("__name", class.name());
     fields.add_meta_field_with("__newindex", move |lua| {
         let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
-        sys::class::newindex(lua, prototypes.get(class), None)
+        sys::lua::class::newindex(lua, prototypes.get(class), None)
     });
     fields.add_meta_field_with("__index", move |lua| index(lua, class));
     fields.add_meta_field_with("__close", move |lua| {
@@ -88,7 +88,7 @@ pub fn metatable(lua: &Lua, class: Class) -> mlua::Result<Table> {
     {
         let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
         let prototype = prototypes.get(class);
-        metatable.raw_set("__newindex", sys::class::newindex(lua, prototype, None)?)?;
+        metatable.raw_set("__newindex", sys::lua::class::newindex(lua, prototype, None)?)?;
         metatable.raw_set("__close", prototype.raw_get::<Value>("__close")?)?;
     }
     metatable.raw_set("__name", class.name())?;
@@ -108,7 +108,8 @@ pub fn plain_metatable(lua: &Lua, class: Class, full: &Table) -> mlua::Result<Ta
     let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
     let prototype = prototypes.get(class);
     plain.raw_set("__index", prototype)?;
-    plain.raw_set("__newindex", sys::class::newindex(lua, prototype, Some((&plain, full)))?)?;
+    plain
+        .raw_set("__newindex", sys::lua::class::newindex(lua, prototype, Some((&plain, full)))?)?;
     Ok(plain)
 }
 
@@ -122,7 +123,7 @@ fn index(lua: &Lua, class: Class) -> mlua::Result<Function> {
             _ => Ok(Value::Nil),
         }
     })?;
-    sys::class::index(lua, prototypes.get(class), &property)
+    sys::lua::class::index(lua, prototypes.get(class), &property)
 }
 
 fn no_prototypes() -> mlua::Error {

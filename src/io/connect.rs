@@ -11,7 +11,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use super::stream::Stream;
 use super::transport::{Kind, Transport};
 use super::wait::{Direction, ready};
-use crate::sys::resolve;
+use crate::sys::os::resolve;
 
 /// A TCP connection to the first of the addresses of `host` that answers.
 ///

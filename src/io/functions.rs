@@ -16,7 +16,7 @@ use super::stream::Stream;
 use super::transport::Transport;
 use super::{address, child, connect, listen, poll};
 use crate::glue::{self, Fault, Reply};
-use crate::sys::{sigterm, standard};
+use crate::sys::os::{sigterm, standard};
 
 /// Puts the functions and the standard streams into the module's table.
 ///

@@ -10,7 +10,7 @@ use mlua::{AnyUserData, Lua, Value};
 
 use super::class::{self, Class, Prototypes};
 use super::stream::Stream;
-use crate::sys::anchor;
+use crate::sys::lua::anchor;
 
 /// What keeps the stream of a userdata in [`LIVE`]. Collecting the last owner of the stream resets the
 /// connection.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockFilter, SockRef, Socket, Type};
 
-use crate::sys::resolve;
+use crate::sys::os::resolve;
 
 /// How many connections may wait to be accepted.
 pub const BACKLOG: i32 = 1024;

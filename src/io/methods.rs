@@ -10,7 +10,7 @@ use super::reading::{Status, Want};
 use super::stream::Stream;
 use super::usual::Usual;
 use crate::glue::{self, Fault, Reply};
-use crate::sys::quick;
+use crate::sys::lua::quick;
 
 /// `write` collects this many bytes before it sends.
 const WRITE_BUFFER: usize = 4096;

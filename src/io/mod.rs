@@ -45,7 +45,7 @@ pub mod wait;
 
 use mlua::{Lua, Result, Table};
 
-pub use crate::sys::sigterm;
+pub use crate::sys::os::sigterm;
 pub use awaits::Awaits;
 use class::Prototypes;
 pub use handle::{Handle, new_handle, stream_of};

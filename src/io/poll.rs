@@ -12,11 +12,11 @@ use super::handle;
 use super::listener::Listener;
 use super::stream::Direction;
 use crate::glue::{self, Fault, Reply};
-use crate::sys::alarm;
-use crate::sys::child::Process;
-use crate::sys::keys::{self, Key};
-use crate::sys::poll::{Outcome, PollSet};
-use crate::sys::sigterm;
+use crate::sys::lua::keys::{self, Key};
+use crate::sys::os::alarm;
+use crate::sys::os::child::Process;
+use crate::sys::os::poll::{Outcome, PollSet};
+use crate::sys::os::sigterm;
 
 /// Timeouts from here on (three years) are taken for mistakes.
 const LONGEST: f64 = 1e8;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use socket2::{Domain, SockRef};
 
 use super::wait::{Direction, ready};
-use crate::sys::disconnect::disconnect;
-use crate::sys::{pipe, standard, transfer};
+use crate::sys::os::disconnect::disconnect;
+use crate::sys::os::{pipe, standard, transfer};
 
 /// How many bytes of unread input a closing connection throws away at most, so that a peer which
 /// never stops sending cannot hold the caller.

@@ -9,7 +9,7 @@ use super::handle;
 use super::methods::overflows;
 use super::reading::{Status, Want};
 use super::stream::Stream;
-use crate::sys::quick::{Found, Quick, Sending};
+use crate::sys::lua::quick::{Found, Quick, Sending};
 
 /// The quick methods of handles.
 pub struct Usual;

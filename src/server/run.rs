@@ -7,18 +7,22 @@ use std::rc::Rc;
 
 use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
 
-use super::launcher::{self, Operations};
-use super::options;
-use super::registry::Registry;
-use super::supervisor::{Birth, Outcome, Supervisor};
-use super::timeout;
+use super::birth::Birth;
+use super::ipc::clock;
+use super::listen::registry::Registry;
+use super::listen::shared_sockets;
+use super::operator::launcher::{self, Operations};
+use super::operator::options;
+use super::supervisor::{Outcome, Supervisor};
+use super::worker::timeout;
 use super::worker::{Subject, Worker};
-use super::{clock, context, handle_methods, shared_sockets};
+use super::worker::{context, handle_methods};
 use crate::glue::{self, Fault, Reply};
 use crate::http;
 use crate::io::{Handle, handle};
-use crate::sys::call_loop::{self, Feed, Next};
-use crate::sys::{alarm, alloc, process, worker_signals};
+use crate::sys::lua::alloc;
+use crate::sys::lua::call_loop::{self, Feed, Next};
+use crate::sys::os::{alarm, process, worker_signals};
 
 /// Where the registry of the Lua state keeps the message handler that adds tracebacks to errors.
 const DESCRIBE: &str = "moonbridge.describe";

@@ -3,19 +3,32 @@
 //! It runs no user code and parses nothing that a client sends. Signals arrive through a descriptor, so one
 //! `match` in [`Supervisor::serve`] sees everything that happens.
 
+pub mod attention;
+pub mod balance;
 mod custody;
+pub mod descriptors;
 mod doing;
 mod events;
 mod full_pools;
+pub mod fullness;
+pub mod guest;
+pub mod held_input;
+pub mod in_flight;
 mod inspection;
-mod locality;
+pub mod lent;
+pub mod lobby;
 mod memory;
-mod observation;
+pub mod occupation;
+pub mod pool_state;
+pub mod ports;
 mod revocation;
 mod shutdown;
+pub mod sizing;
 mod source;
-mod spread;
 mod stranded;
+pub mod stretch;
+pub mod timers;
+pub mod worker_entry;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -27,29 +40,30 @@ use nix::sys::signal::{SigAction, SigSet, SigmaskHow, Signal, kill, sigprocmask}
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpid};
 
-use super::channel::{Channel, Inbox};
-use super::clock;
-use super::descriptors::RaisedLimit;
-use super::lobby::Lobby;
-use super::log::{Level, Log};
-use super::notifier::Notifier;
-use super::options::Limits;
-use super::pool_state::PoolState;
-use super::processors::Processors;
-use super::registry::Pool;
-use super::scoreboard::Activity;
-use super::sizing::Advice;
-use super::stderr_lines::StderrLines;
-use super::worker_entry::{Life, WorkerEntry};
+use super::birth::Birth;
+use super::ipc::channel::{Channel, Inbox};
+use super::ipc::clock;
+use super::ipc::scoreboard::Activity;
+use super::listen::registry::Pool;
+use super::operator::log::{Level, Log};
+use super::operator::notifier::Notifier;
+use super::operator::options::Limits;
+use super::operator::stderr_lines::StderrLines;
 use crate::glue;
-use crate::sys::dispositions;
-use crate::sys::process::{Fork, fork};
-use crate::sys::worker_signals;
+use crate::sys::os::dispositions;
+use crate::sys::os::process::{Fork, fork};
+use crate::sys::os::worker_signals;
+use balance::processors::Processors;
+use balance::spread::Looks;
+use descriptors::RaisedLimit;
+use lobby::Lobby;
 use memory::Memory;
+use pool_state::PoolState;
 use shutdown::TimeLimit;
+use sizing::Advice;
 use source::{GUEST, Source};
-use spread::Looks;
 use stranded::Checks;
+use worker_entry::{Life, WorkerEntry};
 
 /// How long a handler may run before its worker's other connections are given to other workers, and
 /// how often the supervisor looks for that.
@@ -57,20 +71,6 @@ const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The exit code of a server that could not go on.
 const ERROR_AT_RUN_TIME: i32 = 4;
-
-/// What the fork left in a new worker.
-pub struct Birth {
-    /// The pool the worker belongs to.
-    pub pool: Rc<Pool>,
-    /// Its cell in the scoreboard.
-    pub cell: usize,
-    /// Its end of the control channel.
-    pub channel: Channel,
-    /// The process that forked it.
-    pub supervisor: Pid,
-    /// How many bytes of input its waiting connections may hold.
-    pub input_limit: usize,
-}
 
 /// How [`Supervisor::serve`] ends: in the supervisor, or in a new process.
 pub enum Outcome {

@@ -4,11 +4,17 @@
 //! handler had, and waits for the next thing to do: a new connection, input on one that was parked,
 //! an interval, an order of the supervisor.
 
+pub mod accept;
 mod child;
 mod connections;
+pub mod context;
+pub mod cooling;
 mod fate;
+pub mod handle_methods;
 mod outbox;
+pub mod parking;
 mod sending;
+pub mod timeout;
 mod waiting;
 
 use std::cell::RefCell;
@@ -19,19 +25,21 @@ use mlua::{Lua, Table, Value};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-use super::accept::Acceptor;
-use super::channel::{Channel, Inbox, Parcel};
-use super::listener::Listener;
-use super::message::{Report, Waiting};
-use super::parking::{Connection, ParkingLot, Ticket};
-use super::registry::Pool;
-use super::scoreboard::{Activity, Cell, Counter};
-use super::supervisor::Birth;
+use super::birth::Birth;
+use super::ipc::channel::{Channel, Inbox, Parcel};
+use super::ipc::message::{Report, Waiting};
+use super::ipc::scoreboard::{Activity, Cell, Counter};
+use super::ipc::ticket::Ticket;
+use super::listen::listener::Listener;
+use super::listen::registry::Pool;
 use super::tally::Tally;
 use crate::io::{Stream, Wakeup, sigterm, stream_of};
-use crate::sys::{alarm, class};
+use crate::sys::lua::class;
+use crate::sys::os::alarm;
+use accept::Acceptor;
 use fate::Fate;
 use outbox::Outbox;
+use parking::{Connection, ParkingLot};
 
 pub use fate::STALL;
 

@@ -1,41 +1,9 @@
-//! The only unsafe code: thin, safe wrappers over system calls that `nix` and `socket2` do not cover.
+//! The only unsafe code, behind safe interfaces.
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`os`] | system calls and signals that `nix` and `socket2` do not cover |
+//! | [`lua`] | the raw Lua C API: functions, classes and calls that cost no more than those of a C library |
 
-pub mod alarm;
-pub mod alloc;
-pub mod anchor;
-pub mod calendar;
-pub mod call_loop;
-pub mod child;
-pub mod class;
-pub mod defer_accept;
-pub mod disconnect;
-pub mod dispositions;
-pub mod emergency;
-pub mod environment;
-pub mod fast;
-pub mod hangup;
-pub mod held_signals;
-pub mod interrupted;
-pub mod keys;
-pub mod lineage;
-pub mod lock;
-pub mod lua_stack;
-pub mod message;
-pub mod open_sockets;
-pub mod own_file;
-pub mod pipe;
-pub mod poll;
-pub mod process;
-pub mod quick;
-pub mod receive;
-pub mod resolve;
-pub mod shared;
-pub mod sigterm;
-pub mod standard;
-pub mod starter;
-pub mod texts;
-pub mod transfer;
-pub mod turn;
-pub mod unsent;
-pub mod usage;
-pub mod worker_signals;
+pub mod lua;
+pub mod os;

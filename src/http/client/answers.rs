@@ -8,9 +8,9 @@ use mlua::{Function, Lua, Table};
 use super::fields;
 use super::link::{Failure, Trip};
 use super::links;
-use crate::sys::anchor::Anchor;
-use crate::sys::fast::{self, Answer, Arguments, Fast};
-use crate::sys::message::{self, Message, Step, Verdict};
+use crate::sys::lua::anchor::Anchor;
+use crate::sys::lua::fast::{self, Answer, Arguments, Fast};
+use crate::sys::lua::message::{self, Message, Step, Verdict};
 
 /// What `round_trip` answers if there is no response yet; `exchange.lua` knows the numbers.
 #[derive(Clone, Copy)]

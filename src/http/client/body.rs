@@ -6,10 +6,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::head::{ResponseHead, unfold};
-use crate::http::chunked::{self, Decoder, Event};
-use crate::http::framing::{Coding, repeated_content_length, transfer_coding};
-use crate::http::head::Version;
-use crate::http::list;
+use crate::http::wire::chunked::{self, Decoder, Event};
+use crate::http::wire::framing::{Coding, repeated_content_length, transfer_coding};
+use crate::http::wire::head::Version;
+use crate::http::wire::list;
 
 /// Why a body is not accepted. The connection must be closed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +224,7 @@ impl Body {
 mod tests {
     use super::super::head::LIMITS;
     use super::*;
-    use crate::http::head::Progress;
+    use crate::http::wire::head::Progress;
     use proptest::prelude::*;
 
     fn framing(status: &str, fields: &[&str], to_head: bool) -> Result<Framing, Error> {

@@ -1,7 +1,7 @@
 //! A response as Lua gets it: names in lower case, each once; values that were sent apart, joined.
 
 use super::link::Received;
-use crate::sys::message::Message;
+use crate::sys::lua::message::Message;
 
 /// Puts the head of a response into an empty message.
 pub fn put(message: &mut Message, received: &Received<'_>) {

@@ -11,8 +11,8 @@ use std::ops::Range;
 
 use memchr::memchr;
 
-use crate::http::head::{Limits, Progress, Version, is_field_value, is_token};
-use crate::http::list::trim;
+use crate::http::wire::head::{Limits, Progress, Version, is_field_value, is_token};
+use crate::http::wire::list::trim;
 
 /// 256 KiB, 1000 lines: more than any honest server sends, little enough to hold for each request.
 pub const LIMITS: Limits = Limits { head: 256 * 1024, fields: 1000 };

@@ -19,9 +19,9 @@ use super::body::{self, Body, Framing, Piece};
 use super::head::{self, LIMITS, ResponseHead, unfold};
 use super::patience::{LOOK, Patience};
 use crate::glue;
-use crate::http::head::Progress;
+use crate::http::wire::head::Progress;
 use crate::io::{Fill, Stream};
-use crate::sys::lineage;
+use crate::sys::os::lineage;
 
 /// Why an exchange cannot go on. The connection is of no more use.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use nix::poll::PollFlags;
 use super::link::{Failure, Link};
 use super::{answers, links, url_steps};
 use crate::io::{Stream, connect, new_handle, stream_of};
-use crate::sys::resolve;
+use crate::sys::os::resolve;
 
 type Steps = Result<MultiValue>;
 

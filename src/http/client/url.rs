@@ -11,8 +11,8 @@ use std::fmt;
 use memchr::{memchr, memrchr};
 
 use self::target::{normal_target, strip_fragment};
-use crate::http::escape::{Plus, decode};
-use crate::http::uri::is_host;
+use crate::http::wire::escape::{Plus, decode};
+use crate::http::wire::uri::is_host;
 
 /// The other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 
 use super::{Direction, KEEP, Kind, PARTS, Stream, Trouble, closed};
-use crate::sys::hangup::{Ended, ended};
+use crate::sys::os::hangup::{Ended, ended};
 
 impl Stream {
     /// Queues output without sending.

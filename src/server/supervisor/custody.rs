@@ -3,18 +3,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::channel::Parcel;
-use super::super::clock;
-use super::super::guest::{Guest, Reserved};
-use super::super::lent::Lent;
-use super::super::lobby::Farewell;
-use super::super::message::{Order, Waiting};
-use super::super::parking::Ticket;
-use super::super::scoreboard::{Activity, Cell};
-use super::super::worker_entry::WorkerEntry;
+use super::guest::{Guest, Reserved};
+use super::lent::Lent;
+use super::lobby::Farewell;
 use super::stranded::take_back_orders;
+use super::worker_entry::WorkerEntry;
 use super::{Phase, Supervisor};
 use crate::io::Wakeup;
+use crate::server::ipc::channel::Parcel;
+use crate::server::ipc::clock;
+use crate::server::ipc::message::{Order, Waiting};
+use crate::server::ipc::scoreboard::{Activity, Cell};
+use crate::server::ipc::ticket::Ticket;
 
 /// How long a worker that did not take a connection does not get it again.
 const DECLINED: Duration = Duration::from_secs(1);

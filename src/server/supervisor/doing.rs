@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use super::super::listener::Listener;
-use super::super::pool_state::PoolState;
-use super::super::scoreboard::{Activity, Counter};
-use super::super::worker_entry::{Life, WorkerEntry};
+use super::pool_state::PoolState;
+use super::worker_entry::{Life, WorkerEntry};
+use crate::server::ipc::scoreboard::{Activity, Counter};
+use crate::server::listen::listener::Listener;
 
 /// What a worker is doing, and for how long as far as the supervisor has seen.
 pub fn doing(state: &PoolState, worker: &WorkerEntry, now: Instant) -> String {

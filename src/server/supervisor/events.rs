@@ -6,14 +6,14 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::super::channel::{Parcel, Received};
-use super::super::log::Level;
-use super::super::message::Report;
-use super::super::parking::Ticket;
-use super::super::worker_entry::Life;
+use super::worker_entry::Life;
 use super::{Phase, Supervisor};
 use crate::glue;
-use crate::sys::usage::{self, End, Usage};
+use crate::server::ipc::channel::{Parcel, Received};
+use crate::server::ipc::message::Report;
+use crate::server::ipc::ticket::Ticket;
+use crate::server::operator::log::Level;
+use crate::sys::os::usage::{self, End, Usage};
 
 /// Messages taken from one worker at once: one worker must not keep the others waiting.
 const MESSAGES_AT_ONCE: usize = 64;

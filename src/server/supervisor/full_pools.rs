@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use super::super::log::Level;
-use super::super::scoreboard::Activity;
 use super::Supervisor;
 use super::doing::doing;
+use crate::server::ipc::scoreboard::Activity;
+use crate::server::operator::log::Level;
 
 /// So many workers are named at most.
 const NAMED: usize = 20;

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use super::super::log::Level;
-use super::super::scoreboard::{Counter, Total};
-use super::super::status::PoolStatus;
 use super::{Phase, Supervisor};
+use crate::server::ipc::scoreboard::{Counter, Total};
+use crate::server::operator::log::Level;
+use crate::server::operator::status::PoolStatus;
 
 impl Supervisor {
     /// Puts into shared memory what only the supervisor knows; logs worker counts that have changed

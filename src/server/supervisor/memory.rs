@@ -4,11 +4,11 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::super::held_input::InputBudget;
-use super::super::pool_state::PoolState;
 use super::super::tally::Tally;
 use super::Supervisor;
-use crate::sys::emergency;
+use super::held_input::InputBudget;
+use super::pool_state::PoolState;
+use crate::sys::os::emergency;
 
 /// Memory that is freed goes back to the system in pieces of this size, in bytes, at the least.
 const GIVEN_BACK: usize = 1024 * 1024;

@@ -2,15 +2,15 @@
 
 use std::time::Instant;
 
-use super::super::channel::Parcel;
-use super::super::clock;
-use super::super::guest::{Guest, Reserved, break_off, close_in_order};
-use super::super::held_input::HeldInput;
-use super::super::lease::{Lease, LeaseTable};
-use super::super::parking::Ticket;
-use super::super::worker_entry::WorkerEntry;
+use super::guest::{Guest, Reserved, break_off, close_in_order};
+use super::held_input::HeldInput;
+use super::worker_entry::WorkerEntry;
 use super::{PATIENCE, Supervisor};
 use crate::io::Wakeup;
+use crate::server::ipc::channel::Parcel;
+use crate::server::ipc::clock;
+use crate::server::ipc::lease::{Lease, LeaseTable};
+use crate::server::ipc::ticket::Ticket;
 
 impl Supervisor {
     /// Takes back up to `most` of the connections that a worker has parked and is not acting on. Other

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 
-use super::super::guest::Guest;
-use super::super::listener::Listener;
-use super::super::lobby::LINGER_AT_SHUTDOWN;
-use super::super::log::Level;
-use super::super::ports::Taken;
-use super::super::sizing::Advice;
 use super::doing::doing;
+use super::guest::Guest;
+use super::lobby::LINGER_AT_SHUTDOWN;
+use super::ports::Taken;
+use super::sizing::Advice;
 use super::{ERROR_AT_RUN_TIME, Managed, Phase, Supervisor};
+use crate::server::listen::listener::Listener;
+use crate::server::operator::log::Level;
 
 /// For so long, connections whose handshake has begun, or whose client is about to send the first
 /// byte, may still arrive.

@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 
-use super::super::attention::Advice;
-use super::super::channel::{Inbox, Received};
-use super::super::clock;
-use super::super::guest::Guest;
-use super::super::held_input::InputBudget;
-use super::super::listener::Listener;
-use super::super::log::Level;
-use super::super::message::Order;
-use super::super::parking::Ticket;
-use super::super::pool_state::PoolState;
-use super::super::scoreboard::{Activity, Cell, Counter};
-use super::super::stretch::{is_runnable, is_stopped};
-use super::super::worker_entry::{Life, WorkerEntry};
+use super::attention::Advice;
+use super::guest::Guest;
+use super::held_input::InputBudget;
+use super::pool_state::PoolState;
+use super::stretch::{is_runnable, is_stopped};
+use super::worker_entry::{Life, WorkerEntry};
 use super::{Phase, Supervisor};
+use crate::server::ipc::channel::{Inbox, Received};
+use crate::server::ipc::clock;
+use crate::server::ipc::message::Order;
+use crate::server::ipc::scoreboard::{Activity, Cell, Counter};
+use crate::server::ipc::ticket::Ticket;
+use crate::server::listen::listener::Listener;
+use crate::server::operator::log::Level;
 
 /// How often it is looked at whether idle workers leave input of their connections alone.
 const INTERVAL: Duration = Duration::from_millis(100);

@@ -3,10 +3,10 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use super::super::listener::Listener;
-use super::super::parking::detach;
+use super::parking::detach;
 use super::{Task, Worker};
-use crate::sys::process::close_for_good;
+use crate::server::listen::listener::Listener;
+use crate::sys::os::process::close_for_good;
 
 impl Worker {
     /// Before a handler forks: the supervisor gets a duplicate of the handler's connection, as of parked

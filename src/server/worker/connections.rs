@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 use mlua::Lua;
 use nix::errno::Errno;
 
-use super::super::accept::Accepted;
-use super::super::channel::Parcel;
-use super::super::clock;
-use super::super::message::{MAX_PAYLOAD, Report, Waiting};
-use super::super::overflow;
-use super::super::parking::{Connection, Stay, Ticket, detach};
-use super::super::scoreboard::Counter;
+use super::accept::Accepted;
 use super::fate::milliseconds;
+use super::parking::{Connection, Stay, detach};
 use super::{Arrival, Fate, Phase, Source, Task, Worker, complain};
 use crate::glue;
 use crate::io::{Stream, Wakeup, new_handle, stream_of};
-use crate::sys::class;
+use crate::server::ipc::channel::Parcel;
+use crate::server::ipc::clock;
+use crate::server::ipc::message::{MAX_PAYLOAD, Report, Waiting};
+use crate::server::ipc::overflow;
+use crate::server::ipc::scoreboard::Counter;
+use crate::server::ipc::ticket::Ticket;
+use crate::sys::lua::class;
 
 impl Worker {
     /// What becomes of the thing the handler had.

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::super::message::{Then, Unsent};
 use super::{Task, Worker};
 use crate::io::Stream;
+use crate::server::ipc::message::{Then, Unsent};
 
 /// How long a client may take nothing of the output that is queued for it, unless the handler says
 /// otherwise.

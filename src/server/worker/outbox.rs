@@ -11,11 +11,12 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use super::super::parking::{Connection, Ticket, detach};
 use super::Fate;
+use super::parking::{Connection, detach};
 use crate::io::stream::Fill;
 use crate::io::{Stream, Wakeup};
-use crate::sys::unsent::unsent;
+use crate::server::ipc::ticket::Ticket;
+use crate::sys::os::unsent::unsent;
 
 /// What the handler has left behind.
 pub struct Departure {

@@ -3,15 +3,16 @@
 
 use std::time::Instant;
 
-use super::super::message::{Report, Unsent, Waiting};
-use super::super::overflow;
-use super::super::parking::{Connection, Ticket};
-use super::super::scoreboard::Counter;
 use super::fate::milliseconds;
 use super::outbox::{Departure, Progress, push_out};
+use super::parking::Connection;
 use super::waiting::timeout;
 use super::{Fate, Phase, Source, Worker};
 use crate::io::Wakeup;
+use crate::server::ipc::message::{Report, Unsent, Waiting};
+use crate::server::ipc::overflow;
+use crate::server::ipc::scoreboard::Counter;
+use crate::server::ipc::ticket::Ticket;
 
 impl Worker {
     /// Sends the output of a connection that the handler is done with. If the client does not take

@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
-use super::super::channel::{Parcel, Received};
-use super::super::clock;
-use super::super::message::{Order, Report, Waiting};
-use super::super::parking::{Connection, Due, Ticket};
-use super::super::scoreboard::{Activity, Counter};
+use super::parking::{Connection, Due};
 use super::{Arrival, Phase, Source, Task, Worker, complain};
 use crate::glue;
 use crate::io::Wakeup;
-use crate::sys::{process, worker_signals};
+use crate::server::ipc::channel::{Parcel, Received};
+use crate::server::ipc::clock;
+use crate::server::ipc::message::{Order, Report, Waiting};
+use crate::server::ipc::scoreboard::{Activity, Counter};
+use crate::server::ipc::ticket::Ticket;
+use crate::sys::os::{process, worker_signals};
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;

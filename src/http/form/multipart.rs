@@ -1,0 +1,373 @@
+//! Streaming parser of `multipart/form-data` bodies.
+//!
+//! Data is passed on as slices of the input, so parts of any size need flat memory: only a part's
+//! headers are collected, up to a limit. Pieces are as long as the input allows; the caller
+//! fragments or joins them to the chunk size that it has promised.
+//!
+//! Sources: RFC 7578 (form data), RFC 2046 5.1.1 (multipart); reference, "request.post_metadata"
+//! and "request:stream_post_param".
+//!
+//! ```text
+//! body      = [preamble CRLF] delimiter padding CRLF part *(CRLF delimiter padding CRLF part)
+//!             CRLF delimiter "--" [epilogue]
+//! delimiter = "--" boundary
+//! part      = *(header CRLF) [CRLF data]
+//! ```
+
+mod disposition;
+mod part;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::ops::Range;
+
+use memchr::memmem::{Finder, find};
+use memchr::{memchr, memrchr};
+
+use crate::http::wire::media_type::MediaType;
+pub use part::Part;
+
+/// What a form may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The most parts, dropped ones included.
+    pub parts: usize,
+    /// The longest header section of a part, and the longest preamble, in bytes.
+    pub header_size: usize,
+    /// The most header lines of a part.
+    pub header_count: usize,
+}
+
+impl Limits {
+    /// `parts` parts; 32 header lines in 16 KiB for each.
+    pub fn new(parts: usize) -> Limits {
+        Limits { parts, header_size: 16384, header_count: 32 }
+    }
+}
+
+/// Why a form is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The Content-Type has no valid boundary.
+    Boundary,
+    /// Something else than blanks and CRLF follows a boundary, or something else than CRLF goes before
+    /// the first one.
+    Delimiter,
+    /// A part's header breaks the grammar, or is doubled.
+    Header,
+    /// A part is encoded (RFC 7578 4.7 deprecates Content-Transfer-Encoding).
+    TransferEncoding,
+    /// The headers of a part are beyond their limits.
+    HeaderTooBig,
+    /// There are more parts than the limit.
+    TooManyParts,
+    /// The body ended before its closing delimiter.
+    Truncated,
+}
+
+impl Error {
+    /// The status code of the refusal.
+    pub fn status(self) -> u16 {
+        match self {
+            Error::HeaderTooBig | Error::TooManyParts => 413,
+            _ => 400,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Error::Boundary => "No valid boundary in multipart Content-Type",
+            Error::Delimiter => "Invalid multipart delimiter",
+            Error::Header => "Invalid header in multipart body",
+            Error::TransferEncoding => "Content-Transfer-Encoding not supported in multipart body",
+            Error::HeaderTooBig => "Header of part in multipart body too big",
+            Error::TooManyParts => "Too many parts in multipart body",
+            Error::Truncated => "Multipart body ended before its closing delimiter",
+        })
+    }
+}
+
+/// What the parser found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A part with a field name begins. [`Event::PartEnd`] follows, after any data.
+    Begin(&'a Part),
+    /// A piece of the part's data, never empty.
+    Data(&'a [u8]),
+    /// The part ends.
+    PartEnd,
+    /// The closing delimiter was found; nothing but [`Event::More`] follows.
+    End,
+    /// All input was used up.
+    More,
+}
+
+/// What the next byte belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Before the first delimiter.
+    Preamble,
+    /// A part that is dropped: searched for a delimiter.
+    Dropped,
+    /// A part's data.
+    Data,
+    /// Directly behind a boundary.
+    Delimited,
+    /// Behind the first dash of a closing delimiter.
+    Dash,
+    /// Blanks behind a boundary.
+    Padding,
+    /// Behind the CR of a delimiter's line.
+    DelimiterLf,
+    Head,
+    Epilogue,
+}
+
+/// What was found at the begin of the input, while searching for a delimiter.
+enum Scan {
+    /// So many bytes of the input are data.
+    Data(usize),
+    /// These bytes of the delimiter, seen at the end of former input, are data.
+    Held(Range<usize>),
+    /// The delimiter ends after so many bytes.
+    Delimiter(usize),
+    /// So many bytes, all of the input, may be part of a delimiter.
+    More(usize),
+}
+
+/// The parser: [`Parser::push`] all of the body, then [`Parser::finish`].
+#[derive(Debug)]
+pub struct Parser {
+    limits: Limits,
+    state: State,
+    /// Finds CRLF, two dashes and the boundary. A CR is nowhere but at its begin, so the bytes
+    /// that have matched at the end of an input never hold the begin of another match.
+    delimiter: Finder<'static>,
+    /// Bytes of the delimiter that ended the former input.
+    matched: usize,
+    /// How many of them are not of the input: the CRLF behind a part's headers also counts as the one
+    /// before a delimiter.
+    implied: usize,
+    /// The preamble, or the headers of the part, as far as they have been read.
+    head: Vec<u8>,
+    line_start: usize,
+    lines: usize,
+    part: Part,
+    parts: usize,
+}
+
+impl Parser {
+    /// A parser at the begin of a body with the given Content-Type.
+    pub fn new(content_type: &[u8], limits: Limits) -> Result<Parser, Error> {
+        let boundary = boundary(content_type)?;
+        let delimiter = [b"\r\n--", &boundary[..]].concat();
+        Ok(Parser {
+            limits,
+            state: State::Preamble,
+            delimiter: Finder::new(&delimiter).into_owned(),
+            matched: 0,
+            implied: 0,
+            head: Vec::new(),
+            line_start: 0,
+            lines: 0,
+            part: Part::default(),
+            parts: 0,
+        })
+    }
+
+    /// Takes bytes of the body; returns how many were used, and what they mean.
+    ///
+    /// To be called with the rest of the input again until the event is [`Event::More`].
+    pub fn push<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Event<'a>), Error> {
+        let mut used = 0;
+        while let Some((&byte, _)) = input.get(used..).and_then(|rest| rest.split_first()) {
+            let rest = input.get(used..).unwrap_or_default();
+            match self.state {
+                State::Preamble => used += self.preamble(rest)?,
+                State::Dropped | State::Data => {
+                    let wanted = self.state == State::Data;
+                    match self.scan(rest) {
+                        Scan::Data(len) => {
+                            used += len;
+                            if wanted {
+                                let data = rest.get(..len).unwrap_or_default();
+                                return Ok((used, Event::Data(data)));
+                            }
+                        }
+                        Scan::Held(held) => {
+                            if wanted {
+                                let data = self.delimiter.needle().get(held).unwrap_or_default();
+                                return Ok((used, Event::Data(data)));
+                            }
+                        }
+                        Scan::Delimiter(len) => {
+                            used += len;
+                            self.state = State::Delimited;
+                            if wanted {
+                                return Ok((used, Event::PartEnd));
+                            }
+                        }
+                        Scan::More(len) => used += len,
+                    }
+                }
+                State::Head => {
+                    let (len, complete) = self.head(rest)?;
+                    used += len;
+                    if complete && self.begin_part()? {
+                        return Ok((used, Event::Begin(&self.part)));
+                    }
+                }
+                State::Epilogue => return Ok((input.len(), Event::More)),
+                _ => {
+                    used += 1;
+                    self.state = self.delimiter_line(byte)?;
+                    if self.state == State::Epilogue {
+                        return Ok((used, Event::End));
+                    }
+                }
+            }
+        }
+        Ok((used, Event::More))
+    }
+
+    /// Ends the body: it must have had its closing delimiter. A CRLF behind it may be missing.
+    pub fn finish(&self) -> Result<(), Error> {
+        if self.state == State::Epilogue { Ok(()) } else { Err(Error::Truncated) }
+    }
+
+    /// Searches the input for the first delimiter; returns how much of it was used.
+    ///
+    /// A boundary that does not stand behind CRLF is refused: a recipient that takes a bare LF for a
+    /// line end finds a part where another one finds nothing but preamble.
+    fn preamble(&mut self, input: &[u8]) -> Result<usize, Error> {
+        let boundary = self.delimiter.needle().get(2..).unwrap_or_default();
+        let before = self.head.len();
+        let searched = before.saturating_sub(boundary.len() - 1);
+        let room = self.limits.header_size + boundary.len() - before;
+        let taken = input.get(..room).unwrap_or(input);
+        self.head.extend_from_slice(taken);
+        let Some(offset) = find(self.head.get(searched..).unwrap_or_default(), boundary) else {
+            let too_long = self.head.len() > self.limits.header_size;
+            return if too_long { Err(Error::Delimiter) } else { Ok(taken.len()) };
+        };
+        let start = searched + offset;
+        let preamble = self.head.get(..start).unwrap_or_default();
+        if !preamble.is_empty() && !preamble.ends_with(b"\r\n") {
+            return Err(Error::Delimiter);
+        }
+        self.state = State::Delimited;
+        Ok(start + boundary.len() - before)
+    }
+
+    /// Searches the input, which is not empty, for the delimiter.
+    fn scan(&mut self, input: &[u8]) -> Scan {
+        let needle = self.delimiter.needle();
+        if self.matched > 0 {
+            let missing = needle.get(self.matched..).unwrap_or_default();
+            let len = missing.len().min(input.len());
+            if missing.get(..len) == input.get(..len) {
+                let complete = len == missing.len();
+                self.matched = if complete { 0 } else { self.matched + len };
+                return if complete { Scan::Delimiter(len) } else { Scan::More(len) };
+            }
+            let held = self.implied..self.matched;
+            (self.matched, self.implied) = (0, 0);
+            if !held.is_empty() {
+                return Scan::Held(held);
+            }
+        }
+        match self.delimiter.find(input) {
+            Some(0) => Scan::Delimiter(needle.len()),
+            Some(len) => Scan::Data(len),
+            None => match input.len() - begun_at_end(needle, input) {
+                0 => {
+                    self.matched = input.len();
+                    Scan::More(input.len())
+                }
+                len => Scan::Data(len),
+            },
+        }
+    }
+
+    /// The state after a byte of the line that the boundary stands in.
+    fn delimiter_line(&mut self, byte: u8) -> Result<State, Error> {
+        match (self.state, byte) {
+            (State::Delimited, b'-') => Ok(State::Dash),
+            (State::Dash, b'-') => Ok(State::Epilogue),
+            (State::Delimited | State::Padding, b' ' | b'\t') => Ok(State::Padding),
+            (State::Delimited | State::Padding, b'\r') => Ok(State::DelimiterLf),
+            (State::DelimiterLf, b'\n') => {
+                self.parts += 1;
+                if self.parts > self.limits.parts {
+                    return Err(Error::TooManyParts);
+                }
+                self.head.clear();
+                (self.line_start, self.lines) = (0, 0);
+                Ok(State::Head)
+            }
+            _ => Err(Error::Delimiter),
+        }
+    }
+
+    /// Collects at most one line of a part's headers; returns the bytes used, and whether the
+    /// line was the empty one at their end.
+    fn head(&mut self, input: &[u8]) -> Result<(usize, bool), Error> {
+        let end = memchr(b'\n', input);
+        let len = end.map_or(input.len(), |end| end + 1);
+        if self.head.len() + len > self.limits.header_size {
+            return Err(Error::HeaderTooBig);
+        }
+        self.head.extend_from_slice(input.get(..len).unwrap_or_default());
+        if end.is_none() {
+            return Ok((len, false));
+        }
+        let line = self.head.get(self.line_start..).unwrap_or_default();
+        if line == b"\r\n" {
+            self.head.truncate(self.line_start);
+            return Ok((len, true));
+        }
+        if line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t')) {
+            // MIME allows to fold lines (RFC 2045 2): the line end before a blank is a blank.
+            let fold = self.line_start.saturating_sub(2)..self.line_start;
+            self.head.get_mut(fold).unwrap_or_default().fill(b' ');
+        }
+        self.line_start = self.head.len();
+        self.lines += 1;
+        if self.lines > self.limits.header_count {
+            return Err(Error::HeaderTooBig);
+        }
+        Ok((len, false))
+    }
+
+    /// Turns from a part's headers to its data; returns whether the part is wanted.
+    fn begin_part(&mut self) -> Result<bool, Error> {
+        (self.matched, self.implied) = (2, 2);
+        let part = Part::parse(&self.head)?;
+        let wanted = part.is_some();
+        self.state = if wanted { State::Data } else { State::Dropped };
+        self.part = part.unwrap_or_default();
+        Ok(wanted)
+    }
+}
+
+/// How many bytes at the end of `input` are the begin of `needle`, but not all of it.
+fn begun_at_end(needle: &[u8], input: &[u8]) -> usize {
+    let tail = input.get((input.len() + 1).saturating_sub(needle.len())..).unwrap_or_default();
+    let begun = memrchr(b'\r', tail).and_then(|start| tail.get(start..)).unwrap_or_default();
+    if needle.starts_with(begun) { begun.len() } else { 0 }
+}
+
+/// The boundary of a multipart body: 1 to 70 characters that do not end in a blank.
+///
+/// RFC 2046 5.1.1 has a shorter list of characters; any that cannot break a line will do.
+fn boundary(content_type: &[u8]) -> Result<Vec<u8>, Error> {
+    let parameter = MediaType::parse(content_type).parameter("boundary");
+    let boundary = parameter.ok().flatten().ok_or(Error::Boundary)?;
+    let valid = (1..=70).contains(&boundary.len())
+        && boundary.iter().all(|&byte| matches!(byte, b' '..=b'~'))
+        && !boundary.ends_with(b" ");
+    if valid { Ok(boundary.into_owned()) } else { Err(Error::Boundary) }
+}

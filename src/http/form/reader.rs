@@ -1,0 +1,305 @@
+//! A form as it is received: which fields are kept, which are passed on in chunks.
+//!
+//! Source: reference, "request:stream_post_param". Chunks are as long as allowed but for the last
+//! one of a field, so they do not depend on how the bytes arrived.
+
+use super::multipart::{self, Part};
+use super::urlencoded;
+use crate::http::wire::media_type::MediaType;
+use crate::http::wire::refusal::Refusal;
+
+#[derive(Debug)]
+enum Parser {
+    Urlencoded(urlencoded::Parser),
+    Multipart(Box<multipart::Parser>),
+}
+
+/// A field of the form, complete or in progress.
+#[derive(Debug)]
+pub struct Field {
+    /// The field's name, and in multipart forms the file name and content type if there are any.
+    pub part: Part,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+/// What the reader of a form has to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Decide what happens to the field that begins ([`Form::current`]): [`Form::stream_field`],
+    /// or go on, and it is kept.
+    Begin,
+    /// Take [`Form::chunk`] of a streamed field, then [`Form::chunk_taken`].
+    Chunk,
+    /// A streamed field has ended.
+    FieldEnd,
+    /// Provide more of the body.
+    More,
+    /// The form is complete.
+    Done,
+}
+
+/// A form that is being received.
+#[derive(Debug)]
+pub struct Form {
+    parser: Parser,
+    /// Whether beginning fields are reported at all.
+    asks: bool,
+    /// The longest chunk.
+    maximum: usize,
+    /// Fields that are kept.
+    fields: Vec<Field>,
+    /// The streamed field, its value being the bytes that wait to be taken.
+    streamed: Option<Field>,
+    /// Whether the streamed field has all its bytes.
+    streamed_ended: bool,
+}
+
+/// The fields that the parser has just seen, without its borrow.
+enum Seen {
+    Begin(Part),
+    Data,
+    End,
+    Idle,
+}
+
+impl Form {
+    /// A form of the given Content-Type with up to `limit` fields, parts without a name included;
+    /// `asks`: report every field that begins.
+    ///
+    /// # Errors
+    /// 415 for types that are no form, 400 for a multipart form without a valid boundary.
+    pub fn new(
+        content_type: &[u8],
+        limit: usize,
+        asks: bool,
+        maximum: usize,
+    ) -> Result<Form, Refusal> {
+        let media_type = MediaType::parse(content_type);
+        let parser = if media_type.is("application/x-www-form-urlencoded") {
+            Parser::Urlencoded(urlencoded::Parser::new(urlencoded::Limits::new(limit)))
+        } else if media_type.is("multipart/form-data") {
+            let parser = multipart::Parser::new(content_type, multipart::Limits::new(limit));
+            Parser::Multipart(Box::new(parser.map_err(|e| Refusal::of_body(e.status(), e))?))
+        } else {
+            return Err(Refusal::unsupported_media_type("Request body is not a form"));
+        };
+        let (fields, streamed) = (Vec::new(), None);
+        Ok(Form { parser, asks, maximum, fields, streamed, streamed_ended: false })
+    }
+
+    /// Whether the form has metadata for its fields.
+    pub fn is_multipart(&self) -> bool {
+        matches!(self.parser, Parser::Multipart(_))
+    }
+
+    /// The fields that were kept, to be taken when the form is complete.
+    pub fn take_fields(&mut self) -> Vec<Field> {
+        std::mem::take(&mut self.fields)
+    }
+
+    /// The field that begins.
+    pub fn current(&self) -> Option<&Part> {
+        self.fields.last().map(|field| &field.part)
+    }
+
+    /// Passes the field that begins on in chunks instead of keeping it.
+    pub fn stream_field(&mut self) {
+        self.streamed = self.fields.pop();
+        self.streamed_ended = false;
+    }
+
+    /// The bytes of a streamed field that are to be taken: not more than allowed.
+    pub fn chunk(&self) -> &[u8] {
+        let value = self.streamed.as_ref().map_or(&[][..], |field| &field.value);
+        value.get(..self.maximum).unwrap_or(value)
+    }
+
+    /// Drops the bytes of [`Form::chunk`].
+    pub fn chunk_taken(&mut self) {
+        let size = self.chunk().len();
+        if let Some(field) = &mut self.streamed {
+            field.value.drain(..size);
+        }
+    }
+
+    /// Goes on with `body`, all of what waits; returns how much of it was used.
+    ///
+    /// `ended`: no more will come behind it.
+    ///
+    /// # Errors
+    /// A refusal if the form is malformed or beyond a limit.
+    pub fn step(&mut self, body: &[u8], ended: bool) -> Result<(usize, Step), Refusal> {
+        let mut total = 0;
+        loop {
+            if let Some(field) = &self.streamed {
+                if field.value.len() >= self.maximum
+                    || self.streamed_ended && !field.value.is_empty()
+                {
+                    return Ok((total, Step::Chunk));
+                }
+                if self.streamed_ended {
+                    self.streamed = None;
+                    return Ok((total, Step::FieldEnd));
+                }
+            }
+            let rest = body.get(total..).unwrap_or_default();
+            if rest.is_empty() && !ended {
+                return Ok((total, Step::More));
+            }
+            let (used, seen) = self.parse(rest)?;
+            total += used;
+            match seen {
+                Seen::Begin(part) => {
+                    self.fields.push(Field { part, value: Vec::new() });
+                    if self.asks {
+                        return Ok((total, Step::Begin));
+                    }
+                }
+                Seen::Data => {}
+                Seen::End => self.streamed_ended = self.streamed.is_some(),
+                Seen::Idle if rest.is_empty() => return Ok((total, Step::Done)),
+                Seen::Idle => {}
+            }
+        }
+    }
+
+    /// Lets the parser take a bite of `input`, or end if there is none; data goes to its field.
+    fn parse(&mut self, input: &[u8]) -> Result<(usize, Seen), Refusal> {
+        let field = self.streamed.as_mut().or(self.fields.last_mut());
+        let keep = |data: &[u8]| {
+            if let Some(field) = field {
+                field.value.extend_from_slice(data);
+            }
+            Seen::Data
+        };
+        match &mut self.parser {
+            Parser::Urlencoded(parser) => {
+                let outcome = match input.is_empty() {
+                    true => parser.finish().map(|event| (0, event)),
+                    false => parser.push(input),
+                };
+                let (used, event) = outcome.map_err(|e| Refusal::of_body(e.status(), e))?;
+                let seen = match event {
+                    urlencoded::Event::Begin(name) => Seen::Begin(Part {
+                        field_name: name.to_vec(),
+                        file_name: None,
+                        content_type: None,
+                    }),
+                    urlencoded::Event::Value(data) => keep(data),
+                    urlencoded::Event::End => Seen::End,
+                    urlencoded::Event::More => Seen::Idle,
+                };
+                Ok((used, seen))
+            }
+            Parser::Multipart(parser) if input.is_empty() => {
+                parser.finish().map_err(|e| Refusal::of_body(e.status(), e))?;
+                Ok((0, Seen::Idle))
+            }
+            Parser::Multipart(parser) => {
+                let (used, event) =
+                    parser.push(input).map_err(|e| Refusal::of_body(e.status(), e))?;
+                let seen = match event {
+                    multipart::Event::Begin(part) => Seen::Begin(part.clone()),
+                    multipart::Event::Data(data) => keep(data),
+                    multipart::Event::PartEnd => Seen::End,
+                    multipart::Event::End | multipart::Event::More => Seen::Idle,
+                };
+                Ok((used, seen))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MULTIPART: &[u8] = b"multipart/form-data; boundary=XX";
+
+    /// What happens to a form that comes in `pieces`; fields whose names begin with `s` are streamed.
+    fn events(
+        content_type: &[u8],
+        pieces: &[&[u8]],
+        maximum: usize,
+    ) -> Result<Vec<String>, Refusal> {
+        let mut form = Form::new(content_type, 100, true, maximum)?;
+        let mut events = Vec::new();
+        let mut waiting: Vec<u8> = Vec::new();
+        let mut pieces = pieces.iter();
+        let mut ended = false;
+        loop {
+            let (used, step) = form.step(&waiting, ended)?;
+            waiting.drain(..used);
+            match step {
+                Step::Begin => {
+                    if form.current().is_some_and(|part| part.field_name.starts_with(b"s")) {
+                        events.push(format!("begin {:?}", form.current().cloned()));
+                        form.stream_field();
+                    }
+                }
+                Step::Chunk => {
+                    assert!(!form.chunk().is_empty() && form.chunk().len() <= maximum);
+                    events.push(String::from_utf8_lossy(form.chunk()).into_owned());
+                    form.chunk_taken();
+                }
+                Step::FieldEnd => events.push("end".into()),
+                Step::More => match pieces.next() {
+                    Some(piece) => waiting.extend_from_slice(piece),
+                    None => ended = true,
+                },
+                Step::Done => break,
+            }
+        }
+        events.extend(form.take_fields().iter().map(|field| format!("{field:?}")));
+        Ok(events)
+    }
+
+    fn text(events: &[&str]) -> Vec<String> {
+        events.iter().map(|event| event.to_string()).collect()
+    }
+
+    #[test]
+    fn chunks_are_as_long_as_allowed_but_for_the_last_one() {
+        let found = events(b"application/x-www-form-urlencoded", &[b"s=abc", b"de%66g&s2="], 3);
+        let begin = |name: &str| {
+            let part = Part { field_name: name.into(), file_name: None, content_type: None };
+            format!("begin {:?}", Some(part))
+        };
+        let (first, second) = (begin("s"), begin("s2"));
+        assert_eq!(found, Ok(text(&[&first, "abc", "def", "g", "end", &second, "end"])));
+    }
+
+    #[test]
+    fn other_types_are_refused() {
+        for content_type in ["", "text/plain", "application/json", "multipart/mixed; boundary=XX"] {
+            let refusal = Form::new(content_type.as_bytes(), 100, false, 1).unwrap_err();
+            assert_eq!(&refusal.status[..3], "415");
+        }
+        assert_eq!(
+            &Form::new(b"multipart/form-data", 100, false, 1).unwrap_err().status[..3],
+            "400"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same_events(
+            fields in proptest::collection::vec(("[sk][a-c]?", "[a-z\r\n-]{0,20}"), 0..4),
+            size in 1usize..12,
+            maximum in 1usize..9,
+        ) {
+            let mut body = String::new();
+            for (name, value) in &fields {
+                let head = format!("Content-Disposition: form-data; name=\"{name}\"");
+                body.push_str(&format!("--XX\r\n{head}\r\n\r\n{value}\r\n"));
+            }
+            body.push_str("--XX--\r\n");
+            let pieces: Vec<&[u8]> = body.as_bytes().chunks(size).collect();
+            let whole = events(MULTIPART, &[body.as_bytes()], maximum);
+            prop_assert!(whole.is_ok());
+            prop_assert_eq!(events(MULTIPART, &pieces, maximum), whole);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The steps of receiving a body, for `body.lua` and `streaming.lua`. What they return: steps.rs.
+
+use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Table};
+
+use super::steps::{Code, Shared, code, done, problem, queued, step, with};
+use crate::http::server::connection::{Connection, Reader};
+use crate::http::server::request_body::Supply;
+use crate::http::wire::refusal::Refusal;
+
+/// Adds them to the steps of a connection object.
+pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+    // set_reader(name): "whole", "stream", "form" or "discard".
+    step(lua, table, shared, "set_reader", |lua, c, name: LuaString| {
+        let reader = match &*name.as_bytes() {
+            b"whole" => Reader::Whole,
+            b"stream" => Reader::Stream,
+            b"form" => Reader::Form,
+            _ => Reader::Discard,
+        };
+        done(lua, with(c, |c| c.set_reader(reader))?)
+    })?;
+    // next_chunk(): a string of the body; or INPUT, END or a problem's code.
+    step(lua, table, shared, "next_chunk", |lua, c, (): ()| match with(c, Connection::supply)? {
+        Ok(Supply::Ready) => {
+            let chunk = with(c, |c| {
+                let ready = c.intake.ready();
+                let chunk = ready.get(..c.options.input_chunk).unwrap_or(ready);
+                let result = lua.create_string(chunk);
+                let size = chunk.len();
+                c.intake.consume(size);
+                result
+            })?;
+            chunk?.into_lua_multi(lua)
+        }
+        Ok(Supply::Block) => code(lua, Code::Input),
+        Ok(Supply::End) => code(lua, Code::End),
+        Err(error) => problem(lua, error),
+    })?;
+    // whole(): the rest of the body as a string; or INPUT or a problem's code.
+    step(lua, table, shared, "whole", |lua, c, (): ()| match with(c, Connection::absorb)? {
+        Ok(true) => code(lua, Code::Input),
+        Ok(false) => {
+            let whole = with(c, |c| {
+                let whole = lua.create_string(c.intake.ready());
+                c.intake.consume(c.intake.ready().len());
+                whole
+            })?;
+            whole?.into_lua_multi(lua)
+        }
+        Err(error) => problem(lua, error),
+    })?;
+    // absorb(): receives what is there; INPUT if more may come.
+    step(lua, table, shared, "absorb", |lua, c, (): ()| match with(c, Connection::absorb)? {
+        Ok(true) => code(lua, Code::Input),
+        Ok(false) => Ok(MultiValue::new()),
+        Err(error) => problem(lua, error),
+    })?;
+    // received(): how many bytes of input the body has taken so far.
+    step(lua, table, shared, "received", |lua, c, (): ()| {
+        with(c, |c| c.intake.received())?.into_lua_multi(lua)
+    })?;
+    // prepare_wait(): sends what the client may wait for.
+    step(lua, table, shared, "prepare_wait", |lua, c, (): ()| {
+        queued(lua, with(c, Connection::prepare_wait)?, 0)
+    })?;
+    // refuse_stall(): the client is too slow with its body; the words to be raised.
+    step(lua, table, shared, "refuse_stall", |lua, c, (): ()| {
+        let refusal = Refusal::timeout("Request body timed out");
+        problem(lua, with(c, |c| c.refuse_body(&refusal))?)
+    })?;
+    // shut_down(): sends EOF.
+    step(lua, table, shared, "shut_down", |lua, c, (): ()| {
+        done(lua, with(c, Connection::shut_down)?)
+    })?;
+    // drain(): throws away input that is there; INPUT if more may come, END at EOF.
+    step(lua, table, shared, "drain", |lua, c, (): ()| match with(c, Connection::drain)? {
+        Ok(true) => code(lua, Code::Input),
+        Ok(false) => code(lua, Code::End),
+        Err(error) => problem(lua, error),
+    })?;
+    Ok(())
+}

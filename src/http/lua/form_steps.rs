@@ -1,0 +1,169 @@
+//! The steps of reading a form, for `body.lua`.
+
+use mlua::{IntoLua, IntoLuaMulti, Lua, MultiValue, Table, Value};
+
+use super::steps::{Code, Shared, code, problem, step, with};
+use super::tables::{lists, settle};
+use crate::http::form::multipart::Part;
+use crate::http::form::reader::{Field, Form, Step};
+use crate::http::server::connection::{Connection, Problem, Reader};
+use crate::http::server::options::Options;
+use crate::http::server::request_body::Supply;
+use crate::http::wire::refusal::Refusal;
+
+/// Adds the steps to those of a connection object.
+pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+    // form_kind(): "none" if there is no body or no type, "form" if it can be read as one, else
+    // "other".
+    step(lua, table, shared, "form_kind", |lua, c, (): ()| {
+        with(c, |c| kind(c))?.into_lua_multi(lua)
+    })?;
+    // form_open(asks): begins to read the form, or refuses it.
+    step(lua, table, shared, "form_open", |lua, c, asks: bool| {
+        match with(c, |c| open(c, asks))? {
+            Ok(()) => Ok(MultiValue::new()),
+            Err(error) => problem(lua, error),
+        }
+    })?;
+    // form_step(): what comes next.
+    //   "begin", field name, file name, content type | "chunk", string | "end"  (of a field)
+    //   INPUT | END (of the form) | a problem's code
+    step(lua, table, shared, "form_step", |lua, c, (): ()| match with(c, advance)? {
+        Ok(Next::Begin(part)) => {
+            let string = |bytes: Option<Vec<u8>>| match bytes {
+                Some(bytes) => lua.create_string(bytes)?.into_lua(lua),
+                None => Ok(Value::Nil),
+            };
+            let name = lua.create_string(part.field_name)?;
+            ("begin", name, string(part.file_name)?, string(part.content_type)?).into_lua_multi(lua)
+        }
+        Ok(Next::Chunk) => {
+            let chunk = with(c, |c| {
+                let form = c.form.as_mut()?;
+                let chunk = lua.create_string(form.chunk());
+                form.chunk_taken();
+                Some(chunk)
+            })?;
+            ("chunk", chunk.transpose()?).into_lua_multi(lua)
+        }
+        Ok(Next::FieldEnd) => "end".into_lua_multi(lua),
+        Ok(Next::Input) => code(lua, Code::Input),
+        Ok(Next::End) => code(lua, Code::End),
+        Err(error) => problem(lua, error),
+    })?;
+    // form_stream(): passes the field that begins on in chunks.
+    step(lua, table, shared, "form_stream", |_, c, (): ()| {
+        with(c, |c| c.form.as_mut().map(Form::stream_field))?;
+        Ok(MultiValue::new())
+    })?;
+    // form_values(): the lists of the kept fields' values and, for a multipart form, those of their
+    // metadata. The form is over then.
+    step(lua, table, shared, "form_values", |lua, c, (): ()| {
+        let fields = with(c, |c| c.form.as_mut().map(Form::take_fields))?.unwrap_or_default();
+        let form = with(c, |c| c.form.take())?;
+        let pairs = fields.iter().map(|field| (&field.part.field_name[..], &field.value[..]));
+        let made = lists(lua, pairs).and_then(|values| {
+            let multipart = form.is_some_and(|form| form.is_multipart());
+            let metadata = multipart.then(|| metadata(lua, &fields)).transpose()?;
+            Ok((values, metadata))
+        });
+        settle(lua, c, made)
+    })
+}
+
+fn metadata(lua: &Lua, fields: &[Field]) -> mlua::Result<Table> {
+    let lists = lua.create_table()?;
+    for Field { part, .. } in fields {
+        let entry = lua.create_table()?;
+        for (key, text) in [("file_name", &part.file_name), ("content_type", &part.content_type)] {
+            if let Some(text) = text {
+                entry.raw_set(key, lua.create_string(text)?)?;
+            }
+        }
+        let name = lua.create_string(&part.field_name)?;
+        match lists.raw_get(&name)? {
+            Value::Table(list) => list.raw_push(entry)?,
+            _ => lists.raw_set(name, lua.create_sequence_from([entry])?)?,
+        }
+    }
+    Ok(lists)
+}
+
+/// The Content-Type: `None` if there is none, an error if there are several.
+fn content_type(c: &Connection) -> Result<Option<&[u8]>, ()> {
+    let mut types = c
+        .head
+        .fields
+        .iter()
+        .filter(|field| field.name.of(&c.bytes).eq_ignore_ascii_case(b"content-type"))
+        .map(|field| field.value.of(&c.bytes));
+    match (types.next(), types.next()) {
+        (first, None) => Ok(first.filter(|value| !value.is_empty())),
+        _ => Err(()),
+    }
+}
+
+fn kind(c: &Connection) -> &'static str {
+    let has_body = !c.intake.is_received() || !c.intake.ready().is_empty();
+    match content_type(c) {
+        Ok(None) => "none",
+        _ if !has_body => "none",
+        Ok(Some(value)) => match Form::new(value, 0, false, 1) {
+            Err(refusal) if refusal.status.starts_with("415") => "other",
+            _ => "form",
+        },
+        Err(()) => "other",
+    }
+}
+
+fn open(c: &mut Connection, asks: bool) -> Result<(), Problem> {
+    c.set_reader(Reader::Form)?;
+    let form = match content_type(c) {
+        Ok(value) => {
+            let Options { fields, input_chunk, .. } = *c.options;
+            Form::new(value.unwrap_or_default(), fields, asks, input_chunk)
+        }
+        Err(()) => Err(Refusal::bad_request("More than one Content-Type header")),
+    };
+    match form {
+        Ok(form) => {
+            c.form = Some(form);
+            Ok(())
+        }
+        Err(refusal) => Err(c.refuse_body(&refusal)),
+    }
+}
+
+enum Next {
+    Begin(Part),
+    Chunk,
+    FieldEnd,
+    Input,
+    End,
+}
+
+/// Lets the form go on with what is there of the body, until something is to be done.
+fn advance(c: &mut Connection) -> Result<Next, Problem> {
+    loop {
+        c.touch()?;
+        let ended = c.intake.is_received();
+        let Some(form) = &mut c.form else { return Ok(Next::End) };
+        let outcome = form.step(c.intake.ready(), ended);
+        let (used, step) = match outcome {
+            Ok(outcome) => outcome,
+            Err(refusal) => return Err(c.refuse_body(&refusal)),
+        };
+        let begun = form.current().cloned();
+        c.intake.consume(used);
+        match step {
+            Step::Begin => return Ok(Next::Begin(begun.unwrap_or_default())),
+            Step::Chunk => return Ok(Next::Chunk),
+            Step::FieldEnd => return Ok(Next::FieldEnd),
+            Step::Done => return Ok(Next::End),
+            Step::More => match c.supply()? {
+                Supply::Ready | Supply::End => {}
+                Supply::Block => return Ok(Next::Input),
+            },
+        }
+    }
+}

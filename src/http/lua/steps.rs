@@ -1,0 +1,361 @@
+//! The steps of a connection as Lua functions, for `cycle.lua`.
+//!
+//! A step returns nothing if all is well, else a code and what belongs to it:
+//!
+//! | code | meaning |
+//! |---|---|
+//! | `MISUSE`, text | the handler's mistake: raise it |
+//! | `FAILED`, text | the connection failed |
+//! | `REFUSED`, text | the request was refused in these words |
+//! | `OUTPUT`, bytes | so much output is queued: wait until the client takes it |
+//! | `INPUT` | wait for input |
+//! | others | as said at the step |
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use mlua::{
+    AnyUserData, FromLuaMulti, Function, IntoLuaMulti, Lua, LuaString, MultiValue, Table, UserData,
+    Value,
+};
+
+use crate::glue;
+use crate::http::server::connection::{Conclusion, Connection, Opened, Partial, Problem};
+use crate::http::server::options::Options;
+use crate::http::wire::refusal::Refusal;
+use crate::io::stream_of;
+use crate::server::worker::context;
+
+/// A connection object, shared by its steps.
+pub type Shared = Rc<RefCell<Connection>>;
+
+/// What steps return.
+#[derive(Clone, Copy)]
+pub enum Code {
+    Misuse = 1,
+    Failed,
+    Refused,
+    Output,
+    Input,
+    Idle,
+    Partial,
+    Buffering,
+    Gone,
+    Close,
+    End,
+    Parked,
+    /// Of a turn, not of a step: the connection is over.
+    Closed,
+    /// Of a turn: the response was sent, the connection is ready for its next request.
+    Kept,
+    /// Of a turn: `conclude` was not called yet.
+    Unconcluded,
+}
+
+impl From<Opened> for Code {
+    /// What `open` returns where there is no request to be served.
+    fn from(opened: Opened) -> Self {
+        match opened {
+            Opened::Ready => Code::Kept,
+            Opened::Idle => Code::Idle,
+            Opened::Partial => Code::Partial,
+            Opened::Buffering => Code::Buffering,
+            Opened::Refused => Code::Refused,
+            Opened::Gone => Code::Gone,
+        }
+    }
+}
+
+const CODES: [(&str, Code); 15] = [
+    ("MISUSE", Code::Misuse),
+    ("FAILED", Code::Failed),
+    ("REFUSED", Code::Refused),
+    ("OUTPUT", Code::Output),
+    ("INPUT", Code::Input),
+    ("IDLE", Code::Idle),
+    ("PARTIAL", Code::Partial),
+    ("BUFFERING", Code::Buffering),
+    ("GONE", Code::Gone),
+    ("CLOSE", Code::Close),
+    ("END", Code::End),
+    ("PARKED", Code::Parked),
+    ("CLOSED", Code::Closed),
+    ("KEPT", Code::Kept),
+    ("UNCONCLUDED", Code::Unconcluded),
+];
+
+/// The codes by their names.
+pub fn codes(lua: &Lua) -> mlua::Result<Table> {
+    let table = lua.create_table()?;
+    for (name, code) in CODES {
+        table.raw_set(name, code as i64)?;
+    }
+    Ok(table)
+}
+
+/// A request that is not complete, kept while its connection is not served.
+struct Suspended(RefCell<Option<Partial>>);
+
+impl UserData for Suspended {}
+
+pub type Outcome = mlua::Result<MultiValue>;
+
+pub fn code(lua: &Lua, code: Code) -> Outcome {
+    (code as i64).into_lua_multi(lua)
+}
+
+pub fn problem(lua: &Lua, problem: Problem) -> Outcome {
+    match problem {
+        Problem::Misuse(text) => (Code::Misuse as i64, text).into_lua_multi(lua),
+        Problem::Refused(words) => (Code::Refused as i64, words).into_lua_multi(lua),
+        Problem::Io(error) => {
+            let text = match crate::glue::Fault::from(error) {
+                crate::glue::Fault::System(text, _) => text,
+                _ => String::new(),
+            };
+            (Code::Failed as i64, text).into_lua_multi(lua)
+        }
+    }
+}
+
+/// Nothing, unless more output than `limit` is queued.
+pub fn queued(lua: &Lua, outcome: Result<usize, Problem>, limit: usize) -> Outcome {
+    match outcome {
+        Ok(pending) if pending <= limit => Ok(MultiValue::new()),
+        Ok(pending) => (Code::Output as i64, pending).into_lua_multi(lua),
+        Err(error) => problem(lua, error),
+    }
+}
+
+pub fn done(lua: &Lua, outcome: Result<(), Problem>) -> Outcome {
+    queued(lua, outcome.map(|()| 0), 0)
+}
+
+/// Borrows for a step: only a finalizer that runs within another step can find it borrowed.
+pub fn with<R>(shared: &Shared, work: impl FnOnce(&mut Connection) -> R) -> mlua::Result<R> {
+    match shared.try_borrow_mut() {
+        Ok(mut connection) => Ok(work(&mut connection)),
+        Err(_) => Err(mlua::Error::runtime("request is in use")),
+    }
+}
+
+/// A string or a number as text; otherwise a misuse that names `what`, with `advice`.
+fn argument(
+    lua: &Lua,
+    value: &Value,
+    what: &str,
+    advice: impl FnOnce() -> String,
+) -> mlua::Result<Result<LuaString, MultiValue>> {
+    match glue::text(lua, value)? {
+        Some(text) => Ok(Ok(text)),
+        None => {
+            let kind = glue::kind(value);
+            let text = format!("{what} is expected to be a string, got {kind}{}", advice());
+            Ok(Err((Code::Misuse as i64, text).into_lua_multi(lua)?))
+        }
+    }
+}
+
+/// Puts a step into `table`.
+pub fn step<A: FromLuaMulti>(
+    lua: &Lua,
+    table: &Table,
+    shared: &Shared,
+    name: &str,
+    run: impl Fn(&Lua, &Shared, A) -> Outcome + 'static,
+) -> mlua::Result<()> {
+    let shared = shared.clone();
+    table.raw_set(name, lua.create_function(move |lua, args: A| run(lua, &shared, args))?)
+}
+
+/// The steps of a connection object, in a table.
+pub fn steps(lua: &Lua, shared: &Shared) -> mlua::Result<Table> {
+    let table = lua.create_table()?;
+    opening(lua, &table, shared)?;
+    response(lua, &table, shared)?;
+    crate::http::lua::body_steps::add(lua, &table, shared)?;
+    Ok(table)
+}
+
+fn opening(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+    // open(socket [, suspended]): IDLE, PARTIAL, BUFFERING, REFUSED, GONE, or nothing if a request is there.
+    step(
+        lua,
+        table,
+        shared,
+        "open",
+        |lua, c, (socket, partial): (AnyUserData, Option<AnyUserData>)| {
+            let Some(stream) = stream_of(&socket) else {
+                return (Code::Misuse as i64, "Socket expected").into_lua_multi(lua);
+            };
+            let head = match &partial {
+                Some(partial) => partial.borrow::<Suspended>()?.0.take(),
+                None => None,
+            };
+            match with(c, |c| c.open(stream, head))? {
+                Opened::Ready => {
+                    context::begin(c);
+                    Ok(MultiValue::new())
+                }
+                opened => code(lua, Code::from(opened)),
+            }
+        },
+    )?;
+    // suspend(): the incomplete head, for a later open.
+    step(lua, table, shared, "suspend", |lua, c, (): ()| {
+        let head = with(c, Connection::suspend)?;
+        lua.create_userdata(Suspended(RefCell::new(Some(head))))?.into_lua_multi(lua)
+    })?;
+    // refuse_wait(sentence): the refusal of a client that is too slow with its request.
+    step(lua, table, shared, "refuse_wait", |_, c, which: LuaString| {
+        let sentence = match &*which.as_bytes() {
+            b"idle" => "Idle connection timed out",
+            b"shutdown" => "Server shutdown",
+            b"body" => "Request body timed out",
+            _ => "Request header timed out",
+        };
+        with(c, |c| c.refuse_wait(sentence))?;
+        Ok(MultiValue::new())
+    })?;
+    // missing(): how many bytes of a body are missing that is waited for; 0 if that is unknown.
+    step(lua, table, shared, "missing", |lua, c, (): ()| {
+        with(c, |c| c.missing().unwrap_or(0))?.into_lua_multi(lua)
+    })?;
+    // was_asked(): whether a request of this connection was taken before.
+    step(lua, table, shared, "was_asked", |lua, c, (): ()| {
+        with(c, |c| c.was_asked())?.into_lua_multi(lua)
+    })?;
+    // close(): the connection object is free.
+    step(lua, table, shared, "close", |_, c, (): ()| {
+        with(c, Connection::close)?;
+        context::end();
+        Ok(MultiValue::new())
+    })?;
+    // release(): the usual turn can use the connection object again.
+    step(lua, table, shared, "release", |_, c, (): ()| {
+        with(c, |c| c.serving = false)?;
+        Ok(MultiValue::new())
+    })?;
+    step(lua, table, shared, "is_open", |lua, c, (): ()| {
+        with(c, |c| c.is_open())?.into_lua_multi(lua)
+    })?;
+    Ok(())
+}
+
+fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+    step(lua, table, shared, "send_status", |lua, c, status: Value| {
+        match argument(lua, &status, "HTTP status", || ": send e.g. \"200 OK\"".into())? {
+            Ok(status) => done(lua, with(c, |c| c.send_status(&status.as_bytes()))?),
+            Err(misuse) => Ok(misuse),
+        }
+    })?;
+    step(lua, table, shared, "send_header", |lua, c, (name, value): (Value, Value)| {
+        let name = match argument(lua, &name, "HTTP header name", String::new)? {
+            Ok(name) => name,
+            Err(misuse) => return Ok(misuse),
+        };
+        match argument(lua, &value, "HTTP header value", || {
+            format!(": give {} a value, or leave it out", name.as_bytes().escape_ascii())
+        })? {
+            Ok(value) => {
+                done(lua, with(c, |c| c.send_header(&name.as_bytes(), &value.as_bytes()))?)
+            }
+            Err(misuse) => Ok(misuse),
+        }
+    })?;
+    // The most that a handler leaves queued without waiting.
+    let limit = with(shared, |c| c.options.response_buffering)?;
+    table.raw_set("response_buffering", i64::try_from(limit).unwrap_or(i64::MAX))?;
+    step(lua, table, shared, "send_data", move |lua, c, piece: LuaString| {
+        queued(lua, with(c, |c| c.send_data(&piece.as_bytes()))?, limit)
+    })?;
+    // trouble(): what a fast step has left to be reported.
+    step(lua, table, shared, "trouble", move |lua, c, (): ()| {
+        queued(lua, with(c, |c| c.unreported.take())?.unwrap_or(Ok(0)), limit)
+    })?;
+    step(lua, table, shared, "finish_headers", |lua, c, (): ()| {
+        queued(lua, with(c, Connection::flush_headers)?, 0)
+    })?;
+    step(lua, table, shared, "flush", |lua, c, (): ()| {
+        queued(lua, with(c, Connection::flush)?, 0)
+    })?;
+    step(lua, table, shared, "finish", move |lua, c, (): ()| {
+        queued(lua, with(c, Connection::finish)?, limit)
+    })?;
+    // send_out(limit): tries to send what is queued; OUTPUT while that is more than `limit`.
+    step(lua, table, shared, "send_out", |lua, c, limit: usize| {
+        queued(lua, with(c, Connection::send_out)?, limit)
+    })?;
+    step(lua, table, shared, "close_after_finish", |lua, c, (): ()| {
+        done(
+            lua,
+            with(c, |c| {
+                c.touch()?;
+                Ok(c.response.close_after_finish()?)
+            })?,
+        )
+    })?;
+    // conclude(keep, reads): the end of the handler (`Connection::conclude`). Nothing if the
+    // connection is ready for its next request, CLOSE if it can be closed at once, END if more has to
+    // be done.
+    step(lua, table, shared, "conclude", |lua, c, (keep, reads): (bool, bool)| {
+        match with(c, |c| c.conclude(keep, reads))? {
+            Ok(Conclusion::Keep) => {
+                with(c, Connection::close)?;
+                context::end();
+                Ok(MultiValue::new())
+            }
+            Ok(Conclusion::Close) => code(lua, Code::Close),
+            Ok(Conclusion::More) => code(lua, Code::End),
+            Err(error) => problem(lua, error),
+        }
+    })?;
+    // leave_body(): nobody reads the rest of the body; whether the connection can be kept.
+    step(lua, table, shared, "leave_body", |lua, c, (): ()| {
+        let reusable = with(c, |c| {
+            c.leave_body();
+            c.is_reusable()
+        })?;
+        reusable.into_lua_multi(lua)
+    })?;
+    step(lua, table, shared, "has_status", |lua, c, (): ()| {
+        with(c, |c| c.response.has_status())?.into_lua_multi(lua)
+    })?;
+    // has_left(): whether a part of the response was sent, so that it cannot be replaced any more.
+    step(lua, table, shared, "has_left", |lua, c, (): ()| {
+        with(c, |c| c.response.has_left())?.into_lua_multi(lua)
+    })?;
+    // is_finished(): whether the response is complete and the connection fit to take it.
+    step(lua, table, shared, "is_finished", |lua, c, (): ()| {
+        with(c, |c| c.response.is_finished() && !c.faulty)?.into_lua_multi(lua)
+    })?;
+    // fail(): the request cannot be used any more.
+    step(lua, table, shared, "fail", |_, c, (): ()| {
+        with(c, |c| c.faulty = true)?;
+        Ok(MultiValue::new())
+    })?;
+    // disarm(): the handler's timer is off.
+    step(lua, table, shared, "disarm", |_, c, (): ()| {
+        with(c, |c| c.disarm())?;
+        Ok(MultiValue::new())
+    })?;
+    // refuse_error(): 500.
+    step(lua, table, shared, "refuse_error", |_, c, (): ()| {
+        with(c, |c| c.refuse(&Refusal::internal_error()))?;
+        Ok(MultiValue::new())
+    })?;
+    Ok(())
+}
+
+/// A function that makes connection objects: it returns the steps and the views of a new one.
+pub fn factory(lua: &Lua, options: Rc<Options>) -> mlua::Result<Function> {
+    lua.create_function(move |lua, ()| {
+        let shared = Rc::new(RefCell::new(Connection::new(options.clone())));
+        let table = steps(lua, &shared)?;
+        crate::http::lua::views::add(lua, &table, &shared)?;
+        crate::http::lua::form_steps::add(lua, &table, &shared)?;
+        crate::http::lua::fast_steps::add(lua, &table, &shared)?;
+        crate::http::lua::turn::add(lua, &table, &shared)?;
+        Ok(table)
+    })
+}

@@ -1,0 +1,239 @@
+//! Options of `generate_handler` (reference, "HTTP module"): checked once, then shared.
+
+use std::time::Duration;
+
+use mlua::{Lua, Table, Value};
+
+use crate::amount::Amount;
+use crate::glue::{Fault, Reply};
+use crate::http::wire::head::Limits;
+use crate::http::wire::header_lines::StaticHeaders;
+
+/// Options that concern the bytes of requests and responses.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `request_header_size_limit` and `request_header_count_limit`.
+    pub head: Limits,
+    /// `request_body_size_limit`: the longest request body, in bytes without transfer coding.
+    pub body: u64,
+    /// `request_field_count_limit`: the most parameters of a target, cookies, fields of a form, and elements
+    /// of a header's list.
+    pub fields: usize,
+    /// `request_buffering`: bodies up to this are waited for before the handler is called.
+    pub buffering: u64,
+    /// The application has chosen that size: chunked bodies, and clients that wait for
+    /// `100 Continue`, are waited for as well.
+    pub buffers_all: bool,
+    /// `response_buffering`: queued output above this makes the handler wait until the client has
+    /// taken some.
+    pub response_buffering: usize,
+    /// `maximum_input_chunk_size`: the longest string a stream callback gets.
+    pub input_chunk: usize,
+    /// `minimum_output_chunk_size`: shorter pieces of a response are joined.
+    pub output_chunk: usize,
+    /// `static_headers`
+    pub static_headers: StaticHeaders,
+    /// `response_timeout`: a handler that takes longer is killed with its process.
+    pub response_timeout: Option<Duration>,
+}
+
+/// Positions in a head are kept in 32 bits.
+const HEAD_MAXIMUM: u64 = 1 << 30;
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            head: Limits { head: 1 << 20, fields: 1000 },
+            body: 64 << 20,
+            fields: 4096,
+            buffering: 64 * 1024,
+            buffers_all: false,
+            response_buffering: 256 * 1024,
+            input_chunk: 16_384,
+            output_chunk: 1024,
+            static_headers: StaticHeaders::default(),
+            response_timeout: Some(Duration::from_secs(3600)),
+        }
+    }
+}
+
+/// Longer times are no limit.
+const MAX_SECONDS: f64 = 1e8;
+
+const MINIMUM_RATE: &str = "request_body_minimum_rate";
+
+/// Time limits and their defaults, in seconds.
+const TIMES: [(&str, f64); 6] = [
+    ("idle_timeout", 65.0),
+    ("request_header_timeout", 120.0),
+    ("stall_timeout", 60.0),
+    // The patience of Apache's mod_reqtimeout. The second is a rate, in bytes a second.
+    ("request_body_timeout", 20.0),
+    (MINIMUM_RATE, 500.0),
+    ("drain_timeout", 2.0),
+];
+
+impl Options {
+    /// Reads the options from a table of the application.
+    ///
+    /// # Errors
+    /// Misuse that names the option.
+    pub fn read(table: &Table) -> Reply<Options> {
+        let mut options = Options::default();
+        if let Some(limit) =
+            size(table, "request_header_size_limit")?.or(size(table, "header_size_limit")?)
+        {
+            options.head.head = clamp(limit.min(HEAD_MAXIMUM));
+        }
+        if let Some(limit) = size(table, "request_header_count_limit")? {
+            options.head.fields = clamp(limit);
+        }
+        if let Some(limit) =
+            size(table, "request_body_size_limit")?.or(size(table, "body_size_limit")?)
+        {
+            options.body = limit;
+        }
+        if let Some(limit) = size(table, "request_field_count_limit")? {
+            options.fields = clamp(limit);
+        }
+        if let Some(limit) = buffering(table, "request_buffering")? {
+            (options.buffering, options.buffers_all) = (limit, true);
+        }
+        if let Some(limit) = buffering(table, "response_buffering")? {
+            options.response_buffering = clamp(limit);
+        }
+        let both = size(table, "chunk_size")?;
+        if let Some(limit) = size(table, "maximum_input_chunk_size")?.or(both) {
+            options.input_chunk = clamp(limit.clamp(1, 1 << 30));
+        }
+        if let Some(limit) = size(table, "minimum_output_chunk_size")?.or(both) {
+            options.output_chunk = clamp(limit.min(1 << 30));
+        }
+        let seconds = time(table, "response_timeout", 3600.0)?;
+        options.response_timeout = seconds.map(Duration::from_secs_f64);
+        static_headers(&table.raw_get("static_headers")?, &mut options.static_headers)?;
+        Ok(options)
+    }
+
+    /// The time limits of the Lua code as a table: numbers, or false for none.
+    ///
+    /// # Errors
+    /// Misuse that names the option.
+    pub fn times(lua: &Lua, table: &Table) -> Reply<Table> {
+        let times = lua.create_table()?;
+        for (name, default) in TIMES {
+            // A lower rate gives a client more time than there is.
+            let is_limit = |amount: &f64| name != MINIMUM_RATE || *amount >= 1.0;
+            match time(table, name, default)?.filter(is_limit) {
+                Some(seconds) => times.raw_set(name, seconds)?,
+                None => times.raw_set(name, false)?,
+            }
+        }
+        Ok(times)
+    }
+}
+
+/// A time in seconds; `None`: no limit.
+fn time(table: &Table, name: &str, default: f64) -> Reply<Option<f64>> {
+    match table.raw_get(name)? {
+        Amount::Missing => Ok(Some(default)),
+        Amount::Off => Ok(None),
+        Amount::Of(seconds) => Ok(Some(seconds).filter(|seconds| *seconds <= MAX_SECONDS)),
+        Amount::Wrong => Err(expected(name)),
+    }
+}
+
+fn expected(name: &str) -> Fault {
+    Fault::Misuse(format!("Option \"{name}\" is expected to be a non-negative number or false"))
+}
+
+fn clamp(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// A size in bytes; false stands for the largest one.
+fn size(table: &Table, name: &str) -> Reply<Option<u64>> {
+    match table.raw_get(name)? {
+        Amount::Missing => Ok(None),
+        Amount::Off => Ok(Some(u64::MAX)),
+        Amount::Of(size) => Ok(Some(size as u64)),
+        Amount::Wrong => Err(expected(name)),
+    }
+}
+
+/// A size in bytes; here false stands for none, not for no limit.
+fn buffering(table: &Table, name: &str) -> Reply<Option<u64>> {
+    match table.raw_get(name)? {
+        Amount::Off => Ok(Some(0)),
+        _ => size(table, name),
+    }
+}
+
+/// A string of lines, a list of lines, a list of `{key, value}`, or `{Name = value}`.
+fn static_headers(value: &Value, headers: &mut StaticHeaders) -> Reply<()> {
+    match value {
+        Value::Nil => Ok(()),
+        Value::String(lines) => {
+            for line in lines.as_bytes().split(|&byte| byte == b'\n') {
+                add_line(line, headers)?;
+            }
+            Ok(())
+        }
+        Value::Table(table) => {
+            for position in 1..=table.raw_len() {
+                match table.raw_get(position)? {
+                    Value::Table(pair) => {
+                        add_pair(&pair.raw_get(1)?, &pair.raw_get(2)?, headers)?;
+                    }
+                    Value::String(line) => add_line(&line.as_bytes(), headers)?,
+                    _ => return Err(bad_headers("a line or a pair")),
+                }
+            }
+            for entry in table.pairs::<Value, Value>() {
+                let (name, value) = entry?;
+                if matches!(name, Value::String(_)) {
+                    add_pair(&name, &value, headers)?;
+                }
+            }
+            Ok(())
+        }
+        _ => Err(bad_headers("a string or a table")),
+    }
+}
+
+fn bad_headers(expected: &str) -> Fault {
+    Fault::Misuse(format!("Option \"static_headers\": {expected} is expected"))
+}
+
+fn add_line(line: &[u8], headers: &mut StaticHeaders) -> Reply<()> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() {
+        return Ok(());
+    }
+    let colon = memchr::memchr(b':', line).ok_or_else(|| bad_headers("\"Name: value\""))?;
+    let (name, value) = line.split_at(colon);
+    add(name, crate::http::wire::list::trim(value.get(1..).unwrap_or_default()), headers)
+}
+
+fn add_pair(name: &Value, value: &Value, headers: &mut StaticHeaders) -> Reply<()> {
+    match (name, value) {
+        (Value::String(name), Value::String(value)) => {
+            add(&name.as_bytes(), &value.as_bytes(), headers)
+        }
+        // An integer value has no fraction, as in `glue::text`.
+        (Value::String(name), Value::Number(number)) if *number == number.trunc() => {
+            add(&name.as_bytes(), format!("{number:.0}").as_bytes(), headers)
+        }
+        (Value::String(name), Value::Integer(_) | Value::Number(_)) => {
+            add(&name.as_bytes(), value.to_string()?.as_bytes(), headers)
+        }
+        _ => Err(bad_headers("a name and a value")),
+    }
+}
+
+fn add(name: &[u8], value: &[u8], headers: &mut StaticHeaders) -> Reply<()> {
+    headers
+        .add(name, value)
+        .map_err(|text| Fault::Misuse(format!("Option \"static_headers\": {text}")))
+}

@@ -1,0 +1,238 @@
+//! Escapes of URIs, forms and HTML: `%XX`, `+`, and character references.
+//!
+//! Sources: RFC 3986 2.1 (percent-encoding), WHATWG URL "application/x-www-form-urlencoded"
+//! (`+` for a space). An escape that is not `%` and two hexadecimal digits stays as it is.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2};
+
+/// What a `+` stands for in encoded text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plus {
+    /// A plus sign: cookies, paths.
+    Literal,
+    /// A space: query strings and urlencoded forms.
+    Space,
+}
+
+/// Decodes `%XX`, and `+` if it stands for a space; borrowed if there was nothing to decode.
+pub fn decode(text: &[u8], plus: Plus) -> Cow<'_, [u8]> {
+    if Decoder::new(plus).is_plain(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut decoder = Decoder::new(plus);
+    decoder.push(text, &mut decoded);
+    decoder.finish(&mut decoded);
+    Cow::Owned(decoded)
+}
+
+/// Percent-encodes everything but `0-9A-Za-z_.~-`, with lower-case hexadecimal digits.
+pub fn encode_uri(text: &[u8]) -> Vec<u8> {
+    encode(text, is_unreserved)
+}
+
+/// Percent-encodes what may not stand in a path (RFC 3986 3.3); slashes stay.
+pub fn encode_path(text: &[u8]) -> Vec<u8> {
+    encode(text, |byte| is_unreserved(byte) || b"/!$&'()*+,;=:@".contains(&byte))
+}
+
+/// RFC 3986 2.3
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_.~-".contains(&byte)
+}
+
+fn encode(text: &[u8], stays: fn(u8) -> bool) -> Vec<u8> {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut encoded = Vec::with_capacity(text.len());
+    for &byte in text {
+        if stays(byte) {
+            encoded.push(byte);
+        } else {
+            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+            encoded.extend_from_slice(&[b'%', HEX[high], HEX[low]]);
+        }
+    }
+    encoded
+}
+
+/// Replaces `<`, `>`, `&` and `"` by character references; borrowed if there were none.
+pub fn encode_html(text: &[u8]) -> Cow<'_, [u8]> {
+    fn reference(byte: u8) -> Option<&'static [u8]> {
+        match byte {
+            b'<' => Some(b"&lt;"),
+            b'>' => Some(b"&gt;"),
+            b'&' => Some(b"&amp;"),
+            b'"' => Some(b"&quot;"),
+            _ => None,
+        }
+    }
+    if !text.iter().any(|&byte| reference(byte).is_some()) {
+        return Cow::Borrowed(text);
+    }
+    let mut encoded = Vec::with_capacity(text.len() + text.len() / 8 + 8);
+    for &byte in text {
+        match reference(byte) {
+            Some(text) => encoded.extend_from_slice(text),
+            None => encoded.push(byte),
+        }
+    }
+    Cow::Owned(encoded)
+}
+
+/// The value of a hexadecimal digit.
+pub(in crate::http) fn hex_value(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// An escape whose end has not been seen yet.
+#[derive(Clone, Copy, Debug)]
+enum Held {
+    Nothing,
+    Percent,
+    /// `%` and this digit.
+    Digit(u8),
+}
+
+/// Decodes text that arrives in pieces; an escape may be cut anywhere.
+#[derive(Debug)]
+pub struct Decoder {
+    plus: Plus,
+    held: Held,
+}
+
+impl Decoder {
+    /// A decoder at the begin of a text.
+    pub fn new(plus: Plus) -> Decoder {
+        Decoder { plus, held: Held::Nothing }
+    }
+
+    /// Whether `text`, coming next, decodes to itself.
+    pub fn is_plain(&self, text: &[u8]) -> bool {
+        matches!(self.held, Held::Nothing) && self.special(text).is_none()
+    }
+
+    /// Appends to `out` what `input` decodes to. An unfinished escape at its end is kept back.
+    pub fn push(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
+        while let Some((&first, rest)) = input.split_first() {
+            match (self.held, hex_value(first)) {
+                (Held::Nothing, _) => input = self.plain(input, out),
+                (Held::Percent, Some(_)) => {
+                    self.held = Held::Digit(first);
+                    input = rest;
+                }
+                (Held::Digit(high), Some(low)) => {
+                    out.push(hex_value(high).unwrap_or_default() << 4 | low);
+                    self.held = Held::Nothing;
+                    input = rest;
+                }
+                (_, None) => self.finish(out),
+            }
+        }
+    }
+
+    /// Ends the text: an escape that was cut off is text.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        match self.held {
+            Held::Nothing => {}
+            Held::Percent => out.push(b'%'),
+            Held::Digit(high) => out.extend_from_slice(&[b'%', high]),
+        }
+        self.held = Held::Nothing;
+    }
+
+    /// Copies text up to and with the next `%` or `+`; returns what follows it.
+    fn plain<'a>(&mut self, input: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+        let (text, tail) = input.split_at(self.special(input).unwrap_or(input.len()));
+        out.extend_from_slice(text);
+        match tail.split_first() {
+            Some((b'+', rest)) => {
+                out.push(b' ');
+                rest
+            }
+            Some((_, rest)) => {
+                self.held = Held::Percent;
+                rest
+            }
+            None => tail,
+        }
+    }
+
+    fn special(&self, text: &[u8]) -> Option<usize> {
+        match self.plus {
+            Plus::Literal => memchr(b'%', text),
+            Plus::Space => memchr2(b'%', b'+', text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn query(text: &str) -> Vec<u8> {
+        decode(text.as_bytes(), Plus::Space).into_owned()
+    }
+
+    #[test]
+    fn escapes_and_plus_are_decoded() {
+        assert_eq!(query("a+b%20c%2Bd%c3%A4"), "a b c+d\u{e4}".as_bytes());
+        assert_eq!(&*decode(b"a+b%20c", Plus::Literal), b"a+b c");
+    }
+
+    #[test]
+    fn invalid_escapes_stay() {
+        for text in ["%", "%4", "%zz", "%4z", "100%&", "%%", "%-1"] {
+            assert_eq!(query(text), text.as_bytes());
+        }
+        assert_eq!(query("%%41"), b"%A");
+        assert_eq!(query("%4%41"), b"%4A");
+    }
+
+    #[test]
+    fn encode_uri_keeps_unreserved_characters_alone() {
+        assert_eq!(encode_uri(b"0Az_.~-"), b"0Az_.~-");
+        assert_eq!(encode_uri(b" /?\xff+*'"), b"%20%2f%3f%ff%2b%2a%27");
+    }
+
+    #[test]
+    fn encode_path_keeps_what_may_stand_in_a_path() {
+        assert_eq!(encode_path(b"/a b/c+d;e=f@g:h"), b"/a%20b/c+d;e=f@g:h");
+        assert_eq!(encode_path(b"?#%[]\"\xff"), b"%3f%23%25%5b%5d%22%ff");
+    }
+
+    #[test]
+    fn encode_html_replaces_four_characters() {
+        assert_eq!(&*encode_html(b"<a href=\"x\">&'"), b"&lt;a href=&quot;x&quot;&gt;&amp;'");
+        assert!(matches!(encode_html(b"plain"), Cow::Borrowed(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn encoding_is_reversible(text: Vec<u8>) {
+            let encoded = encode_uri(&text);
+            prop_assert_eq!(&*decode(&encoded, Plus::Literal), &text[..]);
+            prop_assert_eq!(&*decode(&encoded, Plus::Space), &text[..]);
+            let path = encode_path(&text);
+            prop_assert_eq!(&*decode(&path, Plus::Literal), &text[..]);
+        }
+
+        #[test]
+        fn pieces_decode_like_the_whole(text in "[%+a-f0-3 &]{0,64}", size in 1usize..8) {
+            let mut decoder = Decoder::new(Plus::Space);
+            let mut pieces = Vec::new();
+            for piece in text.as_bytes().chunks(size) {
+                decoder.push(piece, &mut pieces);
+            }
+            decoder.finish(&mut pieces);
+            prop_assert_eq!(pieces, query(&text));
+        }
+    }
+}

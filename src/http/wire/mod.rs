@@ -1,0 +1,29 @@
+//! HTTP/1.1 as bytes: parsers and writers that server and client share. Pure: no Lua type, no system call.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`head`], [`uri`], [`framing`] | request line and header fields, target and host, where the body ends |
+//! | [`chunked`] | the chunked transfer coding |
+//! | [`params`], [`cookies`], [`list`], [`media_type`], [`escape`] | parsers of values |
+//! | [`names`] | header fields by name |
+//! | [`header_lines`], [`refusal`], [`date`] | what is sent |
+//! | [`flood`] | names that are made to collide in Lua's hash |
+
+pub mod chunked;
+pub mod cookies;
+pub mod date;
+pub mod escape;
+pub mod flood;
+pub mod framing;
+pub mod head;
+#[cfg(test)]
+pub mod head_tests;
+pub mod header_lines;
+pub mod list;
+pub mod media_type;
+pub mod names;
+pub mod params;
+pub mod refusal;
+#[cfg(test)]
+pub mod testing;
+pub mod uri;

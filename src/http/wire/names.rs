@@ -1,0 +1,85 @@
+//! Header fields found by their names, in any case (RFC 9110 5.1).
+
+use std::cmp::Ordering;
+
+use super::head::Field;
+
+/// Up to this number of fields all are looked at.
+const FEW: usize = 32;
+
+/// Where the fields of each name are, once they were asked for: a handler that looks at all names of
+/// a head would else take time that grows with the square of their number.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// The places of the fields by their names, those of a name in the order of the fields.
+    sorted: Vec<u32>,
+}
+
+impl Names {
+    /// Forgets the fields.
+    pub fn clear(&mut self) {
+        self.sorted.clear();
+    }
+
+    /// The values of the fields with this name, in their order. `fields` are those of `head`, the
+    /// same in each call until [`Names::clear`].
+    pub fn values<'a>(&mut self, fields: &[Field], head: &'a [u8], name: &[u8]) -> Vec<&'a [u8]> {
+        let order = |field: &Field| compare(field.name.of(head), name);
+        if fields.len() <= FEW {
+            let named = fields.iter().filter(|field| order(field).is_eq());
+            return named.map(|field| field.value.of(head)).collect();
+        }
+        if self.sorted.is_empty() {
+            self.sorted.extend(0..fields.len() as u32);
+            let name = |place: u32| fields.get(place as usize).map(|field| field.name.of(head));
+            self.sorted.sort_by(|a, b| {
+                compare(name(*a).unwrap_or_default(), name(*b).unwrap_or_default())
+            });
+        }
+        let field = |place: &u32| fields.get(*place as usize);
+        let first =
+            self.sorted.partition_point(|place| field(place).is_some_and(|f| order(f).is_lt()));
+        let rest = self.sorted.get(first..).unwrap_or_default();
+        let named = rest.iter().map_while(field).take_while(|field| order(field).is_eq());
+        named.map(|field| field.value.of(head)).collect()
+    }
+}
+
+/// An order of names without regard to case: by length, which tells most of them apart.
+fn compare(a: &[u8], b: &[u8]) -> Ordering {
+    a.len().cmp(&b.len()).then_with(|| {
+        a.iter().map(u8::to_ascii_lowercase).cmp(b.iter().map(u8::to_ascii_lowercase))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::wire::head::{Head, Limits, Progress};
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Few fields are looked through, many are sorted: both find the same.
+        #[test]
+        fn the_values_of_a_name_keep_their_order(
+            fields in proptest::collection::vec("[abAB]{1,2}", 0..80),
+        ) {
+            let lines: String =
+                fields.iter().enumerate().map(|(i, name)| format!("{name}: {i}\r\n")).collect();
+            let text = format!("GET / HTTP/1.1\r\n{lines}\r\n");
+            let mut head = Head::default();
+            let limits = Limits { head: 1 << 20, fields: 1000 };
+            let complete = Progress::Complete(text.len());
+            prop_assert_eq!(head.advance(text.as_bytes(), &limits), Ok(complete));
+            let mut names = Names::default();
+            for name in ["a", "B", "ab", "BA", "aA", "c"] {
+                let found = names.values(&head.fields, text.as_bytes(), name.as_bytes());
+                let same = |(_, field): &(usize, &String)| field.eq_ignore_ascii_case(name);
+                let expected: Vec<String> =
+                    fields.iter().enumerate().filter(same).map(|(i, _)| i.to_string()).collect();
+                let expected: Vec<&[u8]> = expected.iter().map(|text| text.as_bytes()).collect();
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
+}

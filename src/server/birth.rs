@@ -1,0 +1,22 @@
+//! What a fork leaves in a new worker.
+
+use std::rc::Rc;
+
+use nix::unistd::Pid;
+
+use super::ipc::channel::Channel;
+use super::listen::registry::Pool;
+
+/// What the fork left in a new worker.
+pub struct Birth {
+    /// The pool the worker belongs to.
+    pub pool: Rc<Pool>,
+    /// Its cell in the scoreboard.
+    pub cell: usize,
+    /// Its end of the control channel.
+    pub channel: Channel,
+    /// The process that forked it.
+    pub supervisor: Pid,
+    /// How many bytes of input its waiting connections may hold.
+    pub input_limit: usize,
+}

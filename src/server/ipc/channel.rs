@@ -1,0 +1,219 @@
+//! The control channel between the supervisor and one worker.
+//!
+//! A pair of `SOCK_SEQPACKET` sockets: messages keep their borders, may carry a descriptor, and the
+//! end of either process shows as end of file at the other.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+};
+
+use super::message::{Garbage, MAX_MESSAGE, Message};
+use crate::sys::os::receive::{Parts, receive};
+
+/// How often, and after which pause, it is tried again to send a message.
+const ATTEMPTS: usize = 100;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// One end of a control channel. Both ends are non-blocking.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+/// A connection on its way to another process.
+#[derive(Debug)]
+pub struct Parcel {
+    /// The connection.
+    pub connection: OwnedFd,
+    /// Its input that was received already, where that is too long for a message, or output that is
+    /// not sent yet, and the input ([`crate::server::ipc::overflow`]).
+    pub input: Option<OwnedFd>,
+}
+
+impl Parcel {
+    /// What is sent.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        [Some(&self.connection), self.input.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
+            .collect()
+    }
+}
+
+impl From<OwnedFd> for Parcel {
+    fn from(connection: OwnedFd) -> Self {
+        Parcel { connection, input: None }
+    }
+}
+
+/// What a read from the channel gave.
+#[derive(Debug)]
+pub enum Received<T> {
+    /// A message with the connection it carried.
+    Message(T, Option<Parcel>),
+    /// Nothing is there now.
+    Empty,
+    /// The other end is gone.
+    Closed,
+    /// Something that no message of ours looks like.
+    Garbage,
+}
+
+/// Memory for received messages, to be used again and again.
+pub struct Inbox(Vec<u8>);
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Inbox(vec![0; MAX_MESSAGE])
+    }
+}
+
+impl Channel {
+    /// A connected pair.
+    pub fn pair() -> Result<(Channel, Channel), Errno> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        Ok((Channel(one), Channel(other)))
+    }
+
+    /// Sends a message with duplicates of the given descriptors: those of a [`Parcel`]. Never blocks:
+    /// `EAGAIN` if the other side is far behind.
+    pub fn send(
+        &self,
+        message: &impl Message,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), Errno> {
+        let bytes = message.encode();
+        let parts = [IoSlice::new(&bytes)];
+        let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        loop {
+            match sendmsg::<()>(self.0.as_raw_fd(), &parts, control, flags, None) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// As [`Channel::send`], but waits until the other side has taken earlier messages, and tries
+    /// again for a while if the system is short of memory.
+    pub fn send_patiently(
+        &self,
+        message: &impl Message,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), Errno> {
+        let mut attempts = ATTEMPTS;
+        loop {
+            match self.send(message, descriptors) {
+                Err(Errno::EAGAIN) => {
+                    self.wait(PollFlags::POLLOUT, PollTimeout::NONE)?;
+                }
+                Err(errno @ (Errno::EPIPE | Errno::ECONNRESET)) => return Err(errno),
+                Err(_) if attempts > 0 => {
+                    attempts -= 1;
+                    std::thread::sleep(PAUSE);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Waits until there is a message, or the other end is gone, for so many milliseconds. False if
+    /// that is not so.
+    pub fn wait_for_message(&self, time: u16) -> bool {
+        self.wait(PollFlags::POLLIN, PollTimeout::from(time)) != Ok(0)
+    }
+
+    fn wait(&self, event: PollFlags, timeout: PollTimeout) -> Result<i32, Errno> {
+        match poll(&mut [PollFd::new(self.as_fd(), event)], timeout) {
+            Err(Errno::EINTR) => Ok(0),
+            outcome => outcome,
+        }
+    }
+
+    /// The next message, if there is one.
+    pub fn receive<T: Message>(&self, inbox: &mut Inbox) -> Result<Received<T>, Errno> {
+        let Parts { length, mut descriptors, is_cut } = loop {
+            let error = match receive(self.0.as_fd(), &mut inbox.0) {
+                Ok(parts) => break parts,
+                Err(error) => error,
+            };
+            match (error.kind(), error.raw_os_error()) {
+                (io::ErrorKind::Interrupted, _) => {}
+                (io::ErrorKind::WouldBlock, _) => return Ok(Received::Empty),
+                (io::ErrorKind::ConnectionReset, _) => return Ok(Received::Closed),
+                (_, errno) => return Err(Errno::from_raw(errno.unwrap_or(0))),
+            }
+        };
+        if length == 0 {
+            return Ok(Received::Closed);
+        }
+        // Cut off where this process may open no further descriptor: the message counts. A part of a
+        // parcel is of no use.
+        if is_cut {
+            descriptors.clear();
+        }
+        Ok(match T::decode(&inbox.0[..length]) {
+            Ok(message) => {
+                let mut descriptors = descriptors.into_iter();
+                let parcel = descriptors.next();
+                let input = descriptors.next();
+                Received::Message(message, parcel.map(|connection| Parcel { connection, input }))
+            }
+            Err(Garbage) => Received::Garbage,
+        })
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{Order, Report, Waiting};
+    use super::*;
+    use crate::io::Wakeup;
+
+    #[test]
+    fn a_descriptor_travels_with_its_message() {
+        let (supervisor, worker) = Channel::pair().unwrap();
+        let mut inbox = Inbox::default();
+        let (reader, writer) = std::io::pipe().unwrap();
+        let waiting = Waiting { payload: vec![7; 60_000], ..Waiting::default() };
+        let order = Order::Resume(1, Wakeup::Input, waiting);
+        supervisor.send(&order, &[writer.as_fd()]).unwrap();
+        drop(writer);
+        match worker.receive::<Order>(&mut inbox).unwrap() {
+            Received::Message(received, Some(parcel)) => {
+                assert_eq!(received, order);
+                assert!(parcel.input.is_none());
+                nix::unistd::write(&parcel.connection, b"x").unwrap();
+            }
+            other => panic!("{other:?}"),
+        }
+        let mut byte = [0];
+        assert_eq!(nix::unistd::read(&reader, &mut byte).unwrap(), 1);
+    }
+
+    #[test]
+    fn what_is_no_message_is_told_apart_from_silence_and_the_end() {
+        let (supervisor, worker) = Channel::pair().unwrap();
+        let mut inbox = Inbox::default();
+        assert!(matches!(supervisor.receive::<Report>(&mut inbox).unwrap(), Received::Empty));
+        worker.send(&Order::Drain, &[]).unwrap();
+        assert!(matches!(supervisor.receive::<Report>(&mut inbox).unwrap(), Received::Garbage));
+        drop(worker);
+        assert!(matches!(supervisor.receive::<Report>(&mut inbox).unwrap(), Received::Closed));
+    }
+}

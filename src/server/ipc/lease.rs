@@ -1,0 +1,188 @@
+//! Leases: who may act on a connection that a worker has parked.
+//!
+//! The supervisor holds a duplicate of every parked connection's descriptor. As long as the worker
+//! is quick, the connection is the worker's, and serving it costs the supervisor nothing. Should
+//! the worker be stuck in a slow handler, or dead, the supervisor takes the connection back. One
+//! shared word for each connection decides, by compare-and-exchange, which of the two has it.
+//!
+//! | state | who may act | how it ends |
+//! |---|---|---|
+//! | free | – | the worker parks a connection here |
+//! | parked | nobody yet | the worker takes it (input, timeout), or the supervisor revokes it |
+//! | taken | the worker | the worker parks it again or gives it up |
+//! | revoked | the supervisor | the worker notices and forgets it |
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+
+use nix::errno::Errno;
+
+use crate::io::Standing;
+use crate::sys::os::shared::SharedWords;
+
+/// Connections that one worker may have on lease. What it parks beyond goes to the supervisor.
+pub const LEASES: usize = 8192;
+
+/// Words of a lease: the state with the generation and the turn, the deadline, how often it was
+/// parked, and the connection's standing.
+const WORDS: usize = 4;
+
+const FREE: u64 = 0;
+const PARKED: u64 = 1;
+const TAKEN: u64 = 2;
+const REVOKED: u64 = 3;
+
+/// No deadline.
+const NEVER: u64 = u64::MAX;
+
+/// One lease.
+#[derive(Clone, Copy)]
+pub struct Lease<'a>(&'a [AtomicU64]);
+
+/// Generation (28 bits) and state; above them, in a parked lease, the last bits of the turn: the
+/// deadline that belongs to one turn is never taken for another's.
+const TURN: u32 = 36;
+
+fn word(generation: u32, state: u64) -> u64 {
+    (u64::from(generation) << 8) | state
+}
+
+fn parked(generation: u32, turn: u64) -> u64 {
+    (turn << TURN) | word(generation, PARKED)
+}
+
+impl Lease<'_> {
+    /// The worker's side: nobody acts on the connection before its input, or the deadline in
+    /// milliseconds of the shared clock.
+    pub fn park(&self, generation: u32, deadline: Option<u64>, standing: Standing) {
+        let turn = self.turns().wrapping_add(1);
+        self.0[3].store(standing.word(), Relaxed);
+        self.0[1].store(deadline.unwrap_or(NEVER), Relaxed);
+        self.0[2].store(turn, Relaxed);
+        self.0[0].store(parked(generation, turn), SeqCst);
+    }
+
+    /// How often a connection was parked in this place, whatever its generation.
+    pub fn turns(&self) -> u64 {
+        self.0[2].load(Relaxed)
+    }
+
+    /// The worker's side: takes the parked connection; false if it was revoked.
+    pub fn take(&self, generation: u32) -> bool {
+        self.exchange(parked(generation, self.turns()), word(generation, TAKEN))
+    }
+
+    /// The worker's side: the connection is closed, or the supervisor has it.
+    pub fn free(&self) {
+        self.0[0].store(FREE, SeqCst);
+    }
+
+    /// The supervisor's side: takes the parked connection from the worker. Gives its deadline and its
+    /// standing, or nothing if the worker has it.
+    pub fn revoke(&self, generation: u32) -> Option<(Option<u64>, Standing)> {
+        let seen = self.parked(generation)?;
+        let (deadline, standing) = (self.0[1].load(Relaxed), self.0[3].load(Relaxed));
+        // Only if it is the same turn's still.
+        let revoked = self.exchange(seen, word(generation, REVOKED));
+        let deadline = (deadline != NEVER).then_some(deadline);
+        revoked.then_some((deadline, Standing::of(standing)))
+    }
+
+    /// The supervisor's side: whether the connection is parked, so that it could be revoked.
+    pub fn is_parked(&self, generation: u32) -> bool {
+        self.parked(generation).is_some()
+    }
+
+    /// The state, if the connection is parked.
+    fn parked(&self, generation: u32) -> Option<u64> {
+        let seen = self.0[0].load(Acquire);
+        (seen & ((1 << TURN) - 1) == word(generation, PARKED)).then_some(seen)
+    }
+
+    /// The worker's side: whether the supervisor has taken the parked connection.
+    pub fn is_revoked(&self, generation: u32) -> bool {
+        self.0[0].load(SeqCst) == word(generation, REVOKED)
+    }
+
+    fn exchange(&self, from: u64, to: u64) -> bool {
+        self.0[0].compare_exchange(from, to, SeqCst, SeqCst).is_ok()
+    }
+}
+
+/// The leases of all workers of a pool, in shared memory.
+pub struct LeaseTable(SharedWords);
+
+impl LeaseTable {
+    /// Leases for a pool of at most `workers`. Memory is used as connections are parked.
+    pub fn new(workers: usize) -> Result<Self, Errno> {
+        Ok(LeaseTable(SharedWords::new(workers.max(1) * LEASES * WORDS)?))
+    }
+
+    /// A lease of the worker with the given cell; none beyond [`LEASES`].
+    pub fn lease(&self, cell: usize, index: u32) -> Option<Lease<'_>> {
+        let index = index as usize;
+        if index >= LEASES {
+            return None;
+        }
+        let from = (cell * LEASES + index) * WORDS;
+        self.0.get(from..from + WORDS).map(Lease)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_has_one_owner_at_a_time() {
+        let table = LeaseTable::new(2).unwrap();
+        let lease = table.lease(1, 7).unwrap();
+        assert_eq!(lease.revoke(0), None, "nothing is parked");
+        lease.park(3, Some(99), Standing::default());
+        assert!(lease.take(3));
+        assert_eq!(lease.revoke(3), None, "the worker has it");
+        let standing = Standing { asked: true, skip: 5 };
+        lease.park(3, None, standing);
+        assert_eq!(lease.revoke(3), Some((None, standing)));
+        assert!(!lease.take(3), "the supervisor has it");
+    }
+
+    #[test]
+    fn the_deadline_is_that_of_the_turn_that_is_revoked() {
+        let table = LeaseTable::new(1).unwrap();
+        for generation in 0..20 {
+            let lease = table.lease(0, 0).unwrap();
+            std::thread::scope(|scope| {
+                let worker = scope.spawn(|| {
+                    let mut deadline = 0;
+                    loop {
+                        lease.park(generation, Some(deadline), Standing::default());
+                        if !lease.take(generation) {
+                            return deadline;
+                        }
+                        deadline += 1;
+                    }
+                });
+                let deadline = loop {
+                    if let Some((deadline, _)) = lease.revoke(generation) {
+                        break deadline;
+                    }
+                };
+                assert_eq!(deadline, Some(worker.join().unwrap()));
+            });
+        }
+    }
+
+    #[test]
+    fn a_lease_of_an_earlier_connection_is_void() {
+        let table = LeaseTable::new(1).unwrap();
+        let lease = table.lease(0, 0).unwrap();
+        let standing = Standing::default();
+        lease.park(1, Some(5), standing);
+        lease.free();
+        lease.park(2, Some(6), standing);
+        assert_eq!(lease.revoke(1), None);
+        assert_eq!(lease.revoke(2), Some((Some(6), standing)));
+        assert!(table.lease(0, LEASES as u32).is_none());
+    }
+}

@@ -1,0 +1,17 @@
+//! What supervisor and workers share. Both know this room; they do not know each other.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`channel`], [`message`] | the control channel, and what is said on it (pure) |
+//! | [`lease`], [`ticket`] | who may act on a connection that a worker has parked, and its name |
+//! | [`scoreboard`] | what each sees of the other without a system call |
+//! | [`overflow`] | what is too long for a message, as a file in memory |
+//! | [`clock`] | the clock that both use |
+
+pub mod channel;
+pub mod clock;
+pub mod lease;
+pub mod message;
+pub mod overflow;
+pub mod scoreboard;
+pub mod ticket;

@@ -1,0 +1,18 @@
+//! `listen{...}`: from a Lua table to a pool with its open listeners.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`config`] | the table, checked |
+//! | [`listener`], [`inherited`] | listeners, opened here or by a service manager |
+//! | [`first_word`] | whether `connect` waits for its client |
+//! | [`registry`] | the pools of a Lua state, and whether they are served |
+//! | [`shared_sockets`] | connections that all workers would share |
+//! | [`accept_error`] | what errors of `accept(2)` mean (pure) |
+
+pub mod accept_error;
+pub mod config;
+pub mod first_word;
+pub mod inherited;
+pub mod listener;
+pub mod registry;
+pub mod shared_sockets;

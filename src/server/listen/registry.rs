@@ -1,0 +1,196 @@
+//! The pools that a Lua state has registered, and whether it serves them.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+
+use mlua::Lua;
+use nix::errno::Errno;
+
+use super::config::{Handlers, Listen, PoolConfig};
+use super::inherited::Inheritance;
+use super::listener::Listener;
+use crate::glue::{self, Fault, Reply};
+use crate::server::ipc::lease::LeaseTable;
+use crate::server::ipc::scoreboard::Scoreboard;
+
+/// Cells for each worker that a pool may have: one that was killed and that the kernel does not let go
+/// keeps its own, and does not count.
+pub const CELLS: usize = 2;
+
+/// One pool of workers, as `listen{...}` left it.
+pub struct Pool {
+    /// Number of the pool, from 1.
+    pub number: usize,
+    /// Its numeric options.
+    pub config: PoolConfig,
+    /// Its functions.
+    pub handlers: Handlers,
+    /// Its opened listeners.
+    pub listeners: Vec<Listener>,
+    /// What its workers and the supervisor see of each other.
+    pub scoreboard: Rc<Scoreboard>,
+    /// Who may act on the connections its workers have parked.
+    pub leases: LeaseTable,
+}
+
+impl Pool {
+    /// The descriptors of its listening sockets, and whether they are this server's own.
+    pub fn sockets(&self) -> Vec<(RawFd, bool)> {
+        let socket = |it: &Listener| Some((it.socket()?.as_raw_fd(), it.is_own_port()));
+        self.listeners.iter().filter_map(socket).collect()
+    }
+}
+
+/// How far the server of a Lua state has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Pools may be registered.
+    Open,
+    /// `run` was called: no further pool.
+    Serving,
+    /// `run` has returned.
+    Over,
+}
+
+/// What `listen` and `run` of one Lua state share.
+pub struct Registry {
+    pools: RefCell<Vec<Rc<Pool>>>,
+    /// The shared memory of all pools, also where the pools were given up.
+    boards: RefCell<Vec<Rc<Scoreboard>>>,
+    /// What a service manager has opened and no pool has claimed yet.
+    pub inheritance: Inheritance,
+    stage: Cell<Stage>,
+    /// `run` was called or will be: whoever registers pools has not forgotten it.
+    remembered: Cell<bool>,
+    pid: u32,
+}
+
+impl Registry {
+    /// The registry of this Lua state.
+    pub fn of(lua: &Lua) -> Rc<Registry> {
+        if let Some(registry) = lua.app_data_ref::<Rc<Registry>>() {
+            return registry.clone();
+        }
+        let registry = Rc::new(Registry {
+            pools: RefCell::default(),
+            boards: RefCell::default(),
+            inheritance: Inheritance::default(),
+            stage: Cell::new(Stage::Open),
+            remembered: Cell::new(false),
+            pid: std::process::id(),
+        });
+        lua.set_app_data(registry.clone());
+        registry
+    }
+
+    /// Opens the listeners of a new pool and registers it. If one cannot be opened, the others are
+    /// closed again and no pool number is used up.
+    pub fn add(&self, listen: Listen) -> Reply<()> {
+        if self.stage.get() != Stage::Open {
+            return Err(Fault::misuse(
+                "listen: the server has been started already; pools are registered before",
+            ));
+        }
+        let cells = CELLS * listen.pool.max_fork;
+        let refused = |errno: Errno| {
+            let reason = glue::describe(errno as i32);
+            Fault::misuse(format!("Could not initialize the pool: {reason}"))
+        };
+        let scoreboard = Rc::new(Scoreboard::new(cells).map_err(refused)?);
+        let leases = LeaseTable::new(cells).map_err(refused)?;
+        let mut listeners = Vec::with_capacity(listen.listeners.len());
+        for (index, spec) in listen.listeners.into_iter().enumerate() {
+            match Listener::open(index + 1, spec, &self.inheritance) {
+                Ok(listener) => listeners.push(listener),
+                Err(fault) => {
+                    listeners.iter().for_each(Listener::unlink);
+                    return Err(fault);
+                }
+            }
+        }
+        let mut pools = self.pools.borrow_mut();
+        let pool = Pool {
+            number: pools.len() + 1,
+            scoreboard: scoreboard.clone(),
+            leases,
+            config: listen.pool,
+            handlers: listen.handlers,
+            listeners,
+        };
+        pools.push(Rc::new(pool));
+        self.boards.borrow_mut().push(scoreboard);
+        Ok(())
+    }
+
+    /// The shared memory of all pools, in their order.
+    pub fn boards(&self) -> Vec<Rc<Scoreboard>> {
+        self.boards.borrow().clone()
+    }
+
+    /// Somebody sees to it that the pools are served, or tells why they are not.
+    pub fn remember(&self) {
+        self.remembered.set(true);
+    }
+
+    /// From registering to serving; gives the pools.
+    pub fn start(&self) -> Reply<Vec<Rc<Pool>>> {
+        match self.stage.get() {
+            Stage::Serving => Err(Fault::misuse("run: the server is running already")),
+            Stage::Over => Err(Fault::misuse("run: the server has run already")),
+            Stage::Open if self.pools.borrow().is_empty() => {
+                Err(Fault::misuse("No listener initialized. Call listen{...} before run()"))
+            }
+            Stage::Open => {
+                self.stage.set(Stage::Serving);
+                Ok(self.pools.borrow().clone())
+            }
+        }
+    }
+
+    /// Serving has ended: the pools with their listeners are given up.
+    pub fn end(&self) {
+        self.stage.set(Stage::Over);
+        self.pools.borrow_mut().clear();
+    }
+
+    /// In a worker: all pools but its own are given up, with their descriptors.
+    pub fn leave_others(&self) {
+        self.pools.borrow_mut().clear();
+    }
+
+    /// Whether pools were registered that nobody serves, in the process that registered them.
+    fn is_forgotten(&self) -> bool {
+        self.stage.get() == Stage::Open
+            && !self.remembered.get()
+            && !self.pools.borrow().is_empty()
+            && self.pid == std::process::id()
+    }
+}
+
+impl Drop for Registry {
+    /// The Lua state closes, and nothing was served: socket files go away. Not in a worker, which has a
+    /// copy of this value.
+    fn drop(&mut self) {
+        if self.pid == std::process::id() {
+            self.pools.get_mut().iter().flat_map(|pool| &pool.listeners).for_each(Listener::unlink);
+        }
+    }
+}
+
+/// Says so when a Lua state closes that registered pools and never served them.
+pub struct ForgottenRun(pub Rc<Registry>);
+
+impl mlua::UserData for ForgottenRun {}
+
+impl Drop for ForgottenRun {
+    fn drop(&mut self) {
+        if self.0.is_forgotten() {
+            use std::io::Write;
+            let _ = writeln!(
+                std::io::stderr(),
+                "moonbridge: listen{{...}} was called, but run() never: nothing has been served"
+            );
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `launch`: what the program `moonbridge` calls. The sequence is Lua (`launcher.lua`), because it
+//! runs a script; here are its steps.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use mlua::{Function, Lua, Table};
+
+use super::log::{Level, Log};
+use super::options::{self, Options};
+use super::service::{Service, StartError};
+use crate::glue::{self, Fault};
+use crate::server::listen::registry::Registry;
+
+/// What the launcher and `run` share: the log and the pid file are opened before the script runs.
+#[derive(Default)]
+pub struct Operations {
+    service: RefCell<Option<Service>>,
+    exit_code: Cell<Option<i32>>,
+}
+
+impl Operations {
+    /// What the launcher has opened, by its own options; else what the given ones say.
+    pub fn take(&self, options: &Options) -> Result<Service, StartError> {
+        match self.service.take() {
+            Some(service) => Ok(service),
+            None => Service::open(options),
+        }
+    }
+
+    /// Serving is over.
+    pub fn ended(&self, code: i32) {
+        self.exit_code.set(Some(code));
+    }
+}
+
+/// Defines `launch` over `run`, which returns nil and a message instead of raising errors.
+pub fn export(
+    lua: &Lua,
+    module: &Table,
+    run: Function,
+    describe: Function,
+    operations: Rc<Operations>,
+) -> mlua::Result<()> {
+    let shared = operations.clone();
+    let open = glue::function(lua, move |lua, args| {
+        let options = options::parse(args.front())?;
+        // They are meant for the process that was started, and not closed in the background.
+        Registry::of(lua).inheritance.adopt();
+        let service = Service::open(&options)
+            .map_err(|error: StartError| Fault::System(error.text, error.errno))?;
+        shared.service.replace(Some(service));
+        Registry::of(lua).remember();
+        Ok(true)
+    })?;
+    let shared = operations.clone();
+    let log = lua.create_function(move |_, text: mlua::LuaString| {
+        match shared.service.borrow_mut().as_mut() {
+            Some(service) => service.log.notice(&text.to_string_lossy()),
+            // Serving has taken the log along.
+            None => Log::stderr(Level::Notice).notice(&text.to_string_lossy()),
+        }
+        Ok(())
+    })?;
+    let exit_code = lua.create_function(move |_, ()| Ok(operations.exit_code.get()))?;
+    let steps = (module, open, log, exit_code, run, describe, libc::EWOULDBLOCK);
+    let launch: Function =
+        glue::chunk(lua, "moonbridge.launcher", include_str!("launcher.lua"), steps)?;
+    module.raw_set("launch", launch)
+}

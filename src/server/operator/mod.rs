@@ -1,0 +1,24 @@
+//! What the operator of a server sees and says.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`options`], [`service`] | `run{...}`: log, pid file, background |
+//! | [`pid_file`], [`daemon`], [`notifier`] | their parts |
+//! | [`launcher`] | the program `moonbridge` |
+//! | [`log`], [`line_queue`], [`log_stream`], [`log_text`], [`syslog`] | the log, and where it goes |
+//! | [`stderr_lines`] | what workers write to their standard error |
+//! | [`status`] | `status()`: what the pools are doing |
+
+pub mod daemon;
+pub mod launcher;
+pub mod line_queue;
+pub mod log;
+pub mod log_stream;
+pub mod log_text;
+pub mod notifier;
+pub mod options;
+pub mod pid_file;
+pub mod service;
+pub mod status;
+pub mod stderr_lines;
+pub mod syslog;

@@ -1,0 +1,233 @@
+//! The options of `run{...}`, which are also those of the launcher.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mlua::{Table, Value};
+
+use super::log::Level;
+use crate::glue::{self, Fault, Reply};
+use crate::server::listen::config::{bytes, seconds};
+
+/// The name under which the system log shows a server that was given none.
+const DEFAULT_IDENT: &str = "moonbridge";
+
+/// How long a shutdown may take unless the options say otherwise.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many bytes of input waiting connections may hold together unless the options say otherwise.
+const WAITING_INPUT_LIMIT: usize = 64 * 1024 * 1024;
+
+/// All names, for the check against misspelt ones.
+const NAMES: [&str; 10] = [
+    "background",
+    "logfile",
+    "pidfile",
+    "syslog",
+    "logident",
+    "logfacility",
+    "stats",
+    "debug",
+    "shutdown_timeout",
+    "waiting_input_limit",
+];
+
+/// How a server is run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Detach from the terminal and the parent.
+    pub background: bool,
+    /// Append the log to this file instead of writing it to standard error.
+    pub log_file: Option<PathBuf>,
+    /// Hold the process id in this file.
+    pub pid_file: Option<PathBuf>,
+    /// Send the log to the system log as well.
+    pub syslog: Option<Syslog>,
+    /// How much is logged.
+    pub level: Level,
+    /// What the supervisor keeps to.
+    pub limits: Limits,
+}
+
+/// What the supervisor keeps to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a shutdown may take; none: as long as it likes.
+    pub shutdown_timeout: Option<Duration>,
+    /// How many bytes of input waiting connections may hold together.
+    pub waiting_input: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let (shutdown_timeout, waiting_input) = (Some(SHUTDOWN_TIMEOUT), WAITING_INPUT_LIMIT);
+        Limits { shutdown_timeout, waiting_input }
+    }
+}
+
+/// How the system log is used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Syslog {
+    /// Program name in each line.
+    pub ident: String,
+    /// A `LOG_*` constant of syslog(3).
+    pub facility: libc::c_int,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            background: false,
+            log_file: None,
+            pid_file: None,
+            syslog: None,
+            level: Level::Notice,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Reads the argument of `run`.
+pub fn parse(value: Option<&Value>) -> Reply<Options> {
+    let table = match value {
+        None | Some(Value::Nil) => return Ok(Options::default()),
+        Some(Value::Table(table)) => table,
+        Some(other) => {
+            let kind = glue::kind(other);
+            return Err(Fault::misuse(format!("run expects a table of options, not a {kind}")));
+        }
+    };
+    reject_unknown(table)?;
+    let background = flag(table, "background")?;
+    let log_file = path(table, "logfile")?;
+    let level = match (flag(table, "stats")?, flag(table, "debug")?) {
+        (_, true) => Level::Debug,
+        (true, false) => Level::Stats,
+        (false, false) => Level::Notice,
+    };
+    Ok(Options {
+        background,
+        // A daemon has no standard error, and must not be mute.
+        syslog: syslog(table, background && log_file.is_none())?,
+        log_file,
+        pid_file: path(table, "pidfile")?,
+        level,
+        limits: limits(table)?,
+    })
+}
+
+fn limits(table: &Table) -> Reply<Limits> {
+    let timeout = seconds(table, "shutdown_timeout")?.unwrap_or(SHUTDOWN_TIMEOUT);
+    Ok(Limits {
+        shutdown_timeout: Some(timeout).filter(|time| !time.is_zero()),
+        waiting_input: bytes(table, "waiting_input_limit")?.unwrap_or(WAITING_INPUT_LIMIT),
+    })
+}
+
+fn reject_unknown(table: &Table) -> Reply<()> {
+    for pair in table.pairs::<Value, Value>() {
+        let (key, _) = pair?;
+        let name = match &key {
+            Value::String(name) => name.to_string_lossy(),
+            Value::Integer(index) => index.to_string(),
+            other => glue::kind(other).to_owned(),
+        };
+        if !NAMES.contains(&name.as_str()) {
+            let known = NAMES.join(", ");
+            return Err(Fault::misuse(format!("Unknown option \"{name}\" of run; known: {known}")));
+        }
+    }
+    Ok(())
+}
+
+fn wrong(name: &str, expected: &str, value: &Value) -> Fault {
+    Fault::misuse(format!("Option \"{name}\" must be {expected}, not a {}", glue::kind(value)))
+}
+
+fn flag(table: &Table, name: &str) -> Reply<bool> {
+    match table.get::<Value>(name)? {
+        Value::Nil => Ok(false),
+        Value::Boolean(flag) => Ok(flag),
+        other => Err(wrong(name, "a boolean", &other)),
+    }
+}
+
+fn path(table: &Table, name: &str) -> Reply<Option<PathBuf>> {
+    match table.get::<Value>(name)? {
+        Value::Nil => Ok(None),
+        Value::String(path) if path.as_bytes().is_empty() || path.as_bytes().contains(&0) => {
+            Err(Fault::misuse(format!("Option \"{name}\" must be the path of a file")))
+        }
+        Value::String(path) => Ok(Some(OsString::from_vec(path.as_bytes().to_vec()).into())),
+        other => Err(wrong(name, "a string", &other)),
+    }
+}
+
+fn syslog(table: &Table, needed: bool) -> Reply<Option<Syslog>> {
+    let wanted = flag(table, "syslog")?;
+    let ident = match table.get::<Value>("logident")? {
+        Value::Nil => None,
+        Value::String(ident) => Some(ident.to_string_lossy()),
+        other => return Err(wrong("logident", "a string", &other)),
+    };
+    let facility = match table.get::<Value>("logfacility")? {
+        Value::Nil => None,
+        value => Some(facility(&value)?),
+    };
+    if !wanted && !needed && ident.is_none() && facility.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Syslog {
+        ident: ident.unwrap_or_else(|| DEFAULT_IDENT.to_owned()),
+        facility: facility.unwrap_or(libc::LOG_DAEMON),
+    }))
+}
+
+fn facility(value: &Value) -> Reply<libc::c_int> {
+    let name = match value {
+        Value::String(name) => name.to_string_lossy(),
+        Value::Integer(number) => number.to_string(),
+        other => return Err(wrong("logfacility", "a string or a number", other)),
+    };
+    facility_named(&name).ok_or_else(|| {
+        Fault::misuse(format!(
+            "Option \"logfacility\" must be DAEMON, USER or 0 to 7, not \"{name}\""
+        ))
+    })
+}
+
+/// `DAEMON`, `USER`, or the number of a local facility.
+fn facility_named(name: &str) -> Option<libc::c_int> {
+    const LOCAL: [libc::c_int; 8] = [
+        libc::LOG_LOCAL0,
+        libc::LOG_LOCAL1,
+        libc::LOG_LOCAL2,
+        libc::LOG_LOCAL3,
+        libc::LOG_LOCAL4,
+        libc::LOG_LOCAL5,
+        libc::LOG_LOCAL6,
+        libc::LOG_LOCAL7,
+    ];
+    match name {
+        "DAEMON" => Some(libc::LOG_DAEMON),
+        "USER" => Some(libc::LOG_USER),
+        digit if digit.len() == 1 => LOCAL.get(digit.parse::<usize>().ok()?).copied(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facilities_are_named_or_numbered() {
+        assert_eq!(facility_named("DAEMON"), Some(libc::LOG_DAEMON));
+        assert_eq!(facility_named("USER"), Some(libc::LOG_USER));
+        assert_eq!(facility_named("7"), Some(libc::LOG_LOCAL7));
+        for wrong in ["8", "", "daemon", "00", "-1", "+1"] {
+            assert_eq!(facility_named(wrong), None, "{wrong}");
+        }
+    }
+}

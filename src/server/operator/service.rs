@@ -1,0 +1,107 @@
+//! What a server is for the machine it runs on: a log, a pid file, perhaps a daemon.
+
+use std::io;
+use std::path::Path;
+
+use super::daemon;
+use super::log::Log;
+use super::options::{Limits, Options};
+use super::pid_file::PidFile;
+use crate::glue;
+use crate::sys::os::lock;
+use crate::sys::os::process::{self, Fork};
+
+/// An opened log and a locked pid file. Dropping it removes the pid file and unlocks both.
+pub struct Service {
+    /// Where the operator reads.
+    pub log: Log,
+    pid_file: Option<PidFile>,
+    /// What the supervisor keeps to.
+    pub limits: Limits,
+}
+
+/// Why a server could not be started.
+#[derive(Debug)]
+pub struct StartError {
+    /// What the operator is told.
+    pub text: String,
+    /// The system's error number; `EWOULDBLOCK` if another server holds a lock.
+    pub errno: Option<i32>,
+}
+
+impl StartError {
+    fn new(what: &str, path: &Path, error: &io::Error) -> Self {
+        let shown = path.display();
+        let text = match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                let pid = lock::holder(path).map(|pid| format!(" (PID {pid})")).unwrap_or_default();
+                format!("Could not lock {what} \"{shown}\": another server is running already{pid}")
+            }
+            _ => format!("Could not open {what} \"{shown}\": {}", glue::reason(error)),
+        };
+        StartError { text, errno: error.raw_os_error() }
+    }
+}
+
+impl Service {
+    /// Opens and locks what the options name, goes to the background if they say so, and writes the
+    /// pid file. The process that went to the background returns from here; the one that the user
+    /// started ends with exit code 0.
+    pub fn open(options: &Options) -> Result<Self, StartError> {
+        let mut log = match &options.log_file {
+            Some(path) => Log::file(path, options.level)
+                .map_err(|error| StartError::new("log file", path, &error))?,
+            None if options.background => Log::silent(options.level),
+            None => Log::stderr(options.level),
+        };
+        let mut pid_file = match &options.pid_file {
+            Some(path) => Some(
+                PidFile::open(path).map_err(|error| StartError::new("pid file", path, &error))?,
+            ),
+            None => None,
+        };
+        if options.background {
+            go_to_background(options, pid_file.as_mut())?;
+        } else {
+            write_pid(options, pid_file.as_mut(), std::process::id())?;
+        }
+        log.own();
+        if let Some(file) = &mut pid_file {
+            file.own();
+        }
+        if let Some(syslog) = &options.syslog {
+            log.add_syslog(&syslog.ident, syslog.facility);
+        }
+        log.notice("Starting moonbridge server");
+        Ok(Service { log, pid_file, limits: options.limits })
+    }
+
+    /// The log and what goes away when serving is over.
+    pub fn into_parts(self) -> (Log, Option<PidFile>) {
+        (self.log, self.pid_file)
+    }
+}
+
+fn write_pid(options: &Options, file: Option<&mut PidFile>, pid: u32) -> Result<(), StartError> {
+    let (Some(file), Some(path)) = (file, &options.pid_file) else { return Ok(()) };
+    file.write(pid).map_err(|error| StartError::new("pid file", path, &error))
+}
+
+fn go_to_background(options: &Options, file: Option<&mut PidFile>) -> Result<(), StartError> {
+    let failed = |error: io::Error| StartError {
+        text: format!("Could not go to the background: {}", glue::reason(&error)),
+        // A fork that fails for a while has the number of a lock that is held.
+        errno: error.raw_os_error().filter(|errno| *errno != libc::EWOULDBLOCK),
+    };
+    match daemon::detach().map_err(failed)? {
+        // Written here, so that who started the server finds it when the command has returned.
+        Fork::Parent(pid) => match write_pid(options, file, pid.as_raw().unsigned_abs()) {
+            Ok(()) => process::exit_now(0),
+            Err(error) => {
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                Err(error)
+            }
+        },
+        Fork::Child => Ok(()),
+    }
+}

@@ -1,0 +1,145 @@
+//! `status()`: what the pools are doing, read from shared memory in any process of the server.
+
+use std::fmt;
+use std::rc::Rc;
+
+use mlua::{Lua, Table};
+
+use crate::glue;
+use crate::server::ipc::scoreboard::{Activity, Counter, Scoreboard, Total};
+use crate::server::listen::registry::Registry;
+
+/// The figures of one pool at a moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Workers waiting for work.
+    pub idle: u64,
+    /// Workers that are working.
+    pub busy: u64,
+    /// All workers, those included whose `prepare` has not returned or that are about to end.
+    pub total: u64,
+    /// Connections kept between two runs of the handler.
+    pub parked: u64,
+    /// Connections whose handler has returned and whose client has not taken all output yet. Those
+    /// that the supervisor knows count as parked as well.
+    pub sending: u64,
+    /// Connections accepted since the start.
+    pub accepted: u64,
+    /// Handler calls that have returned since the start.
+    pub handled: u64,
+    /// Handler calls that threw, and connections that could not be accepted, since the start.
+    pub errors: u64,
+    /// Workers that took the place of others that had ended, since the start.
+    pub respawns: u64,
+    /// Parked connections that were closed for want of descriptors, since the start.
+    pub shed: u64,
+    /// Parked connections taken from workers: slow or ended ones, or to spread or sort connections.
+    pub reclaimed: u64,
+    /// Connections that broke off because their worker died or no descriptor was left for them.
+    pub lost: u64,
+}
+
+impl PoolStatus {
+    /// Reads the figures from the shared memory of a pool.
+    pub fn of(board: &Scoreboard) -> Self {
+        let mut status = PoolStatus {
+            total: board.total(Total::Workers),
+            parked: board.total(Total::Parked),
+            accepted: board.total(Total::Accepted),
+            handled: board.total(Total::Handled),
+            errors: board.total(Total::Errors),
+            respawns: board.total(Total::Respawns),
+            shed: board.total(Total::Shed),
+            reclaimed: board.total(Total::Reclaimed),
+            lost: board.total(Total::Lost),
+            ..PoolStatus::default()
+        };
+        // What a worker counted goes over into the totals when it has ended.
+        for cell in board.cells() {
+            match cell.activity() {
+                Activity::Starting | Activity::Finishing | Activity::Ended => {}
+                Activity::Idle => status.idle += 1,
+                Activity::Busy | Activity::Claimed | Activity::Offering => status.busy += 1,
+            }
+            status.sending = status.sending.wrapping_add(cell.get(Counter::Sending));
+            status.accepted = status.accepted.wrapping_add(cell.get(Counter::Accepted));
+            status.handled = status.handled.wrapping_add(cell.get(Counter::Handled));
+            status.errors = status.errors.wrapping_add(cell.get(Counter::Errors));
+        }
+        status
+    }
+
+    fn named(&self) -> [(&'static str, u64); 12] {
+        [
+            ("idle", self.idle),
+            ("busy", self.busy),
+            ("total", self.total),
+            ("parked", self.parked),
+            ("sending", self.sending),
+            ("accepted", self.accepted),
+            ("handled", self.handled),
+            ("errors", self.errors),
+            ("respawns", self.respawns),
+            ("shed", self.shed),
+            ("reclaimed", self.reclaimed),
+            ("lost", self.lost),
+        ]
+    }
+}
+
+impl fmt::Display for PoolStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PoolStatus { idle, busy, total, parked, sending, .. } = self;
+        write!(f, "{total} workers ({idle} idle, {busy} busy), {parked} parked connections")?;
+        write!(f, ", {sending} sending")?;
+        let PoolStatus { accepted, handled, errors, respawns, shed, reclaimed, lost, .. } = self;
+        write!(f, "; {accepted} accepted, {handled} handled, {errors} errors")?;
+        write!(f, ", {respawns} respawns, {shed} shed, {reclaimed} reclaimed, {lost} lost")
+    }
+}
+
+/// Defines `status`, which returns a list with a table of figures for each pool.
+pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result<()> {
+    glue::export(lua, module, "status", move |lua, _| {
+        let list = lua.create_table()?;
+        for board in registry.boards() {
+            let table = lua.create_table()?;
+            for (name, value) in PoolStatus::of(&board).named() {
+                table.raw_set(name, value as i64)?;
+            }
+            list.raw_push(table)?;
+        }
+        Ok(list)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_figures_of_ended_and_living_workers_are_added_up() {
+        let board = Scoreboard::new(3).unwrap();
+        board.publish(Total::Workers, 3);
+        board.publish(Total::Accepted, 100);
+        board.publish(Total::Respawns, 7);
+        board.cell(0).rest(1);
+        board.cell(1).set(Activity::Busy);
+        board.cell(1).add(Counter::Accepted, 5);
+        let status = PoolStatus::of(&board);
+        let expected = PoolStatus {
+            idle: 1,
+            busy: 1,
+            total: 3,
+            accepted: 105,
+            respawns: 7,
+            ..PoolStatus::default()
+        };
+        assert_eq!(status, expected);
+        assert_eq!(
+            status.to_string(),
+            "3 workers (1 idle, 1 busy), 0 parked connections, 0 sending; \
+             105 accepted, 0 handled, 0 errors, 7 respawns, 0 shed, 0 reclaimed, 0 lost"
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! A pool's ports at a shutdown: no new connections from now on, those that wait are taken over, then
+//! the ports are closed in all processes.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use nix::poll::{PollFd, PollFlags};
+
+use crate::io::listen;
+use crate::server::listen::accept_error::{Verdict, classify};
+use crate::server::listen::listener::Listener;
+use crate::server::listen::registry::Pool;
+
+/// What became of taking one connection over.
+pub enum Taken {
+    /// A connection that waited.
+    Connection(OwnedFd),
+    /// No connection waits.
+    Nothing,
+    /// The system lacks something: connections may wait that could not be taken.
+    Exhausted,
+}
+
+/// The ports of a pool that are not closed yet.
+pub struct Ports {
+    pool: Rc<Pool>,
+    /// Positions of listeners, and how many connections are still taken from each at most.
+    closing: Vec<(usize, usize)>,
+    refusing: bool,
+}
+
+impl Ports {
+    /// The ports of a pool, open.
+    pub fn new(pool: Rc<Pool>) -> Self {
+        Ports { pool, closing: Vec::new(), refusing: false }
+    }
+
+    /// Begins no new connection from now on, frees socket files for other servers. A service manager's
+    /// socket is left alone: it goes on collecting connections for the next server.
+    pub fn refuse(&mut self) {
+        if std::mem::replace(&mut self.refusing, true) {
+            return;
+        }
+        for (index, listener) in self.pool.listeners.iter().enumerate() {
+            if listener.refuse() {
+                // Bounded: handshakes that have begun may still complete, and where the system does not
+                // refuse new ones, clients that never stop must not keep the server.
+                self.closing.push((index, listen::BACKLOG as usize + 1));
+            }
+        }
+    }
+
+    /// Takes over one connection that waits.
+    pub fn take(&mut self) -> Taken {
+        for (index, left) in &mut self.closing {
+            let Some(socket) = self.pool.listeners.get(*index).and_then(Listener::socket) else {
+                continue;
+            };
+            while *left > 0 {
+                match listen::accept(socket.as_fd()) {
+                    Ok((connection, _)) => {
+                        *left -= 1;
+                        return Taken::Connection(connection);
+                    }
+                    Err(error) => match classify(&error) {
+                        Verdict::Retry => *left -= 1,
+                        Verdict::Pause => return Taken::Exhausted,
+                        Verdict::Nothing => break,
+                        Verdict::Closed => *left = 0,
+                    },
+                }
+            }
+        }
+        Taken::Nothing
+    }
+
+    /// To wait for connections whose handshake has begun: local sockets know no such thing.
+    pub fn watched(&self) -> impl Iterator<Item = PollFd<'_>> {
+        let open = self.closing.iter().filter(|(_, left)| *left > 0);
+        open.filter_map(|(index, _)| match self.pool.listeners.get(*index) {
+            Some(Listener::Tcp { socket, .. }) => {
+                Some(PollFd::new(socket.as_fd(), PollFlags::POLLIN))
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether connections may still wait to be taken over.
+    pub fn are_closing(&self) -> bool {
+        !self.closing.is_empty()
+    }
+
+    /// Closes the ports in all processes. Whoever still waits there is refused.
+    pub fn close(&mut self) {
+        self.refuse();
+        for (index, _) in self.closing.drain(..) {
+            self.pool.listeners[index].close_port();
+        }
+    }
+}

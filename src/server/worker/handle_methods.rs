@@ -1,0 +1,167 @@
+//! What the server adds to all handles: `socket:park` and `socket:linger`.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use mlua::{FromLua, Lua, MultiValue, Table, Value};
+use nix::errno::Errno;
+
+use super::{STALL, Worker};
+use crate::amount::Amount;
+use crate::glue::{self, Fault, Reply};
+use crate::io::{Stream, stream_of};
+use crate::sys::os::{lineage, process};
+
+/// The longest time either method accepts, in seconds; longer ones count as this.
+const MAX_SECONDS: f64 = 1e8;
+
+/// Defines the methods.
+pub fn export(lua: &Lua) -> mlua::Result<()> {
+    let handles: Table = crate::io::module(lua)?.raw_get("handle_pt")?;
+    glue::export(lua, &handles, "park", park)?;
+    glue::export(lua, &handles, "linger", linger)
+}
+
+/// `socket:park([timeout [, stall]])`: the handler is done with the socket until it has input, until
+/// `timeout` (seconds; nil or false: none) is over, or until the server shuts down. Then `connect`
+/// is called with it again, and `socket.wakeup` says why ("input", "timeout", "shutdown").
+///
+/// Output that is queued is sent before that, as the client takes it; the time begins when all is
+/// sent. A client that takes nothing for `stall` seconds (nil: 60; false: no limit) is reset.
+///
+/// Returns true if a worker will see to it: the handler then returns true as well, and does not use
+/// the socket any more. Returns false where nobody supervises: the caller waits for itself.
+fn park(lua: &Lua, args: MultiValue) -> Reply<bool> {
+    let (stream, timeout, stall) = arguments(lua, "park", &args)?;
+    Ok(with_worker(|worker| worker.park(&stream, timeout, stall)))
+}
+
+/// As `socket:park`, for callers that have the stream.
+pub fn park_stream(stream: &Rc<RefCell<Stream>>, timeout: Option<Duration>) -> bool {
+    with_worker(|worker| worker.park(stream, timeout, Some(STALL)))
+}
+
+/// `socket:linger([timeout [, stall]])`: the handler is done with the connection. Its output is sent
+/// and finished, what the client still sends is discarded until the client closes too, or until
+/// `timeout` (seconds; nil or false: none) is over, when the connection is reset. No worker is
+/// occupied by that. `stall` is that of `socket:park`.
+///
+/// Returns true if a worker will see to it; false if the caller has to, because nobody supervises;
+/// nil and a message if the output cannot be sent.
+fn linger(lua: &Lua, args: MultiValue) -> Reply<bool> {
+    let (stream, timeout, stall) = arguments(lua, "linger", &args)?;
+    let timeout = timeout.unwrap_or(Duration::from_secs(MAX_SECONDS as u64));
+    if !with_worker(|worker| worker.linger_on(&stream, timeout, stall)) {
+        return Ok(false);
+    }
+    stream.borrow_mut().finish_nb()?;
+    Ok(true)
+}
+
+/// A worker, as the process that it is sees it, and its children.
+struct Own {
+    worker: Weak<RefCell<Worker>>,
+    generation: u64,
+}
+
+impl Own {
+    const NONE: Self = Own { worker: Weak::new(), generation: 0 };
+
+    fn exists(&self) -> bool {
+        self.worker.strong_count() > 0
+    }
+
+    /// Whether this process is the worker, and not a child of its.
+    fn is_here(&self) -> bool {
+        self.generation == lineage::generation()
+    }
+}
+
+thread_local! {
+    /// The worker that this process, or one from which it was forked, is.
+    static WORKER: RefCell<Own> = const { RefCell::new(Own::NONE) };
+}
+
+/// This process has become a worker.
+///
+/// # Errors
+/// Out of memory.
+pub fn set_worker(worker: &Rc<RefCell<Worker>>) -> Result<(), Errno> {
+    let (worker, generation) = (Rc::downgrade(worker), lineage::generation());
+    WORKER.set(Own { worker, generation });
+    let before = || {
+        with_worker(|worker| {
+            worker.insure();
+            true
+        });
+    };
+    let in_child = || {
+        let worker = WORKER.with_borrow(|own| own.worker.upgrade());
+        if let Some(Ok(mut worker)) = worker.as_ref().map(|worker| worker.try_borrow_mut()) {
+            worker.disown();
+        }
+    };
+    process::at_fork(before, in_child)
+}
+
+/// Whether this process is a worker.
+pub fn is_worker() -> bool {
+    WORKER.with_borrow(|own| own.exists() && own.is_here())
+}
+
+/// Whether a worker's handler has forked this process.
+pub fn is_child() -> bool {
+    WORKER.with_borrow(|own| own.exists() && !own.is_here())
+}
+
+/// Ends this process if a handler has forked it: what comes behind the handler is the worker's.
+pub fn leave_child(code: i32) {
+    if is_child() {
+        process::exit_now(code);
+    }
+}
+
+/// Asks the worker that this process is; false if it is none.
+pub fn with_worker(ask: impl FnOnce(&mut Worker) -> bool) -> bool {
+    if !is_worker() {
+        return false;
+    }
+    let Some(worker) = WORKER.with_borrow(|own| own.worker.upgrade()) else { return false };
+    // A finalizer may ask while the worker itself is at work: then it is nobody's turn.
+    worker.try_borrow_mut().is_ok_and(|mut worker| ask(&mut worker))
+}
+
+/// The stream, `timeout` and `stall`.
+type Arguments = (Rc<RefCell<Stream>>, Option<Duration>, Option<Duration>);
+
+fn arguments(lua: &Lua, method: &str, args: &MultiValue) -> Reply<Arguments> {
+    let mut args = args.iter();
+    let stream = match args.next() {
+        Some(Value::UserData(handle)) => stream_of(handle),
+        _ => None,
+    };
+    let stream = stream.ok_or_else(|| Fault::misuse(format!("{method} expects a socket")))?;
+    let timeout = time(lua, method, "timeout", args.next(), None)?;
+    let stall = time(lua, method, "stall", args.next(), Some(STALL))?;
+    Ok((stream, timeout, stall))
+}
+
+/// A time in seconds, or false for none; `default` if it is not given.
+fn time(
+    lua: &Lua,
+    method: &str,
+    what: &str,
+    value: Option<&Value>,
+    default: Option<Duration>,
+) -> Reply<Option<Duration>> {
+    match Amount::from_lua(value.cloned().unwrap_or(Value::Nil), lua)? {
+        Amount::Missing => Ok(default),
+        Amount::Off => Ok(None),
+        Amount::Of(seconds) => Ok(Some(Duration::from_secs_f64(seconds.min(MAX_SECONDS)))),
+        Amount::Wrong => {
+            let text = format!("{method} expects a {what} as a non-negative number of seconds");
+            Err(Fault::misuse(text))
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! System calls that `nix` and `socket2` do not cover, behind safe interfaces.
+
+pub mod alarm;
+pub mod calendar;
+pub mod child;
+pub mod defer_accept;
+pub mod disconnect;
+pub mod dispositions;
+pub mod emergency;
+pub mod environment;
+pub mod hangup;
+pub mod held_signals;
+pub mod interrupted;
+pub mod lineage;
+pub mod lock;
+pub mod open_sockets;
+pub mod own_file;
+pub mod pipe;
+pub mod poll;
+pub mod process;
+pub mod receive;
+pub mod resolve;
+pub mod shared;
+pub mod sigterm;
+pub mod standard;
+pub mod starter;
+pub mod transfer;
+pub mod unsent;
+pub mod usage;
+pub mod worker_signals;
