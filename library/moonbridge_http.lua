@@ -153,7 +153,7 @@ local moonbridge_http = {}
 ---@overload fun(options: moonbridge_http.options?, callback: moonbridge_http.handler): function
 function moonbridge_http.generate_handler(callback, options) end
 
----Replaces `<`, `>`, `&` and `"` by character references.
+---Replaces `<`, `>`, `&`, `"` and `'` by character references.
 ---@param text string
 ---@return string
 function moonbridge_http.encode_html(text) end

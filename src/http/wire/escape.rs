@@ -57,7 +57,7 @@ fn encode(text: &[u8], stays: fn(u8) -> bool) -> Vec<u8> {
     encoded
 }
 
-/// Replaces `<`, `>`, `&` and `"` by character references; borrowed if there were none.
+/// Replaces `<`, `>`, `&`, `"` and `'` by character references; borrowed if there were none.
 pub fn encode_html(text: &[u8]) -> Cow<'_, [u8]> {
     fn reference(byte: u8) -> Option<&'static [u8]> {
         match byte {
@@ -65,6 +65,7 @@ pub fn encode_html(text: &[u8]) -> Cow<'_, [u8]> {
             b'>' => Some(b"&gt;"),
             b'&' => Some(b"&amp;"),
             b'"' => Some(b"&quot;"),
+            b'\'' => Some(b"&#39;"),
             _ => None,
         }
     }
@@ -209,8 +210,8 @@ mod tests {
     }
 
     #[test]
-    fn encode_html_replaces_four_characters() {
-        assert_eq!(&*encode_html(b"<a href=\"x\">&'"), b"&lt;a href=&quot;x&quot;&gt;&amp;'");
+    fn encode_html_replaces_what_ends_text_or_an_attribute() {
+        assert_eq!(&*encode_html(b"<a href=\"x\">&'"), b"&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
         assert!(matches!(encode_html(b"plain"), Cow::Borrowed(_)));
     }
 
