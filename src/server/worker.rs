@@ -253,7 +253,7 @@ impl Worker {
                 Some(Source::Parked(ticket, wakeup)) => {
                     let (ticket, wakeup) = (*ticket, *wakeup);
                     self.queue.pop_front();
-                    if wakeup == Wakeup::Input && self.parking.waits_on(ticket) {
+                    if wakeup == Wakeup::Input && self.waits_on(ticket) {
                         continue;
                     }
                     let Some((connection, deadline)) = self.parking.take(ticket) else { continue };
@@ -389,7 +389,7 @@ impl Worker {
                 self.publish()?;
             }
             Source::Parked(ticket, wakeup) => {
-                if wakeup == Wakeup::Input && self.parking.waits_on(ticket) {
+                if wakeup == Wakeup::Input && self.waits_on(ticket) {
                     return Ok(());
                 }
                 if let Some((connection, deadline)) = self.parking.take(ticket)

@@ -173,15 +173,16 @@ impl Supervisor {
 
 impl Supervisor {
     /// Gives an order, by which it is seen whether they get on, to workers that a signal has stopped in
-    /// a handler, and to those that have long been idle with connections of which nothing is known here.
+    /// a handler, and to those that have long been idle though they have connections.
     fn ask_after_workers(&mut self, now: Instant) {
         for worker in self.workers.values_mut().filter(|worker| worker.is_serving()) {
             let cell = self.pools[worker.pool].pool.scoreboard.cell(worker.cell);
             let unknown = cell.get(Counter::Parked) + cell.get(Counter::Sending);
+            let has_connections = unknown > 0 || !worker.leases.is_empty();
             match cell.activity() {
                 Activity::Busy if is_stopped(worker.pid) => worker.order(&Order::Look),
                 Activity::Idle
-                    if unknown > 0 && clock::instant(cell.idle_since()) + PORTS <= now =>
+                    if has_connections && clock::instant(cell.idle_since()) + PORTS <= now =>
                 {
                     worker.prompt(cell);
                 }

@@ -128,6 +128,14 @@ impl Worker {
         Some(ticket)
     }
 
+    /// Something came from the client of a parked connection: whether it still waits, because the input
+    /// is incomplete even so.
+    pub(super) fn waits_on(&mut self, ticket: Ticket) -> bool {
+        let waits = self.parking.waits_on(ticket);
+        self.bound_input();
+        waits
+    }
+
     /// Closes connections that have waited longest with incomplete input that only this worker can hold, as
     /// long as all hold more of it than they may.
     fn bound_input(&mut self) {

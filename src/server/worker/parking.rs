@@ -15,6 +15,7 @@ use super::cooling::Cooling;
 use crate::io::Stream;
 use crate::server::ipc::clock;
 use crate::server::ipc::lease::Lease;
+use crate::server::ipc::message::MAX_PAYLOAD;
 use crate::server::ipc::ticket::{Ticket, next_generation};
 use crate::server::listen::registry::Pool;
 
@@ -318,9 +319,21 @@ impl ParkingLot {
         if self.incomplete.is_empty() {
             return false;
         }
-        let place = self.place(ticket).filter(|place| place.incomplete);
-        let connection = place.and_then(|place| place.connection.as_ref());
-        connection.is_some_and(|connection| !connection.stream.borrow_mut().receive_awaited())
+        let Some(place) = self.place(ticket).filter(|place| place.incomplete) else { return false };
+        let Some(connection) = &place.connection else { return false };
+        let received = {
+            let mut stream = connection.stream.borrow_mut();
+            if stream.receive_awaited() {
+                return false;
+            }
+            stream.input().len()
+        };
+        if received >= MAX_PAYLOAD {
+            // It is too much for the supervisor by now.
+            (place.incomplete, place.holds) = (false, received);
+            self.holds += received;
+        }
+        true
     }
 
     /// Takes a connection that is parked with incomplete input.
