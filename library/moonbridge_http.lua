@@ -9,7 +9,7 @@
 ---@field request_body_size_limit integer|false|nil longest request body without transfer coding (64 MiB)
 ---@field request_header_size_limit integer|false|nil longest request head (1 MiB)
 ---@field request_header_count_limit integer|false|nil most header lines (1000)
----@field request_field_count_limit integer|false|nil most parameters, cookies, list elements, form fields (4096)
+---@field request_field_count_limit integer|false|nil most parameters, cookies, elements or fields (4096)
 ---@field request_buffering integer|false|nil bodies that are received before the handler is called (64 KiB)
 ---@field response_buffering integer|false|nil queued for a slow client before `send_data` waits (256 KiB)
 ---@field chunk_size integer? default of the following two
