@@ -136,7 +136,7 @@ describe("behind a proxy", function()
         servers[turn] = server.start { script = SCRIPT, port = ports[turn] }
         turn, restarts, since, ending = 3 - turn, restarts + 1, count, false
       end
-      return restarts < 4
+      return restarts < 5
     end)
     assert.same({}, faults)
   end)
