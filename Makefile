@@ -44,15 +44,16 @@ lint: ## rustfmt, clippy and luacheck, without changing anything
 fmt: ## format the Rust sources
 	cargo fmt
 
+# A benchmark ends with make, and all that it has started with it.
 bench: ## requests per second beside nginx + Lua, an epoll loop and prefork servers
 	@tools/install build bench
 	@tools/build release 5.4
-	@benches/run
+	@exec setpriv --pdeathsig TERM benches/run
 
 bench-%: ## one benchmark, e.g. bench-io, bench-accept
 	@tools/install build bench
 	@tools/build release 5.4
-	@if [ -x benches/$*/run ]; then benches/$*/run; else cargo bench --features lua54 --bench $*; fi
+	@exec setpriv --pdeathsig TERM benches/$*/run
 
 rock: ## pack a source rock
 	@tools/install build rock
