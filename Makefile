@@ -45,7 +45,7 @@ fmt: ## format the Rust sources
 	cargo fmt
 
 # A benchmark ends with make, and all that it has started with it.
-bench: ## requests per second beside nginx + Lua, an epoll loop and prefork servers
+bench: ## requests per second of real requests and hello world, beside other servers
 	@tools/install build bench
 	@tools/build release 5.4
 	@exec setpriv --pdeathsig TERM benches/run

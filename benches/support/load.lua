@@ -22,9 +22,9 @@ end
 
 --- One run of wrk.
 -- @param options `url`; `connections`; `seconds`; `close` (a connection per request);
---   `script` (a wrk script that sets wrk.method, wrk.body …)
--- @return {requests, rate (requests/s), p50, p99 (ms), errors (sockets), refusals (statuses from 400)},
---   or nil and a message
+--   `script` (a wrk script that sets wrk.method, wrk.body …); `argument` (of the script)
+-- @return {requests, rate (requests/s), p50, p99 (ms), errors (sockets), refusals (statuses from 400),
+--   busy (seconds of processor time that wrk has used)}, or nil and a message
 function load.wrk(options)
   local words = {
     load.RAISED, "wrk", "-t", math.min(2, options.connections), "-c", options.connections,
@@ -33,15 +33,20 @@ function load.wrk(options)
   }
   if options.close then words[#words + 1] = "-H 'Connection: close'" end
   words[#words + 1] = process.quote(options.url)
+  if options.argument then words[#words + 1] = "-- " .. process.quote(options.argument) end
+  words[#words + 1] = "; code=$?; times; (exit $code)"
   local code, output = process.run(table.concat(words, " "))
   local requests, duration, p50, p99, errors, refusals =
     output:match("RESULT (%d+) (%d+) (%S+) (%S+) (%d+) (%d+)")
   if code ~= 0 or not requests then return nil, "wrk failed: " .. output end
+  local user_minutes, user, system_minutes, system =
+    output:match("\n(%d+)m([%d.]+)s (%d+)m([%d.]+)s\n*$")
   -- Of no request, wrk says that its latency is "nan".
   p50, p99 = tonumber(p50) or 0, tonumber(p99) or 0
   return {
     requests = tonumber(requests), rate = requests / duration * 1e6, p50 = p50 / 1e3, p99 = p99 / 1e3,
     errors = tonumber(errors), refusals = tonumber(refusals),
+    busy = (user_minutes + system_minutes) * 60 + user + system,
   }
 end
 
@@ -57,7 +62,8 @@ end
 -- @param peers list of {name, url, process, …}
 -- @param rounds how often each is measured
 -- @param measure function (peer) → result of load.wrk
--- @return name → {rate, p99, cpu (medians; cpu: µs of processor time per request), errors, refusals (sums),
+-- @return name → {rate, p99, cpu, client (medians; cpu and client: µs of processor time per request of the
+--   server and of wrk), errors, refusals (sums),
 --   spread (max/min of the rates)}
 function load.rounds(peers, rounds, measure)
   local seen = {}
@@ -67,11 +73,13 @@ function load.rounds(peers, rounds, measure)
       local before = peer.process:cpu()
       local result, message = measure(peer)
       if not result then error(peer.name .. ": " .. message) end
-      local kept = seen[peer.name] or { rates = {}, p99s = {}, cpus = {}, errors = 0, refusals = 0 }
+      local kept = seen[peer.name]
+        or { rates = {}, p99s = {}, cpus = {}, clients = {}, errors = 0, refusals = 0 }
       seen[peer.name] = kept
       table.insert(kept.rates, result.rate)
       table.insert(kept.p99s, result.p99)
       table.insert(kept.cpus, (peer.process:cpu() - before) * 1e6 / math.max(1, result.requests))
+      table.insert(kept.clients, result.busy * 1e6 / math.max(1, result.requests))
       kept.errors = kept.errors + result.errors
       kept.refusals = kept.refusals + result.refusals
       socket.sleep(0.05)
@@ -79,21 +87,23 @@ function load.rounds(peers, rounds, measure)
   end
   for _, kept in pairs(seen) do
     kept.rate, kept.p99, kept.cpu = load.median(kept.rates), load.median(kept.p99s), load.median(kept.cpus)
+    kept.client = load.median(kept.clients)
     kept.spread = kept.rates[#kept.rates] / kept.rates[1]
   end
   return seen
 end
 
---- One line per peer: requests per second, p99, processor time of the server per request, and the first
--- peer's rate as a multiple of this one's.
+--- One line per peer: requests per second, p99, processor time per request of the server and of wrk, and the
+-- first peer's rate as a multiple of this one's.
 function load.print(title, peers, results)
   print("\n" .. title)
-  print(("  %-34s %12s %8s %8s %7s %7s"):format("", "requests/s", "p99 ms", "cpu µs", "ratio", "errors"))
+  print(("  %-34s %12s %8s %8s %8s %7s %7s"):format(
+    "", "requests/s", "p99 ms", "cpu µs", "wrk µs", "ratio", "errors"))
   local ours = results[peers[1].name].rate
   for _, peer in ipairs(peers) do
     local result = results[peer.name]
-    print(("  %-34s %12.0f %8.2f %7.1f %7s %7d"):format(
-      peer.name, result.rate, result.p99, result.cpu,
+    print(("  %-34s %12.0f %8.2f %7.1f %7.1f %7s %7d"):format(
+      peer.name, result.rate, result.p99, result.cpu, result.client,
       (peer == peers[1] or result.rate == 0) and "" or ("%.2f"):format(ours / result.rate),
       result.errors + result.refusals))
   end

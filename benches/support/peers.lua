@@ -1,7 +1,10 @@
---- The servers of the comparison: how each is prepared and started. All serve the same hello world.
+--- The servers of the comparison: how each is prepared and started. All serve the same hello world, some the
+-- cases of benches/support/requests.lua as well.
 
+local answers = require "benches.support.answers"
 local load = require "benches.support.load"
 local process = require "spec.support.process"
+local requests = require "benches.support.requests"
 local server = require "spec.support.server"
 
 local peers = {}
@@ -14,14 +17,18 @@ local function shell(command, what)
   return output
 end
 
+local function write_file(path, text)
+  local file = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+end
+
 -- The configuration template with its placeholders replaced, in a folder of its own.
 local function configured(template, values)
   local path = process.scratch(template)
   values.FOLDER, values.HERE = path:match("^(.*)/"), server.root
   local text = assert(process.slurp("benches/peers/" .. template)):gsub("%u+", values)
-  local file = assert(io.open(path, "w"))
-  file:write(text)
-  file:close()
+  write_file(path, text)
   return path
 end
 
@@ -47,7 +54,7 @@ function peers.ours(port)
   local version = os.getenv("MOONBRIDGE_BENCH_LUA") or "5.4"
   return start({ "lua" .. version, "benches/peers/ours.lua" }, port, {
     PORT = port,
-    LUA_PATH = server.root .. "/lua/?.lua;;",
+    LUA_PATH = ("%s/lua/?.lua;%s/?.lua;;"):format(server.root, server.root),
     LUA_CPATH = server.root .. "/build/lua" .. version .. "/?.so;;",
   })
 end
@@ -64,18 +71,44 @@ function peers.nginx(port) return nginx(port, "") end
 --- The same, with connections that are accepted when their request is there, as ours are.
 function peers.nginx_deferred(port) return nginx(port, "deferred") end
 
---- A bare epoll loop in C, two processes.
-function peers.epoll(port)
-  shell("mkdir -p build/benches && cc -O2 -o build/benches/epoll_loop benches/peers/epoll_loop.c",
-    "cc failed")
-  return start({ "build/benches/epoll_loop", port }, port)
+-- Adds the arguments that let the epoll loop answer as the peer on this port does.
+local function add_recorded(arguments, port)
+  for _, case in ipairs(requests) do
+    local file = process.scratch(case.key)
+    write_file(file, answers.bytes(port, case))
+    arguments[#arguments + 1] = "/" .. case.key
+    arguments[#arguments + 1] = file
+  end
 end
 
--- PyPI's gunicorn, in a virtual environment under build/.
+--- A bare epoll loop in C, two processes, which answers the cases with the bytes that `first` answers.
+-- @param first a peer that has been started, or nil
+function peers.epoll(port, first)
+  shell("mkdir -p build/benches && cc -O2 -o build/benches/epoll_loop benches/peers/epoll_loop.c",
+    "cc failed")
+  local argv = { "build/benches/epoll_loop", port }
+  if first then add_recorded(argv, first.port) end
+  return start(argv, port)
+end
+
+--- Node.js, two processes.
+function peers.node(port)
+  return start({ "node", "benches/peers/node.js", port }, port)
+end
+
+--- A virtual environment under build/ with the packages of a file, from PyPI.
+-- @return its folder
+function peers.virtual_environment(requirements)
+  local venv = "build/benches/" .. requirements:gsub("[/.]", "-")
+  shell(([[cmp -s %s %s/installed || {
+    python3 -m venv %s && %s/bin/pip install --quiet -r %s && cp %s %s/installed
+  }]]):format(requirements, venv, venv, venv, requirements, requirements, venv), "pip failed")
+  return venv
+end
+
+-- PyPI's gunicorn.
 local function gunicorn(port, arguments)
-  local venv = "build/benches/venv"
-  shell(("[ -x %s/bin/gunicorn ] || { python3 -m venv %s && %s/bin/pip install --quiet gunicorn; }")
-    :format(venv, venv, venv), "gunicorn could not be installed")
+  local venv = peers.virtual_environment "benches/peers/requirements.txt"
   local argv = {
     venv .. "/bin/gunicorn", "--workers", "2", "--bind", "127.0.0.1:" .. port,
     "--log-level", "error", "--pythonpath", "benches/peers",
@@ -108,17 +141,18 @@ local titles = {
   nginx_deferred = "nginx + ngx_http_lua, deferred",
   epoll = "bare epoll loop in C, 2 processes",
   gunicorn = "gunicorn gthread, 2 x 8 threads",
+  node = "Node.js, 2 processes",
   gunicorn_sync = "gunicorn sync (closes), 2 workers",
   apache = "apache prefork + mod_lua",
 }
 
 --- Starts the peers of the given keys and makes sure that they say hello.
--- @return list of {key, name, url, process}; a line on stdout for each that could not start
+-- @return list of {key, name, port, url, process}; a line on stdout for each that could not start
 function peers.start(keys)
   local list = {}
   for _, key in ipairs(keys) do
     local port = server.free_port()
-    local ok, running = pcall(peers[key], port)
+    local ok, running = pcall(peers[key], port, list[1])
     local url = ("http://127.0.0.1:%d/"):format(port)
     local body
     if ok then
@@ -130,7 +164,9 @@ function peers.start(keys)
       running = ok and running or "it does not say hello, but: " .. tostring(body)
     end
     if ok then
-      list[#list + 1] = { key = key, name = titles[key], url = url, process = running }
+      list[#list + 1] = {
+        key = key, name = titles[key], port = port, url = url, process = running,
+      }
     else
       print(("left out: %s: %s"):format(titles[key], running))
     end
