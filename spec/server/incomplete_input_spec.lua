@@ -123,7 +123,7 @@ describe("a request head that comes in pieces", function()
 
   it("is usually completed by the worker that has begun it", function()
     local s = start { WORKERS = 1, RUN = "{ debug = true }" }
-    local function handed_over() return select(2, s:log():gsub("reported: Cooled%(", "")) end
+    local function handed_over() return select(2, s:log():gsub("reported: HandedOver%(", "")) end
     local c = s:connect()
     local function ask()
       c:send("GET / HTTP/1.1\r\n")

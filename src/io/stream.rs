@@ -10,6 +10,7 @@ mod output;
 mod standing;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -363,6 +364,11 @@ impl Stream {
     pub fn endpoints(&mut self) -> &Endpoints {
         self.endpoints.resolve(self.transport.as_ref().map(Transport::fd));
         &self.endpoints
+    }
+
+    /// The address of the client, if it is known without asking the system.
+    pub fn known_peer(&self) -> Option<SocketAddr> {
+        self.endpoints.peer()
     }
 
     /// Hands the descriptor over, e.g. to another process. The stream is closed without a sign to

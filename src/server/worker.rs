@@ -27,7 +27,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::birth::Birth;
 use super::ipc::channel::{Channel, Inbox, Parcel};
-use super::ipc::message::{Report, Waiting};
+use super::ipc::connection_state::ConnectionState;
+use super::ipc::message::Report;
 use super::ipc::scoreboard::{Activity, Cell, Counter};
 use super::ipc::ticket::Ticket;
 use super::listen::listener::Listener;
@@ -61,7 +62,7 @@ struct Arrival {
     number: u64,
     parcel: Parcel,
     wakeup: Wakeup,
-    waiting: Waiting,
+    state: ConnectionState,
 }
 
 const CONTROL: u64 = 0;

@@ -181,7 +181,8 @@ impl AsFd for Channel {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::{Order, Report, Waiting};
+    use super::super::connection_state::ConnectionState;
+    use super::super::message::{Order, Report};
     use super::*;
     use crate::io::Wakeup;
 
@@ -190,8 +191,8 @@ mod tests {
         let (supervisor, worker) = Channel::pair().unwrap();
         let mut inbox = Inbox::default();
         let (reader, writer) = std::io::pipe().unwrap();
-        let waiting = Waiting { payload: vec![7; 60_000], ..Waiting::default() };
-        let order = Order::Resume(1, Wakeup::Input, waiting);
+        let state = ConnectionState { data: vec![7; 60_000], ..ConnectionState::default() };
+        let order = Order::Resume(1, Wakeup::Input, state);
         supervisor.send(&order, &[writer.as_fd()]).unwrap();
         drop(writer);
         match worker.receive::<Order>(&mut inbox).unwrap() {

@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use nix::errno::Errno;
 
+use super::connection_state::ConnectionState;
 use crate::io::Standing;
 use crate::sys::os::shared::SharedWords;
 
@@ -77,15 +78,16 @@ impl Lease<'_> {
         self.0[0].store(FREE, SeqCst);
     }
 
-    /// The supervisor's side: takes the parked connection from the worker. Gives its deadline and its
-    /// standing, or nothing if the worker has it.
-    pub fn revoke(&self, generation: u32) -> Option<(Option<u64>, Standing)> {
+    /// The supervisor's side: takes the parked connection from the worker. Gives its state, or nothing if
+    /// the worker has it.
+    pub fn revoke(&self, generation: u32) -> Option<ConnectionState> {
         let seen = self.parked(generation)?;
         let (deadline, standing) = (self.0[1].load(Relaxed), self.0[3].load(Relaxed));
         // Only if it is the same turn's still.
         let revoked = self.exchange(seen, word(generation, REVOKED));
         let deadline = (deadline != NEVER).then_some(deadline);
-        revoked.then_some((deadline, Standing::of(standing)))
+        let standing = Standing::of(standing);
+        revoked.then(|| ConnectionState { deadline, standing, ..ConnectionState::default() })
     }
 
     /// The supervisor's side: whether the connection is parked, so that it could be revoked.
@@ -143,7 +145,8 @@ mod tests {
         assert_eq!(lease.revoke(3), None, "the worker has it");
         let standing = Standing { asked: true, skip: 5 };
         lease.park(3, None, standing);
-        assert_eq!(lease.revoke(3), Some((None, standing)));
+        let state = lease.revoke(3).unwrap();
+        assert_eq!((state.deadline, state.standing), (None, standing));
         assert!(!lease.take(3), "the supervisor has it");
     }
 
@@ -164,8 +167,8 @@ mod tests {
                     }
                 });
                 let deadline = loop {
-                    if let Some((deadline, _)) = lease.revoke(generation) {
-                        break deadline;
+                    if let Some(state) = lease.revoke(generation) {
+                        break state.deadline;
                     }
                 };
                 assert_eq!(deadline, Some(worker.join().unwrap()));
@@ -182,7 +185,7 @@ mod tests {
         lease.free();
         lease.park(2, Some(6), standing);
         assert_eq!(lease.revoke(1), None);
-        assert_eq!(lease.revoke(2), Some((Some(6), standing)));
+        assert_eq!(lease.revoke(2).unwrap().deadline, Some(6));
         assert!(table.lease(0, LEASES as u32).is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! Connections between two runs of a handler: leased to a worker, in the lobby, or on the way to a
 //! worker that has time.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::guest::{Guest, Reserved};
@@ -12,7 +13,8 @@ use super::{Phase, Supervisor};
 use crate::io::Wakeup;
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::clock;
-use crate::server::ipc::message::{Order, Waiting};
+use crate::server::ipc::connection_state::{ConnectionState, Stage};
+use crate::server::ipc::message::Order;
 use crate::server::ipc::scoreboard::{Activity, Cell};
 use crate::server::ipc::ticket::Ticket;
 
@@ -51,25 +53,31 @@ impl Supervisor {
     }
 
     /// A worker that ends, or has no descriptor left, does not take a connection: another one gets it.
-    pub(super) fn declined(&mut self, pid: i32, number: u64, wakeup: Wakeup, waiting: Waiting) {
+    pub(super) fn declined(
+        &mut self,
+        pid: i32,
+        number: u64,
+        wakeup: Wakeup,
+        state: ConnectionState,
+    ) {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
-        let state = &mut self.pools[worker.pool];
+        let pool = &mut self.pools[worker.pool];
         let Some(parcel) = worker.in_flight.settle(number) else { return };
         let reserved = match self.phase {
             Phase::Serving => Reserved::Against(pid, Instant::now() + DECLINED),
             _ => Reserved::No,
         };
-        let guest = Guest::waiting(worker.pool, parcel, waiting, &self.memory.budget);
-        state.call_first(Guest { wakeup, reserved, ..guest });
+        let guest = Guest::waiting(worker.pool, parcel, state, &self.memory.budget);
+        pool.call_first(Guest { wakeup, reserved, ..guest });
     }
 
-    /// A worker gives a connection up that waits for its client.
+    /// A worker gives a connection up.
     pub(super) fn take_over(
         &mut self,
         pid: i32,
         ticket: Option<u64>,
         parcel: Option<Parcel>,
-        waiting: Waiting,
+        state: ConnectionState,
     ) {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
         let leased = ticket.and_then(|ticket| worker.leases.remove(&Ticket::of(ticket)));
@@ -79,43 +87,34 @@ impl Supervisor {
             self.pools[pool].totals.lost += 1;
             return;
         };
-        let ready = waiting.ready;
-        let is_new = ready && waiting.payload.is_empty() && parcel.input.is_none();
-        let guest = Guest::waiting(pool, parcel, waiting, &self.memory.budget);
-        if guest.unsent.is_some() || is_new {
-            self.pools[pool].call(guest);
-        } else if ready && self.phase == Phase::Serving {
-            self.pools[pool].call(Guest { wakeup: Wakeup::Input, ..guest });
-        } else {
-            self.admit(guest);
+        let is_new = state.data.is_empty() && parcel.input.is_none();
+        let stage = state.stage;
+        if let Stage::Lingering { until, stall } = stage {
+            return self.linger(pool, parcel.connection, until, stall);
+        }
+        let guest = Guest::waiting(pool, parcel, state, &self.memory.budget);
+        match stage {
+            Stage::Sending(_) => self.pools[pool].call(guest),
+            Stage::Ready if is_new => self.pools[pool].call(guest),
+            Stage::Ready if self.phase == Phase::Serving => {
+                self.pools[pool].call(Guest { wakeup: Wakeup::Input, ..guest });
+            }
+            _ => self.admit(guest),
         }
         self.bound_input();
     }
 
-    /// A worker gives a connection up whose response is out.
-    pub(super) fn linger(
-        &mut self,
-        pid: i32,
-        ticket: Option<u64>,
-        parcel: Option<Parcel>,
-        until: u64,
-        stall: Option<u64>,
-    ) {
-        let Some(worker) = self.workers.get_mut(&pid) else { return };
-        let leased = ticket.and_then(|ticket| worker.leases.remove(&Ticket::of(ticket)));
-        let leased = leased.map(|lent| lent.descriptor);
-        let state = &mut self.pools[worker.pool];
+    /// A connection whose response is out is discarding its input.
+    fn linger(&mut self, pool: usize, descriptor: OwnedFd, until: u64, stall: Option<u64>) {
         let now = Instant::now();
         let patience = clock::instant(until).saturating_duration_since(now);
         let stall = stall.map(Duration::from_millis);
         // If it cannot be watched it is reset here and now.
-        let descriptor = leased.or(parcel.map(|parcel| parcel.connection));
-        let farewell = descriptor.map(|descriptor| Farewell { descriptor, patience, stall });
-        match farewell.map(|farewell| self.lobby.linger(farewell, now)) {
-            Some(Ok(())) => {
+        match self.lobby.linger(Farewell { descriptor, patience, stall }, now) {
+            Ok(()) => {
                 self.make_room();
             }
-            _ => state.totals.lost += 1,
+            Err(_) => self.pools[pool].totals.lost += 1,
         }
     }
 

@@ -96,15 +96,12 @@ impl Supervisor {
                 }
             }
             Report::Arrived(number, ticket) => self.arrived(pid, number, ticket),
-            Report::Declined(number, wakeup, waiting) => {
-                self.declined(pid, number, wakeup, waiting);
+            Report::Declined(number, wakeup, state) => {
+                self.declined(pid, number, wakeup, state);
             }
             Report::Leased(ticket) => self.lease(pid, ticket, parcel),
             Report::Released(ticket) => drop(worker.leases.remove(&Ticket::of(ticket))),
-            Report::Cooled(ticket, waiting) => self.take_over(pid, ticket, parcel, waiting),
-            Report::Lingering(ticket, until, stall) => {
-                self.linger(pid, ticket, parcel, until, stall);
-            }
+            Report::HandedOver(ticket, state) => self.take_over(pid, ticket, parcel, state),
         }
     }
 

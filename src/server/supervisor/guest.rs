@@ -10,10 +10,10 @@ use nix::sys::socket::{MsgFlags, recv};
 use socket2::SockRef;
 
 use super::held_input::{HeldInput, InputBudget};
-use crate::io::{Standing, Wakeup};
+use crate::io::Wakeup;
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::clock;
-use crate::server::ipc::message::{Unsent, Waiting};
+use crate::server::ipc::connection_state::ConnectionState;
 use crate::sys::os::disconnect::disconnect;
 
 /// A waiting connection.
@@ -23,14 +23,10 @@ pub struct Guest {
     pub pool: usize,
     /// The connection.
     pub parcel: Parcel,
-    /// When its time is up.
-    pub deadline: Option<Instant>,
     /// Input that was received already.
     pub input: HeldInput,
-    /// Output that is to be sent first.
-    pub unsent: Option<Box<Unsent>>,
-    /// How far the connection has got.
-    pub standing: Standing,
+    /// What else follows the connection.
+    pub state: ConnectionState,
     /// Why it leaves the lobby.
     pub wakeup: Wakeup,
     /// Which workers may have it.
@@ -64,18 +60,16 @@ impl Guest {
         Guest::over(pool, Parcel::from(connection))
     }
 
-    /// A connection that waits as a worker has said, or as it was told. All workers may have it.
+    /// A connection in the state that a worker has told, or was told. All workers may have it.
     /// The memory of its input counts in the budget.
     pub fn waiting(
         pool: usize,
         parcel: Parcel,
-        waiting: Waiting,
+        mut state: ConnectionState,
         budget: &Rc<InputBudget>,
     ) -> Self {
-        let Waiting { deadline, payload, awaits, unsent, standing, .. } = waiting;
-        let input = HeldInput::new(payload, awaits, budget);
-        let deadline = deadline.map(clock::instant);
-        Guest { deadline, input, unsent, standing, ..Guest::over(pool, parcel) }
+        let input = HeldInput::new(std::mem::take(&mut state.data), state.awaits, budget);
+        Guest { input, state, ..Guest::over(pool, parcel) }
     }
 
     /// A connection with nothing else. All workers may have it.
@@ -83,13 +77,16 @@ impl Guest {
         Guest {
             pool,
             parcel,
-            deadline: None,
             input: HeldInput::default(),
-            unsent: None,
-            standing: Standing::default(),
+            state: ConnectionState::default(),
             wakeup: Wakeup::None,
             reserved: Reserved::No,
         }
+    }
+
+    /// When its time is up.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.state.deadline.map(clock::instant)
     }
 
     /// Leaves the lobby because the server shuts down. One whose request has begun has a last moment for
@@ -117,13 +114,13 @@ impl Guest {
     /// Something came from the client: whether the connection is to leave the lobby for it. What is to
     /// be skipped is discarded, and incomplete input is held.
     pub fn is_due(&mut self) -> bool {
-        if self.standing.skip == 0 {
+        if self.state.standing.skip == 0 {
             return self.input.is_due(self.parcel.connection.as_fd());
         }
-        match discard(&self.parcel.connection, self.standing.skip as usize) {
+        match discard(&self.parcel.connection, self.state.standing.skip as usize) {
             Ok(0) => true,
             Ok(dropped) => {
-                self.standing.skip -= dropped as u32;
+                self.state.standing.skip -= dropped as u32;
                 false
             }
             Err(errno) => !matches!(errno, Errno::EAGAIN | Errno::EINTR),
@@ -132,7 +129,7 @@ impl Guest {
 
     /// Ends the connection: in order, with FIN, unless output is left that its client would miss.
     pub fn close(self) {
-        if self.unsent.is_some() {
+        if self.state.unsent().is_some() {
             break_off(self.parcel.connection);
         } else {
             close_in_order(self.parcel.connection);
@@ -180,10 +177,8 @@ mod tests {
         let mut guest = Guest {
             pool: 0,
             parcel: Parcel { connection, input: None },
-            deadline: None,
             input: HeldInput::default(),
-            unsent: None,
-            standing: Standing::default(),
+            state: ConnectionState::default(),
             wakeup: Wakeup::None,
             reserved: Reserved::No,
         };

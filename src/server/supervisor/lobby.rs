@@ -45,7 +45,7 @@ impl Stay {
 
     fn deadline(&self) -> Option<Instant> {
         match self {
-            Stay::Waiting(guest) => guest.deadline,
+            Stay::Waiting(guest) => guest.deadline(),
             Stay::Lingering(lingering) => Some(lingering.until),
         }
     }
@@ -288,11 +288,10 @@ mod tests {
 
     use nix::sys::epoll::{EpollCreateFlags, EpollTimeout};
 
-    use super::super::guest::Reserved;
     use super::super::held_input::{HeldInput, InputBudget};
     use super::*;
-    use crate::io::{Awaits, Standing};
-    use crate::server::ipc::channel::Parcel;
+    use crate::io::Awaits;
+    use crate::server::ipc::clock;
 
     fn lobby() -> (Rc<Epoll>, Lobby) {
         let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
@@ -301,10 +300,9 @@ mod tests {
 
     fn guest(deadline: Option<Instant>) -> (Guest, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (wakeup, input) = (Wakeup::None, HeldInput::default());
-        let parcel = Parcel { connection: ours.into(), input: None };
-        let (unsent, standing, reserved) = (None, Standing::default(), Reserved::No);
-        (Guest { pool: 0, parcel, deadline, input, unsent, standing, wakeup, reserved }, theirs)
+        let mut guest = Guest::accepted(0, ours.into());
+        guest.state.deadline = deadline.map(clock::milliseconds);
+        (guest, theirs)
     }
 
     fn farewell(connection: UnixStream) -> Farewell {

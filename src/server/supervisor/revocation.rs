@@ -8,7 +8,6 @@ use super::worker_entry::WorkerEntry;
 use super::{PATIENCE, Supervisor};
 use crate::io::Wakeup;
 use crate::server::ipc::channel::Parcel;
-use crate::server::ipc::clock;
 use crate::server::ipc::lease::{Lease, LeaseTable};
 use crate::server::ipc::ticket::Ticket;
 
@@ -91,10 +90,8 @@ fn revoke(
     reserved: Reserved,
 ) -> Option<Guest> {
     let lease: Lease<'_> = leases.lease(worker.cell, ticket.index())?;
-    let (deadline, standing) = lease.revoke(ticket.generation())?;
-    let deadline = deadline.map(clock::instant);
+    let state = lease.revoke(ticket.generation())?;
     let parcel = Parcel::from(worker.leases.remove(&ticket)?.descriptor);
-    let (input, unsent, wakeup) = (HeldInput::default(), None, Wakeup::None);
-    let pool = worker.pool;
-    Some(Guest { pool, parcel, deadline, input, unsent, standing, wakeup, reserved })
+    let (pool, input, wakeup) = (worker.pool, HeldInput::default(), Wakeup::None);
+    Some(Guest { pool, parcel, input, state, wakeup, reserved })
 }

@@ -15,8 +15,8 @@ use super::lent::Lent;
 use super::occupation::Occupation;
 use super::timers::Timer;
 use crate::server::ipc::channel::Channel;
-use crate::server::ipc::clock;
-use crate::server::ipc::message::{Order, Waiting};
+use crate::server::ipc::connection_state::ConnectionState;
+use crate::server::ipc::message::Order;
 use crate::server::ipc::overflow;
 use crate::server::ipc::scoreboard::Cell;
 use crate::server::ipc::ticket::Ticket;
@@ -179,26 +179,24 @@ impl WorkerEntry {
 
     /// Hands it a connection; gives it back if it cannot be sent.
     pub fn resume(&mut self, mut guest: Guest) -> Option<Guest> {
-        let deadline = guest.deadline.map(clock::milliseconds);
-        let (payload, awaits) = guest.input.take();
-        let unsent = guest.unsent.take();
-        let standing = guest.standing;
-        let waiting = Waiting { deadline, payload, awaits, ready: false, unsent, standing };
+        let (data, awaits) = guest.input.take();
+        let state = ConnectionState { data, awaits, ..std::mem::take(&mut guest.state) };
         let number = self.in_flight.number();
-        let order = Order::Resume(number, guest.wakeup, waiting);
+        let order = Order::Resume(number, guest.wakeup, state);
         let sent = self.send(&order, &guest.parcel.descriptors());
         match (sent, order) {
-            (Err(errno), Order::Resume(_, _, Waiting { mut payload, awaits, unsent, .. })) => {
+            (Err(errno), Order::Resume(_, _, mut state)) => {
+                let mut data = std::mem::take(&mut state.data);
                 if errno == Errno::EMSGSIZE
-                    && !payload.is_empty()
-                    && let Ok(file) = overflow::store(&[&payload])
+                    && !data.is_empty()
+                    && let Ok(file) = overflow::store(&[&data])
                 {
                     // The system takes no such long messages.
                     guest.parcel.input = Some(file);
-                    payload = Vec::new();
+                    data = Vec::new();
                 }
-                guest.input.put_back(payload, awaits);
-                Some(Guest { unsent, ..guest })
+                guest.input.put_back(data, state.awaits);
+                Some(Guest { state, ..guest })
             }
             _ => {
                 self.in_flight.sent(number, guest.parcel);

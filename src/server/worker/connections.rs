@@ -15,7 +15,8 @@ use crate::glue;
 use crate::io::{Stream, Wakeup, new_handle, stream_of};
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::clock;
-use crate::server::ipc::message::{MAX_PAYLOAD, Report, Waiting};
+use crate::server::ipc::connection_state::{ConnectionState, Stage};
+use crate::server::ipc::message::{MAX_PAYLOAD, Report};
 use crate::server::ipc::overflow;
 use crate::server::ipc::scoreboard::Counter;
 use crate::server::ipc::ticket::Ticket;
@@ -203,24 +204,21 @@ impl Worker {
         deadline: Option<Instant>,
         ready: bool,
     ) {
-        let (mut payload, awaits) = {
-            let stream = connection.stream.borrow();
-            (stream.input().to_vec(), stream.awaits())
-        };
-        let ready = ready && !payload.is_empty();
+        let mut data = connection.stream.borrow().input().to_vec();
+        let stage = if ready && !data.is_empty() { Stage::Ready } else { Stage::Waiting };
         let mut input = None;
-        if payload.len() > MAX_PAYLOAD {
-            match overflow::store(&[&payload]) {
+        if data.len() > MAX_PAYLOAD {
+            match overflow::store(&[&data]) {
                 Ok(file) => input = Some(file),
                 // What it has sent cannot follow it.
                 Err(_) => return self.reset(&connection, ticket),
             }
-            payload = Vec::new();
+            data = Vec::new();
         }
-        let (deadline, unsent) = (deadline.map(clock::milliseconds), None);
-        let standing = connection.stream.borrow().standing();
-        let waiting = Waiting { deadline, payload, awaits, ready, unsent, standing };
-        self.give_up(&connection, ticket, input, |leased| Report::Cooled(leased, waiting));
+        let deadline = deadline.map(clock::milliseconds);
+        let state = state_of(&connection.stream.borrow(), stage);
+        let state = ConnectionState { deadline, data, ..state };
+        self.give_up(&connection, ticket, input, state);
     }
 
     /// Gives a connection to the supervisor, which waits for the client's end.
@@ -231,9 +229,9 @@ impl Worker {
         until: Instant,
         stall: Option<Duration>,
     ) {
-        let until = clock::milliseconds(until);
-        let stall = stall.map(milliseconds);
-        self.give_up(connection, ticket, None, |leased| Report::Lingering(leased, until, stall));
+        let (until, stall) = (clock::milliseconds(until), stall.map(milliseconds));
+        let state = state_of(&connection.stream.borrow(), Stage::Lingering { until, stall });
+        self.give_up(connection, ticket, None, state);
     }
 
     pub(super) fn give_up(
@@ -241,13 +239,13 @@ impl Worker {
         connection: &Connection,
         ticket: Option<Ticket>,
         input: Option<OwnedFd>,
-        report: impl FnOnce(Option<u64>) -> Report,
+        state: ConnectionState,
     ) {
         let leased = ticket.filter(|ticket| self.parking.is_leased(*ticket));
         if let Some(ticket) = ticket {
             self.parking.discharge(ticket, connection);
         }
-        let report = report(leased.map(Ticket::number));
+        let report = Report::HandedOver(leased.map(Ticket::number), state);
         let Some(descriptor) = detach(connection) else { return };
         let parcel = Parcel { connection: descriptor, input };
         // Also if it is leased: the supervisor may have had no room for its duplicate.
@@ -303,22 +301,23 @@ impl Worker {
     /// Takes a connection from the supervisor. Its previous worker, which may be busy, holds a duplicate
     /// until it has noticed.
     pub(super) fn take_in(&mut self, lua: &Lua, arrival: Arrival) -> mlua::Result<()> {
-        let Arrival { number, parcel, wakeup, waiting } = arrival;
+        let Arrival { number, parcel, wakeup, state } = arrival;
         let Parcel { connection, input } = parcel;
-        let mut stream = Stream::accepted(connection, None);
+        let unsent = state.unsent();
+        let mut stream = Stream::accepted(connection, state.peer.map(Into::into));
         stream.set_served();
-        stream.set_standing(waiting.standing);
-        let Ok(bytes) = input.map_or(Ok(waiting.payload), overflow::load) else {
+        stream.set_standing(state.standing);
+        let Ok(bytes) = input.map_or(Ok(state.data), overflow::load) else {
             // What belongs to it is gone.
             let _ = stream.reset();
             self.report(&Report::Arrived(number, None));
             return Ok(());
         };
-        let sent = waiting.unsent.as_ref().map_or(0, |unsent| unsent.bytes);
+        let sent = unsent.map_or(0, |unsent| unsent.bytes);
         let sent = usize::try_from(sent).unwrap_or(usize::MAX).min(bytes.len());
         stream.preload_output(&bytes[..sent]);
         stream.preload(&bytes[sent..]);
-        stream.set_parked_until(waiting.deadline.map(clock::instant));
+        stream.set_parked_until(state.deadline.map(clock::instant));
         let Some(connection) = Self::connection(lua, stream)? else { return Ok(()) };
         let ticket = self.parking.admit(&connection).ok();
         let leased = ticket.filter(|ticket| self.parking.has_lease(*ticket));
@@ -326,7 +325,7 @@ impl Worker {
             self.parking.set_leased(ticket);
         }
         self.report(&Report::Arrived(number, leased.map(Ticket::number)));
-        match waiting.unsent {
+        match unsent {
             Some(unsent) => self.take_up(connection, ticket, &unsent),
             None => self.call_for(connection, ticket, wakeup),
         }
@@ -350,9 +349,9 @@ impl Worker {
 
     /// A connection came from the supervisor, and this process may open no descriptor for it, nor for
     /// those that follow: another process serves better.
-    pub(super) fn cannot_receive(&mut self, number: u64, wakeup: Wakeup, waiting: Waiting) {
+    pub(super) fn cannot_receive(&mut self, number: u64, wakeup: Wakeup, state: ConnectionState) {
         complain("No descriptor is left for a connection: another worker gets it");
-        self.report(&Report::Declined(number, wakeup, waiting));
+        self.report(&Report::Declined(number, wakeup, state));
         if !self.end_slowest() {
             self.leave();
         }
@@ -367,4 +366,10 @@ impl Worker {
             complain(&format!("Could not accept a connection: {}", glue::describe(errno as i32)));
         }
     }
+}
+
+/// The state of a connection without its data and its deadline.
+pub(super) fn state_of(stream: &Stream, stage: Stage) -> ConnectionState {
+    let (awaits, standing, peer) = (stream.awaits(), stream.standing(), stream.known_peer());
+    ConnectionState { stage, awaits, standing, peer, ..ConnectionState::default() }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Task, Worker};
 use crate::io::Stream;
-use crate::server::ipc::message::{Then, Unsent};
+use crate::server::ipc::connection_state::{Then, Unsent};
 
 /// How long a client may take nothing of the output that is queued for it, unless the handler says
 /// otherwise.

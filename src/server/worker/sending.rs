@@ -3,13 +3,14 @@
 
 use std::time::Instant;
 
+use super::connections::state_of;
 use super::fate::milliseconds;
 use super::outbox::{Departure, Progress, push_out};
 use super::parking::Connection;
 use super::waiting::timeout;
 use super::{Fate, Phase, Source, Worker};
 use crate::io::Wakeup;
-use crate::server::ipc::message::{Report, Unsent, Waiting};
+use crate::server::ipc::connection_state::{Stage, Unsent};
 use crate::server::ipc::overflow;
 use crate::server::ipc::scoreboard::Counter;
 use crate::server::ipc::ticket::Ticket;
@@ -99,16 +100,13 @@ impl Worker {
                 overflow::store(&[stream.queued(), stream.input()]).map(|file| (file, bytes))
             };
             let Ok((file, bytes)) = stored else { continue };
-            let standing = departure.connection.stream.borrow().standing();
             let Some(Departure { connection, fate, since, .. }) = self.outbox.remove(ticket) else {
                 continue;
             };
             let (then, stall) = (fate.then(since), fate.stall().map(milliseconds));
-            let unsent = Some(Box::new(Unsent { bytes, then, stall }));
-            let waiting = Waiting { unsent, standing, ..Waiting::default() };
-            self.give_up(&connection, Some(ticket), Some(file), |leased| {
-                Report::Cooled(leased, waiting)
-            });
+            let stage = Stage::Sending(Unsent { bytes, then, stall });
+            let state = state_of(&connection.stream.borrow(), stage);
+            self.give_up(&connection, Some(ticket), Some(file), state);
         }
         self.count_outbox();
     }

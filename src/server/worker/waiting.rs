@@ -13,7 +13,8 @@ use crate::glue;
 use crate::io::Wakeup;
 use crate::server::ipc::channel::{Parcel, Received};
 use crate::server::ipc::clock;
-use crate::server::ipc::message::{Order, Report, Waiting};
+use crate::server::ipc::connection_state::{ConnectionState, Stage};
+use crate::server::ipc::message::{Order, Report};
 use crate::server::ipc::scoreboard::{Activity, Counter};
 use crate::server::ipc::ticket::Ticket;
 use crate::sys::os::{process, worker_signals};
@@ -117,9 +118,10 @@ impl Worker {
             match source {
                 Source::Listener(index) => {
                     if let Some(stream) = self.accept(index) {
-                        let waiting = Waiting { ready: true, ..Waiting::default() };
-                        let report = |_| Report::Cooled(None, waiting);
-                        self.give_up(&Connection::new(stream), None, None, report);
+                        let peer = stream.known_peer();
+                        let stage = Stage::Ready;
+                        let state = ConnectionState { stage, peer, ..ConnectionState::default() };
+                        self.give_up(&Connection::new(stream), None, None, state);
                     }
                 }
                 other => self.queue.push_back(other),
@@ -164,11 +166,11 @@ impl Worker {
 
     fn obey(&mut self, order: Order, parcel: Option<Parcel>) {
         match order {
-            Order::Resume(number, wakeup, waiting) => {
+            Order::Resume(number, wakeup, state) => {
                 let Some(parcel) = parcel else {
-                    return self.cannot_receive(number, wakeup, waiting);
+                    return self.cannot_receive(number, wakeup, state);
                 };
-                let arrival = Arrival { number, parcel, wakeup, waiting };
+                let arrival = Arrival { number, parcel, wakeup, state };
                 self.queue.push_front(Source::Arrival(Box::new(arrival)));
             }
             Order::Run(index) => self.tasks.push_back(Task::Listener(index)),
@@ -251,8 +253,8 @@ impl Worker {
     fn give_back_arrivals(&mut self) {
         for source in std::mem::take(&mut self.queue) {
             if let Source::Arrival(arrival) = source {
-                let Arrival { number, wakeup, waiting, .. } = *arrival;
-                self.report(&Report::Declined(number, wakeup, waiting));
+                let Arrival { number, wakeup, state, .. } = *arrival;
+                self.report(&Report::Declined(number, wakeup, state));
             }
         }
     }

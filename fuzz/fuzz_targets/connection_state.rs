@@ -1,0 +1,20 @@
+//! The state of a connection: whatever is accepted is encoded as it was read, but for bits that mean
+//! nothing, and any part of the numbers alone is refused.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use moonbridge::server::ipc::connection_state::{ConnectionState, OVERHEAD, Refusal, VERSION};
+
+fuzz_target!(|bytes: &[u8]| {
+    let state = match ConnectionState::decode(bytes) {
+        Ok(state) => state,
+        Err(Refusal::Version(version)) => return assert_ne!(version, VERSION),
+        Err(Refusal::Malformed) => return,
+    };
+    assert_eq!(state.data, &bytes[OVERHEAD..]);
+    let mut encoded = Vec::new();
+    state.encode(&mut encoded);
+    assert_eq!(encoded.len(), bytes.len());
+    assert_eq!(ConnectionState::decode(&encoded[..OVERHEAD - 1]), Err(Refusal::Malformed));
+    assert_eq!(ConnectionState::decode(&encoded), Ok(state));
+});

@@ -1,0 +1,304 @@
+//! The state of a connection: all that follows it from process to process, as one value (pure).
+//!
+//! Whoever gives a connection up makes this value of it: a worker whose connection turned cold, or that
+//! ends; the supervisor that revokes a lease or hands a connection to a worker. Any process of this
+//! program that has the descriptor and this value can go on with the connection. What a new feature has
+//! to know of a connection wherever it is becomes a field here, and [`VERSION`] is raised.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use super::numbers::{ABSENT, Malformed, append, optional, present, split};
+use crate::io::{Awaits, Standing};
+
+/// The version of the encoding.
+pub const VERSION: u8 = 1;
+
+/// How many bytes the encoding takes beside the data.
+pub const OVERHEAD: usize = 1 + 8 * NUMBERS;
+
+const NUMBERS: usize = 12;
+
+/// The state of a connection that is in nobody's hands.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ConnectionState {
+    /// What is to be done with it next.
+    pub stage: Stage,
+    /// When it stops waiting for input, in milliseconds of the shared clock; none: never.
+    pub deadline: Option<u64>,
+    /// What has to come before the received input is of use.
+    pub awaits: Awaits,
+    /// How far it has got with its messages.
+    pub standing: Standing,
+    /// The client's address, if it is known; otherwise the kernel tells it.
+    pub peer: Option<SocketAddr>,
+    /// Output that is not sent yet, see [`Unsent::bytes`], then received input that no handler has used.
+    /// What is too long for a message is in a file instead ([`super::channel::Parcel::input`]).
+    pub data: Vec<u8>,
+}
+
+/// What is to be done with a connection next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// Waiting for its client's input.
+    #[default]
+    Waiting,
+    /// Calling a handler: its input is complete, or it is new and has none.
+    Ready,
+    /// Sending its output.
+    Sending(Unsent),
+    /// Discarding its input until its client closes, or until a time of the shared clock in milliseconds.
+    /// If the client has not received all output by then, it may go on as long as it takes some within
+    /// `stall` milliseconds (none: whenever).
+    Lingering {
+        /// Until when.
+        until: u64,
+        /// The longest time without progress.
+        stall: Option<u64>,
+    },
+}
+
+/// Output that a client has not taken yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsent {
+    /// So many bytes, with which the data begins.
+    pub bytes: u64,
+    /// What becomes of the connection when they are sent.
+    pub then: Then,
+    /// For how many milliseconds the client may take nothing; none: for ever.
+    pub stall: Option<u64>,
+}
+
+/// What becomes of a connection when its output is sent. Times are milliseconds from then on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// It is closed.
+    Close,
+    /// It is parked, for so long if there is a limit.
+    Park(Option<u64>),
+    /// Its input is discarded for so long.
+    Linger(u64),
+}
+
+/// Why bytes are not the state of a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// They are of another version of the encoding.
+    Version(u8),
+    /// They are cut off, or no encoding at all.
+    Malformed,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Version(version) => {
+                write!(f, "connection state of version {version}, where {VERSION} is known")
+            }
+            Refusal::Malformed => f.write_str("malformed connection state"),
+        }
+    }
+}
+
+impl From<Malformed> for Refusal {
+    fn from(_: Malformed) -> Self {
+        Refusal::Malformed
+    }
+}
+
+impl fmt::Debug for ConnectionState {
+    /// What a client has sent is not for the log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ConnectionState { stage, deadline, data, .. } = self;
+        write!(f, "{{ {stage:?}, deadline: {deadline:?}, data: {} bytes }}", data.len())
+    }
+}
+
+impl ConnectionState {
+    /// The output that is to be sent, if there is some.
+    pub fn unsent(&self) -> Option<Unsent> {
+        match self.stage {
+            Stage::Sending(unsent) => Some(unsent),
+            _ => None,
+        }
+    }
+
+    /// Appends its encoding.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        let [stage, size, then, time, stall] = self.stage.numbers();
+        let (awaits, count) = match self.awaits {
+            Awaits::More => (0, 0),
+            Awaits::EmptyLine(most) => (1, most),
+            Awaits::Bytes(size) => (2, size),
+        };
+        let [high, low, port] = self.peer.map_or([0, 0, ABSENT], address_numbers);
+        let (deadline, standing) = (optional(self.deadline), self.standing.word());
+        bytes.reserve(OVERHEAD + self.data.len());
+        bytes.push(VERSION);
+        let numbers: [u64; NUMBERS] =
+            [stage, size, then, time, stall, awaits, count, deadline, standing, high, low, port];
+        append(bytes, &numbers);
+        bytes.extend_from_slice(&self.data);
+    }
+
+    /// The state that was encoded in the bytes.
+    ///
+    /// # Errors
+    /// Another version, or no encoding.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
+        let rest = match bytes {
+            [VERSION, rest @ ..] => rest,
+            [version, ..] => return Err(Refusal::Version(*version)),
+            [] => return Err(Refusal::Malformed),
+        };
+        let (numbers, data) = split::<NUMBERS>(rest)?;
+        let [stage, size, then, time, stall, awaits, count, deadline, standing, high, low, port] =
+            numbers;
+        let awaits = match awaits {
+            0 => Awaits::More,
+            1 => Awaits::EmptyLine(count),
+            2 => Awaits::Bytes(count),
+            _ => return Err(Refusal::Malformed),
+        };
+        Ok(ConnectionState {
+            stage: Stage::of([stage, size, then, time, stall])?,
+            deadline: present(deadline),
+            awaits,
+            standing: Standing::of(standing),
+            peer: address_of([high, low, port])?,
+            data: data.to_vec(),
+        })
+    }
+}
+
+impl Stage {
+    /// Kind, size, kind of what follows, time, stall.
+    fn numbers(self) -> [u64; 5] {
+        match self {
+            Stage::Waiting => [0; 5],
+            Stage::Ready => [1, 0, 0, 0, 0],
+            Stage::Sending(Unsent { bytes, then, stall }) => {
+                let (then, time) = match then {
+                    Then::Close => (0, 0),
+                    Then::Park(time) => (1, optional(time)),
+                    Then::Linger(time) => (2, time),
+                };
+                [2, bytes, then, time, optional(stall)]
+            }
+            Stage::Lingering { until, stall } => [3, 0, 0, until, optional(stall)],
+        }
+    }
+
+    fn of([stage, bytes, then, time, stall]: [u64; 5]) -> Result<Self, Refusal> {
+        let stall = present(stall);
+        Ok(match (stage, then) {
+            (0, _) => Stage::Waiting,
+            (1, _) => Stage::Ready,
+            (2, 0) => Stage::Sending(Unsent { bytes, then: Then::Close, stall }),
+            (2, 1) => Stage::Sending(Unsent { bytes, then: Then::Park(present(time)), stall }),
+            (2, 2) => Stage::Sending(Unsent { bytes, then: Then::Linger(time), stall }),
+            (3, _) => Stage::Lingering { until: time, stall },
+            _ => return Err(Refusal::Malformed),
+        })
+    }
+}
+
+/// The address, 128 bits; the port, the version of IP and the scope.
+fn address_numbers(address: SocketAddr) -> [u64; 3] {
+    let port = u64::from(address.port());
+    match address {
+        SocketAddr::V4(address) => [0, u64::from(address.ip().to_bits()), port | 4 << 16],
+        SocketAddr::V6(address) => {
+            let bits = address.ip().to_bits();
+            let scope = u64::from(address.scope_id()) << 32;
+            [(bits >> 64) as u64, bits as u64, port | 6 << 16 | scope]
+        }
+    }
+}
+
+fn address_of([high, low, port]: [u64; 3]) -> Result<Option<SocketAddr>, Refusal> {
+    let number = port as u16;
+    Ok(match (port >> 16) & 0xffff {
+        _ if port == ABSENT => None,
+        4 => Some((Ipv4Addr::from_bits(low as u32), number).into()),
+        6 => {
+            let ip = Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low));
+            Some(SocketAddrV6::new(ip, number, 0, (port >> 32) as u32).into())
+        }
+        _ => return Err(Refusal::Malformed),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn states() -> Vec<ConnectionState> {
+        let of = |stage| ConnectionState { stage, ..ConnectionState::default() };
+        let sending = |then, stall| of(Stage::Sending(Unsent { bytes: 1 << 33, then, stall }));
+        let peer = |address: &str| ConnectionState {
+            peer: Some(address.parse().unwrap()),
+            ..ConnectionState::default()
+        };
+        vec![
+            ConnectionState {
+                stage: Stage::Ready,
+                deadline: Some(5),
+                awaits: Awaits::EmptyLine(9),
+                standing: Standing { asked: true, skip: 9 },
+                peer: Some("192.0.2.1:80".parse().unwrap()),
+                data: b"GET /".to_vec(),
+            },
+            ConnectionState { awaits: Awaits::Bytes(1 << 33), ..of(Stage::Waiting) },
+            peer("[2001:db8::1%7]:65535"),
+            peer("[::ffff:192.0.2.1]:1"),
+            sending(Then::Park(None), Some(5)),
+            sending(Then::Park(Some(8)), None),
+            sending(Then::Linger(9), Some(60_000)),
+            sending(Then::Close, None),
+            of(Stage::Lingering { until: 17, stall: None }),
+        ]
+    }
+
+    fn encoded(state: &ConnectionState) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        state.encode(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_state_survives_its_encoding() {
+        for state in states() {
+            let bytes = encoded(&state);
+            assert_eq!(bytes.len(), OVERHEAD + state.data.len());
+            assert_eq!(ConnectionState::decode(&bytes), Ok(state));
+        }
+    }
+
+    #[test]
+    fn another_version_is_refused_by_its_number() {
+        for state in states() {
+            let mut bytes = encoded(&state);
+            bytes[0] = VERSION + 1;
+            let refusal = ConnectionState::decode(&bytes).unwrap_err();
+            assert_eq!(refusal, Refusal::Version(VERSION + 1));
+            assert!(refusal.to_string().contains("version 2"));
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_is_refused() {
+        for state in states() {
+            let bytes = encoded(&state);
+            for length in 0..OVERHEAD {
+                let cut = ConnectionState::decode(&bytes[..length]);
+                assert_eq!(cut, Err(Refusal::Malformed), "{length} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_client_has_sent_is_not_shown() {
+        assert!(!format!("{:?}", states()[0]).contains("GET"));
+    }
+}
