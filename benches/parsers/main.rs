@@ -64,8 +64,9 @@ fn multipart_upload(block: &[u8], blocks: usize) -> usize {
     let head = b"------WebKitFormBoundary7MA4YWxkTrZu0gW\r\n\
         Content-Disposition: form-data; name=\"file\"; filename=\"a.bin\"\r\n\r\n";
     let tail = b"\r\n------WebKitFormBoundary7MA4YWxkTrZu0gW--\r\n";
-    let mut parser = multipart::Parser::new(content_type, multipart::Limits::new(4096))
-        .unwrap_or_else(|error| panic!("{error}"));
+    let mut parser =
+        multipart::MultipartParser::new(content_type, multipart::MultipartLimits::new(4096))
+            .unwrap_or_else(|error| panic!("{error}"));
     let mut found = push_multipart(&mut parser, head);
     for _ in 0..blocks {
         for slice in block.chunks(SLICE) {
@@ -78,13 +79,13 @@ fn multipart_upload(block: &[u8], blocks: usize) -> usize {
     found
 }
 
-fn push_multipart(parser: &mut multipart::Parser, mut input: &[u8]) -> usize {
+fn push_multipart(parser: &mut multipart::MultipartParser, mut input: &[u8]) -> usize {
     let mut found = 0;
     loop {
         let (used, event) = parser.push(input).unwrap_or_else(|error| panic!("{error}"));
         match event {
-            multipart::Event::Data(data) => found += black_box(data).len(),
-            multipart::Event::More => return found,
+            multipart::MultipartEvent::Data(data) => found += black_box(data).len(),
+            multipart::MultipartEvent::More => return found,
             _ => {}
         }
         input = &input[used..];
@@ -120,21 +121,21 @@ fn multipart_fields(count: usize) -> Vec<u8> {
 }
 
 fn parse_multipart(body: &[u8]) -> usize {
-    let limits = multipart::Limits::new(usize::MAX);
-    let mut parser = multipart::Parser::new(b"multipart/form-data; boundary=b", limits)
+    let limits = multipart::MultipartLimits::new(usize::MAX);
+    let mut parser = multipart::MultipartParser::new(b"multipart/form-data; boundary=b", limits)
         .unwrap_or_else(|error| panic!("{error}"));
     body.chunks(SLICE).map(|slice| push_multipart(&mut parser, slice)).sum()
 }
 
 fn decode_chunked(body: &[u8]) -> usize {
-    let mut decoder = chunked::Decoder::new(chunked::Limits::new(u64::MAX));
+    let mut decoder = chunked::ChunkedDecoder::new(chunked::ChunkedLimits::new(u64::MAX));
     let mut found = 0;
     for slice in body.chunks(SLICE) {
         let mut rest = slice;
         loop {
             let (used, event) = decoder.decode(rest).unwrap_or_else(|error| panic!("{error}"));
             match event {
-                chunked::Event::Data(data) => found += black_box(data).len(),
+                chunked::ChunkedEvent::Data(data) => found += black_box(data).len(),
                 _ => break,
             }
             rest = &rest[used..];
@@ -161,16 +162,16 @@ fn throughput_of_chunked() {
 }
 
 fn parse_urlencoded(body: &[u8]) -> usize {
-    let limits = urlencoded::Limits::new(usize::MAX);
-    let mut parser = urlencoded::Parser::new(limits);
+    let limits = urlencoded::UrlencodedLimits::new(usize::MAX);
+    let mut parser = urlencoded::UrlencodedParser::new(limits);
     let mut found = 0;
     for slice in body.chunks(SLICE) {
         let mut rest = slice;
         loop {
             let (used, event) = parser.push(rest).unwrap_or_else(|error| panic!("{error}"));
             match event {
-                urlencoded::Event::Value(value) => found += black_box(value).len(),
-                urlencoded::Event::More => break,
+                urlencoded::UrlencodedEvent::Value(value) => found += black_box(value).len(),
+                urlencoded::UrlencodedEvent::More => break,
                 _ => {}
             }
             rest = &rest[used..];
@@ -237,12 +238,13 @@ type Parse = fn(&[u8]) -> usize;
 
 /// The whole input as a head that is not limited, in pieces of 1 KiB.
 fn parse_head(input: &[u8]) -> usize {
-    let limits = head::Limits { head: usize::MAX, fields: usize::MAX };
+    let limits = head::HeadLimits { head: usize::MAX, fields: usize::MAX };
     let mut head = head::Head::default();
     let mut available = 0;
     while available < input.len() {
         available = input.len().min(available + 1024);
-        if head.advance(black_box(&input[..available]), &limits) != Ok(head::Progress::Partial) {
+        if head.advance(black_box(&input[..available]), &limits) != Ok(head::HeadProgress::Partial)
+        {
             break;
         }
     }

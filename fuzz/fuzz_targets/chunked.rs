@@ -4,12 +4,12 @@
 mod support;
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::http::wire::chunked::{Decoder, Error, Event, Limits};
+use moonbridge::http::wire::chunked::{ChunkedDecoder, ChunkedError, ChunkedEvent, ChunkedLimits};
 
 /// The body, whether it is complete, and the number of bytes that were used.
-fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, bool, usize), Error> {
-    let limits = Limits { line: 64, overhead: 64, trailers: 64, trailer_fields: 4, body: 4096 };
-    let mut decoder = Decoder::new(limits);
+fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, bool, usize), ChunkedError> {
+    let limits = ChunkedLimits { line: 64, overhead: 64, trailers: 64, trailer_fields: 4, body: 4096 };
+    let mut decoder = ChunkedDecoder::new(limits);
     let (mut body, mut total) = (Vec::new(), 0);
     for mut rest in pieces.iter().copied() {
         loop {
@@ -17,12 +17,12 @@ fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, bool, usize), Error> {
             rest = &rest[used..];
             total += used;
             match event {
-                Event::Data(data) => {
+                ChunkedEvent::Data(data) => {
                     assert!(!data.is_empty());
                     body.extend_from_slice(data);
                 }
-                Event::End => return Ok((body, true, total)),
-                Event::More => break assert!(rest.is_empty()),
+                ChunkedEvent::End => return Ok((body, true, total)),
+                ChunkedEvent::More => break assert!(rest.is_empty()),
             }
         }
     }

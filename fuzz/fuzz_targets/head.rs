@@ -6,20 +6,20 @@ mod support;
 
 use libfuzzer_sys::fuzz_target;
 use moonbridge::http::wire::framing::{content_length, transfer_coding};
-use moonbridge::http::wire::head::{Head, Known, Limits, Progress};
+use moonbridge::http::wire::head::{Head, Known, HeadLimits, HeadProgress};
 use moonbridge::http::wire::refusal::Refusal;
 use moonbridge::http::wire::uri::{Target, is_host};
 
-const LIMITS: Limits = Limits { head: 2048, fields: 16 };
+const LIMITS: HeadLimits = HeadLimits { head: 2048, fields: 16 };
 
-fn advance(pieces: &[&[u8]], input: &[u8]) -> (Head, Result<Progress, Refusal>) {
+fn advance(pieces: &[&[u8]], input: &[u8]) -> (Head, Result<HeadProgress, Refusal>) {
     let mut head = Head::default();
     let mut available = 0;
     let mut outcome = head.advance(&[], &LIMITS);
     for piece in pieces {
         available += piece.len();
         outcome = head.advance(&input[..available], &LIMITS);
-        if outcome != Ok(Progress::Partial) {
+        if outcome != Ok(HeadProgress::Partial) {
             break;
         }
     }
@@ -52,7 +52,7 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(head.fields.len(), other.fields.len());
         assert_eq!((head.method, head.target), (other.method, other.target));
     }
-    if let Ok(Progress::Complete(length)) = outcome {
+    if let Ok(HeadProgress::Complete(length)) = outcome {
         check(&head, input, length);
     }
 });

@@ -5,35 +5,35 @@
 mod support;
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::http::form::multipart::{Error, Event, Limits, Parser, Part};
+use moonbridge::http::form::multipart::{MultipartError, MultipartEvent, MultipartLimits, MultipartParser, Part};
 
 type Parts = Vec<(Part, Vec<u8>, bool)>;
 
-const LIMITS: Limits = Limits { parts: 16, header_size: 256, header_count: 4 };
+const LIMITS: MultipartLimits = MultipartLimits { parts: 16, header_size: 256, header_count: 4 };
 
 /// The parts with their data and whether they ended, and how the body ended.
-fn parse(content_type: &[u8], pieces: &[&[u8]]) -> (Parts, Result<(), Error>) {
+fn parse(content_type: &[u8], pieces: &[&[u8]]) -> (Parts, Result<(), MultipartError>) {
     let mut parts = Parts::new();
-    let outcome = Parser::new(content_type, LIMITS).and_then(|mut parser| {
+    let outcome = MultipartParser::new(content_type, LIMITS).and_then(|mut parser| {
         let mut ended = false;
         for mut rest in pieces.iter().copied() {
             loop {
                 let (used, event) = parser.push(rest)?;
                 rest = &rest[used..];
-                assert!(!ended || event == Event::More);
+                assert!(!ended || event == MultipartEvent::More);
                 match event {
-                    Event::Begin(part) => parts.push((part.clone(), Vec::new(), false)),
-                    Event::Data(data) => {
+                    MultipartEvent::Begin(part) => parts.push((part.clone(), Vec::new(), false)),
+                    MultipartEvent::Data(data) => {
                         let (_, collected, complete) = parts.last_mut().unwrap();
                         assert!(!data.is_empty() && !*complete);
                         collected.extend_from_slice(data);
                     }
-                    Event::PartEnd => {
+                    MultipartEvent::PartEnd => {
                         let (_, _, complete) = parts.last_mut().unwrap();
                         assert!(!std::mem::replace(complete, true));
                     }
-                    Event::End => ended = true,
-                    Event::More => break assert!(rest.is_empty()),
+                    MultipartEvent::End => ended = true,
+                    MultipartEvent::More => break assert!(rest.is_empty()),
                 }
             }
         }

@@ -4,11 +4,11 @@
 mod support;
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::http::client::body::{Framing, Piece};
+use moonbridge::http::client::body::{Piece, ResponseFraming};
 use moonbridge::http::client::head::ResponseHead;
-use moonbridge::http::wire::head::{Limits, Progress};
+use moonbridge::http::wire::head::{HeadLimits, HeadProgress};
 
-const LIMITS: Limits = Limits { head: 2048, fields: 16 };
+const LIMITS: HeadLimits = HeadLimits { head: 2048, fields: 16 };
 
 /// The status, the body and whether it is complete; or what is wrong.
 fn receive(pieces: &[&[u8]]) -> Result<(u16, Vec<u8>, bool), String> {
@@ -16,14 +16,14 @@ fn receive(pieces: &[&[u8]]) -> Result<(u16, Vec<u8>, bool), String> {
     let mut pieces = pieces.iter();
     let length = loop {
         match head.advance(&input, &LIMITS).map_err(|error| error.to_string())? {
-            Progress::Complete(length) => break length,
-            Progress::Partial => {}
+            HeadProgress::Complete(length) => break length,
+            HeadProgress::Partial => {}
         }
         let Some(piece) = pieces.next() else { return Ok((0, Vec::new(), false)) };
         input.extend_from_slice(piece);
     };
     assert!((100..=999).contains(&head.status));
-    let framing = Framing::of(&head, &input, false).map_err(|error| error.to_string())?;
+    let framing = ResponseFraming::of(&head, &input, false).map_err(|error| error.to_string())?;
     let (mut framed, mut body) = (framing.body, Vec::new());
     let rest = input.split_off(length);
     for mut rest in std::iter::once(&rest[..]).chain(pieces.copied()) {

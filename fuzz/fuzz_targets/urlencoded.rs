@@ -4,15 +4,15 @@
 mod support;
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::http::form::urlencoded::{Error, Event, Limits, Parser};
+use moonbridge::http::form::urlencoded::{UrlencodedError, UrlencodedEvent, UrlencodedLimits, UrlencodedParser};
 use moonbridge::http::wire::params::pairs;
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-const LIMITS: Limits = Limits { name: 64, fields: 64 };
+const LIMITS: UrlencodedLimits = UrlencodedLimits { name: 64, fields: 64 };
 
-fn parse(pieces: &[&[u8]]) -> Result<Fields, Error> {
-    let mut parser = Parser::new(LIMITS);
+fn parse(pieces: &[&[u8]]) -> Result<Fields, UrlencodedError> {
+    let mut parser = UrlencodedParser::new(LIMITS);
     let (mut fields, mut open) = (Fields::new(), false);
     for mut rest in pieces.iter().copied() {
         loop {
@@ -28,18 +28,18 @@ fn parse(pieces: &[&[u8]]) -> Result<Fields, Error> {
     Ok(fields)
 }
 
-fn note(fields: &mut Fields, open: &mut bool, event: Event) -> bool {
+fn note(fields: &mut Fields, open: &mut bool, event: UrlencodedEvent) -> bool {
     match event {
-        Event::Begin(name) => {
+        UrlencodedEvent::Begin(name) => {
             assert!(!std::mem::replace(open, true));
             fields.push((name.to_vec(), Vec::new()));
         }
-        Event::Value(value) => {
+        UrlencodedEvent::Value(value) => {
             assert!(*open && !value.is_empty());
             fields.last_mut().unwrap().1.extend_from_slice(value);
         }
-        Event::End => assert!(std::mem::replace(open, false)),
-        Event::More => return false,
+        UrlencodedEvent::End => assert!(std::mem::replace(open, false)),
+        UrlencodedEvent::More => return false,
     }
     true
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use mlua::{BorrowedBytes, Lua, LuaString, MultiValue, Table, Value};
 
-use super::handle;
+use super::handle_table::stream_of_value;
 use super::stream::Stream;
 use crate::glue::{self, Fault, Reply};
 
@@ -66,7 +66,7 @@ impl Args {
     /// `self` of a method of handles, and the stream behind it.
     pub fn stream(&mut self) -> Reply<(Value, Rc<RefCell<Stream>>)> {
         let value = self.values.pop_front().unwrap_or(Value::Nil);
-        match handle::stream_of_value(&value) {
+        match stream_of_value(&value) {
             Some(stream) => Ok((value, stream)),
             None => Err(self.bad_self("I/O handle", &value)),
         }

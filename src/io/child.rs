@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use mlua::{AnyUserData, IntoLua, Lua, MultiValue, Table, UserData, UserDataFields, Value};
 use nix::sys::signal::Signal;
@@ -13,9 +14,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, getpid};
 
 use super::args::Args;
-use super::class::{self, Class, method};
+use super::class::{self, UserdataClass, method};
+use super::descriptor_limit::retry_after_collection;
 use super::handle::new_free_handle;
-use super::scarce::retry;
 use super::stream::Stream;
 use crate::glue::{self, Fault, Reply};
 use crate::sys;
@@ -75,9 +76,19 @@ impl Drop for Child {
     }
 }
 
+/// How often to check for the end of a child for which the kernel provides no descriptor.
+pub const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The class of child processes.
+static CLASS: UserdataClass = UserdataClass {
+    name: "moonbridge.io.child",
+    prototype: |prototypes| &prototypes.child,
+    property: field,
+};
+
 impl UserData for Child {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
-        class::add_fields(fields, Class::Child);
+        class::add_fields(fields, &CLASS);
     }
 }
 
@@ -110,7 +121,7 @@ pub fn wait_nb(lua: &Lua, mut args: Args) -> Reply<MultiValue> {
 }
 
 /// The computed fields of child handles: `pid`.
-pub fn field(this: &Value, key: &str) -> Reply<Value> {
+fn field(_: &Lua, this: &Value, key: &str) -> Reply<Value> {
     Ok(match (this, key) {
         (Value::UserData(child), "pid") => {
             let child = child.borrow::<Child>().ok();
@@ -158,7 +169,7 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
     };
     let (command, arguments) = command_line(lua, args)?;
     let arguments: Vec<&OsStr> = arguments.iter().map(|text| OsStr::from_bytes(text)).collect();
-    let [stdin, stdout, stderr] = retry(lua, pairs)?;
+    let [stdin, stdout, stderr] = retry_after_collection(lua, pairs)?;
     let streams = [stdin.1, stdout.1, stderr.1];
     let command = OsStr::from_bytes(&command);
     let pid =
@@ -175,7 +186,6 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
         complain(&error);
     }
     let child = Child { process: Some(process), owner: getpid(), collected: Cell::new(false) };
-    super::module(lua)?;
     let child = Value::UserData(lua.create_userdata(child)?);
     let set = glue::chunk::<mlua::Function>(lua, "moonbridge.io.child", SET_STREAMS, ())?;
     set.call::<()>((
@@ -194,8 +204,8 @@ fn complain(error: &std::io::Error) {
         let reason = glue::reason(error);
         let _ = writeln!(
             std::io::stderr(),
-            "pidfd_open failed ({reason}): the ends of child processes are looked for every {} ms",
-            super::poll::LOOK_AGAIN.as_millis()
+            "pidfd_open failed ({reason}): Moonbridge checks for the end of child processes every {} ms",
+            CHECK_INTERVAL.as_millis()
         );
     }
 }
@@ -236,11 +246,11 @@ const SET_STREAMS: &str =
     "return function(child, i, o, e) child.stdin, child.stdout, child.stderr = i, o, e end";
 
 /// A socket pair: our end and the child's. Both are close-on-exec; std makes the child's own ones.
-type Pair = (OwnedFd, OwnedFd);
+type SocketPair = (OwnedFd, OwnedFd);
 
 /// The socket pairs of the three streams, with as many descriptors free as starting a program needs
 /// besides: a program that was started cannot be tried again.
-fn pairs() -> Reply<[Pair; 3]> {
+fn pairs() -> Reply<[SocketPair; 3]> {
     let pair = || socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
     let pairs = [pair()?, pair()?, pair()?];
     let [(spare, _), ..] = &pairs;

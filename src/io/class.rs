@@ -4,39 +4,17 @@
 use mlua::{Function, Lua, Table, UserDataFields, Value};
 
 use super::args::Args;
-use super::{child, fields, listener};
 use crate::glue::{self, Reply};
 use crate::sys;
 
-/// The classes of userdata of this library.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Handles of connections and descriptors.
-    Handle,
-    /// Listening sockets.
-    Listener,
-    /// Child processes.
-    Child,
-}
-
-impl Class {
+/// A class of userdata: handles, listeners or child processes.
+pub struct UserdataClass {
     /// What Lua calls the type.
-    fn name(self) -> &'static str {
-        match self {
-            Class::Handle => "moonbridge.io.handle",
-            Class::Listener => "moonbridge.io.listener",
-            Class::Child => "moonbridge.io.child",
-        }
-    }
-
+    pub name: &'static str,
+    /// The class's method table.
+    pub prototype: fn(&Prototypes) -> &Table,
     /// The value of a computed field; nil for unknown keys.
-    fn property(self, lua: &Lua, this: &Value, key: &str) -> Reply<Value> {
-        match self {
-            Class::Handle => fields::of_handle(lua, this, key),
-            Class::Listener => listener::field(lua, this, key),
-            Class::Child => child::field(this, key),
-        }
-    }
+    pub property: fn(&Lua, &Value, &str) -> Reply<Value>,
 }
 
 /// The method tables of a Lua state.
@@ -58,40 +36,32 @@ impl Prototypes {
             child: lua.create_table()?,
         })
     }
-
-    fn get(&self, class: Class) -> &Table {
-        match class {
-            Class::Handle => &self.handle,
-            Class::Listener => &self.listener,
-            Class::Child => &self.child,
-        }
-    }
 }
 
 /// Makes fields and methods of a class accessible: for `UserData::add_fields`.
-pub fn add_fields<T, F: UserDataFields<T>>(fields: &mut F, class: Class) {
-    fields.add_meta_field("__name", class.name());
+pub fn add_fields<T, F: UserDataFields<T>>(fields: &mut F, class: &'static UserdataClass) {
+    fields.add_meta_field("__name", class.name);
     fields.add_meta_field_with("__newindex", move |lua| {
         let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
-        sys::lua::class::newindex(lua, prototypes.get(class), None)
+        sys::lua::class::newindex(lua, (class.prototype)(&prototypes), None)
     });
     fields.add_meta_field_with("__index", move |lua| index(lua, class));
     fields.add_meta_field_with("__close", move |lua| {
         let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
-        prototypes.get(class).raw_get::<Value>("__close")
+        (class.prototype)(&prototypes).raw_get::<Value>("__close")
     });
 }
 
 /// The metatable of a class, for userdata that are not mlua's.
-pub fn metatable(lua: &Lua, class: Class) -> mlua::Result<Table> {
+pub fn metatable(lua: &Lua, class: &'static UserdataClass) -> mlua::Result<Table> {
     let metatable = lua.create_table()?;
     {
         let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
-        let prototype = prototypes.get(class);
+        let prototype = (class.prototype)(&prototypes);
         metatable.raw_set("__newindex", sys::lua::class::newindex(lua, prototype, None)?)?;
         metatable.raw_set("__close", prototype.raw_get::<Value>("__close")?)?;
     }
-    metatable.raw_set("__name", class.name())?;
+    metatable.raw_set("__name", class.name)?;
     metatable.raw_set("__index", index(lua, class)?)?;
     metatable.raw_set("__metatable", false)?;
     Ok(metatable)
@@ -99,31 +69,35 @@ pub fn metatable(lua: &Lua, class: Class) -> mlua::Result<Table> {
 
 /// The metatable for userdata of a class that have neither properties nor, so far, fields of the user's.
 /// With the first field they get `full`, which is what [`metatable`] has made.
-pub fn plain_metatable(lua: &Lua, class: Class, full: &Table) -> mlua::Result<Table> {
+pub fn plain_metatable(
+    lua: &Lua,
+    class: &'static UserdataClass,
+    full: &Table,
+) -> mlua::Result<Table> {
     let plain = lua.create_table()?;
     for pair in full.pairs::<Value, Value>() {
         let (key, value) = pair?;
         plain.raw_set(key, value)?;
     }
     let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
-    let prototype = prototypes.get(class);
+    let prototype = (class.prototype)(&prototypes);
     plain.raw_set("__index", prototype)?;
     plain
         .raw_set("__newindex", sys::lua::class::newindex(lua, prototype, Some((&plain, full)))?)?;
     Ok(plain)
 }
 
-fn index(lua: &Lua, class: Class) -> mlua::Result<Function> {
+fn index(lua: &Lua, class: &'static UserdataClass) -> mlua::Result<Function> {
     let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
     let property = glue::raw(lua, move |lua, args| {
         let mut args = Args::new("__index", args);
         let this = args.this();
         match args.value() {
-            Value::String(key) => class.property(lua, &this, &key.to_string_lossy()),
+            Value::String(key) => (class.property)(lua, &this, &key.to_string_lossy()),
             _ => Ok(Value::Nil),
         }
     })?;
-    sys::lua::class::index(lua, prototypes.get(class), &property)
+    sys::lua::class::index(lua, (class.prototype)(&prototypes), &property)
 }
 
 fn no_prototypes() -> mlua::Error {

@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 
 use mlua::{IntoLua, Lua, Value};
 
+use super::address;
 use super::args::borrow;
-use super::{address, handle};
+use super::handle_table::stream_of_value;
 use crate::glue::{Reply, bytes};
 
 /// The value of a field of a handle (reference, "socket.local_ip4" and so on): addresses, and
 /// `wakeup`, why the server called the handler. Nil if the handle has none, or for unknown keys.
 pub fn of_handle(lua: &Lua, handle: &Value, key: &str) -> Reply<Value> {
-    let Some(stream) = handle::stream_of_value(handle) else { return Ok(Value::Nil) };
+    let Some(stream) = stream_of_value(handle) else { return Ok(Value::Nil) };
     if key == "wakeup" {
         return Ok(borrow(&stream)?.wakeup().name().into_lua(lua)?);
     }

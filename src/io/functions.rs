@@ -9,9 +9,9 @@ use mlua::{Lua, MultiValue, Table, Value};
 use nix::time::{ClockId, clock_gettime};
 
 use super::args::Args;
+use super::descriptor_limit::retry_after_collection;
 use super::handle::new_free_handle;
-use super::listener::Listener;
-use super::scarce::retry;
+use super::listener::ListenerHandle;
 use super::stream::Stream;
 use super::transport::Transport;
 use super::{address, child, connect, listen, poll};
@@ -30,11 +30,11 @@ pub fn install(lua: &Lua, module: &Table) -> mlua::Result<()> {
     glue::export(lua, module, "timeref", timeref)?;
     glue::export(lua, module, "tcpconnect", |lua, args| {
         let (host, port) = host_and_port(lua, &mut Args::new("tcpconnect", args))?;
-        handle(lua, retry(lua, || Ok(connect::tcp(&host, &port)?))?)
+        handle(lua, retry_after_collection(lua, || Ok(connect::tcp(&host, &port)?))?)
     })?;
     glue::export(lua, module, "tcpconnect_nb", |lua, args| {
         let (host, port) = host_and_port(lua, &mut Args::new("tcpconnect_nb", args))?;
-        handle(lua, retry(lua, || Ok(connect::tcp_nb(&host, &port)?))?)
+        handle(lua, retry_after_collection(lua, || Ok(connect::tcp_nb(&host, &port)?))?)
     })?;
     glue::export(lua, module, "tcplisten", |lua, args| {
         let (host, port) = host_and_port(lua, &mut Args::new("tcplisten", args))?;
@@ -43,12 +43,12 @@ pub fn install(lua: &Lua, module: &Table) -> mlua::Result<()> {
     glue::export(lua, module, "localconnect", |lua, args| {
         let path = path(lua, &mut Args::new("localconnect", args))?;
         let path = Path::new(OsStr::from_bytes(&path));
-        handle(lua, retry(lua, || Ok(connect::local(path)?))?)
+        handle(lua, retry_after_collection(lua, || Ok(connect::local(path)?))?)
     })?;
     glue::export(lua, module, "localconnect_nb", |lua, args| {
         let path = path(lua, &mut Args::new("localconnect_nb", args))?;
         let path = Path::new(OsStr::from_bytes(&path));
-        handle(lua, retry(lua, || Ok(connect::local_nb(path)?))?)
+        handle(lua, retry_after_collection(lua, || Ok(connect::local_nb(path)?))?)
     })?;
     glue::export(lua, module, "locallisten", |lua, args| {
         let path = path(lua, &mut Args::new("locallisten", args))?;
@@ -73,7 +73,7 @@ fn handle(lua: &Lua, stream: Stream) -> Reply<Value> {
 }
 
 fn listener(lua: &Lua, socket: std::os::fd::OwnedFd) -> Reply<Value> {
-    Ok(Value::UserData(lua.create_userdata(Listener::new(socket))?))
+    Ok(Value::UserData(lua.create_userdata(ListenerHandle::new(socket))?))
 }
 
 /// `timeref(previous)`: seconds of the monotonic clock, less `previous`.

@@ -1,105 +1,22 @@
 //! Handles: what Lua holds of a stream.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::ffi::c_void;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
-use mlua::{AnyUserData, Lua, Value};
+use mlua::{AnyUserData, Lua};
 
-use super::class::{self, Class, Prototypes};
+use super::class::{self, UserdataClass};
+use super::fields;
+use super::handle_table::Handle;
 use super::stream::Stream;
 use crate::sys::lua::anchor;
 
-/// What keeps the stream of a userdata in [`LIVE`]. Collecting the last owner of the stream resets the
-/// connection.
-#[derive(Debug)]
-pub struct Handle {
-    /// Where Lua keeps the userdata.
-    address: usize,
-}
-
-impl Handle {
-    /// The handle on `stream` that Lua keeps at `address`. See [`new_handle`].
-    pub fn at(address: *mut c_void, stream: Rc<RefCell<Stream>>) -> Handle {
-        let address = address as usize;
-        LIVE.with(|live| live.borrow_mut().insert(address, stream));
-        Handle { address }
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        let address = self.address;
-        // At the end of the thread the table may be gone, and nobody asks any more.
-        let _ = LIVE.try_with(|live| live.try_borrow_mut().map(|mut live| live.remove(address)));
-    }
-}
-
-thread_local! {
-    static LIVE: RefCell<Registry> = const { RefCell::new(Registry::new()) };
-}
-
-/// The handles of all Lua states of this thread by the address of their userdata, so that a method
-/// finds its stream without asking mlua for the userdata's type.
-struct Registry {
-    all: HashMap<usize, Rc<RefCell<Stream>>, BuildHasherDefault<AddressHasher>>,
-    /// The one that was looked up last: it will often be the next one.
-    last: Option<(usize, Rc<RefCell<Stream>>)>,
-}
-
-impl Registry {
-    const fn new() -> Self {
-        Registry { all: HashMap::with_hasher(BuildHasherDefault::new()), last: None }
-    }
-
-    fn insert(&mut self, address: usize, stream: Rc<RefCell<Stream>>) {
-        self.all.insert(address, stream);
-    }
-
-    fn remove(&mut self, address: usize) -> Option<Rc<RefCell<Stream>>> {
-        if matches!(self.last, Some((last, _)) if last == address) {
-            self.last = None;
-        }
-        self.all.remove(&address)
-    }
-
-    #[inline]
-    fn get(&mut self, address: usize) -> Option<&Rc<RefCell<Stream>>> {
-        if !matches!(self.last, Some((last, _)) if last == address) {
-            self.look_up(address)?;
-        }
-        self.last.as_ref().map(|(_, stream)| stream)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn look_up(&mut self, address: usize) -> Option<()> {
-        self.last = Some((address, self.all.get(&address)?.clone()));
-        Some(())
-    }
-}
-
-/// Addresses differ enough by themselves: a multiplication spreads them over the table.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_usize(usize::from(*byte));
-        }
-    }
-
-    fn write_usize(&mut self, n: usize) {
-        self.0 = (self.0.rotate_left(32) ^ n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
+/// The class of handles.
+pub static CLASS: UserdataClass = UserdataClass {
+    name: "moonbridge.io.handle",
+    prototype: |prototypes| &prototypes.handle,
+    property: fields::of_handle,
+};
 
 /// The classes of handles of a Lua state.
 struct Classes {
@@ -112,11 +29,8 @@ fn with_classes<R>(lua: &Lua, f: impl FnOnce(&Classes) -> R) -> mlua::Result<R> 
     if let Some(classes) = lua.app_data_ref::<Classes>() {
         return Ok(f(&classes));
     }
-    if lua.app_data_ref::<Prototypes>().is_none() {
-        super::module(lua)?;
-    }
-    let full = class::metatable(lua, Class::Handle)?;
-    let plain = class::plain_metatable(lua, Class::Handle, &full)?;
+    let full = class::metatable(lua, &CLASS)?;
+    let plain = class::plain_metatable(lua, &CLASS, &full)?;
     let classes = Classes {
         full: Rc::new(anchor::Class::new(lua, full)?),
         plain: Rc::new(anchor::Class::new(lua, plain)?),
@@ -157,24 +71,4 @@ pub fn new_free_handle(lua: &Lua, stream: Stream) -> mlua::Result<AnyUserData> {
 fn create(lua: &Lua, class: &anchor::Class<Handle>, stream: Stream) -> mlua::Result<AnyUserData> {
     let stream = Rc::new(RefCell::new(stream));
     class.create(lua, |address| Handle::at(address, stream))
-}
-
-/// The stream behind a handle; `None` if the value is something else. This is the way to get at a
-/// stream from a Lua value.
-pub fn stream_of(handle: &AnyUserData) -> Option<Rc<RefCell<Stream>>> {
-    LIVE.with(|live| live.try_borrow_mut().ok()?.get(handle.to_pointer() as usize).cloned())
-}
-
-/// As [`stream_of`], for any value.
-pub fn stream_of_value(value: &Value) -> Option<Rc<RefCell<Stream>>> {
-    match value {
-        Value::UserData(handle) => stream_of(handle),
-        _ => None,
-    }
-}
-
-/// As [`stream_of`], for the handle whose userdata is at `address`, if there is one.
-#[inline]
-pub fn stream_at(address: *mut c_void) -> Option<Rc<RefCell<Stream>>> {
-    LIVE.with(|live| live.try_borrow_mut().ok()?.get(address as usize).cloned())
 }

@@ -73,7 +73,7 @@ fn timeout(stream: &mut Stream) -> Option<u8> {
 
 fn listener_fd(_: &Lua, mut args: Args) -> Reply<i32> {
     let listener = listener::this(&mut args)?;
-    listener.borrow::<listener::Listener>()?.with_socket(|socket| Ok(socket.as_raw_fd()))
+    listener.borrow::<listener::ListenerHandle>()?.with_socket(|socket| Ok(socket.as_raw_fd()))
 }
 
 fn child_fd(_: &Lua, mut args: Args) -> Reply<i32> {

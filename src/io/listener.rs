@@ -9,9 +9,9 @@ use mlua::{AnyUserData, IntoLua, Lua, MultiValue, Table, UserData, UserDataField
 use socket2::{SockAddr, SockRef};
 
 use super::args::Args;
-use super::class::{self, Class, method};
+use super::class::{self, UserdataClass, method};
+use super::descriptor_limit::retry_after_collection;
 use super::handle::new_free_handle;
-use super::scarce::retry;
 use super::stream::Stream;
 use super::wait::{Direction, ready};
 use super::{fields, listen};
@@ -19,18 +19,18 @@ use crate::glue::{Fault, Reply};
 
 /// A listening socket.
 #[derive(Debug)]
-pub struct Listener {
+pub struct ListenerHandle {
     /// `None` once closed.
     socket: RefCell<Option<OwnedFd>>,
     /// Where it listens, if that is TCP.
     address: Option<SocketAddr>,
 }
 
-impl Listener {
+impl ListenerHandle {
     /// A listener over a socket as [`listen::tcp`] and [`listen::local`] make it.
     pub fn new(socket: OwnedFd) -> Self {
         let address = SockRef::from(&socket).local_addr().ok().and_then(|at| at.as_socket());
-        Listener { socket: RefCell::new(Some(socket)), address }
+        ListenerHandle { socket: RefCell::new(Some(socket)), address }
     }
 
     /// Calls `f` with the socket.
@@ -50,9 +50,16 @@ impl Listener {
     }
 }
 
-impl UserData for Listener {
+/// The class of listeners.
+static CLASS: UserdataClass = UserdataClass {
+    name: "moonbridge.io.listener",
+    prototype: |prototypes| &prototypes.listener,
+    property: field,
+};
+
+impl UserData for ListenerHandle {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
-        class::add_fields(fields, Class::Listener);
+        class::add_fields(fields, &CLASS);
     }
 }
 
@@ -65,7 +72,7 @@ pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
     method(lua, table, "accept_nb", |lua, args| accept(lua, args, false))?;
     method(lua, table, "close", |_, mut args| {
         let listener = this(&mut args)?;
-        let listener = listener.borrow::<Listener>()?;
+        let listener = listener.borrow::<ListenerHandle>()?;
         match listener.socket.take() {
             Some(socket) => {
                 drop(socket);
@@ -77,9 +84,9 @@ pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
 }
 
 /// The computed fields of listeners: `local_ip4`, `local_ip6`, `local_ip` and `local_tcpport`.
-pub fn field(lua: &Lua, this: &Value, key: &str) -> Reply<Value> {
+fn field(lua: &Lua, this: &Value, key: &str) -> Reply<Value> {
     let address = match this {
-        Value::UserData(this) => this.borrow::<Listener>().ok().and_then(|this| this.address),
+        Value::UserData(this) => this.borrow::<ListenerHandle>().ok().and_then(|this| this.address),
         _ => None,
     };
     match (address, key.strip_prefix("local_")) {
@@ -91,7 +98,7 @@ pub fn field(lua: &Lua, this: &Value, key: &str) -> Reply<Value> {
 /// `self` of a method.
 pub fn this(args: &mut Args) -> Reply<AnyUserData> {
     match args.this() {
-        Value::UserData(this) if this.is::<Listener>() => Ok(this),
+        Value::UserData(this) if this.is::<ListenerHandle>() => Ok(this),
         other => Err(args.bad_self("listener", &other)),
     }
 }
@@ -99,8 +106,8 @@ pub fn this(args: &mut Args) -> Reply<AnyUserData> {
 /// `accept` and `accept_nb`.
 fn accept(lua: &Lua, mut args: Args, blocking: bool) -> Reply<MultiValue> {
     let listener = this(&mut args)?;
-    let accepted = retry(lua, || {
-        listener.borrow::<Listener>()?.with_socket(|socket| accept_from(socket, blocking))
+    let accepted = retry_after_collection(lua, || {
+        listener.borrow::<ListenerHandle>()?.with_socket(|socket| accept_from(socket, blocking))
     })?;
     Ok(MultiValue::from_vec(match accepted {
         Some((socket, peer)) => {

@@ -12,13 +12,13 @@
 //! | [`listen`] | listening sockets, also those of the server |
 //! | [`connect`] | connecting |
 //! | [`class`] | method tables, computed fields, user fields |
-//! | [`handle`] | what Lua holds of a stream |
+//! | [`handle`], [`handle_table`] | what Lua holds of a stream; the stream behind it |
 //! | [`methods`], [`fields`] | of handles; `loops.lua` has those that wait by a function of the user's |
 //! | [`usual`] | the usual case of reading and writing, at the cost of a C function |
 //! | [`listener`], [`child`] | the other two classes |
 //! | [`interop`], `ltn12.lua` | what cqueues, LuaSocket and ltn12 ask of handles |
 //! | [`functions`], [`poll`] | the functions of the module |
-//! | [`scarce`] | when descriptors run out |
+//! | [`descriptor_limit`] | a garbage collection when descriptors run out |
 //! | [`args`] | arguments, checked |
 
 pub mod address;
@@ -28,16 +28,17 @@ pub mod buffer;
 pub mod child;
 pub mod class;
 pub mod connect;
+pub mod descriptor_limit;
 pub mod fields;
 pub mod functions;
 pub mod handle;
+pub mod handle_table;
 pub mod interop;
 pub mod listen;
 pub mod listener;
 pub mod methods;
 pub mod poll;
 pub mod reading;
-pub mod scarce;
 pub mod stream;
 pub mod transport;
 pub mod usual;
@@ -48,7 +49,8 @@ use mlua::{Lua, Result, Table};
 pub use crate::sys::os::sigterm;
 pub use awaits::Awaits;
 use class::Prototypes;
-pub use handle::{Handle, new_handle, stream_of};
+pub use handle::new_handle;
+pub use handle_table::{Handle, stream_of};
 pub use stream::{Direction, Fill, Standing, Stream, Wakeup};
 
 use crate::glue;

@@ -7,15 +7,15 @@ use mlua::{AnyUserData, IntoLua, Lua, MultiValue, Table, Value};
 use nix::sys::signal::SigSet;
 
 use super::args::{Args, borrow};
-use super::child::Child;
-use super::handle;
-use super::listener::Listener;
-use super::stream::Direction;
+use super::child::{CHECK_INTERVAL, Child};
+use super::handle_table::stream_at;
+use super::listener::ListenerHandle;
+use super::stream::{Direction, Stream};
 use crate::glue::{self, Fault, Reply};
 use crate::sys::lua::keys::{self, Key};
 use crate::sys::os::alarm;
 use crate::sys::os::child::Process;
-use crate::sys::os::poll::{Outcome, PollSet};
+use crate::sys::os::poll::{PollOutcome, PollSet};
 use crate::sys::os::sigterm;
 
 /// Timeouts from here on (three years) are taken for mistakes.
@@ -24,9 +24,9 @@ const LONGEST: f64 = 1e8;
 /// `moonbridge_io.poll(input_set, output_set, timeout, wakeup_on_sigterm)`.
 pub fn poll(lua: &Lua, args: MultiValue) -> Reply<MultiValue> {
     let mut args = Args::new("poll", args);
-    let mut wanted = Wanted::default();
-    wanted.collect(lua, &mut args, Direction::Read)?;
-    wanted.collect(lua, &mut args, Direction::Write)?;
+    let mut request = PollRequest::default();
+    request.collect(lua, &mut args, Direction::Read)?;
+    request.collect(lua, &mut args, Direction::Write)?;
     let timeout = timeout(lua, &mut args)?;
     let wakeup = !matches!(args.value(), Value::Nil | Value::Boolean(false));
     // From here on SIGTERM cannot slip in between looking at its flag and waiting.
@@ -38,16 +38,16 @@ pub fn poll(lua: &Lua, args: MultiValue) -> Reply<MultiValue> {
         Timeout::Over => return ended(lua, "Timeout", wakeup.then_some(false)),
         Timeout::In(timeout) => timeout,
     };
-    if wanted.ready {
+    if request.ready {
         return ready();
     }
     let mask = held.as_ref().map(sigterm::Held::mask);
-    match wanted.wait(timeout, mask.as_ref())? {
-        Outcome::Interrupted if wakeup && sigterm::received() => {
+    match request.wait(timeout, mask.as_ref())? {
+        PollOutcome::Interrupted if wakeup && sigterm::received() => {
             ended(lua, "SIGTERM received", Some(true))
         }
-        Outcome::Ready | Outcome::Interrupted => ready(),
-        Outcome::Timeout => ended(lua, "Timeout", wakeup.then_some(false)),
+        PollOutcome::Ready | PollOutcome::Interrupted => ready(),
+        PollOutcome::Timeout => ended(lua, "Timeout", wakeup.then_some(false)),
     }
 }
 
@@ -81,12 +81,9 @@ fn timeout(lua: &Lua, args: &mut Args) -> Reply<Timeout> {
     }
 }
 
-/// How often the end of a child is looked for if the system gives no descriptor of it.
-pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
 /// What the two sets ask for.
 #[derive(Default)]
-struct Wanted {
+struct PollRequest {
     set: PollSet,
     /// Children without a descriptor.
     children: Vec<AnyUserData>,
@@ -94,7 +91,7 @@ struct Wanted {
     ready: bool,
 }
 
-impl Wanted {
+impl PollRequest {
     /// Adds the keys of the next argument, a set or nil, whose values count as true.
     fn collect(&mut self, lua: &Lua, args: &mut Args, direction: Direction) -> Reply<()> {
         let table: Table = match args.value() {
@@ -106,13 +103,13 @@ impl Wanted {
             }
         };
         let mut keys = Vec::new();
-        let is_handle = |address| handle::stream_at(address).is_some();
+        let is_handle = |address| stream_at(address).is_some();
         let others = keys::split(lua, &table, &mut keys, is_handle)?;
         for key in keys {
             match key {
                 Key::Integer(fd) => self.add_number(args, fd, direction)?,
                 Key::Userdata(address) => {
-                    if let Some(stream) = handle::stream_at(address) {
+                    if let Some(stream) = stream_at(address) {
                         self.add_stream(&mut *borrow(&stream)?, direction)?;
                     }
                 }
@@ -139,7 +136,7 @@ impl Wanted {
             let got = glue::kind(key);
             return Err(args.bad(format_args!("handle expected in set, got {got}")));
         };
-        match (object.borrow::<Listener>(), object.borrow::<Child>()) {
+        match (object.borrow::<ListenerHandle>(), object.borrow::<Child>()) {
             (Ok(listener), _) => self.add_listener(args, &listener, write),
             (_, Ok(child)) => {
                 if self.add_child(args, &child, write)? {
@@ -151,7 +148,7 @@ impl Wanted {
         }
     }
 
-    fn add_stream(&mut self, stream: &mut super::Stream, direction: Direction) -> Reply<()> {
+    fn add_stream(&mut self, stream: &mut Stream, direction: Direction) -> Reply<()> {
         if !stream.is_open() {
             return Err(Fault::misuse("Attempt to poll a closed I/O handle"));
         }
@@ -164,7 +161,7 @@ impl Wanted {
         Ok(())
     }
 
-    fn add_listener(&mut self, args: &Args, listener: &Listener, write: bool) -> Reply<()> {
+    fn add_listener(&mut self, args: &Args, listener: &ListenerHandle, write: bool) -> Reply<()> {
         if write {
             return Err(args.bad("a listener cannot be in the output set"));
         }
@@ -194,19 +191,19 @@ impl Wanted {
 
     /// Waits for what was collected; with a mask, for SIGTERM as well. A timer of `timeout` that was
     /// put off meanwhile is nobody's event.
-    fn wait(&mut self, timeout: Option<Duration>, mask: Option<&SigSet>) -> Reply<Outcome> {
+    fn wait(&mut self, timeout: Option<Duration>, mask: Option<&SigSet>) -> Reply<PollOutcome> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         loop {
             if self.a_child_has_ended() {
-                return Ok(Outcome::Ready);
+                return Ok(PollOutcome::Ready);
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let again = (!self.children.is_empty()).then_some(LOOK_AGAIN);
+            let again = (!self.children.is_empty()).then_some(CHECK_INTERVAL);
             let slice = left.into_iter().chain(again).min();
             let early_rings = alarm::early_rings();
             match self.set.wait(slice, mask)? {
-                Outcome::Timeout if slice != left => {}
-                Outcome::Interrupted
+                PollOutcome::Timeout if slice != left => {}
+                PollOutcome::Interrupted
                     if alarm::early_rings() != early_rings
                         && !(mask.is_some() && sigterm::received()) => {}
                 outcome => return Ok(outcome),

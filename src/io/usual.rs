@@ -5,7 +5,7 @@
 use std::ffi::c_void;
 
 use super::buffer::KEEP;
-use super::handle;
+use super::handle_table::stream_at;
 use super::methods::overflows;
 use super::reading::{Status, Want};
 use super::stream::Stream;
@@ -25,7 +25,7 @@ impl Quick for Usual {
 
     #[inline(always)]
     fn read_buffered(address: *mut c_void, limit: Option<usize>, terminator: Option<u8>) -> Found {
-        let Some(stream) = handle::stream_at(address) else { return Found::NOTHING };
+        let Some(stream) = stream_at(address) else { return Found::NOTHING };
         let Ok(mut stream) = stream.try_borrow_mut() else { return Found::NOTHING };
         let input = stream.input();
         match (Want { limit, terminator }).find(input, 0) {
@@ -41,7 +41,7 @@ impl Quick for Usual {
         terminator: Option<u8>,
         wait: bool,
     ) -> Found {
-        let Some(stream) = handle::stream_at(address) else { return Found::NOTHING };
+        let Some(stream) = stream_at(address) else { return Found::NOTHING };
         let Ok(mut stream) = stream.try_borrow_mut() else { return Found::NOTHING };
         if !stream.is_open() {
             return Found::NOTHING;
@@ -58,7 +58,7 @@ impl Quick for Usual {
     }
 
     fn send(address: *mut c_void, parts: &[&[u8]], sending: Sending) -> Option<usize> {
-        let stream = handle::stream_at(address)?;
+        let stream = stream_at(address)?;
         let mut stream = stream.try_borrow_mut().ok()?;
         if !stream.is_open() || stream.is_finished() || stream.has_write_trouble() {
             return None;

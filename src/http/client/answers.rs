@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mlua::{Function, Lua, Table};
 
 use super::fields;
-use super::link::{Failure, Trip};
+use super::link::{ExchangeError, Trip};
 use super::links;
 use crate::sys::lua::anchor::Anchor;
 use crate::sys::lua::fast::{self, Answer, Arguments, Fast};
@@ -14,7 +14,7 @@ use crate::sys::lua::message::{self, Message, Step, Verdict};
 
 /// What `round_trip` answers if there is no response yet; `exchange.lua` knows the numbers.
 #[derive(Clone, Copy)]
-enum Code {
+enum TripCode {
     /// A part of the request is still to be sent.
     Unsent = 1,
     /// The request could not be sent; with a message.
@@ -29,7 +29,7 @@ enum Code {
 
 /// Puts the steps into `native`: `round_trip(link, head, body, seconds, to_head, keep)` and
 /// `head(link, to_head)` answer with status, headers, status line, body (nil if it is not all
-/// there), and whether the connection can be used again; `round_trip` else with a [`Code`], `head`
+/// there), and whether the connection can be used again; `round_trip` else with a [`TripCode`], `head`
 /// with nil while it has to wait; both with false and a message when the exchange has failed. With
 /// `keep` (seconds) the connection is an idle one, and is kept again if it can be used again.
 /// Further `now()`: seconds; `keep(link, seconds)`, `kept(link)`: the time when it was kept;
@@ -40,7 +40,7 @@ enum Code {
 pub fn install(lua: &Lua, native: &Table) -> mlua::Result<()> {
     let meta = header_meta(lua)?;
     native.raw_set("round_trip", message::function::<RoundTrip>(lua, &meta)?)?;
-    native.raw_set("head", message::function::<Head>(lua, &meta)?)?;
+    native.raw_set("head", message::function::<ReceiveHead>(lua, &meta)?)?;
     quick::<Now>(lua, native, "now")?;
     quick::<Keep>(lua, native, "keep")?;
     quick::<Kept>(lua, native, "kept")?;
@@ -69,7 +69,7 @@ fn header_meta(lua: &Lua) -> mlua::Result<Table> {
     Ok(meta)
 }
 
-fn failed(message: &mut Message, failure: &Failure) -> Verdict {
+fn failed(message: &mut Message, failure: &ExchangeError) -> Verdict {
     message.clear();
     message.add(failure.text().as_bytes());
     Verdict::Failed
@@ -79,13 +79,13 @@ struct RoundTrip;
 impl Step for RoundTrip {
     fn call(arguments: &Arguments<'_>, message: &mut Message) -> Verdict {
         let Some(link) = arguments.integer(1).and_then(links::get) else {
-            return failed(message, &Failure::Gone);
+            return failed(message, &ExchangeError::Gone);
         };
         let parts = [2, 3].map(|index| arguments.string(index).unwrap_or_default());
         let limit = duration(arguments.number(4));
         let keep = arguments.number(6);
         if keep.is_some() && !link.is_usable() {
-            return Verdict::Code(Code::Stale as i64);
+            return Verdict::Code(TripCode::Stale as i64);
         }
         let trip =
             link.round_trip(&parts, arguments.truth(5), limit, |received, body, reusable| {
@@ -100,24 +100,24 @@ impl Step for RoundTrip {
                 }
                 return Verdict::Message;
             }
-            Ok(Trip::Unsent) => Code::Unsent,
+            Ok(Trip::Unsent) => TripCode::Unsent,
             Ok(Trip::Refused(failure)) => {
                 message.add(failure.text().as_bytes());
-                Code::Refused
+                TripCode::Refused
             }
-            Ok(Trip::Waiting) => Code::Waiting,
-            Ok(Trip::Partial) => Code::Partial,
+            Ok(Trip::Waiting) => TripCode::Waiting,
+            Ok(Trip::Partial) => TripCode::Partial,
             Err(failure) => return failed(message, &failure),
         };
         Verdict::Code(code as i64)
     }
 }
 
-struct Head;
-impl Step for Head {
+struct ReceiveHead;
+impl Step for ReceiveHead {
     fn call(arguments: &Arguments<'_>, message: &mut Message) -> Verdict {
         let Some(link) = arguments.integer(1).and_then(links::get) else {
-            return failed(message, &Failure::Gone);
+            return failed(message, &ExchangeError::Gone);
         };
         match link.head(arguments.truth(2), |received| fields::put(message, &received)) {
             Ok(Some(())) => Verdict::Message,

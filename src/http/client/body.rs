@@ -6,14 +6,14 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::head::{ResponseHead, unfold};
-use crate::http::wire::chunked::{self, Decoder, Event};
+use crate::http::wire::chunked::{ChunkedDecoder, ChunkedEvent, ChunkedLimits};
 use crate::http::wire::framing::{Coding, repeated_content_length, transfer_coding};
 use crate::http::wire::head::Version;
 use crate::http::wire::list;
 
 /// Why a body is not accepted. The connection must be closed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error {
+pub enum BodyError {
     /// The Content-Length fields are malformed or contradict each other.
     Length,
     /// The Transfer-Encoding is not `chunked` alone.
@@ -26,14 +26,14 @@ pub enum Error {
     Truncated,
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Error::Length => "invalid Content-Length in response",
-            Error::Coding => "unsupported Transfer-Encoding in response",
-            Error::Ambiguous => "response with both Transfer-Encoding and Content-Length",
-            Error::Chunked => "invalid chunked coding in response",
-            Error::Truncated => "connection closed before the response was complete",
+            BodyError::Length => "invalid Content-Length in response",
+            BodyError::Coding => "unsupported Transfer-Encoding in response",
+            BodyError::Ambiguous => "response with both Transfer-Encoding and Content-Length",
+            BodyError::Chunked => "invalid chunked coding in response",
+            BodyError::Truncated => "connection closed before the response was complete",
         })
     }
 }
@@ -61,25 +61,29 @@ pub enum Body {
     /// So many bytes are missing.
     Length(u64),
     /// Chunked coding.
-    Chunked(Box<Decoder>),
+    Chunked(Box<ChunkedDecoder>),
     /// All until the server closes.
     UntilClose,
 }
 
 /// What the fields of a head say about the body and the connection behind it.
 #[derive(Debug)]
-pub struct Framing {
+pub struct ResponseFraming {
     /// The body.
     pub body: Body,
     /// Whether the connection can carry another exchange when the body is complete.
     pub persistent: bool,
 }
 
-impl Framing {
+impl ResponseFraming {
     /// Decides by the rules of RFC 9112 6.3, in their order, and 9.3.
     ///
     /// `to_head`: the request was HEAD. `input` is what the head was parsed from.
-    pub fn of(head: &ResponseHead, input: &[u8], to_head: bool) -> Result<Framing, Error> {
+    pub fn of(
+        head: &ResponseHead,
+        input: &[u8],
+        to_head: bool,
+    ) -> Result<ResponseFraming, BodyError> {
         let announced = Announced::read(head, input)?;
         let persistent = match head.version {
             Version::Http11 => !announced.close,
@@ -90,30 +94,30 @@ impl Framing {
             // 6.3, 1. A server that announces a body with 1xx or 204 may send it all the same.
             let odd = matches!(head.status, 100..=199 | 204)
                 && (announced.coding == Coding::Chunked || announced.length.unwrap_or(0) > 0);
-            return Ok(Framing { body: Body::End, persistent: persistent && !odd });
+            return Ok(ResponseFraming { body: Body::End, persistent: persistent && !odd });
         }
         let body = match (announced.coding, announced.length) {
             // 6.3, 4; 6.1: the framing of a chunked HTTP/1.0 message is faulty.
             (Coding::Chunked, None) if head.version == Version::Http11 => {
-                Body::Chunked(Box::new(Decoder::new(chunked::Limits::new(u64::MAX))))
+                Body::Chunked(Box::new(ChunkedDecoder::new(ChunkedLimits::new(u64::MAX))))
             }
-            (Coding::Chunked, None) => return Err(Error::Coding),
+            (Coding::Chunked, None) => return Err(BodyError::Coding),
             // 6.3, 3: the coding counts, and the connection is closed behind the response.
             (Coding::Chunked, Some(_)) if head.lenient && head.version == Version::Http11 => {
-                let decoder = Decoder::new(chunked::Limits::new(u64::MAX));
+                let decoder = ChunkedDecoder::new(ChunkedLimits::new(u64::MAX));
                 let body = Body::Chunked(Box::new(decoder));
-                return Ok(Framing { body, persistent: false });
+                return Ok(ResponseFraming { body, persistent: false });
             }
-            (Coding::Chunked, Some(_)) => return Err(Error::Ambiguous),
+            (Coding::Chunked, Some(_)) => return Err(BodyError::Ambiguous),
             // 6.3, 6
             (Coding::Identity, Some(0)) => Body::End,
             (Coding::Identity, Some(length)) => Body::Length(length),
             // 6.3, 8
             (Coding::Identity, None) => {
-                return Ok(Framing { body: Body::UntilClose, persistent: false });
+                return Ok(ResponseFraming { body: Body::UntilClose, persistent: false });
             }
         };
-        Ok(Framing { body, persistent })
+        Ok(ResponseFraming { body, persistent })
     }
 }
 
@@ -127,7 +131,7 @@ struct Announced {
 }
 
 impl Announced {
-    fn read(head: &ResponseHead, input: &[u8]) -> Result<Announced, Error> {
+    fn read(head: &ResponseHead, input: &[u8]) -> Result<Announced, BodyError> {
         let (mut lengths, mut codings) = (Vec::new(), Vec::new());
         let (mut close, mut keep_alive) = (false, false);
         for field in &head.fields {
@@ -136,12 +140,12 @@ impl Announced {
             if name.eq_ignore_ascii_case(b"content-length") {
                 // A fold in it is read in more than one way.
                 if field.folded {
-                    return Err(Error::Length);
+                    return Err(BodyError::Length);
                 }
                 lengths.push(value);
             } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
                 if field.folded {
-                    return Err(Error::Coding);
+                    return Err(BodyError::Coding);
                 }
                 codings.push(value);
             } else if name.eq_ignore_ascii_case(b"connection") {
@@ -151,18 +155,18 @@ impl Announced {
                 }
             }
         }
-        let length = repeated_content_length(lengths.into_iter()).map_err(|_| Error::Length)?;
+        let length = repeated_content_length(lengths.into_iter()).map_err(|_| BodyError::Length)?;
         if length == Some(u64::MAX) {
-            return Err(Error::Length);
+            return Err(BodyError::Length);
         }
-        let coding = transfer_coding(codings.into_iter()).map_err(|_| Error::Coding)?;
+        let coding = transfer_coding(codings.into_iter()).map_err(|_| BodyError::Coding)?;
         Ok(Announced { length, coding, close, keep_alive })
     }
 }
 
 impl Body {
     /// What `input` brings next, and how many of its bytes are used up by that.
-    pub fn take<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Piece<'a>), Error> {
+    pub fn take<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Piece<'a>), BodyError> {
         match self {
             Body::End => Ok((0, Piece::End)),
             _ if input.is_empty() => Ok((0, Piece::More)),
@@ -176,19 +180,19 @@ impl Body {
                 Ok((length, Piece::Data(input.get(..length).unwrap_or_default())))
             }
             Body::Chunked(decoder) => match decoder.decode(input) {
-                Ok((used, Event::Data(data))) => Ok((used, Piece::Data(data))),
-                Ok((used, Event::More)) => Ok((used, Piece::More)),
-                Ok((used, Event::End)) => {
+                Ok((used, ChunkedEvent::Data(data))) => Ok((used, Piece::Data(data))),
+                Ok((used, ChunkedEvent::More)) => Ok((used, Piece::More)),
+                Ok((used, ChunkedEvent::End)) => {
                     *self = Body::End;
                     Ok((used, Piece::End))
                 }
-                Err(_) => Err(Error::Chunked),
+                Err(_) => Err(BodyError::Chunked),
             },
         }
     }
 
     /// The whole body, if `input` holds all of it, and how many bytes that takes.
-    pub fn complete(mut self, input: &[u8]) -> Result<Option<Whole<'_>>, Error> {
+    pub fn complete(mut self, input: &[u8]) -> Result<Option<Whole<'_>>, BodyError> {
         let (mut used, mut content) = (0, Cow::Borrowed(&b""[..]));
         loop {
             let (count, piece) = self.take(input.get(used..).unwrap_or_default())?;
@@ -203,14 +207,14 @@ impl Body {
     }
 
     /// The server has closed the connection in order: whether that is the end of the body.
-    pub fn eof(&mut self) -> Result<(), Error> {
+    pub fn eof(&mut self) -> Result<(), BodyError> {
         match self {
             Body::End => Ok(()),
             Body::UntilClose => {
                 *self = Body::End;
                 Ok(())
             }
-            _ => Err(Error::Truncated),
+            _ => Err(BodyError::Truncated),
         }
     }
 
@@ -224,20 +228,20 @@ impl Body {
 mod tests {
     use super::super::head::LIMITS;
     use super::*;
-    use crate::http::wire::head::Progress;
+    use crate::http::wire::head::HeadProgress;
     use proptest::prelude::*;
 
-    fn framing(status: &str, fields: &[&str], to_head: bool) -> Result<Framing, Error> {
+    fn framing(status: &str, fields: &[&str], to_head: bool) -> Result<ResponseFraming, BodyError> {
         let input = format!("HTTP/{status} X\r\n{}\r\n\r\n", fields.join("\r\n"));
         let input = input.replace("\r\n\r\n\r\n", "\r\n\r\n");
         let mut head = ResponseHead::default();
         let progress = head.advance(input.as_bytes(), &LIMITS);
-        assert!(matches!(progress, Ok(Progress::Complete(_))), "{input:?}: {progress:?}");
-        Framing::of(&head, input.as_bytes(), to_head)
+        assert!(matches!(progress, Ok(HeadProgress::Complete(_))), "{input:?}: {progress:?}");
+        ResponseFraming::of(&head, input.as_bytes(), to_head)
     }
 
     /// The kind of the body and whether the connection persists.
-    fn kind(status: &str, fields: &[&str]) -> Result<(String, bool), Error> {
+    fn kind(status: &str, fields: &[&str]) -> Result<(String, bool), BodyError> {
         framing(status, fields, false).map(|framing| {
             let kind = match framing.body {
                 Body::End => "none".to_owned(),
@@ -249,7 +253,7 @@ mod tests {
         })
     }
 
-    fn is(kind: &str, persistent: bool) -> Result<(String, bool), Error> {
+    fn is(kind: &str, persistent: bool) -> Result<(String, bool), BodyError> {
         Ok((kind.to_owned(), persistent))
     }
 
@@ -274,7 +278,7 @@ mod tests {
     #[test]
     fn rfc_9112_6_3_3_a_length_beside_a_coding_is_refused() {
         let both = ["Transfer-Encoding: chunked", "Content-Length: 5"];
-        assert_eq!(kind("1.1 200", &both), Err(Error::Ambiguous));
+        assert_eq!(kind("1.1 200", &both), Err(BodyError::Ambiguous));
     }
 
     #[test]
@@ -282,21 +286,21 @@ mod tests {
         assert_eq!(kind("1.1 200", &["Transfer-Encoding: Chunked"]), is("chunked", true));
         for value in ["gzip", "gzip, chunked", "chunked, chunked", "identity", "", "chunked;q=1"] {
             let field = format!("Transfer-Encoding: {value}");
-            assert_eq!(kind("1.1 200", &[&field]), Err(Error::Coding), "{value}");
+            assert_eq!(kind("1.1 200", &[&field]), Err(BodyError::Coding), "{value}");
         }
-        assert_eq!(kind("1.0 200", &["Transfer-Encoding: chunked"]), Err(Error::Coding));
-        assert_eq!(kind("1.1 200", &["Transfer-Encoding:\r\n chunked"]), Err(Error::Coding));
+        assert_eq!(kind("1.0 200", &["Transfer-Encoding: chunked"]), Err(BodyError::Coding));
+        assert_eq!(kind("1.1 200", &["Transfer-Encoding:\r\n chunked"]), Err(BodyError::Coding));
     }
 
     #[test]
     fn rfc_9112_6_3_5_odd_lengths_are_refused() {
         for value in ["", "+5", "-5", "0x5", "5,6", "5 5", "5a", "99999999999999999999"] {
             let field = format!("Content-Length: {value}");
-            assert_eq!(kind("1.1 200", &[&field]), Err(Error::Length), "{value}");
+            assert_eq!(kind("1.1 200", &[&field]), Err(BodyError::Length), "{value}");
         }
         let differing = ["Content-Length: 5", "Content-Length: 6"];
-        assert_eq!(kind("1.1 200", &differing), Err(Error::Length));
-        assert_eq!(kind("1.1 200", &["Content-Length: 1\r\n 2"]), Err(Error::Length));
+        assert_eq!(kind("1.1 200", &differing), Err(BodyError::Length));
+        assert_eq!(kind("1.1 200", &["Content-Length: 1\r\n 2"]), Err(BodyError::Length));
         assert_eq!(kind("1.1 200", &["Content-Length: 5", "Content-Length: 5"]), is("5", true));
         assert_eq!(kind("1.1 200", &["Content-Length: 0"]), is("none", true));
     }
@@ -334,18 +338,18 @@ mod tests {
         assert_eq!(whole(Body::Length(3), b"abcd"), Ok(Some(3)));
         assert_eq!(whole(Body::Length(3), b"ab"), Ok(None));
         assert_eq!(whole(Body::UntilClose, b"abc"), Ok(None));
-        let chunked = || Body::Chunked(Box::new(Decoder::new(chunked::Limits::new(u64::MAX))));
+        let chunked = || Body::Chunked(Box::new(ChunkedDecoder::new(ChunkedLimits::new(u64::MAX))));
         assert_eq!(whole(chunked(), b"1\r\na\r\n"), Ok(None));
-        assert_eq!(whole(chunked(), b"x"), Err(Error::Chunked));
+        assert_eq!(whole(chunked(), b"x"), Err(BodyError::Chunked));
     }
 
     #[test]
     fn the_end_of_the_connection_ends_only_bodies_without_length() {
         assert_eq!(Body::UntilClose.eof(), Ok(()));
         assert_eq!(Body::End.eof(), Ok(()));
-        assert_eq!(Body::Length(1).eof(), Err(Error::Truncated));
-        let decoder = Decoder::new(chunked::Limits::new(u64::MAX));
-        assert_eq!(Body::Chunked(Box::new(decoder)).eof(), Err(Error::Truncated));
+        assert_eq!(Body::Length(1).eof(), Err(BodyError::Truncated));
+        let decoder = ChunkedDecoder::new(ChunkedLimits::new(u64::MAX));
+        assert_eq!(Body::Chunked(Box::new(decoder)).eof(), Err(BodyError::Truncated));
     }
 
     proptest! {
@@ -357,12 +361,12 @@ mod tests {
             let mut input: String =
                 chunks.iter().map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len())).collect();
             input.push_str("0\r\n\r\nrest");
-            let decoder = Decoder::new(chunked::Limits::new(u64::MAX));
+            let decoder = ChunkedDecoder::new(ChunkedLimits::new(u64::MAX));
             let whole = Body::Chunked(Box::new(decoder)).complete(input.as_bytes());
             let (length, content) = whole.unwrap().unwrap();
             prop_assert_eq!(content.into_owned(), chunks.concat().into_bytes());
             prop_assert_eq!(length, input.len() - 4);
-            let decoder = Decoder::new(chunked::Limits::new(u64::MAX));
+            let decoder = ChunkedDecoder::new(ChunkedLimits::new(u64::MAX));
             let mut body = Body::Chunked(Box::new(decoder));
             let (mut received, mut used) = (Vec::new(), 0);
             while !body.is_end() {

@@ -1,10 +1,10 @@
 //! A response as Lua gets it: names in lower case, each once; values that were sent apart, joined.
 
-use super::link::Received;
+use super::link::ReceivedHead;
 use crate::sys::lua::message::Message;
 
 /// Puts the head of a response into an empty message.
-pub fn put(message: &mut Message, received: &Received<'_>) {
+pub fn put(message: &mut Message, received: &ReceivedHead<'_>) {
     message.number = i64::from(received.status);
     message.line = message.add(received.status_line());
     // Bits of the names so far: most names are known to be new without a comparison.
@@ -84,7 +84,7 @@ mod tests {
         let mut head = ResponseHead::default();
         head.advance(input.as_bytes(), &LIMITS).unwrap();
         let mut message = Message::default();
-        put(&mut message, &Received::new(&head, input.as_bytes()));
+        put(&mut message, &ReceivedHead::new(&head, input.as_bytes()));
         assert_eq!(&message.bytes[message.line.clone()], b"HTTP/1.1 200 OK");
         let text = |at: &std::ops::Range<usize>| {
             String::from_utf8_lossy(&message.bytes[at.clone()]).into_owned()

@@ -11,15 +11,15 @@ use std::ops::Range;
 
 use memchr::memchr;
 
-use crate::http::wire::head::{Limits, Progress, Version, is_field_value, is_token};
+use crate::http::wire::head::{HeadLimits, HeadProgress, Version, is_field_value, is_token};
 use crate::http::wire::list::trim;
 
 /// 256 KiB, 1000 lines: more than any honest server sends, little enough to hold for each request.
-pub const LIMITS: Limits = Limits { head: 256 * 1024, fields: 1000 };
+pub const LIMITS: HeadLimits = HeadLimits { head: 256 * 1024, fields: 1000 };
 
 /// Why a head is not accepted. The connection must be closed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error {
+pub enum HeadError {
     /// What came is no response of HTTP/1.
     NotHttp,
     /// The status line breaks the grammar.
@@ -30,20 +30,20 @@ pub enum Error {
     TooBig,
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for HeadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Error::NotHttp => "the server does not speak HTTP/1",
-            Error::StatusLine => "invalid status line",
-            Error::FieldLine => "invalid header line in response",
-            Error::TooBig => "response header section too big",
+            HeadError::NotHttp => "the server does not speak HTTP/1",
+            HeadError::StatusLine => "invalid status line",
+            HeadError::FieldLine => "invalid header line in response",
+            HeadError::TooBig => "response header section too big",
         })
     }
 }
 
 /// A header field, as positions in the head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Field {
+pub struct ResponseField {
     /// The name as it was sent.
     pub name: Range<usize>,
     /// The value without blanks around it; with the line ends of a folded one.
@@ -62,7 +62,7 @@ pub struct ResponseHead {
     /// The first line without its end.
     pub status_line: Range<usize>,
     /// The header fields in their order.
-    pub fields: Vec<Field>,
+    pub fields: Vec<ResponseField>,
     /// Also accept LF alone as line end (RFC 9112 2.2), blanks around names (5.1), and a length beside the
     /// chunked coding (6.1).
     pub lenient: bool,
@@ -84,7 +84,11 @@ impl ResponseHead {
     ///
     /// `input` must begin with the input of the previous call. Errors are found with the line they
     /// are in; what cannot become a status line is found before the line is complete.
-    pub fn advance(&mut self, input: &[u8], limits: &Limits) -> Result<Progress, Error> {
+    pub fn advance(
+        &mut self,
+        input: &[u8],
+        limits: &HeadLimits,
+    ) -> Result<HeadProgress, HeadError> {
         if self.status == 0 {
             check_begin(input)?;
         }
@@ -92,27 +96,27 @@ impl ResponseHead {
             let Some(offset) = memchr(b'\n', input.get(self.searched..).unwrap_or_default()) else {
                 self.searched = input.len();
                 return if input.len() > limits.head {
-                    Err(Error::TooBig)
+                    Err(HeadError::TooBig)
                 } else {
-                    Ok(Progress::Partial)
+                    Ok(HeadProgress::Partial)
                 };
             };
             let next = self.searched + offset + 1;
             if next > limits.head {
-                return Err(Error::TooBig);
+                return Err(HeadError::TooBig);
             }
             let base = self.line;
             let line = input.get(base..next - 1).unwrap_or_default();
             let line = match line.strip_suffix(b"\r") {
                 Some(line) => line,
                 None if self.lenient => line,
-                None if self.status == 0 => return Err(Error::StatusLine),
-                None => return Err(Error::FieldLine),
+                None if self.status == 0 => return Err(HeadError::StatusLine),
+                None => return Err(HeadError::FieldLine),
             };
             (self.line, self.searched) = (next, next);
             match (self.status, line.first()) {
                 (0, _) => self.status_line(base, line)?,
-                (_, None) => return Ok(Progress::Complete(next)),
+                (_, None) => return Ok(HeadProgress::Complete(next)),
                 (_, Some(b' ' | b'\t')) if self.lenient && self.fields.is_empty() => {
                     let blanks = line.len() - line.trim_ascii_start().len();
                     self.field_line(base + blanks, line.trim_ascii_start(), limits)?;
@@ -124,18 +128,18 @@ impl ResponseHead {
     }
 
     /// RFC 9112 4.
-    fn status_line(&mut self, base: usize, line: &[u8]) -> Result<(), Error> {
-        let rest = line.strip_prefix(b"HTTP/1.").ok_or(Error::NotHttp)?;
-        let [minor, b' ', code @ ..] = rest else { return Err(Error::StatusLine) };
-        let (code, reason) = code.split_at_checked(3).ok_or(Error::StatusLine)?;
+    fn status_line(&mut self, base: usize, line: &[u8]) -> Result<(), HeadError> {
+        let rest = line.strip_prefix(b"HTTP/1.").ok_or(HeadError::NotHttp)?;
+        let [minor, b' ', code @ ..] = rest else { return Err(HeadError::StatusLine) };
+        let (code, reason) = code.split_at_checked(3).ok_or(HeadError::StatusLine)?;
         let digits = minor.is_ascii_digit() && code.iter().all(u8::is_ascii_digit);
         let separated = matches!(reason, [] | [b' ', ..]);
         if !digits || !separated || !is_field_value(reason) {
-            return Err(Error::StatusLine);
+            return Err(HeadError::StatusLine);
         }
         let status = code.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
         if status < 100 {
-            return Err(Error::StatusLine);
+            return Err(HeadError::StatusLine);
         }
         self.status = status;
         self.version = if *minor == b'0' { Version::Http10 } else { Version::Http11 };
@@ -144,26 +148,31 @@ impl ResponseHead {
     }
 
     /// RFC 9112 5: no blank before the colon (5.1).
-    fn field_line(&mut self, base: usize, line: &[u8], limits: &Limits) -> Result<(), Error> {
+    fn field_line(
+        &mut self,
+        base: usize,
+        line: &[u8],
+        limits: &HeadLimits,
+    ) -> Result<(), HeadError> {
         if self.fields.len() >= limits.fields {
-            return Err(Error::TooBig);
+            return Err(HeadError::TooBig);
         }
-        let colon = memchr(b':', line).ok_or(Error::FieldLine)?;
-        let (name, value) = line.split_at_checked(colon).ok_or(Error::FieldLine)?;
+        let colon = memchr(b':', line).ok_or(HeadError::FieldLine)?;
+        let (name, value) = line.split_at_checked(colon).ok_or(HeadError::FieldLine)?;
         let value = trim_range(value, base + colon, 1);
         let name = if self.lenient { name.trim_ascii_end() } else { name };
         if !is_token(name) || !is_field_value(line.get(colon..).unwrap_or_default()) {
-            return Err(Error::FieldLine);
+            return Err(HeadError::FieldLine);
         }
-        self.fields.push(Field { name: base..base + name.len(), value, folded: false });
+        self.fields.push(ResponseField { name: base..base + name.len(), value, folded: false });
         Ok(())
     }
 
     /// RFC 9112 5.2: the line goes on with the value of the field before.
-    fn folded_line(&mut self, base: usize, line: &[u8]) -> Result<(), Error> {
-        let field = self.fields.last_mut().ok_or(Error::FieldLine)?;
+    fn folded_line(&mut self, base: usize, line: &[u8]) -> Result<(), HeadError> {
+        let field = self.fields.last_mut().ok_or(HeadError::FieldLine)?;
         if !is_field_value(line) {
-            return Err(Error::FieldLine);
+            return Err(HeadError::FieldLine);
         }
         let value = trim_range(line, base, 0);
         if !value.is_empty() {
@@ -175,10 +184,10 @@ impl ResponseHead {
 }
 
 /// What is left of a garbage-sending server's first bytes is not waited for.
-fn check_begin(input: &[u8]) -> Result<(), Error> {
+fn check_begin(input: &[u8]) -> Result<(), HeadError> {
     const BEGIN: &[u8] = b"HTTP/1.";
     let length = input.len().min(BEGIN.len());
-    if input.get(..length) == BEGIN.get(..length) { Ok(()) } else { Err(Error::NotHttp) }
+    if input.get(..length) == BEGIN.get(..length) { Ok(()) } else { Err(HeadError::NotHttp) }
 }
 
 /// Where `text`, at `base` in the head, stands without its first `skip` bytes and the blanks around.
@@ -213,10 +222,12 @@ mod tests {
     fn parse_cut(
         input: &[u8],
         cuts: &[usize],
-    ) -> Result<Option<(u16, String, Fields, usize)>, Error> {
+    ) -> Result<Option<(u16, String, Fields, usize)>, HeadError> {
         let mut head = ResponseHead::default();
         for end in cuts.iter().copied().chain([input.len()]) {
-            if let Progress::Complete(n) = head.advance(&input[..end.min(input.len())], &LIMITS)? {
+            if let HeadProgress::Complete(n) =
+                head.advance(&input[..end.min(input.len())], &LIMITS)?
+            {
                 let fields = head.fields.iter().map(|field| {
                     let value = &input[field.value.clone()];
                     let value = if field.folded { unfold(value) } else { value.to_vec() };
@@ -229,7 +240,7 @@ mod tests {
         Ok(None)
     }
 
-    fn parse(input: &[u8]) -> Result<Option<(u16, String, Fields, usize)>, Error> {
+    fn parse(input: &[u8]) -> Result<Option<(u16, String, Fields, usize)>, HeadError> {
         parse_cut(input, &[])
     }
 
@@ -258,16 +269,16 @@ mod tests {
     #[test]
     fn what_lenience_accepts_is_refused_otherwise() {
         for (input, expected) in [
-            ("HTTP/1.1 200 OK\nA: b\n\nbody", Error::StatusLine),
-            ("HTTP/1.1 200 OK\r\nA: b\n\r\nbody", Error::FieldLine),
-            ("HTTP/1.1 200 OK\r\nA: b\r\n\nbody", Error::FieldLine),
-            ("HTTP/1.1 200 OK\r\nA \t: b\r\n\r\nbody", Error::FieldLine),
-            ("HTTP/1.1 200 OK\r\n A: b\r\n\r\nbody", Error::FieldLine),
+            ("HTTP/1.1 200 OK\nA: b\n\nbody", HeadError::StatusLine),
+            ("HTTP/1.1 200 OK\r\nA: b\n\r\nbody", HeadError::FieldLine),
+            ("HTTP/1.1 200 OK\r\nA: b\r\n\nbody", HeadError::FieldLine),
+            ("HTTP/1.1 200 OK\r\nA \t: b\r\n\r\nbody", HeadError::FieldLine),
+            ("HTTP/1.1 200 OK\r\n A: b\r\n\r\nbody", HeadError::FieldLine),
         ] {
             assert_eq!(parse(input.as_bytes()), Err(expected), "{input:?}");
             let mut head = ResponseHead { lenient: true, ..ResponseHead::default() };
             let length = input.len() - 4;
-            assert_eq!(head.advance(input.as_bytes(), &LIMITS), Ok(Progress::Complete(length)));
+            assert_eq!(head.advance(input.as_bytes(), &LIMITS), Ok(HeadProgress::Complete(length)));
             let text = |range: &Range<usize>| &input[range.clone()];
             assert_eq!((text(&head.fields[0].name), text(&head.fields[0].value)), ("A", "b"));
             head.clear();
@@ -278,7 +289,7 @@ mod tests {
     #[test]
     fn garbage_is_found_with_its_first_bytes() {
         for input in ["\r\n", "S", "<html>", "HTTP/2", "HTTP/0.9 200", "http/1.1", "ICY 200 OK"] {
-            assert_eq!(parse(input.as_bytes()), Err(Error::NotHttp), "{input}");
+            assert_eq!(parse(input.as_bytes()), Err(HeadError::NotHttp), "{input}");
         }
         for line in [
             "HTTP/1.1",
@@ -296,7 +307,7 @@ mod tests {
             "HTTP/1.1 +20",
         ] {
             let input = format!("{line}\r\n\r\n");
-            assert_eq!(parse(input.as_bytes()), Err(Error::StatusLine), "{line:?}");
+            assert_eq!(parse(input.as_bytes()), Err(HeadError::StatusLine), "{line:?}");
         }
     }
 
@@ -316,7 +327,7 @@ mod tests {
             "A\r: b",
         ] {
             let input = format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\n");
-            assert_eq!(parse(input.as_bytes()), Err(Error::FieldLine), "{line:?}");
+            assert_eq!(parse(input.as_bytes()), Err(HeadError::FieldLine), "{line:?}");
         }
     }
 
@@ -327,17 +338,17 @@ mod tests {
         let empty = parse(b"HTTP/1.1 200 OK\r\nA:\r\n b\r\n\r\n").unwrap().unwrap();
         assert_eq!(empty.2, fields(&[("A", "b")]));
         let first = parse(b"HTTP/1.1 200 OK\r\n A: b\r\n\r\n");
-        assert_eq!(first, Err(Error::FieldLine));
+        assert_eq!(first, Err(HeadError::FieldLine));
     }
 
     #[test]
     fn endless_heads_are_refused() {
         let long = [b"HTTP/1.1 200 OK\r\nA: ".to_vec(), vec![b'a'; LIMITS.head]].concat();
-        assert_eq!(parse(&long), Err(Error::TooBig));
+        assert_eq!(parse(&long), Err(HeadError::TooBig));
         let line = [b"HTTP/1.1 200 ".to_vec(), vec![b'a'; LIMITS.head]].concat();
-        assert_eq!(parse(&line), Err(Error::TooBig));
+        assert_eq!(parse(&line), Err(HeadError::TooBig));
         let many = format!("HTTP/1.1 200 OK\r\n{}", "a: b\r\n".repeat(LIMITS.fields + 1));
-        assert_eq!(parse(many.as_bytes()), Err(Error::TooBig));
+        assert_eq!(parse(many.as_bytes()), Err(HeadError::TooBig));
     }
 
     proptest! {

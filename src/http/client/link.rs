@@ -15,66 +15,66 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use socket2::SockRef;
 
-use super::body::{self, Body, Framing, Piece};
-use super::head::{self, LIMITS, ResponseHead, unfold};
-use super::patience::{LOOK, Patience};
+use super::body::{Body, BodyError, Piece, ResponseFraming};
+use super::head::{HeadError, LIMITS, ResponseHead, unfold};
+use super::spin::{AdaptiveSpin, SPIN_TIME};
 use crate::glue;
-use crate::http::wire::head::Progress;
+use crate::http::wire::head::HeadProgress;
 use crate::io::{Fill, Stream};
 use crate::sys::os::lineage;
 
 /// Why an exchange cannot go on. The connection is of no more use.
 #[derive(Debug)]
-pub enum Failure {
+pub enum ExchangeError {
     /// What the system reports.
     Io(io::Error),
     /// The head is not accepted.
-    Head(head::Error),
+    Head(HeadError),
     /// The body is not accepted.
-    Body(body::Error),
+    Body(BodyError),
     /// A finalizer interrupts a step and uses the same connection.
     InUse,
     /// There is no such connection any more.
     Gone,
 }
 
-impl Failure {
+impl ExchangeError {
     /// The message for Lua.
     pub fn text(&self) -> String {
         match self {
-            Failure::Io(error) => glue::reason(error),
-            Failure::Head(error) => error.to_string(),
-            Failure::Body(error) => error.to_string(),
-            Failure::InUse => "connection is in use".to_owned(),
-            Failure::Gone => "connection is gone".to_owned(),
+            ExchangeError::Io(error) => glue::reason(error),
+            ExchangeError::Head(error) => error.to_string(),
+            ExchangeError::Body(error) => error.to_string(),
+            ExchangeError::InUse => "connection is in use".to_owned(),
+            ExchangeError::Gone => "connection is gone".to_owned(),
         }
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for ExchangeError {
     fn from(error: io::Error) -> Self {
-        Failure::Io(error)
+        ExchangeError::Io(error)
     }
 }
 
-impl From<body::Error> for Failure {
-    fn from(error: body::Error) -> Self {
-        Failure::Body(error)
+impl From<BodyError> for ExchangeError {
+    fn from(error: BodyError) -> Self {
+        ExchangeError::Body(error)
     }
 }
 
 /// A response head as it came in.
-pub struct Received<'a> {
+pub struct ReceivedHead<'a> {
     head: &'a ResponseHead,
     input: &'a [u8],
     /// The status code.
     pub status: u16,
 }
 
-impl<'a> Received<'a> {
+impl<'a> ReceivedHead<'a> {
     /// The head that was parsed from `input`.
-    pub fn new(head: &'a ResponseHead, input: &'a [u8]) -> Received<'a> {
-        Received { head, input, status: head.status }
+    pub fn new(head: &'a ResponseHead, input: &'a [u8]) -> ReceivedHead<'a> {
+        ReceivedHead { head, input, status: head.status }
     }
 
     fn text(&self, range: &Range<usize>) -> &'a [u8] {
@@ -104,7 +104,7 @@ pub enum Trip<R> {
     /// A part of the request is still to be sent.
     Unsent,
     /// The request could not be sent. The server may have answered before it closed.
-    Refused(Failure),
+    Refused(ExchangeError),
     /// Nothing came within the time.
     Waiting,
     /// There is input, but not a whole response, or an interim one; nothing is used up.
@@ -121,7 +121,7 @@ pub struct Link {
     owner: u64,
     /// When it was kept for further exchanges, and for how long.
     kept: Cell<Option<(Instant, Duration)>>,
-    patience: Cell<Patience>,
+    spin: Cell<AdaptiveSpin>,
 }
 
 impl Link {
@@ -138,12 +138,12 @@ impl Link {
             body: RefCell::default(),
             owner: lineage::generation(),
             kept: Cell::new(None),
-            patience: Cell::default(),
+            spin: Cell::default(),
         }
     }
 
-    fn stream(&self) -> Result<RefMut<'_, Stream>, Failure> {
-        self.stream.try_borrow_mut().map_err(|_| Failure::InUse)
+    fn stream(&self) -> Result<RefMut<'_, Stream>, ExchangeError> {
+        self.stream.try_borrow_mut().map_err(|_| ExchangeError::InUse)
     }
 
     /// The descriptor, unless it is closed.
@@ -152,22 +152,22 @@ impl Link {
     }
 
     /// Whether the connection is established, once it is writable.
-    pub fn connected(&self) -> Result<(), Failure> {
+    pub fn connected(&self) -> Result<(), ExchangeError> {
         let mut stream = self.stream()?;
         stream.check_write()?;
         match stream.fd() {
             Some(fd) => Ok(SockRef::from(&fd).take_error()?.map_or(Ok(()), Err)?),
-            None => Err(Failure::Io(io::Error::from_raw_os_error(libc::ENOTCONN))),
+            None => Err(ExchangeError::Io(io::Error::from_raw_os_error(libc::ENOTCONN))),
         }
     }
 
     /// Sends what was queued and then the parts, as far as they go; how many bytes remain queued.
-    pub fn send(&self, parts: &[&[u8]]) -> Result<usize, Failure> {
+    pub fn send(&self, parts: &[&[u8]]) -> Result<usize, ExchangeError> {
         Ok(self.stream()?.send_nb(parts)?)
     }
 
     /// Waits until one of the conditions holds, or for `timeout`; whether one does.
-    pub fn wait(&self, flags: PollFlags, timeout: Duration) -> Result<bool, Failure> {
+    pub fn wait(&self, flags: PollFlags, timeout: Duration) -> Result<bool, ExchangeError> {
         let stream = self.stream()?;
         let Some(fd) = stream.fd() else { return Ok(true) };
         let deadline = Instant::now().checked_add(timeout);
@@ -177,7 +177,7 @@ impl Link {
             match ppoll(&mut set, left.map(TimeSpec::from_duration), None) {
                 Ok(n) => return Ok(n > 0),
                 Err(Errno::EINTR) => {}
-                Err(errno) => return Err(Failure::Io(errno.into())),
+                Err(errno) => return Err(ExchangeError::Io(errno.into())),
             }
         }
     }
@@ -235,25 +235,25 @@ impl Link {
     pub fn head<R>(
         &self,
         to_head: bool,
-        take: impl FnOnce(Received<'_>) -> R,
-    ) -> Result<Option<R>, Failure> {
+        take: impl FnOnce(ReceivedHead<'_>) -> R,
+    ) -> Result<Option<R>, ExchangeError> {
         let mut stream = self.stream()?;
-        let mut head = self.head.try_borrow_mut().map_err(|_| Failure::InUse)?;
-        let mut body = self.body.try_borrow_mut().map_err(|_| Failure::InUse)?;
+        let mut head = self.head.try_borrow_mut().map_err(|_| ExchangeError::InUse)?;
+        let mut body = self.body.try_borrow_mut().map_err(|_| ExchangeError::InUse)?;
         let length = loop {
-            match head.advance(stream.input(), &LIMITS).map_err(Failure::Head)? {
-                Progress::Complete(length) => break length,
-                Progress::Partial => {}
+            match head.advance(stream.input(), &LIMITS).map_err(ExchangeError::Head)? {
+                HeadProgress::Complete(length) => break length,
+                HeadProgress::Partial => {}
             }
             match stream.fill()? {
                 Fill::Data(_) => {}
-                Fill::Eof => return Err(body::Error::Truncated.into()),
+                Fill::Eof => return Err(BodyError::Truncated.into()),
                 Fill::Block => return Ok(None),
             }
         };
         let input = stream.input().get(..length).unwrap_or_default();
-        let framing = Framing::of(&head, input, to_head)?;
-        let taken = take(Received::new(&head, input));
+        let framing = ResponseFraming::of(&head, input, to_head)?;
+        let taken = take(ReceivedHead::new(&head, input));
         // An interim response says nothing about the connection.
         *body = (framing.body, framing.persistent);
         head.clear();
@@ -269,8 +269,8 @@ impl Link {
         request: &[&[u8]],
         to_head: bool,
         limit: Duration,
-        take: impl FnOnce(Received<'_>, &[u8], bool) -> R,
-    ) -> Result<Trip<R>, Failure> {
+        take: impl FnOnce(ReceivedHead<'_>, &[u8], bool) -> R,
+    ) -> Result<Trip<R>, ExchangeError> {
         match self.send(request) {
             Ok(0) => {}
             Ok(_) => return Ok(Trip::Unsent),
@@ -285,14 +285,14 @@ impl Link {
 
     /// Receives the begin of an answer to a request that went out just now; `None` if nothing comes
     /// within `limit`.
-    fn receive(&self, limit: Duration) -> Result<Option<Fill>, Failure> {
-        let (start, patience) = (Instant::now(), self.patience.get());
-        let looks = patience.looks() || limit.is_zero();
+    fn receive(&self, limit: Duration) -> Result<Option<Fill>, ExchangeError> {
+        let (start, spin) = (Instant::now(), self.spin.get());
+        let spins = spin.spins() || limit.is_zero();
         let mut filled = Fill::Block;
-        if looks {
+        if spins {
             filled = self.stream()?.fill()?;
-            while filled == Fill::Block && start.elapsed() < LOOK.min(limit) {
-                // Whoever makes the answer may need this processor.
+            while filled == Fill::Block && start.elapsed() < SPIN_TIME.min(limit) {
+                // The server may need this processor.
                 std::thread::yield_now();
                 filled = self.stream()?.fill()?;
             }
@@ -304,7 +304,7 @@ impl Link {
             filled = self.stream()?.fill()?;
         }
         if !limit.is_zero() {
-            self.patience.set(patience.after(start.elapsed(), looks));
+            self.spin.set(spin.after(start.elapsed(), spins));
         }
         Ok(Some(filled))
     }
@@ -313,18 +313,19 @@ impl Link {
     fn whole<R>(
         &self,
         to_head: bool,
-        take: impl FnOnce(Received<'_>, &[u8], bool) -> R,
-    ) -> Result<Option<R>, Failure> {
+        take: impl FnOnce(ReceivedHead<'_>, &[u8], bool) -> R,
+    ) -> Result<Option<R>, ExchangeError> {
         let mut stream = self.stream()?;
-        let mut body = self.body.try_borrow_mut().map_err(|_| Failure::InUse)?;
-        let mut head = self.head.try_borrow_mut().map_err(|_| Failure::InUse)?;
+        let mut body = self.body.try_borrow_mut().map_err(|_| ExchangeError::InUse)?;
+        let mut head = self.head.try_borrow_mut().map_err(|_| ExchangeError::InUse)?;
         let input = stream.input();
-        let Progress::Complete(length) = head.advance(input, &LIMITS).map_err(Failure::Head)?
+        let HeadProgress::Complete(length) =
+            head.advance(input, &LIMITS).map_err(ExchangeError::Head)?
         else {
             return Ok(None);
         };
         let (fields, rest) = input.split_at_checked(length).unwrap_or_default();
-        let framing = Framing::of(&head, fields, to_head)?;
+        let framing = ResponseFraming::of(&head, fields, to_head)?;
         let complete = if head.status < 200 { None } else { framing.body.complete(rest)? };
         let Some((used, content)) = complete else {
             // The other steps begin with the head again.
@@ -333,7 +334,7 @@ impl Link {
         };
         let surplus = input.len() > length + used;
         let reusable = framing.persistent && !surplus && stream.pending() == 0;
-        let taken = take(Received::new(&head, fields), &content, reusable);
+        let taken = take(ReceivedHead::new(&head, fields), &content, reusable);
         *body = (Body::End, framing.persistent);
         head.clear();
         stream.consume(length + used);
@@ -342,9 +343,9 @@ impl Link {
 
     /// The next piece of the body, passed to `take`, or its end (an empty piece); `None` if more
     /// input has to be waited for.
-    pub fn body<R>(&self, take: impl FnOnce(&[u8]) -> R) -> Result<Option<R>, Failure> {
+    pub fn body<R>(&self, take: impl FnOnce(&[u8]) -> R) -> Result<Option<R>, ExchangeError> {
         let mut stream = self.stream()?;
-        let mut body = self.body.try_borrow_mut().map_err(|_| Failure::InUse)?;
+        let mut body = self.body.try_borrow_mut().map_err(|_| ExchangeError::InUse)?;
         loop {
             let (used, piece) = body.0.take(stream.input())?;
             match piece {

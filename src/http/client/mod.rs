@@ -5,7 +5,7 @@
 //! | [`url`], [`head`], [`body`] | URLs, response heads, where a body ends (pure) |
 //! | [`fields`] | what Lua gets of a response head |
 //! | [`link`], `links` | a connection and its present exchange; links by number |
-//! | [`patience`] | whether an answer is worth being looked for before sleeping (pure) |
+//! | [`spin`] | whether to poll for a response before sleeping (pure) |
 //! | `native`, `answers`, `url_steps` | these for Lua |
 //! | `options.lua` | the arguments of a request, checked |
 //! | `request_head.lua`, `redirect.lua` | what is sent, and where it is sent again |
@@ -21,7 +21,7 @@ pub mod head;
 pub mod link;
 mod links;
 mod native;
-pub mod patience;
+pub mod spin;
 pub mod url;
 mod url_steps;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Nil, Result, Table};
 use nix::poll::PollFlags;
 
-use super::link::{Failure, Link};
+use super::link::{ExchangeError, Link};
 use super::{answers, links, url_steps};
 use crate::io::{Stream, connect, new_handle, stream_of};
 use crate::sys::os::resolve;
@@ -39,8 +39,8 @@ pub fn table(lua: &Lua) -> Result<Table> {
     Ok(native)
 }
 
-fn link_of(number: i64) -> std::result::Result<Rc<Link>, Failure> {
-    links::get(number).ok_or(Failure::Gone)
+fn link_of(number: i64) -> std::result::Result<Rc<Link>, ExchangeError> {
+    links::get(number).ok_or(ExchangeError::Gone)
 }
 
 /// `addresses(host, port)`: a list of texts; `connect(address)` and `connect_local(path)`: a handle,
@@ -52,12 +52,12 @@ fn connecting(lua: &Lua, native: &Table) -> Result<()> {
             Ok(stream) => {
                 let handle = new_handle(lua, stream)?;
                 let Some(stream) = stream_of(&handle) else {
-                    return failed(lua, Failure::Gone.text());
+                    return failed(lua, ExchangeError::Gone.text());
                 };
                 let (number, owner) = links::register(Link::new(stream));
                 (handle, number, lua.create_userdata(owner)?).into_lua_multi(lua)
             }
-            Err(error) => failed(lua, Failure::Io(error).text()),
+            Err(error) => failed(lua, ExchangeError::Io(error).text()),
         }
     }
     let addresses = lua.create_function(|lua, (host, port): (String, u16)| {
@@ -107,8 +107,8 @@ fn connecting(lua: &Lua, native: &Table) -> Result<()> {
 /// `send(link, ...)`: how many bytes remain queued; `wait(link, "r" | "w" | "rw", seconds)`: whether
 /// that is possible.
 fn sending(lua: &Lua, native: &Table) -> Result<()> {
-    type Parts = (i64, Option<LuaString>, Option<LuaString>, Option<LuaString>);
-    let send = lua.create_function(|lua, (link, a, b, c): Parts| {
+    type SendArguments = (i64, Option<LuaString>, Option<LuaString>, Option<LuaString>);
+    let send = lua.create_function(|lua, (link, a, b, c): SendArguments| {
         let (a, b, c) = (
             a.as_ref().map(LuaString::as_bytes),
             b.as_ref().map(LuaString::as_bytes),

@@ -3,13 +3,13 @@
 //! Sources: RFC 3986 3 (syntax), 5.2 (references), RFC 9110 4.2 (http and https URIs). A URL for a
 //! local socket is `unix:/path/of/socket:/target`; the path holds no colon.
 
+mod error;
 mod reference;
 mod target;
 
-use std::fmt;
-
 use memchr::{memchr, memrchr};
 
+pub use self::error::UrlError;
 use self::target::{normal_target, strip_fragment};
 use crate::http::wire::escape::{Plus, decode};
 use crate::http::wire::uri::is_host;
@@ -36,56 +36,35 @@ pub struct Url {
     pub credentials: Option<Vec<u8>>,
 }
 
-/// Why a URL cannot be requested.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// It breaks the grammar.
-    Invalid(&'static str),
-    /// It has another scheme than `http` and `unix`.
-    Scheme,
-    /// It has the scheme `https`.
-    Tls,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Invalid(what) => write!(f, "invalid URL: {what}"),
-            Error::Scheme => f.write_str("unsupported URL scheme: expected http: or unix:"),
-            Error::Tls => f.write_str("https is not supported: TLS is not built in yet"),
-        }
-    }
-}
-
 const DEFAULT_PORT: u16 = 80;
 
 impl Url {
     /// Parses an absolute URL.
-    pub fn parse(text: &[u8]) -> Result<Url, Error> {
+    pub fn parse(text: &[u8]) -> Result<Url, UrlError> {
         check_characters(text)?;
         let Some((scheme, rest)) = split_scheme(text) else {
-            return Err(Error::Invalid("no scheme"));
+            return Err(UrlError::Invalid("no scheme"));
         };
         if scheme.eq_ignore_ascii_case(b"unix") {
             return Url::local(rest);
         }
         if scheme.eq_ignore_ascii_case(b"https") {
-            return Err(Error::Tls);
+            return Err(UrlError::Tls);
         }
         if !scheme.eq_ignore_ascii_case(b"http") {
-            return Err(Error::Scheme);
+            return Err(UrlError::Scheme);
         }
-        let rest = rest.strip_prefix(b"//").ok_or(Error::Invalid("no host"))?;
+        let rest = rest.strip_prefix(b"//").ok_or(UrlError::Invalid("no host"))?;
         Url::network(rest)
     }
 
-    fn local(rest: &[u8]) -> Result<Url, Error> {
+    fn local(rest: &[u8]) -> Result<Url, UrlError> {
         let (path, target) = match memchr(b':', rest) {
             Some(colon) => cut(rest, colon),
             None => (rest, &b""[..]),
         };
         if !path.starts_with(b"/") {
-            return Err(Error::Invalid("the path of a local socket must be absolute"));
+            return Err(UrlError::Invalid("the path of a local socket must be absolute"));
         }
         Ok(Url {
             endpoint: Endpoint::Local(path.to_vec()),
@@ -96,7 +75,7 @@ impl Url {
     }
 
     /// What follows `http://`.
-    fn network(rest: &[u8]) -> Result<Url, Error> {
+    fn network(rest: &[u8]) -> Result<Url, UrlError> {
         let end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
         let (userinfo, host) = match memrchr(b'@', authority) {
@@ -117,9 +96,9 @@ impl Url {
 }
 
 /// No blank or control character may stand in a URL: it would end or split the request line.
-fn check_characters(text: &[u8]) -> Result<(), Error> {
+fn check_characters(text: &[u8]) -> Result<(), UrlError> {
     if text.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
-        return Err(Error::Invalid("blank or control character"));
+        return Err(UrlError::Invalid("blank or control character"));
     }
     Ok(())
 }
@@ -138,10 +117,10 @@ fn split_scheme(text: &[u8]) -> Option<(&[u8], &[u8])> {
     valid.then_some((scheme, rest))
 }
 
-fn split_port(host: &[u8]) -> Result<(String, u16), Error> {
-    const INVALID: Error = Error::Invalid("host or port");
+fn split_port(host: &[u8]) -> Result<(String, u16), UrlError> {
+    const INVALID: UrlError = UrlError::Invalid("host or port");
     if host.is_empty() {
-        return Err(Error::Invalid("no host"));
+        return Err(UrlError::Invalid("no host"));
     }
     let text = std::str::from_utf8(host).map_err(|_| INVALID)?;
     if !is_host(host) || text.contains('%') {
@@ -234,10 +213,10 @@ mod tests {
 
     #[test]
     fn other_schemes_are_refused_and_https_by_name() {
-        assert_eq!(Url::parse(b"https://a/"), Err(Error::Tls));
-        assert!(Error::Tls.to_string().contains("TLS is not built in"));
-        assert_eq!(Url::parse(b"ftp://a/"), Err(Error::Scheme));
-        assert_eq!(Url::parse(b"javascript:x"), Err(Error::Scheme));
+        assert_eq!(Url::parse(b"https://a/"), Err(UrlError::Tls));
+        assert!(UrlError::Tls.to_string().contains("TLS is not built in"));
+        assert_eq!(Url::parse(b"ftp://a/"), Err(UrlError::Scheme));
+        assert_eq!(Url::parse(b"javascript:x"), Err(UrlError::Scheme));
     }
 
     #[test]

@@ -15,22 +15,23 @@
 //! ```
 
 mod disposition;
+mod error;
 mod part;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::ops::Range;
 
 use memchr::memmem::{Finder, find};
 use memchr::{memchr, memrchr};
 
 use crate::http::wire::media_type::MediaType;
+pub use error::MultipartError;
 pub use part::Part;
 
 /// What a form may hold.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct MultipartLimits {
     /// The most parts, dropped ones included.
     pub parts: usize,
     /// The longest header section of a part, and the longest preamble, in bytes.
@@ -39,67 +40,23 @@ pub struct Limits {
     pub header_count: usize,
 }
 
-impl Limits {
+impl MultipartLimits {
     /// `parts` parts; 32 header lines in 16 KiB for each.
-    pub fn new(parts: usize) -> Limits {
-        Limits { parts, header_size: 16384, header_count: 32 }
-    }
-}
-
-/// Why a form is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// The Content-Type has no valid boundary.
-    Boundary,
-    /// Something else than blanks and CRLF follows a boundary, or something else than CRLF goes before
-    /// the first one.
-    Delimiter,
-    /// A part's header breaks the grammar, or is doubled.
-    Header,
-    /// A part is encoded (RFC 7578 4.7 deprecates Content-Transfer-Encoding).
-    TransferEncoding,
-    /// The headers of a part are beyond their limits.
-    HeaderTooBig,
-    /// There are more parts than the limit.
-    TooManyParts,
-    /// The body ended before its closing delimiter.
-    Truncated,
-}
-
-impl Error {
-    /// The status code of the refusal.
-    pub fn status(self) -> u16 {
-        match self {
-            Error::HeaderTooBig | Error::TooManyParts => 413,
-            _ => 400,
-        }
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Error::Boundary => "No valid boundary in multipart Content-Type",
-            Error::Delimiter => "Invalid multipart delimiter",
-            Error::Header => "Invalid header in multipart body",
-            Error::TransferEncoding => "Content-Transfer-Encoding not supported in multipart body",
-            Error::HeaderTooBig => "Header of part in multipart body too big",
-            Error::TooManyParts => "Too many parts in multipart body",
-            Error::Truncated => "Multipart body ended before its closing delimiter",
-        })
+    pub fn new(parts: usize) -> MultipartLimits {
+        MultipartLimits { parts, header_size: 16384, header_count: 32 }
     }
 }
 
 /// What the parser found.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// A part with a field name begins. [`Event::PartEnd`] follows, after any data.
+pub enum MultipartEvent<'a> {
+    /// A part with a field name begins. [`MultipartEvent::PartEnd`] follows, after any data.
     Begin(&'a Part),
     /// A piece of the part's data, never empty.
     Data(&'a [u8]),
     /// The part ends.
     PartEnd,
-    /// The closing delimiter was found; nothing but [`Event::More`] follows.
+    /// The closing delimiter was found; nothing but [`MultipartEvent::More`] follows.
     End,
     /// All input was used up.
     More,
@@ -107,7 +64,7 @@ pub enum Event<'a> {
 
 /// What the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum MultipartState {
     /// Before the first delimiter.
     Preamble,
     /// A part that is dropped: searched for a delimiter.
@@ -138,11 +95,11 @@ enum Scan {
     More(usize),
 }
 
-/// The parser: [`Parser::push`] all of the body, then [`Parser::finish`].
+/// The parser: [`MultipartParser::push`] all of the body, then [`MultipartParser::finish`].
 #[derive(Debug)]
-pub struct Parser {
-    limits: Limits,
-    state: State,
+pub struct MultipartParser {
+    limits: MultipartLimits,
+    state: MultipartState,
     /// Finds CRLF, two dashes and the boundary. A CR is nowhere but at its begin, so the bytes
     /// that have matched at the end of an input never hold the begin of another match.
     delimiter: Finder<'static>,
@@ -159,14 +116,17 @@ pub struct Parser {
     parts: usize,
 }
 
-impl Parser {
+impl MultipartParser {
     /// A parser at the begin of a body with the given Content-Type.
-    pub fn new(content_type: &[u8], limits: Limits) -> Result<Parser, Error> {
+    pub fn new(
+        content_type: &[u8],
+        limits: MultipartLimits,
+    ) -> Result<MultipartParser, MultipartError> {
         let boundary = boundary(content_type)?;
         let delimiter = [b"\r\n--", &boundary[..]].concat();
-        Ok(Parser {
+        Ok(MultipartParser {
             limits,
-            state: State::Preamble,
+            state: MultipartState::Preamble,
             delimiter: Finder::new(&delimiter).into_owned(),
             matched: 0,
             implied: 0,
@@ -180,69 +140,72 @@ impl Parser {
 
     /// Takes bytes of the body; returns how many were used, and what they mean.
     ///
-    /// To be called with the rest of the input again until the event is [`Event::More`].
-    pub fn push<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Event<'a>), Error> {
+    /// To be called with the rest of the input again until the event is [`MultipartEvent::More`].
+    pub fn push<'a>(
+        &'a mut self,
+        input: &'a [u8],
+    ) -> Result<(usize, MultipartEvent<'a>), MultipartError> {
         let mut used = 0;
         while let Some((&byte, _)) = input.get(used..).and_then(|rest| rest.split_first()) {
             let rest = input.get(used..).unwrap_or_default();
             match self.state {
-                State::Preamble => used += self.preamble(rest)?,
-                State::Dropped | State::Data => {
-                    let wanted = self.state == State::Data;
+                MultipartState::Preamble => used += self.preamble(rest)?,
+                MultipartState::Dropped | MultipartState::Data => {
+                    let wanted = self.state == MultipartState::Data;
                     match self.scan(rest) {
                         Scan::Data(len) => {
                             used += len;
                             if wanted {
                                 let data = rest.get(..len).unwrap_or_default();
-                                return Ok((used, Event::Data(data)));
+                                return Ok((used, MultipartEvent::Data(data)));
                             }
                         }
                         Scan::Held(held) => {
                             if wanted {
                                 let data = self.delimiter.needle().get(held).unwrap_or_default();
-                                return Ok((used, Event::Data(data)));
+                                return Ok((used, MultipartEvent::Data(data)));
                             }
                         }
                         Scan::Delimiter(len) => {
                             used += len;
-                            self.state = State::Delimited;
+                            self.state = MultipartState::Delimited;
                             if wanted {
-                                return Ok((used, Event::PartEnd));
+                                return Ok((used, MultipartEvent::PartEnd));
                             }
                         }
                         Scan::More(len) => used += len,
                     }
                 }
-                State::Head => {
+                MultipartState::Head => {
                     let (len, complete) = self.head(rest)?;
                     used += len;
                     if complete && self.begin_part()? {
-                        return Ok((used, Event::Begin(&self.part)));
+                        return Ok((used, MultipartEvent::Begin(&self.part)));
                     }
                 }
-                State::Epilogue => return Ok((input.len(), Event::More)),
+                MultipartState::Epilogue => return Ok((input.len(), MultipartEvent::More)),
                 _ => {
                     used += 1;
                     self.state = self.delimiter_line(byte)?;
-                    if self.state == State::Epilogue {
-                        return Ok((used, Event::End));
+                    if self.state == MultipartState::Epilogue {
+                        return Ok((used, MultipartEvent::End));
                     }
                 }
             }
         }
-        Ok((used, Event::More))
+        Ok((used, MultipartEvent::More))
     }
 
     /// Ends the body: it must have had its closing delimiter. A CRLF behind it may be missing.
-    pub fn finish(&self) -> Result<(), Error> {
-        if self.state == State::Epilogue { Ok(()) } else { Err(Error::Truncated) }
+    pub fn finish(&self) -> Result<(), MultipartError> {
+        if self.state == MultipartState::Epilogue { Ok(()) } else { Err(MultipartError::Truncated) }
     }
 
     /// Searches the input for the first delimiter; returns how much of it was used.
     ///
     /// A boundary that does not stand behind CRLF is refused: a recipient that takes a bare LF for a
     /// line end finds a part where another one finds nothing but preamble.
-    fn preamble(&mut self, input: &[u8]) -> Result<usize, Error> {
+    fn preamble(&mut self, input: &[u8]) -> Result<usize, MultipartError> {
         let boundary = self.delimiter.needle().get(2..).unwrap_or_default();
         let before = self.head.len();
         let searched = before.saturating_sub(boundary.len() - 1);
@@ -251,14 +214,14 @@ impl Parser {
         self.head.extend_from_slice(taken);
         let Some(offset) = find(self.head.get(searched..).unwrap_or_default(), boundary) else {
             let too_long = self.head.len() > self.limits.header_size;
-            return if too_long { Err(Error::Delimiter) } else { Ok(taken.len()) };
+            return if too_long { Err(MultipartError::Delimiter) } else { Ok(taken.len()) };
         };
         let start = searched + offset;
         let preamble = self.head.get(..start).unwrap_or_default();
         if !preamble.is_empty() && !preamble.ends_with(b"\r\n") {
-            return Err(Error::Delimiter);
+            return Err(MultipartError::Delimiter);
         }
-        self.state = State::Delimited;
+        self.state = MultipartState::Delimited;
         Ok(start + boundary.len() - before)
     }
 
@@ -293,32 +256,36 @@ impl Parser {
     }
 
     /// The state after a byte of the line that the boundary stands in.
-    fn delimiter_line(&mut self, byte: u8) -> Result<State, Error> {
+    fn delimiter_line(&mut self, byte: u8) -> Result<MultipartState, MultipartError> {
         match (self.state, byte) {
-            (State::Delimited, b'-') => Ok(State::Dash),
-            (State::Dash, b'-') => Ok(State::Epilogue),
-            (State::Delimited | State::Padding, b' ' | b'\t') => Ok(State::Padding),
-            (State::Delimited | State::Padding, b'\r') => Ok(State::DelimiterLf),
-            (State::DelimiterLf, b'\n') => {
+            (MultipartState::Delimited, b'-') => Ok(MultipartState::Dash),
+            (MultipartState::Dash, b'-') => Ok(MultipartState::Epilogue),
+            (MultipartState::Delimited | MultipartState::Padding, b' ' | b'\t') => {
+                Ok(MultipartState::Padding)
+            }
+            (MultipartState::Delimited | MultipartState::Padding, b'\r') => {
+                Ok(MultipartState::DelimiterLf)
+            }
+            (MultipartState::DelimiterLf, b'\n') => {
                 self.parts += 1;
                 if self.parts > self.limits.parts {
-                    return Err(Error::TooManyParts);
+                    return Err(MultipartError::TooManyParts);
                 }
                 self.head.clear();
                 (self.line_start, self.lines) = (0, 0);
-                Ok(State::Head)
+                Ok(MultipartState::Head)
             }
-            _ => Err(Error::Delimiter),
+            _ => Err(MultipartError::Delimiter),
         }
     }
 
     /// Collects at most one line of a part's headers; returns the bytes used, and whether the
     /// line was the empty one at their end.
-    fn head(&mut self, input: &[u8]) -> Result<(usize, bool), Error> {
+    fn head(&mut self, input: &[u8]) -> Result<(usize, bool), MultipartError> {
         let end = memchr(b'\n', input);
         let len = end.map_or(input.len(), |end| end + 1);
         if self.head.len() + len > self.limits.header_size {
-            return Err(Error::HeaderTooBig);
+            return Err(MultipartError::HeaderTooBig);
         }
         self.head.extend_from_slice(input.get(..len).unwrap_or_default());
         if end.is_none() {
@@ -337,17 +304,17 @@ impl Parser {
         self.line_start = self.head.len();
         self.lines += 1;
         if self.lines > self.limits.header_count {
-            return Err(Error::HeaderTooBig);
+            return Err(MultipartError::HeaderTooBig);
         }
         Ok((len, false))
     }
 
     /// Turns from a part's headers to its data; returns whether the part is wanted.
-    fn begin_part(&mut self) -> Result<bool, Error> {
+    fn begin_part(&mut self) -> Result<bool, MultipartError> {
         (self.matched, self.implied) = (2, 2);
         let part = Part::parse(&self.head)?;
         let wanted = part.is_some();
-        self.state = if wanted { State::Data } else { State::Dropped };
+        self.state = if wanted { MultipartState::Data } else { MultipartState::Dropped };
         self.part = part.unwrap_or_default();
         Ok(wanted)
     }
@@ -363,11 +330,11 @@ fn begun_at_end(needle: &[u8], input: &[u8]) -> usize {
 /// The boundary of a multipart body: 1 to 70 characters that do not end in a blank.
 ///
 /// RFC 2046 5.1.1 has a shorter list of characters; any that cannot break a line will do.
-fn boundary(content_type: &[u8]) -> Result<Vec<u8>, Error> {
+fn boundary(content_type: &[u8]) -> Result<Vec<u8>, MultipartError> {
     let parameter = MediaType::parse(content_type).parameter("boundary");
-    let boundary = parameter.ok().flatten().ok_or(Error::Boundary)?;
+    let boundary = parameter.ok().flatten().ok_or(MultipartError::Boundary)?;
     let valid = (1..=70).contains(&boundary.len())
         && boundary.iter().all(|&byte| matches!(byte, b' '..=b'~'))
         && !boundary.ends_with(b" ");
-    if valid { Ok(boundary.into_owned()) } else { Err(Error::Boundary) }
+    if valid { Ok(boundary.into_owned()) } else { Err(MultipartError::Boundary) }
 }

@@ -3,20 +3,20 @@
 //! Source: reference, "request:stream_post_param". Chunks are as long as allowed but for the last
 //! one of a field, so they do not depend on how the bytes arrived.
 
-use super::multipart::{self, Part};
-use super::urlencoded;
+use super::multipart::{MultipartEvent, MultipartLimits, MultipartParser, Part};
+use super::urlencoded::{UrlencodedEvent, UrlencodedLimits, UrlencodedParser};
 use crate::http::wire::media_type::MediaType;
 use crate::http::wire::refusal::Refusal;
 
 #[derive(Debug)]
-enum Parser {
-    Urlencoded(urlencoded::Parser),
-    Multipart(Box<multipart::Parser>),
+enum FormParser {
+    Urlencoded(UrlencodedParser),
+    Multipart(Box<MultipartParser>),
 }
 
 /// A field of the form, complete or in progress.
 #[derive(Debug)]
-pub struct Field {
+pub struct FormField {
     /// The field's name, and in multipart forms the file name and content type if there are any.
     pub part: Part,
     /// Its value.
@@ -25,7 +25,7 @@ pub struct Field {
 
 /// What the reader of a form has to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum FormStep {
     /// Decide what happens to the field that begins ([`Form::current`]): [`Form::stream_field`],
     /// or go on, and it is kept.
     Begin,
@@ -42,15 +42,15 @@ pub enum Step {
 /// A form that is being received.
 #[derive(Debug)]
 pub struct Form {
-    parser: Parser,
+    parser: FormParser,
     /// Whether beginning fields are reported at all.
     asks: bool,
     /// The longest chunk.
     maximum: usize,
     /// Fields that are kept.
-    fields: Vec<Field>,
+    fields: Vec<FormField>,
     /// The streamed field, its value being the bytes that wait to be taken.
-    streamed: Option<Field>,
+    streamed: Option<FormField>,
     /// Whether the streamed field has all its bytes.
     streamed_ended: bool,
 }
@@ -77,10 +77,10 @@ impl Form {
     ) -> Result<Form, Refusal> {
         let media_type = MediaType::parse(content_type);
         let parser = if media_type.is("application/x-www-form-urlencoded") {
-            Parser::Urlencoded(urlencoded::Parser::new(urlencoded::Limits::new(limit)))
+            FormParser::Urlencoded(UrlencodedParser::new(UrlencodedLimits::new(limit)))
         } else if media_type.is("multipart/form-data") {
-            let parser = multipart::Parser::new(content_type, multipart::Limits::new(limit));
-            Parser::Multipart(Box::new(parser.map_err(|e| Refusal::of_body(e.status(), e))?))
+            let parser = MultipartParser::new(content_type, MultipartLimits::new(limit));
+            FormParser::Multipart(Box::new(parser.map_err(|e| Refusal::of_body(e.status(), e))?))
         } else {
             return Err(Refusal::unsupported_media_type("Request body is not a form"));
         };
@@ -90,11 +90,11 @@ impl Form {
 
     /// Whether the form has metadata for its fields.
     pub fn is_multipart(&self) -> bool {
-        matches!(self.parser, Parser::Multipart(_))
+        matches!(self.parser, FormParser::Multipart(_))
     }
 
     /// The fields that were kept, to be taken when the form is complete.
-    pub fn take_fields(&mut self) -> Vec<Field> {
+    pub fn take_fields(&mut self) -> Vec<FormField> {
         std::mem::take(&mut self.fields)
     }
 
@@ -129,36 +129,36 @@ impl Form {
     ///
     /// # Errors
     /// A refusal if the form is malformed or beyond a limit.
-    pub fn step(&mut self, body: &[u8], ended: bool) -> Result<(usize, Step), Refusal> {
+    pub fn step(&mut self, body: &[u8], ended: bool) -> Result<(usize, FormStep), Refusal> {
         let mut total = 0;
         loop {
             if let Some(field) = &self.streamed {
                 if field.value.len() >= self.maximum
                     || self.streamed_ended && !field.value.is_empty()
                 {
-                    return Ok((total, Step::Chunk));
+                    return Ok((total, FormStep::Chunk));
                 }
                 if self.streamed_ended {
                     self.streamed = None;
-                    return Ok((total, Step::FieldEnd));
+                    return Ok((total, FormStep::FieldEnd));
                 }
             }
             let rest = body.get(total..).unwrap_or_default();
             if rest.is_empty() && !ended {
-                return Ok((total, Step::More));
+                return Ok((total, FormStep::More));
             }
             let (used, seen) = self.parse(rest)?;
             total += used;
             match seen {
                 Seen::Begin(part) => {
-                    self.fields.push(Field { part, value: Vec::new() });
+                    self.fields.push(FormField { part, value: Vec::new() });
                     if self.asks {
-                        return Ok((total, Step::Begin));
+                        return Ok((total, FormStep::Begin));
                     }
                 }
                 Seen::Data => {}
                 Seen::End => self.streamed_ended = self.streamed.is_some(),
-                Seen::Idle if rest.is_empty() => return Ok((total, Step::Done)),
+                Seen::Idle if rest.is_empty() => return Ok((total, FormStep::Done)),
                 Seen::Idle => {}
             }
         }
@@ -174,36 +174,36 @@ impl Form {
             Seen::Data
         };
         match &mut self.parser {
-            Parser::Urlencoded(parser) => {
+            FormParser::Urlencoded(parser) => {
                 let outcome = match input.is_empty() {
                     true => parser.finish().map(|event| (0, event)),
                     false => parser.push(input),
                 };
                 let (used, event) = outcome.map_err(|e| Refusal::of_body(e.status(), e))?;
                 let seen = match event {
-                    urlencoded::Event::Begin(name) => Seen::Begin(Part {
+                    UrlencodedEvent::Begin(name) => Seen::Begin(Part {
                         field_name: name.to_vec(),
                         file_name: None,
                         content_type: None,
                     }),
-                    urlencoded::Event::Value(data) => keep(data),
-                    urlencoded::Event::End => Seen::End,
-                    urlencoded::Event::More => Seen::Idle,
+                    UrlencodedEvent::Value(data) => keep(data),
+                    UrlencodedEvent::End => Seen::End,
+                    UrlencodedEvent::More => Seen::Idle,
                 };
                 Ok((used, seen))
             }
-            Parser::Multipart(parser) if input.is_empty() => {
+            FormParser::Multipart(parser) if input.is_empty() => {
                 parser.finish().map_err(|e| Refusal::of_body(e.status(), e))?;
                 Ok((0, Seen::Idle))
             }
-            Parser::Multipart(parser) => {
+            FormParser::Multipart(parser) => {
                 let (used, event) =
                     parser.push(input).map_err(|e| Refusal::of_body(e.status(), e))?;
                 let seen = match event {
-                    multipart::Event::Begin(part) => Seen::Begin(part.clone()),
-                    multipart::Event::Data(data) => keep(data),
-                    multipart::Event::PartEnd => Seen::End,
-                    multipart::Event::End | multipart::Event::More => Seen::Idle,
+                    MultipartEvent::Begin(part) => Seen::Begin(part.clone()),
+                    MultipartEvent::Data(data) => keep(data),
+                    MultipartEvent::PartEnd => Seen::End,
+                    MultipartEvent::End | MultipartEvent::More => Seen::Idle,
                 };
                 Ok((used, seen))
             }
@@ -233,23 +233,23 @@ mod tests {
             let (used, step) = form.step(&waiting, ended)?;
             waiting.drain(..used);
             match step {
-                Step::Begin => {
+                FormStep::Begin => {
                     if form.current().is_some_and(|part| part.field_name.starts_with(b"s")) {
                         events.push(format!("begin {:?}", form.current().cloned()));
                         form.stream_field();
                     }
                 }
-                Step::Chunk => {
+                FormStep::Chunk => {
                     assert!(!form.chunk().is_empty() && form.chunk().len() <= maximum);
                     events.push(String::from_utf8_lossy(form.chunk()).into_owned());
                     form.chunk_taken();
                 }
-                Step::FieldEnd => events.push("end".into()),
-                Step::More => match pieces.next() {
+                FormStep::FieldEnd => events.push("end".into()),
+                FormStep::More => match pieces.next() {
                     Some(piece) => waiting.extend_from_slice(piece),
                     None => ended = true,
                 },
-                Step::Done => break,
+                FormStep::Done => break,
             }
         }
         events.extend(form.take_fields().iter().map(|field| format!("{field:?}")));

@@ -11,56 +11,56 @@ use std::fmt;
 
 use memchr::{memchr, memchr2};
 
-use crate::http::wire::escape::{Decoder, Plus};
+use crate::http::wire::escape::{PercentDecoder, Plus};
 
 /// The most input that one event is made of, in bytes: bounds the memory for decoded values.
 pub const WINDOW: usize = 16384;
 
 /// What a form may hold.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct UrlencodedLimits {
     /// The longest name, in decoded bytes.
     pub name: usize,
     /// The most fields.
     pub fields: usize,
 }
 
-impl Limits {
+impl UrlencodedLimits {
     /// `fields` fields, 64 KiB for a name.
-    pub fn new(fields: usize) -> Limits {
-        Limits { name: 65536, fields }
+    pub fn new(fields: usize) -> UrlencodedLimits {
+        UrlencodedLimits { name: 65536, fields }
     }
 }
 
 /// Why a form is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error {
+pub enum UrlencodedError {
     /// A name is longer than the limit.
     NameTooLong,
     /// There are more fields than the limit.
     TooManyFields,
 }
 
-impl Error {
+impl UrlencodedError {
     /// The status code of the refusal.
     pub fn status(self) -> u16 {
         413
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for UrlencodedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Error::NameTooLong => "Form field name too long",
-            Error::TooManyFields => "Too many form fields",
+            UrlencodedError::NameTooLong => "Form field name too long",
+            UrlencodedError::TooManyFields => "Too many form fields",
         })
     }
 }
 
 /// What the parser found.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// A field begins; this is its decoded name. [`Event::End`] follows, after any values.
+pub enum UrlencodedEvent<'a> {
+    /// A field begins; this is its decoded name. [`UrlencodedEvent::End`] follows, after any values.
     Begin(&'a [u8]),
     /// A decoded piece of the field's value, never empty.
     Value(&'a [u8]),
@@ -72,19 +72,19 @@ pub enum Event<'a> {
 
 /// Where in a field the next byte belongs.
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum UrlencodedState {
     Name,
     Value,
     /// Text that an unfinished escape turned out to be has been passed on; the field ends.
     Ending,
 }
 
-/// The parser: [`Parser::push`] all of the body, then [`Parser::finish`].
+/// The parser: [`UrlencodedParser::push`] all of the body, then [`UrlencodedParser::finish`].
 #[derive(Debug)]
-pub struct Parser {
-    limits: Limits,
-    state: State,
-    decoder: Decoder,
+pub struct UrlencodedParser {
+    limits: UrlencodedLimits,
+    state: UrlencodedState,
+    decoder: PercentDecoder,
     /// The decoded name, or the decoded piece of a value.
     decoded: Vec<u8>,
     /// Whether the field has any byte, or is to be skipped as empty.
@@ -92,13 +92,13 @@ pub struct Parser {
     fields: usize,
 }
 
-impl Parser {
+impl UrlencodedParser {
     /// A parser at the begin of a body.
-    pub fn new(limits: Limits) -> Parser {
-        Parser {
+    pub fn new(limits: UrlencodedLimits) -> UrlencodedParser {
+        UrlencodedParser {
             limits,
-            state: State::Name,
-            decoder: Decoder::new(Plus::Space),
+            state: UrlencodedState::Name,
+            decoder: PercentDecoder::new(Plus::Space),
             decoded: Vec::new(),
             begun: false,
             fields: 0,
@@ -107,28 +107,34 @@ impl Parser {
 
     /// Takes bytes of the body; returns how many were used, and what they mean.
     ///
-    /// To be called with the rest of the input again until the event is [`Event::More`].
-    pub fn push<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Event<'a>), Error> {
+    /// To be called with the rest of the input again until the event is [`UrlencodedEvent::More`].
+    pub fn push<'a>(
+        &'a mut self,
+        input: &'a [u8],
+    ) -> Result<(usize, UrlencodedEvent<'a>), UrlencodedError> {
         match self.state {
-            State::Name => self.name(input),
-            State::Value => Ok(self.value(input)),
-            State::Ending => {
+            UrlencodedState::Name => self.name(input),
+            UrlencodedState::Value => Ok(self.value(input)),
+            UrlencodedState::Ending => {
                 self.end();
-                Ok((0, Event::End))
+                Ok((0, UrlencodedEvent::End))
             }
         }
     }
 
-    /// Ends the body. To be called until the event is [`Event::More`].
-    pub fn finish(&mut self) -> Result<Event<'_>, Error> {
+    /// Ends the body. To be called until the event is [`UrlencodedEvent::More`].
+    pub fn finish(&mut self) -> Result<UrlencodedEvent<'_>, UrlencodedError> {
         match self.state {
-            State::Name if !self.begun => Ok(Event::More),
+            UrlencodedState::Name if !self.begun => Ok(UrlencodedEvent::More),
             // The end of the body ends a field as `&` does.
             _ => self.push(b"&").map(|(_, event)| event),
         }
     }
 
-    fn name<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Event<'a>), Error> {
+    fn name<'a>(
+        &'a mut self,
+        input: &'a [u8],
+    ) -> Result<(usize, UrlencodedEvent<'a>), UrlencodedError> {
         let mut used = 0;
         while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty()) {
             let window = rest.get(..WINDOW).unwrap_or(rest);
@@ -138,7 +144,7 @@ impl Parser {
             self.begun |= !text.is_empty();
             used += text.len();
             if self.decoded.len() > self.limits.name {
-                return Err(Error::NameTooLong);
+                return Err(UrlencodedError::NameTooLong);
             }
             match end.and_then(|end| window.get(end)) {
                 // An empty field: nothing between two separators.
@@ -151,23 +157,23 @@ impl Parser {
                 None => {}
             }
         }
-        Ok((used, Event::More))
+        Ok((used, UrlencodedEvent::More))
     }
 
-    fn begin(&mut self) -> Result<Event<'_>, Error> {
+    fn begin(&mut self) -> Result<UrlencodedEvent<'_>, UrlencodedError> {
         self.decoder.finish(&mut self.decoded);
         if self.decoded.len() > self.limits.name {
-            return Err(Error::NameTooLong);
+            return Err(UrlencodedError::NameTooLong);
         }
         self.fields += 1;
         if self.fields > self.limits.fields {
-            return Err(Error::TooManyFields);
+            return Err(UrlencodedError::TooManyFields);
         }
-        self.state = State::Value;
-        Ok(Event::Begin(&self.decoded))
+        self.state = UrlencodedState::Value;
+        Ok(UrlencodedEvent::Begin(&self.decoded))
     }
 
-    fn value<'a>(&'a mut self, input: &'a [u8]) -> (usize, Event<'a>) {
+    fn value<'a>(&'a mut self, input: &'a [u8]) -> (usize, UrlencodedEvent<'a>) {
         self.decoded.clear();
         let mut used = 0;
         while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty()) {
@@ -176,29 +182,29 @@ impl Parser {
             let (text, tail) = window.split_at(end.unwrap_or(window.len()));
             used += text.len();
             if !text.is_empty() && self.decoder.is_plain(text) {
-                return (used, Event::Value(text));
+                return (used, UrlencodedEvent::Value(text));
             }
             self.decoder.push(text, &mut self.decoded);
             if !tail.is_empty() {
                 used += 1;
                 self.decoder.finish(&mut self.decoded);
-                self.state = State::Ending;
+                self.state = UrlencodedState::Ending;
             }
             if !self.decoded.is_empty() {
-                return (used, Event::Value(&self.decoded));
+                return (used, UrlencodedEvent::Value(&self.decoded));
             }
             if !tail.is_empty() {
                 self.end();
-                return (used, Event::End);
+                return (used, UrlencodedEvent::End);
             }
         }
-        (used, Event::More)
+        (used, UrlencodedEvent::More)
     }
 
     fn end(&mut self) {
         self.decoded.clear();
         self.begun = false;
-        self.state = State::Name;
+        self.state = UrlencodedState::Name;
     }
 }
 
@@ -209,23 +215,26 @@ mod tests {
     use crate::http::wire::testing::pieces;
     use proptest::prelude::*;
 
-    type Field = (Vec<u8>, Vec<u8>);
+    type NameAndValue = (Vec<u8>, Vec<u8>);
 
-    fn fields(parser: &mut Parser, pieces: &[&[u8]]) -> Result<Vec<Field>, Error> {
-        let mut fields: Vec<Field> = Vec::new();
+    fn fields(
+        parser: &mut UrlencodedParser,
+        pieces: &[&[u8]],
+    ) -> Result<Vec<NameAndValue>, UrlencodedError> {
+        let mut fields: Vec<NameAndValue> = Vec::new();
         let mut open = false;
-        let mut note = |event: Event| {
+        let mut note = |event: UrlencodedEvent| {
             match event {
-                Event::Begin(name) => {
+                UrlencodedEvent::Begin(name) => {
                     assert!(!std::mem::replace(&mut open, true));
                     fields.push((name.to_vec(), Vec::new()));
                 }
-                Event::Value(value) => {
+                UrlencodedEvent::Value(value) => {
                     assert!(open && !value.is_empty() && value.len() <= WINDOW + 2);
                     fields.last_mut().unwrap().1.extend_from_slice(value);
                 }
-                Event::End => assert!(std::mem::replace(&mut open, false)),
-                Event::More => return false,
+                UrlencodedEvent::End => assert!(std::mem::replace(&mut open, false)),
+                UrlencodedEvent::More => return false,
             }
             true
         };
@@ -245,12 +254,12 @@ mod tests {
         Ok(fields)
     }
 
-    fn parse(body: &[u8], size: usize) -> Result<Vec<Field>, Error> {
+    fn parse(body: &[u8], size: usize) -> Result<Vec<NameAndValue>, UrlencodedError> {
         let pieces: Vec<&[u8]> = body.chunks(size).collect();
-        fields(&mut Parser::new(Limits::new(100)), &pieces)
+        fields(&mut UrlencodedParser::new(UrlencodedLimits::new(100)), &pieces)
     }
 
-    fn text(name: &str, value: &str) -> Field {
+    fn text(name: &str, value: &str) -> NameAndValue {
         (name.into(), value.into())
     }
 
@@ -280,12 +289,12 @@ mod tests {
 
     #[test]
     fn names_and_fields_are_limited() {
-        let limits = Limits { name: 3, fields: 2 };
-        let parse = |body: &[u8]| fields(&mut Parser::new(limits), &[body]).err();
+        let limits = UrlencodedLimits { name: 3, fields: 2 };
+        let parse = |body: &[u8]| fields(&mut UrlencodedParser::new(limits), &[body]).err();
         assert_eq!(parse(b"a%62c=1234&def"), None);
-        assert_eq!(parse(b"abcd=1"), Some(Error::NameTooLong));
-        assert_eq!(parse(b"abc%"), Some(Error::NameTooLong));
-        assert_eq!(parse(b"a&b&c"), Some(Error::TooManyFields));
+        assert_eq!(parse(b"abcd=1"), Some(UrlencodedError::NameTooLong));
+        assert_eq!(parse(b"abc%"), Some(UrlencodedError::NameTooLong));
+        assert_eq!(parse(b"a&b&c"), Some(UrlencodedError::TooManyFields));
     }
 
     proptest! {
@@ -295,9 +304,9 @@ mod tests {
             cuts in proptest::collection::vec(0usize..48, 0..6),
         ) {
             let body = body.as_bytes();
-            let expected: Vec<Field> =
+            let expected: Vec<NameAndValue> =
                 pairs(body).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
-            prop_assert_eq!(fields(&mut Parser::new(Limits::new(100)), &pieces(body, &cuts)), Ok(expected));
+            prop_assert_eq!(fields(&mut UrlencodedParser::new(UrlencodedLimits::new(100)), &pieces(body, &cuts)), Ok(expected));
         }
     }
 }

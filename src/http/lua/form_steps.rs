@@ -5,7 +5,7 @@ use mlua::{IntoLua, IntoLuaMulti, Lua, MultiValue, Table, Value};
 use super::steps::{Code, Shared, code, problem, step, with};
 use super::tables::{lists, settle};
 use crate::http::form::multipart::Part;
-use crate::http::form::reader::{Field, Form, Step};
+use crate::http::form::reader::{Form, FormField, FormStep};
 use crate::http::server::connection::{Connection, Problem, Reader};
 use crate::http::server::options::Options;
 use crate::http::server::request_body::Supply;
@@ -71,9 +71,9 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     })
 }
 
-fn metadata(lua: &Lua, fields: &[Field]) -> mlua::Result<Table> {
+fn metadata(lua: &Lua, fields: &[FormField]) -> mlua::Result<Table> {
     let lists = lua.create_table()?;
-    for Field { part, .. } in fields {
+    for FormField { part, .. } in fields {
         let entry = lua.create_table()?;
         for (key, text) in [("file_name", &part.file_name), ("content_type", &part.content_type)] {
             if let Some(text) = text {
@@ -156,11 +156,11 @@ fn advance(c: &mut Connection) -> Result<Next, Problem> {
         let begun = form.current().cloned();
         c.intake.consume(used);
         match step {
-            Step::Begin => return Ok(Next::Begin(begun.unwrap_or_default())),
-            Step::Chunk => return Ok(Next::Chunk),
-            Step::FieldEnd => return Ok(Next::FieldEnd),
-            Step::Done => return Ok(Next::End),
-            Step::More => match c.supply()? {
+            FormStep::Begin => return Ok(Next::Begin(begun.unwrap_or_default())),
+            FormStep::Chunk => return Ok(Next::Chunk),
+            FormStep::FieldEnd => return Ok(Next::FieldEnd),
+            FormStep::Done => return Ok(Next::End),
+            FormStep::More => match c.supply()? {
                 Supply::Ready | Supply::End => {}
                 Supply::Block => return Ok(Next::Input),
             },

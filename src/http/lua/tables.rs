@@ -3,7 +3,7 @@
 use mlua::{IntoLuaMulti, Lua, Table};
 
 use super::steps::{Outcome, Shared, problem, with};
-use crate::http::wire::flood::collide;
+use crate::http::wire::collision_guard::collide;
 use crate::http::wire::params::Pair;
 use crate::http::wire::refusal::Refusal;
 use crate::sys::lua::texts;

@@ -7,7 +7,7 @@ use mlua::{Function, Lua, Table};
 
 use super::steps::{Code, Shared};
 use crate::http::server::connection::{Conclusion, Opened};
-use crate::io::handle::stream_at;
+use crate::io::handle_table::stream_at;
 use crate::server;
 use crate::server::worker::context;
 use crate::sys::lua::anchor::Anchor;

@@ -1,7 +1,7 @@
 //! Whether the body of a request is there completely, before the handler is called (option
 //! `request_buffering`).
 
-use crate::http::wire::chunked::{Decoder, Event, Limits};
+use crate::http::wire::chunked::{ChunkedDecoder, ChunkedEvent, ChunkedLimits};
 use crate::http::wire::framing::{self, Framing};
 use crate::http::wire::head::{Head, Known, Version};
 use crate::http::wire::list::elements;
@@ -9,7 +9,7 @@ use crate::http::wire::list::elements;
 /// How far a body that is waited for has been seen.
 #[derive(Debug, Default)]
 pub struct Ahead {
-    decoder: Option<Box<Decoder>>,
+    decoder: Option<Box<ChunkedDecoder>>,
     /// Bytes behind the head that the decoder has seen.
     seen: usize,
     /// The body is too large, or not what it should be.
@@ -75,16 +75,17 @@ impl Ahead {
     }
 
     fn lacks_chunks(&mut self, body: &[u8], limit: u64) -> bool {
-        let decoder =
-            self.decoder.get_or_insert_with(|| Box::new(Decoder::new(Limits::new(limit))));
+        let decoder = self
+            .decoder
+            .get_or_insert_with(|| Box::new(ChunkedDecoder::new(ChunkedLimits::new(limit))));
         loop {
             match decoder.decode(body.get(self.seen..).unwrap_or_default()) {
-                Ok((used, Event::Data(_))) => self.seen += used,
-                Ok((used, Event::More)) => {
+                Ok((used, ChunkedEvent::Data(_))) => self.seen += used,
+                Ok((used, ChunkedEvent::More)) => {
                     self.seen += used;
                     return true;
                 }
-                Ok((_, Event::End)) => return false,
+                Ok((_, ChunkedEvent::End)) => return false,
                 Err(_) => {
                     self.given_up = true;
                     return false;
@@ -97,7 +98,7 @@ impl Ahead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::wire::head::Limits;
+    use crate::http::wire::head::HeadLimits;
 
     /// For each number of bytes of `request` that have come: whether more is waited for.
     fn waits(request: &str, limit: u64) -> Vec<bool> {
@@ -107,7 +108,7 @@ mod tests {
     fn waits_for(request: &str, wanted: Wanted) -> Vec<bool> {
         let (mut head, mut ahead) = (Head::default(), Ahead::default());
         let size = request.find("\r\n\r\n").unwrap() + 4;
-        head.advance(request.as_bytes(), &Limits { head: 1000, fields: 10 }).unwrap();
+        head.advance(request.as_bytes(), &HeadLimits { head: 1000, fields: 10 }).unwrap();
         let pieces = size..=request.len();
         pieces.map(|end| ahead.lacks(&head, &request.as_bytes()[..end], size, wanted)).collect()
     }
@@ -133,7 +134,7 @@ mod tests {
         let request = "POST / HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n";
         assert_eq!(waits(request, 3), [true]);
         let (mut head, mut ahead, size) = (Head::default(), Ahead::default(), request.len());
-        head.advance(request.as_bytes(), &Limits { head: 1000, fields: 10 }).unwrap();
+        head.advance(request.as_bytes(), &HeadLimits { head: 1000, fields: 10 }).unwrap();
         assert!(!ahead.owes_continue(&head, size + 1, size));
         assert!(ahead.owes_continue(&head, size, size));
         assert!(!ahead.owes_continue(&head, size, size));

@@ -6,14 +6,14 @@ use mlua::{Lua, Table, Value};
 
 use crate::amount::Amount;
 use crate::glue::{Fault, Reply};
-use crate::http::wire::head::Limits;
+use crate::http::wire::head::HeadLimits;
 use crate::http::wire::header_lines::StaticHeaders;
 
 /// Options that concern the bytes of requests and responses.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// `request_header_size_limit` and `request_header_count_limit`.
-    pub head: Limits,
+    pub head: HeadLimits,
     /// `request_body_size_limit`: the longest request body, in bytes without transfer coding.
     pub body: u64,
     /// `request_field_count_limit`: the most parameters of a target, cookies, fields of a form, and elements
@@ -43,7 +43,7 @@ const HEAD_MAXIMUM: u64 = 1 << 30;
 impl Default for Options {
     fn default() -> Self {
         Options {
-            head: Limits { head: 1 << 20, fields: 1000 },
+            head: HeadLimits { head: 1 << 20, fields: 1000 },
             body: 64 << 20,
             fields: 4096,
             buffering: 64 * 1024,

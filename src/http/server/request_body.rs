@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::http::wire::chunked::{self, Decoder, Event};
+use crate::http::wire::chunked::{ChunkedDecoder, ChunkedError, ChunkedEvent, ChunkedLimits};
 use crate::http::wire::framing::Framing;
 use crate::http::wire::refusal::Refusal;
 use crate::io::stream::{Fill, Stream};
@@ -41,7 +41,7 @@ enum Due {
     #[default]
     Nothing,
     Length(u64),
-    Chunked(Box<Decoder>),
+    Chunked(Box<ChunkedDecoder>),
 }
 
 /// What there is for a reader of the body.
@@ -79,7 +79,9 @@ impl Intake {
         self.due = match framing {
             Framing::Empty => Due::Nothing,
             Framing::Length(length) => Due::Length(length),
-            Framing::Chunked => Due::Chunked(Box::new(Decoder::new(chunked::Limits::new(limit)))),
+            Framing::Chunked => {
+                Due::Chunked(Box::new(ChunkedDecoder::new(ChunkedLimits::new(limit))))
+            }
         };
     }
 
@@ -218,9 +220,11 @@ impl Intake {
                 Due::Chunked(decoder) => {
                     let (used, event) = decoder.decode(input).map_err(refuse)?;
                     match event {
-                        Event::Data(data) if !self.discards => self.decoded.extend_from_slice(data),
-                        Event::Data(_) | Event::More => {}
-                        Event::End => self.due = Due::Nothing,
+                        ChunkedEvent::Data(data) if !self.discards => {
+                            self.decoded.extend_from_slice(data)
+                        }
+                        ChunkedEvent::Data(_) | ChunkedEvent::More => {}
+                        ChunkedEvent::End => self.due = Due::Nothing,
                     }
                     used
                 }
@@ -245,6 +249,6 @@ fn receive(stream: &mut Stream) -> Result<bool, Failure> {
     }
 }
 
-fn refuse(error: chunked::Error) -> Failure {
+fn refuse(error: ChunkedError) -> Failure {
     Failure::Refused(Refusal::of_body(error.status(), error))
 }

@@ -29,7 +29,7 @@ use trailer::TrailerName;
 
 /// How much a body may hold.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ChunkedLimits {
     /// The longest body, in bytes, without the coding.
     pub body: u64,
     /// The longest line with a chunk's size and extensions, in bytes.
@@ -49,16 +49,16 @@ const PADDED: u32 = 8;
 /// Bytes of data that allow for one more byte of extensions.
 pub const OVERHEAD_SHARE: u64 = 16;
 
-impl Limits {
+impl ChunkedLimits {
     /// A body of `body` bytes; lines of 4 KiB, 16 KiB overhead, 64 trailer fields in 16 KiB.
-    pub fn new(body: u64) -> Limits {
-        Limits { body, line: 4096, overhead: 16384, trailers: 16384, trailer_fields: 64 }
+    pub fn new(body: u64) -> ChunkedLimits {
+        ChunkedLimits { body, line: 4096, overhead: 16384, trailers: 16384, trailer_fields: 64 }
     }
 }
 
 /// Why a body is refused. The connection must be closed then: its framing is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error {
+pub enum ChunkedError {
     /// A chunk's size line breaks the grammar.
     Size,
     /// A chunk's data is not followed by CRLF.
@@ -75,36 +75,38 @@ pub enum Error {
     BodyTooBig,
 }
 
-impl Error {
+impl ChunkedError {
     /// The status code of the refusal.
     pub fn status(self) -> u16 {
         match self {
-            Error::Size | Error::Data | Error::Trailer | Error::TrailerName | Error::Overhead => {
-                400
-            }
-            Error::TrailerTooBig => 431,
-            Error::BodyTooBig => 413,
+            ChunkedError::Size
+            | ChunkedError::Data
+            | ChunkedError::Trailer
+            | ChunkedError::TrailerName
+            | ChunkedError::Overhead => 400,
+            ChunkedError::TrailerTooBig => 431,
+            ChunkedError::BodyTooBig => 413,
         }
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for ChunkedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Error::Size => "Invalid chunk size line",
-            Error::Data => "Chunk data not terminated as announced",
-            Error::Trailer => "Invalid trailer section",
-            Error::TrailerName => "Field not allowed in trailer section",
-            Error::Overhead => "Too much overhead in chunked request body",
-            Error::TrailerTooBig => "Trailer section too big",
-            Error::BodyTooBig => "Request body is too big",
+            ChunkedError::Size => "Invalid chunk size line",
+            ChunkedError::Data => "Chunk data not terminated as announced",
+            ChunkedError::Trailer => "Invalid trailer section",
+            ChunkedError::TrailerName => "Field not allowed in trailer section",
+            ChunkedError::Overhead => "Too much overhead in chunked request body",
+            ChunkedError::TrailerTooBig => "Trailer section too big",
+            ChunkedError::BodyTooBig => "Request body is too big",
         })
     }
 }
 
 /// What the decoder found.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum ChunkedEvent<'a> {
     /// A piece of the body, never empty; as long as the input and the chunk allow.
     Data(&'a [u8]),
     /// The body is complete. What follows in the input belongs to the next request.
@@ -115,7 +117,7 @@ pub enum Event<'a> {
 
 /// What the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ChunkedState {
     SizeStart,
     Size,
     Extension(Extension),
@@ -150,9 +152,9 @@ enum Extension {
 
 /// The decoder of one body.
 #[derive(Debug)]
-pub struct Decoder {
-    limits: Limits,
-    state: State,
+pub struct ChunkedDecoder {
+    limits: ChunkedLimits,
+    state: ChunkedState,
     /// What is left of the chunk's data, or its size as far as it has been read.
     chunk: u64,
     /// Bytes of body announced so far.
@@ -164,12 +166,12 @@ pub struct Decoder {
     trailer_name: TrailerName,
 }
 
-impl Decoder {
+impl ChunkedDecoder {
     /// A decoder at the begin of a body.
-    pub fn new(limits: Limits) -> Decoder {
-        Decoder {
+    pub fn new(limits: ChunkedLimits) -> ChunkedDecoder {
+        ChunkedDecoder {
             limits,
-            state: State::SizeStart,
+            state: ChunkedState::SizeStart,
             chunk: 0,
             announced: 0,
             line: 0,
@@ -182,85 +184,96 @@ impl Decoder {
 
     /// Whether the body is complete.
     pub fn is_end(&self) -> bool {
-        self.state == State::End
+        self.state == ChunkedState::End
     }
 
     /// Takes bytes from the connection; returns how many were used, and what they mean.
     ///
-    /// To be called with the rest of the input again until the event is [`Event::More`] (then
-    /// with further input) or [`Event::End`].
-    pub fn decode<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Event<'a>), Error> {
+    /// To be called with the rest of the input again until the event is [`ChunkedEvent::More`] (then
+    /// with further input) or [`ChunkedEvent::End`].
+    pub fn decode<'a>(
+        &mut self,
+        input: &'a [u8],
+    ) -> Result<(usize, ChunkedEvent<'a>), ChunkedError> {
         let mut used = 0;
         while let Some((&byte, _)) = input.get(used..).and_then(|rest| rest.split_first()) {
             match self.state {
-                State::Data => {
+                ChunkedState::Data => {
                     let rest = input.get(used..).unwrap_or_default();
                     let len = usize::try_from(self.chunk).unwrap_or(usize::MAX).min(rest.len());
                     self.chunk -= len as u64;
                     if self.chunk == 0 {
-                        self.state = State::DataCr;
+                        self.state = ChunkedState::DataCr;
                     }
-                    return Ok((used + len, Event::Data(rest.get(..len).unwrap_or_default())));
+                    return Ok((
+                        used + len,
+                        ChunkedEvent::Data(rest.get(..len).unwrap_or_default()),
+                    ));
                 }
-                State::End => return Ok((used, Event::End)),
+                ChunkedState::End => return Ok((used, ChunkedEvent::End)),
                 _ => self.state = self.framing(byte)?,
             }
             used += 1;
         }
-        Ok((used, if self.is_end() { Event::End } else { Event::More }))
+        Ok((used, if self.is_end() { ChunkedEvent::End } else { ChunkedEvent::More }))
     }
 
     /// The state after a byte that is no data.
-    fn framing(&mut self, byte: u8) -> Result<State, Error> {
+    fn framing(&mut self, byte: u8) -> Result<ChunkedState, ChunkedError> {
         match self.state {
-            State::SizeStart | State::Size | State::Extension(_) | State::SizeLf => {
+            ChunkedState::SizeStart
+            | ChunkedState::Size
+            | ChunkedState::Extension(_)
+            | ChunkedState::SizeLf => {
                 self.line += 1;
                 if self.line > self.limits.line {
-                    return Err(Error::Overhead);
+                    return Err(ChunkedError::Overhead);
                 }
                 self.size_line(byte)
             }
-            State::DataCr => expect(byte, b'\r', State::DataLf, Error::Data),
-            State::DataLf => expect(byte, b'\n', State::SizeStart, Error::Data),
-            State::Data | State::End => Ok(self.state),
+            ChunkedState::DataCr => expect(byte, b'\r', ChunkedState::DataLf, ChunkedError::Data),
+            ChunkedState::DataLf => {
+                expect(byte, b'\n', ChunkedState::SizeStart, ChunkedError::Data)
+            }
+            ChunkedState::Data | ChunkedState::End => Ok(self.state),
             _ => {
                 self.trailers += 1;
                 if self.trailers > self.limits.trailers {
-                    return Err(Error::TrailerTooBig);
+                    return Err(ChunkedError::TrailerTooBig);
                 }
                 self.trailer(byte)
             }
         }
     }
 
-    fn size_line(&mut self, byte: u8) -> Result<State, Error> {
+    fn size_line(&mut self, byte: u8) -> Result<ChunkedState, ChunkedError> {
         match self.state {
-            State::SizeStart | State::Size => match hex_value(byte) {
+            ChunkedState::SizeStart | ChunkedState::Size => match hex_value(byte) {
                 Some(digit) => self.size_digit(digit),
-                None if self.state == State::SizeStart => Err(Error::Size),
+                None if self.state == ChunkedState::SizeStart => Err(ChunkedError::Size),
                 None => match byte {
-                    b'\r' => Ok(State::SizeLf),
+                    b'\r' => Ok(ChunkedState::SizeLf),
                     _ => self.extension(Extension::Before, byte),
                 },
             },
-            State::Extension(extension) => self.extension(extension, byte),
+            ChunkedState::Extension(extension) => self.extension(extension, byte),
             _ => {
-                expect(byte, b'\n', State::Data, Error::Size)?;
+                expect(byte, b'\n', ChunkedState::Data, ChunkedError::Size)?;
                 self.size_end()
             }
         }
     }
 
-    fn size_digit(&mut self, digit: u8) -> Result<State, Error> {
-        if self.state == State::Size && self.chunk == 0 {
+    fn size_digit(&mut self, digit: u8) -> Result<ChunkedState, ChunkedError> {
+        if self.state == ChunkedState::Size && self.chunk == 0 {
             self.spend()?;
         }
-        let size = self.chunk.checked_mul(16).ok_or(Error::BodyTooBig)? + u64::from(digit);
+        let size = self.chunk.checked_mul(16).ok_or(ChunkedError::BodyTooBig)? + u64::from(digit);
         self.chunk = size;
-        Ok(State::Size)
+        Ok(ChunkedState::Size)
     }
 
-    fn extension(&mut self, extension: Extension, byte: u8) -> Result<State, Error> {
+    fn extension(&mut self, extension: Extension, byte: u8) -> Result<ChunkedState, ChunkedError> {
         use Extension::*;
         let blank = matches!(byte, b' ' | b'\t');
         let padding = blank && self.line <= PADDED || extension == Before && byte == b'\r';
@@ -268,7 +281,9 @@ impl Decoder {
             self.spend()?;
         }
         let next = match (extension, byte) {
-            (Before | Name | AfterName | Value | AfterQuoted, b'\r') => return Ok(State::SizeLf),
+            (Before | Name | AfterName | Value | AfterQuoted, b'\r') => {
+                return Ok(ChunkedState::SizeLf);
+            }
             (Before | Name | AfterName | Value | AfterQuoted, b';') => NameStart,
             (Name | AfterName, b'=') => ValueStart,
             (ValueStart, b'"') => Quoted,
@@ -280,63 +295,70 @@ impl Decoder {
             (Value | AfterQuoted, _) if blank => Before,
             (NameStart | Name, _) if is_token_byte(byte) => Name,
             (ValueStart | Value, _) if is_token_byte(byte) => Value,
-            _ => return Err(Error::Size),
+            _ => return Err(ChunkedError::Size),
         };
-        Ok(State::Extension(next))
+        Ok(ChunkedState::Extension(next))
     }
 
     /// Accounts for a byte that the coding could do without.
-    fn spend(&mut self) -> Result<(), Error> {
+    fn spend(&mut self) -> Result<(), ChunkedError> {
         self.overhead += 1;
         let allowed = self.limits.overhead.saturating_add(self.announced / OVERHEAD_SHARE);
-        if self.overhead > allowed { Err(Error::Overhead) } else { Ok(()) }
+        if self.overhead > allowed { Err(ChunkedError::Overhead) } else { Ok(()) }
     }
 
-    fn size_end(&mut self) -> Result<State, Error> {
+    fn size_end(&mut self) -> Result<ChunkedState, ChunkedError> {
         self.line = 0;
         if self.chunk == 0 {
-            return Ok(State::TrailerStart);
+            return Ok(ChunkedState::TrailerStart);
         }
-        let announced = self.announced.checked_add(self.chunk).ok_or(Error::BodyTooBig)?;
+        let announced = self.announced.checked_add(self.chunk).ok_or(ChunkedError::BodyTooBig)?;
         if announced > self.limits.body {
-            return Err(Error::BodyTooBig);
+            return Err(ChunkedError::BodyTooBig);
         }
         self.announced = announced;
-        Ok(State::Data)
+        Ok(ChunkedState::Data)
     }
 
     /// Trailer fields are checked like header fields, and dropped (RFC 9110 6.5.1 allows it). Those
     /// that would matter in a header section are refused: whoever merges them takes the message for
     /// another one.
-    fn trailer(&mut self, byte: u8) -> Result<State, Error> {
+    fn trailer(&mut self, byte: u8) -> Result<ChunkedState, ChunkedError> {
         match (self.state, byte) {
-            (State::TrailerStart, b'\r') => Ok(State::EndLf),
-            (State::TrailerStart, _) if is_token_byte(byte) => {
+            (ChunkedState::TrailerStart, b'\r') => Ok(ChunkedState::EndLf),
+            (ChunkedState::TrailerStart, _) if is_token_byte(byte) => {
                 self.trailer_fields += 1;
                 if self.trailer_fields > self.limits.trailer_fields {
-                    return Err(Error::TrailerTooBig);
+                    return Err(ChunkedError::TrailerTooBig);
                 }
                 self.trailer_name = TrailerName::default();
                 self.trailer_name.push(byte);
-                Ok(State::TrailerName)
+                Ok(ChunkedState::TrailerName)
             }
-            (State::TrailerName, b':') if self.trailer_name.is_forbidden() => {
-                Err(Error::TrailerName)
+            (ChunkedState::TrailerName, b':') if self.trailer_name.is_forbidden() => {
+                Err(ChunkedError::TrailerName)
             }
-            (State::TrailerName, b':') => Ok(State::TrailerValue),
-            (State::TrailerName, _) if is_token_byte(byte) => {
+            (ChunkedState::TrailerName, b':') => Ok(ChunkedState::TrailerValue),
+            (ChunkedState::TrailerName, _) if is_token_byte(byte) => {
                 self.trailer_name.push(byte);
-                Ok(State::TrailerName)
+                Ok(ChunkedState::TrailerName)
             }
-            (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
-            (State::TrailerValue, b'\t' | b' '..=b'~' | 128..) => Ok(State::TrailerValue),
-            (State::TrailerLf, b'\n') => Ok(State::TrailerStart),
-            (State::EndLf, b'\n') => Ok(State::End),
-            _ => Err(Error::Trailer),
+            (ChunkedState::TrailerValue, b'\r') => Ok(ChunkedState::TrailerLf),
+            (ChunkedState::TrailerValue, b'\t' | b' '..=b'~' | 128..) => {
+                Ok(ChunkedState::TrailerValue)
+            }
+            (ChunkedState::TrailerLf, b'\n') => Ok(ChunkedState::TrailerStart),
+            (ChunkedState::EndLf, b'\n') => Ok(ChunkedState::End),
+            _ => Err(ChunkedError::Trailer),
         }
     }
 }
 
-fn expect(byte: u8, expected: u8, next: State, error: Error) -> Result<State, Error> {
+fn expect(
+    byte: u8,
+    expected: u8,
+    next: ChunkedState,
+    error: ChunkedError,
+) -> Result<ChunkedState, ChunkedError> {
     if byte == expected { Ok(next) } else { Err(error) }
 }

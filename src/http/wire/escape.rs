@@ -18,11 +18,11 @@ pub enum Plus {
 
 /// Decodes `%XX`, and `+` if it stands for a space; borrowed if there was nothing to decode.
 pub fn decode(text: &[u8], plus: Plus) -> Cow<'_, [u8]> {
-    if Decoder::new(plus).is_plain(text) {
+    if PercentDecoder::new(plus).is_plain(text) {
         return Cow::Borrowed(text);
     }
     let mut decoded = Vec::with_capacity(text.len());
-    let mut decoder = Decoder::new(plus);
+    let mut decoder = PercentDecoder::new(plus);
     decoder.push(text, &mut decoded);
     decoder.finish(&mut decoded);
     Cow::Owned(decoded)
@@ -94,7 +94,7 @@ pub(in crate::http) fn hex_value(byte: u8) -> Option<u8> {
 
 /// An escape whose end has not been seen yet.
 #[derive(Clone, Copy, Debug)]
-enum Held {
+enum PendingEscape {
     Nothing,
     Percent,
     /// `%` and this digit.
@@ -103,34 +103,34 @@ enum Held {
 
 /// Decodes text that arrives in pieces; an escape may be cut anywhere.
 #[derive(Debug)]
-pub struct Decoder {
+pub struct PercentDecoder {
     plus: Plus,
-    held: Held,
+    pending: PendingEscape,
 }
 
-impl Decoder {
+impl PercentDecoder {
     /// A decoder at the begin of a text.
-    pub fn new(plus: Plus) -> Decoder {
-        Decoder { plus, held: Held::Nothing }
+    pub fn new(plus: Plus) -> PercentDecoder {
+        PercentDecoder { plus, pending: PendingEscape::Nothing }
     }
 
     /// Whether `text`, coming next, decodes to itself.
     pub fn is_plain(&self, text: &[u8]) -> bool {
-        matches!(self.held, Held::Nothing) && self.special(text).is_none()
+        matches!(self.pending, PendingEscape::Nothing) && self.special(text).is_none()
     }
 
     /// Appends to `out` what `input` decodes to. An unfinished escape at its end is kept back.
     pub fn push(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
         while let Some((&first, rest)) = input.split_first() {
-            match (self.held, hex_value(first)) {
-                (Held::Nothing, _) => input = self.plain(input, out),
-                (Held::Percent, Some(_)) => {
-                    self.held = Held::Digit(first);
+            match (self.pending, hex_value(first)) {
+                (PendingEscape::Nothing, _) => input = self.plain(input, out),
+                (PendingEscape::Percent, Some(_)) => {
+                    self.pending = PendingEscape::Digit(first);
                     input = rest;
                 }
-                (Held::Digit(high), Some(low)) => {
+                (PendingEscape::Digit(high), Some(low)) => {
                     out.push(hex_value(high).unwrap_or_default() << 4 | low);
-                    self.held = Held::Nothing;
+                    self.pending = PendingEscape::Nothing;
                     input = rest;
                 }
                 (_, None) => self.finish(out),
@@ -140,12 +140,12 @@ impl Decoder {
 
     /// Ends the text: an escape that was cut off is text.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
-        match self.held {
-            Held::Nothing => {}
-            Held::Percent => out.push(b'%'),
-            Held::Digit(high) => out.extend_from_slice(&[b'%', high]),
+        match self.pending {
+            PendingEscape::Nothing => {}
+            PendingEscape::Percent => out.push(b'%'),
+            PendingEscape::Digit(high) => out.extend_from_slice(&[b'%', high]),
         }
-        self.held = Held::Nothing;
+        self.pending = PendingEscape::Nothing;
     }
 
     /// Copies text up to and with the next `%` or `+`; returns what follows it.
@@ -158,7 +158,7 @@ impl Decoder {
                 rest
             }
             Some((_, rest)) => {
-                self.held = Held::Percent;
+                self.pending = PendingEscape::Percent;
                 rest
             }
             None => tail,
@@ -227,7 +227,7 @@ mod tests {
 
         #[test]
         fn pieces_decode_like_the_whole(text in "[%+a-f0-3 &]{0,64}", size in 1usize..8) {
-            let mut decoder = Decoder::new(Plus::Space);
+            let mut decoder = PercentDecoder::new(Plus::Space);
             let mut pieces = Vec::new();
             for piece in text.as_bytes().chunks(size) {
                 decoder.push(piece, &mut pieces);

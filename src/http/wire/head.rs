@@ -22,7 +22,7 @@ const BARE_LF: Refusal = Refusal::bad_request("Line not terminated by CRLF");
 
 /// How large a head may be.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct HeadLimits {
     /// Bytes of the request line and all lines with their ends, empty ones before included.
     pub head: usize,
     /// Number of field lines.
@@ -119,7 +119,7 @@ pub struct Field {
 
 /// How far a head has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum HeadProgress {
     /// More input is needed.
     Partial,
     /// The head is complete and has this many bytes.
@@ -169,15 +169,15 @@ impl Head {
     ///
     /// `input` must begin with the input of the previous call. Errors are 400, 414, 431 and 505;
     /// they are found with the line they are in, also while further lines are missing.
-    pub fn advance(&mut self, input: &[u8], limits: &Limits) -> Result<Progress, Refusal> {
+    pub fn advance(&mut self, input: &[u8], limits: &HeadLimits) -> Result<HeadProgress, Refusal> {
         if let Some(size) = self.complete {
-            return Ok(Progress::Complete(size));
+            return Ok(HeadProgress::Complete(size));
         }
         loop {
             let Some(offset) = memchr(b'\n', input.get(self.searched..).unwrap_or_default()) else {
                 self.searched = input.len();
                 self.check_size(input.len(), limits)?;
-                return Ok(Progress::Partial);
+                return Ok(HeadProgress::Partial);
             };
             let next = self.searched + offset + 1;
             self.check_size(next, limits)?;
@@ -192,14 +192,14 @@ impl Head {
                 (false, _) => self.request_line(base, line)?,
                 (true, true) => {
                     self.complete = Some(next);
-                    return Ok(Progress::Complete(next));
+                    return Ok(HeadProgress::Complete(next));
                 }
                 (true, false) => self.field_line(base, line, limits)?,
             }
         }
     }
 
-    fn check_size(&self, size: usize, limits: &Limits) -> Result<(), Refusal> {
+    fn check_size(&self, size: usize, limits: &HeadLimits) -> Result<(), Refusal> {
         match (size <= limits.head, self.has_request_line) {
             (true, _) => Ok(()),
             (false, false) => Err(Refusal::uri_too_long()),
@@ -236,7 +236,7 @@ impl Head {
         Ok(())
     }
 
-    fn field_line(&mut self, base: usize, line: &[u8], limits: &Limits) -> Result<(), Refusal> {
+    fn field_line(&mut self, base: usize, line: &[u8], limits: &HeadLimits) -> Result<(), Refusal> {
         const INVALID: Refusal = Refusal::bad_request("Invalid header line");
         if self.fields.len() >= limits.fields {
             return Err(Refusal::fields_too_large("Too many header lines"));

@@ -4,7 +4,7 @@ use super::head::*;
 use super::refusal::Refusal;
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { head: 1024, fields: 8 };
+const LIMITS: HeadLimits = HeadLimits { head: 1024, fields: 8 };
 
 type Parsed = (String, String, Version, Vec<(String, String)>, usize);
 
@@ -12,8 +12,8 @@ fn text(span: Span, input: &[u8]) -> String {
     String::from_utf8_lossy(span.of(input)).into_owned()
 }
 
-fn outcome(head: &Head, input: &[u8], progress: Progress) -> Option<Parsed> {
-    let Progress::Complete(size) = progress else { return None };
+fn outcome(head: &Head, input: &[u8], progress: HeadProgress) -> Option<Parsed> {
+    let HeadProgress::Complete(size) = progress else { return None };
     let fields = head.fields.iter().map(|f| (text(f.name, input), text(f.value, input))).collect();
     Some((text(head.method, input), text(head.target, input), head.version, fields, size))
 }

@@ -18,7 +18,7 @@ pub struct MediaType<'a> {
 
 /// The parameters are no `name=value` or `name="value"` separated by `;`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub struct MalformedParameters;
 
 impl<'a> MediaType<'a> {
     /// Splits a header value; it never fails, as the type is only compared.
@@ -46,12 +46,12 @@ impl<'a> MediaType<'a> {
     /// The value of the parameter `name` (in any case), None if there is none.
     ///
     /// A doubled parameter is malformed: its recipients may not agree on which one counts.
-    pub fn parameter(&self, name: &str) -> Result<Option<Cow<'a, [u8]>>, Malformed> {
+    pub fn parameter(&self, name: &str) -> Result<Option<Cow<'a, [u8]>>, MalformedParameters> {
         let mut found = None;
         for parameter in self.parameters() {
             let parameter = parameter?;
             if parameter.is(name) && found.replace(parameter.value()).is_some() {
-                return Err(Malformed);
+                return Err(MalformedParameters);
             }
         }
         Ok(found)
@@ -100,7 +100,7 @@ pub struct Parameters<'a> {
 }
 
 impl<'a> Iterator for Parameters<'a> {
-    type Item = Result<Parameter<'a>, Malformed>;
+    type Item = Result<Parameter<'a>, MalformedParameters>;
 
     fn next(&mut self) -> Option<Self::Item> {
         // RFC 9110 5.6.6: parameters = *( OWS ";" OWS [ parameter ] )
@@ -119,7 +119,7 @@ impl<'a> Iterator for Parameters<'a> {
             }
             None => {
                 self.rest = b"";
-                Some(Err(Malformed))
+                Some(Err(MalformedParameters))
             }
         }
     }
@@ -165,7 +165,7 @@ fn is_bare(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn parameter(value: &str, name: &str) -> Result<Option<String>, Malformed> {
+    fn parameter(value: &str, name: &str) -> Result<Option<String>, MalformedParameters> {
         let found = MediaType::parse(value.as_bytes()).parameter(name)?;
         Ok(found.map(|value| String::from_utf8_lossy(&value).into_owned()))
     }
@@ -194,7 +194,11 @@ mod tests {
     #[test]
     fn malformed_parameters_are_refused() {
         for value in ["x", "x=", "=1", "x=\"1", "x=\"1\"2", "x=a b", "x =1", "x=1;x=1", "x=\u{1}"] {
-            assert_eq!(parameter(&format!("a/b;{value}"), "x"), Err(Malformed), "{value}");
+            assert_eq!(
+                parameter(&format!("a/b;{value}"), "x"),
+                Err(MalformedParameters),
+                "{value}"
+            );
         }
     }
 

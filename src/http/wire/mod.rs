@@ -7,13 +7,13 @@
 //! | [`params`], [`cookies`], [`list`], [`media_type`], [`escape`] | parsers of values |
 //! | [`names`] | header fields by name |
 //! | [`header_lines`], [`refusal`], [`date`] | what is sent |
-//! | [`flood`] | names that are made to collide in Lua's hash |
+//! | [`collision_guard`] | detects texts chosen to collide in Lua's string hash |
 
 pub mod chunked;
+pub mod collision_guard;
 pub mod cookies;
 pub mod date;
 pub mod escape;
-pub mod flood;
 pub mod framing;
 pub mod head;
 #[cfg(test)]

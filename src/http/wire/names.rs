@@ -55,7 +55,7 @@ fn compare(a: &[u8], b: &[u8]) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::wire::head::{Head, Limits, Progress};
+    use crate::http::wire::head::{Head, HeadLimits, HeadProgress};
     use proptest::prelude::*;
 
     proptest! {
@@ -68,8 +68,8 @@ mod tests {
                 fields.iter().enumerate().map(|(i, name)| format!("{name}: {i}\r\n")).collect();
             let text = format!("GET / HTTP/1.1\r\n{lines}\r\n");
             let mut head = Head::default();
-            let limits = Limits { head: 1 << 20, fields: 1000 };
-            let complete = Progress::Complete(text.len());
+            let limits = HeadLimits { head: 1 << 20, fields: 1000 };
+            let complete = HeadProgress::Complete(text.len());
             prop_assert_eq!(head.advance(text.as_bytes(), &limits), Ok(complete));
             let mut names = Names::default();
             for name in ["a", "B", "ab", "BA", "aA", "c"] {

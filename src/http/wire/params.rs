@@ -2,7 +2,7 @@
 //!
 //! Nothing is looked up here, so hostile names cannot slow this down: a list takes one step per
 //! pair. Whoever makes a map of it must use one whose hash is seeded at random, as
-//! `std::collections::HashMap` and Lua tables are; Lua 5.3 needs [`crate::http::wire::flood`] besides.
+//! `std::collections::HashMap` and Lua tables are; Lua 5.3 needs [`crate::http::wire::collision_guard`] besides.
 //!
 //! Source: WHATWG URL, "application/x-www-form-urlencoded parsing"; reference,
 //! "request.get_params".

@@ -9,7 +9,7 @@ use nix::sys::signal::SigSet;
 
 /// What `ppoll` found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum PollOutcome {
     /// At least one descriptor is ready (or in error, which reading or writing will tell).
     Ready,
     /// The time is over.
@@ -40,7 +40,7 @@ impl PollSet {
         &mut self,
         timeout: Option<Duration>,
         mask: Option<&SigSet>,
-    ) -> io::Result<Outcome> {
+    ) -> io::Result<PollOutcome> {
         let timeout = timeout.map(|timeout| libc::timespec {
             tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
@@ -51,15 +51,15 @@ impl PollSet {
         // SAFETY: the array has `count` entries; the other pointers are null or valid for the call.
         let n = unsafe { libc::ppoll(self.entries.as_mut_ptr(), count, timeout, mask) };
         match n {
-            0 => Ok(Outcome::Timeout),
+            0 => Ok(PollOutcome::Timeout),
             n if n > 0 => {
                 if self.entries.iter().any(|entry| entry.revents & libc::POLLNVAL != 0) {
                     return Err(io::Error::from_raw_os_error(libc::EBADF));
                 }
-                Ok(Outcome::Ready)
+                Ok(PollOutcome::Ready)
             }
             _ => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => Ok(Outcome::Interrupted),
+                error if error.kind() == io::ErrorKind::Interrupted => Ok(PollOutcome::Interrupted),
                 error => Err(error),
             },
         }

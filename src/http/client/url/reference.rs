@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use memchr::memrchr;
 
 use super::target::{escape, remove_dot_segments, split_query, strip_fragment};
-use super::{Endpoint, Error, Url, check_characters, split_scheme};
+use super::{Endpoint, Url, UrlError, check_characters, split_scheme};
 
 impl Url {
     /// The URL that a reference stands for.
@@ -14,12 +14,12 @@ impl Url {
     /// of this machine.
     ///
     /// Blanks, which many servers send as they are, are escaped, as browsers do it.
-    pub fn join(&self, reference: &[u8]) -> Result<Url, Error> {
+    pub fn join(&self, reference: &[u8]) -> Result<Url, UrlError> {
         let reference = &*escape_blanks(reference);
         check_characters(reference)?;
         let absolute = match (split_scheme(reference), reference) {
             (Some((scheme, _)), _) if scheme.eq_ignore_ascii_case(b"unix") => {
-                return Err(Error::Scheme);
+                return Err(UrlError::Scheme);
             }
             (Some(_), _) => Some(Url::parse(reference)?),
             (None, [b'/', b'/', rest @ ..]) => Some(Url::network(rest)?),
@@ -115,7 +115,7 @@ mod tests {
         }
         assert_eq!(base.join(b"//h/x").unwrap(), url("http://h/x"));
         assert_eq!(base.join(b"http://h:1/x").unwrap(), url("http://h:1/x"));
-        assert_eq!(base.join(b"https://h/"), Err(Error::Tls));
+        assert_eq!(base.join(b"https://h/"), Err(UrlError::Tls));
         assert_eq!(target(&base.join(b"a b?c d").unwrap()), "/b/c/a%20b?c%20d");
         assert!(base.join(b"a\tb").is_err());
         assert!(base.join(b"http://a b/").is_err());
@@ -127,8 +127,8 @@ mod tests {
         assert_eq!(base.join(b"d").unwrap(), url("unix:/run/a.sock:/b/d"));
         assert_eq!(base.join(b"http://localhost/x").unwrap(), url("unix:/run/a.sock:/x"));
         assert_eq!(base.join(b"http://h/x").unwrap().endpoint, tcp("h", 80));
-        assert_eq!(base.join(b"unix:/run/b.sock:/"), Err(Error::Scheme));
-        assert_eq!(url("http://a/").join(b"unix:/run/b.sock:/"), Err(Error::Scheme));
+        assert_eq!(base.join(b"unix:/run/b.sock:/"), Err(UrlError::Scheme));
+        assert_eq!(url("http://a/").join(b"unix:/run/b.sock:/"), Err(UrlError::Scheme));
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 
 use memchr::memchr;
 
-use super::Error;
+use super::error::UrlError;
 
 /// The text without a fragment, which is not sent.
 pub fn strip_fragment(text: &[u8]) -> &[u8] {
@@ -17,12 +17,12 @@ pub fn split_query(text: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// The target of an absolute URL: `/` if there is no path (RFC 9110 4.2.3).
-pub fn normal_target(text: &[u8]) -> Result<Vec<u8>, Error> {
+pub fn normal_target(text: &[u8]) -> Result<Vec<u8>, UrlError> {
     match text.first() {
         None => Ok(b"/".to_vec()),
         Some(b'/') => Ok(escape(text)),
         Some(b'?') => Ok([b"/", &*escape(text)].concat()),
-        Some(_) => Err(Error::Invalid("the target must begin with a slash")),
+        Some(_) => Err(UrlError::Invalid("the target must begin with a slash")),
     }
 }
 

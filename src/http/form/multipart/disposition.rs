@@ -31,16 +31,16 @@ pub struct Disposition {
 
 /// The parameters break the grammar, or one of the two is doubled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub struct MalformedDisposition;
 
 impl Disposition {
     /// Reads the value of the field, which holds no CR, LF or NUL; linear in its length.
-    pub fn parse(value: &[u8]) -> Result<Disposition, Malformed> {
+    pub fn parse(value: &[u8]) -> Result<Disposition, MalformedDisposition> {
         let (kind, mut rest) = value.split_at(memchr(b';', value).unwrap_or(value.len()));
         let is_form_data = trim(kind).eq_ignore_ascii_case(b"form-data");
         let mut disposition = Disposition { is_form_data, name: None, file_name: None };
         while let Some(text) = next_parameter(rest) {
-            let (name, (value, tail)) = parameter(text).ok_or(Malformed)?;
+            let (name, (value, tail)) = parameter(text).ok_or(MalformedDisposition)?;
             rest = tail;
             let known = match () {
                 () if name.eq_ignore_ascii_case(b"name") => &mut disposition.name,
@@ -48,7 +48,7 @@ impl Disposition {
                 () => continue,
             };
             if known.replace(value.into_owned()).is_some() {
-                return Err(Malformed);
+                return Err(MalformedDisposition);
             }
         }
         Ok(disposition)
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn file_name(value: &str) -> Result<String, Malformed> {
+    fn file_name(value: &str) -> Result<String, MalformedDisposition> {
         let value = format!("form-data; name=a; filename={value}");
         let disposition = Disposition::parse(value.as_bytes())?;
         Ok(String::from_utf8(disposition.file_name.unwrap()).unwrap())
@@ -217,7 +217,7 @@ mod tests {
             "a; =b",
             "a; b =c",
         ] {
-            assert_eq!(file_name(sent), Err(Malformed), "{sent}");
+            assert_eq!(file_name(sent), Err(MalformedDisposition), "{sent}");
         }
     }
 

@@ -2,8 +2,8 @@
 
 use memchr::memchr3;
 
-use super::Error;
 use super::disposition::Disposition;
+use super::error::MultipartError;
 use crate::http::wire::head::is_token;
 use crate::http::wire::list::trim;
 use crate::http::wire::params::split_once;
@@ -24,17 +24,17 @@ impl Part {
     /// Reads header lines, each ended by CRLF; None if they do not name a form field.
     ///
     /// Fields other than Content-Disposition and Content-Type are ignored (RFC 7578 4.8).
-    pub(in crate::http) fn parse(head: &[u8]) -> Result<Option<Part>, Error> {
+    pub(in crate::http) fn parse(head: &[u8]) -> Result<Option<Part>, MultipartError> {
         let mut disposition = None;
         let mut content_type = None;
         for line in head.split_inclusive(|&byte| byte == b'\n') {
-            let line = line.strip_suffix(b"\r\n").ok_or(Error::Header)?;
+            let line = line.strip_suffix(b"\r\n").ok_or(MultipartError::Header)?;
             if memchr3(b'\r', b'\n', 0, line).is_some() {
-                return Err(Error::Header);
+                return Err(MultipartError::Header);
             }
-            let (name, value) = split_once(line, b':').ok_or(Error::Header)?;
+            let (name, value) = split_once(line, b':').ok_or(MultipartError::Header)?;
             if !is_token(name) {
-                return Err(Error::Header);
+                return Err(MultipartError::Header);
             }
             let known = match () {
                 _ if name.eq_ignore_ascii_case(b"Content-Disposition") => &mut disposition,
@@ -44,18 +44,18 @@ impl Part {
                     let plain = [&b"7bit"[..], b"8bit", b"binary"];
                     match plain.iter().any(|name| trim(value).eq_ignore_ascii_case(name)) {
                         true => continue,
-                        false => return Err(Error::TransferEncoding),
+                        false => return Err(MultipartError::TransferEncoding),
                     }
                 }
                 _ => continue,
             };
             if known.replace(trim(value)).is_some() {
-                return Err(Error::Header);
+                return Err(MultipartError::Header);
             }
         }
         let Some(disposition) = disposition else { return Ok(None) };
         let Disposition { is_form_data, name, file_name } =
-            Disposition::parse(disposition).map_err(|_| Error::Header)?;
+            Disposition::parse(disposition).map_err(|_| MultipartError::Header)?;
         let content_type = content_type.map(<[u8]>::to_vec);
         let name = name.filter(|_| is_form_data);
         Ok(name.map(|field_name| Part { field_name, file_name, content_type }))

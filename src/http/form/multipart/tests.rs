@@ -5,31 +5,34 @@ use proptest::prelude::*;
 use super::*;
 use crate::http::wire::testing::pieces;
 
-type Found = Vec<(Part, Vec<u8>)>;
+type FoundParts = Vec<(Part, Vec<u8>)>;
 
 const CONTENT_TYPE: &[u8] = b"multipart/form-data; boundary=b";
 
-fn parse_pieces(mut parser: Parser, pieces: &[&[u8]]) -> Result<Found, Error> {
-    let mut found: Found = Vec::new();
+fn parse_pieces(
+    mut parser: MultipartParser,
+    pieces: &[&[u8]],
+) -> Result<FoundParts, MultipartError> {
+    let mut found: FoundParts = Vec::new();
     let (mut open, mut ended) = (false, false);
     for piece in pieces {
         let mut rest = *piece;
         loop {
             let (used, event) = parser.push(rest)?;
             rest = &rest[used..];
-            assert!(!ended || event == Event::More);
+            assert!(!ended || event == MultipartEvent::More);
             match event {
-                Event::Begin(part) => {
+                MultipartEvent::Begin(part) => {
                     assert!(!std::mem::replace(&mut open, true));
                     found.push((part.clone(), Vec::new()));
                 }
-                Event::Data(data) => {
+                MultipartEvent::Data(data) => {
                     assert!(open && !data.is_empty());
                     found.last_mut().unwrap().1.extend_from_slice(data);
                 }
-                Event::PartEnd => assert!(std::mem::replace(&mut open, false)),
-                Event::End => ended = true,
-                Event::More => break assert!(rest.is_empty()),
+                MultipartEvent::PartEnd => assert!(std::mem::replace(&mut open, false)),
+                MultipartEvent::End => ended = true,
+                MultipartEvent::More => break assert!(rest.is_empty()),
             }
         }
     }
@@ -38,12 +41,12 @@ fn parse_pieces(mut parser: Parser, pieces: &[&[u8]]) -> Result<Found, Error> {
     Ok(found)
 }
 
-fn parser() -> Parser {
-    Parser::new(CONTENT_TYPE, Limits::new(100)).unwrap()
+fn parser() -> MultipartParser {
+    MultipartParser::new(CONTENT_TYPE, MultipartLimits::new(100)).unwrap()
 }
 
 /// The outcome for the body as a whole, which must be that for single bytes.
-fn parse(body: &str) -> Result<Found, Error> {
+fn parse(body: &str) -> Result<FoundParts, MultipartError> {
     let whole = parse_pieces(parser(), &[body.as_bytes()]);
     let bytes: Vec<&[u8]> = body.as_bytes().chunks(1).collect();
     assert_eq!(parse_pieces(parser(), &bytes), whole, "{body:?}");
@@ -55,7 +58,7 @@ fn field(name: &str, value: &str) -> (Part, Vec<u8>) {
 }
 
 /// A body whose only part has these header lines.
-fn with_head(lines: &str) -> Result<Option<Part>, Error> {
+fn with_head(lines: &str) -> Result<Option<Part>, MultipartError> {
     let found = parse(&format!("--b\r\n{lines}\r\nx\r\n--b--"))?;
     Ok(found.into_iter().next().map(|(part, _)| part))
 }
@@ -100,7 +103,7 @@ fn preamble_epilogue_padding_and_a_missing_last_line_end_are_allowed() {
 fn a_boundary_in_the_preamble_is_refused_where_no_line_begins() {
     for start in ["\n", "\r", " ", "x", "-", "x\n", "x\r\n\n", "\r\n\r", "\n\n", "x\r\n-"] {
         let outcome = parse(&format!("{start}{A}1\r\n{A}2\r\n--b--"));
-        assert_eq!(outcome, Err(Error::Delimiter), "{start:?}");
+        assert_eq!(outcome, Err(MultipartError::Delimiter), "{start:?}");
     }
     for start in ["\n\r\n", "\r\r\n", "x\n--\r\n", "x\r--c\n\r\n", "--\r\n"] {
         let outcome = parse(&format!("{start}{A}1\r\n--b--"));
@@ -126,7 +129,8 @@ fn boundaries_are_quoted_or_not_among_other_parameters() {
         ("boundary=----WebKitFormBoundary7MA4/+=_,.:'()", "----WebKitFormBoundary7MA4/+=_,.:'()"),
     ] {
         let content_type = format!("Multipart/Form-Data;{parameters}");
-        let parser = Parser::new(content_type.as_bytes(), Limits::new(100)).unwrap();
+        let parser =
+            MultipartParser::new(content_type.as_bytes(), MultipartLimits::new(100)).unwrap();
         let body = format!("{A}1\r\n--b--").replace("--b", &format!("--{boundary}"));
         assert_eq!(parse_pieces(parser, &[body.as_bytes()]), Ok(vec![field("a", "1")]));
     }
@@ -141,11 +145,11 @@ fn boundaries_have_1_to_70_characters() {
             .chain(["; boundary=\"b \"", "; boundary=\"\r\"", "; boundary=b; boundary=b"])
     {
         let content_type = format!("multipart/form-data{parameters}");
-        let error = Parser::new(content_type.as_bytes(), Limits::new(100)).err();
-        assert_eq!(error, Some(Error::Boundary), "{parameters}");
+        let error = MultipartParser::new(content_type.as_bytes(), MultipartLimits::new(100)).err();
+        assert_eq!(error, Some(MultipartError::Boundary), "{parameters}");
     }
     let content_type = format!("multipart/form-data{}", long(70));
-    assert!(Parser::new(content_type.as_bytes(), Limits::new(100)).is_ok());
+    assert!(MultipartParser::new(content_type.as_bytes(), MultipartLimits::new(100)).is_ok());
 }
 
 /// RFC 7578 4.2 and 4.4
@@ -191,7 +195,7 @@ fn nameless_parts_are_dropped() {
 #[test]
 fn headers_may_be_folded_and_unknown() {
     let lines = "X-Y: z\r\nContent-Disposition: form-data;\r\n\tname=\"a\"\r\n b: c\r\n";
-    assert_eq!(with_head(lines), Err(Error::Header));
+    assert_eq!(with_head(lines), Err(MultipartError::Header));
     let lines = "X-Y:\r\n z\r\nContent-Disposition: form-data;\r\n\tname=\"a\"\r\n";
     assert_eq!(with_head(lines), Ok(part("a", None, None)));
 }
@@ -211,7 +215,7 @@ fn malformed_headers_are_refused() {
         "Content-Disposition: form-data; name=a; name=a\r\n",
         "Content-Disposition: form-data; name=a\r\nContent-Disposition: form-data; name=a\r\n",
     ] {
-        assert_eq!(with_head(lines), Err(Error::Header), "{lines:?}");
+        assert_eq!(with_head(lines), Err(MultipartError::Header), "{lines:?}");
     }
 }
 
@@ -226,39 +230,45 @@ fn encoded_parts_are_refused() {
         assert_eq!(with(plain), Ok(part("a", None, None)), "{plain:?}");
     }
     for encoding in [" base64", " quoted-printable", "", " binary, base64", " x-binary"] {
-        assert_eq!(with(encoding), Err(Error::TransferEncoding), "{encoding:?}");
+        assert_eq!(with(encoding), Err(MultipartError::TransferEncoding), "{encoding:?}");
     }
 }
 
 #[test]
 fn malformed_delimiters_are_refused() {
     for body in ["--bx\r\n", "--b\n", "--b \n", "--b\rx", "--b-\r\n", "--b x\r\n"] {
-        assert_eq!(parse(body), Err(Error::Delimiter), "{body:?}");
+        assert_eq!(parse(body), Err(MultipartError::Delimiter), "{body:?}");
     }
 }
 
 #[test]
 fn bodies_without_closing_delimiter_are_refused() {
     for body in ["", "x", "--b", "--b\r\n", A, &format!("{A}1\r\n--b-"), &format!("{A}1\n--b--")] {
-        assert_eq!(parse(body), Err(Error::Truncated), "{body:?}");
+        assert_eq!(parse(body), Err(MultipartError::Truncated), "{body:?}");
     }
 }
 
 #[test]
 fn parts_and_their_headers_are_limited() {
-    let limits = Limits { parts: 2, header_size: 60, header_count: 2 };
+    let limits = MultipartLimits { parts: 2, header_size: 60, header_count: 2 };
     let parse = |body: String| {
-        let parser = Parser::new(CONTENT_TYPE, limits).unwrap();
+        let parser = MultipartParser::new(CONTENT_TYPE, limits).unwrap();
         parse_pieces(parser, &[body.as_bytes()]).err()
     };
     assert_eq!(parse(format!("{A}1\r\n{A}2\r\n--b--")), None);
-    assert_eq!(parse(format!("{A}1\r\n--b\r\n\r\n\r\n{A}1\r\n--b--")), Some(Error::TooManyParts));
-    assert_eq!(parse(format!("--b\r\nX: {}\r\n\r\n", "y".repeat(60))), Some(Error::HeaderTooBig));
-    assert_eq!(parse(format!("--b\r\n{}", "y".repeat(61))), Some(Error::HeaderTooBig));
+    assert_eq!(
+        parse(format!("{A}1\r\n--b\r\n\r\n\r\n{A}1\r\n--b--")),
+        Some(MultipartError::TooManyParts)
+    );
+    assert_eq!(
+        parse(format!("--b\r\nX: {}\r\n\r\n", "y".repeat(60))),
+        Some(MultipartError::HeaderTooBig)
+    );
+    assert_eq!(parse(format!("--b\r\n{}", "y".repeat(61))), Some(MultipartError::HeaderTooBig));
     assert_eq!(parse(format!("{}\r\n--b--", "x".repeat(58))), None);
-    assert_eq!(parse("x".repeat(61)), Some(Error::Delimiter));
+    assert_eq!(parse("x".repeat(61)), Some(MultipartError::Delimiter));
     assert_eq!(parse("--b\r\nX: y\r\nX: y\r\n\r\n\r\n--b--".into()), None);
-    assert_eq!(parse("--b\r\nX: y\r\nX: y\r\nX: y\r\n".into()), Some(Error::HeaderTooBig));
+    assert_eq!(parse("--b\r\nX: y\r\nX: y\r\nX: y\r\n".into()), Some(MultipartError::HeaderTooBig));
 }
 
 proptest! {
@@ -270,7 +280,7 @@ proptest! {
         prop_assume!(!values.iter().any(|value| format!("\r\n{value}").contains("\r\n--b")));
         let mut body: String = values.iter().map(|value| format!("{A}{value}\r\n")).collect();
         body += "--b--\r\n";
-        let expected: Found = values.iter().map(|value| field("a", value)).collect();
+        let expected: FoundParts = values.iter().map(|value| field("a", value)).collect();
         prop_assert_eq!(parse_pieces(parser(), &pieces(body.as_bytes(), &cuts)), Ok(expected));
     }
 

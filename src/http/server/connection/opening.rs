@@ -8,7 +8,7 @@ use crate::http::server::body_ahead::Wanted;
 use crate::http::server::response;
 use crate::http::wire::date;
 use crate::http::wire::framing::{self, Framing};
-use crate::http::wire::head::{Field, Known, Progress, Span, Version};
+use crate::http::wire::head::{Field, HeadProgress, Known, Span, Version};
 use crate::http::wire::list::elements;
 use crate::http::wire::refusal::Refusal;
 use crate::http::wire::uri::{Target, is_host};
@@ -45,11 +45,13 @@ impl Connection {
         loop {
             let (mut waiting, mut head) = (Opened::Partial, 0);
             match self.head.advance(stream.input(), &self.options.head) {
-                Ok(Progress::Complete(size)) if stream.is_eof() || !self.lacks(stream, size) => {
+                Ok(HeadProgress::Complete(size))
+                    if stream.is_eof() || !self.lacks(stream, size) =>
+                {
                     return self.begin(stream, size);
                 }
-                Ok(Progress::Complete(size)) => (waiting, head) = (Opened::Buffering, size),
-                Ok(Progress::Partial) => {}
+                Ok(HeadProgress::Complete(size)) => (waiting, head) = (Opened::Buffering, size),
+                Ok(HeadProgress::Partial) => {}
                 Err(refusal) => return self.refuse_head(stream, &refusal),
             }
             let begun = self.head.has_begun(stream.input());

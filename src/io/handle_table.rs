@@ -1,0 +1,120 @@
+//! The streams behind handles, by the address of the userdata.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
+
+use mlua::{AnyUserData, Value};
+
+use super::stream::Stream;
+
+/// What keeps the stream of a userdata in [`LIVE`]. Collecting the last owner of the stream resets the
+/// connection.
+#[derive(Debug)]
+pub struct Handle {
+    /// Where Lua keeps the userdata.
+    address: usize,
+}
+
+impl Handle {
+    /// The handle on `stream` that Lua keeps at `address`. See [`super::handle::new_handle`].
+    pub fn at(address: *mut c_void, stream: Rc<RefCell<Stream>>) -> Handle {
+        let address = address as usize;
+        LIVE.with(|live| live.borrow_mut().insert(address, stream));
+        Handle { address }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let address = self.address;
+        // At the end of the thread the table may be gone, and nobody asks any more.
+        let _ = LIVE.try_with(|live| live.try_borrow_mut().map(|mut live| live.remove(address)));
+    }
+}
+
+thread_local! {
+    static LIVE: RefCell<HandleTable> = const { RefCell::new(HandleTable::new()) };
+}
+
+/// The handles of all Lua states of this thread by the address of their userdata, so that a method
+/// finds its stream without asking mlua for the userdata's type.
+struct HandleTable {
+    all: HashMap<usize, Rc<RefCell<Stream>>, BuildHasherDefault<AddressHasher>>,
+    /// The one that was looked up last: it will often be the next one.
+    last: Option<(usize, Rc<RefCell<Stream>>)>,
+}
+
+impl HandleTable {
+    const fn new() -> Self {
+        HandleTable { all: HashMap::with_hasher(BuildHasherDefault::new()), last: None }
+    }
+
+    fn insert(&mut self, address: usize, stream: Rc<RefCell<Stream>>) {
+        self.all.insert(address, stream);
+    }
+
+    fn remove(&mut self, address: usize) -> Option<Rc<RefCell<Stream>>> {
+        if matches!(self.last, Some((last, _)) if last == address) {
+            self.last = None;
+        }
+        self.all.remove(&address)
+    }
+
+    #[inline]
+    fn get(&mut self, address: usize) -> Option<&Rc<RefCell<Stream>>> {
+        if !matches!(self.last, Some((last, _)) if last == address) {
+            self.look_up(address)?;
+        }
+        self.last.as_ref().map(|(_, stream)| stream)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_up(&mut self, address: usize) -> Option<()> {
+        self.last = Some((address, self.all.get(&address)?.clone()));
+        Some(())
+    }
+}
+
+/// Addresses differ enough by themselves: a multiplication spreads them over the table.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, n: usize) {
+        self.0 = (self.0.rotate_left(32) ^ n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
+/// The stream behind a handle; `None` if the value is something else. This is the way to get at a
+/// stream from a Lua value.
+pub fn stream_of(handle: &AnyUserData) -> Option<Rc<RefCell<Stream>>> {
+    LIVE.with(|live| live.try_borrow_mut().ok()?.get(handle.to_pointer() as usize).cloned())
+}
+
+/// As [`stream_of`], for any value.
+pub fn stream_of_value(value: &Value) -> Option<Rc<RefCell<Stream>>> {
+    match value {
+        Value::UserData(handle) => stream_of(handle),
+        _ => None,
+    }
+}
+
+/// As [`stream_of`], for the handle whose userdata is at `address`, if there is one.
+#[inline]
+pub fn stream_at(address: *mut c_void) -> Option<Rc<RefCell<Stream>>> {
+    LIVE.with(|live| live.try_borrow_mut().ok()?.get(address as usize).cloned())
+}
