@@ -21,7 +21,7 @@ use std::rc::Rc;
 use mlua::{Function, IntoLuaMulti, Lua, Result, Table, Value};
 
 use crate::glue::{self, Fault};
-use crate::server::listen::first_word;
+use crate::server::listen::speaks_first;
 use crate::server::worker::context;
 use server::options::Options;
 use wire::escape::Plus;
@@ -130,7 +130,7 @@ fn native(lua: &Lua) -> Result<Table> {
     let is_worker = lua.create_function(|_, ()| Ok(crate::server::is_worker()))?;
     native.raw_set("is_worker", is_worker)?;
     let waits = lua.create_function(|lua, connect: Function| {
-        first_word::note(lua, &connect)?;
+        speaks_first::mark(lua, &connect)?;
         Ok(connect)
     })?;
     native.raw_set("client_speaks_first", waits)?;

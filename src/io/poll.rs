@@ -30,7 +30,7 @@ pub fn poll(lua: &Lua, args: MultiValue) -> Reply<MultiValue> {
     let timeout = timeout(lua, &mut args)?;
     let wakeup = !matches!(args.value(), Value::Nil | Value::Boolean(false));
     // From here on SIGTERM cannot slip in between looking at its flag and waiting.
-    let held = if wakeup { Some(sigterm::hold()?) } else { None };
+    let blocked = if wakeup { Some(sigterm::block()?) } else { None };
     if wakeup && sigterm::received() {
         return ended(lua, "SIGTERM received", Some(true));
     }
@@ -41,7 +41,7 @@ pub fn poll(lua: &Lua, args: MultiValue) -> Reply<MultiValue> {
     if request.ready {
         return ready();
     }
-    let mask = held.as_ref().map(sigterm::Held::mask);
+    let mask = blocked.as_ref().map(sigterm::BlockedSigterm::mask);
     match request.wait(timeout, mask.as_ref())? {
         PollOutcome::Interrupted if wakeup && sigterm::received() => {
             ended(lua, "SIGTERM received", Some(true))

@@ -25,7 +25,7 @@ use std::rc::Rc;
 use mlua::{Lua, Result, Table, Value};
 
 use crate::glue::{self, Fault};
-use crate::sys::os::{process, starter};
+use crate::sys::os::{inherited_descriptors, process};
 use listen::registry::{ForgottenRun, Registry};
 
 pub use worker::handle_methods::{is_child, is_worker, leave_child, park_stream as park};
@@ -35,7 +35,7 @@ pub use worker::handle_methods::{is_child, is_worker, leave_child, park_stream a
 /// The reference documents `listen` and `timeout` as global functions, so they are defined as such
 /// too where these names are still free.
 pub fn module(lua: &Lua) -> Result<Table> {
-    starter::note_descriptors();
+    inherited_descriptors::record();
     process::ensure_standard_streams();
     let module = lua.create_table()?;
     let registry = Registry::of(lua);

@@ -47,7 +47,7 @@ use super::ipc::scoreboard::Activity;
 use super::listen::registry::Pool;
 use super::operator::log::{Level, Log};
 use super::operator::notifier::Notifier;
-use super::operator::options::Limits;
+use super::operator::options::SupervisorLimits;
 use super::operator::stderr_lines::StderrLines;
 use crate::glue;
 use crate::sys::os::dispositions;
@@ -142,7 +142,11 @@ fn watched() -> SigSet {
 
 impl Supervisor {
     /// Takes over the signals and announces the pools.
-    pub fn new(pools: Vec<Rc<Pool>>, mut log: Log, limits: &Limits) -> Result<Self, Errno> {
+    pub fn new(
+        pools: Vec<Rc<Pool>>,
+        mut log: Log,
+        limits: &SupervisorLimits,
+    ) -> Result<Self, Errno> {
         let mut previous_mask = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&watched()), Some(&mut previous_mask))?;
         let signals =

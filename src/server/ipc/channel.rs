@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 
 use super::message::{Garbage, MAX_MESSAGE, Message};
-use crate::sys::os::receive::{Parts, receive};
+use crate::sys::os::receive::{ReceivedMessage, receive};
 
 /// How often, and after which pause, it is tried again to send a message.
 const ATTEMPTS: usize = 100;
@@ -141,7 +141,7 @@ impl Channel {
 
     /// The next message, if there is one.
     pub fn receive<T: Message>(&self, inbox: &mut Inbox) -> Result<Received<T>, Errno> {
-        let Parts { length, mut descriptors, is_cut } = loop {
+        let ReceivedMessage { length, mut descriptors, is_cut } = loop {
             let error = match receive(self.0.as_fd(), &mut inbox.0) {
                 Ok(parts) => break parts,
                 Err(error) => error,

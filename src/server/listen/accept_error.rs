@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 /// What an error of `accept(2)` means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AcceptError {
     /// The connection is gone, the next one may be there.
     Retry,
     /// No connection waits.
@@ -18,10 +18,10 @@ pub enum Verdict {
 }
 
 /// Tells errors of `accept(2)` apart.
-pub fn classify(error: &io::Error) -> Verdict {
+pub fn classify(error: &io::Error) -> AcceptError {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EAGAIN) => Verdict::Nothing,
-        Some(Errno::EINVAL | Errno::EBADF | Errno::ENOTSOCK) => Verdict::Closed,
+        Some(Errno::EAGAIN) => AcceptError::Nothing,
+        Some(Errno::EINVAL | Errno::EBADF | Errno::ENOTSOCK) => AcceptError::Closed,
         // Pending network errors that Linux passes on from the new connection, and a call that was
         // interrupted: they concern that connection alone.
         Some(
@@ -37,9 +37,9 @@ pub fn classify(error: &io::Error) -> Verdict {
             | Errno::EHOSTDOWN
             | Errno::EHOSTUNREACH
             | Errno::ENONET,
-        ) => Verdict::Retry,
+        ) => AcceptError::Retry,
         // Descriptors, memory, or leave (EPERM, EACCES) are lacking.
-        _ => Verdict::Pause,
+        _ => AcceptError::Pause,
     }
 }
 
@@ -50,14 +50,14 @@ mod tests {
     #[test]
     fn errors_of_accept_are_told_apart() {
         let verdict = |errno: Errno| classify(&io::Error::from_raw_os_error(errno as i32));
-        assert_eq!(verdict(Errno::EAGAIN), Verdict::Nothing);
-        assert_eq!(verdict(Errno::ECONNABORTED), Verdict::Retry);
-        assert_eq!(verdict(Errno::ENETDOWN), Verdict::Retry);
-        assert_eq!(verdict(Errno::EMFILE), Verdict::Pause);
-        assert_eq!(verdict(Errno::ENOMEM), Verdict::Pause);
-        assert_eq!(verdict(Errno::EPERM), Verdict::Pause);
-        assert_eq!(verdict(Errno::EACCES), Verdict::Pause);
-        assert_eq!(verdict(Errno::ENOSYS), Verdict::Pause);
-        assert_eq!(verdict(Errno::EINVAL), Verdict::Closed);
+        assert_eq!(verdict(Errno::EAGAIN), AcceptError::Nothing);
+        assert_eq!(verdict(Errno::ECONNABORTED), AcceptError::Retry);
+        assert_eq!(verdict(Errno::ENETDOWN), AcceptError::Retry);
+        assert_eq!(verdict(Errno::EMFILE), AcceptError::Pause);
+        assert_eq!(verdict(Errno::ENOMEM), AcceptError::Pause);
+        assert_eq!(verdict(Errno::EPERM), AcceptError::Pause);
+        assert_eq!(verdict(Errno::EACCES), AcceptError::Pause);
+        assert_eq!(verdict(Errno::ENOSYS), AcceptError::Pause);
+        assert_eq!(verdict(Errno::EINVAL), AcceptError::Closed);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mlua::{Function, Lua, Table, Value};
 
-use super::first_word;
+use super::speaks_first;
 use crate::amount::Amount;
 use crate::glue::{self, Fault, Reply};
 use crate::io::address;
@@ -117,7 +117,7 @@ pub fn parse(lua: &Lua, table: &Table) -> Reply<Listen> {
     }
     let handler = function(table, "connect");
     let deferred = match &handler {
-        Ok(Some(connect)) => first_word::is_the_clients(lua, connect)?,
+        Ok(Some(connect)) => speaks_first::is_client_first(lua, connect)?,
         _ => false,
     };
     let mut listeners = Vec::with_capacity(count);

@@ -44,7 +44,7 @@ impl Pool {
 
 /// How far the server of a Lua state has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum ServerStage {
     /// Pools may be registered.
     Open,
     /// `run` was called: no further pool.
@@ -60,7 +60,7 @@ pub struct Registry {
     boards: RefCell<Vec<Rc<Scoreboard>>>,
     /// What a service manager has opened and no pool has claimed yet.
     pub inheritance: Inheritance,
-    stage: Cell<Stage>,
+    stage: Cell<ServerStage>,
     /// `run` was called or will be: whoever registers pools has not forgotten it.
     remembered: Cell<bool>,
     pid: u32,
@@ -76,7 +76,7 @@ impl Registry {
             pools: RefCell::default(),
             boards: RefCell::default(),
             inheritance: Inheritance::default(),
-            stage: Cell::new(Stage::Open),
+            stage: Cell::new(ServerStage::Open),
             remembered: Cell::new(false),
             pid: std::process::id(),
         });
@@ -87,7 +87,7 @@ impl Registry {
     /// Opens the listeners of a new pool and registers it. If one cannot be opened, the others are
     /// closed again and no pool number is used up.
     pub fn add(&self, listen: Listen) -> Reply<()> {
-        if self.stage.get() != Stage::Open {
+        if self.stage.get() != ServerStage::Open {
             return Err(Fault::misuse(
                 "listen: the server has been started already; pools are registered before",
             ));
@@ -136,13 +136,13 @@ impl Registry {
     /// From registering to serving; gives the pools.
     pub fn start(&self) -> Reply<Vec<Rc<Pool>>> {
         match self.stage.get() {
-            Stage::Serving => Err(Fault::misuse("run: the server is running already")),
-            Stage::Over => Err(Fault::misuse("run: the server has run already")),
-            Stage::Open if self.pools.borrow().is_empty() => {
+            ServerStage::Serving => Err(Fault::misuse("run: the server is running already")),
+            ServerStage::Over => Err(Fault::misuse("run: the server has run already")),
+            ServerStage::Open if self.pools.borrow().is_empty() => {
                 Err(Fault::misuse("No listener initialized. Call listen{...} before run()"))
             }
-            Stage::Open => {
-                self.stage.set(Stage::Serving);
+            ServerStage::Open => {
+                self.stage.set(ServerStage::Serving);
                 Ok(self.pools.borrow().clone())
             }
         }
@@ -150,7 +150,7 @@ impl Registry {
 
     /// Serving has ended: the pools with their listeners are given up.
     pub fn end(&self) {
-        self.stage.set(Stage::Over);
+        self.stage.set(ServerStage::Over);
         self.pools.borrow_mut().clear();
     }
 
@@ -161,7 +161,7 @@ impl Registry {
 
     /// Whether pools were registered that nobody serves, in the process that registered them.
     fn is_forgotten(&self) -> bool {
-        self.stage.get() == Stage::Open
+        self.stage.get() == ServerStage::Open
             && !self.remembered.get()
             && !self.pools.borrow().is_empty()
             && self.pid == std::process::id()

@@ -5,8 +5,8 @@ use std::io;
 
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
+use crate::sys::os::inherited_descriptors;
 use crate::sys::os::process::{Fork, fork};
-use crate::sys::os::starter;
 
 /// Forks; the new process leads a session of its own, and its standard streams lead to `/dev/null`.
 /// The working directory is kept. What whoever started the server had open is no business of a
@@ -26,7 +26,7 @@ pub fn detach() -> io::Result<Fork> {
         dup2_stdout(&null)?;
         dup2_stderr(&null)?;
         drop(null);
-        starter::close_descriptors();
+        inherited_descriptors::close();
     }
     Ok(side)
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use mlua::{Function, Lua, Table};
 
 use super::log::{Level, Log};
-use super::options::{self, Options};
+use super::options::{self, RunOptions};
 use super::service::{Service, StartError};
 use crate::glue::{self, Fault};
 use crate::server::listen::registry::Registry;
@@ -21,7 +21,7 @@ pub struct Operations {
 
 impl Operations {
     /// What the launcher has opened, by its own options; else what the given ones say.
-    pub fn take(&self, options: &Options) -> Result<Service, StartError> {
+    pub fn take(&self, options: &RunOptions) -> Result<Service, StartError> {
         match self.service.take() {
             Some(service) => Ok(service),
             None => Service::open(options),

@@ -12,7 +12,7 @@ const LIMIT: usize = 256 * 1024;
 /// Lines that wait for an output.
 #[derive(Debug, Default)]
 pub struct LineQueue {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<QueuedLine>,
     /// Bytes of all entries.
     size: usize,
     /// Bytes of the first entry that are out.
@@ -27,7 +27,7 @@ pub struct LineQueue {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct QueuedLine {
     text: Vec<u8>,
     /// How many lines are lost with it.
     lines: u64,
@@ -94,7 +94,7 @@ impl LineQueue {
             text.insert(0, b'\n');
         }
         self.size += text.len();
-        self.entries.push_back(Entry { text, lines, mends });
+        self.entries.push_back(QueuedLine { text, lines, mends });
     }
 
     fn flush(&mut self, write: &mut impl FnMut(&[u8]) -> io::Result<usize>) {
@@ -122,6 +122,11 @@ impl LineQueue {
             }
         }
     }
+}
+
+/// What the log says where lines are missing.
+pub fn lost_lines(count: u64) -> String {
+    format!("({count} lines of the log were lost here)")
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use crate::sys::os::calendar::local_timestamp;
 /// How often lines that wait are tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long the last lines wait for an output that takes them slowly.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long to wait at the end until the output has taken all lines.
+const FINAL_WAIT: Duration = Duration::from_millis(100);
 
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,7 +128,7 @@ impl Log {
 
     /// Waits for a moment until no line waits any more, so that the last ones are not lost.
     pub fn settle(&mut self) {
-        let end = Instant::now() + LAST_WORDS;
+        let end = Instant::now() + FINAL_WAIT;
         while self.retry() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -149,9 +149,4 @@ impl Drop for Log {
             self.settle();
         }
     }
-}
-
-/// What the log says where lines are missing.
-pub fn lost_lines(count: u64) -> String {
-    format!("({count} lines of the log were lost here)")
 }

@@ -12,25 +12,25 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use socket2::SockRef;
 
-use super::line_queue::LineQueue;
+use super::line_queue::{LineQueue, lost_lines};
+use crate::sys::os::blocked_signals::without;
 use crate::sys::os::calendar::local_timestamp;
-use crate::sys::os::held_signals::without;
 use crate::sys::os::lock::lock;
-use crate::sys::os::{interrupted, pipe, standard};
+use crate::sys::os::{bounded_call, pipe, standard};
 
 /// Permissions of a log file that is created.
 const LOG_FILE_MODE: u32 = 0o640;
 
-/// How long a write may block that should not.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// How long a write may block although the descriptor was ready.
+const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// An output of the log and the lines that wait for it.
 pub struct LogStream {
-    target: Target,
+    target: LogTarget,
     queue: LineQueue,
 }
 
-enum Target {
+enum LogTarget {
     Stderr,
     File { path: PathBuf, file: File },
 }
@@ -38,7 +38,7 @@ enum Target {
 impl LogStream {
     /// Standard error.
     pub fn stderr() -> Self {
-        LogStream { target: Target::Stderr, queue: LineQueue::default() }
+        LogStream { target: LogTarget::Stderr, queue: LineQueue::default() }
     }
 
     /// The file at `path`, which is appended to, and stays locked if it is a regular one.
@@ -47,7 +47,7 @@ impl LogStream {
     /// `EWOULDBLOCK` if another process holds the lock, else what the system reports.
     pub fn file(path: &Path) -> io::Result<Self> {
         let file = open_locked(path)?;
-        let target = Target::File { path: std::path::absolute(path)?, file };
+        let target = LogTarget::File { path: std::path::absolute(path)?, file };
         Ok(LogStream { target, queue: LineQueue::default() })
     }
 
@@ -70,7 +70,8 @@ impl LogStream {
     pub fn reopen(&mut self) -> io::Result<()> {
         match &mut self.target {
             // Nobody renames a terminal or a pipe.
-            Target::File { path, file } if file.metadata()?.is_file() => match open_locked(path) {
+            LogTarget::File { path, file } if file.metadata()?.is_file() => match open_locked(path)
+            {
                 Ok(fresh) => {
                     *file = fresh;
                     self.queue.redirected();
@@ -85,18 +86,17 @@ impl LogStream {
     }
 }
 
-impl Target {
+impl LogTarget {
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
-            Target::Stderr => standard::stream(2),
-            Target::File { file, .. } => file.as_fd(),
+            LogTarget::Stderr => standard::stream(2),
+            LogTarget::File { file, .. } => file.as_fd(),
         }
     }
 }
 
 fn note(lost: u64) -> Vec<u8> {
-    format!("{}: {}\n", local_timestamp(), crate::server::operator::log::lost_lines(lost))
-        .into_bytes()
+    format!("{}: {}\n", local_timestamp(), lost_lines(lost)).into_bytes()
 }
 
 /// Writes the beginning of `bytes`, which goes out in one piece if it is not too long: that keeps
@@ -113,8 +113,9 @@ fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     let part = bytes.get(..pipe::ATOMIC).unwrap_or(bytes);
     // A terminal stops processes in the background that write, if it is set up so (SIGTTOU).
     let raised = [Signal::SIGPIPE, Signal::SIGXFSZ, Signal::SIGTTOU];
-    let outcome =
-        without(&raised, || interrupted::after(PATIENCE, || Ok(nix::unistd::write(fd, part)?)));
+    let outcome = without(&raised, || {
+        bounded_call::within(WRITE_TIMEOUT, || Ok(nix::unistd::write(fd, part)?))
+    });
     match outcome {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => {
             Err(io::ErrorKind::WouldBlock.into())

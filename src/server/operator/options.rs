@@ -35,7 +35,7 @@ const NAMES: [&str; 10] = [
 
 /// How a server is run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Options {
+pub struct RunOptions {
     /// Detach from the terminal and the parent.
     pub background: bool,
     /// Append the log to this file instead of writing it to standard error.
@@ -43,55 +43,55 @@ pub struct Options {
     /// Hold the process id in this file.
     pub pid_file: Option<PathBuf>,
     /// Send the log to the system log as well.
-    pub syslog: Option<Syslog>,
+    pub syslog: Option<SyslogOptions>,
     /// How much is logged.
     pub level: Level,
     /// What the supervisor keeps to.
-    pub limits: Limits,
+    pub limits: SupervisorLimits,
 }
 
 /// What the supervisor keeps to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct SupervisorLimits {
     /// How long a shutdown may take; none: as long as it likes.
     pub shutdown_timeout: Option<Duration>,
     /// How many bytes of input waiting connections may hold together.
     pub waiting_input: usize,
 }
 
-impl Default for Limits {
+impl Default for SupervisorLimits {
     fn default() -> Self {
         let (shutdown_timeout, waiting_input) = (Some(SHUTDOWN_TIMEOUT), WAITING_INPUT_LIMIT);
-        Limits { shutdown_timeout, waiting_input }
+        SupervisorLimits { shutdown_timeout, waiting_input }
     }
 }
 
 /// How the system log is used.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Syslog {
+pub struct SyslogOptions {
     /// Program name in each line.
     pub ident: String,
     /// A `LOG_*` constant of syslog(3).
     pub facility: libc::c_int,
 }
 
-impl Default for Options {
+impl Default for RunOptions {
     fn default() -> Self {
-        Options {
+        RunOptions {
             background: false,
             log_file: None,
             pid_file: None,
             syslog: None,
             level: Level::Notice,
-            limits: Limits::default(),
+            limits: SupervisorLimits::default(),
         }
     }
 }
 
 /// Reads the argument of `run`.
-pub fn parse(value: Option<&Value>) -> Reply<Options> {
+pub fn parse(value: Option<&Value>) -> Reply<RunOptions> {
     let table = match value {
-        None | Some(Value::Nil) => return Ok(Options::default()),
+        None | Some(Value::Nil) => return Ok(RunOptions::default()),
         Some(Value::Table(table)) => table,
         Some(other) => {
             let kind = glue::kind(other);
@@ -106,7 +106,7 @@ pub fn parse(value: Option<&Value>) -> Reply<Options> {
         (true, false) => Level::Stats,
         (false, false) => Level::Notice,
     };
-    Ok(Options {
+    Ok(RunOptions {
         background,
         // A daemon has no standard error, and must not be mute.
         syslog: syslog(table, background && log_file.is_none())?,
@@ -117,9 +117,9 @@ pub fn parse(value: Option<&Value>) -> Reply<Options> {
     })
 }
 
-fn limits(table: &Table) -> Reply<Limits> {
+fn limits(table: &Table) -> Reply<SupervisorLimits> {
     let timeout = seconds(table, "shutdown_timeout")?.unwrap_or(SHUTDOWN_TIMEOUT);
-    Ok(Limits {
+    Ok(SupervisorLimits {
         shutdown_timeout: Some(timeout).filter(|time| !time.is_zero()),
         waiting_input: bytes(table, "waiting_input_limit")?.unwrap_or(WAITING_INPUT_LIMIT),
     })
@@ -164,7 +164,7 @@ fn path(table: &Table, name: &str) -> Reply<Option<PathBuf>> {
     }
 }
 
-fn syslog(table: &Table, needed: bool) -> Reply<Option<Syslog>> {
+fn syslog(table: &Table, needed: bool) -> Reply<Option<SyslogOptions>> {
     let wanted = flag(table, "syslog")?;
     let ident = match table.get::<Value>("logident")? {
         Value::Nil => None,
@@ -178,7 +178,7 @@ fn syslog(table: &Table, needed: bool) -> Reply<Option<Syslog>> {
     if !wanted && !needed && ident.is_none() && facility.is_none() {
         return Ok(None);
     }
-    Ok(Some(Syslog {
+    Ok(Some(SyslogOptions {
         ident: ident.unwrap_or_else(|| DEFAULT_IDENT.to_owned()),
         facility: facility.unwrap_or(libc::LOG_DAEMON),
     }))

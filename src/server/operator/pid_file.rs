@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
-use crate::sys::os::held_signals::without;
+use crate::sys::os::blocked_signals::without;
 use crate::sys::os::lock::lock;
 use crate::sys::os::own_file::OwnFile;
 

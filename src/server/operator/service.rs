@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::daemon;
 use super::log::Log;
-use super::options::{Limits, Options};
+use super::options::{RunOptions, SupervisorLimits};
 use super::pid_file::PidFile;
 use crate::glue;
 use crate::sys::os::lock;
@@ -17,7 +17,7 @@ pub struct Service {
     pub log: Log,
     pid_file: Option<PidFile>,
     /// What the supervisor keeps to.
-    pub limits: Limits,
+    pub limits: SupervisorLimits,
 }
 
 /// Why a server could not be started.
@@ -47,7 +47,7 @@ impl Service {
     /// Opens and locks what the options name, goes to the background if they say so, and writes the
     /// pid file. The process that went to the background returns from here; the one that the user
     /// started ends with exit code 0.
-    pub fn open(options: &Options) -> Result<Self, StartError> {
+    pub fn open(options: &RunOptions) -> Result<Self, StartError> {
         let mut log = match &options.log_file {
             Some(path) => Log::file(path, options.level)
                 .map_err(|error| StartError::new("log file", path, &error))?,
@@ -82,12 +82,12 @@ impl Service {
     }
 }
 
-fn write_pid(options: &Options, file: Option<&mut PidFile>, pid: u32) -> Result<(), StartError> {
+fn write_pid(options: &RunOptions, file: Option<&mut PidFile>, pid: u32) -> Result<(), StartError> {
     let (Some(file), Some(path)) = (file, &options.pid_file) else { return Ok(()) };
     file.write(pid).map_err(|error| StartError::new("pid file", path, &error))
 }
 
-fn go_to_background(options: &Options, file: Option<&mut PidFile>) -> Result<(), StartError> {
+fn go_to_background(options: &RunOptions, file: Option<&mut PidFile>) -> Result<(), StartError> {
     let failed = |error: io::Error| StartError {
         text: format!("Could not go to the background: {}", glue::reason(&error)),
         // A fork that fails for a while has the number of a lock that is held.

@@ -6,7 +6,7 @@ use std::io;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::line_queue::LineQueue;
+use super::line_queue::{LineQueue, lost_lines};
 use crate::sys::os::calendar::syslog_timestamp;
 
 /// Where the system's log daemon listens.
@@ -38,14 +38,14 @@ impl Syslog {
     pub fn line(&mut self, line: &str) -> bool {
         let Syslog { ident, facility, daemon, queue } = self;
         let record = |text: &str| record(ident, *facility, text);
-        let note = |lost| record(&crate::server::operator::log::lost_lines(lost));
+        let note = |lost| record(&lost_lines(lost));
         queue.push(record(&line.replace('\0', "\u{fffd}")), note, |bytes| send(daemon, bytes))
     }
 
     /// Sends what waits. True if more waits.
     pub fn retry(&mut self) -> bool {
         let Syslog { ident, facility, daemon, queue } = self;
-        let note = |lost| record(ident, *facility, &crate::server::operator::log::lost_lines(lost));
+        let note = |lost| record(ident, *facility, &lost_lines(lost));
         queue.retry(note, |bytes| send(daemon, bytes))
     }
 }

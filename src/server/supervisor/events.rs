@@ -13,7 +13,7 @@ use crate::server::ipc::channel::{Parcel, Received};
 use crate::server::ipc::message::Report;
 use crate::server::ipc::ticket::Ticket;
 use crate::server::operator::log::Level;
-use crate::sys::os::usage::{self, End, Usage};
+use crate::sys::os::usage::{self, ProcessEnd, Usage};
 
 /// Messages taken from one worker at once: one worker must not keep the others waiting.
 const MESSAGES_AT_ONCE: usize = 64;
@@ -138,7 +138,7 @@ impl Supervisor {
         }
     }
 
-    fn buried(&mut self, pid: Pid, end: End, usage: &Usage) {
+    fn buried(&mut self, pid: Pid, end: ProcessEnd, usage: &Usage) {
         self.last_words(pid.as_raw());
         let Some(mut worker) = self.workers.remove(&pid.as_raw()) else { return };
         worker.drain_stderr(&mut self.log);
@@ -156,7 +156,7 @@ impl Supervisor {
         let Some(state) = self.pools.get_mut(worker.pool) else { return };
         state.give_back_cell(worker.cell);
         if let Some(listener) = worker.ran(&mut state.timers, now) {
-            return self.main_ended(worker.pool, listener, end == End::Exited(0));
+            return self.main_ended(worker.pool, listener, end == ProcessEnd::Exited(0));
         }
         match worker.life {
             _ if !worker.has_served => state.sizing.failed(&state.pool.config, now),

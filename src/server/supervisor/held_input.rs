@@ -10,7 +10,7 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use crate::io::Awaits;
 use crate::server::ipc::message::MAX_PAYLOAD;
-use crate::sys::os::unsent::unread;
+use crate::sys::os::socket_queues::unread;
 
 /// Memory for held input grows by this, in bytes, at the least.
 const STEP: usize = 1024;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use nix::poll::{PollFd, PollFlags};
 
 use crate::io::listen;
-use crate::server::listen::accept_error::{Verdict, classify};
+use crate::server::listen::accept_error::{AcceptError, classify};
 use crate::server::listen::listener::Listener;
 use crate::server::listen::registry::Pool;
 
@@ -63,10 +63,10 @@ impl Ports {
                         return Taken::Connection(connection);
                     }
                     Err(error) => match classify(&error) {
-                        Verdict::Retry => *left -= 1,
-                        Verdict::Pause => return Taken::Exhausted,
-                        Verdict::Nothing => break,
-                        Verdict::Closed => *left = 0,
+                        AcceptError::Retry => *left -= 1,
+                        AcceptError::Pause => return Taken::Exhausted,
+                        AcceptError::Nothing => break,
+                        AcceptError::Closed => *left = 0,
                     },
                 }
             }

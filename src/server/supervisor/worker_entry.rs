@@ -23,7 +23,7 @@ use crate::server::ipc::ticket::Ticket;
 use crate::server::operator::log::{Level, Log};
 use crate::server::operator::log_text;
 use crate::server::operator::stderr_lines::StderrLines;
-use crate::sys::os::usage::End;
+use crate::sys::os::usage::ProcessEnd;
 
 /// Where a worker stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -300,20 +300,22 @@ impl WorkerEntry {
     }
 
     /// What the log says of its end, and how important that is. `over`: it had nothing left to do.
-    pub fn obituary(&self, end: End, over: bool, killed: bool) -> (Level, String) {
+    pub fn obituary(&self, end: ProcessEnd, over: bool, killed: bool) -> (Level, String) {
         let who = format!("Child process in pool #{} with PID {}", self.pool_number, self.pid);
         match end {
-            End::Exited(0) if over => (Level::Stats, format!("{who} terminated normally")),
-            End::Exited(0) => {
+            ProcessEnd::Exited(0) if over => (Level::Stats, format!("{who} terminated normally")),
+            ProcessEnd::Exited(0) => {
                 let when =
                     if self.has_served { "in the middle of its work" } else { "in \"prepare\"" };
                 (Level::Notice, format!("{who} returned with exit code 0 {when}"))
             }
-            End::Exited(code) => (Level::Notice, format!("{who} returned with exit code {code}")),
-            End::Killed(libc::SIGALRM) => {
+            ProcessEnd::Exited(code) => {
+                (Level::Notice, format!("{who} returned with exit code {code}"))
+            }
+            ProcessEnd::Killed(libc::SIGALRM) => {
                 (Level::Notice, format!("{who} exited prematurely due to timeout"))
             }
-            End::Killed(signal) => {
+            ProcessEnd::Killed(signal) => {
                 let expected = killed && signal == libc::SIGKILL;
                 let level = if expected { Level::Stats } else { Level::Notice };
                 (level, format!("{who} died from signal {signal}"))

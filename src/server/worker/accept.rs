@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use crate::io::{Stream, listen};
-use crate::server::listen::accept_error::{Verdict, classify};
+use crate::server::listen::accept_error::{AcceptError, classify};
 use crate::server::listen::listener::Listener;
 use crate::server::listen::registry::Pool;
 
@@ -96,10 +96,10 @@ impl Acceptor {
             };
             failure = error.raw_os_error().map_or(Errno::ENOMEM, Errno::from_raw);
             match classify(&error) {
-                Verdict::Retry => {}
-                Verdict::Nothing => return Accepted::Nothing,
-                Verdict::Closed => return Accepted::Closed,
-                Verdict::Pause => break,
+                AcceptError::Retry => {}
+                AcceptError::Nothing => return Accepted::Nothing,
+                AcceptError::Closed => return Accepted::Closed,
+                AcceptError::Pause => break,
             }
         }
         Accepted::Refused(failure)

@@ -16,7 +16,7 @@ use super::parking::{Connection, detach};
 use crate::io::stream::Fill;
 use crate::io::{Stream, Wakeup};
 use crate::server::ipc::ticket::Ticket;
-use crate::sys::os::unsent::unsent;
+use crate::sys::os::socket_queues::unsent;
 
 /// What the handler has left behind.
 pub struct Departure {

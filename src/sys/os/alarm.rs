@@ -35,7 +35,7 @@ static EARLY: AtomicU64 = AtomicU64::new(0);
 static CATCHING: AtomicBool = AtomicBool::new(false);
 
 /// How long a stage may take.
-const PATIENCE: u64 = 20_000_000;
+const STAGE_TIMEOUT: u64 = 20_000_000;
 
 /// A timer that rings within this time is set anew or stopped when the deadline changes; one that
 /// rings later is left alone, as most likely the deadline changes again before.
@@ -169,7 +169,7 @@ fn time_is_over(now: u64) {
         die();
     }
     let stage = STAGE.fetch_add(1, Relaxed);
-    ring_at(now + PATIENCE);
+    ring_at(now + STAGE_TIMEOUT);
     match stage {
         0 => lua_stack::interrupt(on_hook),
         // SAFETY: had the main thread been running Lua code, its hook would have been called.

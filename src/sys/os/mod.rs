@@ -1,6 +1,8 @@
 //! System calls that `nix` and `socket2` do not cover, behind safe interfaces.
 
 pub mod alarm;
+pub mod blocked_signals;
+pub mod bounded_call;
 pub mod calendar;
 pub mod child;
 pub mod defer_accept;
@@ -9,8 +11,7 @@ pub mod dispositions;
 pub mod emergency;
 pub mod environment;
 pub mod hangup;
-pub mod held_signals;
-pub mod interrupted;
+pub mod inherited_descriptors;
 pub mod lineage;
 pub mod lock;
 pub mod open_sockets;
@@ -22,9 +23,8 @@ pub mod receive;
 pub mod resolve;
 pub mod shared;
 pub mod sigterm;
+pub mod socket_queues;
 pub mod standard;
-pub mod starter;
 pub mod transfer;
-pub mod unsent;
 pub mod usage;
 pub mod worker_signals;

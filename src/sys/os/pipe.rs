@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use nix::sys::signal::Signal;
 
-use super::held_signals::without;
+use super::blocked_signals::without;
 
 /// What a pipe that is ready for output takes without blocking (pipe(7), PIPE_BUF).
 pub const ATOMIC: usize = libc::PIPE_BUF;

@@ -10,7 +10,7 @@ const MOST: usize = 4;
 const CONTROL: usize = (size_of::<libc::cmsghdr>() + MOST * size_of::<RawFd>()).div_ceil(8);
 
 /// What one message brought.
-pub struct Parts {
+pub struct ReceivedMessage {
     /// The bytes that were stored in the buffer; 0 at the end of the stream.
     pub length: usize,
     /// Its descriptors, in order.
@@ -23,7 +23,7 @@ pub struct Parts {
 ///
 /// # Errors
 /// What `recvmsg(2)` reports.
-pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Parts> {
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<ReceivedMessage> {
     let mut control = [0u64; CONTROL];
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: a zeroed `msghdr` is valid: no address, no parts, no control buffer.
@@ -54,5 +54,5 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Parts> {
             message = libc::CMSG_NXTHDR(&raw const header, message);
         }
     }
-    Ok(Parts { length, descriptors, is_cut: header.msg_flags & libc::MSG_CTRUNC != 0 })
+    Ok(ReceivedMessage { length, descriptors, is_cut: header.msg_flags & libc::MSG_CTRUNC != 0 })
 }

@@ -1,8 +1,8 @@
 //! SIGTERM as a flag, and waiting without losing it.
 //!
 //! The handler only sets the flag. A signal that arrives between looking at the flag and waiting
-//! would go unnoticed, so who waits holds the signal back ([`hold`]), looks at the flag, and passes
-//! [`Held::mask`] to `ppoll` or `epoll_pwait`, which let it through atomically.
+//! would go unnoticed, so who waits holds the signal back ([`block`]), looks at the flag, and passes
+//! [`BlockedSigterm::mask`] to `ppoll` or `epoll_pwait`, which let it through atomically.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,7 +55,7 @@ pub fn clear() -> bool {
 
 /// SIGTERM is held back in this thread as long as this value lives.
 #[derive(Debug)]
-pub struct Held {
+pub struct BlockedSigterm {
     /// The mask before.
     before: SigSet,
     /// The mask for waiting: the one before, with SIGTERM let through.
@@ -66,23 +66,23 @@ pub struct Held {
 ///
 /// # Errors
 /// What `pthread_sigmask(3)` reports.
-pub fn hold() -> io::Result<Held> {
+pub fn block() -> io::Result<BlockedSigterm> {
     let mut before = SigSet::empty();
     let term = SigSet::from(Signal::SIGTERM);
     pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&term), Some(&mut before))?;
     let mut waiting = before;
     waiting.remove(Signal::SIGTERM);
-    Ok(Held { before, waiting })
+    Ok(BlockedSigterm { before, waiting })
 }
 
-impl Held {
+impl BlockedSigterm {
     /// The signal mask to wait with: lets SIGTERM through.
     pub fn mask(&self) -> SigSet {
         self.waiting
     }
 }
 
-impl Drop for Held {
+impl Drop for BlockedSigterm {
     fn drop(&mut self) {
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
     }
@@ -97,14 +97,14 @@ mod tests {
     #[test]
     fn a_signal_between_the_check_and_the_wait_ends_the_wait() {
         let previous = catch().unwrap();
-        let held = hold().unwrap();
+        let blocked = block().unwrap();
         assert!(!received());
         nix::sys::signal::raise(Signal::SIGTERM).unwrap();
-        assert!(!received(), "the signal is held back");
-        let outcome = nix::poll::ppoll(&mut [], Some(TimeSpec::new(5, 0)), Some(held.mask()));
+        assert!(!received(), "the signal is blocked back");
+        let outcome = nix::poll::ppoll(&mut [], Some(TimeSpec::new(5, 0)), Some(blocked.mask()));
         assert_eq!(outcome, Err(nix::errno::Errno::EINTR));
         assert!(received());
-        drop(held);
+        drop(blocked);
         assert!(clear() && !received());
         restore(&previous).unwrap();
     }

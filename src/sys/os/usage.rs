@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum ProcessEnd {
     /// By itself, with this exit code.
     Exited(i32),
     /// By this signal.
@@ -45,7 +45,7 @@ impl fmt::Display for Usage {
 ///
 /// # Errors
 /// `EINTR`; `ECHILD` if there is no child at all.
-pub fn reap() -> Result<Option<(Pid, End, Usage)>, Errno> {
+pub fn reap() -> Result<Option<(Pid, ProcessEnd, Usage)>, Errno> {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: both pointers are valid for the call.
@@ -63,9 +63,9 @@ pub fn reap() -> Result<Option<(Pid, End, Usage)>, Errno> {
         switches: (usage.ru_nvcsw, usage.ru_nivcsw),
     };
     let end = if libc::WIFEXITED(status) {
-        End::Exited(libc::WEXITSTATUS(status))
+        ProcessEnd::Exited(libc::WEXITSTATUS(status))
     } else {
-        End::Killed(libc::WTERMSIG(status))
+        ProcessEnd::Killed(libc::WTERMSIG(status))
     };
     Ok(Some((Pid::from_raw(pid), end, usage)))
 }

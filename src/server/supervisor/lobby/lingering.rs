@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use socket2::SockRef;
 
 use super::super::guest::discard;
-use crate::sys::os::unsent::unsent;
+use crate::sys::os::socket_queues::unsent;
 
 /// How long a lingering connection of a server that shuts down may still stay.
 pub const LINGER_AT_SHUTDOWN: Duration = Duration::from_secs(2);

@@ -8,24 +8,24 @@ use mlua::{Function, Lua, Result, Table};
 /// Where the registry of the Lua state keeps the functions, as weak keys.
 const KEY: &str = "moonbridge.client_speaks_first";
 
-fn noted(lua: &Lua) -> Result<Table> {
-    if let Some(noted) = lua.named_registry_value::<Option<Table>>(KEY)? {
-        return Ok(noted);
+fn marked(lua: &Lua) -> Result<Table> {
+    if let Some(marked) = lua.named_registry_value::<Option<Table>>(KEY)? {
+        return Ok(marked);
     }
-    let noted = lua.create_table()?;
+    let marked = lua.create_table()?;
     let weak = lua.create_table()?;
     weak.raw_set("__mode", "k")?;
-    noted.set_metatable(Some(weak))?;
-    lua.set_named_registry_value(KEY, &noted)?;
-    Ok(noted)
+    marked.set_metatable(Some(weak))?;
+    lua.set_named_registry_value(KEY, &marked)?;
+    Ok(marked)
 }
 
 /// The function serves clients that speak first.
-pub fn note(lua: &Lua, connect: &Function) -> Result<()> {
-    noted(lua)?.raw_set(connect, true)
+pub fn mark(lua: &Lua, connect: &Function) -> Result<()> {
+    marked(lua)?.raw_set(connect, true)
 }
 
 /// Whether that was said of the function.
-pub fn is_the_clients(lua: &Lua, connect: &Function) -> Result<bool> {
-    Ok(noted(lua)?.raw_get::<Option<bool>>(connect)?.is_some())
+pub fn is_client_first(lua: &Lua, connect: &Function) -> Result<bool> {
+    Ok(marked(lua)?.raw_get::<Option<bool>>(connect)?.is_some())
 }

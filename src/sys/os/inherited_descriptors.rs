@@ -16,13 +16,13 @@ static LEFT: OnceLock<Vec<Left>> = OnceLock::new();
 
 /// Takes note of what is open now, to be called before this process has opened much itself. Only the
 /// first call counts.
-pub fn note_descriptors() {
+pub fn record() {
     LEFT.get_or_init(|| open_numbers().into_iter().filter_map(look).collect());
 }
 
 /// Closes what was noted, unless it was closed or adopted since. Whoever uses such a descriptor all the
 /// same finds `/dev/null` there.
-pub fn close_descriptors() {
+pub fn close() {
     let left = LEFT.get().into_iter().flatten();
     close_for_good(left.filter(|left| look(left.number) == Some(**left)).map(|left| left.number));
 }

@@ -14,13 +14,13 @@ use std::time::Duration;
 ///
 /// # Errors
 /// What the call reports.
-pub fn after<T>(limit: Duration, action: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let _timer = Timer::start(limit);
+pub fn within<T>(limit: Duration, action: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let _timer = InterruptTimer::start(limit);
     action()
 }
 
 /// A timer that interrupts the calls of this thread as long as it lives.
-struct Timer {
+struct InterruptTimer {
     timer: libc::timer_t,
     handler: libc::sigaction,
     mask: libc::sigset_t,
@@ -33,9 +33,9 @@ fn signal() -> libc::c_int {
 
 extern "C" fn interrupt(_: libc::c_int) {}
 
-impl Timer {
+impl InterruptTimer {
     /// Nothing if the system has no timer left: then the call is not bounded.
-    fn start(limit: Duration) -> Option<Timer> {
+    fn start(limit: Duration) -> Option<InterruptTimer> {
         let mut timer = MaybeUninit::<libc::timer_t>::uninit();
         let mut handler = MaybeUninit::<libc::sigaction>::uninit();
         let mut mask = MaybeUninit::<libc::sigset_t>::uninit();
@@ -64,12 +64,12 @@ impl Timer {
             libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, mask.as_mut_ptr());
             let timer = timer.assume_init();
             libc::timer_settime(timer, 0, &times, ptr::null_mut());
-            Some(Timer { timer, handler: handler.assume_init(), mask: mask.assume_init() })
+            Some(InterruptTimer { timer, handler: handler.assume_init(), mask: mask.assume_init() })
         }
     }
 }
 
-impl Drop for Timer {
+impl Drop for InterruptTimer {
     fn drop(&mut self) {
         // SAFETY: the timer is this value's; handler and mask are those that were in force before.
         unsafe {
@@ -92,9 +92,9 @@ mod tests {
         let mut writer = std::fs::File::from(writer);
         let begun = Instant::now();
         let block = vec![0; 1 << 20];
-        let written = after(Duration::from_millis(10), || writer.write(&block)).unwrap();
+        let written = within(Duration::from_millis(10), || writer.write(&block)).unwrap();
         assert!(written > 0 && written < block.len());
-        let outcome = after(Duration::from_millis(10), || writer.write(&block));
+        let outcome = within(Duration::from_millis(10), || writer.write(&block));
         assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::Interrupted);
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
