@@ -110,6 +110,63 @@ describe("the server helper", function()
   end)
 end)
 
+-- tools/test with a spec file of the given text, or several.
+local function run_tests(...)
+  local folder = process.scratch("")
+  for index, text in ipairs { ... } do
+    local file = assert(io.open(("%s%d_spec.lua"):format(folder, index), "w"))
+    file:write(text)
+    file:close()
+  end
+  return process.start({ server.root .. "/tools/test" }, {
+    env = { BUILT = 1, SPEC = folder, RESULTS = process.scratch("results"), JOBS = 4 },
+  })
+end
+
+describe("tools/test", function()
+  after_each(server.cleanup)
+
+  it("repeats at its end what failed, also beside others only, and names the longest files", function()
+    local once = process.scratch("once")
+    local run = run_tests("it('is sound', function() end)", "it('is broken', function() error('oops') end)",
+      ([[it("is flaky", function()
+        local path = %q .. _VERSION
+        local second = io.open(path)
+        io.open(path, "w"):close()
+        assert(second, "disturbed")
+      end)]]):format(once))
+    assert.equal(1, run:wait(30))
+    local summary = run:output():match("\n\n(==.*)")
+    local function assert_says(pattern) assert.matches(pattern, summary) end
+    for _, version in ipairs { "5%.3", "5%.4" } do
+      local runner = "busted%-" .. version .. "%-%S*"
+      assert_says(runner .. "2 failed:\nFAILED: is broken\n[^\n]+oops\n")
+      assert_says(runner .. "3 failed beside others and passed alone; at first:\n"
+        .. "FAILED: is flaky\n[^\n]+disturbed\n")
+      assert_says("\nbusted%-" .. version .. " +2 of +3 tests passed\n")
+    end
+    assert_says "\n== the longest of %d+ s:\n *%d+ s  busted"
+    run:destroy()
+  end)
+
+  it("says what has failed and what was under way when it is cut off", function()
+    local flag = process.scratch("waits")
+    local run = run_tests("it('is broken', function() error('oops') end)",
+      ("it('waits', function() io.open(%q .. _VERSION, 'w') os.execute('exec sleep 60') end)"):format(flag))
+    assert.truthy(process.wait_until(function()
+      return process.slurp(flag .. "Lua 5.3") and process.slurp(flag .. "Lua 5.4")
+        and select(2, run:output():gsub("1 failed\n", "")) == 2
+    end, 30))
+    run:signal("TERM")
+    assert.equal(130, run:wait())
+    local summary = run:output():match("\n== cut off\n.*")
+    assert.equal(2, select(2, summary:gsub("failed:\nFAILED: is broken\n[^\n]+oops\n", "")), summary)
+    assert.equal(2, select(2, summary:gsub("was under way for %d+ s:\nwaits %.%.%.", "")), summary)
+    assert.truthy(process.wait_until(function() return #run:descendants() == 0 end))
+    run:destroy()
+  end)
+end)
+
 describe("a run that is killed", function()
   after_each(server.cleanup)
 
@@ -158,13 +215,7 @@ describe("a run that is killed", function()
   it("leaves none behind if it is a part of tools/test", function()
     for _, signal in ipairs { "KILL", "TERM" } do
       local path = process.scratch("pids")
-      local spec = process.scratch("a_spec.lua")
-      local file = assert(io.open(spec, "w"))
-      file:write(("local PIDS = %q .. _VERSION it('waits', function() %s end)"):format(path, RUN))
-      file:close()
-      local run = process.start({ server.root .. "/tools/test" }, {
-        env = { BUILT = 1, SPEC = spec, RESULTS = process.scratch("results") },
-      })
+      local run = run_tests(("local PIDS = %q .. _VERSION it('waits', function() %s end)"):format(path, RUN))
       local list, other = pids(path .. "Lua 5.3"), pids(path .. "Lua 5.4")
       table.move(other, 1, #other, #list + 1, list)
       run:signal(signal)
