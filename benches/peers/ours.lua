@@ -1,4 +1,4 @@
--- Our side of the comparison, in two workers.
+-- Our side of the comparison, in two workers, or as many as WORKERS says.
 local cjson = require "cjson"
 local http = require "moonbridge_http"
 local moonbridge = require "moonbridge"
@@ -71,9 +71,11 @@ function handlers.json(request)
   reply(request, cjson.encode(answer), "application/json")
 end
 
+local workers = tonumber(os.getenv("WORKERS")) or 2
+
 moonbridge.listen {
   { proto = "tcp", host = "127.0.0.1", port = os.getenv("PORT") },
-  pre_fork = 2, min_fork = 2, max_fork = 2,
+  pre_fork = workers, min_fork = workers, max_fork = workers,
   connect = http.generate_handler(function(request)
     local handler = handlers[request.path] or refuse
     handler(request)

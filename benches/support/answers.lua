@@ -67,26 +67,36 @@ local function hold(case, response)
   end
 end
 
+--- A connection to the peer with this port on 127.0.0.1.
+function answers.connect(port)
+  local connection = assert(socket.connect("127.0.0.1", port))
+  connection:setoption("tcp-nodelay", true)
+  connection:settimeout(10)
+  return connection
+end
+
+--- Sends the request of a case so many times, each when the last is answered. An error unless all answers are
+-- right.
+function answers.ask(connection, case, count)
+  for _ = 1, count do
+    assert(connection:send(case.request))
+    hold(case, read(connection))
+  end
+end
+
 --- Raises an error unless the peer's answers are right, two of them over one connection.
 -- @param port of the peer, on 127.0.0.1
 -- @param case of benches/support/requests.lua
 function answers.check(port, case)
-  local connection = assert(socket.connect("127.0.0.1", port))
-  connection:settimeout(5)
-  local ok, message = pcall(function()
-    for _ = 1, 2 do
-      assert(connection:send(case.request))
-      hold(case, read(connection))
-    end
-  end)
+  local connection = answers.connect(port)
+  local ok, message = pcall(answers.ask, connection, case, 2)
   connection:close()
   if not ok then error(case.title .. ": " .. message, 0) end
 end
 
 --- All bytes of the peer's answer.
 function answers.bytes(port, case)
-  local connection, bytes = assert(socket.connect("127.0.0.1", port)), {}
-  connection:settimeout(5)
+  local connection, bytes = answers.connect(port), {}
   assert(connection:send(case.request))
   read(recorded(connection, bytes))
   connection:close()

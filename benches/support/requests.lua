@@ -1,5 +1,4 @@
---- The requests of `make bench`, and the answers that all peers give to them. wrk reads this file as well, with
--- its own Lua 5.1.
+--- The requests of `make bench`, and the answers that all peers give. wrk reads them as well: its Lua is 5.1.
 --
 -- A case: `key`; `title`; `path` (with its query); `request` (all bytes of it); `body` (of the response) or
 -- `json` (a value, whatever its serialisation); `length` (true: the response has a Content-Length, false: it
@@ -50,6 +49,12 @@ requests.PAGE = ("<p>The moon in a thousand words.</p>\n"):rep(50):sub(1, 1799) 
 --- The large page: so many pieces of 5 KiB.
 requests.PIECES = 20
 requests.PIECE = ("<li>An entry in a list</li>\n"):rep(200):sub(1, 5119) .. "\n"
+
+--- Hello world, as wrk asks for it; not among the cases, but measured beside them.
+requests.HELLO = {
+  key = "hello", title = "hello world",
+  request = "GET / HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n", body = "Hello, World!\n", length = true,
+}
 
 add {
   key = "page", title = "a browser's request, 1.8 KB with Content-Length",
