@@ -5,7 +5,7 @@ PROFILE ?= release
 VERSIONS := 5.3 5.4
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build run test test-browser conformance annotations lint fmt bench bench-% rock map fuzz dev clean
+.PHONY: help tools build run test test-browser conformance annotations lint fmt bench bench-app bench-% rock map fuzz dev clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -49,6 +49,11 @@ bench: ## requests per second of real requests and hello world, beside other ser
 	@tools/install build bench
 	@tools/build release 5.4
 	@exec setpriv --pdeathsig TERM benches/run
+
+bench-app: ## an application over PostgreSQL beside gunicorn + Flask
+	@tools/install build bench bench-app
+	@tools/build release 5.4
+	@exec setpriv --pdeathsig TERM benches/app/run
 
 bench-%: ## one benchmark, e.g. bench-io, bench-accept
 	@tools/install build bench

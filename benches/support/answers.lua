@@ -57,7 +57,7 @@ local function same(value, other)
 end
 
 local function hold(case, response)
-  assert(response.status == 200,
+  assert(response.status == (case.status or 200),
     ("its status is %s: %s"):format(response.status, response.body:sub(1, 200)))
   local right = response.body == case.body
   if case.json then right = same(cjson.decode(response.body), case.json) end
@@ -86,7 +86,7 @@ end
 
 --- Raises an error unless the peer's answers are right, two of them over one connection.
 -- @param port of the peer, on 127.0.0.1
--- @param case of benches/support/requests.lua
+-- @param case as in benches/support/requests.lua; `status` if it is not 200
 function answers.check(port, case)
   local connection = answers.connect(port)
   local ok, message = pcall(answers.ask, connection, case, 2)

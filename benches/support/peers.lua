@@ -39,7 +39,9 @@ local function first_that_exists(...)
   error((...) .. " is not installed", 0)
 end
 
-local function start(argv, port, env)
+--- Starts a server and waits until it listens on the port; peers.stop ends it.
+-- @return Process; an error if it ends before it listens
+function peers.spawn(argv, port, env)
   local running = process.start(load.raised(argv), { env = env })
   started[#started + 1] = running
   local ready = process.wait_until(function() return server.listening(port) or running:status() end)
@@ -52,7 +54,7 @@ end
 --- Two workers of ours, under the Lua version of MOONBRIDGE_BENCH_LUA (default 5.4).
 function peers.ours(port)
   local version = os.getenv("MOONBRIDGE_BENCH_LUA") or "5.4"
-  return start({ "lua" .. version, "benches/peers/ours.lua" }, port, {
+  return peers.spawn({ "lua" .. version, "benches/peers/ours.lua" }, port, {
     PORT = port,
     LUA_PATH = ("%s/lua/?.lua;%s/?.lua;;"):format(server.root, server.root),
     LUA_CPATH = server.root .. "/build/lua" .. version .. "/?.so;;",
@@ -62,7 +64,8 @@ end
 local function nginx(port, listen)
   local modules = first_that_exists("/usr/lib/nginx/modules/ngx_http_lua_module.so"):match("^(.*)/")
   local config = configured("nginx.conf", { PORT = port, MODULES = modules, OPTIONS = listen })
-  return start({ first_that_exists("/usr/sbin/nginx"), "-p", config:match("^(.*)/"), "-c", config }, port)
+  local program = first_that_exists("/usr/sbin/nginx")
+  return peers.spawn({ program, "-p", config:match("^(.*)/"), "-c", config }, port)
 end
 
 --- Debian's nginx and libnginx-mod-http-lua, two workers.
@@ -88,12 +91,12 @@ function peers.epoll(port, first)
     "cc failed")
   local argv = { "build/benches/epoll_loop", port }
   if first then add_recorded(argv, first.port) end
-  return start(argv, port)
+  return peers.spawn(argv, port)
 end
 
 --- Node.js, two processes.
 function peers.node(port)
-  return start({ "node", "benches/peers/node.js", port }, port)
+  return peers.spawn({ "node", "benches/peers/node.js", port }, port)
 end
 
 --- A virtual environment under build/ with the packages of a file, from PyPI.
@@ -115,7 +118,7 @@ local function gunicorn(port, arguments)
   }
   table.move(arguments, 1, #arguments, #argv + 1, argv)
   argv[#argv + 1] = "gunicorn_app:application"
-  return start(argv, port, { PYTHONDONTWRITEBYTECODE = "1" })
+  return peers.spawn(argv, port, { PYTHONDONTWRITEBYTECODE = "1" })
 end
 
 --- gunicorn with threads, as its documentation advises where connections are kept alive.
@@ -132,7 +135,7 @@ end
 function peers.apache(port)
   local modules = first_that_exists("/usr/lib/apache2/modules/mod_lua.so"):match("^(.*)/")
   local config = configured("apache.conf", { PORT = port, MODULES = modules })
-  return start({ first_that_exists("/usr/sbin/apache2"), "-DFOREGROUND", "-f", config }, port)
+  return peers.spawn({ first_that_exists("/usr/sbin/apache2"), "-DFOREGROUND", "-f", config }, port)
 end
 
 local titles = {
