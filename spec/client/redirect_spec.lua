@@ -68,14 +68,69 @@ describe("redirects", function()
     assert.equal(1, #s:requests())
   end)
 
-  it("lead to other servers", function()
-    local t = always(ok("other"))
-    local s = always("HTTP/1.1 301 Moved\r\nLocation: " .. t.url .. "x\r\nContent-Length: 0\r\n\r\n")
-    assert.equal("other", (http.request { url = s.url:gsub("//", "//me:pw@"), headers = { Cookie = "a=b",
-      Authorization = "secret", ["X-A"] = "b" } }))
-    local head = t:requests()[1].head
-    assert.truthy(head:find("^GET /x ") and head:find("\r\nX%-A: b"))
-    assert.falsy(head:find("Cookie") or head:find("Authorization"))
+  -- A server that redirects each request to the URL.
+  local function redirecting(status, url)
+    return always(("HTTP/1.1 %s\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n"):format(status, url))
+  end
+
+  -- Whether a head holds any credentials that specs here send, or a Host of the caller's.
+  local function assert_bare(head, peer)
+    local lowered = head:lower()
+    for _, name in ipairs { "authorization", "proxy-authorization", "cookie" } do
+      assert.falsy(lowered:find("\n" .. name .. ":", 1, true), head)
+    end
+    assert.same({ 1, peer.port }, { select(2, lowered:gsub("\nhost:", "")),
+      tonumber(lowered:match("\nhost: 127%.0%.0%.1:(%d+)\r")) })
+  end
+
+  it("to another server keep no Host and no credentials, however they were given, and the rest", function()
+    local headers_of = {
+      by_name = { Host = "inner", Authorization = "a", Cookie = "b=c", ["Proxy-Authorization"] = "d" },
+      in_other_case = { HOST = "inner", authorization = "a", COOKIE = "b=c", ["proxy-authorization"] = "d" },
+      in_order = { { "Host", "inner" }, { "authorization", "a" }, { "Cookie", "b=c" },
+        { "Proxy-Authorization", "d" } },
+      in_the_url = {},
+    }
+    for how, headers in pairs(headers_of) do
+      for _, status in ipairs { "301 Moved", "302 Found", "303 See Other", "307 Again", "308 Again" } do
+        local other = always(ok("other"))
+        local s = redirecting(status, other.url .. "x")
+        headers["X-A"] = "b"
+        local url = how == "in_the_url" and s.url:gsub("//", "//me:pw@") or s.url
+        assert.equal("other", (http.request { url = url, headers = headers }))
+        local first, second = s:requests()[1].head, other:requests()[1].head
+        assert.truthy(first:lower():find("\nauthorization: ", 1, true), how)
+        assert_bare(second, other)
+        assert.truthy(second:find("^GET /x ") and second:find("\r\nX%-A: b"), how)
+        server.cleanup()
+      end
+    end
+  end)
+
+  it("to another server that lead back do not bring the credentials back", function()
+    local url = ("http://127.0.0.1:%d/"):format(server.free_port())
+    local other = redirecting("302 Found", url .. "back")
+    local s = play(([[
+      while true do
+        local head = read(c)
+        if not head then break end
+        c:send(head:find("/back", 1, true) and %s or %s)
+      end
+    ]]):format(literal(ok "back"),
+      literal("HTTP/1.1 302 Found\r\nLocation: " .. other.url .. "\r\nContent-Length: 0\r\n\r\n")),
+      { port = tonumber(url:match(":(%d+)/")) })
+    assert.equal("back", (http.request { url = url:gsub("//", "//me:pw@"), headers = { Cookie = "b=c" } }))
+    assert.truthy(s:requests()[1].head:find("\r\nAuthorization: Basic"))
+    assert_bare(s:requests()[2].head, s)
+  end)
+
+  it("to another server take the credentials of the Location's URL", function()
+    local other = always(ok("other"))
+    local s = redirecting("302 Found", (other.url:gsub("//", "//you:pw@")))
+    http.request { url = s.url:gsub("//", "//me:pw@"), headers = { Cookie = "a=b" } }
+    local head = other:requests()[1].head
+    assert.truthy(head:find("\r\nAuthorization: Basic eW91OnB3\r\n", 1, true), head)
+    assert.falsy(head:find("Cookie", 1, true))
   end)
 
   it("keep credentials on the same server", function()
@@ -93,6 +148,29 @@ describe("redirects", function()
       local headers = { ["Content-Type"] = "x/y" }
       assert.equal(expected, (http.request { url = s.url .. "1", body = "abc", headers = headers }))
       assert.equal(expected ~= "GET ", s:requests()[2].head:find("Content%-Type") ~= nil)
+    end
+  end)
+
+  it("turn any method but HEAD into GET after 303, and no other than POST after 301 and 302", function()
+    for status, expected in pairs {
+      ["301 Moved"] = { HEAD = "HEAD", PUT = "PUT", DELETE = "DELETE", POST = "GET" },
+      ["302 Found"] = { HEAD = "HEAD", PUT = "PUT", DELETE = "DELETE", POST = "GET" },
+      ["303 See Other"] = { HEAD = "HEAD", PUT = "GET", DELETE = "GET", POST = "GET" },
+      ["307 Again"] = { HEAD = "HEAD", PUT = "PUT", DELETE = "DELETE", POST = "POST" },
+    } do
+      local s = play(([[
+        local head = read(c)
+        c:send("HTTP/1.1 " .. (head:find("^%%S+ /there ") and "200 OK" or %s) .. "\r\n"
+          .. "Location: /there\r\nContent-Length: 0\r\n\r\n")
+      ]]):format(literal(status)))
+      for method, second in pairs(expected) do
+        local body = method ~= "HEAD" and method ~= "DELETE" and "abc" or nil
+        local before = #s:requests()
+        assert.equal(200, (select(2, http.request { url = s.url, method = method, body = body })))
+        local request = s:requests()[before + 2]
+        assert.equal(second, request.head:match("^%S+"), status .. " " .. method)
+        assert.equal(second == method and body or "", request.body, status .. " " .. method)
+      end
     end
   end)
 

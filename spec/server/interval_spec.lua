@@ -83,6 +83,18 @@ describe("an interval listener", function()
     near(0.35, begins[3] - begins[2])
   end)
 
+  it("with strict = true runs once after runs that took too long, not once for each", function()
+    local s = start('{ proto = "interval", name = "tick", delay = 0.5, strict = true }', { run = [[function()
+      if not SLEPT then moonbridge_io.poll(nil, nil, 2.6) end -- four further ticks are due meanwhile
+      SLEPT = true
+      return true
+    end]], pool = "min_fork = 1, max_fork = 1" })
+    assert.truthy(s:wait_log("begin tick", nil, 4))
+    local list = times(s, "begin tick")
+    -- Those that were made up for would come at once.
+    assert.truthy(list[4] - list[2] > 0.4, list[4] - list[2])
+  end)
+
   it("waits for a worker when all are busy", function()
     local s = server.start { launcher = true, script = [[
       listen{
@@ -214,6 +226,27 @@ end)
 
 describe("timers", function()
   after_each(server.cleanup)
+
+  it("stop at SIGTERM: a tick that is due and waits for a worker then does not come any more", function()
+    local s = start('{ proto = "tcp", host = "127.0.0.1", port = PORT }, '
+      .. '{ proto = "interval", name = "tick", delay = 1 }', {
+        pool = "pre_fork = 1, min_fork = 1, max_fork = 1",
+        run = [[function(socket)
+          if not socket.interval then socket:flush "hello" socket:read(1) end
+          return true
+        end]],
+      })
+    s:wait_ready()
+    local c = s:connect()
+    assert.equal("hello", c:read(5)) -- the only worker is busy from now on
+    local before = #times(s, "begin tick")
+    socket.sleep(1.3)
+    s:signal("TERM")
+    assert.truthy(s:wait_log("Initiate shutdown"))
+    c:send("x")
+    assert.equal(0, s:wait())
+    assert.same({ before, 1 }, { #times(s, "begin tick"), #times(s, "end connection") })
+  end)
 
   it("stop at SIGTERM, and a run that goes on is waited for", function()
     local s = start('{ proto = "interval", name = "tick", delay = 0.1 }',

@@ -68,7 +68,7 @@ Peer.__index = Peer
 
 --- Starts a server.
 -- @param script the body of `function serve(c, number)`; `read(c)` takes a request, `socket` is LuaSocket
--- @param options table or nil: `path` of a local socket to listen on
+-- @param options table or nil: `path` of a local socket to listen on, or `port`
 -- @return Peer {url, port, server}
 function scripted.play(script, options)
   options = options or {}
@@ -76,7 +76,7 @@ function scripted.play(script, options)
   io.open(log, "w"):close()
   local text = SERVER:gsub("SCRIPT", function() return script end)
   local s = server.start {
-    script = text, globals = { LOG = log, UNIX = options.path },
+    script = text, globals = { LOG = log, UNIX = options.path }, port = options.port,
     ready = options.path and { log = "listening" } or "listening",
   }
   return setmetatable({ url = s.url .. "/", log = log, port = s.port, server = s }, Peer)
