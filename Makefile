@@ -50,7 +50,7 @@ bench: ## requests per second of real requests and hello world, beside other ser
 	@tools/build release 5.4
 	@exec setpriv --pdeathsig TERM benches/run
 
-bench-app: ## an application over PostgreSQL beside gunicorn + Flask
+bench-app: ## an application over PostgreSQL beside gunicorn + Flask and lua-http
 	@tools/install build bench bench-app
 	@tools/build release 5.4
 	@exec setpriv --pdeathsig TERM benches/app/run

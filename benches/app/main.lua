@@ -1,6 +1,6 @@
 --- make bench-app: an application over PostgreSQL that fetches a row by its key, lists 20 rows and inserts
--- what a form says. Beside it gunicorn + Flask + psycopg, which do the same. benches/app/run starts this with
--- the folder of the cluster's socket in PGHOST. Settings by environment variables:
+-- what a form says; gunicorn + Flask + psycopg and lua-http do the same. benches/app/run starts this with the
+-- folder of the cluster's socket in PGHOST. Settings by environment variables:
 --   ROUNDS (9), SECONDS (1) per measurement, CONNECTIONS ("16 64"), WORKERS (4) of each server
 
 package.path = "./?.lua;" .. package.path
@@ -37,9 +37,20 @@ local function flask(port)
   }, port, { PYTHONDONTWRITEBYTECODE = "1", PGAPPNAME = "flask" })
 end
 
+-- A process for each worker, all on one port. Some modules that lua-http needs are in Debian only for older
+-- versions of Lua; they run under 5.3 as well.
+local function lua_http(port)
+  return peers.spawn({
+    "sh", "-c", "for worker in $(seq " .. WORKERS .. "); do lua5.3 benches/app/lua_http.lua & done; wait",
+  }, port, {
+    PORT = port, PGAPPNAME = "lua_http", LUA_PATH = ";;/usr/share/lua/5.1/?.lua",
+  })
+end
+
 local list = {
   { key = "ours", name = ("moonbridge, %d workers"):format(WORKERS), start = ours },
   { key = "flask", name = ("gunicorn + Flask, %d x 4 threads"):format(WORKERS), start = flask },
+  { key = "lua_http", name = ("lua-http, %d processes"):format(WORKERS), start = lua_http },
 }
 
 -- Each peer answers for several products as it should.
