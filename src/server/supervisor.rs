@@ -1,76 +1,79 @@
 //! The supervisor: forks workers, watches them, ends when it is told to.
 //!
-//! It runs no user code and parses nothing that a client sends. Signals arrive through a descriptor, so one
-//! `match` in [`Supervisor::serve`] sees everything that happens.
+//! It runs no user code and parses nothing that a client sends. It is put together from parts, each of
+//! which has its own state and is told what happens. The supervisor itself is the event loop: it passes
+//! events to the parts and carries out what they answer.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`children`], [`child`] | the workers: processes, control channels, standard error |
+//! | [`handover`] | connections that wait, or that workers have on lease |
+//! | [`pool`], [`sizing`], [`timers`], [`ports`], [`saturation`] | a pool: its size, jobs, ports, and whether it is full |
+//! | [`dispatch`] | what waits goes to workers that have time |
+//! | [`balance`] | which workers have which connections |
+//! | [`liveness`], [`delivery`], [`progress`] | workers that do not get on |
+//! | [`shutdown`], `ending` | how far the end of the server has come, and what the supervisor does about it |
+//! | [`signals`], [`descriptors`] | what the supervisor needs of the kernel |
 
-pub mod attention;
+mod activity;
 pub mod balance;
-mod custody;
+pub mod child;
+pub mod children;
+pub mod delivery;
 pub mod descriptors;
-mod doing;
-mod events;
-mod full_pools;
-pub mod fullness;
-pub mod guest;
-pub mod held_input;
-pub mod in_flight;
-mod inspection;
-pub mod lent;
-pub mod lobby;
-mod memory;
-pub mod occupation;
-pub mod pool_state;
+mod dispatch;
+mod ending;
+pub mod handover;
+pub mod liveness;
+pub mod pool;
 pub mod ports;
-mod revocation;
-mod shutdown;
+pub mod progress;
+mod readiness;
+pub mod saturation;
+pub mod shutdown;
+mod signals;
 pub mod sizing;
 mod source;
-mod stranded;
-pub mod stretch;
 pub mod timers;
-pub mod worker_entry;
 
-use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::signal::{SigAction, SigSet, SigmaskHow, Signal, kill, sigprocmask};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
 
 use super::birth::Birth;
-use super::ipc::channel::{Channel, Inbox};
+use super::ipc::channel::Parcel;
 use super::ipc::clock;
-use super::ipc::scoreboard::Activity;
+use super::ipc::message::{Order, Report};
 use super::listen::registry::Pool;
 use super::operator::log::{Level, Log};
 use super::operator::notifier::Notifier;
 use super::operator::options::SupervisorLimits;
-use super::operator::stderr_lines::StderrLines;
+use super::operator::status::PoolStatus;
 use crate::glue;
-use crate::sys::os::dispositions;
-use crate::sys::os::process::{Fork, fork};
+use crate::sys::os::usage::{self, ProcessEnd, Usage};
 use crate::sys::os::worker_signals;
-use balance::processors::Processors;
-use balance::spread::Looks;
+use balance::{Balance, Revocation};
+use child::Life;
+use children::{Children, Forked};
 use descriptors::RaisedLimit;
-use lobby::Lobby;
-use memory::Memory;
-use pool_state::PoolState;
-use shutdown::TimeLimit;
+use handover::connection::Reserved;
+use handover::{Bounds, Handover, WorkerId};
+use liveness::{Action, Liveness};
+use pool::PoolState;
+use shutdown::{ServerPhase, Shutdown};
+use signals::Signals;
 use sizing::Advice;
-use source::{GUEST, Source};
-use stranded::Checks;
-use worker_entry::{Life, WorkerEntry};
+use source::{CONNECTION, EventSource};
 
-/// How long a handler may run before its worker's other connections are given to other workers, and
-/// how often the supervisor looks for that.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// Messages taken from one worker at once: one worker must not keep the others waiting.
+const MESSAGES_AT_ONCE: usize = 64;
 
-/// The exit code of a server that could not go on.
-const ERROR_AT_RUN_TIME: i32 = 4;
+/// Messages of an ended worker that are still taken: more than fit into its channel.
+const LAST_MESSAGES: usize = 4096;
 
 /// How [`Supervisor::serve`] ends: in the supervisor, or in a new process.
 pub enum Outcome {
@@ -80,64 +83,30 @@ pub enum Outcome {
     Worker(Box<Birth>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Serving,
-    /// Running handlers complete, what waits is served.
-    Draining,
-    /// Workers were killed.
-    Killing,
+/// What the parts want next.
+enum Next {
+    /// To be woken, at that time at the latest.
+    Wait(Option<Instant>),
+    /// This process is a new worker.
+    Worker(Box<Birth>),
 }
 
-/// The supervisor's state.
+/// The supervisor: its parts.
 pub struct Supervisor {
-    pools: Vec<PoolState>,
-    workers: HashMap<i32, WorkerEntry>,
-    lobby: Lobby,
-    memory: Memory,
     epoll: Rc<Epoll>,
-    inbox: Inbox,
-    /// When the leases of slow workers are looked at next.
-    next_round: Option<Instant>,
-    /// When to look for workers that do not get on.
-    checks: Checks,
-    /// When it is looked at which connections are hot.
-    looks: Looks,
-    /// Whether the machine has processors to spare.
-    processors: Processors,
-    signals: SignalFd,
-    previous_mask: SigSet,
-    /// What the host does about ended children, where the supervisor waits for them.
-    previous_sigchld: SigAction,
+    signals: Signals,
+    pools: Vec<PoolState>,
+    children: Children,
+    handover: Handover,
+    balance: Balance,
+    liveness: Liveness,
+    shutdown: Shutdown,
     log: Log,
     notifier: Notifier,
-    phase: Phase,
-    time_limit: TimeLimit,
-    exit_code: i32,
     pid: Pid,
-    /// When all workers are gone: until when lingering connections are waited for.
-    last_call: Option<Instant>,
+    input_limit: usize,
     /// Held raised while this process supervises.
     _limit: RaisedLimit,
-    /// Descriptors of connections and workers that may be held at the same time.
-    descriptor_budget: usize,
-}
-
-/// Signals the supervisor takes from its descriptor. SIGPIPE is among them so that a closed
-/// standard error does not end it.
-fn watched() -> SigSet {
-    [
-        Signal::SIGTERM,
-        Signal::SIGQUIT,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-        Signal::SIGCHLD,
-        Signal::SIGUSR1,
-        Signal::SIGUSR2,
-        Signal::SIGPIPE,
-    ]
-    .into_iter()
-    .collect()
 }
 
 impl Supervisor {
@@ -147,46 +116,37 @@ impl Supervisor {
         mut log: Log,
         limits: &SupervisorLimits,
     ) -> Result<Self, Errno> {
-        let mut previous_mask = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&watched()), Some(&mut previous_mask))?;
-        let signals =
-            SignalFd::with_flags(&watched(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let signals = Signals::watch()?;
         let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
-        epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, Source::Signals.token()))?;
+        epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, EventSource::Signals.token()))?;
         let now = Instant::now();
         if let Some(text) = worker_signals::refused_notice() {
             log.notice(&text);
         }
         for pool in &pools {
             log.notice(&format!("Pool #{} created", pool.number));
-            for listener in &pool.listeners {
+            for listener in pool.listeners.iter() {
                 log.notice(&listener.announcement());
             }
         }
-        let pools = pools.into_iter().map(|pool| PoolState::new(pool, now)).collect();
+        let pools = pools.into_iter().enumerate();
+        let pools: Vec<_> = pools.map(|(index, pool)| PoolState::new(index, pool, now)).collect();
         let limit = RaisedLimit::raise();
+        let shared = pools.iter().map(PoolState::shared).collect();
+        let bounds = Bounds::new(limits.waiting_input, limit.budget());
         Ok(Supervisor {
-            pools,
-            workers: HashMap::new(),
-            lobby: Lobby::new(epoll.clone(), GUEST),
-            memory: Memory::new(limits.waiting_input),
+            handover: Handover::new(epoll.clone(), CONNECTION, shared, bounds),
+            children: Children::new(epoll.clone()),
             epoll,
-            inbox: Inbox::default(),
-            next_round: None,
-            checks: Checks::new(now),
-            looks: Looks::new(now),
-            processors: Processors::default(),
             signals,
-            previous_mask,
-            previous_sigchld: dispositions::reset(Signal::SIGCHLD)?,
+            pools,
+            balance: Balance::new(now),
+            liveness: Liveness::new(now),
+            shutdown: Shutdown::new(limits.shutdown_timeout),
             log,
             notifier: Notifier::from_environment(now),
-            phase: Phase::Serving,
-            time_limit: TimeLimit::new(limits.shutdown_timeout),
-            exit_code: 0,
             pid: getpid(),
-            last_call: None,
-            descriptor_budget: limit.budget(),
+            input_limit: limits.waiting_input,
             _limit: limit,
         })
     }
@@ -196,201 +156,317 @@ impl Supervisor {
         let mut events = [EpollEvent::empty(); 64];
         loop {
             let now = Instant::now();
-            self.tend_memory();
-            let wake = match self.manage(now) {
-                Managed::Wait(wake) => wake,
-                Managed::Worker(birth) => return Outcome::Worker(birth),
+            let mut wake = match self.advance(now) {
+                Next::Wait(wake) => wake,
+                Next::Worker(birth) => return Outcome::Worker(birth),
             };
-            let is_over = self.phase != Phase::Serving && self.workers.is_empty();
-            let wake = if is_over && !self.owes_service() {
-                match self.last_call(now) {
-                    Some(end) => wake.into_iter().chain([end]).min(),
-                    None => return Outcome::Ended(self.exit_code),
+            if self.is_over() {
+                match self.outlast_clients(now) {
+                    Some(end) => wake = wake.into_iter().chain([end]).min(),
+                    None => return Outcome::Ended(self.shutdown.exit_code()),
                 }
-            } else {
-                wake
-            };
+            }
             self.publish();
-            let due = [self.notify(now), self.log.attend(now), self.next_look(now), wake];
-            let wake = due.into_iter().flatten().min();
-            let timeout = timeout(wake, now);
+            let serves = self.shutdown.serves();
+            let check = self.liveness.next(&self.children, serves, now);
+            let due = [self.notify(now), self.log.attend(now), check, wake];
+            let timeout = clock::timeout(due.into_iter().flatten().min(), now);
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
                 // No signal is heard any more. Without a supervisor, workers end by themselves.
                 Err(errno) => {
-                    self.log.notice(&format!(
-                        "Waiting for events failed: {}",
-                        glue::describe(errno as i32)
-                    ));
-                    self.exit_code = ERROR_AT_RUN_TIME;
-                    return Outcome::Ended(self.exit_code);
+                    let reason = glue::describe(errno as i32);
+                    self.log.notice(&format!("Waiting for events failed: {reason}"));
+                    self.shutdown.fail();
+                    return Outcome::Ended(self.shutdown.exit_code());
                 }
             };
             for event in &events[..count] {
-                match Source::of(event.data()) {
-                    Source::Signals => self.signals(),
-                    Source::Control(pid) => self.control(pid),
-                    Source::Stderr(pid) => self.stderr(pid),
-                    Source::Guest(number) => self.guest(number),
+                match EventSource::of(event.data()) {
+                    EventSource::Signals => self.take_signals(),
+                    EventSource::Control(pid) => self.take_reports(pid),
+                    EventSource::Stderr(pid) => self.children.copy_stderr(pid, &mut self.log),
+                    EventSource::Connection(number) => self.handover.event(number),
                 }
             }
         }
     }
 
-    /// Gives every pool the workers and the ticks it is due; tells when to look again.
-    fn manage(&mut self, now: Instant) -> Managed {
-        self.look_after_orders(now);
-        self.look_at_ports(now);
-        let mut wake = self.attend_guests(now);
-        if self.phase != Phase::Serving {
-            return self.manage_shutdown(now, wake);
+    /// Lets all parts do what is due. Gives when something will be.
+    fn advance(&mut self, now: Instant) -> Next {
+        if let Some(text) = self.handover.tend_memory(now) {
+            self.log.notice(&text);
         }
+        let actions = self.liveness.check_orders(&mut self.children, now);
+        self.restore_liveness(actions);
+        let mut wake = self.handover.advance(now);
+        if !self.shutdown.serves() {
+            return self.advance_shutdown(now, wake);
+        }
+        self.liveness.check_ports(&mut self.children, &self.handover, &mut self.pools, now);
+        self.rebalance(now);
+        wake = wake.into_iter().chain(self.balance.next()).min();
         for index in 0..self.pools.len() {
-            let later = [self.end_idle(index, now), self.assign(index, now)];
-            let advised = loop {
-                match self.pools[index].advise(&self.workers, now) {
+            let Supervisor { pools, children, handover, .. } = self;
+            let state = &mut pools[index];
+            let idle = state.end_idle(children, now);
+            let assigned = dispatch::assign(state, children, handover, now);
+            let sized = loop {
+                match self.pools[index].manage(&mut self.children, now) {
                     Advice::Fork => {
                         if let Some(birth) = self.fork(index, now) {
-                            return Managed::Worker(birth);
+                            return Next::Worker(birth);
                         }
                     }
-                    Advice::Shrink => self.shrink(index, now),
                     Advice::Wait(at) => break Some(at),
-                    Advice::Rest => break None,
+                    Advice::Shrink | Advice::Rest => break None,
                 }
             };
-            let look = self.look_for_fullness(index, now);
-            wake = later.into_iter().chain([advised, look, wake]).flatten().min();
+            let Supervisor { pools, children, handover, log, .. } = self;
+            let queued = handover.queued(index);
+            let checked = pools[index].check_saturation(children, queued, log, now);
+            wake = [wake, idle, assigned, sized, checked].into_iter().flatten().min();
         }
-        Managed::Wait(wake)
+        Next::Wait(wake)
+    }
+
+    /// Moves connections from workers that are slow, or have too many, to where they are better off.
+    fn rebalance(&mut self, now: Instant) {
+        let Some(revocations) = self.balance.advance(&mut self.children, &mut self.handover, now)
+        else {
+            return;
+        };
+        let frozen = self.liveness.check_leases(&mut self.children, &self.handover, now);
+        self.restore_liveness(frozen);
+        for revocation in revocations {
+            match revocation {
+                Revocation::Any(worker, most) => self.revoke(worker, most),
+                Revocation::Of(worker, ticket, reserved) => {
+                    self.handover.reassign(worker, ticket, reserved);
+                }
+            }
+        }
+    }
+
+    /// Gives other workers, if there are any, up to so many of the connections that a worker has parked.
+    fn revoke(&mut self, worker: WorkerId, most: usize) {
+        let until = Instant::now() + balance::INTERVAL;
+        let reserved = match self.children.has_peers(worker) {
+            true => Reserved::Against(worker.pid, until),
+            false => Reserved::No,
+        };
+        self.handover.revoke(worker, most, reserved);
+    }
+
+    /// Deals with workers that do not get on.
+    fn restore_liveness(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Revoke(worker) => self.revoke(worker, usize::MAX),
+                Action::TakeBack(worker) => self.replace_orders(worker),
+                Action::GiveUp(worker) => self.give_up_worker(worker),
+            }
+        }
+    }
+
+    /// A worker has left orders unread: others get what it was given. If it could react, another order
+    /// shows when it does.
+    fn replace_orders(&mut self, worker: WorkerId) {
+        let Supervisor { pools, children, handover, .. } = self;
+        let rest = dispatch::take_back(worker, &mut pools[worker.pool], children, handover);
+        let Some(child) = self.children.get_mut(worker.pid) else { return };
+        rest.iter().for_each(|order| child.order(order));
+        if child.should_react() {
+            if rest.is_empty() {
+                child.order(&Order::Look);
+            }
+            self.revoke(worker, usize::MAX);
+        } else if rest.is_empty() {
+            child.delivery.taken();
+        }
+    }
+
+    /// A worker that does not respond is killed. Should that have no effect, as the kernel holds the
+    /// process, it does not count any more.
+    fn give_up_worker(&mut self, worker: WorkerId) {
+        let Some(child) = self.children.get_mut(worker.pid) else { return };
+        child.kill(Signal::SIGKILL);
+        if std::mem::replace(&mut child.life, Life::Unresponsive) != Life::Unresponsive {
+            self.pools[worker.pool].sizing.ended();
+            let text = "The worker does not react; it is killed";
+            self.log.line(Level::Notice, &child.prefix(), text);
+        }
+        self.revoke(worker, usize::MAX);
     }
 
     /// Forks one worker. Gives its birth in the new process and `None` in the supervisor.
     fn fork(&mut self, index: usize, now: Instant) -> Option<Box<Birth>> {
         let state = &mut self.pools[index];
-        let number = state.pool.number;
         let cell = state.take_cell()?;
-        let attempt = Channel::pair().and_then(|channels| {
-            let lines = StderrLines::new()?;
-            Ok((channels, lines, fork()?))
-        });
-        match attempt {
+        let number = state.pool.number;
+        match self.children.fork(&state.pool, index, cell) {
             Err(errno) => {
-                state.free_cell(cell);
-                state.sizing.failed(&state.pool.config, now);
+                state.fork_failed(cell, now);
                 let reason = glue::describe(errno as i32);
                 self.log.notice(&format!("Could not fork a worker for pool #{number}: {reason}"));
-                None
             }
-            Ok(((_, channel), lines, Fork::Child)) => {
-                lines.become_stderr();
+            Ok(Forked::Child(channel)) => {
                 let (pool, supervisor) = (state.pool.clone(), self.pid);
-                let input_limit = self.memory.budget.limit();
-                Some(Box::new(Birth { pool, cell, channel, supervisor, input_limit }))
+                let input_limit = self.input_limit;
+                return Some(Box::new(Birth { pool, cell, channel, supervisor, input_limit }));
             }
-            Ok(((channel, far_end), lines, Fork::Parent(pid))) => {
+            Ok(Forked::Parent(worker)) => {
                 state.forked(now);
-                let (control, errors) =
-                    (Source::Control(pid.as_raw()), Source::Stderr(pid.as_raw()));
-                let watched = self
-                    .epoll
-                    .add(&channel, EpollEvent::new(EpollFlags::EPOLLIN, control.token()))
-                    .and_then(|()| {
-                        let event = EpollEvent::new(EpollFlags::EPOLLIN, errors.token());
-                        self.epoll.add(lines.reader(), event)
-                    });
-                let mut entry = WorkerEntry::new(pid, index, number, cell, channel, lines);
-                entry.far_end = Some(far_end);
-                entry.journal = self.log.logs(Level::Debug).then(Vec::new);
-                if self.phase != Phase::Serving {
-                    entry.drain();
+                self.handover.add_worker(worker.pid);
+                if let Some(child) = self.children.get_mut(worker.pid) {
+                    child.journal = self.log.logs(Level::Debug).then(Vec::new);
+                    if !self.shutdown.serves() {
+                        child.drain();
+                    }
                 }
-                self.workers.insert(pid.as_raw(), entry);
-                if watched.is_err() {
-                    // Out of kernel memory: a worker that cannot be heard is of no use.
-                    let _ = kill(pid, Signal::SIGKILL);
-                }
+                let pid = worker.pid;
                 self.log.debug(&format!("Forked child process in pool #{number} with PID {pid}"));
-                None
+            }
+        }
+        None
+    }
+
+    fn take_signals(&mut self) {
+        while let Some(signal) = self.signals.next() {
+            match signal {
+                Signal::SIGTERM | Signal::SIGQUIT => self.drain(),
+                Signal::SIGINT | Signal::SIGHUP => {
+                    if self.shutdown.phase() != ServerPhase::Killing {
+                        self.log.notice("Fast shutdown requested");
+                    }
+                    self.kill_all(Instant::now());
+                }
+                Signal::SIGUSR1 => {
+                    if let Err(error) = self.log.reopen() {
+                        let reason = glue::reason(&error);
+                        self.log.notice(&format!("Could not reopen the log file: {reason}"));
+                    }
+                }
+                Signal::SIGUSR2 => self.log_status(),
+                _ => {}
+            }
+        }
+        // One SIGCHLD may stand for several children.
+        loop {
+            match usage::reap() {
+                Ok(Some((pid, end, usage))) => self.bury(pid.as_raw(), end, &usage),
+                Err(Errno::EINTR) => {}
+                Ok(None) | Err(_) => return,
             }
         }
     }
 
-    /// Ends workers that have been idle for longer than the pool allows.
-    fn end_idle(&mut self, index: usize, now: Instant) -> Option<Instant> {
-        let state = &self.pools[index];
-        let limit = state.pool.config.idle_timeout?;
-        let mut next = None;
-        for worker in self.workers.values_mut().filter(|w| w.pool == index && w.is_serving()) {
-            let cell = state.pool.scoreboard.cell(worker.cell);
-            if cell.activity() != Activity::Idle {
-                // Its rest begins anew: look again when that could have lasted long enough.
-                next = next.into_iter().chain([now + limit]).min();
-                continue;
-            }
-            let due = clock::instant(cell.idle_since()) + limit;
-            if due <= now {
-                worker.terminate(Life::Dismissed);
-            } else {
-                next = next.into_iter().chain([due]).min();
-            }
+    fn take_reports(&mut self, pid: i32) {
+        for _ in 0..MESSAGES_AT_ONCE {
+            let Some((worker, report, parcel)) = self.children.receive(pid, &mut self.log) else {
+                return;
+            };
+            self.take_report(worker, report, parcel);
         }
-        next
     }
 
-    /// Ends the worker that has been idle for longest.
-    fn shrink(&mut self, index: usize, now: Instant) {
-        let state = &mut self.pools[index];
-        state.sizing.shrunk(now);
-        let board = &state.pool.scoreboard;
-        let longest = self
-            .workers
-            .values_mut()
-            .filter(|w| w.pool == index && w.is_serving())
-            .filter(|w| board.cell(w.cell).activity() == Activity::Idle)
-            .min_by_key(|w| board.cell(w.cell).idle_since());
-        if let Some(worker) = longest {
-            worker.terminate(Life::Superfluous);
+    fn take_report(&mut self, worker: WorkerId, report: Report, parcel: Option<Parcel>) {
+        let now = Instant::now();
+        let Some(child) = self.children.get_mut(worker.pid) else { return };
+        let state = &mut self.pools[worker.pool];
+        match report {
+            Report::Ready => {
+                child.ready();
+                state.sizing.succeeded();
+            }
+            // The pool is sized before the next wait.
+            Report::Scarce => {}
+            Report::Leaving => {
+                child.leaving();
+                self.revoke(worker, usize::MAX);
+            }
+            Report::Offer => {
+                let serves = self.shutdown.serves();
+                dispatch::answer_offer(state, child, &mut self.handover, serves);
+            }
+            Report::Ran(_) => {
+                if let Some(listener) = child.running.take()
+                    && state.timers.ended(listener, now)
+                {
+                    self.main_ended(worker.pool, listener, true);
+                }
+            }
+            report => self.handover.report(worker, report, parcel, now),
         }
+    }
+
+    /// A child has ended. It may be none of the workers.
+    fn bury(&mut self, pid: i32, end: ProcessEnd, usage: &Usage) {
+        // Connections that it gave up are among its last messages. Bounded: a process that it forked may
+        // have the other end.
+        for _ in 0..LAST_MESSAGES {
+            match self.children.receive_rest(pid) {
+                // It cannot take what it would be given.
+                Some((_, Report::Offer, _)) => {}
+                Some((worker, report, parcel)) => self.take_report(worker, report, parcel),
+                None => break,
+            }
+        }
+        let Some(worker) = self.children.get(pid).map(|child| child.worker) else { return };
+        let Supervisor { pools, children, handover, .. } = self;
+        dispatch::take_back(worker, &mut pools[worker.pool], children, handover);
+        let Some(mut child) = self.children.remove(pid) else { return };
+        child.drain_stderr(&mut self.log);
+        self.handover.remove_worker(worker);
+        let (level, text) = child.obituary(end, self.shutdown.phase() == ServerPhase::Killing);
+        self.log.line(level, "", &text);
+        if self.log.logs(Level::Stats) {
+            self.log.stats(&format!("Child process with PID {pid} has used {usage}"));
+        }
+        let now = Instant::now();
+        let state = &mut self.pools[worker.pool];
+        state.ended(&child);
+        if let Some(listener) = child.running.take()
+            && state.timers.ended(listener, now)
+        {
+            return self.main_ended(worker.pool, listener, end == ProcessEnd::Exited(0));
+        }
+        state.replace(&child, now);
+    }
+
+    /// Puts into shared memory and into the log what only the supervisor knows.
+    fn publish(&mut self) {
+        self.children.log_orders(&mut self.log);
+        for state in &mut self.pools {
+            state.publish(&self.children, &mut self.handover, &mut self.log);
+        }
+    }
+
+    /// The figures of all pools, for the operator.
+    fn log_status(&mut self) {
+        self.publish();
+        for state in &self.pools {
+            let status = PoolStatus::of(&state.pool.scoreboard);
+            self.log.notice(&format!("Status of pool #{}: {status}", state.pool.number));
+        }
+    }
+
+    /// Tells the service manager how far the server is. Gives when to do so again.
+    fn notify(&mut self, now: Instant) -> Option<Instant> {
+        if !self.shutdown.serves() {
+            self.notifier.stopping();
+        } else if self.notifier.awaits_readiness() {
+            let serves = |index| self.children.of_pool(index).any(|child| child.has_served);
+            if (0..self.pools.len()).all(serves) {
+                self.notifier.ready();
+            }
+        }
+        self.notifier.feed(now)
     }
 
     /// The log, for what is said after serving.
     pub fn log(&mut self) -> &mut Log {
         &mut self.log
     }
-
-    /// What stays to be done in the supervisor, when all workers are gone.
-    pub fn close(&mut self) {
-        self.notifier.stopping();
-        self.log.settle();
-        if self.phase == Phase::Draining {
-            self.log.notice("All worker threads have terminated");
-        }
-        self.pools.iter_mut().for_each(|state| state.ports.close());
-        self.log.notice(&format!("Terminating with exit code {}", self.exit_code));
-    }
-}
-
-impl Drop for Supervisor {
-    fn drop(&mut self) {
-        // Also in a new worker, which inherits the mask: there it is the host's again.
-        while let Ok(Some(_)) = self.signals.read_signal() {}
-        if getpid() == self.pid {
-            dispositions::restore(Signal::SIGCHLD, &self.previous_sigchld);
-        }
-        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.previous_mask), None);
-    }
-}
-
-enum Managed {
-    Wait(Option<Instant>),
-    Worker(Box<Birth>),
-}
-
-/// How long to wait for events: rounded up, so that nothing is due too early.
-fn timeout(wake: Option<Instant>, now: Instant) -> EpollTimeout {
-    let Some(wake) = wake else { return EpollTimeout::NONE };
-    let wait = wake.saturating_duration_since(now).as_micros().div_ceil(1000);
-    EpollTimeout::try_from(i32::try_from(wait).unwrap_or(i32::MAX)).unwrap_or(EpollTimeout::MAX)
 }

@@ -31,7 +31,7 @@ pub struct Pool {
     /// What its workers and the supervisor see of each other.
     pub scoreboard: Rc<Scoreboard>,
     /// Who may act on the connections its workers have parked.
-    pub leases: LeaseTable,
+    pub leases: Rc<LeaseTable>,
 }
 
 impl Pool {
@@ -98,7 +98,7 @@ impl Registry {
             Fault::misuse(format!("Could not initialize the pool: {reason}"))
         };
         let scoreboard = Rc::new(Scoreboard::new(cells).map_err(refused)?);
-        let leases = LeaseTable::new(cells).map_err(refused)?;
+        let leases = Rc::new(LeaseTable::new(cells).map_err(refused)?);
         let mut listeners = Vec::with_capacity(listen.listeners.len());
         for (index, spec) in listen.listeners.into_iter().enumerate() {
             match Listener::open(index + 1, spec, &self.inheritance) {

@@ -2,7 +2,7 @@
 
 /// Where an event of the supervisor's epoll set comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum EventSource {
     /// Signals, all from one descriptor.
     Signals,
     /// The control channel of a worker, by process id.
@@ -10,36 +10,36 @@ pub enum Source {
     /// The standard error of a worker, by process id.
     Stderr(i32),
     /// A connection in the lobby.
-    Guest(u64),
+    Connection(u64),
 }
 
 const SIGNALS: u64 = 0;
 const CONTROL: u64 = 1 << 32;
 const STDERR: u64 = 2 << 32;
-/// Events of the lobby: the rest of the token names the guest.
-pub const GUEST: u64 = 1 << 63;
+/// Events of the lobby: the rest of the token is the number of its key.
+pub const CONNECTION: u64 = 1 << 63;
 
-impl Source {
+impl EventSource {
     /// What the event carries.
     pub fn token(self) -> u64 {
         match self {
-            Source::Signals => SIGNALS,
-            Source::Control(pid) => CONTROL | u64::from(pid.unsigned_abs()),
-            Source::Stderr(pid) => STDERR | u64::from(pid.unsigned_abs()),
-            Source::Guest(number) => GUEST | number,
+            EventSource::Signals => SIGNALS,
+            EventSource::Control(pid) => CONTROL | u64::from(pid.unsigned_abs()),
+            EventSource::Stderr(pid) => STDERR | u64::from(pid.unsigned_abs()),
+            EventSource::Connection(number) => CONNECTION | number,
         }
     }
 
     /// What the event with that token means.
     pub fn of(token: u64) -> Self {
-        if token & GUEST != 0 {
-            return Source::Guest(token & !GUEST);
+        if token & CONNECTION != 0 {
+            return EventSource::Connection(token & !CONNECTION);
         }
         let pid = (token & 0xffff_ffff) as i32;
         match token & !0xffff_ffff {
-            CONTROL => Source::Control(pid),
-            STDERR => Source::Stderr(pid),
-            _ => Source::Signals,
+            CONTROL => EventSource::Control(pid),
+            STDERR => EventSource::Stderr(pid),
+            _ => EventSource::Signals,
         }
     }
 }

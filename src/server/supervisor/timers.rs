@@ -2,9 +2,70 @@
 
 use std::time::{Duration, Instant};
 
-/// Where a timer stands.
+use crate::server::listen::listener::Listener;
+
+/// The interval and main listeners of a pool. Each is named by its position among all listeners.
+pub struct Timers(Vec<Timer>);
+
+impl Timers {
+    /// The timers of these listeners.
+    pub fn new(listeners: &[Listener], now: Instant) -> Self {
+        let timer = |(index, listener): (usize, &Listener)| match listener {
+            Listener::Interval { delay, strict, .. } => {
+                Some(Timer::interval(index as u32, *delay, *strict, now))
+            }
+            Listener::Main { .. } => Some(Timer::main(index as u32, now)),
+            _ => None,
+        };
+        Timers(listeners.iter().enumerate().filter_map(timer).collect())
+    }
+
+    /// Lets the time come to `now`. Gives when the next tick is due.
+    pub fn advance(&mut self, now: Instant) -> Option<Instant> {
+        self.0.iter_mut().filter_map(|timer| timer.advance(now)).min()
+    }
+
+    /// A listener whose tick waits for a worker.
+    pub fn due(&self) -> Option<u32> {
+        self.0
+            .iter()
+            .find(|timer| matches!(timer.state, TimerState::Due(_)))
+            .map(|timer| timer.listener)
+    }
+
+    /// A worker runs that listener's handler.
+    pub fn started(&mut self, listener: u32) {
+        self.with(listener, Timer::started);
+    }
+
+    /// The worker that was to run the handler has not begun: the tick is due as before.
+    pub fn take_back(&mut self, listener: u32) {
+        self.with(listener, Timer::take_back);
+    }
+
+    /// The handler returned, threw, or its worker died. True if it was that of a main listener, with
+    /// which the server ends.
+    pub fn ended(&mut self, listener: u32, now: Instant) -> bool {
+        self.with(listener, |timer| {
+            timer.ended(now);
+            timer.repeat.is_none()
+        })
+        .unwrap_or(false)
+    }
+
+    /// No further ticks: the server shuts down. Handlers that run are not affected.
+    pub fn give_up(&mut self) {
+        self.0.iter_mut().for_each(Timer::give_up);
+    }
+
+    fn with<T>(&mut self, listener: u32, act: impl FnOnce(&mut Timer) -> T) -> Option<T> {
+        self.0.iter_mut().find(|timer| timer.listener == listener).map(act)
+    }
+}
+
+/// What a timer waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+enum TimerState {
     /// The next tick is due at this time.
     Waiting(Instant),
     /// The tick that was due at this time waits for a worker.
@@ -17,11 +78,11 @@ pub enum Phase {
 
 /// One interval listener, or a main listener, which ticks once.
 #[derive(Debug, Clone)]
-pub struct Timer {
+struct Timer {
     /// Position of the listener in its pool.
-    pub listener: u32,
+    listener: u32,
     repeat: Option<Repeat>,
-    phase: Phase,
+    state: TimerState,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -32,74 +93,59 @@ struct Repeat {
 
 impl Timer {
     /// A timer whose first tick is one `delay` from `now`.
-    pub fn interval(listener: u32, delay: Duration, strict: bool, now: Instant) -> Self {
+    fn interval(listener: u32, delay: Duration, strict: bool, now: Instant) -> Self {
         Timer {
             listener,
             repeat: Some(Repeat { delay, strict }),
-            phase: Phase::Waiting(now + delay),
+            state: TimerState::Waiting(now + delay),
         }
     }
 
     /// A main listener: due at once, and once.
-    pub fn main(listener: u32, now: Instant) -> Self {
-        Timer { listener, repeat: None, phase: Phase::Due(now) }
+    fn main(listener: u32, now: Instant) -> Self {
+        Timer { listener, repeat: None, state: TimerState::Due(now) }
     }
 
-    /// Whether this is a main listener, with which the server ends.
-    pub fn is_main(&self) -> bool {
-        self.repeat.is_none()
-    }
-
-    /// Where the timer stands.
-    pub fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    /// Whether a tick waits for a worker.
-    pub fn is_due(&self) -> bool {
-        matches!(self.phase, Phase::Due(_))
-    }
-
-    /// Lets the time come to `now`; returns when the timer must be looked at next.
-    pub fn advance(&mut self, now: Instant) -> Option<Instant> {
-        if let Phase::Waiting(due) = self.phase {
+    /// Lets the time come to `now`; gives when the next tick is due.
+    fn advance(&mut self, now: Instant) -> Option<Instant> {
+        if let TimerState::Waiting(due) = self.state {
             if due > now {
                 return Some(due);
             }
-            self.phase = Phase::Due(due);
+            self.state = TimerState::Due(due);
         }
         None
     }
 
     /// A worker runs the handler.
-    pub fn started(&mut self) {
-        if let Phase::Due(due) = self.phase {
-            self.phase = Phase::Running(due);
+    fn started(&mut self) {
+        if let TimerState::Due(due) = self.state {
+            self.state = TimerState::Running(due);
         }
     }
 
     /// The worker that was to run the handler has not begun: the tick is due as before.
-    pub fn take_back(&mut self) {
-        if let Phase::Running(due) = self.phase {
-            self.phase = Phase::Due(due);
+    fn take_back(&mut self) {
+        if let TimerState::Running(due) = self.state {
+            self.state = TimerState::Due(due);
         }
     }
 
     /// No further tick: the server shuts down. A handler that runs is not affected.
-    pub fn give_up(&mut self) {
-        if !matches!(self.phase, Phase::Running(_)) {
-            self.phase = Phase::Done;
+    fn give_up(&mut self) {
+        if !matches!(self.state, TimerState::Running(_)) {
+            self.state = TimerState::Done;
         }
     }
 
     /// The handler returned, threw, or its worker died. A strict timer keeps its rhythm but never
     /// catches up on missed ticks.
-    pub fn ended(&mut self, now: Instant) {
-        if let Phase::Running(due) = self.phase {
-            self.phase = match self.repeat {
-                None => Phase::Done,
-                Some(Repeat { delay, strict: true }) => Phase::Waiting((due + delay).max(now)),
-                Some(Repeat { delay, strict: false }) => Phase::Waiting(now + delay),
+    fn ended(&mut self, now: Instant) {
+        if let TimerState::Running(due) = self.state {
+            self.state = match self.repeat {
+                None => TimerState::Done,
+                Some(Repeat { delay, strict: true }) => TimerState::Waiting((due + delay).max(now)),
+                Some(Repeat { delay, strict: false }) => TimerState::Waiting(now + delay),
             };
         }
     }
@@ -117,7 +163,7 @@ mod tests {
         let mut timer = Timer::interval(0, SECOND, false, start);
         assert_eq!(timer.advance(start), Some(start + SECOND));
         assert_eq!(timer.advance(start + SECOND), None);
-        assert!(timer.is_due());
+        assert!(matches!(timer.state, TimerState::Due(_)));
     }
 
     #[test]
@@ -127,9 +173,9 @@ mod tests {
             let mut timer = Timer::interval(0, SECOND, strict, start);
             timer.advance(start + SECOND);
             timer.started();
-            assert!(!timer.is_due());
+            assert!(!matches!(timer.state, TimerState::Due(_)));
             timer.ended(start + 2 * SECOND);
-            assert_eq!(timer.phase(), Phase::Waiting(start + next * SECOND));
+            assert_eq!(timer.state, TimerState::Waiting(start + next * SECOND));
         }
     }
 
@@ -140,17 +186,17 @@ mod tests {
         timer.advance(start + SECOND);
         timer.started();
         timer.ended(start + 10 * SECOND);
-        assert_eq!(timer.phase(), Phase::Waiting(start + 10 * SECOND));
+        assert_eq!(timer.state, TimerState::Waiting(start + 10 * SECOND));
     }
 
     #[test]
     fn a_main_listener_runs_once() {
         let start = Instant::now();
         let mut timer = Timer::main(3, start);
-        assert!(timer.is_due());
+        assert!(matches!(timer.state, TimerState::Due(_)));
         timer.started();
         timer.ended(start + SECOND);
-        assert_eq!(timer.phase(), Phase::Done);
-        assert!(!timer.is_due());
+        assert_eq!(timer.state, TimerState::Done);
+        assert!(!matches!(timer.state, TimerState::Due(_)));
     }
 }

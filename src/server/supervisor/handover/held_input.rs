@@ -1,5 +1,5 @@
-//! Input of waiting connections, which their readers cannot use yet: the supervisor holds it and adds to
-//! it, without looking for more than what the reader awaits.
+//! Incomplete input of waiting connections: the supervisor holds it and adds to it until the reader can
+//! use it. It searches the input for nothing but what the reader awaits.
 
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -107,12 +107,6 @@ impl HeldInput {
         self.count(0, self.bytes.capacity());
         (std::mem::take(&mut self.bytes), self.awaits)
     }
-
-    /// What was taken is to be held again.
-    pub fn put_back(&mut self, bytes: Vec<u8>, awaits: Awaits) {
-        self.count(bytes.capacity(), self.bytes.capacity());
-        (self.bytes, self.awaits) = (bytes, awaits);
-    }
 }
 
 impl Drop for HeldInput {
@@ -145,7 +139,7 @@ mod tests {
         assert_eq!(budget.held(), 200 + one.bytes.capacity());
         let (bytes, awaits) = one.take();
         assert_eq!((bytes.len(), budget.held()), (301, 200));
-        one.put_back(bytes, awaits);
+        let one = HeldInput::new(bytes, awaits, &budget);
         drop(other);
         assert_eq!(budget.held(), one.bytes.capacity());
         drop(one);

@@ -1,0 +1,165 @@
+//! What the supervisor does at the end of the server. It concerns all parts; how far the end has come is
+//! kept by [`Shutdown`](super::shutdown::Shutdown).
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::shutdown::ServerPhase;
+use super::sizing::Advice;
+use super::{Next, Supervisor, activity, ports};
+use crate::server::listen::listener::Listener;
+use crate::server::operator::log::Level;
+
+/// At a shutdown, connections whose handshake has begun, or whose client is about to send the first
+/// byte, may still arrive for so long.
+const LAST_ARRIVALS: Duration = Duration::from_millis(10);
+
+/// If descriptors are short, connections that wait at the ports are asked for again after this.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+impl Supervisor {
+    /// A main listener's handler has returned, or its worker has ended without that: the server ends,
+    /// unless it was about to.
+    pub(super) fn main_ended(&mut self, pool: usize, listener: u32, well: bool) {
+        if self.shutdown.phase() == ServerPhase::Killing {
+            return;
+        }
+        let name = match self.pools[pool].pool.listeners.get(listener as usize) {
+            Some(Listener::Main { name }) if !name.is_empty() => format!(" \"{name}\""),
+            _ => String::new(),
+        };
+        if well {
+            self.log.notice(&format!("The main listener{name} has ended, and with it the server"));
+        } else {
+            self.shutdown.fail();
+            self.log.notice(&format!("The main listener{name} has failed, and with it the server"));
+        }
+        if self.shutdown.serves() {
+            self.drain();
+        }
+    }
+
+    /// Graceful shutdown: no new connections, running handlers complete.
+    pub(super) fn drain(&mut self) {
+        let now = Instant::now();
+        if !self.shutdown.drain(now) {
+            return self.log.notice("Shutdown already in progress");
+        }
+        for state in &mut self.pools {
+            state.sizing.shutdown(now);
+            state.ports.refuse();
+        }
+        ports::close_all(&mut self.pools, &mut self.handover, now + LAST_ARRIVALS);
+        self.log.notice("Initiate shutdown");
+        self.handover.shut_down();
+        for child in self.children.iter_mut() {
+            child.note_turns(now);
+            child.drain();
+        }
+    }
+
+    /// Fast shutdown: workers are killed.
+    pub(super) fn kill_all(&mut self, now: Instant) {
+        self.shutdown.kill(now);
+        self.pools.iter_mut().for_each(|state| state.ports.close());
+        self.children.iter().for_each(|child| child.kill(Signal::SIGKILL));
+    }
+
+    /// What is to be done while the server shuts down: ports are closed, workers forked for what waits,
+    /// and what takes too long is killed.
+    pub(super) fn advance_shutdown(&mut self, now: Instant, wake: Option<Instant>) -> Next {
+        if self.shutdown.is_overdue(now) {
+            self.end_overdue(now);
+        }
+        let mut wake = wake.into_iter().chain(self.shutdown.due()).min();
+        if self.shutdown.phase() == ServerPhase::Killing {
+            return Next::Wait(wake);
+        }
+        if self.pools.iter().any(|state| state.ports.are_closing())
+            && !ports::close_all(&mut self.pools, &mut self.handover, now)
+        {
+            if self.children.is_empty() && !self.has_queued() {
+                // No descriptor will become free by waiting.
+                self.pools.iter_mut().for_each(|state| state.ports.close());
+            }
+            wake = wake.into_iter().chain([now + ASK_AGAIN]).min();
+        }
+        for index in 0..self.pools.len() {
+            let state = &self.pools[index];
+            match state.advise_shutdown(&self.children, self.handover.queued(index), now) {
+                Advice::Fork if state.sizing.is_hopeless() => {
+                    if self.children.of_pool(index).next().is_none() {
+                        self.handover.close_queued(index);
+                    }
+                }
+                Advice::Fork => {
+                    if let Some(birth) = self.fork(index, now) {
+                        return Next::Worker(birth);
+                    }
+                    wake = Some(now);
+                }
+                Advice::Wait(at) => wake = wake.into_iter().chain([at]).min(),
+                Advice::Rest | Advice::Shrink => {}
+            }
+        }
+        Next::Wait(wake)
+    }
+
+    /// The shutdown has lasted too long: what still runs is killed, and named. What cannot even be killed
+    /// is left behind.
+    fn end_overdue(&mut self, now: Instant) {
+        let killed = self.shutdown.phase() == ServerPhase::Killing;
+        let what = if killed { "Left behind" } else { "Killed" };
+        if !killed {
+            self.log.notice("Shutdown timeout: what still runs is killed");
+        }
+        let mut children: Vec<_> = self.children.iter().collect();
+        children.sort_by_key(|child| (child.worker.pool, child.pid()));
+        for child in children {
+            let listeners = &self.pools[child.worker.pool].pool.listeners;
+            let activity = activity::describe(child, listeners, now);
+            self.log.line(Level::Notice, &child.prefix(), &format!("{what}: {activity}"));
+        }
+        if killed {
+            self.children.clear();
+        } else {
+            self.kill_all(now);
+        }
+    }
+
+    /// Whether connections wait for a worker.
+    fn has_queued(&self) -> bool {
+        (0..self.pools.len()).any(|index| self.handover.queued(index) > 0)
+    }
+
+    /// Whether the server shuts down, no worker is left, and none is to be forked for what waits.
+    pub(super) fn is_over(&self) -> bool {
+        let owes_service = self.shutdown.phase() == ServerPhase::Draining
+            && (self.has_queued() || self.pools.iter().any(|state| state.ports.are_closing()));
+        !self.shutdown.serves() && self.children.is_empty() && !owes_service
+    }
+
+    /// All workers are gone: until when lingering connections still keep the server. None if there is
+    /// nothing to wait for.
+    pub(super) fn outlast_clients(&mut self, now: Instant) -> Option<Instant> {
+        (0..self.pools.len()).for_each(|index| self.handover.close_queued(index));
+        let end = self.shutdown.lingers_until(now).filter(|_| self.handover.has_lingering());
+        if end.is_none() && self.shutdown.phase() == ServerPhase::Draining {
+            self.handover.end_lingering();
+        }
+        end
+    }
+
+    /// What stays to be done in the supervisor when all workers are gone.
+    pub fn close(&mut self) {
+        self.notifier.stopping();
+        self.log.settle();
+        if self.shutdown.phase() == ServerPhase::Draining {
+            self.log.notice("All worker threads have terminated");
+        }
+        self.pools.iter_mut().for_each(|state| state.ports.close());
+        let code = self.shutdown.exit_code();
+        self.log.notice(&format!("Terminating with exit code {code}"));
+    }
+}

@@ -1,0 +1,113 @@
+//! The memory and the descriptors that clients make the supervisor use: they are bounded, and where they
+//! are short, waiting connections are closed and the server goes on.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::connection::{Held, Reserved};
+use super::held_input::{HeldInput, InputBudget};
+use super::store::{Key, Store};
+use crate::server::ipc::connection_state::ConnectionState;
+use crate::server::tally::Tally;
+use crate::sys::os::emergency;
+
+/// Freed memory goes back to the kernel in pieces of this size, in bytes, at the least.
+const GIVEN_BACK: usize = 1024 * 1024;
+
+/// What waiting connections may take, and take.
+pub struct Bounds {
+    /// Descriptors of connections and workers.
+    descriptors: usize,
+    input: Rc<InputBudget>,
+    /// The most that was held since memory was given back.
+    peak: usize,
+    /// How many connections were closed, and why the last ones were, as far as the log is to tell.
+    closed: Option<(usize, String)>,
+    tally: Tally,
+}
+
+impl Bounds {
+    /// So many bytes of input, so many descriptors of connections and workers.
+    pub fn new(input: usize, descriptors: usize) -> Self {
+        let input = InputBudget::new(input);
+        Bounds { descriptors, input, peak: 0, closed: None, tally: Tally::default() }
+    }
+
+    /// A connection in the state that a worker has told, or was told. The memory of its input is counted.
+    pub fn hold(&self, mut state: ConnectionState, overflow: Option<OwnedFd>) -> Held {
+        let input = HeldInput::new(std::mem::take(&mut state.data), state.awaits, &self.input);
+        Held { state, input, overflow, reserved: Reserved::No }
+    }
+
+    /// Closes the connections that have waited longest as long as too many descriptors are in use.
+    /// False if that did not suffice.
+    pub fn bound_descriptors(&self, store: &mut Store) -> bool {
+        // Both ends of a worker's channel, its standard error and its processor clock.
+        let held = store.len() + 4 * store.workers();
+        let surplus = held.saturating_sub(self.descriptors);
+        shed(store, surplus, |store| store.lobby().oldest()) == surplus
+    }
+
+    /// Closes connections as long as the input of all takes more memory than it may.
+    pub fn bound_input(&mut self, store: &mut Store) {
+        let limit = self.input.limit();
+        if self.input.held() > limit {
+            let closed = self.shed_input(store, limit);
+            let why = format!("together they held more than {limit} bytes of input");
+            self.note_closed(closed, &why);
+        }
+    }
+
+    /// Closes the connections that have waited longest with input until the rest holds `most` bytes.
+    fn shed_input(&self, store: &mut Store, most: usize) -> usize {
+        let holder =
+            |store: &mut Store| store.lobby().oldest_holder().or(store.last_queued_holder());
+        let mut closed = 0;
+        while self.input.held() > most && shed(store, 1, holder) > 0 {
+            closed += 1;
+        }
+        closed
+    }
+
+    /// Looks after the memory between two batches of events. Gives what the log is to tell.
+    pub fn tend(&mut self, store: &mut Store, now: Instant) -> Option<String> {
+        if emergency::take_failure() {
+            let some = store.lobby().waiting().div_ceil(8);
+            let closed = match self.input.held() {
+                0 => shed(store, some, |store| store.lobby().oldest()),
+                held => self.shed_input(store, held / 2),
+            };
+            emergency::give_back();
+            self.note_closed(closed, "there was no memory left");
+        }
+        let held = self.input.held();
+        self.peak = self.peak.max(held);
+        if self.peak - held >= GIVEN_BACK && held <= self.peak / 2 {
+            emergency::give_back();
+            self.peak = held;
+        }
+        let (closed, why) = self.closed.take()?;
+        let closed = self.tally.tell(closed, now)?;
+        Some(format!("{closed} waiting connections were closed: {why}"))
+    }
+
+    /// So many connections were closed.
+    pub fn note_closed(&mut self, count: usize, why: &str) {
+        let before = self.closed.take().map_or(0, |(before, _)| before);
+        self.closed = Some((before + count, why.to_owned()));
+    }
+}
+
+/// Closes up to so many connections, each as `next` says. Gives how many.
+fn shed(store: &mut Store, most: usize, next: impl Fn(&mut Store) -> Option<Key>) -> usize {
+    let mut closed = 0;
+    while closed < most
+        && let Some(connection) = next(store).and_then(|key| store.leave(key))
+    {
+        store.counts(connection.pool).shed += 1;
+        connection.close();
+        closed += 1;
+    }
+    closed
+}

@@ -1,0 +1,204 @@
+//! A connection of which the supervisor has a descriptor, and where it is.
+
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use socket2::SockRef;
+
+use super::held_input::HeldInput;
+use super::lingering::{Lingering, discard};
+use crate::io::Wakeup;
+use crate::server::ipc::clock;
+use crate::server::ipc::connection_state::ConnectionState;
+use crate::server::ipc::ticket::Ticket;
+use crate::sys::os::disconnect::disconnect;
+
+/// A connection at the supervisor's side.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its pool, by position in the supervisor.
+    pub pool: usize,
+    /// The descriptor. Of a connection that a worker has it is a duplicate.
+    pub descriptor: OwnedFd,
+    /// Where it is.
+    pub location: Location,
+}
+
+/// Where a connection is, seen from the supervisor.
+///
+/// | location | event | next location |
+/// |---|---|---|
+/// | – | a worker parks it for the first time | leased |
+/// | – | taken over from a port at a shutdown | queued |
+/// | – | a worker gives it up with its descriptor | waiting, queued or lingering |
+/// | waiting | useful input, its deadline, or a shutdown | queued |
+/// | waiting | descriptors or memory are short | closed |
+/// | queued | a worker has time | sent |
+/// | sent | the worker has it | leased, or forgotten if the worker does not lease it |
+/// | sent | the worker declines it, leaves the message unread, or dies before it reads it | queued |
+/// | sent | the worker dies after it has read it | reset |
+/// | leased | the lease is revoked: the worker is slow or dead, or another one is better off with it | waiting |
+/// | leased | the worker gives it up | waiting, queued or lingering |
+/// | leased | the worker closes it | forgotten |
+/// | leased | the worker dies while it acts on it | reset |
+/// | lingering | the client closes, or has had time enough for that | closed |
+///
+/// At a shutdown nothing waits: what would wait is queued at once.
+#[derive(Debug)]
+pub enum Location {
+    /// In the lobby: the supervisor waits for its client.
+    Waiting(Held),
+    /// It waits for a worker.
+    Queued(Held, Wakeup),
+    /// On its way to the worker with this process id, which has not confirmed it. Kept until then,
+    /// with a file of input or output that belongs to it.
+    Sent(i32, Option<OwnedFd>),
+    /// A worker has it, and a lease decides who may act on it.
+    Leased(Leased),
+    /// Its output is finished: its input is discarded until the client closes.
+    Lingering(Lingering),
+}
+
+/// What the supervisor keeps of a connection that no worker has.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// What follows the connection, but for input that is held.
+    pub state: ConnectionState,
+    /// Input that was received already.
+    pub input: HeldInput,
+    /// Longer data, as a file.
+    pub overflow: Option<OwnedFd>,
+    /// Which workers may have it.
+    pub reserved: Reserved,
+}
+
+/// What the supervisor knows of a leased connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Leased {
+    /// The worker's process id.
+    pub worker: i32,
+    /// The connection's name there.
+    pub ticket: Ticket,
+    /// The turns of its lease when it was last sampled.
+    pub turns: u64,
+    /// The processor that received its packets when that was last sampled.
+    pub processor: Option<usize>,
+}
+
+/// Which workers may have a connection, by process id, and until when that matters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reserved {
+    /// All.
+    #[default]
+    No,
+    /// All but this one, from which it was taken.
+    Against(i32, Instant),
+    /// Only this one, where it belongs.
+    For(i32, Instant),
+}
+
+impl Held {
+    /// Something came from the client: whether a worker is to have the connection for it. What is to be
+    /// skipped is discarded, and incomplete input is held.
+    pub fn is_due(&mut self, connection: &OwnedFd) -> bool {
+        if self.state.standing.skip == 0 {
+            return self.input.is_due(connection.as_fd());
+        }
+        match discard(connection, self.state.standing.skip as usize) {
+            Ok(0) => true,
+            Ok(dropped) => {
+                self.state.standing.skip -= dropped as u32;
+                false
+            }
+            Err(errno) => !matches!(errno, Errno::EAGAIN | Errno::EINTR),
+        }
+    }
+}
+
+impl Reserved {
+    /// Whether this worker may have the connection now.
+    pub fn allows(self, pid: i32, now: Instant) -> bool {
+        match self {
+            Reserved::No => true,
+            Reserved::Against(other, until) => other != pid || until <= now,
+            Reserved::For(only, until) => only == pid || until <= now,
+        }
+    }
+
+    /// Until when not all workers may have the connection.
+    pub fn until(self) -> Option<Instant> {
+        match self {
+            Reserved::No => None,
+            Reserved::Against(_, until) | Reserved::For(_, until) => Some(until),
+        }
+    }
+}
+
+impl Entry {
+    /// What of it is sent to a worker.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let file = match &self.location {
+            Location::Sent(_, file) => file.as_ref(),
+            _ => None,
+        };
+        [Some(&self.descriptor), file].into_iter().flatten().map(AsFd::as_fd).collect()
+    }
+
+    /// When its time in the lobby is up.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.location {
+            Location::Waiting(held) => held.state.deadline.map(clock::instant),
+            Location::Lingering(lingering) => Some(lingering.until),
+            _ => None,
+        }
+    }
+
+    /// Ends the connection gracefully, unless it has output left, which its client would miss.
+    pub fn close(self) {
+        match self.location {
+            Location::Waiting(held) | Location::Queued(held, _)
+                if held.state.unsent().is_some() =>
+            {
+                reset(self.descriptor);
+            }
+            _ => close(self.descriptor),
+        }
+    }
+}
+
+/// Ends a connection: the client gets FIN, even if a worker still has a duplicate.
+pub fn close(descriptor: OwnedFd) {
+    let socket = SockRef::from(&descriptor);
+    let _ = socket.set_linger(None);
+    let _ = socket.shutdown(Shutdown::Both);
+}
+
+/// Resets a connection: the client gets RST, even if a worker still has a duplicate. If the worker
+/// was about to close it gracefully (`SO_LINGER` is off then), the client gets FIN.
+pub fn reset(descriptor: OwnedFd) {
+    if SockRef::from(&descriptor).linger().ok().flatten().is_some() {
+        disconnect(descriptor.as_fd());
+    } else {
+        close(descriptor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_reservation_ends() {
+        let now = Instant::now();
+        let later = now + Duration::from_millis(20);
+        assert!(Reserved::No.allows(1, now));
+        let against = Reserved::Against(1, later);
+        assert!(!against.allows(1, now) && against.allows(2, now) && against.allows(1, later));
+        let only = Reserved::For(1, later);
+        assert!(only.allows(1, now) && !only.allows(2, now) && only.allows(2, later));
+    }
+}
