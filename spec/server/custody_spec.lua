@@ -13,6 +13,7 @@ local SERVER = [[
     local path = request.path
     if path == "slow" then os.execute("exec sleep 1") end
     if path == "tardy" then mio.poll(nil, nil, 0.044) end
+    if path == "held" then repeat mio.poll(nil, nil, 0.01) until io.open(FLAG) end
     if path == "error" then error("oops") end
     request:send_status("200 OK")
     if path == "status" then
@@ -36,12 +37,15 @@ local SERVER = [[
 ]]
 
 local function start(options, more)
-  local globals = { OPTIONS = options, IDLE = 60, HEAD = 60 }
+  local globals = { OPTIONS = options, IDLE = 60, HEAD = 60, FLAG = process.scratch("flag") }
   for name, value in pairs(more or {}) do globals[name] = value end
-  return server.start {
-    script = SERVER, globals = globals, command = globals.command,
-  }
+  local s = server.start { script = SERVER, globals = globals, command = globals.command }
+  s.flag = globals.FLAG
+  return s
 end
+
+-- Lets the handlers for /held return.
+local function release(s) assert(io.open(s.flag, "w")):close() end
 
 local GET = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 local COLD = 1.4 -- after so many seconds an idle connection is the supervisor's
@@ -200,12 +204,11 @@ describe("a slow handler", function()
     end
     socket.sleep(0.05)
     local slow = s:connect()
-    slow:send((GET:gsub("/", "/slow", 1)))
+    slow:send((GET:gsub("/", "/held", 1)))
     socket.sleep(0.1)
-    local begun = socket.gettime()
     for _, c in ipairs(connections) do assert.equal(200, c:request("/").status) end
-    assert.is_true(socket.gettime() - begun < 0.5)
     assert.is_true(figure(s, "reclaimed") >= 1)
+    release(s)
     assert.equal(200, slow:response().status)
   end)
 
@@ -232,7 +235,7 @@ describe("a slow handler", function()
     local s = start "min_fork = 1, max_fork = 1"
     local c, tardy = s:connect(), s:connect()
     pid(c)
-    local waits = {}
+    local waits, round_trips = {}, {}
     for attempt = 1, 15 do
       tardy:send((GET:gsub("/", "/tardy", 1)))
       socket.sleep(0.04)
@@ -241,9 +244,13 @@ describe("a slow handler", function()
       local begun = socket.gettime()
       assert.equal(200, c:response().status)
       waits[attempt] = socket.gettime() - begun
+      begun = socket.gettime()
+      pid(c)
+      round_trips[attempt] = socket.gettime() - begun
     end
     table.sort(waits)
-    assert.is_true(waits[8] < 0.003, "usually waits " .. waits[8])
+    table.sort(round_trips)
+    assert.is_true(waits[8] < 0.003 + 5 * round_trips[8], "usually waits " .. waits[8])
   end)
 
   it("asks for what is reserved for others only now and then", function()
@@ -298,12 +305,10 @@ describe("a client that pipelines without end", function()
     local greedy = s:connect()
     for _ = 1, 20 do flood(greedy) end
     local other = s:connect()
-    local begun = socket.gettime()
     for _ = 1, 10 do
       flood(greedy)
       assert.equal(200, other:request("/").status)
     end
-    assert.is_true(socket.gettime() - begun < 2)
     s:signal("TERM")
     local ended = process.wait_until(function()
       flood(greedy)

@@ -34,9 +34,9 @@ local function times(s, event)
   return list
 end
 
-local function near(expected, actual, tolerance)
-  local text = ("%s instead of %s"):format(actual, expected)
-  assert.truthy(math.abs(expected - actual) < (tolerance or 0.1), text)
+-- Whatever is late on a busy machine, nothing is early.
+local function assert_at_least(expected, actual)
+  assert.truthy(actual > expected - 0.02, ("%s instead of %s"):format(actual, expected))
 end
 
 describe("an interval listener", function()
@@ -62,16 +62,17 @@ describe("an interval listener", function()
     assert.truthy(s:wait_log("begin tick", nil, 3))
     local list = times(s, "begin tick")
     assert.truthy(socket.gettime() - begun >= 1.3)
-    near(0.5, list[2] - list[1])
-    near(0.5, list[3] - list[2])
+    assert_at_least(0.5, list[2] - list[1])
+    assert_at_least(0.5, list[3] - list[2])
   end)
 
   it("with strict = true keeps its rhythm", function()
-    local s = start('{ proto = "interval", name = "tick", delay = 0.3, strict = true }',
-      { run = "function() os.execute('sleep 0.2') return true end" })
+    local s = start('{ proto = "interval", name = "tick", delay = 0.5, strict = true }',
+      { run = "function() os.execute('sleep 0.4') return true end" })
     assert.truthy(s:wait_log("begin tick", nil, 4))
     local list = times(s, "begin tick")
-    near(0.9, list[4] - list[1])
+    -- 1.5 s; the run time on top would make it 2.7 s.
+    assert.truthy(list[4] - list[1] < 2.3, list[4] - list[1])
   end)
 
   it("never runs twice at once, and does not make up for missed ticks", function()
@@ -80,7 +81,7 @@ describe("an interval listener", function()
     assert.truthy(s:wait_log("begin tick", nil, 4))
     local begins, ends = times(s, "begin tick"), times(s, "end tick")
     for index = 2, #begins do assert.truthy(begins[index] >= ends[index - 1]) end
-    near(0.35, begins[3] - begins[2])
+    assert_at_least(0.35, begins[3] - begins[2])
   end)
 
   it("with strict = true runs once after runs that took too long, not once for each", function()
@@ -299,10 +300,10 @@ describe("a tick that a worker was given and has not begun when it is killed", f
   after_each(server.cleanup)
 
   it("goes to another one", function()
-    local s = start('{ proto = "interval", name = "tick", delay = 1 }',
+    local s = start('{ proto = "interval", name = "tick", delay = 2.5 }',
       { pool = "pre_fork = 1, min_fork = 1, max_fork = 1" })
     assert.truthy(process.wait_until(function() return #s:workers() == 1 end))
-    socket.sleep(0.4)
+    socket.sleep(1.9)
     local worker = s:workers()[1]
     process.kill(worker, "STOP")
     socket.sleep(0.8)
@@ -310,6 +311,6 @@ describe("a tick that a worker was given and has not begun when it is killed", f
     assert.truthy(s:wait_log("died from signal 9"))
     local killed = socket.gettime()
     assert.truthy(s:wait_log("begin tick"))
-    assert.is_true(socket.gettime() - killed < 0.5)
+    assert.is_true(socket.gettime() - killed < 2, "it came only a delay later")
   end)
 end)

@@ -81,7 +81,7 @@ describe("a worker", function()
 
   it("that throws resets the connection, logs the traceback, skips finish and is replaced", function()
     local s = start [[
-      min_fork = 1, max_fork = 1,
+      min_fork = 1, max_fork = 1, fork_error_delay = 60,
       connect = function(socket)
         if socket:read(1) == "e" then error("oops") end
         socket:write("hello")
@@ -96,9 +96,7 @@ describe("a worker", function()
     assert.truthy(s:log():find(prefix .. 'Error in "connect" function: [^\n]*app%.lua:7: oops\n'))
     assert.truthy(s:log():find(prefix .. "stack traceback:\n"))
     assert.truthy(s:log():find(prefix .. "\t[^\n]*app%.lua:7: in "))
-    local begun = socket.gettime()
-    assert.equal("hello", (s:raw("x")))
-    assert.truthy(socket.gettime() - begun < 1, "replaced at once, not after fork_error_delay")
+    assert.equal("hello", (s:raw("x"))) -- by another one, forked at once, not after fork_error_delay
     assert.equal(0, count(s, "finish"))
   end)
 

@@ -93,13 +93,12 @@ describe("socket:park", function()
   it("keeps the time while the worker is busy otherwise", function()
     local s = start(LINES, 2, { PARK = 0.3 })
     local c, busy = s:connect(), s:connect()
-    local begun = socket.gettime()
     assert.equal("nil\n", line(c))
     assert.equal("nil\n", line(busy))
     socket.sleep(0.1)
     busy:send("sleep\n")
     assert.equal("timeout\n", line(c))
-    assert.is_true(socket.gettime() - begun < 0.5)
+    assert.is_true(busy:silent(0), "it came when the worker had time")
   end)
 
   it("calls connect when the server shuts down, whether the connection is hot or cold", function()
@@ -288,7 +287,7 @@ describe("socket:linger", function()
     end
     local begun = socket.gettime()
     assert.equal("bye", (s:raw("")))
-    assert.is_true(socket.gettime() - begun < 0.5)
+    assert.is_true(socket.gettime() - begun < 4) -- and not when they have lingered
     for _, c in ipairs(late) do
       c:send(("x"):rep(1000))
       local _, ending = c:read_all()

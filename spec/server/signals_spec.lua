@@ -195,13 +195,12 @@ describe("SIGINT and SIGHUP to the supervisor", function()
   end)
 
   it("do so during an orderly shutdown, too", function()
-    local s = start((ANSWERS:gsub("sleep 0.7", "sleep 1.5")))
+    -- Longer than the end of a server is waited for.
+    local s = start((ANSWERS:gsub('os.execute%("sleep 0.7"%)', 'require "moonbridge_io".poll(nil, nil, 60)')))
     slow(s)
     s:signal("TERM")
     assert.truthy(s:wait_log("Initiate shutdown"))
-    local begun = socket.gettime()
     assert.equal(0, s:stop("INT"))
-    assert.truthy(socket.gettime() - begun < 1)
   end)
 
   it("are forwarded by a worker that gets them", function()
@@ -331,7 +330,7 @@ describe("what else happens to a supervisor", function()
   end)
 
   it("serves when its log is a full disk, a pipe that nobody reads, or one that is closed", function()
-    for _, command in ipairs { "exec LAUNCH 2>/dev/full", "exec LAUNCH 2> >(sleep 1.5)",
+    for _, command in ipairs { "exec LAUNCH 2>/dev/full", "exec LAUNCH 2> >(sleep 4)",
       "exec LAUNCH 2> >(true)" } do
       local outer, pid = through_shell(command, [[
         for _ = 1, 200 do io.stderr:write(("x"):rep(900), "\n") end
@@ -339,7 +338,7 @@ describe("what else happens to a supervisor", function()
       for _ = 1, 5 do
         local begun = socket.gettime()
         assert.equal("hello", (outer:raw("")))
-        assert.truthy(socket.gettime() - begun < 1, command)
+        assert.truthy(socket.gettime() - begun < 3, command) -- not until its reader has ended
       end
       process.kill(pid, "INT")
       outer:wait()
