@@ -1,5 +1,5 @@
-//! The steps that are taken for every request, at the cost of C functions: those that answer with a
-//! response, and those that the pool of connections takes.
+//! The steps of every request, as C functions: those that return a response, and those of the
+//! connection pool.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use crate::sys::lua::anchor::Anchor;
 use crate::sys::lua::fast::{self, Answer, Arguments, Fast};
 use crate::sys::lua::message::{self, Message, Step, Verdict};
 
-/// What `round_trip` answers if there is no response yet; `exchange.lua` knows the numbers.
+/// What `round_trip` returns if there is no response yet; `exchange.lua` uses the same numbers.
 #[derive(Clone, Copy)]
 enum TripCode {
-    /// A part of the request is still to be sent.
+    /// Part of the request is unsent.
     Unsent = 1,
-    /// The request could not be sent; with a message.
+    /// The request could not be sent; followed by a message.
     Refused = 2,
-    /// Nothing came within the time.
+    /// No input before the timeout.
     Waiting = 3,
     /// There is input, but not a whole response, or an interim one.
     Partial = 4,
@@ -53,7 +53,7 @@ fn quick<F: Fast<Object = ()>>(lua: &Lua, native: &Table, name: &str) -> mlua::R
     native.raw_set(name, fast::function::<F>(lua, &Anchor::new(lua, ())?, &gone, &gone)?)
 }
 
-/// Makes header names case-insensitive: the keys are in lower case.
+/// Makes header names case-insensitive; the keys are in lower case.
 fn header_meta(lua: &Lua) -> mlua::Result<Table> {
     let index: Function = lua
         .load(
@@ -127,7 +127,7 @@ impl Step for ReceiveHead {
     }
 }
 
-/// A moment in seconds, 0 for none.
+/// An instant in seconds, 0 for none.
 fn seconds(moment: Option<Instant>) -> f64 {
     thread_local! {
         static START: Instant = Instant::now();

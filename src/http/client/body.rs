@@ -11,16 +11,16 @@ use crate::http::wire::framing::{Coding, repeated_content_length, transfer_codin
 use crate::http::wire::head::Version;
 use crate::http::wire::list;
 
-/// Why a body is not accepted. The connection must be closed then.
+/// Why a body is refused. The connection must then be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
     /// The Content-Length fields are malformed or contradict each other.
     Length,
-    /// The Transfer-Encoding is not `chunked` alone.
+    /// The Transfer-Encoding is not exactly `chunked`.
     Coding,
-    /// Both lengths and a coding are announced: the hallmark of response smuggling.
+    /// The response has both a length and a transfer coding, as in response smuggling.
     Ambiguous,
-    /// The chunked coding is malformed, or beyond its limits.
+    /// The chunked coding is malformed, or exceeds its limits.
     Chunked,
     /// The connection ended before the body did.
     Truncated,
@@ -38,7 +38,7 @@ impl fmt::Display for BodyError {
     }
 }
 
-/// What comes next of a body.
+/// The next piece of a body.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
     /// Bytes of the body, at least one.
@@ -49,24 +49,24 @@ pub enum Piece<'a> {
     End,
 }
 
-/// How many bytes of input a body takes, and its content.
+/// How many bytes of input a body occupies, and its content.
 pub type Whole<'a> = (usize, Cow<'a, [u8]>);
 
-/// A body that is being received.
+/// A body being received.
 #[derive(Debug, Default)]
 pub enum Body {
     /// There is none, or it is complete.
     #[default]
     End,
-    /// So many bytes are missing.
+    /// This many bytes are missing.
     Length(u64),
     /// Chunked coding.
     Chunked(Box<ChunkedDecoder>),
-    /// All until the server closes.
+    /// Everything until the server closes the connection.
     UntilClose,
 }
 
-/// What the fields of a head say about the body and the connection behind it.
+/// What the header fields say about the body, and about the connection after it.
 #[derive(Debug)]
 pub struct ResponseFraming {
     /// The body.
@@ -91,7 +91,7 @@ impl ResponseFraming {
         };
         let bodyless = matches!(head.status, 100..=199 | 204 | 304);
         if bodyless || to_head {
-            // 6.3, 1. A server that announces a body with 1xx or 204 may send it all the same.
+            // 6.3, 1. A server that announces a body with 1xx or 204 may actually send it.
             let odd = matches!(head.status, 100..=199 | 204)
                 && (announced.coding == Coding::Chunked || announced.length.unwrap_or(0) > 0);
             return Ok(ResponseFraming { body: Body::End, persistent: persistent && !odd });
@@ -102,7 +102,7 @@ impl ResponseFraming {
                 Body::Chunked(Box::new(ChunkedDecoder::new(ChunkedLimits::new(u64::MAX))))
             }
             (Coding::Chunked, None) => return Err(BodyError::Coding),
-            // 6.3, 3: the coding counts, and the connection is closed behind the response.
+            // 6.3, 3: the coding counts, and the connection is closed after the response.
             (Coding::Chunked, Some(_)) if head.lenient && head.version == Version::Http11 => {
                 let decoder = ChunkedDecoder::new(ChunkedLimits::new(u64::MAX));
                 let body = Body::Chunked(Box::new(decoder));
@@ -138,7 +138,7 @@ impl Announced {
             let value = input.get(field.value.clone()).unwrap_or_default();
             let name = input.get(field.name.clone()).unwrap_or_default();
             if name.eq_ignore_ascii_case(b"content-length") {
-                // A fold in it is read in more than one way.
+                // Recipients read a folded value in different ways.
                 if field.folded {
                     return Err(BodyError::Length);
                 }
@@ -165,7 +165,7 @@ impl Announced {
 }
 
 impl Body {
-    /// What `input` brings next, and how many of its bytes are used up by that.
+    /// The next piece in `input`, and how many bytes of input it consumes.
     pub fn take<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Piece<'a>), BodyError> {
         match self {
             Body::End => Ok((0, Piece::End)),
@@ -191,7 +191,7 @@ impl Body {
         }
     }
 
-    /// The whole body, if `input` holds all of it, and how many bytes that takes.
+    /// The whole body, if `input` contains all of it, and how many bytes it occupies.
     pub fn complete(mut self, input: &[u8]) -> Result<Option<Whole<'_>>, BodyError> {
         let (mut used, mut content) = (0, Cow::Borrowed(&b""[..]));
         loop {
@@ -206,7 +206,7 @@ impl Body {
         }
     }
 
-    /// The server has closed the connection in order: whether that is the end of the body.
+    /// Handles EOF: an error unless the body may end there.
     pub fn eof(&mut self) -> Result<(), BodyError> {
         match self {
             Body::End => Ok(()),

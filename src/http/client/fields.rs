@@ -1,13 +1,13 @@
-//! A response as Lua gets it: names in lower case, each once; values that were sent apart, joined.
+//! Response headers for Lua: names in lower case, without repetitions; repeated values are joined.
 
 use super::link::ReceivedHead;
 use crate::sys::lua::message::Message;
 
-/// Puts the head of a response into an empty message.
+/// Writes the head of a response to an empty message.
 pub fn put(message: &mut Message, received: &ReceivedHead<'_>) {
     message.number = i64::from(received.status);
     message.line = message.add(received.status_line());
-    // Bits of the names so far: most names are known to be new without a comparison.
+    // A Bloom filter of the names so far: most names are known to be new without a comparison.
     let (mut seen, mut doubtful) = (0u64, false);
     for (name, value) in received.fields() {
         let at = message.add(name);
@@ -17,7 +17,7 @@ pub fn put(message: &mut Message, received: &ReceivedHead<'_>) {
         let bit = 1u64 << (first.wrapping_mul(7).wrapping_add(name.len()) % 64);
         doubtful |= seen & bit != 0;
         seen |= bit;
-        // A list of lengths holds equal ones only, or the response was refused (RFC 9110 8.6).
+        // All lengths in a list are equal, or the response was refused (RFC 9110 8.6).
         let single = if name == b"content-length" { first_element(&value) } else { &value };
         let value = message.add(single);
         message.fields.push((at, value));
@@ -32,11 +32,12 @@ fn first_element(list: &[u8]) -> &[u8] {
     list.split(|&byte| byte == b',').next().unwrap_or_default().trim_ascii_end()
 }
 
-/// Fields with one value, which some servers send twice all the same.
+/// Fields with a single value, which some servers nevertheless send twice.
 const SINGLE: [&[u8]; 2] = [b"content-length", b"location"];
 
-/// Joins the values of equal names by commas (RFC 9110 5.3); those of Set-Cookie, which hold commas
-/// themselves, by line feeds, which no value holds. Equal values of a field that has one stay one.
+/// Joins the values of equal names with commas (RFC 9110 5.3); those of Set-Cookie, which may
+/// contain commas, with line feeds, which no value contains. Equal values of a single-valued field
+/// are merged.
 fn join(message: &mut Message) {
     let Message { bytes, fields, .. } = message;
     let text = |range: &std::ops::Range<usize>| bytes.get(range.clone()).unwrap_or_default();

@@ -1,10 +1,10 @@
 //! The head of a response: status line and header fields.
 //!
-//! Source: RFC 9112 4 and 5. A client that guesses where others guess differently takes one
-//! response for another, so only this is let pass beyond the grammar: a status line without the
-//! blank behind the code (common, harmless), and folded lines, which 5.2 demands of user agents, but
-//! not in the fields that frame the body. Who has to speak with a server that cannot be changed may
-//! ask for more ([`ResponseHead::lenient`]).
+//! Source: RFC 9112 4 and 5. Beyond the grammar, the client only accepts a status line without a
+//! blank after the code (common and harmless), and folded lines, which 5.2 requires of user agents,
+//! except in the fields that frame the body. A client that guesses differently from another
+//! recipient could mistake one response for another. For servers that cannot be fixed there is
+//! [`ResponseHead::lenient`].
 
 use std::fmt;
 use std::ops::Range;
@@ -14,19 +14,20 @@ use memchr::memchr;
 use crate::http::wire::head::{HeadLimits, HeadProgress, Version, is_field_value, is_token};
 use crate::http::wire::list::trim;
 
-/// 256 KiB, 1000 lines: more than any honest server sends, little enough to hold for each request.
+/// 256 KiB, 1000 lines: more than any honest server sends, and little enough to store for each
+/// request.
 pub const LIMITS: HeadLimits = HeadLimits { head: 256 * 1024, fields: 1000 };
 
-/// Why a head is not accepted. The connection must be closed then.
+/// Why a head is refused. The connection must then be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadError {
-    /// What came is no response of HTTP/1.
+    /// The input is not an HTTP/1 response.
     NotHttp,
-    /// The status line breaks the grammar.
+    /// The status line is malformed.
     StatusLine,
-    /// A header line breaks the grammar.
+    /// A header line is malformed.
     FieldLine,
-    /// The head is beyond its limits.
+    /// The head exceeds its limits.
     TooBig,
 }
 
@@ -46,18 +47,18 @@ impl fmt::Display for HeadError {
 pub struct ResponseField {
     /// The name as it was sent.
     pub name: Range<usize>,
-    /// The value without blanks around it; with the line ends of a folded one.
+    /// The value without surrounding blanks; a folded value includes its line ends.
     pub value: Range<usize>,
-    /// Whether the value goes over several lines (RFC 9112 5.2).
+    /// Whether the value spans several lines (RFC 9112 5.2).
     pub folded: bool,
 }
 
-/// A head that is being parsed, or was.
+/// A head, complete or being parsed.
 #[derive(Debug, Default)]
 pub struct ResponseHead {
     /// The status code, 100 to 999.
     pub status: u16,
-    /// The revision of the protocol.
+    /// The protocol version.
     pub version: Version,
     /// The first line without its end.
     pub status_line: Range<usize>,
@@ -66,14 +67,14 @@ pub struct ResponseHead {
     /// Also accept LF alone as line end (RFC 9112 2.2), blanks around names (5.1), and a length beside the
     /// chunked coding (6.1).
     pub lenient: bool,
-    /// Where the first line that is not parsed yet begins.
+    /// Where the first unparsed line begins.
     line: usize,
-    /// Up to here there is no further line end.
+    /// There is no further line end before this position.
     searched: usize,
 }
 
 impl ResponseHead {
-    /// Forgets everything but the memory for fields, for the next response.
+    /// Resets everything for the next response, but keeps the memory for fields.
     pub fn clear(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
@@ -82,8 +83,8 @@ impl ResponseHead {
 
     /// Parses the lines of `input` that are complete and were not parsed before.
     ///
-    /// `input` must begin with the input of the previous call. Errors are found with the line they
-    /// are in; what cannot become a status line is found before the line is complete.
+    /// `input` must begin with the input of the previous call. Errors are reported as soon as their
+    /// line is complete; input that cannot become a status line is refused before that.
     pub fn advance(
         &mut self,
         input: &[u8],
@@ -168,7 +169,7 @@ impl ResponseHead {
         Ok(())
     }
 
-    /// RFC 9112 5.2: the line goes on with the value of the field before.
+    /// RFC 9112 5.2: the line continues the value of the previous field.
     fn folded_line(&mut self, base: usize, line: &[u8]) -> Result<(), HeadError> {
         let field = self.fields.last_mut().ok_or(HeadError::FieldLine)?;
         if !is_field_value(line) {
@@ -183,14 +184,15 @@ impl ResponseHead {
     }
 }
 
-/// What is left of a garbage-sending server's first bytes is not waited for.
+/// Refuses input that cannot be the beginning of a response, without waiting for more.
 fn check_begin(input: &[u8]) -> Result<(), HeadError> {
     const BEGIN: &[u8] = b"HTTP/1.";
     let length = input.len().min(BEGIN.len());
     if input.get(..length) == BEGIN.get(..length) { Ok(()) } else { Err(HeadError::NotHttp) }
 }
 
-/// Where `text`, at `base` in the head, stands without its first `skip` bytes and the blanks around.
+/// The range of `text`, which is at `base` in the head, without its first `skip` bytes and
+/// surrounding blanks.
 fn trim_range(text: &[u8], base: usize, skip: usize) -> Range<usize> {
     let text = text.get(skip..).unwrap_or_default();
     let trimmed = trim(text);

@@ -1,5 +1,5 @@
-//! One connection to a server and how far its present exchange has got: steps for `exchange.lua` that
-//! never call Lua, and never block but for the two that are told how long: `wait` and `round_trip`.
+//! One connection to a server and the state of its current exchange: steps for `exchange.lua`,
+//! which never call Lua. Only `wait` and `round_trip` may block, for a given time.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell, RefMut};
@@ -23,18 +23,18 @@ use crate::http::wire::head::HeadProgress;
 use crate::io::{Fill, Stream};
 use crate::sys::os::lineage;
 
-/// Why an exchange cannot go on. The connection is of no more use.
+/// Why an exchange has failed. The connection cannot be used any more.
 #[derive(Debug)]
 pub enum ExchangeError {
-    /// What the system reports.
+    /// A system error.
     Io(io::Error),
-    /// The head is not accepted.
+    /// The head is refused.
     Head(HeadError),
-    /// The body is not accepted.
+    /// The body is refused.
     Body(BodyError),
-    /// A finalizer interrupts a step and uses the same connection.
+    /// A finalizer that runs during a step uses the same connection.
     InUse,
-    /// There is no such connection any more.
+    /// The connection no longer exists.
     Gone,
 }
 
@@ -63,7 +63,7 @@ impl From<BodyError> for ExchangeError {
     }
 }
 
-/// A response head as it came in.
+/// A received response head.
 pub struct ReceivedHead<'a> {
     head: &'a ResponseHead,
     input: &'a [u8],
@@ -86,7 +86,7 @@ impl<'a> ReceivedHead<'a> {
         self.text(&self.head.status_line)
     }
 
-    /// Names as they were sent, and values on one line.
+    /// Names as sent, and values unfolded.
     pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], Cow<'a, [u8]>)> {
         self.head.fields.iter().map(|field| {
             let value = self.text(&field.value);
@@ -96,40 +96,40 @@ impl<'a> ReceivedHead<'a> {
     }
 }
 
-/// How far a round trip has come.
+/// The result of a round trip.
 #[derive(Debug)]
 pub enum Trip<R> {
-    /// The response was there as a whole.
+    /// The whole response was received.
     Done(R),
-    /// A part of the request is still to be sent.
+    /// Part of the request is unsent.
     Unsent,
     /// The request could not be sent. The server may have answered before it closed.
     Refused(ExchangeError),
-    /// Nothing came within the time.
+    /// No input before the timeout.
     Waiting,
-    /// There is input, but not a whole response, or an interim one; nothing is used up.
+    /// There is input, but it is an incomplete or interim response; nothing was consumed.
     Partial,
 }
 
-/// A connection and its present exchange.
+/// A connection and its current exchange.
 #[derive(Debug)]
 pub struct Link {
     stream: Rc<RefCell<Stream>>,
     head: RefCell<ResponseHead>,
     body: RefCell<(Body, bool)>,
-    /// The process that made it; a child that was forked since then must not speak on it.
+    /// The process that created it; a forked child must not use it.
     owner: u64,
-    /// When it was kept for further exchanges, and for how long.
+    /// When it became idle, and how long it may stay idle.
     kept: Cell<Option<(Instant, Duration)>>,
     spin: Cell<AdaptiveSpin>,
 }
 
 impl Link {
-    /// A link over a connection that may still be under way. If the process ends meanwhile, the server
-    /// gets FIN: an idle connection that ends is no failure.
+    /// A link over a connection that may not be established yet. If the process ends, the server
+    /// gets FIN: the end of an idle connection is not an error.
     pub fn new(stream: Rc<RefCell<Stream>>) -> Link {
         if let Some(fd) = stream.try_borrow().ok().as_ref().and_then(|stream| stream.fd()) {
-            // Not for local sockets.
+            // Fails for local sockets.
             let _ = SockRef::from(&fd).set_linger(None);
         }
         Link {
@@ -161,12 +161,12 @@ impl Link {
         }
     }
 
-    /// Sends what was queued and then the parts, as far as they go; how many bytes remain queued.
+    /// Sends the queue and then the parts without blocking; returns how many bytes remain queued.
     pub fn send(&self, parts: &[&[u8]]) -> Result<usize, ExchangeError> {
         Ok(self.stream()?.send_nb(parts)?)
     }
 
-    /// Waits until one of the conditions holds, or for `timeout`; whether one does.
+    /// Waits until one of the conditions holds, or for `timeout`; returns whether one does.
     pub fn wait(&self, flags: PollFlags, timeout: Duration) -> Result<bool, ExchangeError> {
         let stream = self.stream()?;
         let Some(fd) = stream.fd() else { return Ok(true) };
@@ -182,30 +182,30 @@ impl Link {
         }
     }
 
-    /// Whether the next heads may break the grammar in ways that have two readings.
+    /// Whether to accept ambiguous heads from now on.
     pub fn set_lenient(&self, lenient: bool) {
         if let Ok(mut head) = self.head.try_borrow_mut() {
             head.lenient = lenient;
         }
     }
 
-    /// Keeps the connection for further exchanges, for so long.
+    /// Keeps the connection for further exchanges, for `time`.
     pub fn keep(&self, time: Duration) {
         self.kept.set(Some((Instant::now(), time)));
     }
 
-    /// When it was kept.
+    /// When it became idle.
     pub fn kept_at(&self) -> Option<Instant> {
         self.kept.get().map(|(moment, _)| moment)
     }
 
-    /// Whether it was kept for longer than it should.
+    /// Whether it has been idle for too long.
     pub fn is_expired(&self) -> bool {
         self.kept.get().is_none_or(|(moment, time)| moment.elapsed() >= time)
     }
 
-    /// Whether a kept connection can be used: by the process that made it, in time, and if it is
-    /// still silent, as it must be between exchanges: no EOF, no input.
+    /// Whether an idle connection can be reused: it belongs to this process, has not expired, and
+    /// is still silent, with neither input nor EOF.
     pub fn is_usable(&self) -> bool {
         self.is_ours() && !self.is_expired() && self.is_silent()
     }
@@ -217,7 +217,7 @@ impl Link {
     fn is_silent(&self) -> bool {
         let Ok(stream) = self.stream() else { return false };
         let Some(fd) = stream.fd() else { return false };
-        // Looking costs less than receiving: no buffer is needed.
+        // Peeking is cheaper than receiving: it needs no buffer.
         let mut byte = [MaybeUninit::uninit()];
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         let found = SockRef::from(&fd).recv_with_flags(&mut byte, flags);
@@ -230,8 +230,8 @@ impl Link {
         self.stream().is_ok_and(|stream| !stream.input().is_empty())
     }
 
-    /// The next response head, an interim one too, passed to `take`; `None` if more input has to be
-    /// waited for. `to_head`: the request was HEAD.
+    /// Passes the next response head, which may be an interim one, to `take`; `None` if it needs
+    /// more input. `to_head`: the request was HEAD.
     pub fn head<R>(
         &self,
         to_head: bool,
@@ -261,9 +261,9 @@ impl Link {
         Ok(Some(taken))
     }
 
-    /// Sends a request and waits for the answer, for `limit` at most (zero: not at all): the way of
-    /// most exchanges. A response that comes with one packet is passed to `take`: head, body,
-    /// and whether the connection can be used again.
+    /// Sends a request and waits for the response, for `limit` at most (zero: not at all). Most
+    /// exchanges need only this step. Passes a response that arrives in one packet to `take`: head,
+    /// body, and whether the connection can be reused.
     pub fn round_trip<R>(
         &self,
         request: &[&[u8]],
@@ -283,8 +283,8 @@ impl Link {
         }
     }
 
-    /// Receives the begin of an answer to a request that went out just now; `None` if nothing comes
-    /// within `limit`.
+    /// Receives the beginning of the response to a request that has just been sent; `None` if
+    /// nothing arrives within `limit`.
     fn receive(&self, limit: Duration) -> Result<Option<Fill>, ExchangeError> {
         let (start, spin) = (Instant::now(), self.spin.get());
         let spins = spin.spins() || limit.is_zero();
@@ -309,7 +309,7 @@ impl Link {
         Ok(Some(filled))
     }
 
-    /// The final response, if all of it is there; `None` otherwise, with nothing used up.
+    /// The final response, if it is complete; otherwise `None`, and nothing is consumed.
     fn whole<R>(
         &self,
         to_head: bool,
@@ -328,7 +328,7 @@ impl Link {
         let framing = ResponseFraming::of(&head, fields, to_head)?;
         let complete = if head.status < 200 { None } else { framing.body.complete(rest)? };
         let Some((used, content)) = complete else {
-            // The other steps begin with the head again.
+            // The other steps parse the head again.
             head.clear();
             return Ok(None);
         };
@@ -341,8 +341,8 @@ impl Link {
         Ok(Some(taken))
     }
 
-    /// The next piece of the body, passed to `take`, or its end (an empty piece); `None` if more
-    /// input has to be waited for.
+    /// Passes the next piece of the body, or its end (an empty piece), to `take`; `None` if it
+    /// needs more input.
     pub fn body<R>(&self, take: impl FnOnce(&[u8]) -> R) -> Result<Option<R>, ExchangeError> {
         let mut stream = self.stream()?;
         let mut body = self.body.try_borrow_mut().map_err(|_| ExchangeError::InUse)?;
@@ -368,28 +368,27 @@ impl Link {
         }
     }
 
-    /// Closes the connection, in order if asked so and if nothing is left to be sent: what could not
-    /// be sent by now will not be waited for. Does nothing if it is closed already.
+    /// Closes the connection: gracefully if `in_order` is true and nothing is queued, else with a
+    /// reset. Does not wait for unsent data. Does nothing if it is already closed.
     pub fn close(&self, in_order: bool) {
         let Ok(mut stream) = self.stream() else { return };
         if !self.is_ours() {
-            // Another process goes on with the connection: nothing may be said or taken there.
+            // The connection belongs to another process: neither send nor receive.
             drop(stream.detach());
         } else if stream.is_open() {
             let in_order = in_order && stream.pending() == 0;
-            // Nobody can do anything about a failure.
+            // There is nothing to do about a failure.
             let _ = if in_order { stream.close() } else { stream.reset() };
         }
     }
 
-    /// Whether the connection is meant to last beyond the response, so that the body has an end of
-    /// its own.
+    /// Whether the connection outlives the response, so that the body is self-delimiting.
     pub fn is_persistent(&self) -> bool {
         self.body.try_borrow().is_ok_and(|body| body.1)
     }
 
-    /// Whether the response is complete, nothing was sent beyond it, and the server means to keep
-    /// the connection.
+    /// Whether the response is complete, the server has sent nothing after it, and it keeps the
+    /// connection.
     pub fn is_reusable(&self) -> bool {
         let (Ok(stream), Ok(body)) = (self.stream(), self.body.try_borrow()) else { return false };
         body.0.is_end()

@@ -1,4 +1,4 @@
-//! The links of this thread by number, so that a step finds its link without asking mlua.
+//! The links of this thread by number, so that a step finds its link without mlua.
 
 use std::cell::RefCell;
 use std::os::fd::RawFd;
@@ -12,22 +12,22 @@ thread_local! {
     static LINKS: RefCell<Vec<Option<Rc<Link>>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What Lua holds of a link beside its number: when it is collected, the number is given back and
-/// the connection, unless it is closed, is reset.
+/// Lua's reference to a link beside its number: when it is garbage-collected, the number becomes
+/// free, and the connection is reset unless it is closed.
 pub struct Owner(usize);
 
 impl UserData for Owner {}
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // At the end of the thread the links may be gone.
+        // The thread-local may already be gone at the end of the thread.
         let link =
             LINKS.try_with(|links| links.borrow_mut().get_mut(self.0).and_then(Option::take));
         drop(link);
     }
 }
 
-/// Gives a link a number.
+/// Assigns a number to a link.
 pub fn register(link: Link) -> (usize, Owner) {
     let link = Some(Rc::new(link));
     LINKS.with_borrow_mut(|links| {
@@ -40,7 +40,7 @@ pub fn register(link: Link) -> (usize, Owner) {
     })
 }
 
-/// The descriptors of all connections. A process that was forked since they were made does not use them.
+/// The descriptors of all connections. Forked processes do not use them.
 pub fn connections() -> Vec<RawFd> {
     LINKS.with_borrow(|links| links.iter().flatten().filter_map(|link| link.raw_fd()).collect())
 }

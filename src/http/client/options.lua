@@ -1,7 +1,7 @@
--- The arguments of a request: checked, and made into a job.
+-- Validates the arguments of a request and turns them into a job.
 --
--- A wrong type is the caller's mistake and thrown. A URL, a header or a method that cannot be sent may come
--- from anywhere, so that it is reported as an error value.
+-- A wrong type is the caller's mistake and throws. An invalid URL, header or method may come from user input,
+-- so it returns nil and a message.
 
 local native, protocol, callback = ...
 
@@ -10,16 +10,16 @@ local tointeger, tostring, type = math.tointeger, tostring, type
 
 local options = {}
 
---- Seconds for connecting, and for each wait, unless said otherwise.
+--- Default timeout for connecting, and for each wait, in seconds.
 options.TIMEOUT = 60
---- How many redirects are followed.
+--- Default maximum number of redirects.
 options.REDIRECTS = 5
---- How many seconds an idle connection is kept.
+--- Default lifetime of an idle connection, in seconds.
 options.KEEPALIVE = 30
---- The longest body that is collected into a string.
+--- Default maximum size of a body that is returned as a string.
 options.BODY_LIMIT = 1 << 30
 
---- Parsed URLs by their texts: servers are asked for the same ones again and again.
+--- A cache of parsed URLs by text.
 options.parsed = {}
 
 local parsed, parsed_count = options.parsed, 0
@@ -79,7 +79,7 @@ local checks = {
     function(value) return is_integer(value, 1) end },
 }
 
--- What is wrong about the options, as a text; nil if they are right.
+-- An error message for invalid options; nil if they are valid.
 local function misuse(given)
   for name, value in next, given do
     local check = checks[name]
@@ -99,18 +99,18 @@ end
 
 local FORM = { ["Content-Type"] = "application/x-www-form-urlencoded" }
 
--- The short form: a URL, and a body to be posted.
+-- The short form: a URL and a body to post.
 local function from_url(url, body)
   return { url = url, body = body, headers = type(body) == "string" and FORM or nil }
 end
 
--- How often and for how long: true stands for the default, false for not at all.
+-- A number, true for the default, or false for `none`.
 local function choice(value, default, none)
   if value == nil or value == true then return default end
   return value or none
 end
 
--- The job of the options given, which are right.
+-- The job for valid options.
 local function from_options(given, url)
   local content = given.body
   if given.source then content = callback.from_source(given.source) end
@@ -136,7 +136,7 @@ local function from_options(given, url)
   }
 end
 
--- The job of nothing but a URL.
+-- The job for a URL without options.
 local function from_defaults(url)
   return {
     url = url, method = "GET", redirects = options.REDIRECTS, follow = true, keep = options.KEEPALIVE,
@@ -144,7 +144,7 @@ local function from_defaults(url)
   }
 end
 
---- What is to be done for the arguments of a request.
+--- The job for the arguments of a request.
 -- @return job; or nil and a message if it is to be thrown; or job and a message if the URL is of no use
 function options.job(first, body)
   local given = first
@@ -164,7 +164,7 @@ function options.job(first, body)
   return from_options(given, url), message
 end
 
---- Throws a mistake of the caller's of a public function.
+--- Throws an error with the position of the caller of a public function.
 function options.throw(message)
   error(message, 3)
 end

@@ -1,4 +1,4 @@
--- Idle connections of this process, by the server they lead to.
+-- Idle connections of this process, by server.
 
 local native = ...
 
@@ -7,22 +7,22 @@ local keep, round_trip, usable = native.keep, native.round_trip, native.usable
 
 local pool = {}
 
--- So many connections are kept for one server, and so many in all.
+-- The maximum number of idle connections per server, and in total.
 local PER_SERVER, IN_ALL = 8, 64
 
--- What a round trip answers if the idle connection cannot be used; see `answers.rs`.
+-- What a round trip returns if the idle connection cannot be used; see `answers.rs`.
 local STALE = 5
 
 local idle = {} -- key → the connection used last; the others hang on its field `next`
 local count = 0
 
--- Closes a connection that nobody uses; it may have failed long since.
+-- Closes an idle connection; it may have failed earlier.
 local function close(connection)
   count = count - 1
   native.close(connection.link, true)
 end
 
--- Closes the connection and those that hang on it.
+-- Closes the connection and those linked to it.
 local function close_all(connection)
   while connection do
     close(connection)
@@ -44,7 +44,7 @@ function pool.take(key)
   end
 end
 
--- Closes what hangs on the connection and is too much or too old: behind it are older ones.
+-- Closes linked connections that are too many or expired; the list is sorted by age.
 local function prune(connection)
   local length = 1
   while connection.next do
@@ -57,7 +57,7 @@ local function prune(connection)
   end
 end
 
--- Closes the connection that is idle for the longest time.
+-- Closes the connection that has been idle longest.
 local function shed()
   local oldest, before
   for _, connection in next, idle do
@@ -71,7 +71,7 @@ local function shed()
   close(oldest)
 end
 
---- Keeps a connection for further requests, for so many seconds.
+--- Keeps a connection for further requests, for `seconds`.
 function pool.put(connection, seconds)
   local key = connection.key
   keep(connection.link, seconds)

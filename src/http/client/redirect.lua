@@ -1,4 +1,4 @@
--- Redirects: which are followed, and what becomes of the request (RFC 9110 15.4).
+-- Redirects: which to follow, and how they change the request (RFC 9110 15.4).
 
 local native = ...
 
@@ -6,14 +6,14 @@ local lower, math_type, pairs, type = string.lower, math.type, pairs, type
 
 local redirect = {}
 
--- What does not go to another server, and what describes a body that is not sent again.
+-- Headers that are not sent to another server, and headers that describe a body that is not sent again.
 local private = { authorization = true, cookie = true, ["proxy-authorization"] = true, host = true }
 local of_content = {
   ["content-encoding"] = true, ["content-language"] = true, ["content-length"] = true,
   ["content-location"] = true, ["content-type"] = true, ["transfer-encoding"] = true, expect = true,
 }
 
--- A copy of the caller's headers without the fields named.
+-- A copy of the caller's headers without the named fields.
 local function without(headers, names)
   local kept = {}
   for name, value in pairs(headers or {}) do
@@ -37,7 +37,7 @@ function redirect.applies(job, status, headers)
   return not job.had_send_cb or becomes_get(job, status)
 end
 
---- Turns the job to where its response redirects it.
+--- Updates the job to follow the redirect.
 -- @return true, or nil and a message
 function redirect.follow(job, status, headers)
   if job.redirects <= 0 then return nil, "too many redirects" end

@@ -1,4 +1,4 @@
--- The head of a request: the fields of the caller's, checked, and those of the client's own.
+-- The head of a request: the caller's fields, validated, and the client's own.
 
 local native = ...
 
@@ -11,7 +11,7 @@ local USER_AGENT = "moonbridge/" .. native.version
 local TOKEN = "^[%w!#$%%&'*+.^_`|~-]+$"
 local CONTROL = "[\0-\8\10-\31\127]"
 
--- Fields that the client needs to know of. Each function changes the job or returns what is wrong.
+-- Fields that the client handles itself. Each function updates the job or returns an error message.
 local known = {}
 
 known["host"] = function(job)
@@ -56,7 +56,7 @@ known["expect"] = function(job, value)
   job.expected = job.expects
 end
 
--- Adds the line of one field; returns what is wrong about it.
+-- Adds the line of one field; returns an error message if it is invalid.
 local function add(job, lines, name, value)
   if type(name) ~= "string" or not find(name, TOKEN) then
     return format("invalid header name %q", tostring(name))
@@ -72,7 +72,7 @@ local function add(job, lines, name, value)
   lines[#lines + 1] = name .. ": " .. value
 end
 
--- Adds the fields of the caller's: name → value or list of values, or list of {name, value}.
+-- Adds the caller's fields: name → value or list of values, or list of {name, value}.
 local function add_all(job, lines)
   for name, value in pairs(job.headers) do
     local wrong
@@ -90,10 +90,10 @@ local function add_all(job, lines)
   end
 end
 
--- Methods that RFC 9110 9.3 defines with content: a length is told even if there is none.
+-- Methods that RFC 9110 9.3 defines with content: they send a length even without a body.
 local with_content = { POST = true, PUT = true, PATCH = true }
 
--- The lines that say how the body is framed, and whether the connection is to be kept.
+-- Adds the lines for framing and connection persistence.
 local function add_own(job, lines, url)
   if not job.has_agent then lines[#lines + 1] = "User-Agent: " .. USER_AGENT end
   if url.authorization and not job.has_authorization then

@@ -1,4 +1,4 @@
--- Waiting on a connection: by itself, or by a function of the caller's.
+-- Waiting on a connection: by itself, or with the caller's wait function.
 
 local native, _, _, moonbridge_io = ...
 
@@ -6,7 +6,7 @@ local native_wait, now = native.wait, native.now
 
 local waiting = {}
 
---- How many seconds a wait of a job may take at most; 0 or less: the time is over.
+--- The maximum duration of a wait, in seconds; 0 or less: the time is up.
 function waiting.allowed(job, seconds)
   local left = job.deadline and job.deadline - now()
   return left and left < seconds and left or seconds

@@ -1,9 +1,9 @@
-//! Forms as they come in, piece by piece. Pure: no Lua type, no system call.
+//! Incremental parsers of forms. Pure: no Lua type, no system call.
 //!
 //! | module | what it is |
 //! |---|---|
 //! | [`multipart`], [`urlencoded`] | the two media types |
-//! | [`reader`] | which fields are kept, which are passed on in chunks |
+//! | [`reader`] | which fields to collect, and which to pass on in chunks |
 
 pub mod multipart;
 pub mod reader;

@@ -1,8 +1,8 @@
 //! Streaming parser of `multipart/form-data` bodies.
 //!
-//! Data is passed on as slices of the input, so parts of any size need flat memory: only a part's
-//! headers are collected, up to a limit. Pieces are as long as the input allows; the caller
-//! fragments or joins them to the chunk size that it has promised.
+//! The parser passes data on as slices of the input, so parts of any size need constant memory: it
+//! only collects a part's headers, up to a limit. The caller splits or joins the pieces to its
+//! chunk size.
 //!
 //! Sources: RFC 7578 (form data), RFC 2046 5.1.1 (multipart); reference, "request.post_metadata"
 //! and "request:stream_post_param".
@@ -29,7 +29,7 @@ use crate::http::wire::media_type::MediaType;
 pub use error::MultipartError;
 pub use part::Part;
 
-/// What a form may hold.
+/// Limits on a form.
 #[derive(Clone, Copy, Debug)]
 pub struct MultipartLimits {
     /// The most parts, dropped ones included.
@@ -71,27 +71,27 @@ enum MultipartState {
     Dropped,
     /// A part's data.
     Data,
-    /// Directly behind a boundary.
+    /// Directly after a boundary.
     Delimited,
-    /// Behind the first dash of a closing delimiter.
+    /// After the first dash of a closing delimiter.
     Dash,
-    /// Blanks behind a boundary.
+    /// Blanks after a boundary.
     Padding,
-    /// Behind the CR of a delimiter's line.
+    /// After the CR of a delimiter's line.
     DelimiterLf,
     Head,
     Epilogue,
 }
 
-/// What was found at the begin of the input, while searching for a delimiter.
+/// The result of searching the input for a delimiter.
 enum Scan {
-    /// So many bytes of the input are data.
+    /// This many bytes of the input are data.
     Data(usize),
-    /// These bytes of the delimiter, seen at the end of former input, are data.
+    /// These bytes of the delimiter, at the end of earlier input, turned out to be data.
     Held(Range<usize>),
-    /// The delimiter ends after so many bytes.
+    /// The delimiter ends after this many bytes.
     Delimiter(usize),
-    /// So many bytes, all of the input, may be part of a delimiter.
+    /// This many bytes, all of the input, may be part of a delimiter.
     More(usize),
 }
 
@@ -100,15 +100,15 @@ enum Scan {
 pub struct MultipartParser {
     limits: MultipartLimits,
     state: MultipartState,
-    /// Finds CRLF, two dashes and the boundary. A CR is nowhere but at its begin, so the bytes
-    /// that have matched at the end of an input never hold the begin of another match.
+    /// Finds CRLF, two dashes and the boundary. It contains a CR only at its beginning, so a
+    /// partial match at the end of the input never contains the beginning of another match.
     delimiter: Finder<'static>,
-    /// Bytes of the delimiter that ended the former input.
+    /// How many bytes of the delimiter ended the previous input.
     matched: usize,
-    /// How many of them are not of the input: the CRLF behind a part's headers also counts as the one
-    /// before a delimiter.
+    /// How many of them are not part of the data: the CRLF after a part's headers also counts as
+    /// the one before a delimiter.
     implied: usize,
-    /// The preamble, or the headers of the part, as far as they have been read.
+    /// The preamble, or the headers of the part, as read so far.
     head: Vec<u8>,
     line_start: usize,
     lines: usize,
@@ -117,7 +117,7 @@ pub struct MultipartParser {
 }
 
 impl MultipartParser {
-    /// A parser at the begin of a body with the given Content-Type.
+    /// A parser for a body with the given Content-Type.
     pub fn new(
         content_type: &[u8],
         limits: MultipartLimits,
@@ -138,9 +138,9 @@ impl MultipartParser {
         })
     }
 
-    /// Takes bytes of the body; returns how many were used, and what they mean.
+    /// Parses bytes of the body; returns how many it has consumed, and what they mean.
     ///
-    /// To be called with the rest of the input again until the event is [`MultipartEvent::More`].
+    /// Call it again with the rest of the input until the event is [`MultipartEvent::More`].
     pub fn push<'a>(
         &'a mut self,
         input: &'a [u8],
@@ -196,15 +196,15 @@ impl MultipartParser {
         Ok((used, MultipartEvent::More))
     }
 
-    /// Ends the body: it must have had its closing delimiter. A CRLF behind it may be missing.
+    /// Ends the body, which must have contained the closing delimiter; a CRLF after it is optional.
     pub fn finish(&self) -> Result<(), MultipartError> {
         if self.state == MultipartState::Epilogue { Ok(()) } else { Err(MultipartError::Truncated) }
     }
 
-    /// Searches the input for the first delimiter; returns how much of it was used.
+    /// Searches the input for the first delimiter; returns how much of it was consumed.
     ///
-    /// A boundary that does not stand behind CRLF is refused: a recipient that takes a bare LF for a
-    /// line end finds a part where another one finds nothing but preamble.
+    /// Refuses a boundary that does not follow CRLF: a recipient that accepts a bare LF as line end
+    /// would find a part where another one finds only preamble.
     fn preamble(&mut self, input: &[u8]) -> Result<usize, MultipartError> {
         let boundary = self.delimiter.needle().get(2..).unwrap_or_default();
         let before = self.head.len();
@@ -255,7 +255,7 @@ impl MultipartParser {
         }
     }
 
-    /// The state after a byte of the line that the boundary stands in.
+    /// The next state after a byte on the boundary's line.
     fn delimiter_line(&mut self, byte: u8) -> Result<MultipartState, MultipartError> {
         match (self.state, byte) {
             (MultipartState::Delimited, b'-') => Ok(MultipartState::Dash),
@@ -279,8 +279,8 @@ impl MultipartParser {
         }
     }
 
-    /// Collects at most one line of a part's headers; returns the bytes used, and whether the
-    /// line was the empty one at their end.
+    /// Collects at most one line of a part's headers; returns the bytes consumed, and whether it
+    /// was the empty line that ends the headers.
     fn head(&mut self, input: &[u8]) -> Result<(usize, bool), MultipartError> {
         let end = memchr(b'\n', input);
         let len = end.map_or(input.len(), |end| end + 1);
@@ -320,7 +320,7 @@ impl MultipartParser {
     }
 }
 
-/// How many bytes at the end of `input` are the begin of `needle`, but not all of it.
+/// How many bytes at the end of `input` are an incomplete beginning of `needle`.
 fn begun_at_end(needle: &[u8], input: &[u8]) -> usize {
     let tail = input.get((input.len() + 1).saturating_sub(needle.len())..).unwrap_or_default();
     let begun = memrchr(b'\r', tail).and_then(|start| tail.get(start..)).unwrap_or_default();
@@ -329,7 +329,7 @@ fn begun_at_end(needle: &[u8], input: &[u8]) -> usize {
 
 /// The boundary of a multipart body: 1 to 70 characters that do not end in a blank.
 ///
-/// RFC 2046 5.1.1 has a shorter list of characters; any that cannot break a line will do.
+/// RFC 2046 5.1.1 allows fewer characters; this accepts all that cannot break a line.
 fn boundary(content_type: &[u8]) -> Result<Vec<u8>, MultipartError> {
     let parameter = MediaType::parse(content_type).parameter("boundary");
     let boundary = parameter.ok().flatten().ok_or(MultipartError::Boundary)?;

@@ -1,7 +1,7 @@
-//! A form as it is received: which fields are kept, which are passed on in chunks.
+//! Reads a form: collects some fields, and passes others on in chunks.
 //!
-//! Source: reference, "request:stream_post_param". Chunks are as long as allowed but for the last
-//! one of a field, so they do not depend on how the bytes arrived.
+//! Source: reference, "request:stream_post_param". All chunks of a field except the last one have
+//! the maximum size, so they do not depend on how the bytes arrive.
 
 use super::multipart::{MultipartEvent, MultipartLimits, MultipartParser, Part};
 use super::urlencoded::{UrlencodedEvent, UrlencodedLimits, UrlencodedParser};
@@ -23,11 +23,11 @@ pub struct FormField {
     pub value: Vec<u8>,
 }
 
-/// What the reader of a form has to do next.
+/// What the caller has to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FormStep {
-    /// Decide what happens to the field that begins ([`Form::current`]): [`Form::stream_field`],
-    /// or go on, and it is kept.
+    /// Decide about the field that begins ([`Form::current`]): call [`Form::stream_field`], or
+    /// continue to collect it.
     Begin,
     /// Take [`Form::chunk`] of a streamed field, then [`Form::chunk_taken`].
     Chunk,
@@ -43,19 +43,19 @@ pub enum FormStep {
 #[derive(Debug)]
 pub struct Form {
     parser: FormParser,
-    /// Whether beginning fields are reported at all.
+    /// Whether to report each field that begins.
     asks: bool,
     /// The longest chunk.
     maximum: usize,
-    /// Fields that are kept.
+    /// The collected fields.
     fields: Vec<FormField>,
-    /// The streamed field, its value being the bytes that wait to be taken.
+    /// The streamed field; its value is the bytes that wait to be taken.
     streamed: Option<FormField>,
     /// Whether the streamed field has all its bytes.
     streamed_ended: bool,
 }
 
-/// The fields that the parser has just seen, without its borrow.
+/// An event of the parser, without its borrow.
 enum Seen {
     Begin(Part),
     Data,
@@ -93,7 +93,7 @@ impl Form {
         matches!(self.parser, FormParser::Multipart(_))
     }
 
-    /// The fields that were kept, to be taken when the form is complete.
+    /// Takes the collected fields; for use when the form is complete.
     pub fn take_fields(&mut self) -> Vec<FormField> {
         std::mem::take(&mut self.fields)
     }
@@ -103,13 +103,13 @@ impl Form {
         self.fields.last().map(|field| &field.part)
     }
 
-    /// Passes the field that begins on in chunks instead of keeping it.
+    /// Passes the field that begins on in chunks instead of collecting it.
     pub fn stream_field(&mut self) {
         self.streamed = self.fields.pop();
         self.streamed_ended = false;
     }
 
-    /// The bytes of a streamed field that are to be taken: not more than allowed.
+    /// The next bytes of the streamed field, up to the chunk size.
     pub fn chunk(&self) -> &[u8] {
         let value = self.streamed.as_ref().map_or(&[][..], |field| &field.value);
         value.get(..self.maximum).unwrap_or(value)
@@ -123,12 +123,12 @@ impl Form {
         }
     }
 
-    /// Goes on with `body`, all of what waits; returns how much of it was used.
+    /// Continues with `body`, all bytes that are available; returns how many it has consumed.
     ///
-    /// `ended`: no more will come behind it.
+    /// `ended`: there will be no more.
     ///
     /// # Errors
-    /// A refusal if the form is malformed or beyond a limit.
+    /// A refusal if the form is malformed or exceeds a limit.
     pub fn step(&mut self, body: &[u8], ended: bool) -> Result<(usize, FormStep), Refusal> {
         let mut total = 0;
         loop {
@@ -164,7 +164,7 @@ impl Form {
         }
     }
 
-    /// Lets the parser take a bite of `input`, or end if there is none; data goes to its field.
+    /// Lets the parser consume some of `input`, or end if it is empty; appends data to the field.
     fn parse(&mut self, input: &[u8]) -> Result<(usize, Seen), Refusal> {
         let field = self.streamed.as_mut().or(self.fields.last_mut());
         let keep = |data: &[u8]| {

@@ -1,8 +1,8 @@
 //! Streaming parser of `application/x-www-form-urlencoded` bodies.
 //!
-//! Names are collected (up to a limit), values are passed on as they come, so a value of any size
-//! needs flat memory. Pieces of a value are at most [`WINDOW`] bytes long; the caller fragments or
-//! joins them to the chunk size that it has promised.
+//! The parser collects names (up to a limit) and passes values on as they arrive, so a value of any
+//! size needs constant memory. Pieces of a value are at most [`WINDOW`] bytes long; the caller
+//! splits or joins them to its chunk size.
 //!
 //! Source: WHATWG URL, "application/x-www-form-urlencoded parsing"; reference,
 //! "request:stream_post_param".
@@ -13,10 +13,10 @@ use memchr::{memchr, memchr2};
 
 use crate::http::wire::escape::{PercentDecoder, Plus};
 
-/// The most input that one event is made of, in bytes: bounds the memory for decoded values.
+/// The maximum input for one event, in bytes; limits the memory for decoded values.
 pub const WINDOW: usize = 16384;
 
-/// What a form may hold.
+/// Limits on a form.
 #[derive(Clone, Copy, Debug)]
 pub struct UrlencodedLimits {
     /// The longest name, in decoded bytes.
@@ -75,7 +75,7 @@ pub enum UrlencodedEvent<'a> {
 enum UrlencodedState {
     Name,
     Value,
-    /// Text that an unfinished escape turned out to be has been passed on; the field ends.
+    /// An incomplete escape was passed on as text; the field ends next.
     Ending,
 }
 
@@ -87,13 +87,13 @@ pub struct UrlencodedParser {
     decoder: PercentDecoder,
     /// The decoded name, or the decoded piece of a value.
     decoded: Vec<u8>,
-    /// Whether the field has any byte, or is to be skipped as empty.
+    /// Whether the field has any bytes; an empty one is skipped.
     begun: bool,
     fields: usize,
 }
 
 impl UrlencodedParser {
-    /// A parser at the begin of a body.
+    /// A parser for a new body.
     pub fn new(limits: UrlencodedLimits) -> UrlencodedParser {
         UrlencodedParser {
             limits,
@@ -105,9 +105,9 @@ impl UrlencodedParser {
         }
     }
 
-    /// Takes bytes of the body; returns how many were used, and what they mean.
+    /// Parses bytes of the body; returns how many it has consumed, and what they mean.
     ///
-    /// To be called with the rest of the input again until the event is [`UrlencodedEvent::More`].
+    /// Call it again with the rest of the input until the event is [`UrlencodedEvent::More`].
     pub fn push<'a>(
         &'a mut self,
         input: &'a [u8],
@@ -122,7 +122,7 @@ impl UrlencodedParser {
         }
     }
 
-    /// Ends the body. To be called until the event is [`UrlencodedEvent::More`].
+    /// Ends the body. Call it until the event is [`UrlencodedEvent::More`].
     pub fn finish(&mut self) -> Result<UrlencodedEvent<'_>, UrlencodedError> {
         match self.state {
             UrlencodedState::Name if !self.begun => Ok(UrlencodedEvent::More),
@@ -147,9 +147,9 @@ impl UrlencodedParser {
                 return Err(UrlencodedError::NameTooLong);
             }
             match end.and_then(|end| window.get(end)) {
-                // An empty field: nothing between two separators.
+                // An empty field: two adjacent separators.
                 Some(b'&') if !self.begun => used += 1,
-                // The separator `&` is left for the value, which is empty then.
+                // The separator `&` is left for the value, which is then empty.
                 Some(separator) => {
                     used += usize::from(*separator == b'=');
                     return self.begin().map(|event| (used, event));

@@ -10,12 +10,12 @@
 //! chunk-ext    = *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] )
 //! ```
 //!
-//! Blanks at the end of a size line are let pass, as some senders pad it: they cannot be read in two
-//! ways (RFC 9110 5.6.3 has recipients remove such blanks).
+//! Blanks at the end of a size line are accepted, since some senders pad it: they are not ambiguous
+//! (RFC 9110 5.6.3 tells recipients to remove such blanks).
 //!
-//! Every deviation is an error: where two recipients see a line end or a size differently, one of
-//! them takes body for a request. So only CRLF ends a line here, in the trailer section too,
-//! although RFC 9112 2.2 would allow a bare LF there.
+//! Any other deviation is an error: if two recipients disagree about a line end or a size, one of
+//! them takes part of the body for a request. So only CRLF ends a line, also in the trailer
+//! section, where RFC 9112 2.2 would allow a bare LF.
 
 #[cfg(test)]
 mod tests;
@@ -27,15 +27,15 @@ use super::escape::hex_value;
 use super::head::is_token_byte;
 use trailer::TrailerName;
 
-/// How much a body may hold.
+/// Limits on a chunked body.
 #[derive(Clone, Copy, Debug)]
 pub struct ChunkedLimits {
-    /// The longest body, in bytes, without the coding.
+    /// The maximum size of the decoded body, in bytes.
     pub body: u64,
     /// The longest line with a chunk's size and extensions, in bytes.
     pub line: u32,
-    /// Bytes of extensions and needless zeros in all; one more is allowed for every
-    /// [`OVERHEAD_SHARE`] bytes of data, so that long streams of signed chunks pass.
+    /// The total bytes of extensions and leading zeros. Each [`OVERHEAD_SHARE`] bytes of data allow
+    /// for one more, so that long streams of signed chunks pass.
     pub overhead: u64,
     /// The longest trailer section, in bytes.
     pub trailers: u32,
@@ -43,7 +43,7 @@ pub struct ChunkedLimits {
     pub trailer_fields: u32,
 }
 
-/// Up to so many bytes, a size that is padded by blanks is no overhead: a width that senders use.
+/// A size padded with blanks to this width, which senders use, does not count as overhead.
 const PADDED: u32 = 8;
 
 /// Bytes of data that allow for one more byte of extensions.
@@ -56,7 +56,7 @@ impl ChunkedLimits {
     }
 }
 
-/// Why a body is refused. The connection must be closed then: its framing is lost.
+/// Why a body is refused. The connection must then be closed: its framing is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkedError {
     /// A chunk's size line breaks the grammar.
@@ -65,13 +65,13 @@ pub enum ChunkedError {
     Data,
     /// The trailer section breaks the grammar.
     Trailer,
-    /// A trailer field is one that must stand in the header section (RFC 9110 6.5.1).
+    /// A trailer field belongs in the header section (RFC 9110 6.5.1).
     TrailerName,
     /// The coding takes more bytes than the limits allow.
     Overhead,
     /// The trailer section is beyond its limits.
     TrailerTooBig,
-    /// The body is beyond its limit; found as soon as a chunk announces it.
+    /// The body exceeds its limit; reported as soon as a chunk announces it.
     BodyTooBig,
 }
 
@@ -111,7 +111,7 @@ pub enum ChunkedEvent<'a> {
     Data(&'a [u8]),
     /// The body is complete. What follows in the input belongs to the next request.
     End,
-    /// All input was used up.
+    /// All input has been consumed.
     More,
 }
 
@@ -155,7 +155,7 @@ enum Extension {
 pub struct ChunkedDecoder {
     limits: ChunkedLimits,
     state: ChunkedState,
-    /// What is left of the chunk's data, or its size as far as it has been read.
+    /// The remaining bytes of the chunk, or its size as read so far.
     chunk: u64,
     /// Bytes of body announced so far.
     announced: u64,
@@ -167,7 +167,7 @@ pub struct ChunkedDecoder {
 }
 
 impl ChunkedDecoder {
-    /// A decoder at the begin of a body.
+    /// A decoder for a new body.
     pub fn new(limits: ChunkedLimits) -> ChunkedDecoder {
         ChunkedDecoder {
             limits,
@@ -187,9 +187,9 @@ impl ChunkedDecoder {
         self.state == ChunkedState::End
     }
 
-    /// Takes bytes from the connection; returns how many were used, and what they mean.
+    /// Decodes bytes from the connection; returns how many it has consumed, and what they mean.
     ///
-    /// To be called with the rest of the input again until the event is [`ChunkedEvent::More`] (then
+    /// Call it again with the rest of the input until the event is [`ChunkedEvent::More`] (then
     /// with further input) or [`ChunkedEvent::End`].
     pub fn decode<'a>(
         &mut self,
@@ -218,7 +218,7 @@ impl ChunkedDecoder {
         Ok((used, if self.is_end() { ChunkedEvent::End } else { ChunkedEvent::More }))
     }
 
-    /// The state after a byte that is no data.
+    /// The next state after a byte that is not data.
     fn framing(&mut self, byte: u8) -> Result<ChunkedState, ChunkedError> {
         match self.state {
             ChunkedState::SizeStart
@@ -300,7 +300,7 @@ impl ChunkedDecoder {
         Ok(ChunkedState::Extension(next))
     }
 
-    /// Accounts for a byte that the coding could do without.
+    /// Accounts for a byte of overhead.
     fn spend(&mut self) -> Result<(), ChunkedError> {
         self.overhead += 1;
         let allowed = self.limits.overhead.saturating_add(self.announced / OVERHEAD_SHARE);
@@ -320,9 +320,9 @@ impl ChunkedDecoder {
         Ok(ChunkedState::Data)
     }
 
-    /// Trailer fields are checked like header fields, and dropped (RFC 9110 6.5.1 allows it). Those
-    /// that would matter in a header section are refused: whoever merges them takes the message for
-    /// another one.
+    /// Trailer fields are validated like header fields, and dropped (RFC 9110 6.5.1 allows it).
+    /// Fields that would matter in the header section are refused: a recipient that merges them
+    /// would read a different message.
     fn trailer(&mut self, byte: u8) -> Result<ChunkedState, ChunkedError> {
         match (self.state, byte) {
             (ChunkedState::TrailerStart, b'\r') => Ok(ChunkedState::EndLf),

@@ -1,24 +1,25 @@
-//! Recognises texts that are made to collide in the hash of Lua's strings.
+//! Detects texts that are chosen to collide in Lua's string hash.
 //!
-//! Lua 5.3 hashes every second byte of strings from 32 bytes on, every third from 64 on, and so
-//! forth (`luaS_hash`), and so does Lua 5.4 before 5.4.3 with table keys over 40 bytes. Texts that
-//! differ in the other bytes alone collide whatever the state's seed is: a table of 4,096 such names
-//! takes Lua 5.3 100 to 300 ms. Shorter texts, and all in later revisions, are protected by the seed.
+//! Lua 5.3 hashes only every second byte of strings from 32 bytes on, every third from 64 bytes on,
+//! and so forth (`luaS_hash`). Lua 5.4 before 5.4.3 does the same for table keys over 40 bytes.
+//! Texts that differ only in the other bytes collide whatever the state's seed is: a table of 4,096
+//! such names takes Lua 5.3 100 to 300 ms. The seed protects shorter texts, and all texts in later
+//! versions.
 
 use std::collections::{HashMap, HashSet};
 
-/// From this length on not every byte is hashed (`LUAI_HASHLIMIT`).
+/// Length from which Lua does not hash every byte (`LUAI_HASHLIMIT`).
 const SPARSE: usize = 32;
-/// Up to this length each string is in Lua's table of strings (`LUAI_MAXSHORTLEN`); a longer one
-/// is hashed only as a key.
+/// Length up to which Lua interns strings (`LUAI_MAXSHORTLEN`); it hashes longer ones only as table
+/// keys.
 const SHORT: usize = 40;
-/// The most different texts that may collide: beyond what honest names come to (numbers in the
-/// bytes that are skipped), and few enough that 1 MiB of such texts takes about 25 ms.
+/// How many different texts may collide: more than honest names do (with numbers in the skipped
+/// bytes), and few enough that 1 MiB of such texts takes about 25 ms.
 const COLLISIONS: usize = 256;
 
 /// Whether too many names, which become table keys, or values, which become strings, collide.
 ///
-/// Linear, as the hash of Rust's maps is seeded. Costs next to nothing if all texts are short.
+/// Linear, since Rust seeds the hash of its maps. Almost free if all texts are short.
 pub fn collide<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> bool {
     let mut alike: HashMap<(usize, Vec<u8>), HashSet<&[u8]>> = HashMap::new();
     pairs.flat_map(|(name, value)| [name, value.get(..=SHORT).map_or(value, |_| b"")]).any(|text| {

@@ -11,11 +11,11 @@ use super::params::{Pair, split, split_once};
 
 /// The cookies of one Cookie header value, in their order.
 ///
-/// The value is all behind the first `=`; it decodes `%XX`, but `+` is a plus sign, and quotes are
-/// part of the value (RFC 6265 4.1.1). Names are as they were sent: user agents guard the prefixes
-/// `__Host-` and `__Secure-`, which an escape must not forge (RFC 6265bis 4.1.3). Blanks around names and values, empty
-/// pieces and pieces without `=` are skipped. User agents send the most specific cookie of a
-/// name first, so a table of cookies should keep the first.
+/// The value is everything after the first `=`. In it, `%XX` is decoded, `+` is a plus sign, and
+/// quotes are part of the value (RFC 6265 4.1.1). Names are not decoded: user agents protect the
+/// prefixes `__Host-` and `__Secure-`, which an escape must not forge (RFC 6265bis 4.1.3). Blanks
+/// around names and values, empty pieces and pieces without `=` are skipped. User agents send the
+/// most specific cookie of a name first, so a table of cookies should keep the first.
 pub fn cookies(header: &[u8]) -> impl Iterator<Item = Pair<'_>> {
     split(header, b';').filter_map(|piece| {
         let (name, value) = split_once(piece, b'=')?;

@@ -8,7 +8,7 @@ use nix::time::{ClockId, clock_gettime};
 /// Length of a date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
 const LENGTH: usize = 29;
 
-/// The last second that the format has room for: the end of the year 9999.
+/// The last second that the format can represent: the end of the year 9999.
 const LAST: u64 = 253_402_300_799;
 
 struct Cache {
@@ -20,9 +20,9 @@ thread_local! {
     static CACHE: RefCell<Cache> = const { RefCell::new(Cache { second: u64::MAX, text: [0; LENGTH] }) };
 }
 
-/// Calls `use_it` with the date of now; `None` if the clock is set before 1970.
+/// Calls `use_it` with the current date; `None` if the clock is set before 1970.
 pub fn with_now<R>(use_it: impl FnOnce(Option<&[u8]>) -> R) -> R {
-    // As of the kernel's last tick: that is exact enough for seconds, and cheap.
+    // The time of the kernel's last tick is cheap, and accurate enough for seconds.
     let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map(|now| u64::try_from(now.tv_sec()));
     let Ok(Ok(second)) = now else { return use_it(None) };
     CACHE.with_borrow_mut(|cache| {

@@ -1,7 +1,7 @@
 //! Escapes of URIs, forms and HTML: `%XX`, `+`, and character references.
 //!
-//! Sources: RFC 3986 2.1 (percent-encoding), WHATWG URL "application/x-www-form-urlencoded"
-//! (`+` for a space). An escape that is not `%` and two hexadecimal digits stays as it is.
+//! Sources: RFC 3986 2.1 (percent-encoding), WHATWG URL "application/x-www-form-urlencoded" (`+`
+//! for a space). Invalid escapes stay unchanged.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ pub enum Plus {
     Space,
 }
 
-/// Decodes `%XX`, and `+` if it stands for a space; borrowed if there was nothing to decode.
+/// Decodes `%XX`, and `+` if it stands for a space. Borrows if there is nothing to decode.
 pub fn decode(text: &[u8], plus: Plus) -> Cow<'_, [u8]> {
     if PercentDecoder::new(plus).is_plain(text) {
         return Cow::Borrowed(text);
@@ -33,7 +33,7 @@ pub fn encode_uri(text: &[u8]) -> Vec<u8> {
     encode(text, is_unreserved)
 }
 
-/// Percent-encodes what may not stand in a path (RFC 3986 3.3); slashes stay.
+/// Percent-encodes everything that is not allowed in a path (RFC 3986 3.3); slashes stay.
 pub fn encode_path(text: &[u8]) -> Vec<u8> {
     encode(text, |byte| is_unreserved(byte) || b"/!$&'()*+,;=:@".contains(&byte))
 }
@@ -57,7 +57,7 @@ fn encode(text: &[u8], stays: fn(u8) -> bool) -> Vec<u8> {
     encoded
 }
 
-/// Replaces `<`, `>`, `&`, `"` and `'` by character references; borrowed if there were none.
+/// Replaces `<`, `>`, `&`, `"` and `'` with character references. Borrows if there are none.
 pub fn encode_html(text: &[u8]) -> Cow<'_, [u8]> {
     fn reference(byte: u8) -> Option<&'static [u8]> {
         match byte {
@@ -92,7 +92,7 @@ pub(in crate::http) fn hex_value(byte: u8) -> Option<u8> {
     }
 }
 
-/// An escape whose end has not been seen yet.
+/// An escape that is still incomplete.
 #[derive(Clone, Copy, Debug)]
 enum PendingEscape {
     Nothing,
@@ -101,7 +101,7 @@ enum PendingEscape {
     Digit(u8),
 }
 
-/// Decodes text that arrives in pieces; an escape may be cut anywhere.
+/// Decodes text that arrives in pieces, which may split escapes anywhere.
 #[derive(Debug)]
 pub struct PercentDecoder {
     plus: Plus,
@@ -109,7 +109,7 @@ pub struct PercentDecoder {
 }
 
 impl PercentDecoder {
-    /// A decoder at the begin of a text.
+    /// A decoder for a new text.
     pub fn new(plus: Plus) -> PercentDecoder {
         PercentDecoder { plus, pending: PendingEscape::Nothing }
     }
@@ -119,7 +119,8 @@ impl PercentDecoder {
         matches!(self.pending, PendingEscape::Nothing) && self.special(text).is_none()
     }
 
-    /// Appends to `out` what `input` decodes to. An unfinished escape at its end is kept back.
+    /// Decodes `input` and appends it to `out`. Keeps an incomplete escape at its end for the next
+    /// call.
     pub fn push(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
         while let Some((&first, rest)) = input.split_first() {
             match (self.pending, hex_value(first)) {
@@ -138,7 +139,7 @@ impl PercentDecoder {
         }
     }
 
-    /// Ends the text: an escape that was cut off is text.
+    /// Ends the text: an incomplete escape is literal text.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         match self.pending {
             PendingEscape::Nothing => {}
@@ -148,7 +149,7 @@ impl PercentDecoder {
         self.pending = PendingEscape::Nothing;
     }
 
-    /// Copies text up to and with the next `%` or `+`; returns what follows it.
+    /// Copies text up to and including the next `%` or `+`; returns the rest.
     fn plain<'a>(&mut self, input: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         let (text, tail) = input.split_at(self.special(input).unwrap_or(input.len()));
         out.extend_from_slice(text);

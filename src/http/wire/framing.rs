@@ -10,18 +10,18 @@ pub enum Framing {
     /// There is no body.
     #[default]
     Empty,
-    /// The body has exactly this many bytes, more than none.
+    /// The body has exactly this many bytes, at least one.
     Length(u64),
     /// The body is sent in chunks (RFC 9112 7.1).
     Chunked,
 }
 
-/// What the Transfer-Encoding fields of a request say.
+/// The transfer coding of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     /// There is none.
     Identity,
-    /// `chunked`, once and alone.
+    /// Exactly `chunked`.
     Chunked,
 }
 
@@ -31,9 +31,9 @@ const UNKNOWN_CODING: Refusal = Refusal::not_implemented("Unexpected Transfer-En
 
 /// The length that the Content-Length field of a request announces (RFC 9110 8.6).
 ///
-/// It must be one line with one decimal number. RFC 9110 8.6 allows a recipient to refuse a repeated
-/// one, and RFC 9112 6.3 demands it of lists whose members differ: what is not accepted cannot be
-/// read in two ways. Numbers beyond 64 bits count as the largest one: no limit lets them pass.
+/// It must be one line with one decimal number. RFC 9110 8.6 allows recipients to refuse repeated
+/// values, and RFC 9112 6.3 requires it if they differ; refusing all of them leaves no ambiguity.
+/// Numbers beyond 64 bits saturate, so they exceed every limit.
 pub fn content_length<'a>(
     mut values: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Option<u64>, Refusal> {
@@ -44,7 +44,8 @@ pub fn content_length<'a>(
     }
 }
 
-/// As [`content_length`], of a response: the same number may be repeated, as lines or in a list.
+/// Like [`content_length`], for responses: the same number may be repeated, in several lines or in
+/// a list.
 pub fn repeated_content_length<'a>(
     values: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Option<u64>, Refusal> {
@@ -72,13 +73,13 @@ pub fn decimal(text: &[u8]) -> Option<u64> {
 
 /// The coding that the Transfer-Encoding fields announce (RFC 9112 6.1).
 ///
-/// 501 if there is a coding other than chunked, 400 if chunked is doubled or not the last one.
+/// 501 for codings other than chunked, 400 if chunked is repeated or not the last one.
 pub fn transfer_coding<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Coding, Refusal> {
     let (mut present, mut chunked, mut unknown) = (false, false, false);
     for coding in values.flat_map(|value| value.split(|&byte| byte == b',')).map(trim) {
         present = true;
         if coding.is_empty() || chunked {
-            // Nothing may follow chunked: where the body ends would be a guess.
+            // Nothing may follow chunked: the end of the body would be ambiguous.
             return Err(UNEXPECTED_CODING);
         }
         if coding.eq_ignore_ascii_case(b"chunked") {

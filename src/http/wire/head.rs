@@ -1,8 +1,8 @@
 //! The head of a request: request line and header fields (RFC 9112 3 and 5).
 //!
-//! Every complete line is parsed once, as soon as it is there, whatever the pieces the head
-//! arrives in. What is kept are positions in the input, so nothing is copied or allocated but the
-//! list of fields, which is reused.
+//! The parser handles each line once, as soon as it is complete, however the head is fragmented. It
+//! stores positions in the input, so it copies nothing and allocates only the list of fields, which
+//! is reused.
 //!
 //! | rule | source |
 //! |---|---|
@@ -20,7 +20,7 @@ use super::refusal::Refusal;
 
 const BARE_LF: Refusal = Refusal::bad_request("Line not terminated by CRLF");
 
-/// How large a head may be.
+/// Limits on the size of a head.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
     /// Bytes of the request line and all lines with their ends, empty ones before included.
@@ -29,7 +29,7 @@ pub struct HeadLimits {
     pub fields: usize,
 }
 
-/// The revision of the protocol a client speaks.
+/// The protocol version of a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0.
@@ -40,7 +40,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// The name of the protocol, as gateway interfaces have it (RFC 3875 4.1.16).
+    /// The name of the protocol, as in gateway interfaces (RFC 3875 4.1.16).
     pub fn name(self) -> &'static str {
         match self {
             Version::Http10 => "HTTP/1.0",
@@ -113,11 +113,11 @@ pub struct Field {
     pub name: Span,
     /// The value without blanks around it.
     pub value: Span,
-    /// Which of the fields that matter here it is.
+    /// Whether it is one of the fields that the server itself needs.
     pub known: Known,
 }
 
-/// How far a head has got.
+/// The progress of parsing a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadProgress {
     /// More input is needed.
@@ -126,7 +126,7 @@ pub enum HeadProgress {
     Complete(usize),
 }
 
-/// A head that is being parsed, or was.
+/// A head, complete or being parsed.
 #[derive(Debug, Default)]
 pub struct Head {
     /// The request method (RFC 9110 9.1), a token.
@@ -139,23 +139,23 @@ pub struct Head {
     pub fields: Vec<Field>,
     /// Whether the request line has been parsed.
     has_request_line: bool,
-    /// Where the first line that is not parsed yet begins.
+    /// Where the first unparsed line begins.
     line: usize,
-    /// Up to here there is no further line end.
+    /// There is no further line end before this position.
     searched: usize,
     /// The size of the head, once it is complete.
     complete: Option<usize>,
 }
 
 impl Head {
-    /// Forgets everything but the memory for fields, for the next request.
+    /// Resets everything for the next request, but keeps the memory for fields.
     pub fn clear(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
         *self = Head { fields, ..Head::default() };
     }
 
-    /// Whether the first line of a request has begun in `input`, as far as it was parsed.
+    /// Whether `input`, as far as it was parsed, contains the beginning of a request line.
     pub fn has_begun(&self, input: &[u8]) -> bool {
         self.has_request_line || input.len() > self.line
     }
@@ -168,7 +168,7 @@ impl Head {
     /// Parses the lines of `input` that are complete and were not parsed before.
     ///
     /// `input` must begin with the input of the previous call. Errors are 400, 414, 431 and 505;
-    /// they are found with the line they are in, also while further lines are missing.
+    /// each is reported as soon as its line is complete.
     pub fn advance(&mut self, input: &[u8], limits: &HeadLimits) -> Result<HeadProgress, Refusal> {
         if let Some(size) = self.complete {
             return Ok(HeadProgress::Complete(size));
@@ -244,7 +244,7 @@ impl Head {
         let colon = memchr(b':', line).ok_or(INVALID)?;
         let (name, rest) = line.split_at_checked(colon).ok_or(INVALID)?;
         let value = trim(rest.get(1..).unwrap_or_default());
-        // A folded line fails here too: its name begins with a blank.
+        // This also refuses folded lines: the name would begin with a blank.
         if !is_token(name) || !is_field_value(value) {
             return Err(INVALID);
         }

@@ -1,15 +1,15 @@
-//! Header lines of responses: what may stand in them, and their bytes.
+//! Validation and serialization of response header lines.
 
 use super::framing::decimal;
 use super::head::{is_field_value, is_token};
 use super::list::elements;
 
-/// What is wrong with a call: the text of the error raised in the handler.
+/// The text of the error to raise in the handler.
 pub type Misuse = &'static str;
 
-/// A name is none.
+/// A name is not a token.
 pub const INVALID_NAME: Misuse = "Invalid HTTP header name";
-/// A value has a control character, a line end for example.
+/// A value contains a control character, for example a line break.
 pub const INVALID_VALUE: Misuse = "Invalid character in HTTP header value";
 
 /// Header lines that go into every response.
@@ -24,7 +24,7 @@ impl StaticHeaders {
     /// Adds a line.
     ///
     /// # Errors
-    /// If name or value break the grammar, or the name is one of message framing.
+    /// If the name or value is invalid, or the name belongs to message framing.
     pub fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), Misuse> {
         check_header(name, value)?;
         if name.eq_ignore_ascii_case(b"content-length") || is_transfer_encoding(name) {

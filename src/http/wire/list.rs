@@ -7,9 +7,9 @@ use memchr::memchr2;
 
 /// The elements of a comma-separated list, without the blanks around them.
 ///
-/// A comma in a quoted string does not separate; quoted strings stay as they were sent. Empty
-/// elements are skipped (RFC 9110 5.6.1.2). A quoted string that is not closed goes on to the
-/// end. Linear in the length of `value`, no allocation.
+/// Commas in quoted strings do not separate elements; quoted strings are returned as sent. Empty
+/// elements are skipped (RFC 9110 5.6.1.2). An unterminated quoted string extends to the end.
+/// Linear in the length of `value`, no allocation.
 pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = value;
     std::iter::from_fn(move || {
@@ -35,7 +35,7 @@ pub fn trim(text: &[u8]) -> &[u8] {
     text.get(start..end).unwrap_or_default()
 }
 
-/// Where the first element ends: at a comma outside of quotes, or with the text.
+/// The length of the first element: up to a comma outside of quotes, or the whole text.
 fn element_len(text: &[u8]) -> usize {
     let mut position = 0;
     let mut quoted = false;
@@ -51,7 +51,7 @@ fn element_len(text: &[u8]) -> usize {
                 quoted = !quoted;
                 position += offset + 1;
             }
-            // A quoted pair: what the backslash stands before is text.
+            // A quoted pair: the byte after the backslash is text.
             _ => position += offset + 2,
         }
     }

@@ -16,24 +16,24 @@ pub struct MediaType<'a> {
     parameters: &'a [u8],
 }
 
-/// The parameters are no `name=value` or `name="value"` separated by `;`.
+/// The parameters are not of the form `name=value` or `name="value"`, separated by `;`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedParameters;
 
 impl<'a> MediaType<'a> {
-    /// Splits a header value; it never fails, as the type is only compared.
+    /// Splits a header value. Never fails, since the type is only compared.
     pub fn parse(value: &'a [u8]) -> MediaType<'a> {
         let end = memchr(b';', value).unwrap_or(value.len());
         let (essence, parameters) = value.split_at(end);
         MediaType { essence: trim(essence), parameters }
     }
 
-    /// Whether it is the type `essence`, for example `multipart/form-data`, in any case.
+    /// Whether it is the type `essence`, for example `multipart/form-data`, case-insensitively.
     pub fn is(&self, essence: &str) -> bool {
         self.essence.eq_ignore_ascii_case(essence.as_bytes())
     }
 
-    /// What stands before the parameters, as it was sent.
+    /// The part before the parameters, as sent.
     pub fn essence(&self) -> &'a [u8] {
         self.essence
     }
@@ -43,9 +43,9 @@ impl<'a> MediaType<'a> {
         Parameters { rest: self.parameters }
     }
 
-    /// The value of the parameter `name` (in any case), None if there is none.
+    /// The value of the parameter `name` (case-insensitive), `None` if there is none.
     ///
-    /// A doubled parameter is malformed: its recipients may not agree on which one counts.
+    /// A repeated parameter is malformed: recipients may disagree about which one counts.
     pub fn parameter(&self, name: &str) -> Result<Option<Cow<'a, [u8]>>, MalformedParameters> {
         let mut found = None;
         for parameter in self.parameters() {
@@ -58,7 +58,7 @@ impl<'a> MediaType<'a> {
     }
 }
 
-/// A parameter as it was sent.
+/// A parameter as sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Parameter<'a> {
     name: &'a [u8],
@@ -67,13 +67,13 @@ pub struct Parameter<'a> {
 }
 
 impl<'a> Parameter<'a> {
-    /// Whether the name is `name`, in any case.
+    /// Whether the name is `name`, case-insensitively.
     pub fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
 
-    /// The value without its quotes. A backslash quotes a quote or a backslash; before anything
-    /// else it is one (`"C:\dir\name"`).
+    /// The value without its quotes. A backslash escapes a quote or a backslash; before any other
+    /// byte it is literal (`"C:\dir\name"`).
     pub fn value(&self) -> Cow<'a, [u8]> {
         if !self.quoted || memchr(b'\\', self.value).is_none() {
             return Cow::Borrowed(self.value);
@@ -125,7 +125,7 @@ impl<'a> Iterator for Parameters<'a> {
     }
 }
 
-/// The parameter at the begin of `text`, and the text behind it, which is empty or begins with `;`.
+/// The parameter at the beginning of `text`, and the rest, which is empty or begins with `;`.
 fn parameter(text: &[u8]) -> Option<(Parameter<'_>, &[u8])> {
     let (name, tail) =
         text.split_at_checked(text.iter().position(|byte| !is_token_byte(*byte))?)?;
@@ -147,7 +147,7 @@ fn parameter(text: &[u8]) -> Option<(Parameter<'_>, &[u8])> {
     (!name.is_empty() && valid && separated).then_some((Parameter { name, value, quoted }, rest))
 }
 
-/// Where the quoted string that `text` is in ends.
+/// The position of the closing quote of the quoted string that `text` continues.
 fn closing_quote(text: &[u8]) -> Option<usize> {
     let mut escaped = false;
     text.iter().position(|&byte| {

@@ -1,17 +1,17 @@
-//! Header fields found by their names, in any case (RFC 9110 5.1).
+//! Case-insensitive lookup of header fields by name (RFC 9110 5.1).
 
 use std::cmp::Ordering;
 
 use super::head::Field;
 
-/// Up to this number of fields all are looked at.
+/// Up to this number of fields, a linear search is used.
 const FEW: usize = 32;
 
-/// Where the fields of each name are, once they were asked for: a handler that looks at all names of
-/// a head would else take time that grows with the square of their number.
+/// An index of the fields by name, built on first use: without it, a handler that looks up all
+/// names of a head would take quadratic time.
 #[derive(Debug, Default)]
 pub struct Names {
-    /// The places of the fields by their names, those of a name in the order of the fields.
+    /// Indexes of the fields, sorted by name; fields of the same name keep their order.
     sorted: Vec<u32>,
 }
 
@@ -21,8 +21,8 @@ impl Names {
         self.sorted.clear();
     }
 
-    /// The values of the fields with this name, in their order. `fields` are those of `head`, the
-    /// same in each call until [`Names::clear`].
+    /// The values of the fields with this name, in their order. `fields` must be the same fields of
+    /// `head` in each call until [`Names::clear`].
     pub fn values<'a>(&mut self, fields: &[Field], head: &'a [u8], name: &[u8]) -> Vec<&'a [u8]> {
         let order = |field: &Field| compare(field.name.of(head), name);
         if fields.len() <= FEW {
@@ -45,7 +45,7 @@ impl Names {
     }
 }
 
-/// An order of names without regard to case: by length, which tells most of them apart.
+/// A case-insensitive order of names: by length first, which distinguishes most of them.
 fn compare(a: &[u8], b: &[u8]) -> Ordering {
     a.len().cmp(&b.len()).then_with(|| {
         a.iter().map(u8::to_ascii_lowercase).cmp(b.iter().map(u8::to_ascii_lowercase))

@@ -1,8 +1,8 @@
 //! Query strings as an ordered list of names and values.
 //!
-//! Nothing is looked up here, so hostile names cannot slow this down: a list takes one step per
-//! pair. Whoever makes a map of it must use one whose hash is seeded at random, as
-//! `std::collections::HashMap` and Lua tables are; Lua 5.3 needs [`crate::http::wire::collision_guard`] besides.
+//! There are no lookups here, so hostile names cannot slow this down: a list takes one step per
+//! pair. Maps made from it need a randomly seeded hash, as `std::collections::HashMap` and Lua
+//! tables have; Lua 5.3 also needs [`crate::http::wire::collision_guard`].
 //!
 //! Source: WHATWG URL, "application/x-www-form-urlencoded parsing"; reference,
 //! "request.get_params".
@@ -18,8 +18,8 @@ pub type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
 /// The pairs of a query string, given without its leading `?`, in their order.
 ///
-/// Pairs are separated by `&`, empty ones are skipped; the value is all behind the first `=`,
-/// and empty if there is none. Linear in the length of `query`, no allocation besides decoding.
+/// `&` separates pairs; empty pairs are skipped. The value is everything after the first `=`, or
+/// empty if there is none. Linear in the length of `query`, no allocation besides decoding.
 pub fn pairs(query: &[u8]) -> impl Iterator<Item = Pair<'_>> {
     split(query, b'&')
         .filter(|pair| !pair.is_empty())
@@ -42,7 +42,7 @@ pub(in crate::http) fn split(text: &[u8], separator: u8) -> impl Iterator<Item =
     })
 }
 
-/// What stands before and after the first `separator`.
+/// The text before and after the first `separator`.
 pub(in crate::http) fn split_once(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     let position = memchr(separator, text)?;
     let (before, after) = text.split_at_checked(position)?;

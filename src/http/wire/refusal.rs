@@ -1,13 +1,13 @@
-//! Refusals: the complete, final answers to requests that are not served.
+//! Refusals: complete error responses to requests that never reach the handler.
 
 use std::borrow::Cow;
 
-/// Why a request is refused, as a status line and, where there is one, a sentence of explanation.
+/// Why a request is refused: a status and, optionally, an explanation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// Status code and reason phrase, e.g. `400 Bad Request`.
     pub status: &'static str,
-    /// A sentence for the reader of the answer; empty if the status says it all.
+    /// An explanation for people; empty if the status suffices.
     pub sentence: Cow<'static, str>,
 }
 
@@ -36,7 +36,7 @@ impl Refusal {
         Refusal::new("414 URI Too Long", "")
     }
 
-    /// 415: a form was asked for, but the body is none.
+    /// 415: the handler asks for a form, but the body is not one.
     pub const fn unsupported_media_type(sentence: &'static str) -> Self {
         Refusal::new("415 Unsupported Media Type", sentence)
     }
@@ -66,7 +66,7 @@ impl Refusal {
         Refusal::new("505 HTTP Version Not Supported", "")
     }
 
-    /// What a parser of bodies found: 400, 413 or 431, and why.
+    /// The refusal for an error of a body parser: 400, 413 or 431, and the reason.
     pub fn of_body(status: u16, sentence: impl ToString) -> Self {
         let refusal = match status {
             413 => Refusal::content_too_large(""),
@@ -76,7 +76,7 @@ impl Refusal {
         Refusal { sentence: Cow::Owned(sentence.to_string()), ..refusal }
     }
 
-    /// What is raised in a handler: the sentence, or the status where there is none.
+    /// The text to raise in the handler: the explanation, or the status if there is none.
     pub fn words(&self) -> &str {
         if self.sentence.is_empty() { self.status } else { &self.sentence }
     }

@@ -1,6 +1,6 @@
-//! What the tests of the streaming parsers share.
+//! Helpers for the tests of the streaming parsers.
 
-/// `input` cut at the given places, in any order; places behind its end are its end.
+/// `input` split at the given positions, in any order; positions beyond its end count as its end.
 pub fn pieces<'a>(input: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
     let mut cuts: Vec<usize> = cuts.iter().map(|&cut| cut.min(input.len())).collect();
     cuts.extend([0, input.len()]);

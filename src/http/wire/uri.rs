@@ -6,7 +6,7 @@
 
 use memchr::{memchr2, memrchr};
 
-/// What a request asks for.
+/// The target of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target<'a> {
     /// A path, with `/` or as an absolute URI.
@@ -20,20 +20,20 @@ pub enum Target<'a> {
     },
     /// `*`: the server as a whole; only in OPTIONS requests.
     Asterisk,
-    /// `host:port`: where a tunnel is to lead; only in CONNECT requests.
+    /// `host:port`: the destination of a tunnel; only in CONNECT requests.
     Authority,
 }
 
-/// The target has no form that this server serves, or a character that no target may have.
+/// The target has an unsupported form, or contains an invalid character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidTarget;
 
 impl<'a> Target<'a> {
     /// Splits the target of a request with the given method.
     ///
-    /// CONNECT takes the authority form alone, other methods never. Blanks, control characters and
-    /// fragments are refused. Other characters that ought to be escaped are let through: user agents do
-    /// send them.
+    /// CONNECT requires the authority form, other methods never accept it. Refuses blanks, control
+    /// characters and fragments. Accepts other characters that should be escaped, since user agents
+    /// do send them.
     pub fn parse(method: &[u8], target: &'a [u8]) -> Result<Target<'a>, InvalidTarget> {
         if !target.iter().all(|&byte| is_target(byte)) {
             return Err(InvalidTarget);
@@ -77,7 +77,7 @@ pub fn is_host(host: &[u8]) -> bool {
     valid_name && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
 }
 
-/// Whether `target` is a host and a port (RFC 9112 3.2.3), both there.
+/// Whether `target` consists of a host and a port (RFC 9112 3.2.3).
 fn is_authority(target: &[u8]) -> bool {
     let ends_in_port = target.last().is_some_and(u8::is_ascii_digit);
     let colon = memrchr(b':', target).filter(|&colon| colon > 0);
@@ -90,7 +90,7 @@ fn resource<'a>(host: Option<&'a [u8]>, rest: &'a [u8]) -> Target<'a> {
     Target::Resource { host, path, query }
 }
 
-/// Removes `http://` or `https://`, in any case.
+/// Removes `http://` or `https://`, case-insensitively.
 fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
     [&b"http://"[..], b"https://"].iter().find_map(|scheme| {
         let (head, rest) = target.split_at_checked(scheme.len())?;
@@ -125,7 +125,7 @@ fn is_reg_name(byte: u8) -> bool {
         )
 }
 
-/// An IPv6 address; zone identifiers and future address formats are not for the wire.
+/// An IPv6 address, without zone identifiers and future address formats.
 fn is_ip_literal(text: &[u8]) -> bool {
     std::str::from_utf8(text).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
 }

@@ -7,9 +7,9 @@
 //! | `"a\"b\\c"` | `a"b\c` | older clients with quoted pairs (RFC 822 3.3) |
 //! | `a b.txt` | `a b.txt` | older clients without quotes |
 //!
-//! A quote closes the value if the end or a semicolon follows it. Any other quote must have a
-//! backslash before it, and proves that the value consists of quoted pairs. Whatever is left is
-//! refused: its recipients would not agree on a name.
+//! A quote closes the value if the end or a semicolon follows it. Any other quote must follow a
+//! backslash, and shows that the value uses quoted pairs. Anything else is refused: recipients
+//! would disagree about the name.
 
 use std::borrow::Cow;
 
@@ -18,10 +18,10 @@ use memchr::{memchr, memchr_iter};
 use crate::http::wire::head::is_token_byte;
 use crate::http::wire::list::trim;
 
-/// What a Content-Disposition says.
+/// A parsed Content-Disposition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Disposition {
-    /// Whether it is that of a form's field.
+    /// Whether its type is `form-data`.
     pub is_form_data: bool,
     /// Parameter `name`.
     pub name: Option<Vec<u8>>,
@@ -29,12 +29,12 @@ pub struct Disposition {
     pub file_name: Option<Vec<u8>>,
 }
 
-/// The parameters break the grammar, or one of the two is doubled.
+/// The parameters are malformed, or one of the two is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedDisposition;
 
 impl Disposition {
-    /// Reads the value of the field, which holds no CR, LF or NUL; linear in its length.
+    /// Parses the value of the field, which contains no CR, LF or NUL. Linear in its length.
     pub fn parse(value: &[u8]) -> Result<Disposition, MalformedDisposition> {
         let (kind, mut rest) = value.split_at(memchr(b';', value).unwrap_or(value.len()));
         let is_form_data = trim(kind).eq_ignore_ascii_case(b"form-data");
@@ -55,16 +55,17 @@ impl Disposition {
     }
 }
 
-/// What follows semicolons and blanks; `None` at the end. `rest` is empty or begins with one of them.
+/// The text after semicolons and blanks; `None` at the end. `rest` is empty or begins with one of
+/// them.
 fn next_parameter(rest: &[u8]) -> Option<&[u8]> {
     let start = rest.iter().position(|byte| !matches!(byte, b';' | b' ' | b'\t'))?;
     rest.get(start..)
 }
 
-/// A value, and the text behind it.
+/// A value, and the text after it.
 type Value<'a> = (Cow<'a, [u8]>, &'a [u8]);
 
-/// The name and the value of the parameter at the begin of `text`.
+/// The name and the value of the parameter at the beginning of `text`.
 fn parameter(text: &[u8]) -> Option<(&[u8], Value<'_>)> {
     let end = text.iter().position(|byte| !is_token_byte(*byte))?;
     let (name, tail) = text.split_at_checked(end)?;
@@ -83,7 +84,7 @@ fn bare(text: &[u8]) -> Option<Value<'_>> {
     valid.then_some((Cow::Borrowed(value), rest))
 }
 
-/// The value that begins behind a quote, and the text behind the closing one.
+/// The value after an opening quote, and the text after the closing one.
 fn quoted(text: &[u8]) -> Option<Value<'_>> {
     let mut pairs = false;
     for position in memchr_iter(b'"', text) {
@@ -103,7 +104,7 @@ fn quoted(text: &[u8]) -> Option<Value<'_>> {
     None
 }
 
-/// An escape at the begin of a text: the byte that it stands for, and the text behind it.
+/// An escape at the beginning of a text: the byte it represents, and the rest.
 type Escape = fn(&[u8]) -> Option<(u8, &[u8])>;
 
 fn quoted_pair(text: &[u8]) -> Option<(u8, &[u8])> {

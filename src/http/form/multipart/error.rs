@@ -7,14 +7,14 @@ use std::fmt;
 pub enum MultipartError {
     /// The Content-Type has no valid boundary.
     Boundary,
-    /// Something else than blanks and CRLF follows a boundary, or something else than CRLF goes before
-    /// the first one.
+    /// A boundary is followed by something other than blanks and CRLF, or the first one is preceded
+    /// by something other than CRLF.
     Delimiter,
-    /// A part's header breaks the grammar, or is doubled.
+    /// A part's header is malformed or repeated.
     Header,
     /// A part is encoded (RFC 7578 4.7 deprecates Content-Transfer-Encoding).
     TransferEncoding,
-    /// The headers of a part are beyond their limits.
+    /// The headers of a part exceed their limits.
     HeaderTooBig,
     /// There are more parts than the limit.
     TooManyParts,

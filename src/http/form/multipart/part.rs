@@ -8,20 +8,20 @@ use crate::http::wire::head::is_token;
 use crate::http::wire::list::trim;
 use crate::http::wire::params::split_once;
 
-/// What the headers of a part say.
+/// The parsed headers of a part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
     /// Parameter `name` of Content-Disposition.
     pub field_name: Vec<u8>,
-    /// Parameter `filename` of Content-Disposition, for files. It is the client's: it may hold
-    /// slashes, `..` and line ends.
+    /// Parameter `filename` of Content-Disposition, for files. Chosen by the client: it may contain
+    /// slashes, `..` and line breaks.
     pub file_name: Option<Vec<u8>>,
-    /// The Content-Type as it was sent.
+    /// The Content-Type as sent.
     pub content_type: Option<Vec<u8>>,
 }
 
 impl Part {
-    /// Reads header lines, each ended by CRLF; None if they do not name a form field.
+    /// Parses header lines, each ended by CRLF; `None` if they do not name a form field.
     ///
     /// Fields other than Content-Disposition and Content-Type are ignored (RFC 7578 4.8).
     pub(in crate::http) fn parse(head: &[u8]) -> Result<Option<Part>, MultipartError> {

@@ -33,10 +33,10 @@ const FORBIDDEN: [&[u8]; 28] = [
     b"x-forwarded-proto",
 ];
 
-/// As long as the longest of them.
+/// The length of the longest of them.
 const LONGEST: usize = 19;
 
-/// A name of a trailer field, which arrives in single bytes; the begin of a longer one.
+/// The name of a trailer field, collected byte by byte; only the beginning of a longer one.
 #[derive(Debug, Default)]
 pub(in crate::http) struct TrailerName {
     bytes: [u8; LONGEST + 1],
