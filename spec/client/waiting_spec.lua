@@ -112,19 +112,7 @@ describe("the forms that wait by a function", function()
   end)
 
   it("stream both ways, more than is buffered", function()
-    local s = play [[
-      local size = 0
-      repeat local line = c:receive("*l") until line == ""
-      c:send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-      while true do
-        local n = tonumber((c:receive("*l")), 16)
-        local data = n > 0 and c:receive(n)
-        c:receive("*l")
-        if n == 0 then break end
-        c:send(("%x\r\n"):format(n) .. data .. "\r\n")
-      end
-      c:send("0\r\n\r\n")
-    ]]
+    local s = scripted.echo()
     local block, count, received, modes = ("0123456789abcdef"):rep(4096), 0, 0, {}
     local one, message = http.request_call(function(handle, mode, module)
       modes[mode] = true

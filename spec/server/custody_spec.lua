@@ -78,33 +78,24 @@ describe("an idle connection survives the end of the worker that served it", fun
     for _, c in ipairs(connections) do assert.equal(200, c:request("/").status) end
   end
 
-  for _, pause in ipairs { 0.05, COLD } do
-    local when = pause == COLD and ", cold" or ", hot"
-
-    it("by a result that is not true" .. when, function()
-      local s = start "min_fork = 1, max_fork = 1"
-      local connections = kept(s, 5)
-      socket.sleep(pause)
-      assert.equal(200, s:request("/false").status)
-      all_served(connections)
-    end)
-
-    it("by an error" .. when, function()
-      local s = start "min_fork = 1, max_fork = 1"
-      local connections = kept(s, 5)
-      socket.sleep(pause)
-      assert.equal(500, s:request("/error").status)
-      all_served(connections)
-    end)
-
-    it("by kill -9" .. when, function()
-      local s = start "min_fork = 1, max_fork = 1"
-      local connections = kept(s, 5)
-      socket.sleep(pause)
+  local ends = {
+    ["by a result that is not true"] = function(s) assert.equal(200, s:request("/false").status) end,
+    ["by an error"] = function(s) assert.equal(500, s:request("/error").status) end,
+    ["by kill -9"] = function(s)
       process.kill(s:workers()[1], "KILL")
       assert.truthy(s:wait_log("died from signal 9"))
-      all_served(connections)
-    end)
+    end,
+  }
+  for how, bring_about in pairs(ends) do
+    for when, pause in pairs { hot = 0.05, cold = COLD } do
+      it(how .. ", " .. when, function()
+        local s = start "min_fork = 1, max_fork = 1"
+        local connections = kept(s, 5)
+        socket.sleep(pause)
+        bring_about(s)
+        all_served(connections)
+      end)
+    end
   end
 
   it("by kill -9 while it is in another handler", function()

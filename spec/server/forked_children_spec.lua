@@ -257,15 +257,18 @@ describe("a process that a handler forks", function()
     end_child(s)
   end)
 
+  -- Answers HTTP; the path "fork" starts a child that lives on.
+  local PAGES = one .. ([[
+    connect = http.generate_handler(function(request)
+      if request.path == "fork" then %s end
+      request:send_status("200 OK")
+      request:send_data("page")
+      return true
+    end)
+  ]]):format(lives_on)
+
   it("that lives on keeps no HTTP client from its end", function()
-    local s = start(one .. ([[
-      connect = http.generate_handler(function(request)
-        if request.path == "fork" then %s end
-        request:send_status("200 OK")
-        request:send_data("page")
-        return true
-      end)
-    ]]):format(lives_on))
+    local s = start(PAGES)
     local kept = s:connect()
     assert.equal("page", kept:request("/").body)
     assert.equal("page", kept:request("/fork").body)
@@ -276,14 +279,7 @@ describe("a process that a handler forks", function()
   end)
 
   it("that lives on holds neither the ports nor other clients' connections", function()
-    local s = start(one .. ([[
-      connect = http.generate_handler(function(request)
-        if request.path == "fork" then %s end
-        request:send_status("200 OK")
-        request:send_data("page")
-        return true
-      end)
-    ]]):format(lives_on))
+    local s = start(PAGES)
     local other = s:connect()
     assert.equal("page", other:request("/").body)
     assert.equal("page", s:request("/fork").body)
@@ -296,14 +292,7 @@ describe("a process that a handler forks", function()
   end)
 
   it("keeps its worker from no sleep when a connection has ended", function()
-    local s = start(one .. ([[
-      connect = http.generate_handler(function(request)
-        if request.path == "fork" then %s end
-        request:send_status("200 OK")
-        request:send_data("page")
-        return true
-      end)
-    ]]):format(lives_on))
+    local s = start(PAGES)
     local kept = s:connect()
     assert.equal("page", kept:request("/").body)
     assert.equal("page", kept:request { target = "/fork", close = true }.body)

@@ -1,47 +1,12 @@
 -- What was given to an idle worker that does not get on (it is stopped, or the kernel holds it) goes to
 -- others, and the worker is replaced.
 
-local faults = require "spec.support.faults"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
+local workers = require "spec.support.workers"
 
-local SERVER = [[
-  local moonbridge, mio = require "moonbridge", require "moonbridge_io"
-  local http = require "moonbridge_http"
-  local answer = http.generate_handler({ idle_timeout = 60 }, function(request)
-    if request.path == "stop" then os.execute("kill -STOP $PPID") end
-    if request.path == "slow" then mio.poll(nil, nil, 4.5) end
-    request:send_status("200 OK")
-    request:send_data(mio.getpid())
-    return true
-  end)
-  moonbridge.listen {
-    { proto = "tcp", host = "127.0.0.1", port = PORT },
-    { proto = "interval", name = "tick", delay = INTERVAL or 3600 },
-    pre_fork = WORKERS, min_fork = WORKERS, max_fork = WORKERS,
-    connect = function(socket)
-      if socket.interval then
-        io.stderr:write("tick by ", mio.getpid(), "\n")
-        return true
-      end
-      if PERSONAL then socket.user = "somebody" end
-      return answer(socket)
-    end,
-  }
-  moonbridge.run()
-]]
-
-local function start(workers, interval, personal)
-  local globals = { WORKERS = workers, INTERVAL = interval or false, PERSONAL = personal or false }
-  local s = faults.server { script = SERVER, globals = globals }
-  assert.truthy(process.wait_until(function() return #s:workers() == workers end))
-  return s
-end
-
-local function pid(c) return math.tointeger(tonumber(c:request("/").body)) end
-
-local COLD = 1.5 -- after so many seconds an idle connection is the supervisor's
+local COLD, pid, start, wait_ticks = workers.COLD, workers.pid, workers.start, workers.wait_ticks
 
 describe("a worker that is frozen while it is idle", function()
   after_each(server.cleanup)
@@ -102,8 +67,7 @@ describe("a worker that is frozen while it is idle", function()
     local s = start(2, 0.3)
     assert.truthy(s:wait_log("tick by"))
     freeze(s:workers()[1])
-    local _, before = s:log():gsub("tick by", "")
-    assert.truthy(s:wait_log("tick by", QUICK, before + 3))
+    assert.truthy(wait_ticks(s, 3, QUICK))
   end)
 
   it("is replaced when it does not answer", function()
@@ -158,14 +122,13 @@ describe("a worker that is frozen while it is idle", function()
 
   it("goes on if it thaws in time", function()
     local s = start(2, 0.3)
-    local workers = s:workers()
-    for _, id in ipairs(workers) do freeze(id) end
+    local ids = s:workers()
+    for _, id in ipairs(ids) do freeze(id) end
     socket.sleep(1)
-    for _, id in ipairs(workers) do process.kill(id, "CONT") end
-    local _, before = s:log():gsub("tick by", "")
+    for _, id in ipairs(ids) do process.kill(id, "CONT") end
     socket.sleep(3)
-    assert.truthy(s:wait_log("tick by", 5, before + 3))
-    assert.same(workers, s:workers())
+    assert.truthy(wait_ticks(s, 3, 5))
+    assert.same(ids, s:workers())
     assert.falsy(s:log():find("does not react", 1, true))
   end)
 

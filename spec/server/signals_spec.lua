@@ -94,54 +94,35 @@ describe("SIGTERM to the supervisor", function()
     assert.equal(0, s:wait())
   end)
 
-  it("serves what already waits in the backlog before the listener closes", function()
-    local s = start [[
-      min_fork = 1, max_fork = 1,
-      connect = function(socket)
-        local byte = socket:read(1)
-        if byte == "s" then io.stderr:write("slow\n") os.execute("sleep 0.3") end
-        socket:write("served ", byte)
-        return true
+  -- The handler returns true, or false: each connection takes a worker of its own.
+  for result, number in pairs { ["true"] = 20, ["false"] = 10 } do
+    it("serves what waits in the backlog before the listener closes; handlers return " .. result, function()
+      local s = start(([[
+        min_fork = 1, max_fork = 1, fork_delay = 0,
+        connect = function(socket)
+          local byte = socket:read(1)
+          if byte == "s" then io.stderr:write("slow\n") os.execute("sleep 0.3") end
+          socket:write("served ", byte)
+          return %s
+        end
+      ]]):format(result))
+      local first = slow(s)
+      local waiting = {}
+      for index = 1, number do
+        waiting[index] = s:connect()
+        waiting[index]:send("x")
       end
-    ]]
-    local first = slow(s)
-    local waiting = {}
-    for index = 1, 20 do
-      waiting[index] = s:connect()
-      waiting[index]:send("x")
-    end
-    s:signal("TERM")
-    assert.equal("served s", (first:read_all()))
-    for _, c in ipairs(waiting) do assert.same({ "served x", "closed" }, { c:read_all() }) end
-    assert.equal(0, s:wait())
-    assert.falsy(pcall(s.connect, s))
-  end)
+      s:signal("TERM")
+      assert.equal("served s", (first:read_all()))
+      for _, c in ipairs(waiting) do assert.same({ "served x", "closed" }, { c:read_all() }) end
+      assert.equal(0, s:wait())
+      assert.falsy(pcall(s.connect, s))
+    end)
+  end
 end)
 
 describe("SIGTERM to the supervisor, once more,", function()
   after_each(server.cleanup)
-
-  it("serves the backlog also if each connection takes a worker of its own", function()
-    local s = start [[
-      min_fork = 1, max_fork = 1, fork_delay = 0,
-      connect = function(socket)
-        local byte = socket:read(1)
-        if byte == "s" then io.stderr:write("slow\n") os.execute("sleep 0.3") end
-        socket:write("served ", byte)
-        return false
-      end
-    ]]
-    local first = slow(s)
-    local waiting = {}
-    for index = 1, 10 do
-      waiting[index] = s:connect()
-      waiting[index]:send("x")
-    end
-    s:signal("TERM")
-    assert.equal("served s", (first:read_all()))
-    for _, c in ipairs(waiting) do assert.same({ "served x", "closed" }, { c:read_all() }) end
-    assert.equal(0, s:wait())
-  end)
 
   it("wakes a handler that waits for that", function()
     local s = start [[

@@ -1,44 +1,11 @@
 -- No worker is stranded: an order that cannot be sent is sent later or to another one, and so is a
 -- report.
 
-local faults = require "spec.support.faults"
-local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
+local workers = require "spec.support.workers"
 
-local SERVER = [[
-  local moonbridge, mio = require "moonbridge", require "moonbridge_io"
-  local http = require "moonbridge_http"
-  local answer = http.generate_handler({ idle_timeout = 60 }, function(request)
-    request:send_status("200 OK")
-    request:send_data(mio.getpid())
-    return true
-  end)
-  moonbridge.listen {
-    { proto = "tcp", host = "127.0.0.1", port = PORT },
-    { proto = "interval", name = "tick", delay = INTERVAL or 3600 },
-    pre_fork = WORKERS, min_fork = WORKERS, max_fork = WORKERS,
-    connect = function(socket)
-      if socket.interval then
-        io.stderr:write("tick by ", mio.getpid(), "\n")
-        return true
-      end
-      return answer(socket)
-    end,
-  }
-  moonbridge.run()
-]]
-
-local function start(workers, interval)
-  local globals = { WORKERS = workers, INTERVAL = interval or false }
-  local s = faults.server { script = SERVER, globals = globals }
-  assert.truthy(process.wait_until(function() return #s:workers() == workers end))
-  return s
-end
-
-local function pid(c) return math.tointeger(tonumber(c:request("/").body)) end
-
-local COLD = 1.5 -- after so many seconds an idle connection is the supervisor's
+local COLD, pid, start, wait_ticks = workers.COLD, workers.pid, workers.start, workers.wait_ticks
 
 describe("an order that cannot be sent", function()
   after_each(server.cleanup)
@@ -66,8 +33,7 @@ describe("an order that cannot be sent", function()
     assert.truthy(s:wait_log("tick by"))
     s.faults:set { call = "sendmsg", process = "supervisor", errno = "ENOBUFS", count = 2 }
     s.faults:wait_hits("sendmsg", 2)
-    local _, before = s:log():gsub("tick by", "")
-    assert.truthy(s:wait_log("tick by", 4, before + 2))
+    assert.truthy(wait_ticks(s, 2, 4))
     assert.equal(200, s:request { target = "/", timeout = 4 }.status)
   end)
 
@@ -107,8 +73,7 @@ describe("a report that cannot be sent", function()
       assert.equal(200, c:request { target = "/", timeout = 4 }.status)
       socket.sleep(0.3)
     end
-    local _, before = s:log():gsub("tick by", "")
-    assert.truthy(s:wait_log("tick by", 4, before + 2))
+    assert.truthy(wait_ticks(s, 2, 4))
   end)
 
   it("costs the worker alone if it never can be", function()
@@ -120,7 +85,6 @@ describe("a report that cannot be sent", function()
     assert.truthy(s:wait_log("Could not report to the supervisor", 6))
     s.faults:clear()
     assert.equal(200, kept:request { target = "/", timeout = 4 }.status)
-    local _, before = s:log():gsub("tick by", "")
-    assert.truthy(s:wait_log("tick by", 4, before + 2))
+    assert.truthy(wait_ticks(s, 2, 4))
   end)
 end)
