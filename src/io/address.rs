@@ -1,37 +1,37 @@
-//! Addresses of a connection: raw bytes as the reference demands, text for people, ports.
+//! Addresses of a connection, as raw bytes and as text; ports.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
 use socket2::{SockAddr, SockRef};
 
-/// The two ends of a connection, asked for once and kept after it is closed.
+/// The addresses of both ends of a connection, cached so that they outlive it.
 #[derive(Debug, Default)]
 pub struct Endpoints {
     local: Address,
     peer: Address,
 }
 
-/// What is known of one end.
+/// The address of one end.
 #[derive(Debug, Default)]
 enum Address {
-    /// Not asked for yet.
+    /// Not looked up yet.
     #[default]
     Unknown,
-    /// Not an internet address, or not to be had.
+    /// Not an internet address, or not available.
     None,
     /// The end of a TCP connection.
     Internet(SocketAddr),
 }
 
 impl Endpoints {
-    /// Endpoints of which one is already known.
+    /// Endpoints with a known peer.
     pub fn with_peer(peer: Option<SockAddr>) -> Self {
         let peer = peer.map_or(Address::Unknown, |peer| Address::of(Some(peer)));
         Endpoints { local: Address::Unknown, peer }
     }
 
-    /// Asks the system for what is not known yet.
+    /// Looks up what is not known yet.
     pub fn resolve(&mut self, fd: Option<BorrowedFd<'_>>) {
         let Some(fd) = fd else { return };
         if let Address::Unknown = self.local {
@@ -69,10 +69,10 @@ impl Address {
     }
 }
 
-/// The bytes of an IPv4 address in network order, as `local_ip4` and `remote_ip4` show them.
+/// The bytes of an IPv4 address in network order, for `local_ip4` and `remote_ip4`.
 ///
-/// A listener on `::` sees IPv4 peers as mapped addresses (RFC 4291, 2.5.5.2): these have both
-/// forms, since IPv4 is what the connection uses and IPv6 is what the listener was asked for.
+/// A listener on `::` sees IPv4 peers as mapped addresses (RFC 4291, 2.5.5.2). These have both
+/// forms: the connection uses IPv4, and the listener IPv6.
 pub fn ip4(address: &SocketAddr) -> Option<[u8; 4]> {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => Some(ip.octets()),
@@ -80,7 +80,7 @@ pub fn ip4(address: &SocketAddr) -> Option<[u8; 4]> {
     }
 }
 
-/// The bytes of an IPv6 address in network order, as `local_ip6` and `remote_ip6` show them.
+/// The bytes of an IPv6 address in network order, for `local_ip6` and `remote_ip6`.
 pub fn ip6(address: &SocketAddr) -> Option<[u8; 16]> {
     match address.ip() {
         IpAddr::V6(ip) => Some(ip.octets()),
@@ -88,13 +88,13 @@ pub fn ip6(address: &SocketAddr) -> Option<[u8; 16]> {
     }
 }
 
-/// The address as text, as `local_ip` and `remote_ip` show it: mapped addresses as IPv4.
+/// The address as text, for `local_ip` and `remote_ip`; mapped addresses as IPv4.
 pub fn text(address: &SocketAddr) -> String {
     address.ip().to_canonical().to_string()
 }
 
-/// What may stand for a TCP port: a number (perhaps written as `80.0`) or a service name, in the form
-/// that the resolver takes. `None` if it is neither.
+/// Normalizes a TCP port for the resolver: a number (perhaps written as `80.0`) or a service name.
+/// `None` if it is neither.
 pub fn port(text: &str) -> Option<String> {
     let text = text.trim();
     let by_number = match text.strip_suffix(".0").unwrap_or(text) {
@@ -113,10 +113,10 @@ fn is_service(text: &str) -> bool {
 /// The longest path of a local socket, in bytes (unix(7)).
 pub const PATH_LIMIT: usize = 107;
 
-/// Whether a path can name a local socket; if not, why.
+/// Checks whether a path can name a local socket.
 ///
 /// # Errors
-/// The text of what is wrong.
+/// A message that says what is wrong.
 pub fn check_path(path: &[u8]) -> Result<(), &'static str> {
     if path.is_empty() {
         Err("Path of local socket is empty")

@@ -1,5 +1,5 @@
-//! Arguments of the functions of this library, checked by hand: what is wrong is thrown as a plain
-//! string, in the words of Lua's own library.
+//! Argument checking for the functions of this library. Errors are thrown as plain strings, worded
+//! like those of Lua's standard library.
 
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
@@ -10,13 +10,13 @@ use super::handle_table::stream_of_value;
 use super::stream::Stream;
 use crate::glue::{self, Fault, Reply};
 
-/// The arguments of one call, taken one after the other.
+/// The arguments of one call, to be taken in order.
 pub struct Args {
     /// The function's name, for messages.
     name: &'static str,
-    /// What was not taken yet.
+    /// The remaining arguments.
     values: MultiValue,
-    /// The number of the argument taken last, for messages; `self` does not count.
+    /// The number of the last argument taken, for messages; `self` does not count.
     index: usize,
 }
 
@@ -26,14 +26,14 @@ impl Args {
         Args { name, values, index: 0 }
     }
 
-    /// For a method that has taken `count` arguments away: the numbers in messages are those that its
-    /// caller knows.
+    /// For a method that has already removed `count` arguments: messages use the caller's
+    /// numbering.
     pub fn behind(mut self, count: usize) -> Self {
         self.index = count;
         self
     }
 
-    /// Without those behind the first `count` (`self` included).
+    /// Drops all but the first `count` arguments (`self` included).
     pub fn limit(mut self, count: usize) -> Self {
         while self.values.len() > count {
             self.values.pop_back();
@@ -41,20 +41,20 @@ impl Args {
         self
     }
 
-    /// The next argument, nil behind the last one.
+    /// The next argument, nil after the last one.
     pub fn value(&mut self) -> Value {
         self.index += 1;
         self.values.pop_front().unwrap_or(Value::Nil)
     }
 
-    /// The next argument if it is a table; otherwise it is left where it is.
+    /// Takes the next argument if it is a table.
     pub fn table(&mut self) -> Option<Table> {
         let Some(Value::Table(table)) = self.values.front().cloned() else { return None };
         self.value();
         Some(table)
     }
 
-    /// What "bad argument" says of the argument taken last.
+    /// A "bad argument" error for the last argument taken.
     pub fn bad(&self, what: impl std::fmt::Display) -> Fault {
         Fault::Misuse(format!("bad argument #{} to '{}' ({what})", self.index, self.name))
     }
@@ -72,7 +72,7 @@ impl Args {
         }
     }
 
-    /// What is thrown when `self` is not what the method is for.
+    /// The error for a `self` of the wrong type.
     pub fn bad_self(&self, what: &str, got: &Value) -> Fault {
         Fault::Misuse(format!(
             "calling '{}' on bad self ({what} expected, got {})",
@@ -81,12 +81,12 @@ impl Args {
         ))
     }
 
-    /// `self` of any userdata.
+    /// Takes `self`, of any type.
     pub fn this(&mut self) -> Value {
         self.values.pop_front().unwrap_or(Value::Nil)
     }
 
-    /// An integer, or a number or string that stands for one; `None` for nil.
+    /// An integer, or a number or string that converts to one; `None` for nil.
     pub fn integer(&mut self, lua: &Lua) -> Reply<Option<i64>> {
         let value = self.value();
         if value.is_nil() {
@@ -99,7 +99,7 @@ impl Args {
         }
     }
 
-    /// A number or a string that stands for one; `None` for nil.
+    /// A number, or a string that converts to one; `None` for nil.
     pub fn number(&mut self, lua: &Lua) -> Reply<Option<f64>> {
         let value = self.value();
         if value.is_nil() {
@@ -139,10 +139,11 @@ impl Args {
     }
 }
 
-/// The stream for the time of an operation.
+/// Borrows the stream for an operation.
 ///
 /// # Errors
-/// Misuse, if an operation on it is under way: a finalizer interrupts another function of ours.
+/// Misuse, if an operation on it is in progress: a finalizer runs during another function of this
+/// library.
 pub fn borrow(stream: &RefCell<Stream>) -> Reply<RefMut<'_, Stream>> {
     stream.try_borrow_mut().map_err(|_| Fault::misuse("Attempt to use an I/O handle recursively"))
 }

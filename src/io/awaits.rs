@@ -1,25 +1,25 @@
-//! What input must hold before it is of use to its reader: pure, and known to whoever receives it
-//! while the connection is parked.
+//! The condition that input must meet before a reader can use it (pure). Whoever receives input of
+//! a parked connection checks it.
 
 use memchr::memchr_iter;
 
-/// What a reader waits for that can do nothing with the input so far. Sizes are in bytes, counted
-/// from the first byte that was not consumed.
+/// What a reader waits for if it cannot use the input so far. Sizes are in bytes, from the first
+/// unconsumed byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Awaits {
     /// Any further byte.
     #[default]
     More,
-    /// An empty line behind one that is not empty, as it ends a head; or so many bytes, if it does
-    /// not come before. A line ends with LF or CRLF.
+    /// An empty line after a non-empty one, which ends a head; or this many bytes, whichever comes
+    /// first. A line ends with LF or CRLF.
     EmptyLine(u64),
-    /// So many bytes.
+    /// This many bytes.
     Bytes(u64),
 }
 
 impl Awaits {
-    /// Whether `input`, of which all up to `seen` was not enough, is enough now. Takes time for what
-    /// is behind `seen` alone.
+    /// Whether `input` meets the condition, which its first `seen` bytes did not. Only examines the
+    /// bytes after `seen`.
     pub fn is_met(self, input: &[u8], seen: usize) -> bool {
         let received = input.len() as u64;
         match self {
@@ -30,7 +30,7 @@ impl Awaits {
     }
 }
 
-/// Whether a line ends behind `seen` that is empty, and the line before it is not.
+/// Whether an empty line, after a non-empty one, ends after `seen`.
 fn has_empty_line(input: &[u8], seen: usize) -> bool {
     let new = input.get(seen..).unwrap_or_default();
     let mut ends = memchr_iter(b'\n', new).filter_map(|offset| input.get(..seen + offset));

@@ -22,20 +22,20 @@ use crate::glue::{self, Fault, Reply};
 use crate::sys;
 use crate::sys::os::child::Process;
 
-/// A process that `exec` started.
+/// A process started by `exec`.
 #[derive(Debug)]
 pub struct Child {
-    /// Its descriptor is kept until this value is dropped, since event loops complain about
-    /// descriptors that vanish. Nothing once this value was dropped.
+    /// The descriptor stays open until this value is dropped, since event loops complain about
+    /// descriptors that vanish. `None` after that.
     process: Option<Process>,
-    /// The exit status was fetched.
+    /// Whether the exit status has been fetched.
     collected: Cell<bool>,
-    /// Who started it: a forked copy of this value must not end the process.
+    /// The process that has started it: a forked copy of this value must not kill it.
     owner: Pid,
 }
 
 impl Child {
-    /// The process, unless its exit status was fetched already, which is misuse.
+    /// The process; misuse if its exit status has already been fetched.
     pub fn process(&self) -> Reply<&Process> {
         match &self.process {
             Some(process) if !self.collected.get() => Ok(process),
@@ -43,10 +43,10 @@ impl Child {
         }
     }
 
-    /// A descriptor that is readable when the process has ended.
+    /// A descriptor that becomes readable when the process ends.
     ///
     /// # Errors
-    /// `ENOSYS` if the system gives none.
+    /// `ENOSYS` if the kernel provides none.
     pub fn raw_fd(&self) -> Reply<RawFd> {
         match self.process()?.descriptor() {
             Some(descriptor) => Ok(descriptor.as_raw_fd()),
@@ -54,18 +54,18 @@ impl Child {
         }
     }
 
-    /// The exit code, or the negative number of the signal that ended the process; `None` while it
-    /// runs, unless the call is to wait for that.
+    /// The exit code, or the negative number of the signal that ended the process. While it runs,
+    /// waits for that if `block` is true, else returns `None`.
     fn wait(&self, block: bool) -> Reply<Option<i32>> {
         let outcome = self.process()?.wait(block);
-        // After an error it is somebody else's process.
+        // After an error, other code has reaped it.
         self.collected.set(!matches!(outcome, Ok(None)));
         Ok(outcome?)
     }
 }
 
 impl Drop for Child {
-    /// Kills and reaps, so that neither a process nor a zombie stays behind.
+    /// Kills and reaps the process, so that neither it nor a zombie is left.
     fn drop(&mut self) {
         if !self.collected.get()
             && self.owner == getpid()
@@ -92,7 +92,7 @@ impl UserData for Child {
     }
 }
 
-/// The methods of child handles, except those that wait by a function of the user's.
+/// The methods of child handles, except those with a wait function.
 ///
 /// # Errors
 /// Out of memory.
@@ -197,7 +197,7 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
     Ok(child)
 }
 
-/// Tells the log once that children are watched at a price.
+/// Logs once that the library has to poll for the end of children.
 fn complain(error: &std::io::Error) {
     static TOLD: AtomicBool = AtomicBool::new(false);
     if !TOLD.swap(true, Relaxed) {
@@ -210,7 +210,7 @@ fn complain(error: &std::io::Error) {
     }
 }
 
-/// The only option: whether the program ends with this process, however that ends.
+/// The only option: whether the kernel kills the program when this process ends.
 fn kill_with_parent(args: &Args, options: &Table) -> Reply<bool> {
     let mut wanted = false;
     for pair in options.pairs::<Value, Value>() {
@@ -241,15 +241,15 @@ fn command_line(lua: &Lua, mut args: Args) -> Reply<(Vec<u8>, Vec<Vec<u8>>)> {
     Ok((command.as_bytes().to_vec(), arguments))
 }
 
-/// The three streams are fields like the user's own: they stay readable when the process is gone.
+/// The three streams are user fields, so they stay readable when the process has ended.
 const SET_STREAMS: &str =
     "return function(child, i, o, e) child.stdin, child.stdout, child.stderr = i, o, e end";
 
-/// A socket pair: our end and the child's. Both are close-on-exec; std makes the child's own ones.
+/// A socket pair: our end and the child's. Both are close-on-exec; std duplicates the child's end.
 type SocketPair = (OwnedFd, OwnedFd);
 
-/// The socket pairs of the three streams, with as many descriptors free as starting a program needs
-/// besides: a program that was started cannot be tried again.
+/// The socket pairs for the three streams. Ensures that the other descriptors needed to start a
+/// program are free, since a started program cannot be retried.
 fn pairs() -> Reply<[SocketPair; 3]> {
     let pair = || socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
     let pairs = [pair()?, pair()?, pair()?];

@@ -13,10 +13,10 @@ use super::transport::{Kind, Transport};
 use super::wait::{Direction, ready};
 use crate::sys::os::resolve;
 
-/// A TCP connection to the first of the addresses of `host` that answers.
+/// A TCP connection to the first address of `host` that accepts.
 ///
 /// # Errors
-/// "Could not resolve host: …", or why the last address did not answer.
+/// "Could not resolve host: …", or the error of the last address.
 pub fn tcp(host: &str, port: &str) -> io::Result<Stream> {
     first(resolve::tcp(host, port, false)?, |address| {
         let socket = tcp_socket(address)?;
@@ -31,11 +31,11 @@ pub fn tcp(host: &str, port: &str) -> io::Result<Stream> {
     })
 }
 
-/// A TCP connection that may still be under way. The name lookup blocks if `host` is not numeric.
+/// A TCP connection that may still be in progress. The name lookup blocks if `host` is not numeric.
 ///
 /// # Errors
-/// "Could not resolve host: …", or what the system reports at once. A refused connection is reported
-/// by the first read or write.
+/// "Could not resolve host: …", or what the system reports immediately. The first read or write
+/// reports a refused connection.
 pub fn tcp_nb(host: &str, port: &str) -> io::Result<Stream> {
     first(resolve::tcp(host, port, false)?, start)
 }
@@ -43,7 +43,7 @@ pub fn tcp_nb(host: &str, port: &str) -> io::Result<Stream> {
 /// Starts a TCP connection to one address.
 ///
 /// # Errors
-/// What the system reports at once. A refused connection is reported by the first read or write.
+/// What the system reports immediately. The first read or write reports a refused connection.
 pub fn start(address: SocketAddr) -> io::Result<Stream> {
     let socket = tcp_socket(address)?;
     let outcome = socket.connect(&address.into());
@@ -78,7 +78,7 @@ pub fn local(path: &Path) -> io::Result<Stream> {
 /// The same without blocking.
 ///
 /// # Errors
-/// What `connect(2)` reports. A refused connection is reported by the first read or write.
+/// What `connect(2)` reports. The first read or write reports a refused connection.
 pub fn local_nb(path: &Path) -> io::Result<Stream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     let outcome = socket.connect(&SockAddr::unix(path)?);
@@ -92,7 +92,7 @@ pub fn local_nb(path: &Path) -> io::Result<Stream> {
     Ok(stream)
 }
 
-/// The first success; the last failure if there is none.
+/// The first success, or else the last failure.
 fn first(
     addresses: Vec<SocketAddr>,
     mut attempt: impl FnMut(SocketAddr) -> io::Result<Stream>,
@@ -107,7 +107,7 @@ fn first(
     Err(failure)
 }
 
-/// A signal does not break a connect off: it goes on as a non-blocking one does (connect(2)).
+/// A signal does not abort a connect: it continues like a non-blocking one (connect(2)).
 fn is_under_way(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR))
 }

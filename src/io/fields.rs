@@ -1,4 +1,4 @@
-//! The computed fields of handles: the addresses of both ends, and why the handler was called.
+//! The computed fields of handles: the addresses of both ends, and `wakeup`.
 
 use std::net::SocketAddr;
 

@@ -76,7 +76,7 @@ fn listener(lua: &Lua, socket: std::os::fd::OwnedFd) -> Reply<Value> {
     Ok(Value::UserData(lua.create_userdata(ListenerHandle::new(socket))?))
 }
 
-/// `timeref(previous)`: seconds of the monotonic clock, less `previous`.
+/// `timeref(previous)`: seconds of the monotonic clock, minus `previous`.
 fn timeref(lua: &Lua, args: MultiValue) -> Reply<f64> {
     let previous = Args::new("timeref", args).number(lua)?.unwrap_or(0.0);
     let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);

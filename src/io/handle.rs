@@ -21,7 +21,7 @@ pub static CLASS: UserdataClass = UserdataClass {
 /// The classes of handles of a Lua state.
 struct Classes {
     full: Rc<anchor::Class<Handle>>,
-    /// For handles that have no properties. See [`class::plain_metatable`].
+    /// For handles without computed fields. See [`class::plain_metatable`].
     plain: Rc<anchor::Class<Handle>>,
 }
 
@@ -56,7 +56,7 @@ pub fn new_handle(lua: &Lua, stream: Stream) -> mlua::Result<AnyUserData> {
     create(lua, &*class(lua)?, stream)
 }
 
-/// As [`new_handle`], on a stream that no server supervises: if it is no internet connection, the
+/// Like [`new_handle`], for a stream outside a server: if it is not an internet connection, the
 /// handle has neither addresses nor a [`wakeup`](Stream::wakeup).
 ///
 /// # Errors

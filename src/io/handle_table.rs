@@ -10,16 +10,16 @@ use mlua::{AnyUserData, Value};
 
 use super::stream::Stream;
 
-/// What keeps the stream of a userdata in [`LIVE`]. Collecting the last owner of the stream resets the
-/// connection.
+/// Keeps the stream of a userdata in [`LIVE`]. When the last owner of the stream is
+/// garbage-collected, the connection is reset.
 #[derive(Debug)]
 pub struct Handle {
-    /// Where Lua keeps the userdata.
+    /// The address of the userdata.
     address: usize,
 }
 
 impl Handle {
-    /// The handle on `stream` that Lua keeps at `address`. See [`super::handle::new_handle`].
+    /// The handle of `stream` whose userdata is at `address`. See [`super::handle::new_handle`].
     pub fn at(address: *mut c_void, stream: Rc<RefCell<Stream>>) -> Handle {
         let address = address as usize;
         LIVE.with(|live| live.borrow_mut().insert(address, stream));
@@ -30,7 +30,7 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         let address = self.address;
-        // At the end of the thread the table may be gone, and nobody asks any more.
+        // The thread-local may already be gone at the end of the thread.
         let _ = LIVE.try_with(|live| live.try_borrow_mut().map(|mut live| live.remove(address)));
     }
 }
@@ -39,11 +39,11 @@ thread_local! {
     static LIVE: RefCell<HandleTable> = const { RefCell::new(HandleTable::new()) };
 }
 
-/// The handles of all Lua states of this thread by the address of their userdata, so that a method
-/// finds its stream without asking mlua for the userdata's type.
+/// The streams of all handles in this thread, by the address of their userdata, so that a method
+/// finds its stream without a type check by mlua.
 struct HandleTable {
     all: HashMap<usize, Rc<RefCell<Stream>>, BuildHasherDefault<AddressHasher>>,
-    /// The one that was looked up last: it will often be the next one.
+    /// The last lookup, which is often repeated.
     last: Option<(usize, Rc<RefCell<Stream>>)>,
 }
 
@@ -79,7 +79,7 @@ impl HandleTable {
     }
 }
 
-/// Addresses differ enough by themselves: a multiplication spreads them over the table.
+/// A multiplicative hash: addresses are not hostile.
 #[derive(Default)]
 struct AddressHasher(u64);
 
@@ -99,13 +99,12 @@ impl Hasher for AddressHasher {
     }
 }
 
-/// The stream behind a handle; `None` if the value is something else. This is the way to get at a
-/// stream from a Lua value.
+/// The stream behind a handle; `None` if the value is something else.
 pub fn stream_of(handle: &AnyUserData) -> Option<Rc<RefCell<Stream>>> {
     LIVE.with(|live| live.try_borrow_mut().ok()?.get(handle.to_pointer() as usize).cloned())
 }
 
-/// As [`stream_of`], for any value.
+/// Like [`stream_of`], for any value.
 pub fn stream_of_value(value: &Value) -> Option<Rc<RefCell<Stream>>> {
     match value {
         Value::UserData(handle) => stream_of(handle),
@@ -113,7 +112,7 @@ pub fn stream_of_value(value: &Value) -> Option<Rc<RefCell<Stream>>> {
     }
 }
 
-/// As [`stream_of`], for the handle whose userdata is at `address`, if there is one.
+/// Like [`stream_of`], for the handle whose userdata is at `address`, if there is one.
 #[inline]
 pub fn stream_at(address: *mut c_void) -> Option<Rc<RefCell<Stream>>> {
     LIVE.with(|live| live.try_borrow_mut().ok()?.get(address as usize).cloned())

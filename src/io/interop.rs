@@ -1,6 +1,5 @@
-//! What other event loops ask of an object: `pollfd`, `events` and `timeout` (cqueues polls any
-//! object that answers them), `getfd` and `dirty` (LuaSocket's `select`); and what a server would do
-//! for a handle, where there is none: `park` and `linger`.
+//! Methods for other event loops: `pollfd`, `events` and `timeout` (cqueues polls any object that
+//! has them), `getfd` and `dirty` (LuaSocket's `select`); and `park` and `linger` outside a server.
 
 use std::os::fd::AsRawFd;
 
@@ -25,10 +24,10 @@ pub fn install(lua: &Lua, prototypes: &Prototypes) -> mlua::Result<()> {
     method(lua, handle, "getfd", |_, mut args| {
         let (_, stream) = args.stream()?;
         let fd = borrow(&stream)?.raw_fd();
-        // What `select` leaves out.
+        // `select` ignores such objects.
         Ok(fd.unwrap_or(-1))
     })?;
-    // Where no server supervises the connection, nobody else can wait for it: the caller does.
+    // Outside a server, the caller has to wait itself.
     for name in ["park", "linger"] {
         method(lua, handle, name, |_, mut args| args.stream().map(|_| false))?;
     }
@@ -54,7 +53,7 @@ fn open<R>(args: &mut Args, f: impl FnOnce(&mut Stream) -> R) -> Reply<R> {
     Ok(f(&mut stream))
 }
 
-/// What the last operation that blocked waits for; input if there was none.
+/// What the last blocked operation waits for; input if there was none.
 fn events(stream: &Stream) -> &'static str {
     match stream.interest() {
         Direction::Read => "r",
@@ -62,7 +61,7 @@ fn events(stream: &Stream) -> &'static str {
     }
 }
 
-/// Zero if there is no need to wait, else nil: handles have no timeout of their own.
+/// Zero if there is no need to wait, else nil: handles have no timeout.
 fn timeout(stream: &mut Stream) -> Option<u8> {
     let ready = match stream.interest() {
         Direction::Read => stream.has_input(),

@@ -14,11 +14,11 @@ use crate::sys::os::resolve;
 /// How many connections may wait to be accepted.
 pub const BACKLOG: i32 = 1024;
 
-/// The address that stands for all interfaces, IPv6 and IPv4.
+/// The wildcard address for all interfaces, IPv6 and IPv4.
 pub const ANY: &str = "::";
 
-/// A TCP port to listen on: of the addresses of `host`, IPv6 before IPv4, the first this machine
-/// has. `port` is a number or a service name. Non-blocking, close-on-exec.
+/// Listens on a TCP port, at the first address of `host` that this machine has, IPv6 before IPv4.
+/// `port` is a number or a service name. Non-blocking, close-on-exec.
 ///
 /// Connections accepted from it inherit `TCP_NODELAY` (the handles collect small writes themselves)
 /// and `SO_LINGER` on with 0, so that an abnormal end sends RST.
@@ -30,7 +30,7 @@ pub fn tcp(host: &str, port: &str) -> io::Result<OwnedFd> {
     let mut addresses = resolve::tcp(host, port, true)?;
     addresses.sort_by_key(SocketAddr::is_ipv4);
     if host == ANY {
-        // Machines without IPv6 have "all interfaces" too.
+        // For machines without IPv6.
         let port = addresses.first().map_or(0, SocketAddr::port);
         addresses.push(([0, 0, 0, 0], port).into());
     }
@@ -45,7 +45,7 @@ pub fn tcp(host: &str, port: &str) -> io::Result<OwnedFd> {
     Err(failure.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)))
 }
 
-/// Whether the machine lacks the address (or its family), so that another one may serve.
+/// Whether the machine lacks the address or its family, so that another one may work.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
 }
@@ -57,7 +57,7 @@ fn tcp_at(address: SocketAddr) -> io::Result<Socket> {
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_nodelay(true)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
-        // "All interfaces" are those of IPv4, too, whatever the machine's default is.
+        // Accept IPv4, too, whatever the machine's default is.
         let _ = socket.set_only_v6(false);
     }
     socket.bind(&address.into())?;
@@ -65,11 +65,11 @@ fn tcp_at(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A local socket at `path` to listen on. A socket file that is there already is removed first.
-/// Non-blocking, close-on-exec.
+/// Listens on a local socket at `path`. Removes an existing socket file first. Non-blocking,
+/// close-on-exec.
 ///
 /// # Errors
-/// What `bind(2)` and `listen(2)` report: "Address already in use" if the path is no socket,
+/// What `bind(2)` and `listen(2)` report: "Address already in use" if the path is not a socket,
 /// "Invalid argument" if it is longer than 107 bytes.
 pub fn local(path: &Path) -> io::Result<OwnedFd> {
     let address = SockAddr::unix(path)?;
@@ -82,12 +82,12 @@ pub fn local(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// As [`local`], but only a socket file at which nobody answers is removed.
+/// Like [`local`], but only removes a socket file on which no server listens.
 ///
 /// # Errors
-/// "Address already in use" also if somebody answers.
+/// "Address already in use" also if a server listens there.
 pub fn local_if_free(path: &Path) -> io::Result<OwnedFd> {
-    // It answers also if no connection can be made now, e.g. because its backlog is full.
+    // A server with a full backlog is also alive.
     let is_dead = |error: &io::Error| {
         matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
     };
@@ -98,7 +98,7 @@ pub fn local_if_free(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-/// Drops the packets that would begin a new connection at a listening TCP socket. Connections whose
+/// Drops SYN packets for a listening TCP socket, so that no new handshake begins. Connections whose
 /// handshake has begun can still be accepted.
 ///
 /// # Errors

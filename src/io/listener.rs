@@ -22,7 +22,7 @@ use crate::glue::{Fault, Reply};
 pub struct ListenerHandle {
     /// `None` once closed.
     socket: RefCell<Option<OwnedFd>>,
-    /// Where it listens, if that is TCP.
+    /// The address of a TCP listener.
     address: Option<SocketAddr>,
 }
 

@@ -3,8 +3,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`buffer`] | byte queues (pure) |
-//! | [`awaits`] | what input must hold before it is of use (pure) |
-//! | [`address`] | addresses, ports, paths (pure but for asking for the ends of a connection) |
+//! | [`awaits`] | what input must contain before a reader can use it (pure) |
+//! | [`address`] | addresses, ports, paths (pure, except for looking up the ends of a connection) |
 //! | [`transport`] | a descriptor and how its kind receives, sends and ends |
 //! | [`stream`] | a connection with buffers and state, without Lua |
 //! | [`reading`] | reading up to a length or a terminator |
@@ -13,10 +13,10 @@
 //! | [`connect`] | connecting |
 //! | [`class`] | method tables, computed fields, user fields |
 //! | [`handle`], [`handle_table`] | what Lua holds of a stream; the stream behind it |
-//! | [`methods`], [`fields`] | of handles; `loops.lua` has those that wait by a function of the user's |
+//! | [`methods`], [`fields`] | of handles; `loops.lua` has those with a wait function |
 //! | [`usual`] | the usual case of reading and writing, at the cost of a C function |
 //! | [`listener`], [`child`] | the other two classes |
-//! | [`interop`], `ltn12.lua` | what cqueues, LuaSocket and ltn12 ask of handles |
+//! | [`interop`], `ltn12.lua` | what cqueues, LuaSocket and ltn12 need |
 //! | [`functions`], [`poll`] | the functions of the module |
 //! | [`descriptor_limit`] | a garbage collection when descriptors run out |
 //! | [`args`] | arguments, checked |
@@ -58,7 +58,7 @@ use crate::glue;
 /// The module's table of a Lua state.
 struct Module(Table);
 
-/// The module's table: the same one whenever it is asked for.
+/// The module's table: always the same one.
 ///
 /// # Errors
 /// Out of memory.
@@ -84,7 +84,7 @@ pub fn module(lua: &Lua) -> Result<Table> {
     Ok(module)
 }
 
-/// The methods that are Lua, because they call functions of the user's.
+/// Installs the methods written in Lua, which call functions of the user.
 fn install_loops(lua: &Lua, module: &Table, prototypes: &Prototypes) -> Result<()> {
     let Prototypes { handle, child, .. } = prototypes;
     let steps = methods::steps(lua)?;
@@ -97,10 +97,10 @@ fn install_loops(lua: &Lua, module: &Table, prototypes: &Prototypes) -> Result<(
 
 /// Tells the C library's allocator not to give freed memory back to the system at once.
 ///
-/// Strings of 64 KiB, as bulk transfers make them, are beyond its first threshold (128 KiB at the
-/// top of the heap): each round of the garbage collector would give pages back, and the next strings
-/// would fault them in again. The threshold grows with the largest block that was ever freed
-/// (mallopt(3), M_MMAP_THRESHOLD), so it takes no more than to free one.
+/// Strings of 64 KiB, as in bulk transfers, exceed its initial threshold (128 KiB at the top of the
+/// heap): each garbage collection would return pages, and the next strings would fault them in
+/// again. The threshold grows with the largest block ever freed (mallopt(3), M_MMAP_THRESHOLD), so
+/// freeing one large block suffices.
 fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(1024 * 1024)));
 }

@@ -1,4 +1,4 @@
-//! Waiting for many (reference, "moonbridge_io.poll").
+//! Waiting for several handles (reference, "moonbridge_io.poll").
 
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::sys::os::child::Process;
 use crate::sys::os::poll::{PollOutcome, PollSet};
 use crate::sys::os::sigterm;
 
-/// Timeouts from here on (three years) are taken for mistakes.
+/// Timeouts from here on (three years) are considered mistakes.
 const LONGEST: f64 = 1e8;
 
 /// `moonbridge_io.poll(input_set, output_set, timeout, wakeup_on_sigterm)`.
@@ -29,7 +29,7 @@ pub fn poll(lua: &Lua, args: MultiValue) -> Reply<MultiValue> {
     request.collect(lua, &mut args, Direction::Write)?;
     let timeout = timeout(lua, &mut args)?;
     let wakeup = !matches!(args.value(), Value::Nil | Value::Boolean(false));
-    // From here on SIGTERM cannot slip in between looking at its flag and waiting.
+    // From here on SIGTERM cannot arrive between checking its flag and waiting.
     let blocked = if wakeup { Some(sigterm::block()?) } else { None };
     if wakeup && sigterm::received() {
         return ended(lua, "SIGTERM received", Some(true));
@@ -55,7 +55,7 @@ fn ready() -> Reply<MultiValue> {
     Ok(MultiValue::from_vec(vec![Value::Boolean(true)]))
 }
 
-/// The results when nothing is ready. Who asked for SIGTERM also gets whether that is the reason.
+/// The results when nothing is ready. With `wakeup_on_sigterm`, also whether SIGTERM is the reason.
 fn ended(lua: &Lua, message: &str, by_sigterm: Option<bool>) -> Reply<MultiValue> {
     let mut results = vec![Value::Boolean(false), message.into_lua(lua)?];
     results.extend(by_sigterm.map(Value::Boolean));
@@ -64,9 +64,9 @@ fn ended(lua: &Lua, message: &str, by_sigterm: Option<bool>) -> Reply<MultiValue
 
 /// How long to wait.
 enum Timeout {
-    /// The time was over before the call.
+    /// The timeout had expired before the call.
     Over,
-    /// So long; `None`: without limit.
+    /// This long; `None`: without limit.
     In(Option<Duration>),
 }
 
@@ -81,18 +81,18 @@ fn timeout(lua: &Lua, args: &mut Args) -> Reply<Timeout> {
     }
 }
 
-/// What the two sets ask for.
+/// The contents of the two sets.
 #[derive(Default)]
 struct PollRequest {
     set: PollSet,
     /// Children without a descriptor.
     children: Vec<AnyUserData>,
-    /// Something is ready without asking the system.
+    /// Something is ready without a system call.
     ready: bool,
 }
 
 impl PollRequest {
-    /// Adds the keys of the next argument, a set or nil, whose values count as true.
+    /// Adds the keys of the next argument, a set or nil, that have true values.
     fn collect(&mut self, lua: &Lua, args: &mut Args, direction: Direction) -> Reply<()> {
         let table: Table = match args.value() {
             Value::Nil => return Ok(()),
@@ -152,7 +152,7 @@ impl PollRequest {
         if !stream.is_open() {
             return Err(Fault::misuse("Attempt to poll a closed I/O handle"));
         }
-        // A finished local socket has no descriptor left: its reads and writes do not block.
+        // A finished local socket has no descriptor: its reads and writes do not block.
         match stream.raw_fd() {
             Some(_) if direction == Direction::Read && stream.has_input() => self.ready = true,
             Some(fd) => self.set.add(fd, direction == Direction::Write),
@@ -171,7 +171,7 @@ impl PollRequest {
         })
     }
 
-    /// True if the system cannot tell of its end.
+    /// Returns true if the kernel provides no descriptor for it.
     fn add_child(&mut self, args: &Args, child: &Child, write: bool) -> Reply<bool> {
         if write {
             return Err(args.bad("a process handle cannot be in the output set"));
@@ -189,8 +189,8 @@ impl PollRequest {
         })
     }
 
-    /// Waits for what was collected; with a mask, for SIGTERM as well. A timer of `timeout` that was
-    /// put off meanwhile is nobody's event.
+    /// Waits for the collected objects and, with a mask, for SIGTERM. Ignores SIGALRM from a
+    /// `moonbridge.timeout` whose deadline has been moved.
     fn wait(&mut self, timeout: Option<Duration>, mask: Option<&SigSet>) -> Reply<PollOutcome> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         loop {

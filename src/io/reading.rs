@@ -4,27 +4,28 @@ use std::io;
 
 use super::stream::{Direction, Fill, Stream};
 
-/// The most one receive asks for, so that a large `maxlen` does not reserve what may never come.
+/// The maximum size of one receive, so that a large `maxlen` does not reserve memory for data that
+/// may never arrive.
 const CHUNK: usize = 256 * 1024;
 
-/// How many bytes are searched for a terminator before a vectorised search is called.
+/// How many bytes to search for a terminator before calling a vectorized search.
 const NEAR: usize = 32;
 
-/// Why a read ended: the second result of the reference's read functions.
+/// Why a read ended: the second result of the read functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// The last byte is the terminator.
     Term = 0,
-    /// As many bytes as asked for, without a terminator.
+    /// The requested number of bytes, without a terminator.
     MaxLen = 1,
-    /// The peer has sent all.
+    /// The peer will send no more.
     Eof = 2,
-    /// More would have to be waited for.
+    /// Reading more would block.
     Block = 3,
 }
 
 impl Status {
-    /// The reference's word.
+    /// The word in the reference.
     pub const fn as_str(self) -> &'static str {
         match self {
             Status::Term => "term",
@@ -35,7 +36,7 @@ impl Status {
     }
 }
 
-/// What a read asks for.
+/// The arguments of a read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Want {
     /// The number of bytes at most; `None`: no limit.
@@ -45,8 +46,8 @@ pub struct Want {
 }
 
 impl Want {
-    /// How many bytes of `input` satisfy the read, and by what; `None` if more are needed. The
-    /// first `seen` bytes are known not to hold the terminator.
+    /// How many bytes of `input` satisfy the read, and why; `None` if it needs more. The first
+    /// `seen` bytes are known not to contain the terminator.
     #[inline]
     pub fn find(&self, input: &[u8], seen: usize) -> Option<(usize, Status)> {
         let window = match self.limit {
@@ -64,21 +65,21 @@ impl Want {
         }
     }
 
-    /// What a receive should ask for when `have` bytes are there.
+    /// How much to receive if `have` bytes are available.
     fn missing(&self, have: usize) -> usize {
         self.limit.map_or(0, |limit| limit.saturating_sub(have).min(CHUNK))
     }
 }
 
-/// Where `byte` is first. Most lines are short: the beginning is searched here, eight bytes at a time,
-/// since the call of a vectorised search costs more than that.
+/// The first position of `byte`. Most lines are short, and calling a vectorized search is
+/// expensive, so this searches the beginning itself, eight bytes at a time.
 #[inline(always)]
 fn position(byte: u8, bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
     let Some(head) = bytes.first_chunk::<NEAR>() else { return memchr::memchr(byte, bytes) };
     for (index, word) in head.as_chunks::<8>().0.iter().enumerate() {
-        // Bytes that are equal become zero; of those, the first one is the lowest that borrows.
+        // Equal bytes become zero; the lowest byte that borrows is the first of them.
         let word = u64::from_le_bytes(*word) ^ (u64::from(byte) * ONES);
         let zeros = word.wrapping_sub(ONES) & !word & HIGH;
         if zeros != 0 {
@@ -89,9 +90,9 @@ fn position(byte: u8, bytes: &[u8]) -> Option<usize> {
 }
 
 impl Stream {
-    /// Receives without blocking until `want` is satisfied or nothing more is there: how many
-    /// leading bytes of the input belong to the read, and why it ends. Nothing is consumed. The
-    /// first `seen` bytes of the input are known not to hold the terminator.
+    /// Receives without blocking until `want` is satisfied or nothing more is available. Returns
+    /// how many leading bytes of the input belong to the read, and why it ends; consumes nothing.
+    /// The first `seen` bytes of the input are known not to contain the terminator.
     ///
     /// # Errors
     /// What the system reports; afterwards "Previous read error".
@@ -127,8 +128,8 @@ impl Stream {
         }
     }
 
-    /// Consumes input without blocking until `want` is satisfied or nothing more is there: how many
-    /// bytes were consumed, and why it ends.
+    /// Consumes input without blocking until `want` is satisfied or nothing more is available.
+    /// Returns how many bytes it has consumed, and why it ends.
     ///
     /// # Errors
     /// What the system reports; afterwards "Previous read error".

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-/// What a wait is for.
+/// What to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// Until input (or EOF, or an error) can be read.
@@ -27,8 +27,8 @@ impl Direction {
     }
 }
 
-/// Waits until `fd` is ready, or for `timeout` (`None`: without limit); whether it is ready.
-/// Signals do not end the wait.
+/// Waits until `fd` is ready, or for `timeout` (`None`: without limit). Returns whether it is
+/// ready. Signals do not end the wait.
 ///
 /// # Errors
 /// What `ppoll(2)` reports except `EINTR`.
