@@ -1,9 +1,9 @@
-//! The only unsafe code, behind safe interfaces.
+//! All unsafe code of the library, behind safe interfaces.
 //!
 //! | room | what it is |
 //! |---|---|
-//! | [`os`] | system calls and signals that `nix` and `socket2` do not cover |
-//! | [`lua`] | the raw Lua C API: functions, classes and calls that cost no more than those of a C library |
+//! | [`os`] | processes, signals, files and sockets: system calls that `nix` and `socket2` do not cover, and what is built on them |
+//! | [`lua`] | the raw Lua C API: functions, classes and calls that are as cheap as those of a C library |
 
 pub mod lua;
 pub mod os;

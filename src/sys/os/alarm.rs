@@ -1,16 +1,16 @@
 //! The timer that kills this process: `ITIMER_REAL` and SIGALRM.
 //!
-//! Before the process dies, the log is told what was running. SIGALRM comes in stages, each for the
-//! case that the one before had no effect within a few milliseconds:
+//! Before the process dies, it logs what was running. SIGALRM is sent in stages, each for the case
+//! that the previous one had no effect within a few milliseconds:
 //!
 //! 1. the Lua main thread gets a hook, which prints the traceback before the next instruction;
 //! 2. the main thread is inside a C function: if that is `resume`, the coroutine gets the hook;
-//! 3. no Lua code gets control: the stack is read from the signal handler;
-//! 4. even that hangs: SIGALRM has its default action by now and ends the process.
+//! 3. no Lua code gets control: the signal handler reads the stack;
+//! 4. even that hangs: SIGALRM now has its default action and ends the process.
 //!
-//! A timer that rings in the far future is left alone when the deadline is put off or lifted, which
-//! saves a system call in most requests: should it ring before the deadline, the handler sets it
-//! anew, and whoever was interrupted goes on waiting ([`early_rings`]).
+//! A timer far in the future is not changed when the deadline moves or is removed, which saves a
+//! system call in most requests. If it fires before the deadline, the handler sets it again, and
+//! the interrupted call continues to wait ([`early_rings`]).
 
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -21,24 +21,24 @@ use mlua::ffi::{lua_Debug, lua_State};
 
 use crate::sys::lua::lua_stack;
 
-/// When the process is to be killed, in nanoseconds of the monotonic clock; 0: never.
+/// The deadline, in nanoseconds of the monotonic clock; 0: none.
 static DEADLINE: AtomicU64 = AtomicU64::new(0);
-/// When the system's timer rings; 0: never.
+/// When the kernel's timer fires; 0: never.
 static RINGS: AtomicU64 = AtomicU64::new(0);
-/// How often it has rung past the deadline.
+/// How often it has fired after the deadline.
 static STAGE: AtomicU64 = AtomicU64::new(0);
-/// A `fn()` that writes to standard error what is being done, or null.
+/// A `fn()` that writes the current activity to standard error, or null.
 static CONTEXT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-/// How often it has rung before the deadline, which was put off after the timer was set.
+/// How often it has fired before the deadline, which was moved after the timer was set.
 static EARLY: AtomicU64 = AtomicU64::new(0);
-/// Whether the handler was installed.
+/// Whether the handler is installed.
 static CATCHING: AtomicBool = AtomicBool::new(false);
 
-/// How long a stage may take.
+/// The time limit of a stage, in nanoseconds.
 const STAGE_TIMEOUT: u64 = 20_000_000;
 
-/// A timer that rings within this time is set anew or stopped when the deadline changes; one that
-/// rings later is left alone, as most likely the deadline changes again before.
+/// When the deadline changes, a timer that fires within this time is set again or stopped; a later
+/// one is left alone, since the deadline will most likely change again before.
 const NEAR: u64 = 60_000_000_000;
 
 /// Nanoseconds of the monotonic clock.
@@ -46,7 +46,7 @@ pub fn now() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// The same, as of the kernel's last tick: some milliseconds late, but cheap.
+/// The same at the kernel's last tick: some milliseconds late, but cheap.
 pub fn about_now() -> u64 {
     read(libc::CLOCK_MONOTONIC_COARSE)
 }
@@ -61,18 +61,18 @@ fn read(clock: libc::clockid_t) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// When the process is to be killed, in nanoseconds of [`now`]'s clock; 0: never.
+/// The deadline, in nanoseconds of [`now`]'s clock; 0: none.
 pub fn deadline() -> u64 {
     DEADLINE.load(Relaxed)
 }
 
-/// In a new process: it does not inherit the system's timer.
+/// In a new process, which does not inherit the kernel's timer.
 pub fn forked() {
     DEADLINE.store(0, Relaxed);
     RINGS.store(0, Relaxed);
 }
 
-/// The process is killed at `deadline`, in nanoseconds of [`now`]'s clock; 0: never.
+/// Sets the deadline at which the process is killed, in nanoseconds of [`now`]'s clock; 0: none.
 pub fn set(deadline: u64) {
     if deadline != 0 && !CATCHING.swap(true, Relaxed) {
         install(libc::SIGALRM, on_alarm as *const () as libc::sighandler_t, libc::SA_RESTART);
@@ -91,20 +91,20 @@ pub fn set(deadline: u64) {
     }
 }
 
-/// Counts the rings that came before the deadline. If the number changes while a call waits, the
-/// signal that interrupted it means nothing.
+/// How often the timer has fired before the deadline. If the number changes during a call, ignore
+/// the signal that has interrupted it.
 pub fn early_rings() -> u64 {
     EARLY.load(Relaxed)
 }
 
-/// The process is not killed any more. Costs nothing if no timer was set.
+/// Removes the deadline. Free if there is none.
 pub fn disarm() {
     if DEADLINE.load(Relaxed) != 0 {
         set(0);
     }
 }
 
-/// From now on `describe` writes to standard error what is being done when the time is over. It is
+/// Sets the function that writes the current activity to standard error when the time is up. It is
 /// called in a signal handler or a Lua hook of a process that is about to end.
 pub fn set_context(describe: fn()) {
     CONTEXT.store(describe as *mut (), Relaxed);
@@ -175,7 +175,7 @@ fn time_is_over(now: u64) {
         // SAFETY: had the main thread been running Lua code, its hook would have been called.
         1 if unsafe { lua_stack::interrupt_coroutine(on_hook) } => {}
         _ => {
-            // Whatever goes wrong from here on, the process ends, and for this reason.
+            // From here on, any fault ends the process, with the timeout as the reason.
             let default = libc::SIG_DFL;
             install(libc::SIGALRM, default, 0);
             unblock_alarm();
@@ -192,7 +192,7 @@ fn time_is_over(now: u64) {
     }
 }
 
-/// The hook: calls before the next Lua instruction, when the time is over.
+/// The hook, called before the next Lua instruction once the time is up.
 unsafe extern "C-unwind" fn on_hook(state: *mut lua_State, _: *mut lua_Debug) {
     install(libc::SIGALRM, libc::SIG_DFL, 0);
     lua_stack::write(b"Timeout");
@@ -226,7 +226,7 @@ fn unblock_alarm() {
     }
 }
 
-/// Ends the process as if SIGALRM had never been caught, which is what its supervisor reports.
+/// Ends the process as if SIGALRM had never been caught, which the supervisor reports.
 fn die() -> ! {
     install(libc::SIGALRM, libc::SIG_DFL, 0);
     unblock_alarm();

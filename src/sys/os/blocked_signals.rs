@@ -1,11 +1,11 @@
-//! Signals that a single call must not raise: writing to a broken pipe, beyond the limit of file
-//! sizes, or to a terminal in the background.
+//! Suppresses signals for a single call: writing to a broken pipe, beyond the file size limit, or
+//! to a terminal from the background.
 
 use std::io;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
-/// Makes a call while the given signals are held back, and takes away those that it has raised.
+/// Makes a call while the given signals are blocked, and discards those that it has raised.
 ///
 /// # Errors
 /// What `pthread_sigmask(3)` and the call report.

@@ -1,16 +1,16 @@
-//! Calls that may block although `poll(2)` promised otherwise, on descriptors whose `O_NONBLOCK` is
-//! not ours to set: a timer interrupts them.
+//! Calls that may block although `poll(2)` reports the descriptor as ready, and for which the
+//! library must not set `O_NONBLOCK`: a timer interrupts them.
 //!
-//! A terminal is writable if it takes a byte; a longer write waits until it takes the rest. A pipe
-//! may have been filled by somebody else since it was asked.
+//! A terminal is writable if it accepts a byte; a longer write waits for the rest. Another process
+//! may have filled a pipe after the check.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::time::Duration;
 
-/// Makes a call; if it blocks for longer than `limit`, it returns with what was done, or `EINTR`.
-/// What no signal interrupts (a file on a dead disk) goes on.
+/// Makes a call. If it blocks for longer than `limit`, it returns a partial result or `EINTR`. A
+/// call that no signal interrupts (on a file of a disk that hangs) is not bounded.
 ///
 /// # Errors
 /// What the call reports.
@@ -19,14 +19,14 @@ pub fn within<T>(limit: Duration, action: impl FnOnce() -> io::Result<T>) -> io:
     action()
 }
 
-/// A timer that interrupts the calls of this thread as long as it lives.
+/// A timer that interrupts calls of this thread while it exists.
 struct InterruptTimer {
     timer: libc::timer_t,
     handler: libc::sigaction,
     mask: libc::sigset_t,
 }
 
-/// A real-time signal that nobody else uses by accident.
+/// A real-time signal that is unlikely to be used by others.
 fn signal() -> libc::c_int {
     libc::SIGRTMIN() + 6
 }
@@ -34,7 +34,7 @@ fn signal() -> libc::c_int {
 extern "C" fn interrupt(_: libc::c_int) {}
 
 impl InterruptTimer {
-    /// Nothing if the system has no timer left: then the call is not bounded.
+    /// `None` if the kernel has no timer left: then the call is not bounded.
     fn start(limit: Duration) -> Option<InterruptTimer> {
         let mut timer = MaybeUninit::<libc::timer_t>::uninit();
         let mut handler = MaybeUninit::<libc::sigaction>::uninit();
@@ -43,7 +43,7 @@ impl InterruptTimer {
             tv_sec: limit.as_secs() as libc::time_t,
             tv_nsec: libc::c_long::from(limit.subsec_nanos().max(1)),
         };
-        // Again and again: the first signal may come before the call.
+        // Repeats, since the first signal may arrive before the call.
         let times = libc::itimerspec { it_interval: wait, it_value: wait };
         // SAFETY: all-zero is a valid `sigevent`, `sigaction` and `sigset_t`; the pointers are valid
         // for the calls. The values read are initialised, as the calls that fill them succeeded.

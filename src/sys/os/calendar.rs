@@ -7,9 +7,9 @@ pub fn local_timestamp() -> String {
     local(|_| c"%Y-%m-%d %H:%M:%S %Z")
 }
 
-/// The current local time as in lines of the system log (RFC 3164, 4.1.2): `Mmm dd hh:mm:ss`.
+/// The current local time in the format of the system log (RFC 3164, 4.1.2): `Mmm dd hh:mm:ss`.
 pub fn syslog_timestamp() -> String {
-    // The names of months are English whatever the locale.
+    // The names of months are English in every locale.
     const FORMATS: [&CStr; 12] = [
         c"Jan %e %H:%M:%S",
         c"Feb %e %H:%M:%S",

@@ -1,4 +1,4 @@
-//! Starting a program with nothing of this process but its environment, and watching it.
+//! Starts a program that inherits nothing but the environment, and watches it.
 
 use std::ffi::OsStr;
 use std::io;
@@ -18,8 +18,8 @@ use nix::unistd::{Pid, getpid, getppid};
 use super::process::set_parent_death_signal;
 
 /// Starts `program` (searched in `PATH`) with the three descriptors as standard streams, no other
-/// descriptor, an empty signal mask and default signal dispositions. With `die_with_parent`, the system
-/// kills it (SIGKILL) when this process has ended, however that ends.
+/// descriptor, an empty signal mask and default signal dispositions. With `die_with_parent`, the
+/// kernel kills it (SIGKILL) when this process ends for any reason.
 ///
 /// # Errors
 /// What `fork(2)` or `execvp(3)` report.
@@ -55,15 +55,15 @@ fn leave_nothing() -> io::Result<()> {
     Ok(())
 }
 
-/// Asks the system to kill this process when `parent`, which has just forked it, has ended. Only
+/// Asks the kernel to kill this process when `parent`, which has just forked it, ends. Only
 /// async-signal-safe functions.
 fn die_with(parent: Pid) -> io::Result<()> {
     set_parent_death_signal(Signal::SIGKILL)?;
-    // It has ended before the system was asked to tell: nobody waits for what this process would say.
+    // The parent may already have ended before the request.
     if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
 }
 
-/// Marks all descriptors above 2 to be closed by exec (std still needs one of them until then).
+/// Marks all descriptors above 2 as close-on-exec (std still needs one of them until then).
 fn close_others_on_exec() {
     // SAFETY: the call touches no memory.
     let done = unsafe {
@@ -82,8 +82,8 @@ fn close_others_on_exec() {
     }
 }
 
-/// A child of this process. Its number may belong to another process as soon as somebody has
-/// reaped it, so it is known by a descriptor (pidfd) if the system gives one.
+/// A child of this process. As soon as it is reaped, its process id may be reused, so it is
+/// identified by a descriptor (pidfd) if the kernel provides one.
 #[derive(Debug)]
 pub struct Process {
     pid: Pid,
@@ -91,8 +91,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// The child with this id, which must not have been reaped; and why the system refuses a
-    /// descriptor of it, if it does.
+    /// The child with this id, which must not have been reaped; and the error if the kernel
+    /// provides no descriptor.
     pub fn of(pid: Pid) -> (Self, Option<io::Error>) {
         match pidfd(pid) {
             Ok(descriptor) => (Process { pid, pidfd: Some(descriptor) }, None),
@@ -105,21 +105,21 @@ impl Process {
         self.pid
     }
 
-    /// A descriptor that is readable when the process has ended. Close-on-exec.
+    /// A descriptor that becomes readable when the process ends. Close-on-exec.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.pidfd.as_ref().map(AsFd::as_fd)
     }
 
-    /// Whether the process has ended, also if somebody else has reaped it.
+    /// Whether the process has ended, even if other code has reaped it.
     pub fn has_ended(&self) -> bool {
         !matches!(self.look(libc::WNOHANG | libc::WNOWAIT), Ok(None))
     }
 
-    /// The exit code, or the negative number of the signal that ended the process, which is reaped;
-    /// `None` while it runs, unless the call is to wait for that.
+    /// Reaps the process: the exit code, or the negative number of the signal that ended it. While
+    /// it runs, waits if `block` is true, else returns `None`.
     ///
     /// # Errors
-    /// `ECHILD` if somebody else has reaped it.
+    /// `ECHILD` if other code has reaped it.
     pub fn wait(&self, block: bool) -> io::Result<Option<i32>> {
         self.look(if block { 0 } else { libc::WNOHANG })
     }
@@ -127,7 +127,7 @@ impl Process {
     fn look(&self, flags: libc::c_int) -> io::Result<Option<i32>> {
         if let Some(pidfd) = &self.pidfd {
             match wait_for(libc::P_PIDFD, pidfd.as_raw_fd(), flags) {
-                // Linux before 5.4 knows no waiting for descriptors.
+                // Linux before 5.4 cannot wait for pidfds.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
                 outcome => return outcome,
             }
@@ -135,7 +135,7 @@ impl Process {
         wait_for(libc::P_PID, self.pid.as_raw(), flags)
     }
 
-    /// Sends a signal by its number, real-time signals included. It reaches this process or none.
+    /// Sends a signal by number, including real-time signals, to this process or none.
     ///
     /// # Errors
     /// `ESRCH` if it was reaped, else what the system reports.
@@ -147,7 +147,7 @@ impl Process {
             let error = io::Error::last_os_error();
             match error.raw_os_error() {
                 _ if sent == 0 => return Ok(()),
-                // Not known to this kernel, or refused: then for a number that is still ours.
+                // Unsupported or refused: fall back to the process id, if it is still valid.
                 Some(libc::ENOSYS | libc::EPERM | libc::EACCES) => {}
                 _ => return Err(error),
             }
@@ -162,7 +162,7 @@ impl Process {
         }
     }
 
-    /// Waits for the end for a moment only; whether it has come.
+    /// Waits briefly for the end; returns whether the process has ended.
     fn ends_soon(&self) -> bool {
         let end = Instant::now() + SOON;
         while !self.has_ended() {
@@ -182,18 +182,18 @@ impl Process {
     }
 }
 
-/// How long an abandoned process may take to die before the caller goes on.
+/// How long to wait for an abandoned process to die.
 const SOON: Duration = Duration::from_millis(50);
 
 /// Abandoned processes that have not ended yet.
 static ABANDONED: Mutex<Vec<Process>> = Mutex::new(Vec::new());
 
-/// Kills and reaps a child that nobody asks for any more. One that does not die at once (it must not
-/// be killed, or hangs inside of the system) is reaped by a later call.
+/// Kills and reaps a child that is no longer needed. If it does not die immediately (because this
+/// process may not kill it, or it hangs in the kernel), a later call reaps it.
 pub fn abandon(process: Process) {
     let killed = process.signal(libc::SIGKILL).is_ok();
     let Ok(mut abandoned) = ABANDONED.try_lock() else { return };
-    // Those of the parent are no children of a forked process: an error.
+    // In a forked process, the parent's children yield an error.
     abandoned.retain(|process| matches!(process.wait(false), Ok(None)));
     if killed && abandoned.is_empty() {
         process.ends_soon();
@@ -203,8 +203,8 @@ pub fn abandon(process: Process) {
     }
 }
 
-/// If the parent has left SIGCHLD ignored, the system reaps children by itself and nobody learns
-/// how they ended: puts back the default.
+/// If the parent has left SIGCHLD ignored, the kernel reaps children automatically and their exit
+/// statuses are lost: restores the default.
 ///
 /// # Errors
 /// What `sigaction(2)` reports.

@@ -1,14 +1,14 @@
-//! Listening ports that hold a connection back until its client has sent something.
+//! Listening ports that defer a connection until its client has sent something.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
-/// How long a silent connection is held back, in seconds: the least the system knows.
+/// How long to defer a silent connection, in seconds: the kernel's minimum.
 const SECONDS: libc::c_int = 1;
 
-/// Accepts connections at a TCP port when there is input, or after a second without
-/// (`TCP_DEFER_ACCEPT` in tcp(7)). Until then they are the system's.
+/// Makes a TCP port accept connections when there is input, or after a second without
+/// (`TCP_DEFER_ACCEPT` in tcp(7)). Until then the kernel holds them.
 ///
 /// # Errors
 /// What `setsockopt(2)` reports, e.g. for a socket of another kind.

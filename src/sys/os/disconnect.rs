@@ -1,5 +1,5 @@
-//! Ending a connection whose descriptor other processes hold as well. Closing would end it only with
-//! the last duplicate.
+//! Ends a connection even if other processes hold duplicates of the descriptor; closing would only
+//! end it with the last duplicate.
 
 use std::io;
 use std::net::Shutdown;
@@ -7,11 +7,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use socket2::SockRef;
 
-/// Ends the connection at once: a TCP peer gets RST. A local socket knows no such thing: its peer
-/// reads EOF and can write no more.
+/// Aborts the connection: a TCP peer gets RST. The peer of a local socket reads EOF and cannot
+/// write any more.
 pub fn disconnect(socket: BorrowedFd<'_>) {
     if dissolve(socket).is_err() {
-        // Not connected any more: there is nothing left to end.
+        // No longer connected: there is nothing to end.
         let _ = SockRef::from(&socket).shutdown(Shutdown::Both);
     }
 }

@@ -1,9 +1,9 @@
-//! Signal dispositions of the host program, changed while serving.
+//! Signal dispositions of the host program that change while the server runs.
 
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// Gives a signal its default disposition; returns the one it had.
+/// Sets the default disposition of a signal; returns the previous one.
 ///
 /// # Errors
 /// What `sigaction(2)` reports.
@@ -13,7 +13,7 @@ pub fn reset(signal: Signal) -> Result<SigAction, Errno> {
     unsafe { sigaction(signal, &default) }
 }
 
-/// Puts back what [`reset`] returned.
+/// Restores what [`reset`] has returned.
 pub fn restore(signal: Signal, previous: &SigAction) {
     // SAFETY: `previous` was in force before.
     let _ = unsafe { sigaction(signal, previous) };

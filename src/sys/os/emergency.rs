@@ -1,8 +1,8 @@
-//! Memory for the moment when the system has none.
+//! A reserve of memory for failed allocations.
 //!
-//! Rust ends a process whose allocation fails. The supervisor must not end, so the allocator of this
-//! library falls back on a small arena of its own: enough to notice, to free memory, and to go on.
-//! The host's allocator, and that of its Lua states, are not touched.
+//! Rust aborts the process when an allocation fails. The supervisor must not end, so this library's
+//! allocator falls back on a small arena: enough to notice, free memory, and continue. The host's
+//! allocator, and those of its Lua states, are not affected.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
@@ -10,17 +10,17 @@ use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-/// The size of the arena, in bytes. As long as it is not used, it costs address space alone.
+/// The size of the arena, in bytes. Unused, it only costs address space.
 const SIZE: usize = 4 * 1024 * 1024;
 
-/// Larger requests fail: whoever makes such asks in a way that may fail.
+/// The largest block. Code that needs larger ones must allocate fallibly.
 const LARGEST: usize = SIZE / 4;
 
 #[repr(align(4096))]
 struct Arena {
     memory: UnsafeCell<[u8; SIZE]>,
-    /// Blocks in use (upper half) and bytes given out (lower half), which all come back with the last
-    /// block.
+    /// Blocks in use (upper half) and bytes allocated (lower half), which are all freed with the
+    /// last block.
     state: AtomicU64,
     /// An allocation has failed.
     failed: AtomicBool,
@@ -34,7 +34,7 @@ static ARENA: Arena = Arena::new();
 #[global_allocator]
 static ALLOCATOR: Fallback = Fallback;
 
-/// Whether an allocation of this library has failed since the last time this was asked.
+/// Whether an allocation of this library has failed since the last call.
 pub fn take_failure() -> bool {
     ARENA.failed.load(Relaxed) && ARENA.failed.swap(false, Relaxed)
 }
@@ -77,7 +77,7 @@ impl Arena {
     }
 }
 
-/// The system's allocator, and behind it the arena.
+/// The system allocator, with the arena as fallback.
 struct Fallback;
 
 // SAFETY: each block is from the system's allocator or a piece of the arena that nobody else has, and
@@ -132,7 +132,7 @@ unsafe impl GlobalAlloc for Fallback {
     }
 }
 
-/// Gives memory that was freed back to the system.
+/// Returns freed memory to the kernel.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes no memory that is in use.

@@ -1,10 +1,9 @@
-//! What a service manager hands over through the environment.
+//! What a service manager passes in the environment.
 
 use std::ffi::OsString;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-/// The value of an environment variable, which is removed: what this process starts must not take
-/// it for its own.
+/// Takes an environment variable: programs that this process starts must not see it.
 pub fn take(name: &str) -> Option<OsString> {
     let value = std::env::var_os(name)?;
     // SAFETY: this library starts no threads and is called while a Lua program starts up, in the
@@ -13,8 +12,8 @@ pub fn take(name: &str) -> Option<OsString> {
     Some(value)
 }
 
-/// Takes ownership of a descriptor that this process was started with, and that nobody else in it
-/// knows. Nothing if there is no such descriptor.
+/// Takes ownership of a descriptor that this process was started with and that no other code uses.
+/// `None` if there is no such descriptor.
 pub fn adopt(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: `fcntl` takes numbers. The descriptor is open, and the service manager has opened it
     // for whoever reads the environment variables that only `take` gives, once.

@@ -1,4 +1,4 @@
-//! Whether the peer of a connection has ended it, without reading or writing.
+//! Whether the peer has ended a connection, without reading or writing.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -7,13 +7,13 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub enum Ended {
     /// Nothing.
     Nothing,
-    /// It sends no more.
+    /// It will send no more.
     Sending,
     /// The connection.
     Both,
 }
 
-/// What the peer of a socket has ended, as far as the system knows now. Input stays where it is.
+/// What the peer of a socket has ended, as far as the kernel knows now. Consumes no input.
 pub fn ended(socket: BorrowedFd<'_>) -> Ended {
     let mut set = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
     // SAFETY: `set` is one valid entry and lives through the call, which does not wait.

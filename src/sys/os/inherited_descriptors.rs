@@ -1,11 +1,11 @@
-//! Descriptors that whoever started this process had open and left to it: a daemon must not keep them.
+//! Descriptors inherited from the process that started this one: a daemon must not keep them.
 
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
 use super::process::close_for_good;
 
-/// A descriptor and the file it led to: its number may belong to another file later.
+/// A descriptor and its file: its number may be reused for another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Left {
     number: RawFd,
@@ -14,20 +14,19 @@ struct Left {
 
 static LEFT: OnceLock<Vec<Left>> = OnceLock::new();
 
-/// Takes note of what is open now, to be called before this process has opened much itself. Only the
-/// first call counts.
+/// Records which descriptors are open. Call it early; only the first call counts.
 pub fn record() {
     LEFT.get_or_init(|| open_numbers().into_iter().filter_map(look).collect());
 }
 
-/// Closes what was noted, unless it was closed or adopted since. Whoever uses such a descriptor all the
-/// same finds `/dev/null` there.
+/// Closes the recorded descriptors, except those closed or adopted since. Code that still uses such
+/// a number finds `/dev/null` there.
 pub fn close() {
     let left = LEFT.get().into_iter().flatten();
     close_for_good(left.filter(|left| look(left.number) == Some(**left)).map(|left| left.number));
 }
 
-/// The numbers of all open descriptors, and perhaps others.
+/// The numbers of all open descriptors, and possibly others.
 fn open_numbers() -> Vec<RawFd> {
     let listed = |folder: std::fs::ReadDir| {
         folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
@@ -35,8 +34,8 @@ fn open_numbers() -> Vec<RawFd> {
     std::fs::read_dir("/proc/self/fd").map_or_else(|_| (3..1024).collect(), listed)
 }
 
-/// What is open under a number above 2 that may have been left by another program: what is closed on
-/// exec was opened here.
+/// The file of a descriptor above 2, if it may have been inherited: a close-on-exec descriptor was
+/// opened by this process.
 fn look(number: RawFd) -> Option<Left> {
     // SAFETY: `fcntl` and `fstat` refuse numbers that are no descriptors; all-zero is a valid `stat`.
     unsafe {

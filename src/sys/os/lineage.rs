@@ -1,4 +1,4 @@
-//! Which process this is, asked without a system call: what was made before a fork is not the child's.
+//! Detects a fork without a system call: a child must not use what its parent has created.
 
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
 
-/// The last number that was given away in this process or its ancestors.
+/// The last number assigned in this process or its ancestors.
 static GIVEN: AtomicU64 = AtomicU64::new(0);
 
-/// A word that the kernel clears in every child, whoever calls `fork`.
+/// A word that the kernel clears in every child, whichever code calls `fork`.
 struct Wiped(NonNull<AtomicU64>);
 
 // SAFETY: the word is an atomic, and its mapping is never given back.
@@ -33,7 +33,7 @@ fn map() -> Option<Wiped> {
     }
 }
 
-/// A number that is the same in all of a process's life and that none of its ancestors had.
+/// A number that identifies this process and differs from those of its ancestors.
 pub fn generation() -> u64 {
     let Some(word) = WORD.get_or_init(map) else { return u64::from(std::process::id()) };
     // SAFETY: the mapping is page-aligned, holds an atomic, and stays.

@@ -1,4 +1,4 @@
-//! Locks on files that tell whether a server runs.
+//! File locks that show whether a server is running.
 
 use std::fs::File;
 use std::io;
@@ -9,7 +9,7 @@ use std::path::Path;
 /// Locks an open file exclusively, without waiting.
 ///
 /// The lock belongs to the open file: forked processes share it, and it is released when the last
-/// of them has closed it. Nothing else releases it, so that a worker may drop its copy.
+/// of them has closed the file. So a worker may drop its copy.
 ///
 /// # Errors
 /// `EWOULDBLOCK` if another process holds the lock, else what `flock(2)` reports.
@@ -26,8 +26,8 @@ pub fn lock(file: &File) -> io::Result<()> {
     }
 }
 
-/// The process that holds the lock of the file at `path`, if this user may know: of all that have
-/// the file open, the one whose descriptor is locked.
+/// The process that holds the lock of the file at `path`, if this user may see it: the one whose
+/// descriptor of that file is locked.
 pub fn holder(path: &Path) -> Option<u32> {
     let file = std::fs::metadata(path).ok()?;
     let holds = |process: &Path| -> Option<bool> {

@@ -1,4 +1,17 @@
-//! System calls that `nix` and `socket2` do not cover, behind safe interfaces.
+//! What the library needs of the operating system, behind safe interfaces.
+//!
+//! Some of these modules wrap a system call that `nix` and `socket2` do not cover; others are small
+//! mechanisms of their own.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`process`], [`child`], [`usage`], [`lineage`] | fork, starting programs, reaping; detecting a fork |
+//! | [`sigterm`], [`worker_signals`], [`alarm`], [`dispositions`], [`blocked_signals`] | signals, and the timer that kills a worker |
+//! | [`poll`], [`bounded_call`], [`pipe`], [`transfer`], [`receive`] | waiting, writing and receiving |
+//! | [`resolve`], [`defer_accept`], [`disconnect`], [`hangup`], [`socket_queues`], [`open_sockets`] | names and sockets |
+//! | [`own_file`], [`lock`], [`standard`], [`environment`], [`inherited_descriptors`] | files and descriptors |
+//! | [`shared`], [`emergency`] | shared memory, and a reserve for failed allocations |
+//! | [`calendar`] | local time as text |
 
 pub mod alarm;
 pub mod blocked_signals;

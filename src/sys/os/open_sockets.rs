@@ -1,12 +1,12 @@
-//! The connected sockets that this process has open, whoever has opened them.
+//! All connected sockets of this process.
 
 use std::os::fd::{BorrowedFd, RawFd};
 
 use socket2::{Domain, SockAddr, SockRef, Type};
 
-/// All connected sockets above standard error, by number, with their peers; nothing where `/proc` is not
-/// there. Local datagram sockets are left out: they lead to the system log or a service manager, which
-/// do not answer.
+/// All connected sockets above standard error, by number, with their peers; empty without `/proc`.
+/// Omits local datagram sockets, which lead to the system log or a service manager and get no
+/// answers.
 pub fn connected() -> Vec<(RawFd, SockAddr)> {
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return Vec::new() };
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());

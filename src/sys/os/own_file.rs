@@ -1,20 +1,20 @@
-//! Files that go away when the process ends by `exit(3)`: a script may call `os.exit`, which leaves the
-//! Lua state as it is.
+//! Files to remove when the process calls `exit(3)`: a script may call `os.exit`, which does not
+//! close the Lua state.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, Once};
 
-/// A file of this process: that of a pid, or of a socket.
+/// A pid file or socket file of this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnFile {
     path: PathBuf,
-    /// Device and inode. An open file or bound socket keeps its inode, so no other file has the same.
+    /// Device and inode. An open file or bound socket keeps its inode, so it is not reused.
     identity: (u64, u64),
 }
 
-/// The files, and the process that is to remove each (its forked children are not).
+/// The files, and the process that has to remove each (not its forked children).
 static FILES: Mutex<Vec<(OwnFile, u32)>> = Mutex::new(Vec::new());
 static REGISTERED: Once = Once::new();
 
@@ -29,7 +29,7 @@ extern "C" fn remove_all() {
 }
 
 impl OwnFile {
-    /// The file that is at `path` now. It is removed when this process ends by `exit(3)`.
+    /// The file that is now at `path`. It will be removed when this process calls `exit(3)`.
     ///
     /// # Errors
     /// What `lstat(2)` reports.
@@ -38,7 +38,7 @@ impl OwnFile {
             // SAFETY: the handler is an ordinary function and the library stays mapped (build.rs).
             let _ = unsafe { libc::atexit(remove_all) };
         });
-        // Absolute, so that it is found again should the script change its directory.
+        // Absolute, in case the script changes its working directory.
         let path = std::path::absolute(path)?;
         let metadata = std::fs::symlink_metadata(&path)?;
         let file = OwnFile { path, identity: (metadata.dev(), metadata.ino()) };
@@ -48,7 +48,7 @@ impl OwnFile {
         Ok(file)
     }
 
-    /// Removes the file now, unless another one has taken its place.
+    /// Removes the file now, unless another file has replaced it.
     pub fn remove(&self) {
         if let Ok(mut files) = FILES.lock() {
             files.retain(|(file, _)| file != self);

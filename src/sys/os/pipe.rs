@@ -1,4 +1,4 @@
-//! Writing to descriptors that are no sockets, without a signal and without blocking.
+//! Writes to descriptors that are not sockets, without raising a signal and without blocking.
 
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
@@ -7,14 +7,14 @@ use nix::sys::signal::Signal;
 
 use super::blocked_signals::without;
 
-/// What a pipe that is ready for output takes without blocking (pipe(7), PIPE_BUF).
+/// How much a writable pipe accepts without blocking (pipe(7), PIPE_BUF).
 pub const ATOMIC: usize = libc::PIPE_BUF;
 
-/// Writes the beginning of `parts` (as much as a ready pipe takes without blocking); the number of
-/// bytes written.
+/// Writes the beginning of `parts` (as much as a writable pipe accepts without blocking); returns
+/// the number of bytes written.
 ///
-/// The descriptor may be shared with other processes, so `O_NONBLOCK` is not touched. A broken pipe
-/// is `EPIPE` and a file that may not grow `EFBIG`, and nothing else.
+/// The descriptor may be shared with other processes, so `O_NONBLOCK` is not changed. A broken pipe
+/// returns `EPIPE`, and a file at its size limit `EFBIG`; neither raises a signal.
 ///
 /// # Errors
 /// What `write(2)` reports.

@@ -1,4 +1,4 @@
-//! `ppoll(2)` over descriptors given by number: those of handles, and those of other libraries.
+//! `ppoll(2)` for descriptors by number: those of handles, and those of other libraries.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use nix::sys::signal::SigSet;
 
-/// What `ppoll` found.
+/// The result of `ppoll`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PollOutcome {
-    /// At least one descriptor is ready (or in error, which reading or writing will tell).
+    /// At least one descriptor is ready (or in error, which reading or writing will report).
     Ready,
-    /// The time is over.
+    /// The timeout has expired.
     Timeout,
     /// A signal handler ran.
     Interrupted,

@@ -1,4 +1,4 @@
-//! Processes: fork, what a child must drop, how a process ends.
+//! Processes: fork, what a child must give up, how a process ends.
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, RawFd};
@@ -19,7 +19,7 @@ pub enum Fork {
     Child,
 }
 
-/// Forks the process. Buffered standard output is written first, so that it is not printed twice.
+/// Forks the process. Flushes standard output first, so that nothing is printed twice.
 pub fn fork() -> Result<Fork, Errno> {
     flush_stdio();
     // SAFETY: the process is single-threaded as far as this library is concerned (it starts no
@@ -33,9 +33,9 @@ pub fn fork() -> Result<Fork, Errno> {
     }
 }
 
-/// Opens `/dev/null` for each of the descriptors 0, 1 and 2 that is closed: the next file or socket
-/// would get the number, and the log would be written into it. Where there is none, the number is
-/// taken by something that can be neither read nor written.
+/// Opens `/dev/null` for each of the descriptors 0, 1 and 2 that is closed: otherwise the next file
+/// or socket would get the number, and the log would be written to it. Without `/dev/null`, opens
+/// something that can be neither read nor written.
 pub fn ensure_standard_streams() {
     for number in 0..3 {
         // SAFETY: both calls take numbers and a terminated string. `open` gives the lowest number
@@ -50,7 +50,7 @@ pub fn ensure_standard_streams() {
     }
 }
 
-/// Puts `/dev/null` in the place of descriptors whose owners live on in this process but will not be
+/// Replaces descriptors with `/dev/null` whose owners still exist in this process but will not be
 /// used any more.
 pub fn close_for_good(numbers: impl Iterator<Item = RawFd>) {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null");
@@ -66,12 +66,12 @@ pub fn close_for_good(numbers: impl Iterator<Item = RawFd>) {
     }
 }
 
-/// What to call before a fork, and in the child.
+/// The functions to call before a fork, and in the child.
 static AT_FORK: OnceLock<[fn(); 2]> = OnceLock::new();
 
-/// From now on, whoever calls `fork(3)` in this process: buffered standard output is written and `first`
-/// is called before, so that nothing is printed twice, and the child calls `then`. Both must expect to be
-/// called between any two instructions of foreign code.
+/// Registers functions for every later `fork(3)` in this process. Before the fork, standard output
+/// is flushed, so that nothing is printed twice, and `first` is called; the child calls `then`.
+/// Both may be called between any two instructions of foreign code.
 pub fn at_fork(first: fn(), then: fn()) -> Result<(), Errno> {
     extern "C" fn before() {
         flush_stdio();
@@ -96,20 +96,21 @@ pub fn at_fork(first: fn(), then: fn()) -> Result<(), Errno> {
     }
 }
 
-/// Writes out all buffered C streams (Lua's `io.write` and `print` use them).
+/// Flushes all C streams (which Lua's `io.write` and `print` use).
 pub fn flush_stdio() {
     // SAFETY: a null stream means all open output streams.
     unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
-/// Ends the process at once: buffered output is written, no finalizer and no exit handler runs.
+/// Ends the process immediately: flushes buffered output, but runs no finalizers and no exit
+/// handlers.
 pub fn exit_now(code: i32) -> ! {
     flush_stdio();
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(code) }
 }
 
-/// Asks the kernel to send `signal` to this process when its parent has died.
+/// Asks the kernel to send `signal` to this process when its parent dies.
 pub fn set_parent_death_signal(signal: Signal) -> Result<(), Errno> {
     nix::sys::prctl::set_pdeathsig(signal)
 }

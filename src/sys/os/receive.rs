@@ -3,19 +3,19 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Descriptors that one message can carry.
+/// The maximum number of descriptors in a message.
 const MOST: usize = 4;
 
-/// Room for the control message, aligned as it has to be.
+/// The size of the control message buffer, in words for its alignment.
 const CONTROL: usize = (size_of::<libc::cmsghdr>() + MOST * size_of::<RawFd>()).div_ceil(8);
 
-/// What one message brought.
+/// A received message.
 pub struct ReceivedMessage {
-    /// The bytes that were stored in the buffer; 0 at the end of the stream.
+    /// The number of bytes stored in the buffer; 0 at the end of the stream.
     pub length: usize,
     /// Its descriptors, in order.
     pub descriptors: Vec<OwnedFd>,
-    /// Some descriptors are missing: this process may open no more.
+    /// Some descriptors are missing, because this process cannot open more.
     pub is_cut: bool,
 }
 

@@ -1,4 +1,5 @@
-//! Names and services to addresses: `getaddrinfo(3)`, which std offers without service names.
+//! Resolves names and services to addresses: `getaddrinfo(3)`, which std only offers without
+//! service names.
 
 use std::ffi::{CStr, CString};
 use std::io;

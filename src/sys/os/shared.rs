@@ -1,4 +1,4 @@
-//! Memory that a supervisor and its forked workers see together.
+//! Memory shared by a supervisor and its workers.
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -15,8 +15,7 @@ pub struct SharedWords {
 }
 
 impl SharedWords {
-    /// Maps memory for `count` (at least one) words. The kernel allocates a page when it is first
-    /// touched.
+    /// Maps memory for `count` (at least one) words. The kernel allocates each page on first use.
     pub fn new(count: usize) -> Result<Self, Errno> {
         let bytes = size_of::<AtomicU64>().checked_mul(count).ok_or(Errno::ENOMEM)?;
         let length = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;

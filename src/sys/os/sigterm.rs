@@ -1,8 +1,8 @@
 //! SIGTERM as a flag, and waiting without losing it.
 //!
-//! The handler only sets the flag. A signal that arrives between looking at the flag and waiting
-//! would go unnoticed, so who waits holds the signal back ([`block`]), looks at the flag, and passes
-//! [`BlockedSigterm::mask`] to `ppoll` or `epoll_pwait`, which let it through atomically.
+//! The handler only sets the flag. A signal that arrives between checking the flag and waiting
+//! would be missed. So block the signal ([`block`]), check the flag, and pass
+//! [`BlockedSigterm::mask`] to `ppoll` or `epoll_pwait`, which unblock it atomically.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +17,8 @@ extern "C" fn note(_: libc::c_int) {
     RECEIVED.store(true, Ordering::Relaxed);
 }
 
-/// From now on SIGTERM sets the flag instead of ending the process. Returns what was installed
-/// before, for [`restore`].
+/// Makes SIGTERM set the flag instead of ending the process. Returns the previous disposition, for
+/// [`restore`].
 ///
 /// # Errors
 /// What `sigaction(2)` reports.
@@ -28,7 +28,7 @@ pub fn catch() -> io::Result<SigAction> {
     Ok(unsafe { sigaction(Signal::SIGTERM, &action) }?)
 }
 
-/// Puts back what [`catch`] returned.
+/// Restores the disposition that [`catch`] has returned.
 ///
 /// # Errors
 /// What `sigaction(2)` reports.
@@ -38,31 +38,31 @@ pub fn restore(previous: &SigAction) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether SIGTERM has come since the start or the last [`clear`].
+/// Whether SIGTERM has arrived since the start or the last [`clear`].
 pub fn received() -> bool {
     RECEIVED.load(Ordering::Relaxed)
 }
 
-/// Sets the flag as if SIGTERM had come.
+/// Sets the flag as if SIGTERM had arrived.
 pub fn set() {
     RECEIVED.store(true, Ordering::Relaxed);
 }
 
-/// Forgets that SIGTERM has come; whether it had.
+/// Clears the flag; returns whether it was set.
 pub fn clear() -> bool {
     RECEIVED.swap(false, Ordering::Relaxed)
 }
 
-/// SIGTERM is held back in this thread as long as this value lives.
+/// SIGTERM is blocked in this thread while this value exists.
 #[derive(Debug)]
 pub struct BlockedSigterm {
     /// The mask before.
     before: SigSet,
-    /// The mask for waiting: the one before, with SIGTERM let through.
+    /// The mask for waiting: the previous one, with SIGTERM unblocked.
     waiting: SigSet,
 }
 
-/// Holds SIGTERM back in this thread.
+/// Blocks SIGTERM in this thread.
 ///
 /// # Errors
 /// What `pthread_sigmask(3)` reports.
@@ -76,7 +76,7 @@ pub fn block() -> io::Result<BlockedSigterm> {
 }
 
 impl BlockedSigterm {
-    /// The signal mask to wait with: lets SIGTERM through.
+    /// The signal mask to wait with, which does not block SIGTERM.
     pub fn mask(&self) -> SigSet {
         self.waiting
     }

@@ -1,9 +1,9 @@
-//! How much a connection holds on its way: what was sent and not taken, and what came and was not read.
+//! How much data the kernel holds for a connection: unsent output and unread input.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Bytes in the system's send buffer of a socket: not sent, or not acknowledged (tcp(7), unix(7),
-/// `SIOCOUTQ`). An end of the output that is on its way counts as one. 0 where nobody can tell.
+/// Bytes in the kernel's send buffer of a socket, unsent or unacknowledged (tcp(7), unix(7),
+/// `SIOCOUTQ`). A FIN that is not acknowledged counts as one. 0 if unknown.
 pub fn unsent(socket: BorrowedFd<'_>) -> usize {
     let mut bytes: libc::c_int = 0;
     // SAFETY: `TIOCOUTQ`, which is `SIOCOUTQ` of a socket, writes one `int`, which lives through the
@@ -12,7 +12,7 @@ pub fn unsent(socket: BorrowedFd<'_>) -> usize {
     if outcome == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
-/// Bytes that a receive would find now (`SIOCINQ`). 0 where nobody can tell.
+/// Bytes that a receive would find now (`SIOCINQ`). 0 if unknown.
 pub fn unread(socket: BorrowedFd<'_>) -> usize {
     let mut bytes: libc::c_int = 0;
     // SAFETY: `FIONREAD`, which is `SIOCINQ` of a socket, writes one `int`, which lives through the call.

@@ -1,4 +1,4 @@
-//! The standard streams of the process, which are numbers that everybody relies on.
+//! The standard streams of the process, on whose numbers other code relies.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -10,8 +10,8 @@ pub fn stream(number: u8) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(RawFd::from(number.min(2))) }
 }
 
-/// Closes a standard stream by putting `/dev/null` in its place: its peer sees the end, and the
-/// number is not given to the next descriptor that is opened.
+/// Closes a standard stream by replacing it with `/dev/null`: its peer sees the end, and the number
+/// is not reused.
 ///
 /// # Errors
 /// What `open(2)` and `dup2(2)` report.

@@ -1,4 +1,4 @@
-//! Receiving into the unused part of a vector, without clearing it first.
+//! Receives into the spare capacity of a vector, without clearing it first.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -19,7 +19,7 @@ pub fn read_append(file: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> io::Result<usi
     })
 }
 
-/// One non-blocking `recv` that throws away up to `limit` bytes of a TCP socket's input.
+/// One non-blocking `recv` that discards up to `limit` bytes of a TCP socket's input.
 pub fn recv_discard(socket: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
     // SAFETY: with MSG_TRUNC, TCP (tcp(7)) drops the bytes and stores nothing behind the pointer.
@@ -27,7 +27,7 @@ pub fn recv_discard(socket: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
-/// Calls `receive` with the spare capacity of `buffer` and takes over what it stored.
+/// Calls `receive` with the spare capacity of `buffer` and appends what it has stored.
 fn append(
     buffer: &mut Vec<u8>,
     receive: impl FnOnce(*mut libc::c_void, usize) -> isize,

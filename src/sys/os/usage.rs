@@ -1,4 +1,4 @@
-//! Ended children and what they have used of the system.
+//! Ended children and their resource usage.
 
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -10,24 +10,24 @@ use nix::unistd::Pid;
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessEnd {
-    /// By itself, with this exit code.
+    /// It exited with this code.
     Exited(i32),
-    /// By this signal.
+    /// This signal killed it.
     Killed(i32),
 }
 
-/// What an ended process, with the children it waited for, has used.
+/// The resource usage of an ended process, including children it has waited for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
-    /// Processor time in the program.
+    /// Processor time in user mode.
     pub user: Duration,
-    /// Processor time in the system.
+    /// Processor time in the kernel.
     pub system: Duration,
-    /// Most memory at a time, in KiB.
+    /// Maximum resident memory, in KiB.
     pub resident: i64,
     /// Page faults without and with input.
     pub faults: (i64, i64),
-    /// Context switches, by its own will and against it.
+    /// Context switches, voluntary and involuntary.
     pub switches: (i64, i64),
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Usage {
     }
 }
 
-/// Takes note of one child that has ended; nothing if there is none.
+/// Reaps one child that has ended; `None` if there is none.
 ///
 /// # Errors
 /// `EINTR`; `ECHILD` if there is no child at all.

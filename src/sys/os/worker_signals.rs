@@ -1,10 +1,11 @@
-//! Signals of a worker: what it passes on to its supervisor, and what it does when that has died.
+//! Signals of a worker: which ones it forwards to the supervisor, and what it does when the
+//! supervisor dies.
 //!
 //! A worker holds its pool's listening sockets. When the supervisor is killed while a handler runs,
-//! the ports must not stay taken until that handler ends, so the kernel's notice of the parent's
-//! death makes the worker give them up at once, inside a signal handler. If the kernel refuses that
-//! notice, the control channel sends the same signal: with each order, of which only the last, the
-//! end of the channel, means something.
+//! the ports must not stay in use until that handler ends. So the kernel's parent death signal
+//! makes the worker give them up immediately, inside a signal handler. If the kernel refuses that
+//! signal, the control channel sends the same one, with each order; the handler only reacts to the
+//! end of the channel.
 
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
@@ -21,28 +22,28 @@ const F_SETSIG: libc::c_int = 10;
 const MAX_SOCKETS: usize = 100;
 
 static SOCKETS: [AtomicI32; MAX_SOCKETS] = [const { AtomicI32::new(-1) }; MAX_SOCKETS];
-/// Which of them are to be shut down.
+/// Which of them to shut down.
 static OWN: [AtomicBool; MAX_SOCKETS] = [const { AtomicBool::new(false) }; MAX_SOCKETS];
 static CHANNEL: AtomicI32 = AtomicI32::new(-1);
-/// The log knows that the kernel gives no notice.
+/// Whether the kernel's refusal has been logged.
 static TOLD: AtomicBool = AtomicBool::new(false);
 static SUPERVISOR: AtomicI32 = AtomicI32::new(-1);
 
-/// The real-time signal that announces the death of the parent: one that no application uses by
-/// accident and that interrupts nothing the application waits for (`SA_RESTART`).
+/// The real-time signal for the death of the parent. Applications are unlikely to use it, and it
+/// interrupts none of their calls (`SA_RESTART`).
 fn death_signal() -> libc::c_int {
     libc::SIGRTMIN() + 7
 }
 
-/// If the supervisor is dead, puts its channel in place of each listening socket: the port is free then, and
-/// the descriptor's number is not given to anything else. What is no service manager's is shut down before:
-/// another worker may not know.
+/// If the supervisor is dead, replaces each listening socket with the control channel: the port is
+/// free, and the descriptor number is not reused. Shuts down the server's own sockets first, since
+/// other workers may not have been notified.
 extern "C" fn on_death(_: libc::c_int) {
     // SAFETY: `__errno_location`, `getppid`, `poll`, `shutdown` and `dup2` are async-signal-safe; the
     // descriptors are this library's own.
     unsafe {
         let saved = *libc::__errno_location();
-        // Its descriptors are closed before its children are told.
+        // The kernel closes a process's descriptors before it notifies its children.
         let mut channel = libc::pollfd { fd: CHANNEL.load(Relaxed), events: 0, revents: 0 };
         libc::poll(&mut channel, 1, 0);
         let is_closed = channel.revents != 0;
@@ -51,7 +52,7 @@ extern "C" fn on_death(_: libc::c_int) {
             return;
         }
         for (socket, own) in SOCKETS.iter().zip(&OWN) {
-            // Once: the number belongs to the channel then.
+            // Only once: afterwards the number refers to the channel.
             let descriptor = socket.swap(-1, Relaxed);
             if descriptor >= 0 {
                 if is_closed && own.load(Relaxed) {
@@ -91,11 +92,11 @@ extern "C" fn terminate(_: libc::c_int) {
     }
 }
 
-/// For signals that concern the supervisor alone but may be sent to its whole group. No use of
-/// `SIG_IGN`, which programs started by the worker would inherit.
+/// For signals that only concern the supervisor but may be sent to its whole process group.
+/// `SIG_IGN` would be inherited by programs that the worker starts.
 extern "C" fn ignore(_: libc::c_int) {}
 
-/// From now on SIGTERM and SIGQUIT do not end this process, which is a new worker.
+/// Makes SIGTERM and SIGQUIT not end this process, a new worker.
 ///
 /// # Errors
 /// What `sigaction(2)` reports.
@@ -104,11 +105,11 @@ pub fn catch_termination() -> std::io::Result<()> {
     Ok(handle(libc::SIGQUIT, terminate)?)
 }
 
-/// Prepares a new worker's signals: SIGINT and SIGHUP go to the supervisor; should that die, the
-/// listening sockets are given up.
+/// Prepares a new worker's signals: it forwards SIGINT and SIGHUP to the supervisor, and gives up
+/// the listening sockets if the supervisor dies.
 ///
-/// The descriptors must stay open as long as the process lives. With each listening socket goes whether it
-/// may be shut down.
+/// The descriptors must stay open as long as the process lives. Each listening socket comes with a
+/// flag that says whether to shut it down.
 pub fn install(
     supervisor: nix::unistd::Pid,
     channel: BorrowedFd<'_>,
@@ -126,19 +127,20 @@ pub fn install(
     handle(libc::SIGHUP, forward)?;
     handle(libc::SIGUSR1, ignore)?;
     handle(libc::SIGUSR2, ignore)?;
-    // Standard error leads to the supervisor: when that has died, a last answer must still get out.
+    // Standard error is a pipe to the supervisor: after its death, the worker must still be able to
+    // send its last response.
     handle(libc::SIGPIPE, ignore)?;
-    // A file that may not grow any more (RLIMIT_FSIZE) is an error of whoever writes.
+    // Writing to a file at its size limit (RLIMIT_FSIZE) then returns an error.
     handle(libc::SIGXFSZ, ignore)?;
     handle(death_signal(), on_death)?;
     watch_supervisor()
 }
 
-/// Asks for the notice of the supervisor's death; to be called again when rights may have changed,
-/// which cancels it.
+/// Asks the kernel for a signal at the supervisor's death. Call it again when privileges may have
+/// changed, which cancels the request.
 ///
 /// # Errors
-/// What `fcntl(2)` reports, if neither way is possible.
+/// What `fcntl(2)` reports, if neither mechanism works.
 pub fn watch_supervisor() -> Result<(), Errno> {
     // SAFETY: sets an attribute of this process alone.
     let asked = Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, death_signal()) });
@@ -155,12 +157,12 @@ pub fn watch_supervisor() -> Result<(), Errno> {
             eprintln!("{}", refusal(errno));
         }
     }
-    // It may have died before.
+    // It may already be dead.
     give_up_ports();
     Ok(())
 }
 
-/// In the supervisor: what the log is to say if the kernel will not tell workers of its death.
+/// In the supervisor: a message to log if the kernel will not signal its death to workers.
 pub fn refused_notice() -> Option<String> {
     let mut signal: libc::c_int = 0;
     // SAFETY: the first call stores a number, the second sets what was in force before.
@@ -180,7 +182,7 @@ fn refusal(errno: Errno) -> String {
     )
 }
 
-/// Lets through what concerns a worker, whatever the parent of the server has blocked.
+/// Unblocks a worker's signals, whatever the parent of the server has blocked.
 fn unblock() -> Result<(), Errno> {
     let signals = [
         Signal::SIGTERM,
