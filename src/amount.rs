@@ -1,18 +1,18 @@
-//! Sizes, counts and times as a script gives them.
+//! Sizes, counts and times in options and arguments.
 //!
-//! Numbers are converted as Lua does: a string counts if Lua takes it for a number (reference manual of Lua,
-//! "Coercions and Conversions"), and a float with an integer value is that integer.
+//! Conversions follow Lua (Lua reference manual, "Coercions and Conversions"): strings that Lua
+//! converts to numbers are accepted, and a float with an integer value is that integer.
 
 use mlua::{FromLua, Lua, Value};
 
-/// What stands where an amount is expected.
+/// A value where an amount is expected.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
     /// Nil.
     Missing,
     /// False: nothing, or no limit.
     Off,
-    /// A number that is neither negative nor NaN; perhaps infinite.
+    /// A number that is neither negative nor NaN; it may be infinite.
     Of(f64),
     /// Anything else.
     Wrong,

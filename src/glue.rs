@@ -4,9 +4,9 @@
 //!
 //! * **misuse** (a wrong type, a closed handle) throws a plain string that carries the caller's
 //!   position. An error raised by Rust would arrive as userdata without a position, so the Rust
-//!   function returns a marker and the Lua wrapper around it raises;
-//! * **failure of the system** returns `nil, message, errno`;
-//! * an error of a Lua function that Rust called passes through unchanged.
+//!   function returns a marker and its Lua wrapper raises the error;
+//! * **system errors** return `nil, message, errno`;
+//! * errors of Lua functions that Rust has called pass through unchanged.
 //!
 //! The wrapper costs one Lua call and no allocation.
 
@@ -24,8 +24,8 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// A string, or a number as Lua converts it, but without a fraction if it has an integer value: `10 / 2` is
-/// "5". None for other values.
+/// A string, or a number converted as in Lua, but without a fraction if it has an integer value:
+/// `10 / 2` is "5". `None` for other values.
 ///
 /// # Errors
 /// Out of memory.
@@ -41,14 +41,14 @@ pub fn text(lua: &Lua, value: &Value) -> mlua::Result<Option<LuaString>> {
     }
 }
 
-/// Why a function of the public interface did not do its work.
+/// Why a function of the public interface has failed.
 #[derive(Debug)]
 pub enum Fault {
-    /// The caller's mistake: thrown as a plain string with the caller's position.
+    /// A mistake of the caller: thrown as a plain string with the caller's position.
     Misuse(String),
-    /// The system's refusal: returned as `nil, message, errno` (errno nil where there is none).
+    /// A system error: returned as `nil, message, errno` (errno nil if there is none).
     System(String, Option<i32>),
-    /// An error that comes from Lua: passed on as it is.
+    /// An error from Lua: passed through unchanged.
     Lua(mlua::Error),
 }
 
@@ -59,7 +59,7 @@ impl Fault {
     }
 }
 
-/// The C library's words for an errno, without the number that std appends.
+/// The C library's message for an errno, without the number that std appends.
 pub fn describe(errno: i32) -> String {
     let mut text = std::io::Error::from_raw_os_error(errno).to_string();
     if let Some(end) = text.rfind(" (os error ") {
@@ -68,7 +68,7 @@ pub fn describe(errno: i32) -> String {
     text
 }
 
-/// What an error of the system says, in the C library's words if it has a number.
+/// The message of a system error; the C library's if it has an errno.
 pub fn reason(error: &std::io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), describe)
 }
@@ -99,18 +99,18 @@ pub type Reply<T = MultiValue> = Result<T, Fault>;
 
 static MARKER: u8 = 0;
 
-/// The first result that tells the wrapper to raise the second one.
+/// A first result that tells the wrapper to raise the second one as an error.
 pub fn marker() -> Value {
     Value::LightUserData(LightUserData((&raw const MARKER).cast_mut().cast::<c_void>()))
 }
 
-/// Turns the outcome of a public function into what its Lua wrapper understands.
+/// Converts the outcome of a public function into results for its Lua wrapper.
 pub fn settle<R: IntoLuaMulti>(lua: &Lua, reply: Reply<R>) -> mlua::Result<MultiValue> {
     match reply {
         Ok(values) => values.into_lua_multi(lua),
         Err(Fault::Misuse(text)) => (marker(), text).into_lua_multi(lua),
         Err(Fault::System(text, errno)) => (Value::Nil, text, errno).into_lua_multi(lua),
-        // As a string, like everywhere in Lua. It exists already, so no memory is needed for it.
+        // A string, as everywhere in Lua. It already exists, so it needs no memory.
         Err(Fault::Lua(mlua::Error::MemoryError(_))) => {
             (marker(), "not enough memory").into_lua_multi(lua)
         }
@@ -118,7 +118,7 @@ pub fn settle<R: IntoLuaMulti>(lua: &Lua, reply: Reply<R>) -> mlua::Result<Multi
     }
 }
 
-/// The wrapper: `checked(f)` behaves as `f` and raises misuse at the position of its caller.
+/// The wrapper: `checked(f)` behaves like `f`, and raises misuse at the position of its caller.
 const CHECKED: &str = r#"
 local MISUSE = ...
 local error = error
@@ -143,7 +143,7 @@ fn checked(lua: &Lua) -> mlua::Result<Function> {
     Ok(checked)
 }
 
-/// A Lua function over `f` that reports failures as this module's documentation says.
+/// A Lua function over `f` that reports failures as described above.
 pub fn function<F, R>(lua: &Lua, f: F) -> mlua::Result<Function>
 where
     F: Fn(&Lua, MultiValue) -> Reply<R> + 'static,
@@ -152,7 +152,7 @@ where
     checked(lua)?.call(raw(lua, f)?)
 }
 
-/// A Lua function over `f` without the wrapper, for embedded Lua that looks at [`marker`] itself.
+/// A Lua function over `f` without the wrapper, for embedded Lua that checks for [`marker`] itself.
 pub fn raw<F, R>(lua: &Lua, f: F) -> mlua::Result<Function>
 where
     F: Fn(&Lua, MultiValue) -> Reply<R> + 'static,

@@ -2,9 +2,9 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`sys`] | the only unsafe code: system calls (`os`) and the raw Lua C API (`lua`) |
+//! | [`sys`] | all unsafe code: the operating system (`os`) and the raw Lua C API (`lua`) |
 //! | [`glue`] | how Rust functions become Lua functions: misuse, system failures, wrappers |
-//! | [`amount`] | sizes, counts and times as a script gives them |
+//! | [`amount`] | sizes, counts and times in options and arguments |
 //! | [`callback`] | streaming with callbacks: `moonbridge.callback` |
 //! | [`io`] | handles, listeners, child processes, poll: `moonbridge.io` |
 //! | [`http`] | HTTP/1.1: pure parsers and the request cycle: `moonbridge.http` |

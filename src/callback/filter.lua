@@ -1,9 +1,9 @@
 -- How filters are called.
 --
--- A filter gets each chunk once and then nil once, and answers with strings. Those that ltn12.filter.chain
--- composes follow the longer protocol of LTN12: after a chunk they are asked with "" until they have nothing
--- more to say, at the end with nil until they return nil. Only they are asked so: a filter that was not made
--- for it would answer for ever.
+-- A filter is called once with each chunk and once with nil, and returns strings. Filters composed by
+-- ltn12.filter.chain follow the longer protocol of LTN12: after a chunk they are called with "" until they
+-- have no more output, at the end with nil until they return nil. Other filters are not called repeatedly,
+-- since one that does not expect it might never end.
 
 local package_loaded, type = package.loaded, type
 local getinfo = debug and debug.getinfo
@@ -14,7 +14,7 @@ local function place(f)
   return type(f) == "function" and getinfo and getinfo(f, "S") or nil
 end
 
---- Whether `f` was made by ltn12.filter.chain: its code stands within the code of that function.
+--- Whether `f` was made by ltn12.filter.chain: its code is part of the code of that function.
 local function composed(f)
   local ltn12 = package_loaded.ltn12
   local maker = type(ltn12) == "table" and type(ltn12.filter) == "table" and place(ltn12.filter.chain)
@@ -23,13 +23,13 @@ local function composed(f)
     and made.lastlinedefined <= maker.lastlinedefined or false
 end
 
---- Asks a filter once.
+--- Calls a filter once.
 -- @param input a chunk, "" for what it still holds of the last one, nil at the end
 -- @return string; nil at the end of what it has; or nil and a message
 local function ask(f, input)
   local output, message = f(input)
   if type(output) == "string" then return output end
-  -- The end of what it has; that and a message: what it got was not complete, say.
+  -- The end of its output; or that and a message, for example because its input was incomplete.
   if output == nil and input == nil then return nil, type(message) == "string" and message or nil end
   if output == nil then return nil, message or "filter returned nil before the end" end
   return nil, ("filter returned a %s, expected a string"):format(type(output))

@@ -7,7 +7,8 @@
 //! | `receive.lua`, `send.lua` | the predefined callbacks and the conversions for ltn12 |
 //! | `transfer.lua` | transfers between callbacks and handles |
 //!
-//! All is Lua: every step calls functions of the user's, which may yield, throw or re-enter.
+//! Everything is written in Lua, since every step calls user functions, which may yield, throw or
+//! re-enter.
 
 use mlua::{Lua, Result, Table};
 
@@ -19,7 +20,7 @@ struct Module {
     protocol: Table,
 }
 
-/// The module's table: the same one whenever it is asked for.
+/// The module's table: always the same one.
 ///
 /// # Errors
 /// Out of memory.
@@ -27,7 +28,7 @@ pub fn module(lua: &Lua) -> Result<Table> {
     Ok(load(lua)?.0)
 }
 
-/// The functions that keep to the protocols, for streaming loops elsewhere (see `protocol.lua`).
+/// The functions that implement the protocols, for streaming loops elsewhere (see `protocol.lua`).
 ///
 /// # Errors
 /// Out of memory.
@@ -57,7 +58,7 @@ fn load(lua: &Lua) -> Result<(Table, Table)> {
         include_str!("send.lua"),
         (&protocol, &filter, &callback),
     )?;
-    // The conversions belong to no direction in the public interface.
+    // In the public interface, the conversions are not grouped by direction.
     for (table, name) in [
         (&receive, "from_sink"),
         (&receive, "to_sink"),

@@ -2,9 +2,8 @@
 --
 --     ret, err_or_f = receive_cb(chunk, err)     chunk, err_or_f = send_cb()
 --
--- A callback does not learn from the protocol that a transfer ended because something was thrown, and a
--- send callback does not learn of any failure but its own. The predefined ones hold files, so they say here
--- what is to be done in that case.
+-- The protocol does not inform a callback that a transfer has ended with a thrown error, nor a send callback
+-- of any failure but its own. The predefined callbacks hold files, so they register here how to release them.
 
 local getmetatable, pcall, setmetatable, tostring, type = getmetatable, pcall, setmetatable, tostring, type
 local error = error
@@ -16,16 +15,16 @@ protocol.ABORTED = "callback aborted"
 
 local ABORTED = protocol.ABORTED
 
--- callback → function that frees what it holds
+-- callback → function that releases its resources
 local releases = setmetatable({}, { __mode = "k" })
 
---- Says what frees the things that a callback holds; returns the callback.
+--- Registers how to release the resources of a callback; returns the callback.
 function protocol.holds(callback, free)
   releases[callback] = free
   return callback
 end
 
---- The transfer is over and the callback cannot know: frees what it holds.
+--- Releases the resources of a callback that is not informed of the end of the transfer.
 local function release(callback)
   local free = releases[callback]
   if free then
@@ -42,8 +41,8 @@ local function settle(callback, ok, ...)
   error((...), 0)
 end
 
---- Calls f(...) for a transfer with this callback: if it throws, the callback's things are freed and the
--- error passes on.
+--- Calls f(...) for a transfer with this callback. If it throws, releases the callback's resources and passes
+--- the error on.
 local function guarded(callback, f, ...)
   if not releases[callback] then return f(...) end
   return settle(callback, pcall(f, ...))
@@ -77,7 +76,7 @@ local function successor(callback, replacement, kind)
   return nil, text:format(kind, type(replacement))
 end
 
---- Gives a chunk (not empty) to a receive callback.
+--- Passes a chunk (not empty) to a receive callback.
 -- @return the callback for what follows, or nil and the message of the abort
 function protocol.give(receive_cb, chunk)
   local ret, err_or_f = guarded(receive_cb, receive_cb, chunk)
@@ -89,9 +88,9 @@ function protocol.give(receive_cb, chunk)
   return successor(receive_cb, err_or_f, "receive")
 end
 
---- Tells a receive callback that all was received.
+--- Tells a receive callback that the transfer is complete.
 --
--- The document's own example returns nothing then, so that nil alone is no failure here: only a message is.
+-- The manual's own example returns nothing here, so nil without a message is not a failure.
 -- @return true, or nil and a message
 function protocol.finish(receive_cb)
   local ret, err = guarded(receive_cb, receive_cb, "")
@@ -106,14 +105,14 @@ function protocol.describe(thrown)
   return ok and text or "(an error that cannot be shown)"
 end
 
---- Tells a receive callback that the transfer failed. What it returns does not matter.
+--- Tells a receive callback that the transfer has failed; ignores its result.
 function protocol.fail(receive_cb, message)
   guarded(receive_cb, receive_cb, nil, message)
   release(receive_cb)
 end
 
---- Calls f(...) for a transfer into this receive callback: if it throws, the callback is told, and the error
--- passes on.
+--- Calls f(...) for a transfer to this receive callback. If it throws, informs the callback and passes the
+--- error on.
 function protocol.attempt(receive_cb, f, ...)
   local ok, a, b, c = pcall(f, ...)
   if ok then return a, b, c end

@@ -42,7 +42,7 @@ local function failing(message)
   return function() return nil, message end
 end
 
---- A callback that writes into a file and closes it at the end, after an error, or if a write fails.
+--- A callback that writes to a file and closes it at the end, after an error, or if a write fails.
 function receive.file(file, io_err)
   if not file then return failing(io_err or "unable to open file") end
   local function close()
@@ -64,7 +64,7 @@ function receive.file(file, io_err)
   end, close)
 end
 
---- A callback that passes all it gets through a filter into another callback.
+--- A callback that passes its input through a filter to another callback.
 function receive.chain(f, receive_cb)
   protocol.check(f, 1, "chain", "filter")
   protocol.check(receive_cb, 2, "chain", "receive callback")
@@ -76,7 +76,7 @@ function receive.chain(f, receive_cb)
     return nil, message
   end
 
-  -- What fails in the filter is an error for the callback behind it.
+  -- A failure of the filter is an error for the next callback.
   local function fail(message)
     protocol.fail(current, message)
     return over(message)
@@ -89,7 +89,7 @@ function receive.chain(f, receive_cb)
     error(piece, 0)
   end
 
-  -- Passes on all that the filter makes of a chunk, or of nil at the end.
+  -- Passes on the filter's output for a chunk, or for nil at the end.
   local function pump(input)
     repeat
       local piece, more, message = filtered(input)
@@ -130,7 +130,7 @@ function receive.from_sink(sink)
   end
 end
 
---- An ltn12 sink for a callback. An empty chunk, which means nothing to a sink, is not the end.
+--- An ltn12 sink for a callback. It ignores empty chunks, which do not mark the end for a sink.
 function receive.to_sink(receive_cb)
   protocol.check(receive_cb, 1, "to_sink", "receive callback")
   return function(chunk, err)

@@ -6,7 +6,7 @@ local error, type = error, type
 
 local send = {}
 
---- A callback for the contents of a string; nil for nil: nothing to be sent.
+--- A callback for the contents of a string; nil for nil, which sends nothing.
 function send.string(str)
   if str == nil then return nil end
   if type(str) ~= "string" then
@@ -19,7 +19,7 @@ function send.string(str)
   end
 end
 
---- A callback for the contents of a file, which is closed at the end, or as soon as it cannot be read.
+--- A callback for the contents of a file, which it closes at the end or after a read error.
 function send.file(file, io_err)
   if not file then
     local message = io_err or "unable to open file"
@@ -40,7 +40,7 @@ function send.file(file, io_err)
   end, close)
 end
 
---- A callback for what another one sends, passed through a filter; nil for nil.
+--- A callback that passes the output of another one through a filter; nil for nil.
 function send.chain(send_cb, f)
   if send_cb == nil then return nil end
   protocol.check(send_cb, 1, "chain", "send callback")
@@ -86,7 +86,7 @@ function send.from_source(source)
   if source == nil then return nil end
   protocol.check(source, 1, "from_source", "source")
   return function()
-    -- An empty chunk means nothing to a source, and the end to a callback.
+    -- An empty chunk marks the end for a callback, but not for a source.
     while source do
       local chunk, err_or_new = source()
       if chunk == nil then

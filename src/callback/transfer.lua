@@ -1,5 +1,5 @@
--- Transfers between callbacks and handles. They wait by a function of the caller's, so that a coroutine may
--- yield there: all is Lua over the handles' non-blocking methods.
+-- Transfers between callbacks and handles. They wait with the caller's wait function, in which a coroutine
+-- may yield: this is Lua over the handles' non-blocking methods.
 
 local protocol, callback, moonbridge_io = ...
 
@@ -8,7 +8,7 @@ local poll = moonbridge_io.poll
 
 local EARLY_EOF = "connection closed before all data was received"
 
--- Waits as the blocking forms do.
+-- Waits like the blocking forms.
 local function block(socket, mode)
   local set = { [socket] = true }
   if mode == "r" then poll(set) else poll(nil, set) end
@@ -80,7 +80,7 @@ local function check_length(length, position, name)
   error(("bad argument #%d to '%s' (non-negative integer or nil expected)"):format(position, name), 3)
 end
 
---- Receives `length` bytes, or all until EOF, from a handle into a receive callback.
+--- Receives `length` bytes, or everything until EOF, from a handle into a receive callback.
 -- @return the number of bytes; or nil, a message, and an errno if the system failed
 function callback.receive_from(socket, receive_cb, length)
   check_socket(socket, 1, "receive_from")
@@ -103,7 +103,7 @@ function callback.receive_from_yield(socket, receive_cb, length)
   return receive(yield, socket, receive_cb, check_length(length, 3, "receive_from_yield"))
 end
 
---- Sends all that a send callback gives to a handle, and flushes it. A nil callback: nothing to be sent.
+--- Sends all chunks of a send callback to a handle, and flushes it. A nil callback sends nothing.
 -- @return the number of bytes; or nil, a message, and an errno if the system failed
 function callback.send_to(socket, send_cb)
   check_socket(socket, 1, "send_to")

@@ -3,7 +3,7 @@
 //! | room | what it is |
 //! |---|---|
 //! | [`wire`] | parsers and writers that server and client share (pure) |
-//! | [`form`] | forms as they come in (pure) |
+//! | [`form`] | incremental parsers of forms (pure) |
 //! | [`server`] | the server's side of a connection |
 //! | `lua` | what Lua sees of a request, and the chunks that call the application |
 //! | [`client`] | `http.request` |

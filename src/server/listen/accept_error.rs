@@ -1,29 +1,29 @@
-//! What errors of `accept(2)` mean (pure).
+//! Classification of `accept(2)` errors (pure).
 
 use std::io;
 
 use nix::errno::Errno;
 
-/// What an error of `accept(2)` means.
+/// The classes of `accept(2)` errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptError {
-    /// The connection is gone, the next one may be there.
+    /// This connection has failed; try the next one.
     Retry,
-    /// No connection waits.
+    /// No connection is waiting.
     Nothing,
-    /// It will not be better at once.
+    /// A problem that lasts: pause.
     Pause,
     /// The socket was shut down.
     Closed,
 }
 
-/// Tells errors of `accept(2)` apart.
+/// Classifies an error of `accept(2)`.
 pub fn classify(error: &io::Error) -> AcceptError {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EAGAIN) => AcceptError::Nothing,
         Some(Errno::EINVAL | Errno::EBADF | Errno::ENOTSOCK) => AcceptError::Closed,
-        // Pending network errors that Linux passes on from the new connection, and a call that was
-        // interrupted: they concern that connection alone.
+        // Network errors of the new connection, which Linux returns here, and an interrupted call:
+        // they do not affect other connections.
         Some(
             Errno::EINTR
             | Errno::ECONNABORTED
@@ -38,7 +38,7 @@ pub fn classify(error: &io::Error) -> AcceptError {
             | Errno::EHOSTUNREACH
             | Errno::ENONET,
         ) => AcceptError::Retry,
-        // Descriptors, memory, or leave (EPERM, EACCES) are lacking.
+        // A lack of descriptors, memory or permission (EPERM, EACCES).
         _ => AcceptError::Pause,
     }
 }

@@ -1,7 +1,7 @@
 //! `listen{...}`: from a Lua table to a checked pool configuration.
 //!
-//! Everything is checked once, here, so that the supervisor and the workers never meet a wrong
-//! value (reference, "Global function listen{...}").
+//! This validates everything once, so that supervisor and workers never see an invalid value
+//! (reference, "Global function listen{...}").
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::io::address;
 /// The most listeners one pool may have.
 pub const MAX_LISTENERS: usize = 100;
 
-/// The longest time an option accepts, in seconds: three years, and far from overflow.
+/// The maximum of times in options, in seconds: three years, far from overflow.
 const MAX_SECONDS: f64 = 1e8;
 
-/// Workers a pool may have at most: more is a mistake in the configuration, not a wish.
+/// The maximum number of workers of a pool: more must be a mistake.
 const MAX_WORKERS: f64 = 10_000.0;
 
 /// One positional entry of `listen{...}`, not opened yet.
@@ -30,7 +30,7 @@ pub enum ListenerSpec {
         host: String,
         /// Port number or service name.
         port: String,
-        /// Connections are left to the system until the client has spoken.
+        /// Leave connections to the kernel until the client has sent something.
         deferred: bool,
     },
     /// A Unix domain socket.
@@ -38,9 +38,9 @@ pub enum ListenerSpec {
         /// Path in the file system.
         path: std::ffi::OsString,
     },
-    /// A socket that a service manager has opened.
+    /// A socket passed by a service manager.
     Inherited {
-        /// Its name there; `None`: the first that is left.
+        /// Its name; `None`: the first unclaimed one.
         name: Option<String>,
         /// As for a TCP port.
         deferred: bool,
@@ -51,10 +51,10 @@ pub enum ListenerSpec {
         name: String,
         /// Time between ticks.
         delay: Duration,
-        /// The run time of the handler does not delay the next tick.
+        /// Schedule ticks at fixed times, whatever the run time of the handler.
         strict: bool,
     },
-    /// A function that runs once; the server ends with it.
+    /// A function that runs once; the server shuts down when it ends.
     Main {
         /// What the handler finds in `socket.main`.
         name: String,
@@ -64,21 +64,21 @@ pub enum ListenerSpec {
 /// The named options of one pool.
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
-    /// Spare (idle) workers wanted.
+    /// The number of idle workers to keep.
     pub pre_fork: usize,
-    /// Workers kept at least.
+    /// The minimum number of workers.
     pub min_fork: usize,
-    /// Hard limit of workers.
+    /// The maximum number of workers.
     pub max_fork: usize,
-    /// Time between forks that make the pool grow.
+    /// Time between forks that enlarge the pool.
     pub fork_delay: Duration,
     /// Time before a fork after a failed `prepare` or a failed fork.
     pub fork_error_delay: Duration,
-    /// Time between the ends of superfluous workers.
+    /// Time between terminations of surplus workers.
     pub exit_delay: Duration,
     /// An idle worker ends after this time.
     pub idle_timeout: Option<Duration>,
-    /// Bytes the Lua state of a worker may hold.
+    /// The memory limit of a worker's Lua state, in bytes.
     pub memory_limit: Option<usize>,
 }
 
@@ -89,11 +89,11 @@ pub struct Handlers {
     pub prepare: Option<Function>,
     /// Runs for each connection, tick or main call.
     pub connect: Function,
-    /// Runs when a worker ends in order.
+    /// Runs when a worker ends gracefully.
     pub finish: Option<Function>,
 }
 
-/// What one call of `listen{...}` asks for.
+/// The parsed argument of `listen{...}`.
 #[derive(Debug)]
 pub struct Listen {
     /// The positional entries.
@@ -135,7 +135,7 @@ pub fn parse(lua: &Lua, table: &Table) -> Reply<Listen> {
     Ok(Listen { listeners, pool, handlers })
 }
 
-/// Reads one positional entry; `deferred` holds where it does not say otherwise.
+/// Parses one positional entry; `deferred` is the default for that option.
 fn listener(index: usize, value: &Value, deferred: bool) -> Reply<ListenerSpec> {
     let Value::Table(table) = value else {
         return Err(Fault::misuse(format!(
@@ -260,7 +260,7 @@ fn pool(table: &Table, listeners: &[ListenerSpec]) -> Reply<PoolConfig> {
         let pre_fork = pre_fork.unwrap_or(1);
         let min_fork = min_fork.unwrap_or(pre_fork.max(2));
         let max_fork = max_fork.unwrap_or(min_fork.max(16));
-        // Without any worker nobody would ever see a connection.
+        // Without any worker, connections would never be accepted.
         (pre_fork.min(max_fork), min_fork.clamp(1, max_fork), max_fork)
     };
     Ok(PoolConfig {
@@ -275,7 +275,7 @@ fn pool(table: &Table, listeners: &[ListenerSpec]) -> Reply<PoolConfig> {
     })
 }
 
-/// An option that is a finite amount; false stands for `off`, if it may.
+/// An option with a finite amount; false stands for `off`, if that is given.
 fn option(table: &Table, name: &str, off: Option<f64>) -> Reply<Option<f64>> {
     match table.get(name)? {
         Amount::Missing => Ok(None),

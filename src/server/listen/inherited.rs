@@ -1,7 +1,7 @@
-//! Listening sockets that a service manager has opened for this process (sd_listen_fds(3)).
+//! Listening sockets passed by a service manager (sd_listen_fds(3)).
 //!
-//! They stay the manager's: they are neither shut down nor unlinked here, so that clients find an
-//! open port while the server is started anew.
+//! They belong to the manager: the server neither shuts down nor unlinks them, so that clients find
+//! an open port while it restarts.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -15,13 +15,13 @@ use socket2::{SockAddr, SockRef, Type};
 
 use crate::sys::os::{environment, resolve};
 
-/// The number of the first descriptor that is handed over.
+/// The number of the first passed descriptor.
 const FIRST: i32 = 3;
 
-/// Descriptors that are handed over at most.
+/// The maximum number of passed descriptors.
 const MAX: i32 = 1024;
 
-/// The name of a socket that was given none, as systemd has it.
+/// The name that systemd gives to unnamed sockets.
 const NAMELESS: &str = "unknown";
 
 struct Inherited {
@@ -35,7 +35,7 @@ struct Inherited {
 pub struct Inheritance(RefCell<Option<Vec<Inherited>>>);
 
 impl Inheritance {
-    /// The first unclaimed socket of that name, or the first at all.
+    /// Claims the first unclaimed socket with that name, or the first one of all.
     ///
     /// # Errors
     /// A sentence that says which name is missing.
@@ -49,7 +49,7 @@ impl Inheritance {
         })
     }
 
-    /// The unclaimed socket that listens where `listen{...}` would open a TCP port.
+    /// Claims the socket that listens where `listen{...}` would open a TCP port.
     pub fn claim_tcp(&self, host: &str, port: &str) -> Option<OwnedFd> {
         if self.is_empty() {
             return None;
@@ -60,19 +60,19 @@ impl Inheritance {
         })
     }
 
-    /// The unclaimed socket that listens at this path.
+    /// Claims the socket that listens at this path.
     pub fn claim_local(&self, path: &OsStr) -> Option<OwnedFd> {
         let path = std::path::absolute(Path::new(path)).ok()?;
         self.take(|socket| socket.address.as_pathname().is_some_and(|there| there == path))
     }
 
-    /// Closes the sockets that nobody has claimed, and tells their names.
+    /// Closes the unclaimed sockets, and returns their names.
     pub fn disclaim(&self) -> Vec<String> {
         let rest = self.0.borrow_mut().replace(Vec::new()).unwrap_or_default();
         rest.into_iter().map(|socket| socket.name).collect()
     }
 
-    /// Takes over what this process was started with. Whoever claims a socket does that, too.
+    /// Takes over the passed sockets. Claiming a socket does this, too.
     pub fn adopt(&self) {
         self.0.borrow_mut().get_or_insert_with(receive);
     }
@@ -89,7 +89,7 @@ impl Inheritance {
     }
 }
 
-/// Takes over what the environment describes, if it is meant for this process.
+/// Takes over the sockets described by the environment, if they are meant for this process.
 fn receive() -> Vec<Inherited> {
     let [pid, count, names] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"].map(environment::take);
     let number = |text: &OsStr| text.to_str()?.parse::<i32>().ok();
@@ -105,7 +105,7 @@ fn receive() -> Vec<Inherited> {
         let name = names.next().filter(|name| !name.is_empty());
         let name = name.map_or(NAMELESS.into(), String::from_utf8_lossy).into_owned();
         let Some(descriptor) = environment::adopt(number) else { continue };
-        // What is no listening socket is not for this server; dropping closes it.
+        // Dropping closes everything that is not a listening socket.
         if let Ok(address) = prepare(&descriptor) {
             sockets.push(Inherited { name, socket: descriptor, address });
         }
@@ -113,7 +113,7 @@ fn receive() -> Vec<Inherited> {
     sockets
 }
 
-/// Gives a socket the options of those that this server opens; its address.
+/// Sets the options that the server's own sockets have; returns the address.
 fn prepare(descriptor: &OwnedFd) -> io::Result<SockAddr> {
     let socket = SockRef::from(descriptor);
     if socket.r#type()? != Type::STREAM || !socket.is_listener()? {

@@ -1,5 +1,5 @@
-//! A pool's listeners, opened: ports are bound when `listen{...}` is called, so that a port in use
-//! is an ordinary Lua error there.
+//! The opened listeners of a pool: `listen{...}` binds the ports, so that a port in use is an
+//! ordinary Lua error.
 
 use std::ffi::OsString;
 use std::io;
@@ -21,27 +21,27 @@ use crate::sys::os::own_file::OwnFile;
 pub enum Listener {
     /// A TCP port.
     Tcp {
-        /// Name or address of the interface, as it was given.
+        /// Name or address of the interface, as given.
         host: String,
-        /// Port as it was given.
+        /// Port as given.
         port: String,
         /// The listening socket.
         socket: OwnedFd,
-        /// A service manager has opened it.
+        /// Whether a service manager has passed it.
         inherited: bool,
     },
     /// A Unix domain socket.
     Local {
-        /// Path in the file system, as it was given.
+        /// Path in the file system, as given.
         path: OsString,
         /// The listening socket.
         socket: OwnedFd,
-        /// Its file; none if a service manager has opened it.
+        /// Its file; `None` if a service manager has passed the socket.
         file: Option<OwnFile>,
     },
-    /// A socket that a service manager has opened.
+    /// A socket passed by a service manager.
     Inherited {
-        /// Its name, if it was asked for by that.
+        /// Its name, if it was claimed by name.
         name: Option<String>,
         /// The listening socket.
         socket: OwnedFd,
@@ -52,7 +52,7 @@ pub enum Listener {
         name: String,
         /// Time between ticks.
         delay: Duration,
-        /// Whether the run time of the handler leaves the rhythm alone.
+        /// Whether ticks are scheduled at fixed times.
         strict: bool,
     },
     /// A function that runs once.
@@ -63,8 +63,8 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Opens the listener that stands at `index` (from 1) of its pool, or takes the inherited one
-    /// that listens there.
+    /// Opens the listener at `index` (from 1) of its pool, or takes the inherited socket for its
+    /// address.
     pub fn open(index: usize, spec: ListenerSpec, inheritance: &Inheritance) -> Reply<Self> {
         Self::try_open(spec, inheritance).map_err(|error| {
             let reason = glue::reason(&error);
@@ -112,14 +112,14 @@ impl Listener {
         }
     }
 
-    /// Begins no new connection from now on; what waits can still be accepted. False for listeners
-    /// that are no port of this server's: a service manager's socket goes on collecting connections.
+    /// Stops new connections; waiting ones can still be accepted. Returns false for listeners that
+    /// are not a port of this server: a service manager's socket continues to collect connections.
     pub fn refuse(&self) -> bool {
         match self {
             Listener::Tcp { socket, inherited: false, .. } => {
                 let _ = listen::begin_no_handshake(socket);
             }
-            // What waits at a local socket stays there when it is shut down.
+            // Connections waiting at a local socket survive its shutdown.
             Listener::Local { file: Some(_), .. } => {
                 self.unlink();
                 self.close_port();
@@ -129,7 +129,7 @@ impl Listener {
         true
     }
 
-    /// Whether it is a port that this server has opened, not a service manager.
+    /// Whether the server has opened this port itself.
     pub fn is_own_port(&self) -> bool {
         matches!(
             self,
@@ -137,14 +137,14 @@ impl Listener {
         )
     }
 
-    /// Closes the port, in all processes. A service manager's socket stays open.
+    /// Closes the port in all processes. A service manager's socket stays open.
     pub fn close_port(&self) {
         if let Some(socket) = self.socket().filter(|_| self.is_own_port()) {
             let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
         }
     }
 
-    /// What the log says when the listener's pool is created.
+    /// The log message for the creation of the listener's pool.
     pub fn announcement(&self) -> String {
         match self {
             Listener::Tcp { host, port, inherited, .. } => {
@@ -168,7 +168,7 @@ impl Listener {
         }
     }
 
-    /// Removes the socket file, unless another one has taken its place.
+    /// Removes the socket file, unless another one has replaced it.
     pub fn unlink(&self) {
         if let Listener::Local { file: Some(file), .. } = self {
             file.remove();
@@ -176,8 +176,8 @@ impl Listener {
     }
 }
 
-/// Leaves connections to the system until their clients have spoken. That is for speed and safety; a
-/// system without it, or a local socket, serves without.
+/// Leaves connections to the kernel until their clients have sent something. This is an
+/// optimization, so errors (on local sockets, for example) are ignored.
 fn wait_for_clients(socket: &OwnedFd, deferred: bool) {
     if deferred {
         let _ = defer_accept(socket.as_fd());

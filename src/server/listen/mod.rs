@@ -4,10 +4,10 @@
 //! |---|---|
 //! | [`config`] | the table, checked |
 //! | [`listener`], [`inherited`] | listeners, opened here or by a service manager |
-//! | [`speaks_first`] | whether `connect` waits for its client |
+//! | [`speaks_first`] | whether the client speaks first |
 //! | [`registry`] | the pools of a Lua state, and whether they are served |
-//! | [`shared_sockets`] | connections that all workers would share |
-//! | [`accept_error`] | what errors of `accept(2)` mean (pure) |
+//! | [`shared_sockets`] | detects connections that all workers would share |
+//! | [`accept_error`] | classes of `accept(2)` errors (pure) |
 
 pub mod accept_error;
 pub mod config;

@@ -1,4 +1,4 @@
-//! The pools that a Lua state has registered, and whether it serves them.
+//! The pools registered by a Lua state, and the state of its server.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, RawFd};
@@ -14,11 +14,11 @@ use crate::glue::{self, Fault, Reply};
 use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::scoreboard::Scoreboard;
 
-/// Cells for each worker that a pool may have: one that was killed and that the kernel does not let go
-/// keeps its own, and does not count.
+/// Scoreboard cells per possible worker: a killed worker that the kernel does not release keeps its
+/// cell, but does not count.
 pub const CELLS: usize = 2;
 
-/// One pool of workers, as `listen{...}` left it.
+/// One pool of workers, as registered by `listen{...}`.
 pub struct Pool {
     /// Number of the pool, from 1.
     pub number: usize,
@@ -28,26 +28,26 @@ pub struct Pool {
     pub handlers: Handlers,
     /// Its opened listeners.
     pub listeners: Vec<Listener>,
-    /// What its workers and the supervisor see of each other.
+    /// The scoreboard shared by its workers and the supervisor.
     pub scoreboard: Rc<Scoreboard>,
-    /// Who may act on the connections its workers have parked.
+    /// The leases of parked connections.
     pub leases: Rc<LeaseTable>,
 }
 
 impl Pool {
-    /// The descriptors of its listening sockets, and whether they are this server's own.
+    /// The descriptors of its listening sockets, and whether the server has opened them itself.
     pub fn sockets(&self) -> Vec<(RawFd, bool)> {
         let socket = |it: &Listener| Some((it.socket()?.as_raw_fd(), it.is_own_port()));
         self.listeners.iter().filter_map(socket).collect()
     }
 }
 
-/// How far the server of a Lua state has come.
+/// The state of the server of a Lua state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerStage {
     /// Pools may be registered.
     Open,
-    /// `run` was called: no further pool.
+    /// `run` was called: no more pools.
     Serving,
     /// `run` has returned.
     Over,
@@ -56,12 +56,12 @@ pub enum ServerStage {
 /// What `listen` and `run` of one Lua state share.
 pub struct Registry {
     pools: RefCell<Vec<Rc<Pool>>>,
-    /// The shared memory of all pools, also where the pools were given up.
+    /// The shared memory of all pools, including those that have been given up.
     boards: RefCell<Vec<Rc<Scoreboard>>>,
-    /// What a service manager has opened and no pool has claimed yet.
+    /// The sockets passed by a service manager that no pool has claimed yet.
     pub inheritance: Inheritance,
     stage: Cell<ServerStage>,
-    /// `run` was called or will be: whoever registers pools has not forgotten it.
+    /// `run` has been or will be called, so there is no need to warn.
     remembered: Cell<bool>,
     pid: u32,
 }
@@ -84,8 +84,8 @@ impl Registry {
         registry
     }
 
-    /// Opens the listeners of a new pool and registers it. If one cannot be opened, the others are
-    /// closed again and no pool number is used up.
+    /// Opens the listeners of a new pool and registers it. If one cannot be opened, closes the
+    /// others and uses no pool number.
     pub fn add(&self, listen: Listen) -> Reply<()> {
         if self.stage.get() != ServerStage::Open {
             return Err(Fault::misuse(
@@ -128,12 +128,12 @@ impl Registry {
         self.boards.borrow().clone()
     }
 
-    /// Somebody sees to it that the pools are served, or tells why they are not.
+    /// The pools will be served, or an error reported.
     pub fn remember(&self) {
         self.remembered.set(true);
     }
 
-    /// From registering to serving; gives the pools.
+    /// Starts serving; returns the pools.
     pub fn start(&self) -> Reply<Vec<Rc<Pool>>> {
         match self.stage.get() {
             ServerStage::Serving => Err(Fault::misuse("run: the server is running already")),
@@ -148,18 +148,18 @@ impl Registry {
         }
     }
 
-    /// Serving has ended: the pools with their listeners are given up.
+    /// Serving has ended: gives up the pools with their listeners.
     pub fn end(&self) {
         self.stage.set(ServerStage::Over);
         self.pools.borrow_mut().clear();
     }
 
-    /// In a worker: all pools but its own are given up, with their descriptors.
+    /// In a worker: gives up all other pools, with their descriptors.
     pub fn leave_others(&self) {
         self.pools.borrow_mut().clear();
     }
 
-    /// Whether pools were registered that nobody serves, in the process that registered them.
+    /// Whether this process has registered pools without serving them.
     fn is_forgotten(&self) -> bool {
         self.stage.get() == ServerStage::Open
             && !self.remembered.get()
@@ -169,8 +169,8 @@ impl Registry {
 }
 
 impl Drop for Registry {
-    /// The Lua state closes, and nothing was served: socket files go away. Not in a worker, which has a
-    /// copy of this value.
+    /// Removes the socket files if the pools were not served. Not in a worker, which has a copy of
+    /// this value.
     fn drop(&mut self) {
         if self.pid == std::process::id() {
             self.pools.get_mut().iter().flat_map(|pool| &pool.listeners).for_each(Listener::unlink);
@@ -178,7 +178,7 @@ impl Drop for Registry {
     }
 }
 
-/// Says so when a Lua state closes that registered pools and never served them.
+/// Prints a warning when a Lua state closes that has registered pools but never served them.
 pub struct ForgottenRun(pub Rc<Registry>);
 
 impl mlua::UserData for ForgottenRun {}

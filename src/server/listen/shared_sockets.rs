@@ -1,5 +1,5 @@
-//! Connections that a script has opened before `run`. Each worker inherits them, and what one of them
-//! asks for, another one may receive.
+//! Connections that a script has opened before `run`. All workers inherit them, and one may receive
+//! the response to another's request.
 
 use std::os::fd::RawFd;
 
@@ -7,10 +7,10 @@ use socket2::SockAddr;
 
 use crate::sys::os::open_sockets;
 
-/// How many are named.
+/// How many to list.
 const NAMED: usize = 8;
 
-/// What the log is to say of them; nothing if there are none but those that are `known`.
+/// A warning about them; `None` if there are only `known` ones.
 pub fn warning(known: &[RawFd]) -> Option<String> {
     let mut found = open_sockets::connected();
     found.retain(|(number, _)| !known.contains(number));

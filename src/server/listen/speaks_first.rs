@@ -1,11 +1,11 @@
-//! Who speaks first: `connect` functions that have nothing to do before the client has.
+//! Marks `connect` functions of protocols in which the client speaks first.
 //!
-//! `http.generate_handler` notes what it makes, so that pools with such a handler can leave silent
-//! connections to the system.
+//! `http.generate_handler` marks its handlers, so that pools with such a handler leave silent
+//! connections to the kernel.
 
 use mlua::{Function, Lua, Result, Table};
 
-/// Where the registry of the Lua state keeps the functions, as weak keys.
+/// The registry key of a table with the functions as weak keys.
 const KEY: &str = "moonbridge.client_speaks_first";
 
 fn marked(lua: &Lua) -> Result<Table> {
@@ -20,12 +20,12 @@ fn marked(lua: &Lua) -> Result<Table> {
     Ok(marked)
 }
 
-/// The function serves clients that speak first.
+/// Marks a function whose clients speak first.
 pub fn mark(lua: &Lua, connect: &Function) -> Result<()> {
     marked(lua)?.raw_set(connect, true)
 }
 
-/// Whether that was said of the function.
+/// Whether the function is marked.
 pub fn is_client_first(lua: &Lua, connect: &Function) -> Result<bool> {
     Ok(marked(lua)?.raw_get::<Option<bool>>(connect)?.is_some())
 }

@@ -1,4 +1,4 @@
-//! Going to the background.
+//! Running in the background.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -8,12 +8,11 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use crate::sys::os::inherited_descriptors;
 use crate::sys::os::process::{Fork, fork};
 
-/// Forks; the new process leads a session of its own, and its standard streams lead to `/dev/null`.
-/// The working directory is kept. What whoever started the server had open is no business of a
-/// daemon's, and closed.
+/// Forks. The new process leads a new session, with its standard streams on `/dev/null` and the
+/// same working directory. Closes descriptors inherited from the process that started the server.
 ///
 /// # Errors
-/// What the system reports. In the new process nothing fails that the starter could not be told of.
+/// What the system reports. After the fork, the new process cannot report errors.
 pub fn detach() -> io::Result<Fork> {
     let null =
         OpenOptions::new().read(true).write(true).open("/dev/null").map_err(|error| {

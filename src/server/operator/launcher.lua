@@ -1,7 +1,7 @@
--- The program `moonbridge`: options, then a script, which calls `listen{...}`, then serving.
+-- The program `moonbridge`: parses options, runs a script, which calls `listen{...}`, and serves.
 --
--- `launch(...)` takes the words of the command line and returns the exit code:
--- 0 orderly end, 1 wrong command line, 2 already running, 3 error at start-up, 4 error at run time.
+-- `launch(...)` takes the command-line arguments and returns the exit code: 0 shut down, 1 wrong command
+-- line, 2 already running, 3 error at start-up, 4 error at run time.
 
 local moonbridge, open, log, exit_code, run, describe, EWOULDBLOCK = ...
 local stdout, stderr = io.stdout, io.stderr
@@ -26,8 +26,8 @@ Usage: moonbridge [options] [--] script.lua [arguments]
 The script registers its servers with the global function listen{...}; they are served when it ends.
 ]]
 
--- Long names, their short ones, and the options of `run` that they set if these are named otherwise; a
--- value is expected where `value` is true.
+-- Long and short names, and the option of `run` that each sets if its name differs. `value`: the option takes
+-- a value.
 local OPTIONS = {
   { long = "background", short = "b" },
   { long = "debug", short = "d" },
@@ -42,7 +42,7 @@ local OPTIONS = {
   { long = "waiting-input-limit", sets = "waiting_input_limit", value = true },
 }
 
--- The option of that name or, as getopt_long(3) has it, the only one that begins like it.
+-- The option with that name or, as in getopt_long(3), a unique prefix.
 local function long_option(name)
   local found
   for _, option in ipairs(OPTIONS) do
@@ -63,8 +63,8 @@ local function short_option(letter)
   return nil, "unknown option -" .. letter
 end
 
--- Reads options from `words` up to the script.
--- Returns what was set and the index of the script, or nil and what is wrong.
+-- Parses the options in `words` up to the script. Returns the options and the index of the script, or nil and
+-- an error message.
 local function parse(words)
   local set, index = {}, 1
   local function take(option, attached)
@@ -111,7 +111,7 @@ local function parse(words)
   return set, index
 end
 
--- What the script finds in addition to the usual globals.
+-- Defines the additional globals for the script.
 local function preset(words, script)
   local arguments = { [0] = words[script] }
   for index = script + 1, #words do arguments[index - script] = words[index] end
@@ -121,7 +121,7 @@ local function preset(words, script)
   _G._MOONBRIDGE_VERSION = moonbridge._VERSION
 end
 
--- Ends with an exit code after the log was opened.
+-- Logs the end of the program once the log is open; returns the exit code.
 local function ended(code, message)
   if message then log(message) end
   log("Terminating with exit code " .. code)
@@ -141,7 +141,7 @@ local function serve(words, script)
   local ok, report = xpcall(main, describe, table.unpack(words, script + 1))
   if not ok then return ended(3, ('Error while executing "%s": %s'):format(name, report)) end
   _G.listen = nil
-  -- A script that is written for `require "moonbridge"` may have served already.
+  -- A script that uses `require "moonbridge"` may already have served.
   local code = exit_code()
   if code then return code end
   ok, code, message = xpcall(run, describe)

@@ -1,5 +1,5 @@
-//! `launch`: what the program `moonbridge` calls. The sequence is Lua (`launcher.lua`), because it
-//! runs a script; here are its steps.
+//! `launch`: the implementation of the program `moonbridge`. The sequence is in Lua
+//! (`launcher.lua`), because it runs a script; these are its steps.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,7 +12,8 @@ use super::service::{Service, StartError};
 use crate::glue::{self, Fault};
 use crate::server::listen::registry::Registry;
 
-/// What the launcher and `run` share: the log and the pid file are opened before the script runs.
+/// State shared by the launcher and `run`: the launcher opens the log and the pid file before it
+/// runs the script.
 #[derive(Default)]
 pub struct Operations {
     service: RefCell<Option<Service>>,
@@ -20,7 +21,7 @@ pub struct Operations {
 }
 
 impl Operations {
-    /// What the launcher has opened, by its own options; else what the given ones say.
+    /// The service that the launcher has opened; otherwise opens one with the given options.
     pub fn take(&self, options: &RunOptions) -> Result<Service, StartError> {
         match self.service.take() {
             Some(service) => Ok(service),
@@ -28,7 +29,7 @@ impl Operations {
         }
     }
 
-    /// Serving is over.
+    /// Records that serving has ended.
     pub fn ended(&self, code: i32) {
         self.exit_code.set(Some(code));
     }
@@ -45,7 +46,7 @@ pub fn export(
     let shared = operations.clone();
     let open = glue::function(lua, move |lua, args| {
         let options = options::parse(args.front())?;
-        // They are meant for the process that was started, and not closed in the background.
+        // Before going to the background, which would close inherited sockets.
         Registry::of(lua).inheritance.adopt();
         let service = Service::open(&options)
             .map_err(|error: StartError| Fault::System(error.text, error.errno))?;
@@ -57,7 +58,7 @@ pub fn export(
     let log = lua.create_function(move |_, text: mlua::LuaString| {
         match shared.service.borrow_mut().as_mut() {
             Some(service) => service.log.notice(&text.to_string_lossy()),
-            // Serving has taken the log along.
+            // `run` has taken the log.
             None => Log::stderr(Level::Notice).notice(&text.to_string_lossy()),
         }
         Ok(())

@@ -1,53 +1,54 @@
-//! Lines of a log that its output does not take yet (pure).
+//! Log lines that the output does not accept yet (pure).
 //!
-//! What does not fit is lost and counted. The count is told where the lines are missing, as soon as
-//! there is room.
+//! Lines that do not fit are dropped and counted. As soon as there is room, the queue writes the
+//! count in their place.
 
 use std::collections::VecDeque;
 use std::io;
 
-/// How much waits at most, in bytes.
+/// The maximum size of the queue, in bytes.
 const LIMIT: usize = 256 * 1024;
 
-/// Lines that wait for an output.
+/// A queue of lines for an output.
 #[derive(Debug, Default)]
 pub struct LineQueue {
     entries: VecDeque<QueuedLine>,
-    /// Bytes of all entries.
+    /// The total size of all entries, in bytes.
     size: usize,
-    /// Bytes of the first entry that are out.
+    /// How many bytes of the first entry have been written.
     sent: usize,
     lost: u64,
-    /// The output keeps what is written at once apart: a line needs no end.
+    /// The output preserves message boundaries, so lines need no line end.
     records: bool,
-    /// A line broke off in the middle.
+    /// The last line was written only partially.
     torn: bool,
-    /// The output failed when it was last tried: only further lines are a reason to try again.
+    /// The last write failed: retry only for new lines.
     failed: bool,
 }
 
 #[derive(Debug)]
 struct QueuedLine {
     text: Vec<u8>,
-    /// How many lines are lost with it.
+    /// How many lines it represents, for the count of lost lines.
     lines: u64,
-    /// It begins with the end of a torn line.
+    /// It begins by terminating a partially written line.
     mends: bool,
 }
 
 impl LineQueue {
-    /// A queue for an output that takes records, as the system log does.
+    /// A queue for an output of records, such as the system log.
     pub fn of_records() -> Self {
         LineQueue { records: true, ..LineQueue::default() }
     }
 
-    /// The output is another one now, which knows nothing of a line that broke off.
+    /// The output has been replaced, so there is no partially written line in it.
     pub fn redirected(&mut self) {
         self.torn = false;
     }
 
-    /// Adds a line and writes what can be written. `note` words the count of lost lines; `write`
-    /// takes the beginning of a line and gives its length. It must not block. True if lines wait.
+    /// Adds a line and writes as much as possible. `note` formats the count of lost lines; `write`
+    /// writes the beginning of a line and returns its length, without blocking. Returns whether
+    /// lines are waiting.
     pub fn push(
         &mut self,
         line: Vec<u8>,
@@ -55,7 +56,7 @@ impl LineQueue {
         mut write: impl FnMut(&[u8]) -> io::Result<usize>,
     ) -> bool {
         self.flush(&mut write);
-        // Not line by line where an output is slow.
+        // With a slow output, resume only when half of the queue is free.
         let resumes = self.lost == 0 || self.size <= LIMIT / 2;
         if resumes && self.size + line.len() <= LIMIT {
             self.tell(note);
@@ -67,7 +68,7 @@ impl LineQueue {
         !self.entries.is_empty()
     }
 
-    /// Writes what can be written. True if lines wait.
+    /// Writes as much as possible. Returns whether lines are waiting.
     pub fn retry(
         &mut self,
         note: impl Fn(u64) -> Vec<u8>,
@@ -112,7 +113,7 @@ impl LineQueue {
                     self.failed = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // Closed, full disk: nothing that waiting would help.
+                // The output is closed or the disk full: waiting does not help.
                 Err(_) => {
                     self.failed = true;
                     self.torn = if self.sent > 0 { !self.records } else { first.mends };
@@ -124,7 +125,7 @@ impl LineQueue {
     }
 }
 
-/// What the log says where lines are missing.
+/// The log line in place of lost lines.
 pub fn lost_lines(count: u64) -> String {
     format!("({count} lines of the log were lost here)")
 }

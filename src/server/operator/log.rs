@@ -1,7 +1,9 @@
-//! The supervisor's log: standard error or a file, and the system log besides.
+//! The supervisor's log: standard error or a file, and optionally the system log.
 //!
-//! A log that cannot be written (full disk, closed pipe, a reader that has stopped) never stops the
-//! service: lines wait as far as there is room for them, then they are lost and counted, nothing else.
+//! A log that cannot be written (full disk, closed pipe, a reader that has stopped) does not stop
+//! the server: lines wait while there is room for them, then they are dropped and counted. Only a
+//! write to a file on a disk or network file system that hangs blocks the supervisor, since no
+//! signal interrupts it.
 
 use std::io;
 use std::path::Path;
@@ -11,31 +13,31 @@ use super::log_stream::LogStream;
 use super::syslog::Syslog;
 use crate::sys::os::calendar::local_timestamp;
 
-/// How often lines that wait are tried again.
+/// How often to retry waiting lines.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long to wait at the end until the output has taken all lines.
+/// How long to wait at the end for the output to accept all lines.
 const FINAL_WAIT: Duration = Duration::from_millis(100);
 
-/// How much is logged.
+/// What to log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// What an operator must know.
+    /// What an operator needs to know.
     Notice,
-    /// Routine ends of workers, resource usage, worker counts.
+    /// Normal worker exits, resource usage, worker counts.
     Stats,
     /// Every control message.
     Debug,
 }
 
-/// Where lines go and which of them.
+/// The log: its outputs and its level.
 pub struct Log {
     stream: Option<LogStream>,
     syslog: Option<Syslog>,
     level: Level,
-    /// Lines that wait are those of this process; forked ones have a copy.
+    /// The process that writes the waiting lines; forked processes only have a copy.
     owner: u32,
-    /// When lines that wait are tried again.
+    /// When to retry waiting lines.
     retry_at: Option<Instant>,
 }
 
@@ -45,12 +47,12 @@ impl Log {
         Self::to(Some(LogStream::stderr()), level)
     }
 
-    /// A log without output of its own: what a daemon has that logs to the system log alone.
+    /// A log without a stream, for a daemon that only logs to the system log.
     pub fn silent(level: Level) -> Self {
         Self::to(None, level)
     }
 
-    /// A log that is appended to the file at `path`, which stays locked if it is a regular one.
+    /// A log that appends to the file at `path`, which stays locked if it is a regular file.
     ///
     /// # Errors
     /// `EWOULDBLOCK` if another process holds the lock, else what the system reports.
@@ -67,12 +69,12 @@ impl Log {
         self.syslog = Some(Syslog::new(ident, facility));
     }
 
-    /// This process goes on with the log of the one that has forked it.
+    /// This process takes over the log of its parent.
     pub fn own(&mut self) {
         self.owner = std::process::id();
     }
 
-    /// Whether lines of this level are written.
+    /// Whether lines of this level are logged.
     pub fn logs(&self, level: Level) -> bool {
         level <= self.level
     }
@@ -97,22 +99,22 @@ impl Log {
         }
     }
 
-    /// Writes an operator's message.
+    /// Writes a message for the operator.
     pub fn notice(&mut self, message: &str) {
         self.line(Level::Notice, "", message);
     }
 
-    /// Writes a message that only `stats` shows.
+    /// Writes a message that is only logged with `stats`.
     pub fn stats(&mut self, message: &str) {
         self.line(Level::Stats, "", message);
     }
 
-    /// Writes a message that only `debug` shows.
+    /// Writes a message that is only logged with `debug`.
     pub fn debug(&mut self, message: &str) {
         self.line(Level::Debug, "", message);
     }
 
-    /// Writes lines that had to wait, if it is time; tells when it is time again.
+    /// Retries waiting lines when it is time; returns when to call it again.
     pub fn attend(&mut self, now: Instant) -> Option<Instant> {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = self.retry().then(|| now + RETRY);
@@ -120,13 +122,13 @@ impl Log {
         self.retry_at
     }
 
-    /// Whether lines wait.
+    /// Retries waiting lines; returns whether any are left.
     fn retry(&mut self) -> bool {
         let stream = self.stream.as_mut().is_some_and(LogStream::retry);
         self.syslog.as_mut().is_some_and(Syslog::retry) || stream
     }
 
-    /// Waits for a moment until no line waits any more, so that the last ones are not lost.
+    /// Waits briefly until all lines are written, so that the last ones are not lost.
     pub fn settle(&mut self) {
         let end = Instant::now() + FINAL_WAIT;
         while self.retry() && Instant::now() < end {
@@ -134,7 +136,7 @@ impl Log {
         }
     }
 
-    /// Opens the log file anew, after it was renamed. On failure the old file stays in use.
+    /// Reopens the log file after it has been renamed. On failure the old file stays in use.
     ///
     /// # Errors
     /// What the system reports.

@@ -1,5 +1,5 @@
-//! What the log is written to: a file, a terminal, a pipe, a socket. Whatever its other end does,
-//! a line never waits.
+//! The output of the log: a file, a terminal, a pipe or a socket. Writing does not block, except on
+//! a file of a disk or network file system that hangs.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -24,7 +24,7 @@ const LOG_FILE_MODE: u32 = 0o640;
 /// How long a write may block although the descriptor was ready.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// An output of the log and the lines that wait for it.
+/// An output of the log, and the lines waiting for it.
 pub struct LogStream {
     target: LogTarget,
     queue: LineQueue,
@@ -41,7 +41,7 @@ impl LogStream {
         LogStream { target: LogTarget::Stderr, queue: LineQueue::default() }
     }
 
-    /// The file at `path`, which is appended to, and stays locked if it is a regular one.
+    /// Appends to the file at `path`, which stays locked if it is a regular file.
     ///
     /// # Errors
     /// `EWOULDBLOCK` if another process holds the lock, else what the system reports.
@@ -51,32 +51,32 @@ impl LogStream {
         Ok(LogStream { target, queue: LineQueue::default() })
     }
 
-    /// Writes a line, which has its end. True if lines wait.
+    /// Writes a line, which includes its line end. Returns whether lines are waiting.
     pub fn line(&mut self, line: String) -> bool {
         let fd = self.target.fd();
         self.queue.push(line.into_bytes(), note, |bytes| write(fd, bytes))
     }
 
-    /// Writes what waits. True if more waits.
+    /// Retries waiting lines. Returns whether any are left.
     pub fn retry(&mut self) -> bool {
         let fd = self.target.fd();
         self.queue.retry(note, |bytes| write(fd, bytes))
     }
 
-    /// Opens the file anew, after it was renamed. On failure the old one stays in use.
+    /// Reopens the file after it has been renamed. On failure the old one stays in use.
     ///
     /// # Errors
     /// What the system reports.
     pub fn reopen(&mut self) -> io::Result<()> {
         match &mut self.target {
-            // Nobody renames a terminal or a pipe.
+            // Only regular files are renamed.
             LogTarget::File { path, file } if file.metadata()?.is_file() => match open_locked(path)
             {
                 Ok(fresh) => {
                     *file = fresh;
                     self.queue.redirected();
                 }
-                // The file was not renamed: it is the one whose lock we hold.
+                // The file has not been renamed: this process holds its lock.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             },
@@ -99,8 +99,8 @@ fn note(lost: u64) -> Vec<u8> {
     format!("{}: {}\n", local_timestamp(), lost_lines(lost)).into_bytes()
 }
 
-/// Writes the beginning of `bytes`, which goes out in one piece if it is not too long: that keeps
-/// the lines of several processes apart.
+/// Writes the beginning of `bytes`, in one piece if it is not too long, so that the lines of
+/// several processes do not mix.
 fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
     match SockRef::from(&fd).send_with_flags(bytes, flags) {
@@ -111,7 +111,7 @@ fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
         return Err(io::ErrorKind::WouldBlock.into());
     }
     let part = bytes.get(..pipe::ATOMIC).unwrap_or(bytes);
-    // A terminal stops processes in the background that write, if it is set up so (SIGTTOU).
+    // A terminal may be configured to stop background processes that write (SIGTTOU).
     let raised = [Signal::SIGPIPE, Signal::SIGXFSZ, Signal::SIGTTOU];
     let outcome = without(&raised, || {
         bounded_call::within(WRITE_TIMEOUT, || Ok(nix::unistd::write(fd, part)?))
@@ -134,22 +134,22 @@ fn open_locked(path: &Path) -> io::Result<File> {
         .append(true)
         .create(true)
         .mode(LOG_FILE_MODE)
-        // A named pipe that nobody reads is an error, and no reason to wait.
+        // A named pipe without a reader is an error instead of a reason to wait.
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path);
     let file = match opened {
         Err(error) => standard_stream_at(path).ok_or(error)?,
         Ok(file) => file,
     };
-    // Terminals, pipes and /dev/null are everybody's.
+    // Other files, such as terminals and /dev/null, are shared.
     if file.metadata()?.is_file() {
         lock(&file)?;
     }
     Ok(file)
 }
 
-/// `/dev/stdout` cannot be opened if it is a socket, or a pipe of another user: then the stream
-/// itself, whatever its name.
+/// `/dev/stdout` cannot be opened if it is a socket, or a pipe of another user: then uses the
+/// stream itself.
 fn standard_stream_at(path: &Path) -> Option<File> {
     let named = std::fs::metadata(path).ok()?;
     [1, 2].into_iter().find_map(|number| {

@@ -1,9 +1,8 @@
-//! Text for the log out of bytes that anybody may have chosen: escapes are `\xHH`.
+//! Formats untrusted bytes for the log; escapes are `\xHH`.
 
 use std::fmt::Write as _;
 
-/// `bytes` in printable ASCII, with the backslash escaped too, so that it can be searched for and
-/// read in one way only.
+/// `bytes` in printable ASCII. The backslash is escaped, too, so that the result is unambiguous.
 pub fn ascii(bytes: &[u8]) -> Vec<u8> {
     let mut text = String::with_capacity(bytes.len());
     for &byte in bytes {
@@ -16,8 +15,8 @@ pub fn ascii(bytes: &[u8]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// A line that an application wrote: UTF-8 stays, other bytes are escaped, and so are control
-/// characters but tabs, which could act on the terminal that shows the log.
+/// A line written by an application. UTF-8 stays; other bytes, and control characters except tabs,
+/// which could control the terminal, are escaped.
 pub fn line(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {

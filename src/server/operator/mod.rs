@@ -1,12 +1,12 @@
-//! What the operator of a server sees and says.
+//! The operator's interface to a server.
 //!
 //! | module | what it is |
 //! |---|---|
 //! | [`options`], [`service`] | `run{...}`: log, pid file, background |
 //! | [`pid_file`], [`daemon`], [`notifier`] | their parts |
 //! | [`launcher`] | the program `moonbridge` |
-//! | [`log`], [`line_queue`], [`log_stream`], [`log_text`], [`syslog`] | the log, and where it goes |
-//! | [`stderr_lines`] | what workers write to their standard error |
+//! | [`log`], [`line_queue`], [`log_stream`], [`log_text`], [`syslog`] | the log and its outputs |
+//! | [`stderr_lines`] | the standard error of workers |
 //! | [`status`] | `status()`: what the pools are doing |
 
 pub mod daemon;

@@ -1,5 +1,5 @@
-//! What a service manager is told: readiness, the end, and that the supervisor is alive
-//! (sd_notify(3), sd_watchdog_enabled(3)).
+//! Notifies a service manager of readiness and shutdown, and feeds its watchdog (sd_notify(3),
+//! sd_watchdog_enabled(3)).
 
 use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::sys::os::environment;
 
-/// The way to the service manager, if there is one.
+/// The connection to the service manager, if there is one.
 #[derive(Debug, Default)]
 pub struct Notifier {
     manager: Option<(UnixDatagram, SocketAddr)>,
@@ -20,13 +20,13 @@ pub struct Notifier {
 
 #[derive(Debug)]
 struct Watchdog {
-    /// How often it is fed: twice as often as it demands.
+    /// The interval: half of the watchdog's.
     every: Duration,
     next: Instant,
 }
 
 impl Notifier {
-    /// Takes over what the environment describes.
+    /// Creates a notifier from the environment variables.
     pub fn from_environment(now: Instant) -> Self {
         let names = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
         let [path, interval, pid] = names.map(environment::take);
@@ -44,12 +44,12 @@ impl Notifier {
         Notifier { manager, watchdog, ..Notifier::default() }
     }
 
-    /// Whether readiness is still to be told.
+    /// Whether readiness has not been reported yet.
     pub fn awaits_readiness(&self) -> bool {
         self.manager.is_some() && !self.ready && !self.stopping
     }
 
-    /// The server serves.
+    /// Reports that the server is ready.
     pub fn ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
             let pid = std::process::id();
@@ -57,14 +57,14 @@ impl Notifier {
         }
     }
 
-    /// The server is about to end.
+    /// Reports that the server is shutting down.
     pub fn stopping(&mut self) {
         if !std::mem::replace(&mut self.stopping, true) {
             self.tell("STOPPING=1\nSTATUS=Shutting down");
         }
     }
 
-    /// Feeds the watchdog if it is time; tells when it is time again.
+    /// Feeds the watchdog when it is time; returns when to call it again.
     pub fn feed(&mut self, now: Instant) -> Option<Instant> {
         let watchdog = self.watchdog.as_mut()?;
         let next = if watchdog.next <= now {
@@ -78,7 +78,7 @@ impl Notifier {
         Some(next)
     }
 
-    /// Sends a message; a manager that does not listen is no reason to do anything else.
+    /// Sends a message; errors are ignored.
     fn tell(&self, message: &str) {
         if let Some((socket, address)) = &self.manager {
             let _ = socket.send_to_addr(message.as_bytes(), address);
@@ -93,7 +93,7 @@ fn connect(path: &OsStr) -> Option<(UnixDatagram, SocketAddr)> {
         _ => SocketAddr::from_pathname(path),
     };
     let socket = UnixDatagram::unbound().ok()?;
-    // A manager that does not read must not stop the supervisor.
+    // A manager that does not read must not block the supervisor.
     socket.set_nonblocking(true).ok()?;
     Some((socket, address.ok()?))
 }

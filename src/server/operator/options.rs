@@ -11,15 +11,15 @@ use super::log::Level;
 use crate::glue::{self, Fault, Reply};
 use crate::server::listen::config::{bytes, seconds};
 
-/// The name under which the system log shows a server that was given none.
+/// The default name in the system log.
 const DEFAULT_IDENT: &str = "moonbridge";
 
-/// How long a shutdown may take unless the options say otherwise.
+/// The default for `shutdown_timeout`.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
-/// How many bytes of input waiting connections may hold together unless the options say otherwise.
+/// The default for `waiting_input_limit`, in bytes.
 const WAITING_INPUT_LIMIT: usize = 64 * 1024 * 1024;
 
-/// All names, for the check against misspelt ones.
+/// The names of all options, to detect misspelt ones.
 const NAMES: [&str; 10] = [
     "background",
     "logfile",
@@ -33,18 +33,18 @@ const NAMES: [&str; 10] = [
     "waiting_input_limit",
 ];
 
-/// How a server is run.
+/// The options of a server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunOptions {
-    /// Detach from the terminal and the parent.
+    /// Run in the background.
     pub background: bool,
     /// Append the log to this file instead of writing it to standard error.
     pub log_file: Option<PathBuf>,
-    /// Hold the process id in this file.
+    /// Write the process id to this file.
     pub pid_file: Option<PathBuf>,
     /// Send the log to the system log as well.
     pub syslog: Option<SyslogOptions>,
-    /// How much is logged.
+    /// What to log.
     pub level: Level,
     /// What the supervisor keeps to.
     pub limits: SupervisorLimits,
@@ -53,9 +53,9 @@ pub struct RunOptions {
 /// What the supervisor keeps to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SupervisorLimits {
-    /// How long a shutdown may take; none: as long as it likes.
+    /// The maximum duration of a shutdown; `None`: unlimited.
     pub shutdown_timeout: Option<Duration>,
-    /// How many bytes of input waiting connections may hold together.
+    /// How many bytes of input all waiting connections may hold together.
     pub waiting_input: usize,
 }
 
@@ -66,7 +66,7 @@ impl Default for SupervisorLimits {
     }
 }
 
-/// How the system log is used.
+/// The options of the system log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SyslogOptions {
     /// Program name in each line.
@@ -108,7 +108,7 @@ pub fn parse(value: Option<&Value>) -> Reply<RunOptions> {
     };
     Ok(RunOptions {
         background,
-        // A daemon has no standard error, and must not be mute.
+        // A daemon has no standard error, so it needs the system log.
         syslog: syslog(table, background && log_file.is_none())?,
         log_file,
         pid_file: path(table, "pidfile")?,

@@ -1,4 +1,4 @@
-//! The pid file: says which process serves, and by its lock that one does.
+//! The pid file: contains the process id; its lock shows that the server is running.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -14,23 +14,23 @@ use crate::sys::os::own_file::OwnFile;
 /// Permissions of a pid file that is created.
 const MODE: u32 = 0o644;
 
-/// A locked pid file. The lock lasts as long as any process has the file open; the file is removed
-/// when the process that wrote its own id there drops this value or calls `exit(3)`.
+/// A locked pid file. The lock lasts while any process has the file open. The file is removed when
+/// the owning process drops this value or calls `exit(3)`.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
     file: File,
-    /// The process that removes it.
+    /// The process that has to remove it.
     owner: Option<(u32, OwnFile)>,
 }
 
 impl PidFile {
-    /// Opens and locks the file at `path`; what it holds stays for now.
+    /// Opens and locks the file at `path`, without changing its content.
     ///
     /// # Errors
     /// `EWOULDBLOCK` if another server holds the lock, else what the system reports.
     pub fn open(path: &Path) -> io::Result<Self> {
-        // Absolute, so that it is found again should the script change its directory.
+        // Absolute, in case the script changes its working directory.
         let path = std::path::absolute(path)?;
         loop {
             let file = OpenOptions::new()
@@ -40,7 +40,7 @@ impl PidFile {
                 .mode(MODE)
                 .custom_flags(libc::O_NONBLOCK)
                 .open(&path)?;
-            // It is going to be removed: no device, and no pipe that others wait for.
+            // It will be removed, so it must not be a device or a pipe.
             if !file.metadata()?.is_file() {
                 return Err(io::Error::other("it is no regular file"));
             }
@@ -51,7 +51,7 @@ impl PidFile {
         }
     }
 
-    /// Writes the id of the process that serves.
+    /// Writes the id of the serving process.
     ///
     /// # Errors
     /// What `ftruncate(2)` and `write(2)` report.
@@ -62,14 +62,14 @@ impl PidFile {
         })
     }
 
-    /// From now on this process is the one that removes the file.
+    /// Makes this process the owner, which removes the file.
     pub fn own(&mut self) {
         self.owner = OwnFile::at(&self.path).ok().map(|file| (std::process::id(), file));
     }
 }
 
-/// Whether `path` still leads to `file`: a server that ended may have removed it between the two
-/// steps of opening and locking.
+/// Whether `path` still refers to `file`: another server may have removed it between opening and
+/// locking.
 fn is_file_at(file: &File, path: &Path) -> io::Result<bool> {
     let own = file.metadata()?;
     match std::fs::metadata(path) {
@@ -85,7 +85,7 @@ impl Drop for PidFile {
         if let Some((pid, file)) = &self.owner
             && *pid == std::process::id()
         {
-            // While the lock is still held.
+            // The lock is still held here.
             file.remove();
         }
     }

@@ -1,4 +1,4 @@
-//! What a server is for the machine it runs on: a log, a pid file, perhaps a daemon.
+//! A running server from the operator's view: a log, a pid file, perhaps a daemon.
 
 use std::io;
 use std::path::Path;
@@ -13,17 +13,17 @@ use crate::sys::os::process::{self, Fork};
 
 /// An opened log and a locked pid file. Dropping it removes the pid file and unlocks both.
 pub struct Service {
-    /// Where the operator reads.
+    /// The log.
     pub log: Log,
     pid_file: Option<PidFile>,
-    /// What the supervisor keeps to.
+    /// The limits for the supervisor.
     pub limits: SupervisorLimits,
 }
 
 /// Why a server could not be started.
 #[derive(Debug)]
 pub struct StartError {
-    /// What the operator is told.
+    /// The message for the operator.
     pub text: String,
     /// The system's error number; `EWOULDBLOCK` if another server holds a lock.
     pub errno: Option<i32>,
@@ -44,9 +44,9 @@ impl StartError {
 }
 
 impl Service {
-    /// Opens and locks what the options name, goes to the background if they say so, and writes the
-    /// pid file. The process that went to the background returns from here; the one that the user
-    /// started ends with exit code 0.
+    /// Opens and locks the files in the options, goes to the background if requested, and writes
+    /// the pid file. Only the background process returns; the process that the user has started
+    /// exits with code 0.
     pub fn open(options: &RunOptions) -> Result<Self, StartError> {
         let mut log = match &options.log_file {
             Some(path) => Log::file(path, options.level)
@@ -76,7 +76,7 @@ impl Service {
         Ok(Service { log, pid_file, limits: options.limits })
     }
 
-    /// The log and what goes away when serving is over.
+    /// The log and the pid file, which is removed when serving ends.
     pub fn into_parts(self) -> (Log, Option<PidFile>) {
         (self.log, self.pid_file)
     }
@@ -90,11 +90,11 @@ fn write_pid(options: &RunOptions, file: Option<&mut PidFile>, pid: u32) -> Resu
 fn go_to_background(options: &RunOptions, file: Option<&mut PidFile>) -> Result<(), StartError> {
     let failed = |error: io::Error| StartError {
         text: format!("Could not go to the background: {}", glue::reason(&error)),
-        // A fork that fails for a while has the number of a lock that is held.
+        // A fork that fails temporarily has the same errno as a held lock.
         errno: error.raw_os_error().filter(|errno| *errno != libc::EWOULDBLOCK),
     };
     match daemon::detach().map_err(failed)? {
-        // Written here, so that who started the server finds it when the command has returned.
+        // The parent writes the file, so that it exists when the command returns.
         Fork::Parent(pid) => match write_pid(options, file, pid.as_raw().unsigned_abs()) {
             Ok(()) => process::exit_now(0),
             Err(error) => {

@@ -1,4 +1,4 @@
-//! `status()`: what the pools are doing, read from shared memory in any process of the server.
+//! `status()`: the state of the pools, read from shared memory in any process of the server.
 
 use std::fmt;
 use std::rc::Rc;
@@ -9,19 +9,19 @@ use crate::glue;
 use crate::server::ipc::scoreboard::{Activity, Counter, Scoreboard, Total};
 use crate::server::listen::registry::Registry;
 
-/// The figures of one pool at a moment.
+/// The figures of one pool at one point in time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolStatus {
     /// Workers waiting for work.
     pub idle: u64,
     /// Workers that are working.
     pub busy: u64,
-    /// All workers, those included whose `prepare` has not returned or that are about to end.
+    /// All workers, including those that are starting or ending.
     pub total: u64,
-    /// Connections kept between two runs of the handler.
+    /// Connections between two runs of the handler.
     pub parked: u64,
-    /// Connections whose handler has returned and whose client has not taken all output yet. Those
-    /// that the supervisor knows count as parked as well.
+    /// Connections whose handler has returned but whose client has not received all output yet.
+    /// Those that the supervisor knows also count as parked.
     pub sending: u64,
     /// Connections accepted since the start.
     pub accepted: u64,
@@ -29,13 +29,13 @@ pub struct PoolStatus {
     pub handled: u64,
     /// Handler calls that threw, and connections that could not be accepted, since the start.
     pub errors: u64,
-    /// Workers that took the place of others that had ended, since the start.
+    /// Workers forked to replace others, since the start.
     pub respawns: u64,
-    /// Parked connections that were closed for want of descriptors, since the start.
+    /// Parked connections closed for lack of descriptors or memory, since the start.
     pub shed: u64,
-    /// Parked connections taken from workers: slow or ended ones, or to spread or sort connections.
+    /// Parked connections moved to another worker, since the start.
     pub reclaimed: u64,
-    /// Connections that broke off because their worker died or no descriptor was left for them.
+    /// Connections lost because their worker died, or for lack of a descriptor.
     pub lost: u64,
 }
 
@@ -54,7 +54,7 @@ impl PoolStatus {
             lost: board.total(Total::Lost),
             ..PoolStatus::default()
         };
-        // What a worker counted goes over into the totals when it has ended.
+        // When a worker ends, its counters are added to the totals.
         for cell in board.cells() {
             match cell.activity() {
                 Activity::Starting | Activity::Finishing | Activity::Ended => {}

@@ -7,18 +7,18 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{dup2_stderr, pipe2};
 
-/// The longest line that is passed on whole, in bytes.
+/// The maximum length of a line, in bytes.
 pub const MAX_LINE: usize = 1024;
 
-/// How much is read at once before other workers get their turn.
+/// How much to read before other workers get their turn.
 const READ_AT_ONCE: usize = 16 * 1024;
 
-/// Both ends of the pipe at first; in the supervisor the reading one.
+/// The pipe: initially both ends, later in the supervisor only the reader.
 pub struct StderrLines {
     reader: std::fs::File,
     writer: Option<std::os::fd::OwnedFd>,
     partial: Vec<u8>,
-    /// The rest of an overlong line is skipped.
+    /// The rest of an overlong line is being skipped.
     truncating: bool,
     total: u64,
 }
@@ -37,14 +37,14 @@ impl StderrLines {
         })
     }
 
-    /// In the new worker: standard error leads into the pipe from now on.
+    /// In the new worker: redirects standard error to the pipe.
     pub fn become_stderr(self) {
         if let Some(writer) = &self.writer {
             let _ = dup2_stderr(writer);
         }
     }
 
-    /// In the supervisor: gives up the writing end.
+    /// In the supervisor: closes the writing end.
     pub fn keep_reader(&mut self) {
         self.writer = None;
     }
@@ -54,7 +54,8 @@ impl StderrLines {
         self.reader.as_fd()
     }
 
-    /// Reads what is there and passes every finished line on; true at the end of the stream.
+    /// Reads available input and passes on each complete line; returns true at the end of the
+    /// stream.
     pub fn read(&mut self, mut line: impl FnMut(&[u8], bool)) -> bool {
         let mut buffer = [0u8; READ_AT_ONCE];
         match self.reader.read(&mut buffer) {
@@ -75,7 +76,7 @@ impl StderrLines {
         self.total
     }
 
-    /// Passes on a last line without a line end.
+    /// Passes on an incomplete last line.
     pub fn flush(&mut self, mut line: impl FnMut(&[u8], bool)) {
         if !self.partial.is_empty() {
             line(&std::mem::take(&mut self.partial), false);

@@ -1,6 +1,6 @@
 //! The system log: lines as syslog(3) sends them (RFC 3164), over a socket that never blocks.
 //!
-//! `syslog(3)` itself waits for a daemon that does not read.
+//! `syslog(3)` would wait for a daemon that does not read.
 
 use std::io;
 
@@ -9,10 +9,10 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::line_queue::{LineQueue, lost_lines};
 use crate::sys::os::calendar::syslog_timestamp;
 
-/// Where the system's log daemon listens.
+/// The socket of the log daemon.
 const PATH: &str = "/dev/log";
 
-/// A way to the system log.
+/// A connection to the system log.
 pub struct Syslog {
     ident: String,
     facility: libc::c_int,
@@ -23,7 +23,8 @@ pub struct Syslog {
 /// A connection to the daemon.
 struct Daemon {
     socket: Socket,
-    /// A stream keeps no borders: there, the zero byte at the end of each record goes out, too.
+    /// A stream does not preserve message boundaries: there, the terminating zero byte of each
+    /// record is sent, too.
     is_stream: bool,
 }
 
@@ -34,7 +35,7 @@ impl Syslog {
         Syslog { ident, facility, daemon: None, queue: LineQueue::of_records() }
     }
 
-    /// Sends one line with priority "notice". True if lines wait.
+    /// Sends one line with priority "notice". Returns whether lines are waiting.
     pub fn line(&mut self, line: &str) -> bool {
         let Syslog { ident, facility, daemon, queue } = self;
         let record = |text: &str| record(ident, *facility, text);
@@ -42,7 +43,7 @@ impl Syslog {
         queue.push(record(&line.replace('\0', "\u{fffd}")), note, |bytes| send(daemon, bytes))
     }
 
-    /// Sends what waits. True if more waits.
+    /// Retries waiting lines. Returns whether any are left.
     pub fn retry(&mut self) -> bool {
         let Syslog { ident, facility, daemon, queue } = self;
         let note = |lost| record(ident, *facility, &lost_lines(lost));
@@ -55,7 +56,7 @@ fn record(ident: &str, facility: libc::c_int, text: &str) -> Vec<u8> {
     format!("<{}>{time} {ident}[{pid}]: {text}\0", facility | libc::LOG_NOTICE).into_bytes()
 }
 
-/// Sends a record, to a daemon that was started anew as well.
+/// Sends a record; reconnects if the daemon has been restarted.
 fn send(daemon: &mut Option<Daemon>, record: &[u8]) -> io::Result<usize> {
     if let Some(connected) = daemon {
         match connected.send(record) {
