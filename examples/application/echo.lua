@@ -1,4 +1,4 @@
--- A protocol of its own on a connection that began with HTTP: sends all bytes back.
+-- A custom protocol on an upgraded connection: sends all bytes back.
 --
 --   GET /echo with `Connection: Upgrade` and `Upgrade: echo`
 
@@ -7,7 +7,7 @@ local page = require "page"
 
 local echo = {}
 
--- Bytes at once, and seconds of silence after which the connection is closed.
+-- The maximum bytes per read, and the seconds of inactivity after which the connection is closed.
 local PIECE, PATIENCE = 16384, 60
 
 --- GET /echo
@@ -22,7 +22,7 @@ function echo.upgrade(request)
   request:finish_headers()
   local socket = request.socket
   local input, output = { [socket] = true }, { [socket] = true }
-  -- What the client sent right behind its request is there without any waiting.
+  -- What the client has sent directly after its request is already available.
   local bytes, status = socket:read_nb(PIECE)
   while bytes do
     local left = socket:flush_nb(bytes)
@@ -30,7 +30,7 @@ function echo.upgrade(request)
       left = socket:flush_nb()
     end
     if left ~= 0 or status == "eof" then break end
-    -- A shutdown of the server ends the waiting as well.
+    -- A shutdown of the server ends the wait, too.
     if status == "block" and not moonbridge_io.poll(input, nil, PATIENCE, true) then break end
     bytes, status = socket:read_nb(PIECE)
   end
