@@ -26,7 +26,7 @@
 ---@field idle_timeout number|string|false|nil idle time after which a worker ends (none)
 ---@field memory_limit integer|string|false|nil memory limit of a worker's Lua state, in bytes (none)
 ---@field prepare (fun())? called once in each new worker
----@field connect fun(socket: moonbridge_io.handle): any gets a connection or interval; true: continue
+---@field connect fun(socket: moonbridge_io.handle): any gets a connection or interval; true keeps the worker
 ---@field finish (fun())? called when a worker ends gracefully
 
 ---Options of `run`; flags are off by default.
@@ -48,7 +48,7 @@
 ---@field busy integer workers that are working
 ---@field total integer all workers, including those that are starting or ending
 ---@field parked integer connections between two runs of the handler
----@field sending integer connections whose handler has returned but whose client has not received all output yet
+---@field sending integer connections whose client has not received all queued output yet
 ---@field accepted integer connections accepted
 ---@field handled integer runs of the handler that returned
 ---@field errors integer runs of the handler that threw, and connections that could not be accepted

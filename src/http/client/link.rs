@@ -10,9 +10,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::time::TimeSpec;
+use nix::poll::PollFlags;
 use socket2::SockRef;
 
 use super::body::{Body, BodyError, Piece, ResponseFraming};
@@ -20,6 +18,7 @@ use super::head::{HeadError, LIMITS, ResponseHead, unfold};
 use super::spin::{AdaptiveSpin, SPIN_TIME};
 use crate::glue;
 use crate::http::wire::head::HeadProgress;
+use crate::io::wait::ready_for;
 use crate::io::{Fill, Stream};
 use crate::sys::os::lineage;
 
@@ -169,16 +168,9 @@ impl Link {
     /// Waits until one of the conditions holds, or for `timeout`; returns whether one does.
     pub fn wait(&self, flags: PollFlags, timeout: Duration) -> Result<bool, ExchangeError> {
         let stream = self.stream()?;
-        let Some(fd) = stream.fd() else { return Ok(true) };
-        let deadline = Instant::now().checked_add(timeout);
-        loop {
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            let mut set = [PollFd::new(fd, flags)];
-            match ppoll(&mut set, left.map(TimeSpec::from_duration), None) {
-                Ok(n) => return Ok(n > 0),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(ExchangeError::Io(errno.into())),
-            }
+        match stream.fd() {
+            Some(fd) => Ok(ready_for(fd, flags, Some(timeout))?),
+            None => Ok(true),
         }
     }
 
