@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
+use super::balance;
 use super::child::Child;
 use super::children::Children;
+use super::handover::connection::Reserved;
 use super::handover::{Given, Handover, WorkerId};
 use super::pool::PoolState;
 use crate::server::ipc::message::Order;
@@ -46,6 +48,15 @@ pub fn answer_offer(
         return child.order(&Order::Nothing);
     }
     give_work(state, child, handover, Instant::now());
+}
+
+/// Gives other workers, if there are any, up to so many of the connections that a worker has parked.
+pub fn revoke(worker: WorkerId, most: usize, children: &Children, handover: &mut Handover) {
+    let until = Instant::now() + balance::INTERVAL;
+    let has_peers =
+        children.of_pool(worker.pool).any(|other| other.pid() != worker.pid && other.is_serving());
+    let reserved = if has_peers { Reserved::Against(worker.pid, until) } else { Reserved::No };
+    handover.revoke(worker, most, reserved);
 }
 
 /// Takes back the connections and ticks that a worker was given and has not taken. Gives its other orders,

@@ -15,6 +15,8 @@ mod leases;
 mod lingering;
 mod lobby;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
