@@ -222,7 +222,7 @@ impl Supervisor {
                 }
             };
             let Supervisor { pools, children, handover, log, .. } = self;
-            let queued = handover.queued(index);
+            let queued = handover.store().queued(index);
             let checked = pools[index].check_saturation(children, queued, log, now);
             wake = [wake, idle, assigned, sized, checked].into_iter().flatten().min();
         }

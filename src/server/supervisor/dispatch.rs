@@ -31,7 +31,7 @@ pub fn assign(
     if waits && !idle(state, children, handover, now).is_empty() {
         return Some(now);
     }
-    next_tick.into_iter().chain(handover.released(state.index, now)).min()
+    next_tick.into_iter().chain(handover.store().released(state.index, now)).min()
 }
 
 /// A worker has time: it gets what waits for one, or leave to go on.
@@ -87,7 +87,7 @@ pub fn take_back(
 }
 
 fn has_work(state: &PoolState, handover: &Handover) -> bool {
-    state.timers.due().is_some() || handover.queued(state.index) > 0
+    state.timers.due().is_some() || handover.store().queued(state.index) > 0
 }
 
 /// The idle workers of a pool that may have something that waits: those with the fewest connections
@@ -100,7 +100,7 @@ fn idle(state: &PoolState, children: &Children, handover: &Handover, now: Instan
         .filter(|child| is_tick || handover.has_for(child.worker, now))
         .map(Child::pid)
         .collect();
-    idle.sort_by_key(|pid| handover.lease_count(*pid));
+    idle.sort_by_key(|pid| handover.store().lease_count(*pid));
     idle
 }
 

@@ -85,7 +85,7 @@ impl Liveness {
         let mut actions = Vec::new();
         for child in children.iter_mut() {
             let before = child.ignored.take();
-            if handover.lease_count(child.pid()) == 0 || !is_idle_for(child, LEASES, now) {
+            if handover.store().lease_count(child.pid()) == 0 || !is_idle_for(child, LEASES, now) {
                 continue;
             }
             child.ignored = handover.unattended(child.worker);
@@ -132,7 +132,7 @@ fn test_workers(children: &mut Children, handover: &Handover, now: Instant) {
     for child in children.iter_mut().filter(|child| child.is_serving()) {
         let cell = child.cell();
         let unknown = cell.get(Counter::Parked) + cell.get(Counter::Sending);
-        let has_connections = unknown > 0 || handover.lease_count(child.pid()) > 0;
+        let has_connections = unknown > 0 || handover.store().lease_count(child.pid()) > 0;
         if child.activity() == Activity::Busy && child.clock.is_stopped() {
             child.order(&Order::Look);
         } else if has_connections && is_idle_for(child, PORTS, now) {

@@ -275,11 +275,11 @@ impl PoolState {
     /// Puts into shared memory what only the supervisor knows; logs worker counts that have changed
     /// if statistics are wanted.
     pub fn publish(&mut self, children: &Children, handover: &mut Handover, log: &mut Log) {
-        let (mut workers, mut parked) = (0, handover.waiting(self.index));
+        let (mut workers, mut parked) = (0, handover.store().waiting(self.index));
         for child in children.of_pool(self.index) {
             workers += 1;
             let alone = usize::try_from(child.cell().get(Counter::Parked)).unwrap_or(0);
-            parked += handover.lease_count(child.pid()) + alone;
+            parked += handover.store().lease_count(child.pid()) + alone;
         }
         let (board, counts) = (&self.pool.scoreboard, handover.counts(self.index));
         board.publish(Total::Workers, workers as u64);

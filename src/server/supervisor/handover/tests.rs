@@ -100,7 +100,7 @@ fn who_has_waited_longest_is_closed_if_descriptors_are_short() {
     let mut side = side(1000, 4 + 2);
     let mut clients: Vec<_> = (0..3).map(|_| side.hand_over(ConnectionState::default())).collect();
     assert_eq!(clients.iter_mut().map(is_closed).collect::<Vec<_>>(), [true, false, false]);
-    assert_eq!((side.handover.counts(0).shed, side.handover.waiting(0)), (1, 2));
+    assert_eq!((side.handover.counts(0).shed, side.handover.store().waiting(0)), (1, 2));
 }
 
 #[test]
