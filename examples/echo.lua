@@ -9,7 +9,7 @@ local moonbridge = require "moonbridge"
 local LONGEST = 65536
 
 -- Seconds of inactivity after which a connection is closed.
-local PATIENCE = 300
+local TIMEOUT = 300
 
 moonbridge.listen {
   { proto = "tcp", host = "127.0.0.1", port = tonumber(os.getenv("PORT")) or 7007 },
@@ -20,7 +20,7 @@ moonbridge.listen {
     if not line then return true end
     socket:flush(line)
     -- Between two lines the worker can serve other connections.
-    if status ~= "eof" then socket:park(PATIENCE) end
+    if status ~= "eof" then socket:park(TIMEOUT) end
     return true
   end,
 }

@@ -9,7 +9,7 @@ local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"
 
 local upstream = assert(arg[1], "usage: reverse_proxy.lua URL"):gsub("/$", "")
-local patience = tonumber(os.getenv("TIMEOUT")) or 60
+local timeout = tonumber(os.getenv("TIMEOUT")) or 60
 
 -- Fields of a single connection (RFC 9110 7.6.1), and fields that the client and server set themselves.
 local HOP_BY_HOP = { "connection", "keep-alive", "proxy-connection", "proxy-authenticate",
@@ -97,7 +97,7 @@ local function handle(request)
     headers = request_headers(request),
     body = body,
     redirect = false,
-    timeout = patience,
+    timeout = timeout,
     head = function(code, ...)
       status = code
       send_head(request, code, ...)

@@ -8,7 +8,7 @@ local page = require "page"
 local echo = {}
 
 -- The maximum bytes per read, and the seconds of inactivity after which the connection is closed.
-local PIECE, PATIENCE = 16384, 60
+local PIECE, TIMEOUT = 16384, 60
 
 --- GET /echo
 function echo.upgrade(request)
@@ -26,12 +26,12 @@ function echo.upgrade(request)
   local bytes, status = socket:read_nb(PIECE)
   while bytes do
     local left = socket:flush_nb(bytes)
-    while left and left > 0 and moonbridge_io.poll(nil, output, PATIENCE, true) do
+    while left and left > 0 and moonbridge_io.poll(nil, output, TIMEOUT, true) do
       left = socket:flush_nb()
     end
     if left ~= 0 or status == "eof" then break end
     -- A shutdown of the server ends the wait, too.
-    if status == "block" and not moonbridge_io.poll(input, nil, PATIENCE, true) then break end
+    if status == "block" and not moonbridge_io.poll(input, nil, TIMEOUT, true) then break end
     bytes, status = socket:read_nb(PIECE)
   end
   return true

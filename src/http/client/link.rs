@@ -119,7 +119,7 @@ pub struct Link {
     /// The process that created it; a forked child must not use it.
     owner: u64,
     /// When it became idle, and how long it may stay idle.
-    kept: Cell<Option<(Instant, Duration)>>,
+    idle: Cell<Option<(Instant, Duration)>>,
     spin: Cell<AdaptiveSpin>,
 }
 
@@ -136,7 +136,7 @@ impl Link {
             head: RefCell::default(),
             body: RefCell::default(),
             owner: lineage::generation(),
-            kept: Cell::new(None),
+            idle: Cell::new(None),
             spin: Cell::default(),
         }
     }
@@ -183,17 +183,17 @@ impl Link {
 
     /// Keeps the connection for further exchanges, for `time`.
     pub fn keep(&self, time: Duration) {
-        self.kept.set(Some((Instant::now(), time)));
+        self.idle.set(Some((Instant::now(), time)));
     }
 
     /// When it became idle.
-    pub fn kept_at(&self) -> Option<Instant> {
-        self.kept.get().map(|(moment, _)| moment)
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.idle.get().map(|(moment, _)| moment)
     }
 
     /// Whether it has been idle for too long.
     pub fn is_expired(&self) -> bool {
-        self.kept.get().is_none_or(|(moment, time)| moment.elapsed() >= time)
+        self.idle.get().is_none_or(|(moment, time)| moment.elapsed() >= time)
     }
 
     /// Whether an idle connection can be reused: it belongs to this process, has not expired, and
