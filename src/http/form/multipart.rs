@@ -22,8 +22,7 @@ mod tests;
 
 use std::ops::Range;
 
-use memchr::memmem::{Finder, find};
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr_iter, memrchr};
 
 use crate::http::wire::media_type::MediaType;
 pub use error::MultipartError;
@@ -100,9 +99,9 @@ enum Scan {
 pub struct MultipartParser {
     limits: MultipartLimits,
     state: MultipartState,
-    /// Finds CRLF, two dashes and the boundary. It contains a CR only at its beginning, so a
+    /// CRLF, two dashes and the boundary. It contains a CR only at its beginning, so a
     /// partial match at the end of the input never contains the beginning of another match.
-    delimiter: Finder<'static>,
+    delimiter: Vec<u8>,
     /// How many bytes of the delimiter ended the previous input.
     matched: usize,
     /// How many of them are not part of the data: the CRLF after a part's headers also counts as
@@ -127,7 +126,7 @@ impl MultipartParser {
         Ok(MultipartParser {
             limits,
             state: MultipartState::Preamble,
-            delimiter: Finder::new(&delimiter).into_owned(),
+            delimiter,
             matched: 0,
             implied: 0,
             head: Vec::new(),
@@ -162,7 +161,7 @@ impl MultipartParser {
                         }
                         Scan::Held(held) => {
                             if wanted {
-                                let data = self.delimiter.needle().get(held).unwrap_or_default();
+                                let data = self.delimiter.get(held).unwrap_or_default();
                                 return Ok((used, MultipartEvent::Data(data)));
                             }
                         }
@@ -206,13 +205,13 @@ impl MultipartParser {
     /// Refuses a boundary that does not follow CRLF: a recipient that accepts a bare LF as line end
     /// would find a part where another one finds only preamble.
     fn preamble(&mut self, input: &[u8]) -> Result<usize, MultipartError> {
-        let boundary = self.delimiter.needle().get(2..).unwrap_or_default();
+        let boundary = self.delimiter.get(2..).unwrap_or_default();
         let before = self.head.len();
         let searched = before.saturating_sub(boundary.len() - 1);
         let room = self.limits.header_size + boundary.len() - before;
         let taken = input.get(..room).unwrap_or(input);
         self.head.extend_from_slice(taken);
-        let Some(offset) = find(self.head.get(searched..).unwrap_or_default(), boundary) else {
+        let Some(offset) = find(boundary, self.head.get(searched..).unwrap_or_default()) else {
             let too_long = self.head.len() > self.limits.header_size;
             return if too_long { Err(MultipartError::Delimiter) } else { Ok(taken.len()) };
         };
@@ -227,7 +226,7 @@ impl MultipartParser {
 
     /// Searches the input, which is not empty, for the delimiter.
     fn scan(&mut self, input: &[u8]) -> Scan {
-        let needle = self.delimiter.needle();
+        let needle = &self.delimiter;
         if self.matched > 0 {
             let missing = needle.get(self.matched..).unwrap_or_default();
             let len = missing.len().min(input.len());
@@ -242,7 +241,7 @@ impl MultipartParser {
                 return Scan::Held(held);
             }
         }
-        match self.delimiter.find(input) {
+        match find(needle, input) {
             Some(0) => Scan::Delimiter(needle.len()),
             Some(len) => Scan::Data(len),
             None => match input.len() - begun_at_end(needle, input) {
@@ -318,6 +317,16 @@ impl MultipartParser {
         self.part = part.unwrap_or_default();
         Ok(wanted)
     }
+}
+
+/// Where the needle begins in the input.
+///
+/// Linear in the input, as a delimiter cannot begin within another one; preparing a general searcher would
+/// cost more than reading a usual form.
+fn find(needle: &[u8], input: &[u8]) -> Option<usize> {
+    let first = *needle.first()?;
+    let begins = |start: &usize| input.get(*start..).is_some_and(|rest| rest.starts_with(needle));
+    memchr_iter(first, input).find(begins)
 }
 
 /// How many bytes at the end of `input` are an incomplete beginning of `needle`.

@@ -8,6 +8,10 @@ use super::urlencoded::{UrlencodedEvent, UrlencodedLimits, UrlencodedParser};
 use crate::http::wire::media_type::MediaType;
 use crate::http::wire::refusal::Refusal;
 
+/// The media types of forms.
+const URLENCODED: &str = "application/x-www-form-urlencoded";
+const MULTIPART: &str = "multipart/form-data";
+
 #[derive(Debug)]
 enum FormParser {
     Urlencoded(UrlencodedParser),
@@ -76,9 +80,9 @@ impl Form {
         maximum: usize,
     ) -> Result<Form, Refusal> {
         let media_type = MediaType::parse(content_type);
-        let parser = if media_type.is("application/x-www-form-urlencoded") {
+        let parser = if media_type.is(URLENCODED) {
             FormParser::Urlencoded(UrlencodedParser::new(UrlencodedLimits::new(limit)))
-        } else if media_type.is("multipart/form-data") {
+        } else if media_type.is(MULTIPART) {
             let parser = MultipartParser::new(content_type, MultipartLimits::new(limit));
             FormParser::Multipart(Box::new(parser.map_err(|e| Refusal::of_body(e.status(), e))?))
         } else {
@@ -86,6 +90,12 @@ impl Form {
         };
         let (fields, streamed) = (Vec::new(), None);
         Ok(Form { parser, asks, maximum, fields, streamed, streamed_ended: false })
+    }
+
+    /// Whether a body of this Content-Type is a form.
+    pub fn reads(content_type: &[u8]) -> bool {
+        let media_type = MediaType::parse(content_type);
+        media_type.is(URLENCODED) || media_type.is(MULTIPART)
     }
 
     /// Whether the form has metadata for its fields.

@@ -108,10 +108,8 @@ fn kind(c: &Connection) -> &'static str {
     match content_type(c) {
         Ok(None) => "none",
         _ if !has_body => "none",
-        Ok(Some(value)) => match Form::new(value, 0, false, 1) {
-            Err(refusal) if refusal.status.starts_with("415") => "other",
-            _ => "form",
-        },
+        Ok(Some(value)) if Form::reads(value) => "form",
+        Ok(Some(_)) => "other",
         Err(()) => "other",
     }
 }
