@@ -6,5 +6,5 @@ say() { printf '== %s\n' "$*"; }
 fail() { printf 'moonbridge: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# rustup puts cargo here and tells only shells that start later.
+# rustup installs cargo here, but only configures later shells.
 if ! have cargo && [ -x "$HOME/.cargo/bin/cargo" ]; then PATH="$HOME/.cargo/bin:$PATH"; fi
