@@ -4,17 +4,17 @@
 //!
 //! * **misuse** (a wrong type, a closed handle) throws a plain string that carries the caller's
 //!   position. An error raised by Rust would arrive as userdata without a position, so the Rust
-//!   function returns a marker and its Lua wrapper raises the error;
+//!   function returns a marker and the C function around it raises the error;
 //! * **system errors** return `nil, message, errno`;
 //! * errors of Lua functions that Rust has called pass through unchanged.
 //!
-//! The wrapper costs one Lua call and no allocation.
-
-use std::ffi::c_void;
+//! The wrapper costs one call and no allocation.
 
 use mlua::{
     Function, IntoLua, IntoLuaMulti, LightUserData, Lua, LuaString, MultiValue, Table, Value,
 };
+
+use crate::sys::lua::method;
 
 /// The name of a value's type, as Lua's `type` gives it.
 pub fn kind(value: &Value) -> &'static str {
@@ -97,14 +97,12 @@ impl From<mlua::Error> for Fault {
 /// The results of a function of the public interface.
 pub type Reply<T = MultiValue> = Result<T, Fault>;
 
-static MARKER: u8 = 0;
-
 /// A first result that tells the wrapper to raise the second one as an error.
-pub fn marker() -> Value {
-    Value::LightUserData(LightUserData((&raw const MARKER).cast_mut().cast::<c_void>()))
+fn marker() -> Value {
+    Value::LightUserData(LightUserData(method::misuse()))
 }
 
-/// Converts the outcome of a public function into results for its Lua wrapper.
+/// Converts the outcome of a public function into results for its wrapper.
 pub fn settle<R: IntoLuaMulti>(lua: &Lua, reply: Reply<R>) -> mlua::Result<MultiValue> {
     match reply {
         Ok(values) => values.into_lua_multi(lua),
@@ -118,41 +116,16 @@ pub fn settle<R: IntoLuaMulti>(lua: &Lua, reply: Reply<R>) -> mlua::Result<Multi
     }
 }
 
-/// The wrapper: `checked(f)` behaves like `f`, and raises misuse at the position of its caller.
-const CHECKED: &str = r#"
-local MISUSE = ...
-local error = error
-local function pass(first, ...)
-  -- Level 2 is the caller: the wrapper below is gone, it ends in a tail call.
-  if first == MISUSE then error((...), 2) end
-  return first, ...
-end
-return function(f)
-  return function(...) return pass(f(...)) end
-end
-"#;
-
-struct Checked(Function);
-
-fn checked(lua: &Lua) -> mlua::Result<Function> {
-    if let Some(checked) = lua.app_data_ref::<Checked>() {
-        return Ok(checked.0.clone());
-    }
-    let checked: Function = lua.load(CHECKED).set_name("=moonbridge.glue").call(marker())?;
-    lua.set_app_data(Checked(checked.clone()));
-    Ok(checked)
-}
-
 /// A Lua function over `f` that reports failures as described above.
 pub fn function<F, R>(lua: &Lua, f: F) -> mlua::Result<Function>
 where
     F: Fn(&Lua, MultiValue) -> Reply<R> + 'static,
     R: IntoLuaMulti,
 {
-    checked(lua)?.call(raw(lua, f)?)
+    method::checked(lua, &raw(lua, f)?)
 }
 
-/// A Lua function over `f` without the wrapper, for embedded Lua that checks for [`marker`] itself.
+/// A Lua function over `f` without the wrapper.
 pub fn raw<F, R>(lua: &Lua, f: F) -> mlua::Result<Function>
 where
     F: Fn(&Lua, MultiValue) -> Reply<R> + 'static,

@@ -1,6 +1,6 @@
 -- Sources and sinks for ltn12 (LuaSocket's pumps and filters).
 
-local handle_pt, step, moonbridge_io, MISUSE = ...
+local handle_pt, moonbridge_io = ...
 
 local error, math_type, tointeger = error, math.type, math.tointeger
 
@@ -17,8 +17,7 @@ function handle_pt.source(self, maxlen)
   local input_set = { [self] = true }
   return function()
     while true do
-      local data, status = step.read_nb(self, maxlen)
-      if data == MISUSE then error(status, 2) end
+      local data, status = handle_pt.read_nb(self, maxlen)
       if data == nil then return nil, status end
       if data ~= "" then return data end
       if status ~= "block" then return nil end
@@ -32,11 +31,10 @@ function handle_pt.sink(self)
   return function(chunk)
     local result, message
     if chunk == nil then
-      result, message = step.flush(self)
+      result, message = handle_pt.flush(self)
     else
-      result, message = step.write(self, chunk)
+      result, message = handle_pt.write(self, chunk)
     end
-    if result == MISUSE then error(message, 2) end
     if result == nil then return nil, message end
     return 1
   end

@@ -1,204 +1,349 @@
-//! The methods of handles that never run a function of the user's (reference, "Socket object").
+//! The methods of handles (reference, "Socket object"): reading and writing, and how a connection ends.
 
-use mlua::{Function, IntoLua, Lua, MultiValue, Table, Value};
+use std::cell::{RefCell, RefMut};
+use std::ffi::c_int;
+use std::rc::Rc;
 
-use super::args::{Args, borrow, with_bytes};
+use mlua::{Lua, Table};
+
+use super::args::{Args, borrow};
 use super::awaits::Awaits;
-use super::child;
+use super::buffer::KEEP;
 use super::class::method;
+use super::handle_table::stream_at;
 use super::reading::{Status, Want};
 use super::stream::Stream;
-use super::usual::Usual;
-use crate::glue::{self, Fault, Reply};
-use crate::sys::lua::quick;
+use crate::glue::{Fault, Reply};
+use crate::sys::lua::method::{
+    Action, Arguments, Call, Event, Method, Protection, Value, Wrong, install as add,
+};
 
 /// `write` collects this many bytes before it sends.
 const WRITE_BUFFER: usize = 4096;
+
+/// The parts that a write takes without allocating.
+const PARTS: usize = 8;
+
+/// How a method waits when a read or write would block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// In `poll`, without limit.
+    Blocking,
+    /// Not at all (`_nb`).
+    Never,
+    /// By a function, the first argument, which is called with the handle, "r" or "w", and the module
+    /// (`_call`).
+    Function,
+    /// By yielding the same three values (`_yield`).
+    Yielding,
+}
+
+impl Waiting {
+    /// The first argument behind `self` and the function to wait by.
+    const fn first(self) -> c_int {
+        if matches!(self, Waiting::Function) { 3 } else { 2 }
+    }
+
+    /// What the driver has to do for that; with [`Event::Returned`] and the token it is over.
+    fn wait(
+        self,
+        arguments: &Arguments<'_>,
+        mode: usize,
+        protection: Protection,
+        token: isize,
+    ) -> Result<Action, Wrong> {
+        let values = [Value::Slot(1), Value::Word(mode), Value::Upvalue(MODULE)];
+        if self == Waiting::Yielding {
+            return Ok(Action::Yield(values, token));
+        }
+        if arguments.is_nil(2) {
+            return Err(arguments.expected(2, "function"));
+        }
+        let [this, mode, module] = values;
+        Ok(Action::Call(Call {
+            function: Value::Slot(2),
+            arguments: [this, mode, module, Value::Absent],
+            protection,
+            token,
+        }))
+    }
+}
+
+/// The second results of reads by the number of their [`Status`], and the modes of waiting.
+const WORDS: [&str; 6] = [
+    Status::Term.as_str(),
+    Status::MaxLen.as_str(),
+    Status::Eof.as_str(),
+    Status::Block.as_str(),
+    "r",
+    "w",
+];
+const READABLE: usize = 4;
+const WRITABLE: usize = 5;
+
+/// The upvalue of each method: the module.
+const MODULE: c_int = 1;
+
+/// The slot of a long string while its memory in the buffer is given back.
+const LONG: c_int = 2;
+
+macro_rules! transfers {
+    ($($type:ident $name:literal = $work:ident($waiting:ident $(, $flag:literal)?);)*) => {
+        $(
+            struct $type;
+            impl Method for $type {
+                type Object = ();
+                const NAME: &'static str = $name;
+                const FRAME: c_int = Waiting::$waiting.first() + 1;
+                const WORDS: &'static [&'static str] = &WORDS;
+
+                #[inline(always)]
+                fn step((): &(), arguments: &Arguments<'_>, event: Event) -> Action {
+                    let outcome = $work(arguments, event, Waiting::$waiting $(, $flag)?);
+                    outcome.unwrap_or_else(|wrong| Action::Raise(wrong.into()))
+                }
+            }
+        )*
+
+        fn install_transfers(lua: &Lua, table: &Table, module: &Table) -> mlua::Result<()> {
+            $(add::<$type>(lua, table, mlua::Nil, module)?;)*
+            Ok(())
+        }
+    };
+}
+
+transfers! {
+    Read "read" = read(Blocking);
+    ReadNb "read_nb" = read(Never);
+    ReadCall "read_call" = read(Function);
+    ReadYield "read_yield" = read(Yielding);
+    Drain "drain" = drain(Blocking);
+    DrainNb "drain_nb" = drain(Never);
+    DrainCall "drain_call" = drain(Function);
+    DrainYield "drain_yield" = drain(Yielding);
+    Write "write" = send(Blocking, false);
+    WriteNb "write_nb" = send(Never, false);
+    WriteCall "write_call" = send(Function, false);
+    WriteYield "write_yield" = send(Yielding, false);
+    Flush "flush" = send(Blocking, true);
+    FlushNb "flush_nb" = send(Never, true);
+    FlushCall "flush_call" = send(Function, true);
+    FlushYield "flush_yield" = send(Yielding, true);
+}
 
 /// Puts the methods into the table of handles.
 ///
 /// # Errors
 /// Out of memory.
-pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
-    let quick = |name: &'static str, f: fn(&Lua, Args) -> Reply<MultiValue>| {
-        let complete = glue::raw(lua, move |lua, args| f(lua, Args::new(name, args)))?;
-        table.raw_set(name, quick::method::<Usual>(lua, name, &complete)?)
-    };
-    quick("read", |lua, args| read(lua, args, true))?;
-    quick("read_nb", |lua, args| read(lua, args, false))?;
-    quick("drain", |lua, args| drain(lua, args.limit(3), true))?;
-    quick("drain_nb", |lua, args| drain(lua, args.limit(3), false))?;
-    quick("write", |lua, args| single(send(lua, args, false)?))?;
-    quick("flush", |lua, args| single(send(lua, args, true)?))?;
-    quick("write_nb", |lua, args| single(send_nb(lua, args, false)?))?;
-    quick("flush_nb", |lua, args| single(send_nb(lua, args, true)?))?;
+pub fn install(lua: &Lua, table: &Table, module: &Table) -> mlua::Result<()> {
+    install_transfers(lua, table, module)?;
     method(lua, table, "close", |_, args| close(args, Stream::close))?;
     method(lua, table, "reset", |_, args| close(args, Stream::reset))?;
     method(lua, table, "finish", |_, args| finish(args))
 }
 
-/// The steps that the methods in Lua (`loops.lua`, `ltn12.lua`) are made of. They are not public and report
-/// misuse by [`glue::marker`].
-///
-/// # Errors
-/// Out of memory.
-pub fn steps(lua: &Lua) -> mlua::Result<Table> {
-    let steps = lua.create_table()?;
-    let step = |name: &'static str, f: fn(&Lua, Args) -> Reply<MultiValue>| {
-        // The function to wait by comes first, and is not passed on.
-        let before = usize::from(name.ends_with("_call"));
-        let step = move |lua: &Lua, args| f(lua, Args::new(name, args).behind(before));
-        steps.raw_set(name, glue::raw(lua, step)?)
-    };
-    step("read_nb", |lua, args| read(lua, args, false))?;
-    step("write", |lua, args| single(send(lua, args, false)?))?;
-    step("flush", |lua, args| single(send(lua, args, true)?))?;
-    step("read_call", read_step)?;
-    step("drain_call", |lua, args| drain(lua, args, false))?;
-    step("wait_call", child::wait_nb)?;
-    step("write_call", |lua, args| single(send_nb(lua, args, false)?))?;
-    step("flush_call", |lua, args| single(send_nb(lua, args, true)?))?;
-    step("release", release)?;
-    // `quick(name, f)`: the method over `f`, which is called where the quick form does not suffice.
-    let quick = |lua: &Lua, (name, complete): (String, Function)| {
-        quick::method::<Usual>(lua, &name, &complete)
-    };
-    steps.raw_set("quick", lua.create_function(quick)?)?;
-    Ok(steps)
+#[inline(always)]
+fn stream_of(arguments: &Arguments<'_>) -> Result<Rc<RefCell<Stream>>, Wrong> {
+    stream_at(arguments.address(1)).ok_or_else(|| arguments.bad_self("I/O handle"))
 }
 
-fn single(value: Value) -> Reply<MultiValue> {
-    Ok(MultiValue::from_vec(vec![value]))
+#[inline(always)]
+fn usable(stream: &RefCell<Stream>) -> Result<RefMut<'_, Stream>, Wrong> {
+    stream.try_borrow_mut().map_err(|_| "Attempt to use an I/O handle recursively".to_owned())
 }
 
-/// The maxlen and terminator of a read.
-fn want(lua: &Lua, args: &mut Args) -> Reply<Want> {
+/// The maxlen and terminator of a read, arguments `first` and the next one.
+#[inline(always)]
+fn want(arguments: &Arguments<'_>, first: c_int) -> Result<Want, Wrong> {
     // A negative length means no limit.
-    let limit = args.integer(lua)?.and_then(|limit| usize::try_from(limit).ok());
-    let terminator = match args.optional_string(lua)? {
-        Some(text) => match *text.as_bytes() {
-            [] => None,
-            [byte] => Some(byte),
-            _ => return Err(args.bad("terminator must be a single byte")),
-        },
-        None => None,
+    let limit = arguments.optional_integer(first)?.and_then(|limit| usize::try_from(limit).ok());
+    let terminator = match arguments.optional_string(first + 1)? {
+        None | Some([]) => None,
+        Some([byte]) => Some(*byte),
+        Some(_) => return Err(arguments.bad(first + 1, "terminator must be a single byte")),
     };
     Ok(Want { limit, terminator })
 }
 
-fn check_readable(stream: &Stream) -> Reply<()> {
-    if stream.is_open() {
-        Ok(())
-    } else {
-        Err(Fault::misuse("Attempt to read from a closed I/O handle"))
+fn check_readable(stream: &Stream) -> Result<(), Wrong> {
+    match stream.is_open() {
+        true => Ok(()),
+        false => Err("Attempt to read from a closed I/O handle".to_owned()),
     }
 }
 
-fn check_writable(stream: &Stream) -> Reply<()> {
-    if !stream.is_open() {
-        Err(Fault::misuse("Attempt to write to a closed I/O handle"))
-    } else if stream.is_finished() {
-        Err(Fault::misuse("Attempt to write to a finished I/O handle"))
-    } else {
-        Ok(())
+fn check_writable(stream: &Stream) -> Result<(), Wrong> {
+    let state = match () {
+        () if !stream.is_open() => "closed",
+        () if stream.is_finished() => "finished",
+        () => return Ok(()),
+    };
+    Err(format!("Attempt to write to a {state} I/O handle"))
+}
+
+/// `read` in its four forms. A token that is not negative tells how far the input was searched before the
+/// wait: input that does not suffice stays in the buffer, so nothing is lost if the wait is never resumed.
+#[inline(always)]
+fn read(arguments: &Arguments<'_>, event: Event, waiting: Waiting) -> Result<Action, Wrong> {
+    let stream = stream_of(arguments)?;
+    if event != Event::Start {
+        return read_on(arguments, event, waiting, &mut *usable(&stream)?);
+    }
+    let want = want(arguments, waiting.first())?;
+    let mut stream = usable(&stream)?;
+    // Without input, the state of the stream has to tell more.
+    let input = stream.input();
+    match want.find(input, 0) {
+        Some((n, status)) if !input.is_empty() => Ok(take(&mut stream, n, status)),
+        _ => receive(arguments, &mut stream, want, 0, waiting),
     }
 }
 
-/// `read` and `read_nb`.
-fn read(lua: &Lua, mut args: Args, blocking: bool) -> Reply<MultiValue> {
-    let (_, stream) = args.stream()?;
-    let want = want(lua, &mut args)?;
-    let mut stream = borrow(&stream)?;
-    check_readable(&stream)?;
-    let (n, status) =
-        if blocking { stream.receive_all(&want)? } else { stream.receive(&want, 0)? };
-    take(lua, &mut stream, n, status)
-}
-
-/// The results of a read of the first `n` bytes of the input, which are consumed.
-fn take(lua: &Lua, stream: &mut Stream, n: usize, status: Status) -> Reply<MultiValue> {
-    let data = glue::bytes(lua, stream.input().get(..n).unwrap_or_default())?;
-    stream.consume(n);
-    Ok(MultiValue::from_vec(vec![data, status.as_str().into_lua(lua)?]))
-}
-
-/// One step of `read_call(self, maxlen, terminator)`, with the position up to which the input was
-/// searched as fourth argument. Returns the results of the read, or false and the position. Input
-/// that does not suffice stays in the buffer, so nothing is lost if the wait is never resumed.
-fn read_step(lua: &Lua, mut args: Args) -> Reply<MultiValue> {
-    let (_, stream) = args.stream()?;
-    let want = want(lua, &mut args)?;
-    let searched = args.integer(lua)?.unwrap_or(0);
-    let mut stream = borrow(&stream)?;
-    check_readable(&stream)?;
-    let start = i64::try_from(stream.position()).unwrap_or(i64::MAX);
-    let seen = usize::try_from(searched.saturating_sub(start)).unwrap_or(0);
-    let (n, status) = stream.receive(&want, seen)?;
-    if status != Status::Block {
-        return take(lua, &mut stream, n, status);
+#[cold]
+fn read_on(
+    arguments: &Arguments<'_>,
+    event: Event,
+    waiting: Waiting,
+    stream: &mut Stream,
+) -> Result<Action, Wrong> {
+    match event {
+        Event::Returned(searched) if searched >= 0 => {
+            let want = want(arguments, waiting.first())?;
+            let position = isize::try_from(stream.position()).unwrap_or(isize::MAX);
+            let seen = usize::try_from(searched.saturating_sub(position)).unwrap_or(0);
+            receive(arguments, stream, want, seen, waiting)
+        }
+        // The string was copied: the buffer gives back the memory.
+        Event::Returned(token) => {
+            stream.consume(0);
+            Ok(Action::ReturnPair(Value::Slot(LONG), Value::Word((-1 - token) as usize)))
+        }
+        // The wait was broken off: the input is not marked as waited for any more.
+        _ => {
+            stream.consume(0);
+            Ok(Action::Throw(Value::Slot(arguments.result(1))))
+        }
     }
-    stream.hold_input(Awaits::More);
-    let searched = start.saturating_add(i64::try_from(n).unwrap_or(i64::MAX));
-    Ok(MultiValue::from_vec(vec![Value::Boolean(false), Value::Integer(searched)]))
 }
 
-/// Ends the hold of a read whose wait was broken off.
-fn release(_: &Lua, mut args: Args) -> Reply<MultiValue> {
-    let (_, stream) = args.stream()?;
-    borrow(&stream)?.consume(0);
-    Ok(MultiValue::new())
+/// Reads what is not buffered yet.
+#[cold]
+#[inline(never)]
+fn receive(
+    arguments: &Arguments<'_>,
+    stream: &mut Stream,
+    want: Want,
+    seen: usize,
+    waiting: Waiting,
+) -> Result<Action, Wrong> {
+    check_readable(stream)?;
+    let outcome = match waiting {
+        Waiting::Blocking => stream.receive_all(&want),
+        _ => stream.receive(&want, seen),
+    };
+    match outcome {
+        Ok((n, Status::Block)) if waiting != Waiting::Never => {
+            let searched = stream.position().saturating_add(n as u64);
+            let token = isize::try_from(searched).unwrap_or(isize::MAX);
+            let action = waiting.wait(arguments, READABLE, Protection::Caught, token)?;
+            stream.hold_input(Awaits::More);
+            Ok(action)
+        }
+        Ok((n, status)) => Ok(take(stream, n, status)),
+        Err(error) => Ok(Action::Fail(error)),
+    }
 }
 
-/// `drain` and `drain_nb`.
-fn drain(lua: &Lua, mut args: Args, blocking: bool) -> Reply<MultiValue> {
-    let (_, stream) = args.stream()?;
-    let mut want = want(lua, &mut args)?;
-    // A round of `drain_call` passes on what the rounds before have drained.
-    let done = args.integer(lua)?.and_then(|done| usize::try_from(done).ok()).unwrap_or(0);
+/// Returns the first `n` bytes of the input, which are consumed.
+#[inline(always)]
+fn take(stream: &mut Stream, n: usize, status: Status) -> Action {
+    let bytes = Value::from(stream.input().get(..n).unwrap_or_default());
+    stream.consume_lazily(n);
+    if n > KEEP {
+        return Action::Put(LONG, bytes, -1 - status as isize);
+    }
+    Action::ReturnPair(bytes, Value::Word(status as usize))
+}
+
+/// `drain` in its four forms. The token tells how many bytes were drained before the wait.
+fn drain(arguments: &Arguments<'_>, event: Event, waiting: Waiting) -> Result<Action, Wrong> {
+    let done = match event {
+        Event::Start => 0,
+        Event::Returned(done) | Event::Threw(done) => done as usize,
+    };
+    let stream = stream_of(arguments)?;
+    let mut want = want(arguments, waiting.first())?;
     want.limit = want.limit.map(|limit| limit.saturating_sub(done));
-    let mut stream = borrow(&stream)?;
+    let mut stream = usable(&stream)?;
     check_readable(&stream)?;
-    let (n, status) = if blocking { stream.discard_all(&want)? } else { stream.discard(&want)? };
-    Ok(MultiValue::from_vec(vec![
-        Value::Integer(i64::try_from(n).unwrap_or(i64::MAX)),
-        status.as_str().into_lua(lua)?,
-    ]))
+    let outcome = match waiting {
+        Waiting::Blocking => stream.discard_all(&want),
+        _ => stream.discard(&want),
+    };
+    match outcome {
+        Ok((n, Status::Block)) if waiting != Waiting::Never => {
+            waiting.wait(arguments, READABLE, Protection::None, (done + n) as isize)
+        }
+        Ok((n, status)) => {
+            let count = i64::try_from(done + n).unwrap_or(i64::MAX);
+            Ok(Action::ReturnPair(Value::Integer(count), Value::Word(status as usize)))
+        }
+        Err(error) => Ok(Action::Fail(error)),
+    }
 }
 
-/// `write` and `flush`: returns the handle.
-fn send(lua: &Lua, mut args: Args, flush: bool) -> Reply<Value> {
-    let (this, stream) = args.stream()?;
-    let strings = args.strings(lua)?;
-    let mut stream = borrow(&stream)?;
-    check_writable(&stream)?;
-    with_bytes(&strings, |parts| {
-        if flush || overflows(&stream, parts) {
-            return stream.send_all(parts);
+/// `write` and `flush`, each in its four forms. While they wait, the output is queued.
+fn send(
+    arguments: &Arguments<'_>,
+    event: Event,
+    waiting: Waiting,
+    flush: bool,
+) -> Result<Action, Wrong> {
+    let stream = stream_of(arguments)?;
+    // After a wait, all that is left is queued.
+    let first = waiting.first();
+    let indices = first..if event == Event::Start { arguments.count() + 1 } else { first };
+    let string = |index| match arguments.optional_string(index)? {
+        Some(text) => Ok::<&[u8], Wrong>(text),
+        None => Err(arguments.expected(index, "string")),
+    };
+    let count = indices.len();
+    let mut few: [&[u8]; PARTS] = [&[]; PARTS];
+    let mut many = Vec::new();
+    let parts = if let Some(parts) = few.get_mut(..count) {
+        for (part, index) in parts.iter_mut().zip(indices) {
+            *part = string(index)?;
         }
-        parts.iter().for_each(|part| stream.put(part));
-        stream.check_write()
-    })?;
-    Ok(this)
-}
-
-/// `write_nb` and `flush_nb`: returns how many bytes could not be sent.
-fn send_nb(lua: &Lua, mut args: Args, flush: bool) -> Reply<Value> {
-    let (_, stream) = args.stream()?;
-    let strings = args.strings(lua)?;
-    let mut stream = borrow(&stream)?;
-    check_writable(&stream)?;
-    let left = with_bytes(&strings, |parts| {
-        if flush || overflows(&stream, parts) {
-            return stream.send_nb(parts);
+        &*parts
+    } else {
+        many.reserve(count);
+        for index in indices {
+            many.push(string(index)?);
         }
+        &many[..]
+    };
+    let mut stream = usable(&stream)?;
+    check_writable(&stream)?;
+    let outcome = if !flush && !overflows(&stream, parts) {
         parts.iter().for_each(|part| stream.put(part));
         stream.check_write().map(|()| 0)
-    })?;
-    Ok(Value::Integer(i64::try_from(left).unwrap_or(i64::MAX)))
+    } else if waiting == Waiting::Blocking {
+        stream.send_all(parts).map(|()| 0)
+    } else {
+        stream.send_nb(parts)
+    };
+    match (outcome, waiting) {
+        (Err(error), _) => Ok(Action::Fail(error)),
+        (Ok(left), Waiting::Never) => {
+            Ok(Action::Return(Value::Integer(i64::try_from(left).unwrap_or(i64::MAX))))
+        }
+        (Ok(0), _) => Ok(Action::Return(Value::Slot(1))),
+        (Ok(_), waiting) => waiting.wait(arguments, WRITABLE, Protection::None, 0),
+    }
 }
 
 /// Whether the small buffer of `write` is full with `parts`.
-pub fn overflows(stream: &Stream, parts: &[&[u8]]) -> bool {
+fn overflows(stream: &Stream, parts: &[&[u8]]) -> bool {
     stream.pending() + parts.iter().map(|part| part.len()).sum::<usize>() >= WRITE_BUFFER
 }
 

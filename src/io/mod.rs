@@ -13,9 +13,8 @@
 //! | [`connect`] | connecting |
 //! | [`class`] | method tables, computed fields, user fields |
 //! | [`handle`], [`handle_table`] | what Lua holds of a stream; the stream behind it |
-//! | [`methods`], [`fields`] | of handles; `loops.lua` has those with a wait function |
-//! | [`usual`] | the usual case of reading and writing, at the cost of a C function |
-//! | [`listener`], [`child`] | the other two classes |
+//! | [`methods`], [`fields`] | of handles |
+//! | [`listener`], [`child`], `child.lua` | the other two classes |
 //! | [`interop`], `ltn12.lua` | what cqueues, LuaSocket and ltn12 need |
 //! | [`functions`], [`poll`] | the functions of the module |
 //! | [`descriptor_limit`] | a garbage collection when descriptors run out |
@@ -41,7 +40,6 @@ pub mod poll;
 pub mod reading;
 pub mod stream;
 pub mod transport;
-pub mod usual;
 pub mod wait;
 
 use mlua::{Lua, Result, Table};
@@ -69,11 +67,11 @@ pub fn module(lua: &Lua) -> Result<Table> {
     keep_freed_memory();
     let module = lua.create_table()?;
     let prototypes = Prototypes::new(lua)?;
-    methods::install(lua, &prototypes.handle)?;
+    methods::install(lua, &prototypes.handle, &module)?;
     listener::install(lua, &prototypes.listener)?;
     child::install(lua, &prototypes.child)?;
     interop::install(lua, &prototypes)?;
-    install_loops(lua, &module, &prototypes)?;
+    install_chunks(lua, &module, &prototypes)?;
     module.raw_set("handle_pt", &prototypes.handle)?;
     module.raw_set("listener_pt", &prototypes.listener)?;
     module.raw_set("child_pt", &prototypes.child)?;
@@ -84,15 +82,11 @@ pub fn module(lua: &Lua) -> Result<Table> {
     Ok(module)
 }
 
-/// Installs the methods written in Lua, which call functions of the user.
-fn install_loops(lua: &Lua, module: &Table, prototypes: &Prototypes) -> Result<()> {
+/// The methods that are Lua, because they call functions of the user's or are made of other methods.
+fn install_chunks(lua: &Lua, module: &Table, prototypes: &Prototypes) -> Result<()> {
     let Prototypes { handle, child, .. } = prototypes;
-    let steps = methods::steps(lua)?;
-    let source = include_str!("loops.lua");
-    let arguments = (handle, child, &steps, module, glue::marker());
-    glue::chunk::<()>(lua, "moonbridge.io", source, arguments)?;
-    let source = include_str!("ltn12.lua");
-    glue::chunk::<()>(lua, "moonbridge.io.ltn12", source, (handle, &steps, module, glue::marker()))
+    glue::chunk::<()>(lua, "moonbridge.io.child", include_str!("child.lua"), (handle, child))?;
+    glue::chunk::<()>(lua, "moonbridge.io.ltn12", include_str!("ltn12.lua"), (handle, module))
 }
 
 /// Tells the C library's allocator not to give freed memory back to the system at once.

@@ -2,12 +2,13 @@
 
 pub mod alloc;
 pub mod anchor;
+mod arguments;
 pub mod call_loop;
 pub mod class;
 pub mod fast;
 pub mod keys;
 pub mod lua_stack;
 pub mod message;
-pub mod quick;
+pub mod method;
 pub mod texts;
 pub mod turn;

@@ -1,0 +1,493 @@
+//! Methods in C: one trait for them, and one driver that does what they ask for.
+//!
+//! A [`Method`] is a state machine. It gets its arguments by the stack, and answers each [`Event`] with an
+//! [`Action`]: return, raise, or call a Lua function and go on when that has returned. The driver carries
+//! actions out with continuations, so that each function it calls may yield. A method never calls Lua
+//! itself, and holds no borrow while Lua runs.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::ffi::{CStr, c_int, c_void};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mlua::ffi::{self, lua_KContext, lua_State};
+use mlua::{Function, IntoLua, IntoLuaMulti, Lua};
+
+use super::anchor;
+pub use super::arguments::{Arguments, Wrong};
+use crate::glue;
+
+/// A method.
+pub trait Method: 'static {
+    /// What the function works on, kept in an [`anchor::Anchor`]. Zero-sized: nothing is kept.
+    type Object: 'static;
+
+    /// The name in messages.
+    const NAME: &'static str;
+
+    /// So many arguments stay on the stack while the method calls a function: the slots 1 to `FRAME`.
+    const FRAME: c_int;
+
+    /// Strings that are ready to be returned or passed on, see [`Value::Word`].
+    const WORDS: &'static [&'static str] = &[];
+
+    /// Answers an event. `arguments` are those of the call at the start, and later the frame and what the
+    /// called function has returned, which begins at [`Arguments::result`].
+    fn step(object: &Self::Object, arguments: &Arguments<'_>, event: Event) -> Action;
+}
+
+/// What has happened. A token is that of the action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The method was called.
+    Start,
+    /// The called function has returned, or the coroutine was resumed.
+    Returned(isize),
+    /// The function, called with [`Protection`], has thrown the first result.
+    Threw(isize),
+}
+
+/// What the driver has to do.
+pub enum Action {
+    /// Return nothing.
+    Done,
+    /// Return a value.
+    Return(Value),
+    /// Return two values.
+    ReturnPair(Value, Value),
+    /// Return `nil, message, errno`.
+    Fail(io::Error),
+    /// Throw a text with the position of the caller.
+    Raise(Cow<'static, str>),
+    /// Throw a value.
+    Throw(Value),
+    /// Call a function.
+    Call(Call),
+    /// Yield three values.
+    Yield([Value; 3], isize),
+    /// Keep a value in a slot of the frame; then [`Event::Returned`].
+    Put(c_int, Value, isize),
+    /// Keep the first result in a slot of the frame, give the object of [`Value::Object`] another metatable
+    /// (an upvalue) and remove it with the entries behind it, up to the given one. Then [`Event::Returned`].
+    Retire {
+        /// Where the result is kept.
+        slot: c_int,
+        /// The table with the object, an upvalue.
+        table: c_int,
+        /// The new metatable, an upvalue.
+        metatable: c_int,
+        /// The entries of the table that are removed.
+        entries: std::ops::RangeInclusive<i64>,
+        /// The token.
+        token: isize,
+    },
+}
+
+/// A call of a function.
+pub struct Call {
+    /// The function.
+    pub function: Value,
+    /// Its arguments, up to the first [`Value::Absent`].
+    pub arguments: [Value; 4],
+    /// What happens if it throws.
+    pub protection: Protection,
+    /// The token of the event that follows.
+    pub token: isize,
+}
+
+/// What happens if a called function throws an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// The error passes through the method.
+    None,
+    /// The method learns of it.
+    Caught,
+    /// The same, behind the message handler that is this upvalue.
+    Traced(c_int),
+}
+
+/// A value for Lua. Upvalues are counted from 1 on, those that were given to [`function`].
+#[derive(Clone, Copy)]
+pub enum Value {
+    /// No argument.
+    Absent,
+    /// nil.
+    Nil,
+    /// A boolean.
+    Boolean(bool),
+    /// An integer.
+    Integer(i64),
+    /// A number.
+    Number(f64),
+    /// A string of [`Method::WORDS`].
+    Word(usize),
+    /// A string that stays where it is until the method's object is used again.
+    Bytes(Borrowed),
+    /// What is in a slot of the stack.
+    Slot(c_int),
+    /// An upvalue.
+    Upvalue(c_int),
+    /// The entry of a table, an upvalue, with this key.
+    Element(c_int, i64),
+    /// The same; if there is none, a new table with a metatable, an upvalue, which is kept there.
+    View(c_int, i64, c_int),
+    /// A new table with a metatable, which is kept there.
+    Object(c_int, i64, c_int),
+    /// A table that maps what `Element` gives to true.
+    SetOf(c_int, i64),
+}
+
+/// A string, by its address.
+#[derive(Clone, Copy)]
+pub struct Borrowed {
+    bytes: *const u8,
+    length: usize,
+}
+
+impl Borrowed {
+    /// The bytes have to stay in memory until the method is called again, or another one for the same
+    /// object: Lua copies them before any other code runs.
+    #[inline(always)]
+    pub fn new(bytes: &[u8]) -> Self {
+        Borrowed { bytes: bytes.as_ptr(), length: bytes.len() }
+    }
+}
+
+impl From<&[u8]> for Value {
+    #[inline(always)]
+    fn from(bytes: &[u8]) -> Self {
+        Value::Bytes(Borrowed::new(bytes))
+    }
+}
+
+/// The Lua function of a method. `upvalues` are what its actions refer to.
+///
+/// # Errors
+/// Out of memory.
+pub fn function<M: Method>(
+    lua: &Lua,
+    object: impl IntoLua,
+    upvalues: impl IntoLuaMulti,
+) -> mlua::Result<Function> {
+    let mut values = upvalues.into_lua_multi(lua)?;
+    for word in M::WORDS.iter().rev() {
+        values.push_front(word.into_lua(lua)?);
+    }
+    values.push_front(object.into_lua(lua)?);
+    // SAFETY: the values are on the stack and become the upvalues that `run` uses.
+    unsafe {
+        lua.exec_raw(values, |state| {
+            ffi::lua_pushcclosure(state, run::<M>, ffi::lua_gettop(state));
+        })
+    }
+}
+
+/// Puts the function of a method into a table under its name.
+///
+/// # Errors
+/// Out of memory.
+pub fn install<M: Method>(
+    lua: &Lua,
+    table: &mlua::Table,
+    object: impl IntoLua,
+    upvalues: impl IntoLuaMulti,
+) -> mlua::Result<()> {
+    table.raw_set(M::NAME, function::<M>(lua, object, upvalues)?)
+}
+
+static MISUSE: u8 = 0;
+
+/// The first result that makes a [`checked`] function throw the second one.
+pub fn misuse() -> *mut c_void {
+    (&raw const MISUSE).cast_mut().cast()
+}
+
+/// A function that behaves as `f`, but throws misuse with the position of its caller.
+///
+/// # Errors
+/// Out of memory.
+pub fn checked(lua: &Lua, f: &Function) -> mlua::Result<Function> {
+    // SAFETY: the value is on the stack and becomes the upvalue that `run_checked` uses.
+    unsafe { lua.exec_raw(f, |state| ffi::lua_pushcclosure(state, run_checked, 1)) }
+}
+
+// The functions below run as Lua C functions. A Lua error leaves them by a jump, so they hold nothing
+// that would have to be dropped while they call Lua, but the text of an error when there is no memory for
+// it: then that is lost. They do not use the method's object any more when they call Lua.
+
+unsafe extern "C-unwind" fn run<M: Method>(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls with a valid state and at least 20 free slots; the upvalues are those of `function`.
+    unsafe { drive::<M>(state, Event::Start) }
+}
+
+unsafe extern "C-unwind" fn run_checked(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls with a valid state and at least 20 free slots; the upvalue is that of `checked`.
+    unsafe {
+        let count = ffi::lua_gettop(state);
+        ffi::lua_pushvalue(state, ffi::lua_upvalueindex(1));
+        ffi::lua_insert(state, 1);
+        ffi::lua_call(state, count, ffi::LUA_MULTRET);
+        if ffi::lua_touserdata(state, 1) == misuse() {
+            push_position(state);
+            ffi::lua_pushvalue(state, 2);
+            ffi::lua_concat(state, 2);
+            ffi::lua_error(state);
+        }
+        ffi::lua_gettop(state)
+    }
+}
+
+/// Goes on when a called function has yielded and was resumed, and has returned or thrown now.
+unsafe extern "C-unwind" fn go_on<M: Method>(
+    state: *mut lua_State,
+    status: c_int,
+    token: lua_KContext,
+) -> c_int {
+    // SAFETY: as above; the stack holds the frame and the results.
+    unsafe { drive::<M>(state, outcome(status, token)) }
+}
+
+fn outcome(status: c_int, token: isize) -> Event {
+    match status {
+        ffi::LUA_OK | ffi::LUA_YIELD => Event::Returned(token),
+        _ => Event::Threw(token),
+    }
+}
+
+unsafe fn drive<M: Method>(state: *mut lua_State, mut event: Event) -> c_int {
+    // SAFETY: the caller is a C function that was made for `M`.
+    unsafe {
+        loop {
+            event = match ask::<M>(state, event) {
+                Action::Done => return 0,
+                Action::Return(value) => {
+                    push::<M>(state, value);
+                    return 1;
+                }
+                Action::ReturnPair(first, second) => {
+                    push::<M>(state, first);
+                    push::<M>(state, second);
+                    return 2;
+                }
+                Action::Call(call) => carry_out::<M>(state, &call),
+                rare => match rarely::<M>(state, rare) {
+                    Ok(event) => event,
+                    Err(count) => return count,
+                },
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn ask<M: Method>(state: *mut lua_State, event: Event) -> Action {
+    // SAFETY: as in `drive`. Nothing here calls Lua.
+    unsafe {
+        let arguments = Arguments::of(state, M::NAME, M::FRAME + 2);
+        let object = if size_of::<M::Object>() == 0 {
+            Some(std::ptr::NonNull::<M::Object>::dangling().as_ref())
+        } else {
+            anchor::value::<M::Object>(state, ffi::lua_upvalueindex(1))
+        };
+        let Some(object) = object else { return Action::Raise("Lua state is closing".into()) };
+        match catch_unwind(AssertUnwindSafe(|| M::step(object, &arguments, event))) {
+            Ok(action) => action,
+            Err(panic) => panicked::<M>(panic),
+        }
+    }
+}
+
+#[cold]
+fn panicked<M: Method>(panic: Box<dyn Any + Send>) -> Action {
+    let text = panic.downcast_ref::<&str>().copied().unwrap_or("no message");
+    Action::Raise(format!("'{}' panicked: {text}", M::NAME).into())
+}
+
+/// Calls a function. What it returns stands behind the frame and its message handler (or nil).
+#[inline(always)]
+unsafe fn carry_out<M: Method>(state: *mut lua_State, call: &Call) -> Event {
+    // SAFETY: as in `drive`; not more than 10 slots are used above the frame.
+    unsafe {
+        let Call { function, ref arguments, protection, token } = *call;
+        ffi::lua_settop(state, M::FRAME);
+        match protection {
+            Protection::Traced(handler) => push::<M>(state, Value::Upvalue(handler)),
+            _ => ffi::lua_pushnil(state),
+        }
+        push::<M>(state, function);
+        let mut count = 0;
+        for argument in arguments {
+            if matches!(argument, Value::Absent) {
+                break;
+            }
+            push::<M>(state, *argument);
+            count += 1;
+        }
+        let handler = match protection {
+            Protection::None => {
+                ffi::lua_callk(state, count, RESULTS, token, Some(go_on::<M>));
+                return Event::Returned(token);
+            }
+            Protection::Caught => 0,
+            Protection::Traced(_) => M::FRAME + 1,
+        };
+        outcome(ffi::lua_pcallk(state, count, RESULTS, handler, token, Some(go_on::<M>)), token)
+    }
+}
+
+/// What a called function returns at most.
+const RESULTS: c_int = 3;
+
+/// The actions that are not taken for each call: what follows, or how many values are returned.
+#[cold]
+#[inline(never)]
+unsafe fn rarely<M: Method>(state: *mut lua_State, action: Action) -> Result<Event, c_int> {
+    // SAFETY: as in `drive`.
+    unsafe {
+        match action {
+            Action::Retire { slot, table, metatable, entries, token } => {
+                retire::<M>(state, slot, table, metatable, entries);
+                Ok(Event::Returned(token))
+            }
+            Action::Put(slot, value, token) => {
+                ffi::lua_settop(state, M::FRAME);
+                push::<M>(state, value);
+                ffi::lua_replace(state, slot);
+                Ok(Event::Returned(token))
+            }
+            Action::Yield(values, token) => {
+                ffi::lua_settop(state, M::FRAME);
+                values.iter().for_each(|value| push::<M>(state, *value));
+                Err(ffi::lua_yieldk(state, RESULTS, token, Some(go_on::<M>)))
+            }
+            Action::Fail(error) => {
+                ffi::lua_pushnil(state);
+                let errno = error.raw_os_error();
+                let text = glue::reason(&error);
+                drop(error);
+                push_text(state, text.into());
+                match errno {
+                    Some(errno) => ffi::lua_pushinteger(state, errno.into()),
+                    None => ffi::lua_pushnil(state),
+                }
+                Err(3)
+            }
+            Action::Raise(text) => {
+                push_position(state);
+                push_text(state, text);
+                ffi::lua_concat(state, 2);
+                ffi::lua_error(state)
+            }
+            Action::Throw(value) => {
+                push::<M>(state, value);
+                ffi::lua_error(state)
+            }
+            Action::Done | Action::Return(_) | Action::ReturnPair(..) | Action::Call(_) => Err(0),
+        }
+    }
+}
+
+unsafe fn retire<M: Method>(
+    state: *mut lua_State,
+    slot: c_int,
+    table: c_int,
+    metatable: c_int,
+    entries: std::ops::RangeInclusive<i64>,
+) {
+    // SAFETY: as in `drive`.
+    unsafe {
+        let table = upvalue::<M>(table);
+        ffi::lua_pushvalue(state, M::FRAME + 2);
+        ffi::lua_replace(state, slot);
+        if ffi::lua_rawgeti(state, table, *entries.start()) == ffi::LUA_TTABLE {
+            ffi::lua_pushvalue(state, upvalue::<M>(metatable));
+            ffi::lua_setmetatable(state, -2);
+        }
+        for key in entries {
+            ffi::lua_pushnil(state);
+            ffi::lua_rawseti(state, table, key);
+        }
+        ffi::lua_settop(state, M::FRAME);
+    }
+}
+
+const fn upvalue<M: Method>(index: c_int) -> c_int {
+    ffi::lua_upvalueindex(1 + M::WORDS.len() as c_int + index)
+}
+
+#[inline(always)]
+unsafe fn push<M: Method>(state: *mut lua_State, value: Value) {
+    // SAFETY: as in `drive`; three slots are used.
+    unsafe {
+        match value {
+            Value::Absent | Value::Nil => ffi::lua_pushnil(state),
+            Value::Boolean(truth) => ffi::lua_pushboolean(state, c_int::from(truth)),
+            Value::Integer(number) => ffi::lua_pushinteger(state, number),
+            Value::Number(number) => ffi::lua_pushnumber(state, number),
+            Value::Word(index) => {
+                ffi::lua_pushvalue(state, ffi::lua_upvalueindex(2 + index as c_int));
+            }
+            Value::Bytes(text) => {
+                ffi::lua_pushlstring(state, text.bytes.cast(), text.length);
+            }
+            Value::Slot(index) => ffi::lua_pushvalue(state, index),
+            Value::Upvalue(index) => ffi::lua_pushvalue(state, upvalue::<M>(index)),
+            Value::Element(table, key) => {
+                ffi::lua_rawgeti(state, upvalue::<M>(table), key);
+            }
+            Value::View(table, key, metatable) => {
+                if ffi::lua_rawgeti(state, upvalue::<M>(table), key) == ffi::LUA_TNIL {
+                    push_object::<M>(state, table, key, metatable);
+                }
+            }
+            Value::Object(table, key, metatable) => {
+                push_object::<M>(state, table, key, metatable);
+            }
+            Value::SetOf(table, key) => {
+                ffi::lua_createtable(state, 0, 1);
+                ffi::lua_rawgeti(state, upvalue::<M>(table), key);
+                ffi::lua_pushboolean(state, 1);
+                ffi::lua_rawset(state, -3);
+            }
+        }
+    }
+}
+
+unsafe fn push_object<M: Method>(state: *mut lua_State, table: c_int, key: i64, metatable: c_int) {
+    // SAFETY: as in `drive`; two slots are used.
+    unsafe {
+        ffi::lua_createtable(state, 0, 0);
+        ffi::lua_pushvalue(state, upvalue::<M>(metatable));
+        ffi::lua_setmetatable(state, -2);
+        ffi::lua_pushvalue(state, -1);
+        ffi::lua_rawseti(state, upvalue::<M>(table), key);
+    }
+}
+
+unsafe fn push_text(state: *mut lua_State, text: Cow<'static, str>) {
+    // SAFETY: as in `drive`.
+    unsafe {
+        ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());
+    }
+    drop(text);
+}
+
+/// Pushes the position of the innermost function that is not one of the library's own Lua chunks, as
+/// `error` does it for level 2.
+unsafe fn push_position(state: *mut lua_State) {
+    const OWN: &CStr = c"=moonbridge.";
+    // SAFETY: as in `drive`; all-zero is a valid `lua_Debug`, which `lua_getinfo` fills.
+    unsafe {
+        let mut level: ffi::lua_Debug = std::mem::zeroed();
+        let mut depth = 1;
+        while ffi::lua_getstack(state, depth, &mut level) != 0
+            && ffi::lua_getinfo(state, c"S".as_ptr(), &mut level) != 0
+            && !level.source.is_null()
+            && CStr::from_ptr(level.source).to_bytes().starts_with(OWN.to_bytes())
+        {
+            depth += 1;
+        }
+        ffi::luaL_where(state, depth);
+    }
+}
