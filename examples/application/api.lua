@@ -6,22 +6,22 @@
 --   DELETE /api/notes/ID           204
 --
 -- A note is { "id", "comment", "created", "files": [ { "id", "name", "type", "size", "url" } ] }.
--- Errors are { "error": text }.
+-- What cannot be done is answered with { "error": text }.
 
 local json = require "dkjson"
 local store = require "store"
 
 local api = {}
 
--- The maximum size of a request body, in bytes, and the maximum number of notes in a response.
+-- Longest request body, in bytes, and most notes at once.
 local LONGEST, MOST = 16384, 100
 
--- Tells dkjson which empty tables are lists.
+-- dkjson needs to be told which empty tables are lists.
 local function list(items)
   return setmetatable(items, { __jsontype = "array" })
 end
 
---- The public form of a note.
+--- A note as it is shown to others.
 function api.encode(note)
   local files = list {}
   for index, file in ipairs(note.files) do

@@ -4,7 +4,6 @@
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
-local status = require "spec.support.status"
 
 local SERVER = [[
   local moonbridge = require "moonbridge"
@@ -16,7 +15,7 @@ local SERVER = [[
       if request.path == "slow" then os.execute("exec sleep 2") end
       request:send_status("200 OK")
       if request.path == "status" then
-        ]] .. status.ANSWER .. [[
+        for name, value in pairs(moonbridge.status()[1]) do request:send_data(name, "=", value, " ") end
       else
         request:send_data(request.path, " ", #(request.headers_value.x or ""), " ", request.body or "")
       end
@@ -32,7 +31,9 @@ local function start(globals)
   return server.start { script = SERVER:gsub("RUN", all.RUN or ""), globals = all }
 end
 
-local figure = status.figure
+local function figure(s, name)
+  return tonumber(s:request("/status").body:match(name .. "=(%d+)"))
+end
 
 describe("a request head that comes in pieces", function()
   after_each(server.cleanup)

@@ -68,6 +68,14 @@ pub fn new_free_handle(lua: &Lua, stream: Stream) -> mlua::Result<AnyUserData> {
     create(lua, &*with_classes(lua, |classes| classes.plain.clone())?, stream)
 }
 
+/// As [`new_handle`], on a stream that others share.
+///
+/// # Errors
+/// Out of memory.
+pub fn of_stream(lua: &Lua, stream: Rc<RefCell<Stream>>) -> mlua::Result<AnyUserData> {
+    class(lua)?.create(lua, |address| Handle::at(address, stream))
+}
+
 fn create(lua: &Lua, class: &anchor::Class<Handle>, stream: Stream) -> mlua::Result<AnyUserData> {
     let stream = Rc::new(RefCell::new(stream));
     class.create(lua, |address| Handle::at(address, stream))

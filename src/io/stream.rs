@@ -107,8 +107,8 @@ pub struct Stream {
     served: bool,
     /// This process is a child of the one that owns it.
     inherited: bool,
-    /// The descriptor of a served connection that is closed. See [`Stream::take_remains`].
-    remains: Option<OwnedFd>,
+    /// The descriptor of a served connection that is closed. See [`Stream::take_closed`].
+    closed_fd: Option<OwnedFd>,
     /// Why the handler has it.
     wakeup: Wakeup,
     /// Until when it was parked.
@@ -190,7 +190,7 @@ impl Stream {
             lost: None,
             served: false,
             inherited: false,
-            remains: None,
+            closed_fd: None,
             wakeup: Wakeup::None,
             parked_until: None,
             preloaded: false,
@@ -227,8 +227,8 @@ impl Stream {
     /// The server's side: the descriptor of a closed stream that was served. An epoll set goes on
     /// watching a connection whose number is closed as long as a duplicate is open elsewhere, so
     /// whoever watches it must take it out of the set before this is dropped.
-    pub fn take_remains(&mut self) -> Option<OwnedFd> {
-        self.remains.take()
+    pub fn take_closed(&mut self) -> Option<OwnedFd> {
+        self.closed_fd.take()
     }
 
     /// The server's side: input that another process has received already.

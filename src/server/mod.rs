@@ -20,6 +20,9 @@ pub mod supervisor;
 pub mod tally;
 pub mod worker;
 
+#[cfg(test)]
+mod connections_test;
+
 use std::rc::Rc;
 
 use mlua::{Lua, Result, Table, Value};

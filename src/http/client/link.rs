@@ -10,7 +10,9 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::poll::PollFlags;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 use socket2::SockRef;
 
 use super::body::{Body, BodyError, Piece, ResponseFraming};
@@ -18,7 +20,6 @@ use super::head::{HeadError, LIMITS, ResponseHead, unfold};
 use super::spin::{AdaptiveSpin, SPIN_TIME};
 use crate::glue;
 use crate::http::wire::head::HeadProgress;
-use crate::io::wait::ready_for;
 use crate::io::{Fill, Stream};
 use crate::sys::os::lineage;
 
@@ -119,7 +120,7 @@ pub struct Link {
     /// The process that created it; a forked child must not use it.
     owner: u64,
     /// When it became idle, and how long it may stay idle.
-    idle: Cell<Option<(Instant, Duration)>>,
+    kept: Cell<Option<(Instant, Duration)>>,
     spin: Cell<AdaptiveSpin>,
 }
 
@@ -136,7 +137,7 @@ impl Link {
             head: RefCell::default(),
             body: RefCell::default(),
             owner: lineage::generation(),
-            idle: Cell::new(None),
+            kept: Cell::new(None),
             spin: Cell::default(),
         }
     }
@@ -168,9 +169,16 @@ impl Link {
     /// Waits until one of the conditions holds, or for `timeout`; returns whether one does.
     pub fn wait(&self, flags: PollFlags, timeout: Duration) -> Result<bool, ExchangeError> {
         let stream = self.stream()?;
-        match stream.fd() {
-            Some(fd) => Ok(ready_for(fd, flags, Some(timeout))?),
-            None => Ok(true),
+        let Some(fd) = stream.fd() else { return Ok(true) };
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let mut set = [PollFd::new(fd, flags)];
+            match ppoll(&mut set, left.map(TimeSpec::from_duration), None) {
+                Ok(n) => return Ok(n > 0),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(ExchangeError::Io(errno.into())),
+            }
         }
     }
 
@@ -183,17 +191,17 @@ impl Link {
 
     /// Keeps the connection for further exchanges, for `time`.
     pub fn keep(&self, time: Duration) {
-        self.idle.set(Some((Instant::now(), time)));
+        self.kept.set(Some((Instant::now(), time)));
     }
 
     /// When it became idle.
-    pub fn idle_since(&self) -> Option<Instant> {
-        self.idle.get().map(|(moment, _)| moment)
+    pub fn kept_at(&self) -> Option<Instant> {
+        self.kept.get().map(|(moment, _)| moment)
     }
 
     /// Whether it has been idle for too long.
     pub fn is_expired(&self) -> bool {
-        self.idle.get().is_none_or(|(moment, time)| moment.elapsed() >= time)
+        self.kept.get().is_none_or(|(moment, time)| moment.elapsed() >= time)
     }
 
     /// Whether an idle connection can be reused: it belongs to this process, has not expired, and

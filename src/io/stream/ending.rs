@@ -66,7 +66,7 @@ impl Stream {
             Some(_) if self.inherited => Ok(()),
             Some(transport) if self.served => {
                 transport.end_at_once();
-                self.remains = transport.into_fd();
+                self.closed_fd = transport.into_fd();
                 Ok(())
             }
             transport => transport.map_or(Ok(()), Transport::reset),
@@ -86,7 +86,7 @@ impl Stream {
         }
         if self.served {
             let outcome = transport.end_in_order();
-            self.remains = transport.into_fd();
+            self.closed_fd = transport.into_fd();
             return outcome;
         }
         transport.close()

@@ -81,6 +81,12 @@ impl Channel {
         Ok((Channel(one), Channel(other)))
     }
 
+    /// A duplicate of this end.
+    #[cfg(test)]
+    pub fn duplicate(&self) -> Channel {
+        Channel(self.0.try_clone().unwrap())
+    }
+
     /// Sends a message with duplicates of the given descriptors: those of a [`Parcel`]. Never blocks:
     /// `EAGAIN` if the other side is far behind.
     pub fn send(

@@ -27,7 +27,7 @@ pub struct Pool {
     /// Its functions.
     pub handlers: Handlers,
     /// Its opened listeners.
-    pub listeners: Vec<Listener>,
+    pub listeners: Rc<[Listener]>,
     /// The scoreboard shared by its workers and the supervisor.
     pub scoreboard: Rc<Scoreboard>,
     /// The leases of parked connections.
@@ -116,7 +116,7 @@ impl Registry {
             leases,
             config: listen.pool,
             handlers: listen.handlers,
-            listeners,
+            listeners: listeners.into(),
         };
         pools.push(Rc::new(pool));
         self.boards.borrow_mut().push(scoreboard);
@@ -173,7 +173,11 @@ impl Drop for Registry {
     /// this value.
     fn drop(&mut self) {
         if self.pid == std::process::id() {
-            self.pools.get_mut().iter().flat_map(|pool| &pool.listeners).for_each(Listener::unlink);
+            self.pools
+                .get_mut()
+                .iter()
+                .flat_map(|pool| pool.listeners.iter())
+                .for_each(Listener::unlink);
         }
     }
 }

@@ -1,375 +1,384 @@
-//! What becomes of a worker's connections: new ones, those the handler is done with, those that are
-//! better off elsewhere.
+//! The connections of a worker between two runs of the handler: each goes where its state and what
+//! happens to it say (see [`super::connection::State`]).
 
-use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::collections::{HashSet, VecDeque};
+use std::rc::Rc;
+use std::time::Instant;
 
-use mlua::Lua;
-use nix::errno::Errno;
+use nix::sys::epoll::Epoll;
 
-use super::accept::Accepted;
-use super::fate::milliseconds;
-use super::parking::{Connection, Stay, detach};
-use super::{Arrival, Fate, Phase, Source, Task, Worker, complain};
-use crate::glue;
-use crate::io::{Stream, Wakeup, new_handle, stream_of};
-use crate::server::ipc::channel::Parcel;
+use super::connection::{Connection, Parked, Running, Stay};
+use super::control::{Control, Phase, complain};
+use super::disposition::{Disposition, milliseconds};
+use super::handover::{self, Arrival, state_of};
+use super::outbox::{Outbox, Outcome};
+use super::ownership::Ownership;
+use super::parking::{Due, ParkingLot};
+use super::places::Places;
+use crate::io::{Stream, Wakeup};
 use crate::server::ipc::clock;
 use crate::server::ipc::connection_state::{ConnectionState, Stage};
+use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::message::{MAX_PAYLOAD, Report};
-use crate::server::ipc::overflow;
 use crate::server::ipc::scoreboard::Counter;
 use crate::server::ipc::ticket::Ticket;
-use crate::sys::lua::class;
+use crate::server::tally::Tally;
 
-impl Worker {
-    /// What becomes of the thing the handler had.
-    pub(super) fn settle(&mut self) {
-        match self.task.take() {
-            None => {}
-            Some(Task::Listener(index)) => self.report(&Report::Ran(index)),
-            Some(Task::Connection { connection, ticket, fate, wakeup }) => {
-                let (open, pending) = {
-                    let stream = connection.stream.borrow();
-                    (stream.is_open(), stream.pending() > 0)
-                };
-                if !open {
-                    self.close(&connection, ticket);
-                } else if pending {
-                    self.send_off(connection, ticket, fate, wakeup);
-                } else {
-                    self.part(connection, ticket, fate, wakeup);
+/// All connections of a worker but the one that the handler has.
+pub struct Connections {
+    owned: Ownership,
+    parking: ParkingLot,
+    outbox: Outbox,
+    control: Rc<Control>,
+    /// Parked connections that are due without an event: their turn comes after that of the others, so
+    /// that a client that sends without end does not keep these waiting.
+    ready: VecDeque<(Ticket, Wakeup)>,
+    /// How many bytes of input parked connections may hold that nobody else can hold.
+    input_limit: usize,
+    /// Connections that were closed because they held more.
+    shed: Tally,
+}
+
+impl Connections {
+    /// None yet, of the worker with that cell.
+    pub fn new(
+        epoll: Rc<Epoll>,
+        control: Rc<Control>,
+        (leases, cell): (Rc<LeaseTable>, usize),
+        input_limit: usize,
+    ) -> Self {
+        Connections {
+            owned: Ownership::new(Places::new(epoll.clone(), leases, cell), control.clone()),
+            parking: ParkingLot::new(Instant::now()),
+            outbox: Outbox::new(epoll),
+            control,
+            ready: VecDeque::new(),
+            input_limit,
+            shed: Tally::default(),
+        }
+    }
+
+    /// The places.
+    pub fn places(&self) -> &Places {
+        &self.owned.places
+    }
+
+    /// The places, for the Lua side.
+    pub fn places_mut(&mut self) -> &mut Places {
+        &mut self.owned.places
+    }
+
+    /// Parked connections that are due without an event.
+    pub fn ready(&mut self) -> &mut VecDeque<(Ticket, Wakeup)> {
+        &mut self.ready
+    }
+
+    /// Whether the client of none has to take output.
+    pub fn have_sent(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    /// When something is due without an event.
+    pub fn next_alarm(&self) -> Option<Instant> {
+        [self.parking.next_alarm(), self.outbox.next_alarm()].into_iter().flatten().min()
+    }
+
+    /// What is due without an event, and what the supervisor has taken back.
+    pub fn look_after(&mut self, now: Instant) {
+        if self.control.cell().take_revocation() {
+            self.parking.forget_revoked(&mut self.owned.places);
+        }
+        while let Some(due) = self.parking.due(&mut self.owned.places, now) {
+            match due {
+                Due::Timeout(ticket) => self.ready.push_back((ticket, Wakeup::Timeout)),
+                // Hot connections have had time for one more request.
+                Due::Cold(ticket) if self.control.phase() == Phase::Draining => {
+                    self.ready.push_back((ticket, Wakeup::Shutdown));
                 }
+                Due::Cold(ticket) => self.hand_over_parked(ticket, false),
             }
         }
+        self.outbox.end_stalled(&mut self.owned, now);
+        self.control.cell().put(Counter::Parked, self.parking.alone() as u64);
+        self.count_sending();
+    }
+
+    /// The handler is done with a connection. Gives its place if the worker keeps it.
+    pub fn settle(&mut self, running: Running) -> Option<Ticket> {
+        let (open, pending) = {
+            let stream = running.connection.stream.borrow();
+            (stream.is_open(), stream.pending() > 0)
+        };
+        if !open {
+            self.owned.close(&running.connection, running.ticket);
+            return None;
+        }
+        if pending { self.send(running, Instant::now()) } else { self.dispose(running) }
+    }
+
+    /// The handler has failed: its connection ends at once.
+    pub fn reset(&mut self, running: &Running) {
+        self.owned.reset(&running.connection, running.ticket);
     }
 
     /// What becomes of a connection that the handler is done with and whose output is sent.
-    pub(super) fn part(
-        &mut self,
-        connection: Connection,
-        ticket: Option<Ticket>,
-        fate: Fate,
-        wakeup: Wakeup,
-    ) {
-        match fate {
-            Fate::Close => self.close(&connection, ticket),
+    fn dispose(&mut self, running: Running) -> Option<Ticket> {
+        let Running { connection, ticket, wakeup, disposition } = running;
+        match disposition {
+            Disposition::Close => self.owned.close(&connection, ticket),
             // There is nothing left to wait for.
-            Fate::Park { .. } if wakeup == Wakeup::Shutdown => self.close(&connection, ticket),
-            Fate::Park { now, deadline, .. } => {
-                let stay = Stay { now, deadline, movable: true, incomplete: false, holds: 0 };
-                let parked = self.keep(connection, ticket, stay);
-                if self.phase == Phase::Draining {
-                    // At once, so that a client that is never quiet keeps no server.
-                    let idle = parked.filter(|ticket| !self.parking.is_incomplete(*ticket));
-                    let farewell = |ticket| Source::Parked(ticket, Wakeup::Shutdown);
-                    self.queue.extend(idle.map(farewell));
-                }
+            Disposition::Park { .. } if wakeup == Wakeup::Shutdown => {
+                self.owned.close(&connection, ticket);
             }
-            Fate::Linger { until, stall } if connection.stream.borrow().is_tcp() => {
-                self.linger(&connection, ticket, until, stall);
+            Disposition::Park { now, deadline, .. } => {
+                return self.park(connection, ticket, deadline, now);
+            }
+            Disposition::Linger { until, stall } if connection.stream.borrow().is_tcp() => {
+                let (until, stall) = (clock::milliseconds(until), stall.map(milliseconds));
+                let stage = Stage::Lingering { until, stall };
+                let state = state_of(&connection.stream.borrow(), stage);
+                self.owned.give_up(&connection, ticket, (state, None));
             }
             // Closing a local socket takes nothing from its peer.
-            Fate::Linger { .. } => self.close(&connection, ticket),
+            Disposition::Linger { .. } => self.owned.close(&connection, ticket),
         }
+        None
     }
 
-    /// Looks whether the handler has given the connection's handle fields of its own.
-    pub(super) fn note_fields(&mut self, lua: &Lua) {
-        let assignments = class::assignments();
-        if let Some(Task::Connection { connection, .. }) = &self.task
-            && let Some(handle) = &connection.handle
-            && assignments != self.assignments
-        {
-            let personal = class::has_user_fields(lua, handle);
-            connection.stream.borrow_mut().set_personal(personal);
-            self.assignments = assignments;
-        }
-    }
-
-    /// Parks a connection, here or, if it is better off there, at the supervisor. Gives its ticket
-    /// if it is here.
-    fn keep(
+    /// Parks a connection, here or, if it is better off there, at the supervisor.
+    fn park(
         &mut self,
         connection: Connection,
         ticket: Option<Ticket>,
-        stay: Stay,
+        deadline: Option<Instant>,
+        since: Instant,
     ) -> Option<Ticket> {
         let (has_input, received, personal) = {
             let mut stream = connection.stream.borrow_mut();
             (stream.has_input(), stream.input().len(), stream.is_personal())
         };
         // The rest may come at once. It would be stuck here with a handler that runs for long, though:
-        // see `hand_in`.
+        // see `before_handler`.
         let lacks_input = !has_input && received > 0;
         let incomplete = lacks_input && received < MAX_PAYLOAD && !personal;
-        let Ok(ticket) = ticket.map_or_else(|| self.parking.admit(&connection), Ok) else {
-            // The system cannot watch it: better an end than a connection nobody hears.
-            self.close(&connection, None);
+        let Ok(ticket) = self.owned.place(&connection, ticket) else {
+            // The kernel cannot watch it: better an end than a connection nobody hears.
+            self.owned.close(&connection, None);
             return None;
         };
-        if !self.parking.is_leased(ticket) && !lacks_input && !personal {
-            if !self.parking.has_lease(ticket) {
-                self.hand_over(connection, Some(ticket), stay.deadline, has_input);
+        if !self.owned.places.is_leased(ticket) && !lacks_input && !personal {
+            if !self.owned.places.has_lease(ticket) {
+                self.owned.hand_over(&connection, Some(ticket), deadline, has_input);
                 return None;
             }
-            self.lend(ticket, &connection);
+            self.owned.lease(ticket, &connection);
         }
         // What other processes cannot have stays with this worker, whatever happens: input that
         // was received is not in the duplicate.
         let movable = received == 0 && !personal;
         let holds = if lacks_input && !incomplete { received } else { 0 };
-        self.parking.park(ticket, connection, Stay { movable, incomplete, holds, ..stay });
+        let stay = Stay { since, deadline, movable, incomplete, holds };
+        self.parking.park(&mut self.owned.places, ticket, connection, stay);
         if holds > 0 {
             self.bound_input();
         }
-        if has_input {
-            self.ready.push_back(ticket);
+        if self.control.phase() == Phase::Draining && !incomplete {
+            // At once, so that a client that is never quiet keeps no server.
+            self.ready.push_back((ticket, Wakeup::Shutdown));
+        } else if has_input {
+            self.ready.push_back((ticket, Wakeup::Input));
         }
         Some(ticket)
     }
 
-    /// Something came from the client of a parked connection: whether it still waits, because the input
-    /// is incomplete even so.
-    pub(super) fn waits_on(&mut self, ticket: Ticket) -> bool {
-        let waits = self.parking.waits_on(ticket);
-        self.bound_input();
-        waits
+    /// A parked connection is due: it is for the handler, unless its input is of no use yet.
+    pub fn wake(&mut self, ticket: Ticket, wakeup: Wakeup) -> Option<Running> {
+        if wakeup == Wakeup::Input && self.parking.waits_on(&mut self.owned.places, ticket) {
+            self.bound_input();
+            return None;
+        }
+        let Parked { connection, stay } = self.parking.take(&mut self.owned.places, ticket)?;
+        // A failure is for the handler to see.
+        if wakeup == Wakeup::Input && connection.stream.borrow_mut().skips().unwrap_or(false) {
+            let movable = !connection.stream.borrow().is_personal();
+            let stay = Stay::until(stay.deadline, Instant::now(), movable);
+            self.parking.park(&mut self.owned.places, ticket, connection, stay);
+            return None;
+        }
+        connection.stream.borrow_mut().set_parked_until(stay.deadline);
+        Some(Running::new(connection, Some(ticket), wakeup))
+    }
+
+    /// A connection comes from the supervisor. Its previous worker, which may be busy, holds a duplicate
+    /// until it has noticed. It is for the handler, unless its output is to be sent first.
+    pub fn receive(&mut self, arrival: Arrival) -> Option<Running> {
+        let Arrival { number, parcel, wakeup, state } = arrival;
+        let Ok((stream, unsent)) = handover::take_up(parcel, state) else {
+            self.control.report(&Report::Arrived(number, None));
+            return None;
+        };
+        let connection = Connection::new(stream);
+        let ticket = self.owned.receive(&connection, number);
+        let mut running = Running::new(connection, ticket, wakeup);
+        let Some(unsent) = unsent else { return Some(running) };
+        let now = Instant::now();
+        running.disposition = Disposition::left(&unsent, now);
+        if matches!(running.disposition, Disposition::Linger { .. }) {
+            // A failure shows with the next attempt.
+            let _ = running.connection.stream.borrow_mut().finish_nb();
+        }
+        self.send(running, now);
+        None
+    }
+
+    fn count_sending(&self) {
+        self.control.cell().put(Counter::Sending, self.outbox.len() as u64);
+    }
+
+    /// A handler is about to be called, for whatever time: connections whose input is incomplete go
+    /// to the supervisor.
+    pub fn before_handler(&mut self) {
+        self.count_sending();
+        while let Some((ticket, parked)) = self.parking.take_incomplete(&mut self.owned.places) {
+            self.owned.hand_over(&parked.connection, Some(ticket), parked.stay.deadline, false);
+        }
+    }
+
+    /// Gives a parked connection to the supervisor.
+    pub fn hand_over_parked(&mut self, ticket: Ticket, ready: bool) {
+        if let Some(Parked { connection, stay }) = self.parking.take(&mut self.owned.places, ticket)
+        {
+            self.owned.hand_over(&connection, Some(ticket), stay.deadline, ready);
+        }
+    }
+
+    /// A new connection, for whoever has time.
+    pub fn pass_new(&mut self, stream: Stream) {
+        let stage = Stage::Ready;
+        let state = ConnectionState { stage, peer: stream.known_peer(), ..Default::default() };
+        self.owned.give_up(&Connection::new(stream), None, (state, None));
     }
 
     /// Closes connections that have waited longest with incomplete input that only this worker can hold, as
     /// long as all hold more of it than they may.
     fn bound_input(&mut self) {
-        let mut closed = 0;
-        while let Some((ticket, connection)) = self.parking.take_holder(self.input_limit) {
-            self.close(&connection, Some(ticket));
+        let (mut closed, limit) = (0, self.input_limit);
+        while let Some((ticket, parked)) = self.parking.take_holder(&mut self.owned.places, limit) {
+            self.owned.close(&parked.connection, Some(ticket));
             closed += 1;
         }
         if closed > 0
             && let Some(closed) = self.shed.tell(closed, Instant::now())
         {
-            let limit = self.input_limit;
             complain(&format!(
                 "{closed} waiting connections were closed: together they held more than {limit} bytes of input"
             ));
         }
     }
 
-    /// A handler is about to be called, for whatever time: connections whose input is incomplete go
-    /// to the supervisor.
-    pub(super) fn hand_in(&mut self) {
-        while let Some((ticket, connection, deadline)) = self.parking.take_incomplete() {
-            self.hand_over(connection, Some(ticket), deadline, false);
+    /// Sends the output of a connection that the handler is done with. Gives its place if the worker
+    /// keeps it.
+    fn send(&mut self, running: Running, since: Instant) -> Option<Ticket> {
+        match self.outbox.send(&mut self.owned, running, since) {
+            Outcome::Sent(running) => self.dispose(running),
+            Outcome::Waits(ticket) => Some(ticket),
+            Outcome::Lost => None,
         }
     }
 
-    /// A parked connection has input: discards what is to be skipped of it. If nothing else has come,
-    /// it stays parked, and true is returned.
-    pub(super) fn skips(
-        &mut self,
-        connection: &Connection,
-        ticket: Ticket,
-        deadline: Option<Instant>,
-        wakeup: Wakeup,
-    ) -> bool {
-        // A failure is for the handler to see.
-        let skips =
-            wakeup == Wakeup::Input && connection.stream.borrow_mut().skips().unwrap_or(false);
-        if skips {
-            let movable = !connection.stream.borrow().is_personal();
-            let stay = Stay { now: Instant::now(), deadline, movable, incomplete: false, holds: 0 };
-            self.parking.park(ticket, connection.clone(), stay);
-        }
-        skips
-    }
-
-    /// Gives the supervisor a duplicate of a connection.
-    pub(super) fn lend(&mut self, ticket: Ticket, connection: &Connection) {
-        let lent = {
-            let stream = connection.stream.borrow();
-            let descriptor: Vec<_> = stream.fd().into_iter().collect();
-            self.channel.send_patiently(&Report::Leased(ticket.number()), &descriptor)
-        };
-        if lent.is_ok() {
-            self.parking.set_leased(ticket);
-        }
-    }
-
-    /// Gives a connection to the supervisor until its client speaks, or, if what it has said
-    /// already is `ready` to be used, for another worker.
-    pub(super) fn hand_over(
-        &mut self,
-        connection: Connection,
-        ticket: Option<Ticket>,
-        deadline: Option<Instant>,
-        ready: bool,
-    ) {
-        let mut data = connection.stream.borrow().input().to_vec();
-        let stage = if ready && !data.is_empty() { Stage::Ready } else { Stage::Waiting };
-        let mut input = None;
-        if data.len() > MAX_PAYLOAD {
-            match overflow::store(&[&data]) {
-                Ok(file) => input = Some(file),
-                // What it has sent cannot follow it.
-                Err(_) => return self.reset(&connection, ticket),
+    /// The client of a connection in the outbox takes more, or is gone.
+    pub fn send_more(&mut self, ticket: Ticket) {
+        let Some(running) = self.outbox.advance(&mut self.owned, ticket) else { return };
+        match running.disposition {
+            Disposition::Park { deadline, .. }
+                if self.control.phase() == Phase::Leaving && running.wakeup != Wakeup::Shutdown =>
+            {
+                let ready = running.connection.stream.borrow_mut().has_input();
+                self.owned.hand_over(&running.connection, Some(ticket), deadline, ready);
             }
-            data = Vec::new();
+            _ => drop(self.dispose(running)),
         }
-        let deadline = deadline.map(clock::milliseconds);
-        let state = state_of(&connection.stream.borrow(), stage);
-        let state = ConnectionState { deadline, data, ..state };
-        self.give_up(&connection, ticket, input, state);
     }
 
-    /// Gives a connection to the supervisor, which waits for the client's end.
-    fn linger(
-        &mut self,
-        connection: &Connection,
-        ticket: Option<Ticket>,
-        until: Instant,
-        stall: Option<Duration>,
-    ) {
-        let (until, stall) = (clock::milliseconds(until), stall.map(milliseconds));
-        let state = state_of(&connection.stream.borrow(), Stage::Lingering { until, stall });
-        self.give_up(connection, ticket, None, state);
+    /// This process has no descriptor left: resets the connection whose client has taken nothing for
+    /// longest, measured by what it may. False if there is none.
+    pub fn end_slowest(&mut self) -> bool {
+        self.outbox.end_slowest(&mut self.owned)
     }
 
-    pub(super) fn give_up(
-        &mut self,
-        connection: &Connection,
-        ticket: Option<Ticket>,
-        input: Option<OwnedFd>,
-        state: ConnectionState,
-    ) {
-        let leased = ticket.filter(|ticket| self.parking.is_leased(*ticket));
-        if let Some(ticket) = ticket {
-            self.parking.discharge(ticket, connection);
-        }
-        let report = Report::HandedOver(leased.map(Ticket::number), state);
-        let Some(descriptor) = detach(connection) else { return };
-        let parcel = Parcel { connection: descriptor, input };
-        // Also if it is leased: the supervisor may have had no room for its duplicate.
-        self.send(&report, &parcel.descriptors());
+    /// From now on, a request that has begun has time to complete here.
+    pub fn begin_drain(&mut self) {
+        self.parking.keep_incomplete();
     }
 
-    /// Ends a connection at once.
-    pub(super) fn reset(&mut self, connection: &Connection, ticket: Option<Ticket>) {
-        if !connection.stream.borrow().is_closed() {
-            let _ = connection.stream.borrow_mut().reset();
-        }
-        self.release(ticket, connection);
-    }
-
-    /// Closes a connection that the handler left open. Its failure concerns the client alone.
-    fn close(&mut self, connection: &Connection, ticket: Option<Ticket>) {
-        {
-            let mut stream = connection.stream.borrow_mut();
-            if !stream.is_closed() {
-                let _ = stream.close();
+    /// The server shuts down: parked connections are due, but for those that are soon due as cold. How
+    /// many these are.
+    pub fn dismiss(&mut self) -> usize {
+        let mut hot = 0;
+        for (ticket, parked) in self.owned.places.all_parked() {
+            if parked.stay.movable || parked.stay.incomplete {
+                hot += 1;
+            } else {
+                self.ready.push_back((ticket, Wakeup::Shutdown));
             }
         }
-        self.release(ticket, connection);
+        hot
     }
 
-    /// Gives up the place of a closed connection.
-    pub(super) fn release(&mut self, ticket: Option<Ticket>, connection: &Connection) {
-        let Some(ticket) = ticket else {
-            drop(connection.stream.borrow_mut().take_remains());
-            return;
-        };
-        let leased = self.parking.is_leased(ticket);
-        self.parking.discharge(ticket, connection);
-        if leased {
-            self.report(&Report::Released(ticket.number()));
+    /// The worker leaves: its parked connections go to the supervisor, which takes back leased ones by
+    /// itself. `with_input` are those whose received input waits to be used.
+    pub fn leave(&mut self, with_input: Vec<Ticket>) {
+        let mut with_input: HashSet<Ticket> = with_input.into_iter().collect();
+        let ready = self.ready.iter().filter(|(_, wakeup)| *wakeup == Wakeup::Input);
+        with_input.extend(ready.map(|(ticket, _)| *ticket));
+        let parked = self.owned.places.all_parked();
+        let ours = parked.filter(|(ticket, parked)| {
+            !(parked.stay.movable && self.owned.places.is_leased(*ticket))
+        });
+        for ticket in ours.map(|(ticket, _)| ticket).collect::<Vec<_>>() {
+            self.hand_over_parked(ticket, with_input.contains(&ticket));
         }
     }
 
-    /// Asks a listener for a new connection.
-    pub(super) fn accept(&mut self, listener: usize) -> Option<Stream> {
-        match self.acceptor.accept(listener) {
-            Accepted::Connection(stream) => {
-                self.cell().add(Counter::Accepted, 1);
-                return Some(stream);
-            }
-            Accepted::Nothing => {}
-            Accepted::Closed => self.acceptor.watch(false).unwrap_or(()),
-            Accepted::Refused(errno) => self.cannot_accept(errno),
-        }
-        None
+    /// What the clients of a worker that leaves have not taken goes on in another worker.
+    pub fn pass_on_output(&mut self) {
+        self.outbox.pass_on(&mut self.owned);
     }
 
-    /// Takes a connection from the supervisor. Its previous worker, which may be busy, holds a duplicate
-    /// until it has noticed.
-    pub(super) fn take_in(&mut self, lua: &Lua, arrival: Arrival) -> mlua::Result<()> {
-        let Arrival { number, parcel, wakeup, state } = arrival;
-        let Parcel { connection, input } = parcel;
-        let unsent = state.unsent();
-        let mut stream = Stream::accepted(connection, state.peer.map(Into::into));
-        stream.set_served();
-        stream.set_standing(state.standing);
-        let Ok(bytes) = input.map_or(Ok(state.data), overflow::load) else {
-            // What belongs to it is gone.
-            let _ = stream.reset();
-            self.report(&Report::Arrived(number, None));
-            return Ok(());
-        };
-        let sent = unsent.map_or(0, |unsent| unsent.bytes);
-        let sent = usize::try_from(sent).unwrap_or(usize::MAX).min(bytes.len());
-        stream.preload_output(&bytes[..sent]);
-        stream.preload(&bytes[sent..]);
-        stream.set_parked_until(state.deadline.map(clock::instant));
-        let Some(connection) = Self::connection(lua, stream)? else { return Ok(()) };
-        let ticket = self.parking.admit(&connection).ok();
-        let leased = ticket.filter(|ticket| self.parking.has_lease(*ticket));
-        if let Some(ticket) = leased {
-            self.parking.set_leased(ticket);
-        }
-        self.report(&Report::Arrived(number, leased.map(Ticket::number)));
-        match unsent {
-            Some(unsent) => self.take_up(connection, ticket, &unsent),
-            None => self.call_for(connection, ticket, wakeup),
-        }
-        Ok(())
-    }
-
-    /// A connection with a handle.
-    pub(super) fn connection(lua: &Lua, stream: Stream) -> mlua::Result<Option<Connection>> {
-        let handle = new_handle(lua, stream)?;
-        Ok(stream_of(&handle).map(|stream| Connection::of(handle, stream)))
-    }
-
-    pub(super) fn call_for(
-        &mut self,
-        connection: Connection,
-        ticket: Option<Ticket>,
-        wakeup: Wakeup,
-    ) {
-        self.tasks.push_back(Task::Connection { connection, ticket, wakeup, fate: Fate::Close });
-    }
-
-    /// A connection came from the supervisor, and this process may open no descriptor for it, nor for
-    /// those that follow: another process serves better.
-    pub(super) fn cannot_receive(&mut self, number: u64, wakeup: Wakeup, state: ConnectionState) {
-        complain("No descriptor is left for a connection: another worker gets it");
-        self.report(&Report::Declined(number, wakeup, state));
-        if !self.end_slowest() {
-            self.leave();
-        }
-    }
-
-    fn cannot_accept(&mut self, errno: Errno) {
-        self.cell().add(Counter::Errors, 1);
-        if errno == Errno::EMFILE && self.end_slowest() {
+    /// Before a handler forks: the supervisor gets a duplicate of its connection, as of parked ones. If
+    /// the worker dies, whatever kills it, the supervisor ends the connection, which the child would
+    /// keep open.
+    pub fn insure(&mut self, running: &mut Running) {
+        // The handler may be at work on the stream, or have closed it.
+        if !running.connection.stream.try_borrow().is_ok_and(|stream| stream.is_open()) {
             return;
         }
-        if self.acceptor.pause(Instant::now()) {
-            complain(&format!("Could not accept a connection: {}", glue::describe(errno as i32)));
+        let ticket = self.owned.place(&running.connection, running.ticket);
+        // If nobody can watch it, it is the worker's alone.
+        let Ok(ticket) = ticket else { return };
+        running.ticket = Some(ticket);
+        if self.owned.places.has_lease(ticket) && !self.owned.places.is_leased(ticket) {
+            self.owned.lease(ticket, &running.connection);
         }
     }
-}
 
-/// The state of a connection without its data and its deadline.
-pub(super) fn state_of(stream: &Stream, stage: Stage) -> ConnectionState {
-    let (awaits, standing, peer) = (stream.awaits(), stream.standing(), stream.known_peer());
-    ConnectionState { stage, awaits, standing, peer, ..ConnectionState::default() }
+    /// Connections that the supervisor could not take over if this process were killed.
+    #[cfg(test)]
+    pub fn unshared(&self) -> Vec<std::os::fd::OwnedFd> {
+        let shared = |ticket, stay: &Stay| stay.movable && self.owned.places.is_leased(ticket);
+        let parked = self.owned.places.all_parked();
+        let alone = parked.filter(|(ticket, parked)| !shared(*ticket, &parked.stay));
+        let connections =
+            alone.map(|(_, parked)| &parked.connection).chain(self.outbox.connections());
+        let duplicate = |connection: &Connection| {
+            connection.stream.borrow().fd().and_then(|fd| fd.try_clone_to_owned().ok())
+        };
+        connections.filter_map(duplicate).collect()
+    }
+
+    /// In a child of the worker: gives up this process's descriptors of the connections.
+    pub fn disown(&mut self) {
+        self.owned.places.all_parked().for_each(|(_, parked)| drop(parked.connection.detach()));
+        self.outbox.disown();
+    }
 }

@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mlua::{FromLua, Lua, MultiValue, Table, Value};
 use nix::errno::Errno;
 
-use super::{STALL, Worker};
+use super::Worker;
+use super::disposition::{Disposition, STALL};
 use crate::amount::Amount;
 use crate::glue::{self, Fault, Reply};
 use crate::io::{Stream, stream_of};
@@ -34,12 +35,12 @@ pub fn export(lua: &Lua) -> mlua::Result<()> {
 /// the socket any more. Returns false where nobody supervises: the caller waits for itself.
 fn park(lua: &Lua, args: MultiValue) -> Reply<bool> {
     let (stream, timeout, stall) = arguments(lua, "park", &args)?;
-    Ok(with_worker(|worker| worker.park(&stream, timeout, stall)))
+    Ok(with_worker(|worker| worker.decide(&stream, Disposition::park(timeout, stall))))
 }
 
 /// As `socket:park`, for callers that have the stream.
 pub fn park_stream(stream: &Rc<RefCell<Stream>>, timeout: Option<Duration>) -> bool {
-    with_worker(|worker| worker.park(stream, timeout, Some(STALL)))
+    with_worker(|worker| worker.decide(stream, Disposition::park(timeout, Some(STALL))))
 }
 
 /// `socket:linger([timeout [, stall]])`: the handler is done with the connection. Its output is sent
@@ -52,7 +53,8 @@ pub fn park_stream(stream: &Rc<RefCell<Stream>>, timeout: Option<Duration>) -> b
 fn linger(lua: &Lua, args: MultiValue) -> Reply<bool> {
     let (stream, timeout, stall) = arguments(lua, "linger", &args)?;
     let timeout = timeout.unwrap_or(Duration::from_secs(MAX_SECONDS as u64));
-    if !with_worker(|worker| worker.linger_on(&stream, timeout, stall)) {
+    let linger = Disposition::Linger { until: Instant::now() + timeout, stall };
+    if !with_worker(|worker| worker.decide(&stream, linger)) {
         return Ok(false);
     }
     stream.borrow_mut().finish_nb()?;

@@ -11,8 +11,11 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use super::Fate;
-use super::parking::{Connection, detach};
+use super::connection::{Connection, Running, State};
+use super::disposition::Disposition;
+use super::events::SENDING;
+use super::handover;
+use super::ownership::Ownership;
 use crate::io::stream::Fill;
 use crate::io::{Stream, Wakeup};
 use crate::server::ipc::ticket::Ticket;
@@ -22,7 +25,7 @@ use crate::sys::os::socket_queues::unsent;
 pub struct Departure {
     pub connection: Connection,
     /// What becomes of the connection when all is sent.
-    pub fate: Fate,
+    pub disposition: Disposition,
     /// Why the handler was called.
     pub wakeup: Wakeup,
     /// When the handler returned.
@@ -34,7 +37,7 @@ impl Departure {
     /// reads does not block both sides; so is input that is to be skipped. Otherwise it has to wait,
     /// and with it the client.
     fn discards(&self) -> bool {
-        !matches!(self.fate, Fate::Park { .. })
+        !matches!(self.disposition, Disposition::Park { .. })
             || self.connection.stream.borrow().standing().skip > 0
     }
 }
@@ -49,26 +52,27 @@ struct Entry {
     deaf: bool,
 }
 
+/// What became of output.
+pub enum Outcome {
+    /// All is sent.
+    Sent(Running),
+    /// The outbox has the connection, which has that place.
+    Waits(Ticket),
+    /// The client is gone, and the connection with it.
+    Lost,
+}
+
 /// The connections that wait for their client to take output.
 pub struct Outbox {
     epoll: Rc<Epoll>,
-    token: u64,
     entries: HashMap<Ticket, Entry>,
     alarms: BTreeSet<(Instant, Ticket)>,
 }
 
-/// How it stands with a connection of the outbox.
-pub enum Progress {
-    /// There is more to be sent.
-    Waiting,
-    /// All is sent, or nothing more can be: the connection has left the outbox.
-    Over(Departure, io::Result<()>),
-}
-
 impl Outbox {
-    /// An empty outbox; events carry `token` | ticket number.
-    pub fn new(epoll: Rc<Epoll>, token: u64) -> Self {
-        Outbox { epoll, token, entries: HashMap::new(), alarms: BTreeSet::new() }
+    /// An empty outbox.
+    pub fn new(epoll: Rc<Epoll>) -> Self {
+        Outbox { epoll, entries: HashMap::new(), alarms: BTreeSet::new() }
     }
 
     /// Whether nothing waits.
@@ -81,19 +85,36 @@ impl Outbox {
         self.entries.len()
     }
 
-    /// Takes in a connection, which has a place in the worker's epoll set. Gives it back if the
-    /// system cannot watch it.
-    pub fn admit(&mut self, ticket: Ticket, departure: Departure) -> Option<Departure> {
+    /// Sends the output of a connection. If the client takes all of it now, or is gone, that is all.
+    /// Otherwise the outbox has the connection until the client does.
+    pub fn send(&mut self, owned: &mut Ownership, running: Running, since: Instant) -> Outcome {
+        let outcome = push_out(&mut running.connection.stream.borrow_mut());
+        match outcome {
+            Ok(0) => return Outcome::Sent(running),
+            Ok(_) => {}
+            Err(_) => {
+                owned.reset(&running.connection, running.ticket);
+                return Outcome::Lost;
+            }
+        }
+        let Running { connection, ticket, wakeup, disposition } = running;
+        let Ok(ticket) = owned.place(&connection, ticket) else {
+            owned.reset(&connection, None);
+            return Outcome::Lost;
+        };
+        let departure = Departure { connection, disposition, wakeup, since };
         let deaf = !departure.discards();
-        let left = remaining(&departure.connection.stream.borrow());
-        let due = departure.fate.stall().and_then(|stall| departure.since.checked_add(stall));
+        let left = untaken(&departure.connection.stream.borrow());
+        let due = disposition.stall().and_then(|stall| since.checked_add(stall));
         let entry = Entry { departure, left, due, deaf };
         if self.watch(ticket, &entry).is_err() {
-            return Some(entry.departure);
+            owned.reset(&entry.departure.connection, Some(ticket));
+            return Outcome::Lost;
         }
+        owned.enter(ticket, State::Sending);
         self.alarms.extend(due.map(|due| (due, ticket)));
         self.entries.insert(ticket, entry);
-        None
+        Outcome::Waits(ticket)
     }
 
     fn watch(&self, ticket: Ticket, entry: &Entry) -> Result<(), Errno> {
@@ -101,57 +122,61 @@ impl Outbox {
         if !entry.deaf {
             flags |= EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
         }
-        let mut event = EpollEvent::new(flags, self.token | ticket.number());
+        let mut event = EpollEvent::new(flags, SENDING | ticket.number());
         let stream = entry.departure.connection.stream.borrow();
         self.epoll.modify(stream.fd().ok_or(Errno::EBADF)?, &mut event)
     }
 
     /// The connections that wait.
-    pub fn tickets(&self) -> Vec<Ticket> {
-        self.entries.keys().copied().collect()
+    #[cfg(test)]
+    pub fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.entries.values().map(|entry| &entry.departure.connection)
     }
 
     /// In a child of the worker: gives up this process's descriptors of the connections.
     pub fn disown(&mut self) {
-        self.entries.values().for_each(|entry| drop(detach(&entry.departure.connection)));
+        self.entries.values().for_each(|entry| drop(entry.departure.connection.detach()));
     }
 
-    /// What waits there.
-    pub fn get(&self, ticket: Ticket) -> Option<&Departure> {
-        self.entries.get(&ticket).map(|entry| &entry.departure)
-    }
-
-    /// Takes a connection out.
-    pub fn remove(&mut self, ticket: Ticket) -> Option<Departure> {
+    /// Takes a connection out: it is running.
+    fn remove(&mut self, owned: &mut Ownership, ticket: Ticket) -> Option<Departure> {
         let entry = self.entries.remove(&ticket)?;
         entry.due.map(|due| self.alarms.remove(&(due, ticket)));
+        owned.enter(ticket, State::Running);
         Some(entry.departure)
     }
 
-    /// Something happened to a connection: sends what its client takes.
-    pub fn advance(&mut self, ticket: Ticket, now: Instant) -> Option<Progress> {
+    /// Something happened to a connection: sends what its client takes. Gives the connection when all is
+    /// sent: what the handler has decided comes now, as long after this as it would have come after the
+    /// handler. If nothing more can be sent, it is reset.
+    pub fn advance(&mut self, owned: &mut Ownership, ticket: Ticket) -> Option<Running> {
+        let now = Instant::now();
         let entry = self.entries.get_mut(&ticket)?;
         let (outcome, heard) = {
             let mut stream = entry.departure.connection.stream.borrow_mut();
-            let heard = match entry.departure.fate {
+            let heard = match entry.departure.disposition {
                 _ if entry.deaf => Ok(true),
-                Fate::Park { .. } => stream.skips(),
-                Fate::Close | Fate::Linger { .. } => discard_some(&mut stream),
+                Disposition::Park { .. } => stream.skips(),
+                Disposition::Close | Disposition::Linger { .. } => discard_some(&mut stream),
             };
             (push_out(&mut stream), heard)
         };
-        let over = match (outcome, heard) {
-            (Err(error), _) | (_, Err(error)) => Err(error),
-            (Ok(0), _) => Ok(()),
-            (Ok(_), Ok(hears)) => {
-                self.note_progress(ticket, now);
-                if !hears {
-                    self.deafen(ticket);
-                }
-                return Some(Progress::Waiting);
+        let failed = outcome.is_err() || heard.is_err();
+        if let (Ok(1..), Ok(hears)) = (outcome, heard) {
+            self.note_progress(ticket, now);
+            if !hears {
+                self.deafen(ticket);
             }
-        };
-        Some(Progress::Over(self.remove(ticket)?, over))
+            return None;
+        }
+        let Departure { connection, disposition, wakeup, since } = self.remove(owned, ticket)?;
+        let disposition = disposition.begin(since, now);
+        let parks = matches!(disposition, Disposition::Park { .. });
+        if failed || (parks && owned.places.watch(ticket, &connection).is_err()) {
+            owned.reset(&connection, Some(ticket));
+            return None;
+        }
+        Some(Running { connection, ticket: Some(ticket), wakeup, disposition })
     }
 
     /// The client has ended its side: that is not to be told over and over.
@@ -167,12 +192,12 @@ impl Outbox {
     /// Gives the client more time if it has taken something; whether it has.
     fn note_progress(&mut self, ticket: Ticket, now: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(&ticket) else { return false };
-        let left = remaining(&entry.departure.connection.stream.borrow());
+        let left = untaken(&entry.departure.connection.stream.borrow());
         if left >= entry.left {
             return false;
         }
         entry.left = left;
-        let stall = entry.departure.fate.stall();
+        let stall = entry.departure.disposition.stall();
         if let (Some(due), Some(stall)) = (entry.due, stall) {
             let later = now.checked_add(stall).unwrap_or(due);
             self.alarms.remove(&(due, ticket));
@@ -182,25 +207,38 @@ impl Outbox {
         true
     }
 
-    /// A connection whose client has taken nothing for too long leaves the outbox.
-    pub fn stalled(&mut self, now: Instant) -> Option<(Ticket, Departure)> {
-        loop {
-            let (due, ticket) = self.alarms.first().copied()?;
+    /// Resets the connections whose client has taken nothing for too long.
+    pub fn end_stalled(&mut self, owned: &mut Ownership, now: Instant) {
+        while let Some((due, ticket)) = self.alarms.first().copied() {
             if due > now {
-                return None;
+                return;
             }
-            // The system tells that it has room only when it has much: a slow client takes long to
-            // get there. What has left the system's buffer tells sooner.
+            // The kernel tells that it has room only when it has much: a slow client takes long to
+            // get there. What has left the kernel's buffer tells sooner.
             if !self.note_progress(ticket, now) {
-                return Some((ticket, self.remove(ticket)?));
+                self.end_slowest(owned);
             }
         }
     }
 
-    /// The connection that would be the next to count as stalled leaves the outbox.
-    pub fn slowest(&mut self) -> Option<(Ticket, Departure)> {
-        let (_, ticket) = self.alarms.first().copied()?;
-        Some((ticket, self.remove(ticket)?))
+    /// Resets the connection that would be the next to count as stalled. False if there is none.
+    pub fn end_slowest(&mut self, owned: &mut Ownership) -> bool {
+        let Some((_, ticket)) = self.alarms.first().copied() else { return false };
+        if let Some(departure) = self.remove(owned, ticket) {
+            owned.reset(&departure.connection, Some(ticket));
+        }
+        true
+    }
+
+    /// The worker leaves: what clients have not taken goes on in another worker. What cannot for want of
+    /// memory or descriptors stays.
+    pub fn pass_on(&mut self, owned: &mut Ownership) {
+        for ticket in self.entries.keys().copied().collect::<Vec<_>>() {
+            let packed = self.entries.get(&ticket).map(|entry| handover::sending(&entry.departure));
+            let Some(Ok(packed)) = packed else { continue };
+            let Some(departure) = self.remove(owned, ticket) else { continue };
+            owned.give_up(&departure.connection, Some(ticket), packed);
+        }
     }
 
     /// When to look for stalled clients.
@@ -209,13 +247,13 @@ impl Outbox {
     }
 }
 
-/// Sends what goes without blocking, and EOF behind it if that was asked for; what remains queued.
-pub fn push_out(stream: &mut Stream) -> io::Result<usize> {
+/// Sends what goes without blocking, and EOF behind it if that was asked for; what is left.
+fn push_out(stream: &mut Stream) -> io::Result<usize> {
     if stream.is_finished() { stream.finish_nb() } else { stream.flush_nb() }
 }
 
 /// Bytes that the client has not taken: queued here, or in the system.
-fn remaining(stream: &Stream) -> usize {
+fn untaken(stream: &Stream) -> usize {
     let in_system: Option<usize> = stream.fd().map(|fd: BorrowedFd<'_>| unsent(fd));
     stream.pending() + in_system.unwrap_or(0)
 }

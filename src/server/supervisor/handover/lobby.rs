@@ -10,7 +10,8 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use super::connection::{Entry, Key, Location};
+use super::connection::{Entry, Location};
+use super::store::Key;
 
 /// Which connections are watched, and until when.
 pub struct Lobby {

@@ -1,0 +1,96 @@
+//! What happens to a worker: events of the kernel, and what follows from them.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::handover::Arrival;
+use crate::io::Wakeup;
+use crate::server::ipc::channel::Channel;
+use crate::server::ipc::ticket::Ticket;
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 64;
+
+/// What the worker attends to.
+#[derive(Debug)]
+pub enum Source {
+    /// The control channel.
+    Control,
+    /// A listener, by its position in the pool.
+    Listener(usize),
+    /// A parked connection, which has input, or whose time is up.
+    Parked(Ticket, Wakeup),
+    /// A connection of the outbox: its client takes more output or is gone.
+    Sending(Ticket),
+    /// A connection that comes from the supervisor.
+    Arrival(Box<Arrival>),
+}
+
+const CONTROL: u64 = 0;
+/// Tokens of listeners: this | position.
+pub const LISTENER: u64 = 1 << 60;
+/// Tokens of parked connections: this | number of the ticket.
+pub const PARKED: u64 = 2 << 60;
+/// Tokens of connections in the outbox: this | number of the ticket.
+pub const SENDING: u64 = 3 << 60;
+const NUMBER: u64 = LISTENER - 1;
+
+impl Source {
+    fn of(token: u64) -> Self {
+        match token & !NUMBER {
+            LISTENER => Source::Listener((token & NUMBER) as usize),
+            PARKED => Source::Parked(Ticket::of(token & NUMBER), Wakeup::Input),
+            SENDING => Source::Sending(Ticket::of(token & NUMBER)),
+            _ => Source::Control,
+        }
+    }
+}
+
+/// The epoll set of a worker, and what is to be attended to before the next wait.
+pub struct Events {
+    epoll: Rc<Epoll>,
+    pub queue: VecDeque<Source>,
+}
+
+impl Events {
+    /// Events of the control channel; others are added by who watches for them.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn new(channel: &Channel) -> Result<Self, Errno> {
+        let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
+        epoll.add(channel, EpollEvent::new(EpollFlags::EPOLLIN, CONTROL))?;
+        Ok(Events { epoll, queue: VecDeque::new() })
+    }
+
+    /// The set.
+    pub fn epoll(&self) -> &Rc<Epoll> {
+        &self.epoll
+    }
+
+    /// Waits until the given time at most, or for ever, and queues what the kernel has. True if there was
+    /// something.
+    ///
+    /// # Errors
+    /// The kernel refuses to wait.
+    pub fn collect(&mut self, until: Option<Instant>, now: Instant) -> Result<bool, Errno> {
+        let timeout = until.map_or(EpollTimeout::NONE, |until| timeout(until, now));
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let count = match self.epoll.wait(&mut events, timeout) {
+            Err(Errno::EINTR) => 0,
+            outcome => outcome?,
+        };
+        self.queue.extend(events[..count].iter().map(|event| Source::of(event.data())));
+        Ok(count > 0)
+    }
+}
+
+/// How long to wait: rounded up, so that nothing is due too early.
+fn timeout(until: Instant, now: Instant) -> EpollTimeout {
+    let wait = until.saturating_duration_since(now).as_micros().div_ceil(1000);
+    EpollTimeout::try_from(i32::try_from(wait).unwrap_or(i32::MAX)).unwrap_or(EpollTimeout::MAX)
+}

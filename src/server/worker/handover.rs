@@ -1,0 +1,138 @@
+//! Connections as values: what a worker makes of one that it gives up, and of one that it gets.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use super::outbox::Departure;
+use crate::io::{Stream, Wakeup};
+use crate::server::ipc::channel::Parcel;
+use crate::server::ipc::clock;
+use crate::server::ipc::connection_state::{ConnectionState, Stage, Unsent};
+use crate::server::ipc::message::MAX_PAYLOAD;
+use crate::server::ipc::overflow;
+
+/// A connection that comes from the supervisor.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Its number at the supervisor.
+    pub number: u64,
+    pub parcel: Parcel,
+    pub wakeup: Wakeup,
+    pub state: ConnectionState,
+}
+
+/// The state of a connection, and the file with its data if that is too long for a message.
+pub type Packed = (ConnectionState, Option<OwnedFd>);
+
+/// The state of a connection that has neither input nor output that matters.
+pub fn state_of(stream: &Stream, stage: Stage) -> ConnectionState {
+    let (awaits, standing, peer) = (stream.awaits(), stream.standing(), stream.known_peer());
+    ConnectionState { stage, awaits, standing, peer, ..ConnectionState::default() }
+}
+
+/// The state of a connection that waits for input. If it has some that is `ready` to be used, it waits
+/// for a handler.
+///
+/// # Errors
+/// The input is too long for a message, and there is no memory or descriptor for a file.
+pub fn waiting(stream: &Stream, deadline: Option<Instant>, ready: bool) -> io::Result<Packed> {
+    let input = stream.input();
+    let stage = if ready && !input.is_empty() { Stage::Ready } else { Stage::Waiting };
+    let (data, file) = match input.len() {
+        0..=MAX_PAYLOAD => (input.to_vec(), None),
+        _ => (Vec::new(), Some(overflow::store(&[input])?)),
+    };
+    let deadline = deadline.map(clock::milliseconds);
+    Ok((ConnectionState { deadline, data, ..state_of(stream, stage) }, file))
+}
+
+/// The state of a connection whose client has not taken all output.
+///
+/// # Errors
+/// There is no memory or descriptor for a file.
+pub fn sending(departure: &Departure) -> io::Result<Packed> {
+    let stream = departure.connection.stream.borrow();
+    let file = overflow::store(&[stream.queued(), stream.input()])?;
+    let unsent = departure.disposition.unsent(stream.pending(), departure.since);
+    Ok((state_of(&stream, Stage::Sending(unsent)), Some(file)))
+}
+
+/// Goes on with a connection. Gives the output that is still to be sent, if there is some.
+///
+/// # Errors
+/// Its data cannot be read: the connection is of no use.
+pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Option<Unsent>)> {
+    let unsent = state.unsent();
+    let mut stream = Stream::accepted(parcel.connection, state.peer.map(Into::into));
+    stream.set_standing(state.standing);
+    stream.set_parked_until(state.deadline.map(clock::instant));
+    let data = match parcel.input.map_or(Ok(state.data), overflow::load) {
+        Ok(data) => data,
+        Err(error) => {
+            stream.set_served();
+            let _ = stream.reset();
+            return Err(error);
+        }
+    };
+    let output = unsent.map_or(0, |unsent| usize::try_from(unsent.bytes).unwrap_or(usize::MAX));
+    let (output, input) = data.split_at(output.min(data.len()));
+    stream.preload_output(output);
+    stream.preload(input);
+    Ok((stream, unsent))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use super::super::connection::Connection;
+    use super::super::disposition::Disposition;
+    use super::*;
+    use crate::io::Standing;
+
+    fn stream() -> (Stream, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Stream::accepted(ours.into(), None), theirs)
+    }
+
+    fn sent((state, input): Packed, stream: &mut Stream) -> (Stream, Option<Unsent>) {
+        let mut bytes = Vec::new();
+        state.encode(&mut bytes);
+        let state = ConnectionState::decode(&bytes).unwrap();
+        take_up(Parcel { connection: stream.detach().unwrap(), input }, state).unwrap()
+    }
+
+    #[test]
+    fn a_waiting_connection_goes_on_where_it_was() {
+        for size in [0, 100, MAX_PAYLOAD + 1] {
+            let (mut one, _client) = stream();
+            one.preload(&vec![7; size]);
+            one.set_standing(Standing { asked: true, skip: 0 });
+            let deadline = clock::instant(clock::milliseconds(Instant::now()) + 5000);
+            let packed = waiting(&one, Some(deadline), true).unwrap();
+            assert_eq!(packed.0.stage == Stage::Ready, size > 0);
+            let (other, unsent) = sent(packed, &mut one);
+            assert_eq!((other.input().len(), unsent), (size, None));
+            assert_eq!(other.standing(), Standing { asked: true, skip: 0 });
+            assert_eq!(other.parked_until(), Some(deadline));
+        }
+    }
+
+    #[test]
+    fn unsent_output_goes_before_input() {
+        let (mut one, _client) = stream();
+        one.preload_output(b"response");
+        one.preload(b"GET");
+        let since = Instant::now();
+        let disposition = Disposition::park(Some(Duration::from_secs(5)), None);
+        let connection = Connection::new(one);
+        let departure = Departure { connection, disposition, wakeup: Wakeup::None, since };
+        let packed = sending(&departure).unwrap();
+        let mut stream = departure.connection.stream.borrow_mut();
+        let (other, unsent) = sent(packed, &mut stream);
+        assert_eq!((other.queued(), other.input()), (&b"response"[..], &b"GET"[..]));
+        assert_eq!(unsent, Some(disposition.unsent(8, since)));
+    }
+}

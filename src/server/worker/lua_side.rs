@@ -1,0 +1,86 @@
+//! What a worker's Lua code knows of its connections: their handles, found by their places.
+
+use mlua::{Lua, Table, Value};
+
+use super::places::Places;
+use crate::io::stream_of;
+use crate::server::ipc::ticket::Ticket;
+use crate::server::listen::listener::Listener;
+use crate::sys::lua::class;
+
+/// The Lua side of a worker.
+pub struct LuaSide {
+    /// The handles of parked connections, by place (from 1 on).
+    handles: Table,
+    /// How often fields of handles had been assigned when that was last looked at.
+    assignments: u64,
+}
+
+impl LuaSide {
+    /// Fills `handles` with the handles of parked connections.
+    pub fn new(handles: Table) -> Self {
+        LuaSide { handles, assignments: class::assignments() }
+    }
+
+    /// Whether no handle may have got a field of the user's since that was last looked at.
+    pub fn is_current(&self) -> bool {
+        class::assignments() == self.assignments
+    }
+
+    /// The handler has returned, which had `argument`: learns whether it has given the handle of its
+    /// connection fields of its own.
+    pub fn note_fields(&mut self, lua: &Lua, argument: &Value) {
+        if let Value::UserData(handle) = argument
+            && !self.is_current()
+            && let Some(stream) = stream_of(handle)
+        {
+            stream.borrow_mut().set_personal(class::has_user_fields(lua, handle));
+            self.assignments = class::assignments();
+        }
+    }
+
+    /// The worker keeps the connection with the handle `argument`, if it keeps one: Lua finds it by its
+    /// place. The handles of connections that it has not kept are forgotten.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn publish(
+        &self,
+        places: &mut Places,
+        kept: Option<Ticket>,
+        argument: &Value,
+    ) -> mlua::Result<()> {
+        for place in places.vacated() {
+            self.handles.raw_set(i64::from(place) + 1, Value::Nil)?;
+        }
+        if let Some(ticket) = kept.filter(|ticket| !places.is_published(*ticket))
+            && argument.is_userdata()
+        {
+            self.handles.raw_set(i64::from(ticket.index()) + 1, argument)?;
+            places.set_published(ticket);
+        }
+        Ok(())
+    }
+
+    /// The handle with that place.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn handle(&self, ticket: Ticket) -> mlua::Result<Value> {
+        self.handles.raw_get(i64::from(ticket.index()) + 1)
+    }
+}
+
+/// What the handler of an interval or main listener gets.
+///
+/// # Errors
+/// Out of memory.
+pub fn job(lua: &Lua, listener: Option<&Listener>) -> mlua::Result<Value> {
+    let table = lua.create_table()?;
+    match listener {
+        Some(Listener::Interval { name, .. }) => table.raw_set("interval", &**name)?,
+        Some(Listener::Main { name }) => table.raw_set("main", &**name)?,
+        _ => {}
+    }
+    Ok(Value::Table(table))
+}

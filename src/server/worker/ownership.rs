@@ -1,0 +1,130 @@
+//! Who owns the connections of a worker: it keeps them, leases them, gives them up or ends them, and tells
+//! the supervisor.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use super::connection::{Connection, State};
+use super::control::Control;
+use super::handover::{self, Packed};
+use super::places::Places;
+use crate::server::ipc::channel::Parcel;
+use crate::server::ipc::message::Report;
+use crate::server::ipc::ticket::Ticket;
+
+/// The places of a worker's connections, and what the supervisor knows of them.
+pub struct Ownership {
+    pub places: Places,
+    control: Rc<Control>,
+}
+
+impl Ownership {
+    /// Of no connections yet.
+    pub fn new(places: Places, control: Rc<Control>) -> Self {
+        Ownership { places, control }
+    }
+
+    /// The place of a connection, which gets one if it has none yet.
+    ///
+    /// # Errors
+    /// The kernel cannot watch it.
+    pub fn place(
+        &mut self,
+        connection: &Connection,
+        ticket: Option<Ticket>,
+    ) -> Result<Ticket, Errno> {
+        ticket.map_or_else(|| self.places.admit(connection), Ok)
+    }
+
+    /// The connection is in another state from now on.
+    pub fn enter(&mut self, ticket: Ticket, next: State) {
+        if let Some(state) = self.places.state(ticket) {
+            *state = next;
+        }
+    }
+
+    /// A connection has come from the supervisor, which has a duplicate. Gives its place, unless the kernel
+    /// cannot watch it.
+    pub fn receive(&mut self, connection: &Connection, number: u64) -> Option<Ticket> {
+        let ticket = self.places.admit(connection).ok();
+        let leased = ticket.filter(|ticket| self.places.has_lease(*ticket));
+        if let Some(ticket) = leased {
+            self.places.set_leased(ticket);
+        }
+        self.control.report(&Report::Arrived(number, leased.map(Ticket::number)));
+        ticket
+    }
+
+    /// Gives the supervisor a duplicate of a connection.
+    pub fn lease(&mut self, ticket: Ticket, connection: &Connection) {
+        let leased = {
+            let stream = connection.stream.borrow();
+            let descriptor: Vec<_> = stream.fd().into_iter().collect();
+            self.control.try_send(&Report::Leased(ticket.number()), &descriptor)
+        };
+        if leased.is_ok() {
+            self.places.set_leased(ticket);
+        }
+    }
+
+    /// Gives a connection to the supervisor until its client sends something, or, if what it has sent
+    /// already is `ready` to be used, for another worker.
+    pub fn hand_over(
+        &mut self,
+        connection: &Connection,
+        ticket: Option<Ticket>,
+        deadline: Option<Instant>,
+        ready: bool,
+    ) {
+        let packed = handover::waiting(&connection.stream.borrow(), deadline, ready);
+        match packed {
+            Ok(packed) => self.give_up(connection, ticket, packed),
+            // What it has sent cannot follow it.
+            Err(_) => self.reset(connection, ticket),
+        }
+    }
+
+    /// Gives a connection to the supervisor.
+    pub fn give_up(&mut self, connection: &Connection, ticket: Option<Ticket>, packed: Packed) {
+        let leased = ticket.filter(|ticket| self.places.is_leased(*ticket));
+        if let Some(ticket) = ticket {
+            self.places.discharge(ticket, connection);
+        }
+        let (state, input) = packed;
+        let report = Report::HandedOver(leased.map(Ticket::number), state);
+        let Some(descriptor) = connection.detach() else { return };
+        // Also if it is leased: the supervisor may have had no room for its duplicate.
+        self.control.send(&report, &Parcel { connection: descriptor, input }.descriptors());
+    }
+
+    /// Ends a connection at once.
+    pub fn reset(&mut self, connection: &Connection, ticket: Option<Ticket>) {
+        if !connection.stream.borrow().is_closed() {
+            let _ = connection.stream.borrow_mut().reset();
+        }
+        self.release(ticket, connection);
+    }
+
+    /// Closes a connection, unless the handler has. Its failure concerns the client alone.
+    pub fn close(&mut self, connection: &Connection, ticket: Option<Ticket>) {
+        if !connection.stream.borrow().is_closed() {
+            let _ = connection.stream.borrow_mut().close();
+        }
+        self.release(ticket, connection);
+    }
+
+    /// Gives up the place of a closed connection.
+    fn release(&mut self, ticket: Option<Ticket>, connection: &Connection) {
+        let Some(ticket) = ticket else {
+            drop(connection.stream.borrow_mut().take_closed());
+            return;
+        };
+        let leased = self.places.is_leased(ticket);
+        self.places.discharge(ticket, connection);
+        if leased {
+            self.control.report(&Report::Released(ticket.number()));
+        }
+    }
+}
