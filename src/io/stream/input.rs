@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Awaits, Direction, Fill, KEEP, Kind, Stream, Trouble};
+use super::{Awaits, Direction, Fill, KEEP, Kind, Standing, Stream, Trouble};
 
 impl Stream {
     /// One non-blocking receive into the input buffer.
@@ -147,5 +147,31 @@ impl Stream {
     /// The error of a read that the caller of the handle has not seen: the next read reports it.
     pub fn keep_read_error(&mut self, error: &io::Error) {
         self.read_trouble.keep(error);
+    }
+
+    /// The state of the connection between its messages.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Sets that state. If input is to be skipped, none may be buffered.
+    pub fn set_standing(&mut self, standing: Standing) {
+        self.standing = standing;
+    }
+
+    /// Discards available input that is to be skipped; returns true if there is nothing else.
+    ///
+    /// # Errors
+    /// Like [`Stream::fill`].
+    pub fn skips(&mut self) -> io::Result<bool> {
+        Ok(self.standing.skip > 0 && self.fill()? == Fill::Block)
+    }
+
+    /// Drops what is to be skipped of `received` new bytes; returns how many of them are left.
+    fn skip(&mut self, received: usize) -> usize {
+        let dropped = received.min(self.standing.skip as usize);
+        self.standing.skip -= dropped as u32;
+        self.input.consume(dropped);
+        received - dropped
     }
 }
