@@ -1,5 +1,5 @@
--- A whole application: notes with files, as a page, as a JSON API, as a stream of events, and an echo
--- over an upgraded connection.
+-- A complete application: notes with files, as a page, a JSON API and a stream of events; and an echo over
+-- an upgraded connection.
 --
 --   lua5.4 examples/application.lua notes.db        then open http://127.0.0.1:8080/
 --
@@ -7,7 +7,7 @@
 --   curl -H 'Content-Type: application/json' -d '{"comment":"Hello"}' http://127.0.0.1:8080/api/notes
 --   curl -N http://127.0.0.1:8080/events
 --
--- It needs LuaSQL for SQLite and dkjson (Debian: lua-sql-sqlite3, lua-dkjson). Without an argument the
+-- Requires LuaSQL for SQLite and dkjson (Debian: lua-sql-sqlite3, lua-dkjson). Without an argument, the
 -- notes are lost when the server ends.
 
 local moonbridge = require "moonbridge"
@@ -38,7 +38,7 @@ local function asset(name, content_type)
   end
 end
 
--- Pattern of the path; handlers by method, which get the request and what the pattern captured.
+-- A pattern for the path, and handlers by method, which get the request and the pattern's captures.
 local routes = {
   { "^$", GET = page.show, POST = upload.handle },
   { "^files/(%d+)$", GET = files.send },
@@ -60,7 +60,7 @@ local function allowed(route)
   return table.concat(methods, ", ")
 end
 
--- Whether a browser says that a page of another site has made it send this request.
+-- Whether the browser says that the request comes from a page of another site.
 local function from_elsewhere(request)
   local site = request.headers_value["Sec-Fetch-Site"]
   return request.method == "POST" and site ~= nil and site ~= "same-origin" and site ~= "none"
@@ -88,13 +88,13 @@ store.create(path)
 
 moonbridge.listen {
   { proto = "tcp", host = "127.0.0.1", port = os.getenv("PORT") or 8080 },
-  -- Each stream of events and each echo keeps a process as long as it lasts.
+  -- Each event stream and each echo occupies a worker while it lasts.
   max_fork = 64,
-  -- A connection to a database must not be shared by processes: each opens its own.
+  -- Processes must not share a database connection: each worker opens its own.
   prepare = function() store.open(path) end,
   finish = store.close,
   connect = http.generate_handler(answer, {
-    -- Also what a browser may send in vain before it is told that a file is too large.
+    -- This is also how much a browser may send before it learns that a file is too large.
     request_body_size_limit = 256 * 1024 * 1024,
     static_headers = {
       ["Content-Security-Policy"] = "default-src 'none'; style-src 'self'; script-src 'self'; "

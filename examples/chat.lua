@@ -1,6 +1,6 @@
--- A chat over a local socket: what one says, all others hear. Processes share nothing, so a single
--- one serves all clients, in an event loop of its own. It is a "main" listener: the server ends with
--- it, and it learns of the server's shutdown by SIGTERM, for which poll can wait.
+-- A chat over a local socket: each line goes to all other clients. Workers share no data, so a single
+-- worker serves all clients in its own event loop. It is a "main" listener: the server ends with it, and
+-- SIGTERM, for which poll can wait, tells it that the server shuts down.
 --
 --   lua5.4 examples/chat.lua /tmp/chat.socket        then, in several terminals: nc -U /tmp/chat.socket
 
@@ -9,7 +9,7 @@ local moonbridge_io = require "moonbridge_io"
 
 local path = assert(arg and arg[1], "usage: chat.lua SOCKET")
 
--- The longest line, in bytes, and how much a client may be behind with its reading.
+-- The maximum length of a line, and how much output to queue for a client, in bytes.
 local LONGEST, BEHIND = 1000, 100000
 
 local clients = {} -- handle → its number

@@ -1,4 +1,4 @@
--- The smallest web application: greets the World, or whoever ?name= names.
+-- The smallest web application: greets the world, or the name in ?name=.
 --
 --   lua5.4 examples/helloworld.lua        then open http://127.0.0.1:8080/?name=Moon
 

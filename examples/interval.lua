@@ -1,4 +1,4 @@
--- Two jobs beside a web server: one with a pause between its runs, one with a fixed rhythm.
+-- Two periodic jobs in a web server: one with a pause between its runs, one at fixed times.
 --
 --   lua5.4 examples/interval.lua 60        seconds between the runs; then open http://127.0.0.1:8080/
 
@@ -8,7 +8,7 @@ local http = require "moonbridge_http"
 local pause = tonumber(arg and arg[1]) or 60
 local report = os.tmpname()
 
--- Writes a file so that nobody ever reads half of it.
+-- Writes a file atomically.
 local function replace(path, text)
   local file = assert(io.open(path .. ".new", "w"))
   assert(file:write(text))
@@ -17,7 +17,7 @@ local function replace(path, text)
 end
 
 moonbridge.listen {
-  -- Jobs in a pool of their own never keep requests waiting.
+  -- Jobs in their own pool never delay requests.
   { proto = "interval", name = "report", delay = pause },
   { proto = "interval", name = "heartbeat", delay = pause, strict = true },
   connect = function(job)

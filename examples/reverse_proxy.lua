@@ -1,22 +1,21 @@
--- A reverse proxy: passes requests on to another HTTP server, and its responses back, both streamed.
+-- A reverse proxy: passes requests to another HTTP server and its responses back, streaming both.
 --
 --   lua5.4 examples/reverse_proxy.lua http://127.0.0.1:8000        or unix:/run/app.sock:
 --   then: curl http://127.0.0.1:8080/
 --
--- TIMEOUT is how many seconds the other server may let us wait, by default 60.
+-- TIMEOUT is how many seconds to wait for the other server, by default 60.
 
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"
 
 local upstream = assert(arg[1], "usage: reverse_proxy.lua URL"):gsub("/$", "")
-local patience = tonumber(os.getenv("TIMEOUT")) or 60
+local timeout = tonumber(os.getenv("TIMEOUT")) or 60
 
--- What concerns a single connection (RFC 9110 7.6.1), and what our client and server settle themselves.
+-- Fields of a single connection (RFC 9110 7.6.1), and fields that the client and server set themselves.
 local HOP_BY_HOP = { "connection", "keep-alive", "proxy-connection", "proxy-authenticate",
   "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "expect", "host" }
 
--- A set of the names of fields that are not passed on; `connection` is the value of Connection, which
--- names some.
+-- A set of the names of fields not to pass on; `connection` is the value of Connection, which names some.
 local function dropped(connection)
   local names = {}
   for _, name in ipairs(HOP_BY_HOP) do names[name] = true end
@@ -24,7 +23,7 @@ local function dropped(connection)
   return names
 end
 
--- All values of a field and one more, as one line.
+-- All values of a field and an additional one, as one line.
 local function append(values, own)
   local all = {}
   for _, value in ipairs(values or {}) do
@@ -44,12 +43,12 @@ local function request_headers(request)
   return headers
 end
 
--- The request body as send callback: receive_body runs in a coroutine that stops at each chunk.
+-- The request body as a send callback: receive_body runs in a coroutine that yields each chunk.
 local function body_of(request)
   local headers = request.headers
   if not headers["Content-Length"][1] and not headers["Transfer-Encoding"][1] then return nil end
   return coroutine.wrap(function()
-    -- A body that cannot be understood is refused by our server, and raises an error here.
+    -- For a malformed body, the server sends an error response and raises an error here.
     local count, message = request:receive_body(function(chunk)
       if chunk and chunk ~= "" then coroutine.yield(chunk) end
       return 1
@@ -60,19 +59,19 @@ local function body_of(request)
   end)
 end
 
--- 204 and 205 have no content, whatever comes with them.
+-- 204 and 205 have no content, whatever the other server sends.
 local EMPTY = { [204] = true, [205] = true }
 
 local function send_head(request, status, fields, line)
   request:send_status(("%d %s"):format(status, line:match("^%S+ %d+ (.*)") or ""))
   local without = dropped(fields["Connection"] or "")
-  -- A client that has a whole response may stop sending: one that comes early ends when the request is sent.
+  -- A client may stop sending once it has a whole response: finish it only when the request is sent.
   local is_early = status < 300 and not request.complete
   without["content-length"] = without["content-length"] or EMPTY[status] or is_early
   for name, values in pairs(fields) do
     for value in (without[name] and "" or values):gmatch("[^\n]+") do request:send_header(name, value) end
   end
-  -- A refusal ends the sending, so the rest of the body is still to come from our client.
+  -- After a refusal we stop sending, so our client still has to send the rest of the body.
   if status >= 300 and not request.complete then request:close_after_finish() end
   request:finish_headers()
 end
@@ -98,7 +97,7 @@ local function handle(request)
     headers = request_headers(request),
     body = body,
     redirect = false,
-    timeout = patience,
+    timeout = timeout,
     head = function(code, ...)
       status = code
       send_head(request, code, ...)

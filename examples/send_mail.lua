@@ -14,7 +14,7 @@ end
 
 local socket = assert(moonbridge_io.tcpconnect(host, port))
 
--- Reads a reply, of one line or several, and makes sure that it is the one expected.
+-- Reads a reply of one or more lines, and checks that it has the expected code.
 local function expect(code)
   repeat
     local line = assert(socket:read(1000, "\n"))
@@ -33,7 +33,7 @@ command("MAIL FROM:<" .. from .. ">", "250")
 command("RCPT TO:<" .. to .. ">", "250")
 command("DATA", "354")
 
--- Headers, then the file with CRLF as line ends and with dots at the begin of lines doubled.
+-- The headers, then the file with CRLF line ends and dots at the beginning of lines doubled.
 local head = ("From: <%s>\r\nTo: <%s>\r\nSubject: %s\r\nDate: %s\r\n\r\n")
   :format(from, to, subject, os.date("!%a, %d %b %Y %H:%M:%S +0000"))
 local text = callback.send.chain(callback.send.file(io.open(path, "rb")), mime.normalize("\r\n"))

@@ -1,9 +1,9 @@
--- Streams a file of any size as response, passed through a filter chunk by chunk.
+-- Streams a file of any size as a response, through a filter.
 --
 --   lua5.4 examples/stream_file.lua FILE        then: curl http://127.0.0.1:8080/ | base64 -d
 --
--- The filters are those of LuaSocket's mime module; any function that maps chunks to chunks will do,
--- a compressor for example.
+-- The filters are from LuaSocket's mime module; you can use any function that maps chunks to chunks,
+-- for example a compressor.
 
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"

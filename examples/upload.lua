@@ -1,4 +1,4 @@
--- Stores what is PUT chunk by chunk in a folder, and stops uploads that are too large.
+-- Stores PUT requests in a folder, chunk by chunk, and aborts uploads that are too large.
 --
 --   lua5.4 examples/upload.lua FOLDER 1000000     then: curl -T picture.jpg http://127.0.0.1:8080/
 
@@ -8,7 +8,7 @@ local callback = require "moonbridge_callback"
 
 local folder, limit = assert(arg[1], "usage: upload.lua FOLDER [BYTES]"), tonumber(arg[2]) or 1000000
 
--- A receive callback that passes chunks on to another one, up to a number of bytes in all.
+-- A receive callback that passes chunks to another one, up to a total number of bytes.
 local function limited(receive_cb)
   local size = 0
   return function(chunk, err)
@@ -35,7 +35,7 @@ moonbridge.listen {
     if not name then
       return answer(request, "400 Bad Request", "PUT a file under a simple name")
     end
-    -- A name that no upload has: what is incomplete must never be taken for the file.
+    -- A name that no upload can have: an incomplete file must not be mistaken for a complete one.
     local partial = ("%s/.%s.%d"):format(folder, name, moonbridge.io.getpid())
     local file = assert(io.open(partial, "wb"))
     local count, message = request:receive_body(limited(callback.receive.file(file)))

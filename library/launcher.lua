@@ -1,7 +1,7 @@
 ---@meta _
 
--- Annotations (LuaCATS) for editors: the globals of scripts that the program `moonbridge` runs.
--- `listen` and `timeout` are there in other programs, too, where their names are free.
+-- Annotations (LuaCATS) for editors: the globals of scripts run by the program `moonbridge`.
+-- `listen` and `timeout` are also defined in other programs, unless their names are taken.
 
 ---@type string
 _MOONBRIDGE_VERSION = ""

@@ -1,25 +1,24 @@
 ---@meta moonbridge_callback
 
--- Annotations (LuaCATS) for editors: what the functions of moonbridge_callback take and return.
+-- Annotations (LuaCATS) for editors: the parameters and results of moonbridge_callback's functions.
 -- The manual is docs/reference/callback.md.
 
----Gets a chunk of data; "" when all was received; nil and a message when an error occurred. Returns
----something other than nil to go on, and then perhaps the callback that replaces it; or nil and perhaps a
----message to abort.
+---Gets a chunk of data; "" at the end; nil and a message after a failure. Returns something other than nil to
+---continue, and optionally the callback that replaces it; or nil and optionally a message to abort.
 ---@alias moonbridge_callback.receive_cb fun(chunk: string?, err: string?): any, function|string|nil
 
----Returns the next chunk, "" at the end, and perhaps the callback that replaces it; or nil and perhaps a
----message to abort.
+---Returns the next chunk, "" at the end, and optionally the callback that replaces it; or nil and optionally
+---a message to abort.
 ---@alias moonbridge_callback.send_cb fun(): string?, function|string|nil
 
----Gets each chunk, and nil once at the end; returns a string, at the end perhaps nil.
+---Gets each chunk, and nil once at the end. Returns a string, or at the end nil.
 ---@alias moonbridge_callback.filter fun(chunk: string?): string?
 
 ---Anything that `receive.concat` can collect into.
 ---@class moonbridge_callback.collector
 ---@field addstring fun(self: table, chunk: string)
 
----What `receive.concat` collects into; `tostring` gives the result too.
+---The default object of `receive.concat`; it also supports `tostring`.
 ---@class moonbridge_callback.concat : moonbridge_callback.collector
 local collection = {}
 
@@ -36,13 +35,13 @@ local receive = {}
 ---@return moonbridge_callback.collector concat the one given, or a moonbridge_callback.concat
 function receive.concat(concat) end
 
----Writes into a file, and closes it at the end or after a failure. Takes the results of io.open.
+---Writes to a file, and closes it at the end or after a failure. Takes the results of io.open.
 ---@param file any a file, or nil
 ---@param io_err string?
 ---@return moonbridge_callback.receive_cb
 function receive.file(file, io_err) end
 
----Passes all that it gets through a filter into another callback.
+---Passes its input through a filter to another callback.
 ---@param filter moonbridge_callback.filter
 ---@param receive_cb moonbridge_callback.receive_cb
 ---@return moonbridge_callback.receive_cb
@@ -53,7 +52,7 @@ local send = {}
 
 ---Sends the contents of a string.
 ---@param str string?
----@return moonbridge_callback.send_cb? callback nil for nil: nothing to be sent
+---@return moonbridge_callback.send_cb? callback nil for nil, which sends nothing
 function send.string(str) end
 
 ---Sends the contents of a file, and closes it at the end or after a failure. Takes the results of io.open.
@@ -62,7 +61,7 @@ function send.string(str) end
 ---@return moonbridge_callback.send_cb
 function send.file(file, io_err) end
 
----Sends what another callback sends, passed through a filter.
+---Passes the output of another callback through a filter.
 ---@param send_cb moonbridge_callback.send_cb?
 ---@param filter moonbridge_callback.filter
 ---@return moonbridge_callback.send_cb? callback nil for nil
@@ -70,7 +69,7 @@ function send.chain(send_cb, filter) end
 
 ---Streaming with callbacks.
 ---@class moonbridge_callback
----@field BLOCKSIZE integer the size of the chunks that are read (32 KiB)
+---@field BLOCKSIZE integer the size of the chunks that send.file reads (32 KiB)
 ---@field receive moonbridge_callback.receive
 ---@field send moonbridge_callback.send
 local callback = {}
@@ -95,7 +94,7 @@ function callback.from_sink(sink) end
 ---@return function
 function callback.to_sink(receive_cb) end
 
----Receives `length` bytes, or all until EOF, from a handle.
+---Receives `length` bytes, or everything until EOF, from a handle.
 ---@param socket moonbridge_io.handle
 ---@param receive_cb moonbridge_callback.receive_cb
 ---@param length integer?
@@ -123,7 +122,7 @@ function callback.receive_from_call(waitfunc, socket, receive_cb, length) end
 ---@return integer? errno
 function callback.receive_from_yield(socket, receive_cb, length) end
 
----Sends all that a callback gives to a handle, flushed; nothing for nil.
+---Sends all chunks of a callback to a handle, and flushes it; nothing for nil.
 ---@param socket moonbridge_io.handle
 ---@param send_cb moonbridge_callback.send_cb?
 ---@return integer? count

@@ -1,27 +1,27 @@
 ---@meta moonbridge_http
 
--- Annotations (LuaCATS) for editors: what the functions of moonbridge_http take and return.
+-- Annotations (LuaCATS) for editors: the parameters and results of moonbridge_http's functions.
 -- The manual is docs/reference/http.md.
 
----Options of `generate_handler`. Sizes are in bytes, times in seconds; `false` means no limit, and nothing
----for the two of `_buffering`.
+---Options of `generate_handler`. Sizes are in bytes, times in seconds; `false` means no limit; for the
+---two `_buffering` options, no buffering.
 ---@class (exact) moonbridge_http.options
----@field request_body_size_limit integer|false|nil longest request body without transfer coding (64 MiB)
----@field request_header_size_limit integer|false|nil longest request head (1 MiB)
----@field request_header_count_limit integer|false|nil most header lines (1000)
+---@field request_body_size_limit integer|false|nil maximum size of a request body (64 MiB)
+---@field request_header_size_limit integer|false|nil maximum size of request line and headers (1 MiB)
+---@field request_header_count_limit integer|false|nil maximum number of header lines (1000)
 ---@field request_field_count_limit integer|false|nil most parameters, cookies, elements or fields (4096)
----@field request_buffering integer|false|nil bodies that are received before the handler is called (64 KiB)
----@field response_buffering integer|false|nil queued for a slow client before `send_data` waits (256 KiB)
----@field chunk_size integer? default of the following two
----@field maximum_input_chunk_size integer? longest string that a stream callback gets (16384)
----@field minimum_output_chunk_size integer? shorter pieces of a response are joined (1024)
----@field static_headers string|table|nil lines, list of lines, list of pairs, or names to values
+---@field request_buffering integer|false|nil bodies to receive before the handler runs (64 KiB)
+---@field response_buffering integer|false|nil output queued before `send_data` waits (256 KiB)
+---@field chunk_size integer? default for the following two options
+---@field maximum_input_chunk_size integer? maximum size of strings for stream callbacks (16384)
+---@field minimum_output_chunk_size integer? shorter pieces of a response are collected (1024)
+---@field static_headers string|table|nil headers: lines, list of lines, list of pairs, or names to values
 ---@field idle_timeout number|false|nil until the first byte of a request (65)
 ---@field request_header_timeout number|false|nil until a request head is complete (120)
----@field stall_timeout number|false|nil without any progress of a body or a response (60)
----@field response_timeout number|false|nil for the handler; then its process is killed (3600)
----@field request_body_timeout number|false|nil for a body that the handler waits for (20)
----@field request_body_minimum_rate number|false|nil bytes per second that give it 1 s more (500)
+---@field stall_timeout number|false|nil without any progress of a request body or a response (60)
+---@field response_timeout number|false|nil for the handler, whose worker is then killed (3600)
+---@field request_body_timeout number|false|nil for the handler to wait for a body (20)
+---@field request_body_minimum_rate number|false|nil bytes that extend that time by 1 s (500)
 ---@field drain_timeout number|false|nil for the client to send or close, after the last response (2)
 ---@field poll_function moonbridge_http.poll? used instead of moonbridge_io.poll
 ---@field header_size_limit integer|false|nil older name of request_header_size_limit
@@ -32,26 +32,26 @@
 
 ---@alias moonbridge_http.handler fun(request: moonbridge_http.request): any `true` if the process may live on
 
----What is known of a field of a form beside its value.
+---Metadata of a form field.
 ---@class (exact) moonbridge_http.metadata
----@field file_name string? for files: the name that the client gave; it may hold slashes and `../`
----@field content_type string? as the client sent it
+---@field file_name string? for files: the name given by the client, which may contain slashes and `../`
+---@field content_type string? as sent by the client
 
 ---@class (exact) moonbridge_http.stream_metadata : moonbridge_http.metadata
 ---@field field_name string name of the field
 
----Gets the first chunk with metadata, further ones without, and no arguments at the end.
+---Gets the first chunk with metadata, the others without, and no arguments at the end.
 ---@alias moonbridge_http.param_callback fun(chunk: string?, metadata: moonbridge_http.stream_metadata?)
 
----A request, and the response to it. Fields of your own can be stored in it; declare them with
+---A request, and the response to it. You can store fields of your own in it; declare them with
 ---`---@class moonbridge_http.request` and `---@field` in your code.
 ---@class moonbridge_http.request
 ---@field method string the request method, e.g. "GET"
----@field target string the request target as it was sent
+---@field target string the request target as sent
 ---@field version "HTTP/1.1"|"HTTP/1.0" the version of the protocol
 ---@field scheme string "http"
----@field path string? without its leading slash, not decoded; nil for `OPTIONS *`
----@field query string? with its leading question mark, or ""; nil for `OPTIONS *`
+---@field path string? without the leading slash, not decoded; nil for `OPTIONS *`
+---@field query string? with the leading question mark, or ""; nil for `OPTIONS *`
 ---@field host string from an absolute target or the Host header
 ---@field get_params table<string,string> names in the query → first values
 ---@field get_params_list table<string,string[]> names in the query → all values
@@ -59,16 +59,16 @@
 ---@field post_params_list table<string,string[]> names in the form → all values
 ---@field post_metadata table<string,moonbridge_http.metadata>? of multipart forms
 ---@field post_metadata_list table<string,moonbridge_http.metadata[]>? of multipart forms
----@field cookies table<string,string> names as they were sent → decoded values
----@field headers table<string,string[]> names in any case → a value for each line
+---@field cookies table<string,string> names as sent → decoded values
+---@field headers table<string,string[]> names in any case → a value per line
 ---@field headers_csv_string table<string,string> names in any case → all values joined by ", "
----@field headers_csv_table table<string,string[]> names in any case → a value for each list element
----@field headers_flags table<string,table<string,boolean>> names in any case → elements → whether there
+---@field headers_csv_table table<string,string[]> names in any case → a value per list element
+---@field headers_flags table<string,table<string,boolean>> names in any case → elements → whether present
 ---@field headers_value table<string,string|false> names in any case → the value; false if there are several
 ---@field body string the whole request body
 ---@field socket moonbridge_io.handle the underlying connection
----@field fresh boolean whether nothing was done with the request yet
----@field faulty boolean whether the request cannot be used any more
+---@field fresh boolean whether the request has not been used yet
+---@field faulty boolean whether the request can no longer be used
 local request = {}
 
 ---Begins the response. Informational ones (1xx) may precede the final one.
@@ -80,14 +80,14 @@ function request:send_status(status) end
 ---@param value string|number
 function request:send_header(key, value) end
 
----Ends and sends the header section of the response.
+---Ends and sends the headers of the response.
 function request:finish_headers() end
 
----Sends data of the response's body; anything is converted by tostring.
+---Sends data of the response's body; converts its arguments with tostring.
 ---@param ... any
 function request:send_data(...) end
 
----Sends all that is pending.
+---Sends all pending data.
 function request:flush() end
 
 ---Ends and sends the response.
@@ -96,10 +96,10 @@ function request:finish() end
 ---Closes the connection after the response.
 function request:close_after_finish() end
 
----As close_after_finish, and throws away what the client still sends.
+---Like close_after_finish, but also discards what the client still sends.
 function request:monologue() end
 
----Reads the body to its end: the callbacks that were registered are called, forms are parsed.
+---Reads the body to its end, calling the registered callbacks and parsing forms.
 function request:consume_input() end
 
 ---Registers a callback for the chunks of the body and nil at its end. Without a callback the body is
@@ -117,7 +117,7 @@ function request:stream_request_body_now(callback) end
 ---@return any message of an abort, or of a broken connection
 function request:receive_body(receive_cb) end
 
----Sends what a send callback gives as body of the response, or a part of it. An abort resets the connection.
+---Sends the chunks of a send callback as body of the response, or part of it. An abort resets the connection.
 ---@param send_cb moonbridge_callback.send_cb?
 ---@return integer? count the number of bytes
 ---@return any message of an abort
@@ -153,7 +153,7 @@ local moonbridge_http = {}
 ---@overload fun(options: moonbridge_http.options?, callback: moonbridge_http.handler): function
 function moonbridge_http.generate_handler(callback, options) end
 
----Replaces `<`, `>`, `&`, `"` and `'` by character references.
+---Replaces `<`, `>`, `&`, `"` and `'` with character references.
 ---@param text string
 ---@return string
 function moonbridge_http.encode_html(text) end
@@ -168,7 +168,7 @@ function moonbridge_http.encode_uri(text) end
 ---@return string
 function moonbridge_http.decode_uri(text) end
 
----Escapes what may not stand in a path as `%xx`; slashes stay.
+---Escapes what is not allowed in a path as `%xx`; slashes stay.
 ---@param text string
 ---@return string
 function moonbridge_http.encode_path(text) end
@@ -184,7 +184,7 @@ function moonbridge_http.decode_path(text) end
 ---@return table<string,string[]> lists
 function moonbridge_http.parse_query(query) end
 
----What `request` does. Only `url` is required.
+---The options of `request`. Only `url` is required.
 ---@class (exact) moonbridge_http.request_options
 ---@field url string `http://[user:password@]host[:port]/target` or `unix:/path:/target`
 ---@field method string? GET, or POST if there is a body
@@ -228,7 +228,7 @@ function moonbridge_http.request(url, body) end
 ---@return string? line
 function moonbridge_http.request_call(waitfunc, url, body) end
 
----The same with coroutine.yield as waiting function.
+---The same with coroutine.yield as wait function.
 ---@param url string|moonbridge_http.request_options
 ---@param body string|moonbridge_callback.send_cb|nil
 ---@return string|1|nil body
@@ -237,7 +237,7 @@ function moonbridge_http.request_call(waitfunc, url, body) end
 ---@return string? line
 function moonbridge_http.request_yield(url, body) end
 
----Closes the connections that this process keeps for further requests.
+---Closes the idle connections of this process.
 function moonbridge_http.close_idle_connections() end
 
 return moonbridge_http

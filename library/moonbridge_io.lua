@@ -1,6 +1,6 @@
 ---@meta moonbridge_io
 
--- Annotations (LuaCATS) for editors: what the functions of moonbridge_io take and return.
+-- Annotations (LuaCATS) for editors: the parameters and results of moonbridge_io's functions.
 -- The manual is docs/reference/io.md.
 
 ---@alias moonbridge_io.status
@@ -14,7 +14,7 @@
 
 ---@alias moonbridge_io.waitfunc fun(handle: moonbridge_io.handle, mode: "r"|"w", io: moonbridge_io)
 
----What poll can wait for: handles, listeners, child processes (input only), descriptors.
+---An object that poll can wait for: handles, listeners, child processes (input only), descriptors.
 ---@alias moonbridge_io.pollable moonbridge_io.handle|moonbridge_io.listener|moonbridge_io.child|integer
 
 ---A connection, a stream of a child process, or a standard stream. Fields of your own can be
@@ -33,7 +33,7 @@
 ---@field wakeup "input"|"timeout"|"shutdown"|nil why the handler was called again for a parked connection
 local handle = {}
 
----Reads up to `maxlen` bytes, or up to and including `terminator`; waits as long as it takes.
+---Reads up to `maxlen` bytes, or up to and including `terminator`; waits as long as necessary.
 ---@param maxlen integer? bytes at most; nil or negative: no limit
 ---@param terminator string? a single byte; nil or "": none
 ---@return string? data nil after an I/O error
@@ -41,7 +41,7 @@ local handle = {}
 ---@return integer? errno
 function handle:read(maxlen, terminator) end
 
----Reads what is there, without waiting.
+---Reads what is available, without waiting.
 ---@param maxlen integer?
 ---@param terminator string?
 ---@return string? data
@@ -49,7 +49,7 @@ function handle:read(maxlen, terminator) end
 ---@return integer? errno
 function handle:read_nb(maxlen, terminator) end
 
----As `read`, but calls `waitfunc` as long as it is blocked.
+---Like `read`, but calls `waitfunc` while it is blocked.
 ---@param waitfunc moonbridge_io.waitfunc
 ---@param maxlen integer?
 ---@param terminator string?
@@ -58,7 +58,7 @@ function handle:read_nb(maxlen, terminator) end
 ---@return integer? errno
 function handle:read_call(waitfunc, maxlen, terminator) end
 
----As `read`, but yields as long as it is blocked.
+---Like `read`, but yields while it is blocked.
 ---@async
 ---@param maxlen integer?
 ---@param terminator string?
@@ -67,7 +67,7 @@ function handle:read_call(waitfunc, maxlen, terminator) end
 ---@return integer? errno
 function handle:read_yield(maxlen, terminator) end
 
----As `read`, but discards the input and returns the number of bytes.
+---Like `read`, but discards the input and returns the number of bytes.
 ---@param maxlen integer?
 ---@param terminator string?
 ---@return integer? count
@@ -75,7 +75,7 @@ function handle:read_yield(maxlen, terminator) end
 ---@return integer? errno
 function handle:drain(maxlen, terminator) end
 
----As `read_nb`, but discards the input and returns the number of bytes.
+---Like `read_nb`, but discards the input and returns the number of bytes.
 ---@param maxlen integer?
 ---@param terminator string?
 ---@return integer? count
@@ -83,7 +83,7 @@ function handle:drain(maxlen, terminator) end
 ---@return integer? errno
 function handle:drain_nb(maxlen, terminator) end
 
----As `drain`, but calls `waitfunc` as long as it is blocked.
+---Like `drain`, but calls `waitfunc` while it is blocked.
 ---@param waitfunc moonbridge_io.waitfunc
 ---@param maxlen integer?
 ---@param terminator string?
@@ -92,7 +92,7 @@ function handle:drain_nb(maxlen, terminator) end
 ---@return integer? errno
 function handle:drain_call(waitfunc, maxlen, terminator) end
 
----As `drain`, but yields as long as it is blocked.
+---Like `drain`, but yields while it is blocked.
 ---@async
 ---@param maxlen integer?
 ---@param terminator string?
@@ -101,21 +101,21 @@ function handle:drain_call(waitfunc, maxlen, terminator) end
 ---@return integer? errno
 function handle:drain_yield(maxlen, terminator) end
 
----Writes into a small buffer, which is sent when it is full.
+---Writes to a small buffer, which is sent when it is full.
 ---@param ... string|number
 ---@return moonbridge_io.handle? handle nil after an I/O error
 ---@return string? message
 ---@return integer? errno
 function handle:write(...) end
 
----Writes without waiting: what cannot be sent is kept.
+---Writes without waiting, and buffers what cannot be sent.
 ---@param ... string|number
 ---@return integer? unsent bytes in the buffer; 0 if all but a small portion was sent
 ---@return string? message
 ---@return integer? errno
 function handle:write_nb(...) end
 
----As `write`, but calls `waitfunc` as long as it is blocked.
+---Like `write`, but calls `waitfunc` while it is blocked.
 ---@param waitfunc moonbridge_io.waitfunc
 ---@param ... string|number
 ---@return moonbridge_io.handle? handle
@@ -123,7 +123,7 @@ function handle:write_nb(...) end
 ---@return integer? errno
 function handle:write_call(waitfunc, ...) end
 
----As `write`, but yields as long as it is blocked.
+---Like `write`, but yields while it is blocked.
 ---@async
 ---@param ... string|number
 ---@return moonbridge_io.handle? handle
@@ -131,21 +131,21 @@ function handle:write_call(waitfunc, ...) end
 ---@return integer? errno
 function handle:write_yield(...) end
 
----Writes and sends everything, waiting as long as it takes.
+---Writes and sends everything, waiting as long as necessary.
 ---@param ... string|number
 ---@return moonbridge_io.handle? handle
 ---@return string? message
 ---@return integer? errno
 function handle:flush(...) end
 
----Writes and sends what goes without waiting.
+---Writes and sends as much as possible without waiting.
 ---@param ... string|number
 ---@return integer? unsent bytes in the buffer; 0 if all was sent
 ---@return string? message
 ---@return integer? errno
 function handle:flush_nb(...) end
 
----As `flush`, but calls `waitfunc` as long as it is blocked.
+---Like `flush`, but calls `waitfunc` while it is blocked.
 ---@param waitfunc moonbridge_io.waitfunc
 ---@param ... string|number
 ---@return moonbridge_io.handle? handle
@@ -153,7 +153,7 @@ function handle:flush_nb(...) end
 ---@return integer? errno
 function handle:flush_call(waitfunc, ...) end
 
----As `flush`, but yields as long as it is blocked.
+---Like `flush`, but yields while it is blocked.
 ---@async
 ---@param ... string|number
 ---@return moonbridge_io.handle? handle
@@ -161,7 +161,7 @@ function handle:flush_call(waitfunc, ...) end
 ---@return integer? errno
 function handle:flush_yield(...) end
 
----Sends what was written, and then the end; reading goes on.
+---Sends what was written, and then the end; you can still read.
 ---@return true? ok nil after an I/O error
 ---@return string? message
 ---@return integer? errno
@@ -173,7 +173,7 @@ function handle:finish() end
 ---@return integer? errno
 function handle:close() end
 
----Closes at once (TCP: RST); what was not sent is lost.
+---Closes immediately (TCP: RST); unsent data is lost.
 ---@return true? ok
 ---@return string? message
 ---@return integer? errno
@@ -182,7 +182,7 @@ function handle:reset() end
 ---In a server's "connect" handler that returns true afterwards: no process is occupied until the handler is
 ---called again, when there is input, at the timeout, or at shutdown; `wakeup` tells which. False outside a
 ---server, and for other sockets than that which the handler was called for.
----Queued output is sent before that, without a process; the timeout begins behind it.
+---The worker sends queued output first, beside its other work; the timeout starts after that.
 ---See docs/reference/parking.md.
 ---@param timeout number|false|nil seconds; nil or false: none
 ---@param stall number|false|nil seconds for which the client may take no output; nil: 60, false: no limit
@@ -199,7 +199,7 @@ function handle:park(timeout, stall) end
 ---@return integer? errno
 function handle:linger(timeout, stall) end
 
----A source for ltn12: delivers what is there.
+---A source for ltn12, which delivers what is available.
 ---@param maxlen integer? bytes at most in a piece, default 16384
 ---@return fun(): string?, string?
 function handle:source(maxlen) end
@@ -243,13 +243,13 @@ local listener = {}
 ---@return integer? errno
 function listener:accept() end
 
----Accepts a connection if one is there.
+---Accepts a connection if one is waiting.
 ---@return moonbridge_io.handle|false|nil connection false if none is there, nil after an I/O error
 ---@return string? message
 ---@return integer? errno
 function listener:accept_nb() end
 
----Ends listening. The file of a local socket stays.
+---Stops listening. The file of a local socket stays.
 ---@return true
 function listener:close() end
 
@@ -292,14 +292,14 @@ function child:wait() end
 ---@return integer? errno
 function child:wait_nb() end
 
----As `wait`, but calls `waitfunc` as long as it runs.
+---Like `wait`, but calls `waitfunc` while the program runs.
 ---@param waitfunc fun()
 ---@return integer? status
 ---@return string? message
 ---@return integer? errno
 function child:wait_call(waitfunc) end
 
----As `wait`, but yields as long as it runs.
+---Like `wait`, but yields while the program runs.
 ---@async
 ---@return integer? status
 ---@return string? message
@@ -326,7 +326,7 @@ function child:dirty() end
 ---@field child_pt table methods of all child processes
 local moonbridge_io = {}
 
----From now on SIGTERM wakes up `poll` instead of ending the process.
+---Makes SIGTERM wake `poll` instead of ending the process.
 function moonbridge_io.catch_sigterm() end
 
 ---@class (exact) moonbridge_io.exec_options
@@ -359,7 +359,7 @@ function moonbridge_io.localconnect(path) end
 ---@return integer? errno
 function moonbridge_io.localconnect_nb(path) end
 
----Listens on a local socket; a socket file that is there already is replaced.
+---Listens on a local socket; replaces an existing socket file.
 ---@param path string
 ---@return moonbridge_io.listener? listener
 ---@return string? message
@@ -384,7 +384,7 @@ function moonbridge_io.poll(input_set, output_set, timeout, wakeup_on_sigterm) e
 ---@return integer? errno
 function moonbridge_io.tcpconnect(hostname, port) end
 
----The same without waiting; a refused connection is reported by the first read or write.
+---The same without waiting; the first read or write reports a refused connection.
 ---@param hostname string
 ---@param port integer|string
 ---@return moonbridge_io.handle? handle
@@ -400,7 +400,7 @@ function moonbridge_io.tcpconnect_nb(hostname, port) end
 ---@return integer? errno
 function moonbridge_io.tcplisten(hostname, port) end
 
----Seconds of a monotonic clock, less `previous`.
+---Seconds of a monotonic clock, minus `previous`.
 ---@param previous number?
 ---@return number
 function moonbridge_io.timeref(previous) end

@@ -31,7 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { OPENING = 256, RATE = 2000, PATIENCE = 30 };
+enum { OPENING = 256, RATE = 2000, TIMEOUT = 30 };
 
 struct client {
   int fd;        /* -1: closed by the server */
@@ -129,7 +129,7 @@ static void round_of_talk(void) {
   }
   answered = 0;
   double start = now();
-  for (int next = 0; !stopped && answered < count && now() - start < PATIENCE;) {
+  for (int next = 0; !stopped && answered < count && now() - start < TIMEOUT;) {
     while (next < count && (now() - start) * RATE >= next) ask(&clients[order[next++]]);
     if (next == count && closed + answered >= count) break;
     listen_for(1);
@@ -251,7 +251,7 @@ int main(int argc, char **argv) {
     while (idle && !stopped && i + 1 - answered - closed >= OPENING) listen_for(1);
     if (!idle && i % OPENING == 0) listen_for(1);
   }
-  while (idle && !stopped && answered + closed < count && now() - start < 2 * PATIENCE) listen_for(10);
+  while (idle && !stopped && answered + closed < count && now() - start < 2 * TIMEOUT) listen_for(10);
   printf("READY %.2f\n", now() - start);
 
   while (!stopped) {

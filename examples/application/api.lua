@@ -6,22 +6,22 @@
 --   DELETE /api/notes/ID           204
 --
 -- A note is { "id", "comment", "created", "files": [ { "id", "name", "type", "size", "url" } ] }.
--- What cannot be done is answered with { "error": text }.
+-- Errors are { "error": text }.
 
 local json = require "dkjson"
 local store = require "store"
 
 local api = {}
 
--- Longest request body, in bytes, and most notes at once.
+-- The maximum size of a request body, in bytes, and the maximum number of notes in a response.
 local LONGEST, MOST = 16384, 100
 
--- dkjson needs to be told which empty tables are lists.
+-- Tells dkjson which empty tables are lists.
 local function list(items)
   return setmetatable(items, { __jsontype = "array" })
 end
 
---- A note as it is shown to others.
+--- The public form of a note.
 function api.encode(note)
   local files = list {}
   for index, file in ipairs(note.files) do

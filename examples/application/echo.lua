@@ -1,4 +1,4 @@
--- A protocol of its own on a connection that began with HTTP: sends all bytes back.
+-- A custom protocol on an upgraded connection: sends all bytes back.
 --
 --   GET /echo with `Connection: Upgrade` and `Upgrade: echo`
 
@@ -7,8 +7,8 @@ local page = require "page"
 
 local echo = {}
 
--- Bytes at once, and seconds of silence after which the connection is closed.
-local PIECE, PATIENCE = 16384, 60
+-- The maximum bytes per read, and the seconds of inactivity after which the connection is closed.
+local PIECE, TIMEOUT = 16384, 60
 
 --- GET /echo
 function echo.upgrade(request)
@@ -22,16 +22,16 @@ function echo.upgrade(request)
   request:finish_headers()
   local socket = request.socket
   local input, output = { [socket] = true }, { [socket] = true }
-  -- What the client sent right behind its request is there without any waiting.
+  -- What the client has sent directly after its request is already available.
   local bytes, status = socket:read_nb(PIECE)
   while bytes do
     local left = socket:flush_nb(bytes)
-    while left and left > 0 and moonbridge_io.poll(nil, output, PATIENCE, true) do
+    while left and left > 0 and moonbridge_io.poll(nil, output, TIMEOUT, true) do
       left = socket:flush_nb()
     end
     if left ~= 0 or status == "eof" then break end
-    -- A shutdown of the server ends the waiting as well.
-    if status == "block" and not moonbridge_io.poll(input, nil, PATIENCE, true) then break end
+    -- A shutdown of the server ends the wait, too.
+    if status == "block" and not moonbridge_io.poll(input, nil, TIMEOUT, true) then break end
     bytes, status = socket:read_nb(PIECE)
   end
   return true

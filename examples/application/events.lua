@@ -1,4 +1,4 @@
--- New notes as server-sent events. Processes share nothing but the database: each stream looks there.
+-- New notes as server-sent events. Workers share nothing but the database, so each stream polls it.
 
 local json = require "dkjson"
 local moonbridge_io = require "moonbridge_io"
@@ -7,14 +7,14 @@ local store = require "store"
 
 local events = {}
 
--- Seconds between two looks, until a sign of life, and until the stream ends. Browsers reconnect then,
--- and say what the last event was that they saw.
+-- Seconds between two queries, between keep-alive comments, and until the stream ends. Browsers then
+-- reconnect and send the id of the last event they have seen.
 local PAUSE, SIGN_OF_LIFE, LONGEST = 0.25, 15, 600
 
--- Most events at once; the rest comes with the next look.
+-- The maximum number of events per query.
 local MOST = 100
 
--- Waits for the next look. Returns false if the client has gone or the server shuts down.
+-- Waits until the next query. Returns false if the client is gone or the server shuts down.
 local function wait(socket)
   local input, _, terminated = moonbridge_io.poll({ [socket] = true }, nil, PAUSE, true)
   if terminated then return false end

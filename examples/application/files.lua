@@ -1,4 +1,4 @@
--- Sends what was uploaded. It comes from anybody, so browsers are told to save it and not to show it.
+-- Sends uploaded files. They are untrusted, so browsers are told to save them instead of showing them.
 
 local http = require "moonbridge_http"
 local page = require "page"

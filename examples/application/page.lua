@@ -1,4 +1,4 @@
--- The page with the notes and the form for a new one, and the page that says what went wrong.
+-- The page with the notes and the form for a new one, and the error page.
 
 local http = require "moonbridge_http"
 local store = require "store"
@@ -77,7 +77,7 @@ local FILE = [[
           <li><a href="/files/{id}">{name}</a> <span class="hint">{size}</span></li>
 ]]
 
--- Puts in the values: {name} escaped, {=name} as HTML.
+-- Fills in the values: {name} escaped, {=name} as HTML.
 local function fill(template, values)
   return (template:gsub("{(=?)(%w+)}", function(raw, name)
     local value = tostring(values[name])
@@ -85,7 +85,7 @@ local function fill(template, values)
   end))
 end
 
---- A number of bytes for people.
+--- A human-readable number of bytes.
 function page.size(bytes)
   if bytes == 1 then return "1 byte" end
   local unit = "bytes"
@@ -135,14 +135,14 @@ function page.show(request)
   })
 end
 
---- The form once more, with what was written and the reason why it was not taken.
+--- The form again, with the user's input and an error message.
 function page.refuse(request, status, problem, comment)
   return send(request, status, {
     title = "Error: the note was not added", heading = "Notes", content = form(comment, problem),
   })
 end
 
---- A page that says what went wrong, and leads back.
+--- An error page with a link back.
 function page.fail(request, status, text, fields)
   return send(request, status, {
     title = status, heading = status:match("^%d+ (.*)$"),

@@ -1,7 +1,7 @@
 -- The notes in SQLite, and the files that belong to them beside the database.
 --
--- A note is { id, comment, created, files = { { id, name, type, size }, ... } }. What fails here is an
--- error: it ends the process, which closes the database and so takes back what was not committed.
+-- A note is { id, comment, created, files = { { id, name, type, size }, ... } }. A failure
+-- here throws an error, which ends the worker; that closes the database and rolls back what is not committed.
 
 local sqlite = require "luasql.sqlite3"
 
@@ -14,7 +14,7 @@ local store = {
 local SCHEMA = {
   -- Readers do not wait for a writer.
   "PRAGMA journal_mode = WAL",
-  -- AUTOINCREMENT: no number comes back, so that one can ask for all notes after a certain one.
+  -- AUTOINCREMENT: numbers are never reused, so that clients can ask for all notes after a given one.
   [[CREATE TABLE IF NOT EXISTS note (
       id INTEGER PRIMARY KEY AUTOINCREMENT,
       comment TEXT NOT NULL,
@@ -36,7 +36,7 @@ local function literal(value)
   return "'" .. connection:escape(value) .. "'"
 end
 
--- Runs a statement in which each question mark stands for the next value.
+-- Runs a statement, replacing each question mark with the next value.
 local function execute(statement, ...)
   local values, index = { ... }, 0
   local text = statement:gsub("%?", function()
@@ -62,7 +62,7 @@ local function last_id()
   return math.tointeger(connection:getlastautoid())
 end
 
---- Opens the database; each process has to do so for itself.
+--- Opens the database; each worker has to open its own.
 function store.open(path)
   location = path
   environment = sqlite.sqlite3()
@@ -76,7 +76,7 @@ function store.close()
   environment:close()
 end
 
---- Makes the tables, before any other process is there to make them as well.
+--- Creates the tables, before there are other processes.
 function store.create(path)
   store.open(path)
   for _, statement in ipairs(SCHEMA) do
@@ -86,7 +86,7 @@ function store.create(path)
   store.close()
 end
 
---- Where the content of the file with this number is.
+--- The path of the file with this number.
 function store.file_path(id)
   return ("%s-file-%d"):format(location, id)
 end
@@ -104,7 +104,7 @@ function store.remove(path)
   for _, suffix in ipairs { "", "-wal", "-shm" } do os.remove(path .. suffix) end
 end
 
---- What is wrong with a new note, as a sentence for its author; nil if nothing is.
+--- An error message for the author of an invalid note; nil if it is valid.
 function store.objection(comment, file_count)
   local length = utf8.len(comment)
   if not length or comment:find("[\0-\8\11-\31\127]") then
@@ -116,7 +116,7 @@ function store.objection(comment, file_count)
   end
 end
 
---- Stores a note with the files that were received at `file.path`. Returns the note's number.
+--- Stores a note with the files received at `file.path`. Returns the note's number.
 function store.add(comment, files)
   execute("BEGIN IMMEDIATE")
   execute("INSERT INTO note (comment) VALUES (?)", comment)

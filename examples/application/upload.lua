@@ -1,4 +1,4 @@
--- Takes the form of the page: the files go to the disk chunk by chunk, however large they are.
+-- Receives the page's form: stores files of any size on disk, chunk by chunk.
 
 local moonbridge_io = require "moonbridge_io"
 local page = require "page"
@@ -6,16 +6,16 @@ local store = require "store"
 
 local upload = {}
 
--- Longest name of a file, in bytes.
+-- The maximum length of a file name, in bytes.
 local LONGEST_NAME = 255
 
--- The name without the folders that some clients send, and without what is no text.
+-- The file name without folders, which some clients send, and without invalid text.
 local function plain(name)
   name = name:match("[^/\\]*$"):sub(-LONGEST_NAME)
   return utf8.len(name) and not name:find("%c") and name or name:gsub("[^%w._ -]", "_")
 end
 
--- A file begins. A form in which no file was chosen has one without a name.
+-- A file begins. If the user has chosen no file, the form contains one without a name.
 local function begin(files, metadata)
   local name = plain(metadata.file_name or "")
   if name == "" then return nil end
@@ -33,8 +33,8 @@ local function begin(files, metadata)
   return file
 end
 
--- The rest of a file that is too large is received as well, without being stored: browsers show no
--- answer to those whom they cannot send all.
+-- Receive the rest of a file that is too large without storing it: browsers show no response until they
+-- have sent everything.
 local function add(files, file, chunk)
   file.size = file.size + #chunk
   if file.size <= store.LARGEST_FILE then
@@ -51,8 +51,7 @@ local function close(file)
   assert(handle:close())
 end
 
--- Reads the body; `files` becomes a list of { name, type, size, path }, and files.problem says what
--- is wrong with them.
+-- Reads the body; `files` becomes a list of { name, type, size, path }, and files.problem an error message.
 local function receive(request, files)
   local current
   request:stream_post_param("files", function(chunk, metadata)
@@ -70,7 +69,7 @@ local function discard(files)
   end
 end
 
--- Whether the body is one of those that browsers make of a form.
+-- Whether the body is a form.
 local function is_form(request)
   local content_type = (request.headers_value["Content-Type"] or ""):lower():match("^[^; ]*")
   return content_type == "multipart/form-data" or content_type == "application/x-www-form-urlencoded"

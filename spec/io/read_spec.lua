@@ -36,6 +36,13 @@ for kind, connect in pairs(pair.kinds) do
         assert.same({ n = 2, "", "eof" }, pair.results(far:read()))
       end)
 
+      it("takes no processor time while it waits", function()
+        local child = assert(moonbridge_io.exec("sleep", "0.6"))
+        local before = os.clock()
+        assert.same({ n = 2, "", "eof" }, pair.results(child.stdout:read()))
+        assert.is_true(os.clock() - before < 0.1)
+      end)
+
       it("has no limit for nil and for negative lengths", function()
         send(("x"):rep(30000))
         near:close()

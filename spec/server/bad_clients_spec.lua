@@ -3,6 +3,7 @@
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
+local status = require "spec.support.status"
 
 local SERVER = [[
   moonbridge = require "moonbridge"
@@ -13,7 +14,7 @@ local SERVER = [[
     connect = http.generate_handler(function(request)
       request:send_status("200 OK")
       if request.path == "status" then
-        for name, value in pairs(moonbridge.status()[1]) do request:send_data(name, "=", value, " ") end
+        ]] .. status.ANSWER .. [[
       else
         request:send_data(mio.getpid(), " ", #request.headers_csv_string.x)
       end
@@ -33,9 +34,7 @@ end
 local GET = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 local COLD = 1.4 -- after so many seconds an idle connection is the supervisor's
 
-local function figure(s, name)
-  return tonumber(s:request("/status").body:match(name .. "=(%d+)"))
-end
+local figure = status.figure
 
 -- Connections in the states in which they can be parked.
 local function parked(s)

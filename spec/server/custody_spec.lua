@@ -1,9 +1,11 @@
 -- Connections between two runs of the handler belong to nobody who could take them down: they
 -- survive their worker, wait for no slow one, and are shed in order when descriptors run short.
+-- Takes long: much of it is waiting for time-outs.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
+local status = require "spec.support.status"
 
 -- HTTP; the path says what the handler does. OPTIONS: Lua text of the pool's options.
 local SERVER = [[
@@ -17,7 +19,7 @@ local SERVER = [[
     if path == "error" then error("oops") end
     request:send_status("200 OK")
     if path == "status" then
-      for name, value in pairs(moonbridge.status()[1]) do request:send_data(name, "=", value, " ") end
+      ]] .. status.ANSWER .. [[
     else
       request:send_data(mio.getpid(), " ", #request.headers_csv_string.x)
     end
@@ -52,15 +54,7 @@ local COLD = 1.4 -- after so many seconds an idle connection is the supervisor's
 
 local function pid(connection) return tonumber(connection:request("/").body:match("%d+")) end
 
--- A figure of status().
-local function figure(s, name)
-  return tonumber(s:request("/status").body:match(name .. "=(%d+)"))
-end
-
-local function count(s, name, expected)
-  assert.truthy(process.wait_until(function() return figure(s, name) == expected end, 3),
-    name .. " is " .. figure(s, name))
-end
+local count, figure = status.wait_figure, status.figure
 
 describe("an idle connection survives the end of the worker that served it", function()
   after_each(server.cleanup)
@@ -252,8 +246,8 @@ describe("a slow handler", function()
     local c, tardy = s:connect(), s:connect()
     local quick = pid(c)
     local function waits()
-      local status = process.slurp("/proc/" .. quick .. "/status")
-      return tonumber(status:match("\nvoluntary_ctxt_switches:%s*(%d+)"))
+      local text = process.slurp("/proc/" .. quick .. "/status")
+      return tonumber(text:match("\nvoluntary_ctxt_switches:%s*(%d+)"))
     end
     local before = waits()
     for _ = 1, 8 do

@@ -4,6 +4,7 @@
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
+local status = require "spec.support.status"
 
 local SERVER = [[
   local moonbridge = require "moonbridge"
@@ -15,7 +16,7 @@ local SERVER = [[
       if request.path == "slow" then os.execute("exec sleep 2") end
       request:send_status("200 OK")
       if request.path == "status" then
-        for name, value in pairs(moonbridge.status()[1]) do request:send_data(name, "=", value, " ") end
+        ]] .. status.ANSWER .. [[
       else
         request:send_data(request.path, " ", #(request.headers_value.x or ""), " ", request.body or "")
       end
@@ -31,9 +32,7 @@ local function start(globals)
   return server.start { script = SERVER:gsub("RUN", all.RUN or ""), globals = all }
 end
 
-local function figure(s, name)
-  return tonumber(s:request("/status").body:match(name .. "=(%d+)"))
-end
+local figure = status.figure
 
 describe("a request head that comes in pieces", function()
   after_each(server.cleanup)

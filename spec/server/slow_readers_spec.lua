@@ -1,9 +1,11 @@
 -- A process is occupied only while a handler runs: a client that takes its response slowly, or not
 -- at all, occupies none when the handler has returned.
+-- Takes long: much of it is waiting for time-outs.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
+local status = require "spec.support.status"
 
 -- HTTP; the target says how the handler answers. POOL and HTTP: Lua text of options.
 local SERVER = [[
@@ -26,7 +28,7 @@ local SERVER = [[
       if request.path == "length" then request:send_header("Content-Length", size) end
       request:send_data(pattern(size))
     elseif request.path == "status" then
-      for name, value in pairs(moonbridge.status()[1]) do request:send_data(name, "=", value, " ") end
+      ]] .. status.ANSWER .. [[
     else
       request:send_data(mio.getpid())
     end
@@ -89,15 +91,7 @@ local function others_are_served(s, number)
   end
 end
 
--- A figure of status().
-local function figure(s, name)
-  return tonumber(s:request("/status").body:match(name .. "=(%d+)"))
-end
-
-local function count(s, name, expected)
-  assert.truthy(process.wait_until(function() return figure(s, name) == expected end),
-    name .. " is " .. figure(s, name))
-end
+local count = status.wait_figure
 
 describe("a client that does not read its response", function()
   after_each(server.cleanup)

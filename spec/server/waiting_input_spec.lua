@@ -5,6 +5,7 @@ local faults = require "spec.support.faults"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
+local status = require "spec.support.status"
 
 local SERVER = [[
   local moonbridge = require "moonbridge"
@@ -16,7 +17,7 @@ local SERVER = [[
       if request.path == "slow" then os.execute("exec sleep 1.5") end
       request:send_status("200 OK")
       if request.path == "status" then
-        for name, value in pairs(moonbridge.status()[1]) do request:send_data(name, "=", value, " ") end
+        ]] .. status.ANSWER .. [[
       else
         request:send_data(#(request.headers_value.x or ""))
       end
@@ -33,9 +34,7 @@ local function resident(s)
   return 1024 * tonumber(process.slurp(("/proc/%d/status"):format(s.pid)):match("VmRSS:%s+(%d+)"))
 end
 
-local function figure(s, name)
-  return tonumber(s:request("/status").body:match(name .. "=(%d+)"))
-end
+local figure = status.figure
 
 -- Connections that have sent half a head each.
 local function half_heads(s, count)

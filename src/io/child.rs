@@ -1,4 +1,4 @@
-//! Child processes (reference, "moonbridge_io.exec").
+//! ChildProcess processes (reference, "moonbridge_io.exec").
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -24,7 +24,7 @@ use crate::sys::os::child::Process;
 
 /// A process started by `exec`.
 #[derive(Debug)]
-pub struct Child {
+pub struct ChildProcess {
     /// The descriptor stays open until this value is dropped, since event loops complain about
     /// descriptors that vanish. `None` after that.
     process: Option<Process>,
@@ -34,7 +34,7 @@ pub struct Child {
     owner: Pid,
 }
 
-impl Child {
+impl ChildProcess {
     /// The process; misuse if its exit status has already been fetched.
     pub fn process(&self) -> Reply<&Process> {
         match &self.process {
@@ -64,7 +64,7 @@ impl Child {
     }
 }
 
-impl Drop for Child {
+impl Drop for ChildProcess {
     /// Kills and reaps the process, so that neither it nor a zombie is left.
     fn drop(&mut self) {
         if !self.collected.get()
@@ -86,7 +86,7 @@ static CLASS: UserdataClass = UserdataClass {
     property: field,
 };
 
-impl UserData for Child {
+impl UserData for ChildProcess {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
         class::add_fields(fields, &CLASS);
     }
@@ -124,7 +124,7 @@ pub fn wait_nb(lua: &Lua, mut args: Args) -> Reply<MultiValue> {
 fn field(_: &Lua, this: &Value, key: &str) -> Reply<Value> {
     Ok(match (this, key) {
         (Value::UserData(child), "pid") => {
-            let child = child.borrow::<Child>().ok();
+            let child = child.borrow::<ChildProcess>().ok();
             let pid = child.and_then(|child| Some(child.process.as_ref()?.pid().as_raw()));
             pid.map_or(Value::Nil, |pid| Value::Integer(pid.into()))
         }
@@ -135,15 +135,15 @@ fn field(_: &Lua, this: &Value, key: &str) -> Reply<Value> {
 /// `self` of a method.
 pub fn this(args: &mut Args) -> Reply<(Value, AnyUserData)> {
     match args.this() {
-        Value::UserData(child) if child.is::<Child>() => {
+        Value::UserData(child) if child.is::<ChildProcess>() => {
             Ok((Value::UserData(child.clone()), child))
         }
         other => Err(args.bad_self("process handle", &other)),
     }
 }
 
-fn borrow(child: &AnyUserData) -> Reply<mlua::UserDataRef<Child>> {
-    Ok(child.borrow::<Child>()?)
+fn borrow(child: &AnyUserData) -> Reply<mlua::UserDataRef<ChildProcess>> {
+    Ok(child.borrow::<ChildProcess>()?)
 }
 
 /// The argument of `kill`: a number, or a name with or without "SIG"; SIGKILL for nil.
@@ -185,7 +185,8 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
     if let Some(error) = refused {
         complain(&error);
     }
-    let child = Child { process: Some(process), owner: getpid(), collected: Cell::new(false) };
+    let child =
+        ChildProcess { process: Some(process), owner: getpid(), collected: Cell::new(false) };
     let child = Value::UserData(lua.create_userdata(child)?);
     let set = glue::chunk::<mlua::Function>(lua, "moonbridge.io.child", SET_STREAMS, ())?;
     set.call::<()>((

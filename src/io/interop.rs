@@ -77,5 +77,5 @@ fn listener_fd(_: &Lua, mut args: Args) -> Reply<i32> {
 
 fn child_fd(_: &Lua, mut args: Args) -> Reply<i32> {
     let (_, child) = child::this(&mut args)?;
-    child.borrow::<child::Child>()?.raw_fd()
+    child.borrow::<child::ChildProcess>()?.raw_fd()
 }

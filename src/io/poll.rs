@@ -7,7 +7,7 @@ use mlua::{AnyUserData, IntoLua, Lua, MultiValue, Table, Value};
 use nix::sys::signal::SigSet;
 
 use super::args::{Args, borrow};
-use super::child::{CHECK_INTERVAL, Child};
+use super::child::{CHECK_INTERVAL, ChildProcess};
 use super::handle_table::stream_at;
 use super::listener::ListenerHandle;
 use super::stream::{Direction, Stream};
@@ -136,7 +136,7 @@ impl PollRequest {
             let got = glue::kind(key);
             return Err(args.bad(format_args!("handle expected in set, got {got}")));
         };
-        match (object.borrow::<ListenerHandle>(), object.borrow::<Child>()) {
+        match (object.borrow::<ListenerHandle>(), object.borrow::<ChildProcess>()) {
             (Ok(listener), _) => self.add_listener(args, &listener, write),
             (_, Ok(child)) => {
                 if self.add_child(args, &child, write)? {
@@ -172,7 +172,7 @@ impl PollRequest {
     }
 
     /// Returns true if the kernel provides no descriptor for it.
-    fn add_child(&mut self, args: &Args, child: &Child, write: bool) -> Reply<bool> {
+    fn add_child(&mut self, args: &Args, child: &ChildProcess, write: bool) -> Reply<bool> {
         if write {
             return Err(args.bad("a process handle cannot be in the output set"));
         }
@@ -185,7 +185,9 @@ impl PollRequest {
 
     fn a_child_has_ended(&self) -> bool {
         self.children.iter().any(|child| {
-            child.borrow::<Child>().is_ok_and(|child| child.process().is_ok_and(Process::has_ended))
+            child
+                .borrow::<ChildProcess>()
+                .is_ok_and(|child| child.process().is_ok_and(Process::has_ended))
         })
     }
 

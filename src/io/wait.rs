@@ -19,7 +19,7 @@ pub enum Direction {
 
 impl Direction {
     /// The condition for `poll(2)`.
-    pub fn flags(self) -> PollFlags {
+    fn flags(self) -> PollFlags {
         match self {
             Direction::Read => PollFlags::POLLIN,
             Direction::Write => PollFlags::POLLOUT,
@@ -37,10 +37,22 @@ pub fn ready(
     direction: Direction,
     timeout: Option<Duration>,
 ) -> io::Result<bool> {
+    ready_for(fd, direction.flags(), timeout)
+}
+
+/// Like [`ready`], for any conditions of `poll(2)`.
+///
+/// # Errors
+/// What `ppoll(2)` reports except `EINTR`.
+pub fn ready_for(
+    fd: BorrowedFd<'_>,
+    flags: PollFlags,
+    timeout: Option<Duration>,
+) -> io::Result<bool> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let mut set = [PollFd::new(fd, direction.flags())];
+        let mut set = [PollFd::new(fd, flags)];
         match ppoll(&mut set, left.map(TimeSpec::from_duration), None) {
             Ok(n) => return Ok(n > 0),
             Err(Errno::EINTR) => {}

@@ -47,7 +47,7 @@ use nix::unistd::{Pid, getpid};
 use super::birth::Birth;
 use super::ipc::channel::Parcel;
 use super::ipc::clock;
-use super::ipc::message::{Order, Report};
+use super::ipc::message::Report;
 use super::listen::registry::Pool;
 use super::operator::log::{Level, Log};
 use super::operator::notifier::Notifier;
@@ -57,10 +57,8 @@ use crate::glue;
 use crate::sys::os::usage::{self, ProcessEnd, Usage};
 use crate::sys::os::worker_signals;
 use balance::{Balance, Revocation};
-use child::Life;
-use children::{Children, Forked};
+use children::Children;
 use descriptors::RaisedLimit;
-use handover::connection::Reserved;
 use handover::{Bounds, Handover, WorkerId};
 use liveness::{Action, Liveness};
 use pool::PoolState;
@@ -199,7 +197,7 @@ impl Supervisor {
             self.log.notice(&text);
         }
         let actions = self.liveness.check_orders(&mut self.children, now);
-        self.restore_liveness(actions);
+        self.carry_out(actions);
         let mut wake = self.handover.advance(now);
         if !self.shutdown.serves() {
             return self.advance_shutdown(now, wake);
@@ -224,7 +222,7 @@ impl Supervisor {
                 }
             };
             let Supervisor { pools, children, handover, log, .. } = self;
-            let queued = handover.queued(index);
+            let queued = handover.store().queued(index);
             let checked = pools[index].check_saturation(children, queued, log, now);
             wake = [wake, idle, assigned, sized, checked].into_iter().flatten().min();
         }
@@ -238,10 +236,12 @@ impl Supervisor {
             return;
         };
         let frozen = self.liveness.check_leases(&mut self.children, &self.handover, now);
-        self.restore_liveness(frozen);
+        self.carry_out(frozen);
         for revocation in revocations {
             match revocation {
-                Revocation::Any(worker, most) => self.revoke(worker, most),
+                Revocation::Any(worker, most) => {
+                    dispatch::revoke(worker, most, &self.children, &mut self.handover);
+                }
                 Revocation::Of(worker, ticket, reserved) => {
                     self.handover.reassign(worker, ticket, reserved);
                 }
@@ -249,87 +249,22 @@ impl Supervisor {
         }
     }
 
-    /// Gives other workers, if there are any, up to so many of the connections that a worker has parked.
-    fn revoke(&mut self, worker: WorkerId, most: usize) {
-        let until = Instant::now() + balance::INTERVAL;
-        let reserved = match self.children.has_peers(worker) {
-            true => Reserved::Against(worker.pid, until),
-            false => Reserved::No,
-        };
-        self.handover.revoke(worker, most, reserved);
-    }
-
     /// Deals with workers that do not get on.
-    fn restore_liveness(&mut self, actions: Vec<Action>) {
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        let Supervisor { pools, children, handover, log, .. } = self;
         for action in actions {
-            match action {
-                Action::Revoke(worker) => self.revoke(worker, usize::MAX),
-                Action::TakeBack(worker) => self.replace_orders(worker),
-                Action::GiveUp(worker) => self.give_up_worker(worker),
-            }
+            liveness::carry_out(action, pools, children, handover, log);
         }
-    }
-
-    /// A worker has left orders unread: others get what it was given. If it could react, another order
-    /// shows when it does.
-    fn replace_orders(&mut self, worker: WorkerId) {
-        let Supervisor { pools, children, handover, .. } = self;
-        let rest = dispatch::take_back(worker, &mut pools[worker.pool], children, handover);
-        let Some(child) = self.children.get_mut(worker.pid) else { return };
-        rest.iter().for_each(|order| child.order(order));
-        if child.should_react() {
-            if rest.is_empty() {
-                child.order(&Order::Look);
-            }
-            self.revoke(worker, usize::MAX);
-        } else if rest.is_empty() {
-            child.delivery.taken();
-        }
-    }
-
-    /// A worker that does not respond is killed. Should that have no effect, as the kernel holds the
-    /// process, it does not count any more.
-    fn give_up_worker(&mut self, worker: WorkerId) {
-        let Some(child) = self.children.get_mut(worker.pid) else { return };
-        child.kill(Signal::SIGKILL);
-        if std::mem::replace(&mut child.life, Life::Unresponsive) != Life::Unresponsive {
-            self.pools[worker.pool].sizing.ended();
-            let text = "The worker does not react; it is killed";
-            self.log.line(Level::Notice, &child.prefix(), text);
-        }
-        self.revoke(worker, usize::MAX);
     }
 
     /// Forks one worker. Gives its birth in the new process and `None` in the supervisor.
     fn fork(&mut self, index: usize, now: Instant) -> Option<Box<Birth>> {
-        let state = &mut self.pools[index];
-        let cell = state.take_cell()?;
-        let number = state.pool.number;
-        match self.children.fork(&state.pool, index, cell) {
-            Err(errno) => {
-                state.fork_failed(cell, now);
-                let reason = glue::describe(errno as i32);
-                self.log.notice(&format!("Could not fork a worker for pool #{number}: {reason}"));
-            }
-            Ok(Forked::Child(channel)) => {
-                let (pool, supervisor) = (state.pool.clone(), self.pid);
-                let input_limit = self.input_limit;
-                return Some(Box::new(Birth { pool, cell, channel, supervisor, input_limit }));
-            }
-            Ok(Forked::Parent(worker)) => {
-                state.forked(now);
-                self.handover.add_worker(worker.pid);
-                if let Some(child) = self.children.get_mut(worker.pid) {
-                    child.journal = self.log.logs(Level::Debug).then(Vec::new);
-                    if !self.shutdown.serves() {
-                        child.drain();
-                    }
-                }
-                let pid = worker.pid;
-                self.log.debug(&format!("Forked child process in pool #{number} with PID {pid}"));
-            }
-        }
-        None
+        let (serves, supervisor, input_limit) =
+            (self.shutdown.serves(), self.pid, self.input_limit);
+        let Supervisor { pools, children, handover, log, .. } = self;
+        let (cell, channel) = pools[index].fork(children, handover, log, serves, now)?;
+        let pool = pools[index].pool.clone();
+        Some(Box::new(Birth { pool, cell, channel, supervisor, input_limit }))
     }
 
     fn take_signals(&mut self) {
@@ -384,7 +319,7 @@ impl Supervisor {
             Report::Scarce => {}
             Report::Leaving => {
                 child.leaving();
-                self.revoke(worker, usize::MAX);
+                dispatch::revoke(worker, usize::MAX, &self.children, &mut self.handover);
             }
             Report::Offer => {
                 let serves = self.shutdown.serves();

@@ -27,13 +27,16 @@ enum TripCode {
     Stale = 5,
 }
 
-/// Puts the steps into `native`: `round_trip(link, head, body, seconds, to_head, keep)` and
-/// `head(link, to_head)` answer with status, headers, status line, body (nil if it is not all
-/// there), and whether the connection can be used again; `round_trip` else with a [`TripCode`], `head`
-/// with nil while it has to wait; both with false and a message when the exchange has failed. With
-/// `keep` (seconds) the connection is an idle one, and is kept again if it can be used again.
-/// Further `now()`: seconds; `keep(link, seconds)`, `kept(link)`: the time when it was kept;
-/// `usable(link)`, `expired(link)`: see [`Link`](super::link::Link).
+/// Adds the steps to `native`.
+///
+/// `round_trip(link, head, body, seconds, to_head, keep)` and `head(link, to_head)` return status,
+/// headers, status line, body (nil if incomplete), and whether the connection can be reused. Without a
+/// response, `round_trip` returns a [`TripCode`], and `head` nil if it has to wait. Both return false
+/// and a message if the exchange has failed. `keep` (seconds) means that the connection was idle, and
+/// becomes idle again if it can be reused.
+///
+/// `now()` returns seconds; for `keep(link, seconds)`, `idle_since(link)`, `usable(link)` and
+/// `expired(link)` see [`Link`](super::link::Link).
 ///
 /// # Errors
 /// Out of memory.
@@ -41,14 +44,14 @@ pub fn install(lua: &Lua, native: &Table) -> mlua::Result<()> {
     let meta = header_meta(lua)?;
     native.raw_set("round_trip", message::function::<RoundTrip>(lua, &meta)?)?;
     native.raw_set("head", message::function::<ReceiveHead>(lua, &meta)?)?;
-    quick::<Now>(lua, native, "now")?;
-    quick::<Keep>(lua, native, "keep")?;
-    quick::<Kept>(lua, native, "kept")?;
-    quick::<Usable>(lua, native, "usable")?;
-    quick::<Expired>(lua, native, "expired")
+    export::<Now>(lua, native, "now")?;
+    export::<Keep>(lua, native, "keep")?;
+    export::<IdleSince>(lua, native, "idle_since")?;
+    export::<Usable>(lua, native, "usable")?;
+    export::<Expired>(lua, native, "expired")
 }
 
-fn quick<F: Fast<Object = ()>>(lua: &Lua, native: &Table, name: &str) -> mlua::Result<()> {
+fn export<F: Fast<Object = ()>>(lua: &Lua, native: &Table, name: &str) -> mlua::Result<()> {
     let gone = lua.create_function(|_, ()| Ok(mlua::Nil))?;
     native.raw_set(name, fast::function::<F>(lua, &Anchor::new(lua, ())?, &gone, &gone)?)
 }
@@ -162,13 +165,13 @@ impl Fast for Keep {
     }
 }
 
-struct Kept;
-impl Fast for Kept {
+struct IdleSince;
+impl Fast for IdleSince {
     type Object = ();
 
     fn call((): &(), arguments: &Arguments<'_>) -> Answer {
         let link = arguments.integer(1).and_then(links::get);
-        Answer::Number(seconds(link.and_then(|link| link.kept_at())))
+        Answer::Number(seconds(link.and_then(|link| link.idle_since())))
     }
 }
 

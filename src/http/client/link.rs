@@ -10,9 +10,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::time::TimeSpec;
+use nix::poll::PollFlags;
 use socket2::SockRef;
 
 use super::body::{Body, BodyError, Piece, ResponseFraming};
@@ -20,6 +18,7 @@ use super::head::{HeadError, LIMITS, ResponseHead, unfold};
 use super::spin::{AdaptiveSpin, SPIN_TIME};
 use crate::glue;
 use crate::http::wire::head::HeadProgress;
+use crate::io::wait::ready_for;
 use crate::io::{Fill, Stream};
 use crate::sys::os::lineage;
 
@@ -120,7 +119,7 @@ pub struct Link {
     /// The process that created it; a forked child must not use it.
     owner: u64,
     /// When it became idle, and how long it may stay idle.
-    kept: Cell<Option<(Instant, Duration)>>,
+    idle: Cell<Option<(Instant, Duration)>>,
     spin: Cell<AdaptiveSpin>,
 }
 
@@ -137,7 +136,7 @@ impl Link {
             head: RefCell::default(),
             body: RefCell::default(),
             owner: lineage::generation(),
-            kept: Cell::new(None),
+            idle: Cell::new(None),
             spin: Cell::default(),
         }
     }
@@ -169,16 +168,9 @@ impl Link {
     /// Waits until one of the conditions holds, or for `timeout`; returns whether one does.
     pub fn wait(&self, flags: PollFlags, timeout: Duration) -> Result<bool, ExchangeError> {
         let stream = self.stream()?;
-        let Some(fd) = stream.fd() else { return Ok(true) };
-        let deadline = Instant::now().checked_add(timeout);
-        loop {
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            let mut set = [PollFd::new(fd, flags)];
-            match ppoll(&mut set, left.map(TimeSpec::from_duration), None) {
-                Ok(n) => return Ok(n > 0),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(ExchangeError::Io(errno.into())),
-            }
+        match stream.fd() {
+            Some(fd) => Ok(ready_for(fd, flags, Some(timeout))?),
+            None => Ok(true),
         }
     }
 
@@ -191,17 +183,17 @@ impl Link {
 
     /// Keeps the connection for further exchanges, for `time`.
     pub fn keep(&self, time: Duration) {
-        self.kept.set(Some((Instant::now(), time)));
+        self.idle.set(Some((Instant::now(), time)));
     }
 
     /// When it became idle.
-    pub fn kept_at(&self) -> Option<Instant> {
-        self.kept.get().map(|(moment, _)| moment)
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.idle.get().map(|(moment, _)| moment)
     }
 
     /// Whether it has been idle for too long.
     pub fn is_expired(&self) -> bool {
-        self.kept.get().is_none_or(|(moment, time)| moment.elapsed() >= time)
+        self.idle.get().is_none_or(|(moment, time)| moment.elapsed() >= time)
     }
 
     /// Whether an idle connection can be reused: it belongs to this process, has not expired, and

@@ -37,6 +37,7 @@ use crate::{callback, glue, io};
 /// Out of memory.
 pub fn install(lua: &Lua, http: &Table) -> Result<()> {
     let native = native::table(lua)?;
+    url_steps::install(lua, &native)?;
     let protocol = callback::protocol(lua)?;
     let callback = callback::module(lua)?;
     let moonbridge_io = io::module(lua)?;

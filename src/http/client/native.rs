@@ -13,7 +13,7 @@ use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Nil, Result, Table};
 use nix::poll::PollFlags;
 
 use super::link::{ExchangeError, Link};
-use super::{answers, links, url_steps};
+use super::{answers, links};
 use crate::io::{Stream, connect, new_handle, stream_of};
 use crate::sys::os::resolve;
 
@@ -30,7 +30,6 @@ pub(super) fn failed(lua: &Lua, message: impl ToString) -> Steps {
 /// Out of memory.
 pub fn table(lua: &Lua) -> Result<Table> {
     let native = lua.create_table()?;
-    url_steps::install(lua, &native)?;
     connecting(lua, &native)?;
     sending(lua, &native)?;
     receiving(lua, &native)?;

@@ -2,7 +2,7 @@
 
 local native = ...
 
-local next, expired, kept = next, native.expired, native.kept
+local next, expired, idle_since = next, native.expired, native.idle_since
 local keep, round_trip, usable = native.keep, native.round_trip, native.usable
 
 local pool = {}
@@ -63,7 +63,7 @@ local function shed()
   for _, connection in next, idle do
     local previous
     while connection.next do previous, connection = connection, connection.next end
-    if not oldest or kept(connection.link) < kept(oldest.link) then
+    if not oldest or idle_since(connection.link) < idle_since(oldest.link) then
       oldest, before = connection, previous
     end
   end
@@ -83,8 +83,8 @@ function pool.put(connection, seconds)
   if count > IN_ALL then shed() end
 end
 
---- Asks for a URL over the connection used last, and keeps that one again: the way of most requests. What
--- is not usual is left to others: a connection that is to be closed or used further is not idle any more.
+--- Requests a URL over the connection used last, which becomes idle again: the fast path of most requests.
+-- In all other cases the caller takes over: the connection is then no longer idle.
 -- @param url with its `plain_head`
 -- @param limit how many seconds to wait
 -- @param seconds how long to keep the connection

@@ -59,7 +59,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Few fields are looked through, many are sorted: both find the same.
+        /// Linear search and index find the same.
         #[test]
         fn the_values_of_a_name_keep_their_order(
             fields in proptest::collection::vec("[abAB]{1,2}", 0..80),

@@ -8,6 +8,8 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::connection_state::ConnectionState;
+
 /// A file with these bytes, one part behind the other.
 ///
 /// # Errors
@@ -16,6 +18,14 @@ pub fn store(parts: &[&[u8]]) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create(c"moonbridge", MFdFlags::MFD_CLOEXEC)?);
     parts.iter().try_for_each(|part| file.write_all(part))?;
     Ok(file.into())
+}
+
+/// Moves the data of a connection into a file. None if there is none, or no memory or descriptor: it is
+/// left as it is then.
+pub fn move_data(state: &mut ConnectionState) -> Option<OwnedFd> {
+    let file = store(&[&state.data]).ok().filter(|_| !state.data.is_empty())?;
+    state.data = Vec::new();
+    Some(file)
 }
 
 /// The bytes of a file that [`store`] has made.

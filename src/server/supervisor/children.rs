@@ -114,11 +114,6 @@ impl Children {
         self.by_pid.values_mut().filter(move |child| child.worker.pool == pool)
     }
 
-    /// Whether another worker of the same pool serves.
-    pub fn has_peers(&self, worker: WorkerId) -> bool {
-        self.of_pool(worker.pool).any(|other| other.pid() != worker.pid && other.is_serving())
-    }
-
     /// What all have had of the processors.
     pub fn times(&mut self) -> Times {
         let mut sum = Times::default();

@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
+use super::balance;
 use super::child::Child;
 use super::children::Children;
+use super::handover::connection::Reserved;
 use super::handover::{Given, Handover, WorkerId};
 use super::pool::PoolState;
 use crate::server::ipc::message::Order;
@@ -29,7 +31,7 @@ pub fn assign(
     if waits && !idle(state, children, handover, now).is_empty() {
         return Some(now);
     }
-    next_tick.into_iter().chain(handover.released(state.index, now)).min()
+    next_tick.into_iter().chain(handover.store().released(state.index, now)).min()
 }
 
 /// A worker has time: it gets what waits for one, or leave to go on.
@@ -46,6 +48,15 @@ pub fn answer_offer(
         return child.order(&Order::Nothing);
     }
     give_work(state, child, handover, Instant::now());
+}
+
+/// Gives other workers, if there are any, up to so many of the connections that a worker has parked.
+pub fn revoke(worker: WorkerId, most: usize, children: &Children, handover: &mut Handover) {
+    let until = Instant::now() + balance::INTERVAL;
+    let has_peers =
+        children.of_pool(worker.pool).any(|other| other.pid() != worker.pid && other.is_serving());
+    let reserved = if has_peers { Reserved::Against(worker.pid, until) } else { Reserved::No };
+    handover.revoke(worker, most, reserved);
 }
 
 /// Takes back the connections and ticks that a worker was given and has not taken. Gives its other orders,
@@ -76,7 +87,7 @@ pub fn take_back(
 }
 
 fn has_work(state: &PoolState, handover: &Handover) -> bool {
-    state.timers.due().is_some() || handover.queued(state.index) > 0
+    state.timers.due().is_some() || handover.store().queued(state.index) > 0
 }
 
 /// The idle workers of a pool that may have something that waits: those with the fewest connections
@@ -89,7 +100,7 @@ fn idle(state: &PoolState, children: &Children, handover: &Handover, now: Instan
         .filter(|child| is_tick || handover.has_for(child.worker, now))
         .map(Child::pid)
         .collect();
-    idle.sort_by_key(|pid| handover.lease_count(*pid));
+    idle.sort_by_key(|pid| handover.store().lease_count(*pid));
     idle
 }
 

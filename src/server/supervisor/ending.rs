@@ -3,11 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+use super::handover::Handover;
+use super::pool::PoolState;
+use super::ports::Taken;
 use super::shutdown::ServerPhase;
 use super::sizing::Advice;
-use super::{Next, Supervisor, activity, ports};
+use super::{Next, Supervisor, activity};
 use crate::server::listen::listener::Listener;
 use crate::server::operator::log::Level;
 
@@ -50,7 +54,7 @@ impl Supervisor {
             state.sizing.shutdown(now);
             state.ports.refuse();
         }
-        ports::close_all(&mut self.pools, &mut self.handover, now + LAST_ARRIVALS);
+        close_ports(&mut self.pools, &mut self.handover, now + LAST_ARRIVALS);
         self.log.notice("Initiate shutdown");
         self.handover.shut_down();
         for child in self.children.iter_mut() {
@@ -77,7 +81,7 @@ impl Supervisor {
             return Next::Wait(wake);
         }
         if self.pools.iter().any(|state| state.ports.are_closing())
-            && !ports::close_all(&mut self.pools, &mut self.handover, now)
+            && !close_ports(&mut self.pools, &mut self.handover, now)
         {
             if self.children.is_empty() && !self.has_queued() {
                 // No descriptor will become free by waiting.
@@ -87,7 +91,7 @@ impl Supervisor {
         }
         for index in 0..self.pools.len() {
             let state = &self.pools[index];
-            match state.advise_shutdown(&self.children, self.handover.queued(index), now) {
+            match state.advise_shutdown(&self.children, self.handover.store().queued(index), now) {
                 Advice::Fork if state.sizing.is_hopeless() => {
                     if self.children.of_pool(index).next().is_none() {
                         self.handover.close_queued(index);
@@ -130,7 +134,7 @@ impl Supervisor {
 
     /// Whether connections wait for a worker.
     fn has_queued(&self) -> bool {
-        (0..self.pools.len()).any(|index| self.handover.queued(index) > 0)
+        (0..self.pools.len()).any(|index| self.handover.store().queued(index) > 0)
     }
 
     /// Whether the server shuts down, no worker is left, and none is to be forked for what waits.
@@ -162,4 +166,37 @@ impl Supervisor {
         let code = self.shutdown.exit_code();
         self.log.notice(&format!("Terminating with exit code {code}"));
     }
+}
+
+/// Takes over what waits at the ports of all pools, and what arrives there until the given time; then
+/// closes them. They stay open only if there is no descriptor for what waits there: false then.
+fn close_ports(pools: &mut [PoolState], handover: &mut Handover, until: Instant) -> bool {
+    loop {
+        if !pools.iter_mut().all(|state| take_waiting(state, handover)) {
+            return false;
+        }
+        let mut ports: Vec<_> = pools.iter().flat_map(|state| state.ports.watched()).collect();
+        let left = until.saturating_duration_since(Instant::now()).as_millis();
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        if ports.is_empty() || left == PollTimeout::ZERO || poll(&mut ports, left) == Ok(0) {
+            break;
+        }
+    }
+    pools.iter_mut().for_each(|state| state.ports.close());
+    true
+}
+
+/// Takes over what waits at the ports of a pool. False if there is no descriptor for all of it.
+fn take_waiting(state: &mut PoolState, handover: &mut Handover) -> bool {
+    while handover.make_room() {
+        match state.ports.take() {
+            Taken::Connection(connection) => {
+                state.note_accepted();
+                handover.accepted(state.index, connection);
+            }
+            Taken::Nothing => return true,
+            Taken::Exhausted => return false,
+        }
+    }
+    false
 }

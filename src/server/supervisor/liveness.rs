@@ -3,14 +3,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::child::Child;
+use nix::sys::signal::Signal;
+
+use super::child::{Child, Life};
 use super::children::Children;
 use super::delivery::Remedy;
+use super::dispatch;
 use super::handover::{Handover, WorkerId};
 use super::pool::PoolState;
 use crate::server::ipc::clock;
 use crate::server::ipc::message::Order;
 use crate::server::ipc::scoreboard::{Activity, Counter};
+use crate::server::operator::log::{Level, Log};
 
 /// The interval at which idle workers are checked for input that they ignore.
 const LEASES: Duration = Duration::from_millis(100);
@@ -81,7 +85,7 @@ impl Liveness {
         let mut actions = Vec::new();
         for child in children.iter_mut() {
             let before = child.ignored.take();
-            if handover.lease_count(child.pid()) == 0 || !is_idle_for(child, LEASES, now) {
+            if handover.store().lease_count(child.pid()) == 0 || !is_idle_for(child, LEASES, now) {
                 continue;
             }
             child.ignored = handover.unattended(child.worker);
@@ -128,7 +132,7 @@ fn test_workers(children: &mut Children, handover: &Handover, now: Instant) {
     for child in children.iter_mut().filter(|child| child.is_serving()) {
         let cell = child.cell();
         let unknown = cell.get(Counter::Parked) + cell.get(Counter::Sending);
-        let has_connections = unknown > 0 || handover.lease_count(child.pid()) > 0;
+        let has_connections = unknown > 0 || handover.store().lease_count(child.pid()) > 0;
         if child.activity() == Activity::Busy && child.clock.is_stopped() {
             child.order(&Order::Look);
         } else if has_connections && is_idle_for(child, PORTS, now) {
@@ -139,4 +143,62 @@ fn test_workers(children: &mut Children, handover: &Handover, now: Instant) {
 
 fn is_idle_for(child: &Child, time: Duration, now: Instant) -> bool {
     child.activity() == Activity::Idle && clock::instant(child.cell().idle_since()) + time <= now
+}
+
+/// Deals with a worker that does not get on.
+pub fn carry_out(
+    action: Action,
+    pools: &mut [PoolState],
+    children: &mut Children,
+    handover: &mut Handover,
+    log: &mut Log,
+) {
+    let (Action::TakeBack(worker) | Action::Revoke(worker) | Action::GiveUp(worker)) = action;
+    let state = &mut pools[worker.pool];
+    let revokes = match action {
+        Action::TakeBack(_) => take_back(worker, state, children, handover),
+        Action::Revoke(_) => true,
+        Action::GiveUp(_) => give_up(worker, state, children, log),
+    };
+    if revokes {
+        dispatch::revoke(worker, usize::MAX, children, handover);
+    }
+}
+
+/// A worker has left orders unread: others get what it was given. If it should react, another order shows
+/// when it does: true.
+fn take_back(
+    worker: WorkerId,
+    state: &mut PoolState,
+    children: &mut Children,
+    handover: &mut Handover,
+) -> bool {
+    let rest = dispatch::take_back(worker, state, children, handover);
+    let Some(child) = children.get_mut(worker.pid) else { return false };
+    rest.iter().for_each(|order| child.order(order));
+    let should_react = child.should_react();
+    match (rest.is_empty(), should_react) {
+        (true, true) => child.order(&Order::Look),
+        (true, false) => child.delivery.taken(),
+        _ => {}
+    }
+    should_react
+}
+
+/// A worker that does not respond is killed. Should that have no effect, as the kernel holds the process,
+/// it does not count any more.
+fn give_up(
+    worker: WorkerId,
+    state: &mut PoolState,
+    children: &mut Children,
+    log: &mut Log,
+) -> bool {
+    let Some(child) = children.get_mut(worker.pid) else { return false };
+    child.kill(Signal::SIGKILL);
+    if std::mem::replace(&mut child.life, Life::Unresponsive) != Life::Unresponsive {
+        state.sizing.ended();
+        let text = "The worker does not react; it is killed";
+        log.line(Level::Notice, &child.prefix(), text);
+    }
+    true
 }

@@ -5,13 +5,15 @@ use std::time::Instant;
 
 use super::activity;
 use super::child::{Child, Life};
-use super::children::Children;
+use super::children::{Children, Forked};
 use super::handover::{Handover, Shared};
 use super::ports::Ports;
 use super::readiness::is_readable;
 use super::saturation::Saturation;
 use super::sizing::{Advice, Census, Sizing};
 use super::timers::Timers;
+use crate::glue;
+use crate::server::ipc::channel::Channel;
 use crate::server::ipc::clock;
 use crate::server::ipc::scoreboard::{Activity, Counter, Total};
 use crate::server::listen::listener::Listener;
@@ -78,7 +80,7 @@ impl PoolState {
     }
 
     /// A cell of the scoreboard for a new worker, which has it from now on.
-    pub fn take_cell(&mut self) -> Option<usize> {
+    fn take_cell(&mut self) -> Option<usize> {
         let free = self.cells.iter().position(|taken| !taken)?;
         self.cells[free] = true;
         self.pool.scoreboard.cell(free).reset();
@@ -86,18 +88,40 @@ impl PoolState {
         Some(free)
     }
 
-    /// A worker was forked.
-    pub fn forked(&mut self, now: Instant) {
-        if self.totals.respawns < self.totals.ended {
-            self.totals.respawns += 1;
+    /// Forks a worker. Gives its cell and its end of the control channel in the new process, and `None` in
+    /// the supervisor.
+    pub fn fork(
+        &mut self,
+        children: &mut Children,
+        handover: &mut Handover,
+        log: &mut Log,
+        serves: bool,
+        now: Instant,
+    ) -> Option<(usize, Channel)> {
+        let (cell, number) = (self.take_cell()?, self.pool.number);
+        match children.fork(&self.pool, self.index, cell) {
+            Ok(Forked::Child(channel)) => return Some((cell, channel)),
+            Err(errno) => {
+                self.cells[cell] = false;
+                self.sizing.failed(&self.pool.config, now);
+                let reason = glue::describe(errno as i32);
+                log.notice(&format!("Could not fork a worker for pool #{number}: {reason}"));
+            }
+            Ok(Forked::Parent(worker)) => {
+                self.totals.respawns += u64::from(self.totals.respawns < self.totals.ended);
+                self.sizing.forked(now);
+                handover.add_worker(worker.pid);
+                if let Some(child) = children.get_mut(worker.pid) {
+                    child.journal = log.logs(Level::Debug).then(Vec::new);
+                    if !serves {
+                        child.drain();
+                    }
+                }
+                let pid = worker.pid;
+                log.debug(&format!("Forked child process in pool #{number} with PID {pid}"));
+            }
         }
-        self.sizing.forked(now);
-    }
-
-    /// A worker could not be forked.
-    pub fn fork_failed(&mut self, cell: usize, now: Instant) {
-        self.cells[cell] = false;
-        self.sizing.failed(&self.pool.config, now);
+        None
     }
 
     /// A worker has ended. Its cell becomes free, and what it counted is added up.
@@ -251,11 +275,11 @@ impl PoolState {
     /// Puts into shared memory what only the supervisor knows; logs worker counts that have changed
     /// if statistics are wanted.
     pub fn publish(&mut self, children: &Children, handover: &mut Handover, log: &mut Log) {
-        let (mut workers, mut parked) = (0, handover.waiting(self.index));
+        let (mut workers, mut parked) = (0, handover.store().waiting(self.index));
         for child in children.of_pool(self.index) {
             workers += 1;
             let alone = usize::try_from(child.cell().get(Counter::Parked)).unwrap_or(0);
-            parked += handover.lease_count(child.pid()) + alone;
+            parked += handover.store().lease_count(child.pid()) + alone;
         }
         let (board, counts) = (&self.pool.scoreboard, handover.counts(self.index));
         board.publish(Total::Workers, workers as u64);

@@ -3,52 +3,16 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::time::Instant;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 
-use super::handover::Handover;
-use super::pool::PoolState;
 use crate::io::listen;
 use crate::server::listen::accept_error::{AcceptError, classify};
 use crate::server::listen::listener::Listener;
 use crate::server::listen::registry::Pool;
 
-/// Takes over what waits at the ports of all pools, and what arrives there until the given time; then
-/// closes them. They stay open only if there is no descriptor for what waits there: false then.
-pub fn close_all(pools: &mut [PoolState], handover: &mut Handover, until: Instant) -> bool {
-    loop {
-        if !pools.iter_mut().all(|state| take_waiting(state, handover)) {
-            return false;
-        }
-        let mut ports: Vec<_> = pools.iter().flat_map(|state| state.ports.watched()).collect();
-        let left = until.saturating_duration_since(Instant::now()).as_millis();
-        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        if ports.is_empty() || left == PollTimeout::ZERO || poll(&mut ports, left) == Ok(0) {
-            break;
-        }
-    }
-    pools.iter_mut().for_each(|state| state.ports.close());
-    true
-}
-
-/// Takes over what waits at the ports of a pool. False if there is no descriptor for all of it.
-fn take_waiting(state: &mut PoolState, handover: &mut Handover) -> bool {
-    while handover.make_room() {
-        match state.ports.take() {
-            Taken::Connection(connection) => {
-                state.note_accepted();
-                handover.accepted(state.index, connection);
-            }
-            Taken::Nothing => return true,
-            Taken::Exhausted => return false,
-        }
-    }
-    false
-}
-
 /// What became of taking one connection over.
-enum Taken {
+pub enum Taken {
     /// A connection that waited.
     Connection(OwnedFd),
     /// No connection waits.
@@ -87,7 +51,7 @@ impl Ports {
     }
 
     /// Takes over one connection that waits.
-    fn take(&mut self) -> Taken {
+    pub fn take(&mut self) -> Taken {
         for (index, left) in &mut self.closing {
             let Some(socket) = self.pool.listeners.get(*index).and_then(Listener::socket) else {
                 continue;
@@ -111,7 +75,7 @@ impl Ports {
     }
 
     /// To wait for connections whose handshake has begun: local sockets have none.
-    fn watched(&self) -> impl Iterator<Item = PollFd<'_>> {
+    pub fn watched(&self) -> impl Iterator<Item = PollFd<'_>> {
         let open = self.closing.iter().filter(|(_, left)| *left > 0);
         open.filter_map(|(index, _)| match self.pool.listeners.get(*index) {
             Some(Listener::Tcp { socket, .. }) => {

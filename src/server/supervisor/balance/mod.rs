@@ -76,7 +76,8 @@ impl Balance {
         handover: &mut Handover,
         now: Instant,
     ) -> Option<Vec<Revocation>> {
-        let leases: usize = children.iter().map(|child| handover.lease_count(child.pid())).sum();
+        let leases: usize =
+            children.iter().map(|child| handover.store().lease_count(child.pid())).sum();
         if leases == 0 {
             self.next = None;
             return None;
@@ -88,13 +89,13 @@ impl Balance {
         let spare = self.demand.leaves_some(now, || children.times());
         let period = self.connection_period(leases, now);
         let mut revocations = Vec::new();
-        for pool in 0..handover.pools() {
+        for pool in 0..handover.store().pools() {
             let mut workers = Vec::new();
             let (processors, round) = (self.demand.processors, self.round);
             let mut view = View { processors, spare, round, ..View::default() };
             for child in children.of_pool_mut(pool) {
                 let (load, worker) = (child.sample_load(now), child.worker);
-                let leases = handover.lease_count(worker.pid);
+                let leases = handover.store().lease_count(worker.pid);
                 view.workers.push(WorkerLoad { load, leases, serves: child.is_serving() });
                 workers.push(worker);
             }

@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::connection::{Held, Reserved};
+use super::connection::{Held, Key, Reserved};
 use super::held_input::{HeldInput, InputBudget};
-use super::store::{Key, Store};
+use super::store::Store;
 use crate::server::ipc::connection_state::ConnectionState;
 use crate::server::tally::Tally;
 use crate::sys::os::emergency;
@@ -44,7 +44,7 @@ impl Bounds {
     /// False if that did not suffice.
     pub fn bound_descriptors(&self, store: &mut Store) -> bool {
         // Both ends of a worker's channel, its standard error and its processor clock.
-        let held = store.len() + 4 * store.workers();
+        let held = store.count() + 4 * store.workers();
         let surplus = held.saturating_sub(self.descriptors);
         shed(store, surplus, |store| store.lobby().oldest()) == surplus
     }

@@ -15,6 +15,9 @@ use crate::server::ipc::connection_state::ConnectionState;
 use crate::server::ipc::ticket::Ticket;
 use crate::sys::os::disconnect::disconnect;
 
+/// Names a connection as long as it stays in one location. Later ones have greater keys.
+pub type Key = u64;
+
 /// A connection at the supervisor's side.
 #[derive(Debug)]
 pub struct Entry {
@@ -100,6 +103,13 @@ pub enum Reserved {
 }
 
 impl Held {
+    /// The server shuts down: why a worker gets the connection. One whose request has begun has a last
+    /// moment for the rest, in a worker. Each worker may be the last one: nothing is reserved.
+    pub fn dismiss(self) -> (Self, Wakeup) {
+        let wakeup = if self.input.is_empty() { Wakeup::Shutdown } else { Wakeup::Input };
+        (Held { reserved: Reserved::No, ..self }, wakeup)
+    }
+
     /// Something came from the client: whether a worker is to have the connection for it. What is to be
     /// skipped is discarded, and incomplete input is held.
     pub fn is_due(&mut self, connection: &OwnedFd) -> bool {
@@ -153,6 +163,21 @@ impl Entry {
             Location::Lingering(lingering) => Some(lingering.until),
             _ => None,
         }
+    }
+
+    /// Something came from the client: whether the connection leaves the lobby for it.
+    pub fn take_input(&mut self) -> bool {
+        match &mut self.location {
+            Location::Lingering(lingering) => lingering.discard(&self.descriptor),
+            Location::Waiting(held) => held.is_due(&self.descriptor),
+            _ => false,
+        }
+    }
+
+    /// Its time in the lobby is up: until when it stays all the same, if it does.
+    pub fn prolong(&mut self, now: Instant) -> Option<Instant> {
+        let Location::Lingering(lingering) = &mut self.location else { return None };
+        lingering.stays(&self.descriptor, now).then_some(lingering.until)
     }
 
     /// Ends the connection gracefully, unless it has output left, which its client would miss.

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
-use super::connection::{Leased, Location};
-use super::store::{Key, Store};
+use super::connection::{Key, Leased, Location};
+use super::store::Store;
 use crate::server::ipc::connection_state::ConnectionState;
 use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::scoreboard::Scoreboard;

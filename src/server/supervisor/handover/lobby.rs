@@ -10,8 +10,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use super::connection::{Entry, Location};
-use super::store::Key;
+use super::connection::{Entry, Key, Location};
 
 /// Which connections are watched, and until when.
 pub struct Lobby {

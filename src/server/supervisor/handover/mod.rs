@@ -15,6 +15,8 @@ mod leases;
 mod lingering;
 mod lobby;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -30,14 +32,13 @@ use crate::server::ipc::connection_state::{ConnectionState, Stage};
 use crate::server::ipc::message::{Order, Report};
 use crate::server::ipc::overflow;
 use crate::server::ipc::ticket::Ticket;
-use connection::{Entry, Held, Location, Reserved, close, reset};
+use connection::{Entry, Held, Key, Location, Reserved, close, reset};
 use leases::Leases;
 use lingering::Lingering;
-use store::{Key, Store};
 
 pub use bounds::Bounds;
 pub use leases::{Shared, WorkerId};
-pub use store::Counts;
+pub use store::{Counts, Store};
 
 /// How long a worker that declined a connection does not get it again.
 const DECLINED: Duration = Duration::from_secs(1);
@@ -75,14 +76,7 @@ impl Handover {
 
     /// Something happened to a connection in the lobby.
     pub fn event(&mut self, key: u64) {
-        let Some(connection) = self.store.get_mut(key) else { return };
-        let is_over = match &mut connection.location {
-            Location::Lingering(lingering) => lingering.discard(&connection.descriptor),
-            Location::Waiting(held) => held.is_due(&connection.descriptor),
-            _ => false,
-        };
-        if is_over {
-            // A lingering connection whose client has closed ends here.
+        if self.store.get_mut(key).is_some_and(Entry::take_input) {
             self.wake(key, Wakeup::Input);
         }
         self.bounds.bound_input(&mut self.store);
@@ -91,29 +85,23 @@ impl Handover {
     /// Deals with connections whose time is up. Gives when the next one's is.
     pub fn advance(&mut self, now: Instant) -> Option<Instant> {
         while let Some(key) = self.store.lobby().take_alarm(now) {
-            let Some(connection) = self.store.get_mut(key) else { continue };
-            match &mut connection.location {
-                Location::Lingering(lingering) => {
-                    let stays = lingering.stays(&connection.descriptor, now);
-                    let until = lingering.until;
-                    if stays {
-                        self.store.lobby().prolong(key, until);
-                    } else if let Some(connection) = self.store.leave(key) {
-                        reset(connection.descriptor);
-                    }
-                }
-                _ => self.wake(key, Wakeup::Timeout),
+            match self.store.get_mut(key).and_then(|entry| entry.prolong(now)) {
+                Some(until) => self.store.lobby().prolong(key, until),
+                None => self.wake(key, Wakeup::Timeout),
             }
         }
         self.store.lobby().next_alarm()
     }
 
-    /// A connection leaves the lobby; one that has waited waits for a worker from now on.
+    /// A connection leaves the lobby: one that has waited waits for a worker from now on, one that has
+    /// lingered ends.
     fn wake(&mut self, key: Key, wakeup: Wakeup) {
-        if let Some(Entry { pool, descriptor, location: Location::Waiting(held) }) =
-            self.store.leave(key)
-        {
-            self.queue(pool, descriptor, held, wakeup);
+        match self.store.leave(key) {
+            Some(Entry { pool, descriptor, location: Location::Waiting(held) }) => {
+                self.queue(pool, descriptor, held, wakeup);
+            }
+            Some(Entry { descriptor, .. }) => reset(descriptor),
+            None => {}
         }
     }
 
@@ -268,12 +256,9 @@ impl Handover {
         self.make_room();
     }
 
-    /// A connection is told that the server shuts down. One whose request has begun has a last moment
-    /// for the rest, in a worker. Each worker may be the last one: nothing is reserved.
+    /// A connection is told that the server shuts down.
     fn dismiss(&mut self, pool: usize, descriptor: OwnedFd, held: Held) {
-        let has_begun = !held.input.is_empty();
-        let wakeup = if has_begun { Wakeup::Input } else { Wakeup::Shutdown };
-        let held = Held { reserved: Reserved::No, ..held };
+        let (held, wakeup) = held.dismiss();
         self.queue(pool, descriptor, held, wakeup);
     }
 
@@ -327,13 +312,9 @@ impl Handover {
         let Some((descriptor, mut file)) = self.settle(worker, number) else {
             return Given::Failed;
         };
-        if errno == Errno::EMSGSIZE
-            && !state.data.is_empty()
-            && let Ok(stored) = overflow::store(&[&state.data])
-        {
+        if errno == Errno::EMSGSIZE {
             // The kernel takes no such long messages.
-            file = Some(stored);
-            state.data = Vec::new();
+            file = overflow::move_data(&mut state).or(file);
         }
         let held = Held { reserved, ..self.bounds.hold(state, file) };
         self.queue_first(pool, descriptor, held, wakeup);
@@ -386,7 +367,7 @@ impl Handover {
 
     /// Closes the queued connections of a pool, for which no worker can be had.
     pub fn close_queued(&mut self, pool: usize) {
-        while let Some(key) = self.store.queue(pool).front().copied() {
+        while let Some(key) = self.store.next(pool) {
             if let Some(connection) = self.store.leave(key) {
                 connection.close();
             }
@@ -419,34 +400,14 @@ impl Handover {
         *self.store.counts(pool)
     }
 
-    /// How many pools there are.
-    pub fn pools(&self) -> usize {
-        self.store.pools()
-    }
-
-    /// How many connections of a pool wait for input or for a worker.
-    pub fn waiting(&self, pool: usize) -> usize {
-        self.store.waiting_in(pool) + self.queued(pool)
-    }
-
-    /// How many connections of a pool wait for a worker.
-    pub fn queued(&self, pool: usize) -> usize {
-        self.store.queue(pool).len()
-    }
-
-    /// When all workers may have a queued connection that is reserved for some now.
-    pub fn released(&self, pool: usize, now: Instant) -> Option<Instant> {
-        self.store.released(pool, now)
+    /// What is where.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Whether connections linger.
     pub fn has_lingering(&mut self) -> bool {
         self.store.lobby().lingering().is_some()
-    }
-
-    /// How many connections a worker has on lease.
-    pub fn lease_count(&self, pid: i32) -> usize {
-        self.store.lease_count(pid)
     }
 
     /// The connections that a worker has on lease, and their turns since they were last sampled.

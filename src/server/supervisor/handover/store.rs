@@ -7,12 +7,9 @@ use std::time::Instant;
 
 use nix::sys::epoll::Epoll;
 
-use super::connection::{Entry, Held, Location, Reserved, reset};
+use super::connection::{Entry, Held, Key, Location, Reserved, reset};
 use super::lobby::Lobby;
 use crate::server::ipc::ticket::Ticket;
-
-/// Names a connection as long as it stays in one location. Later ones have greater keys.
-pub type Key = u64;
 
 /// All connections. Each one is found in the way that its location says, and in no other.
 pub struct Store {
@@ -161,7 +158,7 @@ impl Store {
     }
 
     /// Descriptors of connections that are held.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.connections.len()
     }
 
@@ -170,9 +167,14 @@ impl Store {
         &mut self.lobby
     }
 
-    /// How many connections of a pool wait for input.
-    pub fn waiting_in(&self, pool: usize) -> usize {
-        self.pools[pool].waiting
+    /// How many connections of a pool wait for input or for a worker.
+    pub fn waiting(&self, pool: usize) -> usize {
+        self.pools[pool].waiting + self.queued(pool)
+    }
+
+    /// How many connections of a pool wait for a worker.
+    pub fn queued(&self, pool: usize) -> usize {
+        self.pools[pool].queue.len()
     }
 
     /// From now on all workers may have each queued connection.
@@ -186,9 +188,9 @@ impl Store {
         }
     }
 
-    /// The connections of a pool that wait for a worker, the next one first.
-    pub fn queue(&self, pool: usize) -> &VecDeque<Key> {
-        &self.pools[pool].queue
+    /// The next connection of a pool that waits for a worker.
+    pub fn next(&self, pool: usize) -> Option<Key> {
+        self.pools[pool].queue.front().copied()
     }
 
     /// The connection that has entered the queue of a pool last is next.
@@ -198,7 +200,7 @@ impl Store {
 
     /// The next connection of a pool that waits for a worker and that this worker may have.
     pub fn next_for(&self, pid: i32, pool: usize, now: Instant) -> Option<Key> {
-        let allows = |key: &&Key| self.queued(**key).is_some_and(|h| h.reserved.allows(pid, now));
+        let allows = |key: &&Key| self.held(**key).is_some_and(|h| h.reserved.allows(pid, now));
         self.pools[pool].queue.iter().find(allows).copied()
     }
 
@@ -206,17 +208,17 @@ impl Store {
     pub fn released(&self, pool: usize, now: Instant) -> Option<Instant> {
         self.pools[pool].reserved_until.filter(|until| *until > now)?;
         let queue = self.pools[pool].queue.iter();
-        let until = queue.filter_map(|key| self.queued(*key)?.reserved.until());
+        let until = queue.filter_map(|key| self.held(*key)?.reserved.until());
         until.filter(|until| *until > now).min()
     }
 
     /// Of the queued connections that hold input, the one that came last: it is served last.
     pub fn last_queued_holder(&self) -> Option<Key> {
-        let holds = |key: &&Key| self.queued(**key).is_some_and(|held| !held.input.is_empty());
+        let holds = |key: &&Key| self.held(**key).is_some_and(|held| !held.input.is_empty());
         self.pools.iter().find_map(|pool| pool.queue.iter().rev().find(holds)).copied()
     }
 
-    fn queued(&self, key: Key) -> Option<&Held> {
+    fn held(&self, key: Key) -> Option<&Held> {
         match &self.connections.get(&key)?.location {
             Location::Queued(held, _) => Some(held),
             _ => None,

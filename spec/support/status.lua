@@ -1,0 +1,66 @@
+--- What a server says of itself, and what the kernel says of its connections: which processes have each.
+
+local lfs = require "lfs"
+local process = require "spec.support.process"
+
+local status = {}
+
+--- A statement of a handler that answers with the pool's figures; `moonbridge` must be the module.
+status.ANSWER = [[
+  for name, value in pairs(moonbridge.status()[1]) do request:send_data(name, "=", value, " ") end
+]]
+
+--- A figure of the first pool, e.g. "parked". The server answers /status with `status.ANSWER`.
+function status.figure(s, name)
+  return tonumber(s:request("/status").body:match(name .. "=(%d+)"))
+end
+
+--- Waits until the figure is what is expected; an error if it never is.
+function status.wait_figure(s, name, expected, timeout)
+  local figure
+  local reached = process.wait_until(function()
+    figure = status.figure(s, name)
+    return figure == expected
+  end, timeout)
+  assert(reached, ("%s is %s instead of %s"):format(name, figure, expected))
+end
+
+-- The inode of the server's end of a TCP connection, or nil.
+local function inode(connection)
+  local pattern = (":%04X %%x+:%04X %%x%%x %%S+ %%S+ %%S+ +%%d+ +%%d+ (%%d+) "):format(
+    connection.port, connection.local_port)
+  for _, path in ipairs { "/proc/net/tcp", "/proc/net/tcp6" } do
+    local found = (process.slurp(path) or ""):match(pattern)
+    if found then return found end
+  end
+end
+
+local function has(pid, name)
+  local folder = ("/proc/%d/fd"):format(pid)
+  local listed, iterator, state = pcall(lfs.dir, folder)
+  if not listed then return false end
+  for fd in iterator, state do
+    if lfs.symlinkattributes(folder .. "/" .. fd, "target") == name then return true end
+  end
+  return false
+end
+
+--- Which processes have the connection open: "supervisor", "worker PID", or several with commas.
+function status.holders(s, connection)
+  local number = inode(connection)
+  if not number then return "" end
+  local name, found = ("socket:[%s]"):format(number), {}
+  if has(s.pid, name) then found[1] = "supervisor" end
+  for _, pid in ipairs(s:workers()) do
+    if has(pid, name) then found[#found + 1] = "worker " .. pid end
+  end
+  return table.concat(found, ", ")
+end
+
+--- Waits until these processes have it; returns who has it then.
+function status.wait_holders(s, connection, expected, timeout)
+  process.wait_until(function() return status.holders(s, connection) == expected end, timeout)
+  return status.holders(s, connection)
+end
+
+return status
