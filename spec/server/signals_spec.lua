@@ -210,6 +210,7 @@ describe("SIGTERM to a worker", function()
   it("is ignored by an idle one", function()
     local s = start(ANSWERS)
     local pid = s:raw("x")
+    socket.sleep(0.1) -- until its handler has returned
     process.kill(tonumber(pid), "TERM")
     socket.sleep(0.1)
     -- It still serves; others may answer before its turn comes.
@@ -313,6 +314,7 @@ describe("what else happens to a supervisor", function()
   it("serves when its log is a full disk, a pipe that nobody reads, or one that is closed", function()
     for _, command in ipairs { "exec LAUNCH 2>/dev/full", "exec LAUNCH 2> >(sleep 4)",
       "exec LAUNCH 2> >(true)" } do
+      local started = socket.gettime()
       local outer, pid = through_shell(command, [[
         for _ = 1, 200 do io.stderr:write(("x"):rep(900), "\n") end
       ]])
@@ -323,6 +325,7 @@ describe("what else happens to a supervisor", function()
       end
       process.kill(pid, "INT")
       outer:wait()
+      if command:find("sleep", 1, true) then socket.sleep(math.max(0, started + 4.5 - socket.gettime())) end
     end
   end)
 
