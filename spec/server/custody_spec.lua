@@ -68,6 +68,14 @@ describe("an idle connection survives the end of the worker that served it", fun
     return connections
   end
 
+  -- Kills the only worker while it has none of the connections that it has answered: it is done with them
+  -- when it answers another one, not as soon as their clients have their responses.
+  local function kill_at_rest(s)
+    assert.equal(200, s:request("/").status)
+    process.kill(s:workers()[1], "KILL")
+    assert.truthy(s:wait_log("died from signal 9"))
+  end
+
   local function all_served(connections)
     for _, c in ipairs(connections) do assert.equal(200, c:request("/").status) end
   end
@@ -75,10 +83,7 @@ describe("an idle connection survives the end of the worker that served it", fun
   local ends = {
     ["by a result that is not true"] = function(s) assert.equal(200, s:request("/false").status) end,
     ["by an error"] = function(s) assert.equal(500, s:request("/error").status) end,
-    ["by kill -9"] = function(s)
-      process.kill(s:workers()[1], "KILL")
-      assert.truthy(s:wait_log("died from signal 9"))
-    end,
+    ["by kill -9"] = kill_at_rest,
   }
   for how, bring_about in pairs(ends) do
     for when, pause in pairs { hot = 0.05, cold = COLD } do
@@ -123,8 +128,7 @@ describe("an idle connection survives the end of the worker that served it", fun
     local s = start "min_fork = 1, max_fork = 1"
     local connections = kept(s, 600)
     all_served(connections)
-    process.kill(s:workers()[1], "KILL")
-    assert.truthy(s:wait_log("died from signal 9"))
+    kill_at_rest(s)
     all_served(connections)
   end)
 
