@@ -8,7 +8,8 @@ use moonbridge::http::wire::chunked::{ChunkedDecoder, ChunkedError, ChunkedEvent
 
 /// The body, whether it is complete, and the number of bytes that were used.
 fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, bool, usize), ChunkedError> {
-    let limits = ChunkedLimits { line: 64, overhead: 64, trailers: 64, trailer_fields: 4, body: 4096 };
+    let limits =
+        ChunkedLimits { line: 64, overhead: 64, trailers: 64, trailer_fields: 4, body: 4096 };
     let mut decoder = ChunkedDecoder::new(limits);
     let (mut body, mut total) = (Vec::new(), 0);
     for mut rest in pieces.iter().copied() {

@@ -6,7 +6,7 @@ mod support;
 
 use libfuzzer_sys::fuzz_target;
 use moonbridge::http::wire::framing::{content_length, transfer_coding};
-use moonbridge::http::wire::head::{Head, Known, HeadLimits, HeadProgress};
+use moonbridge::http::wire::head::{Head, HeadLimits, HeadProgress, Known};
 use moonbridge::http::wire::refusal::Refusal;
 use moonbridge::http::wire::uri::{Target, is_host};
 

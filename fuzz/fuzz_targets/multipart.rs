@@ -5,7 +5,9 @@
 mod support;
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::http::form::multipart::{MultipartError, MultipartEvent, MultipartLimits, MultipartParser, Part};
+use moonbridge::http::form::multipart::{
+    MultipartError, MultipartEvent, MultipartLimits, MultipartParser, Part,
+};
 
 type Parts = Vec<(Part, Vec<u8>, bool)>;
 

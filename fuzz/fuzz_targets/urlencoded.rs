@@ -4,7 +4,9 @@
 mod support;
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::http::form::urlencoded::{UrlencodedError, UrlencodedEvent, UrlencodedLimits, UrlencodedParser};
+use moonbridge::http::form::urlencoded::{
+    UrlencodedError, UrlencodedEvent, UrlencodedLimits, UrlencodedParser,
+};
 use moonbridge::http::wire::params::pairs;
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
