@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`sys`] | all unsafe code: the operating system (`os`) and the raw Lua C API (`lua`) |
-//! | [`glue`] | how Rust functions become Lua functions: misuse, system failures, wrappers |
+//! | [`binding`] | how Rust functions become Lua functions: misuse, system failures, wrappers |
 //! | [`amount`] | sizes, counts and times in options and arguments |
 //! | [`callback`] | streaming with callbacks: `moonbridge.callback` |
 //! | [`io`] | handles, listeners, child processes, poll: `moonbridge.io` |
@@ -19,8 +19,8 @@ compile_error!(
 compile_error!("choose one of the features `lua53` and `lua54`: cargo build --features lua54");
 
 pub mod amount;
+pub mod binding;
 pub mod callback;
-pub mod glue;
 pub mod http;
 pub mod io;
 pub mod server;

@@ -12,7 +12,7 @@
 
 use mlua::{Lua, Result, Table};
 
-use crate::{glue, io};
+use crate::{binding, io};
 
 /// The module's table of a Lua state, and the protocol for the modules that stream with it.
 struct Module {
@@ -43,16 +43,16 @@ fn load(lua: &Lua) -> Result<(Table, Table)> {
     let callback = lua.create_table()?;
     callback.raw_set("BLOCKSIZE", 32 * 1024)?;
     let protocol: Table =
-        glue::chunk(lua, "moonbridge.callback.protocol", include_str!("protocol.lua"), ())?;
+        binding::chunk(lua, "moonbridge.callback.protocol", include_str!("protocol.lua"), ())?;
     let filter: Table =
-        glue::chunk(lua, "moonbridge.callback.filter", include_str!("filter.lua"), ())?;
-    let receive: Table = glue::chunk(
+        binding::chunk(lua, "moonbridge.callback.filter", include_str!("filter.lua"), ())?;
+    let receive: Table = binding::chunk(
         lua,
         "moonbridge.callback.receive",
         include_str!("receive.lua"),
         (&protocol, &filter),
     )?;
-    let send: Table = glue::chunk(
+    let send: Table = binding::chunk(
         lua,
         "moonbridge.callback.send",
         include_str!("send.lua"),
@@ -70,7 +70,7 @@ fn load(lua: &Lua) -> Result<(Table, Table)> {
     }
     callback.raw_set("receive", receive)?;
     callback.raw_set("send", send)?;
-    glue::chunk::<()>(
+    binding::chunk::<()>(
         lua,
         "moonbridge.callback.transfer",
         include_str!("transfer.lua"),

@@ -20,7 +20,7 @@ use std::rc::Rc;
 
 use mlua::{Function, IntoLuaMulti, Lua, Result, Table, Value};
 
-use crate::glue::{self, Fault};
+use crate::binding::{self, Fault};
 use crate::server::listen::speaks_first;
 use crate::server::worker::context;
 use server::options::Options;
@@ -38,25 +38,26 @@ pub fn module(lua: &Lua) -> Result<Table> {
     escapes(lua, &module)?;
     let native = native(lua)?;
     let io = crate::io::module(lua)?;
-    let maps: Table = glue::chunk(lua, "moonbridge.http.maps", include_str!("lua/maps.lua"), ())?;
+    let maps: Table =
+        binding::chunk(lua, "moonbridge.http.maps", include_str!("lua/maps.lua"), ())?;
     let args = (&native, &maps);
     let body: Function =
-        glue::chunk(lua, "moonbridge.http.body", include_str!("lua/body.lua"), args)?;
+        binding::chunk(lua, "moonbridge.http.body", include_str!("lua/body.lua"), args)?;
     let args = (&native, crate::callback::protocol(lua)?);
     let streaming: Function =
-        glue::chunk(lua, "moonbridge.http.streaming", include_str!("lua/streaming.lua"), args)?;
+        binding::chunk(lua, "moonbridge.http.streaming", include_str!("lua/streaming.lua"), args)?;
     let ending: Function =
-        glue::chunk(lua, "moonbridge.http.ending", include_str!("lua/ending.lua"), &native)?;
+        binding::chunk(lua, "moonbridge.http.ending", include_str!("lua/ending.lua"), &native)?;
     let args = (&native, &maps, body, streaming, ending);
     let cycle: Function =
-        glue::chunk(lua, "moonbridge.http.cycle", include_str!("lua/cycle.lua"), args)?;
+        binding::chunk(lua, "moonbridge.http.cycle", include_str!("lua/cycle.lua"), args)?;
     let args = (&native, io, cycle);
     let handler: Function =
-        glue::chunk(lua, "moonbridge.http.handler", include_str!("lua/handler.lua"), args)?;
+        binding::chunk(lua, "moonbridge.http.handler", include_str!("lua/handler.lua"), args)?;
     module.raw_set("generate_handler", handler)?;
     let parse_query = include_str!("lua/parse_query.lua");
     let parse_query: Function =
-        glue::chunk(lua, "moonbridge.http.parse_query", parse_query, (&native, &maps))?;
+        binding::chunk(lua, "moonbridge.http.parse_query", parse_query, (&native, &maps))?;
     module.raw_set("parse_query", parse_query)?;
     client::install(lua, &module)?;
     lua.set_app_data(Module(module.clone()));
@@ -71,7 +72,7 @@ fn escapes(lua: &Lua, module: &Table) -> Result<()> {
         name: &'static str,
         convert: impl Fn(&[u8]) -> Vec<u8> + 'static,
     ) -> Result<()> {
-        glue::export(lua, module, name, move |lua, args| {
+        binding::export(lua, module, name, move |lua, args| {
             let text = string(lua, args.front(), name)?;
             Ok(lua.create_string(convert(&text.as_bytes()))?)
         })
@@ -86,7 +87,7 @@ fn escapes(lua: &Lua, module: &Table) -> Result<()> {
 }
 
 /// The first argument of `name` as a string; numbers are converted as Lua does.
-fn string(lua: &Lua, value: Option<&Value>, name: &str) -> glue::Reply<mlua::LuaString> {
+fn string(lua: &Lua, value: Option<&Value>, name: &str) -> binding::Reply<mlua::LuaString> {
     let text = match value {
         Some(value @ (Value::String(_) | Value::Integer(_) | Value::Number(_))) => {
             lua.coerce_string(value.clone())?

@@ -8,7 +8,7 @@ use mlua::{BorrowedBytes, Lua, LuaString, MultiValue, Table, Value};
 
 use super::handle_table::stream_of_value;
 use super::stream::Stream;
-use crate::glue::{self, Fault, Reply};
+use crate::binding::{self, Fault, Reply};
 
 /// The arguments of one call, to be taken in order.
 pub struct Args {
@@ -60,7 +60,7 @@ impl Args {
     }
 
     fn expected(&self, what: &str, got: &Value) -> Fault {
-        self.bad(format_args!("{what} expected, got {}", glue::kind(got)))
+        self.bad(format_args!("{what} expected, got {}", binding::kind(got)))
     }
 
     /// `self` of a method of handles, and the stream behind it.
@@ -77,7 +77,7 @@ impl Args {
         Fault::Misuse(format!(
             "calling '{}' on bad self ({what} expected, got {})",
             self.name,
-            glue::kind(got)
+            binding::kind(got)
         ))
     }
 

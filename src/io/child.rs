@@ -18,9 +18,10 @@ use super::class::{self, UserdataClass, method};
 use super::descriptor_limit::retry_after_collection;
 use super::handle::new_free_handle;
 use super::stream::Stream;
-use crate::glue::{self, Fault, Reply};
+use crate::binding::{self, Fault, Reply};
 use crate::sys;
 use crate::sys::os::child::Process;
+use crate::sys::os::error_text;
 
 /// A process started by `exec`.
 #[derive(Debug)]
@@ -188,7 +189,7 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
     let child =
         ChildProcess { process: Some(process), owner: getpid(), collected: Cell::new(false) };
     let child = Value::UserData(lua.create_userdata(child)?);
-    let set = glue::chunk::<mlua::Function>(lua, "moonbridge.io.child", SET_STREAMS, ())?;
+    let set = binding::chunk::<mlua::Function>(lua, "moonbridge.io.child", SET_STREAMS, ())?;
     set.call::<()>((
         &child,
         new_free_handle(lua, Stream::accepted(stdin.0, None))?,
@@ -202,7 +203,7 @@ pub fn exec(lua: &Lua, args: MultiValue) -> Reply<Value> {
 fn complain(error: &std::io::Error) {
     static TOLD: AtomicBool = AtomicBool::new(false);
     if !TOLD.swap(true, Relaxed) {
-        let reason = glue::reason(error);
+        let reason = error_text::reason(error);
         let _ = writeln!(
             std::io::stderr(),
             "pidfd_open failed ({reason}): Moonbridge checks for the end of child processes every {} ms",

@@ -4,7 +4,7 @@
 use mlua::{Function, Lua, Table, UserDataFields, Value};
 
 use super::args::Args;
-use crate::glue::{self, Reply};
+use crate::binding::{self, Reply};
 use crate::sys;
 
 /// A class of userdata: handles, listeners or child processes.
@@ -89,7 +89,7 @@ pub fn plain_metatable(
 
 fn index(lua: &Lua, class: &'static UserdataClass) -> mlua::Result<Function> {
     let prototypes = lua.app_data_ref::<Prototypes>().ok_or_else(no_prototypes)?;
-    let property = glue::raw(lua, move |lua, args| {
+    let property = binding::raw(lua, move |lua, args| {
         let mut args = Args::new("__index", args);
         let this = args.this();
         match args.value() {
@@ -111,5 +111,5 @@ pub fn method<R: mlua::IntoLuaMulti>(
     name: &'static str,
     f: impl Fn(&Lua, Args) -> Reply<R> + 'static,
 ) -> mlua::Result<()> {
-    glue::export(lua, table, name, move |lua, args| f(lua, Args::new(name, args)))
+    binding::export(lua, table, name, move |lua, args| f(lua, Args::new(name, args)))
 }

@@ -5,7 +5,7 @@
 
 use mlua::Lua;
 
-use crate::glue::{Fault, Reply};
+use crate::binding::{Fault, Reply};
 
 /// Calls `open`, and once more after a full collection if it failed for lack of descriptors. No
 /// stream may be borrowed: finalizers run in between.

@@ -7,7 +7,7 @@ use mlua::{IntoLua, Lua, Value};
 use super::address;
 use super::args::borrow;
 use super::handle_table::stream_of_value;
-use crate::glue::{Reply, bytes};
+use crate::binding::{Reply, bytes};
 
 /// The value of a field of a handle (reference, "socket.local_ip4" and so on): addresses, and
 /// `wakeup`, why the server called the handler. Nil if the handle has none, or for unknown keys.

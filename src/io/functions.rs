@@ -15,7 +15,7 @@ use super::listener::ListenerHandle;
 use super::stream::Stream;
 use super::transport::Transport;
 use super::{address, child, connect, listen, poll};
-use crate::glue::{self, Fault, Reply};
+use crate::binding::{self, Fault, Reply};
 use crate::sys::os::{sigterm, standard};
 
 /// Puts the functions and the standard streams into the module's table.
@@ -23,34 +23,34 @@ use crate::sys::os::{sigterm, standard};
 /// # Errors
 /// Out of memory.
 pub fn install(lua: &Lua, module: &Table) -> mlua::Result<()> {
-    glue::export(lua, module, "poll", poll::poll)?;
-    glue::export(lua, module, "exec", child::exec)?;
-    glue::export(lua, module, "catch_sigterm", |_, _| Ok(sigterm::catch().map(|_| ())?))?;
-    glue::export(lua, module, "getpid", |_, _| Ok(std::process::id()))?;
-    glue::export(lua, module, "timeref", timeref)?;
-    glue::export(lua, module, "tcpconnect", |lua, args| {
+    binding::export(lua, module, "poll", poll::poll)?;
+    binding::export(lua, module, "exec", child::exec)?;
+    binding::export(lua, module, "catch_sigterm", |_, _| Ok(sigterm::catch().map(|_| ())?))?;
+    binding::export(lua, module, "getpid", |_, _| Ok(std::process::id()))?;
+    binding::export(lua, module, "timeref", timeref)?;
+    binding::export(lua, module, "tcpconnect", |lua, args| {
         let (host, port) = host_and_port(lua, &mut Args::new("tcpconnect", args))?;
         handle(lua, retry_after_collection(lua, || Ok(connect::tcp(&host, &port)?))?)
     })?;
-    glue::export(lua, module, "tcpconnect_nb", |lua, args| {
+    binding::export(lua, module, "tcpconnect_nb", |lua, args| {
         let (host, port) = host_and_port(lua, &mut Args::new("tcpconnect_nb", args))?;
         handle(lua, retry_after_collection(lua, || Ok(connect::tcp_nb(&host, &port)?))?)
     })?;
-    glue::export(lua, module, "tcplisten", |lua, args| {
+    binding::export(lua, module, "tcplisten", |lua, args| {
         let (host, port) = host_and_port(lua, &mut Args::new("tcplisten", args))?;
         listener(lua, listen::tcp(&host, &port)?)
     })?;
-    glue::export(lua, module, "localconnect", |lua, args| {
+    binding::export(lua, module, "localconnect", |lua, args| {
         let path = path(lua, &mut Args::new("localconnect", args))?;
         let path = Path::new(OsStr::from_bytes(&path));
         handle(lua, retry_after_collection(lua, || Ok(connect::local(path)?))?)
     })?;
-    glue::export(lua, module, "localconnect_nb", |lua, args| {
+    binding::export(lua, module, "localconnect_nb", |lua, args| {
         let path = path(lua, &mut Args::new("localconnect_nb", args))?;
         let path = Path::new(OsStr::from_bytes(&path));
         handle(lua, retry_after_collection(lua, || Ok(connect::local_nb(path)?))?)
     })?;
-    glue::export(lua, module, "locallisten", |lua, args| {
+    binding::export(lua, module, "locallisten", |lua, args| {
         let path = path(lua, &mut Args::new("locallisten", args))?;
         listener(lua, listen::local(Path::new(OsStr::from_bytes(&path)))?)
     })

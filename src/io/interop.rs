@@ -9,7 +9,7 @@ use super::args::{Args, borrow};
 use super::class::{Prototypes, method};
 use super::stream::{Direction, Stream};
 use super::{child, listener};
-use crate::glue::{Fault, Reply};
+use crate::binding::{Fault, Reply};
 
 /// Puts the methods into the tables of the three classes.
 ///

@@ -15,7 +15,7 @@ use super::handle::new_free_handle;
 use super::stream::Stream;
 use super::wait::{Direction, ready};
 use super::{fields, listen};
-use crate::glue::{Fault, Reply};
+use crate::binding::{Fault, Reply};
 
 /// A listening socket.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use super::class::method;
 use super::handle_table::stream_at;
 use super::reading::{Status, Want};
 use super::stream::Stream;
-use crate::glue::{Fault, Reply};
+use crate::binding::{Fault, Reply};
 use crate::sys::lua::method::{
     Action, Arguments, Call, Event, Method, Protection, Value, Wrong, install as add,
 };

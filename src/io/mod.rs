@@ -51,7 +51,7 @@ pub use handle::new_handle;
 pub use handle_table::{Handle, stream_of};
 pub use stream::{Direction, Fill, Standing, Stream, Wakeup};
 
-use crate::glue;
+use crate::binding;
 
 /// The module's table of a Lua state.
 struct Module(Table);
@@ -85,8 +85,8 @@ pub fn module(lua: &Lua) -> Result<Table> {
 /// The methods that are Lua, because they call functions of the user's or are made of other methods.
 fn install_chunks(lua: &Lua, module: &Table, prototypes: &Prototypes) -> Result<()> {
     let Prototypes { handle, child, .. } = prototypes;
-    glue::chunk::<()>(lua, "moonbridge.io.child", include_str!("child.lua"), (handle, child))?;
-    glue::chunk::<()>(lua, "moonbridge.io.ltn12", include_str!("ltn12.lua"), (handle, module))
+    binding::chunk::<()>(lua, "moonbridge.io.child", include_str!("child.lua"), (handle, child))?;
+    binding::chunk::<()>(lua, "moonbridge.io.ltn12", include_str!("ltn12.lua"), (handle, module))
 }
 
 /// Tells the C library's allocator not to give freed memory back to the system at once.

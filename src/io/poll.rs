@@ -11,7 +11,7 @@ use super::child::{CHECK_INTERVAL, ChildProcess};
 use super::handle_table::stream_at;
 use super::listener::ListenerHandle;
 use super::stream::{Direction, Stream};
-use crate::glue::{self, Fault, Reply};
+use crate::binding::{self, Fault, Reply};
 use crate::sys::lua::keys::{self, Key};
 use crate::sys::os::alarm;
 use crate::sys::os::child::Process;
@@ -98,7 +98,7 @@ impl PollRequest {
             Value::Nil => return Ok(()),
             Value::Table(table) => table,
             other => {
-                let got = glue::kind(&other);
+                let got = binding::kind(&other);
                 return Err(args.bad(format_args!("table expected, got {got}")));
             }
         };
@@ -133,7 +133,7 @@ impl PollRequest {
 
     fn add_other(&mut self, args: &Args, key: &Value, write: bool) -> Reply<()> {
         let Value::UserData(object) = key else {
-            let got = glue::kind(key);
+            let got = binding::kind(key);
             return Err(args.bad(format_args!("handle expected in set, got {got}")));
         };
         match (object.borrow::<ListenerHandle>(), object.borrow::<ChildProcess>()) {

@@ -27,7 +27,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, Result, Table, Value};
 
-use crate::glue::{self, Fault};
+use crate::binding::{self, Fault};
 use crate::sys::os::{inherited_descriptors, process};
 use listen::registry::{ForgottenRun, Registry};
 
@@ -47,7 +47,7 @@ pub fn module(lua: &Lua) -> Result<Table> {
     lua.set_named_registry_value("moonbridge.forgotten_run", sentinel)?;
 
     let pools: Rc<Registry> = registry.clone();
-    glue::export(lua, &module, "listen", move |lua, args| match args.front() {
+    binding::export(lua, &module, "listen", move |lua, args| match args.front() {
         Some(Value::Table(table)) => pools.add(listen::config::parse(lua, table)?),
         other => Err(Fault::misuse(format!(
             "listen expects one table of listeners and options, not {}",

@@ -17,11 +17,12 @@ use super::supervisor::{Outcome, Supervisor};
 use super::worker::timeout;
 use super::worker::{Subject, Worker};
 use super::worker::{context, handle_methods};
-use crate::glue::{self, Fault, Reply};
+use crate::binding::{self, Fault, Reply};
 use crate::http;
 use crate::io::{Handle, handle};
 use crate::sys::lua::alloc;
 use crate::sys::lua::call_loop::{self, Feed, Next};
+use crate::sys::os::error_text;
 use crate::sys::os::{alarm, process, worker_signals};
 
 /// Where the registry of the Lua state keeps the message handler that adds tracebacks to errors.
@@ -36,18 +37,18 @@ pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result
             Err(Fault::Misuse(text) | Fault::System(text, _)) => {
                 (Value::Nil, text).into_lua_multi(lua)
             }
-            outcome => glue::settle(lua, outcome),
+            outcome => binding::settle(lua, outcome),
         }
     })?;
     let worker_main: Function =
         lua.load(include_str!("worker.lua")).set_name("=moonbridge.worker").into_function()?;
     let (public, run): (Function, Function) =
-        glue::chunk(lua, "moonbridge.run", include_str!("run.lua"), (serve, worker_main))?;
+        binding::chunk(lua, "moonbridge.run", include_str!("run.lua"), (serve, worker_main))?;
     module.raw_set("run", public)?;
     let failed = lua.create_table()?;
     let take = lua.create_function(|_, ()| Ok(context::take_traceback()))?;
     let describe: Function =
-        glue::chunk(lua, "moonbridge.describe", include_str!("describe.lua"), (take, &failed))?;
+        binding::chunk(lua, "moonbridge.describe", include_str!("describe.lua"), (take, &failed))?;
     lua.set_named_registry_value(DESCRIBE, &describe)?;
     timeout::export(lua, module, &failed)?;
     launcher::export(lua, module, run, describe, operations)?;
@@ -80,7 +81,7 @@ fn serve(
     }
     let mut supervisor = Supervisor::new(pools, log, &limits).map_err(|errno| {
         registry.end();
-        let reason = glue::describe(errno as i32);
+        let reason = error_text::describe(errno as i32);
         Fault::System(format!("Could not start to serve: {reason}"), Some(errno as i32))
     })?;
     match supervisor.serve() {
@@ -237,7 +238,7 @@ fn stillborn(fault: &Fault) -> ! {
 
 /// What was being done, for the log.
 fn describe_context(lua: &Lua) -> mlua::Result<Value> {
-    context::describe().map_or(Ok(Value::Nil), |text| glue::bytes(lua, &text))
+    context::describe().map_or(Ok(Value::Nil), |text| binding::bytes(lua, &text))
 }
 
 /// Workers must not all draw the same random numbers.

@@ -53,7 +53,7 @@ use super::operator::log::{Level, Log};
 use super::operator::notifier::Notifier;
 use super::operator::options::SupervisorLimits;
 use super::operator::status::PoolStatus;
-use crate::glue;
+use crate::sys::os::error_text;
 use crate::sys::os::usage::{self, ProcessEnd, Usage};
 use crate::sys::os::worker_signals;
 use balance::{Balance, Revocation};
@@ -174,7 +174,7 @@ impl Supervisor {
                 Err(Errno::EINTR) => 0,
                 // No signal is heard any more. Without a supervisor, workers end by themselves.
                 Err(errno) => {
-                    let reason = glue::describe(errno as i32);
+                    let reason = error_text::describe(errno as i32);
                     self.log.notice(&format!("Waiting for events failed: {reason}"));
                     self.shutdown.fail();
                     return Outcome::Ended(self.shutdown.exit_code());
@@ -279,7 +279,7 @@ impl Supervisor {
                 }
                 Signal::SIGUSR1 => {
                     if let Err(error) = self.log.reopen() {
-                        let reason = glue::reason(&error);
+                        let reason = error_text::reason(&error);
                         self.log.notice(&format!("Could not reopen the log file: {reason}"));
                     }
                 }

@@ -16,10 +16,10 @@ use socket2::SockRef;
 use super::body::{Body, BodyError, Piece, ResponseFraming};
 use super::head::{HeadError, LIMITS, ResponseHead, unfold};
 use super::spin::{AdaptiveSpin, SPIN_TIME};
-use crate::glue;
 use crate::http::wire::head::HeadProgress;
 use crate::io::wait::ready_for;
 use crate::io::{Fill, Stream};
+use crate::sys::os::error_text;
 use crate::sys::os::lineage;
 
 /// Why an exchange has failed. The connection cannot be used any more.
@@ -41,7 +41,7 @@ impl ExchangeError {
     /// The message for Lua.
     pub fn text(&self) -> String {
         match self {
-            ExchangeError::Io(error) => glue::reason(error),
+            ExchangeError::Io(error) => error_text::reason(error),
             ExchangeError::Head(error) => error.to_string(),
             ExchangeError::Body(error) => error.to_string(),
             ExchangeError::InUse => "connection is in use".to_owned(),

@@ -29,7 +29,7 @@ pub use links::connections;
 
 use mlua::{Lua, Result, Table, Value};
 
-use crate::{callback, glue, io};
+use crate::{binding, callback, io};
 
 /// Puts the client's functions into the table of `moonbridge.http`.
 ///
@@ -52,8 +52,8 @@ pub fn install(lua: &Lua, http: &Table) -> Result<()> {
     ] {
         let arguments = (&native, &protocol, &callback, &moonbridge_io, &parts);
         let chunk = format!("moonbridge.http.client.{name}");
-        parts.raw_set(name, glue::chunk::<Value>(lua, &chunk, source, arguments)?)?;
+        parts.raw_set(name, binding::chunk::<Value>(lua, &chunk, source, arguments)?)?;
     }
     let arguments = (&native, &protocol, &callback, &moonbridge_io, &parts, http);
-    glue::chunk::<()>(lua, "moonbridge.http.client", include_str!("client.lua"), arguments)
+    binding::chunk::<()>(lua, "moonbridge.http.client", include_str!("client.lua"), arguments)
 }

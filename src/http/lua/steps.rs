@@ -19,7 +19,7 @@ use mlua::{
     Value,
 };
 
-use crate::glue;
+use crate::binding;
 use crate::http::server::connection::{Conclusion, Connection, Opened, Partial, Problem};
 use crate::http::server::options::Options;
 use crate::http::wire::refusal::Refusal;
@@ -109,8 +109,8 @@ pub fn problem(lua: &Lua, problem: Problem) -> Outcome {
         Problem::Misuse(text) => (Code::Misuse as i64, text).into_lua_multi(lua),
         Problem::Refused(words) => (Code::Refused as i64, words).into_lua_multi(lua),
         Problem::Io(error) => {
-            let text = match crate::glue::Fault::from(error) {
-                crate::glue::Fault::System(text, _) => text,
+            let text = match crate::binding::Fault::from(error) {
+                crate::binding::Fault::System(text, _) => text,
                 _ => String::new(),
             };
             (Code::Failed as i64, text).into_lua_multi(lua)
@@ -146,10 +146,10 @@ fn argument(
     what: &str,
     advice: impl FnOnce() -> String,
 ) -> mlua::Result<Result<LuaString, MultiValue>> {
-    match glue::text(lua, value)? {
+    match binding::text(lua, value)? {
         Some(text) => Ok(Ok(text)),
         None => {
-            let kind = glue::kind(value);
+            let kind = binding::kind(value);
             let text = format!("{what} is expected to be a string, got {kind}{}", advice());
             Ok(Err((Code::Misuse as i64, text).into_lua_multi(lua)?))
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mlua::{Lua, Table, Value};
 
 use crate::amount::Amount;
-use crate::glue::{Fault, Reply};
+use crate::binding::{Fault, Reply};
 use crate::http::wire::head::HeadLimits;
 use crate::http::wire::header_lines::StaticHeaders;
 
@@ -221,7 +221,7 @@ fn add_pair(name: &Value, value: &Value, headers: &mut StaticHeaders) -> Reply<(
         (Value::String(name), Value::String(value)) => {
             add(&name.as_bytes(), &value.as_bytes(), headers)
         }
-        // An integer value has no fraction, as in `glue::text`.
+        // An integer value has no fraction, as in `binding::text`.
         (Value::String(name), Value::Number(number)) if *number == number.trunc() => {
             add(&name.as_bytes(), format!("{number:.0}").as_bytes(), headers)
         }

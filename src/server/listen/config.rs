@@ -9,7 +9,7 @@ use mlua::{Function, Lua, Table, Value};
 
 use super::speaks_first;
 use crate::amount::Amount;
-use crate::glue::{self, Fault, Reply};
+use crate::binding::{self, Fault, Reply};
 use crate::io::address;
 
 /// The most listeners one pool may have.
@@ -140,7 +140,7 @@ fn listener(index: usize, value: &Value, deferred: bool) -> Reply<ListenerSpec> 
     let Value::Table(table) = value else {
         return Err(Fault::misuse(format!(
             "Listener #{index} must be a table such as {{proto=\"tcp\", port=8080}}, not a {}",
-            glue::kind(value)
+            binding::kind(value)
         )));
     };
     let proto = match table.get::<Value>("proto")? {
@@ -153,7 +153,7 @@ fn listener(index: usize, value: &Value, deferred: bool) -> Reply<ListenerSpec> 
         other => {
             return Err(Fault::misuse(format!(
                 "Field \"proto\" of listener #{index} must be a string, not a {}",
-                glue::kind(&other)
+                binding::kind(&other)
             )));
         }
     };
@@ -228,7 +228,7 @@ fn flag(index: usize, table: &Table, field: &str) -> Reply<Option<bool>> {
         Value::Boolean(flag) => Ok(Some(flag)),
         other => Err(Fault::misuse(format!(
             "Field \"{field}\" of listener #{index} must be a boolean, not a {}",
-            glue::kind(&other)
+            binding::kind(&other)
         ))),
     }
 }
@@ -239,7 +239,7 @@ fn text(index: usize, table: &Table, field: &str) -> Reply<Option<String>> {
         Value::String(text) => Ok(Some(text.to_string_lossy())),
         other => Err(Fault::misuse(format!(
             "Field \"{field}\" of listener #{index} must be a string, not a {}",
-            glue::kind(&other)
+            binding::kind(&other)
         ))),
     }
 }
@@ -330,7 +330,7 @@ fn function(table: &Table, name: &str) -> Reply<Option<Function>> {
         Value::Function(function) => Ok(Some(function)),
         other => Err(Fault::misuse(format!(
             "Option \"{name}\" must be a function, not a {}",
-            glue::kind(&other)
+            binding::kind(&other)
         ))),
     }
 }

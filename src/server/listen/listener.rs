@@ -11,9 +11,10 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use super::config::ListenerSpec;
 use super::inherited::Inheritance;
-use crate::glue::{self, Fault, Reply};
+use crate::binding::{Fault, Reply};
 use crate::io::listen;
 use crate::sys::os::defer_accept::defer_accept;
+use crate::sys::os::error_text;
 use crate::sys::os::own_file::OwnFile;
 
 /// One opened listener.
@@ -67,7 +68,7 @@ impl Listener {
     /// address.
     pub fn open(index: usize, spec: ListenerSpec, inheritance: &Inheritance) -> Reply<Self> {
         Self::try_open(spec, inheritance).map_err(|error| {
-            let reason = glue::reason(&error);
+            let reason = error_text::reason(&error);
             Fault::misuse(format!("Could not initialize listener #{index}: {reason}"))
         })
     }

@@ -10,9 +10,10 @@ use nix::errno::Errno;
 use super::config::{Handlers, Listen, PoolConfig};
 use super::inherited::Inheritance;
 use super::listener::Listener;
-use crate::glue::{self, Fault, Reply};
+use crate::binding::{Fault, Reply};
 use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::scoreboard::Scoreboard;
+use crate::sys::os::error_text;
 
 /// Scoreboard cells per possible worker: a killed worker that the kernel does not release keeps its
 /// cell, but does not count.
@@ -94,7 +95,7 @@ impl Registry {
         }
         let cells = CELLS * listen.pool.max_fork;
         let refused = |errno: Errno| {
-            let reason = glue::describe(errno as i32);
+            let reason = error_text::describe(errno as i32);
             Fault::misuse(format!("Could not initialize the pool: {reason}"))
         };
         let scoreboard = Rc::new(Scoreboard::new(cells).map_err(refused)?);

@@ -5,6 +5,7 @@ use std::io;
 
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
+use crate::sys::os::error_text;
 use crate::sys::os::inherited_descriptors;
 use crate::sys::os::process::{Fork, fork};
 
@@ -16,7 +17,7 @@ use crate::sys::os::process::{Fork, fork};
 pub fn detach() -> io::Result<Fork> {
     let null =
         OpenOptions::new().read(true).write(true).open("/dev/null").map_err(|error| {
-            io::Error::other(format!("/dev/null: {}", crate::glue::reason(&error)))
+            io::Error::other(format!("/dev/null: {}", error_text::reason(&error)))
         })?;
     let side = fork()?;
     if side == Fork::Child {

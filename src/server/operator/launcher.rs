@@ -9,7 +9,7 @@ use mlua::{Function, Lua, Table};
 use super::log::{Level, Log};
 use super::options::{self, RunOptions};
 use super::service::{Service, StartError};
-use crate::glue::{self, Fault};
+use crate::binding::{self, Fault};
 use crate::server::listen::registry::Registry;
 
 /// State shared by the launcher and `run`: the launcher opens the log and the pid file before it
@@ -44,7 +44,7 @@ pub fn export(
     operations: Rc<Operations>,
 ) -> mlua::Result<()> {
     let shared = operations.clone();
-    let open = glue::function(lua, move |lua, args| {
+    let open = binding::function(lua, move |lua, args| {
         let options = options::parse(args.front())?;
         // Before going to the background, which would close inherited sockets.
         Registry::of(lua).inheritance.adopt();
@@ -66,6 +66,6 @@ pub fn export(
     let exit_code = lua.create_function(move |_, ()| Ok(operations.exit_code.get()))?;
     let steps = (module, open, log, exit_code, run, describe, libc::EWOULDBLOCK);
     let launch: Function =
-        glue::chunk(lua, "moonbridge.launcher", include_str!("launcher.lua"), steps)?;
+        binding::chunk(lua, "moonbridge.launcher", include_str!("launcher.lua"), steps)?;
     module.raw_set("launch", launch)
 }

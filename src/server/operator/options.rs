@@ -8,7 +8,7 @@ use std::time::Duration;
 use mlua::{Table, Value};
 
 use super::log::Level;
-use crate::glue::{self, Fault, Reply};
+use crate::binding::{self, Fault, Reply};
 use crate::server::listen::config::{bytes, seconds};
 
 /// The default name in the system log.
@@ -94,7 +94,7 @@ pub fn parse(value: Option<&Value>) -> Reply<RunOptions> {
         None | Some(Value::Nil) => return Ok(RunOptions::default()),
         Some(Value::Table(table)) => table,
         Some(other) => {
-            let kind = glue::kind(other);
+            let kind = binding::kind(other);
             return Err(Fault::misuse(format!("run expects a table of options, not a {kind}")));
         }
     };
@@ -131,7 +131,7 @@ fn reject_unknown(table: &Table) -> Reply<()> {
         let name = match &key {
             Value::String(name) => name.to_string_lossy(),
             Value::Integer(index) => index.to_string(),
-            other => glue::kind(other).to_owned(),
+            other => binding::kind(other).to_owned(),
         };
         if !NAMES.contains(&name.as_str()) {
             let known = NAMES.join(", ");
@@ -142,7 +142,7 @@ fn reject_unknown(table: &Table) -> Reply<()> {
 }
 
 fn wrong(name: &str, expected: &str, value: &Value) -> Fault {
-    Fault::misuse(format!("Option \"{name}\" must be {expected}, not a {}", glue::kind(value)))
+    Fault::misuse(format!("Option \"{name}\" must be {expected}, not a {}", binding::kind(value)))
 }
 
 fn flag(table: &Table, name: &str) -> Reply<bool> {

@@ -7,7 +7,7 @@ use super::daemon;
 use super::log::Log;
 use super::options::{RunOptions, SupervisorLimits};
 use super::pid_file::PidFile;
-use crate::glue;
+use crate::sys::os::error_text;
 use crate::sys::os::lock;
 use crate::sys::os::process::{self, Fork};
 
@@ -37,7 +37,7 @@ impl StartError {
                 let pid = lock::holder(path).map(|pid| format!(" (PID {pid})")).unwrap_or_default();
                 format!("Could not lock {what} \"{shown}\": another server is running already{pid}")
             }
-            _ => format!("Could not open {what} \"{shown}\": {}", glue::reason(error)),
+            _ => format!("Could not open {what} \"{shown}\": {}", error_text::reason(error)),
         };
         StartError { text, errno: error.raw_os_error() }
     }
@@ -89,7 +89,7 @@ fn write_pid(options: &RunOptions, file: Option<&mut PidFile>, pid: u32) -> Resu
 
 fn go_to_background(options: &RunOptions, file: Option<&mut PidFile>) -> Result<(), StartError> {
     let failed = |error: io::Error| StartError {
-        text: format!("Could not go to the background: {}", glue::reason(&error)),
+        text: format!("Could not go to the background: {}", error_text::reason(&error)),
         // A fork that fails temporarily has the same errno as a held lock.
         errno: error.raw_os_error().filter(|errno| *errno != libc::EWOULDBLOCK),
     };

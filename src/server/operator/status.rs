@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, Table};
 
-use crate::glue;
+use crate::binding;
 use crate::server::ipc::scoreboard::{Activity, Counter, Scoreboard, Total};
 use crate::server::listen::registry::Registry;
 
@@ -100,7 +100,7 @@ impl fmt::Display for PoolStatus {
 
 /// Defines `status`, which returns a list with a table of figures for each pool.
 pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result<()> {
-    glue::export(lua, module, "status", move |lua, _| {
+    binding::export(lua, module, "status", move |lua, _| {
         let list = lua.create_table()?;
         for board in registry.boards() {
             let table = lua.create_table()?;

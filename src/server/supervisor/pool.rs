@@ -12,7 +12,6 @@ use super::readiness::is_readable;
 use super::saturation::Saturation;
 use super::sizing::{Advice, Census, Sizing};
 use super::timers::Timers;
-use crate::glue;
 use crate::server::ipc::channel::Channel;
 use crate::server::ipc::clock;
 use crate::server::ipc::scoreboard::{Activity, Counter, Total};
@@ -20,6 +19,7 @@ use crate::server::listen::listener::Listener;
 use crate::server::listen::registry::{CELLS, Pool};
 use crate::server::operator::log::{Level, Log};
 use crate::server::operator::status::PoolStatus;
+use crate::sys::os::error_text;
 
 /// The log names so many workers of a full pool at most.
 const NAMED: usize = 20;
@@ -104,7 +104,7 @@ impl PoolState {
             Err(errno) => {
                 self.cells[cell] = false;
                 self.sizing.failed(&self.pool.config, now);
-                let reason = glue::describe(errno as i32);
+                let reason = error_text::describe(errno as i32);
                 log.notice(&format!("Could not fork a worker for pool #{number}: {reason}"));
             }
             Ok(Forked::Parent(worker)) => {

@@ -13,10 +13,10 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::control::complain;
 use super::events::LISTENER;
-use crate::glue;
 use crate::io::{Stream, listen};
 use crate::server::listen::accept_error::{AcceptError, classify};
 use crate::server::listen::listener::Listener;
+use crate::sys::os::error_text;
 
 /// How long a listener rests when the kernel refuses: it is out of descriptors or memory, or has rules.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -106,7 +106,7 @@ impl Acceptor {
         self.paused_until = Some(now + PAUSE);
         if self.complained.is_none_or(|last| now >= last + COMPLAINT) {
             self.complained = Some(now);
-            let reason = glue::describe(reason as i32);
+            let reason = error_text::describe(reason as i32);
             complain(&format!("Could not accept a connection: {reason}"));
         }
     }

@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use crate::glue;
 use crate::server::ipc::channel::{Channel, Inbox, Parcel, Received};
 use crate::server::ipc::message::{Order, Report};
 use crate::server::ipc::scoreboard::{self, Activity, Scoreboard};
+use crate::sys::os::error_text;
 use crate::sys::os::{process, worker_signals};
 
 /// How long a worker waits for an order that it has reason to expect, in milliseconds.
@@ -122,7 +122,7 @@ impl Control {
         match self.try_send(report, descriptors) {
             Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
             Err(errno) => {
-                let reason = glue::describe(errno as i32);
+                let reason = error_text::describe(errno as i32);
                 complain(&format!("Could not report to the supervisor: {reason}"));
                 process::exit_now(1);
             }

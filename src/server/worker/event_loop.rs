@@ -16,7 +16,6 @@ use super::disposition::Disposition;
 use super::events::{Events, Source};
 use super::handover::Arrival;
 use super::places::Places;
-use crate::glue;
 use crate::io::{Stream, Wakeup, sigterm};
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::clock;
@@ -25,6 +24,7 @@ use crate::server::ipc::message::{Order, Report};
 use crate::server::ipc::scoreboard::{Activity, Counter};
 use crate::server::ipc::ticket::Ticket;
 use crate::server::listen::listener::Listener;
+use crate::sys::os::error_text;
 use crate::sys::os::process::close_for_good;
 
 /// A worker that only sends what is left at a shutdown asks so often whether there is more to do.
@@ -284,7 +284,7 @@ impl EventLoop {
     fn collect(&mut self, until: Option<Instant>, now: Instant) -> bool {
         let found = self.events.collect(until, now).unwrap_or_else(|errno| {
             // Something in this process has closed what it does not own: another one serves better.
-            complain(&format!("Waiting for events failed: {}", glue::describe(errno as i32)));
+            complain(&format!("Waiting for events failed: {}", error_text::describe(errno as i32)));
             self.leave();
             false
         });

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use super::Worker;
 use super::disposition::{Disposition, STALL};
 use crate::amount::Amount;
-use crate::glue::{self, Fault, Reply};
+use crate::binding::{self, Fault, Reply};
 use crate::io::{Stream, stream_of};
 use crate::sys::os::{lineage, process};
 
@@ -20,8 +20,8 @@ const MAX_SECONDS: f64 = 1e8;
 /// Defines the methods.
 pub fn export(lua: &Lua) -> mlua::Result<()> {
     let handles: Table = crate::io::module(lua)?.raw_get("handle_pt")?;
-    glue::export(lua, &handles, "park", park)?;
-    glue::export(lua, &handles, "linger", linger)
+    binding::export(lua, &handles, "park", park)?;
+    binding::export(lua, &handles, "linger", linger)
 }
 
 /// `socket:park([timeout [, stall]])`: the handler is done with the socket until it has input, until

@@ -5,7 +5,7 @@ use mlua::{FromLua, Function, Lua, Table, Value};
 
 use super::context;
 use crate::amount::Amount;
-use crate::glue::{self, Fault, Reply};
+use crate::binding::{self, Fault, Reply};
 use crate::sys::lua::lua_stack;
 use crate::sys::os::alarm;
 
@@ -31,14 +31,14 @@ pub fn export(lua: &Lua, module: &Table, failed: &Table) -> mlua::Result<()> {
     lua_stack::note(lua)?;
     lua.set_app_data(Watched);
     alarm::set_context(show_request);
-    let set = glue::function(lua, |lua, args| {
+    let set = binding::function(lua, |lua, args| {
         let remaining = remaining();
         if let Some(value) = args.front().filter(|value| !value.is_nil()) {
             alarm::set(deadline_in(seconds(lua, value)?));
         }
         Ok(remaining)
     })?;
-    let limit = glue::function(lua, |lua, args| {
+    let limit = binding::function(lua, |lua, args| {
         let outer = alarm::deadline();
         let inner = deadline_in(args.front().map_or(Ok(0.0), |value| seconds(lua, value))?);
         if inner != 0 && (outer == 0 || inner < outer) {
@@ -50,7 +50,7 @@ pub fn export(lua: &Lua, module: &Table, failed: &Table) -> mlua::Result<()> {
         alarm::set(outer.unsigned_abs());
         Ok(())
     })?;
-    let timeout: Function = glue::chunk(
+    let timeout: Function = binding::chunk(
         lua,
         "moonbridge.timeout",
         include_str!("timeout.lua"),

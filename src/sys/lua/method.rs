@@ -16,7 +16,7 @@ use mlua::{Function, IntoLua, IntoLuaMulti, Lua};
 
 use super::anchor;
 pub use super::arguments::{Arguments, Wrong};
-use crate::glue;
+use crate::sys::os::error_text;
 
 /// A method.
 pub trait Method: 'static {
@@ -364,7 +364,7 @@ unsafe fn rarely<M: Method>(state: *mut lua_State, action: Action) -> Result<Eve
             Action::Fail(error) => {
                 ffi::lua_pushnil(state);
                 let errno = error.raw_os_error();
-                let text = glue::reason(&error);
+                let text = error_text::reason(&error);
                 drop(error);
                 push_text(state, text.into());
                 match errno {

@@ -11,7 +11,7 @@
 //! | [`resolve`], [`defer_accept`], [`disconnect`], [`hangup`], [`socket_queues`], [`open_sockets`] | names and sockets |
 //! | [`own_file`], [`lock`], [`standard`], [`environment`], [`inherited_descriptors`] | files and descriptors |
 //! | [`shared`], [`emergency`] | shared memory, and a reserve for failed allocations |
-//! | [`calendar`] | local time as text |
+//! | [`calendar`], [`error_text`] | local time, and errors of the system, as text |
 
 pub mod alarm;
 pub mod blocked_signals;
@@ -23,6 +23,7 @@ pub mod disconnect;
 pub mod dispositions;
 pub mod emergency;
 pub mod environment;
+pub mod error_text;
 pub mod hangup;
 pub mod inherited_descriptors;
 pub mod lineage;

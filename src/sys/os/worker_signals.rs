@@ -176,7 +176,7 @@ pub fn refused_notice() -> Option<String> {
 }
 
 fn refusal(errno: Errno) -> String {
-    let reason = crate::glue::describe(errno as i32);
+    let reason = crate::sys::os::error_text::describe(errno as i32);
     format!(
         "prctl failed ({reason}): workers learn from their channel that the supervisor has died"
     )

@@ -15,6 +15,7 @@ use mlua::{
 };
 
 use crate::sys::lua::method;
+use crate::sys::os::error_text::describe;
 
 /// The name of a value's type, as Lua's `type` gives it.
 pub fn kind(value: &Value) -> &'static str {
@@ -57,20 +58,6 @@ impl Fault {
     pub fn misuse(text: impl Into<String>) -> Self {
         Fault::Misuse(text.into())
     }
-}
-
-/// The C library's message for an errno, without the number that std appends.
-pub fn describe(errno: i32) -> String {
-    let mut text = std::io::Error::from_raw_os_error(errno).to_string();
-    if let Some(end) = text.rfind(" (os error ") {
-        text.truncate(end);
-    }
-    text
-}
-
-/// The message of a system error; the C library's if it has an errno.
-pub fn reason(error: &std::io::Error) -> String {
-    error.raw_os_error().map_or_else(|| error.to_string(), describe)
 }
 
 impl From<std::io::Error> for Fault {
