@@ -100,7 +100,7 @@ fn string(lua: &Lua, value: Option<&Value>, name: &str) -> binding::Reply<mlua::
 /// What the Lua chunks of this module call.
 fn native(lua: &Lua) -> Result<Table> {
     let native = lua.create_table()?;
-    native.raw_set("codes", lua::steps::codes(lua)?)?;
+    native.raw_set("codes", lua::step::codes(lua)?)?;
     native.raw_set("faulty", server::connection::FAULTY)?;
     let start = std::time::Instant::now();
     let now = lua.create_function(move |_, ()| Ok(start.elapsed().as_secs_f64()))?;

@@ -2,7 +2,7 @@
 
 use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Table};
 
-use super::steps::{Code, Shared, code, done, problem, queued, step, with};
+use super::step::{Code, Shared, code, done, problem, queued, step, with};
 use crate::http::server::connection::{Connection, Reader};
 use crate::http::server::request_body::Supply;
 use crate::http::wire::refusal::Refusal;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use mlua::{Function, Lua, Table};
 
-use super::steps::Shared;
+use super::step::Shared;
 use crate::http::server::connection::{Connection, Problem, SCHEME};
 use crate::http::wire::head::Span;
 use crate::sys::lua::anchor::Anchor;

@@ -2,7 +2,7 @@
 
 use mlua::{IntoLua, IntoLuaMulti, Lua, MultiValue, Table, Value};
 
-use super::steps::{Code, Shared, code, problem, step, with};
+use super::step::{Code, Shared, code, problem, step, with};
 use super::tables::{lists, settle};
 use crate::http::form::multipart::Part;
 use crate::http::form::reader::{Form, FormField, FormStep};

@@ -2,7 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `steps`, `body_steps`, `form_steps` | the steps of a connection as Lua functions |
+//! | `step`, `steps`, `body_steps`, `form_steps` | the steps of a connection as Lua functions |
 //! | `turn`, `fast_steps` | the usual turn of a request, and what is called often in it, as cheap as C functions |
 //! | `views`, `tables` | what a request says, as Lua values made on first access |
 //! | `handler.lua`, `cycle.lua`, `ending.lua`, `body.lua`, `streaming.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
@@ -10,6 +10,7 @@
 pub mod body_steps;
 pub mod fast_steps;
 pub mod form_steps;
+pub mod step;
 pub mod steps;
 pub mod tables;
 pub mod turn;

@@ -1,143 +1,25 @@
-//! The steps of a connection as Lua functions, for `cycle.lua`.
-//!
-//! A step returns nothing if all is well, else a code and what belongs to it:
-//!
-//! | code | meaning |
-//! |---|---|
-//! | `MISUSE`, text | the handler's mistake: raise it |
-//! | `FAILED`, text | the connection failed |
-//! | `REFUSED`, text | the request was refused in these words |
-//! | `OUTPUT`, bytes | so much output is queued: wait until the client takes it |
-//! | `INPUT` | wait for input |
-//! | others | as said at the step |
+//! The steps of a connection as Lua functions, for `cycle.lua`: a table of them for each connection object.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use mlua::{
-    AnyUserData, FromLuaMulti, Function, IntoLuaMulti, Lua, LuaString, MultiValue, Table, UserData,
-    Value,
+    AnyUserData, Function, IntoLuaMulti, Lua, LuaString, MultiValue, Table, UserData, Value,
 };
 
+use super::step::{Code, Shared, code, done, problem, queued, step, with};
+use super::{body_steps, fast_steps, form_steps, turn, views};
 use crate::binding;
-use crate::http::server::connection::{Conclusion, Connection, Opened, Partial, Problem};
+use crate::http::server::connection::{Conclusion, Connection, Opened, Partial};
 use crate::http::server::options::Options;
 use crate::http::wire::refusal::Refusal;
 use crate::io::stream_of;
 use crate::server::worker::context;
 
-/// A connection object, shared by its steps.
-pub type Shared = Rc<RefCell<Connection>>;
-
-/// What steps return.
-#[derive(Clone, Copy)]
-pub enum Code {
-    Misuse = 1,
-    Failed,
-    Refused,
-    Output,
-    Input,
-    Idle,
-    Partial,
-    Buffering,
-    Gone,
-    Close,
-    End,
-    Parked,
-    /// Of a turn, not of a step: the connection is over.
-    Closed,
-    /// Of a turn: the response was sent, the connection is ready for its next request.
-    Kept,
-    /// Of a turn: `conclude` was not called yet.
-    Unconcluded,
-}
-
-impl From<Opened> for Code {
-    /// What `open` returns where there is no request to be served.
-    fn from(opened: Opened) -> Self {
-        match opened {
-            Opened::Ready => Code::Kept,
-            Opened::Idle => Code::Idle,
-            Opened::Partial => Code::Partial,
-            Opened::Buffering => Code::Buffering,
-            Opened::Refused => Code::Refused,
-            Opened::Gone => Code::Gone,
-        }
-    }
-}
-
-const CODES: [(&str, Code); 15] = [
-    ("MISUSE", Code::Misuse),
-    ("FAILED", Code::Failed),
-    ("REFUSED", Code::Refused),
-    ("OUTPUT", Code::Output),
-    ("INPUT", Code::Input),
-    ("IDLE", Code::Idle),
-    ("PARTIAL", Code::Partial),
-    ("BUFFERING", Code::Buffering),
-    ("GONE", Code::Gone),
-    ("CLOSE", Code::Close),
-    ("END", Code::End),
-    ("PARKED", Code::Parked),
-    ("CLOSED", Code::Closed),
-    ("KEPT", Code::Kept),
-    ("UNCONCLUDED", Code::Unconcluded),
-];
-
-/// The codes by their names.
-pub fn codes(lua: &Lua) -> mlua::Result<Table> {
-    let table = lua.create_table()?;
-    for (name, code) in CODES {
-        table.raw_set(name, code as i64)?;
-    }
-    Ok(table)
-}
-
 /// A request that is not complete, kept while its connection is not served.
 struct Suspended(RefCell<Option<Partial>>);
 
 impl UserData for Suspended {}
-
-pub type Outcome = mlua::Result<MultiValue>;
-
-pub fn code(lua: &Lua, code: Code) -> Outcome {
-    (code as i64).into_lua_multi(lua)
-}
-
-pub fn problem(lua: &Lua, problem: Problem) -> Outcome {
-    match problem {
-        Problem::Misuse(text) => (Code::Misuse as i64, text).into_lua_multi(lua),
-        Problem::Refused(words) => (Code::Refused as i64, words).into_lua_multi(lua),
-        Problem::Io(error) => {
-            let text = match crate::binding::Fault::from(error) {
-                crate::binding::Fault::System(text, _) => text,
-                _ => String::new(),
-            };
-            (Code::Failed as i64, text).into_lua_multi(lua)
-        }
-    }
-}
-
-/// Nothing, unless more output than `limit` is queued.
-pub fn queued(lua: &Lua, outcome: Result<usize, Problem>, limit: usize) -> Outcome {
-    match outcome {
-        Ok(pending) if pending <= limit => Ok(MultiValue::new()),
-        Ok(pending) => (Code::Output as i64, pending).into_lua_multi(lua),
-        Err(error) => problem(lua, error),
-    }
-}
-
-pub fn done(lua: &Lua, outcome: Result<(), Problem>) -> Outcome {
-    queued(lua, outcome.map(|()| 0), 0)
-}
-
-/// Borrows for a step: only a finalizer that runs within another step can find it borrowed.
-pub fn with<R>(shared: &Shared, work: impl FnOnce(&mut Connection) -> R) -> mlua::Result<R> {
-    match shared.try_borrow_mut() {
-        Ok(mut connection) => Ok(work(&mut connection)),
-        Err(_) => Err(mlua::Error::runtime("request is in use")),
-    }
-}
 
 /// A string or a number as text; otherwise a misuse that names `what`, with `advice`.
 fn argument(
@@ -156,24 +38,12 @@ fn argument(
     }
 }
 
-/// Puts a step into `table`.
-pub fn step<A: FromLuaMulti>(
-    lua: &Lua,
-    table: &Table,
-    shared: &Shared,
-    name: &str,
-    run: impl Fn(&Lua, &Shared, A) -> Outcome + 'static,
-) -> mlua::Result<()> {
-    let shared = shared.clone();
-    table.raw_set(name, lua.create_function(move |lua, args: A| run(lua, &shared, args))?)
-}
-
 /// The steps of a connection object, in a table.
 pub fn steps(lua: &Lua, shared: &Shared) -> mlua::Result<Table> {
     let table = lua.create_table()?;
     opening(lua, &table, shared)?;
     response(lua, &table, shared)?;
-    crate::http::lua::body_steps::add(lua, &table, shared)?;
+    body_steps::add(lua, &table, shared)?;
     Ok(table)
 }
 
@@ -352,10 +222,10 @@ pub fn factory(lua: &Lua, options: Rc<Options>) -> mlua::Result<Function> {
     lua.create_function(move |lua, ()| {
         let shared = Rc::new(RefCell::new(Connection::new(options.clone())));
         let table = steps(lua, &shared)?;
-        crate::http::lua::views::add(lua, &table, &shared)?;
-        crate::http::lua::form_steps::add(lua, &table, &shared)?;
-        crate::http::lua::fast_steps::add(lua, &table, &shared)?;
-        crate::http::lua::turn::add(lua, &table, &shared)?;
+        views::add(lua, &table, &shared)?;
+        form_steps::add(lua, &table, &shared)?;
+        fast_steps::add(lua, &table, &shared)?;
+        turn::add(lua, &table, &shared)?;
         Ok(table)
     })
 }

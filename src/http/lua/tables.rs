@@ -2,7 +2,7 @@
 
 use mlua::{IntoLuaMulti, Lua, Table};
 
-use super::steps::{Outcome, Shared, problem, with};
+use super::step::{Outcome, Shared, problem, with};
 use crate::http::wire::collision_guard::collide;
 use crate::http::wire::params::Pair;
 use crate::http::wire::refusal::Refusal;

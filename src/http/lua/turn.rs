@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mlua::{Function, Lua, Table};
 
-use super::steps::{Code, Shared};
+use super::step::{Code, Shared};
 use crate::http::server::connection::{Conclusion, Opened};
 use crate::io::handle_table::stream_at;
 use crate::server;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Table};
 
-use super::steps::{Shared, problem, step, with};
+use super::step::{Shared, problem, step, with};
 use super::tables::{limited, sequence, settle, store};
 use crate::http::server::connection::SCHEME;
 use crate::http::wire::cookies::cookies;

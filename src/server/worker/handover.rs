@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use super::outbox::Departure;
+use super::connection::Connection;
+use super::disposition::Disposition;
 use crate::io::{Stream, Wakeup};
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::clock;
@@ -20,6 +21,27 @@ pub struct Arrival {
     pub parcel: Parcel,
     pub wakeup: Wakeup,
     pub state: ConnectionState,
+}
+
+/// A connection whose handler has returned while output was queued.
+pub struct Departure {
+    pub connection: Connection,
+    /// What becomes of the connection when all is sent.
+    pub disposition: Disposition,
+    /// Why the handler was called.
+    pub wakeup: Wakeup,
+    /// When the handler returned.
+    pub since: Instant,
+}
+
+impl Departure {
+    /// Input is of no interest any more: it is discarded, so that a client which sends before it
+    /// reads does not block both sides; so is input that is to be skipped. Otherwise it has to wait,
+    /// and with it the client.
+    pub fn discards(&self) -> bool {
+        !matches!(self.disposition, Disposition::Park { .. })
+            || self.connection.stream.borrow().standing().skip > 0
+    }
 }
 
 /// The state of a connection, and the file with its data if that is too long for a message.
@@ -87,8 +109,6 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
-    use super::super::connection::Connection;
-    use super::super::disposition::Disposition;
     use super::*;
     use crate::io::Standing;
 

@@ -11,36 +11,15 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use super::connection::{Connection, Running, State};
+use super::connection::{Running, State};
 use super::disposition::Disposition;
 use super::events::SENDING;
-use super::handover;
+use super::handover::{self, Departure};
 use super::ownership::Ownership;
+use crate::io::Stream;
 use crate::io::stream::Fill;
-use crate::io::{Stream, Wakeup};
 use crate::server::ipc::ticket::Ticket;
 use crate::sys::os::socket_queues::unsent;
-
-/// What the handler has left behind.
-pub struct Departure {
-    pub connection: Connection,
-    /// What becomes of the connection when all is sent.
-    pub disposition: Disposition,
-    /// Why the handler was called.
-    pub wakeup: Wakeup,
-    /// When the handler returned.
-    pub since: Instant,
-}
-
-impl Departure {
-    /// Input is of no interest any more: it is discarded, so that a client which sends before it
-    /// reads does not block both sides; so is input that is to be skipped. Otherwise it has to wait,
-    /// and with it the client.
-    fn discards(&self) -> bool {
-        !matches!(self.disposition, Disposition::Park { .. })
-            || self.connection.stream.borrow().standing().skip > 0
-    }
-}
 
 struct Entry {
     departure: Departure,
@@ -129,7 +108,7 @@ impl Outbox {
 
     /// The connections that wait.
     #[cfg(test)]
-    pub fn connections(&self) -> impl Iterator<Item = &Connection> {
+    pub fn connections(&self) -> impl Iterator<Item = &super::connection::Connection> {
         self.entries.values().map(|entry| &entry.departure.connection)
     }
 
