@@ -244,6 +244,26 @@ describe("a pool", function()
     assert.equal(4, #s:workers())
   end)
 
+  it("may have more workers than another one", function()
+    local s = server.start [[
+      moonbridge = require "moonbridge"
+      moonbridge.listen{
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        pre_fork = 12, min_fork = 12, max_fork = 12, connect = function(socket) socket:write("hello") end,
+      }
+      moonbridge.listen{
+        { proto = "interval", delay = 60 }, min_fork = 1, max_fork = 1, connect = function() return true end,
+      }
+      moonbridge.run()
+    ]]
+    assert.truthy(has_workers(s, 13))
+    -- The supervisor has checked the workers and the ports of both.
+    socket.sleep(2.2)
+    assert.equal("hello", (s:connect():read_all()))
+    s:signal("TERM")
+    assert.equal(0, s:wait())
+  end)
+
   it("keeps pre_fork workers spare", function()
     local s = start(HOLDS .. "pre_fork = 3, min_fork = 3, max_fork = 8, fork_delay = 0.01")
     assert.truthy(has_workers(s, 3))
