@@ -109,6 +109,16 @@ for kind, connect in pairs(pair.kinds) do
       assert.equal("kept too\n", (far:read(nil, "\n")))
     end)
 
+    it("read_yield: keeps what was read, ready for poll, if it cannot yield", function()
+      near:flush("kept")
+      pair.await(far)
+      local ok, message = pcall(string.gsub, "x", "x", function() far:read_yield(nil, "\n") end)
+      assert.is_false(ok)
+      assert.matches("attempt to yield", message)
+      assert.is_true(moonbridge_io.poll({ [far] = true }, nil, 0))
+      assert.same({ n = 2, "kept", "block" }, pair.results(far:read_nb()))
+    end)
+
     it("drain_call: counts all it discards", function()
       local calls = 0
       local function waitfunc(socket, mode, module)

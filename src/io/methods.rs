@@ -246,7 +246,10 @@ fn receive(
             let searched = stream.position().saturating_add(n as u64);
             let token = isize::try_from(searched).unwrap_or(isize::MAX);
             let action = waiting.wait(arguments, READABLE, Protection::Caught, token)?;
-            stream.hold_input(Awaits::More);
+            // A yield that is not possible throws: then nothing waits for the input.
+            if waiting != Waiting::Yielding || arguments.may_yield() {
+                stream.hold_input(Awaits::More);
+            }
             Ok(action)
         }
         Ok((n, status)) => Ok(take(stream, n, status)),

@@ -36,6 +36,12 @@ impl<'a> Arguments<'a> {
         unsafe { ffi::lua_gettop(self.state) }
     }
 
+    /// Whether the running coroutine can yield.
+    pub fn may_yield(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { ffi::lua_isyieldable(self.state) != 0 }
+    }
+
     /// The bytes of argument `index`, if it is a string.
     #[inline(always)]
     pub fn string(&self, index: c_int) -> Option<&'a [u8]> {
