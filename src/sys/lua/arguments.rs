@@ -92,11 +92,12 @@ impl<'a> Arguments<'a> {
     pub fn optional_string(&self, index: c_int) -> Result<Option<&'a [u8]>, Wrong> {
         // SAFETY: as above.
         unsafe {
-            match ffi::lua_type(self.state, index) {
-                ffi::LUA_TSTRING | ffi::LUA_TNUMBER => Ok(Some(self.bytes(index))),
-                ffi::LUA_TNIL | ffi::LUA_TNONE => Ok(None),
-                _ => Err(self.expected(index, "string")),
+            let mut length = 0;
+            let bytes = ffi::lua_tolstring(self.state, index, &mut length);
+            if !bytes.is_null() {
+                return Ok(Some(std::slice::from_raw_parts(bytes.cast(), length)));
             }
+            if self.is_nil(index) { Ok(None) } else { Err(self.expected(index, "string")) }
         }
     }
 
@@ -108,14 +109,13 @@ impl<'a> Arguments<'a> {
     pub fn optional_integer(&self, index: c_int) -> Result<Option<i64>, Wrong> {
         // SAFETY: as above.
         unsafe {
-            let kind = ffi::lua_type(self.state, index);
-            if kind <= ffi::LUA_TNIL {
-                return Ok(None);
-            }
             let mut is_integer = 0;
             let integer = ffi::lua_tointegerx(self.state, index, &mut is_integer);
-            match kind {
-                _ if is_integer != 0 => Ok(Some(integer)),
+            if is_integer != 0 {
+                return Ok(Some(integer));
+            }
+            match ffi::lua_type(self.state, index) {
+                ffi::LUA_TNIL | ffi::LUA_TNONE => Ok(None),
                 ffi::LUA_TNUMBER => Err(self.bad(index, "number has no integer representation")),
                 _ => Err(self.expected(index, "number")),
             }
