@@ -68,20 +68,6 @@ pub enum Action {
     Yield([Value; 3], isize),
     /// Keep a value in a slot of the frame; then [`Event::Returned`].
     Put(c_int, Value, isize),
-    /// Keep the first result in a slot of the frame, give the object of [`Value::Object`] another metatable
-    /// (an upvalue) and remove it with the entries behind it, up to the given one. Then [`Event::Returned`].
-    Retire {
-        /// Where the result is kept.
-        slot: c_int,
-        /// The table with the object, an upvalue.
-        table: c_int,
-        /// The new metatable, an upvalue.
-        metatable: c_int,
-        /// The entries of the table that are removed.
-        entries: std::ops::RangeInclusive<i64>,
-        /// The token.
-        token: isize,
-    },
 }
 
 /// A call of a function.
@@ -103,8 +89,6 @@ pub enum Protection {
     None,
     /// The method learns of it.
     Caught,
-    /// The same, behind the message handler that is this upvalue.
-    Traced(c_int),
 }
 
 /// A value for Lua. Upvalues are counted from 1 on, those that were given to [`function`].
@@ -128,14 +112,6 @@ pub enum Value {
     Slot(c_int),
     /// An upvalue.
     Upvalue(c_int),
-    /// The entry of a table, an upvalue, with this key.
-    Element(c_int, i64),
-    /// The same; if there is none, a new table with a metatable, an upvalue, which is kept there.
-    View(c_int, i64, c_int),
-    /// A new table with a metatable, which is kept there.
-    Object(c_int, i64, c_int),
-    /// A table that maps what `Element` gives to true.
-    SetOf(c_int, i64),
 }
 
 /// A string, by its address.
@@ -284,7 +260,7 @@ unsafe fn drive<M: Method>(state: *mut lua_State, mut event: Event) -> c_int {
 unsafe fn ask<M: Method>(state: *mut lua_State, event: Event) -> Action {
     // SAFETY: as in `drive`. Nothing here calls Lua.
     unsafe {
-        let arguments = Arguments::of(state, M::NAME, M::FRAME + 2);
+        let arguments = Arguments::of(state, M::NAME, M::FRAME + 1);
         let object = if size_of::<M::Object>() == 0 {
             Some(std::ptr::NonNull::<M::Object>::dangling().as_ref())
         } else {
@@ -304,17 +280,13 @@ fn panicked<M: Method>(panic: Box<dyn Any + Send>) -> Action {
     Action::Raise(format!("'{}' panicked: {text}", M::NAME).into())
 }
 
-/// Calls a function. What it returns stands behind the frame and its message handler (or nil).
+/// Calls a function. What it returns, or its error, stands behind the frame.
 #[inline(always)]
 unsafe fn carry_out<M: Method>(state: *mut lua_State, call: &Call) -> Event {
     // SAFETY: as in `drive`; not more than 10 slots are used above the frame.
     unsafe {
         let Call { function, ref arguments, protection, token } = *call;
         ffi::lua_settop(state, M::FRAME);
-        match protection {
-            Protection::Traced(handler) => push::<M>(state, Value::Upvalue(handler)),
-            _ => ffi::lua_pushnil(state),
-        }
         push::<M>(state, function);
         let mut count = 0;
         for argument in arguments {
@@ -324,15 +296,15 @@ unsafe fn carry_out<M: Method>(state: *mut lua_State, call: &Call) -> Event {
             push::<M>(state, *argument);
             count += 1;
         }
-        let handler = match protection {
+        match protection {
             Protection::None => {
                 ffi::lua_callk(state, count, RESULTS, token, Some(go_on::<M>));
-                return Event::Returned(token);
+                Event::Returned(token)
             }
-            Protection::Caught => 0,
-            Protection::Traced(_) => M::FRAME + 1,
-        };
-        outcome(ffi::lua_pcallk(state, count, RESULTS, handler, token, Some(go_on::<M>)), token)
+            Protection::Caught => {
+                outcome(ffi::lua_pcallk(state, count, RESULTS, 0, token, Some(go_on::<M>)), token)
+            }
+        }
     }
 }
 
@@ -346,10 +318,6 @@ unsafe fn rarely<M: Method>(state: *mut lua_State, action: Action) -> Result<Eve
     // SAFETY: as in `drive`.
     unsafe {
         match action {
-            Action::Retire { slot, table, metatable, entries, token } => {
-                retire::<M>(state, slot, table, metatable, entries);
-                Ok(Event::Returned(token))
-            }
             Action::Put(slot, value, token) => {
                 ffi::lua_settop(state, M::FRAME);
                 push::<M>(state, value);
@@ -388,30 +356,6 @@ unsafe fn rarely<M: Method>(state: *mut lua_State, action: Action) -> Result<Eve
     }
 }
 
-unsafe fn retire<M: Method>(
-    state: *mut lua_State,
-    slot: c_int,
-    table: c_int,
-    metatable: c_int,
-    entries: std::ops::RangeInclusive<i64>,
-) {
-    // SAFETY: as in `drive`.
-    unsafe {
-        let table = upvalue::<M>(table);
-        ffi::lua_pushvalue(state, M::FRAME + 2);
-        ffi::lua_replace(state, slot);
-        if ffi::lua_rawgeti(state, table, *entries.start()) == ffi::LUA_TTABLE {
-            ffi::lua_pushvalue(state, upvalue::<M>(metatable));
-            ffi::lua_setmetatable(state, -2);
-        }
-        for key in entries {
-            ffi::lua_pushnil(state);
-            ffi::lua_rawseti(state, table, key);
-        }
-        ffi::lua_settop(state, M::FRAME);
-    }
-}
-
 const fn upvalue<M: Method>(index: c_int) -> c_int {
     ffi::lua_upvalueindex(1 + M::WORDS.len() as c_int + index)
 }
@@ -433,35 +377,7 @@ unsafe fn push<M: Method>(state: *mut lua_State, value: Value) {
             }
             Value::Slot(index) => ffi::lua_pushvalue(state, index),
             Value::Upvalue(index) => ffi::lua_pushvalue(state, upvalue::<M>(index)),
-            Value::Element(table, key) => {
-                ffi::lua_rawgeti(state, upvalue::<M>(table), key);
-            }
-            Value::View(table, key, metatable) => {
-                if ffi::lua_rawgeti(state, upvalue::<M>(table), key) == ffi::LUA_TNIL {
-                    push_object::<M>(state, table, key, metatable);
-                }
-            }
-            Value::Object(table, key, metatable) => {
-                push_object::<M>(state, table, key, metatable);
-            }
-            Value::SetOf(table, key) => {
-                ffi::lua_createtable(state, 0, 1);
-                ffi::lua_rawgeti(state, upvalue::<M>(table), key);
-                ffi::lua_pushboolean(state, 1);
-                ffi::lua_rawset(state, -3);
-            }
         }
-    }
-}
-
-unsafe fn push_object<M: Method>(state: *mut lua_State, table: c_int, key: i64, metatable: c_int) {
-    // SAFETY: as in `drive`; two slots are used.
-    unsafe {
-        ffi::lua_createtable(state, 0, 0);
-        ffi::lua_pushvalue(state, upvalue::<M>(metatable));
-        ffi::lua_setmetatable(state, -2);
-        ffi::lua_pushvalue(state, -1);
-        ffi::lua_rawseti(state, upvalue::<M>(table), key);
     }
 }
 
