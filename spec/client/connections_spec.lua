@@ -68,10 +68,14 @@ describe("kept connections", function()
   end)
 
   it("are replaced if the server has closed them meanwhile", function()
-    local s = play [[read(c) c:send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")]]
+    local s = play [[
+      read(c) c:send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+      c:close()
+      io.stderr:write("closed\n")
+    ]]
     for number = 1, 3 do
       assert.equal("x", (http.request { url = s.url, body = "p" .. number }))
-      require "socket".sleep(0.05)
+      assert.truthy(s.server:wait_log("closed", nil, number))
     end
     assert.same({ 1, 2, 3 }, connections(s))
   end)

@@ -17,7 +17,7 @@ end)
 describe("a response", function()
   local function body_of(response)
     local s = once(response)
-    return http.request { url = s.url, timeout = 5 }
+    return http.request { url = s.url, timeout = server.TIMEOUT }
   end
 
   it("may be chunked, with extensions and trailers", function()
@@ -94,7 +94,7 @@ describe("servers that misbehave", function()
     local s = play("local list = { " .. table.concat(list, ", ") .. " } read(c) c:send(list[number])")
     for _, case in ipairs(cases) do
       local cb, calls = recorder()
-      local body, message = http.request { url = s.url, timeout = 5, receive = cb }
+      local body, message = http.request { url = s.url, timeout = server.TIMEOUT, receive = cb }
       assert.is_nil(body)
       assert.truthy(message:find(case[2], 1, true), message)
       assert.same({ nil, message }, calls[#calls])
@@ -154,9 +154,10 @@ describe("servers that misbehave", function()
       c:send("HTTP/1.1 200 OK\r\n")
       for _ = 1, 1e6 do if not c:send("X-Endless: " .. ("x"):rep(80) .. "\r\n") then break end end
     ]]
-    assert.same({ nil, "response header section too big" }, { http.request { url = s.url, timeout = 5 } })
+    local function result() return { http.request { url = s.url, timeout = server.TIMEOUT } } end
+    assert.same({ nil, "response header section too big" }, result())
     s = play [[read(c) for _ = 1, 1e6 do if not c:send("HTTP/1.1 100 Continue\r\n\r\n") then break end end]]
-    assert.same({ nil, "too many interim responses" }, { http.request { url = s.url, timeout = 5 } })
+    assert.same({ nil, "too many interim responses" }, result())
   end)
 
   it("send more than they announced: that is not part of the response, nor of the next one", function()
@@ -172,11 +173,12 @@ describe("servers that misbehave", function()
         c:send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
         socket.sleep(0.05)
         c:send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+        io.stderr:write("sent more\n")
       end
     ]]
-    for _ = 1, 2 do
+    for number = 1, 2 do
       assert.equal("hello", (http.request(s.url)))
-      require "socket".sleep(0.15)
+      assert.truthy(s.server:wait_log("sent more", nil, number))
     end
   end)
 
@@ -212,7 +214,7 @@ describe("a server that closes while it is sent to", function()
   it("is an error, as far as it has not answered", function()
     local s = play [[c:receive("*l") c:setoption("linger", { on = true, timeout = 0 })]]
     local function endless() return ("x"):rep(65536) end
-    local body, message = http.request { url = s.url, body = endless, timeout = 5 }
+    local body, message = http.request { url = s.url, body = endless, timeout = server.TIMEOUT }
     assert.is_nil(body)
     assert.truthy(message == "Connection reset by peer" or message == "Broken pipe", message)
   end)

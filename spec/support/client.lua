@@ -131,7 +131,18 @@ end
 
 --- Reads exactly `size` bytes; results as read_when.
 function Connection:read(size, timeout)
-  return self:read_when(function(buffer) return #buffer >= size and size end, timeout)
+  local deadline = socket.gettime() + (timeout or process.TIMEOUT)
+  local parts, length = { self.buffer }, #self.buffer
+  local reason
+  while length < size and not reason do
+    self.buffer = ""
+    reason = self:fill(deadline - socket.gettime())
+    parts[#parts + 1] = self.buffer
+    length = length + #self.buffer
+  end
+  self.buffer = table.concat(parts)
+  if length < size then return nil, reason, self.buffer end
+  return take(self, size)
 end
 
 --- Reads up to and including the first occurrence of a plain text; results as read_when.

@@ -56,7 +56,7 @@ local SERVER = [[
   while true do
     local c = listener:accept()
     connections = connections + 1
-    c:settimeout(10)
+    c:settimeout(60)
     if not UNIX then c:setoption("tcp-nodelay", true) end
     serve(c, connections)
     c:close()
