@@ -9,10 +9,15 @@
 //! Sources: reference, "request:send_status" to "request:finish"; RFC 9112 6 and 9110 15.
 
 mod body;
-mod head;
+mod fields;
 
 use crate::http::wire::head::Version;
-use crate::http::wire::header_lines::Misuse;
+use crate::http::wire::header_lines::{
+    Misuse, StaticHeaders, check_header, push_header, status_code,
+};
+
+use body::Body;
+use fields::{CLOSE, Fields, check_informational};
 
 /// The answer to a client that asks whether it may send its body (RFC 9110 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -44,59 +49,36 @@ enum Stage {
     Finished,
 }
 
-/// How the end of the response body is told to the client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Framing {
-    /// The status has no body (RFC 9110 6.4.1): data is an error.
-    #[default]
-    Bodyless,
-    /// The request was HEAD: data is ignored.
-    Ignored,
-    /// So many bytes are still due.
-    Length(u64),
-    /// RFC 9112 7.1
-    Chunked,
-    /// HTTP/1.0: the body ends with the connection.
-    Close,
-}
-
 /// A response that is being made.
 #[derive(Debug, Default)]
 pub struct Response {
     stage: Stage,
-    framing: Framing,
+    fields: Fields,
+    body: Body,
     /// Bytes ready to be sent.
     out: Vec<u8>,
-    /// Data that waits to be joined with further data: not framed yet.
-    body: Vec<u8>,
     /// The status code last sent.
     status: u16,
-    /// The announced length of the body.
-    length: Option<u64>,
     /// Where in `out` the head of the response, or of an informational one, begins.
     head_start: usize,
     /// Where in `out` a further line of the finished head would stand, until that has left.
     head_end: usize,
-    /// Bytes of data that were ignored lately.
-    ignored: usize,
     /// Whether a part of the final response was sent.
     has_left: bool,
     http10: bool,
     head_request: bool,
-    close: bool,
-    says_close: bool,
-    says_keep_alive: bool,
-    has_date: bool,
 }
 
 impl Response {
     /// Prepares for the response to the next request; memory is kept.
     pub fn begin(&mut self, version: Version, head_request: bool, close: bool) {
-        let (mut out, mut body) = (std::mem::take(&mut self.out), std::mem::take(&mut self.body));
-        out.clear();
-        body.clear();
-        let http10 = version == Version::Http10;
-        *self = Response { out, body, http10, head_request, close, ..Response::default() };
+        self.out.clear();
+        self.body.clear();
+        self.http10 = version == Version::Http10;
+        self.fields = Fields::new(self.http10, close);
+        (self.stage, self.status) = (Stage::Start, 0);
+        (self.head_start, self.head_end) = (0, 0);
+        (self.has_left, self.head_request) = (false, head_request);
     }
 
     /// Whether a status was sent: informational ones do not count.
@@ -111,7 +93,7 @@ impl Response {
 
     /// Whether the connection has to be closed after this response.
     pub fn closes(&self) -> bool {
-        self.close
+        self.fields.closes()
     }
 
     /// Whether the connection leaves HTTP with this response (RFC 9110 15.2.2).
@@ -122,6 +104,184 @@ impl Response {
     /// Whether the header section has ended and the body has not.
     pub fn is_in_body(&self) -> bool {
         self.stage == Stage::Body
+    }
+
+    /// Whether data may follow the head.
+    pub fn has_body(&self) -> bool {
+        self.body.may_follow()
+    }
+
+    /// The announced length of the body and how much of it the handler has sent so far, while that counts.
+    pub fn length(&self) -> Option<(u64, u64)> {
+        self.body.length()
+    }
+
+    /// Whether a part of the final response was sent: it cannot be replaced any more.
+    pub fn has_left(&self) -> bool {
+        self.has_left
+    }
+
+    /// Begins the response: three digits and, behind a space, a reason phrase.
+    pub fn status(&mut self, status: &[u8], fixed: &StaticHeaders) -> Result<(), Misuse> {
+        let code = match self.stage {
+            Stage::Start | Stage::Interim => status_code(status)?,
+            Stage::Finished => return Err(FINISHED),
+            Stage::Head | Stage::Body => return Err(STATUS_SENT),
+        };
+        if code == 101 && self.http10 {
+            // RFC 9110 7.8: Upgrade is to be ignored in a request of HTTP/1.0.
+            return Err(NO_UPGRADE);
+        }
+        if self.stage == Stage::Interim {
+            self.end_interim();
+        }
+        self.status = code;
+        self.head_start = self.out.len();
+        self.out.extend_from_slice(b"HTTP/1.1 ");
+        self.out.extend_from_slice(status);
+        if status.len() == 3 {
+            // RFC 9112 4: the space is there also without a reason phrase.
+            self.out.push(b' ');
+        }
+        self.out.extend_from_slice(b"\r\n");
+        if (100..200).contains(&self.status) && self.status != 101 {
+            self.stage = Stage::Interim;
+            return Ok(());
+        }
+        self.stage = Stage::Head;
+        self.out.extend_from_slice(fixed.lines());
+        self.fields.add_fixed(fixed);
+        Ok(())
+    }
+
+    /// Sends a header line. Content-Length and Connection are also obeyed.
+    pub fn header(&mut self, name: &[u8], value: &[u8]) -> Result<(), Misuse> {
+        match self.stage {
+            Stage::Head | Stage::Interim => {}
+            Stage::Start => return Err(NO_STATUS),
+            Stage::Body => return Err(HEADERS_SENT),
+            Stage::Finished => return Err(FINISHED),
+        }
+        check_header(name, value)?;
+        let send = if self.stage == Stage::Interim {
+            check_informational(name, value)?;
+            true
+        } else {
+            self.fields.add(name, value, self.status)?
+        };
+        if send {
+            push_header(&mut self.out, name, value);
+        }
+        Ok(())
+    }
+
+    /// Ends the header section; the second and further calls do nothing.
+    ///
+    /// `date` is the value of Date, unless the application sent one.
+    pub fn finish_headers(&mut self, date: Option<&[u8]>) -> Result<(), Misuse> {
+        match self.stage {
+            Stage::Start => return Err(NO_STATUS),
+            Stage::Interim => {
+                self.end_interim();
+                return Ok(());
+            }
+            Stage::Body => return Ok(()),
+            Stage::Finished => return Err(FINISHED),
+            Stage::Head => {}
+        }
+        let framing = self.fields.finish(self.status, self.head_request, date, &mut self.out);
+        self.body.begin(framing);
+        self.head_end = self.out.len();
+        self.out.extend_from_slice(b"\r\n");
+        self.stage = Stage::Body;
+        Ok(())
+    }
+
+    fn end_interim(&mut self) {
+        if self.http10 {
+            // RFC 9110 15.2: not to be sent to a client of HTTP/1.0.
+            self.out.truncate(self.head_start);
+        } else {
+            self.out.extend_from_slice(b"\r\n");
+        }
+        self.stage = Stage::Start;
+    }
+
+    /// Takes a piece of the body, the header section being finished.
+    ///
+    /// Returns false if nothing is to be done: the piece was ignored, or is kept to be joined with
+    /// further ones until there are `minimum` bytes. If true is returned, the caller must send
+    /// [`Response::parts`] with the same piece, then call [`Response::sent`].
+    pub fn data(&mut self, piece: &[u8], minimum: usize) -> Result<bool, Misuse> {
+        match self.stage {
+            Stage::Body if piece.is_empty() => Ok(false),
+            Stage::Body => self.body.take(piece, minimum, &mut self.out),
+            Stage::Start | Stage::Interim | Stage::Head => Err(NO_STATUS),
+            Stage::Finished => Err(FINISHED),
+        }
+    }
+
+    /// What is to be sent for a piece that [`Response::data`] accepted.
+    pub fn parts<'a>(&'a self, piece: &'a [u8]) -> [&'a [u8]; 4] {
+        let [joined, piece, end] = self.body.parts(piece);
+        [&self.out, joined, piece, end]
+    }
+
+    /// Forgets what the caller has sent: all of [`Response::parts`].
+    pub fn sent(&mut self) {
+        self.out.clear();
+        self.body.drop_joined();
+        self.has_left = true;
+    }
+
+    /// Frames what waits to be joined, so that [`Response::out`] holds all data so far.
+    pub fn flush(&mut self) {
+        self.body.flush(&mut self.out);
+    }
+
+    /// Whether `minimum` bytes of the body were ignored since the last time: where a response with a body
+    /// would have sent some.
+    pub fn takes_ignored(&mut self, minimum: usize) -> bool {
+        self.body.takes_ignored(minimum)
+    }
+
+    /// Ends the response; a second call does nothing.
+    pub fn finish(&mut self, date: Option<&[u8]>) -> Result<(), Misuse> {
+        match self.stage {
+            Stage::Finished => return Ok(()),
+            Stage::Interim => {
+                self.end_interim();
+                return Err(NO_STATUS);
+            }
+            _ => self.finish_headers(date)?,
+        }
+        self.body.finish(&mut self.out)?;
+        self.stage = Stage::Finished;
+        Ok(())
+    }
+
+    /// Closes the connection after the response, and announces it (RFC 9112 9.6).
+    pub fn close_after_finish(&mut self) -> Result<(), Misuse> {
+        match self.stage {
+            Stage::Body => Err(HEADERS_SENT),
+            Stage::Finished => Err(FINISHED),
+            _ => {
+                self.fields.set_close();
+                Ok(())
+            }
+        }
+    }
+
+    /// Closes the connection after the response, announced unless the head has left.
+    pub fn close_anyway(&mut self) {
+        let head_is_finished = matches!(self.stage, Stage::Body | Stage::Finished);
+        if self.fields.set_close()
+            && !self.has_left
+            && head_is_finished
+            && self.fields.take_close(self.status)
+        {
+            self.out.splice(self.head_end..self.head_end, CLOSE.iter().copied());
+        }
     }
 
     /// An interim response that the server itself sends (RFC 9110 10.1.1): before a head that may
@@ -156,26 +316,6 @@ impl Response {
         matches!(self.stage, Stage::Head | Stage::Interim)
     }
 
-    /// The announced length of the body and how much of it the handler has sent so far, while that counts.
-    pub fn length(&self) -> Option<(u64, u64)> {
-        match (self.framing, self.length) {
-            (Framing::Length(due), Some(announced)) => {
-                Some((announced, announced.saturating_sub(due)))
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether data may follow the head.
-    pub fn has_body(&self) -> bool {
-        !matches!(self.framing, Framing::Bodyless | Framing::Ignored)
-    }
-
-    /// Whether a part of the final response was sent: it cannot be replaced any more.
-    pub fn has_left(&self) -> bool {
-        self.has_left
-    }
-
     /// Ends the response with the given bytes, e.g. a refusal, and closes the connection after it.
     ///
     /// To be used only while no part of the response [has left](Response::has_left).
@@ -185,10 +325,10 @@ impl Response {
         } else if self.has_status() {
             self.out.truncate(self.head_start);
         }
-        self.body.clear();
+        self.body.drop_joined();
         write(&mut self.out, self.head_request);
         self.stage = Stage::Finished;
-        self.close = true;
+        self.fields.set_close();
     }
 
     /// Gives back the memory that a large head took.
