@@ -201,20 +201,23 @@ describe("a client that does not read its response", function()
     assert.equal(pattern(BIG), c:response().body)
   end)
 
-  it("makes room where a process has no descriptor left: the one that has waited longest", function()
-    local limit = { "sh", "-c", "ulimit -n 40; exec \"$@\"", "sh", server.interpreter }
-    local s = start({ HTTP = "" }, limit)
-    local clients = {}
-    for index = 1, 60 do
-      clients[index] = s:connect { path = s.path }
-      clients[index]:send(get("/length?size=" .. SMALL))
-      assert.truthy(s:wait_log("answered length", nil, index))
-    end
-    others_are_served(s)
-    local bytes, ending = clients[1]:read_all()
-    assert.same({ true, "closed" }, { #bytes < SMALL, ending })
-    assert.equal(pattern(SMALL), clients[60]:response().body)
-  end)
+  for name, parked_before in pairs { ["at once"] = false, ["over a parked connection"] = true } do
+    it("makes room where no descriptor is left, if it has waited longest; it asks " .. name, function()
+      local limit = { "sh", "-c", "ulimit -n 40; exec \"$@\"", "sh", server.interpreter }
+      local s = start({ HTTP = "" }, limit)
+      local clients = {}
+      for index = 1, 60 do
+        clients[index] = s:connect { path = s.path }
+        if parked_before then assert.equal(200, clients[index]:request("/").status) end
+        clients[index]:send(get("/length?size=" .. SMALL))
+        assert.truthy(s:wait_log("answered length", nil, index))
+      end
+      others_are_served(s)
+      local bytes, ending = clients[1]:read_all()
+      assert.same({ true, "closed" }, { #bytes < SMALL, ending })
+      assert.equal(pattern(SMALL), clients[60]:response().body)
+    end)
+  end
 
   it("that is gone is forgotten", function()
     local s = start()

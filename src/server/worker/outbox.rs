@@ -1,6 +1,6 @@
 //! The outbox: connections whose handler has returned while output was queued that their client has
-//! not taken yet. None of them occupies the worker, and the supervisor takes none of them: their
-//! leases stay taken.
+//! not taken yet. None of them occupies the worker, and the supervisor could take none of them: they
+//! have no leases, and cost it no descriptor.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -81,6 +81,7 @@ impl Outbox {
             owned.reset(&connection, None);
             return Outcome::Lost;
         };
+        let ticket = owned.end_lease(ticket);
         let departure = Departure { connection, disposition, wakeup, since };
         let deaf = !departure.discards();
         let left = untaken(&departure.connection.stream.borrow());

@@ -69,6 +69,13 @@ impl Ownership {
         }
     }
 
+    /// The connection is this worker's alone until it is leased again. Gives its name from now on.
+    pub fn end_lease(&mut self, ticket: Ticket) -> Ticket {
+        let Some(renamed) = self.places.end_lease(ticket) else { return ticket };
+        self.control.report(&Report::Released(ticket.number()));
+        renamed
+    }
+
     /// Gives a connection to the supervisor until its client sends something, or, if what it has sent
     /// already is `ready` to be used, for another worker.
     pub fn hand_over(

@@ -155,6 +155,16 @@ impl Places {
         }
     }
 
+    /// The supervisor's duplicate of a running connection is of no use any more: the connection gets another
+    /// name, since the old one is that of the lease until the supervisor knows. None if it is not leased.
+    pub fn end_lease(&mut self, ticket: Ticket) -> Option<Ticket> {
+        self.lease(ticket)?.free();
+        let place = self.place(ticket)?;
+        (place.leased, place.alarm) = (false, None);
+        place.generation = next_generation(place.generation);
+        Some(Ticket { generation: place.generation, ..ticket })
+    }
+
     /// Whether the supervisor has a duplicate of the connection.
     pub fn is_leased(&self, ticket: Ticket) -> bool {
         self.lease(ticket).is_some()
@@ -180,4 +190,35 @@ impl Places {
 
 fn event(ticket: Ticket) -> EpollEvent {
     EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, PARKED | ticket.number())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use nix::sys::epoll::EpollCreateFlags;
+
+    use super::*;
+    use crate::io::{Standing, Stream};
+
+    #[test]
+    fn a_lease_that_ends_leaves_the_connection_under_another_name() {
+        let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
+        let leases = Rc::new(LeaseTable::new(1).unwrap());
+        let mut places = Places::new(epoll, leases.clone(), 0);
+        let (one, _other) = UnixStream::pair().unwrap();
+        let connection = Connection::new(Stream::accepted(one.into(), None));
+        let ticket = places.admit(&connection).unwrap();
+        assert_eq!(places.end_lease(ticket), None, "it has none");
+        places.set_leased(ticket);
+        *places.alarm(ticket).unwrap() = Some(Instant::now());
+        let renamed = places.end_lease(ticket).unwrap();
+        assert!(places.state(ticket).is_none() && places.state(renamed).is_some());
+        assert_eq!(places.alarm(renamed), Some(&mut None), "it was the old name's");
+        assert!(!places.is_leased(renamed));
+        places.set_leased(renamed);
+        let lease = leases.lease(0, ticket.index).unwrap();
+        lease.park(renamed.generation, None, Standing::default());
+        assert!(!lease.is_parked(ticket.generation) && lease.is_parked(renamed.generation));
+    }
 }
