@@ -108,8 +108,8 @@ fn native(lua: &Lua) -> Result<Table> {
     // handed_over_until(socket): when the time of a request is up that began in another process.
     let until = lua.create_function(move |_, socket: mlua::AnyUserData| {
         let Some(stream) = crate::io::stream_of(&socket) else { return Ok(None) };
-        let stream = stream.try_borrow().ok().filter(|stream| stream.is_preloaded());
-        let until = stream.and_then(|stream| stream.parked_until());
+        let stream = stream.try_borrow().ok().filter(|stream| stream.input.is_preloaded());
+        let until = stream.and_then(|stream| stream.handler.parked_until);
         Ok(until.map(|until| until.saturating_duration_since(start).as_secs_f64()))
     })?;
     native.raw_set("handed_over_until", until)?;

@@ -14,7 +14,7 @@ use crate::binding::{Reply, bytes};
 pub fn of_handle(lua: &Lua, handle: &Value, key: &str) -> Reply<Value> {
     let Some(stream) = stream_of_value(handle) else { return Ok(Value::Nil) };
     if key == "wakeup" {
-        return Ok(borrow(&stream)?.wakeup().name().into_lua(lua)?);
+        return Ok(borrow(&stream)?.handler.wakeup.name().into_lua(lua)?);
     }
     let Some((side, field)) = key.split_once('_') else { return Ok(Value::Nil) };
     let address = match side {

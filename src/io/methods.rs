@@ -209,7 +209,7 @@ fn read_on(
     match event {
         Event::Returned(searched) if searched >= 0 => {
             let want = want(arguments, waiting.first())?;
-            let position = isize::try_from(stream.position()).unwrap_or(isize::MAX);
+            let position = isize::try_from(stream.input.position()).unwrap_or(isize::MAX);
             let seen = usize::try_from(searched.saturating_sub(position)).unwrap_or(0);
             receive(arguments, stream, want, seen, waiting)
         }
@@ -237,18 +237,14 @@ fn receive(
     waiting: Waiting,
 ) -> Result<Action, Wrong> {
     check_readable(stream)?;
-    let outcome = match waiting {
-        Waiting::Blocking => stream.receive_all(&want),
-        _ => stream.receive(&want, seen),
-    };
-    match outcome {
+    match want.receive(stream, seen, waiting == Waiting::Blocking) {
         Ok((n, Status::Block)) if waiting != Waiting::Never => {
-            let searched = stream.position().saturating_add(n as u64);
+            let searched = stream.input.position().saturating_add(n as u64);
             let token = isize::try_from(searched).unwrap_or(isize::MAX);
             let action = waiting.wait(arguments, READABLE, Protection::Caught, token)?;
             // A yield that is not possible throws: then nothing waits for the input.
             if waiting != Waiting::Yielding || arguments.may_yield() {
-                stream.hold_input(Awaits::More);
+                stream.input.hold(Awaits::More);
             }
             Ok(action)
         }
@@ -261,7 +257,7 @@ fn receive(
 #[inline(always)]
 fn take(stream: &mut Stream, n: usize, status: Status) -> Action {
     let bytes = Value::from(stream.input().get(..n).unwrap_or_default());
-    stream.consume_lazily(n);
+    stream.input.consume_lazily(n);
     if n > KEEP {
         return Action::Put(LONG, bytes, -1 - status as isize);
     }
@@ -279,11 +275,7 @@ fn drain(arguments: &Arguments<'_>, event: Event, waiting: Waiting) -> Result<Ac
     want.limit = want.limit.map(|limit| limit.saturating_sub(done));
     let mut stream = usable(&stream)?;
     check_readable(&stream)?;
-    let outcome = match waiting {
-        Waiting::Blocking => stream.discard_all(&want),
-        _ => stream.discard(&want),
-    };
-    match outcome {
+    match want.discard(&mut stream, waiting == Waiting::Blocking) {
         Ok((n, Status::Block)) if waiting != Waiting::Never => {
             waiting.wait(arguments, READABLE, Protection::None, (done + n) as isize)
         }
@@ -329,7 +321,7 @@ fn send(
     check_writable(&stream)?;
     let outcome = if !flush && !overflows(&stream, parts) {
         parts.iter().for_each(|part| stream.put(part));
-        stream.check_write().map(|()| 0)
+        stream.output.check().map(|()| 0)
     } else if waiting == Waiting::Blocking {
         stream.send_all(parts).map(|()| 0)
     } else {

@@ -69,6 +69,61 @@ impl Want {
     fn missing(&self, have: usize) -> usize {
         self.limit.map_or(0, |limit| limit.saturating_sub(have).min(CHUNK))
     }
+
+    /// Receives until it is satisfied, or, unless it `waits`, until nothing more is available. Returns
+    /// how many leading bytes of the input belong to the read, and why it ends; consumes nothing. The
+    /// first `seen` bytes of the input are known not to contain the terminator.
+    ///
+    /// # Errors
+    /// What the system reports; afterwards "Previous read error".
+    pub fn receive(
+        &self,
+        stream: &mut Stream,
+        mut seen: usize,
+        waits: bool,
+    ) -> io::Result<(usize, Status)> {
+        stream.input.check()?;
+        loop {
+            let have = stream.input().len();
+            if let Some(found) = self.find(stream.input(), seen.min(have)) {
+                return Ok(found);
+            }
+            seen = have;
+            match stream.fill_at_least(self.missing(have))? {
+                Fill::Data(_) => {}
+                Fill::Eof => return Ok((have, Status::Eof)),
+                Fill::Block if waits => drop(stream.wait(Direction::Read, None)?),
+                Fill::Block => return Ok((have, Status::Block)),
+            }
+        }
+    }
+
+    /// Consumes input until it is satisfied, or, unless it `waits`, until nothing more is available.
+    /// Returns how many bytes it has consumed, and why it ends.
+    ///
+    /// # Errors
+    /// What the system reports; afterwards "Previous read error".
+    pub fn discard(&self, stream: &mut Stream, waits: bool) -> io::Result<(usize, Status)> {
+        stream.input.check()?;
+        let mut want = *self;
+        let mut total = 0;
+        loop {
+            if let Some((n, status)) = want.find(stream.input(), 0) {
+                stream.consume(n);
+                return Ok((total + n, status));
+            }
+            let n = stream.input().len();
+            stream.consume(n);
+            total += n;
+            want.limit = want.limit.map(|limit| limit - n);
+            match stream.fill_at_least(want.missing(0))? {
+                Fill::Data(_) => {}
+                Fill::Eof => return Ok((total, Status::Eof)),
+                Fill::Block if waits => drop(stream.wait(Direction::Read, None)?),
+                Fill::Block => return Ok((total, Status::Block)),
+            }
+        }
+    }
 }
 
 /// The first position of `byte`. Most lines are short, and calling a vectorized search is
@@ -87,90 +142,6 @@ fn position(byte: u8, bytes: &[u8]) -> Option<usize> {
         }
     }
     memchr::memchr(byte, bytes.get(NEAR..)?).map(|at| NEAR + at)
-}
-
-impl Stream {
-    /// Receives without blocking until `want` is satisfied or nothing more is available. Returns
-    /// how many leading bytes of the input belong to the read, and why it ends; consumes nothing.
-    /// The first `seen` bytes of the input are known not to contain the terminator.
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous read error".
-    pub fn receive(&mut self, want: &Want, seen: usize) -> io::Result<(usize, Status)> {
-        self.check_read()?;
-        let mut seen = seen;
-        loop {
-            let have = self.input().len();
-            if let Some(found) = want.find(self.input(), seen.min(have)) {
-                return Ok(found);
-            }
-            seen = have;
-            match self.fill_at_least(want.missing(have))? {
-                Fill::Data(_) => {}
-                Fill::Eof => return Ok((have, Status::Eof)),
-                Fill::Block => return Ok((have, Status::Block)),
-            }
-        }
-    }
-
-    /// The same, but waits as long as it takes: never ends with [`Status::Block`].
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous read error".
-    pub fn receive_all(&mut self, want: &Want) -> io::Result<(usize, Status)> {
-        let mut seen = 0;
-        loop {
-            match self.receive(want, seen)? {
-                (have, Status::Block) => seen = have,
-                found => return Ok(found),
-            }
-            self.wait(Direction::Read, None)?;
-        }
-    }
-
-    /// Consumes input without blocking until `want` is satisfied or nothing more is available.
-    /// Returns how many bytes it has consumed, and why it ends.
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous read error".
-    pub fn discard(&mut self, want: &Want) -> io::Result<(usize, Status)> {
-        self.check_read()?;
-        let mut want = *want;
-        let mut total = 0;
-        loop {
-            if let Some((n, status)) = want.find(self.input(), 0) {
-                self.consume(n);
-                return Ok((total + n, status));
-            }
-            let n = self.input().len();
-            self.consume(n);
-            total += n;
-            want.limit = want.limit.map(|limit| limit - n);
-            match self.fill_at_least(want.missing(0))? {
-                Fill::Data(_) => {}
-                Fill::Eof => return Ok((total, Status::Eof)),
-                Fill::Block => return Ok((total, Status::Block)),
-            }
-        }
-    }
-
-    /// The same, but waits as long as it takes: never ends with [`Status::Block`].
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous read error".
-    pub fn discard_all(&mut self, want: &Want) -> io::Result<(usize, Status)> {
-        let mut want = *want;
-        let mut total = 0;
-        loop {
-            let (n, status) = self.discard(&want)?;
-            total += n;
-            if status != Status::Block {
-                return Ok((total, status));
-            }
-            want.limit = want.limit.map(|limit| limit - n);
-            self.wait(Direction::Read, None)?;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -227,13 +198,13 @@ mod tests {
         let line = want(None, Some(b'\n'));
         for piece in ["a", "b", "c"] {
             theirs.write_all(piece.as_bytes()).unwrap();
-            assert_eq!(stream.receive(&line, 0).unwrap().1, Status::Block);
+            assert_eq!(line.receive(&mut stream, 0, false).unwrap().1, Status::Block);
         }
         theirs.write_all(b"\nnext").unwrap();
-        assert_eq!(stream.receive(&line, 3).unwrap(), (4, Status::Term));
+        assert_eq!(line.receive(&mut stream, 3, false).unwrap(), (4, Status::Term));
         stream.consume(4);
         drop(theirs);
-        assert_eq!(stream.receive_all(&line).unwrap(), (4, Status::Eof));
+        assert_eq!(line.receive(&mut stream, 0, true).unwrap(), (4, Status::Eof));
     }
 
     #[test]
@@ -244,12 +215,12 @@ mod tests {
             theirs.write_all(&vec![b'x'; 1_000_000]).unwrap();
             theirs.write_all(b"\nrest").unwrap();
         });
-        let (n, status) = stream.discard_all(&want(Some(400_000), Some(b'\n'))).unwrap();
+        let (n, status) = want(Some(400_000), Some(b'\n')).discard(&mut stream, true).unwrap();
         assert_eq!((n, status), (400_000, Status::MaxLen));
-        let (n, status) = stream.discard_all(&want(None, Some(b'\n'))).unwrap();
+        let (n, status) = want(None, Some(b'\n')).discard(&mut stream, true).unwrap();
         assert_eq!((n, status), (600_001, Status::Term));
         writer.join().unwrap();
-        assert_eq!(stream.discard(&want(None, None)).unwrap(), (4, Status::Eof));
-        assert_eq!(stream.discard(&want(None, None)).unwrap(), (0, Status::Eof));
+        assert_eq!(want(None, None).discard(&mut stream, false).unwrap(), (4, Status::Eof));
+        assert_eq!(want(None, None).discard(&mut stream, false).unwrap(), (0, Status::Eof));
     }
 }

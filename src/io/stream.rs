@@ -1,160 +1,63 @@
-//! One connection (or other descriptor) with its buffers and its state. No Lua type is known here.
+//! One connection (or other descriptor) with its buffers: what makes system calls for them. No Lua type
+//! is known here.
 //!
-//! A stream never blocks except in [`Stream::wait`], [`Stream::flush`], [`Stream::finish`] and
-//! [`Stream::close`]. Errors stick: after a failed read every read fails, after a failed write
-//! every write; the two directions are independent.
+//! A stream never blocks except in [`Stream::wait`], [`Stream::flush`], [`Stream::send_all`],
+//! [`Stream::finish`] and [`Stream::close`]. Errors are those of the system, and they stick: after a failed
+//! read every read fails with "Previous read error", after a failed write every write with "Previous write
+//! error". The two directions are independent.
 
-mod ending;
+mod error;
+mod handler_state;
 mod input;
 mod output;
-mod standing;
+mod shared_transport;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use socket2::SockAddr;
 
 use super::address::Endpoints;
-use super::awaits::Awaits;
-use super::buffer::{KEEP, Queue};
 use super::transport::{Kind, Transport};
 use super::wait;
+use crate::sys::os::hangup::{Ended, ended};
+use output::{Output, total};
+use shared_transport::{SharedTransport, not_connected};
 
 pub use super::wait::Direction;
-pub use standing::Standing;
+pub use handler_state::{HandlerState, Wakeup};
+pub use input::{Fill, Input};
 
-/// What one receive usually asks for: a request, or a packet of a bulk transfer.
-const FILL: usize = 16 * 1024;
-
-/// How many parts one send passes to the system without copying; the rest waits in the queue.
-const PARTS: usize = 16;
-
-/// The outcome of one non-blocking read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fill {
-    /// So many bytes were appended to the input, at least one.
-    Data(usize),
-    /// The peer will send no more.
-    Eof,
-    /// Nothing is there now.
-    Block,
+/// How far the end of a stream has come by calls of this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Open,
+    /// By [`Stream::finish`]: nothing further is written.
+    Finished,
+    /// By [`Stream::close`] and [`Stream::reset`].
+    Closed,
 }
 
-/// Why the handler was called for a connection, as the server tells it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Wakeup {
-    /// It is new, or nobody supervises it.
-    #[default]
-    None,
-    /// It was parked and has input (or the peer has closed).
-    Input,
-    /// It was parked and its time is up.
-    Timeout,
-    /// It was parked and the server shuts down.
-    Shutdown,
-}
-
-impl Wakeup {
-    /// The value of `socket.wakeup`.
-    pub fn name(self) -> Option<&'static str> {
-        match self {
-            Wakeup::None => None,
-            Wakeup::Input => Some("input"),
-            Wakeup::Timeout => Some("timeout"),
-            Wakeup::Shutdown => Some("shutdown"),
-        }
-    }
-}
-
-/// A connection with its input and output buffers. Dropping it resets the connection.
+/// A connection with its input and output. Dropping it resets the connection.
 #[derive(Debug)]
 pub struct Stream {
-    /// `None` once the descriptor is closed: by `close`, `reset`, or `finish` of a local socket.
-    transport: Option<Transport>,
+    transport: SharedTransport,
     /// Received and not yet read.
-    input: Queue,
+    pub input: Input,
     /// Written and not yet sent.
-    output: Queue,
-    /// What the next receive asks for; grows while a bulk transfer fills it.
-    fill_size: usize,
-    /// How many bytes of input were consumed so far.
-    consumed: u64,
+    pub output: Output,
+    phase: Phase,
     /// What the last operation that blocked waits for; reading if there was none.
     interest: Direction,
-    /// Leading input bytes a suspended read has seen and cannot use: they do not count as ready.
-    held: usize,
-    /// What the suspended read waits for.
-    awaits: Awaits,
     /// The addresses of both ends, asked for when first needed.
     endpoints: Endpoints,
-    /// Set by `close` and `reset`.
-    closed: bool,
-    /// Set by `finish`.
-    finished: bool,
-    /// The peer has sent all it will send.
-    eof: bool,
-    /// Whether a read has failed, and so will all others.
-    read_trouble: Trouble,
-    /// Whether a write has failed, and so will all others.
-    write_trouble: Trouble,
     /// The error (errno) that ended the connection in both directions, as a write has learned: the
     /// system tells it only once, and lets reads see an orderly end afterwards.
     lost: Option<i32>,
-    /// A worker serves it: other processes may hold duplicates of the descriptor, so that closing it
-    /// here ends nothing.
-    served: bool,
-    /// This process is a child of the one that owns it.
-    inherited: bool,
-    /// The descriptor of a served connection that is closed. See [`Stream::take_closed`].
-    closed_fd: Option<OwnedFd>,
-    /// Why the handler has it.
-    wakeup: Wakeup,
-    /// Until when it was parked.
-    parked_until: Option<Instant>,
-    /// It came from another process with input.
-    preloaded: bool,
-    /// Its handle carries fields of the user's.
-    personal: bool,
-    /// A message has begun of which something is kept elsewhere.
-    begun: bool,
-    /// No further message will be taken from it.
-    last: bool,
-    /// How far it has got with its messages.
-    standing: Standing,
-}
-
-/// The state of one direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
-    /// All is well.
-    None,
-    /// An error (errno) that the caller has not seen yet.
-    Unreported(i32),
-    /// The caller has seen the error.
-    Reported,
-}
-
-impl Trouble {
-    /// Keeps an error that could not be reported yet.
-    fn keep(&mut self, error: &io::Error) {
-        if let Some(errno) = error.raw_os_error() {
-            *self = Trouble::Unreported(errno);
-        }
-    }
-
-    /// The error to report now, if there is one; `later` is the text once it was reported.
-    fn report(&mut self, later: &str) -> io::Result<()> {
-        match std::mem::replace(self, Trouble::Reported) {
-            Trouble::None => {
-                *self = Trouble::None;
-                Ok(())
-            }
-            Trouble::Unreported(errno) => Err(io::Error::from_raw_os_error(errno)),
-            Trouble::Reported => Err(io::Error::other(later)),
-        }
-    }
+    /// What the server and its handler tell each other.
+    pub handler: HandlerState,
 }
 
 impl Stream {
@@ -165,7 +68,7 @@ impl Stream {
     pub fn accepted(fd: OwnedFd, peer: Option<SockAddr>) -> Stream {
         let kind = match &peer {
             Some(peer) => Kind::of_domain(peer.domain()),
-            None => Kind::of(std::os::fd::AsFd::as_fd(&fd)),
+            None => Kind::of(fd.as_fd()),
         };
         Stream::over(Transport::owned(fd, kind), peer)
     }
@@ -173,196 +76,309 @@ impl Stream {
     /// A stream over any transport.
     pub fn over(transport: Transport, peer: Option<SockAddr>) -> Stream {
         Stream {
-            transport: Some(transport),
-            input: Queue::new(),
-            output: Queue::new(),
-            fill_size: FILL,
-            consumed: 0,
+            transport: SharedTransport::new(transport),
+            input: Input::new(),
+            output: Output::default(),
+            phase: Phase::Open,
             interest: Direction::Read,
-            held: 0,
-            awaits: Awaits::More,
             endpoints: Endpoints::with_peer(peer),
-            closed: false,
-            finished: false,
-            eof: false,
-            read_trouble: Trouble::None,
-            write_trouble: Trouble::None,
             lost: None,
-            served: false,
-            inherited: false,
-            closed_fd: None,
-            wakeup: Wakeup::None,
-            parked_until: None,
-            preloaded: false,
-            personal: false,
-            begun: false,
-            last: false,
-            standing: Standing::default(),
+            handler: HandlerState::default(),
         }
     }
 
-    /// The deadline it was parked with, if it was parked with one.
-    pub fn parked_until(&self) -> Option<Instant> {
-        self.parked_until
+    // Input.
+
+    /// One non-blocking receive into the input buffer.
+    pub fn fill(&mut self) -> io::Result<Fill> {
+        self.fill_at_least(0)
     }
 
-    /// The server's side: the deadline it was parked with.
-    pub fn set_parked_until(&mut self, deadline: Option<Instant>) {
-        self.parked_until = deadline;
+    /// The same, asking for about `size` bytes if that is more than usual.
+    pub fn fill_at_least(&mut self, size: usize) -> io::Result<Fill> {
+        self.input.check()?;
+        if self.input.is_eof() {
+            return Ok(Fill::Eof);
+        }
+        let outcome = match (self.transport.receive(&mut self.input, size), self.lost) {
+            (Ok(Fill::Eof), Some(errno)) => Err(io::Error::from_raw_os_error(errno)),
+            (outcome, _) => outcome,
+        };
+        match outcome {
+            Ok(Fill::Block) => {
+                self.interest = Direction::Read;
+                // An idle connection needs no buffers.
+                self.input.release_unused();
+                self.output.release();
+            }
+            Ok(_) => {}
+            Err(_) => self.input.fail(),
+        }
+        outcome
     }
 
-    /// The server's side: other processes may hold duplicates of the descriptor (the supervisor, a
-    /// child of the handler's), so that FIN and RST must be sent explicitly.
+    /// For whoever watches the connection of a suspended read, which has seen all input: receives
+    /// once; whether the read is to go on, because what it awaits is there, the peer will send no
+    /// more, or receiving has failed, which the read will report.
+    pub fn receive_awaited(&mut self) -> bool {
+        let seen = self.input().len();
+        match self.fill() {
+            Ok(Fill::Data(_)) => self.input.suffices(seen),
+            Ok(Fill::Block) => false,
+            Ok(Fill::Eof) => true,
+            Err(error) => {
+                self.input.keep_error(&error);
+                true
+            }
+        }
+    }
+
+    /// Discards available input that is to be skipped; returns true if there is nothing else.
+    pub fn skips(&mut self) -> io::Result<bool> {
+        Ok(self.input.skip() > 0 && self.fill()? == Fill::Block)
+    }
+
+    /// Received input that was not yet read.
+    pub fn input(&self) -> &[u8] {
+        self.input.live()
+    }
+
+    /// Drops the first `n` bytes of the input, O(1) amortised.
+    pub fn consume(&mut self, n: usize) {
+        self.input.consume(n);
+    }
+
+    /// Whether a read would find something without asking the system. A hold counts once: who asks
+    /// again is not the read that was suspended.
+    pub fn has_input(&mut self) -> bool {
+        self.input.has_unseen() || (self.transport.get().is_none() && self.is_open())
+    }
+
+    /// Whether the peer has sent all it will send (buffered input may still wait).
+    pub fn is_eof(&self) -> bool {
+        self.input.is_eof() || self.transport.get().is_none()
+    }
+
+    // Output.
+
+    /// Queues output without sending.
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.output.put(bytes);
+    }
+
+    /// The number of queued output bytes.
+    pub fn pending(&self) -> usize {
+        self.output.len()
+    }
+
+    /// Notices the end of the connection as a write would, without writing; whether the peer sends no
+    /// more, which leaves writing possible.
+    pub fn check_peer(&mut self) -> io::Result<bool> {
+        self.output.check()?;
+        let Some(transport) = self.transport.get() else { return Err(not_connected()) };
+        match ended(transport.fd()) {
+            Ended::Nothing => Ok(false),
+            Ended::Sending => Ok(true),
+            Ended::Both => {
+                self.output.end();
+                let errno = transport.take_error().unwrap_or(libc::EPIPE);
+                self.lost = Some(errno).filter(|errno| ends_both(*errno));
+                Err(io::Error::from_raw_os_error(errno))
+            }
+        }
+    }
+
+    /// Sends what goes without blocking; the number of bytes that remain queued.
+    pub fn flush_nb(&mut self) -> io::Result<usize> {
+        self.send_nb(&[])
+    }
+
+    /// Sends the queue and then `parts` as far as it goes without blocking, usually with one system
+    /// call; queues what is left and returns its size.
+    pub fn send_nb(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
+        self.output.check()?;
+        let parts = self.output.put_small(parts);
+        let sent = self.transmit(parts, 0)?;
+        self.output.put_rest(parts, sent);
+        let left = self.output.len();
+        self.interest = if left > 0 { Direction::Write } else { Direction::Read };
+        Ok(left)
+    }
+
+    /// Sends all that is queued, waiting as long as it takes.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.send_all(&[])
+    }
+
+    /// Sends the queue and then `parts`, waiting as long as it takes.
+    pub fn send_all(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        self.output.check()?;
+        let parts = self.output.put_small(parts);
+        let total = total(parts);
+        let mut sent = 0;
+        loop {
+            sent = self.transmit(parts, sent)?;
+            if self.output.is_empty() && sent == total {
+                return Ok(());
+            }
+            self.wait(Direction::Write, None)?;
+        }
+    }
+
+    /// As [`SharedTransport::send`].
+    fn transmit(&mut self, parts: &[&[u8]], sent: usize) -> io::Result<usize> {
+        let outcome = self.transport.send(&mut self.output, parts, sent);
+        if let Err(error) = &outcome {
+            if self.is_tcp() {
+                self.lost = error.raw_os_error().filter(|errno| ends_both(*errno));
+            }
+            self.output.fail();
+        }
+        outcome
+    }
+
+    // The end: FIN in one direction, FIN in both, RST.
+
+    /// Sends what is queued and then EOF; input may still be read (reference, "socket:finish").
+    /// Whatever is not TCP is closed instead, and its reads see EOF behind the buffered input.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.end_output()
+    }
+
+    /// As [`Stream::finish`], as far as it goes without blocking; the number of bytes that remain
+    /// queued. While there are some, EOF is still to come, by a further call.
+    pub fn finish_nb(&mut self) -> io::Result<usize> {
+        let left = self.flush_nb()?;
+        match left {
+            0 => self.end_output()?,
+            _ => self.phase = self.phase.max(Phase::Finished),
+        }
+        Ok(left)
+    }
+
+    /// Everything is sent: sends EOF.
+    fn end_output(&mut self) -> io::Result<()> {
+        self.phase = self.phase.max(Phase::Finished);
+        self.output.release();
+        self.transport.finish(self.input.is_eof())
+    }
+
+    /// Sends what is queued, discards input that is already there and closes: a TCP peer gets FIN
+    /// (reference, "socket:close").
+    ///
+    /// # Errors
+    /// What the system reports for the flush; the stream is closed all the same, with RST.
+    pub fn close(&mut self) -> io::Result<()> {
+        let sent = self.is_finished() && self.output.is_empty();
+        if !sent && let Err(error) = self.flush() {
+            let _ = self.reset();
+            return Err(error);
+        }
+        let closed = self.transport.close(self.input.is_eof());
+        self.end();
+        closed
+    }
+
+    /// Closes at once: a TCP peer gets RST, unsent data is lost (reference, "socket:reset").
+    ///
+    /// # Errors
+    /// What the system reports; the stream is closed all the same.
+    pub fn reset(&mut self) -> io::Result<()> {
+        self.end();
+        self.transport.reset()
+    }
+
+    /// Hands the descriptor over, e.g. to another process. The stream is closed without a sign to
+    /// the peer; buffered bytes are dropped, so see [`Stream::input`] and [`Stream::pending`] before.
+    pub fn detach(&mut self) -> Option<OwnedFd> {
+        self.end();
+        self.transport.detach()
+    }
+
+    /// The stream is over: no buffer is needed any more.
+    fn end(&mut self) {
+        self.phase = Phase::Closed;
+        self.input.drop_all();
+        self.output.drop_all();
+    }
+
+    /// Whether neither [`Stream::close`] nor [`Stream::reset`] was called.
+    pub fn is_open(&self) -> bool {
+        self.phase < Phase::Closed
+    }
+
+    /// Whether [`Stream::finish`], or what ends the stream altogether, was called.
+    pub fn is_finished(&self) -> bool {
+        self.phase >= Phase::Finished
+    }
+
+    /// The server's side: see [`SharedTransport::set_served`].
     pub fn set_served(&mut self) {
-        self.served = true;
+        self.transport.set_served();
     }
 
     /// In a child of the process that serves it: what is queued is for that process to send, and the
     /// end of this stream is not the end of the connection.
     pub fn disown(&mut self) {
-        self.inherited = true;
-        self.output = Queue::new();
+        self.transport.set_inherited();
+        self.output.drop_all();
     }
 
-    /// The server's side: the descriptor of a closed stream that was served. An epoll set goes on
-    /// watching a connection whose number is closed as long as a duplicate is open elsewhere, so
-    /// whoever watches it must take it out of the set before this is dropped.
+    /// The server's side: see [`SharedTransport::take_closed`].
     pub fn take_closed(&mut self) -> Option<OwnedFd> {
-        self.closed_fd.take()
+        self.transport.take_closed()
     }
 
-    /// The server's side: input that another process has received already.
-    pub fn preload(&mut self, bytes: &[u8]) {
-        self.input.push(bytes);
-        self.preloaded = !bytes.is_empty();
-    }
-
-    /// The server's side: output that another process could not send.
-    pub fn preload_output(&mut self, bytes: &[u8]) {
-        self.output.push(bytes);
-    }
-
-    /// Whether its first input was received by another process and is still unused.
-    pub fn is_preloaded(&self) -> bool {
-        self.preloaded && self.consumed == 0
-    }
-
-    /// Whether its handle carries fields of the user's. They cannot follow the connection into another
-    /// process, so it stays with this one.
-    pub fn is_personal(&self) -> bool {
-        self.personal
-    }
-
-    /// The server's side: see [`Stream::is_personal`].
-    pub fn set_personal(&mut self, personal: bool) {
-        self.personal = personal;
-    }
-
-    /// Whether something is kept elsewhere of a message that is still incomplete.
-    pub fn has_begun(&self) -> bool {
-        self.begun
-    }
-
-    /// For whoever reads messages from it: see [`Stream::has_begun`].
-    pub fn set_begun(&mut self, begun: bool) {
-        self.begun = begun;
-    }
-
-    /// Whether this is a TCP connection that is not closed.
-    pub fn is_tcp(&self) -> bool {
-        self.transport.as_ref().is_some_and(|transport| transport.kind() == Kind::Tcp)
-    }
-
-    /// Why the handler was called for this connection.
-    pub fn wakeup(&self) -> Wakeup {
-        self.wakeup
-    }
-
-    /// The server's side: why the handler is called for this connection.
-    pub fn set_wakeup(&mut self, wakeup: Wakeup) {
-        self.wakeup = wakeup;
-    }
-
-    /// Whether its handler is called for the last time: the server shuts down.
-    pub fn is_last(&self) -> bool {
-        self.last || self.wakeup == Wakeup::Shutdown
-    }
-
-    /// The server's side: see [`Stream::is_last`].
-    pub fn set_last(&mut self, last: bool) {
-        self.last = last;
-    }
-
-    /// Whether `close` or `reset` has ended it.
-    pub fn is_closed(&self) -> bool {
-        self.closed
-    }
+    // The descriptor.
 
     /// Makes the first read and the first write report `errno`: how a connection that could not be
     /// established at once tells so.
     pub fn set_failure(&mut self, errno: i32) {
-        self.read_trouble = Trouble::Unreported(errno);
-        self.write_trouble = Trouble::Unreported(errno);
+        let error = io::Error::from_raw_os_error(errno);
+        self.input.keep_error(&error);
+        self.output.keep_error(&error);
     }
 
     /// Waits until the descriptor is ready, or for `timeout` (`None`: without limit); whether it is
     /// ready. Buffered input is not looked at.
-    ///
-    /// # Errors
-    /// What `ppoll(2)` reports, except `EINTR`; "not connected" on a closed stream.
     pub fn wait(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<bool> {
-        match &self.transport {
+        match self.transport.get() {
             Some(transport) => wait::ready(transport.fd(), direction, timeout),
-            None => Err(closed()),
+            None => Err(not_connected()),
         }
+    }
+
+    /// What the last operation that blocked waits for; reading if there was none.
+    pub fn interest(&self) -> Direction {
+        self.interest
     }
 
     /// The descriptor's number; `None` once it is closed.
     pub fn raw_fd(&self) -> Option<RawFd> {
-        self.transport.as_ref().map(Transport::raw_fd)
+        self.transport.get().map(Transport::raw_fd)
     }
 
     /// The descriptor; `None` once it is closed.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.transport.as_ref().map(Transport::fd)
+        self.transport.fd()
     }
 
-    /// What is behind the stream; `None` once the descriptor is closed.
-    pub fn kind(&self) -> Option<Kind> {
-        self.transport.as_ref().map(Transport::kind)
-    }
-
-    /// Whether neither [`Stream::close`] nor [`Stream::reset`] was called.
-    pub fn is_open(&self) -> bool {
-        !self.closed
-    }
-
-    /// Whether [`Stream::finish`] was called.
-    pub fn is_finished(&self) -> bool {
-        self.finished
-    }
-
-    /// Whether the peer has sent all it will send (buffered input may still wait).
-    pub fn is_eof(&self) -> bool {
-        self.eof || self.transport.is_none()
+    /// Whether this is a TCP connection that is not closed.
+    pub fn is_tcp(&self) -> bool {
+        self.transport.get().is_some_and(|transport| transport.kind() == Kind::Tcp)
     }
 
     /// Gives back the memory of empty buffers, for a connection that will be idle for a while.
     pub fn release(&mut self) {
         self.input.release();
         self.output.release();
-        self.fill_size = FILL;
-    }
-
-    /// The memory of the buffers, in bytes.
-    pub fn buffer_memory(&self) -> usize {
-        self.input.capacity() + self.output.capacity()
     }
 
     /// The addresses of both ends. What was not asked for before the end of the connection is
     /// unknown afterwards (the peer of an accepted connection is always known).
     pub fn endpoints(&mut self) -> &Endpoints {
-        self.endpoints.resolve(self.transport.as_ref().map(Transport::fd));
+        self.endpoints.resolve(self.transport.fd());
         &self.endpoints
     }
 
@@ -370,19 +386,12 @@ impl Stream {
     pub fn known_peer(&self) -> Option<SocketAddr> {
         self.endpoints.peer()
     }
-
-    /// Hands the descriptor over, e.g. to another process. The stream is closed without a sign to
-    /// the peer; buffered bytes are dropped, so see [`Stream::input`] and [`Stream::pending`] before.
-    pub fn detach(&mut self) -> Option<OwnedFd> {
-        let fd = self.transport.take()?.into_fd();
-        self.end();
-        fd
-    }
 }
 
-/// The error of using a stream whose descriptor is closed.
-fn closed() -> io::Error {
-    io::Error::from_raw_os_error(libc::ENOTCONN)
+/// Whether a failed write tells the end of the whole connection: not if only the peer has stopped
+/// reading, or memory is short.
+fn ends_both(errno: i32) -> bool {
+    !matches!(errno, libc::EPIPE | libc::ENOBUFS | libc::ENOMEM)
 }
 
 #[cfg(test)]

@@ -425,7 +425,7 @@ impl World {
         if !matches!(running.disposition, Disposition::Park { .. }) {
             ends = true;
         }
-        running.connection.stream.borrow_mut().hold_input(Awaits::Bytes(REQUEST as u64));
+        running.connection.stream.borrow_mut().input.hold(Awaits::Bytes(REQUEST as u64));
         if matches!(running.disposition, Disposition::Linger { .. }) {
             let _ = running.connection.stream.borrow_mut().finish_nb();
         }

@@ -153,7 +153,7 @@ impl Link {
     /// Whether the connection is established, once it is writable.
     pub fn connected(&self) -> Result<(), ExchangeError> {
         let mut stream = self.stream()?;
-        stream.check_write()?;
+        stream.output.check()?;
         match stream.fd() {
             Some(fd) => Ok(SockRef::from(&fd).take_error()?.map_or(Ok(()), Err)?),
             None => Err(ExchangeError::Io(io::Error::from_raw_os_error(libc::ENOTCONN))),

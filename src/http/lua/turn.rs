@@ -66,7 +66,7 @@ impl Turn for RequestTurn {
         let Some(stream) = arguments.address(1).and_then(stream_at) else { return Begin::Complete };
         let Ok(mut connection) = self.connection.try_borrow_mut() else { return Begin::Complete };
         // A request that has begun before goes on with what was kept of it.
-        let begun = stream.try_borrow().map_or(true, |stream| stream.has_begun());
+        let begun = stream.try_borrow().map_or(true, |stream| stream.handler.begun);
         if begun || connection.serving {
             return Begin::Complete;
         }

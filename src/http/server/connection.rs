@@ -207,7 +207,7 @@ impl Connection {
 
     /// Whether a request of this connection was taken, now or before.
     pub fn was_asked(&self) -> bool {
-        self.stream.as_ref().is_some_and(|s| s.try_borrow().is_ok_and(|s| s.standing().asked))
+        self.stream.as_ref().is_some_and(|s| s.try_borrow().is_ok_and(|s| s.handler.asked))
     }
 
     /// Lets `work` use the stream.

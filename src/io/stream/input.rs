@@ -1,119 +1,122 @@
-//! Receiving, and the input that waits to be read.
+//! Received bytes that wait to be read, and what the reader waits for (pure).
 
 use std::io;
 
-use super::{Awaits, Direction, Fill, KEEP, Kind, Standing, Stream, Trouble};
+use super::error::StickyError;
+use crate::io::awaits::Awaits;
+use crate::io::buffer::{KEEP, Queue};
 
-impl Stream {
-    /// One non-blocking receive into the input buffer.
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous read error".
-    pub fn fill(&mut self) -> io::Result<Fill> {
-        self.fill_at_least(0)
-    }
+/// The initial size of one receive: a request, or a packet of a bulk transfer.
+const RECEIVE_SIZE: usize = 16 * 1024;
 
-    /// The same, asking for about `size` bytes if that is more than usual.
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous read error".
-    pub fn fill_at_least(&mut self, size: usize) -> io::Result<Fill> {
-        loop {
-            match self.receive_once(size)? {
-                Fill::Data(received) => match self.skip(received) {
-                    0 => {}
-                    left => return Ok(Fill::Data(left)),
-                },
-                nothing => return Ok(nothing),
-            }
+/// The outcome of one non-blocking read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// So many bytes were appended to the input, at least one.
+    Data(usize),
+    /// The peer will send no more.
+    Eof,
+    /// Nothing is there now.
+    Block,
+}
+
+/// The input of a stream.
+#[derive(Debug)]
+pub struct Input {
+    queue: Queue,
+    /// The size of the next receive; grows while a bulk transfer fills it.
+    receive_size: usize,
+    /// How many bytes were consumed so far.
+    consumed: u64,
+    /// Leading bytes that a suspended read has seen and cannot use: they do not count as ready.
+    held: usize,
+    /// What the suspended read waits for.
+    awaits: Awaits,
+    /// How many bytes to discard before input counts.
+    skip: u32,
+    /// See [`Input::is_preloaded`].
+    preloaded: bool,
+    /// The peer has sent all it will send.
+    eof: bool,
+    error: StickyError,
+}
+
+impl Input {
+    /// No input yet.
+    pub(super) fn new() -> Input {
+        Input {
+            queue: Queue::new(),
+            receive_size: RECEIVE_SIZE,
+            consumed: 0,
+            held: 0,
+            awaits: Awaits::More,
+            skip: 0,
+            preloaded: false,
+            eof: false,
+            error: StickyError::None,
         }
     }
 
-    fn receive_once(&mut self, size: usize) -> io::Result<Fill> {
-        let size = size.max(self.fill_size);
-        self.check_read()?;
-        let Some(transport) = &self.transport else { return Ok(Fill::Eof) };
-        if self.eof {
-            return Ok(Fill::Eof);
+    /// The bytes that were not consumed.
+    pub fn live(&self) -> &[u8] {
+        self.queue.live()
+    }
+
+    /// Appends what another process has received.
+    pub fn preload(&mut self, bytes: &[u8]) {
+        self.queue.push(bytes);
+        self.preloaded = !bytes.is_empty();
+    }
+
+    /// Whether the first input was received by another process and is still unused.
+    pub fn is_preloaded(&self) -> bool {
+        self.preloaded && self.consumed == 0
+    }
+
+    /// Where to receive about `size` bytes, or the usual number if that is larger.
+    pub(super) fn room(&mut self, size: usize) -> &mut Vec<u8> {
+        self.queue.tail(size.max(self.receive_size))
+    }
+
+    /// `received` bytes were appended to the room; `filled`: which was all of it. Returns how many of
+    /// them count.
+    pub(super) fn received(&mut self, received: usize, filled: bool) -> usize {
+        if filled {
+            self.receive_size = (self.receive_size * 2).min(KEEP);
         }
-        let tail = self.input.tail(size);
-        let room = tail.capacity() - tail.len();
-        match transport.receive(tail) {
-            Ok(0) => match self.lost {
-                Some(errno) => Err(self.fail_read(io::Error::from_raw_os_error(errno))),
-                None => {
-                    // A terminal may deliver more after an end of file.
-                    self.eof = transport.kind() != Kind::Plain;
-                    Ok(Fill::Eof)
-                }
-            },
-            Ok(n) => {
-                if n == room {
-                    self.fill_size = (self.fill_size * 2).min(KEEP);
-                }
-                Ok(Fill::Data(n))
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.interest = Direction::Read;
-                // An idle connection needs no buffers.
-                self.input.release();
-                self.output.release();
-                Ok(Fill::Block)
-            }
-            Err(error) => Err(self.fail_read(error)),
-        }
+        let dropped = received.min(self.skip as usize);
+        self.skip -= dropped as u32;
+        self.queue.consume(dropped);
+        received - dropped
     }
 
-    fn fail_read(&mut self, error: io::Error) -> io::Error {
-        self.read_trouble = Trouble::Reported;
-        self.input.clear();
-        error
-    }
-
-    /// Whether a read may be tried.
-    ///
-    /// # Errors
-    /// "Previous read error", or the failure of the connection that was not reported yet.
-    pub fn check_read(&mut self) -> io::Result<()> {
-        self.read_trouble.report("Previous read error")
-    }
-
-    /// Received input that was not yet read.
-    pub fn input(&self) -> &[u8] {
-        self.input.live()
-    }
-
-    /// Drops the first `n` bytes of the input, O(1) amortised.
+    /// Drops the first `n` bytes, O(1) amortised.
     pub fn consume(&mut self, n: usize) {
-        let n = n.min(self.input.len());
-        self.held = 0;
-        self.consumed += n as u64;
-        self.input.consume(n);
+        let n = self.note_consumed(n);
+        self.queue.consume(n);
     }
 
-    /// As [`Stream::consume`], but the bytes stay in memory, unchanged, until the stream is used
-    /// again: for a caller that copies them at once without holding a borrow.
+    /// As [`Input::consume`], but the bytes stay in memory, unchanged, until the next call.
     pub fn consume_lazily(&mut self, n: usize) {
-        let n = n.min(self.input.len());
-        self.held = 0;
-        self.consumed += n as u64;
-        self.input.skip(n);
+        let n = self.note_consumed(n);
+        self.queue.skip(n);
     }
 
-    /// How many bytes of input were consumed so far: the position of `input()[0]`.
+    fn note_consumed(&mut self, n: usize) -> usize {
+        let n = n.min(self.queue.len());
+        self.held = 0;
+        self.consumed += n as u64;
+        n
+    }
+
+    /// How many bytes were consumed so far: the position of `live()[0]`.
     pub fn position(&self) -> u64 {
         self.consumed
     }
 
-    /// What the last operation that blocked waits for; reading if there was none.
-    pub fn interest(&self) -> Direction {
-        self.interest
-    }
-
-    /// Marks all present input as seen by a suspended read that needs more: until new input comes,
-    /// [`Stream::has_input`] is false. `awaits` tells what the read waits for.
-    pub fn hold_input(&mut self, awaits: Awaits) {
-        (self.held, self.awaits) = (self.input.len(), awaits);
+    /// Marks all present bytes as seen by a suspended read that needs more.
+    pub fn hold(&mut self, awaits: Awaits) {
+        (self.held, self.awaits) = (self.queue.len(), awaits);
     }
 
     /// What the read waits for that was suspended last.
@@ -121,57 +124,137 @@ impl Stream {
         self.awaits
     }
 
-    /// For whoever watches the connection of a suspended read, which has seen all input: receives
-    /// once; whether the read is to go on, because what it awaits is there, the peer will send no
-    /// more, or receiving has failed, which the read will report.
-    pub fn receive_awaited(&mut self) -> bool {
-        let seen = self.input.len();
-        match self.fill() {
-            Ok(Fill::Data(_)) => self.awaits.is_met(self.input.live(), seen),
-            Ok(Fill::Block) => false,
-            Ok(Fill::Eof) => true,
-            Err(error) => {
-                self.keep_read_error(&error);
-                true
-            }
-        }
+    /// Whether the suspended read has what it waits for; it has seen the first `seen` bytes.
+    pub(super) fn suffices(&self, seen: usize) -> bool {
+        self.awaits.is_met(self.queue.live(), seen)
     }
 
-    /// Whether a read would find something without asking the system. A hold counts once: who asks
-    /// again is not the read that was suspended.
-    pub fn has_input(&mut self) -> bool {
-        let held = std::mem::take(&mut self.held);
-        self.input.len() > held || (self.transport.is_none() && !self.closed)
+    /// Whether there are bytes that no suspended read has seen. A hold counts once: the next to ask is
+    /// not the read that was suspended.
+    pub(super) fn has_unseen(&mut self) -> bool {
+        self.queue.len() > std::mem::take(&mut self.held)
     }
 
-    /// The error of a read that the caller of the handle has not seen: the next read reports it.
-    pub fn keep_read_error(&mut self, error: &io::Error) {
-        self.read_trouble.keep(error);
+    /// How many bytes to discard before input counts.
+    pub fn skip(&self) -> u32 {
+        self.skip
     }
 
-    /// The state of the connection between its messages.
-    pub fn standing(&self) -> Standing {
-        self.standing
+    /// Discards the next `skip` bytes that are received; none may be buffered.
+    pub fn set_skip(&mut self, skip: u32) {
+        self.skip = skip;
     }
 
-    /// Sets that state. If input is to be skipped, none may be buffered.
-    pub fn set_standing(&mut self, standing: Standing) {
-        self.standing = standing;
+    /// Whether the peer will send no more.
+    pub(super) fn is_eof(&self) -> bool {
+        self.eof
     }
 
-    /// Discards available input that is to be skipped; returns true if there is nothing else.
+    /// The peer will send no more.
+    pub(super) fn set_eof(&mut self) {
+        self.eof = true;
+    }
+
+    /// Whether a read may be tried.
     ///
     /// # Errors
-    /// Like [`Stream::fill`].
-    pub fn skips(&mut self) -> io::Result<bool> {
-        Ok(self.standing.skip > 0 && self.fill()? == Fill::Block)
+    /// "Previous read error", or an error that was not reported yet.
+    pub fn check(&mut self) -> io::Result<()> {
+        self.error.report("Previous read error")
     }
 
-    /// Drops what is to be skipped of `received` new bytes; returns how many of them are left.
-    fn skip(&mut self, received: usize) -> usize {
-        let dropped = received.min(self.standing.skip as usize);
-        self.standing.skip -= dropped as u32;
-        self.input.consume(dropped);
-        received - dropped
+    /// A read has failed and reports the error: what was received is of no use.
+    pub(super) fn fail(&mut self) {
+        self.error = StickyError::Reported;
+        self.queue.clear();
+    }
+
+    /// The next read reports `error`.
+    pub(super) fn keep_error(&mut self, error: &io::Error) {
+        self.error.keep(error);
+    }
+
+    /// Gives back the memory of a receive that received nothing.
+    pub(super) fn release_unused(&mut self) {
+        self.queue.release();
+    }
+
+    /// Gives back all memory that is not needed, for a connection that will be idle for a while.
+    pub(super) fn release(&mut self) {
+        self.queue.release();
+        self.receive_size = RECEIVE_SIZE;
+    }
+
+    /// Drops all bytes and their memory.
+    pub(super) fn drop_all(&mut self) {
+        self.queue = Queue::new();
+    }
+
+    /// The memory of the buffer, in bytes.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.queue.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receive(input: &mut Input, bytes: &[u8]) -> usize {
+        input.room(0).extend_from_slice(bytes);
+        input.received(bytes.len(), false)
+    }
+
+    #[test]
+    fn input_is_consumed_in_order_and_counted() {
+        let mut input = Input::new();
+        assert_eq!(receive(&mut input, b"abcd"), 4);
+        input.consume(1);
+        input.consume_lazily(2);
+        assert_eq!((input.live(), input.position()), (&b"d"[..], 3));
+        input.consume(9);
+        assert_eq!((input.live(), input.position()), (&b""[..], 4));
+    }
+
+    #[test]
+    fn bytes_to_skip_do_not_count() {
+        let mut input = Input::new();
+        input.set_skip(5);
+        assert_eq!(receive(&mut input, b"abc"), 0);
+        assert_eq!((receive(&mut input, b"defg"), input.skip()), (2, 0));
+        assert_eq!((input.live(), input.position()), (&b"fg"[..], 0));
+    }
+
+    #[test]
+    fn held_input_is_unseen_again_once_more_comes_or_somebody_else_asks() {
+        let mut input = Input::new();
+        receive(&mut input, b"GET /");
+        input.hold(Awaits::EmptyLine(100));
+        assert!(!input.has_unseen());
+        assert!(input.has_unseen());
+        input.hold(Awaits::EmptyLine(100));
+        receive(&mut input, b"\r\n\r\n");
+        assert!(input.suffices(5) && input.has_unseen());
+    }
+
+    #[test]
+    fn a_transfer_that_fills_its_room_gets_more_until_the_input_is_idle() {
+        let mut input = Input::new();
+        input.received(0, true);
+        input.received(0, true);
+        assert!(input.room(0).capacity() >= 4 * RECEIVE_SIZE);
+        input.release();
+        assert_eq!(input.memory(), 0);
+        assert!(input.room(0).capacity() < 4 * RECEIVE_SIZE);
+    }
+
+    #[test]
+    fn an_error_drops_what_was_received() {
+        let mut input = Input::new();
+        receive(&mut input, b"abc");
+        input.fail();
+        assert_eq!(input.live(), b"");
+        assert_eq!(input.check().unwrap_err().to_string(), "Previous read error");
     }
 }

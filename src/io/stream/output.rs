@@ -1,192 +1,197 @@
-//! Sending, and the output that waits to be sent.
+//! Written bytes that wait to be sent (pure).
 
 use std::io::{self, IoSlice};
 
-use super::{Direction, KEEP, Kind, PARTS, Stream, Trouble, closed};
-use crate::sys::os::hangup::{Ended, ended};
+use super::error::StickyError;
+use crate::io::buffer::{KEEP, Queue};
 
-impl Stream {
-    /// Queues output without sending.
-    pub fn put(&mut self, bytes: &[u8]) {
-        if self.write_trouble != Trouble::Reported {
-            self.output.push(bytes);
-        }
-    }
+/// How many slices one send passes to the system without copying; the rest waits.
+pub const SLICES: usize = 16;
 
-    /// Whether a write may be tried.
-    ///
-    /// # Errors
-    /// "Previous write error", or the failure of the connection that was not reported yet.
-    pub fn check_write(&mut self) -> io::Result<()> {
-        self.write_trouble.report("Previous write error")
-    }
+/// The output of a stream.
+#[derive(Debug, Default)]
+pub struct Output {
+    queue: Queue,
+    error: StickyError,
+}
 
-    /// The error of a write that the caller of the handle has not seen: the next write reports it.
-    pub fn keep_write_error(&mut self, error: &io::Error) {
-        self.write_trouble.keep(error);
-    }
-
-    /// Notices the end of the connection as a write would, without writing; whether the peer sends no
-    /// more, which leaves writing possible.
-    ///
-    /// # Errors
-    /// The failure that ended the connection; afterwards "Previous write error".
-    pub fn check_peer(&mut self) -> io::Result<bool> {
-        self.check_write()?;
-        let Some(transport) = &self.transport else { return Err(closed()) };
-        match ended(transport.fd()) {
-            Ended::Nothing => Ok(false),
-            Ended::Sending => Ok(true),
-            Ended::Both => {
-                self.write_trouble = Trouble::Reported;
-                let errno = transport.take_error().unwrap_or(libc::EPIPE);
-                self.lost = Some(errno).filter(|errno| ends_both(*errno));
-                Err(io::Error::from_raw_os_error(errno))
-            }
-        }
-    }
-
-    /// Whether a write has failed, reported or not.
-    pub fn has_write_trouble(&self) -> bool {
-        self.write_trouble != Trouble::None
-    }
-
-    /// Queued output.
+impl Output {
+    /// The queued bytes.
     pub fn queued(&self) -> &[u8] {
-        self.output.live()
+        self.queue.live()
     }
 
-    /// The number of queued output bytes.
-    pub fn pending(&self) -> usize {
-        self.output.len()
+    /// The number of queued bytes.
+    pub fn len(&self) -> usize {
+        self.queue.len()
     }
 
-    /// Sends what goes without blocking; the number of bytes that remain queued.
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous write error".
-    pub fn flush_nb(&mut self) -> io::Result<usize> {
-        self.send_nb(&[])
+    /// Whether nothing is queued.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
-    /// Sends the queue and then `parts` as far as it goes without blocking, usually with one system
-    /// call; queues what is left and returns its size.
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous write error".
-    pub fn send_nb(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
-        let parts = self.gather_small(parts)?;
-        let mut skip = self.transmit(parts, 0)?;
-        for part in parts {
-            let done = skip.min(part.len());
-            skip -= done;
-            if done < part.len() {
-                self.output.push(part.get(done..).unwrap_or_default());
-            }
-        }
-        let blocked = !self.output.is_empty();
-        self.interest = if blocked { Direction::Write } else { Direction::Read };
-        Ok(self.output.len())
-    }
-
-    /// Sends the queue and then `parts`, waiting as long as it takes.
-    ///
-    /// # Errors
-    /// What the system reports; afterwards "Previous write error".
-    pub fn send_all(&mut self, parts: &[&[u8]]) -> io::Result<()> {
-        let parts = self.gather_small(parts)?;
-        let total: usize = parts.iter().map(|part| part.len()).sum();
-        let mut sent = 0;
-        loop {
-            sent = self.transmit(parts, sent)?;
-            if self.output.is_empty() && sent == total {
-                return Ok(());
-            }
-            self.wait(Direction::Write, None)?;
+    /// Queues `bytes`, unless a write has failed.
+    pub fn put(&mut self, bytes: &[u8]) {
+        if self.error != StickyError::Reported {
+            self.queue.push(bytes);
         }
     }
 
     /// Queues the parts if they are many and small, since copying is cheaper than many system calls
     /// then; what is still to be sent.
-    fn gather_small<'a, 'b>(&mut self, parts: &'a [&'b [u8]]) -> io::Result<&'a [&'b [u8]]> {
-        if parts.len() < PARTS || parts.iter().map(|part| part.len()).sum::<usize>() > KEEP {
-            return Ok(parts);
+    pub(super) fn put_small<'a, 'b>(&mut self, parts: &'a [&'b [u8]]) -> &'a [&'b [u8]] {
+        if parts.len() < SLICES || total(parts) > KEEP {
+            return parts;
         }
-        self.check_write()?;
-        parts.iter().for_each(|part| self.output.push(part));
-        Ok(&[])
+        parts.iter().for_each(|part| self.queue.push(part));
+        &[]
     }
 
-    /// Sends the queue and then `parts` behind their first `sent` bytes until all is sent or the
-    /// system takes no more; how many bytes of `parts` are sent now. Nothing is queued.
-    fn transmit(&mut self, parts: &[&[u8]], mut sent: usize) -> io::Result<usize> {
-        self.check_write()?;
-        let total: usize = parts.iter().map(|part| part.len()).sum();
-        while self.output.len() + (total - sent) > 0 {
-            let Some(transport) = &self.transport else { return Err(closed()) };
-            let mut slices = [IoSlice::new(&[]); PARTS];
-            let (count, asked) = gather(&mut slices, self.output.live(), parts, sent);
-            match transport.send(slices.get(..count).unwrap_or_default()) {
-                Ok(n) => {
-                    let queued = n.min(self.output.len());
-                    self.output.consume(queued);
-                    sent += n - queued;
-                    // A short count of a socket means that the system's buffer is full.
-                    if n < asked && transport.kind() != Kind::Plain {
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    self.write_trouble = Trouble::Reported;
-                    self.output.clear();
-                    if transport.kind() == Kind::Tcp {
-                        self.lost = error.raw_os_error().filter(|errno| ends_both(*errno));
-                    }
-                    return Err(error);
-                }
-            }
+    /// Queues what comes after the first `sent` bytes of the parts.
+    pub(super) fn put_rest(&mut self, parts: &[&[u8]], sent: usize) {
+        for part in behind(parts, sent) {
+            self.queue.push(part);
         }
-        Ok(sent)
     }
 
-    /// Sends all that is queued, waiting as long as it takes.
+    /// The next bytes to send: the queue, and then the parts behind their first `sent` bytes. Returns
+    /// the number of slices, and their total size.
+    pub(super) fn next<'a>(
+        &'a self,
+        parts: &'a [&'a [u8]],
+        sent: usize,
+        slices: &mut [IoSlice<'a>; SLICES],
+    ) -> (usize, usize) {
+        let (mut count, mut size) = (0, 0);
+        let bytes = std::iter::once(self.queue.live()).chain(behind(parts, sent));
+        for (slot, part) in slices.iter_mut().zip(bytes.filter(|part| !part.is_empty())) {
+            *slot = IoSlice::new(part);
+            count += 1;
+            size += part.len();
+        }
+        (count, size)
+    }
+
+    /// `n` bytes were sent; returns how many of them were not of the queue.
+    pub(super) fn sent(&mut self, n: usize) -> usize {
+        let queued = n.min(self.queue.len());
+        self.queue.consume(queued);
+        n - queued
+    }
+
+    /// Whether a write may be tried.
     ///
     /// # Errors
-    /// What the system reports; afterwards "Previous write error".
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.send_all(&[])
+    /// "Previous write error", or an error that was not reported yet.
+    pub fn check(&mut self) -> io::Result<()> {
+        self.error.report("Previous write error")
+    }
+
+    /// The peer takes no more, which is reported: further writes fail.
+    pub(super) fn end(&mut self) {
+        self.error = StickyError::Reported;
+    }
+
+    /// A write has failed, which is reported: what is queued cannot be sent.
+    pub(super) fn fail(&mut self) {
+        self.end();
+        self.queue.clear();
+    }
+
+    /// The next write reports `error`.
+    pub(super) fn keep_error(&mut self, error: &io::Error) {
+        self.error.keep(error);
+    }
+
+    /// Gives back the memory if nothing is queued.
+    pub(super) fn release(&mut self) {
+        self.queue.release();
+    }
+
+    /// Drops what is queued, and its memory.
+    pub(super) fn drop_all(&mut self) {
+        self.queue = Queue::new();
+    }
+
+    /// The memory of the buffer, in bytes.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.queue.capacity()
     }
 }
 
-/// Whether a failed write tells the end of the whole connection: not if only the peer has stopped
-/// reading, or memory is short.
-fn ends_both(errno: i32) -> bool {
-    !matches!(errno, libc::EPIPE | libc::ENOBUFS | libc::ENOMEM)
+/// The size of all parts.
+pub fn total(parts: &[&[u8]]) -> usize {
+    parts.iter().map(|part| part.len()).sum()
 }
 
-/// Lists `queued` and then `parts` behind their first `skip` bytes; how many slices were used, and
-/// their total size.
-fn gather<'a>(
-    slices: &mut [IoSlice<'a>; PARTS],
-    queued: &'a [u8],
-    parts: &[&'a [u8]],
-    mut skip: usize,
-) -> (usize, usize) {
-    let mut room = slices.iter_mut();
-    let (mut count, mut size) = (0, 0);
-    for part in std::iter::once(&queued).chain(parts).enumerate().map(|(i, part)| {
-        let done = if i == 0 { 0 } else { skip.min(part.len()) };
-        skip -= done;
+/// The parts behind their first `sent` bytes.
+fn behind<'a>(parts: &'a [&'a [u8]], mut sent: usize) -> impl Iterator<Item = &'a [u8]> {
+    parts.iter().map(move |part| {
+        let done = sent.min(part.len());
+        sent -= done;
         part.get(done..).unwrap_or_default()
-    }) {
-        if part.is_empty() {
-            continue;
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends all over a peer that takes `step` bytes at a time; what the peer gets.
+    fn transfer(output: &mut Output, parts: &[&[u8]], step: usize) -> Vec<u8> {
+        let (mut sent, mut received) = (0, Vec::new());
+        loop {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let (count, size) = output.next(parts, sent, &mut slices);
+            let bytes = slices[..count].iter().flat_map(|slice| slice.to_vec());
+            let taken: Vec<u8> = bytes.take(step).collect();
+            assert_eq!(taken.len(), step.min(size));
+            if taken.is_empty() {
+                return received;
+            }
+            sent += output.sent(taken.len());
+            received.extend(taken);
         }
-        let Some(slot) = room.next() else { break };
-        *slot = IoSlice::new(part);
-        count += 1;
-        size += part.len();
     }
-    (count, size)
+
+    #[test]
+    fn the_queue_goes_before_the_parts_however_much_is_sent_at_once() {
+        let pieces: Vec<Vec<u8>> = (0..40u8).map(|i| vec![i; usize::from(i % 5)]).collect();
+        let parts: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+        for step in 1..50 {
+            let mut output = Output::default();
+            output.put(b"queued");
+            let expected = [b"queued".to_vec(), pieces.concat()].concat();
+            assert_eq!(transfer(&mut output, &parts, step), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_not_sent_is_queued() {
+        let mut output = Output::default();
+        output.put_rest(&[b"abc", b"", b"def"], 4);
+        assert_eq!((output.queued(), output.len()), (&b"ef"[..], 2));
+    }
+
+    #[test]
+    fn many_small_parts_are_copied_and_others_are_not() {
+        let mut output = Output::default();
+        assert!(output.put_small(&[&b"x"[..]; SLICES]).is_empty());
+        assert_eq!(output.len(), SLICES);
+        assert_eq!(output.put_small(&[&b"x"[..]; SLICES - 1]).len(), SLICES - 1);
+        let large = vec![0; KEEP];
+        assert_eq!(output.put_small(&[&large[..]; SLICES]).len(), SLICES);
+    }
+
+    #[test]
+    fn a_failed_write_drops_what_is_queued_and_what_comes() {
+        let mut output = Output::default();
+        output.put(b"abc");
+        output.fail();
+        output.put(b"def");
+        assert!(output.is_empty());
+        assert_eq!(output.check().unwrap_err().to_string(), "Previous write error");
+    }
 }

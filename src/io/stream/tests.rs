@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use super::*;
+use crate::io::Awaits;
 
 fn local() -> (Stream, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -23,6 +24,10 @@ fn tcp() -> (Stream, TcpStream) {
 
 fn boxed<T: Read + 'static>((ours, theirs): (Stream, T)) -> (Stream, Box<dyn Read>) {
     (ours, Box::new(theirs))
+}
+
+fn memory(stream: &Stream) -> usize {
+    stream.input.memory() + stream.output.memory()
 }
 
 /// Reads until input or EOF is there.
@@ -83,17 +88,6 @@ fn send_nb_sends_the_queue_before_the_parts() {
     let mut buffer = [0; 13];
     theirs.read_exact(&mut buffer).unwrap();
     assert_eq!(&buffer, b"one two three");
-}
-
-#[test]
-fn more_parts_than_one_call_takes_keep_their_order() {
-    let (mut ours, mut theirs) = local();
-    let pieces: Vec<Vec<u8>> = (0..100u8).map(|i| vec![i; usize::from(i)]).collect();
-    let parts: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
-    assert_eq!(ours.send_nb(&parts).unwrap(), 0);
-    let mut received = vec![0; pieces.concat().len()];
-    theirs.read_exact(&mut received).unwrap();
-    assert_eq!(received, pieces.concat());
 }
 
 #[test]
@@ -237,18 +231,18 @@ fn errors_stick_in_their_direction() {
 fn a_stream_costs_little_until_data_flows_and_gives_memory_back() {
     assert!(size_of::<Stream>() < 512);
     let (mut ours, mut theirs) = tcp();
-    assert_eq!(ours.buffer_memory(), 0);
+    assert_eq!(memory(&ours), 0);
     theirs.write_all(b"x").unwrap();
     fill(&mut ours);
-    assert!(ours.buffer_memory() > 0);
+    assert!(memory(&ours) > 0);
     ours.consume(1);
     ours.release();
-    assert_eq!(ours.buffer_memory(), 0);
+    assert_eq!(memory(&ours), 0);
     theirs.write_all(b"y").unwrap();
     fill(&mut ours);
     ours.consume(1);
     assert_eq!(ours.fill().unwrap(), Fill::Block);
-    assert_eq!(ours.buffer_memory(), 0);
+    assert_eq!(memory(&ours), 0);
 }
 
 #[test]
@@ -262,31 +256,17 @@ fn addresses_stay_known_after_close_once_asked_for() {
 }
 
 #[test]
-fn held_input_is_not_ready_until_more_comes() {
-    let (mut ours, mut theirs) = local();
-    theirs.write_all(b"part").unwrap();
-    fill(&mut ours);
-    assert!(ours.has_input());
-    ours.hold_input(Awaits::More);
-    assert!(!ours.has_input());
-    ours.hold_input(Awaits::More);
-    theirs.write_all(b"more").unwrap();
-    fill(&mut ours);
-    assert!(ours.has_input());
-}
-
-#[test]
 fn a_suspended_read_goes_on_when_what_it_awaits_is_there() {
     let (mut ours, mut theirs) = local();
     theirs.write_all(b"GET /").unwrap();
     fill(&mut ours);
-    ours.hold_input(Awaits::EmptyLine(100));
+    ours.input.hold(Awaits::EmptyLine(100));
     assert!(!ours.receive_awaited());
     for (piece, there) in [(" HTTP/1.0\r", false), ("\n", false), ("\r\nx", true)] {
         theirs.write_all(piece.as_bytes()).unwrap();
         assert_eq!(ours.receive_awaited(), there, "{piece:?}");
     }
-    ours.hold_input(Awaits::Bytes(100));
+    ours.input.hold(Awaits::Bytes(100));
     drop(theirs);
     assert!(ours.receive_awaited());
 }

@@ -9,7 +9,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use super::numbers::{ABSENT, Malformed, append, optional, present, split};
-use crate::io::{Awaits, Standing};
+use super::standing::Standing;
+use crate::io::Awaits;
 
 /// The version of the encoding.
 pub const VERSION: u8 = 1;

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use nix::errno::Errno;
 
 use super::connection_state::ConnectionState;
-use crate::io::Standing;
+use super::standing::Standing;
 use crate::sys::os::shared::SharedWords;
 
 /// Connections that one worker may have on lease. What it parks beyond goes to the supervisor.

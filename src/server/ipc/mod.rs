@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`channel`], [`message`] | the control channel, and what is said on it (pure) |
-//! | [`connection_state`] | all that follows a connection from process to process (pure) |
+//! | [`connection_state`], [`standing`] | all that follows a connection from process to process (pure) |
 //! | [`lease`], [`ticket`] | who may act on a connection that a worker has parked, and its name |
 //! | [`scoreboard`] | what each sees of the other without a system call |
 //! | [`overflow`], [`numbers`] | what is too long for a message, as a file in memory; numbers in messages |
@@ -17,4 +17,5 @@ pub mod message;
 pub mod numbers;
 pub mod overflow;
 pub mod scoreboard;
+pub mod standing;
 pub mod ticket;

@@ -155,7 +155,7 @@ impl Connections {
     ) -> Option<Ticket> {
         let (has_input, received, personal) = {
             let mut stream = connection.stream.borrow_mut();
-            (stream.has_input(), stream.input().len(), stream.is_personal())
+            (stream.has_input(), stream.input().len(), stream.handler.personal)
         };
         // The rest may come at once. It would be stuck here with a handler that runs for long, though:
         // see `before_handler`.
@@ -200,12 +200,12 @@ impl Connections {
         let Parked { connection, stay } = self.parking.take(&mut self.owned.places, ticket)?;
         // A failure is for the handler to see.
         if wakeup == Wakeup::Input && connection.stream.borrow_mut().skips().unwrap_or(false) {
-            let movable = !connection.stream.borrow().is_personal();
+            let movable = !connection.stream.borrow().handler.personal;
             let stay = Stay::until(stay.deadline, Instant::now(), movable);
             self.parking.park(&mut self.owned.places, ticket, connection, stay);
             return None;
         }
-        connection.stream.borrow_mut().set_parked_until(stay.deadline);
+        connection.stream.borrow_mut().handler.parked_until = stay.deadline;
         Some(Running::new(connection, Some(ticket), wakeup))
     }
 

@@ -211,8 +211,8 @@ impl EventLoop {
         self.connections.before_handler();
         if let Task::Connection(Running { connection, wakeup, .. }) = task {
             let mut stream = connection.stream.borrow_mut();
-            stream.set_wakeup(*wakeup);
-            stream.set_last(self.control.phase() == Phase::Draining);
+            stream.handler.wakeup = *wakeup;
+            stream.handler.last = self.control.phase() == Phase::Draining;
         }
     }
 

@@ -12,6 +12,7 @@ use crate::server::ipc::clock;
 use crate::server::ipc::connection_state::{ConnectionState, Stage, Unsent};
 use crate::server::ipc::message::MAX_PAYLOAD;
 use crate::server::ipc::overflow;
+use crate::server::ipc::standing::Standing;
 
 /// A connection that comes from the supervisor.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl Departure {
     /// and with it the client.
     pub fn discards(&self) -> bool {
         !matches!(self.disposition, Disposition::Park { .. })
-            || self.connection.stream.borrow().standing().skip > 0
+            || self.connection.stream.borrow().input.skip() > 0
     }
 }
 
@@ -49,7 +50,8 @@ pub type Packed = (ConnectionState, Option<OwnedFd>);
 
 /// The state of a connection that has neither input nor output that matters.
 pub fn state_of(stream: &Stream, stage: Stage) -> ConnectionState {
-    let (awaits, standing, peer) = (stream.awaits(), stream.standing(), stream.known_peer());
+    let (awaits, standing, peer) =
+        (stream.input.awaits(), Standing::of_stream(stream), stream.known_peer());
     ConnectionState { stage, awaits, standing, peer, ..ConnectionState::default() }
 }
 
@@ -75,7 +77,7 @@ pub fn waiting(stream: &Stream, deadline: Option<Instant>, ready: bool) -> io::R
 /// There is no memory or descriptor for a file.
 pub fn sending(departure: &Departure) -> io::Result<Packed> {
     let stream = departure.connection.stream.borrow();
-    let file = overflow::store(&[stream.queued(), stream.input()])?;
+    let file = overflow::store(&[stream.output.queued(), stream.input()])?;
     let unsent = departure.disposition.unsent(stream.pending(), departure.since);
     Ok((state_of(&stream, Stage::Sending(unsent)), Some(file)))
 }
@@ -87,8 +89,8 @@ pub fn sending(departure: &Departure) -> io::Result<Packed> {
 pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Option<Unsent>)> {
     let unsent = state.unsent();
     let mut stream = Stream::accepted(parcel.connection, state.peer.map(Into::into));
-    stream.set_standing(state.standing);
-    stream.set_parked_until(state.deadline.map(clock::instant));
+    state.standing.apply(&mut stream);
+    stream.handler.parked_until = state.deadline.map(clock::instant);
     let data = match parcel.input.map_or(Ok(state.data), overflow::load) {
         Ok(data) => data,
         Err(error) => {
@@ -99,8 +101,8 @@ pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Op
     };
     let output = unsent.map_or(0, |unsent| usize::try_from(unsent.bytes).unwrap_or(usize::MAX));
     let (output, input) = data.split_at(output.min(data.len()));
-    stream.preload_output(output);
-    stream.preload(input);
+    stream.put(output);
+    stream.input.preload(input);
     Ok((stream, unsent))
 }
 
@@ -110,7 +112,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::io::Standing;
 
     fn stream() -> (Stream, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -128,23 +129,23 @@ mod tests {
     fn a_waiting_connection_goes_on_where_it_was() {
         for size in [0, 100, MAX_PAYLOAD + 1] {
             let (mut one, _client) = stream();
-            one.preload(&vec![7; size]);
-            one.set_standing(Standing { asked: true, skip: 0 });
+            one.input.preload(&vec![7; size]);
+            Standing { asked: true, skip: 0 }.apply(&mut one);
             let deadline = clock::instant(clock::milliseconds(Instant::now()) + 5000);
             let packed = waiting(&one, Some(deadline), true).unwrap();
             assert_eq!(packed.0.stage == Stage::Ready, size > 0);
             let (other, unsent) = sent(packed, &mut one);
             assert_eq!((other.input().len(), unsent), (size, None));
-            assert_eq!(other.standing(), Standing { asked: true, skip: 0 });
-            assert_eq!(other.parked_until(), Some(deadline));
+            assert_eq!(Standing::of_stream(&other), Standing { asked: true, skip: 0 });
+            assert_eq!(other.handler.parked_until, Some(deadline));
         }
     }
 
     #[test]
     fn unsent_output_goes_before_input() {
         let (mut one, _client) = stream();
-        one.preload_output(b"response");
-        one.preload(b"GET");
+        one.put(b"response");
+        one.input.preload(b"GET");
         let since = Instant::now();
         let disposition = Disposition::park(Some(Duration::from_secs(5)), None);
         let connection = Connection::new(one);
@@ -152,7 +153,7 @@ mod tests {
         let packed = sending(&departure).unwrap();
         let mut stream = departure.connection.stream.borrow_mut();
         let (other, unsent) = sent(packed, &mut stream);
-        assert_eq!((other.queued(), other.input()), (&b"response"[..], &b"GET"[..]));
+        assert_eq!((other.output.queued(), other.input()), (&b"response"[..], &b"GET"[..]));
         assert_eq!(unsent, Some(disposition.unsent(8, since)));
     }
 }

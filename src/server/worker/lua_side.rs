@@ -34,7 +34,7 @@ impl LuaSide {
             && !self.is_current()
             && let Some(stream) = stream_of(handle)
         {
-            stream.borrow_mut().set_personal(class::has_user_fields(lua, handle));
+            stream.borrow_mut().handler.personal = class::has_user_fields(lua, handle);
             self.assignments = class::assignments();
         }
     }

@@ -108,7 +108,7 @@ impl Ownership {
 
     /// Ends a connection at once.
     pub fn reset(&mut self, connection: &Connection, ticket: Option<Ticket>) {
-        if !connection.stream.borrow().is_closed() {
+        if connection.stream.borrow().is_open() {
             let _ = connection.stream.borrow_mut().reset();
         }
         self.release(ticket, connection);
@@ -116,7 +116,7 @@ impl Ownership {
 
     /// Closes a connection, unless the handler has. Its failure concerns the client alone.
     pub fn close(&mut self, connection: &Connection, ticket: Option<Ticket>) {
-        if !connection.stream.borrow().is_closed() {
+        if connection.stream.borrow().is_open() {
             let _ = connection.stream.borrow_mut().close();
         }
         self.release(ticket, connection);

@@ -9,6 +9,7 @@ use super::places::Places;
 use super::quiet_time::QuietTime;
 use crate::server::ipc::clock;
 use crate::server::ipc::message::MAX_PAYLOAD;
+use crate::server::ipc::standing::Standing;
 use crate::server::ipc::ticket::Ticket;
 
 /// How long a connection stays in its worker with incomplete input. Long enough for the rest of a
@@ -87,7 +88,7 @@ impl ParkingLot {
     ) {
         self.quiet_time.note_turn(places.len(), stay.since);
         let due = self.due_at(&stay);
-        let standing = connection.stream.borrow().standing();
+        let standing = Standing::of_stream(&connection.stream.borrow());
         let Some(state) = places.state(ticket) else { return };
         *state = State::Parked(Parked { connection, stay });
         // One alarm for each place is enough: it is set anew when it rings too early.

@@ -3,7 +3,7 @@
 use super::{Connection, Problem, Reader};
 use crate::http::server::request_body::{Failure, SKIPPED, Supply};
 use crate::http::wire::refusal::Refusal;
-use crate::io::{Standing, sigterm};
+use crate::io::sigterm;
 
 /// The most that can be skipped of a body.
 const MOST: u64 = u32::MAX as u64;
@@ -75,7 +75,7 @@ impl Connection {
         let limit = if self.response.has_left() { MOST } else { SKIPPED };
         let skipped = self.skippable(left, limit).map(|skip| {
             self.with_stream(|this, stream| {
-                stream.set_standing(Standing { skip, ..stream.standing() });
+                stream.input.set_skip(skip);
                 this.intake.give_up();
                 Ok(())
             })

@@ -13,7 +13,7 @@ use crate::http::wire::list::elements;
 use crate::http::wire::refusal::Refusal;
 use crate::http::wire::uri::{Target, is_host};
 use crate::io::Awaits;
-use crate::io::stream::{Fill, Standing, Stream};
+use crate::io::stream::{Fill, Stream};
 use crate::sys::os::alarm;
 
 impl Connection {
@@ -25,7 +25,7 @@ impl Connection {
             Some(partial) => {
                 (self.head, self.ahead) = partial;
                 if let Ok(mut stream) = stream.try_borrow_mut() {
-                    stream.set_begun(false);
+                    stream.handler.begun = false;
                 }
             }
             None => {
@@ -62,7 +62,7 @@ impl Connection {
                         self.promise_buffering(stream, head);
                     }
                     // What is there is of no use until more comes: it must not count as ready.
-                    stream.hold_input(self.awaits(waiting, begun, stream.input().len()));
+                    stream.input.hold(self.awaits(waiting, begun, stream.input().len()));
                     return if begun { waiting } else { Opened::Idle };
                 }
                 Ok(Fill::Eof) if waiting == Opened::Buffering => {}
@@ -134,13 +134,13 @@ impl Connection {
     fn begin(&mut self, stream: &mut Stream, size: usize) -> Opened {
         self.copy_head(stream, size);
         stream.consume(size);
-        stream.set_standing(Standing { asked: true, ..stream.standing() });
+        stream.handler.asked = true;
         (self.reader, self.form) = (Reader::Nobody, None);
         self.names.clear();
         (self.fresh, self.faulty, self.expects_continue) = (true, false, false);
         (self.body_used, self.params_given) = (false, false);
         (self.unreported, self.half_closed) = (None, None);
-        match self.check_head(stream.is_last()) {
+        match self.check_head(stream.handler.is_last()) {
             Ok(framing) => {
                 // A client that sends its body does not wait any more (RFC 9110 10.1.1).
                 self.expects_continue &= stream.input().is_empty();
@@ -270,7 +270,7 @@ impl Connection {
     pub fn suspend(&mut self) -> Partial {
         let stream = self.stream.take();
         if let Some(mut stream) = stream.as_ref().and_then(|stream| stream.try_borrow_mut().ok()) {
-            stream.set_begun(true);
+            stream.handler.begun = true;
         }
         (std::mem::take(&mut self.head), self.ahead.take())
     }

@@ -1,5 +1,7 @@
 //! The state of a connection between its messages, which every process that holds it needs (pure).
 
+use crate::io::Stream;
+
 /// Moves with a waiting connection from process to process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -12,6 +14,17 @@ pub struct Standing {
 const ASKED: u64 = 1 << 32;
 
 impl Standing {
+    /// That of a connection.
+    pub fn of_stream(stream: &Stream) -> Self {
+        Standing { asked: stream.handler.asked, skip: stream.input.skip() }
+    }
+
+    /// Sets it. If input is to be skipped, none may be buffered.
+    pub fn apply(self, stream: &mut Stream) {
+        stream.handler.asked = self.asked;
+        stream.input.set_skip(self.skip);
+    }
+
     /// Encodes it as a number, for messages and shared memory.
     pub fn word(self) -> u64 {
         u64::from(self.skip) | if self.asked { ASKED } else { 0 }

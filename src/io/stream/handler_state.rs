@@ -1,0 +1,54 @@
+//! What the server and its handler tell each other about a connection (pure).
+
+use std::time::Instant;
+
+/// Why the handler was called for a connection, as the server tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wakeup {
+    /// It is new, or nobody supervises it.
+    #[default]
+    None,
+    /// It was parked and has input (or the peer has closed).
+    Input,
+    /// It was parked and its time is up.
+    Timeout,
+    /// It was parked and the server shuts down.
+    Shutdown,
+}
+
+impl Wakeup {
+    /// The value of `socket.wakeup`.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Wakeup::None => None,
+            Wakeup::Input => Some("input"),
+            Wakeup::Timeout => Some("timeout"),
+            Wakeup::Shutdown => Some("shutdown"),
+        }
+    }
+}
+
+/// What the server and its handler tell each other about a connection.
+#[derive(Debug, Default)]
+pub struct HandlerState {
+    /// By the server: why it calls the handler.
+    pub wakeup: Wakeup,
+    /// By the server: it shuts down, and calls the handler for the last time.
+    pub last: bool,
+    /// By the server: the deadline the connection was parked with, if it was parked with one.
+    pub parked_until: Option<Instant>,
+    /// By the handler: the handle carries fields of the user's. They cannot follow the connection into
+    /// another process.
+    pub personal: bool,
+    /// By the handler: something is kept elsewhere of a message that is still incomplete.
+    pub begun: bool,
+    /// By the handler: the client has sent a message that was handled: nothing unsolicited may follow.
+    pub asked: bool,
+}
+
+impl HandlerState {
+    /// Whether the handler is called for the last time.
+    pub fn is_last(&self) -> bool {
+        self.last || self.wakeup == Wakeup::Shutdown
+    }
+}
