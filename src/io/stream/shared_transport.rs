@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::input::{Fill, Input};
-use super::output::{Output, SLICES};
+use super::output::{Output, SLICES, total};
 use crate::io::transport::{Kind, Transport};
 
 /// Which other processes have the descriptor.
@@ -78,25 +78,24 @@ impl SharedTransport {
     /// # Errors
     /// What the system reports.
     pub fn send(&self, output: &mut Output, parts: &[&[u8]], mut sent: usize) -> io::Result<usize> {
-        loop {
+        let end = total(parts);
+        while output.len() + (end - sent) > 0 {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let (count, size) = output.next(parts, sent, &mut slices);
-            if size == 0 {
-                return Ok(sent);
-            }
             let transport = self.get().ok_or_else(not_connected)?;
             match transport.send(slices.get(..count).unwrap_or_default()) {
                 Ok(n) => {
                     sent += output.sent(n);
                     // A short count of a socket means that the system's buffer is full.
                     if n < size && transport.kind() != Kind::Plain {
-                        return Ok(sent);
+                        break;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
         }
+        Ok(sent)
     }
 
     /// A worker serves it: other processes may hold duplicates of the descriptor (the supervisor, a
