@@ -23,6 +23,7 @@
 ---@field fork_delay number|string|false|nil between forks that enlarge the pool (0.25)
 ---@field fork_error_delay number|string|false|nil to wait after a failed prepare or fork (2)
 ---@field exit_delay number|string|false|nil between terminations of surplus workers (60)
+---@field idle_time number|string|false|nil another name for idle_timeout
 ---@field idle_timeout number|string|false|nil idle time after which a worker ends (none)
 ---@field memory_limit integer|string|false|nil memory limit of a worker's Lua state, in bytes (none)
 ---@field prepare (fun())? called once in each new worker
@@ -42,6 +43,13 @@
 ---@field debug boolean? log every control message; implies stats
 ---@field shutdown_timeout number|string|false|nil seconds until a shutdown kills the remaining workers (60)
 
+---@class (exact) moonbridge.listener_status
+---@field proto "tcp"|"local"|"interval"|"main"|"inherit"
+---@field host string? tcp: as given
+---@field port integer? the TCP port that it has
+---@field path string? local: as given
+---@field name string? interval, main, inherit: as given
+
 ---The state of a pool. Counts are since the start.
 ---@class (exact) moonbridge.status
 ---@field idle integer workers waiting for work
@@ -55,6 +63,7 @@
 ---@field respawns integer workers forked to replace others
 ---@field shed integer parked connections closed for lack of descriptors or memory
 ---@field reclaimed integer parked connections moved to another worker
+---@field listeners moonbridge.listener_status[] the pool's listeners, in their order
 ---@field lost integer connections lost because their worker died, or for lack of a descriptor
 
 ---@class moonbridge

@@ -36,7 +36,8 @@ describe("the annotations", function()
     assert.same(documented("client.md", "Options"),
       annotated("moonbridge_http.lua", "moonbridge_http.request_options"))
     assert.same(documented("server.md", "Options"),
-      annotated("moonbridge.lua", "moonbridge.pool", { prepare = true, connect = true, finish = true }))
+      annotated("moonbridge.lua", "moonbridge.pool",
+        { prepare = true, connect = true, finish = true, idle_time = true }))
     assert.same(documented("server.md", "Options of `run`"),
       annotated("moonbridge.lua", "moonbridge.options"))
   end)

@@ -5,6 +5,7 @@
 //! | [`sys`] | all unsafe code: the operating system (`os`) and the raw Lua C API (`lua`) |
 //! | [`binding`] | how Rust functions become Lua functions: misuse, system failures, wrappers |
 //! | [`amount`] | sizes, counts and times in options and arguments |
+//! | [`known_options`] | refuses options that do not exist |
 //! | [`callback`] | streaming with callbacks: `moonbridge.callback` |
 //! | [`io`] | handles, listeners, child processes, poll: `moonbridge.io` |
 //! | [`http`] | HTTP/1.1: pure parsers and the request cycle: `moonbridge.http` |
@@ -23,6 +24,7 @@ pub mod binding;
 pub mod callback;
 pub mod http;
 pub mod io;
+pub mod known_options;
 pub mod server;
 #[allow(unsafe_code)]
 pub mod sys;

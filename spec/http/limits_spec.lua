@@ -402,3 +402,20 @@ describe("functions of the module", function()
     assert.same({ "1", "2" }, lists.a)
   end)
 end)
+
+describe("an unknown option of generate_handler", function()
+  it("is an error that names the nearest known one", function()
+    local http = require "moonbridge_http"
+    for options, message in pairs {
+      [{ request_body_limit = 1 }] = 'option "request_body_limit" of generate_handler; '
+        .. 'did you mean "request_body_size_limit"?',
+      [{ idle_time_out = 1 }] = 'did you mean "idle_timeout"?',
+      [{ "chunk_size" }] = 'Unknown option "1" of generate_handler; known: request_header_size_limit, ',
+    } do
+      local ok, text = pcall(function() http.generate_handler(print, options) end)
+      assert.falsy(ok)
+      assert.truthy(text:find("limits_spec.lua:", 1, true), text)
+      assert.truthy(text:find(message, 1, true), text)
+    end
+  end)
+end)

@@ -52,7 +52,7 @@ describe("a wrong call of listen", function()
       { "{ proto = 'tcp', port = '65536' }", 'Field "port" of listener #2' },
       { "{ proto = 'tcp', port = '' }", 'Field "port" of listener #2' },
       { "{ proto = 'tcp', port = 1, host = 7 }", 'Field "host" of listener #2 must be a string' },
-      { "{ proto = 'tcp', port = 1, host = 'no.such.host.invalid' }", "Could not resolve host: " },
+      { "{ proto = 'tcp', port = 1, host = 'no.such.host.invalid' }", "(tcp no.such.host.invalid port 1)" },
       { "{ proto = 'tcp', port = 'no-such-service' }", "Could not resolve host: " },
       { "{ proto = 'tcp', port = 1, deferred = 1 }", 'Field "deferred" of listener #2 must be a boolean' },
       { "{ proto = 'local' }", "No valid path specified for local socket; " },
@@ -61,7 +61,7 @@ describe("a wrong call of listen", function()
       { "{ proto = 'local', path = ('x'):rep(108) }", "No valid path specified for local socket; " },
       { "{ proto = 'local', path = 'a\\0b' }", "No valid path specified for local socket; " },
       { "{ proto = 'local', path = '/nowhere/x' }",
-        "Could not initialize listener #2: No such file or directory" },
+        "Could not initialize listener #2: No such file or directory (local /nowhere/x)" },
       { "{ proto = 'interval' }", "No valid interval delay specified; " },
       { "{ proto = 'interval', delay = 0 }", "No valid interval delay specified; " },
       { "{ proto = 'interval', delay = -1 }", "No valid interval delay specified; " },
@@ -93,11 +93,66 @@ describe("a wrong call of listen", function()
     end
   end)
 
+  it("with an unknown option throws and names the nearest known one, or all", function()
+    for _, case in ipairs {
+      { "{ proto = 'tcp', hostname = '127.0.0.1', port = 1 }",
+        'Unknown option "hostname" of listener #2; did you mean "host"?' },
+      { "{ proto = 'tcp', Port = 1 }", 'did you mean "port"?' },
+      { "{ proto = 'local', paths = '/x' }", 'did you mean "path"?' },
+      { "{ proto = 'tcp', port = 1, 7 }", 'option "1" of listener #2; known: proto, host, port, path' },
+      { "{ proto = 'interval', delay = 1, named = 'x' }", 'did you mean "name"?' },
+      { "{ proto = 'inherit', names = 'x' }", 'did you mean "name"?' },
+    } do
+      refuses(("{ %s, %s, connect = connect }"):format(TCP, case[1]), case[2])
+    end
+    refuses(("{ %s, connect = connect, pre_forks = 3 }"):format(TCP),
+      'Unknown option "pre_forks" of listen; did you mean "pre_fork"?')
+    refuses(("{ %s, conect = connect }"):format(TCP), 'option "conect" of listen; did you mean "connect"?')
+    refuses(("{ %s, connect = connect, colour = 'red' }"):format(TCP),
+      'of listen; known: prepare, connect, finish')
+    refuses(("{ %s, connect = connect, [3] = {} }"):format(TCP), 'Unknown option "3" of listen')
+    refuses(("{ %s, connect = connect, [true] = 1 }"):format(TCP), 'Unknown option "boolean" of listen')
+  end)
+
   it("with a handler that is no function throws and names it", function()
     refuses(("{ %s }"):format(TCP), 'Option "connect" must be a function; ')
     refuses(("{ %s, connect = 7 }"):format(TCP), 'Option "connect" must be a function')
     refuses(("{ %s, connect = connect, prepare = 7 }"):format(TCP), 'Option "prepare" must be a function')
     refuses(("{ %s, connect = connect, finish = {} }"):format(TCP), 'Option "finish" must be a function')
+  end)
+end)
+
+describe("port 0", function()
+  after_each(server.cleanup)
+
+  it("is any free port, which the log and status() tell in all processes", function()
+    local path = process.scratch("socket")
+    local s = server.start {
+      ready = { log = "chosen by the kernel" },
+      globals = { PATH = path },
+      script = [[
+        local moonbridge = require "moonbridge"
+        local function connect(socket)
+          for _, pool in ipairs(moonbridge.status()) do
+            for _, it in ipairs(pool.listeners) do
+              socket:write(it.proto, " ", it.port or "no port", " ", it.host or it.path or it.name, "\n")
+            end
+          end
+          return true
+        end
+        moonbridge.listen{ { proto = "local", path = PATH }, connect = connect }
+        moonbridge.listen{
+          { proto = "interval", delay = 60 },
+          { proto = "tcp", host = "127.0.0.1", port = 0 },
+          connect = connect,
+        }
+        moonbridge.run()
+      ]],
+    }
+    local port = s:log():match('"127%.0%.0%.1", port (%d+) %(chosen by the kernel%)')
+    s.port = tonumber(port)
+    assert.equal(("local no port %s\ninterval no port \ntcp %s 127.0.0.1\n"):format(path, port),
+      (s:raw("")))
   end)
 end)
 
@@ -125,7 +180,8 @@ describe("a failed listen", function()
         moonbridge.run()
       ]],
     }
-    assert.truthy(s:output():find("listener #3: Address already in use\nnil", 1, true), s:output())
+    assert.truthy(s:output():find("listener #3: Address already in use %(tcp 127%.0%.0%.1 port %d+%)\nnil"),
+      s:output())
     assert.equal("hello", (s:raw("")))
     assert.truthy(s:log():find("Pool #1 created", 1, true))
     assert.falsy(s:log():find("Pool #2", 1, true))

@@ -223,7 +223,7 @@ describe("moonbridge.run{...}", function()
       { "{ waiting_input_limit = 0/0 }", 'Option "waiting_input_limit" is expected to be a non-negative' },
       { "{ waiting_input_limit = '64M' }", 'Option "waiting_input_limit" is expected to be a non-negative' },
       { "{ waiting_input_limit = true }", 'Option "waiting_input_limit" is expected to be a non-negative' },
-      { "{ logfiles = 'x' }", 'Unknown option "logfiles" of run' },
+      { "{ logfiles = 'x' }", 'Unknown option "logfiles" of run; did you mean "logfile"?' },
       { "7", "run expects a table of options, not a number" },
     } do
       local code, _, log = server.run_script {

@@ -3,7 +3,7 @@
 
 local serve, worker_main = ...
 local error, pcall, tostring = error, pcall, tostring
-local stderr, exit = io.stderr, os.exit
+local stdout, stderr, exit = io.stdout, io.stderr, os.exit
 
 local function complain(message)
   stderr:write("The worker failed: ", tostring(message), "\n")
@@ -20,7 +20,8 @@ local function live(pool, step)
   exit(1)
 end
 
--- Returns the exit code, or nil and what is wrong.
+-- Returns the exit code, or nil and what is wrong; "checked" and what would be served if the script is only
+-- checked.
 local function run(options)
   local outcome, pool, step = serve(options)
   if outcome == "worker" then live(pool, step) end
@@ -31,6 +32,11 @@ end
 local function public(options)
   local code, message = run(options)
   if not code then error(message, 2) end
+  if code == "checked" then
+    -- What the script does behind `run` is for a server that has ended.
+    stdout:write(message)
+    exit(0, true)
+  end
   return code
 end
 

@@ -9,8 +9,10 @@ use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
 
 use super::birth::Birth;
 use super::ipc::clock;
+use super::listen::config::PoolConfig;
 use super::listen::registry::Registry;
 use super::listen::shared_sockets;
+use super::operator::check;
 use super::operator::launcher::{self, Operations};
 use super::operator::options;
 use super::supervisor::{Outcome, Supervisor};
@@ -64,6 +66,11 @@ fn serve(
     registry.remember();
     let options = options::parse(options)?;
     let pools = registry.start()?;
+    if registry.only_checks() {
+        registry.end();
+        let text = check::report(lua, &pools)?.map_err(Fault::Misuse)?;
+        return Ok(("checked", text).into_lua_multi(lua)?);
+    }
     clock::start();
     // The script's own time is over; a supervisor has no limit.
     alarm::disarm();
@@ -110,7 +117,7 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     reseed(lua)?;
     worker_signals::install(birth.supervisor, birth.channel.as_fd(), &birth.pool.sockets())?;
     context::show_on(&birth.pool.scoreboard, birth.cell);
-    let (handlers, memory_limit) = (birth.pool.handlers.clone(), birth.pool.config.memory_limit);
+    let (handlers, config) = (birth.pool.handlers.clone(), birth.pool.config.clone());
     let handles = lua.create_table()?;
     let worker = Rc::new(RefCell::new(Worker::new(birth, handles.clone())?));
     handle_methods::set_worker(&worker)?;
@@ -176,7 +183,7 @@ fn become_worker(lua: &Lua, birth: Birth) -> Reply {
         })?,
     )?;
     step.raw_set("lift_limit", lua.create_function(|lua, ()| alloc::lift(lua))?)?;
-    let limit = lua.create_function(move |lua, ()| limit_memory(lua, memory_limit))?;
+    let limit = lua.create_function(move |lua, ()| limit_memory(lua, &config))?;
     step.raw_set("limit", limit)?;
     Ok(("worker", pool, step).into_lua_multi(lua)?)
 }
@@ -212,18 +219,12 @@ impl Feed for Tasks {
 }
 
 /// Limits the memory of the Lua state. Gives what is wrong if it holds more already.
-fn limit_memory(lua: &Lua, limit: Option<usize>) -> mlua::Result<Option<String>> {
-    let Some(limit) = limit else { return Ok(None) };
-    if lua.used_memory() > limit {
-        lua.gc_collect()?;
+fn limit_memory(lua: &Lua, config: &PoolConfig) -> mlua::Result<Option<String>> {
+    let trouble = config.memory_trouble(lua)?;
+    if let (Some(limit), None) = (config.memory_limit, &trouble) {
+        alloc::limit(lua, limit)?;
     }
-    let used = lua.used_memory();
-    if used > limit {
-        let text = format!("memory_limit is {limit}, but the script holds {used} bytes already");
-        return Ok(Some(text));
-    }
-    alloc::limit(lua, limit)?;
-    Ok(None)
+    Ok(trouble)
 }
 
 fn stillborn(fault: &Fault) -> ! {

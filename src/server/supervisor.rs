@@ -124,7 +124,7 @@ impl Supervisor {
         for pool in &pools {
             log.notice(&format!("Pool #{} created", pool.number));
             for listener in pool.listeners.iter() {
-                log.notice(&listener.announcement());
+                log.notice(&format!("Adding {}", listener.description()));
             }
         }
         let pools = pools.into_iter().enumerate();

@@ -8,6 +8,7 @@ use crate::amount::Amount;
 use crate::binding::{Fault, Reply};
 use crate::http::wire::head::HeadLimits;
 use crate::http::wire::header_lines::StaticHeaders;
+use crate::known_options;
 
 /// Options that concern the bytes of requests and responses.
 #[derive(Clone, Debug)]
@@ -57,6 +58,30 @@ impl Default for Options {
     }
 }
 
+/// The names of all options.
+const NAMES: [&str; 20] = [
+    "request_header_size_limit",
+    "header_size_limit",
+    "request_header_count_limit",
+    "request_body_size_limit",
+    "body_size_limit",
+    "request_field_count_limit",
+    "request_buffering",
+    "response_buffering",
+    "chunk_size",
+    "maximum_input_chunk_size",
+    "minimum_output_chunk_size",
+    "static_headers",
+    "poll_function",
+    "idle_timeout",
+    "request_header_timeout",
+    "stall_timeout",
+    "request_body_timeout",
+    MINIMUM_RATE,
+    "drain_timeout",
+    "response_timeout",
+];
+
 /// Longer times are no limit.
 const MAX_SECONDS: f64 = 1e8;
 
@@ -79,6 +104,7 @@ impl Options {
     /// # Errors
     /// Misuse that names the option.
     pub fn read(table: &Table) -> Reply<Options> {
+        known_options::check(table, "generate_handler", &NAMES, 0)?;
         let mut options = Options::default();
         if let Some(limit) =
             size(table, "request_header_size_limit")?.or(size(table, "header_size_limit")?)

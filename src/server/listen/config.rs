@@ -8,58 +8,38 @@ use std::time::Duration;
 use mlua::{Function, Lua, Table, Value};
 
 use super::speaks_first;
+use super::spec::ListenerSpec;
 use crate::amount::Amount;
 use crate::binding::{self, Fault, Reply};
-use crate::io::address;
+use crate::known_options;
 
 /// The most listeners one pool may have.
 pub const MAX_LISTENERS: usize = 100;
 
 /// The maximum of times in options, in seconds: three years, far from overflow.
-const MAX_SECONDS: f64 = 1e8;
+pub const MAX_SECONDS: f64 = 1e8;
 
 /// The maximum number of workers of a pool: more must be a mistake.
 const MAX_WORKERS: f64 = 10_000.0;
 
-/// One positional entry of `listen{...}`, not opened yet.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ListenerSpec {
-    /// A TCP port.
-    Tcp {
-        /// Name or address of the interface.
-        host: String,
-        /// Port number or service name.
-        port: String,
-        /// Leave connections to the kernel until the client has sent something.
-        deferred: bool,
-    },
-    /// A Unix domain socket.
-    Local {
-        /// Path in the file system.
-        path: std::ffi::OsString,
-    },
-    /// A socket passed by a service manager.
-    Inherited {
-        /// Its name; `None`: the first unclaimed one.
-        name: Option<String>,
-        /// As for a TCP port.
-        deferred: bool,
-    },
-    /// A timer.
-    Interval {
-        /// What the handler finds in `socket.interval`.
-        name: String,
-        /// Time between ticks.
-        delay: Duration,
-        /// Schedule ticks at fixed times, whatever the run time of the handler.
-        strict: bool,
-    },
-    /// A function that runs once; the server shuts down when it ends.
-    Main {
-        /// What the handler finds in `socket.main`.
-        name: String,
-    },
-}
+/// The names of all options of a pool.
+const NAMES: [&str; 12] = [
+    "prepare",
+    "connect",
+    "finish",
+    "pre_fork",
+    "min_fork",
+    "max_fork",
+    "fork_delay",
+    "fork_error_delay",
+    "exit_delay",
+    "idle_timeout",
+    IDLE_TIME,
+    "memory_limit",
+];
+
+/// The name of `idle_timeout` in the reference ("Global function timeout").
+const IDLE_TIME: &str = "idle_time";
 
 /// The named options of one pool.
 #[derive(Debug, Clone)]
@@ -80,6 +60,22 @@ pub struct PoolConfig {
     pub idle_timeout: Option<Duration>,
     /// The memory limit of a worker's Lua state, in bytes.
     pub memory_limit: Option<usize>,
+}
+
+impl PoolConfig {
+    /// What is wrong if the Lua state holds more memory already than a worker's may hold.
+    ///
+    /// # Errors
+    /// Errors of finalizers, which run to free memory.
+    pub fn memory_trouble(&self, lua: &Lua) -> mlua::Result<Option<String>> {
+        let Some(limit) = self.memory_limit.filter(|limit| lua.used_memory() > *limit) else {
+            return Ok(None);
+        };
+        lua.gc_collect()?;
+        let used = lua.used_memory();
+        let text = || format!("memory_limit is {limit}, but the script holds {used} bytes already");
+        Ok((used > limit).then(text))
+    }
 }
 
 /// The functions of one pool.
@@ -122,8 +118,9 @@ pub fn parse(lua: &Lua, table: &Table) -> Reply<Listen> {
     };
     let mut listeners = Vec::with_capacity(count);
     for index in 1..=count {
-        listeners.push(listener(index, &table.raw_get(index)?, deferred)?);
+        listeners.push(ListenerSpec::parse(index, &table.raw_get(index)?, deferred)?);
     }
+    known_options::check(table, "listen", &NAMES, count)?;
     let pool = pool(table, &listeners)?;
     let handlers = Handlers {
         prepare: function(table, "prepare")?,
@@ -133,115 +130,6 @@ pub fn parse(lua: &Lua, table: &Table) -> Reply<Listen> {
         finish: function(table, "finish")?,
     };
     Ok(Listen { listeners, pool, handlers })
-}
-
-/// Parses one positional entry; `deferred` is the default for that option.
-fn listener(index: usize, value: &Value, deferred: bool) -> Reply<ListenerSpec> {
-    let Value::Table(table) = value else {
-        return Err(Fault::misuse(format!(
-            "Listener #{index} must be a table such as {{proto=\"tcp\", port=8080}}, not a {}",
-            binding::kind(value)
-        )));
-    };
-    let proto = match table.get::<Value>("proto")? {
-        Value::String(proto) => proto.to_string_lossy(),
-        Value::Nil => {
-            return Err(Fault::misuse(format!(
-                "No protocol specified for listener #{index}; \"proto\" must be \"tcp\", \"local\", \"interval\", \"main\" or \"inherit\""
-            )));
-        }
-        other => {
-            return Err(Fault::misuse(format!(
-                "Field \"proto\" of listener #{index} must be a string, not a {}",
-                binding::kind(&other)
-            )));
-        }
-    };
-    match proto.as_str() {
-        "tcp" => tcp(index, table, deferred),
-        "local" => local(index, table),
-        "inherit" => {
-            let name = text(index, table, "name")?;
-            let deferred = flag(index, table, "deferred")?.unwrap_or(deferred);
-            Ok(ListenerSpec::Inherited { name, deferred })
-        }
-        "interval" => interval(index, table),
-        "main" => Ok(ListenerSpec::Main { name: text(index, table, "name")?.unwrap_or_default() }),
-        other => Err(Fault::misuse(format!("Unknown protocol \"{other}\" of listener #{index}"))),
-    }
-}
-
-fn tcp(index: usize, table: &Table, deferred: bool) -> Reply<ListenerSpec> {
-    let host = text(index, table, "host")?.unwrap_or_else(|| "::".to_owned());
-    let port = match table.get::<Value>("port")? {
-        Value::Nil => {
-            return Err(Fault::misuse(format!(
-                "No port specified; field \"port\" is required for TCP listener #{index}"
-            )));
-        }
-        port @ (Value::Integer(_) | Value::Number(_) | Value::String(_)) => {
-            address::port(&port.to_string()?).ok_or_else(|| bad_port(index))?
-        }
-        _ => return Err(bad_port(index)),
-    };
-    let deferred = flag(index, table, "deferred")?.unwrap_or(deferred);
-    Ok(ListenerSpec::Tcp { host, port, deferred })
-}
-
-fn bad_port(index: usize) -> Fault {
-    Fault::misuse(format!(
-        "Field \"port\" of listener #{index} must be a number from 0 to 65535 or a service name"
-    ))
-}
-
-fn local(index: usize, table: &Table) -> Reply<ListenerSpec> {
-    use std::os::unix::ffi::OsStringExt;
-    let path = match table.get::<Value>("path")? {
-        Value::String(path) => path.as_bytes().to_vec(),
-        _ => Vec::new(),
-    };
-    if path.is_empty() || path.len() > 107 || path.contains(&0) {
-        return Err(Fault::misuse(format!(
-            "No valid path specified for local socket; field \"path\" of listener #{index} must be a string of 1 to 107 bytes"
-        )));
-    }
-    Ok(ListenerSpec::Local { path: std::ffi::OsString::from_vec(path) })
-}
-
-fn interval(index: usize, table: &Table) -> Reply<ListenerSpec> {
-    let name = text(index, table, "name")?.unwrap_or_default();
-    let delay = match table.get("delay")? {
-        Amount::Of(delay) if delay > 0.0 && delay <= MAX_SECONDS => Duration::from_secs_f64(delay),
-        _ => {
-            return Err(Fault::misuse(format!(
-                "No valid interval delay specified; field \"delay\" of listener #{index} must be a positive number of seconds"
-            )));
-        }
-    };
-    let strict = flag(index, table, "strict")?.unwrap_or(false);
-    Ok(ListenerSpec::Interval { name, delay, strict })
-}
-
-fn flag(index: usize, table: &Table, field: &str) -> Reply<Option<bool>> {
-    match table.get::<Value>(field)? {
-        Value::Nil => Ok(None),
-        Value::Boolean(flag) => Ok(Some(flag)),
-        other => Err(Fault::misuse(format!(
-            "Field \"{field}\" of listener #{index} must be a boolean, not a {}",
-            binding::kind(&other)
-        ))),
-    }
-}
-
-fn text(index: usize, table: &Table, field: &str) -> Reply<Option<String>> {
-    match table.get::<Value>(field)? {
-        Value::Nil => Ok(None),
-        Value::String(text) => Ok(Some(text.to_string_lossy())),
-        other => Err(Fault::misuse(format!(
-            "Field \"{field}\" of listener #{index} must be a string, not a {}",
-            binding::kind(&other)
-        ))),
-    }
 }
 
 fn pool(table: &Table, listeners: &[ListenerSpec]) -> Reply<PoolConfig> {
@@ -270,7 +158,9 @@ fn pool(table: &Table, listeners: &[ListenerSpec]) -> Reply<PoolConfig> {
         fork_delay,
         fork_error_delay: fork_error_delay.max(fork_delay),
         exit_delay: seconds(table, "exit_delay")?.unwrap_or(Duration::from_secs(60)),
-        idle_timeout: seconds(table, "idle_timeout")?.filter(|time| !time.is_zero()),
+        idle_timeout: seconds(table, "idle_timeout")?
+            .or(seconds(table, IDLE_TIME)?)
+            .filter(|time| !time.is_zero()),
         memory_limit: memory(table)?,
     })
 }

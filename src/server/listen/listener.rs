@@ -1,141 +1,92 @@
-//! The opened listeners of a pool: `listen{...}` binds the ports, so that a port in use is an
-//! ordinary Lua error.
+//! The listeners of a pool: `listen{...}` binds the ports, so that a port in use is an ordinary Lua error.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
 
 use nix::sys::socket::{Shutdown, shutdown};
+use socket2::SockRef;
 
-use super::config::ListenerSpec;
 use super::inherited::Inheritance;
+use super::spec::ListenerSpec;
 use crate::binding::{Fault, Reply};
 use crate::io::listen;
 use crate::sys::os::defer_accept::defer_accept;
-use crate::sys::os::error_text;
 use crate::sys::os::own_file::OwnFile;
+use crate::sys::os::{error_text, resolve};
 
-/// One opened listener.
+/// One listener.
 #[derive(Debug)]
-pub enum Listener {
-    /// A TCP port.
-    Tcp {
-        /// Name or address of the interface, as given.
-        host: String,
-        /// Port as given.
-        port: String,
-        /// The listening socket.
-        socket: OwnedFd,
-        /// Whether a service manager has passed it.
-        inherited: bool,
-    },
-    /// A Unix domain socket.
-    Local {
-        /// Path in the file system, as given.
-        path: OsString,
-        /// The listening socket.
-        socket: OwnedFd,
-        /// Its file; `None` if a service manager has passed the socket.
-        file: Option<OwnFile>,
-    },
-    /// A socket passed by a service manager.
-    Inherited {
-        /// Its name, if it was claimed by name.
-        name: Option<String>,
-        /// The listening socket.
-        socket: OwnedFd,
-    },
-    /// A timer.
-    Interval {
-        /// What the handler finds in `socket.interval`.
-        name: String,
-        /// Time between ticks.
-        delay: Duration,
-        /// Whether ticks are scheduled at fixed times.
-        strict: bool,
-    },
-    /// A function that runs once.
-    Main {
-        /// What the handler finds in `socket.main`.
-        name: String,
-    },
+pub struct Listener {
+    /// What it was registered as.
+    pub spec: ListenerSpec,
+    /// Where connections arrive; `None` for intervals and main listeners, and for all listeners that are
+    /// only checked.
+    port: Option<Port>,
+}
+
+/// An open port.
+#[derive(Debug)]
+struct Port {
+    socket: OwnedFd,
+    origin: Origin,
+}
+
+/// Who has opened a port.
+#[derive(Debug)]
+enum Origin {
+    /// This server, with the socket file if it has one.
+    Own(Option<OwnFile>),
+    /// A service manager.
+    Inherited,
 }
 
 impl Listener {
     /// Opens the listener at `index` (from 1) of its pool, or takes the inherited socket for its
     /// address.
+    ///
+    /// # Errors
+    /// Misuse that names the listener, the reason and the address.
     pub fn open(index: usize, spec: ListenerSpec, inheritance: &Inheritance) -> Reply<Self> {
-        Self::try_open(spec, inheritance).map_err(|error| {
-            let reason = error_text::reason(&error);
-            Fault::misuse(format!("Could not initialize listener #{index}: {reason}"))
-        })
+        match Port::open(&spec, inheritance) {
+            Ok(port) => Ok(Listener { spec, port }),
+            Err(error) => Err(failed(index, &spec, &error)),
+        }
     }
 
-    fn try_open(spec: ListenerSpec, inheritance: &Inheritance) -> io::Result<Self> {
-        Ok(match spec {
-            ListenerSpec::Tcp { host, port, deferred } => {
-                let (socket, inherited) = match inheritance.claim_tcp(&host, &port) {
-                    Some(socket) => (socket, true),
-                    None => (listen::tcp(&host, &port)?, false),
-                };
-                wait_for_clients(&socket, deferred);
-                Listener::Tcp { host, port, socket, inherited }
-            }
-            ListenerSpec::Local { path } => {
-                if let Some(socket) = inheritance.claim_local(&path) {
-                    return Ok(Listener::Local { path, socket, file: None });
-                }
-                let socket = listen::local_if_free(Path::new(&path))?;
-                let file = Some(OwnFile::at(Path::new(&path))?);
-                Listener::Local { path, socket, file }
-            }
-            ListenerSpec::Inherited { name, deferred } => {
-                let socket = inheritance.claim(name.as_deref())?;
-                wait_for_clients(&socket, deferred);
-                Listener::Inherited { name, socket }
-            }
-            ListenerSpec::Interval { name, delay, strict } => {
-                Listener::Interval { name, delay, strict }
-            }
-            ListenerSpec::Main { name } => Listener::Main { name },
-        })
+    /// The listener at `index` (from 1) of its pool, without opening anything.
+    ///
+    /// # Errors
+    /// Misuse as for [`Listener::open`] if the address cannot be resolved.
+    pub fn check(index: usize, spec: ListenerSpec) -> Reply<Self> {
+        if let ListenerSpec::Tcp { host, port, .. } = &spec {
+            resolve::tcp(host, port, true).map_err(|error| failed(index, &spec, &error))?;
+        }
+        Ok(Listener { spec, port: None })
     }
 
     /// The listening socket, if connections arrive here.
     pub fn socket(&self) -> Option<&OwnedFd> {
-        match self {
-            Listener::Tcp { socket, .. }
-            | Listener::Local { socket, .. }
-            | Listener::Inherited { socket, .. } => Some(socket),
-            Listener::Interval { .. } | Listener::Main { .. } => None,
-        }
+        self.port.as_ref().map(|port| &port.socket)
     }
 
     /// Stops new connections; waiting ones can still be accepted. Returns false for listeners that
     /// are not a port of this server: a service manager's socket continues to collect connections.
     pub fn refuse(&self) -> bool {
-        match self {
-            Listener::Tcp { socket, inherited: false, .. } => {
-                let _ = listen::begin_no_handshake(socket);
-            }
+        let Some(Port { socket, origin: Origin::Own(_) }) = &self.port else { return false };
+        if matches!(self.spec, ListenerSpec::Tcp { .. }) {
+            let _ = listen::begin_no_handshake(socket);
+        } else {
             // Connections waiting at a local socket survive its shutdown.
-            Listener::Local { file: Some(_), .. } => {
-                self.unlink();
-                self.close_port();
-            }
-            _ => return false,
+            self.unlink();
+            self.close_port();
         }
         true
     }
 
     /// Whether the server has opened this port itself.
     pub fn is_own_port(&self) -> bool {
-        matches!(
-            self,
-            Listener::Tcp { inherited: false, .. } | Listener::Local { file: Some(_), .. }
-        )
+        matches!(self.port, Some(Port { origin: Origin::Own(_), .. }))
     }
 
     /// Closes the port in all processes. A service manager's socket stays open.
@@ -145,36 +96,63 @@ impl Listener {
         }
     }
 
-    /// The log message for the creation of the listener's pool.
-    pub fn announcement(&self) -> String {
-        match self {
-            Listener::Tcp { host, port, inherited, .. } => {
-                let how = origin(*inherited);
-                format!("Adding TCP listener on interface \"{host}\", port {port}{how}")
-            }
-            Listener::Local { path, file, .. } => {
-                let how = origin(file.is_none());
-                format!("Adding local socket listener with path \"{}\"{how}", path.display())
-            }
-            Listener::Inherited { name: Some(name), .. } => {
-                format!("Adding inherited listener \"{name}\"")
-            }
-            Listener::Inherited { name: None, .. } => "Adding inherited listener".to_owned(),
-            Listener::Interval { name, .. } if name.is_empty() => {
-                "Adding unnamed interval listener".to_owned()
-            }
-            Listener::Interval { name, .. } => format!("Adding interval listener \"{name}\""),
-            Listener::Main { name } if name.is_empty() => "Adding unnamed main listener".to_owned(),
-            Listener::Main { name } => format!("Adding main listener \"{name}\""),
+    /// The TCP port that the socket has.
+    pub fn port_number(&self) -> Option<u16> {
+        Some(SockRef::from(self.socket()?).local_addr().ok()?.as_socket()?.port())
+    }
+
+    /// What it is, for the log.
+    pub fn description(&self) -> String {
+        let is_chosen = matches!(&self.spec, ListenerSpec::Tcp { port, .. } if port == "0");
+        let text = self.spec.description(self.port_number().filter(|_| is_chosen));
+        match (&self.spec, &self.port) {
+            (ListenerSpec::Inherited { .. }, _) => text,
+            (_, Some(Port { origin: Origin::Inherited, .. })) => format!("{text} (inherited)"),
+            _ => text,
         }
     }
 
     /// Removes the socket file, unless another one has replaced it.
     pub fn unlink(&self) {
-        if let Listener::Local { file: Some(file), .. } = self {
+        if let Some(Port { origin: Origin::Own(Some(file)), .. }) = &self.port {
             file.remove();
         }
     }
+}
+
+impl Port {
+    fn open(spec: &ListenerSpec, inheritance: &Inheritance) -> io::Result<Option<Self>> {
+        let (socket, origin) = match spec {
+            ListenerSpec::Tcp { host, port, deferred } => {
+                let (socket, origin) = match inheritance.claim_tcp(host, port) {
+                    Some(socket) => (socket, Origin::Inherited),
+                    None => (listen::tcp(host, port)?, Origin::Own(None)),
+                };
+                wait_for_clients(&socket, *deferred);
+                (socket, origin)
+            }
+            ListenerSpec::Local { path } => match inheritance.claim_local(path) {
+                Some(socket) => (socket, Origin::Inherited),
+                None => {
+                    let socket = listen::local_if_free(Path::new(path))?;
+                    (socket, Origin::Own(Some(OwnFile::at(Path::new(path))?)))
+                }
+            },
+            ListenerSpec::Inherited { name, deferred } => {
+                let socket = inheritance.claim(name.as_deref())?;
+                wait_for_clients(&socket, *deferred);
+                (socket, Origin::Inherited)
+            }
+            ListenerSpec::Interval { .. } | ListenerSpec::Main { .. } => return Ok(None),
+        };
+        Ok(Some(Port { socket, origin }))
+    }
+}
+
+fn failed(index: usize, spec: &ListenerSpec, error: &io::Error) -> Fault {
+    let reason = error_text::reason(error);
+    let place = spec.address().map(|address| format!(" ({address})")).unwrap_or_default();
+    Fault::misuse(format!("Could not initialize listener #{index}: {reason}{place}"))
 }
 
 /// Leaves connections to the kernel until their clients have sent something. This is an
@@ -183,8 +161,4 @@ fn wait_for_clients(socket: &OwnedFd, deferred: bool) {
     if deferred {
         let _ = defer_accept(socket.as_fd());
     }
-}
-
-fn origin(inherited: bool) -> &'static str {
-    if inherited { " (inherited)" } else { "" }
 }

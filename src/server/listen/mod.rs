@@ -2,7 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`config`] | the table, checked |
+//! | [`config`], [`spec`] | the table and its listeners, checked |
 //! | [`listener`], [`inherited`] | listeners, opened here or by a service manager |
 //! | [`speaks_first`] | whether the client speaks first |
 //! | [`registry`] | the pools of a Lua state, and whether they are served |
@@ -16,3 +16,4 @@ pub mod listener;
 pub mod registry;
 pub mod shared_sockets;
 pub mod speaks_first;
+pub mod spec;

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use super::config::{Handlers, Listen, PoolConfig};
 use super::inherited::Inheritance;
 use super::listener::Listener;
+use super::spec::ListenerSpec;
 use crate::binding::{Fault, Reply};
 use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::scoreboard::Scoreboard;
@@ -43,6 +44,15 @@ impl Pool {
     }
 }
 
+/// What `status()` tells of a pool, also in a worker of another one.
+#[derive(Clone)]
+pub struct PoolView {
+    /// Its scoreboard.
+    pub scoreboard: Rc<Scoreboard>,
+    /// Its listeners with the TCP ports that they have.
+    pub listeners: Rc<[(ListenerSpec, Option<u16>)]>,
+}
+
 /// The state of the server of a Lua state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerStage {
@@ -57,13 +67,15 @@ pub enum ServerStage {
 /// What `listen` and `run` of one Lua state share.
 pub struct Registry {
     pools: RefCell<Vec<Rc<Pool>>>,
-    /// The shared memory of all pools, including those that have been given up.
-    boards: RefCell<Vec<Rc<Scoreboard>>>,
+    /// Views of all pools, including those that have been given up.
+    views: RefCell<Vec<PoolView>>,
     /// The sockets passed by a service manager that no pool has claimed yet.
     pub inheritance: Inheritance,
     stage: Cell<ServerStage>,
     /// `run` has been or will be called, so there is no need to warn.
     remembered: Cell<bool>,
+    /// The script is only checked: no port is opened and nothing is served.
+    checking: Cell<bool>,
     pid: u32,
 }
 
@@ -75,10 +87,11 @@ impl Registry {
         }
         let registry = Rc::new(Registry {
             pools: RefCell::default(),
-            boards: RefCell::default(),
+            views: RefCell::default(),
             inheritance: Inheritance::default(),
             stage: Cell::new(ServerStage::Open),
             remembered: Cell::new(false),
+            checking: Cell::new(false),
             pid: std::process::id(),
         });
         lua.set_app_data(registry.clone());
@@ -102,7 +115,11 @@ impl Registry {
         let leases = Rc::new(LeaseTable::new(cells).map_err(refused)?);
         let mut listeners = Vec::with_capacity(listen.listeners.len());
         for (index, spec) in listen.listeners.into_iter().enumerate() {
-            match Listener::open(index + 1, spec, &self.inheritance) {
+            let opened = match self.checking.get() {
+                true => Listener::check(index + 1, spec),
+                false => Listener::open(index + 1, spec, &self.inheritance),
+            };
+            match opened {
                 Ok(listener) => listeners.push(listener),
                 Err(fault) => {
                     listeners.iter().for_each(Listener::unlink);
@@ -111,22 +128,34 @@ impl Registry {
             }
         }
         let mut pools = self.pools.borrow_mut();
+        let view = |listener: &Listener| (listener.spec.clone(), listener.port_number());
+        let views = listeners.iter().map(view).collect();
+        self.views.borrow_mut().push(PoolView { scoreboard: scoreboard.clone(), listeners: views });
         let pool = Pool {
             number: pools.len() + 1,
-            scoreboard: scoreboard.clone(),
+            scoreboard,
             leases,
             config: listen.pool,
             handlers: listen.handlers,
             listeners: listeners.into(),
         };
         pools.push(Rc::new(pool));
-        self.boards.borrow_mut().push(scoreboard);
         Ok(())
     }
 
-    /// The shared memory of all pools, in their order.
-    pub fn boards(&self) -> Vec<Rc<Scoreboard>> {
-        self.boards.borrow().clone()
+    /// Views of all pools, in their order.
+    pub fn views(&self) -> Vec<PoolView> {
+        self.views.borrow().clone()
+    }
+
+    /// From now on the script is only checked.
+    pub fn only_check(&self) {
+        self.checking.set(true);
+    }
+
+    /// Whether the script is only checked.
+    pub fn only_checks(&self) -> bool {
+        self.checking.get()
     }
 
     /// The pools will be served, or an error reported.

@@ -10,6 +10,7 @@ local USAGE = [[
 Usage: moonbridge [options] [--] script.lua [arguments]
 
   -b, --background         detach from the terminal; log to syslog unless -l is given
+      --check              only run the script and show what it would serve, or what is wrong
   -d, --debug              log every control message, and what -s logs
   -f, --logfacility NAME   log to syslog as well; DAEMON (default), USER, or 0 to 7 for LOCAL0 to LOCAL7
   -h, --help               show this help
@@ -30,6 +31,7 @@ The script registers its servers with the global function listen{...}; they are 
 -- a value.
 local OPTIONS = {
   { long = "background", short = "b" },
+  { long = "check" },
   { long = "debug", short = "d" },
   { long = "logfacility", short = "f", value = true },
   { long = "help", short = "h" },
@@ -121,8 +123,12 @@ local function preset(words, script)
   _G._MOONBRIDGE_VERSION = moonbridge._VERSION
 end
 
--- Logs the end of the program once the log is open; returns the exit code.
-local function ended(code, message)
+-- Logs the end of the program, or prints it if the script is only checked; returns the exit code.
+local function ended(code, message, check)
+  if check then
+    stderr:write("moonbridge: ", message, "\n")
+    return code
+  end
   if message then log(message) end
   log("Terminating with exit code " .. code)
   return code
@@ -133,20 +139,24 @@ local function wrong_usage(message)
   return 1
 end
 
-local function serve(words, script)
+local function serve(words, script, check)
   local name = words[script]
   local main, message = loadfile(name)
-  if not main then return ended(3, ('Error while loading "%s": %s'):format(name, message)) end
+  if not main then return ended(3, ('Error while loading "%s": %s'):format(name, message), check) end
   preset(words, script)
   local ok, report = xpcall(main, describe, table.unpack(words, script + 1))
-  if not ok then return ended(3, ('Error while executing "%s": %s'):format(name, report)) end
+  if not ok then return ended(3, ('Error while executing "%s": %s'):format(name, report), check) end
   _G.listen = nil
   -- A script that uses `require "moonbridge"` may already have served.
   local code = exit_code()
   if code then return code end
   ok, code, message = xpcall(run, describe)
-  if not ok then return ended(4, ("Error while serving: %s"):format(code)) end
-  if not code then return ended(3, message) end
+  if not ok then return ended(4, ("Error while serving: %s"):format(code), check) end
+  if not code then return ended(3, message, check) end
+  if code == "checked" then
+    stdout:write(message)
+    return 0
+  end
   return code
 end
 
@@ -163,11 +173,13 @@ return function(...)
     return 0
   end
   if not words[script] then return wrong_usage("no script was given") end
-  local faulty, opened, message, errno = pcall(open, options)
+  local check = options.check
+  options.check = nil
+  local faulty, opened, message, errno = pcall(open, options, check)
   if not faulty then return wrong_usage((opened:gsub('^[^"]-: ', ""))) end
   if not opened then
     stderr:write("moonbridge: ", message, "\n")
     return errno == EWOULDBLOCK and 2 or 3
   end
-  return serve(words, script)
+  return serve(words, script, check)
 end

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use mlua::{Function, Lua, Table};
+use mlua::{Function, Lua, Table, Value};
 
 use super::log::{Level, Log};
 use super::options::{self, RunOptions};
@@ -46,6 +46,10 @@ pub fn export(
     let shared = operations.clone();
     let open = binding::function(lua, move |lua, args| {
         let options = options::parse(args.front())?;
+        if matches!(args.get(1), Some(Value::Boolean(true))) {
+            Registry::of(lua).only_check();
+            return Ok(true);
+        }
         // Before going to the background, which would close inherited sockets.
         Registry::of(lua).inheritance.adopt();
         let service = Service::open(&options)

@@ -4,11 +4,12 @@
 //! |---|---|
 //! | [`options`], [`service`] | `run{...}`: log, pid file, background |
 //! | [`pid_file`], [`daemon`], [`notifier`] | their parts |
-//! | [`launcher`] | the program `moonbridge` |
+//! | [`launcher`], [`check`] | the program `moonbridge`, and its `--check` |
 //! | [`log`], [`line_queue`], [`log_stream`], [`log_text`], [`syslog`] | the log and its outputs |
 //! | [`stderr_lines`] | the standard error of workers |
 //! | [`status`] | `status()`: what the pools are doing |
 
+pub mod check;
 pub mod daemon;
 pub mod launcher;
 pub mod line_queue;

@@ -9,6 +9,7 @@ use mlua::{Table, Value};
 
 use super::log::Level;
 use crate::binding::{self, Fault, Reply};
+use crate::known_options;
 use crate::server::listen::config::{bytes, seconds};
 
 /// The default name in the system log.
@@ -19,7 +20,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 /// The default for `waiting_input_limit`, in bytes.
 const WAITING_INPUT_LIMIT: usize = 64 * 1024 * 1024;
 
-/// The names of all options, to detect misspelt ones.
+/// The names of all options.
 const NAMES: [&str; 10] = [
     "background",
     "logfile",
@@ -98,7 +99,7 @@ pub fn parse(value: Option<&Value>) -> Reply<RunOptions> {
             return Err(Fault::misuse(format!("run expects a table of options, not a {kind}")));
         }
     };
-    reject_unknown(table)?;
+    known_options::check(table, "run", &NAMES, 0)?;
     let background = flag(table, "background")?;
     let log_file = path(table, "logfile")?;
     let level = match (flag(table, "stats")?, flag(table, "debug")?) {
@@ -123,22 +124,6 @@ fn limits(table: &Table) -> Reply<SupervisorLimits> {
         shutdown_timeout: Some(timeout).filter(|time| !time.is_zero()),
         waiting_input: bytes(table, "waiting_input_limit")?.unwrap_or(WAITING_INPUT_LIMIT),
     })
-}
-
-fn reject_unknown(table: &Table) -> Reply<()> {
-    for pair in table.pairs::<Value, Value>() {
-        let (key, _) = pair?;
-        let name = match &key {
-            Value::String(name) => name.to_string_lossy(),
-            Value::Integer(index) => index.to_string(),
-            other => binding::kind(other).to_owned(),
-        };
-        if !NAMES.contains(&name.as_str()) {
-            let known = NAMES.join(", ");
-            return Err(Fault::misuse(format!("Unknown option \"{name}\" of run; known: {known}")));
-        }
-    }
-    Ok(())
 }
 
 fn wrong(name: &str, expected: &str, value: &Value) -> Fault {

@@ -1,6 +1,7 @@
 //! `status()`: the state of the pools, read from shared memory in any process of the server.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
 use mlua::{Lua, Table};
@@ -8,6 +9,7 @@ use mlua::{Lua, Table};
 use crate::binding;
 use crate::server::ipc::scoreboard::{Activity, Counter, Scoreboard, Total};
 use crate::server::listen::registry::Registry;
+use crate::server::listen::spec::ListenerSpec;
 
 /// The figures of one pool at one point in time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,15 +104,38 @@ impl fmt::Display for PoolStatus {
 pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result<()> {
     binding::export(lua, module, "status", move |lua, _| {
         let list = lua.create_table()?;
-        for board in registry.boards() {
+        for view in registry.views() {
             let table = lua.create_table()?;
-            for (name, value) in PoolStatus::of(&board).named() {
+            for (name, value) in PoolStatus::of(&view.scoreboard).named() {
                 table.raw_set(name, value as i64)?;
             }
+            let listeners = lua.create_table()?;
+            for (spec, port) in view.listeners.iter() {
+                listeners.raw_push(listener(lua, spec, *port)?)?;
+            }
+            table.raw_set("listeners", listeners)?;
             list.raw_push(table)?;
         }
         Ok(list)
     })
+}
+
+/// A listener: its protocol, its name or address, and the TCP port that it has.
+fn listener(lua: &Lua, spec: &ListenerSpec, port: Option<u16>) -> mlua::Result<Table> {
+    let table = lua.create_table()?;
+    table.raw_set("proto", spec.proto())?;
+    match spec {
+        ListenerSpec::Tcp { host, .. } => table.raw_set("host", &**host)?,
+        ListenerSpec::Local { path } => {
+            table.raw_set("path", lua.create_string(path.as_bytes())?)?
+        }
+        ListenerSpec::Inherited { name, .. } => table.raw_set("name", name.as_deref())?,
+        ListenerSpec::Interval { name, .. } | ListenerSpec::Main { name } => {
+            table.raw_set("name", &**name)?;
+        }
+    }
+    table.raw_set("port", port)?;
+    Ok(table)
 }
 
 #[cfg(test)]

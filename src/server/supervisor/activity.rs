@@ -5,15 +5,16 @@ use std::time::Instant;
 use super::child::Child;
 use crate::server::ipc::scoreboard::{Activity, Counter};
 use crate::server::listen::listener::Listener;
+use crate::server::listen::spec::ListenerSpec;
 
 /// What a worker is doing, and for how long as far as the supervisor has seen. `listeners`: those of its
 /// pool.
 pub fn describe(child: &Child, listeners: &[Listener], now: Instant) -> String {
     let sending = child.cell().get(Counter::Sending);
     let what = match (child.running, child.activity()) {
-        (Some(listener), _) => match listeners.get(listener as usize) {
-            Some(Listener::Interval { name, .. }) => format!("runs interval \"{name}\""),
-            Some(Listener::Main { name }) => format!("runs main \"{name}\""),
+        (Some(listener), _) => match listeners.get(listener as usize).map(|it| &it.spec) {
+            Some(ListenerSpec::Interval { name, .. }) => format!("runs interval \"{name}\""),
+            Some(ListenerSpec::Main { name }) => format!("runs main \"{name}\""),
             _ => "runs its handler".to_owned(),
         },
         (None, Activity::Starting) => {

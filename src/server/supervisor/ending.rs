@@ -12,7 +12,7 @@ use super::ports::Taken;
 use super::shutdown::ServerPhase;
 use super::sizing::Advice;
 use super::{Next, Supervisor, activity};
-use crate::server::listen::listener::Listener;
+use crate::server::listen::spec::ListenerSpec;
 use crate::server::operator::log::Level;
 
 /// At a shutdown, connections whose handshake has begun, or whose client is about to send the first
@@ -29,8 +29,8 @@ impl Supervisor {
         if self.shutdown.phase() == ServerPhase::Killing {
             return;
         }
-        let name = match self.pools[pool].pool.listeners.get(listener as usize) {
-            Some(Listener::Main { name }) if !name.is_empty() => format!(" \"{name}\""),
+        let name = match self.pools[pool].pool.listeners.get(listener as usize).map(|it| &it.spec) {
+            Some(ListenerSpec::Main { name }) if !name.is_empty() => format!(" \"{name}\""),
             _ => String::new(),
         };
         if well {

@@ -10,6 +10,7 @@ use crate::io::listen;
 use crate::server::listen::accept_error::{AcceptError, classify};
 use crate::server::listen::listener::Listener;
 use crate::server::listen::registry::Pool;
+use crate::server::listen::spec::ListenerSpec;
 
 /// What became of taking one connection over.
 pub enum Taken {
@@ -77,12 +78,10 @@ impl Ports {
     /// To wait for connections whose handshake has begun: local sockets have none.
     pub fn watched(&self) -> impl Iterator<Item = PollFd<'_>> {
         let open = self.closing.iter().filter(|(_, left)| *left > 0);
-        open.filter_map(|(index, _)| match self.pool.listeners.get(*index) {
-            Some(Listener::Tcp { socket, .. }) => {
-                Some(PollFd::new(socket.as_fd(), PollFlags::POLLIN))
-            }
-            _ => None,
-        })
+        let listeners = open.filter_map(|(index, _)| self.pool.listeners.get(*index));
+        let tcp = listeners.filter(|listener| matches!(listener.spec, ListenerSpec::Tcp { .. }));
+        tcp.filter_map(Listener::socket)
+            .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
     }
 
     /// Whether connections may still wait to be taken over.

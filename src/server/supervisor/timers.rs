@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::server::listen::listener::Listener;
+use crate::server::listen::spec::ListenerSpec;
 
 /// The interval and main listeners of a pool. Each is named by its position among all listeners.
 pub struct Timers(Vec<Timer>);
@@ -10,11 +11,11 @@ pub struct Timers(Vec<Timer>);
 impl Timers {
     /// The timers of these listeners.
     pub fn new(listeners: &[Listener], now: Instant) -> Self {
-        let timer = |(index, listener): (usize, &Listener)| match listener {
-            Listener::Interval { delay, strict, .. } => {
+        let timer = |(index, listener): (usize, &Listener)| match &listener.spec {
+            ListenerSpec::Interval { delay, strict, .. } => {
                 Some(Timer::interval(index as u32, *delay, *strict, now))
             }
-            Listener::Main { .. } => Some(Timer::main(index as u32, now)),
+            ListenerSpec::Main { .. } => Some(Timer::main(index as u32, now)),
             _ => None,
         };
         Timers(listeners.iter().enumerate().filter_map(timer).collect())

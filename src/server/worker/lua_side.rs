@@ -6,6 +6,7 @@ use super::places::Places;
 use crate::io::stream_of;
 use crate::server::ipc::ticket::Ticket;
 use crate::server::listen::listener::Listener;
+use crate::server::listen::spec::ListenerSpec;
 use crate::sys::lua::class;
 
 /// The Lua side of a worker.
@@ -77,9 +78,9 @@ impl LuaSide {
 /// Out of memory.
 pub fn job(lua: &Lua, listener: Option<&Listener>) -> mlua::Result<Value> {
     let table = lua.create_table()?;
-    match listener {
-        Some(Listener::Interval { name, .. }) => table.raw_set("interval", &**name)?,
-        Some(Listener::Main { name }) => table.raw_set("main", &**name)?,
+    match listener.map(|it| &it.spec) {
+        Some(ListenerSpec::Interval { name, .. }) => table.raw_set("interval", &**name)?,
+        Some(ListenerSpec::Main { name }) => table.raw_set("main", &**name)?,
         _ => {}
     }
     Ok(Value::Table(table))

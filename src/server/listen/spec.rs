@@ -1,0 +1,224 @@
+//! The positional entries of `listen{...}`: from a Lua table to a checked listener that is not open yet.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::time::Duration;
+
+use mlua::{Table, Value};
+
+use super::config::MAX_SECONDS;
+use crate::amount::Amount;
+use crate::binding::{self, Fault, Reply};
+use crate::io::{address, listen};
+use crate::known_options;
+
+/// The names of all fields. Those of another protocol are accepted, and have no effect.
+const NAMES: [&str; 8] = ["proto", "host", "port", "path", "deferred", "name", "delay", "strict"];
+
+/// A listener as registered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ListenerSpec {
+    /// A TCP port.
+    Tcp {
+        /// Name or address of the interface.
+        host: String,
+        /// Port number or service name; "0": any free port.
+        port: String,
+        /// Leave connections to the kernel until the client has sent something.
+        deferred: bool,
+    },
+    /// A Unix domain socket.
+    Local {
+        /// Path in the file system.
+        path: OsString,
+    },
+    /// A socket passed by a service manager.
+    Inherited {
+        /// Its name; `None`: the first unclaimed one.
+        name: Option<String>,
+        /// As for a TCP port.
+        deferred: bool,
+    },
+    /// A timer.
+    Interval {
+        /// What the handler finds in `socket.interval`.
+        name: String,
+        /// Time between ticks.
+        delay: Duration,
+        /// Schedule ticks at fixed times, whatever the run time of the handler.
+        strict: bool,
+    },
+    /// A function that runs once; the server shuts down when it ends.
+    Main {
+        /// What the handler finds in `socket.main`.
+        name: String,
+    },
+}
+
+impl ListenerSpec {
+    /// Parses the entry at `index` (from 1); `deferred` is the default for that option.
+    ///
+    /// # Errors
+    /// Misuse that names the listener and what is wrong with it.
+    pub fn parse(index: usize, value: &Value, deferred: bool) -> Reply<Self> {
+        let Value::Table(table) = value else {
+            return Err(Fault::misuse(format!(
+                "Listener #{index} must be a table such as {{proto=\"tcp\", port=8080}}, not a {}",
+                binding::kind(value)
+            )));
+        };
+        known_options::check(table, &format!("listener #{index}"), &NAMES, 0)?;
+        let proto = match table.get::<Value>("proto")? {
+            Value::String(proto) => proto.to_string_lossy(),
+            Value::Nil => {
+                return Err(Fault::misuse(format!(
+                    "No protocol specified for listener #{index}; \"proto\" must be \"tcp\", \"local\", \"interval\", \"main\" or \"inherit\""
+                )));
+            }
+            other => {
+                return Err(Fault::misuse(format!(
+                    "Field \"proto\" of listener #{index} must be a string, not a {}",
+                    binding::kind(&other)
+                )));
+            }
+        };
+        match proto.as_str() {
+            "tcp" => tcp(index, table, deferred),
+            "local" => local(index, table),
+            "inherit" => {
+                let name = text(index, table, "name")?;
+                let deferred = flag(index, table, "deferred")?.unwrap_or(deferred);
+                Ok(ListenerSpec::Inherited { name, deferred })
+            }
+            "interval" => interval(index, table),
+            "main" => {
+                let name = text(index, table, "name")?.unwrap_or_default();
+                Ok(ListenerSpec::Main { name })
+            }
+            other => {
+                Err(Fault::misuse(format!("Unknown protocol \"{other}\" of listener #{index}")))
+            }
+        }
+    }
+
+    /// The protocol's name.
+    pub fn proto(&self) -> &'static str {
+        match self {
+            ListenerSpec::Tcp { .. } => "tcp",
+            ListenerSpec::Local { .. } => "local",
+            ListenerSpec::Inherited { .. } => "inherit",
+            ListenerSpec::Interval { .. } => "interval",
+            ListenerSpec::Main { .. } => "main",
+        }
+    }
+
+    /// Where it listens, for error messages. `None` for listeners without an address of their own.
+    pub fn address(&self) -> Option<String> {
+        match self {
+            ListenerSpec::Tcp { host, port, .. } => Some(format!("tcp {host} port {port}")),
+            ListenerSpec::Local { path } => Some(format!("local {}", Path::new(path).display())),
+            _ => None,
+        }
+    }
+
+    /// What it is, for the log. `chosen` is the port that the kernel has chosen for port 0.
+    pub fn description(&self, chosen: Option<u16>) -> String {
+        let named = |kind: &str, name: &str| match name {
+            "" => format!("unnamed {kind} listener"),
+            _ => format!("{kind} listener \"{name}\""),
+        };
+        match self {
+            ListenerSpec::Tcp { host, port, .. } => match chosen {
+                Some(port) => {
+                    format!(
+                        "TCP listener on interface \"{host}\", port {port} (chosen by the kernel)"
+                    )
+                }
+                None => format!("TCP listener on interface \"{host}\", port {port}"),
+            },
+            ListenerSpec::Local { path } => {
+                format!("local socket listener with path \"{}\"", Path::new(path).display())
+            }
+            ListenerSpec::Inherited { name: Some(name), .. } => {
+                format!("inherited listener \"{name}\"")
+            }
+            ListenerSpec::Inherited { name: None, .. } => "inherited listener".to_owned(),
+            ListenerSpec::Interval { name, .. } => named("interval", name),
+            ListenerSpec::Main { name } => named("main", name),
+        }
+    }
+}
+
+fn tcp(index: usize, table: &Table, deferred: bool) -> Reply<ListenerSpec> {
+    let host = text(index, table, "host")?.unwrap_or_else(|| listen::ANY.to_owned());
+    let port = match table.get::<Value>("port")? {
+        Value::Nil => {
+            return Err(Fault::misuse(format!(
+                "No port specified; field \"port\" is required for TCP listener #{index}"
+            )));
+        }
+        port @ (Value::Integer(_) | Value::Number(_) | Value::String(_)) => {
+            address::port(&port.to_string()?).ok_or_else(|| bad_port(index))?
+        }
+        _ => return Err(bad_port(index)),
+    };
+    let deferred = flag(index, table, "deferred")?.unwrap_or(deferred);
+    Ok(ListenerSpec::Tcp { host, port, deferred })
+}
+
+fn bad_port(index: usize) -> Fault {
+    Fault::misuse(format!(
+        "Field \"port\" of listener #{index} must be a number from 0 to 65535 or a service name"
+    ))
+}
+
+fn local(index: usize, table: &Table) -> Reply<ListenerSpec> {
+    let path = match table.get::<Value>("path")? {
+        Value::String(path) => path.as_bytes().to_vec(),
+        _ => Vec::new(),
+    };
+    if path.is_empty() || path.len() > 107 || path.contains(&0) {
+        return Err(Fault::misuse(format!(
+            "No valid path specified for local socket; field \"path\" of listener #{index} must be a string of 1 to 107 bytes"
+        )));
+    }
+    Ok(ListenerSpec::Local { path: OsString::from_vec(path) })
+}
+
+fn interval(index: usize, table: &Table) -> Reply<ListenerSpec> {
+    let name = text(index, table, "name")?.unwrap_or_default();
+    let delay = match table.get("delay")? {
+        Amount::Of(delay) if delay > 0.0 && delay <= MAX_SECONDS => Duration::from_secs_f64(delay),
+        _ => {
+            return Err(Fault::misuse(format!(
+                "No valid interval delay specified; field \"delay\" of listener #{index} must be a positive number of seconds"
+            )));
+        }
+    };
+    let strict = flag(index, table, "strict")?.unwrap_or(false);
+    Ok(ListenerSpec::Interval { name, delay, strict })
+}
+
+fn flag(index: usize, table: &Table, field: &str) -> Reply<Option<bool>> {
+    match table.get::<Value>(field)? {
+        Value::Nil => Ok(None),
+        Value::Boolean(flag) => Ok(Some(flag)),
+        other => Err(wrong(index, field, "boolean", &other)),
+    }
+}
+
+fn text(index: usize, table: &Table, field: &str) -> Reply<Option<String>> {
+    match table.get::<Value>(field)? {
+        Value::Nil => Ok(None),
+        Value::String(text) => Ok(Some(text.to_string_lossy())),
+        other => Err(wrong(index, field, "string", &other)),
+    }
+}
+
+fn wrong(index: usize, field: &str, expected: &str, value: &Value) -> Fault {
+    let kind = binding::kind(value);
+    Fault::misuse(format!(
+        "Field \"{field}\" of listener #{index} must be a {expected}, not a {kind}"
+    ))
+}
