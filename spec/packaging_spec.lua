@@ -127,10 +127,11 @@ end)
 
 describe("the rock", function()
   local version = server.lua_version
-  local target = quote(server.root .. "/target/rock")
-  -- The optimiser has no say in packaging, and would take minutes.
-  local luarocks = ("CARGO_TARGET_DIR=%s CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off "
-    .. "CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 luarocks --lua-version %s"):format(target, version)
+  -- The optimiser has no say in packaging, and would take minutes. The dependencies are those of other builds.
+  local target = os.getenv("CARGO_TARGET_DIR") or "target"
+  if target:sub(1, 1) ~= "/" then target = server.root .. "/" .. target end
+  local luarocks = ("PROFILE=dev CARGO_INCREMENTAL=0 CARGO_TARGET_DIR=%s luarocks --lua-version %s"):format(
+    quote(target), version)
 
   -- Everything from the tree, nothing from the project's folder.
   local function from_tree(tree)
@@ -185,14 +186,17 @@ describe("the rock", function()
     assert_installed(tree)
   end
 
-  it("is built and installed into a tree by luarocks make", function()
-    local folder = pack()
-    local code, output = process.run(("cd %s && unzip -q *.rock && tar xzf *.tar.gz"):format(quote(folder)))
-    assert.equal(0, code, output)
-    assert_installs(folder .. "/moonbridge-scm-1", "make")
-  end)
-
-  it("is packed by make rock and installed from there into an empty tree", function()
-    assert_installs(pack(), "install moonbridge-scm-1.src.rock")
-  end)
+  -- Each builds all of the module: one way for each version of Lua.
+  if version == "5.3" then
+    it("is built and installed into a tree by luarocks make", function()
+      local folder = pack()
+      local code, output = process.run(("cd %s && unzip -q *.rock && tar xzf *.tar.gz"):format(quote(folder)))
+      assert.equal(0, code, output)
+      assert_installs(folder .. "/moonbridge-scm-1", "make")
+    end)
+  else
+    it("is packed by make rock and installed from there into an empty tree", function()
+      assert_installs(pack(), "install moonbridge-scm-1.src.rock")
+    end)
+  end
 end)
