@@ -19,12 +19,12 @@ compile_error!(
 #[cfg(not(any(feature = "lua53", feature = "lua54")))]
 compile_error!("choose one of the features `lua53` and `lua54`: cargo build --features lua54");
 
-pub mod amount;
-pub mod binding;
-pub mod callback;
+mod amount;
+mod binding;
+mod callback;
 pub mod http;
-pub mod io;
-pub mod known_options;
+mod io;
+mod known_options;
 pub mod server;
 #[allow(unsafe_code)]
 pub mod sys;

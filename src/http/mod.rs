@@ -13,7 +13,7 @@
 pub mod client;
 pub mod form;
 mod lua;
-pub mod server;
+pub(crate) mod server;
 pub mod wire;
 
 use std::rc::Rc;

@@ -4,7 +4,7 @@
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 
-use mlua::{BorrowedBytes, Lua, LuaString, MultiValue, Table, Value};
+use mlua::{Lua, LuaString, MultiValue, Table, Value};
 
 use super::handle_table::stream_of_value;
 use super::stream::Stream;
@@ -24,21 +24,6 @@ impl Args {
     /// The arguments of a call of `name`.
     pub fn new(name: &'static str, values: MultiValue) -> Self {
         Args { name, values, index: 0 }
-    }
-
-    /// For a method that has already removed `count` arguments: messages use the caller's
-    /// numbering.
-    pub fn behind(mut self, count: usize) -> Self {
-        self.index = count;
-        self
-    }
-
-    /// Drops all but the first `count` arguments (`self` included).
-    pub fn limit(mut self, count: usize) -> Self {
-        while self.values.len() > count {
-            self.values.pop_back();
-        }
-        self
     }
 
     /// The next argument, nil after the last one.
@@ -84,19 +69,6 @@ impl Args {
     /// Takes `self`, of any type.
     pub fn this(&mut self) -> Value {
         self.values.pop_front().unwrap_or(Value::Nil)
-    }
-
-    /// An integer, or a number or string that converts to one; `None` for nil.
-    pub fn integer(&mut self, lua: &Lua) -> Reply<Option<i64>> {
-        let value = self.value();
-        if value.is_nil() {
-            return Ok(None);
-        }
-        match lua.coerce_integer(value.clone())? {
-            None if value.is_number() => Err(self.bad("number has no integer representation")),
-            None => Err(self.expected("number", &value)),
-            integer => Ok(integer),
-        }
     }
 
     /// A number, or a string that converts to one; `None` for nil.
@@ -146,14 +118,4 @@ impl Args {
 /// library.
 pub fn borrow(stream: &RefCell<Stream>) -> Reply<RefMut<'_, Stream>> {
     stream.try_borrow_mut().map_err(|_| Fault::misuse("Attempt to use an I/O handle recursively"))
-}
-
-/// The bytes of several strings.
-pub fn with_bytes<R>(strings: &[LuaString], f: impl FnOnce(&[&[u8]]) -> R) -> R {
-    if let [one] = strings {
-        return f(&[&one.as_bytes()]);
-    }
-    let held: Vec<BorrowedBytes> = strings.iter().map(LuaString::as_bytes).collect();
-    let parts: Vec<&[u8]> = held.iter().map(|bytes| &**bytes).collect();
-    f(&parts)
 }

@@ -87,6 +87,7 @@ impl Queue {
     }
 
     /// The memory held, in bytes.
+    #[cfg(test)]
     pub fn capacity(&self) -> usize {
         self.bytes.capacity()
     }

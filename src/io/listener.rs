@@ -43,11 +43,6 @@ impl ListenerHandle {
             None => Err(Fault::misuse("Attempt to use a closed listener")),
         }
     }
-
-    /// The descriptor's number; `None` once closed.
-    pub fn raw_fd(&self) -> Option<i32> {
-        self.socket.borrow().as_ref().map(std::os::fd::AsRawFd::as_raw_fd)
-    }
 }
 
 /// The class of listeners.

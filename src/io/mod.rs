@@ -49,7 +49,7 @@ pub use awaits::Awaits;
 use class::Prototypes;
 pub use handle::new_handle;
 pub use handle_table::{Handle, stream_of};
-pub use stream::{Direction, Fill, Stream, Wakeup};
+pub use stream::{Fill, Stream, Wakeup};
 
 use crate::binding;
 

@@ -108,7 +108,7 @@ impl Stream {
             Ok(Fill::Block) => {
                 self.interest = Direction::Read;
                 // An idle connection needs no buffers.
-                self.input.release_unused();
+                self.input.release();
                 self.output.release();
             }
             Ok(_) => {}
@@ -367,12 +367,6 @@ impl Stream {
     /// Whether this is a TCP connection that is not closed.
     pub fn is_tcp(&self) -> bool {
         self.transport.get().is_some_and(|transport| transport.kind() == Kind::Tcp)
-    }
-
-    /// Gives back the memory of empty buffers, for a connection that will be idle for a while.
-    pub fn release(&mut self) {
-        self.input.release();
-        self.output.release();
     }
 
     /// The addresses of both ends. What was not asked for before the end of the connection is

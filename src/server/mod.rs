@@ -11,14 +11,14 @@
 //!
 //! `supervisor` and `worker` do not know each other: what they share is `ipc`.
 
-pub mod birth;
+pub(crate) mod birth;
 pub mod ipc;
-pub mod listen;
-pub mod operator;
-pub mod run;
-pub mod supervisor;
-pub mod tally;
-pub mod worker;
+pub(crate) mod listen;
+pub(crate) mod operator;
+pub(crate) mod run;
+pub(crate) mod supervisor;
+pub(crate) mod tally;
+pub(crate) mod worker;
 
 #[cfg(test)]
 mod connections_test;

@@ -399,9 +399,4 @@ impl Supervisor {
         }
         self.notifier.feed(now)
     }
-
-    /// The log, for what is said after serving.
-    pub fn log(&mut self) -> &mut Log {
-        &mut self.log
-    }
 }

@@ -16,12 +16,12 @@
 
 mod answers;
 pub mod body;
-pub mod fields;
+mod fields;
 pub mod head;
-pub mod link;
+mod link;
 mod links;
 mod native;
-pub mod spin;
+mod spin;
 pub mod url;
 mod url_steps;
 

@@ -33,11 +33,6 @@ impl<'a> MediaType<'a> {
         self.essence.eq_ignore_ascii_case(essence.as_bytes())
     }
 
-    /// The part before the parameters, as sent.
-    pub fn essence(&self) -> &'a [u8] {
-        self.essence
-    }
-
     /// The parameters in their order, linear in their length; the last item may be an error.
     pub fn parameters(&self) -> Parameters<'a> {
         Parameters { rest: self.parameters }
@@ -175,7 +170,6 @@ mod tests {
         let value = MediaType::parse(b" Text/HTML ;charset=utf-8");
         assert!(value.is("text/html"));
         assert!(!value.is("text/plain"));
-        assert_eq!(value.essence(), b"Text/HTML");
     }
 
     #[test]

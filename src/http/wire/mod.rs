@@ -10,18 +10,18 @@
 //! | [`collision_guard`] | detects texts chosen to collide in Lua's string hash |
 
 pub mod chunked;
-pub mod collision_guard;
+pub(crate) mod collision_guard;
 pub mod cookies;
-pub mod date;
+pub(crate) mod date;
 pub mod escape;
 pub mod framing;
 pub mod head;
 #[cfg(test)]
 pub mod head_tests;
-pub mod header_lines;
+pub(crate) mod header_lines;
 pub mod list;
 pub mod media_type;
-pub mod names;
+pub(crate) mod names;
 pub mod params;
 pub mod refusal;
 #[cfg(test)]

@@ -9,13 +9,13 @@
 //! | [`overflow`], [`numbers`] | what is too long for a message, as a file in memory; numbers in messages |
 //! | [`clock`] | the clock that both use |
 
-pub mod channel;
-pub mod clock;
+pub(crate) mod channel;
+pub(crate) mod clock;
 pub mod connection_state;
-pub mod lease;
-pub mod message;
-pub mod numbers;
-pub mod overflow;
-pub mod scoreboard;
-pub mod standing;
-pub mod ticket;
+pub(crate) mod lease;
+pub(crate) mod message;
+pub(crate) mod numbers;
+pub(crate) mod overflow;
+pub(crate) mod scoreboard;
+pub(crate) mod standing;
+pub(crate) mod ticket;

@@ -199,7 +199,8 @@ mod tests {
     use nix::sys::epoll::EpollCreateFlags;
 
     use super::*;
-    use crate::io::{Standing, Stream};
+    use crate::io::Stream;
+    use crate::server::ipc::standing::Standing;
 
     #[test]
     fn a_lease_that_ends_leaves_the_connection_under_another_name() {

@@ -17,8 +17,7 @@ extern "C" fn note(_: libc::c_int) {
     RECEIVED.store(true, Ordering::Relaxed);
 }
 
-/// Makes SIGTERM set the flag instead of ending the process. Returns the previous disposition, for
-/// [`restore`].
+/// Makes SIGTERM set the flag instead of ending the process. Returns the previous disposition.
 ///
 /// # Errors
 /// What `sigaction(2)` reports.
@@ -28,24 +27,9 @@ pub fn catch() -> io::Result<SigAction> {
     Ok(unsafe { sigaction(Signal::SIGTERM, &action) }?)
 }
 
-/// Restores the disposition that [`catch`] has returned.
-///
-/// # Errors
-/// What `sigaction(2)` reports.
-pub fn restore(previous: &SigAction) -> io::Result<()> {
-    // SAFETY: `previous` was installed before, as the caller got it from `catch`.
-    unsafe { sigaction(Signal::SIGTERM, previous) }?;
-    Ok(())
-}
-
 /// Whether SIGTERM has arrived since the start or the last [`clear`].
 pub fn received() -> bool {
     RECEIVED.load(Ordering::Relaxed)
-}
-
-/// Sets the flag as if SIGTERM had arrived.
-pub fn set() {
-    RECEIVED.store(true, Ordering::Relaxed);
 }
 
 /// Clears the flag; returns whether it was set.
@@ -106,6 +90,6 @@ mod tests {
         assert!(received());
         drop(blocked);
         assert!(clear() && !received());
-        restore(&previous).unwrap();
+        super::super::dispositions::restore(Signal::SIGTERM, &previous);
     }
 }
