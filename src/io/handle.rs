@@ -9,7 +9,7 @@ use super::class::{self, UserdataClass};
 use super::fields;
 use super::handle_table::Handle;
 use super::stream::Stream;
-use crate::sys::lua::anchor;
+use crate::sys::lua::userdata;
 
 /// The class of handles.
 pub static CLASS: UserdataClass = UserdataClass {
@@ -20,9 +20,9 @@ pub static CLASS: UserdataClass = UserdataClass {
 
 /// The classes of handles of a Lua state.
 struct Classes {
-    full: Rc<anchor::Class<Handle>>,
+    full: Rc<userdata::Class<Handle>>,
     /// For handles without computed fields. See [`class::plain_metatable`].
-    plain: Rc<anchor::Class<Handle>>,
+    plain: Rc<userdata::Class<Handle>>,
 }
 
 fn with_classes<R>(lua: &Lua, f: impl FnOnce(&Classes) -> R) -> mlua::Result<R> {
@@ -32,8 +32,8 @@ fn with_classes<R>(lua: &Lua, f: impl FnOnce(&Classes) -> R) -> mlua::Result<R> 
     let full = class::metatable(lua, &CLASS)?;
     let plain = class::plain_metatable(lua, &CLASS, &full)?;
     let classes = Classes {
-        full: Rc::new(anchor::Class::new(lua, full)?),
-        plain: Rc::new(anchor::Class::new(lua, plain)?),
+        full: Rc::new(userdata::Class::new(lua, full)?),
+        plain: Rc::new(userdata::Class::new(lua, plain)?),
     };
     let result = f(&classes);
     lua.set_app_data(classes);
@@ -44,7 +44,7 @@ fn with_classes<R>(lua: &Lua, f: impl FnOnce(&Classes) -> R) -> mlua::Result<R> 
 ///
 /// # Errors
 /// Out of memory.
-pub fn class(lua: &Lua) -> mlua::Result<Rc<anchor::Class<Handle>>> {
+pub fn class(lua: &Lua) -> mlua::Result<Rc<userdata::Class<Handle>>> {
     with_classes(lua, |classes| classes.full.clone())
 }
 
@@ -76,7 +76,7 @@ pub fn of_stream(lua: &Lua, stream: Rc<RefCell<Stream>>) -> mlua::Result<AnyUser
     class(lua)?.create(lua, |address| Handle::at(address, stream))
 }
 
-fn create(lua: &Lua, class: &anchor::Class<Handle>, stream: Stream) -> mlua::Result<AnyUserData> {
+fn create(lua: &Lua, class: &userdata::Class<Handle>, stream: Stream) -> mlua::Result<AnyUserData> {
     let stream = Rc::new(RefCell::new(stream));
     class.create(lua, |address| Handle::at(address, stream))
 }

@@ -1,16 +1,17 @@
 //! The steps of every request, as C functions: those that return a response, and those of the
 //! connection pool.
 
+use std::ffi::c_int;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mlua::{Function, Lua, Table};
 
 use super::fields;
-use super::link::{ExchangeError, Trip};
+use super::link::{ExchangeError, Link, Trip};
 use super::links;
-use crate::sys::lua::anchor::Anchor;
-use crate::sys::lua::fast::{self, Answer, Arguments, Fast};
 use crate::sys::lua::message::{self, Message, Step, Verdict};
+use crate::sys::lua::method::{self, Action, Arguments, Event, Method, Value};
 
 /// What `round_trip` returns if there is no response yet; `exchange.lua` uses the same numbers.
 #[derive(Clone, Copy)]
@@ -36,7 +37,7 @@ enum TripCode {
 /// becomes idle again if it can be reused.
 ///
 /// `now()` returns seconds; for `keep(link, seconds)`, `idle_since(link)`, `usable(link)` and
-/// `expired(link)` see [`Link`](super::link::Link).
+/// `expired(link)` see [`Link`].
 ///
 /// # Errors
 /// Out of memory.
@@ -44,16 +45,7 @@ pub fn install(lua: &Lua, native: &Table) -> mlua::Result<()> {
     let meta = header_meta(lua)?;
     native.raw_set("round_trip", message::function::<RoundTrip>(lua, &meta)?)?;
     native.raw_set("head", message::function::<ReceiveHead>(lua, &meta)?)?;
-    export::<Now>(lua, native, "now")?;
-    export::<Keep>(lua, native, "keep")?;
-    export::<IdleSince>(lua, native, "idle_since")?;
-    export::<Usable>(lua, native, "usable")?;
-    export::<Expired>(lua, native, "expired")
-}
-
-fn export<F: Fast<Object = ()>>(lua: &Lua, native: &Table, name: &str) -> mlua::Result<()> {
-    let gone = lua.create_function(|_, ()| Ok(mlua::Nil))?;
-    native.raw_set(name, fast::function::<F>(lua, &Anchor::new(lua, ())?, &gone, &gone)?)
+    install_steps(lua, native)
 }
 
 /// Makes header names case-insensitive; the keys are in lower case.
@@ -80,8 +72,10 @@ fn failed(message: &mut Message, failure: &ExchangeError) -> Verdict {
 
 struct RoundTrip;
 impl Step for RoundTrip {
+    const NAME: &'static str = "round_trip";
+
     fn call(arguments: &Arguments<'_>, message: &mut Message) -> Verdict {
-        let Some(link) = arguments.integer(1).and_then(links::get) else {
+        let Some(link) = link(arguments) else {
             return failed(message, &ExchangeError::Gone);
         };
         let parts = [2, 3].map(|index| arguments.string(index).unwrap_or_default());
@@ -118,8 +112,10 @@ impl Step for RoundTrip {
 
 struct ReceiveHead;
 impl Step for ReceiveHead {
+    const NAME: &'static str = "head";
+
     fn call(arguments: &Arguments<'_>, message: &mut Message) -> Verdict {
-        let Some(link) = arguments.integer(1).and_then(links::get) else {
+        let Some(link) = link(arguments) else {
             return failed(message, &ExchangeError::Gone);
         };
         match link.head(arguments.truth(2), |received| fields::put(message, &received)) {
@@ -139,58 +135,54 @@ fn seconds(moment: Option<Instant>) -> f64 {
     moment.map_or(0.0, |moment| moment.saturating_duration_since(start).as_secs_f64())
 }
 
-struct Now;
-impl Fast for Now {
-    type Object = ();
-
-    fn call((): &(), _: &Arguments<'_>) -> Answer {
-        Answer::Number(seconds(Some(Instant::now())))
-    }
-}
-
 fn duration(seconds: Option<f64>) -> Duration {
     let seconds = seconds.unwrap_or_default().clamp(0.0, 1e9);
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
 
-struct Keep;
-impl Fast for Keep {
-    type Object = ();
+fn link(arguments: &Arguments<'_>) -> Option<Rc<Link>> {
+    arguments.integer(1).and_then(links::get)
+}
 
-    fn call((): &(), arguments: &Arguments<'_>) -> Answer {
-        if let Some(link) = arguments.integer(1).and_then(links::get) {
+macro_rules! steps {
+    ($($type:ident $name:literal = $step:expr;)*) => {
+        $(
+            struct $type;
+            impl Method for $type {
+                type Object = ();
+                const NAME: &'static str = $name;
+                const FRAME: c_int = 0;
+
+                fn step((): &(), arguments: &Arguments<'_>, _: Event) -> Action {
+                    let step: fn(&Arguments<'_>) -> Action = $step;
+                    step(arguments)
+                }
+            }
+        )*
+
+        fn install_steps(lua: &Lua, native: &Table) -> mlua::Result<()> {
+            $(method::install::<$type>(lua, native, mlua::Nil, mlua::Nil)?;)*
+            Ok(())
+        }
+    };
+}
+
+steps! {
+    Now "now" = |_| Action::Return(Value::Number(seconds(Some(Instant::now()))));
+    Keep "keep" = |arguments| {
+        if let Some(link) = link(arguments) {
             link.keep(duration(arguments.number(2)));
         }
-        Answer::Nothing
-    }
-}
-
-struct IdleSince;
-impl Fast for IdleSince {
-    type Object = ();
-
-    fn call((): &(), arguments: &Arguments<'_>) -> Answer {
-        let link = arguments.integer(1).and_then(links::get);
-        Answer::Number(seconds(link.and_then(|link| link.idle_since())))
-    }
-}
-
-struct Usable;
-impl Fast for Usable {
-    type Object = ();
-
-    fn call((): &(), arguments: &Arguments<'_>) -> Answer {
-        let link = arguments.integer(1).and_then(links::get);
-        Answer::Boolean(link.is_some_and(|link| link.is_usable()))
-    }
-}
-
-struct Expired;
-impl Fast for Expired {
-    type Object = ();
-
-    fn call((): &(), arguments: &Arguments<'_>) -> Answer {
-        let link = arguments.integer(1).and_then(links::get);
-        Answer::Boolean(link.is_none_or(|link| link.is_expired()))
-    }
+        Action::Done
+    };
+    IdleSince "idle_since" = |arguments| {
+        let since = link(arguments).and_then(|link| link.idle_since());
+        Action::Return(Value::Number(seconds(since)))
+    };
+    Usable "usable" = |arguments| {
+        Action::Return(Value::Boolean(link(arguments).is_some_and(|link| link.is_usable())))
+    };
+    Expired "expired" = |arguments| {
+        Action::Return(Value::Boolean(link(arguments).is_none_or(|link| link.is_expired())))
+    };
 }

@@ -6,8 +6,7 @@
 
 local native, maps = ...
 local codes = native.codes
-local OUTPUT, REFUSED, FAILED = codes.OUTPUT, codes.REFUSED, codes.FAILED
-local INPUT, END = codes.INPUT, codes.END
+local OUTPUT, INPUT, END = codes.OUTPUT, codes.INPUT, codes.END
 
 local type, error, pcall, xpcall, find = type, error, pcall, xpcall, string.find
 local min, rawequal, traceback = math.min, rawequal, debug and debug.traceback or tostring
@@ -20,7 +19,7 @@ local LONGEST = 1e8
 local TOO_LATE = "Cannot setup request body streamer at this stage anymore"
 
 -- Adds methods and fields of the body to those of the request; returns what the cycle needs.
-return function(steps, settle, env, times, methods, lazy)
+return function(steps, env, times, methods, lazy)
   local body = {}
   local stall = times.stall_timeout or nil
   local body_timeout, minimum_rate = times.request_body_timeout, times.request_body_minimum_rate
@@ -59,7 +58,7 @@ return function(steps, settle, env, times, methods, lazy)
     if not ok and state ~= "failed" then
       state, failure = "failed", err
       streamer, exact, patterns, current, metadata = nil, nil, nil, nil, nil
-      steps.set_reader("discard")
+      steps.discard_body()
     end
     if state == "failed" then error(failure, 0) end
     return err
@@ -67,9 +66,7 @@ return function(steps, settle, env, times, methods, lazy)
 
   -- Raises what a step of reading has reported.
   local function problem(code, text)
-    if code == REFUSED then return env.refused(text) end
-    if code == FAILED then return env.lost(text) end
-    error(text, 0)
+    error(steps.blame(code, text), 0)
   end
 
   -- How long the client may keep the handler waiting from now on, in seconds: it has
@@ -175,8 +172,7 @@ return function(steps, settle, env, times, methods, lazy)
   end
 
   local function set_reader(name)
-    local code, text = steps.set_reader(name)
-    if code then problem(code, text) end
+    steps.set_reader(name)
     state = name
   end
 
@@ -227,8 +223,7 @@ return function(steps, settle, env, times, methods, lazy)
   end
 
   local function check_setup(callback)
-    local code, text = steps.touch_body()
-    if code then settle(code, text) end
+    steps.touch_body()
     if state or steps.has_status() then error(TOO_LATE, 3) end
     if type(callback) ~= "function" then
       error("bad argument to stream handler registration (function expected)", 3)
@@ -237,8 +232,7 @@ return function(steps, settle, env, times, methods, lazy)
 
   -- The body is read by other steps than those here (streaming.lua).
   function body.claim()
-    local code, text = steps.touch_body()
-    if code then settle(code, text) end
+    steps.touch_body()
     if state or streamer or exact or patterns or steps.has_status() then error(TOO_LATE, 3) end
     set_reader("stream")
     state = "claimed"
@@ -246,8 +240,7 @@ return function(steps, settle, env, times, methods, lazy)
   body.problem = problem
 
   function methods.consume_input()
-    local code, text = steps.touch_body()
-    if code then settle(code, text) end
+    steps.touch_body()
     start()
     read_to_end()
   end
@@ -322,8 +315,7 @@ return function(steps, settle, env, times, methods, lazy)
       if streamer or state == "whole" or state == "stream" or state == "claimed" then
         error("POST parameters are not available: the request body is read otherwise", 4)
       end
-      local code, text = steps.touch_body()
-      if code then problem(code, text) end
+      steps.touch_body()
       if steps.form_kind() == "none" and not state then
         form_values = {}
       else

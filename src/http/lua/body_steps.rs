@@ -1,6 +1,6 @@
 //! The steps of receiving a body, for `body.lua` and `streaming.lua`. What they return: steps.rs.
 
-use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Table};
+use mlua::{IntoLuaMulti, Lua, MultiValue, Table};
 
 use super::step::{Code, Shared, code, done, problem, queued, step, with};
 use crate::http::server::connection::{Connection, Reader};
@@ -9,15 +9,17 @@ use crate::http::wire::refusal::Refusal;
 
 /// Adds them to the steps of a connection object.
 pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
-    // set_reader(name): "whole", "stream", "form" or "discard".
-    step(lua, table, shared, "set_reader", |lua, c, name: LuaString| {
-        let reader = match &*name.as_bytes() {
-            b"whole" => Reader::Whole,
-            b"stream" => Reader::Stream,
-            b"form" => Reader::Form,
-            _ => Reader::Discard,
-        };
-        done(lua, with(c, |c| c.set_reader(reader))?)
+    // discard_body([close]): the rest of the body is thrown away, and the connection closed behind the
+    // response.
+    step(lua, table, shared, "discard_body", |_, c, close: Option<bool>| {
+        with(c, |c| {
+            // If the request cannot be used any more, there is nothing to be discarded.
+            let usable = c.set_reader(Reader::Discard);
+            if close.unwrap_or(false) && usable.is_ok() {
+                let _ = c.response.close_after_finish();
+            }
+        })?;
+        Ok(MultiValue::new())
     })?;
     // next_chunk(): a string of the body; or INPUT, END or a problem's code.
     step(lua, table, shared, "next_chunk", |lua, c, (): ()| match with(c, Connection::supply)? {

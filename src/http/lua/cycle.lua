@@ -5,33 +5,29 @@
 
 local native, maps, new_body, add_streaming, new_ending = ...
 local codes = native.codes
-local MISUSE, OUTPUT, REFUSED, GONE = codes.MISUSE, codes.OUTPUT, codes.REFUSED, codes.GONE
+local MISUSE, REFUSED, GONE = codes.MISUSE, codes.REFUSED, codes.GONE
 local CLOSE, FAILED = codes.CLOSE, codes.FAILED
 local CLOSED, KEPT, UNCONCLUDED = codes.CLOSED, codes.KEPT, codes.UNCONCLUDED
 local FAULTY = native.faulty
 
-local type, error, select, tostring, concat = type, error, select, tostring, table.concat
+local type, error, tostring = type, error, tostring
 local setmetatable, rawget, rawset, xpcall = setmetatable, rawget, rawset, xpcall
 local traceback = debug and debug.traceback or tostring
 
 
--- What is kept for the current turn, in a table that the fast calls know too: the socket, the request
+-- What is kept for the current turn, in a table that `__index` in C knows too: the socket, the request
 -- object, the parameters in the target as first values, the store behind them, all their values.
 local SOCKET, REQUEST, FIRSTS, STORE, LISTS = 1, 2, 3, 4, 5
 
 -- Serves connections one after the other with `callback`, by the given steps.
 return function(steps, callback, times, poll)
-  local open, conclude, send_out = steps.open, steps.conclude, steps.send_out
-  local status, header, data = steps.send_status, steps.send_header, steps.send_data
+  local open, conclude = steps.open, steps.conclude
   local stall = times.stall_timeout or nil
-  local response_buffering = steps.response_buffering
 
   local connection = {}
   local methods = {} -- of request objects
   local lazy = {} -- fields of request objects: functions that make them
   local kept = {}
-  local refused_words -- what was raised when the request was refused while it was handled
-  local lost_words -- what was raised when the connection failed
   local fate -- how the turn ends
   local body -- the reader of the request's body
 
@@ -46,111 +42,26 @@ return function(steps, callback, times, poll)
     return poll(reads and set or nil, writes and set or nil, seconds)
   end
 
-  -- Waits until not more than `limit` bytes of output are queued. What the client sends meanwhile
-  -- is received, so that a client that sends before it reads cannot block both sides.
-  -- Returns nothing, or what went wrong with the connection.
-  local function drained(limit)
-    while true do
-      local more = body.absorb()
-      if not wait_for(more, true, stall) then
-        steps.fail()
-        return "Timeout while sending the response"
-      end
-      local code, text = send_out(limit)
-      if code == nil then return nil end
-      if code ~= OUTPUT then return text end
-    end
+  -- Waits until the client takes some of the output; false if it does not in time.
+  local function await_room()
+    return wait_for(body.absorb(), true, stall)
   end
 
-  local function drain(limit)
-    local trouble = drained(limit)
-    if trouble then
-      lost_words = trouble
-      error(trouble, 0)
-    end
-  end
-
-  -- Deals with what a step returned; raises errors at the position of the method's caller, which
-  -- `level` leads to.
-  local function settle(code, text, level)
-    if code == OUTPUT then return drain(response_buffering) end
-    if code == REFUSED then
-      refused_words = text
-      send_out(0)
-    elseif code == FAILED then
-      lost_words = text
-    end
-    error(text, level or 3)
-  end
-
-  body = new_body(steps, settle, {
+  body = new_body(steps, {
     wait = function(writes, seconds)
       return wait_for(true, writes, seconds)
-    end,
-    refused = function(words)
-      refused_words = words
-      send_out(0)
-      error(words, 0)
-    end,
-    lost = function(words)
-      lost_words = words
-      error(words, 0)
     end,
     cache = function(key, value)
       rawset(kept[REQUEST], key, value)
     end,
   }, times, methods, lazy)
 
-  add_streaming(steps, settle, body, methods)
+  steps.methods(methods, await_room)
+  add_streaming(steps, body, methods)
 
-  -- These three are called only for what their fast calls leave to them (see `steps.methods`),
-  -- which are one level more.
-  function methods.send_status(_, text)
-    local code, problem = status(text)
-    if code then settle(code, problem, 4) end
-  end
-
-  function methods.send_header(_, key, value)
-    local code, problem = header(key, value)
-    if code then settle(code, problem, 4) end
-  end
-
-  function methods.send_data(_, ...)
-    local pieces = { ... }
-    for i = 1, select("#", ...) do pieces[i] = tostring(pieces[i]) end
-    local code, problem = data(concat(pieces))
-    if code then settle(code, problem, 4) end
-  end
-
-  steps.methods(methods, function()
-    local code, problem = steps.trouble()
-    if code then settle(code, problem, 4) end
-  end)
-
-  function methods.flush()
-    local code, problem = steps.flush()
-    if code == OUTPUT then drain(0) elseif code then settle(code, problem) end
-  end
-
-  function methods.finish_headers()
-    local code, problem = steps.finish_headers()
-    if code == OUTPUT then drain(0) elseif code then settle(code, problem) end
-  end
-
-  function methods.finish()
-    local code, problem = steps.finish()
-    if code then settle(code, problem) end
-  end
-
-  function methods.close_after_finish()
-    local code, problem = steps.close_after_finish()
-    if code then settle(code, problem) end
-  end
-
-  function methods.monologue()
-    local code, problem = steps.close_after_finish()
-    if not code then code, problem = steps.set_reader("discard") end
-    if code then settle(code, problem) end
+  function methods.monologue(this)
+    methods.close_after_finish(this)
+    steps.set_reader("discard")
     body.forget_callbacks()
   end
 
@@ -167,7 +78,7 @@ return function(steps, callback, times, poll)
 
   -- What a step made of the client's texts, unless it refused them.
   local function accepted(value, words)
-    if type(value) == "number" then settle(value, words, 0) end
+    if type(value) == "number" then body.problem(value, words) end
     return value
   end
 
@@ -254,7 +165,7 @@ return function(steps, callback, times, poll)
       fate = "close"
     elseif not steps.is_open() then
       fate = "gone"
-    elseif refused_words then
+    elseif steps.blameless() == REFUSED then
       fate = "linger"
     elseif code == MISUSE and not steps.faulty() then
       error(text, 0)
@@ -280,13 +191,14 @@ return function(steps, callback, times, poll)
   local function failed(err)
     steps.disarm()
     if not steps.is_open() then return true end
-    local socket, words = kept[SOCKET], refused_words or lost_words
-    if words then
+    local socket = kept[SOCKET]
+    local kind, words = steps.blameless()
+    if kind then
       -- The client's fault, and if the handler said nothing else, or only missed it, no reason to end
       -- the worker.
       local text = type(err) == "string" and err or ""
       local goes_on = text:find(words, 1, true) ~= nil or text:find(FAULTY, 1, true) ~= nil
-      if refused_words then ending.shut(socket) else socket:reset() end
+      if kind == REFUSED then ending.shut(socket) else socket:reset() end
       if not goes_on then return true end
       steps.close()
     elseif steps.is_finished() then
@@ -320,11 +232,11 @@ return function(steps, callback, times, poll)
     local how = fate
     if not ok then
       local raises = failed(result)
-      refused_words, lost_words, fate = nil, nil, nil
+      fate = nil
       if raises then return nil, result end
       return CLOSED, true
     end
-    refused_words, lost_words, fate = nil, nil, nil
+    fate = nil
     if how == "keep" then return KEPT, result end
     if how == "send" and ending.keep(kept[SOCKET]) then
       steps.close()

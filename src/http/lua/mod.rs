@@ -3,13 +3,14 @@
 //! | module | what it is |
 //! |---|---|
 //! | `step`, `steps`, `body_steps`, `form_steps` | the steps of a connection as Lua functions |
-//! | `turn`, `fast_steps` | the usual turn of a request, and what is called often in it, as cheap as C functions |
+//! | `request_methods` | the methods that send the response, and the fields that are read most, as methods in C |
+//! | `turn` | the usual turn of a request, as cheap as a C function |
 //! | `views`, `tables` | what a request says, as Lua values made on first access |
 //! | `handler.lua`, `cycle.lua`, `ending.lua`, `body.lua`, `streaming.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
 
 pub mod body_steps;
-pub mod fast_steps;
 pub mod form_steps;
+pub mod request_methods;
 pub mod step;
 pub mod steps;
 pub mod tables;

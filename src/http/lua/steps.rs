@@ -1,16 +1,16 @@
 //! The steps of a connection as Lua functions, for `cycle.lua`: a table of them for each connection object.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 
-use mlua::{
-    AnyUserData, Function, IntoLuaMulti, Lua, LuaString, MultiValue, Table, UserData, Value,
-};
+use mlua::{AnyUserData, Function, IntoLuaMulti, Lua, LuaString, MultiValue, Table, UserData};
 
-use super::step::{Code, Shared, code, done, problem, queued, step, with};
-use super::{body_steps, fast_steps, form_steps, turn, views};
-use crate::binding;
-use crate::http::server::connection::{Conclusion, Connection, Opened, Partial};
+use super::step::{Code, Shared, code, problem, queued, step, with};
+use super::{body_steps, form_steps, request_methods, turn, views};
+use crate::http::server::connection::{
+    Blameless, Conclusion, Connection, Opened, Partial, Problem,
+};
 use crate::http::server::options::Options;
 use crate::http::wire::refusal::Refusal;
 use crate::io::stream_of;
@@ -20,23 +20,6 @@ use crate::server::worker::context;
 struct Suspended(RefCell<Option<Partial>>);
 
 impl UserData for Suspended {}
-
-/// A string or a number as text; otherwise a misuse that names `what`, with `advice`.
-fn argument(
-    lua: &Lua,
-    value: &Value,
-    what: &str,
-    advice: impl FnOnce() -> String,
-) -> mlua::Result<Result<LuaString, MultiValue>> {
-    match binding::text(lua, value)? {
-        Some(text) => Ok(Ok(text)),
-        None => {
-            let kind = binding::kind(value);
-            let text = format!("{what} is expected to be a string, got {kind}{}", advice());
-            Ok(Err((Code::Misuse as i64, text).into_lua_multi(lua)?))
-        }
-    }
-}
 
 /// The steps of a connection object, in a table.
 pub fn steps(lua: &Lua, shared: &Shared) -> mlua::Result<Table> {
@@ -113,57 +96,9 @@ fn opening(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
 }
 
 fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
-    step(lua, table, shared, "send_status", |lua, c, status: Value| {
-        match argument(lua, &status, "HTTP status", || ": send e.g. \"200 OK\"".into())? {
-            Ok(status) => done(lua, with(c, |c| c.send_status(&status.as_bytes()))?),
-            Err(misuse) => Ok(misuse),
-        }
-    })?;
-    step(lua, table, shared, "send_header", |lua, c, (name, value): (Value, Value)| {
-        let name = match argument(lua, &name, "HTTP header name", String::new)? {
-            Ok(name) => name,
-            Err(misuse) => return Ok(misuse),
-        };
-        match argument(lua, &value, "HTTP header value", || {
-            format!(": give {} a value, or leave it out", name.as_bytes().escape_ascii())
-        })? {
-            Ok(value) => {
-                done(lua, with(c, |c| c.send_header(&name.as_bytes(), &value.as_bytes()))?)
-            }
-            Err(misuse) => Ok(misuse),
-        }
-    })?;
-    // The most that a handler leaves queued without waiting.
-    let limit = with(shared, |c| c.options.response_buffering)?;
-    table.raw_set("response_buffering", i64::try_from(limit).unwrap_or(i64::MAX))?;
-    step(lua, table, shared, "send_data", move |lua, c, piece: LuaString| {
-        queued(lua, with(c, |c| c.send_data(&piece.as_bytes()))?, limit)
-    })?;
-    // trouble(): what a fast step has left to be reported.
-    step(lua, table, shared, "trouble", move |lua, c, (): ()| {
-        queued(lua, with(c, |c| c.unreported.take())?.unwrap_or(Ok(0)), limit)
-    })?;
-    step(lua, table, shared, "finish_headers", |lua, c, (): ()| {
-        queued(lua, with(c, Connection::flush_headers)?, 0)
-    })?;
-    step(lua, table, shared, "flush", |lua, c, (): ()| {
-        queued(lua, with(c, Connection::flush)?, 0)
-    })?;
-    step(lua, table, shared, "finish", move |lua, c, (): ()| {
-        queued(lua, with(c, Connection::finish)?, limit)
-    })?;
     // send_out(limit): tries to send what is queued; OUTPUT while that is more than `limit`.
     step(lua, table, shared, "send_out", |lua, c, limit: usize| {
         queued(lua, with(c, Connection::send_out)?, limit)
-    })?;
-    step(lua, table, shared, "close_after_finish", |lua, c, (): ()| {
-        done(
-            lua,
-            with(c, |c| {
-                c.touch()?;
-                Ok(c.response.close_after_finish()?)
-            })?,
-        )
     })?;
     // conclude(keep, reads): the end of the handler (`Connection::conclude`). Nothing if the
     // connection is ready for its next request, CLOSE if it can be closed at once, END if more has to
@@ -199,6 +134,23 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     step(lua, table, shared, "is_finished", |lua, c, (): ()| {
         with(c, |c| c.response.is_finished() && !c.faulty)?.into_lua_multi(lua)
     })?;
+    // blame(code, text): what is raised for the problem that a step has reported.
+    step(lua, table, shared, "blame", |lua, c, (kind, text): (i64, String)| {
+        let problem = match kind {
+            kind if kind == Code::Refused as i64 => Problem::Refused(text),
+            kind if kind == Code::Failed as i64 => Problem::Io(io::Error::other(text)),
+            _ => Problem::Misuse(text.into()),
+        };
+        with(c, |c| c.raised(problem))?.into_lua_multi(lua)
+    })?;
+    // blameless(): REFUSED or FAILED and the words if something was raised without the handler's fault.
+    step(lua, table, shared, "blameless", |lua, c, (): ()| {
+        with(c, |c| match &c.blameless {
+            Some(Blameless::Refused(words)) => (Code::Refused as i64, &**words).into_lua_multi(lua),
+            Some(Blameless::Lost(words)) => (Code::Failed as i64, &**words).into_lua_multi(lua),
+            None => Ok(MultiValue::new()),
+        })?
+    })?;
     // fail(): the request cannot be used any more.
     step(lua, table, shared, "fail", |_, c, (): ()| {
         with(c, |c| c.faulty = true)?;
@@ -224,7 +176,7 @@ pub fn factory(lua: &Lua, options: Rc<Options>) -> mlua::Result<Function> {
         let table = steps(lua, &shared)?;
         views::add(lua, &table, &shared)?;
         form_steps::add(lua, &table, &shared)?;
-        fast_steps::add(lua, &table, &shared)?;
+        request_methods::add(lua, &table, &shared)?;
         turn::add(lua, &table, &shared)?;
         Ok(table)
     })

@@ -2,18 +2,19 @@
 
 local native, protocol = ...
 local codes = native.codes
-local OUTPUT, REFUSED, INPUT, END = codes.OUTPUT, codes.REFUSED, codes.INPUT, codes.END
+local REFUSED, INPUT, END = codes.REFUSED, codes.INPUT, codes.END
 
 local error, stderr, tostring, type = error, io.stderr, tostring, type
 local guarded, give, take = protocol.guarded, protocol.give, protocol.take
 
 -- Adds the methods to those of the request.
-return function(steps, settle, body, methods)
+return function(steps, body, methods)
+  local send_data = methods.send_data
+
   -- The callback wants no more: what the client still sends is thrown away, and the connection closed
   -- behind the response.
   local function abandon()
-    steps.close_after_finish()
-    steps.set_reader("discard")
+    steps.discard_body(true)
   end
 
   -- What stopped the body: the callback is told. A refusal has been answered: the handler can only end.
@@ -80,13 +81,7 @@ return function(steps, settle, body, methods)
         return total
       end
       total = total + #chunk
-      local code, text = steps.send_data(chunk)
-      if code == OUTPUT then
-        guarded(send_cb, settle, code, text)
-      elseif code then
-        protocol.release(send_cb)
-        settle(code, text)
-      end
+      guarded(send_cb, send_data, request, chunk)
     end
   end
 end

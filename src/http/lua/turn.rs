@@ -10,9 +10,9 @@ use crate::http::server::connection::{Conclusion, Opened};
 use crate::io::handle_table::stream_at;
 use crate::server;
 use crate::server::worker::context;
-use crate::sys::lua::anchor::Anchor;
-use crate::sys::lua::fast::Arguments;
+use crate::sys::lua::method::Arguments;
 use crate::sys::lua::turn::{self, Begin, End, Parts, Turn};
+use crate::sys::lua::userdata::Userdata;
 
 /// What a turn works on.
 struct RequestTurn {
@@ -29,7 +29,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     let make = lua.create_function(move |lua, parts: Table| {
         let idle: Option<f64> = parts.raw_get("idle")?;
         let idle = idle.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let turn = Anchor::new(lua, RequestTurn { connection: connection.clone(), idle })?;
+        let turn = Userdata::new(lua, RequestTurn { connection: connection.clone(), idle })?;
         let function = |name| parts.raw_get::<Function>(name);
         let table = |name| parts.raw_get::<Table>(name);
         turn::function(
@@ -63,7 +63,7 @@ impl Turn for RequestTurn {
     const FAILED: i64 = Code::Unconcluded as i64;
 
     fn begin(&self, arguments: &Arguments<'_>) -> Begin {
-        let Some(stream) = arguments.address(1).and_then(stream_at) else { return Begin::Complete };
+        let Some(stream) = stream_at(arguments.address(1)) else { return Begin::Complete };
         let Ok(mut connection) = self.connection.try_borrow_mut() else { return Begin::Complete };
         // A request that has begun before goes on with what was kept of it.
         let begun = stream.try_borrow().map_or(true, |stream| stream.handler.begun);
@@ -113,7 +113,7 @@ impl Turn for RequestTurn {
             }
             Ok(Conclusion::More) => End::Code(Code::End as i64),
             Err(error) => {
-                c.unreported = Some(Err(error));
+                c.unreported = Some(error);
                 End::Code(Self::FAILED)
             }
         }

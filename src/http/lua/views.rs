@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Table};
 
-use super::step::{Shared, problem, step, with};
+use super::step::{Shared, step, with};
 use super::tables::{limited, sequence, settle, store};
 use crate::http::server::connection::SCHEME;
 use crate::http::wire::cookies::cookies;
@@ -56,15 +56,7 @@ fn line(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     step(lua, table, shared, "faulty", |lua, c, (): ()| {
         with(c, |c| c.faulty)?.into_lua_multi(lua)
     })?;
-    // touch_body(): marks the request as used, its handler turning to the body; a problem's code if it
-    // cannot be used any more.
-    step(lua, table, shared, "touch_body", |lua, c, (): ()| {
-        let outcome = with(c, |c| {
-            c.body_used = true;
-            c.touch()
-        })?;
-        outcome.map_or_else(|error| problem(lua, error), |()| Ok(MultiValue::new()))
-    })
+    Ok(())
 }
 
 /// The values of the header lines with this name.

@@ -27,6 +27,7 @@ use crate::http::wire::names::Names;
 use crate::io::stream::Stream;
 use crate::server::operator::log_text::ascii;
 use crate::server::worker::context::Undertaking;
+use crate::sys::os::error_text;
 
 pub use ending::Conclusion;
 
@@ -71,6 +72,15 @@ pub enum Problem {
     Refused(String),
     /// The connection failed.
     Io(io::Error),
+}
+
+/// What was raised in the handler without its fault, in these words.
+#[derive(Debug)]
+pub enum Blameless {
+    /// The request was refused while it was handled.
+    Refused(String),
+    /// The connection has failed.
+    Lost(String),
 }
 
 impl From<String> for Problem {
@@ -144,8 +154,10 @@ pub struct Connection {
     pub body_used: bool,
     /// The handler was given the parameters of the target.
     pub params_given: bool,
-    /// What a fast step has left to be reported: the output that is queued, or a problem.
-    pub unreported: Option<Result<usize, Problem>>,
+    /// What was raised last without the handler's fault.
+    pub blameless: Option<Blameless>,
+    /// The problem that the end of the response has met, to be reported.
+    pub unreported: Option<Problem>,
 }
 
 impl Connection {
@@ -173,6 +185,7 @@ impl Connection {
             serving: false,
             body_used: false,
             params_given: false,
+            blameless: None,
             unreported: None,
         }
     }
@@ -230,8 +243,30 @@ impl Connection {
         Problem::Io(error)
     }
 
+    /// The client takes nothing of the response.
+    pub fn stalled(&mut self) -> Problem {
+        self.failed(io::Error::other("Timeout while sending the response"))
+    }
+
+    /// The text that is raised in the handler for a problem. If the request was refused, the refusal is sent.
+    pub fn raised(&mut self, problem: Problem) -> Cow<'static, str> {
+        match problem {
+            Problem::Misuse(text) => text,
+            Problem::Refused(words) => {
+                self.blameless = Some(Blameless::Refused(words.clone()));
+                let _ = self.send_out();
+                words.into()
+            }
+            Problem::Io(error) => {
+                let text = error_text::reason(&error);
+                self.blameless = Some(Blameless::Lost(text.clone()));
+                text.into()
+            }
+        }
+    }
+
     fn check_usable(&mut self) -> Result<(), Problem> {
-        if let Some(Err(problem)) = self.unreported.take() {
+        if let Some(problem) = self.unreported.take() {
             return Err(problem);
         }
         match self.faulty {

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mlua::ffi;
 use mlua::{Function, Lua, Table};
 
-use super::anchor::{self, Class};
+use super::userdata::{self, Class};
 
 /// What the function is to be called with.
 pub enum Next {
@@ -84,7 +84,7 @@ unsafe extern "C-unwind" fn run<F: Feed>(state: *mut ffi::lua_State) -> c_int {
                     ffi::lua_rawgeti(state, ARGUMENTS, place);
                 }
                 Next::New => {
-                    let slot = anchor::push::<F::New>(state, CLASS);
+                    let slot = userdata::push::<F::New>(state, CLASS);
                     let make = || F::make(slot.cast());
                     slot.write(catch_unwind(AssertUnwindSafe(make)).ok().flatten());
                 }

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mlua::ffi;
 use mlua::{Function, Lua, Table};
 
-use super::fast::Arguments;
+use super::arguments::Arguments;
 
 /// A message that is kept for the next call holds at most so much memory, in bytes and fields.
 const KEEP: usize = 64 * 1024;
@@ -66,6 +66,9 @@ pub enum Verdict {
 
 /// A step that answers with a message.
 pub trait Step: Any {
+    /// The name in messages.
+    const NAME: &'static str;
+
     /// Carries it out. `message` is empty.
     fn call(arguments: &Arguments<'_>, message: &mut Message) -> Verdict;
 }
@@ -100,7 +103,7 @@ unsafe extern "C-unwind" fn run<S: Step>(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: the pointer is that of a box which nobody else knows. Lua calls with a valid state and
     // at least 20 free slots, of which `push` uses five.
     unsafe {
-        let arguments = Arguments::of(state);
+        let arguments = Arguments::of(state, S::NAME, 1);
         let outcome = catch_unwind(AssertUnwindSafe(|| S::call(&arguments, &mut *message)));
         let count = push(state, outcome.unwrap_or(Verdict::Failed), message);
         give_back(Box::from_raw(message));

@@ -14,13 +14,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mlua::ffi::{self, lua_KContext, lua_State};
 use mlua::{Function, IntoLua, IntoLuaMulti, Lua};
 
-use super::anchor;
 pub use super::arguments::{Arguments, Wrong};
+use super::userdata;
 use crate::sys::os::error_text;
 
 /// A method.
 pub trait Method: 'static {
-    /// What the function works on, kept in an [`anchor::Anchor`]. Zero-sized: nothing is kept.
+    /// What the function works on, kept in an [`userdata::Userdata`]. Zero-sized: nothing is kept.
     type Object: 'static;
 
     /// The name in messages.
@@ -68,6 +68,8 @@ pub enum Action {
     Yield([Value; 3], isize),
     /// Keep a value in a slot of the frame; then [`Event::Returned`].
     Put(c_int, Value, isize),
+    /// Convert the arguments from this one on as `tostring` does; then [`Event::Start`] again.
+    ConvertToStrings(c_int),
 }
 
 /// A call of a function.
@@ -112,6 +114,9 @@ pub enum Value {
     Slot(c_int),
     /// An upvalue.
     Upvalue(c_int),
+    /// The entry with this key of a table, an upvalue. If there is none, a new table with a metatable, another
+    /// upvalue, becomes the entry.
+    Entry(c_int, i64, c_int),
 }
 
 /// A string, by its address.
@@ -264,7 +269,7 @@ unsafe fn ask<M: Method>(state: *mut lua_State, event: Event) -> Action {
         let object = if size_of::<M::Object>() == 0 {
             Some(std::ptr::NonNull::<M::Object>::dangling().as_ref())
         } else {
-            anchor::value::<M::Object>(state, ffi::lua_upvalueindex(1))
+            userdata::value::<M::Object>(state, ffi::lua_upvalueindex(1))
         };
         let Some(object) = object else { return Action::Raise("Lua state is closing".into()) };
         match catch_unwind(AssertUnwindSafe(|| M::step(object, &arguments, event))) {
@@ -324,6 +329,13 @@ unsafe fn rarely<M: Method>(state: *mut lua_State, action: Action) -> Result<Eve
                 ffi::lua_replace(state, slot);
                 Ok(Event::Returned(token))
             }
+            Action::ConvertToStrings(first) => {
+                for index in first..=ffi::lua_gettop(state) {
+                    ffi::luaL_tolstring(state, index, std::ptr::null_mut());
+                    ffi::lua_replace(state, index);
+                }
+                Ok(Event::Start)
+            }
             Action::Yield(values, token) => {
                 ffi::lua_settop(state, M::FRAME);
                 values.iter().for_each(|value| push::<M>(state, *value));
@@ -377,6 +389,23 @@ unsafe fn push<M: Method>(state: *mut lua_State, value: Value) {
             }
             Value::Slot(index) => ffi::lua_pushvalue(state, index),
             Value::Upvalue(index) => ffi::lua_pushvalue(state, upvalue::<M>(index)),
+            Value::Entry(table, key, metatable) => {
+                push_entry(state, upvalue::<M>(table), key, upvalue::<M>(metatable));
+            }
+        }
+    }
+}
+
+unsafe fn push_entry(state: *mut lua_State, table: c_int, key: i64, metatable: c_int) {
+    // SAFETY: as in `drive`; the two indices are those of tables, and three slots are used.
+    unsafe {
+        if ffi::lua_rawgeti(state, table, key) == ffi::LUA_TNIL {
+            ffi::lua_createtable(state, 0, 0);
+            ffi::lua_pushvalue(state, metatable);
+            ffi::lua_setmetatable(state, -2);
+            ffi::lua_pushvalue(state, -1);
+            ffi::lua_rawseti(state, table, key);
+            ffi::lua_replace(state, -2);
         }
     }
 }

@@ -1,14 +1,13 @@
 //! The raw Lua C API: functions, classes and calls that cost no more than those of a C library.
 
 pub mod alloc;
-pub mod anchor;
 mod arguments;
 pub mod call_loop;
 pub mod class;
-pub mod fast;
 pub mod keys;
 pub mod lua_stack;
 pub mod message;
 pub mod method;
 pub mod texts;
 pub mod turn;
+pub mod userdata;

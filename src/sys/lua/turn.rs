@@ -9,10 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mlua::ffi;
 use mlua::{Function, Lua, Table};
 
-use super::anchor::{self, Anchor};
-use super::fast::{Arguments, VIEW, return_above};
-
-const _: () = assert!(NEW < VIEW && VIEW <= LAST);
+use super::arguments::Arguments;
+use super::userdata::{self, Userdata};
 
 /// What the step before the call has found.
 pub enum Begin {
@@ -64,8 +62,8 @@ pub struct Parts<'a> {
     pub opened: &'a Function,
     /// `concluded(argument, object, ok, result, code)`.
     pub concluded: &'a Function,
-    /// What is kept for the turn: at [`ARGUMENT`] the argument, at [`NEW`] the new object, at [`VIEW`]
-    /// and behind it the rest.
+    /// What is kept for the turn: at [`ARGUMENT`] the argument, at [`NEW`] the new object, behind it the
+    /// rest.
     pub kept: &'a Table,
 }
 
@@ -94,7 +92,7 @@ const KEPT: c_int = ffi::lua_upvalueindex(9);
 /// Out of memory.
 pub fn function<T: Turn>(
     lua: &Lua,
-    object: &Anchor<T>,
+    object: &Userdata<T>,
     parts: &Parts<'_>,
 ) -> mlua::Result<Function> {
     let Parts { complete, metatable, stale, callback, trace, opened, concluded, kept } = *parts;
@@ -112,9 +110,9 @@ unsafe extern "C-unwind" fn run<T: Turn>(state: *mut ffi::lua_State) -> c_int {
     // `function`.
     unsafe {
         let begin = {
-            let arguments = Arguments::of(state);
+            let arguments = Arguments::of(state, "turn", 1);
             let begin = |turn: &T| catch_unwind(AssertUnwindSafe(|| turn.begin(&arguments)));
-            let turn = anchor::value::<T>(state, OBJECT);
+            let turn = userdata::value::<T>(state, OBJECT);
             turn.and_then(|turn| begin(turn).ok()).unwrap_or(Begin::Complete)
         };
         match begin {
@@ -162,7 +160,7 @@ unsafe extern "C-unwind" fn called<T: Turn>(
         let ok = status == ffi::LUA_OK || status == ffi::LUA_YIELD;
         let keep =
             ok && ffi::lua_type(state, 4) == ffi::LUA_TBOOLEAN && ffi::lua_toboolean(state, 4) != 0;
-        let end = match anchor::value::<T>(state, OBJECT).filter(|_| ok) {
+        let end = match userdata::value::<T>(state, OBJECT).filter(|_| ok) {
             Some(turn) => catch_unwind(AssertUnwindSafe(|| turn.end(keep))).ok(),
             None => None,
         };
@@ -189,4 +187,14 @@ unsafe extern "C-unwind" fn called<T: Turn>(
         ffi::lua_callk(state, 5, ffi::LUA_MULTRET, 4, Some(return_above));
         return_above(state, 0, 4)
     }
+}
+
+/// Returns what is on the stack above index `base`.
+unsafe extern "C-unwind" fn return_above(
+    state: *mut ffi::lua_State,
+    _: c_int,
+    base: ffi::lua_KContext,
+) -> c_int {
+    // SAFETY: Lua calls with a valid state, whose stack holds the results above `base`.
+    unsafe { ffi::lua_gettop(state) - base as c_int }
 }

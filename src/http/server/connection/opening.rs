@@ -139,7 +139,7 @@ impl Connection {
         self.names.clear();
         (self.fresh, self.faulty, self.expects_continue) = (true, false, false);
         (self.body_used, self.params_given) = (false, false);
-        (self.unreported, self.half_closed) = (None, None);
+        (self.blameless, self.unreported, self.half_closed) = (None, None, None);
         match self.check_head(stream.handler.is_last()) {
             Ok(framing) => {
                 // A client that sends its body does not wait any more (RFC 9110 10.1.1).

@@ -9,23 +9,23 @@ use mlua::{AnyUserData, Function, IntoLua, Lua, Table, Value};
 
 /// A value of type `T` in a userdata. Lua drops it when nothing refers to the userdata any more; at
 /// the end of a Lua state that may be before the last call of a function that uses it.
-pub struct Anchor<T> {
+pub struct Userdata<T> {
     userdata: AnyUserData,
     kind: PhantomData<T>,
 }
 
-impl<T: 'static> Anchor<T> {
+impl<T: 'static> Userdata<T> {
     /// Gives `value` to Lua.
     ///
     /// # Errors
     /// Out of memory.
     pub fn new(lua: &Lua, value: T) -> mlua::Result<Self> {
         let class = Class::new(lua, lua.create_table()?)?;
-        Ok(Anchor { userdata: class.create(lua, |_| value)?, kind: PhantomData })
+        Ok(Userdata { userdata: class.create(lua, |_| value)?, kind: PhantomData })
     }
 }
 
-impl<T> IntoLua for &Anchor<T> {
+impl<T> IntoLua for &Userdata<T> {
     fn into_lua(self, lua: &Lua) -> mlua::Result<Value> {
         (&self.userdata).into_lua(lua)
     }
@@ -98,10 +98,10 @@ pub unsafe fn push<T: 'static>(state: *mut ffi::lua_State, metatable: c_int) -> 
     }
 }
 
-/// The value of the anchor at `index` of the stack; `None` if Lua has dropped it.
+/// The value of the object at `index` of the stack; `None` if Lua has dropped it.
 ///
 /// # Safety
-/// There must be an anchor of this type. The reference must not be used any more when Lua runs again.
+/// There must be an object of this type. The reference must not be used any more when Lua runs again.
 pub unsafe fn value<'a, T>(state: *mut ffi::lua_State, index: c_int) -> Option<&'a T> {
     // SAFETY: granted by the caller; nothing but the finalizer changes the slot.
     unsafe { ffi::lua_touserdata(state, index).cast::<Option<T>>().as_ref()?.as_ref() }

@@ -1,0 +1,325 @@
+//! The methods of a request that send the response, and its fields that are read most, as
+//! [methods in C](crate::sys::lua::method).
+
+use std::ffi::c_int;
+
+use mlua::{Function, Lua, Table};
+
+use super::step::Shared;
+use crate::http::server::connection::{Connection, Problem, Reader, SCHEME};
+use crate::http::wire::head::Span;
+use crate::sys::lua::method::{
+    self, Action, Arguments, Call, Event, Method, Protection, Value, install,
+};
+use crate::sys::lua::userdata::Userdata;
+
+/// Adds to the steps of a connection object:
+///
+/// * `methods(methods, await_room)` puts the methods of requests into a table. `await_room` waits until the
+///   client takes some of the output, and returns false if it does not in time;
+/// * `index(complete, kept, metatable)` makes an `__index` that knows the fields of the request line, and
+///   the parameters of a target without parameters: `kept` has them, or gets an empty table with that
+///   metatable. It calls `complete` for other fields;
+/// * the steps `touch_body` and `set_reader`, which raise what is wrong themselves.
+pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+    let connection = shared.clone();
+    let methods = lua.create_function(move |lua, (methods, await_room): (Table, Function)| {
+        let object = Userdata::new(lua, connection.clone())?;
+        install_methods(lua, &methods, &object, Some(&await_room))
+    })?;
+    table.raw_set("methods", methods)?;
+    let connection = shared.clone();
+    let index = move |lua: &Lua, (complete, kept, metatable): (Function, Table, Table)| {
+        let object = Userdata::new(lua, connection.clone())?;
+        method::function::<Index>(lua, &object, (complete, kept, metatable))
+    };
+    table.raw_set("index", lua.create_function(index)?)?;
+    let object = Userdata::new(lua, shared.clone())?;
+    install_steps(lua, table, &object, None)
+}
+
+/// How much output a method leaves queued when it returns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaves {
+    /// As much as `response_buffering` allows.
+    Some,
+    Nothing,
+}
+
+/// Why a step did not succeed.
+enum Stop {
+    Problem(Problem),
+    /// Arguments from this one on are to be converted to strings first.
+    Convert(c_int),
+}
+
+impl From<Problem> for Stop {
+    fn from(problem: Problem) -> Self {
+        Stop::Problem(problem)
+    }
+}
+
+/// What a method does when it is called; returns the output that is still queued.
+type Step = Result<usize, Stop>;
+
+macro_rules! methods {
+    ($installer:ident: $($type:ident $name:literal = $step:expr, $leaves:ident;)*) => {
+        $(
+            struct $type;
+            impl Method for $type {
+                type Object = Shared;
+                const NAME: &'static str = $name;
+                const FRAME: c_int = 1;
+
+                fn step(shared: &Shared, arguments: &Arguments<'_>, event: Event) -> Action {
+                    run(shared, arguments, event, $step, Leaves::$leaves)
+                }
+            }
+        )*
+
+        fn $installer(
+            lua: &Lua,
+            table: &Table,
+            object: &Userdata<Shared>,
+            await_room: Option<&Function>,
+        ) -> mlua::Result<()> {
+            $(install::<$type>(lua, table, object, await_room)?;)*
+            Ok(())
+        }
+    };
+}
+
+methods! { install_methods:
+    SendStatus "send_status" = send_status, Some;
+    SendHeader "send_header" = send_header, Some;
+    SendData "send_data" = send_data, Some;
+    FinishHeaders "finish_headers" = |shared, _| with(shared, Connection::flush_headers), Nothing;
+    Flush "flush" = |shared, _| with(shared, Connection::flush), Nothing;
+    Finish "finish" = |shared, _| with(shared, Connection::finish), Some;
+    CloseAfterFinish "close_after_finish" = |shared, _| with(shared, close_after_finish), Some;
+}
+
+/// Carries out a method, and waits while more output is queued than it leaves. What the client sends
+/// meanwhile is received, so that a client that sends before it reads cannot block both sides.
+#[inline(always)]
+fn run(
+    shared: &Shared,
+    arguments: &Arguments<'_>,
+    event: Event,
+    step: impl FnOnce(&Shared, &Arguments<'_>) -> Step,
+    leaves: Leaves,
+) -> Action {
+    let outcome = match event {
+        Event::Start => step(shared, arguments),
+        _ if arguments.truth(arguments.result(1)) => with(shared, Connection::send_out),
+        _ => with(shared, |c| Err(c.stalled())),
+    };
+    match outcome {
+        Ok(0) => Action::Done,
+        outcome => go_on(shared, outcome, leaves),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn go_on(shared: &Shared, outcome: Step, leaves: Leaves) -> Action {
+    const AWAIT_ROOM: c_int = 1;
+    let Ok(mut c) = shared.try_borrow_mut() else { return Action::Raise(IN_USE.into()) };
+    match outcome {
+        Ok(pending) if leaves == Leaves::Some && pending <= c.options.response_buffering => {
+            Action::Done
+        }
+        Ok(_) => Action::Call(Call {
+            function: Value::Upvalue(AWAIT_ROOM),
+            arguments: [Value::Absent; 4],
+            protection: Protection::None,
+            token: 0,
+        }),
+        Err(Stop::Convert(first)) => Action::ConvertToStrings(first),
+        Err(Stop::Problem(problem)) => Action::Raise(c.raised(problem)),
+    }
+}
+
+/// Only a finalizer that runs within another step can find the connection object in use.
+const IN_USE: &str = "request is in use";
+
+#[inline(always)]
+fn with(shared: &Shared, work: impl FnOnce(&mut Connection) -> Result<usize, Problem>) -> Step {
+    match shared.try_borrow_mut() {
+        Ok(mut c) => Ok(work(&mut c)?),
+        Err(_) => Err(Problem::Misuse(IN_USE.into()).into()),
+    }
+}
+
+/// An argument as text; otherwise a misuse that names `what`, with `advice`. Before anything is borrowed: Lua
+/// may have no memory for the text of a number.
+#[inline(always)]
+fn text<'a>(
+    arguments: &Arguments<'a>,
+    index: c_int,
+    what: &str,
+    advice: impl FnOnce() -> String,
+) -> Result<&'a [u8], Problem> {
+    arguments.text(index).ok_or_else(|| {
+        let kind = arguments.kind(index);
+        format!("{what} is expected to be a string, got {kind}{}", advice()).into()
+    })
+}
+
+// The first argument of a method is the request object.
+
+#[inline(always)]
+fn send_status(shared: &Shared, arguments: &Arguments<'_>) -> Step {
+    let status = text(arguments, 2, "HTTP status", || ": send e.g. \"200 OK\"".into())?;
+    with(shared, |c| c.send_status(status).map(|()| 0))
+}
+
+#[inline(always)]
+fn send_header(shared: &Shared, arguments: &Arguments<'_>) -> Step {
+    let name = text(arguments, 2, "HTTP header name", String::new)?;
+    let digits;
+    // Most numbers are a Content-Length, of which Lua need not make a string.
+    let value = if let Some(number) = arguments.integer(3) {
+        digits = Digits::of(number);
+        digits.text()
+    } else {
+        text(arguments, 3, "HTTP header value", || {
+            format!(": give {} a value, or leave it out", name.escape_ascii())
+        })?
+    };
+    with(shared, |c| c.send_header(name, value).map(|()| 0))
+}
+
+/// A number in decimal digits.
+struct Digits {
+    bytes: [u8; 20],
+    start: usize,
+}
+
+impl Digits {
+    fn of(number: i64) -> Digits {
+        let (mut bytes, mut rest) = ([b'-'; 20], number.unsigned_abs());
+        let mut digits = 0;
+        for byte in bytes.iter_mut().rev() {
+            *byte = b'0' + (rest % 10) as u8;
+            (rest, digits) = (rest / 10, digits + 1);
+            if rest == 0 {
+                break;
+            }
+        }
+        Digits { bytes, start: 20 - digits - usize::from(number < 0) }
+    }
+
+    fn text(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+}
+
+#[inline(always)]
+fn send_data(shared: &Shared, arguments: &Arguments<'_>) -> Step {
+    let all = 2..=arguments.count();
+    if !all.clone().all(|index| arguments.string(index).is_some()) {
+        return Err(Stop::Convert(2));
+    }
+    with(shared, |c| {
+        let mut pieces = all.filter_map(|index| arguments.string(index));
+        pieces.try_fold(0, |_, piece| c.send_data(piece))
+    })
+}
+
+fn close_after_finish(c: &mut Connection) -> Result<usize, Problem> {
+    c.touch()?;
+    c.response.close_after_finish()?;
+    Ok(0)
+}
+
+methods! { install_steps:
+    TouchBody "touch_body" = |shared, _| with(shared, touch_body), Some;
+    SetReader "set_reader" = set_reader, Some;
+}
+
+/// Marks the request as used, its handler turning to the body.
+fn touch_body(c: &mut Connection) -> Result<usize, Problem> {
+    c.body_used = true;
+    c.touch().map(|()| 0)
+}
+
+/// `set_reader(name)`: "whole", "stream", "form" or "discard".
+fn set_reader(shared: &Shared, arguments: &Arguments<'_>) -> Step {
+    let reader = match arguments.string(1) {
+        Some(b"whole") => Reader::Whole,
+        Some(b"stream") => Reader::Stream,
+        Some(b"form") => Reader::Form,
+        _ => Reader::Discard,
+    };
+    with(shared, |c| c.set_reader(reader).map(|()| 0))
+}
+
+/// The `__index` of requests.
+struct Index;
+
+impl Index {
+    const COMPLETE: c_int = 1;
+    const KEPT: c_int = 2;
+    const METATABLE: c_int = 3;
+    /// Where the parameters are in the table of what is kept (`FIRSTS` in cycle.lua).
+    const PARAMETERS: i64 = 3;
+
+    fn known(c: &mut Connection, key: &[u8]) -> Option<Value> {
+        let text = |span: Span| Value::from(span.of(&c.bytes));
+        let optional = |span: Option<Span>| span.map_or(Value::Nil, text);
+        Some(match key {
+            b"path" => optional(c.path),
+            b"method" => text(c.head.method),
+            b"query" => optional(c.path.map(|_| c.query)),
+            b"host" => text(c.host),
+            b"target" => text(c.head.target),
+            b"version" => Value::from(c.head.version.name().as_bytes()),
+            b"scheme" => Value::from(SCHEME.as_bytes()),
+            b"get_params" if c.query.of(&c.bytes).len() <= 1 => {
+                c.params_given = true;
+                Value::Entry(Self::KEPT, Self::PARAMETERS, Self::METATABLE)
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl Method for Index {
+    type Object = Shared;
+    const NAME: &'static str = "__index";
+    const FRAME: c_int = 2;
+
+    fn step(shared: &Shared, arguments: &Arguments<'_>, event: Event) -> Action {
+        if event != Event::Start {
+            return Action::Return(Value::Slot(arguments.result(1)));
+        }
+        let known = match (arguments.string(2), shared.try_borrow_mut()) {
+            (Some(key), Ok(mut c)) => Self::known(&mut c, key),
+            _ => None,
+        };
+        known.map_or_else(
+            || {
+                Action::Call(Call {
+                    function: Value::Upvalue(Self::COMPLETE),
+                    arguments: [Value::Slot(1), Value::Slot(2), Value::Absent, Value::Absent],
+                    protection: Protection::None,
+                    token: 0,
+                })
+            },
+            Action::Return,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Digits;
+
+    #[test]
+    fn integers_are_written_in_decimal_digits() {
+        for number in [0, 7, -7, 10, 1_234_567_890, i64::MAX, i64::MIN] {
+            assert_eq!(Digits::of(number).text(), number.to_string().as_bytes());
+        }
+    }
+}
