@@ -142,6 +142,19 @@ pub fn chunk<R: mlua::FromLuaMulti>(
     lua.load(source).set_name(format!("={name}")).call(args)
 }
 
+/// What `make` returned when it was first called in this Lua state: the tables of a module.
+///
+/// # Errors
+/// Those of `make`.
+pub fn once<T: Clone + 'static>(lua: &Lua, make: fn(&Lua) -> mlua::Result<T>) -> mlua::Result<T> {
+    if let Some(made) = lua.app_data_ref::<T>() {
+        return Ok(made.clone());
+    }
+    let made = make(lua)?;
+    lua.set_app_data(made.clone());
+    Ok(made)
+}
+
 /// A Lua string made of raw bytes.
 pub fn bytes(lua: &Lua, bytes: &[u8]) -> mlua::Result<Value> {
     lua.create_string(bytes)?.into_lua(lua)

@@ -14,32 +14,24 @@ use mlua::{Lua, Result, Table};
 
 use crate::{binding, io};
 
-/// The module's table of a Lua state, and the protocol for the modules that stream with it.
+/// The module's table, and the protocol for the modules that stream with it.
+#[derive(Clone)]
 struct Module {
     callback: Table,
     protocol: Table,
 }
 
 /// The module's table: always the same one.
-///
-/// # Errors
-/// Out of memory.
 pub fn module(lua: &Lua) -> Result<Table> {
-    Ok(load(lua)?.0)
+    Ok(binding::once(lua, load)?.callback)
 }
 
 /// The functions that implement the protocols, for streaming loops elsewhere (see `protocol.lua`).
-///
-/// # Errors
-/// Out of memory.
 pub fn protocol(lua: &Lua) -> Result<Table> {
-    Ok(load(lua)?.1)
+    Ok(binding::once(lua, load)?.protocol)
 }
 
-fn load(lua: &Lua) -> Result<(Table, Table)> {
-    if let Some(module) = lua.app_data_ref::<Module>() {
-        return Ok((module.callback.clone(), module.protocol.clone()));
-    }
+fn load(lua: &Lua) -> Result<Module> {
     let callback = lua.create_table()?;
     callback.raw_set("BLOCKSIZE", 32 * 1024)?;
     let protocol: Table =
@@ -76,6 +68,5 @@ fn load(lua: &Lua) -> Result<(Table, Table)> {
         include_str!("transfer.lua"),
         (&protocol, &callback, io::module(lua)?),
     )?;
-    lua.set_app_data(Module { callback: callback.clone(), protocol: protocol.clone() });
-    Ok((callback, protocol))
+    Ok(Module { callback, protocol })
 }

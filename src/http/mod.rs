@@ -26,14 +26,15 @@ use crate::server::worker::context;
 use server::options::Options;
 use wire::escape::Plus;
 
-/// The module's table, made once in each Lua state.
+#[derive(Clone)]
 struct Module(Table);
 
-/// The module's table.
+/// The module's table: always the same one.
 pub fn module(lua: &Lua) -> Result<Table> {
-    if let Some(module) = lua.app_data_ref::<Module>() {
-        return Ok(module.0.clone());
-    }
+    Ok(binding::once(lua, load)?.0)
+}
+
+fn load(lua: &Lua) -> Result<Module> {
     let module = lua.create_table()?;
     escapes(lua, &module)?;
     let native = native(lua)?;
@@ -60,8 +61,7 @@ pub fn module(lua: &Lua) -> Result<Table> {
         binding::chunk(lua, "moonbridge.http.parse_query", parse_query, (&native, &maps))?;
     module.raw_set("parse_query", parse_query)?;
     client::install(lua, &module)?;
-    lua.set_app_data(Module(module.clone()));
-    Ok(module)
+    Ok(Module(module))
 }
 
 /// `encode_html`, and how URIs and paths are encoded and decoded.

@@ -1,4 +1,4 @@
-//! ChildProcess processes (reference, "moonbridge_io.exec").
+//! Child processes (reference, "moonbridge_io.exec").
 
 use std::cell::Cell;
 use std::ffi::OsStr;

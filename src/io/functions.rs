@@ -28,28 +28,27 @@ pub fn install(lua: &Lua, module: &Table) -> mlua::Result<()> {
     binding::export(lua, module, "catch_sigterm", |_, _| Ok(sigterm::catch().map(|_| ())?))?;
     binding::export(lua, module, "getpid", |_, _| Ok(std::process::id()))?;
     binding::export(lua, module, "timeref", timeref)?;
-    binding::export(lua, module, "tcpconnect", |lua, args| {
-        let (host, port) = host_and_port(lua, &mut Args::new("tcpconnect", args))?;
-        handle(lua, retry_after_collection(lua, || Ok(connect::tcp(&host, &port)?))?)
-    })?;
-    binding::export(lua, module, "tcpconnect_nb", |lua, args| {
-        let (host, port) = host_and_port(lua, &mut Args::new("tcpconnect_nb", args))?;
-        handle(lua, retry_after_collection(lua, || Ok(connect::tcp_nb(&host, &port)?))?)
-    })?;
+    for (name, connect) in
+        [("tcpconnect", connect::tcp as fn(&str, &str) -> _), ("tcpconnect_nb", connect::tcp_nb)]
+    {
+        binding::export(lua, module, name, move |lua, args| {
+            let (host, port) = host_and_port(lua, &mut Args::new(name, args))?;
+            handle(lua, retry_after_collection(lua, || Ok(connect(&host, &port)?))?)
+        })?;
+    }
     binding::export(lua, module, "tcplisten", |lua, args| {
         let (host, port) = host_and_port(lua, &mut Args::new("tcplisten", args))?;
         listener(lua, listen::tcp(&host, &port)?)
     })?;
-    binding::export(lua, module, "localconnect", |lua, args| {
-        let path = path(lua, &mut Args::new("localconnect", args))?;
-        let path = Path::new(OsStr::from_bytes(&path));
-        handle(lua, retry_after_collection(lua, || Ok(connect::local(path)?))?)
-    })?;
-    binding::export(lua, module, "localconnect_nb", |lua, args| {
-        let path = path(lua, &mut Args::new("localconnect_nb", args))?;
-        let path = Path::new(OsStr::from_bytes(&path));
-        handle(lua, retry_after_collection(lua, || Ok(connect::local_nb(path)?))?)
-    })?;
+    for (name, connect) in
+        [("localconnect", connect::local as fn(&Path) -> _), ("localconnect_nb", connect::local_nb)]
+    {
+        binding::export(lua, module, name, move |lua, args| {
+            let path = path(lua, &mut Args::new(name, args))?;
+            let path = Path::new(OsStr::from_bytes(&path));
+            handle(lua, retry_after_collection(lua, || Ok(connect(path)?))?)
+        })?;
+    }
     binding::export(lua, module, "locallisten", |lua, args| {
         let path = path(lua, &mut Args::new("locallisten", args))?;
         listener(lua, listen::local(Path::new(OsStr::from_bytes(&path)))?)

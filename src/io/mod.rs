@@ -53,17 +53,15 @@ pub use stream::{Fill, Stream, Wakeup};
 
 use crate::binding;
 
-/// The module's table of a Lua state.
+#[derive(Clone)]
 struct Module(Table);
 
 /// The module's table: always the same one.
-///
-/// # Errors
-/// Out of memory.
 pub fn module(lua: &Lua) -> Result<Table> {
-    if let Some(module) = lua.app_data_ref::<Module>() {
-        return Ok(module.0.clone());
-    }
+    Ok(binding::once(lua, load)?.0)
+}
+
+fn load(lua: &Lua) -> Result<Module> {
     keep_freed_memory();
     let module = lua.create_table()?;
     let prototypes = Prototypes::new(lua)?;
@@ -77,9 +75,8 @@ pub fn module(lua: &Lua) -> Result<Table> {
     module.raw_set("child_pt", &prototypes.child)?;
     functions::install(lua, &module)?;
     lua.set_app_data(prototypes);
-    lua.set_app_data(Module(module.clone()));
     functions::install_standard_streams(lua, &module)?;
-    Ok(module)
+    Ok(Module(module))
 }
 
 /// The methods that are Lua, because they call functions of the user's or are made of other methods.

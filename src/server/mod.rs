@@ -14,10 +14,10 @@
 pub(crate) mod birth;
 pub mod ipc;
 pub(crate) mod listen;
+pub(crate) mod log_throttle;
 pub(crate) mod operator;
 pub(crate) mod run;
 pub(crate) mod supervisor;
-pub(crate) mod tally;
 pub(crate) mod worker;
 
 #[cfg(test)]

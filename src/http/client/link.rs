@@ -20,7 +20,7 @@ use crate::http::wire::head::HeadProgress;
 use crate::io::wait::ready_for;
 use crate::io::{Fill, Stream};
 use crate::sys::os::error_text;
-use crate::sys::os::lineage;
+use crate::sys::os::fork_detection;
 
 /// Why an exchange has failed. The connection cannot be used any more.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Link {
             stream,
             head: RefCell::default(),
             body: RefCell::default(),
-            owner: lineage::generation(),
+            owner: fork_detection::generation(),
             idle: Cell::new(None),
             spin: Cell::default(),
         }
@@ -203,7 +203,7 @@ impl Link {
     }
 
     fn is_ours(&self) -> bool {
-        self.owner == lineage::generation()
+        self.owner == fork_detection::generation()
     }
 
     fn is_silent(&self) -> bool {

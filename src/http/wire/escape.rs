@@ -84,12 +84,7 @@ pub fn encode_html(text: &[u8]) -> Cow<'_, [u8]> {
 
 /// The value of a hexadecimal digit.
 pub(in crate::http) fn hex_value(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
-    }
+    char::from(byte).to_digit(16).map(|digit| digit as u8)
 }
 
 /// An escape that is still incomplete.

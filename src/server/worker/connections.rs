@@ -22,7 +22,7 @@ use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::message::{MAX_PAYLOAD, Report};
 use crate::server::ipc::scoreboard::Counter;
 use crate::server::ipc::ticket::Ticket;
-use crate::server::tally::Tally;
+use crate::server::log_throttle::LogThrottle;
 
 /// All connections of a worker but the one that the handler has.
 pub struct Connections {
@@ -36,7 +36,7 @@ pub struct Connections {
     /// How many bytes of input parked connections may hold that nobody else can hold.
     input_limit: usize,
     /// Connections that were closed because they held more.
-    shed: Tally,
+    shed: LogThrottle,
 }
 
 impl Connections {
@@ -54,7 +54,7 @@ impl Connections {
             control,
             ready: VecDeque::new(),
             input_limit,
-            shed: Tally::default(),
+            shed: LogThrottle::default(),
         }
     }
 
@@ -268,7 +268,7 @@ impl Connections {
             closed += 1;
         }
         if closed > 0
-            && let Some(closed) = self.shed.tell(closed, Instant::now())
+            && let Some(closed) = self.shed.count(closed, Instant::now())
         {
             complain(&format!(
                 "{closed} waiting connections were closed: together they held more than {limit} bytes of input"

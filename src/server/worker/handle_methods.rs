@@ -12,7 +12,7 @@ use super::disposition::{Disposition, STALL};
 use crate::amount::Amount;
 use crate::binding::{self, Fault, Reply};
 use crate::io::{Stream, stream_of};
-use crate::sys::os::{lineage, process};
+use crate::sys::os::{fork_detection, process};
 
 /// The longest time either method accepts, in seconds; longer ones count as this.
 const MAX_SECONDS: f64 = 1e8;
@@ -76,7 +76,7 @@ impl Own {
 
     /// Whether this process is the worker, and not a child of its.
     fn is_here(&self) -> bool {
-        self.generation == lineage::generation()
+        self.generation == fork_detection::generation()
     }
 }
 
@@ -90,7 +90,7 @@ thread_local! {
 /// # Errors
 /// Out of memory.
 pub fn set_worker(worker: &Rc<RefCell<Worker>>) -> Result<(), Errno> {
-    let (worker, generation) = (Rc::downgrade(worker), lineage::generation());
+    let (worker, generation) = (Rc::downgrade(worker), fork_detection::generation());
     WORKER.set(Own { worker, generation });
     let before = || {
         with_worker(|worker| {

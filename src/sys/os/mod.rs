@@ -5,12 +5,12 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`process`], [`child`], [`usage`], [`lineage`] | fork, starting programs, reaping; detecting a fork |
+//! | [`process`], [`child`], [`usage`], [`fork_detection`] | fork, starting programs, reaping; detecting a fork |
 //! | [`sigterm`], [`worker_signals`], [`alarm`], [`dispositions`], [`blocked_signals`] | signals, and the timer that kills a worker |
 //! | [`poll`], [`bounded_call`], [`pipe`], [`transfer`], [`receive`] | waiting, writing and receiving |
 //! | [`resolve`], [`defer_accept`], [`disconnect`], [`hangup`], [`socket_queues`], [`open_sockets`] | names and sockets |
 //! | [`own_file`], [`lock`], [`standard`], [`environment`], [`inherited_descriptors`] | files and descriptors |
-//! | [`shared`], [`emergency`] | shared memory, and a reserve for failed allocations |
+//! | [`shared`], [`fallback_allocator`] | shared memory, and a reserve for failed allocations |
 //! | [`calendar`], [`error_text`] | local time, and errors of the system, as text |
 
 pub mod alarm;
@@ -21,12 +21,12 @@ pub mod child;
 pub mod defer_accept;
 pub mod disconnect;
 pub mod dispositions;
-pub mod emergency;
 pub mod environment;
 pub mod error_text;
+pub mod fallback_allocator;
+pub mod fork_detection;
 pub mod hangup;
 pub mod inherited_descriptors;
-pub mod lineage;
 pub mod lock;
 pub mod open_sockets;
 pub mod own_file;

@@ -9,8 +9,8 @@ use super::connection::{Held, Key, Reserved};
 use super::held_input::{HeldInput, InputBudget};
 use super::store::Store;
 use crate::server::ipc::connection_state::ConnectionState;
-use crate::server::tally::Tally;
-use crate::sys::os::emergency;
+use crate::server::log_throttle::LogThrottle;
+use crate::sys::os::fallback_allocator;
 
 /// Freed memory goes back to the kernel in pieces of this size, in bytes, at the least.
 const GIVEN_BACK: usize = 1024 * 1024;
@@ -24,14 +24,14 @@ pub struct Bounds {
     peak: usize,
     /// How many connections were closed, and why the last ones were, as far as the log is to tell.
     closed: Option<(usize, String)>,
-    tally: Tally,
+    throttle: LogThrottle,
 }
 
 impl Bounds {
     /// So many bytes of input, so many descriptors of connections and workers.
     pub fn new(input: usize, descriptors: usize) -> Self {
         let input = InputBudget::new(input);
-        Bounds { descriptors, input, peak: 0, closed: None, tally: Tally::default() }
+        Bounds { descriptors, input, peak: 0, closed: None, throttle: LogThrottle::default() }
     }
 
     /// A connection in the state that a worker has told, or was told. The memory of its input is counted.
@@ -72,23 +72,23 @@ impl Bounds {
 
     /// Looks after the memory between two batches of events. Gives what the log is to tell.
     pub fn tend(&mut self, store: &mut Store, now: Instant) -> Option<String> {
-        if emergency::take_failure() {
+        if fallback_allocator::take_failure() {
             let some = store.lobby().waiting().div_ceil(8);
             let closed = match self.input.held() {
                 0 => shed(store, some, |store| store.lobby().oldest()),
                 held => self.shed_input(store, held / 2),
             };
-            emergency::give_back();
+            fallback_allocator::give_back();
             self.note_closed(closed, "there was no memory left");
         }
         let held = self.input.held();
         self.peak = self.peak.max(held);
         if self.peak - held >= GIVEN_BACK && held <= self.peak / 2 {
-            emergency::give_back();
+            fallback_allocator::give_back();
             self.peak = held;
         }
         let (closed, why) = self.closed.take()?;
-        let closed = self.tally.tell(closed, now)?;
+        let closed = self.throttle.count(closed, now)?;
         Some(format!("{closed} waiting connections were closed: {why}"))
     }
 

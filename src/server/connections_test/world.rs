@@ -1,0 +1,433 @@
+//! Clients, workers and the supervisor's side of their connections in one process.
+
+use std::collections::HashMap;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
+use nix::sys::stat::fstat;
+use socket2::SockRef;
+
+use super::client::{Client, Service};
+use super::operations::{Decision, Operation};
+use super::{CLIENTS, LARGE, REQUEST, WORKERS};
+
+/// The token of the supervisor's events.
+const TOKEN: u64 = 1 << 63;
+use crate::io::{Awaits, Fill, Stream, Wakeup};
+use crate::server::ipc::channel::{Channel, Inbox, Received};
+use crate::server::ipc::lease::LeaseTable;
+use crate::server::ipc::message::{Order, Report};
+use crate::server::ipc::scoreboard::Scoreboard;
+use crate::server::supervisor::handover::connection::Reserved;
+use crate::server::supervisor::handover::{Bounds, Given, Handover, Shared, WorkerId};
+use crate::server::worker::connection::{Connection, Running};
+use crate::server::worker::control::Control;
+use crate::server::worker::disposition::Disposition;
+use crate::server::worker::event_loop::{EventLoop, Task};
+
+struct Worker {
+    id: WorkerId,
+    event_loop: EventLoop,
+    task: Option<Running>,
+    /// The supervisor's end of its control channel, and a duplicate of its own.
+    channel: Channel,
+    their_end: Channel,
+    leaves: bool,
+}
+
+pub(super) struct World {
+    handover: Handover,
+    epoll: Rc<Epoll>,
+    leases: Rc<LeaseTable>,
+    scoreboard: Rc<Scoreboard>,
+    workers: [Option<Worker>; WORKERS],
+    clients: [Option<Client>; CLIENTS],
+    services: HashMap<u64, Service>,
+    port: TcpListener,
+    inbox: Inbox,
+    forked: i32,
+    /// How far the clock of this world is ahead.
+    passed: Duration,
+    shuts_down: bool,
+}
+
+fn inode(descriptor: impl AsFd) -> u64 {
+    fstat(descriptor).unwrap().st_ino
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
+        let leases = Rc::new(LeaseTable::new(WORKERS).unwrap());
+        let scoreboard = Rc::new(Scoreboard::new(WORKERS).unwrap());
+        let shared = Shared { scoreboard: scoreboard.clone(), leases: leases.clone() };
+        let bounds = Bounds::new(1 << 20, 1000);
+        let mut world = World {
+            handover: Handover::new(epoll.clone(), TOKEN, vec![shared], bounds),
+            epoll,
+            leases,
+            scoreboard,
+            workers: Default::default(),
+            clients: Default::default(),
+            services: HashMap::new(),
+            port: TcpListener::bind("127.0.0.1:0").unwrap(),
+            inbox: Inbox::default(),
+            forked: 1000,
+            passed: Duration::ZERO,
+            shuts_down: false,
+        };
+        (0..WORKERS - 1).for_each(|cell| world.fork(cell));
+        world
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now() + self.passed
+    }
+
+    fn fork(&mut self, cell: usize) {
+        if self.workers[cell].is_some() {
+            return;
+        }
+        self.forked += 1;
+        let id = WorkerId { pid: self.forked, pool: 0, cell };
+        self.scoreboard.cell(cell).reset();
+        let (channel, theirs) = Channel::pair().unwrap();
+        let their_end = theirs.duplicate();
+        let control = Control::new(theirs, self.scoreboard.clone(), cell, 0);
+        let leases = (self.leases.clone(), cell);
+        let mut event_loop = EventLoop::new(control, (Rc::new([]), 1), leases, 1 << 20).unwrap();
+        event_loop.ready().unwrap();
+        self.handover.add_worker(id.pid);
+        if self.shuts_down {
+            channel.send(&Order::Drain, &[]).unwrap();
+        }
+        let (task, leaves) = (None, false);
+        self.workers[cell] = Some(Worker { id, event_loop, task, channel, their_end, leaves });
+    }
+
+    /// A process has ended: what it had is closed, and the supervisor takes over the rest.
+    fn end(&mut self, cell: usize) {
+        self.supervise();
+        let Some(Worker { id, channel, their_end, event_loop, task, .. }) =
+            self.workers[cell].take()
+        else {
+            return;
+        };
+        drop((event_loop, task));
+        while let Ok(Received::Message(order, _)) = their_end.receive::<Order>(&mut self.inbox) {
+            if let Order::Resume(number, wakeup, state) = order {
+                self.handover.left_unread(id, number, wakeup, state);
+            }
+        }
+        drop(channel);
+        self.handover.remove_worker(id);
+    }
+
+    fn kill(&mut self, cell: usize) {
+        let Some(worker) = &self.workers[cell] else { return };
+        let running =
+            worker.task.iter().filter_map(|task| task.connection.stream.borrow().fd().map(inode));
+        let lost = worker.event_loop.unshared().into_iter().map(inode).chain(running);
+        for inode in lost.collect::<Vec<_>>() {
+            self.service(inode).may_end(0);
+        }
+        self.end(cell);
+    }
+
+    fn service(&mut self, inode: u64) -> &mut Service {
+        self.services.get_mut(&inode).unwrap()
+    }
+
+    fn connect(&mut self, index: usize, at_supervisor: bool) {
+        if self.shuts_down || self.clients[index].is_some() {
+            return;
+        }
+        let (ours, theirs): (OwnedFd, OwnedFd) = if index.is_multiple_of(2) {
+            let (one, other) = UnixStream::pair().unwrap();
+            (one.into(), other.into())
+        } else {
+            let client = TcpStream::connect(self.port.local_addr().unwrap()).unwrap();
+            client.set_nodelay(true).unwrap();
+            let (server, _) = self.port.accept().unwrap();
+            SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
+            (server.into(), client.into())
+        };
+        for socket in [&ours, &theirs] {
+            SockRef::from(socket).set_nonblocking(true).unwrap();
+        }
+        let inode = inode(&ours);
+        self.services.insert(inode, Service { handled: 0, due: None });
+        let (sent, part, answered, received, ended) = (0, 0, 0, Vec::new(), false);
+        let socket = theirs.into();
+        let client = Client { socket, inode, sent, part, answered, received, ended };
+        self.clients[index] = Some(client);
+        let free = (0..WORKERS).find(|cell| {
+            self.workers[*cell].as_ref().is_some_and(|worker| {
+                worker.task.is_none() && !worker.leaves && worker.event_loop.serves()
+            })
+        });
+        match free {
+            Some(cell) if !at_supervisor => {
+                let connection = Connection::new(Stream::accepted(ours, None));
+                let running = Running::new(connection, None, Wakeup::None);
+                self.begin(cell, Task::Connection(running));
+            }
+            _ => self.handover.accepted(0, ours),
+        }
+    }
+
+    /// A worker calls its handler, which answers all requests that are there.
+    fn begin(&mut self, cell: usize, task: Task) {
+        let Some(worker) = &mut self.workers[cell] else { return };
+        worker.event_loop.begin(&task);
+        let Task::Connection(running) = task else { panic!("there are no jobs") };
+        let descriptor = running.connection.stream.borrow().fd().map(inode);
+        let name = descriptor.expect("the connection is open");
+        for other in self.workers.iter().flatten().filter(|other| other.id.cell != cell) {
+            let runs = other
+                .task
+                .as_ref()
+                .and_then(|task| task.connection.stream.borrow().fd().map(inode));
+            let has = other.event_loop.unshared().into_iter().map(inode).any(|it| it == name);
+            assert!(runs != Some(name) && !has, "two workers have a connection");
+        }
+        {
+            let mut stream = running.connection.stream.borrow_mut();
+            while matches!(stream.fill(), Ok(Fill::Data(_))) {}
+            while stream.input().len() >= REQUEST {
+                let request = stream.input()[..REQUEST].to_vec();
+                stream.consume(REQUEST);
+                let size = if request[6] == b'L' { LARGE } else { 10 };
+                let mut answer = request[..5].to_vec();
+                answer.resize(size, b'.');
+                answer.push(b'\n');
+                stream.put(&answer);
+                self.service(name).handled += 1;
+            }
+            let _ = stream.flush_nb();
+        }
+        if let Some(worker) = &mut self.workers[cell] {
+            worker.task = Some(running);
+        }
+    }
+
+    fn step(&mut self, cell: usize) {
+        let now = self.now();
+        let Some(worker) = self.workers[cell].as_mut().filter(|worker| worker.task.is_none())
+        else {
+            return;
+        };
+        let task = worker.event_loop.poll_task().or_else(|| {
+            worker.event_loop.wait(now, Some(now));
+            worker.event_loop.poll_task()
+        });
+        match task {
+            Some(task) => self.begin(cell, task),
+            None if worker.event_loop.is_leaving() => {
+                worker.event_loop.finish();
+                self.end(cell);
+            }
+            None => {}
+        }
+    }
+
+    fn decide(&mut self, cell: usize, decision: Decision) {
+        let (now, shuts_down) = (self.now(), self.shuts_down);
+        let Some(worker) = &mut self.workers[cell] else { return };
+        let Some(mut running) = worker.task.take() else { return };
+        let Some(name) = running.connection.stream.borrow().fd().map(inode) else { return };
+        let stall = Some(Duration::from_secs(60));
+        let (mut keep, mut fails, mut ends) = (true, false, false);
+        running.disposition = match decision {
+            _ if running.connection.stream.borrow().is_eof() => Disposition::Close,
+            _ if running.wakeup == Wakeup::Shutdown => Disposition::Close,
+            Decision::Linger => Disposition::Linger { until: now + Duration::from_secs(9), stall },
+            Decision::Close => Disposition::Close,
+            Decision::ParkFor(time) => {
+                let deadline = Some(now + Duration::from_millis(time));
+                Disposition::Park { now, deadline, stall }
+            }
+            Decision::Park | Decision::Leave | Decision::Fail => {
+                // At the end of the server a worker may have to wait for its clients.
+                keep = shuts_down || decision != Decision::Leave;
+                fails = !shuts_down && decision == Decision::Fail;
+                Disposition::Park { now, deadline: None, stall }
+            }
+        };
+        if !matches!(running.disposition, Disposition::Park { .. }) {
+            ends = true;
+        }
+        running.connection.stream.borrow_mut().input.hold(Awaits::Bytes(REQUEST as u64));
+        if matches!(running.disposition, Disposition::Linger { .. }) {
+            let _ = running.connection.stream.borrow_mut().finish_nb();
+        }
+        if fails {
+            worker.event_loop.abandon(Some(Task::Connection(running)));
+        } else {
+            worker.event_loop.settle(Task::Connection(running), keep);
+        }
+        if fails {
+            self.service(name).may_end(0);
+            self.end(cell);
+        } else if ends {
+            let handled = self.service(name).handled;
+            self.service(name).may_end(handled);
+        }
+    }
+
+    /// The supervisor takes reports and events.
+    fn supervise(&mut self) {
+        let now = self.now();
+        for cell in 0..WORKERS {
+            let Some(worker) = &mut self.workers[cell] else { continue };
+            let id = worker.id;
+            while let Ok(Received::Message(report, parcel)) =
+                worker.channel.receive::<Report>(&mut self.inbox)
+            {
+                match report {
+                    Report::Ready | Report::Scarce | Report::Ran(_) => {}
+                    Report::Offer => {
+                        let channel = &worker.channel;
+                        let given = self.handover.give(id, now, |o, fds| channel.send(o, fds));
+                        if given != Given::Sent {
+                            channel.send(&Order::Nothing, &[]).unwrap();
+                        }
+                    }
+                    Report::Leaving => {
+                        worker.leaves = true;
+                        self.handover.revoke(id, usize::MAX, Reserved::No);
+                    }
+                    report => self.handover.report(id, report, parcel, now),
+                }
+            }
+        }
+        let mut events = [EpollEvent::empty(); 64];
+        let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+        events[..count].iter().for_each(|event| self.handover.event(event.data() & !TOKEN));
+        self.handover.advance(now);
+    }
+
+    fn give(&mut self, cell: usize) {
+        let now = self.now();
+        let Some(worker) = self.workers[cell].as_ref().filter(|worker| !worker.leaves) else {
+            return;
+        };
+        self.handover.give(worker.id, now, |order, fds| worker.channel.send(order, fds));
+    }
+
+    /// A client sends: if the server has closed the TCP connection, its kernel answers with RST, and the
+    /// client may lose what it has not read.
+    fn excuse_reset(&mut self, index: usize) {
+        let Some(inode) = self.clients[index].as_ref().map(|client| client.inode) else { return };
+        let service = self.service(inode);
+        if !index.is_multiple_of(2) && service.due.is_some() {
+            service.may_end(0);
+        }
+    }
+
+    pub(super) fn apply(&mut self, operation: Operation) {
+        match operation {
+            Operation::Connect(index, at_supervisor) => self.connect(index, at_supervisor),
+            Operation::Send(index, large) => {
+                self.excuse_reset(index);
+                let Some(client) = &mut self.clients[index] else { return };
+                let request = client.request(large && client.part == 0);
+                let part = std::mem::take(&mut client.part);
+                client.send(&request[part..]);
+                client.sent += 1;
+            }
+            Operation::SendPart(index) => {
+                self.excuse_reset(index);
+                let Some(client) = &mut self.clients[index] else { return };
+                if client.part == 0 {
+                    client.part = 5;
+                    client.send(&client.request(false)[..5]);
+                }
+            }
+            Operation::Read(index) => self.clients[index].iter_mut().for_each(Client::read),
+            Operation::Hang(index) => self.clients[index] = None,
+            Operation::Step(cell) => self.step(cell),
+            Operation::Decide(cell, decision) => self.decide(cell, decision),
+            Operation::Supervise => self.supervise(),
+            Operation::Give(cell) => self.give(cell),
+            Operation::Revoke(cell, reserves) => {
+                let now = self.now();
+                let Some(Worker { id, .. }) = &self.workers[cell] else { return };
+                let until = now + Duration::from_millis(20);
+                let reserved =
+                    if reserves { Reserved::Against(id.pid, until) } else { Reserved::No };
+                self.handover.revoke(*id, 2, reserved);
+            }
+            Operation::Terminate(cell) => {
+                if let Some(worker) = self.workers[cell].as_mut().filter(|_| !self.shuts_down) {
+                    worker.channel.send(&Order::Terminate, &[]).unwrap();
+                    worker.leaves = true;
+                }
+            }
+            Operation::Kill(cell) => self.kill(cell),
+            Operation::Fork(cell) => self.fork(cell),
+            Operation::Pass(milliseconds) => {
+                self.passed += Duration::from_millis(milliseconds);
+            }
+            Operation::ShutDown => self.shut_down(),
+        }
+    }
+
+    pub(super) fn shut_down(&mut self) {
+        if std::mem::replace(&mut self.shuts_down, true) {
+            return;
+        }
+        self.handover.shut_down();
+        for worker in self.workers.iter().flatten().filter(|worker| !worker.leaves) {
+            worker.channel.send(&Order::Drain, &[]).unwrap();
+        }
+        for index in 0..CLIENTS {
+            if let Some((inode, sent)) = self.clients[index].as_ref().map(|it| (it.inode, it.sent))
+            {
+                self.service(inode).may_end(sent);
+            }
+        }
+    }
+
+    /// Whether a client has got, or will never get, all that it waits for.
+    fn is_satisfied(&self, client: &Client) -> bool {
+        let due = self.services[&client.inode].due;
+        if client.ended {
+            let due = due.expect("a connection has ended without a reason");
+            assert!(client.answered >= due.min(client.sent), "an answer is lost");
+        }
+        client.ended || (!self.shuts_down && client.answered == client.sent)
+    }
+
+    /// Everybody goes on until no client waits.
+    pub(super) fn settle(&mut self) {
+        for round in 0..1000 {
+            self.clients.iter_mut().flatten().for_each(Client::read);
+            let clients = self.clients.iter().flatten();
+            if clients.filter(|client| !self.is_satisfied(client)).count() == 0 {
+                return;
+            }
+            self.fork(0);
+            self.supervise();
+            for cell in 0..WORKERS {
+                self.decide(cell, Decision::Park);
+                self.give(cell);
+                self.step(cell);
+            }
+            match round {
+                10 | 20 | 30 | 40 | 50 | 60 => self.passed += Duration::from_millis(1_100),
+                // The kernel may take its time to send again to a client that has not read for a while.
+                100.. => std::thread::sleep(Duration::from_millis(2)),
+                _ => {}
+            }
+        }
+        let waiting = self.clients.iter().flatten().filter(|client| !self.is_satisfied(client));
+        let waiting: Vec<_> =
+            waiting.map(|it| (it.inode, it.sent, it.answered, it.ended)).collect();
+        panic!("clients wait in vain (inode, requests, answers, ended): {waiting:?}");
+    }
+}
