@@ -161,7 +161,7 @@ describe("a request head", function()
       worst = math.max(worst, socket.gettime() - begun)
     end
     for _, c in ipairs(slow) do assert.equal(200, c:response().status) end
-    assert.is_true(worst < 3, "waited " .. worst)
+    assert.is_true(worst < 10, "waited " .. worst)
   end)
 
   it("may come in pieces of which each is received by another process", function()
@@ -169,7 +169,7 @@ describe("a request head", function()
     local c = s:connect()
     for piece in (GET:gsub("\r\n\r\n", "\r\nX: abc\r\n\r\n")):gmatch(".?.?.?.?.?.?.?.?.?.?") do
       c:send(piece)
-      socket.sleep(0.15)
+      socket.sleep(0.3)
       process.kill(s:workers()[1], "KILL")
       assert.truthy(process.wait_until(function() return #s:workers() == 2 end))
     end
@@ -190,19 +190,19 @@ describe("a request head", function()
     end
     local taken = socket.gettime() - begun
     assert.equal("HTTP/1.1 408 Request Timeout\r\n", response)
-    assert.is_true(taken > 1.4 and taken < 3.5, "took " .. taken)
+    assert.is_true(taken > 1.4 and taken < 5, "took " .. taken)
   end)
 
   it("is waited for as long as the connection may be idle before its first byte", function()
-    local s = start { HEAD = 0.3, IDLE = 2 }
+    local s = start { HEAD = 0.3, IDLE = 4 }
     local c = s:connect()
     assert.equal(200, c:request("/").status)
-    socket.sleep(1.5)
+    socket.sleep(2)
     assert.equal(200, c:request("/").status)
     local begun = socket.gettime()
     assert.same({ "", "closed" }, { c:read_all() })
     local taken = socket.gettime() - begun
-    assert.is_true(taken > 1.9 and taken < 8, "took " .. taken)
+    assert.is_true(taken > 3.9 and taken < 20, "took " .. taken)
   end)
 end)
 
@@ -269,7 +269,7 @@ describe("under keep-alive load", function()
         kills = kills + 1
       end
       for index, c in ipairs(connections) do
-        if not pcall(c.response, c, nil, 3) then
+        if not pcall(c.response, c) then
           failures = failures + 1
           connections[index] = s:connect()
         end

@@ -13,6 +13,7 @@ local SERVER = [[
   local mio, http = require "moonbridge_io", require "moonbridge_http"
   local function answer(request)
     local path = request.path
+    if path == "slow" or path == "held" then io.stderr:write("begun\n") end
     if path == "slow" then os.execute("exec sleep 1") end
     if path == "tardy" then mio.poll(nil, nil, 0.044) end
     if path == "held" then repeat mio.poll(nil, nil, 0.01) until io.open(FLAG) end
@@ -53,6 +54,14 @@ local GET = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 local COLD = 1.4 -- after so many seconds an idle connection is the supervisor's
 
 local function pid(connection) return tonumber(connection:request("/").body:match("%d+")) end
+
+-- A connection whose handler runs until it is released.
+local function hold(s)
+  local c = s:connect()
+  c:send((GET:gsub("/", "/held", 1)))
+  assert.truthy(s:wait_log("begun"))
+  return c
+end
 
 local count, figure = status.wait_figure, status.figure
 
@@ -100,9 +109,7 @@ describe("an idle connection survives the end of the worker that served it", fun
   it("by kill -9 while it is in another handler", function()
     local s = start "min_fork = 1, max_fork = 1"
     local connections = kept(s, 5)
-    local slow = s:connect()
-    slow:send((GET:gsub("/", "/slow", 1)))
-    socket.sleep(0.1)
+    local slow = hold(s)
     process.kill(s:workers()[1], "KILL")
     local _, ending = slow:read_all()
     assert.equal("reset", ending)
@@ -114,8 +121,8 @@ describe("an idle connection survives the end of the worker that served it", fun
     local s = start "min_fork = 1, max_fork = 1"
     local connections = kept(s, 6)
     local slow = table.remove(connections)
-    slow:send((GET:gsub("/", "/slow", 1)))
-    socket.sleep(0.1)
+    slow:send((GET:gsub("/", "/held", 1)))
+    assert.truthy(s:wait_log("begun"))
     process.kill(s:workers()[1], "KILL")
     local _, ending = slow:read_all()
     assert.equal("reset", ending)
@@ -176,7 +183,7 @@ describe("an idle connection survives the end of the worker that served it", fun
     for index = 1, 20 do batch[index] = GET end
     c:send(table.concat(batch))
     other:send((GET:gsub("/", "/false", 1)))
-    for index = 1, 20 do assert.equal(200, c:response(nil, 3).status, index) end
+    for index = 1, 20 do assert.equal(200, c:response().status, index) end
     assert.equal(200, other:response().status)
   end)
 end)
@@ -192,8 +199,7 @@ describe("a slow handler", function()
       pid(connections[index])
     end
     socket.sleep(0.05)
-    local slow = s:connect()
-    slow:send((GET:gsub("/", "/held", 1)))
+    local slow = hold(s)
     socket.sleep(0.1)
     for _, c in ipairs(connections) do assert.equal(200, c:request("/").status) end
     assert.is_true(figure(s, "reclaimed") >= 1)
@@ -202,20 +208,16 @@ describe("a slow handler", function()
   end)
 
   it("gets back what was taken from it when it has time again and nobody else has", function()
-    local function path(name)
-      return ("GET /%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):format(name)
-    end
     for attempt = 1, 4 do
       local s = start "pre_fork = 2, min_fork = 2, max_fork = 2"
-      local slow = s:connect()
-      slow:send(path "slow")
-      socket.sleep(0.05)
+      local slow = hold(s)
       local c, tardy = s:connect(), s:connect()
       pid(c)
-      tardy:send(path "tardy")
+      tardy:send "GET /tardy HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
       socket.sleep(0.044 + 0.003 * attempt)
       assert.equal(200, c:request("/").status)
       assert.is_true(slow:silent(0), "the request had to wait for the slow one")
+      release(s)
       server.cleanup()
     end
   end)
@@ -244,9 +246,7 @@ describe("a slow handler", function()
 
   it("asks for what is reserved for others only now and then", function()
     local s = start "pre_fork = 2, min_fork = 2, max_fork = 2"
-    local slow = s:connect()
-    slow:send((GET:gsub("/", "/slow", 1)))
-    socket.sleep(0.05)
+    local slow = hold(s)
     local c, tardy = s:connect(), s:connect()
     local quick = pid(c)
     local function waits()
@@ -261,6 +261,7 @@ describe("a slow handler", function()
       assert.equal(200, tardy:response().status)
     end
     assert.is_true(slow:silent(0))
+    release(s)
     assert.is_true(waits() - before < 1000, waits() - before)
   end)
 
@@ -275,7 +276,7 @@ describe("a slow handler", function()
     slow:send((GET:gsub("/", "/slow", 1)))
     process.kill(s:workers()[1], "CONT")
     s:signal("CONT")
-    for index = 1, 3 do assert.equal(200, c:response(nil, 3).status, index) end
+    for index = 1, 3 do assert.equal(200, c:response().status, index) end
     assert.equal(200, slow:response().status)
   end)
 end)
@@ -302,7 +303,7 @@ describe("a client that pipelines without end", function()
     local ended = process.wait_until(function()
       flood(greedy)
       return s:status()
-    end, 8)
+    end)
     assert.equal(0, ended)
   end)
 end)
@@ -330,9 +331,7 @@ describe("a shutdown", function()
   it("answers what a worker was too slow for, and does not wait for another one", function()
     for _ = 1, 4 do
       local s = start "pre_fork = 2, min_fork = 2, max_fork = 2"
-      local slow = s:connect()
-      slow:send((GET:gsub("/", "/slow", 1)))
-      socket.sleep(0.05)
+      local slow = hold(s)
       local c, tardy = s:connect(), s:connect()
       pid(c)
       tardy:send((GET:gsub("/", "/tardy", 1)))
@@ -341,19 +340,20 @@ describe("a shutdown", function()
       s:signal("TERM")
       assert.equal(200, c:response().status)
       assert.is_true(slow:silent(0), "the request had to wait for the slow one")
+      release(s)
       server.cleanup()
     end
   end)
 
   it("closes behind the response to a request that came in time", function()
     local s = start "min_fork = 1, max_fork = 1"
-    local slow, other = s:connect(), s:connect()
+    local other = s:connect()
     pid(other)
-    slow:send((GET:gsub("/", "/slow", 1)))
-    socket.sleep(0.1)
+    local slow = hold(s)
     s:signal("TERM")
     socket.sleep(0.1)
     other:send(GET)
+    release(s)
     local response = other:response()
     assert.same({ 200, "close" }, { response.status, response.headers.connection })
     assert.equal(200, slow:response().status)

@@ -44,7 +44,7 @@ local CLIENT = [[
     local c = assert(socket.tcp())
     assert(c:connect("127.0.0.1", os.getenv "PORT"))
     c:setoption("tcp-nodelay", true)
-    c:settimeout(5)
+    c:settimeout(60)
     return c
   end
   local function tell(c, path)
@@ -133,7 +133,7 @@ describe("connections that keep one worker busy", function()
   it("are parted when another one has time", function()
     local s = start()
     local slow = s:connect()
-    send(slow, 1)
+    send(slow, 2.5)
     socket.sleep(0.1)
     local busy = { s:connect(), s:connect() }
     local first, second = workers(busy, 0.002)

@@ -162,7 +162,7 @@ describe("a child handle", function()
         end
         begun = io.timeref()
         collectgarbage() collectgarbage()
-        print(io.timeref(begun) < 3)
+        print(io.timeref(begun) < 15)
         for _, stdin in ipairs(stdins) do stdin:close() end
       ]],
     }
@@ -176,9 +176,9 @@ local function frees_its_port(s)
   c:send("x")
   assert.truthy(s:wait_log("begun"))
   s:signal("KILL")
-  local free = process.wait_until(function() return not server.listening(s.port) end, 1.5)
+  local free = process.wait_until(function() return not server.listening(s.port) end, 15)
   c:close()
-  process.wait_until(function() return #s:descendants() == 0 end)
+  for _, entry in ipairs(s:descendants()) do process.kill(entry.pid, "KILL") end
   return free
 end
 
@@ -193,7 +193,7 @@ local SLOW = [[
       drop("connect")
       socket:read(1)
       io.stderr:write("begun\n")
-      os.execute("sleep 3")
+      os.execute("sleep 20")
       return true
     end
   }

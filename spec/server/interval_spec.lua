@@ -67,12 +67,12 @@ describe("an interval listener", function()
   end)
 
   it("with strict = true keeps its rhythm", function()
-    local s = start('{ proto = "interval", name = "tick", delay = 0.5, strict = true }',
-      { run = "function() os.execute('sleep 0.4') return true end" })
+    local s = start('{ proto = "interval", name = "tick", delay = 1, strict = true }',
+      { run = "function() os.execute('sleep 0.9') return true end" })
     assert.truthy(s:wait_log("begin tick", nil, 4))
     local list = times(s, "begin tick")
-    -- 1.5 s; the run time on top would make it 2.7 s.
-    assert.truthy(list[4] - list[1] < 2.3, list[4] - list[1])
+    -- 3 s; the run time on top would make it 5.7 s.
+    assert.truthy(list[4] - list[1] < 5, list[4] - list[1])
   end)
 
   it("never runs twice at once, and does not make up for missed ticks", function()
@@ -85,15 +85,15 @@ describe("an interval listener", function()
   end)
 
   it("with strict = true runs once after runs that took too long, not once for each", function()
-    local s = start('{ proto = "interval", name = "tick", delay = 0.5, strict = true }', { run = [[function()
-      if not SLEPT then moonbridge_io.poll(nil, nil, 2.6) end -- four further ticks are due meanwhile
+    local s = start('{ proto = "interval", name = "tick", delay = 1, strict = true }', { run = [[function()
+      if not SLEPT then moonbridge_io.poll(nil, nil, 4.2) end -- four further ticks are due meanwhile
       SLEPT = true
       return true
     end]], pool = "min_fork = 1, max_fork = 1" })
     assert.truthy(s:wait_log("begin tick", nil, 4))
     local list = times(s, "begin tick")
     -- Those that were made up for would come at once.
-    assert.truthy(list[4] - list[2] > 0.4, list[4] - list[2])
+    assert.truthy(list[4] - list[2] > 0.8, list[4] - list[2])
   end)
 
   it("waits for a worker when all are busy", function()
@@ -118,7 +118,7 @@ describe("an interval listener", function()
     socket.sleep(0.5)
     assert.equal(before, select(2, s:log():gsub("tick\n", "")))
     c:send("x")
-    assert.truthy(s:wait_log("served\n.*tick\n", 0.5))
+    assert.truthy(s:wait_log("served\n.*tick\n"))
   end)
 
   it("goes on after an error, a result other than true, and the death of its worker", function()
@@ -279,7 +279,7 @@ describe("a worker that is given a tick when the system has just told it of a co
         .. '{ proto = "interval", name = "tick", delay = 0.5 }', {
           pool = "pre_fork = 2, min_fork = 2, max_fork = 2",
           run = [[function(socket, name)
-            if name == "tick" then moonbridge_io.poll(nil, nil, 3) else socket:write "served" end
+            if name == "tick" then moonbridge_io.poll(nil, nil, 20) else socket:write "served" end
             return true
           end]],
         })
@@ -301,17 +301,17 @@ describe("a tick that a worker was given and has not begun when it is killed", f
   after_each(server.cleanup)
 
   it("goes to another one", function()
-    local s = start('{ proto = "interval", name = "tick", delay = 2.5 }',
+    local s = start('{ proto = "interval", name = "tick", delay = 5 }',
       { pool = "pre_fork = 1, min_fork = 1, max_fork = 1" })
     assert.truthy(process.wait_until(function() return #s:workers() == 1 end))
-    socket.sleep(1.9)
+    socket.sleep(4.2)
     local worker = s:workers()[1]
     process.kill(worker, "STOP")
-    socket.sleep(0.8)
+    socket.sleep(1)
     process.kill(worker, "KILL")
     assert.truthy(s:wait_log("died from signal 9"))
     local killed = socket.gettime()
     assert.truthy(s:wait_log("begin tick"))
-    assert.is_true(socket.gettime() - killed < 2, "it came only a delay later")
+    assert.is_true(socket.gettime() - killed < 4.5, "it came only a delay later")
   end)
 end)

@@ -137,7 +137,7 @@ describe("a client that does not read its response", function()
     ["HTTP/1.0"] = get("/data?size=" .. BIG, nil, "1.0"),
   } do
     it("occupies no process with " .. name, function()
-      local s = start { HTTP = ROOMY .. "drain_timeout = 0.2" }
+      local s = start { HTTP = ROOMY .. "drain_timeout = 1.5" }
       local c = slow(s, request)
       others_are_served(s)
       -- The end comes behind all the output, however long that takes.
@@ -145,7 +145,7 @@ describe("a client that does not read its response", function()
         local at = buffer:find("00000001", 1, true)
         return at and #buffer >= at + 99 and at + 99
       end):sub(-100))
-      socket.sleep(0.5)
+      socket.sleep(1.8)
       local rest, ending = c:read_all()
       assert.equal("closed", ending)
       assert.truthy(rest:find(("%08d"):format(BIG // 1024), 1, true))
@@ -416,6 +416,8 @@ describe("output that is queued when a worker ends", function()
     local c = slow(s)
     local idle = s:connect()
     assert.equal(200, idle:request("/").status)
+    -- The worker is done with that connection when it answers another one.
+    others_are_served(s, 1)
     process.kill(s:workers()[1], "KILL")
     assert.truthy(s:wait_log("died from signal 9"))
     local _, ending = c:read_all()

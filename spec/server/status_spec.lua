@@ -13,7 +13,7 @@ local function start(pool, launcher)
 end
 
 local ANSWERS = [[
-  min_fork = 2, max_fork = 4,
+  min_fork = 2, max_fork = 2,
   connect = function(socket)
     local byte = socket:read(1)
     if byte == "e" then error("oops") end
