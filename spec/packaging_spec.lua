@@ -127,7 +127,7 @@ end)
 
 describe("the rock", function()
   local version = server.lua_version
-  -- The optimiser has no say in packaging, and would take minutes. The dependencies are those of other builds.
+  -- The optimiser has no say in packaging, and would take minutes. Dependencies are those of other builds.
   local target = os.getenv("CARGO_TARGET_DIR") or "target"
   if target:sub(1, 1) ~= "/" then target = server.root .. "/" .. target end
   local luarocks = ("PROFILE=dev CARGO_INCREMENTAL=0 CARGO_TARGET_DIR=%s luarocks --lua-version %s"):format(

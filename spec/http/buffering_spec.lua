@@ -131,7 +131,7 @@ describe("request_buffering", function()
   end)
 
   it("does not wait for larger bodies, nor for ever", function()
-    local s = app.start(ROUTES, "{ request_buffering = 5, stall_timeout = 0.3 }")
+    local s = app.start(ROUTES, "{ request_buffering = 5, stall_timeout = 1 }")
     for _, length in ipairs { 5, 6 } do
       local connection = s:connect()
       connection:send("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: " .. length .. "\r\n\r\n0")

@@ -156,7 +156,7 @@ describe("a body that a handler waits for", function()
   after_each(server.cleanup)
 
   it("has to come at a minimum rate", function()
-    local s = app.start(ROUTES, "{ request_body_timeout = 0.5, request_body_minimum_rate = 1000 }")
+    local s = app.start(ROUTES, "{ request_body_timeout = 0.5, request_body_minimum_rate = 200 }")
     local head = "POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     local slow = s:connect()
     slow:send(head)
@@ -164,8 +164,8 @@ describe("a body that a handler waits for", function()
     local response
     repeat
       slow:send "1\r\nx\r\n"
-      response = slow:read_until("\r\n", 0.05)
-    until response or socket.gettime() - begun > 8
+      response = slow:read_until("\r\n", 0.1)
+    until response or socket.gettime() - begun > 20
     assert.equal("HTTP/1.1 408 Request Timeout\r\n", response)
     local quick = s:connect()
     quick:send(head)

@@ -14,18 +14,20 @@ describe("time limits", function()
   end
 
   it("idle_timeout: a connection without a request is refused with 408", function()
-    local s = app.start("", "{ idle_timeout = 0.3 }")
-    local connection = s:connect()
-    local response
-    local seconds = timed(function() response = connection:response() end)
+    local s = app.start("", "{ idle_timeout = 0.5 }")
+    local connection, response
+    local seconds = timed(function()
+      connection = s:connect()
+      response = connection:response()
+    end)
     assert.equal("408 Request Timeout\n\nIdle connection timed out\n", response.body)
-    assert(seconds > 0.2 and seconds < 5)
+    assert(seconds > 0.4 and seconds < 20)
     assert.same({ "", "closed" }, { connection:read_all() })
   end)
 
   it("idle_timeout: a kept connection is closed without a word, which would answer its next request",
     function()
-      local s = app.start("", "{ idle_timeout = 0.3 }")
+      local s = app.start("", "{ idle_timeout = 2 }")
       local kept, begun = s:connect(), s:connect()
       for _, connection in ipairs { kept, begun } do
         assert.equal("default", connection:request("/").body)
@@ -34,7 +36,7 @@ describe("time limits", function()
       local ended
       local seconds = timed(function() ended = { kept:read_all() } end)
       assert.same({ "", "closed" }, ended)
-      assert(seconds > 0.2 and seconds < 5)
+      assert(seconds > 0.2 and seconds < 20)
       begun:send "TP/1.1\r\nHost: a\r\n\r\n"
       assert.equal("default", begun:response().body)
     end)
@@ -47,7 +49,7 @@ describe("time limits", function()
       local response = connection:response()
       assert.equal(408, response.status)
     end)
-    assert(seconds > 0.4 and seconds < 5, seconds)
+    assert(seconds > 0.4 and seconds < 20, seconds)
   end)
 
   it("stall_timeout: a body that does not come is refused with 408", function()
@@ -86,19 +88,19 @@ describe("time limits", function()
   end)
 
   it("drain_timeout: a client is reset that neither sends nor closes", function()
-    local s = app.start("", "{ drain_timeout = 0.3 }")
+    local s = app.start("", "{ drain_timeout = 1.2 }")
     local connection = s:connect()
     connection:send "BAD\r\n"
     assert.equal(400, connection:response().status)
     -- As long as it sends, its input is discarded.
     local seconds = timed(function()
-      for _ = 1, 20 do
-        socket.sleep(0.05)
+      for _ = 1, 18 do
+        socket.sleep(0.1)
         assert(connection:send "x")
       end
     end)
-    assert(seconds > 0.9)
-    socket.sleep(1.5)
+    assert(seconds > 1.7)
+    socket.sleep(2.5)
     connection:send "x"
     socket.sleep(0.1)
     assert.is_nil(connection:send "x")
