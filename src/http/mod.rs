@@ -40,8 +40,10 @@ fn load(lua: &Lua) -> Result<Module> {
     let native = native(lua)?;
     let io = crate::io::module(lua)?;
     let maps: Table =
-        binding::chunk(lua, "moonbridge.http.maps", include_str!("lua/maps.lua"), ())?;
+        binding::chunk(lua, "moonbridge.http.maps", include_str!("lua/maps.lua"), &native)?;
     let args = (&native, &maps);
+    let views: Function =
+        binding::chunk(lua, "moonbridge.http.views", include_str!("lua/views.lua"), args)?;
     let body: Function =
         binding::chunk(lua, "moonbridge.http.body", include_str!("lua/body.lua"), args)?;
     let args = (&native, crate::callback::protocol(lua)?);
@@ -49,7 +51,7 @@ fn load(lua: &Lua) -> Result<Module> {
         binding::chunk(lua, "moonbridge.http.streaming", include_str!("lua/streaming.lua"), args)?;
     let ending: Function =
         binding::chunk(lua, "moonbridge.http.ending", include_str!("lua/ending.lua"), &native)?;
-    let args = (&native, &maps, body, streaming, ending);
+    let args = (&native, views, body, streaming, ending);
     let cycle: Function =
         binding::chunk(lua, "moonbridge.http.cycle", include_str!("lua/cycle.lua"), args)?;
     let args = (&native, io, cycle);
@@ -146,17 +148,6 @@ fn native(lua: &Lua) -> Result<Table> {
         }
     })?;
     native.raw_set("configure", configure)?;
-    let parse = lua.create_function(|lua, text: mlua::LuaString| {
-        let text = text.as_bytes();
-        let pairs: Vec<wire::params::Pair> = wire::params::pairs(&text).collect();
-        match lua::tables::store(lua, &pairs) {
-            Ok(store) => store.into_lua_multi(lua),
-            Err(lua::tables::Unfit::Refused(refusal)) => {
-                (Value::Nil, refusal.words()).into_lua_multi(lua)
-            }
-            Err(lua::tables::Unfit::Lua(error)) => Err(error),
-        }
-    })?;
-    native.raw_set("parse_query", parse)?;
+    lua::views::searches(lua, &native)?;
     Ok(native)
 }

@@ -3,7 +3,7 @@
 -- Rust does the work in steps that never block and never call Lua (steps.rs); waiting and the
 -- calls of the application's functions are done here, so that they may yield, throw or re-enter.
 
-local native, maps, new_body, add_streaming, new_ending = ...
+local native, new_views, new_body, add_streaming, new_ending = ...
 local codes = native.codes
 local MISUSE, REFUSED, GONE = codes.MISUSE, codes.REFUSED, codes.GONE
 local CLOSE, FAILED = codes.CLOSE, codes.FAILED
@@ -15,9 +15,9 @@ local setmetatable, rawget, rawset, xpcall = setmetatable, rawget, rawset, xpcal
 local traceback = debug and debug.traceback or tostring
 
 
--- What is kept for the current turn, in a table that `__index` in C knows too: the socket, the request
--- object, the parameters in the target as first values, the store behind them, all their values.
-local SOCKET, REQUEST, FIRSTS, STORE, LISTS = 1, 2, 3, 4, 5
+-- What is kept for the current turn, in a table that the fast calls know too: the socket, the request
+-- object.
+local SOCKET, REQUEST = 1, 2
 
 -- Serves connections one after the other with `callback`, by the given steps.
 return function(steps, callback, times, poll)
@@ -68,12 +68,6 @@ return function(steps, callback, times, poll)
   -- Reading the body while the response is sent cannot block any more: nothing is to be deferred.
   function methods.defer_reading() end
 
-  -- Usually answered by `steps.index` before. Asking again costs less than room for the answer in
-  -- the request's table.
-  lazy.method, lazy.path, lazy.query, lazy.host = steps.method, steps.path, steps.query, steps.host
-  lazy.target, lazy.version, lazy.scheme = steps.target, steps.version, steps.scheme
-  lazy.fresh = steps.fresh
-  lazy.faulty = steps.faulty
   function lazy.socket() return kept[SOCKET] end
 
   -- What a step made of the client's texts, unless it refused them.
@@ -82,66 +76,8 @@ return function(steps, callback, times, poll)
     return value
   end
 
-  function lazy.cookies()
-    local value = maps.firsts(accepted(steps.cookies()))
-    rawset(kept[REQUEST], "cookies", value)
-    return value
-  end
-
-  local function get_params_store()
-    local store = kept[STORE] or accepted(steps.get_params())
-    kept[STORE] = store
-    return store
-  end
-
-  function lazy.get_params_list()
-    local lists = kept[LISTS] or maps.lists(get_params_store())
-    kept[LISTS] = lists
-    return lists
-  end
-
-  -- The metatable of a view of no parameters, which has no store until it is assigned to.
-  local no_params = maps.unfilled(function(view)
-    return view == kept[FIRSTS] and get_params_store() or {}
-  end)
-
-  function lazy.get_params()
-    local firsts = kept[FIRSTS] or maps.firsts(get_params_store())
-    kept[FIRSTS] = firsts
-    return firsts
-  end
-
-  -- A view of the header lines; `missing()` makes the entry of a name that is not there, `wrap` that
-  -- of what the step returns. A view that outlives its request is empty.
-  local function header_view(key, missing, wrap)
-    local step = steps[key]
-    lazy[key] = function()
-      local mine = kept[REQUEST]
-      local function fetch(name)
-        if kept[REQUEST] ~= mine then return missing() end
-        return wrap(accepted(step(name)))
-      end
-      local function names()
-        return kept[REQUEST] == mine and steps.header_names() or {}
-      end
-      local view = maps.headers(fetch, names)
-      rawset(mine, key, view)
-      return view
-    end
-  end
-  local function empty_table() return {} end
-  local function as_it_is(value) return value end
-  header_view("headers", empty_table, as_it_is)
-  header_view("headers_csv_table", empty_table, as_it_is)
-  header_view("headers_csv_string", function() return "" end, as_it_is)
-  header_view("headers_value", function() end, as_it_is)
-  header_view("headers_flags", function() return maps.flags({}) end, maps.flags)
-
   setmetatable(methods, {
-    __index = steps.index(function(_, key)
-      local make = lazy[key]
-      if make then return make() end
-    end, kept, no_params),
+    __index = new_views(steps, function() return kept[REQUEST] end, accepted, lazy),
   })
   local meta = { __index = methods, __name = "moonbridge.request" }
 
@@ -227,7 +163,7 @@ return function(steps, callback, times, poll)
       fate = "keep"
     end
     setmetatable(this, stale)
-    kept[REQUEST], kept[FIRSTS], kept[STORE], kept[LISTS] = nil, nil, nil, nil
+    kept[REQUEST] = nil
     body.reset()
     local how = fate
     if not ok then

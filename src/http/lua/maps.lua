@@ -1,14 +1,15 @@
 -- Tables whose keys a client chose: parameters, cookies, flags, header names.
 
+local native = ...
 local type, next, rawget, rawset, setmetatable = type, next, rawget, rawset, setmetatable
 local lower = string.lower
 
 local maps = {}
 
--- A store has the values of each name: a string if there is one value, else a sequence. Its two
--- views, of all values and of first values, keep it under this key; what is assigned to one view
--- is seen by the other.
-local STORE = setmetatable({}, { __name = "store" })
+-- Views keep under this key what they are made of. A store has the values of each name: a string if there
+-- is one value, else a sequence; what is assigned to one view of a store is seen by its others. Views of
+-- few short pairs have their text instead (or nothing, if it is empty), until they need a store.
+local SOURCE = native.view_source
 
 local function list_of(store, key, value)
   if type(value) == "table" or value == nil then return value end
@@ -29,16 +30,12 @@ local function each(store, pick)
   end, store, nil
 end
 
-local function assign(view, key, value)
-  rawget(view, STORE)[key] = value
-end
-
 local lists_meta = {}
 
 -- A missing list is an empty one; it is remembered, and skipped by `pairs`.
 function lists_meta.__index(view, key)
   if key == nil then return nil end
-  local store = rawget(view, STORE)
+  local store = rawget(view, SOURCE)
   local list = list_of(store, key, store[key])
   if list == nil then
     list = {}
@@ -47,90 +44,67 @@ function lists_meta.__index(view, key)
   return list
 end
 
-lists_meta.__newindex = assign
+function lists_meta.__newindex(view, key, value)
+  rawget(view, SOURCE)[key] = value
+end
 
 function lists_meta.__pairs(view)
-  return each(rawget(view, STORE), list_of)
-end
-
-local firsts_meta = {}
-
-local function first_of(value)
-  if type(value) == "table" then return value[1] end
-  return value
-end
-
-function firsts_meta.__index(view, key)
-  return first_of(rawget(view, STORE)[key])
-end
-
-function firsts_meta.__newindex(view, key, value)
-  if value ~= nil and type(value) ~= "string" then value = { value } end
-  assign(view, key, value)
-end
-
-function firsts_meta.__pairs(view)
-  return each(rawget(view, STORE), function(_, _, value)
-    return first_of(value)
-  end)
+  return each(rawget(view, SOURCE), list_of)
 end
 
 -- The view of a store that maps names to sequences of all values.
 function maps.lists(store)
-  return setmetatable({ [STORE] = store }, lists_meta)
+  return setmetatable({ [SOURCE] = store }, lists_meta)
+end
+
+local function first_of(_, _, value)
+  if type(value) == "table" then return value[1] end
+  return value
+end
+
+-- The metatable of views that map names to first values. `parse` makes a store of a text that `index`
+-- searches. Returned with it: the store of a view.
+local function firsts_meta(index, parse)
+  local function store_of(view)
+    local source = rawget(view, SOURCE)
+    if type(source) == "table" then return source end
+    source = parse(source or "")
+    rawset(view, SOURCE, source)
+    return source
+  end
+
+  return {
+    __index = index,
+    __newindex = function(view, key, value)
+      if value ~= nil and type(value) ~= "string" then value = { value } end
+      store_of(view)[key] = value
+    end,
+    __pairs = function(view) return each(store_of(view), first_of) end,
+  }, store_of
+end
+
+maps.params_meta, maps.params_store = firsts_meta(native.search_params, native.parse_query)
+maps.cookies_meta = firsts_meta(native.search_cookies, native.parse_cookies)
+
+-- The view of a store of cookies.
+function maps.cookies(store)
+  return setmetatable({ [SOURCE] = store }, maps.cookies_meta)
 end
 
 -- The view of a store that maps names to first values.
 function maps.firsts(store)
-  return setmetatable({ [STORE] = store }, firsts_meta)
+  return setmetatable({ [SOURCE] = store }, maps.params_meta)
 end
 
--- The metatable of views of first values that have no store yet. They get one by `fill(view)` when
--- they are assigned to.
-function maps.unfilled(fill)
-  local meta = {}
+-- The metatable of sets of strings in any case: true or false for each.
+maps.flags_meta = {
+  __index = native.search_flags,
+  __pairs = function(view)
+    return each(native.parse_flags(rawget(view, SOURCE) or ""), function(_, key) return key and true end)
+  end,
+}
 
-  function meta.__newindex(view, key, value)
-    rawset(view, STORE, fill(view))
-    setmetatable(view, firsts_meta)
-    view[key] = value
-  end
-
-  return meta
-end
-
--- A view of header lines: names in any case to what `fetch(lower_case_name)` makes of them.
-function maps.headers(fetch, names)
-  local meta = {}
-
-  function meta.__index(view, key)
-    if type(key) ~= "string" then return nil end
-    local name = lower(key)
-    local value = rawget(view, name)
-    if value == nil then
-      value = fetch(name)
-      if value ~= nil then rawset(view, name, value) end
-    end
-    return value
-  end
-
-  function meta.__newindex(view, key, value)
-    rawset(view, type(key) == "string" and lower(key) or key, value)
-  end
-
-  function meta.__pairs(view)
-    local list, position = names(), 0
-    return function()
-      position = position + 1
-      local name = list[position]
-      if name then return name, view[name] end
-    end
-  end
-
-  return setmetatable({}, meta)
-end
-
--- A set of strings in any case, the names of a store in lower case: true or false for each.
+-- The same of the names of a store in lower case.
 function maps.flags(store)
   return setmetatable({}, {
     __index = function(_, key)
@@ -140,6 +114,43 @@ function maps.flags(store)
       return each(store, function(_, key) return key and true end)
     end,
   })
+end
+
+-- The metatable of a view of header lines: names in any case to what `index` makes of them. `names(view)`
+-- are those that the client has sent.
+function maps.headers_meta(index, names)
+  local function pairs_of(view)
+    local list, position = names(view), 0
+    return function()
+      position = position + 1
+      local name = list[position]
+      if name then return name, view[name] end
+    end
+  end
+
+  -- From the first assignment on, what was assigned is looked up first.
+  local assigned = { __pairs = pairs_of }
+
+  function assigned.__index(view, key)
+    if type(key) ~= "string" then return nil end
+    local name = lower(key)
+    local value = rawget(view, name)
+    if value == nil then value = index(view, name) end
+    return value
+  end
+
+  function assigned.__newindex(view, key, value)
+    rawset(view, type(key) == "string" and lower(key) or key, value)
+  end
+
+  return {
+    __index = index,
+    __newindex = function(view, key, value)
+      setmetatable(view, assigned)
+      view[key] = value
+    end,
+    __pairs = pairs_of,
+  }
 end
 
 return maps

@@ -1,25 +1,18 @@
-//! The methods of a request that send the response, and its fields that are read most, as
-//! [methods in C](crate::sys::lua::method).
+//! The methods of a request that send the response, as [methods in C](crate::sys::lua::method).
 
 use std::ffi::c_int;
 
 use mlua::{Function, Lua, Table};
 
 use super::step::Shared;
-use crate::http::server::connection::{Connection, Problem, Reader, SCHEME};
-use crate::http::wire::head::Span;
-use crate::sys::lua::method::{
-    self, Action, Arguments, Call, Event, Method, Protection, Value, install,
-};
+use crate::http::server::connection::{Connection, Problem, Reader};
+use crate::sys::lua::method::{Action, Arguments, Call, Event, Method, Protection, Value, install};
 use crate::sys::lua::userdata::Userdata;
 
 /// Adds to the steps of a connection object:
 ///
 /// * `methods(methods, await_room)` puts the methods of requests into a table. `await_room` waits until the
 ///   client takes some of the output, and returns false if it does not in time;
-/// * `index(complete, kept, metatable)` makes an `__index` that knows the fields of the request line, and
-///   the parameters of a target without parameters: `kept` has them, or gets an empty table with that
-///   metatable. It calls `complete` for other fields;
 /// * the steps `touch_body` and `set_reader`, which raise what is wrong themselves.
 pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     let connection = shared.clone();
@@ -28,12 +21,6 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         install_methods(lua, &methods, &object, Some(&await_room))
     })?;
     table.raw_set("methods", methods)?;
-    let connection = shared.clone();
-    let index = move |lua: &Lua, (complete, kept, metatable): (Function, Table, Table)| {
-        let object = Userdata::new(lua, connection.clone())?;
-        method::function::<Index>(lua, &object, (complete, kept, metatable))
-    };
-    table.raw_set("index", lua.create_function(index)?)?;
     let object = Userdata::new(lua, shared.clone())?;
     install_steps(lua, table, &object, None)
 }
@@ -253,63 +240,6 @@ fn set_reader(shared: &Shared, arguments: &Arguments<'_>) -> Step {
         _ => Reader::Discard,
     };
     with(shared, |c| c.set_reader(reader).map(|()| 0))
-}
-
-/// The `__index` of requests.
-struct Index;
-
-impl Index {
-    const COMPLETE: c_int = 1;
-    const KEPT: c_int = 2;
-    const METATABLE: c_int = 3;
-    /// Where the parameters are in the table of what is kept (`FIRSTS` in cycle.lua).
-    const PARAMETERS: i64 = 3;
-
-    fn known(c: &mut Connection, key: &[u8]) -> Option<Value> {
-        let text = |span: Span| Value::from(span.of(&c.bytes));
-        let optional = |span: Option<Span>| span.map_or(Value::Nil, text);
-        Some(match key {
-            b"path" => optional(c.path),
-            b"method" => text(c.head.method),
-            b"query" => optional(c.path.map(|_| c.query)),
-            b"host" => text(c.host),
-            b"target" => text(c.head.target),
-            b"version" => Value::from(c.head.version.name().as_bytes()),
-            b"scheme" => Value::from(SCHEME.as_bytes()),
-            b"get_params" if c.query.of(&c.bytes).len() <= 1 => {
-                c.params_given = true;
-                Value::Entry(Self::KEPT, Self::PARAMETERS, Self::METATABLE)
-            }
-            _ => return None,
-        })
-    }
-}
-
-impl Method for Index {
-    type Object = Shared;
-    const NAME: &'static str = "__index";
-    const FRAME: c_int = 2;
-
-    fn step(shared: &Shared, arguments: &Arguments<'_>, event: Event) -> Action {
-        if event != Event::Start {
-            return Action::Return(Value::Slot(arguments.result(1)));
-        }
-        let known = match (arguments.string(2), shared.try_borrow_mut()) {
-            (Some(key), Ok(mut c)) => Self::known(&mut c, key),
-            _ => None,
-        };
-        known.map_or_else(
-            || {
-                Action::Call(Call {
-                    function: Value::Upvalue(Self::COMPLETE),
-                    arguments: [Value::Slot(1), Value::Slot(2), Value::Absent, Value::Absent],
-                    protection: Protection::None,
-                    token: 0,
-                })
-            },
-            Action::Return,
-        )
-    }
 }
 
 #[cfg(test)]

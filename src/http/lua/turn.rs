@@ -89,7 +89,7 @@ impl Turn for RequestTurn {
         match c.conclude(true, false) {
             Ok(Conclusion::Keep) => {
                 let stream = c.take_stream();
-                let forget = c.settle();
+                c.close();
                 drop(c);
                 context::end();
                 if !stream.is_some_and(|stream| server::park(&stream, self.idle)) {
@@ -97,11 +97,11 @@ impl Turn for RequestTurn {
                     return End::Code(Code::Kept as i64);
                 }
                 self.release();
-                End::Settled { forget }
+                End::Settled
             }
             Ok(Conclusion::Close) => {
                 let stream = c.take_stream();
-                let forget = c.settle();
+                c.close();
                 drop(c);
                 context::end();
                 // Everything is sent: should the client be gone, that is no failure.
@@ -109,7 +109,7 @@ impl Turn for RequestTurn {
                     let _ = stream.close();
                 }
                 self.release();
-                End::Settled { forget }
+                End::Settled
             }
             Ok(Conclusion::More) => End::Code(Code::End as i64),
             Err(error) => {

@@ -1,26 +1,42 @@
-//! What a request says, as Lua values made when they are asked for.
+//! What a request says, as Lua values made when they are asked for: its fields and their views in C, and
+//! for `views.lua` the steps that make the tables of what is too much to be searched.
 
 use std::borrow::Cow;
+use std::ffi::c_int;
 
-use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Table};
+use mlua::{Function, IntoLuaMulti, Lua, LuaString, Table, Value};
 
 use super::step::{Shared, step, with};
-use super::tables::{limited, sequence, settle, store};
-use crate::http::server::connection::SCHEME;
-use crate::http::wire::cookies::cookies;
+use super::tables::{Unfit, limited, sequence, settle, store};
+use crate::http::server::connection::{Connection, SCHEME};
+use crate::http::wire::cookies::{self, cookies};
 use crate::http::wire::head::Span;
 use crate::http::wire::list::elements;
-use crate::http::wire::params;
+use crate::http::wire::params::{self, is_searched};
+use crate::sys::lua::method::Borrowed;
+use crate::sys::lua::userdata::Userdata;
+use crate::sys::lua::view::{self, Entry, Field, Fields, Search, View};
 
-/// Adds the views to the steps of a connection object.
+/// The numbers of the views.
+const PARAMS: c_int = 1;
+const COOKIES: c_int = 2;
+const HEADERS: c_int = 3;
+const CSV_TABLE: c_int = 4;
+const CSV_STRING: c_int = 5;
+const VALUE: c_int = 6;
+const FLAGS: c_int = 7;
+/// The parameters were made into a table for their list.
+const PARAMS_STORE: c_int = 0;
+
+/// Adds the fields and views to the steps of a connection object.
 pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
-    line(lua, table, shared)?;
+    in_c(lua, table, shared)?;
     headers(lua, table, shared)?;
     // get_params(): the query's names and their values, a store of maps.lua.
     let limit = with(shared, |c| c.options.fields)?;
     step(lua, table, shared, "get_params", move |lua, c, (): ()| {
         let query = with(c, |c| {
-            c.params_given = true;
+            give(c, PARAMS_STORE);
             c.query.of(&c.bytes).get(1..).unwrap_or_default().to_vec()
         })?;
         let pairs = limited(params::pairs(&query), limit, "Too many parameters");
@@ -31,28 +47,11 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         let lines = values(c, b"cookie")?;
         let pairs = limited(lines.iter().flat_map(|line| cookies(line)), limit, "Too many cookies");
         settle(lua, c, pairs.and_then(|pairs| store(lua, &pairs)))
-    })
-}
-
-/// Method, target, path, query, host, version.
-fn line(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
-    let span =
-        |name: &str, pick: fn(&crate::http::server::connection::Connection) -> Option<Span>| {
-            step(lua, table, shared, name, move |lua, c, (): ()| {
-                let text = with(c, |c| pick(c).map(|span| lua.create_string(span.of(&c.bytes))))?;
-                text.transpose()?.into_lua_multi(lua)
-            })
-        };
-    span("method", |c| Some(c.head.method))?;
-    span("path", |c| c.path)?;
-    span("query", |c| c.path.map(|_| c.query))?;
-    span("host", |c| Some(c.host))?;
-    span("target", |c| Some(c.head.target))?;
-    step(lua, table, shared, "version", |lua, c, (): ()| {
-        with(c, |c| c.head.version.name())?.into_lua_multi(lua)
     })?;
-    step(lua, table, shared, "scheme", |lua, _, (): ()| SCHEME.into_lua_multi(lua))?;
-    step(lua, table, shared, "fresh", |lua, c, (): ()| with(c, |c| c.fresh)?.into_lua_multi(lua))?;
+    // has_view(number): whether the current request has this view.
+    step(lua, table, shared, "has_view", |lua, c, number: c_int| {
+        with(c, |c| is_given(c, number))?.into_lua_multi(lua)
+    })?;
     step(lua, table, shared, "faulty", |lua, c, (): ()| {
         with(c, |c| c.faulty)?.into_lua_multi(lua)
     })?;
@@ -61,17 +60,14 @@ fn line(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
 
 /// The values of the header lines with this name.
 fn values(shared: &Shared, name: &[u8]) -> mlua::Result<Vec<Vec<u8>>> {
-    with(shared, |c| {
-        let values = c.names.values(&c.head.fields, &c.bytes, name);
-        values.into_iter().map(<[u8]>::to_vec).collect()
-    })
+    with(shared, |c| c.names.values(&c.head.fields, &c.bytes, name).map(<[u8]>::to_vec).collect())
 }
 
 fn slices(texts: &[Vec<u8>]) -> Vec<&[u8]> {
     texts.iter().map(Vec::as_slice).collect()
 }
 
-/// Steps `headers`, `headers_csv_string`, … that take a name and return that name's entry.
+/// Steps `headers`, `headers_csv_table`, … that take a name and return that name's entry.
 fn headers(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     const TOO_MANY: &str = "Too many elements in a header";
     let limit = with(shared, |c| c.options.fields)?;
@@ -84,21 +80,9 @@ fn headers(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         let list = limited(values.iter().flat_map(|value| elements(value)), limit, TOO_MANY);
         settle(lua, c, list.and_then(|list| sequence(lua, &list)))
     })?;
-    step(lua, table, shared, "headers_csv_string", |lua, c, name: LuaString| {
-        lua.create_string(values(c, &name.as_bytes())?.join(&b", "[..]))?.into_lua_multi(lua)
-    })?;
-    step(lua, table, shared, "headers_value", |lua, c, name: LuaString| {
-        match &values(c, &name.as_bytes())?[..] {
-            [] => Ok(MultiValue::new()),
-            [value] => lua.create_string(value)?.into_lua_multi(lua),
-            _ => false.into_lua_multi(lua),
-        }
-    })?;
     step(lua, table, shared, "headers_flags", move |lua, c, name: LuaString| {
         let values = values(c, &name.as_bytes())?;
-        let flag = |element: &[u8]| (Cow::Owned(element.to_ascii_lowercase()), Cow::default());
-        let flags = values.iter().flat_map(|value| elements(value)).map(flag);
-        let flags = limited(flags, limit, TOO_MANY);
+        let flags = limited(values.iter().flat_map(|value| flags(value)), limit, TOO_MANY);
         settle(lua, c, flags.and_then(|flags| store(lua, &flags)))
     })?;
     // header_names(): the names of all header lines, in lower case and each once.
@@ -110,4 +94,187 @@ fn headers(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         names.dedup();
         settle(lua, c, sequence(lua, &slices(&names)))
     })
+}
+
+/// The elements of a header in lower case, as names without values.
+pub fn flags(value: &[u8]) -> impl Iterator<Item = params::Pair<'_>> {
+    elements(value).map(|element| (Cow::Owned(element.to_ascii_lowercase()), Cow::default()))
+}
+
+/// Functions that make what is in C:
+///
+/// * `fields(complete, views, metatables)`: the `__index` of request objects;
+/// * `header_view(key, complete, views, metatable)`: that of a view of headers.
+fn in_c(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+    let connection = shared.clone();
+    let fields = move |lua: &Lua, (complete, views, metatables): (Function, Table, Vec<Table>)| {
+        let object = Userdata::new(lua, connection.clone())?;
+        view::fields::<RequestFields>(lua, &object, &complete, &views, metatables)
+    };
+    table.raw_set("fields", lua.create_function(fields)?)?;
+    let connection = shared.clone();
+    let view = move |lua: &Lua, (key, complete, views, flags): (String, Function, Table, Table)| {
+        let object = Userdata::new(lua, connection.clone())?;
+        let make = match &*key {
+            "headers" => view::index::<Header<HEADERS>>,
+            "headers_csv_table" => view::index::<Header<CSV_TABLE>>,
+            "headers_csv_string" => view::index::<Header<CSV_STRING>>,
+            "headers_value" => view::index::<Header<VALUE>>,
+            _ => view::index::<Header<FLAGS>>,
+        };
+        make(lua, &object, &complete, &views, &flags)
+    };
+    table.raw_set("header_view", lua.create_function(view)?)
+}
+
+/// Whether the current request has the view with this number.
+fn is_given(c: &Connection, number: c_int) -> bool {
+    c.views_given & 1 << number != 0
+}
+
+fn give(c: &mut Connection, number: c_int) {
+    c.views_given |= 1 << number;
+}
+
+struct RequestFields;
+
+impl Fields for RequestFields {
+    type Object = Shared;
+
+    fn field(shared: &Shared, name: &[u8]) -> Field {
+        let Ok(mut connection) = shared.try_borrow_mut() else { return Field::Complete };
+        let c = &mut *connection;
+        let span = |span: Span| Field::Text(Borrowed::new(span.of(&c.bytes)));
+        match name {
+            b"path" => c.path.map_or(Field::Nil, span),
+            b"method" => span(c.head.method),
+            b"query" => c.path.map_or(Field::Nil, |_| span(c.query)),
+            b"host" => span(c.host),
+            b"target" => span(c.head.target),
+            b"version" => Field::Text(Borrowed::new(c.head.version.name().as_bytes())),
+            b"scheme" => Field::Text(Borrowed::new(SCHEME.as_bytes())),
+            b"fresh" => Field::Boolean(c.fresh),
+            b"faulty" => Field::Boolean(c.faulty),
+            b"get_params" => view(c, PARAMS, |c| {
+                let query = c.query.of(&c.bytes).get(1..).unwrap_or_default();
+                let is_searched = is_searched(query, b'&', c.options.fields);
+                (is_searched && !is_given(c, PARAMS_STORE)).then_some(query)
+            }),
+            b"cookies" => view(c, COOKIES, |c| {
+                let mut lines = c.names.values(&c.head.fields, &c.bytes, b"cookie");
+                let line = lines.next().unwrap_or_default();
+                let is_only = lines.next().is_none();
+                (is_only && is_searched(line, b';', c.options.fields)).then_some(line)
+            }),
+            b"headers" => view(c, HEADERS, |_| Some(b"")),
+            b"headers_csv_table" => view(c, CSV_TABLE, |_| Some(b"")),
+            b"headers_csv_string" => view(c, CSV_STRING, |_| Some(b"")),
+            b"headers_value" => view(c, VALUE, |_| Some(b"")),
+            b"headers_flags" => view(c, FLAGS, |_| Some(b"")),
+            _ => Field::Complete,
+        }
+    }
+}
+
+/// The view with this number, new or not; of the text, if that is searched.
+fn view(c: &mut Connection, number: c_int, text: fn(&mut Connection) -> Option<&[u8]>) -> Field {
+    if is_given(c, number) {
+        return Field::Current(number);
+    }
+    let Some(text) = text(c) else { return Field::Complete };
+    let text = (!text.is_empty()).then(|| Borrowed::new(text));
+    give(c, number);
+    Field::View(number, text)
+}
+
+/// A view of headers.
+struct Header<const NUMBER: c_int>;
+
+impl<const NUMBER: c_int> View for Header<NUMBER> {
+    type Object = Shared;
+    const NUMBER: c_int = NUMBER;
+    const KEEPS: bool = matches!(NUMBER, HEADERS | CSV_TABLE | FLAGS);
+
+    fn entry(shared: &Shared, name: &[u8], current: bool) -> Entry {
+        let Ok(mut connection) = shared.try_borrow_mut() else { return Entry::Nil };
+        let c = &mut *connection;
+        let current = current && is_given(c, NUMBER);
+        let fields = if current { &c.head.fields[..] } else { &[] };
+        let (first, is_only) = {
+            let mut values = c.names.values(fields, &c.bytes, name);
+            (values.next(), values.next().is_none())
+        };
+        let text = Borrowed::new(first.unwrap_or_default());
+        let is_short = || is_only && is_searched(first.unwrap_or_default(), b',', c.options.fields);
+        match (NUMBER, first) {
+            (VALUE, None) => Entry::Nil,
+            (VALUE, Some(_)) if is_only => Entry::Text(text),
+            (VALUE, Some(_)) => Entry::Boolean(false),
+            (CSV_STRING, _) if is_only => Entry::Text(text),
+            (CSV_STRING, _) => {
+                let values = c.names.values(fields, &c.bytes, name);
+                Entry::Made(values.collect::<Vec<_>>().join(&b", "[..]))
+            }
+            (FLAGS, None) => Entry::View(text),
+            (_, None) => Entry::Empty,
+            (HEADERS, Some(_)) if is_only => Entry::Single(text),
+            (CSV_TABLE, Some(_)) if is_short() => Entry::Split(text),
+            (FLAGS, Some(_)) if is_short() => Entry::View(text),
+            _ => Entry::Complete,
+        }
+    }
+
+    fn pieces(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+        elements(text)
+    }
+}
+
+/// Puts into `native` how texts are searched, and what makes stores of those that are.
+pub fn searches(lua: &Lua, native: &Table) -> mlua::Result<()> {
+    native.raw_set("view_source", view::source_key())?;
+    native.raw_set("search_params", view::search::<Params>(lua)?)?;
+    native.raw_set("search_cookies", view::search::<Cookies>(lua)?)?;
+    native.raw_set("search_flags", view::search::<Flags>(lua)?)?;
+    parse(lua, native, "parse_query", |text| params::pairs(text).collect())?;
+    parse(lua, native, "parse_cookies", |text| cookies(text).collect())?;
+    parse(lua, native, "parse_flags", |text| flags(text).collect())
+}
+
+/// A function that makes a store of a text; nil and a message if its names or values collide.
+fn parse(
+    lua: &Lua,
+    native: &Table,
+    name: &str,
+    pairs: fn(&[u8]) -> Vec<params::Pair<'_>>,
+) -> mlua::Result<()> {
+    let parse = lua.create_function(move |lua, text: LuaString| {
+        match store(lua, &pairs(&text.as_bytes())) {
+            Ok(store) => store.into_lua_multi(lua),
+            Err(Unfit::Refused(refusal)) => (Value::Nil, refusal.words()).into_lua_multi(lua),
+            Err(Unfit::Lua(error)) => Err(error),
+        }
+    })?;
+    native.raw_set(name, parse)
+}
+
+struct Params;
+struct Cookies;
+struct Flags;
+
+impl Search for Params {
+    fn find(text: &[u8], name: &[u8]) -> Entry {
+        params::first(text, name).map_or(Entry::Nil, Entry::from)
+    }
+}
+
+impl Search for Cookies {
+    fn find(text: &[u8], name: &[u8]) -> Entry {
+        cookies::first(text, name).map_or(Entry::Nil, Entry::from)
+    }
+}
+
+impl Search for Flags {
+    fn find(text: &[u8], name: &[u8]) -> Entry {
+        Entry::Boolean(elements(text).any(|element| element.eq_ignore_ascii_case(name)))
+    }
 }

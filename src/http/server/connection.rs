@@ -152,8 +152,8 @@ pub struct Connection {
     pub serving: bool,
     /// The handler has turned to the body.
     pub body_used: bool,
-    /// The handler was given the parameters of the target.
-    pub params_given: bool,
+    /// Which views of the request its handler was given, a bit for each.
+    pub views_given: u16,
     /// What was raised last without the handler's fault.
     pub blameless: Option<Blameless>,
     /// The problem that the end of the response has met, to be reported.
@@ -184,7 +184,7 @@ impl Connection {
             armed: false,
             serving: false,
             body_used: false,
-            params_given: false,
+            views_given: 0,
             blameless: None,
             unreported: None,
         }
@@ -200,12 +200,6 @@ impl Connection {
         if self.bytes.capacity() > KEEP {
             self.bytes = Vec::new();
         }
-    }
-
-    /// As [`Connection::close`], at the end of the usual turn; whether something was kept for it.
-    pub fn settle(&mut self) -> bool {
-        self.close();
-        self.params_given
     }
 
     /// The stream, which this object does not use any more.

@@ -23,9 +23,22 @@ pub fn cookies(header: &[u8]) -> impl Iterator<Item = Pair<'_>> {
     })
 }
 
+/// The value of the first of the [`cookies`] with this name.
+pub fn first<'a>(header: &'a [u8], name: &[u8]) -> Option<Cow<'a, [u8]>> {
+    let value = split(header, b';').find_map(|piece| {
+        let start = piece.iter().position(|byte| !matches!(byte, b' ' | b'\t'))?;
+        // Most pieces have another name, which needs no further look.
+        piece.get(start..).filter(|piece| piece.starts_with(name))?;
+        let (found, value) = split_once(piece, b'=')?;
+        (trim(found) == name).then_some(trim(value))
+    })?;
+    Some(decode(value, Plus::Literal))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn parse(header: &str) -> Vec<(String, String)> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -63,5 +76,19 @@ mod tests {
     #[test]
     fn pieces_without_a_name_and_value_are_skipped() {
         assert_eq!(parse(" ; ;a;;b=1;"), owned(&[("b", "1")]));
+    }
+    proptest! {
+        /// A search finds what the list of cookies has.
+        #[test]
+        fn the_first_value_of_a_name_is_found(
+            header in "[ab;=% \t]{0,24}",
+            name in "[ab;=% ]{0,3}",
+        ) {
+            let all: Vec<Pair> = cookies(header.as_bytes()).collect();
+            for name in all.iter().map(|(name, _)| &**name).chain([name.as_bytes()]) {
+                let expected = all.iter().find(|(other, _)| **other == *name);
+                prop_assert_eq!(first(header.as_bytes(), name), expected.map(|(_, value)| value.clone()));
+            }
+        }
     }
 }

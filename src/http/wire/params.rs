@@ -9,9 +9,9 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 
-use super::escape::{Plus, decode};
+use super::escape::{Plus, decode, hex_value};
 
 /// A decoded name and its decoded value, borrowed where nothing had to be decoded.
 pub type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
@@ -25,6 +25,48 @@ pub fn pairs(query: &[u8]) -> impl Iterator<Item = Pair<'_>> {
         .filter(|pair| !pair.is_empty())
         .map(|pair| split_once(pair, b'=').unwrap_or((pair, b"")))
         .map(|(name, value)| (decode(name, Plus::Space), decode(value, Plus::Space)))
+}
+
+/// The value of the first of the [`pairs`] with this name.
+pub fn first<'a>(query: &'a [u8], name: &[u8]) -> Option<Cow<'a, [u8]>> {
+    let value = split(query, b'&').find_map(|pair| value_of(pair, name))?;
+    Some(decode(value, Plus::Space))
+}
+
+/// The value of an encoded pair, if `name` is its decoded name.
+fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = pair;
+    for &byte in name {
+        let (decoded, tail) = match *rest {
+            [] | [b'=', ..] => return None,
+            [b'+', ref tail @ ..] => (b' ', tail),
+            [b'%', high, low, ref tail @ ..] => match (hex_value(high), hex_value(low)) {
+                (Some(high), Some(low)) => (high << 4 | low, tail),
+                _ => (b'%', rest.get(1..)?),
+            },
+            [byte, ref tail @ ..] => (byte, tail),
+        };
+        if decoded != byte {
+            return None;
+        }
+        rest = tail;
+    }
+    match rest.split_first() {
+        None => (!pair.is_empty()).then_some(rest),
+        Some((b'=', value)) => Some(value),
+        Some(_) => None,
+    }
+}
+
+/// Up to so many pieces, to search a text for a name costs less than to make a table of all names.
+const FEW: usize = 16;
+/// The longest text that is searched for each name.
+const SHORT: usize = 4096;
+
+/// Whether a text should be searched for each name that somebody asks for, rather than made into a
+/// table: it is short, and has few pieces between `separator`s, not more than `limit`.
+pub fn is_searched(text: &[u8], separator: u8, limit: usize) -> bool {
+    text.len() <= SHORT && memchr_iter(separator, text).count() < FEW.min(limit)
 }
 
 /// The pieces of `text` between the bytes `separator`; always at least one.
@@ -52,6 +94,7 @@ pub(in crate::http) fn split_once(text: &[u8], separator: u8) -> Option<(&[u8], 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn parse(query: &str) -> Vec<(String, String)> {
         let text = |bytes: Cow<[u8]>| String::from_utf8_lossy(&bytes).into_owned();
@@ -81,5 +124,30 @@ mod tests {
     #[test]
     fn names_and_values_are_decoded_after_the_split() {
         assert_eq!(parse("a%26b=c%3Dd+e&%3d=%"), owned(&[("a&b", "c=d e"), ("=", "%")]));
+    }
+    #[test]
+    fn few_short_pieces_are_searched() {
+        let text = |count: usize| "a=1&".repeat(count - 1) + "a=1";
+        assert!(is_searched(text(16).as_bytes(), b'&', 4096));
+        assert!(!is_searched(text(17).as_bytes(), b'&', 4096));
+        assert!(
+            is_searched(text(3).as_bytes(), b'&', 3) && !is_searched(text(4).as_bytes(), b'&', 3)
+        );
+        assert!(is_searched(&[b'x'; 4096], b'&', 1) && !is_searched(&[b'x'; 4097], b'&', 1));
+    }
+
+    proptest! {
+        /// A search finds what the list of pairs has.
+        #[test]
+        fn the_first_value_of_a_name_is_found(
+            query in "[ab&=%+2B4\\^]{0,24}",
+            name in "[ab&=%+ 24]{0,3}",
+        ) {
+            let all: Vec<Pair> = pairs(query.as_bytes()).collect();
+            for name in all.iter().map(|(name, _)| &**name).chain([name.as_bytes()]) {
+                let expected = all.iter().find(|(other, _)| **other == *name);
+                prop_assert_eq!(first(query.as_bytes(), name), expected.map(|(_, value)| value.clone()));
+            }
+        }
     }
 }

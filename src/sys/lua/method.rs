@@ -114,9 +114,6 @@ pub enum Value {
     Slot(c_int),
     /// An upvalue.
     Upvalue(c_int),
-    /// The entry with this key of a table, an upvalue. If there is none, a new table with a metatable, another
-    /// upvalue, becomes the entry.
-    Entry(c_int, i64, c_int),
 }
 
 /// A string, by its address.
@@ -132,6 +129,14 @@ impl Borrowed {
     #[inline(always)]
     pub fn new(bytes: &[u8]) -> Self {
         Borrowed { bytes: bytes.as_ptr(), length: bytes.len() }
+    }
+
+    /// # Safety
+    /// The bytes must still be where they were.
+    #[inline(always)]
+    pub(super) unsafe fn bytes<'a>(self) -> &'a [u8] {
+        // SAFETY: granted by the caller.
+        unsafe { std::slice::from_raw_parts(self.bytes, self.length) }
     }
 }
 
@@ -389,23 +394,6 @@ unsafe fn push<M: Method>(state: *mut lua_State, value: Value) {
             }
             Value::Slot(index) => ffi::lua_pushvalue(state, index),
             Value::Upvalue(index) => ffi::lua_pushvalue(state, upvalue::<M>(index)),
-            Value::Entry(table, key, metatable) => {
-                push_entry(state, upvalue::<M>(table), key, upvalue::<M>(metatable));
-            }
-        }
-    }
-}
-
-unsafe fn push_entry(state: *mut lua_State, table: c_int, key: i64, metatable: c_int) {
-    // SAFETY: as in `drive`; the two indices are those of tables, and three slots are used.
-    unsafe {
-        if ffi::lua_rawgeti(state, table, key) == ffi::LUA_TNIL {
-            ffi::lua_createtable(state, 0, 0);
-            ffi::lua_pushvalue(state, metatable);
-            ffi::lua_setmetatable(state, -2);
-            ffi::lua_pushvalue(state, -1);
-            ffi::lua_rawseti(state, table, key);
-            ffi::lua_replace(state, -2);
         }
     }
 }

@@ -11,3 +11,4 @@ pub mod method;
 pub mod texts;
 pub mod turn;
 pub mod userdata;
+pub mod view;

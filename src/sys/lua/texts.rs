@@ -71,7 +71,7 @@ pub fn lists<'a>(
 }
 
 /// What an iterator gives that may be left where it is: a Lua error jumps over its frame.
-fn undropped<I: Iterator>(items: I) -> I {
+pub(super) fn undropped<I: Iterator>(items: I) -> I {
     const { assert!(!std::mem::needs_drop::<I>() && !std::mem::needs_drop::<I::Item>()) };
     items
 }

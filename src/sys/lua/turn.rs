@@ -24,11 +24,8 @@ pub enum Begin {
 
 /// What the step behind the call has found.
 pub enum End {
-    /// All is done. What was kept for the turn is to be forgotten, if there is something.
-    Settled {
-        /// Whether there is something.
-        forget: bool,
-    },
+    /// All is done.
+    Settled,
     /// More is to be done: `concluded` is called with this code.
     Code(i64),
 }
@@ -62,8 +59,7 @@ pub struct Parts<'a> {
     pub opened: &'a Function,
     /// `concluded(argument, object, ok, result, code)`.
     pub concluded: &'a Function,
-    /// What is kept for the turn: at [`ARGUMENT`] the argument, at [`NEW`] the new object, behind it the
-    /// rest.
+    /// What is kept for the turn: at [`ARGUMENT`] the argument, at [`NEW`] the new object.
     pub kept: &'a Table,
 }
 
@@ -72,9 +68,6 @@ pub const ARGUMENT: i64 = 1;
 
 /// Where the new object is.
 pub const NEW: i64 = 2;
-
-/// The last place in the table of what is kept.
-const LAST: i64 = 5;
 
 const COMPLETE: c_int = ffi::lua_upvalueindex(1);
 const OBJECT: c_int = ffi::lua_upvalueindex(2);
@@ -165,14 +158,11 @@ unsafe extern "C-unwind" fn called<T: Turn>(
             None => None,
         };
         let code = match end {
-            Some(End::Settled { forget }) => {
+            Some(End::Settled) => {
                 ffi::lua_pushvalue(state, STALE);
                 ffi::lua_setmetatable(state, 2);
-                let last = if forget { LAST } else { NEW };
-                for place in NEW..=last {
-                    ffi::lua_pushnil(state);
-                    ffi::lua_rawseti(state, KEPT, place);
-                }
+                ffi::lua_pushnil(state);
+                ffi::lua_rawseti(state, KEPT, NEW);
                 return 1;
             }
             Some(End::Code(code)) => code,

@@ -21,6 +21,7 @@ impl Connection {
     ///
     /// `partial` is what [`Connection::suspend`] returned for this connection.
     pub fn open(&mut self, stream: Rc<RefCell<Stream>>, partial: Option<Partial>) -> Opened {
+        self.views_given = 0;
         match partial {
             Some(partial) => {
                 (self.head, self.ahead) = partial;
@@ -138,7 +139,7 @@ impl Connection {
         (self.reader, self.form) = (Reader::Nobody, None);
         self.names.clear();
         (self.fresh, self.faulty, self.expects_continue) = (true, false, false);
-        (self.body_used, self.params_given) = (false, false);
+        self.body_used = false;
         (self.blameless, self.unreported, self.half_closed) = (None, None, None);
         match self.check_head(stream.handler.is_last()) {
             Ok(framing) => {

@@ -1,0 +1,68 @@
+-- The fields of a request that show its parameters, cookies and headers. C functions (views.rs) make the
+-- views and search them; what goes beyond that is here: many or long values, lists, `pairs`.
+
+local native, maps = ...
+
+local ipairs, rawset, setmetatable = ipairs, rawset, setmetatable
+
+-- The view of parameters among those that C functions make.
+local PARAMS = 1
+
+local function as_it_is(value) return value end
+
+-- The views of headers in their order, and what makes their entries of what the step of the same name
+-- returns.
+local HEADERS = {
+  { "headers", as_it_is },
+  { "headers_csv_table", as_it_is },
+  { "headers_csv_string", as_it_is },
+  { "headers_value", as_it_is },
+  { "headers_flags", maps.flags },
+}
+
+-- Returns the `__index` of request objects. `lazy` has functions that make the other fields, and gets some;
+-- `request()` is the current request object; `accepted(value, words)` is what a step made of the client's
+-- texts, unless it refused them.
+return function(steps, request, accepted, lazy)
+  local views = {} -- the current ones, by their numbers
+  local metatables = { maps.params_meta, maps.cookies_meta }
+
+  for _, entry in ipairs(HEADERS) do
+    local key, wrap = entry[1], entry[2]
+    local step, number = steps[key], #metatables + 1
+    local function complete(view, name)
+      local value = wrap(accepted(step(name)))
+      rawset(view, name, value)
+      return value
+    end
+    local function names(view)
+      return steps.has_view(number) and views[number] == view and accepted(steps.header_names()) or {}
+    end
+    metatables[number] = maps.headers_meta(steps.header_view(key, complete, views, maps.flags_meta), names)
+  end
+
+  local function keep(key, value)
+    rawset(request(), key, value)
+    return value
+  end
+
+  -- Request object → store of its parameters, unless that belongs to a view made in C.
+  local stores = setmetatable({}, { __mode = "k" })
+
+  local function params_store()
+    if steps.has_view(PARAMS) then return maps.params_store(views[PARAMS]) end
+    local this = request()
+    local store = stores[this] or accepted(steps.get_params())
+    stores[this] = store
+    return store
+  end
+
+  function lazy.get_params() return keep("get_params", maps.firsts(params_store())) end
+  function lazy.get_params_list() return keep("get_params_list", maps.lists(params_store())) end
+  function lazy.cookies() return keep("cookies", maps.cookies(accepted(steps.cookies()))) end
+
+  return steps.fields(function(_, key)
+    local make = lazy[key]
+    if make then return make() end
+  end, views, metatables)
+end

@@ -1,0 +1,388 @@
+//! Views: tables whose entries become Lua values when somebody asks for them, and the `__index` of the
+//! object that has them.
+//!
+//! A view of text keeps its *source* under a key of its own: the text, which is searched for each name;
+//! or a table with the values of all names, if there are many of them or something was assigned.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mlua::ffi::{self, lua_State};
+use mlua::{Function, IntoLuaMulti, LightUserData, Lua, Table};
+
+use super::method::Borrowed;
+use super::texts::undropped;
+use super::userdata::{self, Userdata};
+
+static SOURCE: u8 = 0;
+
+fn source() -> *mut c_void {
+    (&raw const SOURCE).cast_mut().cast()
+}
+
+/// The key of a view's source.
+pub fn source_key() -> LightUserData {
+    LightUserData(source())
+}
+
+/// An entry of a view.
+pub enum Entry {
+    /// None.
+    Nil,
+    /// True or false.
+    Boolean(bool),
+    /// A text.
+    Text(Borrowed),
+    /// A text that was made for this answer.
+    Made(Vec<u8>),
+    /// An empty sequence.
+    Empty,
+    /// A sequence of this text alone.
+    Single(Borrowed),
+    /// A sequence of the pieces of this text, see [`View::pieces`].
+    Split(Borrowed),
+    /// A view of this text.
+    View(Borrowed),
+    /// `complete(view, name)` returns it, the name being in lower case.
+    Complete,
+}
+
+impl From<Cow<'_, [u8]>> for Entry {
+    fn from(text: Cow<'_, [u8]>) -> Self {
+        match text {
+            Cow::Borrowed(text) => Entry::Text(Borrowed::new(text)),
+            Cow::Owned(text) => Entry::Made(text),
+        }
+    }
+}
+
+/// How the text of a view is searched.
+pub trait Search: 'static {
+    /// The entry of `name`; it borrows at most from `text`.
+    fn find(text: &[u8], name: &[u8]) -> Entry;
+}
+
+/// The `__index` of views that are searched. Of a table that is the source, it returns a value that is no
+/// table itself, else the first of the sequence.
+///
+/// # Errors
+/// Out of memory.
+pub fn search<S: Search>(lua: &Lua) -> mlua::Result<Function> {
+    closure(lua, (), find::<S>)
+}
+
+/// Views that belong to an object, whose data they show as long as they are its *current* ones.
+pub trait View: 'static {
+    /// The object.
+    type Object: 'static;
+
+    /// The number of the view among those of the object.
+    const NUMBER: c_int;
+
+    /// Whether a view keeps its entries, under names in lower case: they are tables.
+    const KEEPS: bool;
+
+    /// The entry of a name; `current`: whether the view has this place among those of the object.
+    fn entry(object: &Self::Object, name: &[u8], current: bool) -> Entry;
+
+    /// The pieces of the text of [`Entry::Split`].
+    fn pieces(text: &[u8]) -> impl Iterator<Item = &[u8]>;
+}
+
+/// The `__index` of such views. `views` has the current ones by their numbers, `metatable` is that of
+/// [`Entry::View`].
+///
+/// # Errors
+/// Out of memory.
+pub fn index<V: View>(
+    lua: &Lua,
+    object: &Userdata<V::Object>,
+    complete: &Function,
+    views: &Table,
+    metatable: &Table,
+) -> mlua::Result<Function> {
+    closure(lua, (complete, object, views, metatable), get::<V>)
+}
+
+/// A field of an object.
+pub enum Field {
+    /// None.
+    Nil,
+    /// True or false.
+    Boolean(bool),
+    /// A text.
+    Text(Borrowed),
+    /// The view with this number, which was made before.
+    Current(c_int),
+    /// A new view with this number, and its text unless that is empty.
+    View(c_int, Option<Borrowed>),
+    /// `complete(object, key)` returns it.
+    Complete,
+}
+
+/// An object with fields.
+pub trait Fields: 'static {
+    /// What they are made of.
+    type Object: 'static;
+
+    /// The field of a name.
+    fn field(object: &Self::Object, name: &[u8]) -> Field;
+}
+
+/// The `__index` of an object with fields. `views` gets the views by their numbers, which count the
+/// `metatables`.
+///
+/// # Errors
+/// Out of memory.
+pub fn fields<F: Fields>(
+    lua: &Lua,
+    object: &Userdata<F::Object>,
+    complete: &Function,
+    views: &Table,
+    metatables: Vec<Table>,
+) -> mlua::Result<Function> {
+    let metatables: mlua::Variadic<Table> = metatables.into_iter().collect();
+    closure(lua, (complete, object, views, metatables), pick::<F>)
+}
+
+fn closure(
+    lua: &Lua,
+    upvalues: impl IntoLuaMulti,
+    function: ffi::lua_CFunction,
+) -> mlua::Result<Function> {
+    // SAFETY: the values are on the stack and become the upvalues that the function uses.
+    unsafe {
+        lua.exec_raw(upvalues, |state| {
+            ffi::lua_pushcclosure(state, function, ffi::lua_gettop(state));
+        })
+    }
+}
+
+const COMPLETE: c_int = ffi::lua_upvalueindex(1);
+const OBJECT: c_int = ffi::lua_upvalueindex(2);
+const VIEWS: c_int = ffi::lua_upvalueindex(3);
+
+/// The metatable of the view with the given number, or the only metatable.
+const fn metatable(number: c_int) -> c_int {
+    ffi::lua_upvalueindex(3 + number)
+}
+
+// The functions below run as Lua C functions. A Lua error leaves them by a jump, so they hold nothing that
+// would have to be dropped while they call Lua, and borrow nothing of the object: what they push of it is
+// copied before any other code runs.
+
+thread_local! {
+    /// The text that was made last: it is dropped here, as a Lua error may jump over whoever pushes it.
+    static MADE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Where a text stays until the next one is kept.
+fn keep(text: Vec<u8>) -> Borrowed {
+    let place = Borrowed::new(&text);
+    MADE.set(text);
+    place
+}
+
+unsafe extern "C-unwind" fn find<S: Search>(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls with a valid state and at least 20 free slots. The text and the name stay on the
+    // stack while they are searched and pushed.
+    unsafe {
+        ffi::lua_settop(state, 2);
+        if ffi::lua_type(state, 1) != ffi::LUA_TTABLE {
+            return 0;
+        }
+        match ffi::lua_rawgetp(state, 1, source()) {
+            ffi::LUA_TTABLE => {
+                ffi::lua_pushvalue(state, 2);
+                if ffi::lua_rawget(state, 3) == ffi::LUA_TTABLE {
+                    ffi::lua_geti(state, 4, 1);
+                }
+                1
+            }
+            ffi::LUA_TSTRING if ffi::lua_type(state, 2) == ffi::LUA_TSTRING => {
+                let (text, name) = (string(state, 3), string(state, 2));
+                let entry = catch_unwind(|| S::find(text, name)).unwrap_or(Entry::Nil);
+                push_entry(state, entry);
+                1
+            }
+            _ => 0,
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn get<V: View>(state: *mut lua_State) -> c_int {
+    // SAFETY: as above; the upvalues are those of `index`.
+    unsafe {
+        ffi::lua_settop(state, 2);
+        if ffi::lua_type(state, 1) != ffi::LUA_TTABLE || ffi::lua_type(state, 2) != ffi::LUA_TSTRING
+        {
+            return 0;
+        }
+        if V::KEEPS && push_kept(state) {
+            return 1;
+        }
+        ffi::lua_rawgeti(state, VIEWS, V::NUMBER.into());
+        let current = ffi::lua_rawequal(state, -1, 1) != 0;
+        let entry = {
+            let name = string(state, 2);
+            let entry = |object| catch_unwind(AssertUnwindSafe(|| V::entry(object, name, current)));
+            let object = userdata::value::<V::Object>(state, OBJECT);
+            object.and_then(|object| entry(object).ok()).unwrap_or(Entry::Nil)
+        };
+        if matches!(entry, Entry::Complete) {
+            ffi::lua_pushvalue(state, COMPLETE);
+            ffi::lua_pushvalue(state, 1);
+            push_lower(state);
+            ffi::lua_call(state, 2, 1);
+            return 1;
+        }
+        match entry {
+            Entry::Split(text) => push_pieces::<V>(state, text),
+            entry => push_entry(state, entry),
+        }
+        if V::KEEPS {
+            ffi::lua_pushvalue(state, 3);
+            ffi::lua_pushvalue(state, -2);
+            ffi::lua_rawset(state, 1);
+        }
+        1
+    }
+}
+
+/// Puts the name in lower case into slot 3, and above it the entry that the view keeps for it; false if that
+/// is nil.
+unsafe fn push_kept(state: *mut lua_State) -> bool {
+    // SAFETY: the caller is `get`, with a view and a string in slots 1 and 2.
+    unsafe {
+        push_lower(state);
+        ffi::lua_pushvalue(state, 3);
+        ffi::lua_rawget(state, 1) != ffi::LUA_TNIL
+    }
+}
+
+/// Pushes the string in slot 2 in lower case.
+unsafe fn push_lower(state: *mut lua_State) {
+    // SAFETY: the caller is `get`.
+    unsafe {
+        let name = string(state, 2);
+        match name.iter().any(u8::is_ascii_uppercase) {
+            true => push(state, keep(name.to_ascii_lowercase())),
+            false => ffi::lua_pushvalue(state, 2),
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn pick<F: Fields>(state: *mut lua_State) -> c_int {
+    // SAFETY: as above; the upvalues are those of `fields`.
+    unsafe {
+        if ffi::lua_type(state, 2) != ffi::LUA_TSTRING {
+            return 0;
+        }
+        let field = {
+            let name = string(state, 2);
+            let field = |object| catch_unwind(AssertUnwindSafe(|| F::field(object, name)));
+            let object = userdata::value::<F::Object>(state, OBJECT);
+            object.and_then(|object| field(object).ok()).unwrap_or(Field::Complete)
+        };
+        match field {
+            Field::Nil => return 0,
+            Field::Boolean(truth) => ffi::lua_pushboolean(state, c_int::from(truth)),
+            Field::Text(text) => push(state, text),
+            Field::Current(number) => {
+                ffi::lua_rawgeti(state, VIEWS, number.into());
+            }
+            Field::View(number, text) => {
+                push_view(state, metatable(number), text);
+                ffi::lua_pushvalue(state, -1);
+                ffi::lua_rawseti(state, VIEWS, number.into());
+            }
+            Field::Complete => {
+                let count = ffi::lua_gettop(state);
+                ffi::lua_pushvalue(state, COMPLETE);
+                ffi::lua_insert(state, 1);
+                ffi::lua_callk(state, count, 1, 0, Some(return_one));
+                return 1;
+            }
+        }
+        1
+    }
+}
+
+/// Pushes a new view.
+unsafe fn push_view(state: *mut lua_State, metatable: c_int, text: Option<Borrowed>) {
+    // SAFETY: the caller is one of the functions above; at most three slots are used. The text is pushed
+    // before Lua can run other code.
+    unsafe {
+        if let Some(text) = text {
+            push(state, text);
+            ffi::lua_createtable(state, 0, 1);
+            ffi::lua_insert(state, -2);
+            ffi::lua_rawsetp(state, -2, source());
+        } else {
+            ffi::lua_createtable(state, 0, 0);
+        }
+        ffi::lua_pushvalue(state, metatable);
+        ffi::lua_setmetatable(state, -2);
+    }
+}
+
+/// Returns what the complete function has returned after it was resumed.
+unsafe extern "C-unwind" fn return_one(_: *mut lua_State, _: c_int, _: ffi::lua_KContext) -> c_int {
+    1
+}
+
+unsafe fn push_entry(state: *mut lua_State, entry: Entry) {
+    // SAFETY: as in `push_view`.
+    unsafe {
+        match entry {
+            Entry::Nil | Entry::Complete | Entry::Split(_) => ffi::lua_pushnil(state),
+            Entry::Boolean(truth) => ffi::lua_pushboolean(state, c_int::from(truth)),
+            Entry::Text(text) => push(state, text),
+            Entry::Made(text) => push(state, keep(text)),
+            Entry::Empty => ffi::lua_createtable(state, 0, 0),
+            Entry::Single(text) => {
+                push(state, text);
+                ffi::lua_createtable(state, 1, 0);
+                ffi::lua_insert(state, -2);
+                ffi::lua_rawseti(state, -2, 1);
+            }
+            Entry::View(text) => push_view(state, metatable(1), Some(text)),
+        }
+    }
+}
+
+/// Pushes a sequence of the pieces of a text.
+unsafe fn push_pieces<V: View>(state: *mut lua_State, text: Borrowed) {
+    // SAFETY: the caller is `get`. The pieces are taken from Lua's copy of the text, which stays on the
+    // stack meanwhile.
+    unsafe {
+        push(state, text);
+        let text = string(state, -1);
+        let pieces = undropped(V::pieces(text));
+        ffi::lua_createtable(state, undropped(V::pieces(text)).count() as c_int, 0);
+        for (piece, index) in pieces.zip(1..) {
+            ffi::lua_pushlstring(state, piece.as_ptr().cast(), piece.len());
+            ffi::lua_rawseti(state, -2, index);
+        }
+    }
+}
+
+unsafe fn push(state: *mut lua_State, text: Borrowed) {
+    // SAFETY: granted by the callers: the text is where it was when it was borrowed. Lua copies it first.
+    unsafe {
+        let text = text.bytes();
+        ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());
+    }
+}
+
+/// The bytes of the string in a slot; they live as long as it stays there.
+unsafe fn string<'a>(state: *mut lua_State, slot: c_int) -> &'a [u8] {
+    // SAFETY: granted by the callers.
+    unsafe {
+        let mut length = 0;
+        let bytes = ffi::lua_tolstring(state, slot, &mut length);
+        std::slice::from_raw_parts(bytes.cast(), length)
+    }
+}
