@@ -33,7 +33,7 @@ describe("request", function()
   local function show(expression, options)
     options = options or {}
     options.headers = options.headers or {}
-    table.insert(options.headers, { "X-Show", expression })
+    table.insert(options.headers, { "X-Show", (expression:gsub("%s+", " ")) })
     local response = s:request(options)
     assert.equal(200, response.status)
     return response.body
@@ -131,9 +131,44 @@ describe("request", function()
         request.get_params_list.c = { "y", "z" }
         return show(request.get_params) .. show(request.get_params_list)
       end)()]]
-      expression = expression:gsub("\n", " ")
       assert.equal("{a=x,c=y}{a={1=x},c={1=y,2=z}}", show(expression, { target = "/?a=1&b=2" }))
     end)
+
+    -- Few names are searched in the query; many are made into a table.
+    for _, more in ipairs { "", ("&m=n"):rep(20), "&m=" .. ("n"):rep(5000) } do
+      describe("with " .. #more .. " bytes more", function()
+        local function evaluate(text)
+          local expression = ("(function(a, b) %s end)(request.get_params, request.get_params_list)")
+          return show(expression:format(text), { target = "/?a=1&b=2&a=3&%63%5B%5d=4%26+5&d" .. more })
+        end
+
+        it("have first values and all values, decoded", function()
+          assert.equal("1 2 4& 5  nil nil n",
+            evaluate "return a.a, a.b, a['c[]'], a.d, a.e, a[1], a.m and a.m:sub(1, 1) or 'n'")
+          assert.equal("{1=1,2=3} {1=4& 5} 0", evaluate "return b.a, b['c[]'], #b.z")
+        end)
+
+        it("can be assigned to: each sees what was assigned to the other", function()
+          assert.equal("x {1=x} nil {} y {1=y,2=z}", evaluate [[
+            a.a, a.b, b.d = "x", nil, { "y", "z" } return a.a, b.a, a.b, b.b, a.d, b.d]])
+          local function later(text)
+            local expression = ("(function(r) %s end)(request)"):format(text)
+            return show(expression, { target = "/?a=1&b=2" .. more })
+          end
+          assert.equal("{1=x} 2", later [[r.get_params.a = "x" return r.get_params_list.a, r.get_params.b]])
+          assert.equal("y 2", later [[r.get_params_list.a = { "y" } return r.get_params.a, r.get_params.b]])
+          assert.equal("true true", later [[local a, b = r.get_params, r.get_params_list a.c = "d"
+            return a == r.get_params, b == r.get_params_list]])
+        end)
+
+        it("can be iterated", function()
+          local text = [[local names = {} for name, value in pairs(%s) do names[#names + 1] = name end
+            table.sort(names) return table.concat(names, ","):gsub(",m", "")]]
+          assert.equal("a,b,c[],d", evaluate("return ((function() " .. text:format "a" .. " end)())"))
+          assert.equal("a,b,c[],d", evaluate("return ((function() " .. text:format "b" .. " end)())"))
+        end)
+      end)
+    end
 
     it("take many names in time linear to their size", function()
       local function query(count)
@@ -151,6 +186,17 @@ describe("request", function()
       assert.equal("{a=1,b=2=3,c%20d=e;f,g=+}", show("request.cookies", { headers = headers }))
       assert.equal("{}", show("request.cookies"))
       assert.equal("nil", show("request.cookies.a"))
+    end)
+
+    it("keeps the first of a name, however many there are, and can be assigned to", function()
+      for _, more in ipairs { "", ("; m=n"):rep(20), "; m=" .. ("n"):rep(5000) } do
+        local function evaluate(text)
+          local expression = ("(function(c) %s end)(request.cookies)"):format(text)
+          return show(expression, { headers = { { "Cookie", "a=1 ; b = %32 ;c; a=3" .. more } } })
+        end
+        assert.equal("1 2 nil nil", evaluate "return c.a, c.b, c.c, c[1]")
+        assert.equal("1 nil nil x", evaluate "c.d, c.b = 'x' return c.a, c.b, c.c, c.d")
+      end
     end)
 
     it("cannot be given a guarded name by an escape", function()
@@ -190,6 +236,38 @@ describe("request", function()
     it("headers_value: the value, false if there are several lines, nil if there is none", function()
       local expression = "request.headers_value.B, request.headers_value.A, request.headers_value.Z"
       assert.equal("x false nil", show(expression, { headers = headers() }))
+    end)
+
+    it("have one entry for a name, however it is written", function()
+      for _, view in ipairs { "headers", "headers_csv_table", "headers_flags" } do
+        for _, name in ipairs { "A", "B", "Z" } do
+          local expression = ("request.%s['%s'] == request.%s['%s']"):format(view, name, view, name:lower())
+          assert.equal("true", show(expression, { headers = headers() }), expression)
+        end
+      end
+      assert.equal("{1=x,2=y}", show("(function(h) h.B[2] = 'y' return h.b end)(request.headers)",
+        { headers = headers() }))
+    end)
+
+    it("can be assigned to, in any case", function()
+      local expression = [[(function(h) h.B, h.Q = %s, %s return h.b, h.q, h.Q, h.z end)(request.%s)]]
+      for view, words in pairs { headers_value = "y z z nil", headers_csv_string = "y z z " } do
+        assert.equal(words, show(expression:format("'y'", "'z'", view), { headers = headers() }))
+      end
+      assert.equal("{1=y} {} {} {}", show(expression:format("{ 'y' }", "{}", "headers"), { headers = headers() }))
+    end)
+
+    it("take lists of any length, from one line or several", function()
+      local many, quoted = ("c, "):rep(40) .. '"d,e"', '"d,e"'
+      for _, lines in ipairs { { many }, { "c", quoted }, { "c," .. quoted } } do
+        local list = {}
+        for index, line in ipairs(lines) do list[index] = { "A", line } end
+        local expression = "request.headers_csv_table.A[1], request.headers_flags.A.C, request.headers_flags.A.d, "
+          .. "#request.headers_csv_table.A, (function() for k, v in pairs(request.headers_flags.A) do "
+          .. "if k ~= 'c' then return k, v end end end)()"
+        local count = lines[1] == many and 41 or 2
+        assert.equal('c true false ' .. count .. ' "d,e" true', show(expression, { headers = list }))
+      end
     end)
 
     it("can be iterated: names in lower case", function()
@@ -254,5 +332,30 @@ describe("request", function()
     local response = connection:request { target = "/use", headers = { ["X-Secret"] = "1" } }
     assert.equal("still here", response.body)
     assert.equal("false Response has already been finished\n0 nil nil", s:request("/notes").body)
+  end)
+
+  it("leaves its parameters and cookies to whoever keeps them, but its headers show nothing any more", function()
+    s:stop()
+    s = app.start [[
+      local kept
+      function routes.keep(request)
+        kept = { request.get_params, request.cookies, request.headers_value, request.headers,
+          request.headers_flags.Accept }
+        return reply(request, "")
+      end
+      function routes.use(request)
+        local _ = request.get_params.a, request.cookies.b, request.headers_value["X-Secret"]
+        note(kept[1].a, kept[2].b, kept[3]["X-Secret"], #kept[4]["X-Secret"], kept[5].html)
+        for name in pairs(kept[1]) do note(name) end
+        for name in pairs(kept[4]) do note(name) end
+        kept[1].a = "x"
+        note(kept[1].a, request.get_params.a)
+        return reply(request, "")
+      end
+    ]]
+    local connection = s:connect()
+    connection:request { target = "/keep?a=1", headers = { Cookie = "b=2", Accept = "html", ["X-Secret"] = "3" } }
+    connection:request { target = "/use?a=4", headers = { Cookie = "b=5", ["X-Secret"] = "6" } }
+    assert.equal("1 2 nil 0 true\na\nx 4", s:request("/notes").body)
   end)
 end)
