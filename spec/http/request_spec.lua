@@ -250,11 +250,12 @@ describe("request", function()
     end)
 
     it("can be assigned to, in any case", function()
-      local expression = [[(function(h) h.B, h.Q = %s, %s return h.b, h.q, h.Q, h.z end)(request.%s)]]
+      local expression = "(function(h) h.B, h.Q = %s, %s return h.b, h.q, h.Q, h.z end)(request.%s)"
       for view, words in pairs { headers_value = "y z z nil", headers_csv_string = "y z z " } do
         assert.equal(words, show(expression:format("'y'", "'z'", view), { headers = headers() }))
       end
-      assert.equal("{1=y} {} {} {}", show(expression:format("{ 'y' }", "{}", "headers"), { headers = headers() }))
+      assert.equal("{1=y} {} {} {}",
+        show(expression:format("{ 'y' }", "{}", "headers"), { headers = headers() }))
     end)
 
     it("take lists of any length, from one line or several", function()
@@ -262,9 +263,10 @@ describe("request", function()
       for _, lines in ipairs { { many }, { "c", quoted }, { "c," .. quoted } } do
         local list = {}
         for index, line in ipairs(lines) do list[index] = { "A", line } end
-        local expression = "request.headers_csv_table.A[1], request.headers_flags.A.C, request.headers_flags.A.d, "
-          .. "#request.headers_csv_table.A, (function() for k, v in pairs(request.headers_flags.A) do "
-          .. "if k ~= 'c' then return k, v end end end)()"
+        local expression = [[request.headers_csv_table.A[1], request.headers_flags.A.C,
+          request.headers_flags.A.d, #request.headers_csv_table.A, (function()
+            for k, v in pairs(request.headers_flags.A) do if k ~= "c" then return k, v end end
+          end)()]]
         local count = lines[1] == many and 41 or 2
         assert.equal('c true false ' .. count .. ' "d,e" true', show(expression, { headers = list }))
       end
@@ -334,7 +336,7 @@ describe("request", function()
     assert.equal("false Response has already been finished\n0 nil nil", s:request("/notes").body)
   end)
 
-  it("leaves its parameters and cookies to whoever keeps them, but its headers show nothing any more", function()
+  it("leaves its parameters and cookies to whoever keeps them; its header tables become empty", function()
     s:stop()
     s = app.start [[
       local kept
@@ -354,7 +356,8 @@ describe("request", function()
       end
     ]]
     local connection = s:connect()
-    connection:request { target = "/keep?a=1", headers = { Cookie = "b=2", Accept = "html", ["X-Secret"] = "3" } }
+    local headers = { Cookie = "b=2", Accept = "html", ["X-Secret"] = "3" }
+    connection:request { target = "/keep?a=1", headers = headers }
     connection:request { target = "/use?a=4", headers = { Cookie = "b=5", ["X-Secret"] = "6" } }
     assert.equal("1 2 nil 0 true\na\nx 4", s:request("/notes").body)
   end)

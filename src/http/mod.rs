@@ -41,9 +41,9 @@ fn load(lua: &Lua) -> Result<Module> {
     let io = crate::io::module(lua)?;
     let maps: Table =
         binding::chunk(lua, "moonbridge.http.maps", include_str!("lua/maps.lua"), &native)?;
-    let args = (&native, &maps);
     let views: Function =
-        binding::chunk(lua, "moonbridge.http.views", include_str!("lua/views.lua"), args)?;
+        binding::chunk(lua, "moonbridge.http.views", include_str!("lua/views.lua"), &maps)?;
+    let args = (&native, &maps);
     let body: Function =
         binding::chunk(lua, "moonbridge.http.body", include_str!("lua/body.lua"), args)?;
     let args = (&native, crate::callback::protocol(lua)?);

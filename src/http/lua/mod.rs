@@ -3,10 +3,11 @@
 //! | module | what it is |
 //! |---|---|
 //! | `step`, `steps`, `body_steps`, `form_steps` | the steps of a connection as Lua functions |
-//! | `request_methods` | the methods that send the response, and the fields that are read most, as methods in C |
+//! | `request_methods` | the methods that send the response, as methods in C |
 //! | `turn` | the usual turn of a request, as cheap as a C function |
-//! | `views`, `tables` | what a request says, as Lua values made on first access |
-//! | `handler.lua`, `cycle.lua`, `ending.lua`, `body.lua`, `streaming.lua`, `maps.lua` | waiting, parking, and the calls of the application's functions |
+//! | `views`, `tables` | what a request says, as Lua values made when they are asked for |
+//! | `views.lua`, `maps.lua` | the same: lists, assignments, `pairs` |
+//! | `handler.lua`, `cycle.lua`, `ending.lua`, `body.lua`, `streaming.lua` | waiting, parking, and the calls of the application's functions |
 
 pub mod body_steps;
 pub mod form_steps;

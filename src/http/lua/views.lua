@@ -1,7 +1,7 @@
 -- The fields of a request that show its parameters, cookies and headers. C functions (views.rs) make the
 -- views and search them; what goes beyond that is here: many or long values, lists, `pairs`.
 
-local native, maps = ...
+local maps = ...
 
 local ipairs, rawset, setmetatable = ipairs, rawset, setmetatable
 
