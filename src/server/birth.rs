@@ -19,4 +19,6 @@ pub struct Birth {
     pub supervisor: Pid,
     /// How many bytes of input its waiting connections may hold.
     pub input_limit: usize,
+    /// It does not serve before it is told to: a previous generation does.
+    pub held: bool,
 }

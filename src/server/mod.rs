@@ -28,7 +28,7 @@ use std::rc::Rc;
 use mlua::{Lua, Result, Table, Value};
 
 use crate::binding::{self, Fault};
-use crate::sys::os::{inherited_descriptors, process};
+use crate::sys::os::{anew, inherited_descriptors, process};
 use listen::registry::{ForgottenRun, Registry};
 
 pub use worker::handle_methods::{is_child, is_worker, leave_child, park_stream as park};
@@ -39,6 +39,7 @@ pub use worker::handle_methods::{is_child, is_worker, leave_child, park_stream a
 /// too where these names are still free.
 pub fn module(lua: &Lua) -> Result<Table> {
     inherited_descriptors::record();
+    anew::record();
     process::ensure_standard_streams();
     let module = lua.create_table()?;
     let registry = Registry::of(lua);

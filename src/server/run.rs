@@ -6,19 +6,23 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
+use nix::sys::signal::Signal;
 
 use super::birth::Birth;
 use super::ipc::clock;
 use super::listen::config::PoolConfig;
+use super::listen::predecessor::Predecessor;
 use super::listen::registry::Registry;
 use super::listen::shared_sockets;
 use super::operator::check;
 use super::operator::launcher::{self, Operations};
 use super::operator::options;
+use super::operator::service::Parts;
+use super::supervisor::reload::later::Origin;
 use super::supervisor::{Outcome, Supervisor};
 use super::worker::timeout;
 use super::worker::{Subject, Worker};
-use super::worker::{context, handle_methods};
+use super::worker::{context, handle_methods, reload};
 use crate::binding::{self, Fault, Reply};
 use crate::http;
 use crate::io::{Handle, handle};
@@ -54,6 +58,7 @@ pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result
     lua.set_named_registry_value(DESCRIBE, &describe)?;
     timeout::export(lua, module, &failed)?;
     launcher::export(lua, module, run, describe, operations)?;
+    reload::export(lua, module)?;
     handle_methods::export(lua)
 }
 
@@ -74,24 +79,35 @@ fn serve(
     clock::start();
     // The script's own time is over; a supervisor has no limit.
     alarm::disarm();
+    let predecessor = registry.take_predecessor();
+    let is_candidate = predecessor.is_some();
     let service = operations
-        .take(&options)
+        .take(&options, is_candidate)
         .inspect_err(|_| registry.end())
         .map_err(|error| Fault::System(error.text, error.errno))?;
     let limits = service.limits;
-    let (mut log, pid_file) = service.into_parts();
+    let Parts { mut log, later_log, pid_file } = service.into_parts();
     for name in registry.inheritance.disclaim() {
         log.notice(&format!("No listener has claimed the inherited socket \"{name}\""));
     }
-    if let Some(text) = shared_sockets::warning(&http::client::connections()) {
+    let mut known = http::client::connections();
+    known.extend(predecessor.iter().flat_map(Predecessor::descriptors));
+    if let Some(text) = shared_sockets::warning(&known) {
         log.notice(&text);
     }
-    let mut supervisor = Supervisor::new(pools, log, &limits).map_err(|errno| {
+    let origin = predecessor.map(|predecessor| Origin { predecessor, log: later_log });
+    let mut supervisor = Supervisor::new(pools, log, &limits, origin).map_err(|errno| {
         registry.end();
         let reason = error_text::describe(errno as i32);
         Fault::System(format!("Could not start to serve: {reason}"), Some(errno as i32))
     })?;
     match supervisor.serve() {
+        // Only the first process, which the outside knows, goes on behind `run`.
+        Outcome::Ended(code) if is_candidate => {
+            supervisor.close();
+            drop(supervisor);
+            std::process::exit(code)
+        }
         Outcome::Ended(code) => {
             supervisor.close();
             registry.end();
@@ -100,7 +116,6 @@ fn serve(
             Ok(code.into_lua_multi(lua)?)
         }
         Outcome::Worker(birth) => {
-            registry.leave_others();
             // Before signals get through: none of these ends a worker that has not begun.
             let caught = worker_signals::catch_termination();
             drop(supervisor);
@@ -116,6 +131,10 @@ fn serve(
 fn become_worker(lua: &Lua, birth: Birth) -> Reply {
     reseed(lua)?;
     worker_signals::install(birth.supervisor, birth.channel.as_fd(), &birth.pool.sockets())?;
+    if birth.held {
+        // Until it serves, it is of no use without its supervisor.
+        let _ = process::set_parent_death_signal(Signal::SIGKILL);
+    }
     context::show_on(&birth.pool.scoreboard, birth.cell);
     let (handlers, config) = (birth.pool.handlers.clone(), birth.pool.config.clone());
     let handles = lua.create_table()?;

@@ -12,6 +12,7 @@
 //! | [`dispatch`] | what waits goes to workers that have time |
 //! | [`balance`] | which workers have which connections |
 //! | [`liveness`], [`delivery`], [`progress`] | workers that do not get on |
+//! | [`reload`] | the script is run anew, and another process takes over |
 //! | [`shutdown`], `ending` | how far the end of the server has come, and what the supervisor does about it |
 //! | [`signals`], [`descriptors`] | what the supervisor needs of the kernel |
 
@@ -29,6 +30,7 @@ pub mod pool;
 pub mod ports;
 pub mod progress;
 mod readiness;
+pub mod reload;
 pub mod saturation;
 pub mod shutdown;
 mod signals;
@@ -37,7 +39,7 @@ mod source;
 pub mod timers;
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -51,7 +53,7 @@ use super::ipc::message::Report;
 use super::listen::registry::Pool;
 use super::operator::log::{Level, Log};
 use super::operator::notifier::Notifier;
-use super::operator::options::SupervisorLimits;
+use super::operator::options::{Hangup, SupervisorLimits};
 use super::operator::status::PoolStatus;
 use crate::sys::os::error_text;
 use crate::sys::os::usage::{self, ProcessEnd, Usage};
@@ -62,6 +64,8 @@ use descriptors::RaisedLimit;
 use handover::{Bounds, Handover, WorkerId};
 use liveness::{Action, Liveness};
 use pool::PoolState;
+use reload::later::Origin;
+use reload::{Introduced, Role};
 use shutdown::{ServerPhase, Shutdown};
 use signals::Signals;
 use sizing::Advice;
@@ -72,6 +76,9 @@ const MESSAGES_AT_ONCE: usize = 64;
 
 /// Messages of an ended worker that are still taken: more than fit into its channel.
 const LAST_MESSAGES: usize = 4096;
+
+/// The exit code of a generation that does not become ready.
+const ERROR_AT_START: i32 = 3;
 
 /// How [`Supervisor::serve`] ends: in the supervisor, or in a new process.
 pub enum Outcome {
@@ -103,8 +110,15 @@ pub struct Supervisor {
     notifier: Notifier,
     pid: Pid,
     input_limit: usize,
+    hangup: Hangup,
+    reload_timeout: Option<Duration>,
+    role: Role,
+    /// The candidate that this generation has introduced itself to.
+    introduced: Option<Introduced>,
+    /// Another generation has taken over.
+    replaced: bool,
     /// Held raised while this process supervises.
-    _limit: RaisedLimit,
+    limit: RaisedLimit,
 }
 
 impl Supervisor {
@@ -113,6 +127,7 @@ impl Supervisor {
         pools: Vec<Rc<Pool>>,
         mut log: Log,
         limits: &SupervisorLimits,
+        origin: Option<Origin>,
     ) -> Result<Self, Errno> {
         let signals = Signals::watch()?;
         let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
@@ -121,7 +136,9 @@ impl Supervisor {
         if let Some(text) = worker_signals::refused_notice() {
             log.notice(&text);
         }
-        for pool in &pools {
+        worker_signals::prepare_to_pass_on();
+        let is_candidate = origin.is_some();
+        for pool in pools.iter().filter(|_| !is_candidate) {
             log.notice(&format!("Pool #{} created", pool.number));
             for listener in pool.listeners.iter() {
                 log.notice(&format!("Adding {}", listener.description()));
@@ -132,9 +149,12 @@ impl Supervisor {
         let limit = RaisedLimit::raise();
         let shared = pools.iter().map(PoolState::shared).collect();
         let bounds = Bounds::new(limits.waiting_input, limit.budget());
+        let mut children = Children::new(epoll.clone());
+        children.held = is_candidate;
+        let role = reload::role(&epoll, origin)?;
         Ok(Supervisor {
             handover: Handover::new(epoll.clone(), CONNECTION, shared, bounds),
-            children: Children::new(epoll.clone()),
+            children,
             epoll,
             signals,
             pools,
@@ -145,7 +165,12 @@ impl Supervisor {
             notifier: Notifier::from_environment(now),
             pid: getpid(),
             input_limit: limits.waiting_input,
-            _limit: limit,
+            hangup: limits.hangup,
+            reload_timeout: limits.reload_timeout,
+            role,
+            introduced: None,
+            replaced: false,
+            limit,
         })
     }
 
@@ -154,20 +179,25 @@ impl Supervisor {
         let mut events = [EpollEvent::empty(); 64];
         loop {
             let now = Instant::now();
+            let reload = self.advance_reload(now);
             let mut wake = match self.advance(now) {
                 Next::Wait(wake) => wake,
                 Next::Worker(birth) => return Outcome::Worker(birth),
             };
+            if matches!(&self.role, Role::Later(later) if later.has_failed()) {
+                return Outcome::Ended(ERROR_AT_START);
+            }
             if self.is_over() {
                 match self.outlast_clients(now) {
                     Some(end) => wake = wake.into_iter().chain([end]).min(),
+                    None if self.outlives() => {}
                     None => return Outcome::Ended(self.shutdown.exit_code()),
                 }
             }
             self.publish();
             let serves = self.shutdown.serves();
             let check = self.liveness.next(&self.children, serves, now);
-            let due = [self.notify(now), self.log.attend(now), check, wake];
+            let due = [self.notify(now), self.log.attend(now), check, wake, reload];
             let timeout = clock::timeout(due.into_iter().flatten().min(), now);
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
@@ -186,6 +216,12 @@ impl Supervisor {
                     EventSource::Control(pid) => self.take_reports(pid),
                     EventSource::Stderr(pid) => self.children.copy_stderr(pid, &mut self.log),
                     EventSource::Connection(number) => self.handover.event(number),
+                    EventSource::Predecessor => self.hear_predecessor(),
+                    // What it takes is sent before the next wait.
+                    EventSource::Successor => {}
+                    EventSource::First => self.hear_first(),
+                    EventSource::Generation(pid) => self.hear_generation(pid),
+                    EventSource::CandidateStderr => self.copy_candidate(),
                 }
             }
         }
@@ -202,6 +238,9 @@ impl Supervisor {
         if !self.shutdown.serves() {
             return self.advance_shutdown(now, wake);
         }
+        if self.is_candidate() {
+            return self.advance_candidate(now);
+        }
         self.liveness.check_ports(&mut self.children, &self.handover, &mut self.pools, now);
         self.rebalance(now);
         wake = wake.into_iter().chain(self.balance.next()).min();
@@ -210,16 +249,9 @@ impl Supervisor {
             let state = &mut pools[index];
             let idle = state.end_idle(children, now);
             let assigned = dispatch::assign(state, children, handover, now);
-            let sized = loop {
-                match self.pools[index].manage(&mut self.children, now) {
-                    Advice::Fork => {
-                        if let Some(birth) = self.fork(index, now) {
-                            return Next::Worker(birth);
-                        }
-                    }
-                    Advice::Wait(at) => break Some(at),
-                    Advice::Shrink | Advice::Rest => break None,
-                }
+            let sized = match self.size(index, now) {
+                Ok(sized) => sized,
+                Err(birth) => return Next::Worker(birth),
             };
             let Supervisor { pools, children, handover, log, .. } = self;
             let queued = handover.store().queued(index);
@@ -227,6 +259,21 @@ impl Supervisor {
             wake = [wake, idle, assigned, sized, checked].into_iter().flatten().min();
         }
         Next::Wait(wake)
+    }
+
+    /// Sees to the size of a pool. Gives when to do so again, or in a new worker its birth.
+    fn size(&mut self, index: usize, now: Instant) -> Result<Option<Instant>, Box<Birth>> {
+        loop {
+            match self.pools[index].manage(&mut self.children, now) {
+                Advice::Fork => {
+                    if let Some(birth) = self.fork(index, now) {
+                        return Err(birth);
+                    }
+                }
+                Advice::Wait(at) => return Ok(Some(at)),
+                Advice::Shrink | Advice::Rest => return Ok(None),
+            }
+        }
     }
 
     /// Moves connections from workers that are slow, or have too many, to where they are better off.
@@ -264,27 +311,14 @@ impl Supervisor {
         let Supervisor { pools, children, handover, log, .. } = self;
         let (cell, channel) = pools[index].fork(children, handover, log, serves, now)?;
         let pool = pools[index].pool.clone();
-        Some(Box::new(Birth { pool, cell, channel, supervisor, input_limit }))
+        let held = self.children.held;
+        Some(Box::new(Birth { pool, cell, channel, supervisor, input_limit, held }))
     }
 
     fn take_signals(&mut self) {
         while let Some(signal) = self.signals.next() {
-            match signal {
-                Signal::SIGTERM | Signal::SIGQUIT => self.drain(),
-                Signal::SIGINT | Signal::SIGHUP => {
-                    if self.shutdown.phase() != ServerPhase::Killing {
-                        self.log.notice("Fast shutdown requested");
-                    }
-                    self.kill_all(Instant::now());
-                }
-                Signal::SIGUSR1 => {
-                    if let Err(error) = self.log.reopen() {
-                        let reason = error_text::reason(&error);
-                        self.log.notice(&format!("Could not reopen the log file: {reason}"));
-                    }
-                }
-                Signal::SIGUSR2 => self.log_status(),
-                _ => {}
+            if signal != Signal::SIGCHLD && !self.pass_signal(signal) {
+                self.take_signal(signal);
             }
         }
         // One SIGCHLD may stand for several children.
@@ -294,6 +328,32 @@ impl Supervisor {
                 Err(Errno::EINTR) => {}
                 Ok(None) | Err(_) => return,
             }
+        }
+    }
+
+    fn take_signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::SIGTERM | Signal::SIGQUIT | Signal::SIGINT if self.is_candidate() => {
+                self.fail_candidate();
+            }
+            Signal::SIGTERM | Signal::SIGQUIT => self.drain(),
+            Signal::SIGHUP if self.hangup == Hangup::Reload => self.ask_for_reload(None),
+            Signal::SIGINT | Signal::SIGHUP => {
+                if self.shutdown.phase() != ServerPhase::Killing {
+                    self.log.notice("Fast shutdown requested");
+                }
+                self.kill_all(Instant::now());
+            }
+            Signal::SIGUSR1 => self.reopen_log(),
+            Signal::SIGUSR2 => self.log_status(),
+            _ => {}
+        }
+    }
+
+    fn reopen_log(&mut self) {
+        if let Err(error) = self.log.reopen() {
+            let reason = error_text::reason(&error);
+            self.log.notice(&format!("Could not reopen the log file: {reason}"));
         }
     }
 
@@ -313,6 +373,11 @@ impl Supervisor {
         match report {
             Report::Ready => {
                 child.ready();
+                if !self.children.held
+                    && let Some(child) = self.children.get_mut(worker.pid)
+                {
+                    child.release();
+                }
                 state.sizing.succeeded();
             }
             // The pool is sized before the next wait.
@@ -326,12 +391,11 @@ impl Supervisor {
                 dispatch::answer_offer(state, child, &mut self.handover, serves);
             }
             Report::Ran(_) => {
-                if let Some(listener) = child.running.take()
-                    && state.timers.ended(listener, now)
-                {
-                    self.main_ended(worker.pool, listener, true);
+                if let Some(listener) = child.running.take() {
+                    self.job_ended(worker.pool, listener, true, now);
                 }
             }
+            Report::Reload => self.ask_for_reload(parcel.map(|parcel| parcel.connection)),
             report => self.handover.report(worker, report, parcel, now),
         }
     }
@@ -348,7 +412,10 @@ impl Supervisor {
                 None => break,
             }
         }
-        let Some(worker) = self.children.get(pid).map(|child| child.worker) else { return };
+        let Some(worker) = self.children.get(pid).map(|child| child.worker) else {
+            self.bury_generation(pid, end);
+            return;
+        };
         let Supervisor { pools, children, handover, .. } = self;
         dispatch::take_back(worker, &mut pools[worker.pool], children, handover);
         let Some(mut child) = self.children.remove(pid) else { return };
@@ -362,12 +429,16 @@ impl Supervisor {
         let now = Instant::now();
         let state = &mut self.pools[worker.pool];
         state.ended(&child);
+        let well = end == ProcessEnd::Exited(0);
         if let Some(listener) = child.running.take()
-            && state.timers.ended(listener, now)
+            && !self.job_ended(worker.pool, listener, well, now)
         {
-            return self.main_ended(worker.pool, listener, end == ProcessEnd::Exited(0));
+            return;
         }
-        state.replace(&child, now);
+        self.pools[worker.pool].replace(&child, now);
+        if self.is_candidate() {
+            self.fail_candidate();
+        }
     }
 
     /// Puts into shared memory and into the log what only the supervisor knows.
@@ -389,7 +460,7 @@ impl Supervisor {
 
     /// Tells the service manager how far the server is. Gives when to do so again.
     fn notify(&mut self, now: Instant) -> Option<Instant> {
-        if !self.shutdown.serves() {
+        if !self.shutdown.serves() && !self.replaced {
             self.notifier.stopping();
         } else if self.notifier.awaits_readiness() {
             let serves = |index| self.children.of_pool(index).any(|child| child.has_served);
@@ -397,6 +468,6 @@ impl Supervisor {
                 self.notifier.ready();
             }
         }
-        self.notifier.feed(now)
+        self.feed_watchdog(now)
     }
 }

@@ -15,6 +15,7 @@
 //! | [`places`], [`ownership`], [`parking`], [`quiet_time`], [`outbox`] | parts of `connections` |
 //! | [`disposition`], [`handover`] | what a handler decides; connections as values |
 //! | [`lua_side`], [`handle_methods`] | what Lua sees |
+//! | [`reload`] | a worker asks for a new generation |
 //! | [`context`], [`timeout`] | what the handler is doing, and for how long it may |
 
 mod accept;
@@ -33,15 +34,18 @@ mod ownership;
 mod parking;
 mod places;
 mod quiet_time;
+pub mod reload;
 pub mod timeout;
 
 use std::cell::RefCell;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use mlua::{IntoLua, Lua, Table, Value};
 use nix::errno::Errno;
 
 use super::birth::Birth;
+use super::ipc::message::Report;
 use super::ipc::ticket::Ticket;
 use crate::io::{Stream, handle};
 use crate::sys::os::alarm;
@@ -75,9 +79,10 @@ impl Worker {
     /// # Errors
     /// What the kernel reports.
     pub fn new(birth: Birth, handles: Table) -> Result<Self, Errno> {
-        let Birth { pool, cell, channel, input_limit, .. } = birth;
+        let Birth { pool, cell, channel, input_limit, held, .. } = birth;
         let board = pool.scoreboard.clone();
         let control = Control::new(channel, board, cell, ORDER_WITHIN);
+        control.hold(held);
         let listeners = (pool.listeners.clone(), pool.config.pre_fork);
         let leases = (pool.leases.clone(), cell);
         Ok(Worker {
@@ -203,6 +208,14 @@ impl Worker {
         if let Some(Task::Connection(running)) = &mut self.task {
             self.event_loop.connections().insure(running);
         }
+    }
+
+    /// Asks the supervisor for a reload. It answers on the given socket.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn ask_for_reload(&self, answer: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.event_loop.control().try_send(&Report::Reload, &[answer])
     }
 
     /// The worker ends after an error of the handler.

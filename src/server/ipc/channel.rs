@@ -1,4 +1,4 @@
-//! The control channel between the supervisor and one worker.
+//! The control channel between the supervisor and one worker, or between two generations of a server.
 //!
 //! A pair of `SOCK_SEQPACKET` sockets: messages keep their borders, may carry a descriptor, and the
 //! end of either process shows as end of file at the other.
@@ -176,6 +176,13 @@ impl Channel {
             }
             Err(Garbage) => Received::Garbage,
         })
+    }
+}
+
+impl From<OwnedFd> for Channel {
+    /// An end that another process has passed.
+    fn from(descriptor: OwnedFd) -> Self {
+        Channel(descriptor)
     }
 }
 

@@ -1,15 +1,37 @@
-//! The clock that supervisor and workers share: monotonic milliseconds.
+//! The clock that supervisor and workers share, also those of later generations: monotonic milliseconds.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::EpollTimeout;
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
 
 static START: OnceLock<Instant> = OnceLock::new();
 
 /// Starts the clock, in the supervisor, before the first fork: workers inherit it.
 pub fn start() {
     START.get_or_init(Instant::now);
+}
+
+/// Starts the clock as another process has, in a later generation of the same server: at this time, as
+/// [`started`] gives it.
+pub fn start_at(nanoseconds: u64) {
+    let age = Duration::from_nanos(monotonic().saturating_sub(nanoseconds));
+    let now = Instant::now();
+    START.get_or_init(|| now.checked_sub(age).unwrap_or(now));
+}
+
+/// When the clock was started, in nanoseconds of the monotonic clock, which all processes share.
+pub fn started() -> u64 {
+    let age = START.get_or_init(Instant::now).elapsed().as_nanos();
+    monotonic().saturating_sub(u64::try_from(age).unwrap_or(0))
+}
+
+/// The monotonic clock, in nanoseconds.
+pub fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or(TimeSpec::new(0, 0));
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
 /// Milliseconds between the start of the clock and `at`.

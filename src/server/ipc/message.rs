@@ -13,6 +13,9 @@ pub const MAX_PAYLOAD: usize = 80 * 1024;
 /// The longest message, in bytes.
 pub const MAX_MESSAGE: usize = 1 + 2 * 8 + OVERHEAD + MAX_PAYLOAD;
 
+/// The answer to [`Report::Reload`] if the new generation serves. Any other one says why it does not.
+pub const RELOADED: &[u8] = b"+";
+
 /// What the supervisor tells a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
@@ -29,6 +32,8 @@ pub enum Order {
     Terminate,
     /// Serve what waits at the supervisor, then end.
     Drain,
+    /// The worker's generation serves from now on.
+    Serve,
 }
 
 /// What a worker tells the supervisor. Tickets are the numbers of [`crate::server::ipc::ticket::Ticket`].
@@ -55,6 +60,8 @@ pub enum Report {
     /// The worker gives up a connection, a leased one or that of the message: the supervisor does what is
     /// next with it.
     HandedOver(Option<u64>, ConnectionState),
+    /// The application asks for a reload: the socket for the answer comes with the message.
+    Reload,
 }
 
 /// A received message that is none of the above.
@@ -90,6 +97,7 @@ impl Message for Order {
             Order::Look => vec![b'L'],
             Order::Terminate => vec![b'T'],
             Order::Drain => vec![b'D'],
+            Order::Serve => vec![b'S'],
         }
     }
 
@@ -104,6 +112,7 @@ impl Message for Order {
             [b'L'] => Ok(Order::Look),
             [b'T'] => Ok(Order::Terminate),
             [b'D'] => Ok(Order::Drain),
+            [b'S'] => Ok(Order::Serve),
             _ => Err(Garbage),
         }
     }
@@ -121,6 +130,7 @@ impl Message for Report {
             Report::Declined(number, wakeup, state) => handed(b'n', *number, *wakeup, state),
             Report::Leased(ticket) => fields(b'p', &[*ticket]),
             Report::Released(ticket) => fields(b'g', &[*ticket]),
+            Report::Reload => vec![b'R'],
             Report::HandedOver(ticket, state) => with_state(b'c', &[optional(*ticket)], state),
         }
     }
@@ -132,6 +142,7 @@ impl Message for Report {
             [b'o'] => Ok(Report::Offer),
             [b'e', rest @ ..] => Ok(Report::Ran(index(only::<1>(rest)?[0])?)),
             [b'l'] => Ok(Report::Leaving),
+            [b'R'] => Ok(Report::Reload),
             [b'a', rest @ ..] => {
                 let [number, ticket] = only::<2>(rest)?;
                 Ok(Report::Arrived(number, present(ticket)))
@@ -151,9 +162,11 @@ impl Message for Report {
     }
 }
 
-const WAKEUPS: [Wakeup; 4] = [Wakeup::None, Wakeup::Input, Wakeup::Timeout, Wakeup::Shutdown];
+/// Why a handler is called, each as its number in messages.
+pub const WAKEUPS: [Wakeup; 4] = [Wakeup::None, Wakeup::Input, Wakeup::Timeout, Wakeup::Shutdown];
 
-fn wakeup_number(wakeup: Wakeup) -> u64 {
+/// The number of a wakeup in messages.
+pub fn wakeup_number(wakeup: Wakeup) -> u64 {
     WAKEUPS.iter().position(|other| *other == wakeup).unwrap_or(0) as u64
 }
 
@@ -204,6 +217,7 @@ mod tests {
             Order::Look,
             Order::Terminate,
             Order::Drain,
+            Order::Serve,
         ] {
             assert_eq!(Order::decode(&order.encode()), Ok(order));
         }
@@ -220,6 +234,7 @@ mod tests {
             Report::Released(2),
             Report::HandedOver(Some(3), state),
             Report::HandedOver(None, ConnectionState::default()),
+            Report::Reload,
         ] {
             assert_eq!(Report::decode(&report.encode()), Ok(report));
         }

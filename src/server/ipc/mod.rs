@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`channel`], [`message`] | the control channel, and what is said on it (pure) |
+//! | [`generation`] | what the generations of a server tell each other at a reload (pure) |
 //! | [`connection_state`], [`standing`] | all that follows a connection from process to process (pure) |
 //! | [`lease`], [`ticket`] | who may act on a connection that a worker has parked, and its name |
 //! | [`scoreboard`] | what each sees of the other without a system call |
@@ -12,6 +13,7 @@
 pub(crate) mod channel;
 pub(crate) mod clock;
 pub mod connection_state;
+pub(crate) mod generation;
 pub(crate) mod lease;
 pub(crate) mod message;
 pub(crate) mod numbers;

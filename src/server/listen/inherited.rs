@@ -1,7 +1,8 @@
-//! Listening sockets passed by a service manager (sd_listen_fds(3)).
+//! Listening sockets that this process has not opened: passed by a service manager (sd_listen_fds(3)), or by
+//! the previous generation of this server at a reload.
 //!
-//! They belong to the manager: the server neither shuts down nor unlinks them, so that clients find
-//! an open port while it restarts.
+//! Those of a service manager belong to it: the server neither shuts down nor unlinks them, so that clients
+//! find an open port while it restarts.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use socket2::{SockAddr, SockRef, Type};
 
+use crate::server::ipc::generation::PassedSocket;
 use crate::sys::os::{environment, resolve};
 
 /// The number of the first passed descriptor.
@@ -28,20 +30,64 @@ struct Inherited {
     name: String,
     socket: OwnedFd,
     address: SockAddr,
+    /// What the previous generation says of it.
+    passed: Option<(usize, PassedSocket)>,
+}
+
+/// A listening socket of the previous generation.
+pub struct Passed {
+    /// Its position among those that were passed.
+    pub index: usize,
+    /// What the previous generation says of it.
+    pub passed: PassedSocket,
+    /// The socket.
+    pub socket: OwnedFd,
+}
+
+/// A listening socket that was claimed.
+pub struct Claimed {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// Whether the server has opened it itself, in an earlier generation.
+    pub is_own: bool,
 }
 
 /// The inherited sockets that no listener has claimed yet.
 #[derive(Default)]
-pub struct Inheritance(RefCell<Option<Vec<Inherited>>>);
+pub struct Inheritance {
+    sockets: RefCell<Option<Vec<Inherited>>>,
+    /// The sockets of the previous generation that were claimed since that was last asked: their positions,
+    /// and the number of workers of their pool.
+    claimed: RefCell<Vec<(usize, u64)>>,
+}
 
 impl Inheritance {
+    /// The sockets that the previous generation has passed.
+    pub fn of_generation(sockets: Vec<Passed>) -> Self {
+        let inherited = sockets.into_iter().filter_map(|Passed { index, passed, socket }| {
+            let name = String::from_utf8_lossy(&passed.key);
+            let name = name.strip_prefix("inherit ").unwrap_or(NAMELESS).to_owned();
+            let address = SockRef::from(&socket).local_addr().ok()?;
+            Some(Inherited { name, socket, address, passed: Some((index, passed)) })
+        });
+        let sockets = RefCell::new(Some(inherited.collect()));
+        Inheritance { sockets, claimed: RefCell::default() }
+    }
+
+    /// The sockets of the previous generation that were claimed since the last call: their positions, and
+    /// the number of workers of their pool.
+    pub fn take_claimed(&self) -> Vec<(usize, u64)> {
+        self.claimed.take()
+    }
+
     /// Claims the first unclaimed socket with that name, or the first one of all.
     ///
     /// # Errors
     /// A sentence that says which name is missing.
     pub fn claim(&self, name: Option<&str>) -> io::Result<OwnedFd> {
-        let wanted = |socket: &Inherited| name.is_none_or(|name| socket.name == name);
-        self.take(wanted).ok_or_else(|| {
+        let wanted =
+            |socket: &Inherited| !socket.is_own() && name.is_none_or(|name| socket.name == name);
+        self.take(wanted).map(|claimed| claimed.socket).ok_or_else(|| {
             io::Error::other(match name {
                 Some(name) => format!("No inherited socket has the name \"{name}\""),
                 None => "No inherited socket is left".to_owned(),
@@ -50,9 +96,13 @@ impl Inheritance {
     }
 
     /// Claims the socket that listens where `listen{...}` would open a TCP port.
-    pub fn claim_tcp(&self, host: &str, port: &str) -> Option<OwnedFd> {
+    pub fn claim_tcp(&self, host: &str, port: &str) -> Option<Claimed> {
         if self.is_empty() {
             return None;
+        }
+        let key = tcp_key(host, port);
+        if let Some(claimed) = self.take(|socket| socket.has_key(&key)) {
+            return Some(claimed);
         }
         let addresses = resolve::tcp(host, port, true).ok()?;
         self.take(|socket| {
@@ -61,32 +111,63 @@ impl Inheritance {
     }
 
     /// Claims the socket that listens at this path.
-    pub fn claim_local(&self, path: &OsStr) -> Option<OwnedFd> {
+    pub fn claim_local(&self, path: &OsStr) -> Option<Claimed> {
         let path = std::path::absolute(Path::new(path)).ok()?;
-        self.take(|socket| socket.address.as_pathname().is_some_and(|there| there == path))
+        let key = local_key(&path);
+        self.take(|socket| {
+            socket.has_key(&key) || socket.address.as_pathname().is_some_and(|there| there == path)
+        })
     }
 
-    /// Closes the unclaimed sockets, and returns their names.
+    /// Closes the unclaimed sockets, and returns the names of those that a service manager has passed.
     pub fn disclaim(&self) -> Vec<String> {
-        let rest = self.0.borrow_mut().replace(Vec::new()).unwrap_or_default();
-        rest.into_iter().map(|socket| socket.name).collect()
+        let rest = self.sockets.borrow_mut().replace(Vec::new()).unwrap_or_default();
+        rest.into_iter().filter(|socket| !socket.is_own()).map(|socket| socket.name).collect()
     }
 
     /// Takes over the passed sockets. Claiming a socket does this, too.
     pub fn adopt(&self) {
-        self.0.borrow_mut().get_or_insert_with(receive);
+        self.sockets.borrow_mut().get_or_insert_with(receive);
     }
 
     fn is_empty(&self) -> bool {
-        self.0.borrow_mut().get_or_insert_with(receive).is_empty()
+        self.sockets.borrow_mut().get_or_insert_with(receive).is_empty()
     }
 
-    fn take(&self, wanted: impl Fn(&Inherited) -> bool) -> Option<OwnedFd> {
-        let mut sockets = self.0.borrow_mut();
+    fn take(&self, wanted: impl Fn(&Inherited) -> bool) -> Option<Claimed> {
+        let mut sockets = self.sockets.borrow_mut();
         let sockets = sockets.get_or_insert_with(receive);
         let index = sockets.iter().position(wanted)?;
-        Some(sockets.remove(index).socket)
+        let Inherited { socket, passed, .. } = sockets.remove(index);
+        let is_own = passed.as_ref().is_some_and(|(_, passed)| passed.is_own);
+        self.claimed.borrow_mut().extend(passed.map(|(index, passed)| (index, passed.workers)));
+        Some(Claimed { socket, is_own })
     }
+}
+
+impl Inherited {
+    fn is_own(&self) -> bool {
+        self.passed.as_ref().is_some_and(|(_, passed)| passed.is_own)
+    }
+
+    fn has_key(&self, key: &[u8]) -> bool {
+        self.passed.as_ref().is_some_and(|(_, passed)| passed.key == key)
+    }
+}
+
+/// What the generations of a server call a TCP port: as the script does.
+pub fn tcp_key(host: &str, port: &str) -> Vec<u8> {
+    format!("tcp {host} {port}").into_bytes()
+}
+
+/// What they call a local socket, by its absolute path.
+pub fn local_key(path: &Path) -> Vec<u8> {
+    [b"local ", path.as_os_str().as_bytes()].concat()
+}
+
+/// What they call a socket that a listener has claimed by name.
+pub fn inherit_key(name: Option<&str>) -> Vec<u8> {
+    format!("inherit {}", name.unwrap_or(NAMELESS)).into_bytes()
 }
 
 /// Takes over the sockets described by the environment, if they are meant for this process.
@@ -107,7 +188,7 @@ fn receive() -> Vec<Inherited> {
         let Some(descriptor) = environment::adopt(number) else { continue };
         // Dropping closes everything that is not a listening socket.
         if let Ok(address) = prepare(&descriptor) {
-            sockets.push(Inherited { name, socket: descriptor, address });
+            sockets.push(Inherited { name, socket: descriptor, address, passed: None });
         }
     }
     sockets

@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sys::socket::{Shutdown, shutdown};
 use socket2::SockRef;
 
-use super::inherited::Inheritance;
+use super::inherited::{Claimed, Inheritance, inherit_key, local_key, tcp_key};
 use super::spec::ListenerSpec;
 use crate::binding::{Fault, Reply};
 use crate::io::listen;
@@ -70,6 +70,35 @@ impl Listener {
         self.port.as_ref().map(|port| &port.socket)
     }
 
+    /// What the generations of a server call its socket.
+    pub fn key(&self) -> Option<Vec<u8>> {
+        Some(match (&self.spec, &self.port) {
+            (ListenerSpec::Tcp { host, port, .. }, _) => tcp_key(host, port),
+            (ListenerSpec::Local { .. }, Some(Port { origin: Origin::Own(Some(file)), .. })) => {
+                local_key(file.path())
+            }
+            (ListenerSpec::Local { path }, _) => local_key(&std::path::absolute(path).ok()?),
+            (ListenerSpec::Inherited { name, .. }, _) => inherit_key(name.as_deref()),
+            (ListenerSpec::Interval { .. } | ListenerSpec::Main { .. }, _) => return None,
+        })
+    }
+
+    /// What they call it if it is a job: its kind and its name.
+    pub fn job(&self) -> Option<String> {
+        match &self.spec {
+            ListenerSpec::Interval { name, .. } => Some(format!("interval {name}")),
+            ListenerSpec::Main { name } => Some(format!("main {name}")),
+            _ => None,
+        }
+    }
+
+    /// The next generation has the socket, and its file.
+    pub fn give_away(&self) {
+        if let Some(Port { origin: Origin::Own(Some(file)), .. }) = &self.port {
+            file.give_away();
+        }
+    }
+
     /// Stops new connections; waiting ones can still be accepted. Returns false for listeners that
     /// are not a port of this server: a service manager's socket continues to collect connections.
     pub fn refuse(&self) -> bool {
@@ -125,14 +154,18 @@ impl Port {
         let (socket, origin) = match spec {
             ListenerSpec::Tcp { host, port, deferred } => {
                 let (socket, origin) = match inheritance.claim_tcp(host, port) {
-                    Some(socket) => (socket, Origin::Inherited),
+                    Some(Claimed { socket, is_own: true }) => (socket, Origin::Own(None)),
+                    Some(claimed) => (claimed.socket, Origin::Inherited),
                     None => (listen::tcp(host, port)?, Origin::Own(None)),
                 };
                 wait_for_clients(&socket, *deferred);
                 (socket, origin)
             }
             ListenerSpec::Local { path } => match inheritance.claim_local(path) {
-                Some(socket) => (socket, Origin::Inherited),
+                Some(Claimed { socket, is_own: true }) => {
+                    (socket, Origin::Own(Some(OwnFile::lent(Path::new(path))?)))
+                }
+                Some(claimed) => (claimed.socket, Origin::Inherited),
                 None => {
                     let socket = listen::local_if_free(Path::new(path))?;
                     (socket, Origin::Own(Some(OwnFile::at(Path::new(path))?)))

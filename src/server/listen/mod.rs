@@ -3,7 +3,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`config`], [`spec`] | the table and its listeners, checked |
-//! | [`listener`], [`inherited`] | listeners, opened here or by a service manager |
+//! | [`listener`], [`inherited`] | listeners, opened here, by a service manager or by the previous generation |
+//! | [`predecessor`] | what a reload passes to the process that it starts |
 //! | [`speaks_first`] | whether the client speaks first |
 //! | [`registry`] | the pools of a Lua state, and whether they are served |
 //! | [`shared_sockets`] | detects connections that all workers would share |
@@ -13,6 +14,7 @@ pub mod accept_error;
 pub mod config;
 pub mod inherited;
 pub mod listener;
+pub mod predecessor;
 pub mod registry;
 pub mod shared_sockets;
 pub mod speaks_first;

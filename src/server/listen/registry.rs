@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use super::config::{Handlers, Listen, PoolConfig};
 use super::inherited::Inheritance;
 use super::listener::Listener;
+use super::predecessor::{self, Predecessor};
 use super::spec::ListenerSpec;
 use crate::binding::{Fault, Reply};
 use crate::server::ipc::lease::LeaseTable;
@@ -19,6 +20,9 @@ use crate::sys::os::error_text;
 /// Scoreboard cells per possible worker: a killed worker that the kernel does not release keeps its
 /// cell, but does not count.
 pub const CELLS: usize = 2;
+
+/// The exit code of a server that could not be started.
+const ERROR_AT_START: i32 = 3;
 
 /// One pool of workers, as registered by `listen{...}`.
 pub struct Pool {
@@ -34,6 +38,9 @@ pub struct Pool {
     pub scoreboard: Rc<Scoreboard>,
     /// The leases of parked connections.
     pub leases: Rc<LeaseTable>,
+    /// The sockets of the previous generation among its listeners: their positions there, and the number of
+    /// workers of their pool.
+    pub claimed: Vec<(usize, u64)>,
 }
 
 impl Pool {
@@ -69,8 +76,11 @@ pub struct Registry {
     pools: RefCell<Vec<Rc<Pool>>>,
     /// Views of all pools, including those that have been given up.
     views: RefCell<Vec<PoolView>>,
-    /// The sockets passed by a service manager that no pool has claimed yet.
+    /// The inherited sockets that no pool has claimed yet.
     pub inheritance: Inheritance,
+    /// In a process that a reload has started: what it has of the previous generation.
+    predecessor: RefCell<Option<Predecessor>>,
+    is_candidate: bool,
     stage: Cell<ServerStage>,
     /// `run` has been or will be called, so there is no need to warn.
     remembered: Cell<bool>,
@@ -85,10 +95,19 @@ impl Registry {
         if let Some(registry) = lua.app_data_ref::<Rc<Registry>>() {
             return registry.clone();
         }
+        let (predecessor, sockets) = match predecessor::adopt() {
+            Ok(adopted) => adopted.unzip(),
+            Err(error) => {
+                eprintln!("{error}");
+                std::process::exit(ERROR_AT_START);
+            }
+        };
         let registry = Rc::new(Registry {
             pools: RefCell::default(),
             views: RefCell::default(),
-            inheritance: Inheritance::default(),
+            inheritance: sockets.map(Inheritance::of_generation).unwrap_or_default(),
+            is_candidate: predecessor.is_some(),
+            predecessor: RefCell::new(predecessor),
             stage: Cell::new(ServerStage::Open),
             remembered: Cell::new(false),
             checking: Cell::new(false),
@@ -96,6 +115,16 @@ impl Registry {
         });
         lua.set_app_data(registry.clone());
         registry
+    }
+
+    /// Whether a reload has started this process.
+    pub fn is_candidate(&self) -> bool {
+        self.is_candidate
+    }
+
+    /// What this process has of the previous generation.
+    pub fn take_predecessor(&self) -> Option<Predecessor> {
+        self.predecessor.take()
     }
 
     /// Opens the listeners of a new pool and registers it. If one cannot be opened, closes the
@@ -135,6 +164,7 @@ impl Registry {
             number: pools.len() + 1,
             scoreboard,
             leases,
+            claimed: self.inheritance.take_claimed(),
             config: listen.pool,
             handlers: listen.handlers,
             listeners: listeners.into(),
@@ -173,20 +203,15 @@ impl Registry {
             }
             ServerStage::Open => {
                 self.stage.set(ServerStage::Serving);
-                Ok(self.pools.borrow().clone())
+                // Whoever serves them lets them go.
+                Ok(self.pools.take())
             }
         }
     }
 
-    /// Serving has ended: gives up the pools with their listeners.
+    /// Serving has ended.
     pub fn end(&self) {
         self.stage.set(ServerStage::Over);
-        self.pools.borrow_mut().clear();
-    }
-
-    /// In a worker: gives up all other pools, with their descriptors.
-    pub fn leave_others(&self) {
-        self.pools.borrow_mut().clear();
     }
 
     /// Whether this process has registered pools without serving them.

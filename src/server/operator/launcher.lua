@@ -14,9 +14,12 @@ Usage: moonbridge [options] [--] script.lua [arguments]
   -d, --debug              log every control message, and what -s logs
   -f, --logfacility NAME   log to syslog as well; DAEMON (default), USER, or 0 to 7 for LOCAL0 to LOCAL7
   -h, --help               show this help
+      --hangup ACTION      what SIGHUP does: "reload" runs the script anew, "end" ends at once (default: end)
   -i, --logident NAME      log to syslog as well, under this name (default: moonbridge)
   -l, --logfile FILE       append the log to this file instead of writing it to standard error
   -p, --pidfile FILE       write the process id to this file, which is locked
+      --reload-timeout SECONDS
+                           give a reload up that takes longer (default: 60; 0: never)
       --shutdown-timeout SECONDS
                            kill what still runs so long after a shutdown has begun (default: 60; 0: never)
   -s, --stats              log routine ends of workers, their resource usage and worker counts
@@ -35,9 +38,11 @@ local OPTIONS = {
   { long = "debug", short = "d" },
   { long = "logfacility", short = "f", value = true },
   { long = "help", short = "h" },
+  { long = "hangup", value = true },
   { long = "logident", short = "i", value = true },
   { long = "logfile", short = "l", value = true },
   { long = "pidfile", short = "p", value = true },
+  { long = "reload-timeout", sets = "reload_timeout", value = true },
   { long = "shutdown-timeout", sets = "shutdown_timeout", value = true },
   { long = "stats", short = "s" },
   { long = "version", short = "v" },

@@ -21,11 +21,12 @@ pub struct Operations {
 }
 
 impl Operations {
-    /// The service that the launcher has opened; otherwise opens one with the given options.
-    pub fn take(&self, options: &RunOptions) -> Result<Service, StartError> {
+    /// The service that the launcher has opened; otherwise opens one with the given options, `anew` in a
+    /// process that a reload has started.
+    pub fn take(&self, options: &RunOptions, anew: bool) -> Result<Service, StartError> {
         match self.service.take() {
             Some(service) => Ok(service),
-            None => Service::open(options),
+            None => open(options, anew),
         }
     }
 
@@ -33,6 +34,10 @@ impl Operations {
     pub fn ended(&self, code: i32) {
         self.exit_code.set(Some(code));
     }
+}
+
+fn open(options: &RunOptions, anew: bool) -> Result<Service, StartError> {
+    if anew { Service::open_anew(options) } else { Service::open(options) }
 }
 
 /// Defines `launch` over `run`, which returns nil and a message instead of raising errors.
@@ -44,7 +49,7 @@ pub fn export(
     operations: Rc<Operations>,
 ) -> mlua::Result<()> {
     let shared = operations.clone();
-    let open = binding::function(lua, move |lua, args| {
+    let open_step = binding::function(lua, move |lua, args| {
         let options = options::parse(args.front())?;
         if matches!(args.get(1), Some(Value::Boolean(true))) {
             Registry::of(lua).only_check();
@@ -52,7 +57,7 @@ pub fn export(
         }
         // Before going to the background, which would close inherited sockets.
         Registry::of(lua).inheritance.adopt();
-        let service = Service::open(&options)
+        let service = open(&options, Registry::of(lua).is_candidate())
             .map_err(|error: StartError| Fault::System(error.text, error.errno))?;
         shared.service.replace(Some(service));
         Registry::of(lua).remember();
@@ -68,7 +73,7 @@ pub fn export(
         Ok(())
     })?;
     let exit_code = lua.create_function(move |_, ()| Ok(operations.exit_code.get()))?;
-    let steps = (module, open, log, exit_code, run, describe, libc::EWOULDBLOCK);
+    let steps = (module, open_step, log, exit_code, run, describe, libc::EWOULDBLOCK);
     let launch: Function =
         binding::chunk(lua, "moonbridge.launcher", include_str!("launcher.lua"), steps)?;
     module.raw_set("launch", launch)

@@ -35,6 +35,8 @@ pub struct Log {
     stream: Option<LogStream>,
     syslog: Option<Syslog>,
     level: Level,
+    /// Without the time: another process adds it.
+    bare: bool,
     /// The process that writes the waiting lines; forked processes only have a copy.
     owner: u32,
     /// When to retry waiting lines.
@@ -60,8 +62,23 @@ impl Log {
         Ok(Self::to(Some(LogStream::file(path)?), level))
     }
 
+    /// A log on the standard error of a process that another one reads, which adds the time.
+    pub fn bare(level: Level) -> Self {
+        let mut log = Self::stderr(level);
+        log.bare = true;
+        log
+    }
+
+    /// As [`Log::file`] in a later generation of a server, whose first process holds the lock.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn shared_file(path: &Path, level: Level) -> io::Result<Self> {
+        Ok(Self::to(Some(LogStream::shared_file(path)?), level))
+    }
+
     fn to(stream: Option<LogStream>, level: Level) -> Self {
-        Log { stream, syslog: None, level, owner: std::process::id(), retry_at: None }
+        Log { stream, syslog: None, level, bare: false, owner: std::process::id(), retry_at: None }
     }
 
     /// Sends every line to the system log as well.
@@ -88,7 +105,8 @@ impl Log {
         let mut wait = false;
         for line in message.trim_end_matches('\n').split('\n') {
             if let Some(stream) = &mut self.stream {
-                wait |= stream.line(format!("{stamp}: {prefix}{line}\n"));
+                let stamp = if self.bare { String::new() } else { format!("{stamp}: ") };
+                wait |= stream.line(format!("{stamp}{prefix}{line}\n"));
             }
             if let Some(syslog) = &mut self.syslog {
                 wait |= syslog.line(&format!("{prefix}{line}"));

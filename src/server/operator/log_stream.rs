@@ -32,7 +32,7 @@ pub struct LogStream {
 
 enum LogTarget {
     Stderr,
-    File { path: PathBuf, file: File },
+    File { path: PathBuf, file: File, shared: bool },
 }
 
 impl LogStream {
@@ -46,8 +46,20 @@ impl LogStream {
     /// # Errors
     /// `EWOULDBLOCK` if another process holds the lock, else what the system reports.
     pub fn file(path: &Path) -> io::Result<Self> {
-        let file = open_locked(path)?;
-        let target = LogTarget::File { path: std::path::absolute(path)?, file };
+        Self::appending(path, false)
+    }
+
+    /// The same for a later generation of a server, whose first process holds the lock.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn shared_file(path: &Path) -> io::Result<Self> {
+        Self::appending(path, true)
+    }
+
+    fn appending(path: &Path, shared: bool) -> io::Result<Self> {
+        let file = if shared { open(path) } else { open_locked(path) }?;
+        let target = LogTarget::File { path: std::path::absolute(path)?, file, shared };
         Ok(LogStream { target, queue: LineQueue::default() })
     }
 
@@ -70,16 +82,18 @@ impl LogStream {
     pub fn reopen(&mut self) -> io::Result<()> {
         match &mut self.target {
             // Only regular files are renamed.
-            LogTarget::File { path, file } if file.metadata()?.is_file() => match open_locked(path)
-            {
-                Ok(fresh) => {
-                    *file = fresh;
-                    self.queue.redirected();
+            LogTarget::File { path, file, shared } if file.metadata()?.is_file() => {
+                let reopened = if *shared { open(path) } else { open_locked(path) };
+                match reopened {
+                    Ok(fresh) => {
+                        *file = fresh;
+                        self.queue.redirected();
+                    }
+                    // The file has not been renamed: this process holds its lock.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
                 }
-                // The file has not been renamed: this process holds its lock.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            },
+            }
             _ => {}
         }
         Ok(())
@@ -130,6 +144,15 @@ fn is_writable(fd: BorrowedFd<'_>) -> bool {
 }
 
 fn open_locked(path: &Path) -> io::Result<File> {
+    let file = open(path)?;
+    // Other files, such as terminals and /dev/null, are shared.
+    if file.metadata()?.is_file() {
+        lock(&file)?;
+    }
+    Ok(file)
+}
+
+fn open(path: &Path) -> io::Result<File> {
     let opened = OpenOptions::new()
         .append(true)
         .create(true)
@@ -137,15 +160,7 @@ fn open_locked(path: &Path) -> io::Result<File> {
         // A named pipe without a reader is an error instead of a reason to wait.
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path);
-    let file = match opened {
-        Err(error) => standard_stream_at(path).ok_or(error)?,
-        Ok(file) => file,
-    };
-    // Other files, such as terminals and /dev/null, are shared.
-    if file.metadata()?.is_file() {
-        lock(&file)?;
-    }
-    Ok(file)
+    opened.or_else(|error| standard_stream_at(path).ok_or(error))
 }
 
 /// `/dev/stdout` cannot be opened if it is a socket, or a pipe of another user: then uses the

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
+use crate::server::ipc::clock;
 use crate::sys::os::environment;
 
 /// The connection to the service manager, if there is one.
@@ -64,18 +65,40 @@ impl Notifier {
         }
     }
 
-    /// Feeds the watchdog when it is time; returns when to call it again.
-    pub fn feed(&mut self, now: Instant) -> Option<Instant> {
-        let watchdog = self.watchdog.as_mut()?;
-        let next = if watchdog.next <= now {
-            watchdog.next = now + watchdog.every;
-            let next = watchdog.next;
-            self.tell("WATCHDOG=1");
-            next
-        } else {
-            watchdog.next
+    /// Reports that a reload has begun.
+    pub fn reloading(&mut self) {
+        if self.ready && !self.stopping {
+            let microseconds = clock::monotonic() / 1000;
+            self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}\nSTATUS=Reloading"));
+        }
+    }
+
+    /// Reports that a reload has ended. The server is ready in any case.
+    pub fn reloaded(&mut self, status: &str) {
+        if !self.stopping {
+            self.ready = true;
+            let status = status.lines().next().unwrap_or_default();
+            self.tell(&format!("READY=1\nMAINPID={}\nSTATUS={status}", std::process::id()));
+        }
+    }
+
+    /// Whether it is time to feed the watchdog.
+    pub fn is_hungry(&mut self, now: Instant) -> bool {
+        let Some(watchdog) = self.watchdog.as_mut().filter(|it| it.next <= now) else {
+            return false;
         };
-        Some(next)
+        watchdog.next = now + watchdog.every;
+        true
+    }
+
+    /// When it will be.
+    pub fn next(&self) -> Option<Instant> {
+        self.watchdog.as_ref().map(|watchdog| watchdog.next)
+    }
+
+    /// Feeds the watchdog.
+    pub fn feed(&self) {
+        self.tell("WATCHDOG=1");
     }
 
     /// Sends a message; errors are ignored.

@@ -17,11 +17,14 @@ const DEFAULT_IDENT: &str = "moonbridge";
 
 /// The default for `shutdown_timeout`.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
+/// The default for `reload_timeout`.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The default for `waiting_input_limit`, in bytes.
 const WAITING_INPUT_LIMIT: usize = 64 * 1024 * 1024;
 
 /// The names of all options.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "background",
     "logfile",
     "pidfile",
@@ -31,6 +34,8 @@ const NAMES: [&str; 10] = [
     "stats",
     "debug",
     "shutdown_timeout",
+    "hangup",
+    "reload_timeout",
     "waiting_input_limit",
 ];
 
@@ -58,12 +63,30 @@ pub struct SupervisorLimits {
     pub shutdown_timeout: Option<Duration>,
     /// How many bytes of input all waiting connections may hold together.
     pub waiting_input: usize,
+    /// What SIGHUP does.
+    pub hangup: Hangup,
+    /// How long a new generation may take to become ready; `None`: unlimited.
+    pub reload_timeout: Option<Duration>,
+}
+
+/// What SIGHUP does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Hangup {
+    /// It ends the server at once.
+    #[default]
+    End,
+    /// It runs the script anew.
+    Reload,
 }
 
 impl Default for SupervisorLimits {
     fn default() -> Self {
-        let (shutdown_timeout, waiting_input) = (Some(SHUTDOWN_TIMEOUT), WAITING_INPUT_LIMIT);
-        SupervisorLimits { shutdown_timeout, waiting_input }
+        SupervisorLimits {
+            shutdown_timeout: Some(SHUTDOWN_TIMEOUT),
+            waiting_input: WAITING_INPUT_LIMIT,
+            hangup: Hangup::End,
+            reload_timeout: Some(RELOAD_TIMEOUT),
+        }
     }
 }
 
@@ -123,7 +146,26 @@ fn limits(table: &Table) -> Reply<SupervisorLimits> {
     Ok(SupervisorLimits {
         shutdown_timeout: Some(timeout).filter(|time| !time.is_zero()),
         waiting_input: bytes(table, "waiting_input_limit")?.unwrap_or(WAITING_INPUT_LIMIT),
+        hangup: hangup(table)?,
+        reload_timeout: Some(seconds(table, "reload_timeout")?.unwrap_or(RELOAD_TIMEOUT))
+            .filter(|time| !time.is_zero()),
     })
+}
+
+fn hangup(table: &Table) -> Reply<Hangup> {
+    let value = table.get::<Value>("hangup")?;
+    let name = match &value {
+        Value::Nil => return Ok(Hangup::End),
+        Value::String(name) => name.to_string_lossy(),
+        other => return Err(wrong("hangup", "a string", other)),
+    };
+    match name.as_str() {
+        "end" => Ok(Hangup::End),
+        "reload" => Ok(Hangup::Reload),
+        other => Err(Fault::misuse(format!(
+            "Option \"hangup\" must be \"reload\" or \"end\", not \"{other}\""
+        ))),
+    }
 }
 
 fn wrong(name: &str, expected: &str, value: &Value) -> Fault {

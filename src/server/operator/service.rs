@@ -16,8 +16,20 @@ pub struct Service {
     /// The log.
     pub log: Log,
     pid_file: Option<PidFile>,
+    /// In a generation that a reload has started: the log from when it serves.
+    later_log: Option<Log>,
     /// The limits for the supervisor.
     pub limits: SupervisorLimits,
+}
+
+/// What a service consists of.
+pub struct Parts {
+    /// The log.
+    pub log: Log,
+    /// In a generation that a reload has started: the log from when it serves.
+    pub later_log: Option<Log>,
+    /// The pid file, which is removed when serving ends.
+    pub pid_file: Option<PidFile>,
 }
 
 /// Why a server could not be started.
@@ -73,12 +85,32 @@ impl Service {
             log.add_syslog(&syslog.ident, syslog.facility);
         }
         log.notice("Starting moonbridge server");
-        Ok(Service { log, pid_file, limits: options.limits })
+        Ok(Service { log, later_log: None, pid_file, limits: options.limits })
     }
 
-    /// The log and the pid file, which is removed when serving ends.
-    pub fn into_parts(self) -> (Log, Option<PidFile>) {
-        (self.log, self.pid_file)
+    /// The same in a process that a reload has started. The first process of the server has the pid file and
+    /// the locks, and is in the background if that was requested. Until this generation serves, what it
+    /// logs goes through the previous one.
+    ///
+    /// # Errors
+    /// The log file cannot be opened.
+    pub fn open_anew(options: &RunOptions) -> Result<Self, StartError> {
+        let mut later_log = match &options.log_file {
+            Some(path) => Log::shared_file(path, options.level)
+                .map_err(|error| StartError::new("log file", path, &error))?,
+            None if options.background => Log::silent(options.level),
+            None => Log::stderr(options.level),
+        };
+        if let Some(syslog) = &options.syslog {
+            later_log.add_syslog(&syslog.ident, syslog.facility);
+        }
+        let (log, later_log) = (Log::bare(options.level), Some(later_log));
+        Ok(Service { log, later_log, pid_file: None, limits: options.limits })
+    }
+
+    /// Its parts.
+    pub fn into_parts(self) -> Parts {
+        Parts { log: self.log, later_log: self.later_log, pid_file: self.pid_file }
     }
 }
 

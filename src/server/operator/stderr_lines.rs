@@ -1,7 +1,7 @@
 //! A worker's standard error: a pipe that the supervisor reads line by line.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -16,7 +16,7 @@ const READ_AT_ONCE: usize = 16 * 1024;
 /// The pipe: initially both ends, later in the supervisor only the reader.
 pub struct StderrLines {
     reader: std::fs::File,
-    writer: Option<std::os::fd::OwnedFd>,
+    writer: Option<OwnedFd>,
     partial: Vec<u8>,
     /// The rest of an overlong line is being skipped.
     truncating: bool,
@@ -42,6 +42,14 @@ impl StderrLines {
         if let Some(writer) = &self.writer {
             let _ = dup2_stderr(writer);
         }
+    }
+
+    /// The writing end, for a process that is to have it as its standard error.
+    ///
+    /// # Errors
+    /// It was taken before.
+    pub fn take_writer(&mut self) -> io::Result<OwnedFd> {
+        self.writer.take().ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
     /// In the supervisor: closes the writing end.

@@ -54,6 +54,8 @@ pub struct Child {
     pub stderr: StderrLines,
     /// How far its life has come.
     pub life: Life,
+    /// It does not serve before it is told to, since the previous generation does.
+    pub held: bool,
     /// It was idle once: `prepare` has returned.
     pub has_served: bool,
     /// When it was forked.
@@ -91,6 +93,7 @@ impl Child {
             their_end,
             stderr,
             life: Life::Starting,
+            held: false,
             has_served: false,
             forked: Instant::now(),
             turns_seen: None,
@@ -155,6 +158,13 @@ impl Child {
         self.has_served = true;
         if self.life == Life::Starting {
             self.life = Life::Serving;
+        }
+    }
+
+    /// Lets it serve, if it waits for that.
+    pub fn release(&mut self) {
+        if self.has_served && std::mem::take(&mut self.held) {
+            self.order(&Order::Serve);
         }
     }
 

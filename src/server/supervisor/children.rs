@@ -31,12 +31,14 @@ pub struct Children {
     by_pid: HashMap<i32, Child>,
     epoll: Rc<Epoll>,
     inbox: Inbox,
+    /// New workers do not serve before they are told to.
+    pub held: bool,
 }
 
 impl Children {
     /// No workers yet.
     pub fn new(epoll: Rc<Epoll>) -> Self {
-        Children { by_pid: HashMap::new(), epoll, inbox: Inbox::default() }
+        Children { by_pid: HashMap::new(), epoll, inbox: Inbox::default(), held: false }
     }
 
     /// Forks a worker for the pool at a position, with a cell of its own.
@@ -52,7 +54,9 @@ impl Children {
         };
         let pid = pid.as_raw();
         let worker = WorkerId { pid, pool: index, cell };
-        let child = Child::new(worker, pool.number, pool.scoreboard.clone(), (ours, theirs), lines);
+        let mut child =
+            Child::new(worker, pool.number, pool.scoreboard.clone(), (ours, theirs), lines);
+        child.held = self.held;
         let event = |source: EventSource| EpollEvent::new(EpollFlags::EPOLLIN, source.token());
         let watched = self
             .epoll

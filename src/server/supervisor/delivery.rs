@@ -2,7 +2,7 @@
 //!
 //! | what happens | what follows |
 //! |---|---|
-//! | an order cannot be sent | if it is one to end, it is sent again after [`AGAIN`] |
+//! | an order cannot be sent | if it is one to end or to serve, it is sent again after [`AGAIN`] |
 //! | an order is unread although the worker could have got on (it is frozen, or runs a handler for long) | it is taken back |
 //! | the worker runs no handler and still takes nothing | it is given up |
 
@@ -55,7 +55,7 @@ pub struct Delivery {
     progress: Progress,
     /// When orders may be sent again, after one could not be.
     again: Option<Instant>,
-    /// The order to end, which could not be sent yet.
+    /// The order to end, or to serve, which could not be sent yet.
     owed: Option<Order>,
 }
 
@@ -65,10 +65,10 @@ impl Delivery {
         self.check.get_or_insert((now + SOON, Check::Sent));
     }
 
-    /// An order could not be sent. If it is one to end, it is owed.
+    /// An order could not be sent. If it is one to end or to serve, it is owed.
     pub fn failed(&mut self, order: &Order, now: Instant) {
         self.again = Some(now + AGAIN);
-        if matches!(order, Order::Terminate | Order::Drain) {
+        if matches!(order, Order::Terminate | Order::Drain | Order::Serve) {
             self.owed = Some(order.clone());
         }
     }
@@ -78,7 +78,7 @@ impl Delivery {
         self.again.is_none_or(|again| again <= now)
     }
 
-    /// The order to end that is to be sent now.
+    /// The order to end or to serve that is to be sent now.
     pub fn owed(&mut self, now: Instant) -> Option<Order> {
         if !self.is_open(now) {
             return None;

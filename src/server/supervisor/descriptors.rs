@@ -23,6 +23,11 @@ impl RaisedLimit {
         RaisedLimit { previous: raised.ok() }
     }
 
+    /// The limits before, soft and hard.
+    pub fn previous(&self) -> Option<(rlim_t, rlim_t)> {
+        self.previous
+    }
+
     /// Descriptors for connections and workers: what the limit leaves beside those open now.
     pub fn budget(&self) -> usize {
         let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));

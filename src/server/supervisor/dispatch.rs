@@ -79,7 +79,7 @@ pub fn take_back(
             Order::Resume(number, wakeup, connection) => {
                 handover.left_unread(worker, number, wakeup, connection);
             }
-            Order::Terminate | Order::Drain => rest.push(order),
+            Order::Terminate | Order::Drain | Order::Serve => rest.push(order),
             Order::Nothing | Order::Look => {}
         }
     }

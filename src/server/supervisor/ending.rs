@@ -47,14 +47,11 @@ impl Supervisor {
     /// Graceful shutdown: no new connections, running handlers complete.
     pub(super) fn drain(&mut self) {
         let now = Instant::now();
-        if !self.shutdown.drain(now) {
+        if self.replaced || !self.shutdown.drain(now) {
             return self.log.notice("Shutdown already in progress");
         }
-        for state in &mut self.pools {
-            state.sizing.shutdown(now);
-            state.ports.refuse();
-        }
-        close_ports(&mut self.pools, &mut self.handover, now + LAST_ARRIVALS);
+        self.announce_end(false);
+        self.close_left_ports(now);
         self.log.notice("Initiate shutdown");
         self.handover.shut_down();
         for child in self.children.iter_mut() {
@@ -63,8 +60,18 @@ impl Supervisor {
         }
     }
 
+    /// Closes the ports that no other generation has.
+    pub(super) fn close_left_ports(&mut self, now: Instant) {
+        for state in &mut self.pools {
+            state.sizing.shutdown(now);
+            state.ports.refuse();
+        }
+        close_ports(&mut self.pools, &mut self.handover, now + LAST_ARRIVALS);
+    }
+
     /// Fast shutdown: workers are killed.
     pub(super) fn kill_all(&mut self, now: Instant) {
+        self.announce_end(true);
         self.shutdown.kill(now);
         self.pools.iter_mut().for_each(|state| state.ports.close());
         self.children.iter().for_each(|child| child.kill(Signal::SIGKILL));
@@ -138,7 +145,10 @@ impl Supervisor {
     }
 
     /// Whether the server shuts down, no worker is left, and none is to be forked for what waits.
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn is_over(&mut self) -> bool {
+        if self.awaits_generation() {
+            return false;
+        }
         let owes_service = self.shutdown.phase() == ServerPhase::Draining
             && (self.has_queued() || self.pools.iter().any(|state| state.ports.are_closing()));
         !self.shutdown.serves() && self.children.is_empty() && !owes_service
@@ -159,6 +169,13 @@ impl Supervisor {
     pub fn close(&mut self) {
         self.notifier.stopping();
         self.log.settle();
+        if self.is_candidate() {
+            // The ports are those of the generation that serves.
+            return;
+        }
+        if self.is_replaced() {
+            return self.pools.iter_mut().for_each(|state| state.ports.close());
+        }
         if self.shutdown.phase() == ServerPhase::Draining {
             self.log.notice("All worker threads have terminated");
         }

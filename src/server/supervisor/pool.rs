@@ -60,9 +60,12 @@ pub struct PoolState {
 impl PoolState {
     /// A pool without workers yet.
     pub fn new(index: usize, pool: Rc<Pool>, now: Instant) -> Self {
+        let mut sizing = Sizing::default();
+        let workers = pool.claimed.iter().map(|(_, workers)| *workers).max().unwrap_or(0);
+        sizing.begin_with(usize::try_from(workers).unwrap_or(usize::MAX));
         PoolState {
             index,
-            sizing: Sizing::default(),
+            sizing,
             timers: Timers::new(&pool.listeners, now),
             ports: Ports::new(pool.clone()),
             neglected: false,

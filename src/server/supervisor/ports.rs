@@ -28,12 +28,22 @@ pub struct Ports {
     /// Positions of listeners, and how many connections are still taken from each at most.
     closing: Vec<(usize, usize)>,
     refusing: bool,
+    /// Positions of listeners whose sockets the next generation has.
+    passed_on: Vec<usize>,
 }
 
 impl Ports {
     /// The ports of a pool, open.
     pub fn new(pool: Rc<Pool>) -> Self {
-        Ports { pool, closing: Vec::new(), refusing: false }
+        Ports { pool, closing: Vec::new(), refusing: false, passed_on: Vec::new() }
+    }
+
+    /// The next generation has the socket of the listener at that position: it stays open.
+    pub fn pass_on(&mut self, index: usize) {
+        if let Some(listener) = self.pool.listeners.get(index) {
+            listener.give_away();
+        }
+        self.passed_on.push(index);
     }
 
     /// Begins no new connection from now on, frees socket files for other servers. A service manager's
@@ -43,7 +53,7 @@ impl Ports {
             return;
         }
         for (index, listener) in self.pool.listeners.iter().enumerate() {
-            if listener.refuse() {
+            if !self.passed_on.contains(&index) && listener.refuse() {
                 // Bounded: handshakes that have begun may still complete, and where the system does not
                 // refuse new ones, clients that never stop must not keep the server.
                 self.closing.push((index, listen::BACKLOG as usize + 1));

@@ -72,6 +72,16 @@ impl Shutdown {
         self.exit_code = ERROR_AT_RUN_TIME;
     }
 
+    /// Another generation could not go on, or has ended with this code.
+    pub fn set_exit_code(&mut self, code: i32) {
+        self.exit_code = code;
+    }
+
+    /// Nothing is left that could take too long.
+    pub fn rest(&mut self) {
+        self.due = None;
+    }
+
     /// A graceful shutdown begins. False if one has begun before.
     pub fn drain(&mut self, now: Instant) -> bool {
         let begins = self.serves();

@@ -46,6 +46,11 @@ impl Signals {
         })
     }
 
+    /// The signal mask of the host.
+    pub fn previous_mask(&self) -> SigSet {
+        self.previous_mask
+    }
+
     /// The next signal that has come.
     pub fn next(&self) -> Option<Signal> {
         let signal = self.descriptor.read_signal().ok()??;

@@ -18,6 +18,8 @@ pub struct Census {
 pub struct Sizing {
     /// Workers that ended and are to be replaced without delay.
     replacements: usize,
+    /// The pool begins with so many workers, which are forked without delay.
+    initial: usize,
     last_fork: Option<Instant>,
     /// After a failed fork or `prepare`: no fork before.
     blocked_until: Option<Instant>,
@@ -41,6 +43,11 @@ pub enum Advice {
 }
 
 impl Sizing {
+    /// A pool begins with so many workers.
+    pub fn begin_with(&mut self, workers: usize) {
+        self.initial = workers;
+    }
+
     /// Notes a fork.
     pub fn forked(&mut self, now: Instant) {
         self.last_fork = Some(now);
@@ -103,6 +110,10 @@ impl Sizing {
     }
 
     fn growth(&mut self, config: &PoolConfig, census: Census, now: Instant) -> Advice {
+        if census.total < self.initial.min(config.max_fork) && self.failures == 0 {
+            return Advice::Fork;
+        }
+        self.initial = 0;
         let wanted = census.total < config.min_fork || census.spare < config.pre_fork;
         if census.total >= config.max_fork {
             self.replacements = 0;
@@ -145,6 +156,20 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pool_begins_with_the_workers_that_its_predecessor_had() {
+        let (config, now) = (config(1, 1, 4), Instant::now());
+        let mut sizing = Sizing::default();
+        sizing.begin_with(9);
+        for total in 0..4 {
+            let census = Census { total, spare: total };
+            assert_eq!(sizing.advise(&config, census, now), Advice::Fork);
+            sizing.forked(now);
+        }
+        let census = Census { total: 3, spare: 3 };
+        assert_ne!(sizing.advise(&config, census, now), Advice::Fork);
+    }
 
     fn config(pre_fork: usize, min_fork: usize, max_fork: usize) -> PoolConfig {
         PoolConfig {

@@ -9,6 +9,16 @@ pub enum EventSource {
     Control(i32),
     /// The standard error of a worker, by process id.
     Stderr(i32),
+    /// The previous generation hands over.
+    Predecessor,
+    /// The next generation takes more of what is handed over.
+    Successor,
+    /// The link to the first process.
+    First,
+    /// The link to a later generation, by the process id of its supervisor.
+    Generation(i32),
+    /// The standard error of a generation that is being started.
+    CandidateStderr,
     /// A connection in the lobby.
     Connection(u64),
 }
@@ -16,6 +26,11 @@ pub enum EventSource {
 const SIGNALS: u64 = 0;
 const CONTROL: u64 = 1 << 32;
 const STDERR: u64 = 2 << 32;
+const GENERATION: u64 = 3 << 32;
+const PREDECESSOR: u64 = 4 << 32;
+const SUCCESSOR: u64 = 5 << 32;
+const FIRST: u64 = 6 << 32;
+const CANDIDATE_STDERR: u64 = 7 << 32;
 /// Events of the lobby: the rest of the token is the number of its key.
 pub const CONNECTION: u64 = 1 << 63;
 
@@ -26,6 +41,11 @@ impl EventSource {
             EventSource::Signals => SIGNALS,
             EventSource::Control(pid) => CONTROL | u64::from(pid.unsigned_abs()),
             EventSource::Stderr(pid) => STDERR | u64::from(pid.unsigned_abs()),
+            EventSource::Generation(pid) => GENERATION | u64::from(pid.unsigned_abs()),
+            EventSource::Predecessor => PREDECESSOR,
+            EventSource::Successor => SUCCESSOR,
+            EventSource::First => FIRST,
+            EventSource::CandidateStderr => CANDIDATE_STDERR,
             EventSource::Connection(number) => CONNECTION | number,
         }
     }
@@ -39,6 +59,11 @@ impl EventSource {
         match token & !0xffff_ffff {
             CONTROL => EventSource::Control(pid),
             STDERR => EventSource::Stderr(pid),
+            GENERATION => EventSource::Generation(pid),
+            PREDECESSOR => EventSource::Predecessor,
+            SUCCESSOR => EventSource::Successor,
+            FIRST => EventSource::First,
+            CANDIDATE_STDERR => EventSource::CandidateStderr,
             _ => EventSource::Signals,
         }
     }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::server::ipc::clock;
+use crate::server::ipc::generation::JobState;
 use crate::server::listen::listener::Listener;
 use crate::server::listen::spec::ListenerSpec;
 
@@ -59,6 +61,39 @@ impl Timers {
         self.0.iter_mut().for_each(Timer::give_up);
     }
 
+    /// Where each listener stands, by its position.
+    pub fn states(&self) -> impl Iterator<Item = (u32, JobState)> {
+        self.0.iter().filter_map(|timer| {
+            let state = match timer.state {
+                TimerState::Waiting(due) | TimerState::Due(due) => {
+                    JobState::Due(clock::milliseconds(due))
+                }
+                TimerState::Running(_) | TimerState::Held => JobState::Running,
+                TimerState::Done => return None,
+            };
+            Some((timer.listener, state))
+        })
+    }
+
+    /// The previous generation says where the same listener stands there. As long as it runs, it does not
+    /// run here; an interval keeps its time, unless it has become shorter.
+    pub fn inherit(&mut self, listener: u32, state: JobState, now: Instant) {
+        self.with(listener, |timer| match (state, timer.repeat) {
+            (JobState::Running, _) => timer.state = TimerState::Held,
+            (JobState::Due(at), Some(repeat)) => {
+                let due = clock::instant(at).min(now + repeat.delay);
+                timer.state = TimerState::Waiting(due);
+            }
+            (JobState::Due(_), None) => {}
+            (JobState::Ended, _) => timer.release(now),
+        });
+    }
+
+    /// The previous generation is gone: nothing runs there any more.
+    pub fn release(&mut self, now: Instant) {
+        self.0.iter_mut().for_each(|timer| timer.release(now));
+    }
+
     fn with<T>(&mut self, listener: u32, act: impl FnOnce(&mut Timer) -> T) -> Option<T> {
         self.0.iter_mut().find(|timer| timer.listener == listener).map(act)
     }
@@ -73,6 +108,8 @@ enum TimerState {
     Due(Instant),
     /// The handler for the tick that was due at this time runs.
     Running(Instant),
+    /// The handler runs in the previous generation of the server.
+    Held,
     /// There is no further tick.
     Done,
 }
@@ -116,6 +153,16 @@ impl Timer {
             self.state = TimerState::Due(due);
         }
         None
+    }
+
+    /// The handler has ended in the previous generation.
+    fn release(&mut self, now: Instant) {
+        if self.state == TimerState::Held {
+            self.state = match self.repeat {
+                None => TimerState::Due(now),
+                Some(repeat) => TimerState::Waiting(now + repeat.delay),
+            };
+        }
     }
 
     /// A worker runs the handler.
@@ -188,6 +235,40 @@ mod tests {
         timer.started();
         timer.ended(start + 10 * SECOND);
         assert_eq!(timer.state, TimerState::Waiting(start + 10 * SECOND));
+    }
+
+    #[test]
+    fn what_runs_in_the_previous_generation_does_not_run_here() {
+        clock::start();
+        let start = Instant::now();
+        let listeners = [
+            Listener::Main { name: String::new() },
+            Listener::Interval { name: String::new(), delay: SECOND, strict: false },
+        ];
+        let mut timers = Timers::new(&listeners, start);
+        timers.inherit(0, JobState::Running, start);
+        timers.inherit(1, JobState::Running, start);
+        assert_eq!(timers.advance(start + 9 * SECOND), None);
+        assert_eq!(timers.due(), None);
+        assert!(timers.states().all(|(_, state)| state == JobState::Running));
+        timers.inherit(1, JobState::Ended, start + 9 * SECOND);
+        assert_eq!(timers.advance(start + 9 * SECOND), Some(start + 10 * SECOND));
+        timers.release(start + 9 * SECOND);
+        assert_eq!(timers.due(), Some(0));
+    }
+
+    #[test]
+    fn an_interval_keeps_its_time_across_generations() {
+        clock::start();
+        let start = clock::instant(clock::milliseconds(Instant::now()));
+        let listeners =
+            [Listener::Interval { name: String::new(), delay: 9 * SECOND, strict: false }];
+        let at = |time| JobState::Due(clock::milliseconds(start + time));
+        for (due, next) in [(4 * SECOND, 4 * SECOND), (99 * SECOND, 9 * SECOND)] {
+            let mut timers = Timers::new(&listeners, start);
+            timers.inherit(0, at(due), start);
+            assert_eq!(timers.advance(start), Some(start + next));
+        }
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Control {
     phase: Cell<Phase>,
     /// How long to wait for an expected order, in milliseconds.
     order_within: u16,
+    /// A previous generation of the server still serves.
+    held: Cell<bool>,
 }
 
 /// What the channel has.
@@ -54,7 +56,8 @@ impl Control {
         order_within: u16,
     ) -> Self {
         let (inbox, phase) = (RefCell::default(), Cell::new(Phase::Serving));
-        Control { channel, inbox, scoreboard, cell, phase, order_within }
+        let held = Cell::new(false);
+        Control { channel, inbox, scoreboard, cell, phase, order_within, held }
     }
 
     /// The worker's cell of the scoreboard.
@@ -80,6 +83,16 @@ impl Control {
     /// The worker has got there in its life.
     pub fn enter(&self, phase: Phase) {
         self.phase.set(phase);
+    }
+
+    /// Whether the worker is not to serve yet.
+    pub fn is_held(&self) -> bool {
+        self.held.get()
+    }
+
+    /// The worker is not to serve yet, or it is.
+    pub fn hold(&self, hold: bool) {
+        self.held.set(hold);
     }
 
     /// The next order.

@@ -34,6 +34,10 @@ const OFFER_AGAIN: Duration = Duration::from_millis(100);
 /// this: what waits may be reserved for others.
 const RESERVED: Duration = Duration::from_millis(1);
 
+/// A worker that leaves takes so many connections from each port with it at most: the kernel tells one
+/// worker of each.
+const LAST_CONNECTIONS: usize = 4;
+
 /// What the handler is called for.
 pub enum Task {
     /// A connection.
@@ -89,6 +93,11 @@ impl EventLoop {
         &self.listeners
     }
 
+    /// Its side of the control channel.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
     /// The places of its connections.
     pub fn places(&self) -> &Places {
         self.connections.places()
@@ -127,6 +136,10 @@ impl EventLoop {
     /// What the kernel reports.
     pub fn ready(&mut self) -> Result<(), Errno> {
         self.control.try_send(&Report::Ready, &[])?;
+        while self.control.is_held() && self.control.phase() == Phase::Serving {
+            self.control.wait_for_order();
+            self.take_orders();
+        }
         // It counts as starting until it is idle: a moment of work would make the pool grow.
         self.take_orders();
         let serves = self.control.phase() == Phase::Serving;
@@ -312,6 +325,16 @@ impl EventLoop {
         }
     }
 
+    /// This worker serves no longer. The kernel may have told it alone of new connections.
+    fn pass_last_connections(&mut self) {
+        for index in 0..self.listeners.len() {
+            for _ in 0..LAST_CONNECTIONS {
+                let Some(stream) = self.accept(index) else { break };
+                self.connections.pass_new(stream);
+            }
+        }
+    }
+
     /// Offers the supervisor to take what waits there.
     fn offer(&mut self) {
         self.queue_ready();
@@ -352,6 +375,7 @@ impl EventLoop {
             Order::Look => {
                 self.events.queue.extend((0..self.listeners.len()).map(Source::Listener))
             }
+            Order::Serve => self.control.hold(false),
             Order::Terminate => self.leave(),
             Order::Drain => {
                 self.control.enter(Phase::Draining);
@@ -396,6 +420,9 @@ impl EventLoop {
         }
         self.control.enter(Phase::Leaving);
         let _ = self.acceptor.watch(false);
+        if phase == Phase::Serving {
+            self.pass_last_connections();
+        }
         let mut with_input = Vec::new();
         for source in std::mem::take(&mut self.events.queue) {
             match source {

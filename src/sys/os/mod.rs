@@ -5,7 +5,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`process`], [`child`], [`usage`], [`fork_detection`] | fork, starting programs, reaping; detecting a fork |
+//! | [`process`], [`child`], [`anew`], [`usage`], [`fork_detection`] | fork, starting programs, this one among them, reaping; detecting a fork |
 //! | [`sigterm`], [`worker_signals`], [`alarm`], [`dispositions`], [`blocked_signals`] | signals, and the timer that kills a worker |
 //! | [`poll`], [`bounded_call`], [`pipe`], [`transfer`], [`receive`] | waiting, writing and receiving |
 //! | [`resolve`], [`defer_accept`], [`disconnect`], [`hangup`], [`socket_queues`], [`open_sockets`] | names and sockets |
@@ -14,6 +14,7 @@
 //! | [`calendar`], [`error_text`] | local time, and errors of the system, as text |
 
 pub mod alarm;
+pub mod anew;
 pub mod blocked_signals;
 pub mod bounded_call;
 pub mod calendar;

@@ -28,12 +28,48 @@ extern "C" fn remove_all() {
     }
 }
 
+/// Stands for the process of files that another generation of the server has to remove.
+const LENT: u32 = 0;
+
 impl OwnFile {
     /// The file that is now at `path`. It will be removed when this process calls `exit(3)`.
     ///
     /// # Errors
     /// What `lstat(2)` reports.
     pub fn at(path: &Path) -> io::Result<Self> {
+        Self::of(path, std::process::id())
+    }
+
+    /// The file that is now at `path`, which another generation of this server has made. It is this
+    /// process's after [`OwnFile::take_over`].
+    ///
+    /// # Errors
+    /// What `lstat(2)` reports.
+    pub fn lent(path: &Path) -> io::Result<Self> {
+        Self::of(path, LENT)
+    }
+
+    /// The lent files are this process's from now on.
+    pub fn take_over() {
+        if let Ok(mut files) = FILES.lock() {
+            let lent = files.iter_mut().filter(|(_, pid)| *pid == LENT);
+            lent.for_each(|(_, pid)| *pid = std::process::id());
+        }
+    }
+
+    /// Another generation of this server has the file from now on.
+    pub fn give_away(&self) {
+        if let Ok(mut files) = FILES.lock() {
+            files.retain(|(file, _)| file != self);
+        }
+    }
+
+    /// Its path, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn of(path: &Path, pid: u32) -> io::Result<Self> {
         REGISTERED.call_once(|| {
             // SAFETY: the handler is an ordinary function and the library stays mapped (build.rs).
             let _ = unsafe { libc::atexit(remove_all) };
@@ -43,16 +79,17 @@ impl OwnFile {
         let metadata = std::fs::symlink_metadata(&path)?;
         let file = OwnFile { path, identity: (metadata.dev(), metadata.ino()) };
         if let Ok(mut files) = FILES.lock() {
-            files.push((file.clone(), std::process::id()));
+            files.push((file.clone(), pid));
         }
         Ok(file)
     }
 
-    /// Removes the file now, unless another file has replaced it.
+    /// Removes the file now, unless another file has replaced it, or another process has to do that.
     pub fn remove(&self) {
-        if let Ok(mut files) = FILES.lock() {
-            files.retain(|(file, _)| file != self);
-        }
+        let Ok(mut files) = FILES.lock() else { return };
+        let mine = |(file, pid): &(OwnFile, u32)| file == self && *pid == std::process::id();
+        let Some(index) = files.iter().position(mine) else { return };
+        files.remove(index);
         self.remove_if_same();
     }
 
@@ -79,7 +116,22 @@ mod tests {
         let _second = UnixListener::bind(&path).unwrap();
         own.remove();
         assert!(path.exists());
-        OwnFile::at(&path).unwrap().remove();
+        let lent = OwnFile::lent(&path).unwrap();
+        lent.remove();
+        assert!(path.exists(), "the generation that serves has it");
+        OwnFile::take_over();
+        lent.remove();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_was_given_away_stays() {
+        let path = std::env::temp_dir().join(format!("moonbridge-{}-given", std::process::id()));
+        let _socket = UnixListener::bind(&path).unwrap();
+        let own = OwnFile::at(&path).unwrap();
+        own.give_away();
+        own.remove();
+        assert!(path.exists());
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -32,6 +32,11 @@ impl SharedWords {
     }
 }
 
+// SAFETY: the words are atomics in memory that belongs to the value.
+unsafe impl Send for SharedWords {}
+// SAFETY: as above.
+unsafe impl Sync for SharedWords {}
+
 impl Deref for SharedWords {
     type Target = [AtomicU64];
 

@@ -8,11 +8,13 @@
 //! end of the channel.
 
 use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 
+use super::shared::SharedWords;
 use super::sigterm;
 
 /// The command of `fcntl(2)` that chooses the signal of a descriptor.
@@ -28,6 +30,8 @@ static CHANNEL: AtomicI32 = AtomicI32::new(-1);
 /// Whether the kernel's refusal has been logged.
 static TOLD: AtomicBool = AtomicBool::new(false);
 static SUPERVISOR: AtomicI32 = AtomicI32::new(-1);
+/// A word that all processes of this generation share: whether the next one has the listening sockets.
+static PASSED_ON: OnceLock<SharedWords> = OnceLock::new();
 
 /// The real-time signal for the death of the parent. Applications are unlikely to use it, and it
 /// interrupts none of their calls (`SA_RESTART`).
@@ -51,17 +55,33 @@ extern "C" fn on_death(_: libc::c_int) {
             *libc::__errno_location() = saved;
             return;
         }
+        let passed_on = PASSED_ON.get().is_some_and(|words| words[0].load(Relaxed) != 0);
         for (socket, own) in SOCKETS.iter().zip(&OWN) {
             // Only once: afterwards the number refers to the channel.
             let descriptor = socket.swap(-1, Relaxed);
             if descriptor >= 0 {
-                if is_closed && own.load(Relaxed) {
+                if is_closed && own.load(Relaxed) && !passed_on {
                     libc::shutdown(descriptor, libc::SHUT_RDWR);
                 }
                 libc::dup2(CHANNEL.load(Relaxed), descriptor);
             }
         }
         *libc::__errno_location() = saved;
+    }
+}
+
+/// In the supervisor, before it forks: prepares [`pass_on_ports`].
+pub fn prepare_to_pass_on() {
+    if let Ok(words) = SharedWords::new(1) {
+        let _ = PASSED_ON.set(words);
+    }
+}
+
+/// In the supervisor: another generation has the listening sockets. Workers no longer shut them down when
+/// the supervisor dies.
+pub fn pass_on_ports() {
+    if let Some(words) = PASSED_ON.get() {
+        words[0].store(1, Relaxed);
     }
 }
 

@@ -47,6 +47,11 @@ impl Lingering {
         Lingering { timeout, stall, unsent: None, received: now, heard: false, heard_until, until }
     }
 
+    /// How many milliseconds it may receive nothing of what is left, if there is a limit.
+    pub fn stall(&self) -> Option<u64> {
+        self.stall.map(|stall| u64::try_from(stall.as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// Discards input; true if the client has closed. The connection then ends gracefully, where an
     /// early end (the time is up) resets it.
     pub fn discard(&mut self, connection: &OwnedFd) -> bool {

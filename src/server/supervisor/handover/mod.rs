@@ -6,6 +6,7 @@
 //! | [`store`], [`lobby`] | where each connection is found |
 //! | [`held_input`], [`lingering`] | what the supervisor does with input: hold it, or discard it |
 //! | [`leases`] | the connections that workers have |
+//! | [`successor`] | the next generation, which takes over at a reload |
 //! | [`bounds`] | the memory and the descriptors that all of them may take |
 
 mod bounds;
@@ -15,6 +16,7 @@ mod leases;
 mod lingering;
 mod lobby;
 mod store;
+mod successor;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +41,7 @@ use lingering::Lingering;
 pub use bounds::Bounds;
 pub use leases::{Shared, WorkerId};
 pub use store::{Counts, Store};
+pub use successor::Successor;
 
 /// How long a worker that declined a connection does not get it again.
 const DECLINED: Duration = Duration::from_secs(1);
@@ -60,13 +63,16 @@ pub struct Handover {
     leases: Leases,
     bounds: Bounds,
     shuts_down: bool,
+    /// Once the next generation serves.
+    successor: Option<Successor>,
 }
 
 impl Handover {
     /// No connections yet. Events of the epoll set carry `token` | a number for [`Handover::event`].
     pub fn new(epoll: Rc<Epoll>, token: u64, pools: Vec<Shared>, bounds: Bounds) -> Self {
         let store = Store::new(epoll, token, pools.len());
-        Handover { store, leases: Leases::new(pools), bounds, shuts_down: false }
+        let (leases, successor) = (Leases::new(pools), None);
+        Handover { store, leases, bounds, shuts_down: false, successor }
     }
 
     /// A worker was forked.
@@ -131,7 +137,7 @@ impl Handover {
                 }
             }
             Report::Declined(number, wakeup, state) => {
-                let reserved = match self.shuts_down {
+                let reserved = match self.ends(worker.pool) {
                     true => Reserved::No,
                     false => Reserved::Against(worker.pid, now + DECLINED),
                 };
@@ -220,7 +226,7 @@ impl Handover {
             Stage::Lingering { until, stall } => self.linger(pool, connection, until, stall, now),
             Stage::Sending(_) => self.queue(pool, connection, held, Wakeup::None),
             Stage::Ready if is_new => self.queue(pool, connection, held, Wakeup::None),
-            Stage::Ready if !self.shuts_down => {
+            Stage::Ready if !self.ends(pool) => {
                 self.queue(pool, connection, held, Wakeup::Input);
             }
             Stage::Ready | Stage::Waiting => self.wait(pool, connection, held),
@@ -239,18 +245,16 @@ impl Handover {
     ) {
         let timeout = clock::instant(until).saturating_duration_since(now);
         let lingering = Lingering::new(timeout, stall.map(Duration::from_millis), now);
-        let location = Location::Lingering(lingering);
-        self.store.enter(pool, descriptor, location);
+        self.place(pool, descriptor, Location::Lingering(lingering));
         self.make_room();
     }
 
     /// A connection waits for its client, in the lobby; at a shutdown it is told at once.
     fn wait(&mut self, pool: usize, descriptor: OwnedFd, held: Held) {
-        if self.shuts_down {
+        if self.ends(pool) {
             return self.dismiss(pool, descriptor, held);
         }
-        let location = Location::Waiting(held);
-        if self.store.enter(pool, descriptor, location).is_none() {
+        if !self.place(pool, descriptor, Location::Waiting(held)) {
             self.bounds.note_closed(1, "the system could not watch them");
         }
         self.make_room();
@@ -264,14 +268,76 @@ impl Handover {
 
     /// A connection waits for a worker.
     fn queue(&mut self, pool: usize, descriptor: OwnedFd, held: Held, wakeup: Wakeup) {
-        self.store.enter(pool, descriptor, Location::Queued(held, wakeup));
+        self.place(pool, descriptor, Location::Queued(held, wakeup));
     }
 
     /// The same for one that has been in the queue before: it is next.
     fn queue_first(&mut self, pool: usize, descriptor: OwnedFd, held: Held, wakeup: Wakeup) {
-        if self.store.enter(pool, descriptor, Location::Queued(held, wakeup)).is_some() {
+        let before = self.store.queued(pool);
+        self.place(pool, descriptor, Location::Queued(held, wakeup));
+        if self.store.queued(pool) > before {
             self.store.promote_last(pool);
         }
+    }
+
+    /// Takes in a connection, or passes it to the next generation. False if neither is possible.
+    fn place(&mut self, pool: usize, descriptor: OwnedFd, location: Location) -> bool {
+        let left = match &mut self.successor {
+            Some(successor) => successor.take(pool, descriptor, location),
+            None => Some((descriptor, location)),
+        };
+        left.is_none_or(|(descriptor, location)| {
+            self.store.enter(pool, descriptor, location).is_some()
+        })
+    }
+
+    /// Whether the connections of a pool end: the server shuts down, and no other generation takes them.
+    fn ends(&self, pool: usize) -> bool {
+        let replaced = |successor: &Successor| successor.pool(pool).is_some();
+        self.shuts_down && !self.successor.as_ref().is_some_and(replaced)
+    }
+
+    /// The next generation takes over: what waits here goes there, from now on. What belongs to pools that
+    /// have none there is told of the shutdown.
+    pub fn succeed(&mut self, successor: Successor) {
+        self.successor = Some(successor);
+        for key in self.store.without_worker() {
+            if let Some(Entry { pool, descriptor, location }) = self.store.leave(key) {
+                self.place(pool, descriptor, location);
+            }
+        }
+        self.shut_down();
+    }
+
+    /// The next generation, once it serves.
+    pub fn successor(&mut self) -> Option<&mut Successor> {
+        self.successor.as_mut()
+    }
+
+    /// The next generation has everything.
+    pub fn forget_successor(&mut self) {
+        self.successor = None;
+    }
+
+    /// A connection comes from the previous generation.
+    pub fn inherit(
+        &mut self,
+        pool: usize,
+        parcel: Parcel,
+        wakeup: Option<Wakeup>,
+        state: ConnectionState,
+        now: Instant,
+    ) {
+        let Parcel { connection, input } = parcel;
+        if let Stage::Lingering { until, stall } = state.stage {
+            return self.linger(pool, connection, until, stall, now);
+        }
+        let held = self.bounds.hold(state, input);
+        match wakeup {
+            Some(wakeup) => self.queue(pool, connection, held, wakeup),
+            None => self.wait(pool, connection, held),
+        }
+        self.bounds.bound_input(&mut self.store);
     }
 
     /// A connection that was taken over from a port.

@@ -157,6 +157,13 @@ impl Store {
         self.connections.get_mut(&key)
     }
 
+    /// All connections that no worker has, in the order of their arrival.
+    pub fn without_worker(&self) -> Vec<Key> {
+        let has_none =
+            |entry: &Entry| !matches!(entry.location, Location::Sent(..) | Location::Leased(_));
+        self.connections.iter().filter(|(_, entry)| has_none(entry)).map(|(key, _)| *key).collect()
+    }
+
     /// Descriptors of connections that are held.
     pub fn count(&self) -> usize {
         self.connections.len()

@@ -1,0 +1,272 @@
+//! What the generations of a server tell each other at a reload: pure encoding and decoding.
+//!
+//! A generation is one run of the script: a supervisor with its workers. The first process, which the
+//! outside knows, is also the supervisor of the first generation; the supervisors of later generations are
+//! its children, each with a link to it. A generation that is replaced tells its successor directly
+//! ([`FromPredecessor`]).
+
+use super::connection_state::{ConnectionState, VERSION as STATE_VERSION};
+use super::message::{Garbage, Message, WAKEUPS, wakeup_number};
+use super::numbers::{append, only, optional, present, split};
+use crate::io::Wakeup;
+
+/// The version of these messages. A generation of another version cannot take over.
+const VERSION: u64 = 1;
+
+/// What a generation tells its successor.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FromPredecessor {
+    /// Comes first; with the standard error of the server.
+    Hello(Hello),
+    /// A listening socket, which comes with the message.
+    Socket(PassedSocket),
+    /// Where a job stands, by its key.
+    Job(JobState, Vec<u8>),
+    /// The successor serves from now on.
+    Serve,
+    /// A connection of this pool of the successor. With a reason to wake its handler it waits for a
+    /// worker, else for its client.
+    Connection(u64, Option<Wakeup>, ConnectionState),
+}
+
+/// How the messages begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hello {
+    /// When the shared clock was started, in nanoseconds of the monotonic clock.
+    pub clock: u64,
+    /// The number of listening sockets that follow.
+    pub sockets: u64,
+    /// The process group of the server.
+    pub group: u64,
+}
+
+/// A listening socket of the predecessor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedSocket {
+    /// Whether the server has opened it itself.
+    pub is_own: bool,
+    /// The workers of its pool.
+    pub workers: u64,
+    /// What the script calls it ([`crate::server::listen::listener::Listener::key`]).
+    pub key: Vec<u8>,
+}
+
+/// Where an interval or main listener of the predecessor stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobState {
+    /// Its handler runs.
+    Running,
+    /// It is due at this time, in milliseconds of the shared clock.
+    Due(u64),
+    /// Its handler has ended.
+    Ended,
+}
+
+/// What a later generation tells the first process.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ToFirst {
+    /// Each pool has workers that are prepared. For each socket of the predecessor, the pool that has it.
+    Ready(Vec<Option<u64>>),
+    /// Reload, within so many milliseconds if there is a limit. The message may carry the socket of a
+    /// worker that asks.
+    Reload(Option<u64>),
+    /// The server shuts down; true: at once.
+    Stopping(bool),
+    /// Answers [`FromFirst::Ping`].
+    Alive,
+}
+
+/// What the first process tells a later generation.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FromFirst {
+    /// A candidate is loaded: the message carries the channel to it. It is told the listening sockets.
+    Introduce,
+    /// The candidate is ready: it gets everything. What [`ToFirst::Ready`] said.
+    Succeed(Vec<Option<u64>>),
+    /// The first process has received this signal.
+    Signal(u64),
+    /// Asks for [`ToFirst::Alive`].
+    Ping,
+}
+
+impl Message for FromPredecessor {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            FromPredecessor::Hello(Hello { clock, sockets, group }) => {
+                fields(b'h', &[VERSION, u64::from(STATE_VERSION), *clock, *sockets, *group])
+            }
+            FromPredecessor::Socket(PassedSocket { is_own, workers, key }) => {
+                with_bytes(b's', &[u64::from(*is_own), *workers], key)
+            }
+            FromPredecessor::Job(state, key) => {
+                let numbers = match state {
+                    JobState::Running => [0, 0],
+                    JobState::Due(at) => [1, *at],
+                    JobState::Ended => [2, 0],
+                };
+                with_bytes(b'j', &numbers, key)
+            }
+            FromPredecessor::Serve => vec![b'S'],
+            FromPredecessor::Connection(pool, wakeup, state) => {
+                let wakeup = optional(wakeup.map(wakeup_number));
+                let mut message = fields(b'c', &[*pool, wakeup]);
+                state.encode(&mut message);
+                message
+            }
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Garbage> {
+        Ok(match bytes {
+            [b'h', rest @ ..] => {
+                let ([version, state], rest) = split::<2>(rest)?;
+                if (version, state) != (VERSION, u64::from(STATE_VERSION)) {
+                    return Err(Garbage);
+                }
+                let [clock, sockets, group] = only::<3>(rest)?;
+                FromPredecessor::Hello(Hello { clock, sockets, group })
+            }
+            [b's', rest @ ..] => {
+                let ([own, workers], key) = split::<2>(rest)?;
+                let (is_own, key) = (own != 0, key.to_vec());
+                FromPredecessor::Socket(PassedSocket { is_own, workers, key })
+            }
+            [b'j', rest @ ..] => {
+                let ([state, at], key) = split::<2>(rest)?;
+                let state = match state {
+                    0 => JobState::Running,
+                    1 => JobState::Due(at),
+                    2 => JobState::Ended,
+                    _ => return Err(Garbage),
+                };
+                FromPredecessor::Job(state, key.to_vec())
+            }
+            [b'S'] => FromPredecessor::Serve,
+            [b'c', rest @ ..] => {
+                let ([pool, wakeup], rest) = split::<2>(rest)?;
+                let wakeup = match present(wakeup) {
+                    Some(number) => Some(*WAKEUPS.get(number as usize).ok_or(Garbage)?),
+                    None => None,
+                };
+                FromPredecessor::Connection(pool, wakeup, ConnectionState::decode(rest)?)
+            }
+            _ => return Err(Garbage),
+        })
+    }
+}
+
+impl Message for ToFirst {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            ToFirst::Ready(pools) => claims(b'r', pools),
+            ToFirst::Reload(timeout) => fields(b'l', &[optional(*timeout)]),
+            ToFirst::Stopping(at_once) => fields(b't', &[u64::from(*at_once)]),
+            ToFirst::Alive => vec![b'a'],
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Garbage> {
+        match bytes {
+            [b'r', rest @ ..] => Ok(ToFirst::Ready(claimed(rest)?)),
+            [b'l', rest @ ..] => Ok(ToFirst::Reload(present(only::<1>(rest)?[0]))),
+            [b't', rest @ ..] => Ok(ToFirst::Stopping(only::<1>(rest)?[0] != 0)),
+            [b'a'] => Ok(ToFirst::Alive),
+            _ => Err(Garbage),
+        }
+    }
+}
+
+impl Message for FromFirst {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            FromFirst::Introduce => vec![b'i'],
+            FromFirst::Succeed(pools) => claims(b'g', pools),
+            FromFirst::Signal(number) => fields(b'k', &[*number]),
+            FromFirst::Ping => vec![b'p'],
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Garbage> {
+        match bytes {
+            [b'i'] => Ok(FromFirst::Introduce),
+            [b'g', rest @ ..] => Ok(FromFirst::Succeed(claimed(rest)?)),
+            [b'k', rest @ ..] => Ok(FromFirst::Signal(only::<1>(rest)?[0])),
+            [b'p'] => Ok(FromFirst::Ping),
+            _ => Err(Garbage),
+        }
+    }
+}
+
+fn claims(kind: u8, pools: &[Option<u64>]) -> Vec<u8> {
+    let numbers: Vec<u64> = pools.iter().map(|pool| optional(*pool)).collect();
+    fields(kind, &numbers)
+}
+
+fn claimed(bytes: &[u8]) -> Result<Vec<Option<u64>>, Garbage> {
+    let (numbers, []) = bytes.as_chunks::<8>() else { return Err(Garbage) };
+    Ok(numbers.iter().map(|number| present(u64::from_le_bytes(*number))).collect())
+}
+
+fn fields(kind: u8, numbers: &[u64]) -> Vec<u8> {
+    with_bytes(kind, numbers, &[])
+}
+
+fn with_bytes(kind: u8, numbers: &[u64], bytes: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind];
+    append(&mut message, numbers);
+    message.extend_from_slice(bytes);
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn survives<T: Message + std::fmt::Debug + PartialEq>(messages: Vec<T>) {
+        for message in messages {
+            assert_eq!(T::decode(&message.encode()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn messages_survive_their_encoding() {
+        let state = ConnectionState { data: b"GET".to_vec(), ..ConnectionState::default() };
+        survives(vec![
+            FromPredecessor::Hello(Hello { clock: 1 << 50, sockets: 3, group: 77 }),
+            FromPredecessor::Socket(PassedSocket {
+                is_own: true,
+                workers: 16,
+                key: b"tcp :: 80".to_vec(),
+            }),
+            FromPredecessor::Job(JobState::Running, b"interval".to_vec()),
+            FromPredecessor::Job(JobState::Due(7), Vec::new()),
+            FromPredecessor::Job(JobState::Ended, b"x".to_vec()),
+            FromPredecessor::Serve,
+            FromPredecessor::Connection(2, None, state.clone()),
+            FromPredecessor::Connection(0, Some(Wakeup::Input), state),
+        ]);
+        survives(vec![
+            ToFirst::Ready(vec![Some(1), None]),
+            ToFirst::Ready(vec![]),
+            ToFirst::Reload(None),
+            ToFirst::Reload(Some(60_000)),
+            ToFirst::Stopping(true),
+            ToFirst::Alive,
+        ]);
+        survives(vec![
+            FromFirst::Introduce,
+            FromFirst::Succeed(vec![None, Some(0)]),
+            FromFirst::Signal(15),
+            FromFirst::Ping,
+        ]);
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        let mut hello = FromPredecessor::Hello(Hello { clock: 1, sockets: 0, group: 1 }).encode();
+        hello[1] += 1;
+        assert_eq!(FromPredecessor::decode(&hello), Err(Garbage));
+        assert_eq!(ToFirst::decode(b"r1234567"), Err(Garbage));
+        assert_eq!(FromFirst::decode(b"zz"), Err(Garbage));
+    }
+}

@@ -1,0 +1,197 @@
+//! Reloading in the first process: who has asked, the candidate, and the generations that live.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::resource::rlim_t;
+use nix::sys::signal::{SigSet, Signal};
+
+use super::super::source::EventSource;
+use super::candidate::{Asker, Candidate};
+use crate::server::ipc::channel::{Channel, Inbox, Received};
+use crate::server::ipc::generation::{FromFirst, ToFirst};
+use crate::server::operator::log::Log;
+
+/// Why a reload is refused.
+pub const SHUTTING_DOWN: &str = "the server shuts down";
+
+/// A later generation that lives.
+struct Generation {
+    pid: i32,
+    link: Channel,
+}
+
+/// What the first process knows of the others.
+pub struct First {
+    epoll: Rc<Epoll>,
+    inbox: Inbox,
+    /// Those who have asked for the next reload, and how long that may take; none: nobody has.
+    request: Option<(Vec<Asker>, Option<Duration>)>,
+    candidate: Option<Candidate>,
+    /// Later generations, in their order. The last one serves.
+    generations: Vec<Generation>,
+    /// The server shuts down.
+    refuses: bool,
+}
+
+impl First {
+    /// There is no other generation yet.
+    pub fn new(epoll: Rc<Epoll>) -> Self {
+        First {
+            epoll,
+            inbox: Inbox::default(),
+            request: None,
+            candidate: None,
+            generations: Vec::new(),
+            refuses: false,
+        }
+    }
+
+    /// A reload is asked for. It comes behind one that has begun. False if the server shuts down.
+    pub fn ask(&mut self, asker: Option<Asker>, timeout: Option<Duration>) -> bool {
+        if self.refuses {
+            asker.into_iter().for_each(|asker| asker.answer(Err(SHUTTING_DOWN)));
+            return false;
+        }
+        let (askers, time) = self.request.get_or_insert_default();
+        askers.extend(asker);
+        *time = timeout;
+        true
+    }
+
+    /// The server shuts down: there is no reload any more.
+    pub fn refuse(&mut self, log: &mut Log) {
+        self.refuses = true;
+        let (askers, _) = self.request.take().unwrap_or_default();
+        askers.into_iter().for_each(|asker| asker.answer(Err(SHUTTING_DOWN)));
+        self.fail(SHUTTING_DOWN, log);
+    }
+
+    /// Whether the server shuts down.
+    pub fn refuses(&self) -> bool {
+        self.refuses
+    }
+
+    /// Whether a reload is to begin now.
+    pub fn is_to_begin(&self) -> bool {
+        self.request.is_some() && self.candidate.is_none()
+    }
+
+    /// Begins a reload. Gives the generation's end of the channel to the candidate, if that is another
+    /// one's.
+    ///
+    /// # Errors
+    /// The candidate could not be started.
+    pub fn begin(
+        &mut self,
+        settings: (SigSet, Option<(rlim_t, rlim_t)>),
+        now: Instant,
+    ) -> io::Result<Option<Channel>> {
+        let (askers, timeout) = self.request.take().unwrap_or_default();
+        let (candidate, channel) = Candidate::start(askers, timeout, settings, now)?;
+        let event = |source: EventSource| EpollEvent::new(EpollFlags::EPOLLIN, source.token());
+        let pid = candidate.pid;
+        let watched = self
+            .epoll
+            .add(&candidate.link, event(EventSource::Generation(pid)))
+            .and_then(|()| self.epoll.add(candidate.stderr(), event(EventSource::CandidateStderr)));
+        if let Err(errno) = watched {
+            candidate.kill();
+            return Err(errno.into());
+        }
+        self.candidate = Some(candidate);
+        let Some(current) = self.generations.last() else { return Ok(Some(channel)) };
+        // If that fails, the candidate waits in vain, and says so.
+        let _ = current.link.send_patiently(&FromFirst::Introduce, &[channel.as_fd()]);
+        Ok(None)
+    }
+
+    /// The candidate that has to be ready by a certain time.
+    pub fn candidate(&mut self) -> Option<&mut Candidate> {
+        self.candidate.as_mut()
+    }
+
+    /// The candidate has failed: it is killed, and who has asked is told why. Gives whether there was one.
+    pub fn fail(&mut self, text: &str, log: &mut Log) -> bool {
+        let Some(mut candidate) = self.candidate.take() else { return false };
+        candidate.kill();
+        candidate.drain_stderr(log);
+        let said = candidate.text();
+        let text = if said.is_empty() { text.to_owned() } else { format!("{text}: {said}") };
+        let askers = std::mem::take(&mut candidate.askers);
+        askers.into_iter().for_each(|asker| asker.answer(Err(&text)));
+        true
+    }
+
+    /// The candidate serves from now on. Gives its process, and who has asked.
+    pub fn promote(&mut self, log: &mut Log) -> Option<(i32, Vec<Asker>)> {
+        let mut candidate = self.candidate.take()?;
+        candidate.drain_stderr(log);
+        let _ = self.epoll.delete(candidate.stderr());
+        let Candidate { pid, link, askers, .. } = candidate;
+        self.generations.push(Generation { pid, link });
+        Some((pid, askers))
+    }
+
+    /// Whether that process is the candidate.
+    pub fn is_candidate(&self, pid: i32) -> bool {
+        self.candidate.as_ref().is_some_and(|candidate| candidate.pid == pid)
+    }
+
+    /// Whether that process is the supervisor of the generation that serves.
+    pub fn is_current(&self, pid: i32) -> bool {
+        self.generations.last().is_some_and(|generation| generation.pid == pid)
+    }
+
+    /// Whether there are later generations.
+    pub fn has_generations(&self) -> bool {
+        !self.generations.is_empty()
+    }
+
+    /// Tells the generation that serves, if it is a later one. False if it is not.
+    pub fn tell(&self, message: &FromFirst) -> bool {
+        let current = self.generations.last();
+        current.is_some_and(|generation| generation.link.send(message, &[]).is_ok())
+    }
+
+    /// Tells the generation that has served until now, if it is a later one. False if it is not.
+    pub fn tell_previous(&self, message: &FromFirst) -> bool {
+        let previous = self.generations.iter().nth_back(1);
+        previous.map(|generation| generation.link.send_patiently(message, &[])).is_some()
+    }
+
+    /// Tells all later generations that this signal has come.
+    pub fn tell_all(&self, signal: Signal) {
+        for generation in &self.generations {
+            let _ = generation.link.send(&FromFirst::Signal(signal as u64), &[]);
+        }
+    }
+
+    /// The next message of a later generation, or of the candidate.
+    pub fn receive(&mut self, pid: i32) -> Option<(ToFirst, Option<OwnedFd>)> {
+        let links = self.generations.iter().map(|generation| (generation.pid, &generation.link));
+        let candidate = self.candidate.iter().map(|candidate| (candidate.pid, &candidate.link));
+        let (_, link) = links.chain(candidate).find(|(other, _)| *other == pid)?;
+        match link.receive(&mut self.inbox) {
+            Ok(Received::Message(message, parcel)) => {
+                Some((message, parcel.map(|parcel| parcel.connection)))
+            }
+            Ok(Received::Empty) => None,
+            // The end of its process decides.
+            Ok(Received::Closed | Received::Garbage) | Err(_) => {
+                let _ = self.epoll.delete(link);
+                None
+            }
+        }
+    }
+
+    /// The supervisor of a later generation has ended. True if there was one.
+    pub fn remove(&mut self, pid: i32) -> bool {
+        let before = self.generations.len();
+        self.generations.retain(|generation| generation.pid != pid);
+        self.generations.len() < before
+    }
+}
