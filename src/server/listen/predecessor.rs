@@ -56,16 +56,17 @@ pub fn adopt() -> io::Result<Option<(Predecessor, Vec<Passed>)>> {
     };
     let (channel, first) = (Channel::from(channel), Channel::from(first));
     let mut inbox = Inbox::default();
-    let mut next = || match channel
-        .wait_for_message(INTRODUCTION)
-        .then(|| channel.receive(&mut inbox))
-        .unwrap_or(Ok(Received::Empty))?
-    {
-        Received::Message(message, parcel) => Ok((message, parcel.map(|it| it.connection))),
-        Received::Garbage => Err(io::Error::other(
-            "this version of the module cannot take over from the one that runs: restart the server",
-        )),
-        Received::Empty | Received::Closed => Err(io::Error::other("the old generation is gone")),
+    let mut next = || {
+        channel.wait_for_message(INTRODUCTION);
+        match channel.receive(&mut inbox)? {
+            Received::Message(message, parcel) => Ok((message, parcel.map(|it| it.connection))),
+            Received::Garbage => Err(io::Error::other(
+                "this version of the module cannot take over from the one that runs: restart the server",
+            )),
+            Received::Empty | Received::Closed => {
+                Err(io::Error::other("the old generation is gone"))
+            }
+        }
     };
     let (FromPredecessor::Hello(hello), Some(stderr)) = next()? else {
         return Err(io::Error::other("the old generation does not introduce itself"));

@@ -26,6 +26,7 @@ use crate::server::ipc::ticket::Ticket;
 use crate::server::listen::listener::Listener;
 use crate::sys::os::error_text;
 use crate::sys::os::process::close_for_good;
+use crate::sys::os::worker_signals;
 
 /// A worker that only sends what is left at a shutdown asks so often whether there is more to do.
 const OFFER_AGAIN: Duration = Duration::from_millis(100);
@@ -205,9 +206,7 @@ impl EventLoop {
                     self.connections.send_more(ticket);
                     None
                 }
-                Source::Listener(index) => self
-                    .accept(index)
-                    .map(|stream| Running::new(Connection::new(stream), None, Wakeup::None)),
+                Source::Listener(index) => self.accept(index).and_then(|stream| self.admit(stream)),
             };
             let job = || self.jobs.pop_front().map(Task::Job);
             if let Some(task) = running.map(Task::Connection).or_else(job) {
@@ -215,6 +214,15 @@ impl EventLoop {
             }
         }
         None
+    }
+
+    /// A new connection is for the handler, unless the next generation serves: then it is for that.
+    fn admit(&mut self, stream: Stream) -> Option<Running> {
+        if worker_signals::are_ports_passed_on() {
+            self.connections.pass_new(stream);
+            return None;
+        }
+        Some(Running::new(Connection::new(stream), None, Wakeup::None))
     }
 
     /// The handler is about to be called.

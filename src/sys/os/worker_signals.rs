@@ -55,7 +55,7 @@ extern "C" fn on_death(_: libc::c_int) {
             *libc::__errno_location() = saved;
             return;
         }
-        let passed_on = PASSED_ON.get().is_some_and(|words| words[0].load(Relaxed) != 0);
+        let passed_on = are_ports_passed_on();
         for (socket, own) in SOCKETS.iter().zip(&OWN) {
             // Only once: afterwards the number refers to the channel.
             let descriptor = socket.swap(-1, Relaxed);
@@ -83,6 +83,11 @@ pub fn pass_on_ports() {
     if let Some(words) = PASSED_ON.get() {
         words[0].store(1, Relaxed);
     }
+}
+
+/// Whether another generation has the listening sockets.
+pub fn are_ports_passed_on() -> bool {
+    PASSED_ON.get().is_some_and(|words| words[0].load(Relaxed) != 0)
 }
 
 /// Gives up the listening sockets if the supervisor is dead.

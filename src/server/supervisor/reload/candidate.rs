@@ -60,7 +60,6 @@ impl Candidate {
     /// # Errors
     /// What the system reports.
     pub fn start(
-        askers: Vec<Asker>,
         timeout: Option<Duration>,
         (mask, limit): (SigSet, Option<(rlim_t, rlim_t)>),
         now: Instant,
@@ -79,8 +78,15 @@ impl Candidate {
         })?;
         let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
         let pid = pid.as_raw();
-        let candidate =
-            Candidate { pid, link, deadline, timeout, askers, stderr, text: String::new() };
+        let candidate = Candidate {
+            pid,
+            link,
+            deadline,
+            timeout,
+            askers: Vec::new(),
+            stderr,
+            text: String::new(),
+        };
         Ok((candidate, channel))
     }
 

@@ -24,6 +24,14 @@ struct Generation {
     link: Channel,
 }
 
+/// What is left of a candidate that has failed.
+pub struct Failure {
+    /// What it has written to its standard error.
+    pub said: String,
+    /// Who waits for it.
+    pub askers: Vec<Asker>,
+}
+
 /// What the first process knows of the others.
 pub struct First {
     epoll: Rc<Epoll>,
@@ -66,8 +74,8 @@ impl First {
     pub fn refuse(&mut self, log: &mut Log) {
         self.refuses = true;
         let (askers, _) = self.request.take().unwrap_or_default();
-        askers.into_iter().for_each(|asker| asker.answer(Err(SHUTTING_DOWN)));
-        self.fail(SHUTTING_DOWN, log);
+        let failed = self.fail(log).into_iter().flat_map(|failure| failure.askers);
+        askers.into_iter().chain(failed).for_each(|asker| asker.answer(Err(SHUTTING_DOWN)));
     }
 
     /// Whether the server shuts down.
@@ -84,14 +92,17 @@ impl First {
     /// one's.
     ///
     /// # Errors
-    /// The candidate could not be started.
+    /// The candidate could not be started. Gives also who has asked.
     pub fn begin(
         &mut self,
         settings: (SigSet, Option<(rlim_t, rlim_t)>),
         now: Instant,
-    ) -> io::Result<Option<Channel>> {
+    ) -> Result<Option<Channel>, (io::Error, Vec<Asker>)> {
         let (askers, timeout) = self.request.take().unwrap_or_default();
-        let (candidate, channel) = Candidate::start(askers, timeout, settings, now)?;
+        let (mut candidate, channel) = match Candidate::start(timeout, settings, now) {
+            Ok(started) => started,
+            Err(error) => return Err((error, askers)),
+        };
         let event = |source: EventSource| EpollEvent::new(EpollFlags::EPOLLIN, source.token());
         let pid = candidate.pid;
         let watched = self
@@ -100,8 +111,9 @@ impl First {
             .and_then(|()| self.epoll.add(candidate.stderr(), event(EventSource::CandidateStderr)));
         if let Err(errno) = watched {
             candidate.kill();
-            return Err(errno.into());
+            return Err((errno.into(), askers));
         }
+        candidate.askers = askers;
         self.candidate = Some(candidate);
         let Some(current) = self.generations.last() else { return Ok(Some(channel)) };
         // If that fails, the candidate waits in vain, and says so.
@@ -114,16 +126,13 @@ impl First {
         self.candidate.as_mut()
     }
 
-    /// The candidate has failed: it is killed, and who has asked is told why. Gives whether there was one.
-    pub fn fail(&mut self, text: &str, log: &mut Log) -> bool {
-        let Some(mut candidate) = self.candidate.take() else { return false };
+    /// The candidate, if there is one, has failed: it is killed with all that it has started.
+    pub fn fail(&mut self, log: &mut Log) -> Option<Failure> {
+        let mut candidate = self.candidate.take()?;
         candidate.kill();
         candidate.drain_stderr(log);
-        let said = candidate.text();
-        let text = if said.is_empty() { text.to_owned() } else { format!("{text}: {said}") };
-        let askers = std::mem::take(&mut candidate.askers);
-        askers.into_iter().for_each(|asker| asker.answer(Err(&text)));
-        true
+        let said = candidate.text().to_owned();
+        Some(Failure { said, askers: candidate.askers })
     }
 
     /// The candidate serves from now on. Gives its process, and who has asked.

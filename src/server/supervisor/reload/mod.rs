@@ -40,7 +40,7 @@ pub enum Role {
     /// The supervisor of the first generation, in the process that the outside knows.
     First(First),
     /// The supervisor of a later one.
-    Later(Box<Later>),
+    Later(Later),
 }
 
 /// The role of a supervisor with that origin; none: it is the first one.
@@ -55,5 +55,5 @@ pub fn role(epoll: &Rc<Epoll>, origin: Option<Origin>) -> Result<Role, Errno> {
     if let Some(channel) = later.predecessor() {
         epoll.add(channel, event(EventSource::Predecessor))?;
     }
-    Ok(Role::Later(Box::new(later)))
+    Ok(Role::Later(later))
 }

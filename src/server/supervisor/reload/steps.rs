@@ -18,7 +18,7 @@ use super::super::timers::Timers;
 use super::super::{MESSAGES_AT_ONCE, Next, Supervisor};
 use super::Role;
 use super::candidate::Asker;
-use super::first::SHUTTING_DOWN;
+use super::first::{Failure, SHUTTING_DOWN};
 use super::later::Begin;
 use crate::server::ipc::channel::{Channel, Parcel, Received};
 use crate::server::ipc::clock;
@@ -113,20 +113,23 @@ impl Supervisor {
         match first.begin(settings, now) {
             Ok(Some(channel)) => self.introduce(channel),
             Ok(None) => {}
-            Err(error) => {
-                let text = format!("could not start: {}", error_text::reason(&error));
-                self.log.notice(&format!("Reload failed: {text}"));
-                self.notifier.reloaded("Serving");
+            Err((error, askers)) => {
+                let reason = error_text::reason(&error);
+                let text = format!("the new generation could not be started: {reason}");
+                self.log.notice(&format!("Reload failed, the server goes on as it was: {text}"));
+                self.notifier.reloaded("Serving; the last reload has failed");
+                askers.into_iter().for_each(|asker| asker.answer(Err(&text)));
             }
         }
     }
 
     fn fail_reload(&mut self, text: &str) {
         let Role::First(first) = &mut self.role else { return };
-        if first.fail(text, &mut self.log) {
-            self.log.notice(&format!("Reload failed, the server goes on as it was: {text}"));
-            self.notifier.reloaded("Serving; the last reload has failed");
-        }
+        let Some(Failure { said, askers }) = first.fail(&mut self.log) else { return };
+        self.log.notice(&format!("Reload failed, the server goes on as it was: {text}"));
+        self.notifier.reloaded("Serving; the last reload has failed");
+        let text = if said.is_empty() { text.to_owned() } else { format!("{text}: {said}") };
+        askers.into_iter().for_each(|asker| asker.answer(Err(&text)));
     }
 
     /// This generation introduces itself to a candidate, with its listening sockets.
