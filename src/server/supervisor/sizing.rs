@@ -167,8 +167,10 @@ mod tests {
             assert_eq!(sizing.advise(&config, census, now), Advice::Fork);
             sizing.forked(now);
         }
-        let census = Census { total: 3, spare: 3 };
-        assert_ne!(sizing.advise(&config, census, now), Advice::Fork);
+        for total in [4, 3] {
+            let census = Census { total, spare: total };
+            assert_ne!(sizing.advise(&config, census, now), Advice::Fork);
+        }
     }
 
     fn config(pre_fork: usize, min_fork: usize, max_fork: usize) -> PoolConfig {
