@@ -42,6 +42,8 @@
 ---@field stats boolean? log normal worker exits with their resource usage, and worker counts
 ---@field debug boolean? log every control message; implies stats
 ---@field shutdown_timeout number|string|false|nil seconds until a shutdown kills the remaining workers (60)
+---@field hangup "reload"|"end"|nil what SIGHUP does ("end")
+---@field reload_timeout number|string|false|nil seconds until a reload is given up (60)
 
 ---@class (exact) moonbridge.listener_status
 ---@field proto "tcp"|"local"|"interval"|"main"|"inherit"
@@ -82,6 +84,12 @@ function moonbridge.listen(pool) end
 ---@param options moonbridge.options?
 ---@return integer exit_code 0, or 4 if the supervisor could not continue
 function moonbridge.run(options) end
+
+---Runs the script anew in new processes, which take over ports and connections. Blocks until they serve. Only in
+---a worker.
+---@return true? reloaded nil if the server goes on as it was
+---@return string? message
+function moonbridge.reload() end
 
 ---Without arguments: returns the seconds left on the timer that kills this process, 0.0 if there is none.
 ---With a number: sets the timer, or stops it if the number is 0, and returns the seconds that were left.
