@@ -205,6 +205,14 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn interval(delay: Duration) -> ListenerSpec {
+        ListenerSpec::Interval { name: String::new(), delay, strict: false }
+    }
+
+    fn listener(spec: ListenerSpec) -> Listener {
+        Listener::check(1, spec).unwrap()
+    }
+
     #[test]
     fn the_first_tick_comes_after_one_delay() {
         let start = Instant::now();
@@ -241,10 +249,8 @@ mod tests {
     fn what_runs_in_the_previous_generation_does_not_run_here() {
         clock::start();
         let start = Instant::now();
-        let listeners = [
-            Listener::Main { name: String::new() },
-            Listener::Interval { name: String::new(), delay: SECOND, strict: false },
-        ];
+        let listeners =
+            [listener(ListenerSpec::Main { name: String::new() }), listener(interval(SECOND))];
         let mut timers = Timers::new(&listeners, start);
         timers.inherit(0, JobState::Running, start);
         timers.inherit(1, JobState::Running, start);
@@ -261,8 +267,7 @@ mod tests {
     fn an_interval_keeps_its_time_across_generations() {
         clock::start();
         let start = clock::instant(clock::milliseconds(Instant::now()));
-        let listeners =
-            [Listener::Interval { name: String::new(), delay: 9 * SECOND, strict: false }];
+        let listeners = [listener(interval(9 * SECOND))];
         let at = |time| JobState::Due(clock::milliseconds(start + time));
         for (due, next) in [(4 * SECOND, 4 * SECOND), (99 * SECOND, 9 * SECOND)] {
             let mut timers = Timers::new(&listeners, start);

@@ -78,11 +78,6 @@ impl First {
         askers.into_iter().chain(failed).for_each(|asker| asker.answer(Err(SHUTTING_DOWN)));
     }
 
-    /// Whether the server shuts down.
-    pub fn refuses(&self) -> bool {
-        self.refuses
-    }
-
     /// Whether a reload is to begin now.
     pub fn is_to_begin(&self) -> bool {
         self.request.is_some() && self.candidate.is_none()
