@@ -217,7 +217,8 @@ describe("options", function()
       begun[index] = tonumber(line:match("%) %a" .. (" %-?%d+"):rep(18) .. " (%d+)"))
     end
     assert.equal(2, #begun)
-    assert.truthy(math.abs(begun[2] - begun[1]) >= 24)
+    -- The time of the second one does not depend on how late the first one was.
+    assert.truthy(math.abs(begun[2] - begun[1]) >= 10)
   end)
 
   it("leave a pool one worker at least", function()

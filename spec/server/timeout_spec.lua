@@ -233,7 +233,7 @@ describe("timeout in handlers", function()
   it("in HTTP tells method and path of the request", function()
     local s = server.start { launcher = true, script = SERVE:format [[
       connect = require("moonbridge_http").generate_handler(
-        { response_timeout = 0.2 }, function() while true do end end)
+        { response_timeout = 1 }, function() while true do end end)
     ]] }
     s:raw("GET /slow?x=1 HTTP/1.1\r\nHost: a\r\n\r\n")
     assert.truthy(s:wait_log("%] Timeout %(GET /slow%?x=1%)\n"))

@@ -71,12 +71,31 @@ local function stat(pid)
   }
 end
 
+-- Processes that this run has nothing to do with, by number: to look at all of a busy machine takes long.
+-- The kernel uses a number again only after it has got to the greatest one.
+local strangers, newest = {}, 0
+local sessions = {} -- those of this run
+
+local function forget_strangers()
+  local last = tonumber(process.slurp("/proc/loadavg"):match("(%d+)%s*$"))
+  if last < newest then strangers = {} end
+  newest = last
+end
+
+-- Whether a process is none of this run's, now and later. One that is just beginning cannot be told.
+local function is_stranger(entry, environ)
+  if entry.session == 0 then return true end -- the kernel's
+  return environ ~= nil and environ ~= "" and not sessions[entry.session]
+    and not environ:find(RUN .. "=" .. shared.run.folder .. "\0", 1, true)
+end
+
 --- All processes of the machine for which `belongs(entry)` is true.
 local function search(belongs)
   local found = {}
+  forget_strangers()
   for name in lfs.dir("/proc") do
     local pid = tonumber(name)
-    local entry = pid and stat(pid)
+    local entry = pid and not strangers[pid] and stat(pid)
     if entry and belongs(entry) then found[#found + 1] = entry end
   end
   table.sort(found, function(a, b) return a.pid < b.pid end)
@@ -178,6 +197,7 @@ function process.start(argv, options)
   self.pid = assert(process.wait_until(function()
     return tonumber(process.slurp(folder .. "/pid"))
   end), "the program could not be started: " .. argv[1])
+  sessions[self.pid] = true
   return self
 end
 
@@ -229,6 +249,7 @@ function Process:descendants()
     if entry.pid == self.pid or entry.state == "Z" and entry.parent == 1 then return false end
     if entry.session == self.pid then return true end
     local environ = process.slurp("/proc/" .. entry.pid .. "/environ")
+    if is_stranger(entry, environ) then strangers[entry.pid] = true end
     return environ ~= nil and environ:find(own, 1, true) ~= nil
   end)
 end

@@ -70,13 +70,20 @@ end
 --- Whether some process listens on the TCP port (looked up in /proc, so no connection is made).
 function server.listening(port)
   local wanted = (":%04X"):format(port)
-  for _, path in ipairs { "/proc/net/tcp", "/proc/net/tcp6" } do
-    for line in (process.slurp(path) or ""):gmatch("[^\n]+") do
+  local function listed(path)
+    local file, found = io.open(path), false
+    if not file then return false end
+    file:read() -- the head
+    for line in file:lines() do
       local address, _, state = line:match("^%s*%d+: (%S+) (%S+) (%S+)")
-      if state == "0A" and address:sub(-5) == wanted then return true end
+      found = state == "0A" and address:sub(-5) == wanted
+      -- Listeners come before the connections, which may be many.
+      if found or state ~= "0A" then break end
     end
+    file:close()
+    return found
   end
-  return false
+  return listed "/proc/net/tcp" or listed "/proc/net/tcp6"
 end
 
 -- The text that goes before a script, on its first line so that line numbers stay true.
@@ -237,7 +244,7 @@ function Server:finish_off()
     end
   end
   -- Workers of a killed supervisor, and what they started, may need a moment to notice.
-  process.wait_until(function() return #self.process:descendants() == 0 end, 2)
+  process.wait_until(function() return #self.process:descendants() == 0 end)
   for _, left in ipairs(self.process:destroy()) do
     faults[#faults + 1] = "a process was left behind: " .. left
   end
