@@ -10,9 +10,7 @@
 //!
 //! The wrapper costs one call and no allocation.
 
-use mlua::{
-    Function, IntoLua, IntoLuaMulti, LightUserData, Lua, LuaString, MultiValue, Table, Value,
-};
+use mlua::{Function, IntoLua, IntoLuaMulti, LightUserData, Lua, MultiValue, Table, Value};
 
 use crate::sys::lua::method;
 use crate::sys::os::error_text::describe;
@@ -22,23 +20,6 @@ pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::Integer(_) => "number",
         other => other.type_name(),
-    }
-}
-
-/// A string, or a number converted as in Lua, but without a fraction if it has an integer value:
-/// `10 / 2` is "5". `None` for other values.
-///
-/// # Errors
-/// Out of memory.
-pub fn text(lua: &Lua, value: &Value) -> mlua::Result<Option<LuaString>> {
-    match value {
-        Value::String(text) => Ok(Some(text.clone())),
-        Value::Integer(_) => lua.coerce_string(value.clone()),
-        Value::Number(_) => {
-            let integer = lua.coerce_integer(value.clone())?.map(Value::Integer);
-            lua.coerce_string(integer.unwrap_or_else(|| value.clone()))
-        }
-        _ => Ok(None),
     }
 }
 

@@ -3,18 +3,18 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::server::ipc::connection_state::{ConnectionState, OVERHEAD, Refusal, VERSION};
+use moonbridge::server::ipc::connection_state::{ConnectionState, OVERHEAD, DecodeError, VERSION};
 
 fuzz_target!(|bytes: &[u8]| {
     let state = match ConnectionState::decode(bytes) {
         Ok(state) => state,
-        Err(Refusal::Version(version)) => return assert_ne!(version, VERSION),
-        Err(Refusal::Malformed) => return,
+        Err(DecodeError::Version(version)) => return assert_ne!(version, VERSION),
+        Err(DecodeError::Malformed) => return,
     };
     assert_eq!(state.data, &bytes[OVERHEAD..]);
     let mut encoded = Vec::new();
     state.encode(&mut encoded);
     assert_eq!(encoded.len(), bytes.len());
-    assert_eq!(ConnectionState::decode(&encoded[..OVERHEAD - 1]), Err(Refusal::Malformed));
+    assert_eq!(ConnectionState::decode(&encoded[..OVERHEAD - 1]), Err(DecodeError::Malformed));
     assert_eq!(ConnectionState::decode(&encoded), Ok(state));
 });

@@ -1,71 +1,41 @@
 //! Addresses of a connection, as raw bytes and as text; ports.
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
 use socket2::{SockAddr, SockRef};
 
-/// The addresses of both ends of a connection, cached so that they outlive it.
+/// The addresses of both ends of a connection, if it is a TCP connection; cached so that they outlive it.
 #[derive(Debug, Default)]
 pub struct Endpoints {
-    local: Address,
-    peer: Address,
-}
-
-/// The address of one end.
-#[derive(Debug, Default)]
-enum Address {
-    /// Not looked up yet.
-    #[default]
-    Unknown,
-    /// Not an internet address, or not available.
-    None,
-    /// The end of a TCP connection.
-    Internet(SocketAddr),
+    local: OnceCell<Option<SocketAddr>>,
+    peer: OnceCell<Option<SocketAddr>>,
 }
 
 impl Endpoints {
     /// Endpoints with a known peer.
     pub fn with_peer(peer: Option<SockAddr>) -> Self {
-        let peer = peer.map_or(Address::Unknown, |peer| Address::of(Some(peer)));
-        Endpoints { local: Address::Unknown, peer }
+        let peer = peer.map_or_else(OnceCell::new, |peer| OnceCell::from(peer.as_socket()));
+        Endpoints { local: OnceCell::new(), peer }
     }
 
     /// Looks up what is not known yet.
-    pub fn resolve(&mut self, fd: Option<BorrowedFd<'_>>) {
+    pub fn resolve(&self, fd: Option<BorrowedFd<'_>>) {
         let Some(fd) = fd else { return };
-        if let Address::Unknown = self.local {
-            self.local = Address::of(SockRef::from(&fd).local_addr().ok());
-        }
-        if let Address::Unknown = self.peer {
-            self.peer = Address::of(SockRef::from(&fd).peer_addr().ok());
-        }
+        let socket = SockRef::from(&fd);
+        self.local.get_or_init(|| socket.local_addr().ok()?.as_socket());
+        self.peer.get_or_init(|| socket.peer_addr().ok()?.as_socket());
     }
 
-    /// This end of a TCP connection.
+    /// This end.
     pub fn local(&self) -> Option<SocketAddr> {
-        self.local.internet()
+        self.local.get().copied().flatten()
     }
 
-    /// The other end of a TCP connection.
+    /// The other end.
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.peer.internet()
-    }
-}
-
-impl Address {
-    fn of(address: Option<SockAddr>) -> Self {
-        match address.and_then(|address| address.as_socket()) {
-            Some(address) => Address::Internet(address),
-            None => Address::None,
-        }
-    }
-
-    fn internet(&self) -> Option<SocketAddr> {
-        match self {
-            Address::Internet(address) => Some(*address),
-            _ => None,
-        }
+        self.peer.get().copied().flatten()
     }
 }
 

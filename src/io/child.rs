@@ -94,9 +94,6 @@ impl UserData for ChildProcess {
 }
 
 /// The methods of child handles, except those with a wait function.
-///
-/// # Errors
-/// Out of memory.
 pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
     method(lua, table, "kill", |lua, mut args| {
         let (this, child) = this(&mut args)?;

@@ -19,9 +19,6 @@ use crate::binding::{self, Fault, Reply};
 use crate::sys::os::{sigterm, standard};
 
 /// Puts the functions and the standard streams into the module's table.
-///
-/// # Errors
-/// Out of memory.
 pub fn install(lua: &Lua, module: &Table) -> mlua::Result<()> {
     binding::export(lua, module, "poll", poll::poll)?;
     binding::export(lua, module, "exec", child::exec)?;
@@ -56,9 +53,6 @@ pub fn install(lua: &Lua, module: &Table) -> mlua::Result<()> {
 }
 
 /// Puts handles on the descriptors 0, 1 and 2 into the module's table.
-///
-/// # Errors
-/// Out of memory.
 pub fn install_standard_streams(lua: &Lua, module: &Table) -> mlua::Result<()> {
     for (number, name) in (0..).zip(["stdin", "stdout", "stderr"]) {
         let stream = Stream::over(Transport::standard(standard::stream(number)), None);

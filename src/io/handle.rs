@@ -41,26 +41,17 @@ fn with_classes<R>(lua: &Lua, f: impl FnOnce(&Classes) -> R) -> mlua::Result<R> 
 }
 
 /// The class of handles of a Lua state.
-///
-/// # Errors
-/// Out of memory.
 pub fn class(lua: &Lua) -> mlua::Result<Rc<userdata::Class<Handle>>> {
     with_classes(lua, |classes| classes.full.clone())
 }
 
 /// A new handle for Lua.
-///
-/// # Errors
-/// Out of memory.
 pub fn new_handle(lua: &Lua, stream: Stream) -> mlua::Result<AnyUserData> {
     create(lua, &*class(lua)?, stream)
 }
 
 /// Like [`new_handle`], for a stream outside a server: if it is not an internet connection, the
 /// handle has neither addresses nor a [`wakeup`](Stream::wakeup).
-///
-/// # Errors
-/// Out of memory.
 pub fn new_free_handle(lua: &Lua, stream: Stream) -> mlua::Result<AnyUserData> {
     if stream.is_tcp() {
         return new_handle(lua, stream);
@@ -69,9 +60,6 @@ pub fn new_free_handle(lua: &Lua, stream: Stream) -> mlua::Result<AnyUserData> {
 }
 
 /// As [`new_handle`], on a stream that others share.
-///
-/// # Errors
-/// Out of memory.
 pub fn of_stream(lua: &Lua, stream: Rc<RefCell<Stream>>) -> mlua::Result<AnyUserData> {
     class(lua)?.create(lua, |address| Handle::at(address, stream))
 }

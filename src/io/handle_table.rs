@@ -1,9 +1,8 @@
 //! The streams behind handles, by the address of the userdata.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::c_void;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
 use mlua::{AnyUserData, Value};
@@ -42,14 +41,14 @@ thread_local! {
 /// The streams of all handles in this thread, by the address of their userdata, so that a method
 /// finds its stream without a type check by mlua.
 struct HandleTable {
-    all: HashMap<usize, Rc<RefCell<Stream>>, BuildHasherDefault<AddressHasher>>,
+    all: BTreeMap<usize, Rc<RefCell<Stream>>>,
     /// The last lookup, which is often repeated.
     last: Option<(usize, Rc<RefCell<Stream>>)>,
 }
 
 impl HandleTable {
     const fn new() -> Self {
-        HandleTable { all: HashMap::with_hasher(BuildHasherDefault::new()), last: None }
+        HandleTable { all: BTreeMap::new(), last: None }
     }
 
     fn insert(&mut self, address: usize, stream: Rc<RefCell<Stream>>) {
@@ -76,26 +75,6 @@ impl HandleTable {
     fn look_up(&mut self, address: usize) -> Option<()> {
         self.last = Some((address, self.all.get(&address)?.clone()));
         Some(())
-    }
-}
-
-/// A multiplicative hash: addresses are not hostile.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_usize(usize::from(*byte));
-        }
-    }
-
-    fn write_usize(&mut self, n: usize) {
-        self.0 = (self.0.rotate_left(32) ^ n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 }
 

@@ -12,9 +12,6 @@ use super::{child, listener};
 use crate::binding::{Fault, Reply};
 
 /// Puts the methods into the tables of the three classes.
-///
-/// # Errors
-/// Out of memory.
 pub fn install(lua: &Lua, prototypes: &Prototypes) -> mlua::Result<()> {
     let Prototypes { handle, listener, child } = prototypes;
     method(lua, handle, "pollfd", |_, mut args| open(&mut args, |stream| stream.raw_fd()))?;

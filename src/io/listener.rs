@@ -59,9 +59,6 @@ impl UserData for ListenerHandle {
 }
 
 /// The methods of listeners.
-///
-/// # Errors
-/// Out of memory.
 pub fn install(lua: &Lua, table: &Table) -> mlua::Result<()> {
     method(lua, table, "accept", |lua, args| accept(lua, args, true))?;
     method(lua, table, "accept_nb", |lua, args| accept(lua, args, false))?;

@@ -132,9 +132,6 @@ transfers! {
 }
 
 /// Puts the methods into the table of handles.
-///
-/// # Errors
-/// Out of memory.
 pub fn install(lua: &Lua, table: &Table, module: &Table) -> mlua::Result<()> {
     install_transfers(lua, table, module)?;
     method(lua, table, "close", |_, args| close(args, Stream::close))?;

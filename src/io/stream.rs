@@ -32,7 +32,7 @@ pub use input::{Fill, Input};
 
 /// How far the end of a stream has come by calls of this side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
+enum ClosePhase {
     Open,
     /// By [`Stream::finish`]: nothing further is written.
     Finished,
@@ -48,7 +48,7 @@ pub struct Stream {
     pub input: Input,
     /// Written and not yet sent.
     pub output: Output,
-    phase: Phase,
+    phase: ClosePhase,
     /// What the last operation that blocked waits for; reading if there was none.
     interest: Direction,
     /// The addresses of both ends, asked for when first needed.
@@ -79,7 +79,7 @@ impl Stream {
             transport: SharedTransport::new(transport),
             input: Input::new(),
             output: Output::default(),
-            phase: Phase::Open,
+            phase: ClosePhase::Open,
             interest: Direction::Read,
             endpoints: Endpoints::with_peer(peer),
             lost: None,
@@ -252,14 +252,14 @@ impl Stream {
         let left = self.flush_nb()?;
         match left {
             0 => self.end_output()?,
-            _ => self.phase = self.phase.max(Phase::Finished),
+            _ => self.phase = self.phase.max(ClosePhase::Finished),
         }
         Ok(left)
     }
 
     /// Everything is sent: sends EOF.
     fn end_output(&mut self) -> io::Result<()> {
-        self.phase = self.phase.max(Phase::Finished);
+        self.phase = self.phase.max(ClosePhase::Finished);
         self.output.release();
         self.transport.finish(self.input.is_eof())
     }
@@ -298,19 +298,19 @@ impl Stream {
 
     /// The stream is over: no buffer is needed any more.
     fn end(&mut self) {
-        self.phase = Phase::Closed;
+        self.phase = ClosePhase::Closed;
         self.input.drop_all();
         self.output.drop_all();
     }
 
     /// Whether neither [`Stream::close`] nor [`Stream::reset`] was called.
     pub fn is_open(&self) -> bool {
-        self.phase < Phase::Closed
+        self.phase < ClosePhase::Closed
     }
 
     /// Whether [`Stream::finish`], or what ends the stream altogether, was called.
     pub fn is_finished(&self) -> bool {
-        self.phase >= Phase::Finished
+        self.phase >= ClosePhase::Finished
     }
 
     /// The server's side: see [`SharedTransport::set_served`].
@@ -371,7 +371,7 @@ impl Stream {
 
     /// The addresses of both ends. What was not asked for before the end of the connection is
     /// unknown afterwards (the peer of an accepted connection is always known).
-    pub fn endpoints(&mut self) -> &Endpoints {
+    pub fn endpoints(&self) -> &Endpoints {
         self.endpoints.resolve(self.transport.fd());
         &self.endpoints
     }

@@ -106,9 +106,6 @@ impl Worker {
     /// the handler had.
     ///
     /// This is the complete step; [`Worker::advance`] does it for most connections.
-    ///
-    /// # Errors
-    /// Out of memory.
     pub fn next(&mut self, lua: &Lua, keep: bool, argument: &Value) -> mlua::Result<Value> {
         self.lua_side.note_fields(lua, argument);
         let kept = self.settle(keep);

@@ -54,7 +54,7 @@ pub type Whole<'a> = (usize, Cow<'a, [u8]>);
 
 /// A body being received.
 #[derive(Debug, Default)]
-pub enum Body {
+pub enum ResponseBody {
     /// There is none, or it is complete.
     #[default]
     End,
@@ -70,7 +70,7 @@ pub enum Body {
 #[derive(Debug)]
 pub struct ResponseFraming {
     /// The body.
-    pub body: Body,
+    pub body: ResponseBody,
     /// Whether the connection can carry another exchange when the body is complete.
     pub persistent: bool,
 }
@@ -94,27 +94,27 @@ impl ResponseFraming {
             // 6.3, 1. A server that announces a body with 1xx or 204 may actually send it.
             let odd = matches!(head.status, 100..=199 | 204)
                 && (announced.coding == Coding::Chunked || announced.length.unwrap_or(0) > 0);
-            return Ok(ResponseFraming { body: Body::End, persistent: persistent && !odd });
+            return Ok(ResponseFraming { body: ResponseBody::End, persistent: persistent && !odd });
         }
         let body = match (announced.coding, announced.length) {
             // 6.3, 4; 6.1: the framing of a chunked HTTP/1.0 message is faulty.
             (Coding::Chunked, None) if head.version == Version::Http11 => {
-                Body::Chunked(Box::new(ChunkedDecoder::new(ChunkedLimits::new(u64::MAX))))
+                ResponseBody::Chunked(Box::new(ChunkedDecoder::new(ChunkedLimits::new(u64::MAX))))
             }
             (Coding::Chunked, None) => return Err(BodyError::Coding),
             // 6.3, 3: the coding counts, and the connection is closed after the response.
             (Coding::Chunked, Some(_)) if head.lenient && head.version == Version::Http11 => {
                 let decoder = ChunkedDecoder::new(ChunkedLimits::new(u64::MAX));
-                let body = Body::Chunked(Box::new(decoder));
+                let body = ResponseBody::Chunked(Box::new(decoder));
                 return Ok(ResponseFraming { body, persistent: false });
             }
             (Coding::Chunked, Some(_)) => return Err(BodyError::Ambiguous),
             // 6.3, 6
-            (Coding::Identity, Some(0)) => Body::End,
-            (Coding::Identity, Some(length)) => Body::Length(length),
+            (Coding::Identity, Some(0)) => ResponseBody::End,
+            (Coding::Identity, Some(length)) => ResponseBody::Length(length),
             // 6.3, 8
             (Coding::Identity, None) => {
-                return Ok(ResponseFraming { body: Body::UntilClose, persistent: false });
+                return Ok(ResponseFraming { body: ResponseBody::UntilClose, persistent: false });
             }
         };
         Ok(ResponseFraming { body, persistent })
@@ -164,26 +164,26 @@ impl Announced {
     }
 }
 
-impl Body {
+impl ResponseBody {
     /// The next piece in `input`, and how many bytes of input it consumes.
     pub fn take<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Piece<'a>), BodyError> {
         match self {
-            Body::End => Ok((0, Piece::End)),
+            ResponseBody::End => Ok((0, Piece::End)),
             _ if input.is_empty() => Ok((0, Piece::More)),
-            Body::UntilClose => Ok((input.len(), Piece::Data(input))),
-            Body::Length(left) => {
+            ResponseBody::UntilClose => Ok((input.len(), Piece::Data(input))),
+            ResponseBody::Length(left) => {
                 let length = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
                 *left -= length as u64;
                 if *left == 0 {
-                    *self = Body::End;
+                    *self = ResponseBody::End;
                 }
                 Ok((length, Piece::Data(input.get(..length).unwrap_or_default())))
             }
-            Body::Chunked(decoder) => match decoder.decode(input) {
+            ResponseBody::Chunked(decoder) => match decoder.decode(input) {
                 Ok((used, ChunkedEvent::Data(data))) => Ok((used, Piece::Data(data))),
                 Ok((used, ChunkedEvent::More)) => Ok((used, Piece::More)),
                 Ok((used, ChunkedEvent::End)) => {
-                    *self = Body::End;
+                    *self = ResponseBody::End;
                     Ok((used, Piece::End))
                 }
                 Err(_) => Err(BodyError::Chunked),
@@ -209,9 +209,9 @@ impl Body {
     /// Handles EOF: an error unless the body may end there.
     pub fn eof(&mut self) -> Result<(), BodyError> {
         match self {
-            Body::End => Ok(()),
-            Body::UntilClose => {
-                *self = Body::End;
+            ResponseBody::End => Ok(()),
+            ResponseBody::UntilClose => {
+                *self = ResponseBody::End;
                 Ok(())
             }
             _ => Err(BodyError::Truncated),
@@ -220,7 +220,7 @@ impl Body {
 
     /// Whether the body is complete.
     pub fn is_end(&self) -> bool {
-        matches!(self, Body::End)
+        matches!(self, ResponseBody::End)
     }
 }
 
@@ -244,10 +244,10 @@ mod tests {
     fn kind(status: &str, fields: &[&str]) -> Result<(String, bool), BodyError> {
         framing(status, fields, false).map(|framing| {
             let kind = match framing.body {
-                Body::End => "none".to_owned(),
-                Body::Length(length) => length.to_string(),
-                Body::Chunked(_) => "chunked".to_owned(),
-                Body::UntilClose => "until close".to_owned(),
+                ResponseBody::End => "none".to_owned(),
+                ResponseBody::Length(length) => length.to_string(),
+                ResponseBody::Chunked(_) => "chunked".to_owned(),
+                ResponseBody::UntilClose => "until close".to_owned(),
             };
             (kind, framing.persistent)
         })
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_body_is_no_longer_than_announced() {
-        let mut body = Body::Length(3);
+        let mut body = ResponseBody::Length(3);
         assert_eq!(body.take(b"ab"), Ok((2, Piece::Data(b"ab"))));
         assert_eq!(body.take(b""), Ok((0, Piece::More)));
         assert_eq!(body.take(b"cde"), Ok((1, Piece::Data(b"c"))));
@@ -331,25 +331,26 @@ mod tests {
 
     #[test]
     fn a_body_that_is_all_there_is_taken_at_once() {
-        let whole = |body: Body, input: &'static [u8]| {
+        let whole = |body: ResponseBody, input: &'static [u8]| {
             body.complete(input).map(|found| found.map(|(length, _)| length))
         };
-        assert_eq!(whole(Body::End, b"abc"), Ok(Some(0)));
-        assert_eq!(whole(Body::Length(3), b"abcd"), Ok(Some(3)));
-        assert_eq!(whole(Body::Length(3), b"ab"), Ok(None));
-        assert_eq!(whole(Body::UntilClose, b"abc"), Ok(None));
-        let chunked = || Body::Chunked(Box::new(ChunkedDecoder::new(ChunkedLimits::new(u64::MAX))));
+        assert_eq!(whole(ResponseBody::End, b"abc"), Ok(Some(0)));
+        assert_eq!(whole(ResponseBody::Length(3), b"abcd"), Ok(Some(3)));
+        assert_eq!(whole(ResponseBody::Length(3), b"ab"), Ok(None));
+        assert_eq!(whole(ResponseBody::UntilClose, b"abc"), Ok(None));
+        let chunked =
+            || ResponseBody::Chunked(Box::new(ChunkedDecoder::new(ChunkedLimits::new(u64::MAX))));
         assert_eq!(whole(chunked(), b"1\r\na\r\n"), Ok(None));
         assert_eq!(whole(chunked(), b"x"), Err(BodyError::Chunked));
     }
 
     #[test]
     fn the_end_of_the_connection_ends_only_bodies_without_length() {
-        assert_eq!(Body::UntilClose.eof(), Ok(()));
-        assert_eq!(Body::End.eof(), Ok(()));
-        assert_eq!(Body::Length(1).eof(), Err(BodyError::Truncated));
+        assert_eq!(ResponseBody::UntilClose.eof(), Ok(()));
+        assert_eq!(ResponseBody::End.eof(), Ok(()));
+        assert_eq!(ResponseBody::Length(1).eof(), Err(BodyError::Truncated));
         let decoder = ChunkedDecoder::new(ChunkedLimits::new(u64::MAX));
-        assert_eq!(Body::Chunked(Box::new(decoder)).eof(), Err(BodyError::Truncated));
+        assert_eq!(ResponseBody::Chunked(Box::new(decoder)).eof(), Err(BodyError::Truncated));
     }
 
     proptest! {
@@ -362,12 +363,12 @@ mod tests {
                 chunks.iter().map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len())).collect();
             input.push_str("0\r\n\r\nrest");
             let decoder = ChunkedDecoder::new(ChunkedLimits::new(u64::MAX));
-            let whole = Body::Chunked(Box::new(decoder)).complete(input.as_bytes());
+            let whole = ResponseBody::Chunked(Box::new(decoder)).complete(input.as_bytes());
             let (length, content) = whole.unwrap().unwrap();
             prop_assert_eq!(content.into_owned(), chunks.concat().into_bytes());
             prop_assert_eq!(length, input.len() - 4);
             let decoder = ChunkedDecoder::new(ChunkedLimits::new(u64::MAX));
-            let mut body = Body::Chunked(Box::new(decoder));
+            let mut body = ResponseBody::Chunked(Box::new(decoder));
             let (mut received, mut used) = (Vec::new(), 0);
             while !body.is_end() {
                 let window = &input.as_bytes()[used..(used + size).min(input.len())];

@@ -214,7 +214,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    type Fields = Vec<(String, String)>;
+    type FieldList = Vec<(String, String)>;
 
     fn text(bytes: &[u8]) -> String {
         String::from_utf8_lossy(bytes).into_owned()
@@ -224,7 +224,7 @@ mod tests {
     fn parse_cut(
         input: &[u8],
         cuts: &[usize],
-    ) -> Result<Option<(u16, String, Fields, usize)>, HeadError> {
+    ) -> Result<Option<(u16, String, FieldList, usize)>, HeadError> {
         let mut head = ResponseHead::default();
         for end in cuts.iter().copied().chain([input.len()]) {
             if let HeadProgress::Complete(n) =
@@ -242,11 +242,11 @@ mod tests {
         Ok(None)
     }
 
-    fn parse(input: &[u8]) -> Result<Option<(u16, String, Fields, usize)>, HeadError> {
+    fn parse(input: &[u8]) -> Result<Option<(u16, String, FieldList, usize)>, HeadError> {
         parse_cut(input, &[])
     }
 
-    fn fields(list: &[(&str, &str)]) -> Fields {
+    fn fields(list: &[(&str, &str)]) -> FieldList {
         list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 

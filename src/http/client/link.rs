@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 use socket2::SockRef;
 
-use super::body::{Body, BodyError, Piece, ResponseFraming};
+use super::body::{BodyError, Piece, ResponseBody, ResponseFraming};
 use super::head::{HeadError, LIMITS, ResponseHead, unfold};
 use super::spin::{AdaptiveSpin, SPIN_TIME};
 use crate::http::wire::head::HeadProgress;
@@ -115,7 +115,7 @@ pub enum Trip<R> {
 pub struct Link {
     stream: Rc<RefCell<Stream>>,
     head: RefCell<ResponseHead>,
-    body: RefCell<(Body, bool)>,
+    body: RefCell<(ResponseBody, bool)>,
     /// The process that created it; a forked child must not use it.
     owner: u64,
     /// When it became idle, and how long it may stay idle.
@@ -327,7 +327,7 @@ impl Link {
         let surplus = input.len() > length + used;
         let reusable = framing.persistent && !surplus && stream.pending() == 0;
         let taken = take(ReceivedHead::new(&head, fields), &content, reusable);
-        *body = (Body::End, framing.persistent);
+        *body = (ResponseBody::End, framing.persistent);
         head.clear();
         stream.consume(length + used);
         Ok(Some(taken))

@@ -32,9 +32,6 @@ use mlua::{Lua, Result, Table, Value};
 use crate::{binding, callback, io};
 
 /// Puts the client's functions into the table of `moonbridge.http`.
-///
-/// # Errors
-/// Out of memory.
 pub fn install(lua: &Lua, http: &Table) -> Result<()> {
     let native = native::table(lua)?;
     url_steps::install(lua, &native)?;

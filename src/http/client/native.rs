@@ -25,9 +25,6 @@ pub(super) fn failed(lua: &Lua, message: impl ToString) -> Steps {
 }
 
 /// The table of native functions.
-///
-/// # Errors
-/// Out of memory.
 pub fn table(lua: &Lua) -> Result<Table> {
     let native = lua.create_table()?;
     connecting(lua, &native)?;

@@ -7,11 +7,12 @@ mod error;
 mod reference;
 mod target;
 
-use memchr::{memchr, memrchr};
+use memchr::memrchr;
 
 pub use self::error::UrlError;
 use self::target::{normal_target, strip_fragment};
 use crate::http::wire::escape::{Plus, decode};
+use crate::http::wire::params::split_once;
 use crate::http::wire::uri::is_host;
 
 /// The other end of a connection.
@@ -59,10 +60,7 @@ impl Url {
     }
 
     fn local(rest: &[u8]) -> Result<Url, UrlError> {
-        let (path, target) = match memchr(b':', rest) {
-            Some(colon) => cut(rest, colon),
-            None => (rest, &b""[..]),
-        };
+        let (path, target) = split_once(rest, b':').unwrap_or((rest, b""));
         if !path.starts_with(b"/") {
             return Err(UrlError::Invalid("the path of a local socket must be absolute"));
         }
@@ -79,10 +77,7 @@ impl Url {
         let end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
         let (userinfo, host) = match memrchr(b'@', authority) {
-            Some(at) => {
-                let (userinfo, host) = cut(authority, at);
-                (Some(userinfo), host)
-            }
+            Some(at) => (authority.get(..at), authority.get(at + 1..).unwrap_or_default()),
             None => (None, authority),
         };
         let (name, port) = split_port(host)?;
@@ -103,15 +98,8 @@ fn check_characters(text: &[u8]) -> Result<(), UrlError> {
     Ok(())
 }
 
-/// What stands before and behind the byte at `at`.
-fn cut(text: &[u8], at: usize) -> (&[u8], &[u8]) {
-    let (before, rest) = text.split_at_checked(at).unwrap_or((text, b""));
-    (before, rest.get(1..).unwrap_or_default())
-}
-
 fn split_scheme(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = memchr(b':', text)?;
-    let (scheme, rest) = cut(text, colon);
+    let (scheme, rest) = split_once(text, b':')?;
     let valid = scheme.first().is_some_and(u8::is_ascii_alphabetic)
         && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
     valid.then_some((scheme, rest))
@@ -139,13 +127,8 @@ fn split_port(host: &[u8]) -> Result<(String, u16), UrlError> {
 
 /// `user:password` for RFC 7617; without a password it is empty.
 fn credentials(userinfo: &[u8]) -> Vec<u8> {
-    match memchr(b':', userinfo) {
-        Some(colon) => {
-            let (user, password) = cut(userinfo, colon);
-            [&*decode(user, Plus::Literal), b":", &*decode(password, Plus::Literal)].concat()
-        }
-        None => [&*decode(userinfo, Plus::Literal), b":"].concat(),
-    }
+    let (user, password) = split_once(userinfo, b':').unwrap_or((userinfo, b""));
+    [&*decode(user, Plus::Literal), b":", &*decode(password, Plus::Literal)].concat()
 }
 
 #[cfg(test)]

@@ -12,9 +12,6 @@ impl UserData for Base {}
 
 /// `parse(text)` and `join(url, reference)`: a table with `key` (of the pool of connections),
 /// `host` and `port` or `path`, `authority`, `target`, `credentials`; or false and a message.
-///
-/// # Errors
-/// Out of memory.
 pub fn install(lua: &Lua, native: &Table) -> Result<()> {
     let parse = lua.create_function(|lua, text: LuaString| match Url::parse(&text.as_bytes()) {
         Ok(url) => url_table(lua, url),

@@ -247,7 +247,7 @@ fn add_pair(name: &Value, value: &Value, headers: &mut StaticHeaders) -> Reply<(
         (Value::String(name), Value::String(value)) => {
             add(&name.as_bytes(), &value.as_bytes(), headers)
         }
-        // An integer value has no fraction, as in `binding::text`.
+        // An integer value has no fraction, as in the texts of arguments.
         (Value::String(name), Value::Number(number)) if *number == number.trunc() => {
             add(&name.as_bytes(), format!("{number:.0}").as_bytes(), headers)
         }

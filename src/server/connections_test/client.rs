@@ -18,14 +18,14 @@ pub(super) struct Client {
 }
 
 /// What is known of a connection from the server's side.
-pub(super) struct Service {
+pub(super) struct ServedConnection {
     /// Requests that a handler has answered.
     pub(super) handled: usize,
     /// So many answers have to arrive though the connection may end; none: it may not end.
     pub(super) due: Option<usize>,
 }
 
-impl Service {
+impl ServedConnection {
     /// The connection may end when so many answers have arrived.
     pub(super) fn may_end(&mut self, due: usize) {
         self.due = Some(self.due.map_or(due, |before| before.min(due)));

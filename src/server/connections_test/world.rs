@@ -11,7 +11,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use nix::sys::stat::fstat;
 use socket2::SockRef;
 
-use super::client::{Client, Service};
+use super::client::{Client, ServedConnection};
 use super::operations::{Decision, Operation};
 use super::{CLIENTS, LARGE, REQUEST, WORKERS};
 
@@ -29,7 +29,7 @@ use crate::server::worker::control::Control;
 use crate::server::worker::disposition::Disposition;
 use crate::server::worker::event_loop::{EventLoop, Task};
 
-struct Worker {
+struct SimulatedWorker {
     id: WorkerId,
     event_loop: EventLoop,
     task: Option<Running>,
@@ -44,9 +44,9 @@ pub(super) struct World {
     epoll: Rc<Epoll>,
     leases: Rc<LeaseTable>,
     scoreboard: Rc<Scoreboard>,
-    workers: [Option<Worker>; WORKERS],
+    workers: [Option<SimulatedWorker>; WORKERS],
     clients: [Option<Client>; CLIENTS],
-    services: HashMap<u64, Service>,
+    services: HashMap<u64, ServedConnection>,
     port: TcpListener,
     inbox: Inbox,
     forked: i32,
@@ -106,13 +106,14 @@ impl World {
             channel.send(&Order::Drain, &[]).unwrap();
         }
         let (task, leaves) = (None, false);
-        self.workers[cell] = Some(Worker { id, event_loop, task, channel, their_end, leaves });
+        self.workers[cell] =
+            Some(SimulatedWorker { id, event_loop, task, channel, their_end, leaves });
     }
 
     /// A process has ended: what it had is closed, and the supervisor takes over the rest.
     fn end(&mut self, cell: usize) {
         self.supervise();
-        let Some(Worker { id, channel, their_end, event_loop, task, .. }) =
+        let Some(SimulatedWorker { id, channel, their_end, event_loop, task, .. }) =
             self.workers[cell].take()
         else {
             return;
@@ -138,7 +139,7 @@ impl World {
         self.end(cell);
     }
 
-    fn service(&mut self, inode: u64) -> &mut Service {
+    fn service(&mut self, inode: u64) -> &mut ServedConnection {
         self.services.get_mut(&inode).unwrap()
     }
 
@@ -160,7 +161,7 @@ impl World {
             SockRef::from(socket).set_nonblocking(true).unwrap();
         }
         let inode = inode(&ours);
-        self.services.insert(inode, Service { handled: 0, due: None });
+        self.services.insert(inode, ServedConnection { handled: 0, due: None });
         let (sent, part, answered, received, ended) = (0, 0, 0, Vec::new(), false);
         let socket = theirs.into();
         let client = Client { socket, inode, sent, part, answered, received, ended };
@@ -356,7 +357,7 @@ impl World {
             Operation::Give(cell) => self.give(cell),
             Operation::Revoke(cell, reserves) => {
                 let now = self.now();
-                let Some(Worker { id, .. }) = &self.workers[cell] else { return };
+                let Some(SimulatedWorker { id, .. }) = &self.workers[cell] else { return };
                 let until = now + Duration::from_millis(20);
                 let reserved =
                     if reserves { Reserved::Against(id.pid, until) } else { Reserved::No };

@@ -83,27 +83,27 @@ pub enum Then {
 
 /// Why bytes are not the state of a connection.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum DecodeError {
     /// They are of another version of the encoding.
     Version(u8),
     /// They are cut off, or no encoding at all.
     Malformed,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Version(version) => {
+            DecodeError::Version(version) => {
                 write!(f, "connection state of version {version}, where {VERSION} is known")
             }
-            Refusal::Malformed => f.write_str("malformed connection state"),
+            DecodeError::Malformed => f.write_str("malformed connection state"),
         }
     }
 }
 
-impl From<Malformed> for Refusal {
+impl From<Malformed> for DecodeError {
     fn from(_: Malformed) -> Self {
-        Refusal::Malformed
+        DecodeError::Malformed
     }
 }
 
@@ -146,11 +146,11 @@ impl ConnectionState {
     ///
     /// # Errors
     /// Another version, or no encoding.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let rest = match bytes {
             [VERSION, rest @ ..] => rest,
-            [version, ..] => return Err(Refusal::Version(*version)),
-            [] => return Err(Refusal::Malformed),
+            [version, ..] => return Err(DecodeError::Version(*version)),
+            [] => return Err(DecodeError::Malformed),
         };
         let (numbers, data) = split::<NUMBERS>(rest)?;
         let [stage, size, then, time, stall, awaits, count, deadline, standing, high, low, port] =
@@ -159,7 +159,7 @@ impl ConnectionState {
             0 => Awaits::More,
             1 => Awaits::EmptyLine(count),
             2 => Awaits::Bytes(count),
-            _ => return Err(Refusal::Malformed),
+            _ => return Err(DecodeError::Malformed),
         };
         Ok(ConnectionState {
             stage: Stage::of([stage, size, then, time, stall])?,
@@ -190,7 +190,7 @@ impl Stage {
         }
     }
 
-    fn of([stage, bytes, then, time, stall]: [u64; 5]) -> Result<Self, Refusal> {
+    fn of([stage, bytes, then, time, stall]: [u64; 5]) -> Result<Self, DecodeError> {
         let stall = present(stall);
         Ok(match (stage, then) {
             (0, _) => Stage::Waiting,
@@ -199,7 +199,7 @@ impl Stage {
             (2, 1) => Stage::Sending(Unsent { bytes, then: Then::Park(present(time)), stall }),
             (2, 2) => Stage::Sending(Unsent { bytes, then: Then::Linger(time), stall }),
             (3, _) => Stage::Lingering { until: time, stall },
-            _ => return Err(Refusal::Malformed),
+            _ => return Err(DecodeError::Malformed),
         })
     }
 }
@@ -217,7 +217,7 @@ fn address_numbers(address: SocketAddr) -> [u64; 3] {
     }
 }
 
-fn address_of([high, low, port]: [u64; 3]) -> Result<Option<SocketAddr>, Refusal> {
+fn address_of([high, low, port]: [u64; 3]) -> Result<Option<SocketAddr>, DecodeError> {
     let number = port as u16;
     Ok(match (port >> 16) & 0xffff {
         _ if port == ABSENT => None,
@@ -226,7 +226,7 @@ fn address_of([high, low, port]: [u64; 3]) -> Result<Option<SocketAddr>, Refusal
             let ip = Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low));
             Some(SocketAddrV6::new(ip, number, 0, (port >> 32) as u32).into())
         }
-        _ => return Err(Refusal::Malformed),
+        _ => return Err(DecodeError::Malformed),
     })
 }
 
@@ -282,7 +282,7 @@ mod tests {
             let mut bytes = encoded(&state);
             bytes[0] = VERSION + 1;
             let refusal = ConnectionState::decode(&bytes).unwrap_err();
-            assert_eq!(refusal, Refusal::Version(VERSION + 1));
+            assert_eq!(refusal, DecodeError::Version(VERSION + 1));
             assert!(refusal.to_string().contains("version 2"));
         }
     }
@@ -293,7 +293,7 @@ mod tests {
             let bytes = encoded(&state);
             for length in 0..OVERHEAD {
                 let cut = ConnectionState::decode(&bytes[..length]);
-                assert_eq!(cut, Err(Refusal::Malformed), "{length} bytes");
+                assert_eq!(cut, Err(DecodeError::Malformed), "{length} bytes");
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A message is one byte that names it, then its fields: numbers little-endian, the payload last.
 
-use super::connection_state::{ConnectionState, OVERHEAD, Refusal};
+use super::connection_state::{ConnectionState, DecodeError, OVERHEAD};
 use super::numbers::{Malformed, append, only, optional, present, split};
 use crate::io::Wakeup;
 
@@ -74,8 +74,8 @@ impl From<Malformed> for Garbage {
     }
 }
 
-impl From<Refusal> for Garbage {
-    fn from(_: Refusal) -> Self {
+impl From<DecodeError> for Garbage {
+    fn from(_: DecodeError) -> Self {
         Garbage
     }
 }

@@ -135,15 +135,15 @@ mod tests {
     use super::*;
 
     /// An output that takes `room` bytes, then blocks, or fails.
-    struct Output {
+    struct LimitedOutput {
         text: Vec<u8>,
         room: usize,
         error: io::ErrorKind,
     }
 
-    impl Output {
+    impl LimitedOutput {
         fn new(room: usize, error: io::ErrorKind) -> Self {
-            Output { text: Vec::new(), room, error }
+            LimitedOutput { text: Vec::new(), room, error }
         }
 
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn lines_wait_for_an_output_that_blocks() {
-        let mut output = Output::new(3, io::ErrorKind::WouldBlock);
+        let mut output = LimitedOutput::new(3, io::ErrorKind::WouldBlock);
         let mut queue = LineQueue::default();
         for line in ["ab\n", "cd\n", "ef\n"] {
             queue.push(line.into(), note, |bytes| output.write(bytes));
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn lines_beyond_the_limit_are_counted_where_they_are_missing() {
-        let mut output = Output::new(0, io::ErrorKind::WouldBlock);
+        let mut output = LimitedOutput::new(0, io::ErrorKind::WouldBlock);
         let mut queue = LineQueue::default();
         let line = vec![b'x'; LIMIT / 4];
         for _ in 0..6 {
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_count_is_told_without_a_further_line() {
-        let mut output = Output::new(0, io::ErrorKind::WouldBlock);
+        let mut output = LimitedOutput::new(0, io::ErrorKind::WouldBlock);
         let mut queue = LineQueue::default();
         queue.push(vec![b'x'; LIMIT], note, |bytes| output.write(bytes));
         queue.push(b"y\n".to_vec(), note, |bytes| output.write(bytes));
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn lines_that_an_output_refuses_are_counted_and_a_torn_one_is_ended() {
-        let mut output = Output::new(5, io::ErrorKind::StorageFull);
+        let mut output = LimitedOutput::new(5, io::ErrorKind::StorageFull);
         let mut queue = LineQueue::default();
         for line in ["ab\n", "cd\n", "ef\n"] {
             queue.push(line.into(), note, |bytes| output.write(bytes));

@@ -11,9 +11,9 @@ use super::connection::{Connection, Parked, Running, Stay};
 use super::control::{Control, Phase, complain};
 use super::disposition::{Disposition, milliseconds};
 use super::handover::{self, Arrival, state_of};
-use super::outbox::{Outbox, Outcome};
+use super::outbox::{Outbox, SendOutcome};
 use super::ownership::Ownership;
-use super::parking::{Due, ParkingLot};
+use super::parking::{DueConnection, ParkingLot};
 use super::places::Places;
 use crate::io::{Stream, Wakeup};
 use crate::server::ipc::clock;
@@ -90,12 +90,12 @@ impl Connections {
         }
         while let Some(due) = self.parking.due(&mut self.owned.places, now) {
             match due {
-                Due::Timeout(ticket) => self.ready.push_back((ticket, Wakeup::Timeout)),
+                DueConnection::Timeout(ticket) => self.ready.push_back((ticket, Wakeup::Timeout)),
                 // Hot connections have had time for one more request.
-                Due::Cold(ticket) if self.control.phase() == Phase::Draining => {
+                DueConnection::Cold(ticket) if self.control.phase() == Phase::Draining => {
                     self.ready.push_back((ticket, Wakeup::Shutdown));
                 }
-                Due::Cold(ticket) => self.hand_over_parked(ticket, false),
+                DueConnection::Cold(ticket) => self.hand_over_parked(ticket, false),
             }
         }
         self.outbox.end_stalled(&mut self.owned, now);
@@ -280,9 +280,9 @@ impl Connections {
     /// keeps it.
     fn send(&mut self, running: Running, since: Instant) -> Option<Ticket> {
         match self.outbox.send(&mut self.owned, running, since) {
-            Outcome::Sent(running) => self.dispose(running),
-            Outcome::Waits(ticket) => Some(ticket),
-            Outcome::Lost => None,
+            SendOutcome::Sent(running) => self.dispose(running),
+            SendOutcome::Waits(ticket) => Some(ticket),
+            SendOutcome::Lost => None,
         }
     }
 

@@ -86,9 +86,6 @@ thread_local! {
 }
 
 /// This process has become a worker.
-///
-/// # Errors
-/// Out of memory.
 pub fn set_worker(worker: &Rc<RefCell<Worker>>) -> Result<(), Errno> {
     let (worker, generation) = (Rc::downgrade(worker), fork_detection::generation());
     WORKER.set(Own { worker, generation });

@@ -42,9 +42,6 @@ impl LuaSide {
 
     /// The worker keeps the connection with the handle `argument`, if it keeps one: Lua finds it by its
     /// place. The handles of connections that it has not kept are forgotten.
-    ///
-    /// # Errors
-    /// Out of memory.
     pub fn publish(
         &self,
         places: &mut Places,
@@ -64,18 +61,12 @@ impl LuaSide {
     }
 
     /// The handle with that place.
-    ///
-    /// # Errors
-    /// Out of memory.
     pub fn handle(&self, ticket: Ticket) -> mlua::Result<Value> {
         self.handles.raw_get(i64::from(ticket.index()) + 1)
     }
 }
 
 /// What the handler of an interval or main listener gets.
-///
-/// # Errors
-/// Out of memory.
 pub fn job(lua: &Lua, listener: Option<&Listener>) -> mlua::Result<Value> {
     let table = lua.create_table()?;
     match listener.map(|it| &it.spec) {

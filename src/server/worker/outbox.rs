@@ -21,7 +21,7 @@ use crate::io::stream::Fill;
 use crate::server::ipc::ticket::Ticket;
 use crate::sys::os::socket_queues::unsent;
 
-struct Entry {
+struct OutboxEntry {
     departure: Departure,
     /// Bytes that the client has not taken, when that was last looked at.
     left: usize,
@@ -32,7 +32,7 @@ struct Entry {
 }
 
 /// What became of output.
-pub enum Outcome {
+pub enum SendOutcome {
     /// All is sent.
     Sent(Running),
     /// The outbox has the connection, which has that place.
@@ -44,7 +44,7 @@ pub enum Outcome {
 /// The connections that wait for their client to take output.
 pub struct Outbox {
     epoll: Rc<Epoll>,
-    entries: HashMap<Ticket, Entry>,
+    entries: HashMap<Ticket, OutboxEntry>,
     alarms: BTreeSet<(Instant, Ticket)>,
 }
 
@@ -66,38 +66,38 @@ impl Outbox {
 
     /// Sends the output of a connection. If the client takes all of it now, or is gone, that is all.
     /// Otherwise the outbox has the connection until the client does.
-    pub fn send(&mut self, owned: &mut Ownership, running: Running, since: Instant) -> Outcome {
+    pub fn send(&mut self, owned: &mut Ownership, running: Running, since: Instant) -> SendOutcome {
         let outcome = push_out(&mut running.connection.stream.borrow_mut());
         match outcome {
-            Ok(0) => return Outcome::Sent(running),
+            Ok(0) => return SendOutcome::Sent(running),
             Ok(_) => {}
             Err(_) => {
                 owned.reset(&running.connection, running.ticket);
-                return Outcome::Lost;
+                return SendOutcome::Lost;
             }
         }
         let Running { connection, ticket, wakeup, disposition } = running;
         let Ok(ticket) = owned.place(&connection, ticket) else {
             owned.reset(&connection, None);
-            return Outcome::Lost;
+            return SendOutcome::Lost;
         };
         let ticket = owned.end_lease(ticket);
         let departure = Departure { connection, disposition, wakeup, since };
         let deaf = !departure.discards();
         let left = untaken(&departure.connection.stream.borrow());
         let due = disposition.stall().and_then(|stall| since.checked_add(stall));
-        let entry = Entry { departure, left, due, deaf };
+        let entry = OutboxEntry { departure, left, due, deaf };
         if self.watch(ticket, &entry).is_err() {
             owned.reset(&entry.departure.connection, Some(ticket));
-            return Outcome::Lost;
+            return SendOutcome::Lost;
         }
         owned.enter(ticket, State::Sending);
         self.alarms.extend(due.map(|due| (due, ticket)));
         self.entries.insert(ticket, entry);
-        Outcome::Waits(ticket)
+        SendOutcome::Waits(ticket)
     }
 
-    fn watch(&self, ticket: Ticket, entry: &Entry) -> Result<(), Errno> {
+    fn watch(&self, ticket: Ticket, entry: &OutboxEntry) -> Result<(), Errno> {
         let mut flags = EpollFlags::EPOLLOUT;
         if !entry.deaf {
             flags |= EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;

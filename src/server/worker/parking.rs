@@ -18,7 +18,7 @@ const REST_WITHIN: Duration = Duration::from_millis(20);
 
 /// Why a parked connection is due without an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
+pub enum DueConnection {
     /// Its time is up.
     Timeout(Ticket),
     /// It was quiet for so long that the supervisor is to have it.
@@ -198,7 +198,7 @@ impl ParkingLot {
     }
 
     /// A parked connection whose time is up, or that was quiet for long.
-    pub fn due(&mut self, places: &mut Places, now: Instant) -> Option<Due> {
+    pub fn due(&mut self, places: &mut Places, now: Instant) -> Option<DueConnection> {
         while let Some(Reverse((at, ticket))) = self.alarms.peek().copied() {
             if at > now {
                 return None;
@@ -210,11 +210,11 @@ impl ParkingLot {
             // With the handler: parking again sets the alarm anew.
             let Some(stay) = places.parked(ticket).map(|parked| parked.stay) else { continue };
             if stay.deadline.is_some_and(|deadline| deadline <= now) {
-                return Some(Due::Timeout(ticket));
+                return Some(DueConnection::Timeout(ticket));
             }
             let due = self.due_at(&stay);
             if due.is_some_and(|due| due <= now) {
-                return Some(Due::Cold(ticket));
+                return Some(DueConnection::Cold(ticket));
             }
             if let Some(alarm) = places.alarm(ticket) {
                 *alarm = due;

@@ -20,7 +20,7 @@ use crate::http::wire::list::trim;
 
 /// A parsed Content-Disposition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Disposition {
+pub struct ContentDisposition {
     /// Whether its type is `form-data`.
     pub is_form_data: bool,
     /// Parameter `name`.
@@ -33,12 +33,12 @@ pub struct Disposition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedDisposition;
 
-impl Disposition {
+impl ContentDisposition {
     /// Parses the value of the field, which contains no CR, LF or NUL. Linear in its length.
-    pub fn parse(value: &[u8]) -> Result<Disposition, MalformedDisposition> {
+    pub fn parse(value: &[u8]) -> Result<ContentDisposition, MalformedDisposition> {
         let (kind, mut rest) = value.split_at(memchr(b';', value).unwrap_or(value.len()));
         let is_form_data = trim(kind).eq_ignore_ascii_case(b"form-data");
-        let mut disposition = Disposition { is_form_data, name: None, file_name: None };
+        let mut disposition = ContentDisposition { is_form_data, name: None, file_name: None };
         while let Some(text) = next_parameter(rest) {
             let (name, (value, tail)) = parameter(text).ok_or(MalformedDisposition)?;
             rest = tail;
@@ -63,10 +63,10 @@ fn next_parameter(rest: &[u8]) -> Option<&[u8]> {
 }
 
 /// A value, and the text after it.
-type Value<'a> = (Cow<'a, [u8]>, &'a [u8]);
+type ParameterValue<'a> = (Cow<'a, [u8]>, &'a [u8]);
 
 /// The name and the value of the parameter at the beginning of `text`.
-fn parameter(text: &[u8]) -> Option<(&[u8], Value<'_>)> {
+fn parameter(text: &[u8]) -> Option<(&[u8], ParameterValue<'_>)> {
     let end = text.iter().position(|byte| !is_token_byte(*byte))?;
     let (name, tail) = text.split_at_checked(end)?;
     let tail = tail.strip_prefix(b"=")?;
@@ -77,7 +77,7 @@ fn parameter(text: &[u8]) -> Option<(&[u8], Value<'_>)> {
     (!name.is_empty()).then_some((name, value))
 }
 
-fn bare(text: &[u8]) -> Option<Value<'_>> {
+fn bare(text: &[u8]) -> Option<ParameterValue<'_>> {
     let (value, rest) = text.split_at_checked(memchr(b';', text).unwrap_or(text.len()))?;
     let value = trim(value);
     let valid = !value.is_empty() && !value.iter().any(|byte| matches!(byte, 0..b' ' | b'"' | 127));
@@ -85,7 +85,7 @@ fn bare(text: &[u8]) -> Option<Value<'_>> {
 }
 
 /// The value after an opening quote, and the text after the closing one.
-fn quoted(text: &[u8]) -> Option<Value<'_>> {
+fn quoted(text: &[u8]) -> Option<ParameterValue<'_>> {
     let mut pairs = false;
     for position in memchr_iter(b'"', text) {
         let (value, rest) = (text.get(..position)?, text.get(position + 1..)?);
@@ -144,22 +144,24 @@ mod tests {
 
     fn file_name(value: &str) -> Result<String, MalformedDisposition> {
         let value = format!("form-data; name=a; filename={value}");
-        let disposition = Disposition::parse(value.as_bytes())?;
+        let disposition = ContentDisposition::parse(value.as_bytes())?;
         Ok(String::from_utf8(disposition.file_name.unwrap()).unwrap())
     }
 
     fn name(value: &str) -> Option<String> {
-        let name = Disposition::parse(value.as_bytes()).unwrap().name?;
+        let name = ContentDisposition::parse(value.as_bytes()).unwrap().name?;
         Some(String::from_utf8(name).unwrap())
     }
 
     #[test]
     fn the_kind_and_names_of_parameters_compare_in_any_case() {
-        let found = Disposition::parse(b"Form-Data ;; NAME=\"a\" ; x=y;fileName=b;").unwrap();
+        let found =
+            ContentDisposition::parse(b"Form-Data ;; NAME=\"a\" ; x=y;fileName=b;").unwrap();
         let text = |text: &[u8]| Some(text.to_vec());
-        let expected = Disposition { is_form_data: true, name: text(b"a"), file_name: text(b"b") };
+        let expected =
+            ContentDisposition { is_form_data: true, name: text(b"a"), file_name: text(b"b") };
         assert_eq!(found, expected);
-        assert!(!Disposition::parse(b"attachment; name=a").unwrap().is_form_data);
+        assert!(!ContentDisposition::parse(b"attachment; name=a").unwrap().is_form_data);
     }
 
     #[test]
@@ -225,7 +227,10 @@ mod tests {
     #[test]
     fn the_extended_file_name_is_ignored() {
         assert_eq!(file_name("\"x\"; filename*=UTF-8''y%2f"), Ok("x".into()));
-        assert_eq!(Disposition::parse(b"form-data; filename*=UTF-8''y").unwrap().file_name, None);
+        assert_eq!(
+            ContentDisposition::parse(b"form-data; filename*=UTF-8''y").unwrap().file_name,
+            None
+        );
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 
 use memchr::memchr3;
 
-use super::disposition::Disposition;
+use super::disposition::ContentDisposition;
 use super::error::MultipartError;
 use crate::http::wire::head::is_token;
 use crate::http::wire::list::trim;
@@ -54,8 +54,8 @@ impl Part {
             }
         }
         let Some(disposition) = disposition else { return Ok(None) };
-        let Disposition { is_form_data, name, file_name } =
-            Disposition::parse(disposition).map_err(|_| MultipartError::Header)?;
+        let ContentDisposition { is_form_data, name, file_name } =
+            ContentDisposition::parse(disposition).map_err(|_| MultipartError::Header)?;
         let content_type = content_type.map(<[u8]>::to_vec);
         let name = name.filter(|_| is_form_data);
         Ok(name.map(|field_name| Part { field_name, file_name, content_type }))
