@@ -3,50 +3,8 @@
 //! Memory is allocated on use. A drained queue keeps what a busy connection needs again at once
 //! and gives back what a burst left behind.
 
-use std::cell::RefCell;
-
 /// A drained queue larger than this gives its memory back.
 pub const KEEP: usize = 64 * 1024;
-
-/// The memory of queues that are no more, of usual sizes, for the next ones: connections that serve
-/// one request would otherwise spend more on memory than on the request.
-struct Spares(Vec<Vec<u8>>);
-
-impl Spares {
-    /// How many are kept.
-    const COUNT: usize = 4;
-
-    /// Their least and largest size, in bytes.
-    const SIZES: std::ops::RangeInclusive<usize> = 8 * 1024..=32 * 1024;
-}
-
-thread_local! {
-    static SPARES: RefCell<Spares> = const { RefCell::new(Spares(Vec::new())) };
-}
-
-/// Keeps `memory`, if it is of use.
-fn spare(mut memory: Vec<u8>) {
-    if Spares::SIZES.contains(&memory.capacity()) {
-        // At the end of the thread there is nobody who could use it.
-        let _ = SPARES.try_with(|spares| {
-            let Ok(mut spares) = spares.try_borrow_mut() else { return };
-            if spares.0.len() < Spares::COUNT {
-                memory.clear();
-                spares.0.push(memory);
-            }
-        });
-    }
-}
-
-/// Kept memory for `room` bytes, or none.
-fn spared(room: usize) -> Vec<u8> {
-    let fitting = SPARES.try_with(|spares| {
-        let mut spares = spares.try_borrow_mut().ok()?;
-        let fits = spares.0.last().is_some_and(|memory| memory.capacity() >= room);
-        if fits { spares.0.pop() } else { None }
-    });
-    fitting.ok().flatten().unwrap_or_default()
-}
 
 /// A queue of bytes: appended behind, consumed in front, both O(1) amortised.
 #[derive(Debug, Default)]
@@ -55,14 +13,6 @@ pub struct Queue {
     bytes: Vec<u8>,
     /// Where the live bytes begin.
     start: usize,
-}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        if self.bytes.capacity() > 0 {
-            spare(std::mem::take(&mut self.bytes));
-        }
-    }
 }
 
 impl Queue {
@@ -131,9 +81,6 @@ impl Queue {
     /// appending is allowed.
     pub fn tail(&mut self, room: usize) -> &mut Vec<u8> {
         self.make_room(room);
-        if self.bytes.capacity() == 0 {
-            self.bytes = spared(room);
-        }
         if self.bytes.capacity() - self.bytes.len() < room.div_ceil(2) {
             self.bytes.reserve(room);
         }
@@ -205,34 +152,6 @@ mod tests {
         assert!(queue.capacity() > 0);
         queue.release();
         assert_eq!(queue.capacity(), 0);
-    }
-
-    #[test]
-    fn memory_of_one_queue_serves_the_next_and_its_bytes_do_not() {
-        let mut queue = Queue::new();
-        queue.tail(16 * 1024).extend_from_slice(b"secret");
-        let place = queue.live().as_ptr();
-        drop(queue);
-        let mut next = Queue::new();
-        assert!(next.tail(16 * 1024).is_empty());
-        next.tail(16 * 1024).push(b'x');
-        assert_eq!((next.live().as_ptr(), next.live()), (place, &b"x"[..]));
-    }
-
-    #[test]
-    fn only_some_memory_of_usual_size_is_kept() {
-        let queues: Vec<Queue> = (0..3 * Spares::COUNT)
-            .map(|i| {
-                let mut queue = Queue::new();
-                queue.tail(1024 << (i % 8)).push(b'x');
-                queue
-            })
-            .collect();
-        drop(queues);
-        SPARES.with_borrow(|spares| {
-            assert!(spares.0.len() <= Spares::COUNT);
-            assert!(spares.0.iter().all(|memory| Spares::SIZES.contains(&memory.capacity())));
-        });
     }
 
     #[test]
