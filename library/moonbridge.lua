@@ -9,7 +9,11 @@
 ---@field host string? tcp: name or address of the interface ("::", all)
 ---@field port integer|string|nil tcp: number or service name (required)
 ---@field deferred boolean? tcp, inherit: defer connections until the client sends (true for HTTP handlers)
----@field path string? local: path of the socket (required, at most 107 bytes)
+---@field path string? local: path of the socket, or "@" and an abstract name (required, at most 107 bytes)
+---@field mode string|integer|nil local: permissions of the socket file, as octal digits ("0660") or a number
+---@field owner string|integer|nil local: owner of the socket file
+---@field group string|integer|nil local: group of the socket file
+---@field backlog integer|string|nil tcp, local: how many connections may wait to be accepted (1024)
 ---@field name string? interval, main: the name that the handler gets; inherit: the socket's name
 ---@field delay number|string|nil interval: seconds between runs (required)
 ---@field strict boolean? interval: schedule the runs at fixed times
@@ -26,6 +30,8 @@
 ---@field idle_time number|string|false|nil another name for idle_timeout
 ---@field idle_timeout number|string|false|nil idle time after which a worker ends (none)
 ---@field memory_limit integer|string|false|nil memory limit of a worker's Lua state, in bytes (none)
+---@field user string|integer|nil user that the workers run as
+---@field group string|integer|nil group that the workers run as (the user's)
 ---@field prepare (fun())? called once in each new worker
 ---@field connect fun(socket: moonbridge_io.handle): any gets a connection or interval; true keeps the worker
 ---@field finish (fun())? called when a worker ends gracefully
@@ -38,6 +44,8 @@
 ---@field syslog boolean? also send the log to the system log
 ---@field logident string? name in the system log ("moonbridge"); implies syslog
 ---@field logfacility string|integer|nil "DAEMON", "USER" or 0 to 7; implies syslog
+---@field user string|integer|nil user that supervisor and workers run as once everything is open
+---@field group string|integer|nil their group (the user's)
 ---@field waiting_input_limit integer|false|nil bytes of input that waiting connections may hold (64 MiB)
 ---@field stats boolean? log normal worker exits with their resource usage, and worker counts
 ---@field debug boolean? log every control message; implies stats

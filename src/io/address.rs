@@ -1,10 +1,30 @@
 //! Addresses of a connection, as raw bytes and as text; ports.
 
 use std::cell::OnceCell;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use socket2::{SockAddr, SockRef};
+
+/// The address of a local socket: a path or, behind an `@`, a name of the abstract namespace (unix(7)).
+///
+/// # Errors
+/// "Invalid argument" for more than 107 bytes.
+pub fn local(path: &Path) -> io::Result<SockAddr> {
+    let mut bytes = path.as_os_str().as_bytes().to_vec();
+    if is_abstract(path) {
+        bytes[0] = 0;
+    }
+    SockAddr::unix(std::ffi::OsStr::from_bytes(&bytes))
+}
+
+/// Whether such an address is a name of the abstract namespace, which has no file.
+pub fn is_abstract(path: &Path) -> bool {
+    path.as_os_str().as_bytes().first() == Some(&b'@')
+}
 
 /// The addresses of both ends of a connection, if it is a TCP connection; cached so that they outlive it.
 #[derive(Debug, Default)]

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
+use super::address;
 use super::stream::Stream;
 use super::transport::{Kind, Transport};
 use super::wait::{Direction, ready};
@@ -64,7 +65,7 @@ pub fn start(address: SocketAddr) -> io::Result<Stream> {
 /// What `connect(2)` reports.
 pub fn local(path: &Path) -> io::Result<Stream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
-    let address = SockAddr::unix(path)?;
+    let address = address::local(path)?;
     loop {
         match socket.connect(&address) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -81,7 +82,7 @@ pub fn local(path: &Path) -> io::Result<Stream> {
 /// What `connect(2)` reports. The first read or write reports a refused connection.
 pub fn local_nb(path: &Path) -> io::Result<Stream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-    let outcome = socket.connect(&SockAddr::unix(path)?);
+    let outcome = socket.connect(&address::local(path)?);
     let mut stream = local_stream(socket);
     match outcome {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

@@ -35,7 +35,7 @@ pub fn install(lua: &Lua, module: &Table) -> mlua::Result<()> {
     }
     binding::export(lua, module, "tcplisten", |lua, args| {
         let (host, port) = host_and_port(lua, &mut Args::new("tcplisten", args))?;
-        listener(lua, listen::tcp(&host, &port)?)
+        listener(lua, listen::tcp(&host, &port, listen::BACKLOG)?)
     })?;
     for (name, connect) in
         [("localconnect", connect::local as fn(&Path) -> _), ("localconnect_nb", connect::local_nb)]
@@ -48,7 +48,8 @@ pub fn install(lua: &Lua, module: &Table) -> mlua::Result<()> {
     }
     binding::export(lua, module, "locallisten", |lua, args| {
         let path = path(lua, &mut Args::new("locallisten", args))?;
-        listener(lua, listen::local(Path::new(OsStr::from_bytes(&path)))?)
+        let path = Path::new(OsStr::from_bytes(&path));
+        listener(lua, listen::local(path, &listen::Access::default(), listen::BACKLOG)?)
     })
 }
 

@@ -3,15 +3,17 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::unistd::{Gid, Uid};
 use socket2::{Domain, SockAddr, SockFilter, SockRef, Socket, Type};
 
+use super::address;
 use crate::sys::os::resolve;
 
-/// How many connections may wait to be accepted.
+/// How many connections may wait to be accepted, unless said otherwise.
 pub const BACKLOG: i32 = 1024;
 
 /// The wildcard address for all interfaces, IPv6 and IPv4.
@@ -26,7 +28,7 @@ pub const ANY: &str = "::";
 /// # Errors
 /// "Could not resolve host: …", or what `bind(2)` and `listen(2)` report, e.g. "Address already in
 /// use".
-pub fn tcp(host: &str, port: &str) -> io::Result<OwnedFd> {
+pub fn tcp(host: &str, port: &str, backlog: i32) -> io::Result<OwnedFd> {
     let mut addresses = resolve::tcp(host, port, true)?;
     addresses.sort_by_key(SocketAddr::is_ipv4);
     if host == ANY {
@@ -36,7 +38,7 @@ pub fn tcp(host: &str, port: &str) -> io::Result<OwnedFd> {
     }
     let mut failure = None;
     for address in addresses {
-        match tcp_at(address) {
+        match tcp_at(address, backlog) {
             Ok(socket) => return Ok(socket.into()),
             Err(error) if is_absent(&error) => failure = failure.or(Some(error)),
             Err(error) => return Err(error),
@@ -50,7 +52,7 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
 }
 
-fn tcp_at(address: SocketAddr) -> io::Result<Socket> {
+fn tcp_at(address: SocketAddr, backlog: i32) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     socket.set_reuse_address(true)?;
@@ -61,39 +63,70 @@ fn tcp_at(address: SocketAddr) -> io::Result<Socket> {
         let _ = socket.set_only_v6(false);
     }
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(backlog)?;
     Ok(socket)
 }
 
-/// Listens on a local socket at `path`. Removes an existing socket file first. Non-blocking,
-/// close-on-exec.
+/// Who may connect to a local socket. What is not given stays as the kernel sets it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Permissions of the socket file.
+    pub mode: Option<u32>,
+    /// Its owner.
+    pub owner: Option<Uid>,
+    /// Its group.
+    pub group: Option<Gid>,
+}
+
+/// Listens on a local socket at `path`, or at the abstract name behind an `@`. Removes an existing socket
+/// file first. Non-blocking, close-on-exec.
 ///
 /// # Errors
-/// What `bind(2)` and `listen(2)` report: "Address already in use" if the path is not a socket,
-/// "Invalid argument" if it is longer than 107 bytes.
-pub fn local(path: &Path) -> io::Result<OwnedFd> {
-    let address = SockAddr::unix(path)?;
-    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+/// What `bind(2)`, `chown(2)`, `chmod(2)` and `listen(2)` report: "Address already in use" if the path is
+/// not a socket, "Invalid argument" if it is longer than 107 bytes.
+pub fn local(path: &Path, access: &Access, backlog: i32) -> io::Result<OwnedFd> {
+    let address = address::local(path)?;
+    let has_file = !address::is_abstract(path);
+    let is_socket = |meta: std::fs::Metadata| meta.file_type().is_socket();
+    if has_file && std::fs::symlink_metadata(path).is_ok_and(is_socket) {
         std::fs::remove_file(path)?;
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     socket.bind(&address)?;
-    socket.listen(BACKLOG)?;
+    // Nobody can connect before `listen`.
+    if let Err(error) = access.apply(path).and_then(|()| socket.listen(backlog)) {
+        if has_file {
+            let _ = std::fs::remove_file(path);
+        }
+        return Err(error);
+    }
     Ok(socket.into())
+}
+
+impl Access {
+    fn apply(&self, path: &Path) -> io::Result<()> {
+        if self.owner.is_some() || self.group.is_some() {
+            nix::unistd::chown(path, self.owner, self.group)?;
+        }
+        match self.mode {
+            Some(mode) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Like [`local`], but only removes a socket file on which no server listens.
 ///
 /// # Errors
 /// "Address already in use" also if a server listens there.
-pub fn local_if_free(path: &Path) -> io::Result<OwnedFd> {
+pub fn local_if_free(path: &Path, access: &Access, backlog: i32) -> io::Result<OwnedFd> {
     // A server with a full backlog is also alive.
     let is_dead = |error: &io::Error| {
         matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
     };
     let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-    match probe.connect(&SockAddr::unix(path)?) {
-        Err(error) if is_dead(&error) => local(path),
+    match probe.connect(&address::local(path)?) {
+        Err(error) if is_dead(&error) => local(path, access, backlog),
         _ => Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
     }
 }
@@ -154,7 +187,7 @@ mod tests {
 
     #[test]
     fn any_listens_on_ipv4_and_ipv6() {
-        let listener = tcp(ANY, "0").unwrap();
+        let listener = tcp(ANY, "0", BACKLOG).unwrap();
         for host in ["127.0.0.1", "::1"] {
             let client = TcpStream::connect((host, port(&listener))).unwrap();
             let (_, peer) = accept(listener.as_fd()).unwrap();
@@ -164,13 +197,13 @@ mod tests {
 
     #[test]
     fn accept_does_not_block() {
-        let listener = tcp("127.0.0.1", "0").unwrap();
+        let listener = tcp("127.0.0.1", "0", BACKLOG).unwrap();
         assert_eq!(accept(listener.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
     fn accepted_connections_inherit_their_options() {
-        let listener = tcp("127.0.0.1", "0").unwrap();
+        let listener = tcp("127.0.0.1", "0", BACKLOG).unwrap();
         let _client = TcpStream::connect(("127.0.0.1", port(&listener))).unwrap();
         let (socket, _) = accept(listener.as_fd()).unwrap();
         let socket = SockRef::from(&socket);
@@ -181,16 +214,16 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_an_error_and_no_reason_to_take_another_address() {
-        let listener = tcp("localhost", "0").unwrap();
-        let again = tcp("localhost", &port(&listener).to_string()).unwrap_err();
+        let listener = tcp("localhost", "0", BACKLOG).unwrap();
+        let again = tcp("localhost", &port(&listener).to_string(), BACKLOG).unwrap_err();
         assert_eq!(again.raw_os_error(), Some(libc::EADDRINUSE));
     }
 
     #[test]
     fn a_stale_socket_file_is_replaced() {
         let path = path("stale");
-        drop(local(&path).unwrap());
-        let listener = local(&path).unwrap();
+        drop(local(&path, &Access::default(), BACKLOG).unwrap());
+        let listener = local(&path, &Access::default(), BACKLOG).unwrap();
         let mut client = UnixStream::connect(&path).unwrap();
         let (socket, peer) = accept(listener.as_fd()).unwrap();
         assert!(peer.is_unix());
@@ -203,7 +236,10 @@ mod tests {
     fn a_file_that_is_no_socket_stays() {
         let path = path("file");
         std::fs::write(&path, "precious").unwrap();
-        assert_eq!(local(&path).unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
+        assert_eq!(
+            local(&path, &Access::default(), BACKLOG).unwrap_err().raw_os_error(),
+            Some(libc::EADDRINUSE)
+        );
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
         std::fs::remove_file(&path).unwrap();
     }
@@ -211,6 +247,6 @@ mod tests {
     #[test]
     fn an_overlong_path_is_an_error() {
         let path = PathBuf::from("/tmp/".to_owned() + &"x".repeat(103));
-        assert!(local(&path).is_err());
+        assert!(local(&path, &Access::default(), BACKLOG).is_err());
     }
 }

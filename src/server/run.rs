@@ -9,6 +9,7 @@ use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
 use nix::sys::signal::Signal;
 
 use super::birth::Birth;
+use super::identity::Identity;
 use super::ipc::clock;
 use super::listen::config::PoolConfig;
 use super::listen::predecessor::Predecessor;
@@ -16,8 +17,8 @@ use super::listen::registry::Registry;
 use super::listen::shared_sockets;
 use super::operator::check;
 use super::operator::launcher::{self, Operations};
-use super::operator::options;
 use super::operator::service::Parts;
+use super::operator::{options, privileges};
 use super::supervisor::reload::later::Origin;
 use super::supervisor::{Outcome, Supervisor};
 use super::worker::timeout;
@@ -86,9 +87,20 @@ fn serve(
         .inspect_err(|_| registry.end())
         .map_err(|error| Fault::System(error.text, error.errno))?;
     let limits = service.limits;
+    let identity = service.identity.clone();
+    if let Err(text) = privileges::check(&pools, identity.as_ref()) {
+        registry.end();
+        return Err(Fault::Misuse(text));
+    }
     let Parts { mut log, later_log, pid_file } = service.into_parts();
     for name in registry.inheritance.disclaim() {
         log.notice(&format!("No listener has claimed the inherited socket \"{name}\""));
+    }
+    if let Some(identity) = &identity {
+        log.give_to(identity.uid());
+    }
+    if let Some(text) = privileges::warning(&pools, identity.as_ref()) {
+        log.notice(&text);
     }
     let mut known = http::client::connections();
     known.extend(predecessor.iter().flat_map(Predecessor::descriptors));
@@ -101,6 +113,11 @@ fn serve(
         let reason = error_text::describe(errno as i32);
         Fault::System(format!("Could not start to serve: {reason}"), Some(errno as i32))
     })?;
+    if let Some(Err(text)) = identity.as_ref().map(Identity::assume) {
+        supervisor.close();
+        registry.end();
+        return Err(Fault::Misuse(text));
+    }
     match supervisor.serve() {
         // Only the first process, which the outside knows, goes on behind `run`.
         Outcome::Ended(code) if is_candidate => {
@@ -129,6 +146,9 @@ fn serve(
 
 /// In a new process: from what the fork left to a worker. Gives its functions for `worker.lua`.
 fn become_worker(lua: &Lua, birth: Birth) -> Reply {
+    if let Some(identity) = &birth.pool.config.identity {
+        identity.assume().map_err(Fault::Misuse)?;
+    }
     reseed(lua)?;
     worker_signals::install(birth.supervisor, birth.channel.as_fd(), &birth.pool.sockets())?;
     if birth.held {

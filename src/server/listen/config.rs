@@ -12,6 +12,7 @@ use super::spec::ListenerSpec;
 use crate::amount::Amount;
 use crate::binding::{self, Fault, Reply};
 use crate::known_options;
+use crate::server::identity::Identity;
 
 /// The most listeners one pool may have.
 pub const MAX_LISTENERS: usize = 100;
@@ -23,7 +24,7 @@ pub const MAX_SECONDS: f64 = 1e8;
 const MAX_WORKERS: f64 = 10_000.0;
 
 /// The names of all options of a pool.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "prepare",
     "connect",
     "finish",
@@ -36,6 +37,8 @@ const NAMES: [&str; 12] = [
     "idle_timeout",
     IDLE_TIME,
     "memory_limit",
+    "user",
+    "group",
 ];
 
 /// The name of `idle_timeout` in the reference ("Global function timeout").
@@ -60,6 +63,8 @@ pub struct PoolConfig {
     pub idle_timeout: Option<Duration>,
     /// The memory limit of a worker's Lua state, in bytes.
     pub memory_limit: Option<usize>,
+    /// What its workers run as; `None`: as the supervisor.
+    pub identity: Option<Identity>,
 }
 
 impl PoolConfig {
@@ -162,6 +167,7 @@ fn pool(table: &Table, listeners: &[ListenerSpec]) -> Reply<PoolConfig> {
             .or(seconds(table, IDLE_TIME)?)
             .filter(|time| !time.is_zero()),
         memory_limit: memory(table)?,
+        identity: Identity::read(table)?,
     })
 }
 

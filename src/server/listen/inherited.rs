@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use socket2::{SockAddr, SockRef, Type};
 
+use crate::io::address;
 use crate::server::ipc::generation::PassedSocket;
 use crate::sys::os::{environment, resolve};
 
@@ -112,7 +113,12 @@ impl Inheritance {
 
     /// Claims the socket that listens at this path.
     pub fn claim_local(&self, path: &OsStr) -> Option<Claimed> {
-        let path = std::path::absolute(Path::new(path)).ok()?;
+        let path = Path::new(path);
+        if address::is_abstract(path) {
+            let name = path.as_os_str().as_bytes().get(1..);
+            return self.take(|socket| socket.address.as_abstract_namespace() == name);
+        }
+        let path = std::path::absolute(path).ok()?;
         let key = local_key(&path);
         self.take(|socket| {
             socket.has_key(&key) || socket.address.as_pathname().is_some_and(|there| there == path)

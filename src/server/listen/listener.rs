@@ -10,7 +10,7 @@ use socket2::SockRef;
 use super::inherited::{Claimed, Inheritance, inherit_key, local_key, tcp_key};
 use super::spec::ListenerSpec;
 use crate::binding::{Fault, Reply};
-use crate::io::listen;
+use crate::io::{address, listen};
 use crate::sys::os::defer_accept::defer_accept;
 use crate::sys::os::own_file::OwnFile;
 use crate::sys::os::{error_text, resolve};
@@ -77,7 +77,7 @@ impl Listener {
             (ListenerSpec::Local { .. }, Some(Port { origin: Origin::Own(Some(file)), .. })) => {
                 local_key(file.path())
             }
-            (ListenerSpec::Local { path }, _) => local_key(&std::path::absolute(path).ok()?),
+            (ListenerSpec::Local { path, .. }, _) => local_key(&std::path::absolute(path).ok()?),
             (ListenerSpec::Inherited { name, .. }, _) => inherit_key(name.as_deref()),
             (ListenerSpec::Interval { .. } | ListenerSpec::Main { .. }, _) => return None,
         })
@@ -152,23 +152,27 @@ impl Listener {
 impl Port {
     fn open(spec: &ListenerSpec, inheritance: &Inheritance) -> io::Result<Option<Self>> {
         let (socket, origin) = match spec {
-            ListenerSpec::Tcp { host, port, deferred } => {
+            ListenerSpec::Tcp { host, port, deferred, backlog } => {
                 let (socket, origin) = match inheritance.claim_tcp(host, port) {
                     Some(Claimed { socket, is_own: true }) => (socket, Origin::Own(None)),
                     Some(claimed) => (claimed.socket, Origin::Inherited),
-                    None => (listen::tcp(host, port)?, Origin::Own(None)),
+                    None => (listen::tcp(host, port, *backlog)?, Origin::Own(None)),
                 };
                 wait_for_clients(&socket, *deferred);
                 (socket, origin)
             }
-            ListenerSpec::Local { path } => match inheritance.claim_local(path) {
+            ListenerSpec::Local { path, access, backlog } => match inheritance.claim_local(path) {
                 Some(Claimed { socket, is_own: true }) => {
-                    (socket, Origin::Own(Some(OwnFile::lent(Path::new(path))?)))
+                    let path = Path::new(path);
+                    let has_file = !address::is_abstract(path);
+                    (socket, Origin::Own(has_file.then(|| OwnFile::lent(path)).transpose()?))
                 }
                 Some(claimed) => (claimed.socket, Origin::Inherited),
                 None => {
-                    let socket = listen::local_if_free(Path::new(path))?;
-                    (socket, Origin::Own(Some(OwnFile::at(Path::new(path))?)))
+                    let path = Path::new(path);
+                    let socket = listen::local_if_free(path, access, *backlog)?;
+                    let has_file = !address::is_abstract(path);
+                    (socket, Origin::Own(has_file.then(|| OwnFile::at(path)).transpose()?))
                 }
             },
             ListenerSpec::Inherited { name, deferred } => {

@@ -10,11 +10,19 @@ use mlua::{Table, Value};
 use super::config::MAX_SECONDS;
 use crate::amount::Amount;
 use crate::binding::{self, Fault, Reply};
-use crate::io::{address, listen};
+use crate::io::address;
+use crate::io::listen::{ANY, Access, BACKLOG};
 use crate::known_options;
+use crate::server::identity;
 
 /// The names of all fields. Those of another protocol are accepted, and have no effect.
-const NAMES: [&str; 8] = ["proto", "host", "port", "path", "deferred", "name", "delay", "strict"];
+const NAMES: [&str; 12] = [
+    "proto", "host", "port", "path", "mode", "owner", "group", "backlog", "deferred", "name",
+    "delay", "strict",
+];
+
+/// The greatest number of waiting connections: more must be a mistake.
+const MAX_BACKLOG: f64 = 65_535.0;
 
 /// A listener as registered.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,11 +35,17 @@ pub enum ListenerSpec {
         port: String,
         /// Leave connections to the kernel until the client has sent something.
         deferred: bool,
+        /// How many connections may wait to be accepted.
+        backlog: i32,
     },
     /// A Unix domain socket.
     Local {
-        /// Path in the file system.
+        /// Path in the file system, or `@` and an abstract name.
         path: OsString,
+        /// Who may connect.
+        access: Access,
+        /// As for a TCP port.
+        backlog: i32,
     },
     /// A socket passed by a service manager.
     Inherited {
@@ -117,8 +131,18 @@ impl ListenerSpec {
     pub fn address(&self) -> Option<String> {
         match self {
             ListenerSpec::Tcp { host, port, .. } => Some(format!("tcp {host} port {port}")),
-            ListenerSpec::Local { path } => Some(format!("local {}", Path::new(path).display())),
+            ListenerSpec::Local { path, .. } => {
+                Some(format!("local {}", Path::new(path).display()))
+            }
             _ => None,
+        }
+    }
+
+    /// How many connections may wait to be accepted, as far as this server decides about it.
+    pub fn backlog(&self) -> i32 {
+        match self {
+            ListenerSpec::Tcp { backlog, .. } | ListenerSpec::Local { backlog, .. } => *backlog,
+            _ => BACKLOG,
         }
     }
 
@@ -137,7 +161,7 @@ impl ListenerSpec {
                 }
                 None => format!("TCP listener on interface \"{host}\", port {port}"),
             },
-            ListenerSpec::Local { path } => {
+            ListenerSpec::Local { path, .. } => {
                 format!("local socket listener with path \"{}\"", Path::new(path).display())
             }
             ListenerSpec::Inherited { name: Some(name), .. } => {
@@ -151,7 +175,7 @@ impl ListenerSpec {
 }
 
 fn tcp(index: usize, table: &Table, deferred: bool) -> Reply<ListenerSpec> {
-    let host = text(index, table, "host")?.unwrap_or_else(|| listen::ANY.to_owned());
+    let host = text(index, table, "host")?.unwrap_or_else(|| ANY.to_owned());
     let port = match table.get::<Value>("port")? {
         Value::Nil => {
             return Err(Fault::misuse(format!(
@@ -164,7 +188,7 @@ fn tcp(index: usize, table: &Table, deferred: bool) -> Reply<ListenerSpec> {
         _ => return Err(bad_port(index)),
     };
     let deferred = flag(index, table, "deferred")?.unwrap_or(deferred);
-    Ok(ListenerSpec::Tcp { host, port, deferred })
+    Ok(ListenerSpec::Tcp { host, port, deferred, backlog: backlog(index, table)? })
 }
 
 fn bad_port(index: usize) -> Fault {
@@ -183,7 +207,49 @@ fn local(index: usize, table: &Table) -> Reply<ListenerSpec> {
             "No valid path specified for local socket; field \"path\" of listener #{index} must be a string of 1 to 107 bytes"
         )));
     }
-    Ok(ListenerSpec::Local { path: OsString::from_vec(path) })
+    let access = access(index, table)?;
+    let path = OsString::from_vec(path);
+    if address::is_abstract(Path::new(&path)) && access != Access::default() {
+        return Err(Fault::misuse(format!(
+            "Listener #{index} has no socket file with a mode, owner or group: \"{}\" is an abstract name",
+            Path::new(&path).display()
+        )));
+    }
+    Ok(ListenerSpec::Local { path, access, backlog: backlog(index, table)? })
+}
+
+/// The permissions, the owner and the group of a socket file.
+fn access(index: usize, table: &Table) -> Reply<Access> {
+    let what = |name| format!("Field \"{name}\" of listener #{index}");
+    let mode = match table.get::<Value>("mode")? {
+        Value::Nil => None,
+        Value::String(digits) => Some(u32::from_str_radix(&digits.to_string_lossy(), 8).ok()),
+        other => Some(other.as_integer().and_then(|mode| u32::try_from(mode).ok())),
+    };
+    let mode = match mode {
+        Some(None) | Some(Some(0o1000..)) => {
+            return Err(Fault::misuse(format!(
+                "{} must be a string of octal digits such as \"0660\", or a number up to 511 (0777)",
+                what("mode")
+            )));
+        }
+        mode => mode.flatten(),
+    };
+    let owner = identity::user_of(&table.get("owner")?, &what("owner"))?.map(|(uid, _)| uid);
+    let group = identity::group_of(&table.get("group")?, &what("group"))?;
+    Ok(Access { mode, owner, group })
+}
+
+fn backlog(index: usize, table: &Table) -> Reply<i32> {
+    match table.get("backlog")? {
+        Amount::Missing => Ok(BACKLOG),
+        Amount::Of(count) if count.fract() == 0.0 && (1.0..=MAX_BACKLOG).contains(&count) => {
+            Ok(count as i32)
+        }
+        _ => Err(Fault::misuse(format!(
+            "Field \"backlog\" of listener #{index} must be a number of connections from 1 to {MAX_BACKLOG}"
+        ))),
+    }
 }
 
 fn interval(index: usize, table: &Table) -> Reply<ListenerSpec> {

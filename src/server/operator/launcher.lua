@@ -13,6 +13,7 @@ Usage: moonbridge [options] [--] script.lua [arguments]
       --check              only run the script and show what it would serve, or what is wrong
   -d, --debug              log every control message, and what -s logs
   -f, --logfacility NAME   log to syslog as well; DAEMON (default), USER, or 0 to 7 for LOCAL0 to LOCAL7
+      --group NAME         run as this group (default: the groups of --user)
   -h, --help               show this help
       --hangup ACTION      what SIGHUP does: "reload" runs the script anew, "end" ends at once (default: end)
   -i, --logident NAME      log to syslog as well, under this name (default: moonbridge)
@@ -23,6 +24,7 @@ Usage: moonbridge [options] [--] script.lua [arguments]
       --shutdown-timeout SECONDS
                            kill what still runs so long after a shutdown has begun (default: 60; 0: never)
   -s, --stats              log routine ends of workers, their resource usage and worker counts
+      --user NAME          run as this user, once ports, pid file and log are open
   -v, --version            show the version
       --waiting-input-limit BYTES
                            how much input all waiting connections hold together (default: 67108864)
@@ -37,6 +39,7 @@ local OPTIONS = {
   { long = "check" },
   { long = "debug", short = "d" },
   { long = "logfacility", short = "f", value = true },
+  { long = "group", value = true },
   { long = "help", short = "h" },
   { long = "hangup", value = true },
   { long = "logident", short = "i", value = true },
@@ -45,6 +48,7 @@ local OPTIONS = {
   { long = "reload-timeout", sets = "reload_timeout", value = true },
   { long = "shutdown-timeout", sets = "shutdown_timeout", value = true },
   { long = "stats", short = "s" },
+  { long = "user", value = true },
   { long = "version", short = "v" },
   { long = "waiting-input-limit", sets = "waiting_input_limit", value = true },
 }

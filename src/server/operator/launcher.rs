@@ -25,7 +25,11 @@ impl Operations {
     /// process that a reload has started.
     pub fn take(&self, options: &RunOptions, anew: bool) -> Result<Service, StartError> {
         match self.service.take() {
-            Some(service) => Ok(service),
+            Some(mut service) => {
+                // Not to be lost where the script says it and the command line does not.
+                service.identity = service.identity.or_else(|| options.identity.clone());
+                Ok(service)
+            }
             None => open(options, anew),
         }
     }

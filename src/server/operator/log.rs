@@ -9,6 +9,8 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Uid;
+
 use super::log_stream::LogStream;
 use super::syslog::Syslog;
 use crate::sys::os::calendar::local_timestamp;
@@ -89,6 +91,13 @@ impl Log {
     /// This process takes over the log of its parent.
     pub fn own(&mut self) {
         self.owner = std::process::id();
+    }
+
+    /// Lets that user reopen the log file.
+    pub fn give_to(&self, owner: Uid) {
+        if let Some(stream) = &self.stream {
+            stream.give_to(owner);
+        }
     }
 
     /// Whether lines of this level are logged.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::unistd::{Uid, fchown};
 use socket2::SockRef;
 
 use super::line_queue::{LineQueue, lost_lines};
@@ -61,6 +62,16 @@ impl LogStream {
         let file = if shared { open(path) } else { open_locked(path) }?;
         let target = LogTarget::File { path: std::path::absolute(path)?, file, shared };
         Ok(LogStream { target, queue: LineQueue::default() })
+    }
+
+    /// Lets that user reopen the file, if it is a regular one. Without the right to do so, the file stays
+    /// as it is.
+    pub fn give_to(&self, owner: Uid) {
+        if let LogTarget::File { file, .. } = &self.target
+            && file.metadata().is_ok_and(|there| there.is_file())
+        {
+            let _ = fchown(file, Some(owner), None);
+        }
     }
 
     /// Writes a line, which includes its line end. Returns whether lines are waiting.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`options`], [`service`] | `run{...}`: log, pid file, background |
 //! | [`pid_file`], [`daemon`], [`notifier`] | their parts |
+//! | [`privileges`] | as which users the processes run |
 //! | [`launcher`], [`check`] | the program `moonbridge`, and its `--check` |
 //! | [`log`], [`line_queue`], [`log_stream`], [`log_text`], [`syslog`] | the log and its outputs |
 //! | [`stderr_lines`] | the standard error of workers |
@@ -19,6 +20,7 @@ pub mod log_text;
 pub mod notifier;
 pub mod options;
 pub mod pid_file;
+pub mod privileges;
 pub mod service;
 pub mod status;
 pub mod stderr_lines;

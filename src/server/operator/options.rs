@@ -10,6 +10,7 @@ use mlua::{Table, Value};
 use super::log::Level;
 use crate::binding::{self, Fault, Reply};
 use crate::known_options;
+use crate::server::identity::Identity;
 use crate::server::listen::config::{bytes, seconds};
 
 /// The default name in the system log.
@@ -24,7 +25,7 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 const WAITING_INPUT_LIMIT: usize = 64 * 1024 * 1024;
 
 /// The names of all options.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "background",
     "logfile",
     "pidfile",
@@ -37,6 +38,8 @@ const NAMES: [&str; 12] = [
     "hangup",
     "reload_timeout",
     "waiting_input_limit",
+    "user",
+    "group",
 ];
 
 /// The options of a server.
@@ -54,6 +57,8 @@ pub struct RunOptions {
     pub level: Level,
     /// What the supervisor keeps to.
     pub limits: SupervisorLimits,
+    /// What supervisor and workers run as, once ports and files are open.
+    pub identity: Option<Identity>,
 }
 
 /// What the supervisor keeps to.
@@ -108,6 +113,7 @@ impl Default for RunOptions {
             syslog: None,
             level: Level::Notice,
             limits: SupervisorLimits::default(),
+            identity: None,
         }
     }
 }
@@ -138,6 +144,7 @@ pub fn parse(value: Option<&Value>) -> Reply<RunOptions> {
         pid_file: path(table, "pidfile")?,
         level,
         limits: limits(table)?,
+        identity: Identity::read(table)?,
     })
 }
 

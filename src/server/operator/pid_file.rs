@@ -87,6 +87,8 @@ impl Drop for PidFile {
         {
             // The lock is still held here.
             file.remove();
+            // A process that has changed its user may have no right to remove the file.
+            let _ = self.file.set_len(0);
         }
     }
 }

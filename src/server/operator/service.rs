@@ -7,6 +7,7 @@ use super::daemon;
 use super::log::Log;
 use super::options::{RunOptions, SupervisorLimits};
 use super::pid_file::PidFile;
+use crate::server::identity::Identity;
 use crate::sys::os::error_text;
 use crate::sys::os::lock;
 use crate::sys::os::process::{self, Fork};
@@ -20,6 +21,8 @@ pub struct Service {
     later_log: Option<Log>,
     /// The limits for the supervisor.
     pub limits: SupervisorLimits,
+    /// What to run as.
+    pub identity: Option<Identity>,
 }
 
 /// What a service consists of.
@@ -85,7 +88,8 @@ impl Service {
             log.add_syslog(&syslog.ident, syslog.facility);
         }
         log.notice("Starting moonbridge server");
-        Ok(Service { log, later_log: None, pid_file, limits: options.limits })
+        let identity = options.identity.clone();
+        Ok(Service { log, later_log: None, pid_file, limits: options.limits, identity })
     }
 
     /// The same in a process that a reload has started. The first process of the server has the pid file and
@@ -105,7 +109,8 @@ impl Service {
             later_log.add_syslog(&syslog.ident, syslog.facility);
         }
         let (log, later_log) = (Log::bare(options.level), Some(later_log));
-        Ok(Service { log, later_log, pid_file: None, limits: options.limits })
+        let identity = options.identity.clone();
+        Ok(Service { log, later_log, pid_file: None, limits: options.limits, identity })
     }
 
     /// Its parts.

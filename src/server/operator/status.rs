@@ -126,7 +126,7 @@ fn listener(lua: &Lua, spec: &ListenerSpec, port: Option<u16>) -> mlua::Result<T
     table.raw_set("proto", spec.proto())?;
     match spec {
         ListenerSpec::Tcp { host, .. } => table.raw_set("host", &**host)?,
-        ListenerSpec::Local { path } => {
+        ListenerSpec::Local { path, .. } => {
             table.raw_set("path", lua.create_string(path.as_bytes())?)?
         }
         ListenerSpec::Inherited { name, .. } => table.raw_set("name", name.as_deref())?,

@@ -56,7 +56,8 @@ impl Ports {
             if !self.passed_on.contains(&index) && listener.refuse() {
                 // Bounded: handshakes that have begun may still complete, and where the system does not
                 // refuse new ones, clients that never stop must not keep the server.
-                self.closing.push((index, listen::BACKLOG as usize + 1));
+                let backlog = usize::try_from(listener.spec.backlog()).unwrap_or(0);
+                self.closing.push((index, backlog + 1));
             }
         }
     }

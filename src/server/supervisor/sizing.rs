@@ -183,6 +183,7 @@ mod tests {
             exit_delay: Duration::from_secs(60),
             idle_timeout: None,
             memory_limit: None,
+            identity: None,
         }
     }
 

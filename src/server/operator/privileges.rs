@@ -1,0 +1,44 @@
+//! As which users supervisor and workers run: what is impossible is an error at start-up, and root without
+//! need is told.
+
+use std::rc::Rc;
+
+use nix::unistd::geteuid;
+
+use crate::server::identity::Identity;
+use crate::server::listen::registry::Pool;
+
+/// Checks that each process can become the user it should run as. `server`: what supervisor and workers
+/// run as.
+///
+/// # Errors
+/// A sentence that names the pool or the option.
+pub fn check(pools: &[Rc<Pool>], server: Option<&Identity>) -> Result<(), String> {
+    server.map_or(Ok(()), Identity::may_assume)?;
+    for pool in pools {
+        let Some(identity) = &pool.config.identity else { continue };
+        let number = pool.number;
+        identity.may_assume().map_err(|text| format!("Pool #{number}: {text}"))?;
+        if let Some(server) = server
+            && !server.uid().is_root()
+            && server != identity
+        {
+            return Err(format!(
+                "Pool #{number} cannot have a user of its own: the supervisor runs as the user of the \
+                 options of run, which cannot become another one"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A warning if handlers run as root and nobody has said that they should.
+pub fn warning(pools: &[Rc<Pool>], server: Option<&Identity>) -> Option<String> {
+    let is_root = geteuid().is_root() && server.is_none();
+    let mut pools = pools.iter().filter(|pool| pool.config.identity.is_none());
+    let pool = pools.next().filter(|_| is_root)?;
+    Some(format!(
+        "The handlers of pool #{} run as root. Set \"user\" in listen{{...}} or run{{...}} (--user)",
+        pool.number
+    ))
+}
