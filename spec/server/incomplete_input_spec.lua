@@ -13,7 +13,7 @@ local SERVER = [[
     { proto = "tcp", host = "127.0.0.1", port = PORT },
     pre_fork = WORKERS, min_fork = WORKERS, max_fork = WORKERS,
     connect = http.generate_handler(function(request)
-      if request.path == "slow" then os.execute("exec sleep 2") end
+      if request.path == "slow" then os.execute("exec sleep 5") end
       request:send_status("200 OK")
       if request.path == "status" then
         ]] .. status.ANSWER .. [[

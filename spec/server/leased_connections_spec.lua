@@ -1,4 +1,5 @@
 -- Connections that a worker has parked and the supervisor knows of as well.
+-- Runs alone: it occupies all processors.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"

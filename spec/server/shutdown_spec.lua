@@ -15,14 +15,14 @@ local REST = [[
   end
 ]]
 
--- A pool whose handler answers a line, after some seconds if the line says so.
+-- A pool whose handler answers a line, after some seconds or when it is released if the line says so.
 local POOL = [[
   connect = function(socket)
     local line = socket:read(100, "\n")
     local seconds = tonumber(line)
-    if seconds then
+    if seconds or line == "held\n" then
       io.stderr:write("busy\n")
-      rest(seconds)
+      if seconds then rest(seconds) else repeat rest(0.05) until io.open(FLAG) end
     end
     socket:write("served")
     return true
@@ -32,16 +32,24 @@ local POOL = [[
 local function start(pool, options)
   options = options or {}
   options.launcher = options.launcher or true
+  local globals = { FLAG = process.scratch("flag") }
+  for name, value in pairs(options.globals or {}) do globals[name] = value end
+  options.globals = globals
   options.script = REST .. ([[
     listen{
       { proto = "tcp", host = "127.0.0.1", port = PORT },
       %s
     }
   ]]):format(pool)
-  return server.start(options)
+  local s = server.start(options)
+  s.flag = globals.FLAG
+  return s
 end
 
--- A connection whose handler takes some seconds.
+-- Lets the handlers return that are held.
+local function release(s) assert(io.open(s.flag, "w")):close() end
+
+-- A connection whose handler takes some seconds, or until it is released ("held").
 local function occupy(s, seconds, options)
   local before = select(2, s:log():gsub("busy\n", ""))
   local c = s:connect(options)
@@ -100,8 +108,8 @@ describe("a port of a server that shuts down", function()
     local busy = occupy(s, 0.7)
     os.execute(("(sleep 0.2; kill -TERM %d) &"):format(s.pid))
     local clients, refused = {}, 0
-    local stop = socket.gettime() + 0.5
-    while socket.gettime() < stop do
+    local stop = socket.gettime() + server.TIMEOUT
+    while refused < 20 and socket.gettime() < stop do
       local ok, c = pcall(s.connect, s)
       if ok then
         c:send("x\n")
@@ -119,11 +127,12 @@ describe("a port of a server that shuts down", function()
 
   it("is free for a new server, which serves while the old one finishes", function()
     local s = start("min_fork = 1, max_fork = 1," .. POOL)
-    local busy = occupy(s, 3)
+    local busy = occupy(s, "held")
     terminate(s)
     local new = start(POOL, { port = s.port })
     assert_served(asking(new, 3))
     assert.is_nil(s:status())
+    release(s)
     assert_served { busy }
     assert.equal(0, s:wait())
     assert_served(asking(new, 3))
@@ -150,13 +159,14 @@ describe("a port of a server that shuts down", function()
     local options = { globals = { PATH = path } }
     local pool = '{ proto = "local", path = PATH }, min_fork = 1, max_fork = 1,' .. POOL
     local s = start(pool, options)
-    local busy = occupy(s, 3, { path = path })
+    local busy = occupy(s, "held", { path = path })
     local waiting = asking(s, 30, { path = path })
     terminate(s)
     assert.is_nil(lfs.attributes(path))
     local new = start(pool, { globals = options.globals })
     assert_served(asking(new, 3, { path = path }))
     assert.is_nil(s:status())
+    release(s)
     assert_served { busy }
     assert_served(waiting)
     assert.equal(0, s:wait())
@@ -174,7 +184,7 @@ describe("a port of a server that shuts down", function()
     local ended = process.wait_until(function()
       pcall(function() for _ = 1, 5 do s:connect { path = path } end end)
       return s:status()
-    end, 5)
+    end)
     assert.equal(0, ended)
     for index, c in ipairs(clients) do assert.equal("served", (c:read_all()), index) end
   end)
@@ -197,7 +207,7 @@ describe("what waits at the ports of a server that shuts down", function()
 
   it("is served by further workers while one is busy for long", function()
     local s = start("min_fork = 1, max_fork = 3, pre_fork = 0, fork_delay = 0.1," .. POOL)
-    local busy = occupy(s, 3)
+    local busy = occupy(s, "held")
     local waiting = asking(s, 5)
     terminate(s)
     assert_served(waiting)
