@@ -57,6 +57,14 @@ function status.holders(s, connection)
   return table.concat(found, ", ")
 end
 
+--- Waits until the server's end of a TCP connection is gone; true, or nil when the time is over.
+function status.wait_gone(connection, timeout)
+  return process.wait_until(function()
+    -- The kernel may leave one out of a list that changes while it is read.
+    return not inode(connection) and not inode(connection)
+  end, timeout)
+end
+
 --- Waits until these processes have it; returns who has it then.
 function status.wait_holders(s, connection, expected, timeout)
   process.wait_until(function() return status.holders(s, connection) == expected end, timeout)
