@@ -12,18 +12,8 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use operations::{Operation, operations};
+use operations::{CLIENTS, Operation, operations};
 use world::World;
-
-const WORKERS: usize = 3;
-const CLIENTS: usize = 5;
-const OPERATIONS: usize = 80;
-
-/// A request is one line of this size: "00000 s...\n"; an answer begins with its number.
-const REQUEST: usize = 16;
-
-/// More than the kernel takes for a client that does not read.
-const LARGE: usize = 600_000;
 
 fn run(operations: &[Operation]) {
     let mut world = World::new();

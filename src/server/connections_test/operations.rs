@@ -1,6 +1,14 @@
 //! Sequences of what happens to connections and workers.
 
-use super::{CLIENTS, OPERATIONS, WORKERS};
+pub(super) const WORKERS: usize = 3;
+pub(super) const CLIENTS: usize = 5;
+const OPERATIONS: usize = 80;
+
+/// A request is one line of this size: "00000 s...\n"; an answer begins with its number.
+pub(super) const REQUEST: usize = 16;
+
+/// More than the kernel takes for a client that does not read.
+pub(super) const LARGE: usize = 600_000;
 
 /// A simple generator (xorshift).
 struct Random(u64);

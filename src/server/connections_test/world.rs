@@ -12,8 +12,7 @@ use nix::sys::stat::fstat;
 use socket2::SockRef;
 
 use super::client::{Client, ServedConnection};
-use super::operations::{Decision, Operation};
-use super::{CLIENTS, LARGE, REQUEST, WORKERS};
+use super::operations::{CLIENTS, Decision, LARGE, Operation, REQUEST, WORKERS};
 
 /// The token of the supervisor's events.
 const TOKEN: u64 = 1 << 63;
