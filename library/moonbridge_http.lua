@@ -14,7 +14,7 @@
 ---@field response_buffering integer|false|nil output queued before `send_data` waits (256 KiB)
 ---@field chunk_size integer? default for the following two options
 ---@field maximum_input_chunk_size integer? maximum size of strings for stream callbacks (16384)
----@field minimum_output_chunk_size integer? shorter pieces of a response are collected (1024)
+---@field minimum_output_chunk_size integer? shorter pieces of a response are joined to one chunk (1024)
 ---@field static_headers string|table|nil headers: lines, list of lines, list of pairs, or names to values
 ---@field idle_timeout number|false|nil until the first byte of a request (65)
 ---@field request_header_timeout number|false|nil until a request head is complete (120)
@@ -83,7 +83,8 @@ function request:send_header(key, value) end
 ---Ends and sends the headers of the response.
 function request:finish_headers() end
 
----Sends data of the response's body; converts its arguments with tostring.
+---Sends data of the response's body; converts its arguments with tostring. They leave at the end of the
+---response, with a flush, when the handler waits, or after one second at most.
 ---@param ... any
 function request:send_data(...) end
 

@@ -115,6 +115,8 @@ WRAP(pid_t, wait4, (pid_t pid, int *status, int options, void *usage), MINUS, (p
 WRAP(int, waitid, (int type, id_t id, void *info, int options), MINUS, (type, id, info, options), .request = options)
 WRAP(int, sigaction, (int signal, const void *action, void *before), MINUS, (signal, action, before), .request = signal)
 WRAP(int, pthread_sigmask, (int how, const sigset_t *set, sigset_t *before), CODE, (how, set, before), .request = how)
+WRAP(int, pthread_create, (void *thread, const void *attributes, void *start, void *argument), CODE,
+     (thread, attributes, start, argument))
 WRAP(int, sigprocmask, (int how, const sigset_t *set, sigset_t *before), MINUS, (how, set, before), .request = how)
 WRAP(int, sigtimedwait, (const sigset_t *set, siginfo_t *info, const struct timespec *timeout), MINUS,
      (set, info, timeout))

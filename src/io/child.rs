@@ -22,6 +22,7 @@ use crate::binding::{self, Fault, Reply};
 use crate::sys;
 use crate::sys::os::child::Process;
 use crate::sys::os::error_text;
+use crate::sys::os::flusher;
 
 /// A process started by `exec`.
 #[derive(Debug)]
@@ -58,6 +59,9 @@ impl ChildProcess {
     /// The exit code, or the negative number of the signal that ended the process. While it runs,
     /// waits for that if `block` is true, else returns `None`.
     fn wait(&self, block: bool) -> Reply<Option<i32>> {
+        if block {
+            flusher::send_now();
+        }
         let outcome = self.process()?.wait(block);
         // After an error, other code has reaped it.
         self.collected.set(!matches!(outcome, Ok(None)));

@@ -15,6 +15,7 @@ use crate::binding::{self, Fault, Reply};
 use crate::sys::lua::keys::{self, Key};
 use crate::sys::os::alarm;
 use crate::sys::os::child::Process;
+use crate::sys::os::flusher;
 use crate::sys::os::poll::{PollOutcome, PollSet};
 use crate::sys::os::sigterm;
 
@@ -194,6 +195,9 @@ impl PollRequest {
     /// Waits for the collected objects and, with a mask, for SIGTERM. Ignores SIGALRM from a
     /// `moonbridge.timeout` whose deadline has been moved.
     fn wait(&mut self, timeout: Option<Duration>, mask: Option<&SigSet>) -> Reply<PollOutcome> {
+        if timeout != Some(Duration::ZERO) {
+            flusher::send_now();
+        }
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         loop {
             if self.a_child_has_ended() {

@@ -22,6 +22,7 @@ use socket2::SockAddr;
 use super::address::Endpoints;
 use super::transport::{Kind, Transport};
 use super::wait;
+use crate::sys::os::flusher::Waiting;
 use crate::sys::os::hangup::{Ended, ended};
 use output::{Output, total};
 use shared_transport::{SharedTransport, not_connected};
@@ -43,11 +44,11 @@ enum ClosePhase {
 /// A connection with its input and output. Dropping it resets the connection.
 #[derive(Debug)]
 pub struct Stream {
+    /// Written and not yet sent. Dropped before the descriptor is closed.
+    pub output: Output,
     transport: SharedTransport,
     /// Received and not yet read.
     pub input: Input,
-    /// Written and not yet sent.
-    pub output: Output,
     phase: ClosePhase,
     /// What the last operation that blocked waits for; reading if there was none.
     interest: Direction,
@@ -161,8 +162,39 @@ impl Stream {
 
     // Output.
 
+    /// Lets output wait for more: until it is [recalled](Stream::recall), until something else is sent
+    /// or this thread waits for something, or for a second.
+    ///
+    /// # Errors
+    /// The output, if it cannot wait.
+    pub fn defer(&mut self, waiting: Waiting) -> Result<(), Waiting> {
+        match self.transport.get().filter(|transport| transport.kind() != Kind::Plain) {
+            Some(transport) => self.output.defer(transport.fd(), waiting),
+            None => Err(waiting),
+        }
+    }
+
+    /// Takes back output that waits; `None` if there is none, or a part has left. Then the rest is queued.
+    pub fn recall(&mut self) -> Option<Waiting> {
+        self.output.recall().unwrap_or_else(|errno| {
+            self.note_loss(Some(errno));
+            None
+        })
+    }
+
+    /// What waits goes before what follows.
+    fn queue_deferred(&mut self) {
+        if self.output.is_deferred()
+            && let Some(mut waiting) = self.recall()
+        {
+            waiting.complete();
+            self.output.put(&waiting.bytes);
+        }
+    }
+
     /// Queues output without sending.
     pub fn put(&mut self, bytes: &[u8]) {
+        self.queue_deferred();
         self.output.put(bytes);
     }
 
@@ -196,6 +228,7 @@ impl Stream {
     /// Sends the queue and then `parts` as far as it goes without blocking, usually with one system
     /// call; queues what is left and returns its size.
     pub fn send_nb(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
+        self.queue_deferred();
         self.output.check()?;
         let parts = self.output.put_small(parts);
         let sent = self.transmit(parts, 0)?;
@@ -212,6 +245,7 @@ impl Stream {
 
     /// Sends the queue and then `parts`, waiting as long as it takes.
     pub fn send_all(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        self.queue_deferred();
         self.output.check()?;
         let parts = self.output.put_small(parts);
         let total = total(parts);
@@ -229,12 +263,15 @@ impl Stream {
     fn transmit(&mut self, parts: &[&[u8]], sent: usize) -> io::Result<usize> {
         let outcome = self.transport.send(&mut self.output, parts, sent);
         if let Err(error) = &outcome {
-            if self.is_tcp() {
-                self.lost = error.raw_os_error().filter(|errno| ends_both(*errno));
-            }
+            self.note_loss(error.raw_os_error());
             self.output.fail();
         }
         outcome
+    }
+
+    /// A write has failed with this error.
+    fn note_loss(&mut self, errno: Option<i32>) {
+        self.lost = errno.filter(|errno| self.is_tcp() && ends_both(*errno)).or(self.lost);
     }
 
     // The end: FIN in one direction, FIN in both, RST.

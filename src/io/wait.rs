@@ -8,6 +8,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
+use crate::sys::os::flusher;
+
 /// What to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -28,7 +30,7 @@ impl Direction {
 }
 
 /// Waits until `fd` is ready, or for `timeout` (`None`: without limit). Returns whether it is
-/// ready. Signals do not end the wait.
+/// ready. Signals do not end the wait. Before, sends the output that waits for more.
 ///
 /// # Errors
 /// What `ppoll(2)` reports except `EINTR`.
@@ -49,6 +51,9 @@ pub fn ready_for(
     flags: PollFlags,
     timeout: Option<Duration>,
 ) -> io::Result<bool> {
+    if timeout != Some(Duration::ZERO) {
+        flusher::send_now();
+    }
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

@@ -128,7 +128,7 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     })?;
     // has_left(): whether a part of the response was sent, so that it cannot be replaced any more.
     step(lua, table, shared, "has_left", |lua, c, (): ()| {
-        with(c, |c| c.response.has_left())?.into_lua_multi(lua)
+        with(c, |c| c.has_left())?.into_lua_multi(lua)
     })?;
     // is_finished(): whether the response is complete and the connection fit to take it.
     step(lua, table, shared, "is_finished", |lua, c, (): ()| {

@@ -16,7 +16,7 @@ use std::time::Instant;
 use super::body_ahead::Ahead;
 use super::options::Options;
 use super::request_body::Intake;
-use super::response::{LENGTH_EXCEEDED, LENGTH_NOT_USED, Response};
+use super::response::{LENGTH_EXCEEDED, LENGTH_NOT_USED, Response, Taken};
 use crate::http::form::reader::Form;
 use crate::http::wire::date;
 use crate::http::wire::framing::Framing;
@@ -31,8 +31,8 @@ use crate::sys::os::error_text;
 
 pub use ending::Conclusion;
 
-/// Memory of buffers that is kept for the next request.
-const KEEP: usize = 64 * 1024;
+/// Memory of each buffer that is kept for the next request.
+const KEEP: usize = 128 * 1024;
 
 /// The scheme of every request's URI: TLS ends elsewhere.
 pub const SCHEME: &str = "http";
@@ -259,6 +259,20 @@ impl Connection {
         }
     }
 
+    /// Takes back the output that waits, see [`Connection::defer`].
+    fn recall(&mut self) {
+        if self.response.is_lent() {
+            let recalled = self.with_stream(|_, stream| Ok(stream.recall()));
+            self.response.restore(recalled.ok().flatten().map(|waiting| waiting.bytes));
+        }
+    }
+
+    /// Whether a part of the final response was sent: it cannot be replaced any more.
+    pub fn has_left(&mut self) -> bool {
+        self.recall();
+        self.response.has_left()
+    }
+
     fn check_usable(&mut self) -> Result<(), Problem> {
         if let Some(problem) = self.unreported.take() {
             return Err(problem);
@@ -339,20 +353,34 @@ impl Connection {
             return Err(Problem::Misuse("HTTP status has not been sent yet".into()));
         }
         self.finish_unless_finished()?;
+        self.recall();
         match self.response.data(piece, self.options.output_chunk) {
-            Ok(true) => {}
-            Ok(false) if self.response.takes_ignored(self.options.output_chunk) => {
+            Ok(Taken::Ignored) if self.response.takes_ignored(self.options.output_chunk) => {
                 self.check_client()?;
-                return self.send_out();
+                self.send_out()
             }
-            Ok(false) => return Ok(0),
-            Err(text) => return Err(self.explain(text, piece.len())),
+            Ok(Taken::Ignored | Taken::Joined) => self.defer(false),
+            Ok(Taken::Complete) => self.defer(true),
+            Ok(Taken::Large) => self.with_stream(|this, stream| {
+                let sent = stream.send_nb(&this.response.parts(piece));
+                this.response.sent();
+                sent.map_err(|error| this.failed(error))
+            }),
+            Err(text) => {
+                self.defer(false)?;
+                Err(self.explain(text, piece.len()))
+            }
         }
-        self.with_stream(|this, stream| {
-            let sent = stream.send_nb(&this.response.parts(piece));
-            this.response.sent();
-            sent.map_err(|error| this.failed(error))
-        })
+    }
+
+    /// Lets output wait for the end of the response. Where that is not possible, `complete` output is sent.
+    /// Returns the output that is still queued.
+    fn defer(&mut self, complete: bool) -> Result<usize, Problem> {
+        let waits = self.with_stream(|this, stream| {
+            let outcome = stream.defer(this.response.lend());
+            Ok(outcome.map_err(|waiting| this.response.restore(Some(waiting.bytes))).is_ok())
+        })?;
+        if complete && !waits { self.send_out() } else { Ok(0) }
     }
 
     fn finish_unless_finished(&mut self) -> Result<(), Problem> {
@@ -365,6 +393,7 @@ impl Connection {
     /// Sends what there is to be sent, joined data included; returns the output still queued.
     pub fn flush(&mut self) -> Result<usize, Problem> {
         self.check_usable()?;
+        self.recall();
         self.response.flush();
         if self.response.out().is_empty() {
             self.check_client()?;
@@ -375,6 +404,7 @@ impl Connection {
     /// Ends the response and sends it; returns the output that is still queued.
     pub fn finish(&mut self) -> Result<usize, Problem> {
         self.touch()?;
+        self.recall();
         let outcome = if self.response.is_in_body() {
             self.response.finish(None)
         } else {
@@ -405,6 +435,7 @@ impl Connection {
 
     /// Sends what the response has ready; returns the output that is still queued.
     pub fn send_out(&mut self) -> Result<usize, Problem> {
+        self.recall();
         self.with_stream(|this, stream| {
             let sent = stream.send_nb(&[this.response.out()]);
             this.response.out_sent();

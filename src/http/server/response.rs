@@ -15,12 +15,18 @@ use crate::http::wire::head::Version;
 use crate::http::wire::header_lines::{
     Misuse, StaticHeaders, check_header, push_header, status_code,
 };
+use crate::sys::os::flusher::Waiting;
 
 use body::Body;
 use fields::{CLOSE, Fields, check_informational};
 
+pub use body::Taken;
+
 /// The answer to a client that asks whether it may send its body (RFC 9110 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// How much of a response waits for its end, in bytes: a body of 64 KiB, its head and its framing.
+const MOST_WAITING: usize = 80 * 1024;
 
 const NO_STATUS: Misuse = "HTTP status has not been sent yet";
 const STATUS_SENT: Misuse =
@@ -55,8 +61,10 @@ pub struct Response {
     stage: Stage,
     fields: Fields,
     body: Body,
-    /// Bytes ready to be sent.
+    /// Bytes that are to be sent.
     out: Vec<u8>,
+    /// They wait elsewhere, see [`Response::lend`].
+    is_lent: bool,
     /// The status code last sent.
     status: u16,
     /// Where in `out` the head of the response, or of an informational one, begins.
@@ -73,12 +81,12 @@ impl Response {
     /// Prepares for the response to the next request; memory is kept.
     pub fn begin(&mut self, version: Version, head_request: bool, close: bool) {
         self.out.clear();
-        self.body.clear();
+        self.body = Body::default();
         self.http10 = version == Version::Http10;
         self.fields = Fields::new(self.http10, close);
         (self.stage, self.status) = (Stage::Start, 0);
         (self.head_start, self.head_end) = (0, 0);
-        (self.has_left, self.head_request) = (false, head_request);
+        (self.has_left, self.is_lent, self.head_request) = (false, false, head_request);
     }
 
     /// Whether a status was sent: informational ones do not count.
@@ -118,7 +126,7 @@ impl Response {
 
     /// Whether a part of the final response was sent: it cannot be replaced any more.
     pub fn has_left(&self) -> bool {
-        self.has_left
+        self.has_left || self.is_lent
     }
 
     /// Begins the response: three digits and, behind a space, a reason phrase.
@@ -207,34 +215,58 @@ impl Response {
         self.stage = Stage::Start;
     }
 
-    /// Takes a piece of the body, the header section being finished.
+    /// Takes a piece of the body, the header section being finished; pieces are joined until there are
+    /// `minimum` bytes.
     ///
-    /// Returns false if nothing is to be done: the piece was ignored, or is kept to be joined with
-    /// further ones until there are `minimum` bytes. If true is returned, the caller must send
-    /// [`Response::parts`] with the same piece, then call [`Response::sent`].
-    pub fn data(&mut self, piece: &[u8], minimum: usize) -> Result<bool, Misuse> {
-        match self.stage {
-            Stage::Body if piece.is_empty() => Ok(false),
-            Stage::Body => self.body.take(piece, minimum, &mut self.out),
-            Stage::Start | Stage::Interim | Stage::Head => Err(NO_STATUS),
-            Stage::Finished => Err(FINISHED),
-        }
+    /// If the piece is large, the caller must send [`Response::parts`] with the same piece, then call
+    /// [`Response::sent`].
+    pub fn data(&mut self, piece: &[u8], minimum: usize) -> Result<Taken, Misuse> {
+        let taken = match self.stage {
+            Stage::Body if piece.is_empty() => Taken::Joined,
+            Stage::Body => self.body.take(piece, minimum, MOST_WAITING, &mut self.out)?,
+            Stage::Start | Stage::Interim | Stage::Head => return Err(NO_STATUS),
+            Stage::Finished => return Err(FINISHED),
+        };
+        self.has_left |= taken == Taken::Complete;
+        Ok(taken)
     }
 
-    /// What is to be sent for a piece that [`Response::data`] accepted.
-    pub fn parts<'a>(&'a self, piece: &'a [u8]) -> [&'a [u8]; 4] {
-        let [joined, piece, end] = self.body.parts(piece);
-        [&self.out, joined, piece, end]
+    /// What is to be sent for a large piece.
+    pub fn parts<'a>(&'a self, piece: &'a [u8]) -> [&'a [u8]; 3] {
+        [&self.out, piece, self.body.chunk_end()]
     }
 
     /// Forgets what the caller has sent: all of [`Response::parts`].
     pub fn sent(&mut self) {
         self.out.clear();
-        self.body.drop_joined();
         self.has_left = true;
     }
 
-    /// Frames what waits to be joined, so that [`Response::out`] holds all data so far.
+    /// The output, for the flusher to send if the handler does nothing more for a while. The caller gives it
+    /// back, by [`Response::restore`], before anything further is done with the response.
+    pub fn lend(&mut self) -> Waiting {
+        self.is_lent = true;
+        Waiting { bytes: std::mem::take(&mut self.out), completion: self.body.completion() }
+    }
+
+    /// Whether [`Response::restore`] is due.
+    pub fn is_lent(&self) -> bool {
+        self.is_lent
+    }
+
+    /// Takes back what was lent; `None` if a part has left, and the rest will before anything else.
+    pub fn restore(&mut self, bytes: Option<Vec<u8>>) {
+        self.is_lent = false;
+        match bytes {
+            Some(bytes) => self.out = bytes,
+            None => {
+                self.body.forget_open();
+                self.has_left = true;
+            }
+        }
+    }
+
+    /// Pieces that wait to be joined do so no more: [`Response::out`] has all data so far.
     pub fn flush(&mut self) {
         self.body.flush(&mut self.out);
     }
@@ -276,40 +308,53 @@ impl Response {
     pub fn close_anyway(&mut self) {
         let head_is_finished = matches!(self.stage, Stage::Body | Stage::Finished);
         if self.fields.set_close()
-            && !self.has_left
+            && !self.has_left()
             && head_is_finished
             && self.fields.take_close(self.status)
         {
             self.out.splice(self.head_end..self.head_end, CLOSE.iter().copied());
+            self.body.shift_open(CLOSE.len() as isize);
         }
     }
 
-    /// An interim response that the server itself sends (RFC 9110 10.1.1): before a head that may
-    /// still be replaced.
+    /// An interim response that the server itself sends (RFC 9110 10.1.1): before the head, unless that
+    /// has left.
     pub fn send_continue(&mut self) {
-        if self.has_open_head() {
-            self.out.splice(self.head_start..self.head_start, CONTINUE.iter().copied());
-            self.head_start += CONTINUE.len();
-        } else {
-            self.out.extend_from_slice(CONTINUE);
+        match self.stage {
+            Stage::Start => self.out.extend_from_slice(CONTINUE),
+            _ if self.has_left() => {}
+            _ => {
+                self.out.splice(self.head_start..self.head_start, CONTINUE.iter().copied());
+                self.head_start += CONTINUE.len();
+                self.head_end += CONTINUE.len();
+                self.body.shift_open(CONTINUE.len() as isize);
+            }
         }
     }
 
-    /// What can be sent now: an unfinished head stays, so that it may still be replaced.
+    /// What can be sent now: an unfinished head stays, so that it may still be replaced, and so do pieces
+    /// that wait to be joined.
     pub fn out(&self) -> &[u8] {
-        let end = if self.has_open_head() { self.head_start } else { self.out.len() };
-        self.out.get(..end).unwrap_or_default()
+        self.out.get(..self.ready()).unwrap_or_default()
+    }
+
+    fn ready(&self) -> usize {
+        if self.has_open_head() {
+            return self.head_start;
+        }
+        self.body.open().unwrap_or(self.out.len())
     }
 
     /// Forgets what [`Response::out`] returned, it being sent.
     pub fn out_sent(&mut self) {
+        let ready = self.ready();
         if self.has_open_head() {
-            self.out.drain(..self.head_start);
             self.head_start = 0;
         } else {
             self.has_left |= self.has_status();
-            self.out.clear();
         }
+        self.body.shift_open(-(ready as isize));
+        self.out.drain(..ready);
     }
 
     fn has_open_head(&self) -> bool {
@@ -325,7 +370,7 @@ impl Response {
         } else if self.has_status() {
             self.out.truncate(self.head_start);
         }
-        self.body.drop_joined();
+        self.body.forget_open();
         write(&mut self.out, self.head_request);
         self.stage = Stage::Finished;
         self.fields.set_close();
@@ -334,7 +379,6 @@ impl Response {
     /// Gives back the memory that a large head took.
     pub fn release(&mut self, keep: usize) {
         self.out.shrink_to(keep);
-        self.body.shrink_to(keep);
     }
 }
 

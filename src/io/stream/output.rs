@@ -1,9 +1,11 @@
-//! Written bytes that wait to be sent (pure).
+//! Written bytes that wait to be sent.
 
 use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 
 use super::error::StickyError;
 use crate::io::buffer::{KEEP, Queue};
+use crate::sys::os::flusher::{self, Deferred, Outcome, Waiting};
 
 /// How many slices one send passes to the system without copying; the rest waits.
 pub const SLICES: usize = 16;
@@ -11,6 +13,8 @@ pub const SLICES: usize = 16;
 /// The output of a stream.
 #[derive(Debug, Default)]
 pub struct Output {
+    /// Output that waits for more, while the queue is empty.
+    deferred: Option<Deferred>,
     queue: Queue,
     error: StickyError,
 }
@@ -29,6 +33,45 @@ impl Output {
     /// Whether nothing is queued.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Lets output for `socket` wait for more.
+    ///
+    /// # Errors
+    /// The output, if it cannot wait: something is queued, a write has failed, or it is empty.
+    pub(super) fn defer(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        waiting: Waiting,
+    ) -> Result<(), Waiting> {
+        let is_ready = self.is_empty() && self.error == StickyError::None;
+        if self.deferred.is_some() || !is_ready || waiting.bytes.is_empty() {
+            return Err(waiting);
+        }
+        self.deferred = Some(flusher::defer(socket, waiting)?);
+        Ok(())
+    }
+
+    /// Whether output waits for more.
+    pub(super) fn is_deferred(&self) -> bool {
+        self.deferred.is_some()
+    }
+
+    /// Takes back output that waits; if a part has left, the rest is queued.
+    ///
+    /// # Errors
+    /// The error (errno) of sending it, which the next write reports.
+    pub(super) fn recall(&mut self) -> Result<Option<Waiting>, i32> {
+        match self.deferred.take().map(Deferred::take) {
+            None => {}
+            Some(Outcome::Untouched(waiting)) => return Ok(Some(waiting)),
+            Some(Outcome::Begun(rest)) => self.queue.push(&rest),
+            Some(Outcome::Failed(errno)) => {
+                self.error = StickyError::Unreported(errno);
+                return Err(errno);
+            }
+        }
+        Ok(None)
     }
 
     /// Queues `bytes`, unless a write has failed.
@@ -50,9 +93,7 @@ impl Output {
 
     /// Queues what comes after the first `sent` bytes of the parts.
     pub(super) fn put_rest(&mut self, parts: &[&[u8]], sent: usize) {
-        for part in behind(parts, sent) {
-            self.queue.push(part);
-        }
+        behind(parts, sent).filter(|part| !part.is_empty()).for_each(|part| self.queue.push(part));
     }
 
     /// The next bytes to send: the queue, and then the parts behind their first `sent` bytes. Returns
@@ -109,8 +150,9 @@ impl Output {
         self.queue.release();
     }
 
-    /// Drops what is queued, and its memory.
+    /// Drops what is queued or waits, and its memory.
     pub(super) fn drop_all(&mut self) {
+        self.deferred = None;
         self.queue = Queue::new();
     }
 

@@ -80,14 +80,23 @@ impl SharedTransport {
     pub fn send(&self, output: &mut Output, parts: &[&[u8]], mut sent: usize) -> io::Result<usize> {
         let end = total(parts);
         while output.len() + (end - sent) > 0 {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let (count, size) = output.next(parts, sent, &mut slices);
-            let transport = self.get().ok_or_else(not_connected)?;
-            match transport.send(slices.get(..count).unwrap_or_default()) {
+            let (one, mut many);
+            let (slices, size): (&[IoSlice<'_>], usize) = match parts {
+                [part] if output.is_empty() => {
+                    one = [IoSlice::new(part.get(sent..).unwrap_or_default())];
+                    (&one, end - sent)
+                }
+                _ => {
+                    many = [IoSlice::new(&[]); SLICES];
+                    let (count, size) = output.next(parts, sent, &mut many);
+                    (many.get(..count).unwrap_or_default(), size)
+                }
+            };
+            match self.get().ok_or_else(not_connected)?.send(slices) {
                 Ok(n) => {
                     sent += output.sent(n);
                     // A short count of a socket means that the system's buffer is full.
-                    if n < size && transport.kind() != Kind::Plain {
+                    if n < size && self.get().is_some_and(|to| to.kind() != Kind::Plain) {
                         break;
                     }
                 }

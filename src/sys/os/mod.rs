@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`process`], [`child`], [`anew`], [`usage`], [`fork_detection`] | fork, starting programs, this one among them, reaping; detecting a fork |
 //! | [`sigterm`], [`worker_signals`], [`alarm`], [`dispositions`], [`blocked_signals`] | signals, and the timer that kills a worker |
-//! | [`poll`], [`bounded_call`], [`pipe`], [`transfer`], [`receive`] | waiting, writing and receiving |
+//! | [`poll`], [`bounded_call`], [`pipe`], [`transfer`], [`receive`], [`flusher`] | waiting, writing and receiving; output that may wait for more |
 //! | [`resolve`], [`defer_accept`], [`disconnect`], [`hangup`], [`socket_queues`], [`open_sockets`] | names and sockets |
 //! | [`own_file`], [`lock`], [`standard`], [`environment`], [`inherited_descriptors`] | files and descriptors |
 //! | [`shared`], [`fallback_allocator`] | shared memory, and a reserve for failed allocations |
@@ -25,6 +25,7 @@ pub mod dispositions;
 pub mod environment;
 pub mod error_text;
 pub mod fallback_allocator;
+pub mod flusher;
 pub mod fork_detection;
 pub mod hangup;
 pub mod inherited_descriptors;

@@ -94,6 +94,7 @@ impl Connection {
 
     /// What to do before waiting for more of the body: all that the client may wait for is sent.
     pub fn prepare_wait(&mut self) -> Result<usize, Problem> {
+        self.recall();
         self.promise_continue();
         self.send_out()
     }
@@ -109,7 +110,7 @@ impl Connection {
     /// Refuses the request while its body is read.
     pub fn refuse_body(&mut self, refusal: &Refusal) -> Problem {
         self.faulty = true;
-        if !self.response.has_left() {
+        if !self.has_left() {
             self.refuse(refusal);
         }
         Problem::Refused(refusal.words().to_owned())

@@ -27,6 +27,7 @@ impl Connection {
     /// The handler has returned: ends the response and sends it, and says what follows. `keep`: its
     /// process lives on. `reads`: the body's rest has a reader.
     pub fn conclude(&mut self, keep: bool, reads: bool) -> Result<Conclusion, Problem> {
+        self.recall();
         // A connection whose end cannot be announced any more goes on in another worker.
         let goes_on = keep || self.response.has_left() && server::is_worker();
         if !goes_on {

@@ -3,6 +3,7 @@
 use super::{BODYLESS, LENGTH_EXCEEDED, LENGTH_NOT_USED};
 use crate::http::wire::header_lines::Misuse;
 use crate::http::wire::header_lines::push_chunk_size;
+use crate::sys::os::flusher::Completion;
 
 /// How the client learns where the body ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,23 +21,32 @@ pub enum Framing {
     Close,
 }
 
-/// A body that is being sent.
+/// What becomes of a piece of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Nothing: there is no body.
+    Ignored,
+    /// It was added to the output, where it waits for further pieces to be joined with.
+    Joined,
+    /// It was added to the output and completes a chunk, or the like.
+    Complete,
+    /// It completes a chunk but is too large to be copied: it is to be sent behind the output,
+    /// followed by [`Body::chunk_end`].
+    Large,
+}
+
+/// A body that is being sent: its framing, and the pieces that are still to be joined.
 #[derive(Debug, Default)]
 pub struct Body {
     framing: Framing,
-    /// Data that waits to be joined with further data: not framed yet.
-    joined: Vec<u8>,
+    /// Where in the output the pieces begin that wait to be joined with further ones. They are not
+    /// framed yet.
+    open: Option<usize>,
     /// Bytes of data ignored since [`Body::takes_ignored`] last counted them.
     ignored: usize,
 }
 
 impl Body {
-    /// Prepares for the next response; memory is kept.
-    pub fn clear(&mut self) {
-        self.joined.clear();
-        (self.framing, self.ignored) = (Framing::Bodyless, 0);
-    }
-
     /// The head is complete: the body is framed like this.
     pub fn begin(&mut self, framing: Framing) {
         self.framing = framing;
@@ -55,19 +65,19 @@ impl Body {
         }
     }
 
-    /// Takes a piece that is not empty. Returns true if [`Body::parts`] are to be sent with it, behind
-    /// what is added to `out`; false if it is ignored, or joined with what follows until there are
-    /// `minimum` bytes.
+    /// Takes a piece that is not empty. Pieces are joined until there are `minimum` bytes; those of which
+    /// `out` would have more than `most` bytes are large.
     pub fn take(
         &mut self,
         piece: &[u8],
         minimum: usize,
+        most: usize,
         out: &mut Vec<u8>,
-    ) -> Result<bool, Misuse> {
+    ) -> Result<Taken, Misuse> {
         match &mut self.framing {
             Framing::Ignored => {
                 self.ignored = self.ignored.saturating_add(piece.len());
-                return Ok(false);
+                return Ok(Taken::Ignored);
             }
             Framing::Bodyless => return Err(BODYLESS),
             Framing::Length { due, .. } => {
@@ -75,41 +85,59 @@ impl Body {
             }
             Framing::Chunked | Framing::Close => {}
         }
-        let size = self.joined.len() + piece.len();
-        if size < minimum {
-            self.joined.extend_from_slice(piece);
-            return Ok(false);
+        let start = self.open.unwrap_or(out.len());
+        if out.len() - start + piece.len() < minimum {
+            out.extend_from_slice(piece);
+            self.open = Some(start);
+            return Ok(Taken::Joined);
         }
+        self.open = None;
         if self.framing == Framing::Chunked {
-            push_chunk_size(out, size);
+            insert_chunk_size(out, start, piece.len());
         }
-        Ok(true)
+        if out.len() + piece.len() > most {
+            return Ok(Taken::Large);
+        }
+        out.extend_from_slice(piece);
+        out.extend_from_slice(self.chunk_end());
+        Ok(Taken::Complete)
     }
 
-    /// What follows the chunk size: the joined data, the piece, the end of the chunk.
-    pub fn parts<'a>(&'a self, piece: &'a [u8]) -> [&'a [u8]; 3] {
-        let end: &[u8] = if self.framing == Framing::Chunked { b"\r\n" } else { b"" };
-        [&self.joined, piece, end]
+    /// What follows the data of a chunk.
+    pub fn chunk_end(&self) -> &'static [u8] {
+        if self.framing == Framing::Chunked { b"\r\n" } else { b"" }
     }
 
-    /// Forgets the joined data: they are sent, or replaced.
-    pub fn drop_joined(&mut self) {
-        self.joined.clear();
+    /// Where in the output the pieces begin that wait to be joined with further ones.
+    pub fn open(&self) -> Option<usize> {
+        self.open
     }
 
-    /// Adds the joined data to `out`.
+    /// Nothing waits: it has left, or was dropped.
+    pub fn forget_open(&mut self) {
+        self.open = None;
+    }
+
+    /// The output before the pieces that wait has become longer by `by` bytes, or shorter.
+    pub fn shift_open(&mut self, by: isize) {
+        self.open = self.open.map(|open| open.saturating_add_signed(by));
+    }
+
+    /// What makes a chunk of the pieces that wait in the output; `None` if there is nothing to be done.
+    pub fn completion(&self) -> Option<Completion> {
+        let start = self.open.filter(|_| self.framing == Framing::Chunked)?;
+        Some((complete_chunk, start))
+    }
+
+    /// The pieces that wait in `out` do so no more.
     pub fn flush(&mut self, out: &mut Vec<u8>) {
-        if self.joined.is_empty() {
-            return;
+        if let Some((complete, start)) = self.completion() {
+            complete(out, start);
         }
-        if self.framing == Framing::Chunked {
-            push_chunk_size(out, self.joined.len());
-        }
-        self.parts(b"").iter().for_each(|part| out.extend_from_slice(part));
-        self.joined.clear();
+        self.open = None;
     }
 
-    /// Adds the joined data and the end of the body to `out`.
+    /// Adds the end of the body to `out`.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Misuse> {
         if matches!(self.framing, Framing::Length { due, .. } if due > 0) {
             return Err(LENGTH_NOT_USED);
@@ -130,10 +158,21 @@ impl Body {
         }
         due
     }
+}
 
-    /// Gives back memory.
-    pub fn shrink_to(&mut self, keep: usize) {
-        self.joined.shrink_to(keep);
+/// Makes a chunk of all bytes of `out` from `start` on (RFC 9112 7.1).
+fn complete_chunk(out: &mut Vec<u8>, start: usize) {
+    insert_chunk_size(out, start, 0);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Puts the size of a chunk at `start`: of all bytes from there on and `more`.
+fn insert_chunk_size(out: &mut Vec<u8>, start: usize, more: usize) {
+    let end = out.len();
+    let joined = end.saturating_sub(start);
+    push_chunk_size(out, joined + more);
+    if let Some(bytes) = out.get_mut(start..).filter(|_| joined > 0) {
+        bytes.rotate_left(joined);
     }
 }
 
@@ -147,29 +186,40 @@ mod tests {
         body
     }
 
-    /// Sends a piece, with everything joined up to 4 bytes.
-    fn send(body: &mut Body, out: &mut Vec<u8>, piece: &str) -> Result<(), Misuse> {
-        if body.take(piece.as_bytes(), 4, out)? {
-            out.extend(body.parts(piece.as_bytes()).concat());
-            body.drop_joined();
+    /// Sends a piece, with everything joined up to 4 bytes and no more than 40 bytes of output.
+    fn send(body: &mut Body, out: &mut Vec<u8>, piece: &str) -> Result<Taken, Misuse> {
+        let taken = body.take(piece.as_bytes(), 4, 40, out)?;
+        if taken == Taken::Large {
+            out.extend_from_slice(piece.as_bytes());
+            out.extend_from_slice(body.chunk_end());
         }
-        Ok(())
+        Ok(taken)
     }
 
     #[test]
-    fn small_pieces_are_joined_and_a_flush_sends_what_there_is() {
+    fn small_pieces_are_joined_and_a_flush_ends_that() {
+        use Taken::{Complete, Joined};
         for (framing, expected) in
             [(Framing::Chunked, "5\r\nabcde\r\n1\r\nf\r\n0\r\n\r\n"), (Framing::Close, "abcdef")]
         {
             let (mut body, mut out) = (body(framing), Vec::new());
-            for piece in ["ab", "c", "de", "f"] {
-                send(&mut body, &mut out, piece).unwrap();
+            for (piece, taken) in [("ab", Joined), ("c", Joined), ("de", Complete), ("f", Joined)] {
+                assert_eq!(send(&mut body, &mut out, piece), Ok(taken));
             }
             body.flush(&mut out);
             body.flush(&mut out);
             body.finish(&mut out).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn a_large_piece_is_not_copied_and_takes_with_it_what_waits() {
+        let (mut body, mut out) = (body(Framing::Chunked), b"head".to_vec());
+        assert_eq!(send(&mut body, &mut out, "ab"), Ok(Taken::Joined));
+        assert_eq!((body.open(), body.completion().is_some()), (Some(4), true));
+        assert_eq!(body.take(&[b'x'; 40], 4, 40, &mut out), Ok(Taken::Large));
+        assert_eq!((&out[..], body.open()), (&b"head2A\r\nab"[..], None));
     }
 
     #[test]
