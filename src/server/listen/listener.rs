@@ -165,7 +165,9 @@ impl Port {
                 Some(Claimed { socket, is_own: true }) => {
                     let path = Path::new(path);
                     let has_file = !address::is_abstract(path);
-                    (socket, Origin::Own(has_file.then(|| OwnFile::lent(path)).transpose()?))
+                    // Somebody may have removed the file.
+                    let file = has_file.then(|| OwnFile::lent(path).ok()).flatten();
+                    (socket, Origin::Own(file))
                 }
                 Some(claimed) => (claimed.socket, Origin::Inherited),
                 None => {

@@ -8,6 +8,8 @@ use nix::sys::epoll::{EpollCreateFlags, EpollEvent, EpollTimeout};
 
 use super::*;
 use crate::io::Awaits;
+use crate::server::ipc::channel::{Channel, Inbox, Received};
+use crate::server::ipc::generation::FromPredecessor;
 use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::scoreboard::Scoreboard;
 
@@ -149,4 +151,69 @@ fn a_lingering_connection_ends_with_its_client_or_its_time() {
     assert!(side.handover.has_lingering() && !is_closed(&mut client));
     side.handover.advance(side.now + Duration::from_secs(2));
     assert!(!side.handover.has_lingering() && is_closed(&mut client));
+}
+
+/// The next generation takes what the channel has. Gives how many connections that were.
+fn inherit(channel: &Channel, next: &mut Side) -> usize {
+    let (mut count, mut inbox) = (0, Inbox::default());
+    loop {
+        match channel.receive(&mut inbox).unwrap() {
+            Received::Message(FromPredecessor::Connection(pool, wakeup, state), parcel) => {
+                count += 1;
+                let now = next.now;
+                next.handover.inherit(pool as usize, parcel.unwrap(), wakeup, state, now);
+            }
+            Received::Message(other, _) => panic!("{other:?}"),
+            Received::Empty => return count,
+            Received::Closed | Received::Garbage => panic!("the channel is open"),
+        }
+    }
+}
+
+#[test]
+fn the_next_generation_gets_what_waits_and_what_comes_back_later() {
+    let (mut side, mut next) = (side(10_000, 100), side(10_000, 100));
+    let mut waiting = side.hand_over(with(b"GET / HTTP/1.1\r\n", Awaits::EmptyLine(1000)));
+    let _queued =
+        side.hand_over(ConnectionState { stage: Stage::Ready, ..with(b"abc", Awaits::More) });
+    let until = clock::milliseconds(side.now) + 5000;
+    let stage = Stage::Lingering { until, stall: Some(70) };
+    let _lingering = side.hand_over(ConnectionState { stage, ..ConnectionState::default() });
+    let (ours, theirs) = Channel::pair().unwrap();
+    side.handover.succeed(Successor::new(ours, vec![Some(0)]));
+    assert_eq!(side.handover.store().count(), 0);
+    assert_eq!(inherit(&theirs, &mut next), 3);
+    assert_eq!(next.next(), Some((Wakeup::Input, 3)), "what was queued is served");
+    assert!(next.handover.has_lingering());
+    waiting.write_all(b"\r\n").unwrap();
+    next.events();
+    assert_eq!(next.next(), Some((Wakeup::Input, 18)), "what was held is complete");
+    let _late = side.hand_over(ConnectionState::default());
+    assert_eq!((side.handover.store().count(), inherit(&theirs, &mut next)), (0, 1));
+}
+
+#[test]
+fn what_the_channel_does_not_take_at_once_is_passed_on_later() {
+    let (mut side, mut next) = (side(1 << 30, 10_000), side(1 << 30, 10_000));
+    let mut clients: Vec<_> =
+        (0..200).map(|_| side.hand_over(with(&[7; 5000], Awaits::Bytes(9000)))).collect();
+    let (ours, theirs) = Channel::pair().unwrap();
+    side.handover.succeed(Successor::new(ours, vec![Some(0)]));
+    let mut count = inherit(&theirs, &mut next);
+    assert!(count < 200, "the channel has taken all");
+    while !side.handover.successor().unwrap().flush() {
+        count += inherit(&theirs, &mut next);
+    }
+    assert_eq!(count + inherit(&theirs, &mut next), 200);
+    assert_eq!(next.handover.store().waiting(0), 200);
+    assert!(!clients.iter_mut().any(is_closed));
+}
+
+#[test]
+fn connections_of_a_pool_without_successor_are_told_of_the_end() {
+    let mut side = side(1000, 100);
+    let _client = side.hand_over(ConnectionState::default());
+    let (ours, _theirs) = Channel::pair().unwrap();
+    side.handover.succeed(Successor::new(ours, vec![None]));
+    assert_eq!(side.next(), Some((Wakeup::Shutdown, 0)));
 }

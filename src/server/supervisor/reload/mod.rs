@@ -17,12 +17,18 @@
 //! | [`first`] | the first process | requests, the candidate, the generations that live |
 //! | [`candidate`] | there | a process that may become the next generation |
 //! | [`later`] | later generations | the links to the first process and to the predecessor |
-//! | [`steps`] | all | what the supervisor does |
+//! | `supervising` | the first process | what the supervisor does there |
+//! | `succession` | a generation that is replaced | what the supervisor does there |
+//! | `takeover` | a new generation | what the supervisor does there |
+//! | [`jobs`] | all | what all of them call a job |
 
 pub mod candidate;
 pub mod first;
+mod jobs;
 pub mod later;
-mod steps;
+mod succession;
+mod supervising;
+mod takeover;
 
 use std::rc::Rc;
 
@@ -33,7 +39,7 @@ use super::source::EventSource;
 use first::First;
 use later::{Later, Origin};
 
-pub use steps::Introduced;
+pub use succession::Introduced;
 
 /// What the supervisor is in its server.
 pub enum Role {

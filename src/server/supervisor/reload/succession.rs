@@ -1,0 +1,156 @@
+//! What the supervisor does in a generation that is replaced: it introduces itself to the candidate, and hands over.
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::signal::Signal;
+use nix::unistd::getpgrp;
+
+use super::super::Supervisor;
+use super::super::child::Life;
+use super::super::handover::Successor;
+use super::super::handover::connection::Reserved;
+use super::super::shutdown::ServerPhase;
+use super::super::source::EventSource;
+use super::Role;
+use super::jobs::job_keys;
+use crate::server::ipc::channel::Channel;
+use crate::server::ipc::clock;
+use crate::server::ipc::generation::{FromPredecessor, Hello, JobState, PassedSocket};
+use crate::sys::os::standard;
+use crate::sys::os::worker_signals;
+
+/// A candidate that this generation has introduced itself to.
+pub struct Introduced {
+    channel: Channel,
+    /// The sockets that it was told of: pool and listener, by position.
+    sockets: Vec<(usize, usize)>,
+}
+
+impl Supervisor {
+    /// Whether this generation does not serve any more: another one has taken over.
+    pub(in super::super) fn is_replaced(&self) -> bool {
+        self.replaced
+    }
+
+    /// This generation introduces itself to a candidate, with its listening sockets.
+    pub(super) fn introduce(&mut self, channel: Channel) {
+        let mut sockets = Vec::new();
+        for (index, state) in self.pools.iter().enumerate() {
+            let listeners = state.pool.listeners.iter().enumerate();
+            sockets.extend(
+                listeners.filter(|(_, it)| it.socket().is_some()).map(|(place, _)| (index, place)),
+            );
+        }
+        let hello = FromPredecessor::Hello(Hello {
+            clock: clock::started(),
+            sockets: sockets.len() as u64,
+            group: getpgrp().as_raw() as u64,
+        });
+        // If the channel does not take something, the candidate waits in vain, and says so.
+        let _ = channel.send_patiently(&hello, &[standard::stream(2)]);
+        for (index, place) in &sockets {
+            let listener = &self.pools[*index].pool.listeners[*place];
+            let (Some(socket), Some(key)) = (listener.socket(), listener.key()) else { continue };
+            let workers = self.children.of_pool(*index).filter(|child| child.will_serve()).count();
+            let is_own = listener.is_own_port();
+            let passed = PassedSocket { is_own, workers: workers as u64, key };
+            let _ = channel.send(&FromPredecessor::Socket(passed), &[socket.as_fd()]);
+        }
+        self.introduced = Some(Introduced { channel, sockets });
+    }
+
+    /// The next generation takes over from this one.
+    pub(super) fn succeed(&mut self, claims: &[Option<u64>]) {
+        let now = Instant::now();
+        let Some(Introduced { channel, sockets }) = self.introduced.take() else { return };
+        let mut pools = vec![None; self.pools.len()];
+        for ((index, place), pool) in sockets.iter().zip(claims) {
+            if pool.is_some() {
+                self.pools[*index].ports.pass_on(*place);
+                pools[*index] = pools[*index].or(*pool);
+            }
+        }
+        worker_signals::pass_on_ports();
+        let mut successor = Successor::new(channel, pools);
+        let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+        let event = EpollEvent::new(flags, EventSource::Successor.token());
+        let _ = self.epoll.add(&successor, event);
+        for (index, place, key) in job_keys(&self.pools) {
+            let mut states = self.pools[index].timers.states();
+            if let Some((_, state)) = states.find(|(listener, _)| *listener == place) {
+                successor.send(FromPredecessor::Job(state, key), Vec::new());
+            }
+        }
+        successor.send(FromPredecessor::Serve, Vec::new());
+        self.replaced = true;
+        self.shutdown.drain(now);
+        self.handover.succeed(successor);
+        self.close_left_ports(now);
+        self.end_workers(now);
+    }
+
+    /// The workers end: their connections go to the next generation. Those of pools that have none there do
+    /// what they do at a shutdown.
+    fn end_workers(&mut self, now: Instant) {
+        let workers: Vec<_> = self.children.iter().map(|child| child.worker).collect();
+        for worker in workers {
+            let goes_on =
+                self.handover.successor().is_some_and(|it| it.pool(worker.pool).is_some());
+            if goes_on {
+                self.handover.revoke(worker, usize::MAX, Reserved::No);
+            }
+            let Some(child) = self.children.get_mut(worker.pid) else { continue };
+            child.note_turns(now);
+            if !goes_on {
+                child.drain();
+                continue;
+            }
+            let is_starting = child.life == Life::Starting;
+            child.terminate(Life::Dismissed);
+            if child.running.is_some() && !is_starting {
+                // A job may run for ever. Its handler may want to know.
+                child.kill(Signal::SIGTERM);
+            }
+        }
+    }
+
+    /// A job's handler has ended. False if the server ends with it.
+    pub(in super::super) fn job_ended(
+        &mut self,
+        pool: usize,
+        listener: u32,
+        well: bool,
+        now: Instant,
+    ) -> bool {
+        let was_main = self.pools[pool].timers.ended(listener, now);
+        if self.replaced {
+            let keys = job_keys(&self.pools);
+            let key =
+                keys.into_iter().find(|(index, place, _)| (*index, *place) == (pool, listener));
+            if let Some((_, _, key)) = key {
+                self.tell_successor(FromPredecessor::Job(JobState::Ended, key));
+            }
+            return true;
+        }
+        if was_main {
+            self.main_ended(pool, listener, well);
+        }
+        !was_main
+    }
+
+    pub(super) fn tell_successor(&mut self, message: FromPredecessor) {
+        if let Some(successor) = self.handover.successor() {
+            successor.send(message, Vec::new());
+        }
+    }
+
+    /// Whether another generation keeps this process: the predecessor hands over, or the successor has not
+    /// taken everything.
+    pub(in super::super) fn awaits_generation(&mut self) -> bool {
+        let is_heir = matches!(&self.role, Role::Later(later) if later.predecessor().is_some());
+        let owes = self.handover.successor().is_some_and(|successor| !successor.flush());
+        self.shutdown.phase() != ServerPhase::Killing && (is_heir || owes)
+    }
+}
