@@ -30,6 +30,9 @@
 ---@field idle_time number|string|false|nil another name for idle_timeout
 ---@field idle_timeout number|string|false|nil idle time after which a worker ends (none)
 ---@field memory_limit integer|string|false|nil memory limit of a worker's Lua state, in bytes (none)
+---@field max_requests integer|string|false|nil runs of connect after which a worker is replaced (none)
+---@field max_requests_jitter integer|string|false|nil up to so many more runs, by chance (0)
+---@field max_memory integer|string|false|nil resident memory above which a worker is replaced, in bytes (none)
 ---@field user string|integer|nil user that the workers run as
 ---@field group string|integer|nil group that the workers run as (the user's)
 ---@field prepare (fun())? called once in each new worker

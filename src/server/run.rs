@@ -247,6 +247,13 @@ impl Feed for Tasks {
         }
     }
 
+    fn no_result() {
+        handle_methods::with_worker(|worker| {
+            worker.note_no_result();
+            true
+        });
+    }
+
     fn make(address: *mut c_void) -> Option<Handle> {
         let mut stream = None;
         handle_methods::with_worker(|worker| {

@@ -14,6 +14,7 @@
 //! | [`connection`] | one of them, and the states it can be in |
 //! | [`places`], [`ownership`], [`parking`], [`quiet_time`], [`outbox`] | parts of `connections` |
 //! | [`disposition`], [`handover`] | what a handler decides; connections as values |
+//! | [`recycling`] | when a worker is replaced though its handler goes on |
 //! | [`lua_side`], [`handle_methods`] | what Lua sees |
 //! | [`reload`] | a worker asks for a new generation |
 //! | [`context`], [`timeout`] | what the handler is doing, and for how long it may |
@@ -34,6 +35,7 @@ mod ownership;
 mod parking;
 mod places;
 mod quiet_time;
+mod recycling;
 pub mod reload;
 pub mod timeout;
 
@@ -54,6 +56,7 @@ use control::{Control, ORDER_WITHIN};
 use disposition::Disposition;
 use event_loop::{EventLoop, Task};
 use lua_side::LuaSide;
+use recycling::Recycling;
 
 /// What the handler is called for, as Lua is told it by [`Worker::advance`].
 pub enum Subject {
@@ -86,7 +89,8 @@ impl Worker {
         let listeners = (pool.listeners.clone(), pool.config.pre_fork);
         let leases = (pool.leases.clone(), cell);
         Ok(Worker {
-            event_loop: EventLoop::new(control, listeners, leases, input_limit)?,
+            event_loop: EventLoop::new(control, listeners, leases, input_limit)?
+                .recycled(Recycling::new(&pool.config)),
             lua_side: LuaSide::new(handles),
             task: None,
             job: None,
@@ -165,6 +169,13 @@ impl Worker {
         alarm::disarm();
         let task = self.task.take()?;
         self.event_loop.settle(task, keep)
+    }
+
+    /// The handler has returned nothing: that is told if it may have been forgotten.
+    pub fn note_no_result(&self) {
+        if let Some(task) = &self.task {
+            self.event_loop.note_no_result(task);
+        }
     }
 
     /// Whether the task can be settled without Lua.

@@ -59,6 +59,7 @@ const CELL: usize = 8;
 /// Words before the first cell.
 const SCARCITY: usize = 0;
 const OFFERS: usize = 1;
+const NO_RESULT: usize = 2;
 const HEADER: usize = 3 * CELL;
 
 /// The longest text that says what a worker is doing, in bytes.
@@ -267,6 +268,12 @@ impl Scoreboard {
     pub fn report_scarcity(&self, wanted: usize) -> bool {
         let flag = &self.words[SCARCITY];
         flag.load(SeqCst) != 0 && !self.has_idle(wanted) && flag.swap(0, SeqCst) != 0
+    }
+
+    /// The worker's side: whether it is to tell that a handler has returned nothing. Only once.
+    pub fn tell_no_result(&self) -> bool {
+        let flag = &self.words[NO_RESULT];
+        flag.load(Relaxed) == 0 && flag.swap(1, SeqCst) == 0
     }
 
     /// The supervisor's side: asks workers that have time to offer themselves.

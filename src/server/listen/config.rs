@@ -24,7 +24,7 @@ pub const MAX_SECONDS: f64 = 1e8;
 const MAX_WORKERS: f64 = 10_000.0;
 
 /// The names of all options of a pool.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 17] = [
     "prepare",
     "connect",
     "finish",
@@ -37,6 +37,9 @@ const NAMES: [&str; 14] = [
     "idle_timeout",
     IDLE_TIME,
     "memory_limit",
+    "max_requests",
+    "max_requests_jitter",
+    "max_memory",
     "user",
     "group",
 ];
@@ -63,6 +66,12 @@ pub struct PoolConfig {
     pub idle_timeout: Option<Duration>,
     /// The memory limit of a worker's Lua state, in bytes.
     pub memory_limit: Option<usize>,
+    /// A worker ends after so many runs of the handler,
+    pub max_requests: Option<u64>,
+    /// and up to so many more, by chance.
+    pub max_requests_jitter: u64,
+    /// A worker ends when its process has more memory, in bytes.
+    pub max_memory: Option<usize>,
     /// What its workers run as; `None`: as the supervisor.
     pub identity: Option<Identity>,
 }
@@ -166,7 +175,10 @@ fn pool(table: &Table, listeners: &[ListenerSpec]) -> Reply<PoolConfig> {
         idle_timeout: seconds(table, "idle_timeout")?
             .or(seconds(table, IDLE_TIME)?)
             .filter(|time| !time.is_zero()),
-        memory_limit: memory(table)?,
+        memory_limit: memory(table, "memory_limit")?,
+        max_requests: count(table, "max_requests")?.filter(|count| *count > 0),
+        max_requests_jitter: count(table, "max_requests_jitter")?.unwrap_or(0),
+        max_memory: memory(table, "max_memory")?,
         identity: Identity::read(table)?,
     })
 }
@@ -215,8 +227,19 @@ pub fn bytes(table: &Table, name: &str) -> Reply<Option<usize>> {
     }
 }
 
-fn memory(table: &Table) -> Reply<Option<usize>> {
-    let limit = option(table, "memory_limit", Some(0.0))?;
+/// A number of runs; false counts as 0.
+fn count(table: &Table, name: &str) -> Reply<Option<u64>> {
+    match option(table, name, Some(0.0))? {
+        None => Ok(None),
+        Some(count) if count.fract() == 0.0 => Ok(Some(count as u64)),
+        Some(_) => Err(Fault::misuse(format!(
+            "Option \"{name}\" is expected to be a non-negative number without a fraction"
+        ))),
+    }
+}
+
+fn memory(table: &Table, name: &str) -> Reply<Option<usize>> {
+    let limit = option(table, name, Some(0.0))?;
     Ok(limit.filter(|limit| *limit > 0.0).map(|limit| limit as usize))
 }
 

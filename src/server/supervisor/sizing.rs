@@ -183,6 +183,9 @@ mod tests {
             exit_delay: Duration::from_secs(60),
             idle_timeout: None,
             memory_limit: None,
+            max_requests: None,
+            max_requests_jitter: 0,
+            max_memory: None,
             identity: None,
         }
     }

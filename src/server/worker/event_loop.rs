@@ -16,6 +16,7 @@ use super::disposition::Disposition;
 use super::events::{Events, Source};
 use super::handover::Arrival;
 use super::places::Places;
+use super::recycling::Recycling;
 use crate::io::{Stream, Wakeup, sigterm};
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::clock;
@@ -24,6 +25,7 @@ use crate::server::ipc::message::{Order, Report};
 use crate::server::ipc::scoreboard::{Activity, Counter};
 use crate::server::ipc::ticket::Ticket;
 use crate::server::listen::listener::Listener;
+use crate::server::listen::spec::ListenerSpec;
 use crate::sys::os::error_text;
 use crate::sys::os::process::close_for_good;
 use crate::sys::os::worker_signals;
@@ -59,6 +61,7 @@ pub struct EventLoop {
     jobs: VecDeque<u32>,
     /// The last offer was in vain.
     refused: bool,
+    recycling: Option<Recycling>,
 }
 
 impl EventLoop {
@@ -86,7 +89,13 @@ impl EventLoop {
             events,
             jobs: VecDeque::new(),
             refused: false,
+            recycling: None,
         })
+    }
+
+    /// The same for a worker that is replaced now and then.
+    pub fn recycled(self, recycling: Recycling) -> Self {
+        EventLoop { recycling: Some(recycling), ..self }
     }
 
     /// The listeners of the pool.
@@ -170,10 +179,32 @@ impl EventLoop {
             self.take_orders();
             told = self.control.phase() == Phase::Serving;
         }
-        if !keep || told {
+        let due = self.recycling.as_mut().and_then(Recycling::is_due);
+        if let Some(Some(text)) = &due {
+            complain(text);
+        }
+        if !keep || told || due.is_some() {
             self.leave();
         }
         ticket
+    }
+
+    /// The handler has returned nothing: tells once in each pool what that means.
+    pub fn note_no_result(&self, task: &Task) {
+        // The end of a main listener's handler ends the server.
+        let ends = |index: u32| {
+            let listener = self.listeners.get(index as usize);
+            listener.is_some_and(|listener| matches!(listener.spec, ListenerSpec::Main { .. }))
+        };
+        if matches!(task, Task::Job(index) if ends(*index))
+            || !self.control.board().tell_no_result()
+        {
+            return;
+        }
+        complain(
+            "\"connect\" has returned nothing, so this worker ends and another one is forked: that costs far \
+             more than a request. Return true to keep workers. This is told once",
+        );
     }
 
     /// Waits for what the handler is to be called for next; nothing when the worker ends.

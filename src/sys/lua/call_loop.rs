@@ -26,6 +26,9 @@ pub trait Feed: 'static {
     /// The next thing. `keep` tells whether the last call returned true.
     fn next(keep: bool) -> Next;
 
+    /// The last call has returned nil or nothing.
+    fn no_result();
+
     /// Makes the value of the userdata at `address`; `None` if there is none after all.
     fn make(address: *mut c_void) -> Option<Self::New>;
 }
@@ -106,6 +109,9 @@ unsafe extern "C-unwind" fn run<F: Feed>(state: *mut ffi::lua_State) -> c_int {
             }
             keep =
                 ffi::lua_type(state, -1) == ffi::LUA_TBOOLEAN && ffi::lua_toboolean(state, -1) != 0;
+            if ffi::lua_type(state, -1) == ffi::LUA_TNIL {
+                let _ = catch_unwind(AssertUnwindSafe(F::no_result));
+            }
             ffi::lua_settop(state, LAST);
         }
     }

@@ -1,4 +1,4 @@
-//! Ended children and their resource usage.
+//! Ended children and their resource usage; the memory of this process.
 
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -73,4 +73,13 @@ pub fn reap() -> Result<Option<(Pid, ProcessEnd, Usage)>, Errno> {
 fn duration(time: libc::timeval) -> Duration {
     let seconds = Duration::from_secs(time.tv_sec.unsigned_abs());
     seconds + Duration::from_micros(time.tv_usec.unsigned_abs())
+}
+
+/// The resident memory of this process, in bytes; `None` without a `/proc` file system.
+pub fn resident_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: usize = text.split(' ').nth(1)?.parse().ok()?;
+    // SAFETY: only reads a constant of the system.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    pages.checked_mul(usize::try_from(size).ok()?)
 }
