@@ -98,6 +98,11 @@ impl Form {
         media_type.is(URLENCODED) || media_type.is(MULTIPART)
     }
 
+    /// Whether a body of this Content-Type is an urlencoded form.
+    pub fn is_urlencoded(content_type: &[u8]) -> bool {
+        MediaType::parse(content_type).is(URLENCODED)
+    }
+
     /// Whether the form has metadata for its fields.
     pub fn is_multipart(&self) -> bool {
         matches!(self.parser, FormParser::Multipart(_))
@@ -106,6 +111,12 @@ impl Form {
     /// Takes the collected fields; for use when the form is complete.
     pub fn take_fields(&mut self) -> Vec<FormField> {
         std::mem::take(&mut self.fields)
+    }
+
+    /// Takes fields back, but for their values.
+    pub fn keep_parts(&mut self, mut fields: Vec<FormField>) {
+        fields.iter_mut().for_each(|field| field.value = Vec::new());
+        self.fields = fields;
     }
 
     /// The field that begins.

@@ -9,7 +9,8 @@ local codes = native.codes
 local OUTPUT, INPUT, END = codes.OUTPUT, codes.INPUT, codes.END
 
 local type, error, pcall, xpcall, find = type, error, pcall, xpcall, string.find
-local min, rawequal, traceback = math.min, rawequal, debug and debug.traceback or tostring
+local min, rawequal, setmetatable = math.min, rawequal, setmetatable
+local traceback = debug and debug.traceback or tostring
 
 local now = native.now
 
@@ -29,14 +30,16 @@ return function(steps, env, times, methods, lazy)
   local exact, patterns -- name → callback; list of { pattern, callback }
   local current, metadata -- callback of the field that is streamed; its metadata until the first call
   local calls = 0 -- how deep in callbacks this is
-  local form_values, form_metadata -- what the form held: stores of maps.lua
+  -- Request object → what its form held: stores of maps.lua.
+  local form_values = setmetatable({}, { __mode = "k" })
+  local form_metadata = setmetatable({}, { __mode = "k" })
   local failure, failure_trace -- the error of a callback, and where it was raised
 
   function body.reset()
     waited = 0
-    if not (state or streamer or exact or patterns or form_values) then return end
+    if not (state or streamer or exact or patterns) then return end
     state, streamer, exact, patterns, current, metadata = nil, nil, nil, nil, nil, nil
-    form_values, form_metadata, calls, failure, failure_trace = nil, nil, 0, nil, nil
+    calls, failure, failure_trace = 0, nil, nil
   end
 
   -- The traceback of an error that a callback has raised, if `err` is that one.
@@ -145,10 +148,9 @@ return function(steps, env, times, methods, lazy)
       elseif event == END then
         if state ~= "done" then
           state = "done"
-          local values, about = steps.form_values()
-          if type(values) == "number" then problem(values, about) end
-          form_values = values
-          form_metadata = about
+          local values, words = steps.form_values()
+          if type(values) == "number" then problem(values, words) end
+          form_values[env.request()] = values
         end
         return true
       elseif event == INPUT then
@@ -176,8 +178,14 @@ return function(steps, env, times, methods, lazy)
     state = name
   end
 
+  -- Takes note of a body that was read at once, in C.
+  local function look()
+    state = state or steps.taken()
+  end
+
   -- Chooses the reader when reading is to begin. Without callbacks only forms are read.
   local function start()
+    look()
     if state then return end
     if streamer then return set_reader("stream") end
     local kind = steps.form_kind()
@@ -223,6 +231,7 @@ return function(steps, env, times, methods, lazy)
   end
 
   local function check_setup(callback)
+    look()
     steps.touch_body()
     if state or steps.has_status() then error(TOO_LATE, 3) end
     if type(callback) ~= "function" then
@@ -232,6 +241,7 @@ return function(steps, env, times, methods, lazy)
 
   -- The body is read by other steps than those here (streaming.lua).
   function body.claim()
+    look()
     steps.touch_body()
     if state or streamer or exact or patterns or steps.has_status() then error(TOO_LATE, 3) end
     set_reader("stream")
@@ -249,6 +259,7 @@ return function(steps, env, times, methods, lazy)
   function methods.stream_request_body(_, callback)
     if callback == nil then
       -- The older meaning: the body is read and thrown away.
+      look()
       if not state then
         set_reader("stream")
         streamer = function() end
@@ -293,6 +304,7 @@ return function(steps, env, times, methods, lazy)
   end
 
   function lazy.body()
+    look()
     if state == "failed" then error(failure, 0) end
     if state or streamer or exact or patterns then
       error("Request body has already been read or set up otherwise", 3)
@@ -308,39 +320,58 @@ return function(steps, env, times, methods, lazy)
     end
   end
 
-  -- The form's values, and its metadata if it is a multipart form.
-  local function form()
-    if not form_values then
-      if state == "failed" then error(failure, 0) end
-      if streamer or state == "whole" or state == "stream" or state == "claimed" then
-        error("POST parameters are not available: the request body is read otherwise", 4)
-      end
-      steps.touch_body()
-      if steps.form_kind() == "none" and not state then
-        form_values = {}
-      else
-        if not state then
-          local trouble, words = steps.form_open((exact or patterns) and true or false)
-          if trouble then problem(trouble, words) end
-          state = "form"
-        end
-        read_to_end()
-      end
+  -- The form's values, read by callbacks and what waits.
+  local function read_form()
+    if state == "failed" then error(failure, 0) end
+    if streamer or state == "whole" or state == "stream" or state == "claimed" then
+      error("POST parameters are not available: the request body is read otherwise", 5)
     end
-    return form_values or {}, form_metadata
+    steps.touch_body()
+    if steps.form_kind() == "none" and not state then return {} end
+    if not state then
+      local trouble, words = steps.form_open((exact or patterns) and true or false)
+      if trouble then problem(trouble, words) end
+      state = "form"
+    end
+    read_to_end()
+    return form_values[env.request()] or {}
   end
 
-  local function field(key, pick)
+  -- The form's values. Those of a form that is there are read at once.
+  local function form()
+    local request = env.request()
+    local values, words = form_values[request] or env.searched_form(), nil
+    if not values and not (state or streamer or exact or patterns) then
+      values, words = steps.form_at_once()
+      if type(values) == "number" then problem(values, words) end
+      if not values then look() end
+    end
+    values = values or read_form()
+    form_values[request] = values
+    return values
+  end
+
+  -- Its metadata, if it is a multipart form.
+  local function metadata_of(request)
+    local about = form_metadata[request] or steps.form_metadata()
+    form_metadata[request] = about
+    return about
+  end
+
+  local function field(key, view, has_metadata)
     lazy[key] = function()
-      local value = pick(form())
-      if value ~= nil then env.cache(key, value) end
-      return value
+      local values = form()
+      if has_metadata then values = metadata_of(env.request()) end
+      if values == nil then return nil end
+      local made = view(values)
+      env.cache(key, made)
+      return made
     end
   end
-  field("post_params_list", function(values) return maps.lists(values) end)
-  field("post_params", function(values) return maps.firsts(values) end)
-  field("post_metadata_list", function(_, about) return about and maps.lists(about) end)
-  field("post_metadata", function(_, about) return about and maps.firsts(about) end)
+  field("post_params_list", maps.lists)
+  field("post_params", maps.firsts)
+  field("post_metadata_list", maps.lists, true)
+  field("post_metadata", maps.firsts, true)
 
   return body
 end

@@ -47,7 +47,11 @@ return function(steps, callback, times, poll)
     return wait_for(body.absorb(), true, stall)
   end
 
+  local index, searched_form -- see views.lua
+
   body = new_body(steps, {
+    request = function() return kept[REQUEST] end,
+    searched_form = function() return searched_form() end,
     wait = function(writes, seconds)
       return wait_for(true, writes, seconds)
     end,
@@ -76,9 +80,8 @@ return function(steps, callback, times, poll)
     return value
   end
 
-  setmetatable(methods, {
-    __index = new_views(steps, function() return kept[REQUEST] end, accepted, lazy),
-  })
+  index, searched_form = new_views(steps, function() return kept[REQUEST] end, accepted, lazy)
+  setmetatable(methods, { __index = index })
   local meta = { __index = methods, __name = "moonbridge.request" }
 
   -- The metatable of request objects whose turn is over.

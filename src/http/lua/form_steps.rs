@@ -2,7 +2,7 @@
 
 use mlua::{IntoLua, IntoLuaMulti, Lua, MultiValue, Table, Value};
 
-use super::step::{Code, Shared, code, problem, step, with};
+use super::step::{Code, Outcome, Shared, code, problem, step, with};
 use super::tables::{lists, settle};
 use crate::http::form::multipart::Part;
 use crate::http::form::reader::{Form, FormField, FormStep};
@@ -56,19 +56,56 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         with(c, |c| c.form.as_mut().map(Form::stream_field))?;
         Ok(MultiValue::new())
     })?;
-    // form_values(): the lists of the kept fields' values and, for a multipart form, those of their
-    // metadata. The form is over then.
-    step(lua, table, shared, "form_values", |lua, c, (): ()| {
-        let fields = with(c, |c| c.form.as_mut().map(Form::take_fields))?.unwrap_or_default();
+    // form_values(): the lists of the kept fields' values. The form is over then, but for its metadata.
+    step(lua, table, shared, "form_values", |lua, c, (): ()| values(lua, c))?;
+    // form_at_once(): the same of a form whose body is there, and to which nobody has turned; nothing
+    // if that is not so.
+    step(lua, table, shared, "form_at_once", |lua, c, (): ()| {
+        let read = with(c, |c| {
+            if kind(c) != "form" || !c.gather() {
+                return Ok(false);
+            }
+            open(c, false)?;
+            let is_complete = matches!(advance(c)?, Next::End);
+            c.body_used = !is_complete;
+            Ok(is_complete)
+        })?;
+        match read {
+            Ok(true) => values(lua, c),
+            Ok(false) => Ok(MultiValue::new()),
+            Err(error) => problem(lua, error),
+        }
+    })?;
+    // form_metadata(): the lists of the kept fields' metadata; nothing if it is no multipart form.
+    step(lua, table, shared, "form_metadata", |lua, c, (): ()| {
         let form = with(c, |c| c.form.take())?;
-        let pairs = fields.iter().map(|field| (&field.part.field_name[..], &field.value[..]));
-        let made = lists(lua, pairs).and_then(|values| {
-            let multipart = form.is_some_and(|form| form.is_multipart());
-            let metadata = multipart.then(|| metadata(lua, &fields)).transpose()?;
-            Ok((values, metadata))
-        });
-        settle(lua, c, made)
+        match form.filter(Form::is_multipart) {
+            Some(mut form) => metadata(lua, &form.take_fields())?.into_lua_multi(lua),
+            None => Ok(MultiValue::new()),
+        }
+    })?;
+    // taken(): how the body was read at once, as `state` in body.lua; nothing if it was not. From then
+    // on it counts as used.
+    step(lua, table, shared, "taken", |lua, c, (): ()| {
+        let reader = with(c, |c| {
+            let reader = if c.body_used { Reader::Nobody } else { c.reader };
+            c.body_used |= reader != Reader::Nobody;
+            reader
+        })?;
+        match reader {
+            Reader::Nobody => Ok(MultiValue::new()),
+            Reader::Whole => "whole".into_lua_multi(lua),
+            _ => "done".into_lua_multi(lua),
+        }
     })
+}
+
+fn values(lua: &Lua, shared: &Shared) -> Outcome {
+    let fields = with(shared, |c| c.form.as_mut().map(Form::take_fields))?.unwrap_or_default();
+    let pairs = fields.iter().map(|field| (&field.part.field_name[..], &field.value[..]));
+    let made = lists(lua, pairs);
+    with(shared, |c| c.form.as_mut().map(|form| form.keep_parts(fields)))?;
+    settle(lua, shared, made)
 }
 
 fn metadata(lua: &Lua, fields: &[FormField]) -> mlua::Result<Table> {
@@ -101,6 +138,11 @@ fn content_type(c: &Connection) -> Result<Option<&[u8]>, ()> {
         (first, None) => Ok(first.filter(|value| !value.is_empty())),
         _ => Err(()),
     }
+}
+
+/// Whether the body is an urlencoded form.
+pub fn is_urlencoded(c: &Connection) -> bool {
+    content_type(c).is_ok_and(|value| value.is_some_and(Form::is_urlencoded))
 }
 
 fn kind(c: &Connection) -> &'static str {

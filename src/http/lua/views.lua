@@ -5,8 +5,8 @@ local maps = ...
 
 local ipairs, rawset, setmetatable = ipairs, rawset, setmetatable
 
--- The view of parameters among those that C functions make.
-local PARAMS = 1
+-- The views of parameters among those that C functions make.
+local PARAMS, POST_PARAMS = 1, 8
 
 local function as_it_is(value) return value end
 
@@ -20,7 +20,8 @@ local HEADERS = {
   { "headers_flags", maps.flags },
 }
 
--- Returns the `__index` of request objects. `lazy` has functions that make the other fields, and gets some;
+-- Returns the `__index` of request objects, and a function that returns the store of a form's parameters if
+-- they are searched in the body. `lazy` has functions that make the other fields, and gets some;
 -- `request()` is the current request object; `accepted(value, words)` is what a step made of the client's
 -- texts, unless it refused them.
 return function(steps, request, accepted, lazy)
@@ -40,6 +41,8 @@ return function(steps, request, accepted, lazy)
     end
     metatables[number] = maps.headers_meta(steps.header_view(key, complete, views, maps.flags_meta), names)
   end
+
+  metatables[POST_PARAMS] = maps.params_meta
 
   local function keep(key, value)
     rawset(request(), key, value)
@@ -61,8 +64,12 @@ return function(steps, request, accepted, lazy)
   function lazy.get_params_list() return keep("get_params_list", maps.lists(params_store())) end
   function lazy.cookies() return keep("cookies", maps.cookies(accepted(steps.cookies()))) end
 
-  return steps.fields(function(_, key)
+  local index = steps.fields(function(_, key)
     local make = lazy[key]
     if make then return make() end
   end, views, metatables)
+
+  return index, function()
+    return steps.has_view(POST_PARAMS) and maps.params_store(views[POST_PARAMS]) or nil
+  end
 end

@@ -6,9 +6,10 @@ use std::ffi::c_int;
 
 use mlua::{Function, IntoLuaMulti, Lua, LuaString, Table, Value};
 
+use super::form_steps::is_urlencoded;
 use super::step::{Shared, step, with};
 use super::tables::{Unfit, limited, sequence, settle, store};
-use crate::http::server::connection::{Connection, SCHEME};
+use crate::http::server::connection::{Connection, Reader, SCHEME};
 use crate::http::wire::cookies::{self, cookies};
 use crate::http::wire::head::Span;
 use crate::http::wire::list::elements;
@@ -25,6 +26,8 @@ const CSV_TABLE: c_int = 4;
 const CSV_STRING: c_int = 5;
 const VALUE: c_int = 6;
 const FLAGS: c_int = 7;
+const POST_PARAMS: c_int = 8;
+const BODY: c_int = 9;
 /// The parameters were made into a table for their list.
 const PARAMS_STORE: c_int = 0;
 
@@ -158,31 +161,46 @@ impl Fields for RequestFields {
             b"get_params" => view(c, PARAMS, |c| {
                 let query = c.query.of(&c.bytes).get(1..).unwrap_or_default();
                 let is_searched = is_searched(query, b'&', c.options.fields);
-                (is_searched && !is_given(c, PARAMS_STORE)).then_some(query)
+                (is_searched && !is_given(c, PARAMS_STORE)).then(|| Borrowed::new(query))
             }),
             b"cookies" => view(c, COOKIES, |c| {
                 let mut lines = c.names.values(&c.head.fields, &c.bytes, b"cookie");
                 let line = lines.next().unwrap_or_default();
                 let is_only = lines.next().is_none();
-                (is_only && is_searched(line, b';', c.options.fields)).then_some(line)
+                (is_only && is_searched(line, b';', c.options.fields)).then(|| Borrowed::new(line))
             }),
-            b"headers" => view(c, HEADERS, |_| Some(b"")),
-            b"headers_csv_table" => view(c, CSV_TABLE, |_| Some(b"")),
-            b"headers_csv_string" => view(c, CSV_STRING, |_| Some(b"")),
-            b"headers_value" => view(c, VALUE, |_| Some(b"")),
-            b"headers_flags" => view(c, FLAGS, |_| Some(b"")),
+            b"body" if is_given(c, BODY) => Field::Current(BODY),
+            b"body" if c.gather() => {
+                // The bytes stay where they are until the next body.
+                let text = Borrowed::new(c.intake.ready());
+                c.take_gathered(Reader::Whole);
+                give(c, BODY);
+                Field::Kept(BODY, text)
+            }
+            b"post_params" => view(c, POST_PARAMS, |c| {
+                let is_form = is_urlencoded(c) && c.gather();
+                let text = Borrowed::new(c.intake.ready());
+                let is_searched = is_searched(c.intake.ready(), b'&', c.options.fields);
+                (is_form && is_searched).then(|| c.take_gathered(Reader::Form))?;
+                Some(text)
+            }),
+            b"headers" => view(c, HEADERS, |_| Some(Borrowed::new(b""))),
+            b"headers_csv_table" => view(c, CSV_TABLE, |_| Some(Borrowed::new(b""))),
+            b"headers_csv_string" => view(c, CSV_STRING, |_| Some(Borrowed::new(b""))),
+            b"headers_value" => view(c, VALUE, |_| Some(Borrowed::new(b""))),
+            b"headers_flags" => view(c, FLAGS, |_| Some(Borrowed::new(b""))),
             _ => Field::Complete,
         }
     }
 }
 
 /// The view with this number, new or not; of the text, if that is searched.
-fn view(c: &mut Connection, number: c_int, text: fn(&mut Connection) -> Option<&[u8]>) -> Field {
+fn view(c: &mut Connection, number: c_int, text: fn(&mut Connection) -> Option<Borrowed>) -> Field {
     if is_given(c, number) {
         return Field::Current(number);
     }
     let Some(text) = text(c) else { return Field::Complete };
-    let text = (!text.is_empty()).then(|| Borrowed::new(text));
+    let text = Some(text).filter(|text| !text.is_empty());
     give(c, number);
     Field::View(number, text)
 }

@@ -131,6 +131,11 @@ impl Borrowed {
         Borrowed { bytes: bytes.as_ptr(), length: bytes.len() }
     }
 
+    /// Whether it is the empty string.
+    pub fn is_empty(self) -> bool {
+        self.length == 0
+    }
+
     /// # Safety
     /// The bytes must still be where they were.
     #[inline(always)]

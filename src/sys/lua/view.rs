@@ -114,6 +114,8 @@ pub enum Field {
     Boolean(bool),
     /// A text.
     Text(Borrowed),
+    /// A text that is kept in place of the view with this number.
+    Kept(c_int, Borrowed),
     /// The view with this number, which was made before.
     Current(c_int),
     /// A new view with this number, and its text unless that is empty.
@@ -290,6 +292,11 @@ unsafe extern "C-unwind" fn pick<F: Fields>(state: *mut lua_State) -> c_int {
             Field::Nil => return 0,
             Field::Boolean(truth) => ffi::lua_pushboolean(state, c_int::from(truth)),
             Field::Text(text) => push(state, text),
+            Field::Kept(number, text) => {
+                push(state, text);
+                ffi::lua_pushvalue(state, -1);
+                ffi::lua_rawseti(state, VIEWS, number.into());
+            }
             Field::Current(number) => {
                 ffi::lua_rawgeti(state, VIEWS, number.into());
             }

@@ -1,7 +1,7 @@
 //! Receiving the body of a request.
 
 use super::{Connection, Problem, Reader};
-use crate::http::server::request_body::{Failure, SKIPPED, Supply};
+use crate::http::server::request_body::{AHEAD, Failure, SKIPPED, Supply};
 use crate::http::wire::refusal::Refusal;
 use crate::io::sigterm;
 
@@ -18,6 +18,22 @@ impl Connection {
         }
         self.reader = reader;
         Ok(())
+    }
+
+    /// Makes all of a body of up to 64 KiB ready, if it is there and nobody has turned to it yet; whether
+    /// that is so.
+    pub fn gather(&mut self) -> bool {
+        let untouched = self.reader == Reader::Nobody && !self.body_used && !self.faulty;
+        let received = self.stream.as_ref().and_then(|stream| stream.try_borrow().ok());
+        let received = received.map_or(0, |stream| stream.input().len() as u64);
+        let is_there = self.intake.left().is_some_and(|left| left <= received.min(AHEAD as u64));
+        untouched && is_there && self.unreported.is_none() && matches!(self.absorb(), Ok(false))
+    }
+
+    /// Takes the body that was gathered at once: nothing of it is left to be seen to.
+    pub fn take_gathered(&mut self, reader: Reader) {
+        (self.reader, self.fresh) = (reader, false);
+        self.intake.consume(self.intake.ready().len());
     }
 
     /// Makes a part of the body ready ([`Intake::ready`]).
