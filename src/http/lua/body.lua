@@ -340,8 +340,9 @@ return function(steps, env, times, methods, lazy)
   -- The form's values. Those of a form that is there are read at once.
   local function form()
     local request = env.request()
-    local values, words = form_values[request] or env.searched_form(), nil
+    local values = form_values[request] or env.searched_form()
     if not values and not (state or streamer or exact or patterns) then
+      local words
       values, words = steps.form_at_once()
       if type(values) == "number" then problem(values, words) end
       if not values then look() end

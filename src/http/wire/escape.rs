@@ -22,10 +22,26 @@ pub fn decode(text: &[u8], plus: Plus) -> Cow<'_, [u8]> {
         return Cow::Borrowed(text);
     }
     let mut decoded = Vec::with_capacity(text.len());
-    let mut decoder = PercentDecoder::new(plus);
-    decoder.push(text, &mut decoded);
-    decoder.finish(&mut decoded);
+    let mut rest = text;
+    while let Some((byte, tail)) = first_decoded(rest, plus) {
+        decoded.push(byte);
+        rest = tail;
+    }
     Cow::Owned(decoded)
+}
+
+/// The first byte of a text, decoded, and the rest of the text.
+#[inline]
+pub(in crate::http) fn first_decoded(text: &[u8], plus: Plus) -> Option<(u8, &[u8])> {
+    let (&first, tail) = text.split_first()?;
+    Some(match (first, tail) {
+        (b'+', _) if plus == Plus::Space => (b' ', tail),
+        (b'%', [high, low, behind @ ..]) => match (hex_value(*high), hex_value(*low)) {
+            (Some(high), Some(low)) => (high << 4 | low, behind),
+            _ => (first, tail),
+        },
+        _ => (first, tail),
+    })
 }
 
 /// Percent-encodes everything but `0-9A-Za-z_.~-`, with lower-case hexadecimal digits.

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-use super::escape::{Plus, decode, hex_value};
+use super::escape::{Plus, decode, first_decoded};
 
 /// A decoded name and its decoded value, borrowed where nothing had to be decoded.
 pub type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
@@ -37,16 +37,8 @@ pub fn first<'a>(query: &'a [u8], name: &[u8]) -> Option<Cow<'a, [u8]>> {
 fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut rest = pair;
     for &byte in name {
-        let (decoded, tail) = match *rest {
-            [] | [b'=', ..] => return None,
-            [b'+', ref tail @ ..] => (b' ', tail),
-            [b'%', high, low, ref tail @ ..] => match (hex_value(high), hex_value(low)) {
-                (Some(high), Some(low)) => (high << 4 | low, tail),
-                _ => (b'%', rest.get(1..)?),
-            },
-            [byte, ref tail @ ..] => (byte, tail),
-        };
-        if decoded != byte {
+        let (decoded, tail) = first_decoded(rest, Plus::Space)?;
+        if decoded != byte || rest.first() == Some(&b'=') {
             return None;
         }
         rest = tail;
