@@ -91,6 +91,26 @@ local PARAMS = [[
 describe("request.post_params and request.post_metadata", function()
   after_each(server.cleanup)
 
+  it("are the same, however large the form is, request after request of a connection", function()
+    local s = start [[
+      local params = request.post_params
+      note(params.a, params["b[]"], params.c, params.z, params == request.post_params)
+      params.c = "changed"
+      note(request.post_params_list.c[1], #request.post_params_list.a, request.post_metadata == nil)
+      note(pcall(function() return request.body end))
+      note(pcall(request.stream_post_param, request, "a", print))
+    ]]
+    local EXPECTED = '^"1 &" "2" "" nil true\n"changed" 2 %s\nfalse .-already been read.-\nfalse [^\n]+$'
+    local connection = s:connect()
+    for _, more in ipairs { "", ("&m=n"):rep(20), "&m=" .. ("n"):rep(5000), "&m=" .. ("n"):rep(70000), "" } do
+      local found = post(connection, URLENCODED, "a=1+%26&%62[]=%32&a=3&c" .. more).body
+      assert.match(EXPECTED:format "true", found)
+      found = post(connection, MULTIPART, multipart(part("a", "1 &"), part("b[]", "2"), part("a", "3"),
+        part("c", ""), part("m", more))).body
+      assert.match(EXPECTED:format "false", found)
+    end
+  end)
+
   it("hold the fields of urlencoded forms: the first value, and all as a list", function()
     local c = start(PARAMS):connect()
     local answer = post(c, URLENCODED, "a=1&b=x+y%26&a=2=3&&c")
