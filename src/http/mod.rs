@@ -49,12 +49,10 @@ fn load(lua: &Lua) -> Result<Module> {
     let args = (&native, crate::callback::protocol(lua)?);
     let streaming: Function =
         binding::chunk(lua, "moonbridge.http.streaming", include_str!("lua/streaming.lua"), args)?;
-    let ending: Function =
-        binding::chunk(lua, "moonbridge.http.ending", include_str!("lua/ending.lua"), &native)?;
-    let args = (&native, views, body, streaming, ending);
-    let cycle: Function =
-        binding::chunk(lua, "moonbridge.http.cycle", include_str!("lua/cycle.lua"), args)?;
-    let args = (&native, io, cycle);
+    let args = (&native, views, body, streaming);
+    let request: Function =
+        binding::chunk(lua, "moonbridge.http.request", include_str!("lua/request.lua"), args)?;
+    let args = (&native, io, request);
     let handler: Function =
         binding::chunk(lua, "moonbridge.http.handler", include_str!("lua/handler.lua"), args)?;
     module.raw_set("generate_handler", handler)?;
@@ -103,35 +101,14 @@ fn string(lua: &Lua, value: Option<&Value>, name: &str) -> binding::Reply<mlua::
 fn native(lua: &Lua) -> Result<Table> {
     let native = lua.create_table()?;
     native.raw_set("codes", lua::step::codes(lua)?)?;
-    native.raw_set("faulty", server::connection::FAULTY)?;
     let start = std::time::Instant::now();
     let now = lua.create_function(move |_, ()| Ok(start.elapsed().as_secs_f64()))?;
     native.raw_set("now", now)?;
-    // handed_over_until(socket): when the time of a request is up that began in another process.
-    let until = lua.create_function(move |_, socket: mlua::AnyUserData| {
-        let Some(stream) = crate::io::stream_of(&socket) else { return Ok(None) };
-        let stream = stream.try_borrow().ok().filter(|stream| stream.input.is_preloaded());
-        let until = stream.and_then(|stream| stream.handler.parked_until);
-        Ok(until.map(|until| until.saturating_duration_since(start).as_secs_f64()))
-    })?;
-    native.raw_set("handed_over_until", until)?;
     let note = lua.create_function(|_, text: mlua::LuaString| {
         context::note_traceback(text.to_string_lossy());
         Ok(())
     })?;
     native.raw_set("note_traceback", note)?;
-    // leave_child(ok): ends a process that the handler has forked, unless there is an error to tell;
-    // whether it is one.
-    let leave_child = lua.create_function(|_, ok: bool| {
-        if ok {
-            crate::server::leave_child(0);
-        }
-        Ok(crate::server::is_child())
-    })?;
-    native.raw_set("leave_child", leave_child)?;
-    // is_worker(): whether connections can be left to a worker.
-    let is_worker = lua.create_function(|_, ()| Ok(crate::server::is_worker()))?;
-    native.raw_set("is_worker", is_worker)?;
     let waits = lua.create_function(|lua, connect: Function| {
         speaks_first::mark(lua, &connect)?;
         Ok(connect)
@@ -141,7 +118,8 @@ fn native(lua: &Lua) -> Result<Table> {
     let configure = lua.create_function(|lua, table: Table| {
         match Options::read(&table).and_then(|o| Ok((Options::times(lua, &table)?, o))) {
             Ok((times, options)) => {
-                (times, lua::steps::factory(lua, Rc::new(options))?).into_lua_multi(lua)
+                let limits = Options::limits(&times)?;
+                (times, lua::steps::factory(lua, Rc::new(options), limits)?).into_lua_multi(lua)
             }
             Err(Fault::Misuse(text) | Fault::System(text, _)) => text.into_lua_multi(lua),
             Err(Fault::Lua(error)) => Err(error),

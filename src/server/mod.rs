@@ -33,7 +33,9 @@ use crate::binding::{self, Fault};
 use crate::sys::os::{anew, inherited_descriptors, process};
 use listen::registry::{ForgottenRun, Registry};
 
-pub use worker::handle_methods::{is_child, is_worker, leave_child, park_stream as park};
+pub use worker::handle_methods::{
+    is_child, is_worker, leave_child, linger_stream as linger, park_stream as park,
+};
 
 /// The module's table: `{listen, run, timeout, _VERSION, io, http}`.
 ///

@@ -19,7 +19,7 @@ local LONGEST = 1e8
 
 local TOO_LATE = "Cannot setup request body streamer at this stage anymore"
 
--- Adds methods and fields of the body to those of the request; returns what the cycle needs.
+-- Adds methods and fields of the body to those of the request; returns what request.lua needs.
 return function(steps, env, times, methods, lazy)
   local body = {}
   local stall = times.stall_timeout or nil
@@ -220,14 +220,10 @@ return function(steps, env, times, methods, lazy)
     if not state then streamer, exact, patterns = nil, nil, nil end
   end
 
-  -- Reads the rest for these callbacks when the response is complete, as it stands before the next
-  -- request. False if the connection is not fit for a further request.
-  function body.finish()
-    if body.has_reader() then
-      start()
-      read_to_end()
-    end
-    return steps.leave_body()
+  -- Reads the rest for these callbacks when the response is complete, as it stands before the next request.
+  function body.read_rest()
+    start()
+    read_to_end()
   end
 
   local function check_setup(callback)

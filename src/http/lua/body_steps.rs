@@ -2,7 +2,7 @@
 
 use mlua::{IntoLuaMulti, Lua, MultiValue, Table};
 
-use super::step::{Code, Shared, code, done, problem, queued, step, with};
+use super::step::{Code, Shared, code, problem, queued, step, with};
 use crate::http::server::connection::{Connection, Reader};
 use crate::http::server::request_body::Supply;
 use crate::http::wire::refusal::Refusal;
@@ -69,16 +69,6 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     step(lua, table, shared, "refuse_stall", |lua, c, (): ()| {
         let refusal = Refusal::timeout("Request body timed out");
         problem(lua, with(c, |c| c.refuse_body(&refusal))?)
-    })?;
-    // shut_down(): sends EOF.
-    step(lua, table, shared, "shut_down", |lua, c, (): ()| {
-        done(lua, with(c, Connection::shut_down)?)
-    })?;
-    // drain(): throws away input that is there; INPUT if more may come, END at EOF.
-    step(lua, table, shared, "drain", |lua, c, (): ()| match with(c, Connection::drain)? {
-        Ok(true) => code(lua, Code::Input),
-        Ok(false) => code(lua, Code::End),
-        Err(error) => problem(lua, error),
     })?;
     Ok(())
 }

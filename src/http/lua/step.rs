@@ -1,4 +1,4 @@
-//! How a step of a connection becomes a Lua function, and what it tells `cycle.lua`.
+//! How a step of a connection becomes a Lua function, and what it tells the Lua chunks.
 //!
 //! A step returns nothing if all is well, else a code and what belongs to it:
 //!
@@ -17,7 +17,7 @@ use std::rc::Rc;
 use mlua::{FromLuaMulti, IntoLuaMulti, Lua, MultiValue, Table};
 
 use crate::binding::Fault;
-use crate::http::server::connection::{Connection, Opened, Problem};
+use crate::http::server::connection::{Connection, Problem};
 
 /// A connection object, shared by its steps.
 pub type Shared = Rc<RefCell<Connection>>;
@@ -30,51 +30,16 @@ pub enum Code {
     Refused,
     Output,
     Input,
-    Idle,
-    Partial,
-    Buffering,
-    Gone,
-    Close,
     End,
-    Parked,
-    /// Of a turn, not of a step: the connection is over.
-    Closed,
-    /// Of a turn: the response was sent, the connection is ready for its next request.
-    Kept,
-    /// Of a turn: `conclude` was not called yet.
-    Unconcluded,
 }
 
-impl From<Opened> for Code {
-    /// What `open` returns where there is no request to be served.
-    fn from(opened: Opened) -> Self {
-        match opened {
-            Opened::Ready => Code::Kept,
-            Opened::Idle => Code::Idle,
-            Opened::Partial => Code::Partial,
-            Opened::Buffering => Code::Buffering,
-            Opened::Refused => Code::Refused,
-            Opened::Gone => Code::Gone,
-        }
-    }
-}
-
-const CODES: [(&str, Code); 15] = [
+const CODES: [(&str, Code); 6] = [
     ("MISUSE", Code::Misuse),
     ("FAILED", Code::Failed),
     ("REFUSED", Code::Refused),
     ("OUTPUT", Code::Output),
     ("INPUT", Code::Input),
-    ("IDLE", Code::Idle),
-    ("PARTIAL", Code::Partial),
-    ("BUFFERING", Code::Buffering),
-    ("GONE", Code::Gone),
-    ("CLOSE", Code::Close),
     ("END", Code::End),
-    ("PARKED", Code::Parked),
-    ("CLOSED", Code::Closed),
-    ("KEPT", Code::Kept),
-    ("UNCONCLUDED", Code::Unconcluded),
 ];
 
 /// The codes by their names.
@@ -113,10 +78,6 @@ pub fn queued(lua: &Lua, outcome: Result<usize, Problem>, limit: usize) -> Outco
         Ok(pending) => (Code::Output as i64, pending).into_lua_multi(lua),
         Err(error) => problem(lua, error),
     }
-}
-
-pub fn done(lua: &Lua, outcome: Result<(), Problem>) -> Outcome {
-    queued(lua, outcome.map(|()| 0), 0)
 }
 
 /// Borrows for a step: only a finalizer that runs within another step can find it borrowed.

@@ -1,121 +1,247 @@
-//! A request's turn as it usually goes (see [`crate::sys::lua::turn`]): the head is there and is taken,
-//! the handler is called, its response is ended, and the connection is parked or closed.
+//! The `connect` function: a [turn](crate::http::server::turn) as a [method](crate::sys::lua::method) that
+//! calls the application's function, waits, and passes on what it returns or throws.
 
+use std::cell::{Cell, RefCell};
+use std::ffi::c_int;
 use std::time::Duration;
 
-use mlua::{Function, Lua, Table};
+use mlua::{Lua, MultiValue, Table};
 
-use super::step::{Code, Shared};
-use crate::http::server::connection::{Conclusion, Opened};
+use super::step::Shared;
+use crate::http::server::turn::{self, Outcome, Ready, Times, Turn};
 use crate::io::handle_table::stream_at;
 use crate::server;
 use crate::server::worker::context;
-use crate::sys::lua::method::Arguments;
-use crate::sys::lua::turn::{self, Begin, End, Parts, Turn};
+use crate::sys::lua::method::{
+    self, Action, Arguments, Call, Event, Method, Protection, Retirement, Value,
+};
 use crate::sys::lua::userdata::Userdata;
 
-/// What a turn works on.
-struct RequestTurn {
-    connection: Shared,
-    /// How long the connection may be idle behind it.
-    idle: Option<Duration>,
-}
-
-/// Puts `turn(parts)` into the table of steps: a function that takes turns with this connection
-/// object. `parts` has the functions and tables of [`Parts`] by their names, and `idle`: how long
-/// the connection may be idle behind a turn, in seconds, or nil.
-pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+/// Puts `connect(...)` into the table of steps: it makes a `connect` function over the connection object. The
+/// arguments are the upvalues, in the order of their numbers in [`Connect`].
+pub fn add(lua: &Lua, table: &Table, shared: &Shared, times: Times) -> mlua::Result<()> {
     let connection = shared.clone();
-    let make = lua.create_function(move |lua, parts: Table| {
-        let idle: Option<f64> = parts.raw_get("idle")?;
-        let idle = idle.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let turn = Userdata::new(lua, RequestTurn { connection: connection.clone(), idle })?;
-        let function = |name| parts.raw_get::<Function>(name);
-        let table = |name| parts.raw_get::<Table>(name);
-        turn::function(
-            lua,
-            &turn,
-            &Parts {
-                complete: &function("complete")?,
-                metatable: &table("metatable")?,
-                stale: &table("stale")?,
-                callback: &function("callback")?,
-                trace: &function("trace")?,
-                opened: &function("opened")?,
-                concluded: &function("concluded")?,
-                kept: &table("kept")?,
-            },
-        )
+    let make = lua.create_function(move |lua, upvalues: MultiValue| {
+        let turn = RefCell::new(Turn::new(times));
+        let pending = Cell::new(None);
+        let this = Connect { connection: connection.clone(), turn, pending };
+        method::function::<Connect>(lua, &Userdata::new(lua, this)?, upvalues)
     })?;
-    table.raw_set("turn", make)
+    table.raw_set("connect", make)
 }
 
-impl RequestTurn {
-    /// The connection object is free for the next turn.
-    fn release(&self) {
-        if let Ok(mut connection) = self.connection.try_borrow_mut() {
-            connection.serving = false;
+/// A connection object and its turn.
+struct Connect {
+    connection: Shared,
+    turn: RefCell<Turn>,
+    /// What is to be done when the request object is retired.
+    pending: Cell<Option<turn::Action>>,
+}
+
+impl Connect {
+    /// The application's function.
+    const HANDLER: c_int = 1;
+    /// The message handler of its errors.
+    const TRACE: c_int = 2;
+    /// What Lua keeps for the turn: the socket and the request object.
+    const KEPT: c_int = 3;
+    /// The metatables of the request object while it is handled, and behind that.
+    const LIVE: c_int = 4;
+    const STALE: c_int = 5;
+    /// `another(socket)` takes a turn over another connection object.
+    const ANOTHER: c_int = 6;
+    /// `wait(socket, reads, writes, seconds)` and `await_request(socket, seconds)`
+    const WAIT: c_int = 7;
+    const AWAIT_REQUEST: c_int = 8;
+    /// `has_reader()`, `read_rest()`, `reset()` of body.lua.
+    const HAS_READER: c_int = 9;
+    const READ_REST: c_int = 10;
+    const RESET: c_int = 11;
+}
+
+/// The slots of the frame: the socket, and what the handler has returned or thrown.
+const SOCKET: c_int = 1;
+const RESULT: c_int = 2;
+
+// What has ended or returned. The first three are called behind the message handler.
+const HANDLED: isize = 0;
+const READER_FOUND: isize = 1;
+const BODY_READ: isize = 2;
+const RETIRED: isize = 3;
+const RETIRED_WITH_BODY: isize = 4;
+const BODY_RESET: isize = 5;
+const RESULT_KEPT: isize = 6;
+const WAITED: isize = 7;
+const OTHER: isize = 8;
+
+const NOTHING: Value = Value::Absent;
+const NO_ARGUMENTS: [Value; 4] = [NOTHING; 4];
+const TRACED: Protection = Protection::Traced(Connect::TRACE);
+
+fn call(function: c_int, arguments: [Value; 4], protection: Protection, token: isize) -> Action {
+    Action::Call(Call { function: Value::Upvalue(function), arguments, protection, token })
+}
+
+impl Method for Connect {
+    type Object = Connect;
+    const NAME: &'static str = "connect";
+    const FRAME: c_int = 2;
+
+    fn step(this: &Connect, arguments: &Arguments<'_>, event: Event) -> Action {
+        // Behind the message handler.
+        let result = arguments.result(2);
+        match event {
+            Event::Start => this.start(arguments),
+            Event::Returned(HANDLED) => {
+                server::leave_child(0);
+                let keep = arguments.is_true(result);
+                this.go_on(turn::Event::Returned { keep }, Value::Slot(result))
+            }
+            Event::Threw(HANDLED | READER_FOUND | BODY_READ) => {
+                // What follows is for the worker itself to do.
+                if server::is_child() {
+                    return Action::Throw(Value::Slot(result));
+                }
+                let text = arguments.string(result).unwrap_or_default();
+                this.go_on(turn::Event::Threw(text), Value::Slot(result))
+            }
+            rare => this.rarely(arguments, rare),
         }
     }
 }
 
-impl Turn for RequestTurn {
-    const FAILED: i64 = Code::Unconcluded as i64;
-
-    fn begin(&self, arguments: &Arguments<'_>) -> Begin {
-        let Some(stream) = stream_at(arguments.address(1)) else { return Begin::Complete };
-        let Ok(mut connection) = self.connection.try_borrow_mut() else { return Begin::Complete };
-        // A request that has begun before goes on with what was kept of it.
-        let begun = stream.try_borrow().map_or(true, |stream| stream.handler.begun);
-        if begun || connection.serving {
-            return Begin::Complete;
+impl Connect {
+    fn start(&self, arguments: &Arguments<'_>) -> Action {
+        let Some(stream) = stream_at(arguments.address(SOCKET)) else {
+            let kind = arguments.kind(SOCKET);
+            let text = format!("bad argument #1 to 'connect' (I/O handle expected, got {kind})");
+            return Action::Raise(text.into());
+        };
+        let (Ok(mut turn), Ok(mut connection)) =
+            (self.turn.try_borrow_mut(), self.connection.try_borrow_mut())
+        else {
+            return Self::leave_to_another();
+        };
+        if !turn.is_free() {
+            return Self::leave_to_another();
         }
-        connection.serving = true;
-        let opened = connection.open(stream, None);
-        drop(connection);
-        if opened == Opened::Ready {
-            context::begin(&self.connection);
-            return Begin::Ready;
-        }
-        Begin::Code(Code::from(opened) as i64)
+        let action = turn.begin(&mut connection, stream);
+        drop((turn, connection));
+        self.perform(action, Value::Nil)
     }
 
-    fn end(&self, keep: bool) -> End {
-        server::leave_child(0);
-        let Ok(mut c) = self.connection.try_borrow_mut() else { return End::Code(Self::FAILED) };
-        if !keep || c.faulty || c.body_used {
-            return End::Code(Self::FAILED);
+    #[cold]
+    fn leave_to_another() -> Action {
+        let socket = [Value::Slot(SOCKET), NOTHING, NOTHING, NOTHING];
+        call(Self::ANOTHER, socket, Protection::None, OTHER)
+    }
+
+    /// Tells the turn what has happened, `result` being what the handler has returned or what was thrown.
+    fn go_on(&self, event: turn::Event<'_>, result: Value) -> Action {
+        let (Ok(mut turn), Ok(mut connection)) =
+            (self.turn.try_borrow_mut(), self.connection.try_borrow_mut())
+        else {
+            return Action::Raise("request is in use".into());
+        };
+        let action = turn.step(&mut connection, event);
+        if action != turn::Action::Retire {
+            drop((turn, connection));
+            return self.perform(action, result);
         }
-        match c.conclude(true, false) {
-            Ok(Conclusion::Keep) => {
-                let stream = c.take_stream();
-                c.close();
-                drop(c);
-                context::end();
-                if !stream.is_some_and(|stream| server::park(&stream, self.idle)) {
-                    // Whoever waits for the next request goes on with this connection object.
-                    return End::Code(Code::Kept as i64);
-                }
-                self.release();
-                End::Settled
+        let has_body = connection.body_used;
+        let action = turn.step(&mut connection, turn::Event::Retired);
+        let value = match action {
+            turn::Action::End(Outcome::Result) if !has_body => Some(result),
+            turn::Action::End(Outcome::True) if !has_body => Some(Value::Boolean(true)),
+            _ => None,
+        };
+        let keep = if value.is_some() {
+            None
+        } else {
+            self.pending.set(Some(action));
+            Some((RESULT, if has_body { RETIRED_WITH_BODY } else { RETIRED }))
+        };
+        let (table, metatable) = (Self::KEPT, Self::STALE);
+        Action::Retire(Retirement { table, metatable, result: value.unwrap_or(result), keep })
+    }
+
+    /// Does what the turn wants.
+    fn perform(&self, action: turn::Action, result: Value) -> Action {
+        match action {
+            turn::Action::Handle => {
+                context::begin(&self.connection);
+                let request = Value::Object(Self::KEPT, Self::LIVE);
+                call(Self::HANDLER, [request, NOTHING, NOTHING, NOTHING], TRACED, HANDLED)
             }
-            Ok(Conclusion::Close) => {
-                let stream = c.take_stream();
-                c.close();
-                drop(c);
-                context::end();
-                // Everything is sent: should the client be gone, that is no failure.
-                if let Some(Ok(mut stream)) = stream.as_ref().map(|s| s.try_borrow_mut()) {
-                    let _ = stream.close();
-                }
-                self.release();
-                End::Settled
+            turn::Action::End(Outcome::Result) => Action::Return(Value::Slot(RESULT)),
+            turn::Action::End(Outcome::True) => Action::Return(Value::Boolean(true)),
+            turn::Action::End(Outcome::Throw) => Action::Throw(self.error()),
+            turn::Action::FindReader => Action::Put(RESULT, result, RESULT_KEPT),
+            turn::Action::ReadBody => call(Self::READ_REST, NO_ARGUMENTS, TRACED, BODY_READ),
+            turn::Action::Wait { reads, writes, limit } => {
+                let (reads, writes) = (Value::Boolean(reads), Value::Boolean(writes));
+                let arguments = [Value::Slot(SOCKET), reads, writes, seconds(limit)];
+                call(Self::WAIT, arguments, Protection::Caught, WAITED)
             }
-            Ok(Conclusion::More) => End::Code(Code::End as i64),
-            Err(error) => {
-                c.unreported = Some(error);
-                End::Code(Self::FAILED)
+            turn::Action::AwaitRequest { limit } => {
+                let arguments = [Value::Slot(SOCKET), seconds(limit), NOTHING, NOTHING];
+                call(Self::AWAIT_REQUEST, arguments, Protection::Caught, WAITED)
             }
+            turn::Action::Retire => Action::Done,
         }
     }
+
+    /// What is to be thrown.
+    fn error(&self) -> Value {
+        // Nobody else uses the turn before Lua has copied the text.
+        let turn = self.turn.try_borrow().ok();
+        let text = turn.and_then(|turn| turn.error().map(|text| Value::from(text.as_bytes())));
+        text.unwrap_or(Value::Slot(RESULT))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn rarely(&self, arguments: &Arguments<'_>, event: Event) -> Action {
+        let result = arguments.result(1);
+        let kept = Value::Slot(RESULT);
+        match event {
+            Event::Returned(RESULT_KEPT) => {
+                call(Self::HAS_READER, NO_ARGUMENTS, TRACED, READER_FOUND)
+            }
+            Event::Returned(READER_FOUND) => {
+                let reads = arguments.truth(arguments.result(2));
+                self.go_on(turn::Event::Reader(reads), kept)
+            }
+            Event::Returned(BODY_READ) => self.go_on(turn::Event::BodyRead, kept),
+            Event::Returned(RETIRED_WITH_BODY) => {
+                call(Self::RESET, NO_ARGUMENTS, Protection::None, BODY_RESET)
+            }
+            Event::Returned(RETIRED | BODY_RESET) => {
+                self.pending.take().map_or(Action::Done, |action| self.perform(action, kept))
+            }
+            Event::Returned(WAITED) => {
+                let ready = if arguments.truth(result) {
+                    Ready::Transfer
+                } else if arguments.truth(arguments.result(3)) {
+                    Ready::Shutdown
+                } else {
+                    Ready::Timeout
+                };
+                self.go_on(turn::Event::Ready(ready), kept)
+            }
+            Event::Threw(WAITED) => {
+                if let (Ok(mut turn), Ok(mut connection)) =
+                    (self.turn.try_borrow_mut(), self.connection.try_borrow_mut())
+                {
+                    turn.give_up(&mut connection);
+                }
+                Action::Throw(Value::Slot(result))
+            }
+            _ => Action::Return(Value::Slot(result)),
+        }
+    }
+}
+
+fn seconds(limit: Option<Duration>) -> Value {
+    limit.map_or(Value::Nil, |limit| Value::Number(limit.as_secs_f64()))
 }

@@ -26,7 +26,7 @@ use crate::http::wire::header_lines::{INVALID_NAME, INVALID_VALUE};
 use crate::http::wire::names::Names;
 use crate::io::stream::Stream;
 use crate::server::operator::log_text::ascii;
-use crate::server::worker::context::Undertaking;
+use crate::server::worker::context::{self, Undertaking};
 use crate::sys::os::error_text;
 
 pub use ending::Conclusion;
@@ -60,8 +60,13 @@ pub enum Opened {
     Gone,
 }
 
-/// A request that is incomplete.
-pub type Partial = (Head, Option<Box<Ahead>>);
+/// A request that is incomplete, kept by its stream while the connection is not served.
+struct Incomplete {
+    head: Head,
+    ahead: Option<Box<Ahead>>,
+    /// Until when it is waited for.
+    until: Option<Instant>,
+}
 
 /// Why a call of the handler failed.
 #[derive(Debug)]
@@ -81,6 +86,15 @@ pub enum Blameless {
     Refused(String),
     /// The connection has failed.
     Lost(String),
+}
+
+impl Blameless {
+    /// What was raised.
+    pub fn words(&self) -> &str {
+        match self {
+            Blameless::Refused(words) | Blameless::Lost(words) => words,
+        }
+    }
 }
 
 impl From<String> for Problem {
@@ -120,6 +134,8 @@ pub struct Connection {
     pub head: Head,
     /// How far the body was seen that is waited for.
     ahead: Option<Box<Ahead>>,
+    /// Until when an incomplete request is waited for, once that was decided.
+    until: Option<Option<Instant>>,
     /// The head of the current request.
     pub bytes: Vec<u8>,
     /// Where its fields are.
@@ -148,16 +164,12 @@ pub struct Connection {
     pub faulty: bool,
     /// The timer that kills the process was set for the handler.
     armed: bool,
-    /// The turn that usually is the only one uses this object now.
-    pub serving: bool,
     /// The handler has turned to the body.
     pub body_used: bool,
     /// Which views of the request its handler was given, a bit for each.
     pub views_given: u16,
     /// What was raised last without the handler's fault.
     pub blameless: Option<Blameless>,
-    /// The problem that the end of the response has met, to be reported.
-    pub unreported: Option<Problem>,
 }
 
 impl Connection {
@@ -168,6 +180,7 @@ impl Connection {
             stream: None,
             head: Head::default(),
             ahead: None,
+            until: None,
             bytes: Vec::new(),
             names: Names::default(),
             host: Span::default(),
@@ -182,11 +195,9 @@ impl Connection {
             fresh: true,
             faulty: false,
             armed: false,
-            serving: false,
             body_used: false,
             views_given: 0,
             blameless: None,
-            unreported: None,
         }
     }
 
@@ -200,6 +211,12 @@ impl Connection {
         if self.bytes.capacity() > KEEP {
             self.bytes = Vec::new();
         }
+        context::end();
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> Option<&Rc<RefCell<Stream>>> {
+        self.stream.as_ref()
     }
 
     /// The stream, which this object does not use any more.
@@ -273,10 +290,7 @@ impl Connection {
         self.response.has_left()
     }
 
-    fn check_usable(&mut self) -> Result<(), Problem> {
-        if let Some(problem) = self.unreported.take() {
-            return Err(problem);
-        }
+    fn check_usable(&self) -> Result<(), Problem> {
         match self.faulty {
             true => Err(Problem::Misuse(FAULTY.into())),
             false => Ok(()),

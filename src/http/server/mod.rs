@@ -3,7 +3,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`options`] | options of `generate_handler` |
-//! | [`connection`] | one connection's turn: a request, its response, and what becomes of the connection |
+//! | [`turn`] | what happens in a call of the handler: a state machine over a connection |
+//! | [`connection`] | a connection while it is served: a request, its response, and the steps between them |
 //! | [`body_ahead`], [`request_body`] | a body that is waited for, and a body as it is received |
 //! | [`response`] | the response as a state machine |
 
@@ -12,3 +13,4 @@ pub mod connection;
 pub mod options;
 pub mod request_body;
 pub mod response;
+pub mod turn;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
 
+use super::turn::Times;
 use crate::amount::Amount;
 use crate::binding::{Fault, Reply};
 use crate::http::wire::head::HeadLimits;
@@ -156,6 +157,26 @@ impl Options {
             }
         }
         Ok(times)
+    }
+
+    /// The same for the code in Rust.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn limits(times: &Table) -> mlua::Result<Times> {
+        let number = |name: &str| match times.raw_get(name)? {
+            Value::Number(number) => Ok::<_, mlua::Error>(Some(number)),
+            _ => Ok(None),
+        };
+        let time = |name| Ok::<_, mlua::Error>(number(name)?.map(Duration::from_secs_f64));
+        Ok(Times {
+            idle: time("idle_timeout")?,
+            header: time("request_header_timeout")?,
+            stall: time("stall_timeout")?,
+            body: time("request_body_timeout")?,
+            rate: number(MINIMUM_RATE)?,
+            drain: time("drain_timeout")?,
+        })
     }
 }
 

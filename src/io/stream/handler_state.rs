@@ -1,5 +1,6 @@
 //! What the server and its handler tell each other about a connection (pure).
 
+use std::any::Any;
 use std::time::Instant;
 
 /// Why the handler was called for a connection, as the server tells it.
@@ -40,8 +41,8 @@ pub struct HandlerState {
     /// By the handler: the handle carries fields of the user's. They cannot follow the connection into
     /// another process.
     pub personal: bool,
-    /// By the handler: something is kept elsewhere of a message that is still incomplete.
-    pub begun: bool,
+    /// By the handler: what it knows of a message that is still incomplete.
+    pub incomplete: Option<Box<dyn Any>>,
     /// By the handler: the client has sent a message that was handled: nothing unsolicited may follow.
     pub asked: bool,
 }

@@ -39,8 +39,12 @@ fn park(lua: &Lua, args: MultiValue) -> Reply<bool> {
 }
 
 /// As `socket:park`, for callers that have the stream.
-pub fn park_stream(stream: &Rc<RefCell<Stream>>, timeout: Option<Duration>) -> bool {
-    with_worker(|worker| worker.decide(stream, Disposition::park(timeout, Some(STALL))))
+pub fn park_stream(
+    stream: &Rc<RefCell<Stream>>,
+    timeout: Option<Duration>,
+    stall: Option<Duration>,
+) -> bool {
+    with_worker(|worker| worker.decide(stream, Disposition::park(timeout, stall)))
 }
 
 /// `socket:linger([timeout [, stall]])`: the handler is done with the connection. Its output is sent
@@ -52,9 +56,21 @@ pub fn park_stream(stream: &Rc<RefCell<Stream>>, timeout: Option<Duration>) -> b
 /// nil and a message if the output cannot be sent.
 fn linger(lua: &Lua, args: MultiValue) -> Reply<bool> {
     let (stream, timeout, stall) = arguments(lua, "linger", &args)?;
+    Ok(linger_stream(&stream, timeout, stall)?)
+}
+
+/// As `socket:linger`, for callers that have the stream.
+///
+/// # Errors
+/// The output cannot be sent.
+pub fn linger_stream(
+    stream: &Rc<RefCell<Stream>>,
+    timeout: Option<Duration>,
+    stall: Option<Duration>,
+) -> std::io::Result<bool> {
     let timeout = timeout.unwrap_or(Duration::from_secs(MAX_SECONDS as u64));
     let linger = Disposition::Linger { until: Instant::now() + timeout, stall };
-    if !with_worker(|worker| worker.decide(&stream, linger)) {
+    if !with_worker(|worker| worker.decide(stream, linger)) {
         return Ok(false);
     }
     stream.borrow_mut().finish_nb()?;

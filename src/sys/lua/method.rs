@@ -68,8 +68,22 @@ pub enum Action {
     Yield([Value; 3], isize),
     /// Keep a value in a slot of the frame; then [`Event::Returned`].
     Put(c_int, Value, isize),
+    /// Retire the object of [`Value::Object`].
+    Retire(Retirement),
     /// Convert the arguments from this one on as `tostring` does; then [`Event::Start`] again.
     ConvertToStrings(c_int),
+}
+
+/// What is done when an object must not be used any more: it gets another metatable, and leaves the table.
+pub struct Retirement {
+    /// The table with the object, an upvalue.
+    pub table: c_int,
+    /// The object's new metatable, an upvalue.
+    pub metatable: c_int,
+    /// What is returned then.
+    pub result: Value,
+    /// Instead of that, it is kept in a slot of the frame, and [`Event::Returned`] follows with a token.
+    pub keep: Option<(c_int, isize)>,
 }
 
 /// A call of a function.
@@ -91,6 +105,9 @@ pub enum Protection {
     None,
     /// The method learns of it.
     Caught,
+    /// The same, behind the message handler that is this upvalue; it is the first result, and what the function
+    /// has returned, or its error, the next.
+    Traced(c_int),
 }
 
 /// A value for Lua. Upvalues are counted from 1 on, those that were given to [`function`].
@@ -114,6 +131,9 @@ pub enum Value {
     Slot(c_int),
     /// An upvalue.
     Upvalue(c_int),
+    /// A new table with a metatable, the second upvalue. It becomes the second entry of a table, the first
+    /// upvalue; what is in the first slot of the stack becomes the first entry.
+    Object(c_int, c_int),
 }
 
 /// A string, by its address.
@@ -262,6 +282,10 @@ unsafe fn drive<M: Method>(state: *mut lua_State, mut event: Event) -> c_int {
                     return 2;
                 }
                 Action::Call(call) => carry_out::<M>(state, &call),
+                Action::Retire(retirement) => match retire::<M>(state, &retirement) {
+                    Some(event) => event,
+                    None => return 1,
+                },
                 rare => match rarely::<M>(state, rare) {
                     Ok(event) => event,
                     Err(count) => return count,
@@ -302,6 +326,13 @@ unsafe fn carry_out<M: Method>(state: *mut lua_State, call: &Call) -> Event {
     unsafe {
         let Call { function, ref arguments, protection, token } = *call;
         ffi::lua_settop(state, M::FRAME);
+        let handler = match protection {
+            Protection::Traced(handler) => {
+                ffi::lua_pushvalue(state, upvalue::<M>(handler));
+                M::FRAME + 1
+            }
+            Protection::None | Protection::Caught => 0,
+        };
         push::<M>(state, function);
         let mut count = 0;
         for argument in arguments {
@@ -311,15 +342,47 @@ unsafe fn carry_out<M: Method>(state: *mut lua_State, call: &Call) -> Event {
             push::<M>(state, *argument);
             count += 1;
         }
-        match protection {
-            Protection::None => {
-                ffi::lua_callk(state, count, RESULTS, token, Some(go_on::<M>));
-                Event::Returned(token)
-            }
-            Protection::Caught => {
-                outcome(ffi::lua_pcallk(state, count, RESULTS, 0, token, Some(go_on::<M>)), token)
-            }
+        if protection == Protection::None {
+            ffi::lua_callk(state, count, RESULTS, token, Some(go_on::<M>));
+            return Event::Returned(token);
         }
+        outcome(ffi::lua_pcallk(state, count, RESULTS, handler, token, Some(go_on::<M>)), token)
+    }
+}
+
+unsafe fn retire<M: Method>(state: *mut lua_State, retirement: &Retirement) -> Option<Event> {
+    // SAFETY: as in `drive`; three slots are used.
+    unsafe {
+        let Retirement { table, metatable, result, keep } = *retirement;
+        let table = upvalue::<M>(table);
+        if ffi::lua_rawgeti(state, table, OBJECT) == ffi::LUA_TTABLE {
+            ffi::lua_pushvalue(state, upvalue::<M>(metatable));
+            ffi::lua_setmetatable(state, -2);
+        }
+        ffi::lua_pushnil(state);
+        ffi::lua_rawseti(state, table, OBJECT);
+        push::<M>(state, result);
+        let (slot, token) = keep?;
+        ffi::lua_replace(state, slot);
+        ffi::lua_settop(state, M::FRAME);
+        Some(Event::Returned(token))
+    }
+}
+
+/// The entries of the table of [`Value::Object`].
+const FIRST: i64 = 1;
+const OBJECT: i64 = 2;
+
+unsafe fn push_object(state: *mut lua_State, table: c_int, metatable: c_int) {
+    // SAFETY: as in `drive`; the two indices are those of tables, and two slots are used.
+    unsafe {
+        ffi::lua_pushvalue(state, 1);
+        ffi::lua_rawseti(state, table, FIRST);
+        ffi::lua_createtable(state, 0, 0);
+        ffi::lua_pushvalue(state, metatable);
+        ffi::lua_setmetatable(state, -2);
+        ffi::lua_pushvalue(state, -1);
+        ffi::lua_rawseti(state, table, OBJECT);
     }
 }
 
@@ -334,9 +397,11 @@ unsafe fn rarely<M: Method>(state: *mut lua_State, action: Action) -> Result<Eve
     unsafe {
         match action {
             Action::Put(slot, value, token) => {
-                ffi::lua_settop(state, M::FRAME);
+                // The value may be a result, which stands behind the frame.
+                ffi::lua_settop(state, ffi::lua_gettop(state).max(M::FRAME));
                 push::<M>(state, value);
                 ffi::lua_replace(state, slot);
+                ffi::lua_settop(state, M::FRAME);
                 Ok(Event::Returned(token))
             }
             Action::ConvertToStrings(first) => {
@@ -373,7 +438,11 @@ unsafe fn rarely<M: Method>(state: *mut lua_State, action: Action) -> Result<Eve
                 push::<M>(state, value);
                 ffi::lua_error(state)
             }
-            Action::Done | Action::Return(_) | Action::ReturnPair(..) | Action::Call(_) => Err(0),
+            Action::Done
+            | Action::Return(_)
+            | Action::ReturnPair(..)
+            | Action::Call(_)
+            | Action::Retire(_) => Err(0),
         }
     }
 }
@@ -399,6 +468,9 @@ unsafe fn push<M: Method>(state: *mut lua_State, value: Value) {
             }
             Value::Slot(index) => ffi::lua_pushvalue(state, index),
             Value::Upvalue(index) => ffi::lua_pushvalue(state, upvalue::<M>(index)),
+            Value::Object(table, metatable) => {
+                push_object(state, upvalue::<M>(table), upvalue::<M>(metatable));
+            }
         }
     }
 }

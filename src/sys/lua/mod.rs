@@ -9,6 +9,5 @@ pub mod lua_stack;
 pub mod message;
 pub mod method;
 pub mod texts;
-pub mod turn;
 pub mod userdata;
 pub mod view;

@@ -27,7 +27,7 @@ impl Connection {
         let received = self.stream.as_ref().and_then(|stream| stream.try_borrow().ok());
         let received = received.map_or(0, |stream| stream.input().len() as u64);
         let is_there = self.intake.left().is_some_and(|left| left <= received.min(AHEAD as u64));
-        untouched && is_there && self.unreported.is_none() && matches!(self.absorb(), Ok(false))
+        untouched && is_there && matches!(self.absorb(), Ok(false))
     }
 
     /// Takes the body that was gathered at once: nothing of it is left to be seen to.

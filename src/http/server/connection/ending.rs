@@ -79,6 +79,17 @@ impl Connection {
         self.intake.is_received() && !self.stream.as_ref().is_some_and(unread)
     }
 
+    /// Ends the connection by closing or resetting the stream.
+    pub fn end_stream(&self, end: fn(&mut Stream) -> io::Result<()>) {
+        if let Some(Ok(mut stream)) = self.stream.as_ref().map(|stream| stream.try_borrow_mut())
+            && stream.is_open()
+        {
+            // The fields of the handle stay readable. A client that has gone is no failure.
+            stream.endpoints();
+            let _ = end(&mut stream);
+        }
+    }
+
     /// Sends EOF behind the output, unless that was done before.
     pub fn shut_down(&mut self) -> Result<(), Problem> {
         self.with_stream(|this, stream| match stream.is_finished() {

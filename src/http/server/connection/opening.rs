@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Instant;
 
-use super::{Connection, Opened, Partial, Reader};
+use super::{Connection, Incomplete, Opened, Reader};
 use crate::http::server::body_ahead::Wanted;
 use crate::http::server::response;
 use crate::http::wire::date;
@@ -18,28 +19,43 @@ use crate::sys::os::alarm;
 
 impl Connection {
     /// Turns to the connection `stream` and looks for its next request, receiving once or more.
-    ///
-    /// `partial` is what [`Connection::suspend`] returned for this connection.
-    pub fn open(&mut self, stream: Rc<RefCell<Stream>>, partial: Option<Partial>) -> Opened {
+    pub fn open(&mut self, stream: Rc<RefCell<Stream>>) -> Opened {
         self.views_given = 0;
-        match partial {
-            Some(partial) => {
-                (self.head, self.ahead) = partial;
-                if let Ok(mut stream) = stream.try_borrow_mut() {
-                    stream.handler.begun = false;
-                }
-            }
-            None => {
-                self.head.clear();
-                self.ahead = None;
-            }
-        }
         let opened = match stream.try_borrow_mut() {
-            Ok(mut stream) => self.receive_head(&mut stream),
+            Ok(mut stream) => {
+                self.resume(&mut stream);
+                self.receive_head(&mut stream)
+            }
             Err(_) => Opened::Gone,
         };
         self.stream = Some(stream);
         opened
+    }
+
+    /// Goes on with the request that [`Connection::suspend`] has left, if there is one.
+    fn resume(&mut self, stream: &mut Stream) {
+        let begun =
+            stream.handler.incomplete.take().and_then(|kept| kept.downcast::<Incomplete>().ok());
+        match begun {
+            Some(begun) => {
+                (self.head, self.ahead, self.until) = (begun.head, begun.ahead, Some(begun.until));
+            }
+            None => {
+                self.head.clear();
+                (self.ahead, self.until) = (None, None);
+            }
+        }
+    }
+
+    /// Until when an incomplete head is waited for. `decide` is asked if that was not decided before, here or
+    /// in another process.
+    pub fn head_until(&self, decide: impl FnOnce() -> Option<Instant>) -> Option<Instant> {
+        if let Some(until) = self.until {
+            return until;
+        }
+        let stream = self.stream.as_ref().and_then(|stream| stream.try_borrow().ok());
+        let decided = stream.filter(|stream| stream.input.is_preloaded());
+        decided.and_then(|stream| stream.handler.parked_until).or_else(decide)
     }
 
     fn receive_head(&mut self, stream: &mut Stream) -> Opened {
@@ -140,7 +156,7 @@ impl Connection {
         self.names.clear();
         (self.fresh, self.faulty, self.expects_continue) = (true, false, false);
         self.body_used = false;
-        (self.blameless, self.unreported, self.half_closed) = (None, None, None);
+        (self.blameless, self.half_closed) = (None, None);
         match self.check_head(stream.handler.is_last()) {
             Ok(framing) => {
                 // A client that sends its body does not wait any more (RFC 9110 10.1.1).
@@ -267,12 +283,13 @@ impl Connection {
         self.stream = stream;
     }
 
-    /// Gives up the connection; the incomplete request goes to the caller.
-    pub fn suspend(&mut self) -> Partial {
-        let stream = self.stream.take();
-        if let Some(mut stream) = stream.as_ref().and_then(|stream| stream.try_borrow_mut().ok()) {
-            stream.handler.begun = true;
+    /// Gives up the connection; its stream keeps the incomplete request, which is waited for until then.
+    pub fn suspend(&mut self, until: Option<Instant>) -> Option<Rc<RefCell<Stream>>> {
+        let stream = self.stream.take()?;
+        let (head, ahead) = (std::mem::take(&mut self.head), self.ahead.take());
+        if let Ok(mut stream) = stream.try_borrow_mut() {
+            stream.handler.incomplete = Some(Box::new(Incomplete { head, ahead, until }));
         }
-        (std::mem::take(&mut self.head), self.ahead.take())
+        Some(stream)
     }
 }

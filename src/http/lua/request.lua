@@ -1,0 +1,90 @@
+-- The request objects of a `connect` function: what a handler can ask of a request.
+
+local native, new_views, new_body, add_streaming = ...
+
+local type, error, tostring = type, error, tostring
+local setmetatable, rawget, rawset = setmetatable, rawget, rawset
+local traceback = debug and debug.traceback or tostring
+
+-- What is kept for the current turn, in a table that turn.rs fills: the socket and the request object.
+local SOCKET, REQUEST = 1, 2
+
+-- A function that serves connections one after the other with `callback`, by the given steps. While it does,
+-- `another(socket)` serves another one.
+return function(steps, callback, times, poll, another)
+  local stall = times.stall_timeout or nil
+  local methods = {} -- of request objects
+  local lazy = {} -- fields of request objects: functions that make them
+  local kept = {}
+  local body -- the reader of the request's body
+  local index, searched_form -- see views.lua
+
+  -- Keeps the traceback for the log: the error is passed on when the stack is gone.
+  local function trace(err)
+    native.note_traceback(body.traceback(err) or traceback("", 2))
+    return err
+  end
+
+  -- Waits until the connection is ready, which is the result.
+  local function wait(socket, reads, writes, seconds)
+    local set = { [socket] = true }
+    return poll(reads and set or nil, writes and set or nil, seconds)
+  end
+
+  -- The same for its next request. The third result tells whether a shutdown has ended the wait.
+  local function await_request(socket, seconds)
+    return poll({ [socket] = true }, nil, seconds, true)
+  end
+
+  -- Waits until the client takes some of the output; false if it does not in time.
+  local function await_room()
+    return wait(kept[SOCKET], body.absorb(), true, stall)
+  end
+
+  body = new_body(steps, {
+    wait = function(writes, seconds)
+      return wait(kept[SOCKET], true, writes, seconds)
+    end,
+    request = function() return kept[REQUEST] end,
+    searched_form = function() return searched_form() end,
+    cache = function(key, value)
+      rawset(kept[REQUEST], key, value)
+    end,
+  }, times, methods, lazy)
+
+  steps.methods(methods, await_room)
+  add_streaming(steps, body, methods)
+
+  function methods.monologue(this)
+    methods.close_after_finish(this)
+    steps.set_reader("discard")
+    body.forget_callbacks()
+  end
+
+  -- Reading the body while the response is sent cannot block any more: nothing is to be deferred.
+  function methods.defer_reading() end
+
+  function lazy.socket() return kept[SOCKET] end
+
+  -- What a step made of the client's texts, unless it refused them.
+  local function accepted(value, words)
+    if type(value) == "number" then body.problem(value, words) end
+    return value
+  end
+
+  index, searched_form = new_views(steps, function() return kept[REQUEST] end, accepted, lazy)
+  setmetatable(methods, { __index = index })
+  local meta = { __index = methods, __name = "moonbridge.request" }
+
+  -- The metatable of request objects whose turn is over.
+  local function over() error("Response has already been finished", 2) end
+  local stale = { __name = "moonbridge.request" }
+  function stale.__index(_, key)
+    if key == "fresh" or key == "faulty" then return false end
+    if key == "finish" or key == "flush" then return function() end end
+    return rawget(methods, key) and over or nil
+  end
+
+  return steps.connect(callback, trace, kept, meta, stale, another, wait, await_request,
+    body.has_reader, body.read_rest, body.reset)
+end
