@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -104,11 +104,21 @@ pub fn local(path: &Path, access: &Access, backlog: i32) -> io::Result<OwnedFd> 
 }
 
 impl Access {
-    fn apply(&self, path: &Path) -> io::Result<()> {
-        if self.owner.is_some() || self.group.is_some() {
-            nix::unistd::chown(path, self.owner, self.group)?;
+    /// Changes what the socket file has otherwise. What it has already needs no rights.
+    ///
+    /// # Errors
+    /// What `chown(2)` and `chmod(2)` report.
+    pub fn apply(&self, path: &Path) -> io::Result<()> {
+        if *self == Access::default() {
+            return Ok(());
         }
-        match self.mode {
+        let file = std::fs::symlink_metadata(path)?;
+        let owner = self.owner.filter(|owner| owner.as_raw() != file.uid());
+        let group = self.group.filter(|group| group.as_raw() != file.gid());
+        if owner.is_some() || group.is_some() {
+            nix::unistd::chown(path, owner, group)?;
+        }
+        match self.mode.filter(|mode| *mode != file.mode() & 0o7777) {
             Some(mode) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)),
             None => Ok(()),
         }

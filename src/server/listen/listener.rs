@@ -92,6 +92,29 @@ impl Listener {
         }
     }
 
+    /// Applies what the script says of a socket that an earlier generation has opened: the backlog, who may
+    /// connect, whether silent connections wait in the kernel.
+    ///
+    /// # Errors
+    /// A sentence that names the address.
+    pub fn adjust(&self) -> Result<(), String> {
+        let Some(Port { socket, origin: Origin::Own(file) }) = &self.port else { return Ok(()) };
+        let adjusted = match &self.spec {
+            ListenerSpec::Tcp { deferred, backlog, .. } => {
+                let _ = defer_accept(socket.as_fd(), *deferred);
+                SockRef::from(socket).listen(*backlog)
+            }
+            ListenerSpec::Local { access, backlog, .. } => SockRef::from(socket)
+                .listen(*backlog)
+                .and_then(|()| file.as_ref().map_or(Ok(()), |file| access.apply(file.path()))),
+            _ => Ok(()),
+        };
+        adjusted.map_err(|error| {
+            let (reason, place) = (error_text::reason(&error), place(&self.spec));
+            format!("Could not change the open socket to what the script says: {reason}{place}")
+        })
+    }
+
     /// The next generation has the socket, and its file.
     pub fn give_away(&self) {
         if let Some(Port { origin: Origin::Own(Some(file)), .. }) = &self.port {
@@ -154,7 +177,10 @@ impl Port {
         let (socket, origin) = match spec {
             ListenerSpec::Tcp { host, port, deferred, backlog } => {
                 let (socket, origin) = match inheritance.claim_tcp(host, port) {
-                    Some(Claimed { socket, is_own: true }) => (socket, Origin::Own(None)),
+                    // The previous generation still serves: `adjust` comes later.
+                    Some(Claimed { socket, is_own: true }) => {
+                        return Ok(Some(Port { socket, origin: Origin::Own(None) }));
+                    }
                     Some(claimed) => (claimed.socket, Origin::Inherited),
                     None => (listen::tcp(host, port, *backlog)?, Origin::Own(None)),
                 };
@@ -190,14 +216,17 @@ impl Port {
 
 fn failed(index: usize, spec: &ListenerSpec, error: &io::Error) -> Fault {
     let reason = error_text::reason(error);
-    let place = spec.address().map(|address| format!(" ({address})")).unwrap_or_default();
-    Fault::misuse(format!("Could not initialize listener #{index}: {reason}{place}"))
+    Fault::misuse(format!("Could not initialize listener #{index}: {reason}{}", place(spec)))
+}
+
+fn place(spec: &ListenerSpec) -> String {
+    spec.address().map(|address| format!(" ({address})")).unwrap_or_default()
 }
 
 /// Leaves connections to the kernel until their clients have sent something. This is an
 /// optimization, so errors (on local sockets, for example) are ignored.
 fn wait_for_clients(socket: &OwnedFd, deferred: bool) {
     if deferred {
-        let _ = defer_accept(socket.as_fd());
+        let _ = defer_accept(socket.as_fd(), true);
     }
 }

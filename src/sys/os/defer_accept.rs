@@ -8,12 +8,12 @@ use nix::errno::Errno;
 const SECONDS: libc::c_int = 1;
 
 /// Makes a TCP port accept connections when there is input, or after a second without
-/// (`TCP_DEFER_ACCEPT` in tcp(7)). Until then the kernel holds them.
+/// (`TCP_DEFER_ACCEPT` in tcp(7)). Until then the kernel holds them. False: it accepts them at once.
 ///
 /// # Errors
 /// What `setsockopt(2)` reports, e.g. for a socket of another kind.
-pub fn defer_accept(listener: BorrowedFd<'_>) -> Result<(), Errno> {
-    let seconds = SECONDS;
+pub fn defer_accept(listener: BorrowedFd<'_>, deferred: bool) -> Result<(), Errno> {
+    let seconds = if deferred { SECONDS } else { 0 };
     // SAFETY: the kernel reads as many bytes as the given size from `seconds`, a plain number that
     // lives through the call.
     let outcome = unsafe {
@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn a_connection_is_there_when_it_has_input() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        defer_accept(listener.as_fd()).unwrap();
+        defer_accept(listener.as_fd(), true).unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         listener.set_nonblocking(true).unwrap();
         assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
@@ -48,13 +48,17 @@ mod tests {
         listener.set_nonblocking(false).unwrap();
         let (mut connection, _) = listener.accept().unwrap();
         assert_eq!(connection.read(&mut [0; 2]).unwrap(), 1);
+        defer_accept(listener.as_fd(), false).unwrap();
+        let _silent = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_ok());
     }
 
     #[test]
     fn local_sockets_know_no_such_thing() {
         let path = std::env::temp_dir().join(format!("moonbridge-defer-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
-        assert!(defer_accept(listener.as_fd()).is_err());
+        assert!(defer_accept(listener.as_fd(), true).is_err());
         std::fs::remove_file(&path).unwrap();
     }
 }

@@ -153,6 +153,9 @@ impl Supervisor {
             self.log.notice(&format!("Pool #{} created", state.pool.number));
             for listener in state.pool.listeners.iter() {
                 self.log.notice(&format!("Adding {}", listener.description()));
+                if let Err(message) = listener.adjust() {
+                    self.log.notice(&message);
+                }
             }
             state.timers = Timers::new(&state.pool.listeners, now);
         }
