@@ -32,7 +32,7 @@
 ---@field memory_limit integer|string|false|nil memory limit of a worker's Lua state, in bytes (none)
 ---@field max_requests integer|string|false|nil runs of connect after which a worker is replaced (none)
 ---@field max_requests_jitter integer|string|false|nil up to so many more runs, by chance (0)
----@field max_memory integer|string|false|nil resident memory above which a worker is replaced, in bytes (none)
+---@field max_memory integer|string|false|nil resident bytes above which a worker is replaced (none)
 ---@field user string|integer|nil user that the workers run as
 ---@field group string|integer|nil group that the workers run as (the user's)
 ---@field prepare (fun())? called once in each new worker
@@ -96,8 +96,8 @@ function moonbridge.listen(pool) end
 ---@return integer exit_code 0, or 4 if the supervisor could not continue
 function moonbridge.run(options) end
 
----Runs the script anew in new processes, which take over ports and connections. Blocks until they serve. Only in
----a worker.
+---Runs the script anew in new processes, which take over ports and connections. Blocks until they serve.
+---Only in a worker.
 ---@return true? reloaded nil if the server goes on as it was
 ---@return string? message
 function moonbridge.reload() end

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::server::ipc::connection_state::{ConnectionState, OVERHEAD, DecodeError, VERSION};
+use moonbridge::server::ipc::connection_state::{ConnectionState, DecodeError, OVERHEAD, VERSION};
 
 fuzz_target!(|bytes: &[u8]| {
     let state = match ConnectionState::decode(bytes) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mlua::{Lua, MultiValue, Table};
 
 use super::step::Shared;
-use crate::http::server::turn::{self, Outcome, Ready, Times, Turn};
+use crate::http::server::turn::{self, Outcome, Ready, Supervision, Times, Turn};
 use crate::io::handle_table::stream_at;
 use crate::server;
 use crate::server::worker::context;
@@ -17,12 +17,15 @@ use crate::sys::lua::method::{
 };
 use crate::sys::lua::userdata::Userdata;
 
+const SUPERVISION: Supervision =
+    Supervision { is_worker: server::is_worker, park: server::park, linger: server::linger };
+
 /// Puts `connect(...)` into the table of steps: it makes a `connect` function over the connection object. The
 /// arguments are the upvalues, in the order of their numbers in [`Connect`].
 pub fn add(lua: &Lua, table: &Table, shared: &Shared, times: Times) -> mlua::Result<()> {
     let connection = shared.clone();
     let make = lua.create_function(move |lua, upvalues: MultiValue| {
-        let turn = RefCell::new(Turn::new(times));
+        let turn = RefCell::new(Turn::new(times, SUPERVISION));
         let pending = Cell::new(None);
         let this = Connect { connection: connection.clone(), turn, pending };
         method::function::<Connect>(lua, &Userdata::new(lua, this)?, upvalues)

@@ -1,8 +1,9 @@
 //! A turn: what happens from a call of the `connect` function until it returns.
 //!
 //! A state machine without Lua. It answers each [`Event`] with the [`Action`] that its driver has to carry
-//! out, and works on a [`Connection`], which never blocks. A turn serves one request. Where nobody supervises,
-//! it goes on with the next one, and does all waiting by itself.
+//! out, and works on a [`Connection`], which never blocks. A turn serves one request and leaves the connection
+//! to its [`Supervision`]. Where nobody supervises, it goes on with the next request, and does all waiting by
+//! itself.
 //!
 //! | state | event | what follows |
 //! |---|---|---|
@@ -23,7 +24,6 @@ use std::time::{Duration, Instant};
 use super::connection::{Blameless, Conclusion, Connection, FAULTY, Opened, Problem};
 use crate::http::wire::refusal::Refusal;
 use crate::io::stream::{Stream, Wakeup};
-use crate::server;
 
 /// For how long a client may go on sending where nobody supervises (see
 /// `src/server/supervisor/lobby/lingering.rs`).
@@ -57,6 +57,20 @@ impl Times {
         let seconds = (patience + missing as f64 / rate).min(LONGEST);
         Duration::try_from_secs_f64(seconds).ok()
     }
+}
+
+/// What a worker does with connections between turns. In any other process `is_worker` and the functions
+/// return false, and the turn waits for itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Supervision {
+    /// Whether this process is a worker.
+    pub is_worker: fn() -> bool,
+    /// Takes a connection that waits for a request: at most for the first time; its output may make no progress
+    /// for the second one. `None`: no limit.
+    pub park: fn(&Rc<RefCell<Stream>>, Option<Duration>, Option<Duration>) -> bool,
+    /// Takes a connection that ends, with the same times. An error if its output cannot be sent.
+    pub linger:
+        fn(&Rc<RefCell<Stream>>, Option<Duration>, Option<Duration>) -> std::io::Result<bool>,
 }
 
 /// What has happened.
@@ -174,6 +188,7 @@ enum State {
 #[derive(Debug)]
 pub struct Turn {
     times: Times,
+    supervision: Supervision,
     state: State,
     /// Why the server has called, until there is a request; then how the last wait has ended.
     wakeup: Wakeup,
@@ -184,9 +199,9 @@ pub struct Turn {
 
 impl Turn {
     /// No turn yet.
-    pub fn new(times: Times) -> Self {
+    pub fn new(times: Times, supervision: Supervision) -> Self {
         let (state, wakeup) = (State::Free, Wakeup::None);
-        Turn { times, state, wakeup, idle_until: None, error: None }
+        Turn { times, supervision, state, wakeup, idle_until: None, error: None }
     }
 
     /// Whether a turn can begin.
@@ -308,7 +323,7 @@ impl Turn {
         };
         let Some(stream) = stream else { return self.end(c, Outcome::True) };
         let limit = deadline.map(|deadline| deadline.saturating_duration_since(now));
-        if server::park(&stream, limit, self.times.stall) {
+        if (self.supervision.park)(&stream, limit, self.times.stall) {
             return self.end(c, Outcome::True);
         }
         self.state = State::Awaiting(stream);
@@ -317,7 +332,9 @@ impl Turn {
 
     /// The handler has returned: ends its response and sends it.
     fn conclude(&mut self, c: &mut Connection, keep: bool, reads: bool) -> Action {
-        let concluded = c.conclude(keep, reads);
+        // A connection whose end cannot be announced any more goes on in another worker.
+        let goes_on = keep || c.has_left() && (self.supervision.is_worker)();
+        let concluded = c.conclude(goes_on, reads);
         let next = match concluded {
             Ok(Conclusion::Keep) => Next::Keep,
             Ok(Conclusion::Close) => Next::Close,
@@ -362,7 +379,7 @@ impl Turn {
     /// Keeps the connection for its next request, behind its output.
     fn keep(&mut self, c: &mut Connection) -> Action {
         let Times { idle, stall, .. } = self.times;
-        if c.stream().is_some_and(|stream| server::park(stream, idle, stall)) {
+        if c.stream().is_some_and(|stream| (self.supervision.park)(stream, idle, stall)) {
             return self.end(c, Outcome::Result);
         }
         self.send(c, true, Then::NextRequest)
@@ -374,10 +391,11 @@ impl Turn {
         if !c.is_open() {
             return self.end(c, outcome);
         }
-        if server::is_worker() {
+        if (self.supervision.is_worker)() {
+            let linger = self.supervision.linger;
             let Times { drain, stall, .. } = self.times;
             let sent = c.send_out();
-            match c.stream().filter(|_| sent.is_ok()).map(|s| server::linger(s, drain, stall)) {
+            match c.stream().filter(|_| sent.is_ok()).map(|s| linger(s, drain, stall)) {
                 Some(Ok(true)) => return self.end(c, outcome),
                 Some(Ok(false)) => {}
                 Some(Err(_)) | None => return self.reset(c, outcome),
@@ -489,17 +507,5 @@ fn failed(c: &mut Connection, text: &[u8]) -> Next {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_is_waited_for_longer_the_more_is_missing() {
-        let second = Duration::from_secs;
-        let times = Times { body: Some(second(20)), rate: Some(500.0), ..Times::default() };
-        assert_eq!(times.of_body(0), Some(second(20)));
-        assert_eq!(times.of_body(5000), Some(second(30)));
-        let times = Times { stall: Some(second(5)), ..times };
-        assert_eq!(times.of_body(5000), Some(second(15)));
-        assert_eq!(Times { rate: None, ..times }.of_body(5000), Some(second(5)));
-    }
-}
+#[path = "turn_tests.rs"]
+mod tests;

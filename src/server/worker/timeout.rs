@@ -6,7 +6,7 @@ use mlua::{FromLua, Function, Lua, Table, Value};
 use super::context;
 use crate::amount::Amount;
 use crate::binding::{self, Fault, Reply};
-use crate::sys::lua::lua_stack;
+use crate::sys::lua::{lua_stack, timeout_report};
 use crate::sys::os::alarm;
 
 /// The longest time, in seconds.
@@ -30,7 +30,7 @@ impl Drop for Watched {
 pub fn export(lua: &Lua, module: &Table, failed: &Table) -> mlua::Result<()> {
     lua_stack::note(lua)?;
     lua.set_app_data(Watched);
-    alarm::set_context(show_request);
+    timeout_report::install(show_request);
     let set = binding::function(lua, |lua, args| {
         let remaining = remaining();
         if let Some(value) = args.front().filter(|value| !value.is_nil()) {

@@ -9,5 +9,6 @@ pub mod lua_stack;
 pub mod message;
 pub mod method;
 pub mod texts;
+pub mod timeout_report;
 pub mod userdata;
 pub mod view;

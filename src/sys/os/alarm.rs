@@ -1,12 +1,7 @@
 //! The timer that kills this process: `ITIMER_REAL` and SIGALRM.
 //!
-//! Before the process dies, it logs what was running. SIGALRM is sent in stages, each for the case
-//! that the previous one had no effect within a few milliseconds:
-//!
-//! 1. the Lua main thread gets a hook, which prints the traceback before the next instruction;
-//! 2. the main thread is inside a C function: if that is `resume`, the coroutine gets the hook;
-//! 3. no Lua code gets control: the signal handler reads the stack;
-//! 4. even that hangs: SIGALRM now has its default action and ends the process.
+//! Once the deadline is over, SIGALRM is sent in stages, a few milliseconds apart. In each, whoever knows what
+//! was running ([`set_end`]) tries to log it and to end the process; src/sys/lua/timeout_report.rs does.
 //!
 //! A timer far in the future is not changed when the deadline moves or is removed, which saves a
 //! system call in most requests. If it fires before the deadline, the handler sets it again, and
@@ -17,18 +12,14 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use mlua::ffi::{lua_Debug, lua_State};
-
-use crate::sys::lua::lua_stack;
-
 /// The deadline, in nanoseconds of the monotonic clock; 0: none.
 static DEADLINE: AtomicU64 = AtomicU64::new(0);
 /// When the kernel's timer fires; 0: never.
 static RINGS: AtomicU64 = AtomicU64::new(0);
 /// How often it has fired after the deadline.
 static STAGE: AtomicU64 = AtomicU64::new(0);
-/// A `fn()` that writes the current activity to standard error, or null.
-static CONTEXT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+/// A `fn(u64)` that is called in each stage, or null.
+static END: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 /// How often it has fired before the deadline, which was moved after the timer was set.
 static EARLY: AtomicU64 = AtomicU64::new(0);
 /// Whether the handler is installed.
@@ -104,10 +95,10 @@ pub fn disarm() {
     }
 }
 
-/// Sets the function that writes the current activity to standard error when the time is up. It is
-/// called in a signal handler or a Lua hook of a process that is about to end.
-pub fn set_context(describe: fn()) {
-    CONTEXT.store(describe as *mut (), Relaxed);
+/// Sets the function that is called when the time is up, once for each stage from 0 on, until it ends the
+/// process. It is called in a signal handler. Without one, the process ends at once.
+pub fn set_end(end: fn(u64)) {
+    END.store(end as *mut (), Relaxed);
 }
 
 fn ring_at(time: u64) {
@@ -164,56 +155,32 @@ extern "C" fn on_alarm(_: libc::c_int) {
 }
 
 fn time_is_over(now: u64) {
-    if !lua_stack::is_known() {
-        lua_stack::write(b"Timeout\n");
+    let end = END.load(Relaxed);
+    if end.is_null() {
         die();
     }
     let stage = STAGE.fetch_add(1, Relaxed);
     ring_at(now + STAGE_TIMEOUT);
-    match stage {
-        0 => lua_stack::interrupt(on_hook),
-        // SAFETY: had the main thread been running Lua code, its hook would have been called.
-        1 if unsafe { lua_stack::interrupt_coroutine(on_hook) } => {}
-        _ => {
-            // From here on, any fault ends the process, with the timeout as the reason.
-            let default = libc::SIG_DFL;
-            install(libc::SIGALRM, default, 0);
-            unblock_alarm();
-            let fatal = on_fault as *const () as libc::sighandler_t;
-            install(libc::SIGSEGV, fatal, 0);
-            install(libc::SIGBUS, fatal, 0);
-            lua_stack::write(b"Timeout while a function outside of Lua was running");
-            describe_context();
-            // SAFETY: the threads had no control for as long as two stages take: they are inside
-            // C functions, or so much out of order that the handlers above end the process.
-            unsafe { lua_stack::print(None) };
-            die();
-        }
-    }
+    // SAFETY: only `set_end` stores here, and it stores a `fn(u64)`.
+    unsafe { std::mem::transmute::<*mut (), fn(u64)>(end)(stage) };
 }
 
-/// The hook, called before the next Lua instruction once the time is up.
-unsafe extern "C-unwind" fn on_hook(state: *mut lua_State, _: *mut lua_Debug) {
+/// From here on, the next SIGALRM ends the process.
+pub fn let_alarm_end() {
     install(libc::SIGALRM, libc::SIG_DFL, 0);
-    lua_stack::write(b"Timeout");
-    describe_context();
-    // SAFETY: `state` is the thread whose hook is running.
-    unsafe { lua_stack::print(Some(state)) };
-    die();
+}
+
+/// From here on, SIGALRM and any fault end the process, with the timeout as the reason.
+pub fn let_faults_end() {
+    let_alarm_end();
+    unblock_alarm();
+    let fatal = on_fault as *const () as libc::sighandler_t;
+    install(libc::SIGSEGV, fatal, 0);
+    install(libc::SIGBUS, fatal, 0);
 }
 
 extern "C" fn on_fault(_: libc::c_int) {
     die();
-}
-
-fn describe_context() {
-    let context = CONTEXT.load(Relaxed);
-    if !context.is_null() {
-        // SAFETY: only `set_context` stores here, and it stores a `fn()`.
-        let describe = unsafe { std::mem::transmute::<*mut (), fn()>(context) };
-        describe();
-    }
-    lua_stack::write(b"\n");
 }
 
 fn unblock_alarm() {
@@ -227,7 +194,7 @@ fn unblock_alarm() {
 }
 
 /// Ends the process as if SIGALRM had never been caught, which the supervisor reports.
-fn die() -> ! {
+pub fn die() -> ! {
     install(libc::SIGALRM, libc::SIG_DFL, 0);
     unblock_alarm();
     // SAFETY: async-signal-safe calls without memory.

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::{Connection, Problem};
 use crate::io::stream::{Fill, Stream};
-use crate::server;
 
 /// How long a handler may go on for a client that has sent FIN and that gets nothing more anyway.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
@@ -24,12 +23,10 @@ pub enum Conclusion {
 }
 
 impl Connection {
-    /// The handler has returned: ends the response and sends it, and says what follows. `keep`: its
-    /// process lives on. `reads`: the body's rest has a reader.
-    pub fn conclude(&mut self, keep: bool, reads: bool) -> Result<Conclusion, Problem> {
+    /// The handler has returned: ends the response and sends it, and says what follows. `goes_on`: the
+    /// connection may have further requests. `reads`: the body's rest has a reader.
+    pub fn conclude(&mut self, goes_on: bool, reads: bool) -> Result<Conclusion, Problem> {
         self.recall();
-        // A connection whose end cannot be announced any more goes on in another worker.
-        let goes_on = keep || self.response.has_left() && server::is_worker();
         if !goes_on {
             self.response.close_anyway();
         }

@@ -1,0 +1,159 @@
+//! Turns over connections, where nobody supervises and where a worker does.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+
+use super::*;
+use crate::http::server::options::Options;
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+const NOBODY: Supervision =
+    Supervision { is_worker: || false, park: |_, _, _| false, linger: |_, _, _| Ok(false) };
+
+/// A turn where nobody supervises, and the client.
+struct Case {
+    turn: Turn,
+    connection: Connection,
+    client: TcpStream,
+    stream: Rc<RefCell<Stream>>,
+}
+
+impl Case {
+    fn new(times: Times) -> Case {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let stream = Rc::new(RefCell::new(Stream::accepted(OwnedFd::from(ours), None)));
+        let connection = Connection::new(Rc::new(Options::default()));
+        Case { turn: Turn::new(times, NOBODY), connection, client, stream }
+    }
+
+    fn begin(&mut self, bytes: &[u8]) -> Action {
+        self.client.write_all(bytes).unwrap();
+        self.turn.begin(&mut self.connection, self.stream.clone())
+    }
+
+    fn step(&mut self, event: Event<'_>) -> Action {
+        self.turn.step(&mut self.connection, event)
+    }
+
+    fn answer(&mut self) -> Action {
+        self.connection.send_status(b"204 No Content").unwrap();
+        self.step(Event::Returned { keep: true })
+    }
+
+    /// What the client has got until the end of the connection.
+    fn received(mut self) -> String {
+        let mut text = String::new();
+        self.stream.borrow_mut().close().ok();
+        self.client.read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+const AWAITS: Action = Action::AwaitRequest { limit: None };
+
+#[test]
+fn a_request_is_handled_and_retired_and_the_next_one_is_waited_for() {
+    let mut case = Case::new(Times::default());
+    assert_eq!(case.begin(REQUEST), Action::Handle);
+    assert!(!case.turn.is_free());
+    assert_eq!(case.answer(), Action::Retire);
+    assert_eq!(case.step(Event::Retired), AWAITS);
+    case.client.write_all(REQUEST).unwrap();
+    assert_eq!(case.step(Event::Ready(Ready::Transfer)), Action::Handle);
+    assert_eq!(case.answer(), Action::Retire);
+    case.client.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(case.step(Event::Retired), Action::End(Outcome::True));
+    assert!(case.turn.is_free());
+    assert_eq!(case.received().matches("HTTP/1.1 204 No Content\r\n").count(), 2);
+}
+
+#[test]
+fn an_incomplete_request_goes_on_where_it_was() {
+    let mut case = Case::new(Times { header: Some(Duration::from_secs(9)), ..Times::default() });
+    let (first, rest) = REQUEST.split_at(20);
+    let Action::AwaitRequest { limit: Some(limit) } = case.begin(first) else { panic!() };
+    assert!(limit <= Duration::from_secs(9));
+    case.client.write_all(rest).unwrap();
+    assert_eq!(case.step(Event::Ready(Ready::Transfer)), Action::Handle);
+    assert_eq!(case.connection.head.method.of(&case.connection.bytes), b"GET");
+}
+
+#[test]
+fn who_is_too_slow_is_refused_but_not_one_who_could_take_that_for_an_answer() {
+    let mut case = Case::new(Times::default());
+    assert_eq!(case.begin(b"GET"), AWAITS);
+    let lingers = Action::Wait { reads: true, writes: false, limit: None };
+    assert_eq!(case.step(Event::Ready(Ready::Timeout)), lingers);
+    assert!(case.received().starts_with("HTTP/1.1 408 "));
+
+    let mut case = Case::new(Times::default());
+    assert_eq!(case.begin(REQUEST), Action::Handle);
+    assert_eq!(case.answer(), Action::Retire);
+    assert_eq!(case.step(Event::Retired), AWAITS);
+    assert_eq!(case.step(Event::Ready(Ready::Shutdown)), lingers);
+    assert_eq!(case.received().matches("HTTP/1.1").count(), 1);
+}
+
+#[test]
+fn an_error_is_answered_and_thrown() {
+    let mut case = Case::new(Times::default());
+    assert_eq!(case.begin(REQUEST), Action::Handle);
+    assert_eq!(case.step(Event::Threw(b"oh")), Action::Retire);
+    assert!(matches!(case.step(Event::Retired), Action::Wait { reads: true, .. }));
+    let end = case.step(Event::Ready(Ready::Timeout));
+    assert_eq!((end, case.turn.error()), (Action::End(Outcome::Throw), None));
+    assert!(case.received().starts_with("HTTP/1.1 500 "));
+}
+
+#[test]
+fn a_response_that_is_not_right_is_an_error_of_the_turn() {
+    let mut case = Case::new(Times::default());
+    assert_eq!(case.begin(REQUEST), Action::Handle);
+    assert_eq!(case.step(Event::Returned { keep: true }), Action::Retire);
+    case.step(Event::Retired);
+    assert_eq!(case.step(Event::Ready(Ready::Timeout)), Action::End(Outcome::Throw));
+    assert_eq!(case.turn.error(), Some("HTTP status has not been sent yet"));
+}
+
+#[test]
+fn a_handler_that_has_turned_to_the_body_is_asked_for_a_reader() {
+    let mut case = Case::new(Times::default());
+    let request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab";
+    assert_eq!(case.begin(request), Action::Handle);
+    case.connection.body_used = true;
+    assert_eq!(case.answer(), Action::FindReader);
+    assert_eq!(case.step(Event::Reader(true)), Action::ReadBody);
+    assert_eq!(case.step(Event::BodyRead), Action::Retire);
+    assert_eq!(case.step(Event::Retired), AWAITS);
+}
+
+#[test]
+fn the_fault_of_the_client_is_passed_on_only_with_another_error() {
+    for (text, outcome) in
+        [("x: too large", Outcome::True), (FAULTY, Outcome::True), ("else", Outcome::Throw)]
+    {
+        let mut case = Case::new(Times::default());
+        assert_eq!(case.begin(REQUEST), Action::Handle);
+        case.connection.blameless = Some(Blameless::Lost("too large".into()));
+        assert_eq!(case.step(Event::Threw(text.as_bytes())), Action::Retire);
+        assert_eq!(case.step(Event::Retired), Action::End(outcome));
+        assert!(!case.stream.borrow().is_open());
+    }
+}
+
+#[test]
+fn a_body_is_waited_for_longer_the_more_is_missing() {
+    let second = Duration::from_secs;
+    let times = Times { body: Some(second(20)), rate: Some(500.0), ..Times::default() };
+    assert_eq!(times.of_body(0), Some(second(20)));
+    assert_eq!(times.of_body(5000), Some(second(30)));
+    let times = Times { stall: Some(second(5)), ..times };
+    assert_eq!(times.of_body(5000), Some(second(15)));
+    assert_eq!(Times { rate: None, ..times }.of_body(5000), Some(second(5)));
+}
