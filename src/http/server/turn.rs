@@ -59,6 +59,9 @@ impl Times {
     }
 }
 
+/// A function that takes a connection, with two times.
+type Take<R> = fn(&Rc<RefCell<Stream>>, Option<Duration>, Option<Duration>) -> R;
+
 /// What a worker does with connections between turns. In any other process `is_worker` and the functions
 /// return false, and the turn waits for itself.
 #[derive(Clone, Copy, Debug)]
@@ -67,10 +70,9 @@ pub struct Supervision {
     pub is_worker: fn() -> bool,
     /// Takes a connection that waits for a request: at most for the first time; its output may make no progress
     /// for the second one. `None`: no limit.
-    pub park: fn(&Rc<RefCell<Stream>>, Option<Duration>, Option<Duration>) -> bool,
+    pub park: Take<bool>,
     /// Takes a connection that ends, with the same times. An error if its output cannot be sent.
-    pub linger:
-        fn(&Rc<RefCell<Stream>>, Option<Duration>, Option<Duration>) -> std::io::Result<bool>,
+    pub linger: Take<std::io::Result<bool>>,
 }
 
 /// What has happened.
