@@ -111,6 +111,15 @@ describe("request.post_params and request.post_metadata", function()
     end
   end)
 
+  it("leave a body that is empty to whoever asks for it", function()
+    local s = start [[
+      note(request.post_params.a, #request.post_params_list.a, request.body)
+    ]]
+    for _, content_type in ipairs { URLENCODED, MULTIPART } do
+      assert.equal('nil 0 ""', post(s:connect(), content_type, "").body)
+    end
+  end)
+
   it("hold the fields of urlencoded forms: the first value, and all as a list", function()
     local c = start(PARAMS):connect()
     local answer = post(c, URLENCODED, "a=1&b=x+y%26&a=2=3&&c")

@@ -179,8 +179,10 @@ impl Fields for RequestFields {
             }
             b"post_params" => view(c, POST_PARAMS, |c| {
                 let is_form = is_urlencoded(c) && c.gather();
-                let text = Borrowed::new(c.intake.ready());
-                let is_searched = is_searched(c.intake.ready(), b'&', c.options.fields);
+                let body = c.intake.ready();
+                let text = Borrowed::new(body);
+                // Without a body there is no form to be read: `request.body` can still be asked for.
+                let is_searched = !body.is_empty() && is_searched(body, b'&', c.options.fields);
                 (is_form && is_searched).then(|| c.take_gathered(Reader::Form))?;
                 Some(text)
             }),
