@@ -76,12 +76,17 @@ describe("moonbridge --check", function()
         "(tcp no.such.host.invalid port 1)",
       ["DATA = ('x'):rep(2e6) listen{ { proto = 'tcp', port = 1 }, connect = print, memory_limit = 1e6 }"] =
         "Pool #1: memory_limit is 1000000, but the script holds ",
+      ["listen{ { proto = 'tcp', port = 1 }, connect = print, user = 'daemon' }"
+        .. " require('moonbridge').run{ user = 'nobody' }"] = "Pool #1 cannot have a user of its own",
     } do
       local code, output, errors = check(script)
       assert.truthy(errors:find("^moonbridge: "), errors)
       assert.truthy(errors:find(message, 1, true), errors)
       assert.same({ 3, "" }, { code, output })
     end
+    local _, _, errors = check("listen{ { proto = 'tcp', port = 1 }, connect = print, user = 'daemon' }",
+      { words = { "--user", "nobody" } })
+    assert.truthy(errors:find("Pool #1 cannot have a user of its own", 1, true), errors)
     assert.equal(1, (server.run_script { file = server.root .. "/bin/moonbridge", args = { "--check" } }))
   end)
 end)

@@ -12,7 +12,7 @@ local function root_it(name, body)
   it(name, is_root and body or function() pending("only root may change its user") end)
 end
 
--- The script is what the file SOURCE says after a listener that reloads the server and tells what came of that.
+-- What the file SOURCE says, and a listener that reloads the server and tells what came of that.
 local APP = [[
 local moonbridge = require "moonbridge"
 listeners, options = "", { hangup = "reload" }

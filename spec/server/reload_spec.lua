@@ -173,7 +173,8 @@ describe("a reload", function()
     ["throws"] = { "error('this is wrong')", "this is wrong" },
     ["cannot open a port"] = { "port = TAKEN", "Could not initialize listener #1" },
     ["cannot prepare"] = { "function prepare() error('not prepared') end", "not prepared" },
-    ["ends without serving"] = { "os.exit(7)", "exit code 7" },
+    ["ends without serving"] = { "os.exit(0)", "the new script has ended without serving" },
+    ["ends with an error"] = { "os.exit(7)", "exit code 7" },
     ["never ends"] = { "while true do end", "not ready after 1 s" },
     ["never ends to prepare"] = { "function prepare() while true do end end", "not ready after 1 s" },
     ["kills its worker"] = { "function prepare() os.exit(0) end", "exit code 3" },
@@ -272,6 +273,18 @@ describe("a reload", function()
     assert.truthy(s:wait_log("Reload complete", nil, 2))
   end)
 
+  it("is complete when the old code serves no more", function()
+    local s = start()
+    assert.equal("true nil", reload(s, "--two"))
+    assert.truthy(process.wait_until(function() return #s:workers() == 1 end))
+    -- The supervisor that serves is slow to hand over.
+    local pid = s:workers()[1]
+    local three = "function prepare() os.execute('kill -STOP %d; (sleep 0.5; kill -CONT %d) >&- 2>&- &') end"
+    three = three:format(pid, pid)
+    assert.equal("true nil", reload(s, three))
+    assert.equal(three, body(s))
+  end)
+
   it("is refused while the server shuts down", function()
     local s = start()
     local busy = s:connect()
@@ -343,6 +356,9 @@ while True:
     assert(lfs.link("two", base .. "/current", true))
     assert.equal("true nil", reload(s))
     assert.equal("--two", process.slurp(file))
+    os.remove(base .. "/current")
+    local message = 'nil the new generation could not be started: working directory "%s/current": '
+    assert.equal(message:format(base) .. "No such file or directory", reload(s))
     s:stop()
     for _, name in ipairs { "/one/name", "/two/name", "/one", "/two", "/current", "/answer", "" } do
       os.remove(base .. name)

@@ -74,6 +74,8 @@ fn serve(
     let pools = registry.start()?;
     if registry.only_checks() {
         registry.end();
+        let identity = operations.checked_identity(&options);
+        privileges::agree(&pools, identity.as_ref()).map_err(Fault::Misuse)?;
         let text = check::report(lua, &pools)?.map_err(Fault::Misuse)?;
         return Ok(("checked", text).into_lua_multi(lua)?);
     }

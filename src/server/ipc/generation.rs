@@ -67,6 +67,8 @@ pub enum JobState {
 pub enum ToFirst {
     /// Each pool has workers that are prepared. For each socket of the predecessor, the pool that has it.
     Ready(Vec<Option<u64>>),
+    /// This generation serves now: no connection reaches the old one any more.
+    Serving,
     /// Reload, within so many milliseconds if there is a limit. The message may carry the socket of a
     /// worker that asks.
     Reload(Option<u64>),
@@ -159,6 +161,7 @@ impl Message for ToFirst {
     fn encode(&self) -> Vec<u8> {
         match self {
             ToFirst::Ready(pools) => claims(b'r', pools),
+            ToFirst::Serving => vec![b's'],
             ToFirst::Reload(timeout) => fields(b'l', &[optional(*timeout)]),
             ToFirst::Stopping(at_once) => fields(b't', &[u64::from(*at_once)]),
             ToFirst::Alive => vec![b'a'],
@@ -168,6 +171,7 @@ impl Message for ToFirst {
     fn decode(bytes: &[u8]) -> Result<Self, Garbage> {
         match bytes {
             [b'r', rest @ ..] => Ok(ToFirst::Ready(claimed(rest)?)),
+            [b's'] => Ok(ToFirst::Serving),
             [b'l', rest @ ..] => Ok(ToFirst::Reload(present(only::<1>(rest)?[0]))),
             [b't', rest @ ..] => Ok(ToFirst::Stopping(only::<1>(rest)?[0] != 0)),
             [b'a'] => Ok(ToFirst::Alive),
@@ -248,6 +252,7 @@ mod tests {
         survives(vec![
             ToFirst::Ready(vec![Some(1), None]),
             ToFirst::Ready(vec![]),
+            ToFirst::Serving,
             ToFirst::Reload(None),
             ToFirst::Reload(Some(60_000)),
             ToFirst::Stopping(true),

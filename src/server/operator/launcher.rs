@@ -10,6 +10,7 @@ use super::log::{Level, Log};
 use super::options::{self, RunOptions};
 use super::service::{Service, StartError};
 use crate::binding::{self, Fault};
+use crate::server::identity::Identity;
 use crate::server::listen::registry::Registry;
 
 /// State shared by the launcher and `run`: the launcher opens the log and the pid file before it
@@ -17,6 +18,8 @@ use crate::server::listen::registry::Registry;
 #[derive(Default)]
 pub struct Operations {
     service: RefCell<Option<Service>>,
+    /// What the command line says to run as, where a script is only checked.
+    checked: RefCell<Option<Identity>>,
     exit_code: Cell<Option<i32>>,
 }
 
@@ -32,6 +35,11 @@ impl Operations {
             }
             None => open(options, anew),
         }
+    }
+
+    /// What a script that is only checked would run as.
+    pub fn checked_identity(&self, options: &RunOptions) -> Option<Identity> {
+        self.checked.take().or_else(|| options.identity.clone())
     }
 
     /// Records that serving has ended.
@@ -57,6 +65,7 @@ pub fn export(
         let options = options::parse(args.front())?;
         if matches!(args.get(1), Some(Value::Boolean(true))) {
             Registry::of(lua).only_check();
+            shared.checked.replace(options.identity);
             return Ok(true);
         }
         // Before going to the background, which would close inherited sockets.

@@ -8,8 +8,8 @@ use nix::unistd::geteuid;
 use crate::server::identity::Identity;
 use crate::server::listen::registry::Pool;
 
-/// Checks that each process can become the user it should run as. `server`: what supervisor and workers
-/// run as.
+/// Checks that this process can become each user that its processes should run as. `server`: what supervisor
+/// and workers run as.
 ///
 /// # Errors
 /// A sentence that names the pool or the option.
@@ -19,6 +19,18 @@ pub fn check(pools: &[Rc<Pool>], server: Option<&Identity>) -> Result<(), String
         let Some(identity) = &pool.config.identity else { continue };
         let number = pool.number;
         identity.may_assume().map_err(|text| format!("Pool #{number}: {text}"))?;
+    }
+    agree(pools, server)
+}
+
+/// Checks that these users do not exclude each other, whoever asks.
+///
+/// # Errors
+/// A sentence that names the pool.
+pub fn agree(pools: &[Rc<Pool>], server: Option<&Identity>) -> Result<(), String> {
+    for pool in pools {
+        let Some(identity) = &pool.config.identity else { continue };
+        let number = pool.number;
         if let Some(server) = server
             && !server.uid().is_root()
             && server != identity

@@ -13,8 +13,9 @@ use std::sync::OnceLock;
 
 use nix::sys::resource::{Resource, rlim_t, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::unistd::{Pid, getppid};
+use nix::unistd::{AccessFlags, Pid, access, getppid};
 
+use super::error_text;
 use super::process::set_parent_death_signal;
 
 /// How this program was started.
@@ -111,7 +112,15 @@ pub fn execute(changes: Changes<'_>) -> io::Result<Pid> {
     // SAFETY: between fork and exec it only makes system calls, and allocates nothing unless it fails: the
     // process has one thread.
     unsafe { command.pre_exec(prepare) };
-    let child = command.spawn()?;
+    let child =
+        command.spawn().map_err(|error| match access(&program.folder, AccessFlags::X_OK) {
+            Ok(()) => error,
+            Err(errno) => {
+                let (folder, reason) =
+                    (program.folder.display(), error_text::describe(errno as i32));
+                io::Error::other(format!("working directory \"{folder}\": {reason}"))
+            }
+        })?;
     Ok(Pid::from_raw(child.id() as i32))
 }
 

@@ -39,6 +39,8 @@ pub struct First {
     /// Those who have asked for the next reload, and how long that may take; none: nobody has.
     request: Option<(Vec<Asker>, Option<Duration>)>,
     candidate: Option<Candidate>,
+    /// The generation that takes over and does not serve yet, and who has asked for it.
+    takes_over: Option<(i32, Vec<Asker>)>,
     /// Later generations, in their order. The last one serves.
     generations: Vec<Generation>,
     /// The server shuts down.
@@ -53,6 +55,7 @@ impl First {
             inbox: Inbox::default(),
             request: None,
             candidate: None,
+            takes_over: None,
             generations: Vec::new(),
             refuses: false,
         }
@@ -80,7 +83,7 @@ impl First {
 
     /// Whether a reload is to begin now.
     pub fn is_to_begin(&self) -> bool {
-        self.request.is_some() && self.candidate.is_none()
+        self.request.is_some() && self.candidate.is_none() && self.takes_over.is_none()
     }
 
     /// Begins a reload. Gives the generation's end of the channel to the candidate, if that is another
@@ -130,14 +133,20 @@ impl First {
         Some(Failure { said, askers: candidate.askers })
     }
 
-    /// The candidate serves from now on. Gives its process, and who has asked.
-    pub fn promote(&mut self, log: &mut Log) -> Option<(i32, Vec<Asker>)> {
-        let mut candidate = self.candidate.take()?;
+    /// The candidate takes over. False if there is none.
+    pub fn promote(&mut self, log: &mut Log) -> bool {
+        let Some(mut candidate) = self.candidate.take() else { return false };
         candidate.drain_stderr(log);
         let _ = self.epoll.delete(candidate.stderr());
         let Candidate { pid, link, askers, .. } = candidate;
         self.generations.push(Generation { pid, link });
-        Some((pid, askers))
+        self.takes_over = Some((pid, askers));
+        true
+    }
+
+    /// The generation with that supervisor serves now. Gives who has asked for it.
+    pub fn serves(&mut self, pid: i32) -> Option<Vec<Asker>> {
+        self.takes_over.take_if(|(other, _)| *other == pid).map(|(_, askers)| askers)
     }
 
     /// Whether that process is the candidate.
@@ -194,6 +203,7 @@ impl First {
 
     /// The supervisor of a later generation has ended. True if there was one.
     pub fn remove(&mut self, pid: i32) -> bool {
+        self.serves(pid);
         let before = self.generations.len();
         self.generations.retain(|generation| generation.pid != pid);
         self.generations.len() < before

@@ -109,6 +109,7 @@ impl Supervisor {
             match message {
                 ToFirst::Ready(claims) if first.is_candidate(pid) => self.replace_with(claims),
                 ToFirst::Ready(_) => {}
+                ToFirst::Serving => self.complete_reload(pid),
                 ToFirst::Reload(time) => {
                     let timeout = time.map(Duration::from_millis);
                     if !first.ask(socket.map(Asker::from), timeout) {
@@ -125,10 +126,18 @@ impl Supervisor {
     /// The candidate is ready: the generation that has served until now hands over to it.
     fn replace_with(&mut self, claims: Vec<Option<u64>>) {
         let Role::First(first) = &mut self.role else { return };
-        let Some((pid, askers)) = first.promote(&mut self.log) else { return };
+        if !first.promote(&mut self.log) {
+            return;
+        }
         if !first.tell_previous(&FromFirst::Succeed(claims.clone())) {
             self.succeed(&claims);
         }
+    }
+
+    /// The generation with that supervisor serves.
+    fn complete_reload(&mut self, pid: i32) {
+        let Role::First(first) = &mut self.role else { return };
+        let Some(askers) = first.serves(pid) else { return };
         self.log.notice(&format!("Reload complete: the new generation serves (PID {pid})"));
         self.notifier.reloaded("Serving");
         askers.into_iter().for_each(|asker| asker.answer(Ok(())));
@@ -155,7 +164,10 @@ impl Supervisor {
         self.hear_generation(pid);
         let Role::First(first) = &mut self.role else { return false };
         if first.is_candidate(pid) {
-            self.fail_reload(&format!("the new generation has ended {how}"));
+            self.fail_reload(&match end {
+                ProcessEnd::Exited(0) => "the new script has ended without serving".to_owned(),
+                _ => format!("the new generation has ended {how}"),
+            });
             return true;
         }
         let was_current = first.is_current(pid);

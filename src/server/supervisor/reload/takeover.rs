@@ -167,6 +167,9 @@ impl Supervisor {
             let _ = setpgid(Pid::from_raw(child.pid()), group);
             child.release();
         }
+        if let Role::Later(later) = &self.role {
+            later.tell(&ToFirst::Serving, &[]);
+        }
     }
 
     /// The previous generation has handed over everything, or is gone.
