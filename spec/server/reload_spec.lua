@@ -285,6 +285,16 @@ describe("a reload", function()
     assert.equal(three, body(s))
   end)
 
+  it("kills old handlers whose time is up, and says whose they are", function()
+    local s = start { version = "--one\noptions = { shutdown_timeout = 0.2 }" }
+    local busy = s:connect()
+    busy:send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert.truthy(process.wait_until(function() return process.slurp(version .. ".begun") end))
+    assert.equal("true nil", reload(s, "--two"))
+    assert.truthy(s:wait_log("Shutdown timeout: what still runs of the old generation is killed"))
+    assert.equal("--two", body(s))
+  end)
+
   it("is refused while the server shuts down", function()
     local s = start()
     local busy = s:connect()

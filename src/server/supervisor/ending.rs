@@ -123,7 +123,8 @@ impl Supervisor {
         let killed = self.shutdown.phase() == ServerPhase::Killing;
         let what = if killed { "Left behind" } else { "Killed" };
         if !killed {
-            self.log.notice("Shutdown timeout: what still runs is killed");
+            let whose = if self.is_replaced() { "of the old generation " } else { "" };
+            self.log.notice(&format!("Shutdown timeout: what still runs {whose}is killed"));
         }
         let mut children: Vec<_> = self.children.iter().collect();
         children.sort_by_key(|child| (child.worker.pool, child.pid()));
