@@ -50,6 +50,16 @@ local SCRIPT = [[
     return true
   end
 
+  -- Sends small pieces, one after the other.
+  function routes.drip(request)
+    request:send_status("200 OK")
+    repeat
+      request:send_data("drop")
+      os.execute("sleep 0.05")
+    until exists(request.get_params.path)
+    return true
+  end
+
   function routes.socket(request)
     request:send_status("200 OK")
     request:send_data("one")
@@ -186,6 +196,15 @@ for name, plain in pairs { ["of a worker"] = false, ["of a plain script"] = true
         end)
       end
     end
+
+    it("reaches it while the handler sends more and more", function()
+      local path, connection = process.scratch("go"), s:connect()
+      get(connection, "/drip?path=" .. path)
+      assert(connection:read_until("drop"))
+      create(path)
+      assert(connection:read_until("drop\r\n0\r\n\r\n"))
+      connection:close()
+    end)
 
     it("reaches it at once with a flush", function()
       local path, connection = process.scratch("go"), s:connect()

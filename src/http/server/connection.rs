@@ -280,7 +280,7 @@ impl Connection {
     fn recall(&mut self) {
         if self.response.is_lent() {
             let recalled = self.with_stream(|_, stream| Ok(stream.recall()));
-            self.response.restore(recalled.ok().flatten().map(|waiting| waiting.bytes));
+            self.response.restore(recalled.ok().flatten());
         }
     }
 
@@ -392,7 +392,7 @@ impl Connection {
     fn defer(&mut self, complete: bool) -> Result<usize, Problem> {
         let waits = self.with_stream(|this, stream| {
             let outcome = stream.defer(this.response.lend());
-            Ok(outcome.map_err(|waiting| this.response.restore(Some(waiting.bytes))).is_ok())
+            Ok(outcome.map_err(|waiting| this.response.restore(Some(waiting))).is_ok())
         })?;
         if complete && !waits { self.send_out() } else { Ok(0) }
     }

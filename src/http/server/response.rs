@@ -65,6 +65,8 @@ pub struct Response {
     out: Vec<u8>,
     /// They wait elsewhere, see [`Response::lend`].
     is_lent: bool,
+    /// They have waited before, see [`Waiting::is_old`].
+    is_old: bool,
     /// The status code last sent.
     status: u16,
     /// Where in `out` the head of the response, or of an informational one, begins.
@@ -86,7 +88,8 @@ impl Response {
         self.fields = Fields::new(self.http10, close);
         (self.stage, self.status) = (Stage::Start, 0);
         (self.head_start, self.head_end) = (0, 0);
-        (self.has_left, self.is_lent, self.head_request) = (false, false, head_request);
+        (self.has_left, self.is_lent, self.is_old) = (false, false, false);
+        self.head_request = head_request;
     }
 
     /// Whether a status was sent: informational ones do not count.
@@ -239,14 +242,15 @@ impl Response {
     /// Forgets what the caller has sent: all of [`Response::parts`].
     pub fn sent(&mut self) {
         self.out.clear();
-        self.has_left = true;
+        (self.has_left, self.is_old) = (true, false);
     }
 
     /// The output, for the flusher to send if the handler does nothing more for a while. The caller gives it
     /// back, by [`Response::restore`], before anything further is done with the response.
     pub fn lend(&mut self) -> Waiting {
         self.is_lent = true;
-        Waiting { bytes: std::mem::take(&mut self.out), completion: self.body.completion() }
+        let (bytes, completion) = (std::mem::take(&mut self.out), self.body.completion());
+        Waiting { bytes, completion, is_old: self.is_old }
     }
 
     /// Whether [`Response::restore`] is due.
@@ -255,10 +259,11 @@ impl Response {
     }
 
     /// Takes back what was lent; `None` if a part has left, and the rest will before anything else.
-    pub fn restore(&mut self, bytes: Option<Vec<u8>>) {
+    pub fn restore(&mut self, waiting: Option<Waiting>) {
         self.is_lent = false;
-        match bytes {
-            Some(bytes) => self.out = bytes,
+        self.is_old = waiting.as_ref().is_some_and(|waiting| waiting.is_old);
+        match waiting {
+            Some(waiting) => self.out = waiting.bytes,
             None => {
                 self.body.forget_open();
                 self.has_left = true;
@@ -347,6 +352,7 @@ impl Response {
 
     /// Forgets what [`Response::out`] returned, it being sent.
     pub fn out_sent(&mut self) {
+        self.is_old = false;
         let ready = self.ready();
         if self.has_open_head() {
             self.head_start = 0;

@@ -64,6 +64,8 @@ pub struct Waiting {
     pub bytes: Vec<u8>,
     /// What has to be done with them before they are sent without more.
     pub completion: Option<Completion>,
+    /// Whether the thread has seen it wait before: taking output back for more does not make it new.
+    pub is_old: bool,
 }
 
 impl Waiting {
@@ -113,7 +115,7 @@ unsafe impl Sync for Slot {}
 
 impl Slot {
     const fn new() -> Slot {
-        let output = Waiting { bytes: Vec::new(), completion: None };
+        let output = Waiting { bytes: Vec::new(), completion: None, is_old: false };
         let content = UnsafeCell::new(Content { fd: -1, output, sent: 0, errno: None });
         Slot { state: AtomicU8::new(FREE), seen: AtomicBool::new(false), content }
     }
@@ -247,8 +249,8 @@ pub fn defer(socket: BorrowedFd<'_>, output: Waiting) -> Result<Deferred, Waitin
         return Err(output);
     };
     if let Some(slot) = TABLE.get(index) {
+        slot.seen.store(output.is_old, Relaxed);
         let content = Content { fd: socket.as_raw_fd(), output, sent: 0, errno: None };
-        slot.seen.store(false, Relaxed);
         // SAFETY: the state is this caller's.
         unsafe { *slot.content.get() = content };
         COUNT.store(COUNT.load(Relaxed).wrapping_add(1), Relaxed);
@@ -299,7 +301,8 @@ impl Deferred {
             }
         };
         // SAFETY: the state is this caller's.
-        let content = mem::take(unsafe { &mut *slot.content.get() });
+        let mut content = mem::take(unsafe { &mut *slot.content.get() });
+        content.output.is_old = slot.seen.load(Relaxed);
         slot.state.store(FREE, Release);
         Some((state, content))
     }
@@ -331,7 +334,7 @@ mod tests {
     }
 
     fn output(text: &str) -> Waiting {
-        Waiting { bytes: text.into(), completion: Some((exclaim, 1)) }
+        Waiting { bytes: text.into(), completion: Some((exclaim, 1)), is_old: false }
     }
 
     fn text(output: Waiting) -> String {
@@ -351,6 +354,22 @@ mod tests {
         drop(defer(ours.as_fd(), output("def")).unwrap());
         send_now();
         assert_eq!(theirs.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn output_does_not_become_new_by_being_taken_back() {
+        let _alone = alone();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut waiting = output("abc");
+        for _ in 0..1000 {
+            let deferred = defer(ours.as_fd(), waiting).unwrap();
+            thread::sleep(Duration::from_millis(10));
+            match deferred.take() {
+                Outcome::Untouched(output) => waiting = output,
+                _ => return assert_eq!(theirs.read(&mut [0; 9]).unwrap(), 4),
+            }
+        }
+        panic!("nothing was sent");
     }
 
     #[test]

@@ -222,7 +222,7 @@ fn lent_output_that_has_left_is_not_sent_again() {
             assert!(wire.ends_with(b"\r\n\r\n3\r\nabc\r\n"));
             wire.clear();
         } else {
-            response.restore(Some(lent.bytes));
+            response.restore(Some(lent));
         }
         assert_eq!(response.has_left(), has_left);
         assert_eq!(response.data(b"de", 8), Ok(Taken::Joined));
