@@ -112,7 +112,7 @@ describe("the forms that wait by a function", function()
   end)
 
   it("stream both ways, more than is buffered", function()
-    local s = scripted.echo()
+    local s = scripted.echo(0.5)
     local block, count, received, modes = ("0123456789abcdef"):rep(4096), 0, 0, {}
     local one, message = http.request_call(function(handle, mode, module)
       modes[mode] = true
@@ -122,12 +122,12 @@ describe("the forms that wait by a function", function()
       url = s.url,
       body = function()
         count = count + 1
-        return count <= 200 and block or ""
+        return count <= 400 and block or ""
       end,
       receive = function(chunk) received = received + #chunk return 1 end,
     })
     assert.equal(1, one, message)
-    assert.equal(200 * #block, received)
+    assert.equal(400 * #block, received)
     assert.truthy(modes.w and modes.r)
   end)
 

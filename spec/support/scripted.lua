@@ -114,19 +114,21 @@ function scripted.ok(body, extra)
 end
 
 --- A server that sends each chunk of a request's body back as soon as it has it.
-function scripted.echo()
-  return scripted.play [[
+-- @param pause seconds before it reads the body (0), so that more is under way than buffers take
+function scripted.echo(pause)
+  return scripted.play(([[
     repeat local line = c:receive("*l") until line == ""
     c:send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    socket.sleep(%s)
     while true do
       local n = tonumber((c:receive("*l")), 16)
       local data = n > 0 and c:receive(n)
       c:receive("*l")
       if n == 0 then break end
-      c:send(("%x\r\n"):format(n) .. data .. "\r\n")
+      c:send(("%%x\r\n"):format(n) .. data .. "\r\n")
     end
     c:send("0\r\n\r\n")
-  ]]
+  ]]):format(pause or 0))
 end
 
 return scripted
