@@ -122,12 +122,12 @@ describe("the forms that wait by a function", function()
       url = s.url,
       body = function()
         count = count + 1
-        return count <= 400 and block or ""
+        return count <= 200 and block or ""
       end,
       receive = function(chunk) received = received + #chunk return 1 end,
     })
     assert.equal(1, one, message)
-    assert.equal(400 * #block, received)
+    assert.equal(200 * #block, received)
     assert.truthy(modes.w and modes.r)
   end)
 

@@ -114,12 +114,15 @@ function scripted.ok(body, extra)
 end
 
 --- A server that sends each chunk of a request's body back as soon as it has it.
--- @param pause seconds before it reads the body (0), so that more is under way than buffers take
+-- @param pause seconds (0) before it reads the body, of which the system takes little meanwhile, and before it
+--   ends its own: the client has to wait for room, and for input
 function scripted.echo(pause)
   return scripted.play(([[
+    local pause = %s
+    if pause > 0 then assert(c:setoption("recv-buffer-size", 65536)) end
     repeat local line = c:receive("*l") until line == ""
     c:send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    socket.sleep(%s)
+    socket.sleep(pause)
     while true do
       local n = tonumber((c:receive("*l")), 16)
       local data = n > 0 and c:receive(n)
@@ -127,6 +130,7 @@ function scripted.echo(pause)
       if n == 0 then break end
       c:send(("%%x\r\n"):format(n) .. data .. "\r\n")
     end
+    socket.sleep(pause)
     c:send("0\r\n\r\n")
   ]]):format(pause or 0))
 end
