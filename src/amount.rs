@@ -5,6 +5,9 @@
 
 use mlua::{FromLua, Lua, Value};
 
+/// The longest time of options and arguments, in seconds: three years, far from overflow.
+pub const MAX_SECONDS: f64 = 1e8;
+
 /// A value where an amount is expected.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {

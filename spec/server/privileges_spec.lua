@@ -2,16 +2,11 @@
 
 local lfs = require "lfs"
 local process = require "spec.support.process"
+local root = require "spec.support.root"
 local server = require "spec.support.server"
 local shared = require "spec.support.shared"
 
-local _, me = process.run("id -u")
-local is_root = tonumber(me) == 0
-
--- A spec that needs root: skipped elsewhere.
-local function root_it(name, body)
-  it(name, is_root and body or function() pending("only root may change its user") end)
-end
+local root_it = root.it(it, pending)
 
 -- The users and groups of a process: "uid uid uid uid" and so on, as the kernel shows them.
 local function ids(pid)

@@ -2,15 +2,10 @@
 
 local lfs = require "lfs"
 local process = require "spec.support.process"
+local root = require "spec.support.root"
 local server = require "spec.support.server"
 
-local _, me = process.run("id -u")
-local is_root = tonumber(me) == 0
-
--- A spec that needs root: skipped elsewhere.
-local function root_it(name, body)
-  it(name, is_root and body or function() pending("only root may change its user") end)
-end
+local root_it = root.it(it, pending)
 
 -- What the file SOURCE says, and a listener that reloads the server and tells what came of that.
 local APP = [[
@@ -168,7 +163,7 @@ describe("a reload", function()
     becomes("rw-rw-rw-", 7)
     assert.equal("true", reload(s, pool("", "")))
     becomes("rw-rw-rw-", 1024)
-    if is_root then
+    if root.is_root then
       assert.equal("true", reload(s, pool(', owner = "nobody", group = "daemon"', "")))
       assert.truthy(process.wait_until(function()
         return lfs.attributes(path, "uid") == 65534 and lfs.attributes(path, "gid") == 1

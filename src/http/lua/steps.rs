@@ -10,7 +10,7 @@ use super::step::{Code, Shared, step, with};
 use super::{body_steps, form_steps, request_methods, turn, views};
 use crate::http::server::connection::{Connection, Problem};
 use crate::http::server::options::Options;
-use crate::http::server::turn::Times;
+use crate::http::server::time_limits::TimeLimits;
 
 /// The steps of a connection object, in a table.
 pub fn steps(lua: &Lua, shared: &Shared) -> mlua::Result<Table> {
@@ -42,7 +42,7 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
 }
 
 /// A function that makes connection objects: it returns the steps and the views of a new one.
-pub fn factory(lua: &Lua, options: Rc<Options>, times: Times) -> mlua::Result<Function> {
+pub fn factory(lua: &Lua, options: Rc<Options>, times: TimeLimits) -> mlua::Result<Function> {
     lua.create_function(move |lua, ()| {
         let shared = Rc::new(RefCell::new(Connection::new(options.clone())));
         let table = steps(lua, &shared)?;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use mlua::{Lua, MultiValue, Table};
 
 use super::step::Shared;
-use crate::http::server::turn::{self, Outcome, Ready, Supervision, Times, Turn};
+use crate::http::server::time_limits::TimeLimits;
+use crate::http::server::turn::{self, Outcome, Ready, Supervision, Turn};
 use crate::io::handle_table::stream_at;
 use crate::server;
 use crate::server::worker::context;
@@ -22,7 +23,7 @@ const SUPERVISION: Supervision =
 
 /// Puts `connect(...)` into the table of steps: it makes a `connect` function over the connection object. The
 /// arguments are the upvalues, in the order of their numbers in [`Connect`].
-pub fn add(lua: &Lua, table: &Table, shared: &Shared, times: Times) -> mlua::Result<()> {
+pub fn add(lua: &Lua, table: &Table, shared: &Shared, times: TimeLimits) -> mlua::Result<()> {
     let connection = shared.clone();
     let make = lua.create_function(move |lua, upvalues: MultiValue| {
         let turn = RefCell::new(Turn::new(times, SUPERVISION));

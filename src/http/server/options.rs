@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
 
-use super::turn::Times;
-use crate::amount::Amount;
+use super::time_limits::TimeLimits;
+use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{Fault, Reply};
 use crate::http::wire::head::HeadLimits;
 use crate::http::wire::header_lines::StaticHeaders;
@@ -82,9 +82,6 @@ const NAMES: [&str; 20] = [
     "drain_timeout",
     "response_timeout",
 ];
-
-/// Longer times are no limit.
-const MAX_SECONDS: f64 = 1e8;
 
 const MINIMUM_RATE: &str = "request_body_minimum_rate";
 
@@ -163,13 +160,13 @@ impl Options {
     ///
     /// # Errors
     /// Out of memory.
-    pub fn limits(times: &Table) -> mlua::Result<Times> {
+    pub fn limits(times: &Table) -> mlua::Result<TimeLimits> {
         let number = |name: &str| match times.raw_get(name)? {
             Value::Number(number) => Ok::<_, mlua::Error>(Some(number)),
             _ => Ok(None),
         };
         let time = |name| Ok::<_, mlua::Error>(number(name)?.map(Duration::from_secs_f64));
-        Ok(Times {
+        Ok(TimeLimits {
             idle: time("idle_timeout")?,
             header: time("request_header_timeout")?,
             stall: time("stall_timeout")?,

@@ -20,7 +20,7 @@ use crate::sys::os::flusher::Waiting;
 use body::Body;
 use fields::{CLOSE, Fields, check_informational};
 
-pub use body::Taken;
+pub use body::{LENGTH_EXCEEDED, LENGTH_NOT_USED, Taken};
 
 /// The answer to a client that asks whether it may send its body (RFC 9110 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -33,12 +33,7 @@ const STATUS_SENT: Misuse =
     "HTTP status has already been sent: call send_status once for each response";
 const HEADERS_SENT: Misuse = "All HTTP headers have already been sent";
 const FINISHED: Misuse = "Response has already been finished";
-/// More was to be sent than Content-Length has announced.
-pub const LENGTH_EXCEEDED: Misuse = "Content length exceeded";
-/// Less was sent.
-pub const LENGTH_NOT_USED: Misuse = "Content length not used";
 const NO_UPGRADE: Misuse = "Status 101 cannot be sent to a client of HTTP/1.0";
-const BODYLESS: Misuse = "Cannot send response data for body-less status message";
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {

@@ -22,42 +22,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connection::{Blameless, Conclusion, Connection, FAULTY, Opened, Problem};
+use super::time_limits::TimeLimits;
 use crate::http::wire::refusal::Refusal;
 use crate::io::stream::{Stream, Wakeup};
 
 /// For how long a client may go on sending where nobody supervises (see
-/// `src/server/supervisor/lobby/lingering.rs`).
+/// `src/server/supervisor/handover/lingering.rs`).
 const SENDING: Duration = Duration::from_secs(30);
-
-/// The longest time that can be waited for, in seconds.
-const LONGEST: f64 = 1e8;
-
-/// The time limits of a turn (reference, "HTTP module"); `None`: no limit.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Times {
-    /// `idle_timeout`
-    pub idle: Option<Duration>,
-    /// `request_header_timeout`
-    pub header: Option<Duration>,
-    /// `stall_timeout`
-    pub stall: Option<Duration>,
-    /// `request_body_timeout`
-    pub body: Option<Duration>,
-    /// `request_body_minimum_rate`, in bytes a second.
-    pub rate: Option<f64>,
-    /// `drain_timeout`
-    pub drain: Option<Duration>,
-}
-
-impl Times {
-    /// How long a body is waited for of which so many bytes are missing, before the handler is called.
-    fn of_body(&self, missing: u64) -> Option<Duration> {
-        let (Some(limit), Some(rate)) = (self.body, self.rate) else { return self.stall };
-        let patience = self.stall.map_or(limit, |stall| stall.min(limit)).as_secs_f64();
-        let seconds = (patience + missing as f64 / rate).min(LONGEST);
-        Duration::try_from_secs_f64(seconds).ok()
-    }
-}
 
 /// A function that takes a connection, with two times.
 type Take<R> = fn(&Rc<RefCell<Stream>>, Option<Duration>, Option<Duration>) -> R;
@@ -189,7 +160,7 @@ enum State {
 /// A turn.
 #[derive(Debug)]
 pub struct Turn {
-    times: Times,
+    times: TimeLimits,
     supervision: Supervision,
     state: State,
     /// Why the server has called, until there is a request; then how the last wait has ended.
@@ -201,7 +172,7 @@ pub struct Turn {
 
 impl Turn {
     /// No turn yet.
-    pub fn new(times: Times, supervision: Supervision) -> Self {
+    pub fn new(times: TimeLimits, supervision: Supervision) -> Self {
         let (state, wakeup) = (State::Free, Wakeup::None);
         Turn { times, supervision, state, wakeup, idle_until: None, error: None }
     }
@@ -380,7 +351,7 @@ impl Turn {
 
     /// Keeps the connection for its next request, behind its output.
     fn keep(&mut self, c: &mut Connection) -> Action {
-        let Times { idle, stall, .. } = self.times;
+        let TimeLimits { idle, stall, .. } = self.times;
         if c.stream().is_some_and(|stream| (self.supervision.park)(stream, idle, stall)) {
             return self.end(c, Outcome::Result);
         }
@@ -395,7 +366,7 @@ impl Turn {
         }
         if (self.supervision.is_worker)() {
             let linger = self.supervision.linger;
-            let Times { drain, stall, .. } = self.times;
+            let TimeLimits { drain, stall, .. } = self.times;
             let sent = c.send_out();
             match c.stream().filter(|_| sent.is_ok()).map(|s| linger(s, drain, stall)) {
                 Some(Ok(true)) => return self.end(c, outcome),

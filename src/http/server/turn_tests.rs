@@ -21,7 +21,7 @@ struct Case {
 }
 
 impl Case {
-    fn new(times: Times) -> Case {
+    fn new(times: TimeLimits) -> Case {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (ours, _) = listener.accept().unwrap();
@@ -59,7 +59,7 @@ const AWAITS: Action = Action::AwaitRequest { limit: None };
 
 #[test]
 fn a_request_is_handled_and_retired_and_the_next_one_is_waited_for() {
-    let mut case = Case::new(Times::default());
+    let mut case = Case::new(TimeLimits::default());
     assert_eq!(case.begin(REQUEST), Action::Handle);
     assert!(!case.turn.is_free());
     assert_eq!(case.answer(), Action::Retire);
@@ -75,7 +75,8 @@ fn a_request_is_handled_and_retired_and_the_next_one_is_waited_for() {
 
 #[test]
 fn an_incomplete_request_goes_on_where_it_was() {
-    let mut case = Case::new(Times { header: Some(Duration::from_secs(9)), ..Times::default() });
+    let mut case =
+        Case::new(TimeLimits { header: Some(Duration::from_secs(9)), ..TimeLimits::default() });
     let (first, rest) = REQUEST.split_at(20);
     let Action::AwaitRequest { limit: Some(limit) } = case.begin(first) else { panic!() };
     assert!(limit <= Duration::from_secs(9));
@@ -86,13 +87,13 @@ fn an_incomplete_request_goes_on_where_it_was() {
 
 #[test]
 fn who_is_too_slow_is_refused_but_not_one_who_could_take_that_for_an_answer() {
-    let mut case = Case::new(Times::default());
+    let mut case = Case::new(TimeLimits::default());
     assert_eq!(case.begin(b"GET"), AWAITS);
     let lingers = Action::Wait { reads: true, writes: false, limit: None };
     assert_eq!(case.step(Event::Ready(Ready::Timeout)), lingers);
     assert!(case.received().starts_with("HTTP/1.1 408 "));
 
-    let mut case = Case::new(Times::default());
+    let mut case = Case::new(TimeLimits::default());
     assert_eq!(case.begin(REQUEST), Action::Handle);
     assert_eq!(case.answer(), Action::Retire);
     assert_eq!(case.step(Event::Retired), AWAITS);
@@ -102,7 +103,7 @@ fn who_is_too_slow_is_refused_but_not_one_who_could_take_that_for_an_answer() {
 
 #[test]
 fn an_error_is_answered_and_thrown() {
-    let mut case = Case::new(Times::default());
+    let mut case = Case::new(TimeLimits::default());
     assert_eq!(case.begin(REQUEST), Action::Handle);
     assert_eq!(case.step(Event::Threw(b"oh")), Action::Retire);
     assert!(matches!(case.step(Event::Retired), Action::Wait { reads: true, .. }));
@@ -113,7 +114,7 @@ fn an_error_is_answered_and_thrown() {
 
 #[test]
 fn a_response_that_is_not_right_is_an_error_of_the_turn() {
-    let mut case = Case::new(Times::default());
+    let mut case = Case::new(TimeLimits::default());
     assert_eq!(case.begin(REQUEST), Action::Handle);
     assert_eq!(case.step(Event::Returned { keep: true }), Action::Retire);
     case.step(Event::Retired);
@@ -123,7 +124,7 @@ fn a_response_that_is_not_right_is_an_error_of_the_turn() {
 
 #[test]
 fn a_handler_that_has_turned_to_the_body_is_asked_for_a_reader() {
-    let mut case = Case::new(Times::default());
+    let mut case = Case::new(TimeLimits::default());
     let request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab";
     assert_eq!(case.begin(request), Action::Handle);
     case.connection.body_used = true;
@@ -138,22 +139,11 @@ fn the_fault_of_the_client_is_passed_on_only_with_another_error() {
     for (text, outcome) in
         [("x: too large", Outcome::True), (FAULTY, Outcome::True), ("else", Outcome::Throw)]
     {
-        let mut case = Case::new(Times::default());
+        let mut case = Case::new(TimeLimits::default());
         assert_eq!(case.begin(REQUEST), Action::Handle);
         case.connection.blameless = Some(Blameless::Lost("too large".into()));
         assert_eq!(case.step(Event::Threw(text.as_bytes())), Action::Retire);
         assert_eq!(case.step(Event::Retired), Action::End(outcome));
         assert!(!case.stream.borrow().is_open());
     }
-}
-
-#[test]
-fn a_body_is_waited_for_longer_the_more_is_missing() {
-    let second = Duration::from_secs;
-    let times = Times { body: Some(second(20)), rate: Some(500.0), ..Times::default() };
-    assert_eq!(times.of_body(0), Some(second(20)));
-    assert_eq!(times.of_body(5000), Some(second(30)));
-    let times = Times { stall: Some(second(5)), ..times };
-    assert_eq!(times.of_body(5000), Some(second(15)));
-    assert_eq!(Times { rate: None, ..times }.of_body(5000), Some(second(5)));
 }

@@ -9,16 +9,13 @@ use mlua::{Function, Lua, Table, Value};
 
 use super::speaks_first;
 use super::spec::ListenerSpec;
-use crate::amount::Amount;
+use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{self, Fault, Reply};
 use crate::known_options;
 use crate::server::identity::Identity;
 
 /// The most listeners one pool may have.
 pub const MAX_LISTENERS: usize = 100;
-
-/// The maximum of times in options, in seconds: three years, far from overflow.
-pub const MAX_SECONDS: f64 = 1e8;
 
 /// The maximum number of workers of a pool: more must be a mistake.
 const MAX_WORKERS: f64 = 10_000.0;

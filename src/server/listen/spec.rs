@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use mlua::{Table, Value};
 
-use super::config::MAX_SECONDS;
-use crate::amount::Amount;
+use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{self, Fault, Reply};
 use crate::io::address;
 use crate::io::listen::{ANY, Access, BACKLOG};

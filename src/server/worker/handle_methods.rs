@@ -9,13 +9,10 @@ use nix::errno::Errno;
 
 use super::Worker;
 use super::disposition::{Disposition, STALL};
-use crate::amount::Amount;
+use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{self, Fault, Reply};
 use crate::io::{Stream, stream_of};
 use crate::sys::os::{fork_detection, process};
-
-/// The longest time either method accepts, in seconds; longer ones count as this.
-const MAX_SECONDS: f64 = 1e8;
 
 /// Defines the methods.
 pub fn export(lua: &Lua) -> mlua::Result<()> {

@@ -4,13 +4,10 @@
 use mlua::{FromLua, Function, Lua, Table, Value};
 
 use super::context;
-use crate::amount::Amount;
+use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{self, Fault, Reply};
 use crate::sys::lua::{lua_stack, timeout_report};
 use crate::sys::os::alarm;
-
-/// The longest time, in seconds.
-const MAX_SECONDS: f64 = 1e8;
 
 /// So much of the text that says what was being done goes into the log, in bytes.
 const MAX_CONTEXT: usize = 600;

@@ -1,9 +1,15 @@
 //! The body of a response: its framing (RFC 9112 6), and joining small pieces.
 
-use super::{BODYLESS, LENGTH_EXCEEDED, LENGTH_NOT_USED};
 use crate::http::wire::header_lines::Misuse;
 use crate::http::wire::header_lines::push_chunk_size;
 use crate::sys::os::flusher::Completion;
+
+/// More was to be sent than Content-Length has announced.
+pub const LENGTH_EXCEEDED: Misuse = "Content length exceeded";
+/// Less was sent.
+pub const LENGTH_NOT_USED: Misuse = "Content length not used";
+/// The response has no body.
+pub const BODYLESS: Misuse = "Cannot send response data for body-less status message";
 
 /// How the client learns where the body ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

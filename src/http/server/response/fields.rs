@@ -1,8 +1,7 @@
 //! What the header fields of a response decide: the framing of its body, and whether the connection
 //! goes on.
 
-use super::BODYLESS;
-use super::body::Framing;
+use super::body::{BODYLESS, Framing};
 use crate::http::wire::framing::decimal;
 use crate::http::wire::header_lines::{
     Misuse, StaticHeaders, asks_to_close, asks_to_keep, is_transfer_encoding, push_header,

@@ -97,7 +97,7 @@ fn some_statuses_have_no_body() {
         let (mut response, mut wire) = (http11(), Vec::new());
         start(&mut response, status).unwrap();
         send(&mut response, &mut wire, "").unwrap();
-        assert_eq!(send(&mut response, &mut wire, "a"), Err(BODYLESS));
+        assert_eq!(send(&mut response, &mut wire, "a"), Err(body::BODYLESS));
         assert_eq!(end(response, wire), format!("HTTP/1.1 {status}\r\n{line}\r\n"));
     }
 }
