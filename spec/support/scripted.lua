@@ -114,8 +114,8 @@ function scripted.ok(body, extra)
 end
 
 --- A server that sends each chunk of a request's body back as soon as it has it.
--- @param pause seconds (0) before it reads the body, of which the system takes little meanwhile, and before it
---   ends its own: the client has to wait for room, and for input
+-- @param pause seconds (0) before it reads the body, of which the system takes little meanwhile, and before
+--   it ends its own: the client has to wait for room, and for input
 function scripted.echo(pause)
   return scripted.play(([[
     local pause = %s
