@@ -9,6 +9,13 @@ local BEGUN = "request:send_status('200 OK') request:send_header('X-Mine', 'y') 
 local mistakes = {
   ["an error"] = { "error('oh dear')", "oh dear" },
   ["an error with data queued"] = { "request:send_data('some data') error('oh dear')", "oh dear" },
+  ["an error with 60 KB of data queued"] = {
+    "for _ = 1, 20 do request:send_data(('x'):rep(3000)) end error('oh dear')", "oh dear" },
+  ["an error with a long piece queued"] = {
+    "request:send_data(('x'):rep(60000)) error('oh dear')", "oh dear" },
+  ["too little data of many pieces"] = { "request:send_header('Content-Length', 50000) "
+    .. "for _ = 1, 10 do request:send_data(('x'):rep(3000)) end return true",
+    "Content length not used: Content-Length is 50000, but only 30000 bytes were sent" },
   ["an error with the end of the headers queued"] = { "request:send_data('') error('oh dear')", "oh dear" },
   ["CR and LF in a header"] = { "request:send_header('X-Name', 'a\\r\\nb')",
     "Invalid character in HTTP header value: X-Name. Remove or encode line ends" },
@@ -73,23 +80,25 @@ describe("before a byte of the response has left,", function()
     end)
   end
 
-  it("so is it for HEAD, HTTP/1.0, a body that was not read, and behind another response", function()
-    local s = start "an error with data queued"
-    for _, version in ipairs { "1.1", "1.0" } do
+  for _, name in ipairs { "an error with data queued", "an error with 60 KB of data queued" } do
+    it(name .. " is so for HEAD, HTTP/1.0, a body that was not read, and behind another response", function()
+      local s = start(name)
+      for _, version in ipairs { "1.1", "1.0" } do
+        local connection = s:connect()
+        local response = connection:request { method = "HEAD", target = "/fail", version = version }
+        assert.equal(500, response.status)
+        assert.same({ "", "closed" }, { connection:read_all() })
+        connection = s:connect()
+        check(connection:request { target = "/fail", version = version }, connection)
+        connection = s:connect()
+        check(connection:request { target = "/fail", version = version, body = "unread" }, connection)
+      end
       local connection = s:connect()
-      local response = connection:request { method = "HEAD", target = "/fail", version = version }
-      assert.equal(500, response.status)
-      assert.same({ "", "closed" }, { connection:read_all() })
-      connection = s:connect()
-      check(connection:request { target = "/fail", version = version }, connection)
-      connection = s:connect()
-      check(connection:request { target = "/fail", version = version, body = "unread" }, connection)
-    end
-    local connection = s:connect()
-    connection:send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /fail HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert.equal("default", connection:response().body)
-    check(connection:response(), connection)
-  end)
+      connection:send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /fail HTTP/1.1\r\nHost: a\r\n\r\n")
+      assert.equal("default", connection:response().body)
+      check(connection:response(), connection)
+    end)
+  end
 
   it("but not behind it: the connection is reset", function()
     local s = app.start [[
@@ -100,10 +109,13 @@ describe("before a byte of the response has left,", function()
         request:send_status("200 OK") request:finish_headers() error("late")
       end
       function routes.large(request)
-        request:send_status("200 OK") request:send_data(("x"):rep(5000)) error("late")
+        request:send_status("200 OK") request:send_data(("x"):rep(90000)) error("late")
+      end
+      function routes.waited(request)
+        request:send_status("200 OK") request:send_data("x") moonbridge_io.poll(nil, nil, 0.01) error("late")
       end
     ]]
-    for _, route in ipairs { "flushed", "headers", "large" } do
+    for _, route in ipairs { "flushed", "headers", "large", "waited" } do
       local _, ending = s:raw(("GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"):format(route))
       assert.equal("reset", ending, route)
     end

@@ -371,7 +371,7 @@ impl Connection {
         match self.response.data(piece, self.options.output_chunk) {
             Ok(Taken::Ignored) if self.response.takes_ignored(self.options.output_chunk) => {
                 self.check_client()?;
-                self.send_out()
+                self.defer(true)
             }
             Ok(Taken::Ignored | Taken::Joined) => self.defer(false),
             Ok(Taken::Complete) => self.defer(true),

@@ -219,14 +219,12 @@ impl Response {
     /// If the piece is large, the caller must send [`Response::parts`] with the same piece, then call
     /// [`Response::sent`].
     pub fn data(&mut self, piece: &[u8], minimum: usize) -> Result<Taken, Misuse> {
-        let taken = match self.stage {
-            Stage::Body if piece.is_empty() => Taken::Joined,
-            Stage::Body => self.body.take(piece, minimum, MOST_WAITING, &mut self.out)?,
-            Stage::Start | Stage::Interim | Stage::Head => return Err(NO_STATUS),
-            Stage::Finished => return Err(FINISHED),
-        };
-        self.has_left |= taken == Taken::Complete;
-        Ok(taken)
+        match self.stage {
+            Stage::Body if piece.is_empty() => Ok(Taken::Joined),
+            Stage::Body => self.body.take(piece, minimum, MOST_WAITING, &mut self.out),
+            Stage::Start | Stage::Interim | Stage::Head => Err(NO_STATUS),
+            Stage::Finished => Err(FINISHED),
+        }
     }
 
     /// What is to be sent for a large piece.

@@ -45,7 +45,7 @@ impl Connection {
     /// not answer a write with RST, as there is none. A client that only half-closes has its time to
     /// take the head.
     pub(super) fn check_client(&mut self) -> Result<(), Problem> {
-        let complete = self.response.has_left() && !self.response.has_body();
+        let complete = self.response.is_in_body() && !self.response.has_body();
         self.with_stream(|this, stream| {
             let half_closed = stream.check_peer().map_err(|error| this.failed(error))?;
             if !half_closed || !complete {
