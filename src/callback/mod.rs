@@ -16,7 +16,7 @@ use crate::{binding, io};
 
 /// The module's table, and the protocol for the modules that stream with it.
 #[derive(Clone)]
-struct Module {
+struct CallbackModule {
     callback: Table,
     protocol: Table,
 }
@@ -31,7 +31,7 @@ pub fn protocol(lua: &Lua) -> Result<Table> {
     Ok(binding::once(lua, load)?.protocol)
 }
 
-fn load(lua: &Lua) -> Result<Module> {
+fn load(lua: &Lua) -> Result<CallbackModule> {
     let callback = lua.create_table()?;
     callback.raw_set("BLOCKSIZE", 32 * 1024)?;
     let protocol: Table =
@@ -68,5 +68,5 @@ fn load(lua: &Lua) -> Result<Module> {
         include_str!("transfer.lua"),
         (&protocol, &callback, io::module(lua)?),
     )?;
-    Ok(Module { callback, protocol })
+    Ok(CallbackModule { callback, protocol })
 }

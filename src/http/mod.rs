@@ -27,14 +27,14 @@ use server::options::Options;
 use wire::escape::Plus;
 
 #[derive(Clone)]
-struct Module(Table);
+struct HttpModule(Table);
 
 /// The module's table: always the same one.
 pub fn module(lua: &Lua) -> Result<Table> {
     Ok(binding::once(lua, load)?.0)
 }
 
-fn load(lua: &Lua) -> Result<Module> {
+fn load(lua: &Lua) -> Result<HttpModule> {
     let module = lua.create_table()?;
     escapes(lua, &module)?;
     let native = native(lua)?;
@@ -61,7 +61,7 @@ fn load(lua: &Lua) -> Result<Module> {
         binding::chunk(lua, "moonbridge.http.parse_query", parse_query, (&native, &maps))?;
     module.raw_set("parse_query", parse_query)?;
     client::install(lua, &module)?;
-    Ok(Module(module))
+    Ok(HttpModule(module))
 }
 
 /// `encode_html`, and how URIs and paths are encoded and decoded.

@@ -26,7 +26,7 @@ const PARTS: usize = 8;
 
 /// How a method waits when a read or write would block.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Waiting {
+enum WaitMode {
     /// In `poll`, without limit.
     Blocking,
     /// Not at all (`_nb`).
@@ -38,10 +38,10 @@ enum Waiting {
     Yielding,
 }
 
-impl Waiting {
+impl WaitMode {
     /// The first argument behind `self` and the function to wait by.
     const fn first(self) -> c_int {
-        if matches!(self, Waiting::Function) { 3 } else { 2 }
+        if matches!(self, WaitMode::Function) { 3 } else { 2 }
     }
 
     /// What the driver has to do for that; with [`Event::Returned`] and the token it is over.
@@ -53,7 +53,7 @@ impl Waiting {
         token: isize,
     ) -> Result<Action, Wrong> {
         let values = [Value::Slot(1), Value::Word(mode), Value::Upvalue(MODULE)];
-        if self == Waiting::Yielding {
+        if self == WaitMode::Yielding {
             return Ok(Action::Yield(values, token));
         }
         if arguments.is_nil(2) {
@@ -94,12 +94,12 @@ macro_rules! transfers {
             impl Method for $type {
                 type Object = ();
                 const NAME: &'static str = $name;
-                const FRAME: c_int = Waiting::$waiting.first() + 1;
+                const FRAME: c_int = WaitMode::$waiting.first() + 1;
                 const WORDS: &'static [&'static str] = &WORDS;
 
                 #[inline(always)]
                 fn step((): &(), arguments: &Arguments<'_>, event: Event) -> Action {
-                    let outcome = $work(arguments, event, Waiting::$waiting $(, $flag)?);
+                    let outcome = $work(arguments, event, WaitMode::$waiting $(, $flag)?);
                     outcome.unwrap_or_else(|wrong| Action::Raise(wrong.into()))
                 }
             }
@@ -181,7 +181,7 @@ fn check_writable(stream: &Stream) -> Result<(), Wrong> {
 /// `read` in its four forms. A token that is not negative tells how far the input was searched before the
 /// wait: input that does not suffice stays in the buffer, so nothing is lost if the wait is never resumed.
 #[inline(always)]
-fn read(arguments: &Arguments<'_>, event: Event, waiting: Waiting) -> Result<Action, Wrong> {
+fn read(arguments: &Arguments<'_>, event: Event, waiting: WaitMode) -> Result<Action, Wrong> {
     let stream = stream_of(arguments)?;
     if event != Event::Start {
         return read_on(arguments, event, waiting, &mut *usable(&stream)?);
@@ -200,7 +200,7 @@ fn read(arguments: &Arguments<'_>, event: Event, waiting: Waiting) -> Result<Act
 fn read_on(
     arguments: &Arguments<'_>,
     event: Event,
-    waiting: Waiting,
+    waiting: WaitMode,
     stream: &mut Stream,
 ) -> Result<Action, Wrong> {
     match event {
@@ -231,16 +231,16 @@ fn receive(
     stream: &mut Stream,
     want: Want,
     seen: usize,
-    waiting: Waiting,
+    waiting: WaitMode,
 ) -> Result<Action, Wrong> {
     check_readable(stream)?;
-    match want.receive(stream, seen, waiting == Waiting::Blocking) {
-        Ok((n, Status::Block)) if waiting != Waiting::Never => {
+    match want.receive(stream, seen, waiting == WaitMode::Blocking) {
+        Ok((n, Status::Block)) if waiting != WaitMode::Never => {
             let searched = stream.input.position().saturating_add(n as u64);
             let token = isize::try_from(searched).unwrap_or(isize::MAX);
             let action = waiting.wait(arguments, READABLE, Protection::Caught, token)?;
             // A yield that is not possible throws: then nothing waits for the input.
-            if waiting != Waiting::Yielding || arguments.may_yield() {
+            if waiting != WaitMode::Yielding || arguments.may_yield() {
                 stream.input.hold(Awaits::More);
             }
             Ok(action)
@@ -262,7 +262,7 @@ fn take(stream: &mut Stream, n: usize, status: Status) -> Action {
 }
 
 /// `drain` in its four forms. The token tells how many bytes were drained before the wait.
-fn drain(arguments: &Arguments<'_>, event: Event, waiting: Waiting) -> Result<Action, Wrong> {
+fn drain(arguments: &Arguments<'_>, event: Event, waiting: WaitMode) -> Result<Action, Wrong> {
     let done = match event {
         Event::Start => 0,
         Event::Returned(done) | Event::Threw(done) => done as usize,
@@ -272,8 +272,8 @@ fn drain(arguments: &Arguments<'_>, event: Event, waiting: Waiting) -> Result<Ac
     want.limit = want.limit.map(|limit| limit.saturating_sub(done));
     let mut stream = usable(&stream)?;
     check_readable(&stream)?;
-    match want.discard(&mut stream, waiting == Waiting::Blocking) {
-        Ok((n, Status::Block)) if waiting != Waiting::Never => {
+    match want.discard(&mut stream, waiting == WaitMode::Blocking) {
+        Ok((n, Status::Block)) if waiting != WaitMode::Never => {
             waiting.wait(arguments, READABLE, Protection::None, (done + n) as isize)
         }
         Ok((n, status)) => {
@@ -288,7 +288,7 @@ fn drain(arguments: &Arguments<'_>, event: Event, waiting: Waiting) -> Result<Ac
 fn send(
     arguments: &Arguments<'_>,
     event: Event,
-    waiting: Waiting,
+    waiting: WaitMode,
     flush: bool,
 ) -> Result<Action, Wrong> {
     let stream = stream_of(arguments)?;
@@ -319,14 +319,14 @@ fn send(
     let outcome = if !flush && !overflows(&stream, parts) {
         parts.iter().for_each(|part| stream.put(part));
         stream.output.check().map(|()| 0)
-    } else if waiting == Waiting::Blocking {
+    } else if waiting == WaitMode::Blocking {
         stream.send_all(parts).map(|()| 0)
     } else {
         stream.send_nb(parts)
     };
     match (outcome, waiting) {
         (Err(error), _) => Ok(Action::Fail(error)),
-        (Ok(left), Waiting::Never) => {
+        (Ok(left), WaitMode::Never) => {
             Ok(Action::Return(Value::Integer(i64::try_from(left).unwrap_or(i64::MAX))))
         }
         (Ok(0), _) => Ok(Action::Return(Value::Slot(1))),

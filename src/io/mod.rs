@@ -54,14 +54,14 @@ pub use stream::{Fill, Stream, Wakeup};
 use crate::binding;
 
 #[derive(Clone)]
-struct Module(Table);
+struct IoModule(Table);
 
 /// The module's table: always the same one.
 pub fn module(lua: &Lua) -> Result<Table> {
     Ok(binding::once(lua, load)?.0)
 }
 
-fn load(lua: &Lua) -> Result<Module> {
+fn load(lua: &Lua) -> Result<IoModule> {
     keep_freed_memory();
     let module = lua.create_table()?;
     let prototypes = Prototypes::new(lua)?;
@@ -76,7 +76,7 @@ fn load(lua: &Lua) -> Result<Module> {
     functions::install(lua, &module)?;
     lua.set_app_data(prototypes);
     functions::install_standard_streams(lua, &module)?;
-    Ok(Module(module))
+    Ok(IoModule(module))
 }
 
 /// The methods that are Lua, because they call functions of the user's or are made of other methods.

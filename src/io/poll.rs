@@ -12,7 +12,7 @@ use super::handle_table::stream_at;
 use super::listener::ListenerHandle;
 use super::stream::{Direction, Stream};
 use crate::binding::{self, Fault, Reply};
-use crate::sys::lua::keys::{self, Key};
+use crate::sys::lua::keys::{self, SetKey};
 use crate::sys::os::alarm;
 use crate::sys::os::child::Process;
 use crate::sys::os::flusher;
@@ -108,8 +108,8 @@ impl PollRequest {
         let others = keys::split(lua, &table, &mut keys, is_handle)?;
         for key in keys {
             match key {
-                Key::Integer(fd) => self.add_number(args, fd, direction)?,
-                Key::Userdata(address) => {
+                SetKey::Integer(fd) => self.add_number(args, fd, direction)?,
+                SetKey::Userdata(address) => {
                     if let Some(stream) = stream_at(address) {
                         self.add_stream(&mut *borrow(&stream)?, direction)?;
                     }

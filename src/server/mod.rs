@@ -8,11 +8,10 @@
 //! | [`worker`] | the event loop around the handler |
 //! | [`operator`] | options of `run`, log, status, pid file, launcher |
 //! | [`identity`] | the user that a process runs as |
-//! | [`run`], [`birth`] | from registered pools to a serving supervisor, and to its workers |
+//! | [`run`], [`worker_start`] | from registered pools to a serving supervisor, and to its workers |
 //!
 //! `supervisor` and `worker` do not know each other: what they share is `ipc`.
 
-pub(crate) mod birth;
 pub(crate) mod identity;
 pub mod ipc;
 pub(crate) mod listen;
@@ -21,6 +20,7 @@ pub(crate) mod operator;
 pub(crate) mod run;
 pub(crate) mod supervisor;
 pub(crate) mod worker;
+pub(crate) mod worker_start;
 
 #[cfg(test)]
 mod connections_test;

@@ -1,4 +1,4 @@
-//! `run`: from registered pools to a serving supervisor, and the birth of workers.
+//! `run`: from registered pools to a serving supervisor, and the start of workers.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -8,7 +8,6 @@ use std::rc::Rc;
 use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
 use nix::sys::signal::Signal;
 
-use super::birth::Birth;
 use super::identity::Identity;
 use super::ipc::clock;
 use super::listen::config::PoolConfig;
@@ -19,11 +18,12 @@ use super::operator::check;
 use super::operator::launcher::{self, Operations};
 use super::operator::service::Parts;
 use super::operator::{options, privileges};
-use super::supervisor::reload::later::Origin;
+use super::supervisor::reload::later::GenerationOrigin;
 use super::supervisor::{Outcome, Supervisor};
 use super::worker::timeout;
 use super::worker::{Subject, Worker};
 use super::worker::{context, handle_methods, reload};
+use super::worker_start::WorkerStart;
 use crate::binding::{self, Fault, Reply};
 use crate::http;
 use crate::io::{Handle, handle};
@@ -109,7 +109,7 @@ fn serve(
     if let Some(text) = shared_sockets::warning(&known) {
         log.notice(&text);
     }
-    let origin = predecessor.map(|predecessor| Origin { predecessor, log: later_log });
+    let origin = predecessor.map(|predecessor| GenerationOrigin { predecessor, log: later_log });
     let mut supervisor = Supervisor::new(pools, log, &limits, origin).map_err(|errno| {
         registry.end();
         let reason = error_text::describe(errno as i32);
@@ -134,33 +134,33 @@ fn serve(
             operations.ended(code);
             Ok(code.into_lua_multi(lua)?)
         }
-        Outcome::Worker(birth) => {
+        Outcome::Worker(start) => {
             // Before signals get through: none of these ends a worker that has not begun.
             let caught = worker_signals::catch_termination();
             drop(supervisor);
             drop(pid_file);
-            let worker = caught.map_err(Fault::from).and_then(|()| become_worker(lua, *birth));
+            let worker = caught.map_err(Fault::from).and_then(|()| become_worker(lua, *start));
             // A worker that cannot work must never go on with what the host does after `run`.
-            Ok(worker.unwrap_or_else(|fault| stillborn(&fault)))
+            Ok(worker.unwrap_or_else(|fault| start_failed(&fault)))
         }
     }
 }
 
 /// In a new process: from what the fork left to a worker. Gives its functions for `worker.lua`.
-fn become_worker(lua: &Lua, birth: Birth) -> Reply {
-    if let Some(identity) = &birth.pool.config.identity {
+fn become_worker(lua: &Lua, start: WorkerStart) -> Reply {
+    if let Some(identity) = &start.pool.config.identity {
         identity.assume().map_err(Fault::Misuse)?;
     }
     reseed(lua)?;
-    worker_signals::install(birth.supervisor, birth.channel.as_fd(), &birth.pool.sockets())?;
-    if birth.held {
+    worker_signals::install(start.supervisor, start.channel.as_fd(), &start.pool.sockets())?;
+    if start.held {
         // Until it serves, it is of no use without its supervisor.
         let _ = process::set_parent_death_signal(Signal::SIGKILL);
     }
-    context::show_on(&birth.pool.scoreboard, birth.cell);
-    let (handlers, config) = (birth.pool.handlers.clone(), birth.pool.config.clone());
+    context::show_on(&start.pool.scoreboard, start.cell);
+    let (handlers, config) = (start.pool.handlers.clone(), start.pool.config.clone());
     let handles = lua.create_table()?;
-    let worker = Rc::new(RefCell::new(Worker::new(birth, handles.clone())?));
+    let worker = Rc::new(RefCell::new(Worker::new(start, handles.clone())?));
     handle_methods::set_worker(&worker)?;
 
     let pool = lua.create_table()?;
@@ -275,7 +275,7 @@ fn limit_memory(lua: &Lua, config: &PoolConfig) -> mlua::Result<Option<String>> 
     Ok(trouble)
 }
 
-fn stillborn(fault: &Fault) -> ! {
+fn start_failed(fault: &Fault) -> ! {
     use std::io::Write;
     let reason = match fault {
         Fault::Misuse(text) | Fault::System(text, _) => text.clone(),

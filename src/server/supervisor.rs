@@ -46,7 +46,6 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
 
-use super::birth::Birth;
 use super::ipc::channel::Parcel;
 use super::ipc::clock;
 use super::ipc::message::Report;
@@ -55,6 +54,7 @@ use super::operator::log::{Level, Log};
 use super::operator::notifier::Notifier;
 use super::operator::options::{Hangup, SupervisorLimits};
 use super::operator::status::PoolStatus;
+use super::worker_start::WorkerStart;
 use crate::sys::os::error_text;
 use crate::sys::os::usage::{self, ProcessEnd, Usage};
 use crate::sys::os::worker_signals;
@@ -62,9 +62,9 @@ use balance::{Balance, Revocation};
 use children::Children;
 use descriptors::RaisedLimit;
 use handover::{Bounds, Handover, WorkerId};
-use liveness::{Action, Liveness};
+use liveness::{Liveness, LivenessAction};
 use pool::PoolState;
-use reload::later::Origin;
+use reload::later::GenerationOrigin;
 use reload::{Introduced, Role};
 use shutdown::{ServerPhase, Shutdown};
 use signals::Signals;
@@ -85,7 +85,7 @@ pub enum Outcome {
     /// Everything is shut down; the exit code.
     Ended(i32),
     /// This process is a new worker.
-    Worker(Box<Birth>),
+    Worker(Box<WorkerStart>),
 }
 
 /// What the parts want next.
@@ -93,7 +93,7 @@ enum Next {
     /// To be woken, at that time at the latest.
     Wait(Option<Instant>),
     /// This process is a new worker.
-    Worker(Box<Birth>),
+    Worker(Box<WorkerStart>),
 }
 
 /// The supervisor: its parts.
@@ -127,7 +127,7 @@ impl Supervisor {
         pools: Vec<Rc<Pool>>,
         mut log: Log,
         limits: &SupervisorLimits,
-        origin: Option<Origin>,
+        origin: Option<GenerationOrigin>,
     ) -> Result<Self, Errno> {
         let signals = Signals::watch()?;
         let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
@@ -182,7 +182,7 @@ impl Supervisor {
             let reload = self.advance_reload(now);
             let mut wake = match self.advance(now) {
                 Next::Wait(wake) => wake,
-                Next::Worker(birth) => return Outcome::Worker(birth),
+                Next::Worker(start) => return Outcome::Worker(start),
             };
             if matches!(&self.role, Role::Later(later) if later.has_failed()) {
                 return Outcome::Ended(ERROR_AT_START);
@@ -251,7 +251,7 @@ impl Supervisor {
             let assigned = dispatch::assign(state, children, handover, now);
             let sized = match self.size(index, now) {
                 Ok(sized) => sized,
-                Err(birth) => return Next::Worker(birth),
+                Err(start) => return Next::Worker(start),
             };
             let Supervisor { pools, children, handover, log, .. } = self;
             let queued = handover.store().queued(index);
@@ -261,13 +261,13 @@ impl Supervisor {
         Next::Wait(wake)
     }
 
-    /// Sees to the size of a pool. Gives when to do so again, or in a new worker its birth.
-    fn size(&mut self, index: usize, now: Instant) -> Result<Option<Instant>, Box<Birth>> {
+    /// Sees to the size of a pool. Gives when to do so again, or in a new worker its start.
+    fn size(&mut self, index: usize, now: Instant) -> Result<Option<Instant>, Box<WorkerStart>> {
         loop {
             match self.pools[index].manage(&mut self.children, now) {
                 Advice::Fork => {
-                    if let Some(birth) = self.fork(index, now) {
-                        return Err(birth);
+                    if let Some(start) = self.fork(index, now) {
+                        return Err(start);
                     }
                 }
                 Advice::Wait(at) => return Ok(Some(at)),
@@ -297,22 +297,22 @@ impl Supervisor {
     }
 
     /// Deals with workers that do not get on.
-    fn carry_out(&mut self, actions: Vec<Action>) {
+    fn carry_out(&mut self, actions: Vec<LivenessAction>) {
         let Supervisor { pools, children, handover, log, .. } = self;
         for action in actions {
             liveness::carry_out(action, pools, children, handover, log);
         }
     }
 
-    /// Forks one worker. Gives its birth in the new process and `None` in the supervisor.
-    fn fork(&mut self, index: usize, now: Instant) -> Option<Box<Birth>> {
+    /// Forks one worker. Gives its start in the new process and `None` in the supervisor.
+    fn fork(&mut self, index: usize, now: Instant) -> Option<Box<WorkerStart>> {
         let (serves, supervisor, input_limit) =
             (self.shutdown.serves(), self.pid, self.input_limit);
         let Supervisor { pools, children, handover, log, .. } = self;
         let (cell, channel) = pools[index].fork(children, handover, log, serves, now)?;
         let pool = pools[index].pool.clone();
         let held = self.children.held;
-        Some(Box::new(Birth { pool, cell, channel, supervisor, input_limit, held }))
+        Some(Box::new(WorkerStart { pool, cell, channel, supervisor, input_limit, held }))
     }
 
     fn take_signals(&mut self) {
@@ -381,7 +381,7 @@ impl Supervisor {
                 state.sizing.succeeded();
             }
             // The pool is sized before the next wait.
-            Report::Scarce => {}
+            Report::FewIdle => {}
             Report::Leaving => {
                 child.leaving();
                 dispatch::revoke(worker, usize::MAX, &self.children, &mut self.handover);

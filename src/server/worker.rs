@@ -46,9 +46,9 @@ use std::rc::Rc;
 use mlua::{IntoLua, Lua, Table, Value};
 use nix::errno::Errno;
 
-use super::birth::Birth;
 use super::ipc::message::Report;
 use super::ipc::ticket::Ticket;
+use super::worker_start::WorkerStart;
 use crate::io::{Stream, handle};
 use crate::sys::os::alarm;
 use connection::Running;
@@ -81,8 +81,8 @@ impl Worker {
     ///
     /// # Errors
     /// What the kernel reports.
-    pub fn new(birth: Birth, handles: Table) -> Result<Self, Errno> {
-        let Birth { pool, cell, channel, input_limit, held, .. } = birth;
+    pub fn new(start: WorkerStart, handles: Table) -> Result<Self, Errno> {
+        let WorkerStart { pool, cell, channel, input_limit, held, .. } = start;
         let board = pool.scoreboard.clone();
         let control = Control::new(channel, board, cell, ORDER_WITHIN);
         control.hold(held);

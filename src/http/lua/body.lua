@@ -74,7 +74,7 @@ return function(steps, env, times, methods, lazy)
 
   -- How long the client may keep the handler waiting from now on, in seconds: it has
   -- `request_body_timeout` for the whole body, and more as it sends.
-  local function patience()
+  local function time_left()
     if not (body_timeout and minimum_rate) then return stall end
     local left = body_timeout + steps.received() / minimum_rate - waited
     return min(stall or LONGEST, left)
@@ -85,7 +85,7 @@ return function(steps, env, times, methods, lazy)
   function body.await()
     local code, text = steps.prepare_wait()
     if code and code ~= OUTPUT then return code, text end
-    local seconds, begun = patience(), now()
+    local seconds, begun = time_left(), now()
     if seconds and seconds <= 0 or not env.wait(code == OUTPUT, seconds) then
       return steps.refuse_stall()
     end

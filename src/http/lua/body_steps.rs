@@ -2,13 +2,13 @@
 
 use mlua::{IntoLuaMulti, Lua, MultiValue, Table};
 
-use super::step::{Code, Shared, code, problem, queued, step, with};
-use crate::http::server::connection::{Connection, Reader};
+use super::step::{Code, SharedConnection, code, problem, queued, step, with};
+use crate::http::server::connection::{HttpConnection, Reader};
 use crate::http::server::request_body::Supply;
 use crate::http::wire::refusal::Refusal;
 
 /// Adds them to the steps of a connection object.
-pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     // discard_body([close]): the rest of the body is thrown away, and the connection closed behind the
     // response.
     step(lua, table, shared, "discard_body", |_, c, close: Option<bool>| {
@@ -22,24 +22,26 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         Ok(MultiValue::new())
     })?;
     // next_chunk(): a string of the body; or INPUT, END or a problem's code.
-    step(lua, table, shared, "next_chunk", |lua, c, (): ()| match with(c, Connection::supply)? {
-        Ok(Supply::Ready) => {
-            let chunk = with(c, |c| {
-                let ready = c.intake.ready();
-                let chunk = ready.get(..c.options.input_chunk).unwrap_or(ready);
-                let result = lua.create_string(chunk);
-                let size = chunk.len();
-                c.intake.consume(size);
-                result
-            })?;
-            chunk?.into_lua_multi(lua)
+    step(lua, table, shared, "next_chunk", |lua, c, (): ()| {
+        match with(c, HttpConnection::supply)? {
+            Ok(Supply::Ready) => {
+                let chunk = with(c, |c| {
+                    let ready = c.intake.ready();
+                    let chunk = ready.get(..c.options.input_chunk).unwrap_or(ready);
+                    let result = lua.create_string(chunk);
+                    let size = chunk.len();
+                    c.intake.consume(size);
+                    result
+                })?;
+                chunk?.into_lua_multi(lua)
+            }
+            Ok(Supply::Block) => code(lua, Code::Input),
+            Ok(Supply::End) => code(lua, Code::End),
+            Err(error) => problem(lua, error),
         }
-        Ok(Supply::Block) => code(lua, Code::Input),
-        Ok(Supply::End) => code(lua, Code::End),
-        Err(error) => problem(lua, error),
     })?;
     // whole(): the rest of the body as a string; or INPUT or a problem's code.
-    step(lua, table, shared, "whole", |lua, c, (): ()| match with(c, Connection::absorb)? {
+    step(lua, table, shared, "whole", |lua, c, (): ()| match with(c, HttpConnection::absorb)? {
         Ok(true) => code(lua, Code::Input),
         Ok(false) => {
             let whole = with(c, |c| {
@@ -52,7 +54,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
         Err(error) => problem(lua, error),
     })?;
     // absorb(): receives what is there; INPUT if more may come.
-    step(lua, table, shared, "absorb", |lua, c, (): ()| match with(c, Connection::absorb)? {
+    step(lua, table, shared, "absorb", |lua, c, (): ()| match with(c, HttpConnection::absorb)? {
         Ok(true) => code(lua, Code::Input),
         Ok(false) => Ok(MultiValue::new()),
         Err(error) => problem(lua, error),
@@ -63,7 +65,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     })?;
     // prepare_wait(): sends what the client may wait for.
     step(lua, table, shared, "prepare_wait", |lua, c, (): ()| {
-        queued(lua, with(c, Connection::prepare_wait)?, 0)
+        queued(lua, with(c, HttpConnection::prepare_wait)?, 0)
     })?;
     // refuse_stall(): the client is too slow with its body; the words to be raised.
     step(lua, table, shared, "refuse_stall", |lua, c, (): ()| {

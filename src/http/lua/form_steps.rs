@@ -2,17 +2,17 @@
 
 use mlua::{IntoLua, IntoLuaMulti, Lua, MultiValue, Table, Value};
 
-use super::step::{Code, Outcome, Shared, code, problem, step, with};
+use super::step::{Code, SharedConnection, StepResult, code, problem, step, with};
 use super::tables::{lists, settle};
 use crate::http::form::multipart::Part;
 use crate::http::form::reader::{Form, FormField, FormStep};
-use crate::http::server::connection::{Connection, Problem, Reader};
+use crate::http::server::connection::{HttpConnection, Problem, Reader};
 use crate::http::server::options::Options;
 use crate::http::server::request_body::Supply;
 use crate::http::wire::refusal::Refusal;
 
 /// Adds the steps to those of a connection object.
-pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     // form_kind(): "none" if there is no body or no type, "form" if it can be read as one, else
     // "other".
     step(lua, table, shared, "form_kind", |lua, c, (): ()| {
@@ -29,7 +29,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     //   "begin", field name, file name, content type | "chunk", string | "end"  (of a field)
     //   INPUT | END (of the form) | a problem's code
     step(lua, table, shared, "form_step", |lua, c, (): ()| match with(c, advance)? {
-        Ok(Next::Begin(part)) => {
+        Ok(FormProgress::Begin(part)) => {
             let string = |bytes: Option<Vec<u8>>| match bytes {
                 Some(bytes) => lua.create_string(bytes)?.into_lua(lua),
                 None => Ok(Value::Nil),
@@ -37,7 +37,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
             let name = lua.create_string(part.field_name)?;
             ("begin", name, string(part.file_name)?, string(part.content_type)?).into_lua_multi(lua)
         }
-        Ok(Next::Chunk) => {
+        Ok(FormProgress::Chunk) => {
             let chunk = with(c, |c| {
                 let form = c.form.as_mut()?;
                 let chunk = lua.create_string(form.chunk());
@@ -46,9 +46,9 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
             })?;
             ("chunk", chunk.transpose()?).into_lua_multi(lua)
         }
-        Ok(Next::FieldEnd) => "end".into_lua_multi(lua),
-        Ok(Next::Input) => code(lua, Code::Input),
-        Ok(Next::End) => code(lua, Code::End),
+        Ok(FormProgress::FieldEnd) => "end".into_lua_multi(lua),
+        Ok(FormProgress::Input) => code(lua, Code::Input),
+        Ok(FormProgress::End) => code(lua, Code::End),
         Err(error) => problem(lua, error),
     })?;
     // form_stream(): passes the field that begins on in chunks.
@@ -66,7 +66,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
                 return Ok(false);
             }
             open(c, false)?;
-            let is_complete = matches!(advance(c)?, Next::End);
+            let is_complete = matches!(advance(c)?, FormProgress::End);
             c.body_used = !is_complete;
             Ok(is_complete)
         })?;
@@ -100,7 +100,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     })
 }
 
-fn values(lua: &Lua, shared: &Shared) -> Outcome {
+fn values(lua: &Lua, shared: &SharedConnection) -> StepResult {
     let fields = with(shared, |c| c.form.as_mut().map(Form::take_fields))?.unwrap_or_default();
     let pairs = fields.iter().map(|field| (&field.part.field_name[..], &field.value[..]));
     let made = lists(lua, pairs);
@@ -127,7 +127,7 @@ fn metadata(lua: &Lua, fields: &[FormField]) -> mlua::Result<Table> {
 }
 
 /// The Content-Type: `None` if there is none, an error if there are several.
-fn content_type(c: &Connection) -> Result<Option<&[u8]>, ()> {
+fn content_type(c: &HttpConnection) -> Result<Option<&[u8]>, ()> {
     let mut types = c
         .head
         .fields
@@ -141,11 +141,11 @@ fn content_type(c: &Connection) -> Result<Option<&[u8]>, ()> {
 }
 
 /// Whether the body is an urlencoded form.
-pub fn is_urlencoded(c: &Connection) -> bool {
+pub fn is_urlencoded(c: &HttpConnection) -> bool {
     content_type(c).is_ok_and(|value| value.is_some_and(Form::is_urlencoded))
 }
 
-fn kind(c: &Connection) -> &'static str {
+fn kind(c: &HttpConnection) -> &'static str {
     let has_body = !c.intake.is_received() || !c.intake.ready().is_empty();
     match content_type(c) {
         Ok(None) => "none",
@@ -156,7 +156,7 @@ fn kind(c: &Connection) -> &'static str {
     }
 }
 
-fn open(c: &mut Connection, asks: bool) -> Result<(), Problem> {
+fn open(c: &mut HttpConnection, asks: bool) -> Result<(), Problem> {
     c.set_reader(Reader::Form)?;
     let form = match content_type(c) {
         Ok(value) => {
@@ -174,7 +174,7 @@ fn open(c: &mut Connection, asks: bool) -> Result<(), Problem> {
     }
 }
 
-enum Next {
+enum FormProgress {
     Begin(Part),
     Chunk,
     FieldEnd,
@@ -183,11 +183,11 @@ enum Next {
 }
 
 /// Lets the form go on with what is there of the body, until something is to be done.
-fn advance(c: &mut Connection) -> Result<Next, Problem> {
+fn advance(c: &mut HttpConnection) -> Result<FormProgress, Problem> {
     loop {
         c.touch()?;
         let ended = c.intake.is_received();
-        let Some(form) = &mut c.form else { return Ok(Next::End) };
+        let Some(form) = &mut c.form else { return Ok(FormProgress::End) };
         let outcome = form.step(c.intake.ready(), ended);
         let (used, step) = match outcome {
             Ok(outcome) => outcome,
@@ -196,13 +196,13 @@ fn advance(c: &mut Connection) -> Result<Next, Problem> {
         let begun = form.current().cloned();
         c.intake.consume(used);
         match step {
-            FormStep::Begin => return Ok(Next::Begin(begun.unwrap_or_default())),
-            FormStep::Chunk => return Ok(Next::Chunk),
-            FormStep::FieldEnd => return Ok(Next::FieldEnd),
-            FormStep::Done => return Ok(Next::End),
+            FormStep::Begin => return Ok(FormProgress::Begin(begun.unwrap_or_default())),
+            FormStep::Chunk => return Ok(FormProgress::Chunk),
+            FormStep::FieldEnd => return Ok(FormProgress::FieldEnd),
+            FormStep::Done => return Ok(FormProgress::End),
             FormStep::More => match c.supply()? {
                 Supply::Ready | Supply::End => {}
-                Supply::Block => return Ok(Next::Input),
+                Supply::Block => return Ok(FormProgress::Input),
             },
         }
     }

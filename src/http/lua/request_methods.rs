@@ -4,8 +4,8 @@ use std::ffi::c_int;
 
 use mlua::{Function, Lua, Table};
 
-use super::step::Shared;
-use crate::http::server::connection::{Connection, Problem, Reader};
+use super::step::SharedConnection;
+use crate::http::server::connection::{HttpConnection, Problem, Reader};
 use crate::sys::lua::method::{Action, Arguments, Call, Event, Method, Protection, Value, install};
 use crate::sys::lua::userdata::Userdata;
 
@@ -14,7 +14,7 @@ use crate::sys::lua::userdata::Userdata;
 /// * `methods(methods, await_room)` puts the methods of requests into a table. `await_room` waits until the
 ///   client takes some of the output, and returns false if it does not in time;
 /// * the steps `touch_body` and `set_reader`, which raise what is wrong themselves.
-pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     let connection = shared.clone();
     let methods = lua.create_function(move |lua, (methods, await_room): (Table, Function)| {
         let object = Userdata::new(lua, connection.clone())?;
@@ -47,18 +47,18 @@ impl From<Problem> for Stop {
 }
 
 /// What a method does when it is called; returns the output that is still queued.
-type Step = Result<usize, Stop>;
+type MethodResult = Result<usize, Stop>;
 
 macro_rules! methods {
     ($installer:ident: $($type:ident $name:literal = $step:expr, $leaves:ident;)*) => {
         $(
             struct $type;
             impl Method for $type {
-                type Object = Shared;
+                type Object = SharedConnection;
                 const NAME: &'static str = $name;
                 const FRAME: c_int = 1;
 
-                fn step(shared: &Shared, arguments: &Arguments<'_>, event: Event) -> Action {
+                fn step(shared: &SharedConnection, arguments: &Arguments<'_>, event: Event) -> Action {
                     run(shared, arguments, event, $step, Leaves::$leaves)
                 }
             }
@@ -67,7 +67,7 @@ macro_rules! methods {
         fn $installer(
             lua: &Lua,
             table: &Table,
-            object: &Userdata<Shared>,
+            object: &Userdata<SharedConnection>,
             await_room: Option<&Function>,
         ) -> mlua::Result<()> {
             $(install::<$type>(lua, table, object, await_room)?;)*
@@ -80,9 +80,9 @@ methods! { install_methods:
     SendStatus "send_status" = send_status, Some;
     SendHeader "send_header" = send_header, Some;
     SendData "send_data" = send_data, Some;
-    FinishHeaders "finish_headers" = |shared, _| with(shared, Connection::flush_headers), Nothing;
-    Flush "flush" = |shared, _| with(shared, Connection::flush), Nothing;
-    Finish "finish" = |shared, _| with(shared, Connection::finish), Some;
+    FinishHeaders "finish_headers" = |shared, _| with(shared, HttpConnection::flush_headers), Nothing;
+    Flush "flush" = |shared, _| with(shared, HttpConnection::flush), Nothing;
+    Finish "finish" = |shared, _| with(shared, HttpConnection::finish), Some;
     CloseAfterFinish "close_after_finish" = |shared, _| with(shared, close_after_finish), Some;
 }
 
@@ -90,15 +90,15 @@ methods! { install_methods:
 /// meanwhile is received, so that a client that sends before it reads cannot block both sides.
 #[inline(always)]
 fn run(
-    shared: &Shared,
+    shared: &SharedConnection,
     arguments: &Arguments<'_>,
     event: Event,
-    step: impl FnOnce(&Shared, &Arguments<'_>) -> Step,
+    step: impl FnOnce(&SharedConnection, &Arguments<'_>) -> MethodResult,
     leaves: Leaves,
 ) -> Action {
     let outcome = match event {
         Event::Start => step(shared, arguments),
-        _ if arguments.truth(arguments.result(1)) => with(shared, Connection::send_out),
+        _ if arguments.truth(arguments.result(1)) => with(shared, HttpConnection::send_out),
         _ => with(shared, |c| Err(c.stalled())),
     };
     match outcome {
@@ -109,7 +109,7 @@ fn run(
 
 #[cold]
 #[inline(never)]
-fn go_on(shared: &Shared, outcome: Step, leaves: Leaves) -> Action {
+fn go_on(shared: &SharedConnection, outcome: MethodResult, leaves: Leaves) -> Action {
     const AWAIT_ROOM: c_int = 1;
     let Ok(mut c) = shared.try_borrow_mut() else { return Action::Raise(IN_USE.into()) };
     match outcome {
@@ -131,7 +131,10 @@ fn go_on(shared: &Shared, outcome: Step, leaves: Leaves) -> Action {
 const IN_USE: &str = "request is in use";
 
 #[inline(always)]
-fn with(shared: &Shared, work: impl FnOnce(&mut Connection) -> Result<usize, Problem>) -> Step {
+fn with(
+    shared: &SharedConnection,
+    work: impl FnOnce(&mut HttpConnection) -> Result<usize, Problem>,
+) -> MethodResult {
     match shared.try_borrow_mut() {
         Ok(mut c) => Ok(work(&mut c)?),
         Err(_) => Err(Problem::Misuse(IN_USE.into()).into()),
@@ -156,13 +159,13 @@ fn text<'a>(
 // The first argument of a method is the request object.
 
 #[inline(always)]
-fn send_status(shared: &Shared, arguments: &Arguments<'_>) -> Step {
+fn send_status(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodResult {
     let status = text(arguments, 2, "HTTP status", || ": send e.g. \"200 OK\"".into())?;
     with(shared, |c| c.send_status(status).map(|()| 0))
 }
 
 #[inline(always)]
-fn send_header(shared: &Shared, arguments: &Arguments<'_>) -> Step {
+fn send_header(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodResult {
     let name = text(arguments, 2, "HTTP header name", String::new)?;
     let digits;
     // Most numbers are a Content-Length, of which Lua need not make a string.
@@ -203,7 +206,7 @@ impl Digits {
 }
 
 #[inline(always)]
-fn send_data(shared: &Shared, arguments: &Arguments<'_>) -> Step {
+fn send_data(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodResult {
     let all = 2..=arguments.count();
     if !all.clone().all(|index| arguments.string(index).is_some()) {
         return Err(Stop::Convert(2));
@@ -214,7 +217,7 @@ fn send_data(shared: &Shared, arguments: &Arguments<'_>) -> Step {
     })
 }
 
-fn close_after_finish(c: &mut Connection) -> Result<usize, Problem> {
+fn close_after_finish(c: &mut HttpConnection) -> Result<usize, Problem> {
     c.touch()?;
     c.response.close_after_finish()?;
     Ok(0)
@@ -226,13 +229,13 @@ methods! { install_steps:
 }
 
 /// Marks the request as used, its handler turning to the body.
-fn touch_body(c: &mut Connection) -> Result<usize, Problem> {
+fn touch_body(c: &mut HttpConnection) -> Result<usize, Problem> {
     c.body_used = true;
     c.touch().map(|()| 0)
 }
 
 /// `set_reader(name)`: "whole", "stream", "form" or "discard".
-fn set_reader(shared: &Shared, arguments: &Arguments<'_>) -> Step {
+fn set_reader(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodResult {
     let reader = match arguments.string(1) {
         Some(b"whole") => Reader::Whole,
         Some(b"stream") => Reader::Stream,

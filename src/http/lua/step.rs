@@ -17,10 +17,10 @@ use std::rc::Rc;
 use mlua::{FromLuaMulti, IntoLuaMulti, Lua, MultiValue, Table};
 
 use crate::binding::Fault;
-use crate::http::server::connection::{Connection, Problem};
+use crate::http::server::connection::{HttpConnection, Problem};
 
 /// A connection object, shared by its steps.
-pub type Shared = Rc<RefCell<Connection>>;
+pub type SharedConnection = Rc<RefCell<HttpConnection>>;
 
 /// What steps return.
 #[derive(Clone, Copy)]
@@ -51,13 +51,13 @@ pub fn codes(lua: &Lua) -> mlua::Result<Table> {
     Ok(table)
 }
 
-pub type Outcome = mlua::Result<MultiValue>;
+pub type StepResult = mlua::Result<MultiValue>;
 
-pub fn code(lua: &Lua, code: Code) -> Outcome {
+pub fn code(lua: &Lua, code: Code) -> StepResult {
     (code as i64).into_lua_multi(lua)
 }
 
-pub fn problem(lua: &Lua, problem: Problem) -> Outcome {
+pub fn problem(lua: &Lua, problem: Problem) -> StepResult {
     match problem {
         Problem::Misuse(text) => (Code::Misuse as i64, text).into_lua_multi(lua),
         Problem::Refused(words) => (Code::Refused as i64, words).into_lua_multi(lua),
@@ -72,7 +72,7 @@ pub fn problem(lua: &Lua, problem: Problem) -> Outcome {
 }
 
 /// Nothing, unless more output than `limit` is queued.
-pub fn queued(lua: &Lua, outcome: Result<usize, Problem>, limit: usize) -> Outcome {
+pub fn queued(lua: &Lua, outcome: Result<usize, Problem>, limit: usize) -> StepResult {
     match outcome {
         Ok(pending) if pending <= limit => Ok(MultiValue::new()),
         Ok(pending) => (Code::Output as i64, pending).into_lua_multi(lua),
@@ -81,7 +81,10 @@ pub fn queued(lua: &Lua, outcome: Result<usize, Problem>, limit: usize) -> Outco
 }
 
 /// Borrows for a step: only a finalizer that runs within another step can find it borrowed.
-pub fn with<R>(shared: &Shared, work: impl FnOnce(&mut Connection) -> R) -> mlua::Result<R> {
+pub fn with<R>(
+    shared: &SharedConnection,
+    work: impl FnOnce(&mut HttpConnection) -> R,
+) -> mlua::Result<R> {
     match shared.try_borrow_mut() {
         Ok(mut connection) => Ok(work(&mut connection)),
         Err(_) => Err(mlua::Error::runtime("request is in use")),
@@ -92,9 +95,9 @@ pub fn with<R>(shared: &Shared, work: impl FnOnce(&mut Connection) -> R) -> mlua
 pub fn step<A: FromLuaMulti>(
     lua: &Lua,
     table: &Table,
-    shared: &Shared,
+    shared: &SharedConnection,
     name: &str,
-    run: impl Fn(&Lua, &Shared, A) -> Outcome + 'static,
+    run: impl Fn(&Lua, &SharedConnection, A) -> StepResult + 'static,
 ) -> mlua::Result<()> {
     let shared = shared.clone();
     table.raw_set(name, lua.create_function(move |lua, args: A| run(lua, &shared, args))?)

@@ -6,21 +6,21 @@ use std::rc::Rc;
 
 use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Table};
 
-use super::step::{Code, Shared, step, with};
+use super::step::{Code, SharedConnection, step, with};
 use super::{body_steps, form_steps, request_methods, turn, views};
-use crate::http::server::connection::{Connection, Problem};
+use crate::http::server::connection::{HttpConnection, Problem};
 use crate::http::server::options::Options;
 use crate::http::server::time_limits::TimeLimits;
 
 /// The steps of a connection object, in a table.
-pub fn steps(lua: &Lua, shared: &Shared) -> mlua::Result<Table> {
+pub fn steps(lua: &Lua, shared: &SharedConnection) -> mlua::Result<Table> {
     let table = lua.create_table()?;
     response(lua, &table, shared)?;
     body_steps::add(lua, &table, shared)?;
     Ok(table)
 }
 
-fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+fn response(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     step(lua, table, shared, "has_status", |lua, c, (): ()| {
         with(c, |c| c.response.has_status())?.into_lua_multi(lua)
     })?;
@@ -44,7 +44,7 @@ fn response(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
 /// A function that makes connection objects: it returns the steps and the views of a new one.
 pub fn factory(lua: &Lua, options: Rc<Options>, times: TimeLimits) -> mlua::Result<Function> {
     lua.create_function(move |lua, ()| {
-        let shared = Rc::new(RefCell::new(Connection::new(options.clone())));
+        let shared = Rc::new(RefCell::new(HttpConnection::new(options.clone())));
         let table = steps(lua, &shared)?;
         views::add(lua, &table, &shared)?;
         form_steps::add(lua, &table, &shared)?;

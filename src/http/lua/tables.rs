@@ -2,7 +2,7 @@
 
 use mlua::{IntoLuaMulti, Lua, Table};
 
-use super::step::{Outcome, Shared, problem, with};
+use super::step::{SharedConnection, StepResult, problem, with};
 use crate::http::wire::collision_guard::collide;
 use crate::http::wire::params::Pair;
 use crate::http::wire::refusal::Refusal;
@@ -64,7 +64,11 @@ pub fn sequence(lua: &Lua, texts: &[&[u8]]) -> Result<Table, Unfit> {
 }
 
 /// What a step returns for texts of a client: the values, or the refusal of the request.
-pub fn settle<T: IntoLuaMulti>(lua: &Lua, shared: &Shared, made: Result<T, Unfit>) -> Outcome {
+pub fn settle<T: IntoLuaMulti>(
+    lua: &Lua,
+    shared: &SharedConnection,
+    made: Result<T, Unfit>,
+) -> StepResult {
     match made {
         Ok(values) => values.into_lua_multi(lua),
         Err(Unfit::Refused(refusal)) => problem(lua, with(shared, |c| c.refuse_body(&refusal))?),

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use mlua::{Lua, MultiValue, Table};
 
-use super::step::Shared;
+use super::step::SharedConnection;
 use crate::http::server::time_limits::TimeLimits;
-use crate::http::server::turn::{self, Outcome, Ready, Supervision, Turn};
+use crate::http::server::turn::{Ready, Supervision, Turn, TurnAction, TurnEvent, TurnResult};
 use crate::io::handle_table::stream_at;
 use crate::server;
 use crate::server::worker::context;
@@ -23,7 +23,12 @@ const SUPERVISION: Supervision =
 
 /// Puts `connect(...)` into the table of steps: it makes a `connect` function over the connection object. The
 /// arguments are the upvalues, in the order of their numbers in [`Connect`].
-pub fn add(lua: &Lua, table: &Table, shared: &Shared, times: TimeLimits) -> mlua::Result<()> {
+pub fn add(
+    lua: &Lua,
+    table: &Table,
+    shared: &SharedConnection,
+    times: TimeLimits,
+) -> mlua::Result<()> {
     let connection = shared.clone();
     let make = lua.create_function(move |lua, upvalues: MultiValue| {
         let turn = RefCell::new(Turn::new(times, SUPERVISION));
@@ -36,10 +41,10 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared, times: TimeLimits) -> mlua
 
 /// A connection object and its turn.
 struct Connect {
-    connection: Shared,
+    connection: SharedConnection,
     turn: RefCell<Turn>,
     /// What is to be done when the request object is retired.
-    pending: Cell<Option<turn::Action>>,
+    pending: Cell<Option<TurnAction>>,
 }
 
 impl Connect {
@@ -99,7 +104,7 @@ impl Method for Connect {
             Event::Returned(HANDLED) => {
                 server::leave_child(0);
                 let keep = arguments.is_true(result);
-                this.go_on(turn::Event::Returned { keep }, Value::Slot(result))
+                this.go_on(TurnEvent::Returned { keep }, Value::Slot(result))
             }
             Event::Threw(HANDLED | READER_FOUND | BODY_READ) => {
                 // What follows is for the worker itself to do.
@@ -107,7 +112,7 @@ impl Method for Connect {
                     return Action::Throw(Value::Slot(result));
                 }
                 let text = arguments.string(result).unwrap_or_default();
-                this.go_on(turn::Event::Threw(text), Value::Slot(result))
+                this.go_on(TurnEvent::Threw(text), Value::Slot(result))
             }
             rare => this.rarely(arguments, rare),
         }
@@ -141,22 +146,22 @@ impl Connect {
     }
 
     /// Tells the turn what has happened, `result` being what the handler has returned or what was thrown.
-    fn go_on(&self, event: turn::Event<'_>, result: Value) -> Action {
+    fn go_on(&self, event: TurnEvent<'_>, result: Value) -> Action {
         let (Ok(mut turn), Ok(mut connection)) =
             (self.turn.try_borrow_mut(), self.connection.try_borrow_mut())
         else {
             return Action::Raise("request is in use".into());
         };
         let action = turn.step(&mut connection, event);
-        if action != turn::Action::Retire {
+        if action != TurnAction::Retire {
             drop((turn, connection));
             return self.perform(action, result);
         }
         let has_body = connection.body_used;
-        let action = turn.step(&mut connection, turn::Event::Retired);
+        let action = turn.step(&mut connection, TurnEvent::Retired);
         let value = match action {
-            turn::Action::End(Outcome::Result) if !has_body => Some(result),
-            turn::Action::End(Outcome::True) if !has_body => Some(Value::Boolean(true)),
+            TurnAction::End(TurnResult::Result) if !has_body => Some(result),
+            TurnAction::End(TurnResult::True) if !has_body => Some(Value::Boolean(true)),
             _ => None,
         };
         let keep = if value.is_some() {
@@ -170,28 +175,28 @@ impl Connect {
     }
 
     /// Does what the turn wants.
-    fn perform(&self, action: turn::Action, result: Value) -> Action {
+    fn perform(&self, action: TurnAction, result: Value) -> Action {
         match action {
-            turn::Action::Handle => {
+            TurnAction::Handle => {
                 context::begin(&self.connection);
                 let request = Value::Object(Self::KEPT, Self::LIVE);
                 call(Self::HANDLER, [request, NOTHING, NOTHING, NOTHING], TRACED, HANDLED)
             }
-            turn::Action::End(Outcome::Result) => Action::Return(Value::Slot(RESULT)),
-            turn::Action::End(Outcome::True) => Action::Return(Value::Boolean(true)),
-            turn::Action::End(Outcome::Throw) => Action::Throw(self.error()),
-            turn::Action::FindReader => Action::Put(RESULT, result, RESULT_KEPT),
-            turn::Action::ReadBody => call(Self::READ_REST, NO_ARGUMENTS, TRACED, BODY_READ),
-            turn::Action::Wait { reads, writes, limit } => {
+            TurnAction::End(TurnResult::Result) => Action::Return(Value::Slot(RESULT)),
+            TurnAction::End(TurnResult::True) => Action::Return(Value::Boolean(true)),
+            TurnAction::End(TurnResult::Throw) => Action::Throw(self.error()),
+            TurnAction::FindReader => Action::Put(RESULT, result, RESULT_KEPT),
+            TurnAction::ReadBody => call(Self::READ_REST, NO_ARGUMENTS, TRACED, BODY_READ),
+            TurnAction::Wait { reads, writes, limit } => {
                 let (reads, writes) = (Value::Boolean(reads), Value::Boolean(writes));
                 let arguments = [Value::Slot(SOCKET), reads, writes, seconds(limit)];
                 call(Self::WAIT, arguments, Protection::Caught, WAITED)
             }
-            turn::Action::AwaitRequest { limit } => {
+            TurnAction::AwaitRequest { limit } => {
                 let arguments = [Value::Slot(SOCKET), seconds(limit), NOTHING, NOTHING];
                 call(Self::AWAIT_REQUEST, arguments, Protection::Caught, WAITED)
             }
-            turn::Action::Retire => Action::Done,
+            TurnAction::Retire => Action::Done,
         }
     }
 
@@ -214,9 +219,9 @@ impl Connect {
             }
             Event::Returned(READER_FOUND) => {
                 let reads = arguments.truth(arguments.result(2));
-                self.go_on(turn::Event::Reader(reads), kept)
+                self.go_on(TurnEvent::Reader(reads), kept)
             }
-            Event::Returned(BODY_READ) => self.go_on(turn::Event::BodyRead, kept),
+            Event::Returned(BODY_READ) => self.go_on(TurnEvent::BodyRead, kept),
             Event::Returned(RETIRED_WITH_BODY) => {
                 call(Self::RESET, NO_ARGUMENTS, Protection::None, BODY_RESET)
             }
@@ -231,7 +236,7 @@ impl Connect {
                 } else {
                     Ready::Timeout
                 };
-                self.go_on(turn::Event::Ready(ready), kept)
+                self.go_on(TurnEvent::Ready(ready), kept)
             }
             Event::Threw(WAITED) => {
                 if let (Ok(mut turn), Ok(mut connection)) =

@@ -7,16 +7,16 @@ use std::ffi::c_int;
 use mlua::{Function, IntoLuaMulti, Lua, LuaString, Table, Value};
 
 use super::form_steps::is_urlencoded;
-use super::step::{Shared, step, with};
+use super::step::{SharedConnection, step, with};
 use super::tables::{Unfit, limited, sequence, settle, store};
-use crate::http::server::connection::{Connection, Reader, SCHEME};
+use crate::http::server::connection::{HttpConnection, Reader, SCHEME};
 use crate::http::wire::cookies::{self, cookies};
 use crate::http::wire::head::Span;
 use crate::http::wire::list::elements;
 use crate::http::wire::params::{self, is_searched};
 use crate::sys::lua::method::Borrowed;
 use crate::sys::lua::userdata::Userdata;
-use crate::sys::lua::view::{self, Entry, Field, Fields, Search, View};
+use crate::sys::lua::view::{self, FieldValue, ObjectFields, ObjectView, Search, ViewEntry};
 
 /// The numbers of the views.
 const PARAMS: c_int = 1;
@@ -32,7 +32,7 @@ const BODY: c_int = 9;
 const PARAMS_STORE: c_int = 0;
 
 /// Adds the fields and views to the steps of a connection object.
-pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     in_c(lua, table, shared)?;
     headers(lua, table, shared)?;
     // get_params(): the query's names and their values, a store of maps.lua.
@@ -62,7 +62,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
 }
 
 /// The values of the header lines with this name.
-fn values(shared: &Shared, name: &[u8]) -> mlua::Result<Vec<Vec<u8>>> {
+fn values(shared: &SharedConnection, name: &[u8]) -> mlua::Result<Vec<Vec<u8>>> {
     with(shared, |c| c.names.values(&c.head.fields, &c.bytes, name).map(<[u8]>::to_vec).collect())
 }
 
@@ -71,7 +71,7 @@ fn slices(texts: &[Vec<u8>]) -> Vec<&[u8]> {
 }
 
 /// Steps `headers`, `headers_csv_table`, … that take a name and return that name's entry.
-fn headers(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+fn headers(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     const TOO_MANY: &str = "Too many elements in a header";
     let limit = with(shared, |c| c.options.fields)?;
     step(lua, table, shared, "headers", |lua, c, name: LuaString| {
@@ -108,7 +108,7 @@ pub fn flags(value: &[u8]) -> impl Iterator<Item = params::Pair<'_>> {
 ///
 /// * `fields(complete, views, metatables)`: the `__index` of request objects;
 /// * `header_view(key, complete, views, metatable)`: that of a view of headers.
-fn in_c(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
+fn in_c(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     let connection = shared.clone();
     let fields = move |lua: &Lua, (complete, views, metatables): (Function, Table, Vec<Table>)| {
         let object = Userdata::new(lua, connection.clone())?;
@@ -131,33 +131,33 @@ fn in_c(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
 }
 
 /// Whether the current request has the view with this number.
-fn is_given(c: &Connection, number: c_int) -> bool {
+fn is_given(c: &HttpConnection, number: c_int) -> bool {
     c.views_given & 1 << number != 0
 }
 
-fn give(c: &mut Connection, number: c_int) {
+fn give(c: &mut HttpConnection, number: c_int) {
     c.views_given |= 1 << number;
 }
 
 struct RequestFields;
 
-impl Fields for RequestFields {
-    type Object = Shared;
+impl ObjectFields for RequestFields {
+    type Object = SharedConnection;
 
-    fn field(shared: &Shared, name: &[u8]) -> Field {
-        let Ok(mut connection) = shared.try_borrow_mut() else { return Field::Complete };
+    fn field(shared: &SharedConnection, name: &[u8]) -> FieldValue {
+        let Ok(mut connection) = shared.try_borrow_mut() else { return FieldValue::Complete };
         let c = &mut *connection;
-        let span = |span: Span| Field::Text(Borrowed::new(span.of(&c.bytes)));
+        let span = |span: Span| FieldValue::Text(Borrowed::new(span.of(&c.bytes)));
         match name {
-            b"path" => c.path.map_or(Field::Nil, span),
+            b"path" => c.path.map_or(FieldValue::Nil, span),
             b"method" => span(c.head.method),
-            b"query" => c.path.map_or(Field::Nil, |_| span(c.query)),
+            b"query" => c.path.map_or(FieldValue::Nil, |_| span(c.query)),
             b"host" => span(c.host),
             b"target" => span(c.head.target),
-            b"version" => Field::Text(Borrowed::new(c.head.version.name().as_bytes())),
-            b"scheme" => Field::Text(Borrowed::new(SCHEME.as_bytes())),
-            b"fresh" => Field::Boolean(c.fresh),
-            b"faulty" => Field::Boolean(c.faulty),
+            b"version" => FieldValue::Text(Borrowed::new(c.head.version.name().as_bytes())),
+            b"scheme" => FieldValue::Text(Borrowed::new(SCHEME.as_bytes())),
+            b"fresh" => FieldValue::Boolean(c.fresh),
+            b"faulty" => FieldValue::Boolean(c.faulty),
             b"get_params" => view(c, PARAMS, |c| {
                 let query = c.query.of(&c.bytes).get(1..).unwrap_or_default();
                 let is_searched = is_searched(query, b'&', c.options.fields);
@@ -169,13 +169,13 @@ impl Fields for RequestFields {
                 let is_only = lines.next().is_none();
                 (is_only && is_searched(line, b';', c.options.fields)).then(|| Borrowed::new(line))
             }),
-            b"body" if is_given(c, BODY) => Field::Current(BODY),
+            b"body" if is_given(c, BODY) => FieldValue::Current(BODY),
             b"body" if c.gather() => {
                 // The bytes stay where they are until the next body.
                 let text = Borrowed::new(c.intake.ready());
                 c.take_gathered(Reader::Whole);
                 give(c, BODY);
-                Field::Kept(BODY, text)
+                FieldValue::Kept(BODY, text)
             }
             b"post_params" => view(c, POST_PARAMS, |c| {
                 let is_form = is_urlencoded(c) && c.gather();
@@ -191,32 +191,36 @@ impl Fields for RequestFields {
             b"headers_csv_string" => view(c, CSV_STRING, |_| Some(Borrowed::new(b""))),
             b"headers_value" => view(c, VALUE, |_| Some(Borrowed::new(b""))),
             b"headers_flags" => view(c, FLAGS, |_| Some(Borrowed::new(b""))),
-            _ => Field::Complete,
+            _ => FieldValue::Complete,
         }
     }
 }
 
 /// The view with this number, new or not; of the text, if that is searched.
-fn view(c: &mut Connection, number: c_int, text: fn(&mut Connection) -> Option<Borrowed>) -> Field {
+fn view(
+    c: &mut HttpConnection,
+    number: c_int,
+    text: fn(&mut HttpConnection) -> Option<Borrowed>,
+) -> FieldValue {
     if is_given(c, number) {
-        return Field::Current(number);
+        return FieldValue::Current(number);
     }
-    let Some(text) = text(c) else { return Field::Complete };
+    let Some(text) = text(c) else { return FieldValue::Complete };
     let text = Some(text).filter(|text| !text.is_empty());
     give(c, number);
-    Field::View(number, text)
+    FieldValue::View(number, text)
 }
 
 /// A view of headers.
 struct Header<const NUMBER: c_int>;
 
-impl<const NUMBER: c_int> View for Header<NUMBER> {
-    type Object = Shared;
+impl<const NUMBER: c_int> ObjectView for Header<NUMBER> {
+    type Object = SharedConnection;
     const NUMBER: c_int = NUMBER;
     const KEEPS: bool = matches!(NUMBER, HEADERS | CSV_TABLE | FLAGS);
 
-    fn entry(shared: &Shared, name: &[u8], current: bool) -> Entry {
-        let Ok(mut connection) = shared.try_borrow_mut() else { return Entry::Nil };
+    fn entry(shared: &SharedConnection, name: &[u8], current: bool) -> ViewEntry {
+        let Ok(mut connection) = shared.try_borrow_mut() else { return ViewEntry::Nil };
         let c = &mut *connection;
         let current = current && is_given(c, NUMBER);
         let fields = if current { &c.head.fields[..] } else { &[] };
@@ -227,20 +231,20 @@ impl<const NUMBER: c_int> View for Header<NUMBER> {
         let text = Borrowed::new(first.unwrap_or_default());
         let is_short = || is_only && is_searched(first.unwrap_or_default(), b',', c.options.fields);
         match (NUMBER, first) {
-            (VALUE, None) => Entry::Nil,
-            (VALUE, Some(_)) if is_only => Entry::Text(text),
-            (VALUE, Some(_)) => Entry::Boolean(false),
-            (CSV_STRING, _) if is_only => Entry::Text(text),
+            (VALUE, None) => ViewEntry::Nil,
+            (VALUE, Some(_)) if is_only => ViewEntry::Text(text),
+            (VALUE, Some(_)) => ViewEntry::Boolean(false),
+            (CSV_STRING, _) if is_only => ViewEntry::Text(text),
             (CSV_STRING, _) => {
                 let values = c.names.values(fields, &c.bytes, name);
-                Entry::Made(values.collect::<Vec<_>>().join(&b", "[..]))
+                ViewEntry::Made(values.collect::<Vec<_>>().join(&b", "[..]))
             }
-            (FLAGS, None) => Entry::View(text),
-            (_, None) => Entry::Empty,
-            (HEADERS, Some(_)) if is_only => Entry::Single(text),
-            (CSV_TABLE, Some(_)) if is_short() => Entry::Split(text),
-            (FLAGS, Some(_)) if is_short() => Entry::View(text),
-            _ => Entry::Complete,
+            (FLAGS, None) => ViewEntry::View(text),
+            (_, None) => ViewEntry::Empty,
+            (HEADERS, Some(_)) if is_only => ViewEntry::Single(text),
+            (CSV_TABLE, Some(_)) if is_short() => ViewEntry::Split(text),
+            (FLAGS, Some(_)) if is_short() => ViewEntry::View(text),
+            _ => ViewEntry::Complete,
         }
     }
 
@@ -282,19 +286,19 @@ struct Cookies;
 struct Flags;
 
 impl Search for Params {
-    fn find(text: &[u8], name: &[u8]) -> Entry {
-        params::first(text, name).map_or(Entry::Nil, Entry::from)
+    fn find(text: &[u8], name: &[u8]) -> ViewEntry {
+        params::first(text, name).map_or(ViewEntry::Nil, ViewEntry::from)
     }
 }
 
 impl Search for Cookies {
-    fn find(text: &[u8], name: &[u8]) -> Entry {
-        cookies::first(text, name).map_or(Entry::Nil, Entry::from)
+    fn find(text: &[u8], name: &[u8]) -> ViewEntry {
+        cookies::first(text, name).map_or(ViewEntry::Nil, ViewEntry::from)
     }
 }
 
 impl Search for Flags {
-    fn find(text: &[u8], name: &[u8]) -> Entry {
-        Entry::Boolean(elements(text).any(|element| element.eq_ignore_ascii_case(name)))
+    fn find(text: &[u8], name: &[u8]) -> ViewEntry {
+        ViewEntry::Boolean(elements(text).any(|element| element.eq_ignore_ascii_case(name)))
     }
 }

@@ -16,7 +16,7 @@ use std::time::Instant;
 use super::body_ahead::Ahead;
 use super::options::Options;
 use super::request_body::Intake;
-use super::response::{LENGTH_EXCEEDED, LENGTH_NOT_USED, Response, Taken};
+use super::response::{LENGTH_EXCEEDED, LENGTH_NOT_USED, PieceTaken, Response};
 use crate::http::form::reader::Form;
 use crate::http::wire::date;
 use crate::http::wire::framing::Framing;
@@ -43,7 +43,7 @@ pub const FAULTY: Misuse = "Tried to use faulty request handle";
 /// The rest of a body must not be taken for the protocol behind it (RFC 9110 7.8).
 const UNREAD_BODY: Misuse = "Status 101 cannot be sent before the request body has been read";
 
-/// How far [`Connection::open`] has got with the next request.
+/// How far [`HttpConnection::open`] has got with the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
     /// The head is complete and valid.
@@ -126,7 +126,7 @@ pub enum Reader {
 }
 
 /// The state of one connection while it is served.
-pub struct Connection {
+pub struct HttpConnection {
     /// The options of the handler.
     pub options: Rc<Options>,
     stream: Option<Rc<RefCell<Stream>>>,
@@ -172,10 +172,10 @@ pub struct Connection {
     pub blameless: Option<Blameless>,
 }
 
-impl Connection {
+impl HttpConnection {
     /// A connection object that serves no connection yet.
     pub fn new(options: Rc<Options>) -> Self {
-        Connection {
+        HttpConnection {
             options,
             stream: None,
             head: Head::default(),
@@ -276,9 +276,9 @@ impl Connection {
         }
     }
 
-    /// Takes back the output that waits, see [`Connection::defer`].
+    /// Takes back the output that waits, see [`HttpConnection::defer`].
     fn recall(&mut self) {
-        if self.response.is_lent() {
+        if self.response.is_deferred() {
             let recalled = self.with_stream(|_, stream| Ok(stream.recall()));
             self.response.restore(recalled.ok().flatten());
         }
@@ -369,13 +369,13 @@ impl Connection {
         self.finish_unless_finished()?;
         self.recall();
         match self.response.data(piece, self.options.output_chunk) {
-            Ok(Taken::Ignored) if self.response.takes_ignored(self.options.output_chunk) => {
+            Ok(PieceTaken::Ignored) if self.response.takes_ignored(self.options.output_chunk) => {
                 self.check_client()?;
                 self.defer(true)
             }
-            Ok(Taken::Ignored | Taken::Joined) => self.defer(false),
-            Ok(Taken::Complete) => self.defer(true),
-            Ok(Taken::Large) => self.with_stream(|this, stream| {
+            Ok(PieceTaken::Ignored | PieceTaken::Joined) => self.defer(false),
+            Ok(PieceTaken::Complete) => self.defer(true),
+            Ok(PieceTaken::Large) => self.with_stream(|this, stream| {
                 let sent = stream.send_nb(&this.response.parts(piece));
                 this.response.sent();
                 sent.map_err(|error| this.failed(error))
@@ -391,7 +391,7 @@ impl Connection {
     /// Returns the output that is still queued.
     fn defer(&mut self, complete: bool) -> Result<usize, Problem> {
         let waits = self.with_stream(|this, stream| {
-            let outcome = stream.defer(this.response.lend());
+            let outcome = stream.defer(this.response.defer());
             Ok(outcome.map_err(|waiting| this.response.restore(Some(waiting))).is_ok())
         })?;
         if complete && !waits { self.send_out() } else { Ok(0) }
@@ -459,7 +459,7 @@ impl Connection {
 }
 
 /// A request, as the log names it: method and target.
-impl Undertaking for RefCell<Connection> {
+impl Undertaking for RefCell<HttpConnection> {
     fn describe(&self) -> Option<Vec<u8>> {
         let connection = self.try_borrow().ok()?;
         let head = &connection.head;

@@ -22,16 +22,16 @@ const DISPOSALS: usize = 16;
 
 /// Why a body cannot be received.
 #[derive(Debug)]
-pub enum Failure {
+pub enum BodyFailure {
     /// The client broke the protocol or a limit.
     Refused(Refusal),
     /// The connection failed.
     Io(io::Error),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for BodyFailure {
     fn from(error: io::Error) -> Self {
-        Failure::Io(error)
+        BodyFailure::Io(error)
     }
 }
 
@@ -114,7 +114,7 @@ impl Intake {
     ///
     /// # Errors
     /// A refusal if the body breaks the rules or ends early, or the connection's error.
-    pub fn supply(&mut self, stream: &mut Stream) -> Result<Supply, Failure> {
+    pub fn supply(&mut self, stream: &mut Stream) -> Result<Supply, BodyFailure> {
         loop {
             if !self.ready().is_empty() {
                 return Ok(Supply::Ready);
@@ -133,7 +133,7 @@ impl Intake {
     ///
     /// # Errors
     /// As [`Intake::supply`].
-    pub fn absorb(&mut self, stream: &mut Stream) -> Result<bool, Failure> {
+    pub fn absorb(&mut self, stream: &mut Stream) -> Result<bool, BodyFailure> {
         if let (Due::Length(left), false) = (&self.due, self.discards) {
             // Room for all of it, unless a client only claims to send so much.
             self.decoded.reserve(usize::try_from(*left).unwrap_or(usize::MAX).min(ROOM));
@@ -153,7 +153,7 @@ impl Intake {
     ///
     /// # Errors
     /// As [`Intake::supply`].
-    pub fn look_ahead(&mut self, stream: &mut Stream) -> Result<(), Failure> {
+    pub fn look_ahead(&mut self, stream: &mut Stream) -> Result<(), BodyFailure> {
         loop {
             self.decode(stream, AHEAD)?;
             let enough = self.is_received() || self.decoded.len() >= AHEAD;
@@ -168,7 +168,7 @@ impl Intake {
     ///
     /// # Errors
     /// As [`Intake::supply`].
-    pub fn dispose(&mut self, stream: &mut Stream) -> Result<Option<u64>, Failure> {
+    pub fn dispose(&mut self, stream: &mut Stream) -> Result<Option<u64>, BodyFailure> {
         self.discard();
         for _ in 0..DISPOSALS {
             self.decode(stream, usize::MAX)?;
@@ -200,7 +200,7 @@ impl Intake {
     }
 
     /// Decodes input of the connection until `goal` bytes are ready or the input is used up.
-    fn decode(&mut self, stream: &mut Stream, goal: usize) -> Result<(), Failure> {
+    fn decode(&mut self, stream: &mut Stream, goal: usize) -> Result<(), BodyFailure> {
         while self.decoded.len() < goal && !stream.input().is_empty() {
             let input = stream.input();
             let used = match &mut self.due {
@@ -241,14 +241,16 @@ impl Intake {
 }
 
 /// Receives once; false if nothing is there now.
-fn receive(stream: &mut Stream) -> Result<bool, Failure> {
+fn receive(stream: &mut Stream) -> Result<bool, BodyFailure> {
     match stream.fill()? {
         Fill::Data(_) => Ok(true),
         Fill::Block => Ok(false),
-        Fill::Eof => Err(Failure::Refused(Refusal::bad_request("Unexpected EOF in request body"))),
+        Fill::Eof => {
+            Err(BodyFailure::Refused(Refusal::bad_request("Unexpected EOF in request body")))
+        }
     }
 }
 
-fn refuse(error: ChunkedError) -> Failure {
-    Failure::Refused(Refusal::of_body(error.status(), error))
+fn refuse(error: ChunkedError) -> BodyFailure {
+    BodyFailure::Refused(Refusal::of_body(error.status(), error))
 }

@@ -20,7 +20,7 @@ use crate::sys::os::flusher::Waiting;
 use body::Body;
 use fields::{CLOSE, Fields, check_informational};
 
-pub use body::{LENGTH_EXCEEDED, LENGTH_NOT_USED, Taken};
+pub use body::{LENGTH_EXCEEDED, LENGTH_NOT_USED, PieceTaken};
 
 /// The answer to a client that asks whether it may send its body (RFC 9110 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -36,7 +36,7 @@ const FINISHED: Misuse = "Response has already been finished";
 const NO_UPGRADE: Misuse = "Status 101 cannot be sent to a client of HTTP/1.0";
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
+enum ResponseStage {
     /// No final status yet.
     #[default]
     Start,
@@ -53,13 +53,13 @@ enum Stage {
 /// A response that is being made.
 #[derive(Debug, Default)]
 pub struct Response {
-    stage: Stage,
+    stage: ResponseStage,
     fields: Fields,
     body: Body,
     /// Bytes that are to be sent.
     out: Vec<u8>,
-    /// They wait elsewhere, see [`Response::lend`].
-    is_lent: bool,
+    /// They wait elsewhere, see [`Response::defer`].
+    is_deferred: bool,
     /// They have waited before, see [`Waiting::is_old`].
     is_old: bool,
     /// The status code last sent.
@@ -81,20 +81,20 @@ impl Response {
         self.body = Body::default();
         self.http10 = version == Version::Http10;
         self.fields = Fields::new(self.http10, close);
-        (self.stage, self.status) = (Stage::Start, 0);
+        (self.stage, self.status) = (ResponseStage::Start, 0);
         (self.head_start, self.head_end) = (0, 0);
-        (self.has_left, self.is_lent, self.is_old) = (false, false, false);
+        (self.has_left, self.is_deferred, self.is_old) = (false, false, false);
         self.head_request = head_request;
     }
 
     /// Whether a status was sent: informational ones do not count.
     pub fn has_status(&self) -> bool {
-        matches!(self.stage, Stage::Head | Stage::Body | Stage::Finished)
+        matches!(self.stage, ResponseStage::Head | ResponseStage::Body | ResponseStage::Finished)
     }
 
     /// Whether the response is complete.
     pub fn is_finished(&self) -> bool {
-        self.stage == Stage::Finished
+        self.stage == ResponseStage::Finished
     }
 
     /// Whether the connection has to be closed after this response.
@@ -109,7 +109,7 @@ impl Response {
 
     /// Whether the header section has ended and the body has not.
     pub fn is_in_body(&self) -> bool {
-        self.stage == Stage::Body
+        self.stage == ResponseStage::Body
     }
 
     /// Whether data may follow the head.
@@ -124,21 +124,21 @@ impl Response {
 
     /// Whether a part of the final response was sent: it cannot be replaced any more.
     pub fn has_left(&self) -> bool {
-        self.has_left || self.is_lent
+        self.has_left || self.is_deferred
     }
 
     /// Begins the response: three digits and, behind a space, a reason phrase.
     pub fn status(&mut self, status: &[u8], fixed: &StaticHeaders) -> Result<(), Misuse> {
         let code = match self.stage {
-            Stage::Start | Stage::Interim => status_code(status)?,
-            Stage::Finished => return Err(FINISHED),
-            Stage::Head | Stage::Body => return Err(STATUS_SENT),
+            ResponseStage::Start | ResponseStage::Interim => status_code(status)?,
+            ResponseStage::Finished => return Err(FINISHED),
+            ResponseStage::Head | ResponseStage::Body => return Err(STATUS_SENT),
         };
         if code == 101 && self.http10 {
             // RFC 9110 7.8: Upgrade is to be ignored in a request of HTTP/1.0.
             return Err(NO_UPGRADE);
         }
-        if self.stage == Stage::Interim {
+        if self.stage == ResponseStage::Interim {
             self.end_interim();
         }
         self.status = code;
@@ -151,10 +151,10 @@ impl Response {
         }
         self.out.extend_from_slice(b"\r\n");
         if (100..200).contains(&self.status) && self.status != 101 {
-            self.stage = Stage::Interim;
+            self.stage = ResponseStage::Interim;
             return Ok(());
         }
-        self.stage = Stage::Head;
+        self.stage = ResponseStage::Head;
         self.out.extend_from_slice(fixed.lines());
         self.fields.add_fixed(fixed);
         Ok(())
@@ -163,13 +163,13 @@ impl Response {
     /// Sends a header line. Content-Length and Connection are also obeyed.
     pub fn header(&mut self, name: &[u8], value: &[u8]) -> Result<(), Misuse> {
         match self.stage {
-            Stage::Head | Stage::Interim => {}
-            Stage::Start => return Err(NO_STATUS),
-            Stage::Body => return Err(HEADERS_SENT),
-            Stage::Finished => return Err(FINISHED),
+            ResponseStage::Head | ResponseStage::Interim => {}
+            ResponseStage::Start => return Err(NO_STATUS),
+            ResponseStage::Body => return Err(HEADERS_SENT),
+            ResponseStage::Finished => return Err(FINISHED),
         }
         check_header(name, value)?;
-        let send = if self.stage == Stage::Interim {
+        let send = if self.stage == ResponseStage::Interim {
             check_informational(name, value)?;
             true
         } else {
@@ -186,20 +186,20 @@ impl Response {
     /// `date` is the value of Date, unless the application sent one.
     pub fn finish_headers(&mut self, date: Option<&[u8]>) -> Result<(), Misuse> {
         match self.stage {
-            Stage::Start => return Err(NO_STATUS),
-            Stage::Interim => {
+            ResponseStage::Start => return Err(NO_STATUS),
+            ResponseStage::Interim => {
                 self.end_interim();
                 return Ok(());
             }
-            Stage::Body => return Ok(()),
-            Stage::Finished => return Err(FINISHED),
-            Stage::Head => {}
+            ResponseStage::Body => return Ok(()),
+            ResponseStage::Finished => return Err(FINISHED),
+            ResponseStage::Head => {}
         }
         let framing = self.fields.finish(self.status, self.head_request, date, &mut self.out);
         self.body.begin(framing);
         self.head_end = self.out.len();
         self.out.extend_from_slice(b"\r\n");
-        self.stage = Stage::Body;
+        self.stage = ResponseStage::Body;
         Ok(())
     }
 
@@ -210,7 +210,7 @@ impl Response {
         } else {
             self.out.extend_from_slice(b"\r\n");
         }
-        self.stage = Stage::Start;
+        self.stage = ResponseStage::Start;
     }
 
     /// Takes a piece of the body, the header section being finished; pieces are joined until there are
@@ -218,12 +218,12 @@ impl Response {
     ///
     /// If the piece is large, the caller must send [`Response::parts`] with the same piece, then call
     /// [`Response::sent`].
-    pub fn data(&mut self, piece: &[u8], minimum: usize) -> Result<Taken, Misuse> {
+    pub fn data(&mut self, piece: &[u8], minimum: usize) -> Result<PieceTaken, Misuse> {
         match self.stage {
-            Stage::Body if piece.is_empty() => Ok(Taken::Joined),
-            Stage::Body => self.body.take(piece, minimum, MOST_WAITING, &mut self.out),
-            Stage::Start | Stage::Interim | Stage::Head => Err(NO_STATUS),
-            Stage::Finished => Err(FINISHED),
+            ResponseStage::Body if piece.is_empty() => Ok(PieceTaken::Joined),
+            ResponseStage::Body => self.body.take(piece, minimum, MOST_WAITING, &mut self.out),
+            ResponseStage::Start | ResponseStage::Interim | ResponseStage::Head => Err(NO_STATUS),
+            ResponseStage::Finished => Err(FINISHED),
         }
     }
 
@@ -240,20 +240,20 @@ impl Response {
 
     /// The output, for the flusher to send if the handler does nothing more for a while. The caller gives it
     /// back, by [`Response::restore`], before anything further is done with the response.
-    pub fn lend(&mut self) -> Waiting {
-        self.is_lent = true;
+    pub fn defer(&mut self) -> Waiting {
+        self.is_deferred = true;
         let (bytes, completion) = (std::mem::take(&mut self.out), self.body.completion());
         Waiting { bytes, completion, is_old: self.is_old }
     }
 
     /// Whether [`Response::restore`] is due.
-    pub fn is_lent(&self) -> bool {
-        self.is_lent
+    pub fn is_deferred(&self) -> bool {
+        self.is_deferred
     }
 
-    /// Takes back what was lent; `None` if a part has left, and the rest will before anything else.
+    /// Takes back the deferred output; `None` if a part has left, and the rest will before anything else.
     pub fn restore(&mut self, waiting: Option<Waiting>) {
-        self.is_lent = false;
+        self.is_deferred = false;
         self.is_old = waiting.as_ref().is_some_and(|waiting| waiting.is_old);
         match waiting {
             Some(waiting) => self.out = waiting.bytes,
@@ -278,23 +278,23 @@ impl Response {
     /// Ends the response; a second call does nothing.
     pub fn finish(&mut self, date: Option<&[u8]>) -> Result<(), Misuse> {
         match self.stage {
-            Stage::Finished => return Ok(()),
-            Stage::Interim => {
+            ResponseStage::Finished => return Ok(()),
+            ResponseStage::Interim => {
                 self.end_interim();
                 return Err(NO_STATUS);
             }
             _ => self.finish_headers(date)?,
         }
         self.body.finish(&mut self.out)?;
-        self.stage = Stage::Finished;
+        self.stage = ResponseStage::Finished;
         Ok(())
     }
 
     /// Closes the connection after the response, and announces it (RFC 9112 9.6).
     pub fn close_after_finish(&mut self) -> Result<(), Misuse> {
         match self.stage {
-            Stage::Body => Err(HEADERS_SENT),
-            Stage::Finished => Err(FINISHED),
+            ResponseStage::Body => Err(HEADERS_SENT),
+            ResponseStage::Finished => Err(FINISHED),
             _ => {
                 self.fields.set_close();
                 Ok(())
@@ -304,7 +304,7 @@ impl Response {
 
     /// Closes the connection after the response, announced unless the head has left.
     pub fn close_anyway(&mut self) {
-        let head_is_finished = matches!(self.stage, Stage::Body | Stage::Finished);
+        let head_is_finished = matches!(self.stage, ResponseStage::Body | ResponseStage::Finished);
         if self.fields.set_close()
             && !self.has_left()
             && head_is_finished
@@ -319,7 +319,7 @@ impl Response {
     /// has left.
     pub fn send_continue(&mut self) {
         match self.stage {
-            Stage::Start => self.out.extend_from_slice(CONTINUE),
+            ResponseStage::Start => self.out.extend_from_slice(CONTINUE),
             _ if self.has_left() => {}
             _ => {
                 self.out.splice(self.head_start..self.head_start, CONTINUE.iter().copied());
@@ -357,21 +357,21 @@ impl Response {
     }
 
     fn has_open_head(&self) -> bool {
-        matches!(self.stage, Stage::Head | Stage::Interim)
+        matches!(self.stage, ResponseStage::Head | ResponseStage::Interim)
     }
 
     /// Ends the response with the given bytes, e.g. a refusal, and closes the connection after it.
     ///
     /// To be used only while no part of the response [has left](Response::has_left).
     pub fn replace(&mut self, write: impl FnOnce(&mut Vec<u8>, bool)) {
-        if self.stage == Stage::Interim {
+        if self.stage == ResponseStage::Interim {
             self.end_interim();
         } else if self.has_status() {
             self.out.truncate(self.head_start);
         }
         self.body.forget_open();
         write(&mut self.out, self.head_request);
-        self.stage = Stage::Finished;
+        self.stage = ResponseStage::Finished;
         self.fields.set_close();
     }
 

@@ -25,8 +25,8 @@ impl TimeLimits {
     /// How long a body is waited for of which so many bytes are missing, before the handler is called.
     pub fn of_body(&self, missing: u64) -> Option<Duration> {
         let (Some(limit), Some(rate)) = (self.body, self.rate) else { return self.stall };
-        let patience = self.stall.map_or(limit, |stall| stall.min(limit)).as_secs_f64();
-        let seconds = (patience + missing as f64 / rate).min(MAX_SECONDS);
+        let stall = self.stall.map_or(limit, |stall| stall.min(limit)).as_secs_f64();
+        let seconds = (stall + missing as f64 / rate).min(MAX_SECONDS);
         Duration::try_from_secs_f64(seconds).ok()
     }
 }

@@ -1,7 +1,7 @@
 //! A turn: what happens from a call of the `connect` function until it returns.
 //!
-//! A state machine without Lua. It answers each [`Event`] with the [`Action`] that its driver has to carry
-//! out, and works on a [`Connection`], which never blocks. A turn serves one request and leaves the connection
+//! A state machine without Lua. It answers each [`TurnEvent`] with the [`TurnAction`] that its driver has to carry
+//! out, and works on a [`HttpConnection`], which never blocks. A turn serves one request and leaves the connection
 //! to its [`Supervision`]. Where nobody supervises, it goes on with the next request, and does all waiting by
 //! itself.
 //!
@@ -21,7 +21,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::connection::{Blameless, Conclusion, Connection, FAULTY, Opened, Problem};
+use super::connection::{Blameless, Conclusion, FAULTY, HttpConnection, Opened, Problem};
 use super::time_limits::TimeLimits;
 use crate::http::wire::refusal::Refusal;
 use crate::io::stream::{Stream, Wakeup};
@@ -48,7 +48,7 @@ pub struct Supervision {
 
 /// What has happened.
 #[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
+pub enum TurnEvent<'a> {
     /// The handler has returned.
     Returned {
         /// It has returned true: its process lives on.
@@ -79,7 +79,7 @@ pub enum Ready {
 
 /// What the driver has to do.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Action {
+pub enum TurnAction {
     /// Call the handler with a new request object.
     Handle,
     /// Find out whether callbacks are to get the rest of the body.
@@ -103,41 +103,41 @@ pub enum Action {
         limit: Option<Duration>,
     },
     /// Return or throw: the turn is over.
-    End(Outcome),
+    End(TurnResult),
 }
 
 /// How a turn ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum TurnResult {
     /// What the handler has returned is returned.
     Result,
     /// True is returned.
     True,
-    /// What was thrown is passed on: [`Turn::error`], or if there is none, the error of [`Event::Threw`].
+    /// What was thrown is passed on: [`Turn::error`], or if there is none, the error of [`TurnEvent::Threw`].
     Throw,
 }
 
 /// What becomes of the connection when its request object is retired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+enum ConnectionEnd {
     Keep,
     Close,
     /// Its output is sent, and its input discarded until the client's end.
-    Shut(Outcome),
-    Reset(Outcome),
+    Shut(TurnResult),
+    Reset(TurnResult),
     /// It is over already.
-    Nothing(Outcome),
+    Nothing(TurnResult),
 }
 
 /// What follows when all output is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
+enum AfterSending {
     NextRequest,
-    Linger(Outcome),
+    Linger(TurnResult),
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum TurnState {
     #[default]
     Free,
     Handling,
@@ -145,15 +145,15 @@ enum State {
         keep: bool,
     },
     Reading,
-    Retiring(Next),
+    Retiring(ConnectionEnd),
     Awaiting(Rc<RefCell<Stream>>),
     Sending {
         reads: bool,
-        then: Then,
+        then: AfterSending,
     },
     Lingering {
         until: Option<Instant>,
-        outcome: Outcome,
+        outcome: TurnResult,
     },
 }
 
@@ -162,7 +162,7 @@ enum State {
 pub struct Turn {
     times: TimeLimits,
     supervision: Supervision,
-    state: State,
+    state: TurnState,
     /// Why the server has called, until there is a request; then how the last wait has ended.
     wakeup: Wakeup,
     /// When the connection will have been idle for too long, once that was decided here.
@@ -173,13 +173,13 @@ pub struct Turn {
 impl Turn {
     /// No turn yet.
     pub fn new(times: TimeLimits, supervision: Supervision) -> Self {
-        let (state, wakeup) = (State::Free, Wakeup::None);
+        let (state, wakeup) = (TurnState::Free, Wakeup::None);
         Turn { times, supervision, state, wakeup, idle_until: None, error: None }
     }
 
     /// Whether a turn can begin.
     pub fn is_free(&self) -> bool {
-        matches!(self.state, State::Free)
+        matches!(self.state, TurnState::Free)
     }
 
     /// The text that the turn itself throws.
@@ -188,37 +188,42 @@ impl Turn {
     }
 
     /// The server, or somebody else, calls for a connection.
-    pub fn begin(&mut self, c: &mut Connection, stream: Rc<RefCell<Stream>>) -> Action {
+    pub fn begin(&mut self, c: &mut HttpConnection, stream: Rc<RefCell<Stream>>) -> TurnAction {
         self.wakeup = stream.try_borrow().map_or(Wakeup::None, |stream| stream.handler.wakeup);
         (self.idle_until, self.error) = (None, None);
         self.open(c, stream)
     }
 
     /// Goes on.
-    pub fn step(&mut self, c: &mut Connection, event: Event<'_>) -> Action {
+    pub fn step(&mut self, c: &mut HttpConnection, event: TurnEvent<'_>) -> TurnAction {
         match (std::mem::take(&mut self.state), event) {
-            (State::Handling, Event::Returned { keep }) if c.body_used => {
-                self.state = State::Concluding { keep };
-                Action::FindReader
+            (TurnState::Handling, TurnEvent::Returned { keep }) if c.body_used => {
+                self.state = TurnState::Concluding { keep };
+                TurnAction::FindReader
             }
-            (State::Handling, Event::Returned { keep }) => self.conclude(c, keep, false),
-            (State::Concluding { keep }, Event::Reader(reads)) => self.conclude(c, keep, reads),
-            (State::Reading, Event::BodyRead) => {
+            (TurnState::Handling, TurnEvent::Returned { keep }) => self.conclude(c, keep, false),
+            (TurnState::Concluding { keep }, TurnEvent::Reader(reads)) => {
+                self.conclude(c, keep, reads)
+            }
+            (TurnState::Reading, TurnEvent::BodyRead) => {
                 let next = leave_body(c);
                 self.retire(next)
             }
-            (State::Handling | State::Concluding { .. } | State::Reading, Event::Threw(text)) => {
+            (
+                TurnState::Handling | TurnState::Concluding { .. } | TurnState::Reading,
+                TurnEvent::Threw(text),
+            ) => {
                 let next = failed(c, text);
                 self.retire(next)
             }
-            (State::Retiring(next), Event::Retired) => self.go_on(c, next),
-            (State::Sending { reads, then }, Event::Ready(Ready::Transfer)) => {
+            (TurnState::Retiring(next), TurnEvent::Retired) => self.go_on(c, next),
+            (TurnState::Sending { reads, then }, TurnEvent::Ready(Ready::Transfer)) => {
                 self.send(c, reads, then)
             }
-            (State::Lingering { until, outcome }, Event::Ready(Ready::Transfer)) => {
+            (TurnState::Lingering { until, outcome }, TurnEvent::Ready(Ready::Transfer)) => {
                 self.linger(c, until, outcome)
             }
-            (State::Awaiting(stream), Event::Ready(ready)) => {
+            (TurnState::Awaiting(stream), TurnEvent::Ready(ready)) => {
                 self.wakeup = match ready {
                     Ready::Transfer => Wakeup::Input,
                     Ready::Timeout => Wakeup::Timeout,
@@ -226,39 +231,41 @@ impl Turn {
                 };
                 self.open(c, stream)
             }
-            (State::Sending { then: Then::NextRequest, .. }, _) => self.reset(c, Outcome::Result),
-            (State::Sending { then: Then::Linger(outcome), .. }, _)
-            | (State::Lingering { outcome, .. }, _) => self.reset(c, outcome),
+            (TurnState::Sending { then: AfterSending::NextRequest, .. }, _) => {
+                self.reset(c, TurnResult::Result)
+            }
+            (TurnState::Sending { then: AfterSending::Linger(outcome), .. }, _)
+            | (TurnState::Lingering { outcome, .. }, _) => self.reset(c, outcome),
             // The driver sends no other events.
-            _ => self.reset(c, Outcome::True),
+            _ => self.reset(c, TurnResult::True),
         }
     }
 
     /// The turn is given up, as its driver could not wait.
-    pub fn give_up(&mut self, c: &mut Connection) {
-        self.state = State::Free;
+    pub fn give_up(&mut self, c: &mut HttpConnection) {
+        self.state = TurnState::Free;
         c.take_stream();
     }
 
     /// Looks for the next request.
-    fn open(&mut self, c: &mut Connection, stream: Rc<RefCell<Stream>>) -> Action {
+    fn open(&mut self, c: &mut HttpConnection, stream: Rc<RefCell<Stream>>) -> TurnAction {
         match c.open(stream) {
             Opened::Ready => {
-                self.state = State::Handling;
-                Action::Handle
+                self.state = TurnState::Handling;
+                TurnAction::Handle
             }
-            Opened::Refused => self.shut(c, Outcome::True),
+            Opened::Refused => self.shut(c, TurnResult::True),
             // The handler may have closed it behind its response.
             Opened::Gone => {
                 c.end_stream(Stream::close);
-                self.end(c, Outcome::True)
+                self.end(c, TurnResult::True)
             }
             opened => self.await_request(c, opened),
         }
     }
 
     /// There is no request yet: the connection is parked. Where nobody supervises, the turn waits.
-    fn await_request(&mut self, c: &mut Connection, opened: Opened) -> Action {
+    fn await_request(&mut self, c: &mut HttpConnection, opened: Opened) -> TurnAction {
         let begun = opened != Opened::Idle;
         let mut wakeup = std::mem::replace(&mut self.wakeup, Wakeup::None);
         if wakeup == Wakeup::Timeout && begun && self.idle_until.is_some() {
@@ -277,7 +284,7 @@ impl Turn {
             if begun || !c.was_asked() {
                 c.refuse_wait(sentence);
             }
-            return self.shut(c, Outcome::True);
+            return self.shut(c, TurnResult::True);
         }
         let now = Instant::now();
         let after = |time: Option<Duration>| time.and_then(|time| now.checked_add(time));
@@ -294,29 +301,31 @@ impl Turn {
             c.close();
             (stream, self.idle_until)
         };
-        let Some(stream) = stream else { return self.end(c, Outcome::True) };
+        let Some(stream) = stream else { return self.end(c, TurnResult::True) };
         let limit = deadline.map(|deadline| deadline.saturating_duration_since(now));
         if (self.supervision.park)(&stream, limit, self.times.stall) {
-            return self.end(c, Outcome::True);
+            return self.end(c, TurnResult::True);
         }
-        self.state = State::Awaiting(stream);
-        Action::AwaitRequest { limit }
+        self.state = TurnState::Awaiting(stream);
+        TurnAction::AwaitRequest { limit }
     }
 
     /// The handler has returned: ends its response and sends it.
-    fn conclude(&mut self, c: &mut Connection, keep: bool, reads: bool) -> Action {
+    fn conclude(&mut self, c: &mut HttpConnection, keep: bool, reads: bool) -> TurnAction {
         // A connection whose end cannot be announced any more goes on in another worker.
         let goes_on = keep || c.has_left() && (self.supervision.is_worker)();
         let concluded = c.conclude(goes_on, reads);
         let next = match concluded {
-            Ok(Conclusion::Keep) => Next::Keep,
-            Ok(Conclusion::Close) => Next::Close,
+            Ok(Conclusion::Keep) => ConnectionEnd::Keep,
+            Ok(Conclusion::Close) => ConnectionEnd::Close,
             // That the client has gone meanwhile is no error of the handler's.
-            _ if !c.is_open() => Next::Nothing(Outcome::Result),
-            _ if matches!(c.blameless, Some(Blameless::Refused(_))) => Next::Shut(Outcome::Result),
+            _ if !c.is_open() => ConnectionEnd::Nothing(TurnResult::Result),
+            _ if matches!(c.blameless, Some(Blameless::Refused(_))) => {
+                ConnectionEnd::Shut(TurnResult::Result)
+            }
             Ok(Conclusion::More) if reads => {
-                self.state = State::Reading;
-                return Action::ReadBody;
+                self.state = TurnState::Reading;
+                return TurnAction::ReadBody;
             }
             Ok(Conclusion::More) => leave_body(c),
             Err(Problem::Misuse(text)) if !c.faulty => {
@@ -324,43 +333,43 @@ impl Turn {
                 self.error = Some(text.into_owned());
                 next
             }
-            Err(_) => Next::Reset(Outcome::Result),
+            Err(_) => ConnectionEnd::Reset(TurnResult::Result),
         };
         self.retire(next)
     }
 
-    fn retire(&mut self, next: Next) -> Action {
-        self.state = State::Retiring(next);
-        Action::Retire
+    fn retire(&mut self, next: ConnectionEnd) -> TurnAction {
+        self.state = TurnState::Retiring(next);
+        TurnAction::Retire
     }
 
     /// The response is over.
-    fn go_on(&mut self, c: &mut Connection, next: Next) -> Action {
+    fn go_on(&mut self, c: &mut HttpConnection, next: ConnectionEnd) -> TurnAction {
         match next {
-            Next::Keep => self.keep(c),
+            ConnectionEnd::Keep => self.keep(c),
             // Everything is sent: should the client be gone, that is no failure.
-            Next::Close => {
+            ConnectionEnd::Close => {
                 c.end_stream(Stream::close);
-                self.end(c, Outcome::Result)
+                self.end(c, TurnResult::Result)
             }
-            Next::Shut(outcome) => self.shut(c, outcome),
-            Next::Reset(outcome) => self.reset(c, outcome),
-            Next::Nothing(outcome) => self.end(c, outcome),
+            ConnectionEnd::Shut(outcome) => self.shut(c, outcome),
+            ConnectionEnd::Reset(outcome) => self.reset(c, outcome),
+            ConnectionEnd::Nothing(outcome) => self.end(c, outcome),
         }
     }
 
     /// Keeps the connection for its next request, behind its output.
-    fn keep(&mut self, c: &mut Connection) -> Action {
+    fn keep(&mut self, c: &mut HttpConnection) -> TurnAction {
         let TimeLimits { idle, stall, .. } = self.times;
         if c.stream().is_some_and(|stream| (self.supervision.park)(stream, idle, stall)) {
-            return self.end(c, Outcome::Result);
+            return self.end(c, TurnResult::Result);
         }
-        self.send(c, true, Then::NextRequest)
+        self.send(c, true, AfterSending::NextRequest)
     }
 
     /// Ends the connection: flush, FIN, drain, close; else RST. A worker does that, also if the handler's
     /// error is thrown behind this.
-    fn shut(&mut self, c: &mut Connection, outcome: Outcome) -> Action {
+    fn shut(&mut self, c: &mut HttpConnection, outcome: TurnResult) -> TurnAction {
         if !c.is_open() {
             return self.end(c, outcome);
         }
@@ -374,14 +383,14 @@ impl Turn {
                 Some(Err(_)) | None => return self.reset(c, outcome),
             }
         }
-        self.send(c, true, Then::Linger(outcome))
+        self.send(c, true, AfterSending::Linger(outcome))
     }
 
     /// Sends what is queued, with input thrown away meanwhile.
-    fn send(&mut self, c: &mut Connection, reads: bool, then: Then) -> Action {
+    fn send(&mut self, c: &mut HttpConnection, reads: bool, then: AfterSending) -> TurnAction {
         match (c.send_out(), then) {
-            (Ok(0), Then::NextRequest) => self.next_request(c),
-            (Ok(0), Then::Linger(outcome)) => {
+            (Ok(0), AfterSending::NextRequest) => self.next_request(c),
+            (Ok(0), AfterSending::Linger(outcome)) => {
                 if c.shut_down().is_err() {
                     return self.reset(c, outcome);
                 }
@@ -391,16 +400,16 @@ impl Turn {
             }
             (Ok(_), then) => {
                 let reads = reads && matches!(c.drain(), Ok(true));
-                self.state = State::Sending { reads, then };
-                Action::Wait { reads, writes: true, limit: self.times.stall }
+                self.state = TurnState::Sending { reads, then };
+                TurnAction::Wait { reads, writes: true, limit: self.times.stall }
             }
-            (Err(_), Then::NextRequest) => self.reset(c, Outcome::Result),
-            (Err(_), Then::Linger(outcome)) => self.reset(c, outcome),
+            (Err(_), AfterSending::NextRequest) => self.reset(c, TurnResult::Result),
+            (Err(_), AfterSending::Linger(outcome)) => self.reset(c, outcome),
         }
     }
 
-    fn next_request(&mut self, c: &mut Connection) -> Action {
-        let Some(stream) = c.take_stream() else { return self.end(c, Outcome::Result) };
+    fn next_request(&mut self, c: &mut HttpConnection) -> TurnAction {
+        let Some(stream) = c.take_stream() else { return self.end(c, TurnResult::Result) };
         c.close();
         self.wakeup = Wakeup::None;
         self.idle_until = self.times.idle.and_then(|idle| Instant::now().checked_add(idle));
@@ -409,7 +418,12 @@ impl Turn {
 
     /// Throws input away until the client has ended its side, has sent nothing for so long, or was listened
     /// to for long enough.
-    fn linger(&mut self, c: &mut Connection, until: Option<Instant>, outcome: Outcome) -> Action {
+    fn linger(
+        &mut self,
+        c: &mut HttpConnection,
+        until: Option<Instant>,
+        outcome: TurnResult,
+    ) -> TurnAction {
         match c.drain() {
             Ok(true) => {}
             Ok(false) => {
@@ -423,60 +437,60 @@ impl Turn {
         if limit.is_some_and(|limit| limit.is_zero()) {
             return self.reset(c, outcome);
         }
-        self.state = State::Lingering { until, outcome };
-        Action::Wait { reads: true, writes: false, limit }
+        self.state = TurnState::Lingering { until, outcome };
+        TurnAction::Wait { reads: true, writes: false, limit }
     }
 
-    fn reset(&mut self, c: &mut Connection, outcome: Outcome) -> Action {
+    fn reset(&mut self, c: &mut HttpConnection, outcome: TurnResult) -> TurnAction {
         c.end_stream(Stream::reset);
         self.end(c, outcome)
     }
 
     /// The turn is over. What the log says of the request is still needed if an error is passed on.
-    fn end(&mut self, c: &mut Connection, outcome: Outcome) -> Action {
-        self.state = State::Free;
+    fn end(&mut self, c: &mut HttpConnection, outcome: TurnResult) -> TurnAction {
+        self.state = TurnState::Free;
         match outcome {
-            Outcome::Throw => drop(c.take_stream()),
-            Outcome::Result | Outcome::True => c.close(),
+            TurnResult::Throw => drop(c.take_stream()),
+            TurnResult::Result | TurnResult::True => c.close(),
         }
-        Action::End(outcome)
+        TurnAction::End(outcome)
     }
 }
 
 /// Nobody reads the rest of the body.
-fn leave_body(c: &mut Connection) -> Next {
+fn leave_body(c: &mut HttpConnection) -> ConnectionEnd {
     c.leave_body();
-    if c.is_reusable() { Next::Keep } else { Next::Shut(Outcome::Result) }
+    if c.is_reusable() { ConnectionEnd::Keep } else { ConnectionEnd::Shut(TurnResult::Result) }
 }
 
 /// An error with this text was thrown while the request was handled.
-fn failed(c: &mut Connection, text: &[u8]) -> Next {
+fn failed(c: &mut HttpConnection, text: &[u8]) -> ConnectionEnd {
     c.disarm();
     if !c.is_open() {
-        return Next::Nothing(Outcome::Throw);
+        return ConnectionEnd::Nothing(TurnResult::Throw);
     }
     if let Some(blameless) = &c.blameless {
         // The client's fault, and if the handler said nothing else, or only missed it, no reason to end the
         // worker.
         let says = |words: &str| memchr::memmem::find(text, words.as_bytes()).is_some();
         let outcome = match says(blameless.words()) || says(FAULTY) {
-            true => Outcome::True,
-            false => Outcome::Throw,
+            true => TurnResult::True,
+            false => TurnResult::Throw,
         };
         return match blameless {
-            Blameless::Refused(_) => Next::Shut(outcome),
-            Blameless::Lost(_) => Next::Reset(outcome),
+            Blameless::Refused(_) => ConnectionEnd::Shut(outcome),
+            Blameless::Lost(_) => ConnectionEnd::Reset(outcome),
         };
     }
     if c.response.is_finished() && !c.faulty {
         // A callback that got the rest of the body has failed: the answer is complete all the same.
-        return Next::Shut(Outcome::Throw);
+        return ConnectionEnd::Shut(TurnResult::Throw);
     }
     if c.has_left() || c.faulty {
-        return Next::Reset(Outcome::Throw);
+        return ConnectionEnd::Reset(TurnResult::Throw);
     }
     c.refuse(&Refusal::internal_error());
-    Next::Shut(Outcome::Throw)
+    ConnectionEnd::Shut(TurnResult::Throw)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use super::error::StickyError;
 use crate::io::buffer::{KEEP, Queue};
-use crate::sys::os::flusher::{self, Deferred, Outcome, Waiting};
+use crate::sys::os::flusher::{self, Deferred, Retrieved, Waiting};
 
 /// How many slices one send passes to the system without copying; the rest waits.
 pub const SLICES: usize = 16;
@@ -64,9 +64,9 @@ impl Output {
     pub(super) fn recall(&mut self) -> Result<Option<Waiting>, i32> {
         match self.deferred.take().map(Deferred::take) {
             None => {}
-            Some(Outcome::Untouched(waiting)) => return Ok(Some(waiting)),
-            Some(Outcome::Begun(rest)) => self.queue.push(&rest),
-            Some(Outcome::Failed(errno)) => {
+            Some(Retrieved::Untouched(waiting)) => return Ok(Some(waiting)),
+            Some(Retrieved::Begun(rest)) => self.queue.push(&rest),
+            Some(Retrieved::Failed(errno)) => {
                 self.error = StickyError::Unreported(errno);
                 return Err(errno);
             }

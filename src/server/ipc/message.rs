@@ -27,7 +27,7 @@ pub enum Order {
     /// There is nothing to do after all: answers a [`Report::Offer`].
     Nothing,
     /// Somebody may wait at a port without the worker's knowledge; shows also that it takes orders.
-    Look,
+    CheckPorts,
     /// End as soon as no handler runs.
     Terminate,
     /// Serve what waits at the supervisor, then end.
@@ -42,7 +42,7 @@ pub enum Report {
     /// `prepare` is done; the worker is idle for the first time.
     Ready,
     /// Fewer workers are idle than the pool wants.
-    Scarce,
+    FewIdle,
     /// The worker has time and waits for an order.
     Offer,
     /// The handler of this interval or main listener has returned.
@@ -94,7 +94,7 @@ impl Message for Order {
             Order::Run(index) => fields(b'R', &[u64::from(*index)]),
             Order::Resume(number, wakeup, state) => handed(b'C', *number, *wakeup, state),
             Order::Nothing => vec![b'N'],
-            Order::Look => vec![b'L'],
+            Order::CheckPorts => vec![b'L'],
             Order::Terminate => vec![b'T'],
             Order::Drain => vec![b'D'],
             Order::Serve => vec![b'S'],
@@ -109,7 +109,7 @@ impl Message for Order {
                 Ok(Order::Resume(number, wakeup, state))
             }
             [b'N'] => Ok(Order::Nothing),
-            [b'L'] => Ok(Order::Look),
+            [b'L'] => Ok(Order::CheckPorts),
             [b'T'] => Ok(Order::Terminate),
             [b'D'] => Ok(Order::Drain),
             [b'S'] => Ok(Order::Serve),
@@ -122,7 +122,7 @@ impl Message for Report {
     fn encode(&self) -> Vec<u8> {
         match self {
             Report::Ready => vec![b'r'],
-            Report::Scarce => vec![b's'],
+            Report::FewIdle => vec![b's'],
             Report::Offer => vec![b'o'],
             Report::Ran(index) => fields(b'e', &[u64::from(*index)]),
             Report::Leaving => vec![b'l'],
@@ -138,7 +138,7 @@ impl Message for Report {
     fn decode(bytes: &[u8]) -> Result<Self, Garbage> {
         match bytes {
             [b'r'] => Ok(Report::Ready),
-            [b's'] => Ok(Report::Scarce),
+            [b's'] => Ok(Report::FewIdle),
             [b'o'] => Ok(Report::Offer),
             [b'e', rest @ ..] => Ok(Report::Ran(index(only::<1>(rest)?[0])?)),
             [b'l'] => Ok(Report::Leaving),
@@ -214,7 +214,7 @@ mod tests {
             Order::Resume(0, Wakeup::Timeout, state.clone()),
             Order::Resume(1 << 40, Wakeup::Input, ConnectionState::default()),
             Order::Nothing,
-            Order::Look,
+            Order::CheckPorts,
             Order::Terminate,
             Order::Drain,
             Order::Serve,
@@ -223,7 +223,7 @@ mod tests {
         }
         for report in [
             Report::Ready,
-            Report::Scarce,
+            Report::FewIdle,
             Report::Offer,
             Report::Ran(99),
             Report::Leaving,

@@ -259,12 +259,12 @@ impl Scoreboard {
             || self.cells().filter(|c| c.activity() == Activity::Idle).nth(wanted - 1).is_some()
     }
 
-    /// The supervisor's side: asks for a report when workers become scarce.
+    /// The supervisor's side: asks for a report when few workers are idle.
     pub fn watch_scarcity(&self, watch: bool) {
         self.words[SCARCITY].store(u64::from(watch), SeqCst);
     }
 
-    /// The worker's side, after it became busy: whether it is to report that workers are scarce.
+    /// The worker's side, after it became busy: whether it is to report that few are idle.
     pub fn report_scarcity(&self, wanted: usize) -> bool {
         let flag = &self.words[SCARCITY];
         flag.load(SeqCst) != 0 && !self.has_idle(wanted) && flag.swap(0, SeqCst) != 0

@@ -192,7 +192,7 @@ impl Port {
                     let path = Path::new(path);
                     let has_file = !address::is_abstract(path);
                     // Somebody may have removed the file.
-                    let file = has_file.then(|| OwnFile::lent(path).ok()).flatten();
+                    let file = has_file.then(|| OwnFile::of_predecessor(path).ok()).flatten();
                     (socket, Origin::Own(file))
                 }
                 Some(claimed) => (claimed.socket, Origin::Inherited),

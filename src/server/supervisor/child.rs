@@ -210,7 +210,7 @@ impl Child {
     /// is not idle, or cannot be told.
     pub fn prompt(&mut self) -> bool {
         let claimed = self.cell().claim();
-        let sent = claimed && self.send(&Order::Look, &[]).is_ok();
+        let sent = claimed && self.send(&Order::CheckPorts, &[]).is_ok();
         if claimed && !sent {
             self.cell().release();
         }

@@ -80,7 +80,7 @@ pub fn take_back(
                 handover.left_unread(worker, number, wakeup, connection);
             }
             Order::Terminate | Order::Drain | Order::Serve => rest.push(order),
-            Order::Nothing | Order::Look => {}
+            Order::Nothing | Order::CheckPorts => {}
         }
     }
     rest

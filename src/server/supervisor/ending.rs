@@ -105,8 +105,8 @@ impl Supervisor {
                     }
                 }
                 Advice::Fork => {
-                    if let Some(birth) = self.fork(index, now) {
-                        return Next::Worker(birth);
+                    if let Some(start) = self.fork(index, now) {
+                        return Next::Worker(start);
                     }
                     wake = Some(now);
                 }

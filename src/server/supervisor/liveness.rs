@@ -26,7 +26,7 @@ const PORTS: Duration = Duration::from_secs(1);
 
 /// What to do about a worker that does not get on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum LivenessAction {
     /// Take back what it was given.
     TakeBack(WorkerId),
     /// Give its connections to others.
@@ -54,7 +54,7 @@ impl Liveness {
     }
 
     /// Sends what workers are owed, and checks whether they take their orders.
-    pub fn check_orders(&self, children: &mut Children, now: Instant) -> Vec<Action> {
+    pub fn check_orders(&self, children: &mut Children, now: Instant) -> Vec<LivenessAction> {
         let mut actions = Vec::new();
         for child in children.iter_mut() {
             if let Some(order) = child.delivery.owed(now) {
@@ -63,8 +63,8 @@ impl Liveness {
             if child.delivery.is_due(now) {
                 match child.check_orders(now) {
                     Remedy::Wait => {}
-                    Remedy::TakeBack => actions.push(Action::TakeBack(child.worker)),
-                    Remedy::GiveUp => actions.push(Action::GiveUp(child.worker)),
+                    Remedy::TakeBack => actions.push(LivenessAction::TakeBack(child.worker)),
+                    Remedy::GiveUp => actions.push(LivenessAction::GiveUp(child.worker)),
                 }
             }
         }
@@ -77,7 +77,7 @@ impl Liveness {
         children: &mut Children,
         handover: &Handover,
         now: Instant,
-    ) -> Vec<Action> {
+    ) -> Vec<LivenessAction> {
         if self.leases > now {
             return Vec::new();
         }
@@ -91,7 +91,7 @@ impl Liveness {
             child.ignored = handover.unattended(child.worker);
             let ignores = child.ignored.is_some() && child.ignored == before;
             if ignores && !child.clock.is_runnable() && child.prompt() {
-                actions.push(Action::Revoke(child.worker));
+                actions.push(LivenessAction::Revoke(child.worker));
             }
         }
         actions
@@ -134,7 +134,7 @@ fn test_workers(children: &mut Children, handover: &Handover, now: Instant) {
         let unknown = cell.get(Counter::Parked) + cell.get(Counter::Sending);
         let has_connections = unknown > 0 || handover.store().lease_count(child.pid()) > 0;
         if child.activity() == Activity::Busy && child.clock.is_stopped() {
-            child.order(&Order::Look);
+            child.order(&Order::CheckPorts);
         } else if has_connections && is_idle_for(child, PORTS, now) {
             child.prompt();
         }
@@ -147,18 +147,20 @@ fn is_idle_for(child: &Child, time: Duration, now: Instant) -> bool {
 
 /// Deals with a worker that does not get on.
 pub fn carry_out(
-    action: Action,
+    action: LivenessAction,
     pools: &mut [PoolState],
     children: &mut Children,
     handover: &mut Handover,
     log: &mut Log,
 ) {
-    let (Action::TakeBack(worker) | Action::Revoke(worker) | Action::GiveUp(worker)) = action;
+    let (LivenessAction::TakeBack(worker)
+    | LivenessAction::Revoke(worker)
+    | LivenessAction::GiveUp(worker)) = action;
     let state = &mut pools[worker.pool];
     let revokes = match action {
-        Action::TakeBack(_) => take_back(worker, state, children, handover),
-        Action::Revoke(_) => true,
-        Action::GiveUp(_) => give_up(worker, state, children, log),
+        LivenessAction::TakeBack(_) => take_back(worker, state, children, handover),
+        LivenessAction::Revoke(_) => true,
+        LivenessAction::GiveUp(_) => give_up(worker, state, children, log),
     };
     if revokes {
         dispatch::revoke(worker, usize::MAX, children, handover);
@@ -178,7 +180,7 @@ fn take_back(
     rest.iter().for_each(|order| child.order(order));
     let should_react = child.should_react();
     match (rest.is_empty(), should_react) {
-        (true, true) => child.order(&Order::Look),
+        (true, true) => child.order(&Order::CheckPorts),
         (true, false) => child.delivery.taken(),
         _ => {}
     }

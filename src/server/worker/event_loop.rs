@@ -328,7 +328,7 @@ impl EventLoop {
             self.take_orders();
         }
         if idle && control.board().report_scarcity(self.pre_fork) {
-            control.report(&Report::Scarce);
+            control.report(&Report::FewIdle);
         }
     }
 
@@ -410,8 +410,8 @@ impl EventLoop {
             },
             Order::Run(index) => self.jobs.push_back(index),
             Order::Nothing => self.refused = true,
-            Order::Look if self.control.phase() != Phase::Serving => {}
-            Order::Look => {
+            Order::CheckPorts if self.control.phase() != Phase::Serving => {}
+            Order::CheckPorts => {
                 self.events.queue.extend((0..self.listeners.len()).map(Source::Listener))
             }
             Order::Serve => self.control.hold(false),

@@ -145,9 +145,9 @@ pub fn with_worker(ask: impl FnOnce(&mut Worker) -> bool) -> bool {
 }
 
 /// The stream, `timeout` and `stall`.
-type Arguments = (Rc<RefCell<Stream>>, Option<Duration>, Option<Duration>);
+type StreamArguments = (Rc<RefCell<Stream>>, Option<Duration>, Option<Duration>);
 
-fn arguments(lua: &Lua, method: &str, args: &MultiValue) -> Reply<Arguments> {
+fn arguments(lua: &Lua, method: &str, args: &MultiValue) -> Reply<StreamArguments> {
     let mut args = args.iter();
     let stream = match args.next() {
         Some(Value::UserData(handle)) => stream_of(handle),

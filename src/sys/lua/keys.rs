@@ -7,7 +7,7 @@ use mlua::{Lua, Table};
 
 /// A key of a set that needs no reference.
 #[derive(Clone, Copy, Debug)]
-pub enum Key {
+pub enum SetKey {
     /// An integer.
     Integer(i64),
     /// A full userdata, by its address. A weak table may lose it before it is looked at.
@@ -23,7 +23,7 @@ pub enum Key {
 pub fn split(
     lua: &Lua,
     set: &Table,
-    keys: &mut Vec<Key>,
+    keys: &mut Vec<SetKey>,
     is_known: fn(*mut c_void) -> bool,
 ) -> mlua::Result<Option<Table>> {
     const SET: c_int = 1;
@@ -43,7 +43,7 @@ pub fn split(
                     continue;
                 }
                 match key(state) {
-                    Some(Key::Userdata(address)) if !is_known(address) => {}
+                    Some(SetKey::Userdata(address)) if !is_known(address) => {}
                     Some(key) => {
                         keys.push(key);
                         continue;
@@ -65,14 +65,14 @@ pub fn split(
 }
 
 /// The key on top of the stack, if it is an integer or a full userdata.
-unsafe fn key(state: *mut ffi::lua_State) -> Option<Key> {
+unsafe fn key(state: *mut ffi::lua_State) -> Option<SetKey> {
     // SAFETY: the caller has put a key on the stack; nothing is converted in place.
     unsafe {
         match ffi::lua_type(state, -1) {
             ffi::LUA_TNUMBER if ffi::lua_isinteger(state, -1) != 0 => {
-                Some(Key::Integer(ffi::lua_tointeger(state, -1)))
+                Some(SetKey::Integer(ffi::lua_tointeger(state, -1)))
             }
-            ffi::LUA_TUSERDATA => Some(Key::Userdata(ffi::lua_touserdata(state, -1))),
+            ffi::LUA_TUSERDATA => Some(SetKey::Userdata(ffi::lua_touserdata(state, -1))),
             _ => None,
         }
     }

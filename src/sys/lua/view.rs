@@ -28,7 +28,7 @@ pub fn source_key() -> LightUserData {
 }
 
 /// An entry of a view.
-pub enum Entry {
+pub enum ViewEntry {
     /// None.
     Nil,
     /// True or false.
@@ -41,7 +41,7 @@ pub enum Entry {
     Empty,
     /// A sequence of this text alone.
     Single(Borrowed),
-    /// A sequence of the pieces of this text, see [`View::pieces`].
+    /// A sequence of the pieces of this text, see [`ObjectView::pieces`].
     Split(Borrowed),
     /// A view of this text.
     View(Borrowed),
@@ -49,11 +49,11 @@ pub enum Entry {
     Complete,
 }
 
-impl From<Cow<'_, [u8]>> for Entry {
+impl From<Cow<'_, [u8]>> for ViewEntry {
     fn from(text: Cow<'_, [u8]>) -> Self {
         match text {
-            Cow::Borrowed(text) => Entry::Text(Borrowed::new(text)),
-            Cow::Owned(text) => Entry::Made(text),
+            Cow::Borrowed(text) => ViewEntry::Text(Borrowed::new(text)),
+            Cow::Owned(text) => ViewEntry::Made(text),
         }
     }
 }
@@ -61,7 +61,7 @@ impl From<Cow<'_, [u8]>> for Entry {
 /// How the text of a view is searched.
 pub trait Search: 'static {
     /// The entry of `name`; it borrows at most from `text`.
-    fn find(text: &[u8], name: &[u8]) -> Entry;
+    fn find(text: &[u8], name: &[u8]) -> ViewEntry;
 }
 
 /// The `__index` of views that are searched. Of a table that is the source, it returns a value that is no
@@ -74,7 +74,7 @@ pub fn search<S: Search>(lua: &Lua) -> mlua::Result<Function> {
 }
 
 /// Views that belong to an object, whose data they show as long as they are its *current* ones.
-pub trait View: 'static {
+pub trait ObjectView: 'static {
     /// The object.
     type Object: 'static;
 
@@ -85,18 +85,18 @@ pub trait View: 'static {
     const KEEPS: bool;
 
     /// The entry of a name; `current`: whether the view has this place among those of the object.
-    fn entry(object: &Self::Object, name: &[u8], current: bool) -> Entry;
+    fn entry(object: &Self::Object, name: &[u8], current: bool) -> ViewEntry;
 
-    /// The pieces of the text of [`Entry::Split`].
+    /// The pieces of the text of [`ViewEntry::Split`].
     fn pieces(text: &[u8]) -> impl Iterator<Item = &[u8]>;
 }
 
 /// The `__index` of such views. `views` has the current ones by their numbers, `metatable` is that of
-/// [`Entry::View`].
+/// [`ViewEntry::View`].
 ///
 /// # Errors
 /// Out of memory.
-pub fn index<V: View>(
+pub fn index<V: ObjectView>(
     lua: &Lua,
     object: &Userdata<V::Object>,
     complete: &Function,
@@ -107,7 +107,7 @@ pub fn index<V: View>(
 }
 
 /// A field of an object.
-pub enum Field {
+pub enum FieldValue {
     /// None.
     Nil,
     /// True or false.
@@ -125,12 +125,12 @@ pub enum Field {
 }
 
 /// An object with fields.
-pub trait Fields: 'static {
+pub trait ObjectFields: 'static {
     /// What they are made of.
     type Object: 'static;
 
     /// The field of a name.
-    fn field(object: &Self::Object, name: &[u8]) -> Field;
+    fn field(object: &Self::Object, name: &[u8]) -> FieldValue;
 }
 
 /// The `__index` of an object with fields. `views` gets the views by their numbers, which count the
@@ -138,7 +138,7 @@ pub trait Fields: 'static {
 ///
 /// # Errors
 /// Out of memory.
-pub fn fields<F: Fields>(
+pub fn fields<F: ObjectFields>(
     lua: &Lua,
     object: &Userdata<F::Object>,
     complete: &Function,
@@ -205,7 +205,7 @@ unsafe extern "C-unwind" fn find<S: Search>(state: *mut lua_State) -> c_int {
             }
             ffi::LUA_TSTRING if ffi::lua_type(state, 2) == ffi::LUA_TSTRING => {
                 let (text, name) = (string(state, 3), string(state, 2));
-                let entry = catch_unwind(|| S::find(text, name)).unwrap_or(Entry::Nil);
+                let entry = catch_unwind(|| S::find(text, name)).unwrap_or(ViewEntry::Nil);
                 push_entry(state, entry);
                 1
             }
@@ -214,7 +214,7 @@ unsafe extern "C-unwind" fn find<S: Search>(state: *mut lua_State) -> c_int {
     }
 }
 
-unsafe extern "C-unwind" fn get<V: View>(state: *mut lua_State) -> c_int {
+unsafe extern "C-unwind" fn get<V: ObjectView>(state: *mut lua_State) -> c_int {
     // SAFETY: as above; the upvalues are those of `index`.
     unsafe {
         ffi::lua_settop(state, 2);
@@ -231,9 +231,9 @@ unsafe extern "C-unwind" fn get<V: View>(state: *mut lua_State) -> c_int {
             let name = string(state, 2);
             let entry = |object| catch_unwind(AssertUnwindSafe(|| V::entry(object, name, current)));
             let object = userdata::value::<V::Object>(state, OBJECT);
-            object.and_then(|object| entry(object).ok()).unwrap_or(Entry::Nil)
+            object.and_then(|object| entry(object).ok()).unwrap_or(ViewEntry::Nil)
         };
-        if matches!(entry, Entry::Complete) {
+        if matches!(entry, ViewEntry::Complete) {
             ffi::lua_pushvalue(state, COMPLETE);
             ffi::lua_pushvalue(state, 1);
             push_lower(state);
@@ -241,7 +241,7 @@ unsafe extern "C-unwind" fn get<V: View>(state: *mut lua_State) -> c_int {
             return 1;
         }
         match entry {
-            Entry::Split(text) => push_pieces::<V>(state, text),
+            ViewEntry::Split(text) => push_pieces::<V>(state, text),
             entry => push_entry(state, entry),
         }
         if V::KEEPS {
@@ -276,7 +276,7 @@ unsafe fn push_lower(state: *mut lua_State) {
     }
 }
 
-unsafe extern "C-unwind" fn pick<F: Fields>(state: *mut lua_State) -> c_int {
+unsafe extern "C-unwind" fn pick<F: ObjectFields>(state: *mut lua_State) -> c_int {
     // SAFETY: as above; the upvalues are those of `fields`.
     unsafe {
         if ffi::lua_type(state, 2) != ffi::LUA_TSTRING {
@@ -286,26 +286,26 @@ unsafe extern "C-unwind" fn pick<F: Fields>(state: *mut lua_State) -> c_int {
             let name = string(state, 2);
             let field = |object| catch_unwind(AssertUnwindSafe(|| F::field(object, name)));
             let object = userdata::value::<F::Object>(state, OBJECT);
-            object.and_then(|object| field(object).ok()).unwrap_or(Field::Complete)
+            object.and_then(|object| field(object).ok()).unwrap_or(FieldValue::Complete)
         };
         match field {
-            Field::Nil => return 0,
-            Field::Boolean(truth) => ffi::lua_pushboolean(state, c_int::from(truth)),
-            Field::Text(text) => push(state, text),
-            Field::Kept(number, text) => {
+            FieldValue::Nil => return 0,
+            FieldValue::Boolean(truth) => ffi::lua_pushboolean(state, c_int::from(truth)),
+            FieldValue::Text(text) => push(state, text),
+            FieldValue::Kept(number, text) => {
                 push(state, text);
                 ffi::lua_pushvalue(state, -1);
                 ffi::lua_rawseti(state, VIEWS, number.into());
             }
-            Field::Current(number) => {
+            FieldValue::Current(number) => {
                 ffi::lua_rawgeti(state, VIEWS, number.into());
             }
-            Field::View(number, text) => {
+            FieldValue::View(number, text) => {
                 push_view(state, metatable(number), text);
                 ffi::lua_pushvalue(state, -1);
                 ffi::lua_rawseti(state, VIEWS, number.into());
             }
-            Field::Complete => {
+            FieldValue::Complete => {
                 let count = ffi::lua_gettop(state);
                 ffi::lua_pushvalue(state, COMPLETE);
                 ffi::lua_insert(state, 1);
@@ -340,28 +340,28 @@ unsafe extern "C-unwind" fn return_one(_: *mut lua_State, _: c_int, _: ffi::lua_
     1
 }
 
-unsafe fn push_entry(state: *mut lua_State, entry: Entry) {
+unsafe fn push_entry(state: *mut lua_State, entry: ViewEntry) {
     // SAFETY: as in `push_view`.
     unsafe {
         match entry {
-            Entry::Nil | Entry::Complete | Entry::Split(_) => ffi::lua_pushnil(state),
-            Entry::Boolean(truth) => ffi::lua_pushboolean(state, c_int::from(truth)),
-            Entry::Text(text) => push(state, text),
-            Entry::Made(text) => push(state, keep(text)),
-            Entry::Empty => ffi::lua_createtable(state, 0, 0),
-            Entry::Single(text) => {
+            ViewEntry::Nil | ViewEntry::Complete | ViewEntry::Split(_) => ffi::lua_pushnil(state),
+            ViewEntry::Boolean(truth) => ffi::lua_pushboolean(state, c_int::from(truth)),
+            ViewEntry::Text(text) => push(state, text),
+            ViewEntry::Made(text) => push(state, keep(text)),
+            ViewEntry::Empty => ffi::lua_createtable(state, 0, 0),
+            ViewEntry::Single(text) => {
                 push(state, text);
                 ffi::lua_createtable(state, 1, 0);
                 ffi::lua_insert(state, -2);
                 ffi::lua_rawseti(state, -2, 1);
             }
-            Entry::View(text) => push_view(state, metatable(1), Some(text)),
+            ViewEntry::View(text) => push_view(state, metatable(1), Some(text)),
         }
     }
 }
 
 /// Pushes a sequence of the pieces of a text.
-unsafe fn push_pieces<V: View>(state: *mut lua_State, text: Borrowed) {
+unsafe fn push_pieces<V: ObjectView>(state: *mut lua_State, text: Borrowed) {
     // SAFETY: the caller is `get`. The pieces are taken from Lua's copy of the text, which stays on the
     // stack meanwhile.
     unsafe {

@@ -79,7 +79,7 @@ impl Waiting {
 
 /// What has become of output that was waiting.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum Retrieved {
     /// Nothing was sent: all of it.
     Untouched(Waiting),
     /// A part was sent, or all, and this is the rest.
@@ -274,16 +274,16 @@ pub fn send_now() {
 impl Deferred {
     /// Takes the output back; in a child of the process that has deferred it, nothing of it.
     #[inline]
-    pub fn take(self) -> Outcome {
+    pub fn take(self) -> Retrieved {
         let removed = self.remove();
         mem::forget(self);
         match removed {
-            Some((WAITING, Content { output, .. })) => Outcome::Untouched(output),
-            Some((_, Content { errno: Some(errno), .. })) => Outcome::Failed(errno),
+            Some((WAITING, Content { output, .. })) => Retrieved::Untouched(output),
+            Some((_, Content { errno: Some(errno), .. })) => Retrieved::Failed(errno),
             Some((_, Content { mut output, sent, .. })) => {
-                Outcome::Begun(output.bytes.split_off(sent))
+                Retrieved::Begun(output.bytes.split_off(sent))
             }
-            None => Outcome::Begun(Vec::new()),
+            None => Retrieved::Begun(Vec::new()),
         }
     }
 
@@ -348,7 +348,7 @@ mod tests {
         theirs.set_nonblocking(true).unwrap();
         let deferred = defer(ours.as_fd(), output("abc")).unwrap();
         match deferred.take() {
-            Outcome::Untouched(output) => assert_eq!(text(output), "abc"),
+            Retrieved::Untouched(output) => assert_eq!(text(output), "abc"),
             other => panic!("{other:?}"),
         }
         drop(defer(ours.as_fd(), output("def")).unwrap());
@@ -365,7 +365,7 @@ mod tests {
             let deferred = defer(ours.as_fd(), waiting).unwrap();
             thread::sleep(Duration::from_millis(10));
             match deferred.take() {
-                Outcome::Untouched(output) => waiting = output,
+                Retrieved::Untouched(output) => waiting = output,
                 _ => return assert_eq!(theirs.read(&mut [0; 9]).unwrap(), 4),
             }
         }
@@ -384,7 +384,7 @@ mod tests {
         assert_eq!((others.read(&mut buffer).unwrap(), &buffer[..3]), (3, &b"d!e"[..]));
         for deferred in [first, second] {
             match deferred.take() {
-                Outcome::Begun(rest) => assert!(rest.is_empty()),
+                Retrieved::Begun(rest) => assert!(rest.is_empty()),
                 other => panic!("{other:?}"),
             }
         }
@@ -402,7 +402,7 @@ mod tests {
         let deferred = defer(ours.as_fd(), output("abc")).unwrap();
         send_now();
         match deferred.take() {
-            Outcome::Failed(errno) => assert_eq!(errno, libc::EPIPE),
+            Retrieved::Failed(errno) => assert_eq!(errno, libc::EPIPE),
             other => panic!("{other:?}"),
         }
     }
@@ -415,7 +415,7 @@ mod tests {
         let deferred = defer(ours.as_fd(), output(&"x".repeat(size))).unwrap();
         send_now();
         match deferred.take() {
-            Outcome::Begun(rest) => assert!(!rest.is_empty() && rest.len() < size),
+            Retrieved::Begun(rest) => assert!(!rest.is_empty() && rest.len() < size),
             other => panic!("{other:?}"),
         }
     }

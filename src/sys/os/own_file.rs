@@ -29,7 +29,7 @@ extern "C" fn remove_all() {
 }
 
 /// Stands for the process of files that another generation of the server has to remove.
-const LENT: u32 = 0;
+const PREDECESSORS: u32 = 0;
 
 impl OwnFile {
     /// The file that is now at `path`. It will be removed when this process calls `exit(3)`.
@@ -45,15 +45,15 @@ impl OwnFile {
     ///
     /// # Errors
     /// What `lstat(2)` reports.
-    pub fn lent(path: &Path) -> io::Result<Self> {
-        Self::of(path, LENT)
+    pub fn of_predecessor(path: &Path) -> io::Result<Self> {
+        Self::of(path, PREDECESSORS)
     }
 
-    /// The lent files are this process's from now on.
+    /// The files of the predecessor are this process's from now on.
     pub fn take_over() {
         if let Ok(mut files) = FILES.lock() {
-            let lent = files.iter_mut().filter(|(_, pid)| *pid == LENT);
-            lent.for_each(|(_, pid)| *pid = std::process::id());
+            let theirs = files.iter_mut().filter(|(_, pid)| *pid == PREDECESSORS);
+            theirs.for_each(|(_, pid)| *pid = std::process::id());
         }
     }
 
@@ -116,11 +116,11 @@ mod tests {
         let _second = UnixListener::bind(&path).unwrap();
         own.remove();
         assert!(path.exists());
-        let lent = OwnFile::lent(&path).unwrap();
-        lent.remove();
+        let inherited = OwnFile::of_predecessor(&path).unwrap();
+        inherited.remove();
         assert!(path.exists(), "the generation that serves has it");
         OwnFile::take_over();
-        lent.remove();
+        inherited.remove();
         assert!(!path.exists());
     }
 

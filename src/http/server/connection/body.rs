@@ -1,14 +1,14 @@
 //! Receiving the body of a request.
 
-use super::{Connection, Problem, Reader};
-use crate::http::server::request_body::{AHEAD, Failure, SKIPPED, Supply};
+use super::{HttpConnection, Problem, Reader};
+use crate::http::server::request_body::{AHEAD, BodyFailure, SKIPPED, Supply};
 use crate::http::wire::refusal::Refusal;
 use crate::io::sigterm;
 
 /// The most that can be skipped of a body.
 const MOST: u64 = u32::MAX as u64;
 
-impl Connection {
+impl HttpConnection {
     /// Chooses the reader of the body.
     pub fn set_reader(&mut self, reader: Reader) -> Result<(), Problem> {
         self.body_used = true;
@@ -116,10 +116,10 @@ impl Connection {
     }
 
     /// The body is not what it has to be: answers with a refusal if that is still possible.
-    fn broken(&mut self, failure: Failure) -> Problem {
+    fn broken(&mut self, failure: BodyFailure) -> Problem {
         match failure {
-            Failure::Refused(refusal) => self.refuse_body(&refusal),
-            Failure::Io(error) => self.failed(error),
+            BodyFailure::Refused(refusal) => self.refuse_body(&refusal),
+            BodyFailure::Io(error) => self.failed(error),
         }
     }
 

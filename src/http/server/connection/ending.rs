@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{Connection, Problem};
+use super::{HttpConnection, Problem};
 use crate::io::stream::{Fill, Stream};
 
 /// How long a handler may go on for a client that has sent FIN and that gets nothing more anyway.
@@ -22,7 +22,7 @@ pub enum Conclusion {
     More,
 }
 
-impl Connection {
+impl HttpConnection {
     /// The handler has returned: ends the response and sends it, and says what follows. `goes_on`: the
     /// connection may have further requests. `reads`: the body's rest has a reader.
     pub fn conclude(&mut self, goes_on: bool, reads: bool) -> Result<Conclusion, Problem> {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::{Connection, Incomplete, Opened, Reader};
+use super::{HttpConnection, Incomplete, Opened, Reader};
 use crate::http::server::body_ahead::Wanted;
 use crate::http::server::response;
 use crate::http::wire::date;
@@ -17,7 +17,7 @@ use crate::io::Awaits;
 use crate::io::stream::{Fill, Stream};
 use crate::sys::os::alarm;
 
-impl Connection {
+impl HttpConnection {
     /// Turns to the connection `stream` and looks for its next request, receiving once or more.
     pub fn open(&mut self, stream: Rc<RefCell<Stream>>) -> Opened {
         self.views_given = 0;
@@ -32,7 +32,7 @@ impl Connection {
         opened
     }
 
-    /// Goes on with the request that [`Connection::suspend`] has left, if there is one.
+    /// Goes on with the request that [`HttpConnection::suspend`] has left, if there is one.
     fn resume(&mut self, stream: &mut Stream) {
         let begun =
             stream.handler.incomplete.take().and_then(|kept| kept.downcast::<Incomplete>().ok());

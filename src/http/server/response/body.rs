@@ -13,7 +13,7 @@ pub const BODYLESS: Misuse = "Cannot send response data for body-less status mes
 
 /// How the client learns where the body ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Framing {
+pub enum BodyEnd {
     /// The status has no body (RFC 9110 6.4.1): data is an error.
     #[default]
     Bodyless,
@@ -29,7 +29,7 @@ pub enum Framing {
 
 /// What becomes of a piece of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum PieceTaken {
     /// Nothing: there is no body.
     Ignored,
     /// It was added to the output, where it waits for further pieces to be joined with.
@@ -44,7 +44,7 @@ pub enum Taken {
 /// A body that is being sent: its framing, and the pieces that are still to be joined.
 #[derive(Debug, Default)]
 pub struct Body {
-    framing: Framing,
+    framing: BodyEnd,
     /// Where in the output the pieces begin that wait to be joined with further ones. They are not
     /// framed yet.
     open: Option<usize>,
@@ -54,19 +54,19 @@ pub struct Body {
 
 impl Body {
     /// The head is complete: the body is framed like this.
-    pub fn begin(&mut self, framing: Framing) {
+    pub fn begin(&mut self, framing: BodyEnd) {
         self.framing = framing;
     }
 
     /// Whether data may follow the head.
     pub fn may_follow(&self) -> bool {
-        !matches!(self.framing, Framing::Bodyless | Framing::Ignored)
+        !matches!(self.framing, BodyEnd::Bodyless | BodyEnd::Ignored)
     }
 
     /// The announced length and how much of it was sent, while that counts.
     pub fn length(&self) -> Option<(u64, u64)> {
         match self.framing {
-            Framing::Length { announced, due } => Some((announced, announced.saturating_sub(due))),
+            BodyEnd::Length { announced, due } => Some((announced, announced.saturating_sub(due))),
             _ => None,
         }
     }
@@ -79,39 +79,39 @@ impl Body {
         minimum: usize,
         most: usize,
         out: &mut Vec<u8>,
-    ) -> Result<Taken, Misuse> {
+    ) -> Result<PieceTaken, Misuse> {
         match &mut self.framing {
-            Framing::Ignored => {
+            BodyEnd::Ignored => {
                 self.ignored = self.ignored.saturating_add(piece.len());
-                return Ok(Taken::Ignored);
+                return Ok(PieceTaken::Ignored);
             }
-            Framing::Bodyless => return Err(BODYLESS),
-            Framing::Length { due, .. } => {
+            BodyEnd::Bodyless => return Err(BODYLESS),
+            BodyEnd::Length { due, .. } => {
                 *due = due.checked_sub(piece.len() as u64).ok_or(LENGTH_EXCEEDED)?;
             }
-            Framing::Chunked | Framing::Close => {}
+            BodyEnd::Chunked | BodyEnd::Close => {}
         }
         let start = self.open.unwrap_or(out.len());
         if out.len() - start + piece.len() < minimum {
             out.extend_from_slice(piece);
             self.open = Some(start);
-            return Ok(Taken::Joined);
+            return Ok(PieceTaken::Joined);
         }
         self.open = None;
-        if self.framing == Framing::Chunked {
+        if self.framing == BodyEnd::Chunked {
             insert_chunk_size(out, start, piece.len());
         }
         if out.len() + piece.len() > most {
-            return Ok(Taken::Large);
+            return Ok(PieceTaken::Large);
         }
         out.extend_from_slice(piece);
         out.extend_from_slice(self.chunk_end());
-        Ok(Taken::Complete)
+        Ok(PieceTaken::Complete)
     }
 
     /// What follows the data of a chunk.
     pub fn chunk_end(&self) -> &'static [u8] {
-        if self.framing == Framing::Chunked { b"\r\n" } else { b"" }
+        if self.framing == BodyEnd::Chunked { b"\r\n" } else { b"" }
     }
 
     /// Where in the output the pieces begin that wait to be joined with further ones.
@@ -131,7 +131,7 @@ impl Body {
 
     /// What makes a chunk of the pieces that wait in the output; `None` if there is nothing to be done.
     pub fn completion(&self) -> Option<Completion> {
-        let start = self.open.filter(|_| self.framing == Framing::Chunked)?;
+        let start = self.open.filter(|_| self.framing == BodyEnd::Chunked)?;
         Some((complete_chunk, start))
     }
 
@@ -145,11 +145,11 @@ impl Body {
 
     /// Adds the end of the body to `out`.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Misuse> {
-        if matches!(self.framing, Framing::Length { due, .. } if due > 0) {
+        if matches!(self.framing, BodyEnd::Length { due, .. } if due > 0) {
             return Err(LENGTH_NOT_USED);
         }
         self.flush(out);
-        if self.framing == Framing::Chunked {
+        if self.framing == BodyEnd::Chunked {
             out.extend_from_slice(b"0\r\n\r\n");
         }
         Ok(())
@@ -186,16 +186,16 @@ fn insert_chunk_size(out: &mut Vec<u8>, start: usize, more: usize) {
 mod tests {
     use super::*;
 
-    fn body(framing: Framing) -> Body {
+    fn body(framing: BodyEnd) -> Body {
         let mut body = Body::default();
         body.begin(framing);
         body
     }
 
     /// Sends a piece, with everything joined up to 4 bytes and no more than 40 bytes of output.
-    fn send(body: &mut Body, out: &mut Vec<u8>, piece: &str) -> Result<Taken, Misuse> {
+    fn send(body: &mut Body, out: &mut Vec<u8>, piece: &str) -> Result<PieceTaken, Misuse> {
         let taken = body.take(piece.as_bytes(), 4, 40, out)?;
-        if taken == Taken::Large {
+        if taken == PieceTaken::Large {
             out.extend_from_slice(piece.as_bytes());
             out.extend_from_slice(body.chunk_end());
         }
@@ -204,9 +204,9 @@ mod tests {
 
     #[test]
     fn small_pieces_are_joined_and_a_flush_ends_that() {
-        use Taken::{Complete, Joined};
+        use PieceTaken::{Complete, Joined};
         for (framing, expected) in
-            [(Framing::Chunked, "5\r\nabcde\r\n1\r\nf\r\n0\r\n\r\n"), (Framing::Close, "abcdef")]
+            [(BodyEnd::Chunked, "5\r\nabcde\r\n1\r\nf\r\n0\r\n\r\n"), (BodyEnd::Close, "abcdef")]
         {
             let (mut body, mut out) = (body(framing), Vec::new());
             for (piece, taken) in [("ab", Joined), ("c", Joined), ("de", Complete), ("f", Joined)] {
@@ -221,16 +221,16 @@ mod tests {
 
     #[test]
     fn a_large_piece_is_not_copied_and_takes_with_it_what_waits() {
-        let (mut body, mut out) = (body(Framing::Chunked), b"head".to_vec());
-        assert_eq!(send(&mut body, &mut out, "ab"), Ok(Taken::Joined));
+        let (mut body, mut out) = (body(BodyEnd::Chunked), b"head".to_vec());
+        assert_eq!(send(&mut body, &mut out, "ab"), Ok(PieceTaken::Joined));
         assert_eq!((body.open(), body.completion().is_some()), (Some(4), true));
-        assert_eq!(body.take(&[b'x'; 40], 4, 40, &mut out), Ok(Taken::Large));
+        assert_eq!(body.take(&[b'x'; 40], 4, 40, &mut out), Ok(PieceTaken::Large));
         assert_eq!((&out[..], body.open()), (&b"head2A\r\nab"[..], None));
     }
 
     #[test]
     fn an_announced_length_is_kept_to() {
-        let mut body = body(Framing::Length { announced: 5, due: 5 });
+        let mut body = body(BodyEnd::Length { announced: 5, due: 5 });
         let mut out = Vec::new();
         send(&mut body, &mut out, "abc").unwrap();
         assert_eq!(body.length(), Some((5, 3)));
@@ -244,12 +244,12 @@ mod tests {
     #[test]
     fn data_without_a_body_is_ignored_or_refused() {
         let mut out = Vec::new();
-        let mut ignoring = body(Framing::Ignored);
+        let mut ignoring = body(BodyEnd::Ignored);
         for expected in [false, true, false] {
             send(&mut ignoring, &mut out, "abc").unwrap();
             assert_eq!(ignoring.takes_ignored(6), expected);
         }
-        let mut bodyless = body(Framing::Bodyless);
+        let mut bodyless = body(BodyEnd::Bodyless);
         assert_eq!(send(&mut bodyless, &mut out, "abc"), Err(BODYLESS));
         assert!(!ignoring.may_follow() && !bodyless.may_follow());
         ignoring.finish(&mut out).unwrap();

@@ -1,7 +1,7 @@
 //! What the header fields of a response decide: the framing of its body, and whether the connection
 //! goes on.
 
-use super::body::{BODYLESS, Framing};
+use super::body::{BODYLESS, BodyEnd};
 use crate::http::wire::framing::decimal;
 use crate::http::wire::header_lines::{
     Misuse, StaticHeaders, asks_to_close, asks_to_keep, is_transfer_encoding, push_header,
@@ -79,11 +79,11 @@ impl Fields {
         head_request: bool,
         date: Option<&[u8]>,
         out: &mut Vec<u8>,
-    ) -> Framing {
+    ) -> BodyEnd {
         if let Some(date) = date.filter(|_| !self.has_date) {
             push_header(out, b"Date", date);
         }
-        let framing = self.choose_framing(status, out);
+        let framing = self.choose_end(status, out);
         if self.take_close(status) {
             out.extend_from_slice(CLOSE);
         } else if self.http10 && !self.close && !self.says_keep_alive {
@@ -91,28 +91,28 @@ impl Fields {
             out.extend_from_slice(b"Connection: keep-alive\r\n");
         }
         match framing {
-            Framing::Bodyless => Framing::Bodyless,
-            _ if head_request => Framing::Ignored,
+            BodyEnd::Bodyless => BodyEnd::Bodyless,
+            _ if head_request => BodyEnd::Ignored,
             framing => framing,
         }
     }
 
     /// Chooses the framing of the body and adds the line that tells it (RFC 9112 6.3).
-    fn choose_framing(&mut self, status: u16, out: &mut Vec<u8>) -> Framing {
+    fn choose_end(&mut self, status: u16, out: &mut Vec<u8>) -> BodyEnd {
         match (status, self.length) {
-            (101 | 204 | 304, _) => Framing::Bodyless,
+            (101 | 204 | 304, _) => BodyEnd::Bodyless,
             (205, _) => {
                 out.extend_from_slice(b"Content-Length: 0\r\n");
-                Framing::Bodyless
+                BodyEnd::Bodyless
             }
-            (_, Some(length)) => Framing::Length { announced: length, due: length },
+            (_, Some(length)) => BodyEnd::Length { announced: length, due: length },
             (_, None) if self.http10 => {
                 self.close = true;
-                Framing::Close
+                BodyEnd::Close
             }
             (_, None) => {
                 out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-                Framing::Chunked
+                BodyEnd::Chunked
             }
         }
     }
@@ -177,7 +177,7 @@ impl Meaning {
 mod tests {
     use super::*;
 
-    fn finish(mut fields: Fields, status: u16, head_request: bool) -> (String, Framing) {
+    fn finish(mut fields: Fields, status: u16, head_request: bool) -> (String, BodyEnd) {
         let mut out = Vec::new();
         let framing = fields.finish(status, head_request, None, &mut out);
         (String::from_utf8(out).unwrap(), framing)
@@ -185,15 +185,15 @@ mod tests {
 
     #[test]
     fn status_length_and_version_decide_the_framing() {
-        let length = Framing::Length { announced: 3, due: 3 };
+        let length = BodyEnd::Length { announced: 3, due: 3 };
         for (http10, announced, status, lines, framing) in [
-            (false, None, 200, "Transfer-Encoding: chunked\r\n", Framing::Chunked),
+            (false, None, 200, "Transfer-Encoding: chunked\r\n", BodyEnd::Chunked),
             (false, Some("3"), 200, "", length),
             (true, Some("3"), 200, "Connection: keep-alive\r\n", length),
-            (true, None, 200, "Connection: close\r\n", Framing::Close),
-            (false, Some("3"), 304, "", Framing::Bodyless),
-            (false, Some("0"), 204, "", Framing::Bodyless),
-            (false, None, 205, "Content-Length: 0\r\n", Framing::Bodyless),
+            (true, None, 200, "Connection: close\r\n", BodyEnd::Close),
+            (false, Some("3"), 304, "", BodyEnd::Bodyless),
+            (false, Some("0"), 204, "", BodyEnd::Bodyless),
+            (false, None, 205, "Content-Length: 0\r\n", BodyEnd::Bodyless),
         ] {
             let mut fields = Fields::new(http10, false);
             if let Some(value) = announced {
@@ -202,7 +202,7 @@ mod tests {
             }
             assert_eq!(finish(fields, status, false), (lines.to_owned(), framing));
         }
-        assert_eq!(finish(Fields::new(false, false), 200, true).1, Framing::Ignored);
+        assert_eq!(finish(Fields::new(false, false), 200, true).1, BodyEnd::Ignored);
     }
 
     #[test]

@@ -20,7 +20,7 @@ fn start(response: &mut Response, status: &str) -> Result<(), Misuse> {
 /// Sends a piece as the connection does, with everything joined up to 8 bytes.
 fn send(response: &mut Response, wire: &mut Vec<u8>, piece: &str) -> Result<(), Misuse> {
     response.finish_headers(None)?;
-    if response.data(piece.as_bytes(), 8)? == Taken::Large {
+    if response.data(piece.as_bytes(), 8)? == PieceTaken::Large {
         wire.extend(response.parts(piece.as_bytes()).concat());
         response.sent();
     }
@@ -183,7 +183,7 @@ fn a_head_that_has_not_left_may_change_before_joined_pieces() {
     let mut response = http11();
     start(&mut response, "200 OK").unwrap();
     response.finish_headers(None).unwrap();
-    assert_eq!(response.data(b"abc", 8), Ok(Taken::Joined));
+    assert_eq!(response.data(b"abc", 8), Ok(PieceTaken::Joined));
     response.close_anyway();
     response.send_continue();
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
@@ -196,11 +196,11 @@ fn what_is_ready_may_leave_before_joined_pieces_do() {
     let mut response = http11();
     start(&mut response, "200 OK").unwrap();
     response.finish_headers(None).unwrap();
-    assert_eq!(response.data(b"abc", 8), Ok(Taken::Joined));
+    assert_eq!(response.data(b"abc", 8), Ok(PieceTaken::Joined));
     let mut wire = response.out().to_vec();
     response.out_sent();
     assert!(wire.ends_with(b"\r\n\r\n") && response.has_left());
-    assert_eq!(response.data(b"de", 8), Ok(Taken::Joined));
+    assert_eq!(response.data(b"de", 8), Ok(PieceTaken::Joined));
     wire.extend(b"...");
     assert!(end(response, wire).ends_with("\r\n\r\n...5\r\nabcde\r\n0\r\n\r\n"));
 }
@@ -211,21 +211,21 @@ fn lent_output_that_has_left_is_not_sent_again() {
         let mut response = http11();
         start(&mut response, "200 OK").unwrap();
         response.finish_headers(None).unwrap();
-        assert_eq!(response.data(b"abc", 8), Ok(Taken::Joined));
-        let mut lent = response.lend();
-        assert!(response.is_lent() && response.has_left());
+        assert_eq!(response.data(b"abc", 8), Ok(PieceTaken::Joined));
+        let mut deferred = response.defer();
+        assert!(response.is_deferred() && response.has_left());
         let mut wire = Vec::new();
         if has_left {
-            lent.complete();
-            wire = lent.bytes;
+            deferred.complete();
+            wire = deferred.bytes;
             response.restore(None);
             assert!(wire.ends_with(b"\r\n\r\n3\r\nabc\r\n"));
             wire.clear();
         } else {
-            response.restore(Some(lent));
+            response.restore(Some(deferred));
         }
         assert_eq!(response.has_left(), has_left);
-        assert_eq!(response.data(b"de", 8), Ok(Taken::Joined));
+        assert_eq!(response.data(b"de", 8), Ok(PieceTaken::Joined));
         assert!(end(response, wire).ends_with(rest));
     }
 }

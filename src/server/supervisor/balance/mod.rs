@@ -140,11 +140,11 @@ fn sample(
         let turns = handover.sample(*worker);
         sampled.extend(turns.into_iter().map(|(ticket, turns)| (index, ticket, turns)));
     }
-    let usual = usual(sampled.iter().map(|(.., turns)| *turns));
-    let is_brisk = usual >= BRISK * period.as_secs_f64();
+    let typical = typical_turns(sampled.iter().map(|(.., turns)| *turns));
+    let is_brisk = typical >= BRISK * period.as_secs_f64();
     let mut hot = Vec::new();
     for (index, ticket, turns) in sampled {
-        if is_hot(turns, usual) {
+        if is_hot(turns, typical) {
             let sampled = is_brisk.then(|| handover.sample_processor(workers[index], ticket));
             view.connections.push(HotConnection {
                 worker: index,
@@ -159,15 +159,15 @@ fn sample(
 
 /// How many turns the connection of an average turn had: what makes most of the work counts, not what
 /// there is most of.
-fn usual(turns: impl Iterator<Item = u64> + Clone) -> f64 {
+fn typical_turns(turns: impl Iterator<Item = u64> + Clone) -> f64 {
     let sum: f64 = turns.clone().map(|turns| turns as f64).sum();
     let squares: f64 = turns.map(|turns| (turns as f64).powi(2)).sum();
     squares / sum.max(1.0)
 }
 
 /// Whether a connection with so many turns makes about as much work as is usual.
-fn is_hot(turns: u64, usual: f64) -> bool {
-    turns > 0 && (usual / FACTOR..=usual * FACTOR).contains(&(turns as f64))
+fn is_hot(turns: u64, typical: f64) -> bool {
+    turns > 0 && (typical / FACTOR..=typical * FACTOR).contains(&(turns as f64))
 }
 
 #[cfg(test)]
@@ -175,8 +175,8 @@ mod tests {
     use super::*;
 
     fn hot(turns: &[u64]) -> Vec<u64> {
-        let usual = usual(turns.iter().copied());
-        turns.iter().copied().filter(|turns| is_hot(*turns, usual)).collect()
+        let typical = typical_turns(turns.iter().copied());
+        turns.iter().copied().filter(|turns| is_hot(*turns, typical)).collect()
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::server::operator::log::Log;
 use crate::sys::os::own_file::OwnFile;
 
 /// How this generation came about.
-pub struct Origin {
+pub struct GenerationOrigin {
     /// The previous generation.
     pub predecessor: Predecessor,
     /// The log from when this one serves.
@@ -53,8 +53,9 @@ pub struct Begin {
 
 impl Later {
     /// A candidate.
-    pub fn new(origin: Origin) -> Self {
-        let Origin { predecessor: Predecessor { channel, first, stderr, group }, log } = origin;
+    pub fn new(origin: GenerationOrigin) -> Self {
+        let GenerationOrigin { predecessor: Predecessor { channel, first, stderr, group }, log } =
+            origin;
         let (jobs, group) = (Vec::new(), Pid::from_raw(group));
         Later {
             first,

@@ -37,7 +37,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::source::EventSource;
 use first::First;
-use later::{Later, Origin};
+use later::{GenerationOrigin, Later};
 
 pub use succession::Introduced;
 
@@ -53,7 +53,7 @@ pub enum Role {
 ///
 /// # Errors
 /// The links cannot be watched.
-pub fn role(epoll: &Rc<Epoll>, origin: Option<Origin>) -> Result<Role, Errno> {
+pub fn role(epoll: &Rc<Epoll>, origin: Option<GenerationOrigin>) -> Result<Role, Errno> {
     let Some(origin) = origin else { return Ok(Role::First(First::new(epoll.clone()))) };
     let later = Later::new(origin);
     let event = |source: EventSource| EpollEvent::new(EpollFlags::EPOLLIN, source.token());

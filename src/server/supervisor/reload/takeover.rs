@@ -27,7 +27,7 @@ impl Supervisor {
         for index in 0..self.pools.len() {
             match self.size(index, now) {
                 Ok(at) => wake = wake.into_iter().chain(at).min(),
-                Err(birth) => return Next::Worker(birth),
+                Err(start) => return Next::Worker(start),
             }
         }
         Next::Wait(wake)

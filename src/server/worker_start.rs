@@ -8,7 +8,7 @@ use super::ipc::channel::Channel;
 use super::listen::registry::Pool;
 
 /// What the fork left in a new worker.
-pub struct Birth {
+pub struct WorkerStart {
     /// The pool the worker belongs to.
     pub pool: Rc<Pool>,
     /// Its cell in the scoreboard.
