@@ -1,6 +1,6 @@
 //! Refuses options that do not exist: a misspelt one would have no effect, and nobody would notice.
 
-use mlua::{Table, Value};
+use mlua::{Function, Lua, Table, Value};
 
 use crate::binding::{self, Fault, Reply};
 
@@ -18,22 +18,45 @@ pub fn check(table: &Table, what: &str, known: &[&str], positions: usize) -> Rep
             other => binding::kind(&other).to_owned(),
         };
         if !known.contains(&name.as_str()) {
-            let hint = match nearest(&name, known) {
-                Some(known) => format!("did you mean \"{known}\"?"),
-                None => format!("known: {}", known.join(", ")),
-            };
+            let hint = hint(&name, known);
             return Err(Fault::misuse(format!("Unknown option \"{name}\" of {what}; {hint}")));
         }
     }
     Ok(())
 }
 
-/// The known name that needs the fewest edits to become `name`, if half of their bytes can stay.
+/// What to say to whoever has written `name`: the nearest known one or, if none is similar, all of them.
+pub fn hint(name: &str, known: &[&str]) -> String {
+    match nearest(name, known) {
+        Some(known) => format!("did you mean \"{known}\"?"),
+        None => format!("known: {}", known.join(", ")),
+    }
+}
+
+/// As a Lua function: `nearest(name, known)` returns the known name that is most similar, or nil.
+///
+/// # Errors
+/// "not enough memory".
+pub fn nearest_function(lua: &Lua) -> mlua::Result<Function> {
+    lua.create_function(|_, (name, known): (mlua::LuaString, Vec<String>)| {
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        Ok(nearest(&name.to_string_lossy(), &known).map(str::to_owned))
+    })
+}
+
+/// The known name that was probably meant by `name`: one that only lacks a part of it or has one more
+/// ("header_timeout", "hostname"), or else one of which more than half the bytes can stay. Of those, the one with the
+/// fewest edits.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let name = name.to_ascii_lowercase();
-    let edits = |known: &str| edit_distance(name.as_bytes(), known.as_bytes());
-    let best = known.iter().min_by_key(|known| edits(known))?;
-    (2 * edits(best) <= name.len() + best.len()).then_some(*best)
+    let similar = |known: &str| {
+        let edits = edit_distance(name.as_bytes(), known.as_bytes());
+        let (shorter, longer) = (name.len().min(known.len()), name.len().max(known.len()));
+        let is_part = edits == longer - shorter && shorter > 2 && 4 * shorter >= longer;
+        (is_part || 2 * edits < name.len() + known.len()).then_some((!is_part, edits))
+    };
+    let rated = known.iter().filter_map(|known| Some((similar(known)?, known)));
+    rated.min_by_key(|(rating, _)| *rating).map(|(_, known)| *known)
 }
 
 /// How many bytes have to be inserted and removed to turn one text into the other.
@@ -68,12 +91,24 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_found_unless_none_is_similar() {
-        let known = ["host", "port", "pre_fork", "max_fork", "request_body_size_limit"];
+        let known = [
+            "host",
+            "port",
+            "pre_fork",
+            "max_fork",
+            "idle_timeout",
+            "request_header_timeout",
+            "request_body_size_limit",
+        ];
         for (name, expected) in [
             ("hostname", Some("host")),
             ("Port", Some("port")),
             ("pre_forks", Some("pre_fork")),
             ("request_body_limit", Some("request_body_size_limit")),
+            ("header_timeout", Some("request_header_timeout")),
+            ("request", Some("request_header_timeout")),
+            ("timeouts", Some("idle_timeout")),
+            ("uid", None),
             ("colour", None),
             ("", None),
         ] {

@@ -230,7 +230,7 @@ describe("what must not be sent", function()
       { { url = "http://a/", timeout = { read = 5 } }, "option 'timeout'" },
       { { url = "http://a/", redirect = "no" }, "option 'redirect'" },
       { { url = "http://a/", keepalive = -1 }, "option 'keepalive'" },
-      { { url = "http://a/", recieve = print }, "unknown option 'recieve'" },
+      { { url = "http://a/", recieve = print }, "unknown option 'recieve'; did you mean 'receive'?" },
     } do
       local done, message = pcall(function() local _ = http.request(case[1]) end)
       assert.falsy(done)

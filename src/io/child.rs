@@ -226,7 +226,9 @@ fn kill_with_parent(args: &Args, options: &Table) -> Reply<bool> {
             }
             (key, _) => {
                 let key = key.to_string()?;
-                return Err(args.bad(format_args!("unknown option \"{key}\"")));
+                return Err(
+                    args.bad(format_args!("unknown option \"{key}\"; known: kill_with_parent"))
+                );
             }
         }
     }

@@ -29,6 +29,18 @@ pub const ANY: &str = "::";
 /// "Could not resolve host: …", or what `bind(2)` and `listen(2)` report, e.g. "Address already in
 /// use".
 pub fn tcp(host: &str, port: &str, backlog: i32) -> io::Result<OwnedFd> {
+    at_first(host, port, |address| Ok(tcp_at(address, backlog)?.into()))
+}
+
+/// Calls `open` with the addresses of `host` in this order until it says of one that the machine has it.
+///
+/// # Errors
+/// "Could not resolve host: …", or what `open` reports.
+pub fn at_first<T>(
+    host: &str,
+    port: &str,
+    open: impl Fn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
     let mut addresses = resolve::tcp(host, port, true)?;
     addresses.sort_by_key(SocketAddr::is_ipv4);
     if host == ANY {
@@ -38,8 +50,8 @@ pub fn tcp(host: &str, port: &str, backlog: i32) -> io::Result<OwnedFd> {
     }
     let mut failure = None;
     for address in addresses {
-        match tcp_at(address, backlog) {
-            Ok(socket) => return Ok(socket.into()),
+        match open(address) {
+            Ok(opened) => return Ok(opened),
             Err(error) if is_absent(&error) => failure = failure.or(Some(error)),
             Err(error) => return Err(error),
         }
@@ -50,6 +62,15 @@ pub fn tcp(host: &str, port: &str, backlog: i32) -> io::Result<OwnedFd> {
 /// Whether the machine lacks the address or its family, so that another one may work.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+}
+
+/// Checks that the machine has this address, without opening its port.
+///
+/// # Errors
+/// What `bind(2)` reports, e.g. "Cannot assign requested address".
+pub fn is_here(address: SocketAddr) -> io::Result<()> {
+    let any = SocketAddr::new(address.ip(), 0);
+    Socket::new(Domain::for_address(any), Type::STREAM.cloexec(), None)?.bind(&any.into())
 }
 
 fn tcp_at(address: SocketAddr, backlog: i32) -> io::Result<Socket> {

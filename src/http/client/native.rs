@@ -15,6 +15,7 @@ use nix::poll::PollFlags;
 use super::link::{ExchangeError, Link};
 use super::{answers, links};
 use crate::io::{Stream, connect, new_handle, stream_of};
+use crate::known_options;
 use crate::sys::os::resolve;
 
 type Steps = Result<MultiValue>;
@@ -31,6 +32,7 @@ pub fn table(lua: &Lua) -> Result<Table> {
     sending(lua, &native)?;
     receiving(lua, &native)?;
     answers::install(lua, &native)?;
+    native.raw_set("nearest", known_options::nearest_function(lua)?)?;
     native.raw_set("version", env!("CARGO_PKG_VERSION"))?;
     Ok(native)
 }

@@ -6,7 +6,7 @@
 local native, protocol, callback = ...
 
 local error, format, math_type, next, pairs = error, string.format, math.type, next, pairs
-local tointeger, tostring, type = math.tointeger, tostring, type
+local sort, tointeger, tostring, type = table.sort, math.tointeger, tostring, type
 
 local options = {}
 
@@ -79,11 +79,19 @@ local checks = {
     function(value) return is_integer(value, 1) end },
 }
 
+local function unknown(name)
+  local names = {}
+  for known in next, checks do names[#names + 1] = known end
+  sort(names)
+  local similar = native.nearest(name, names)
+  return format("unknown option '%s'%s", name, similar and format("; did you mean '%s'?", similar) or "")
+end
+
 -- An error message for invalid options; nil if they are valid.
 local function misuse(given)
   for name, value in next, given do
     local check = checks[name]
-    if not check then return "unknown option '" .. tostring(name) .. "'" end
+    if not check then return unknown(tostring(name)) end
     if not check[2](value) then
       return format("option '%s' is expected to be %s, got %s", name, check[1], type(value))
     end

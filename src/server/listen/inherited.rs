@@ -136,7 +136,8 @@ impl Inheritance {
         self.sockets.borrow_mut().get_or_insert_with(receive);
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether no unclaimed socket is left.
+    pub fn is_empty(&self) -> bool {
         self.sockets.borrow_mut().get_or_insert_with(receive).is_empty()
     }
 

@@ -7,21 +7,22 @@ use std::path::Path;
 use nix::sys::socket::{Shutdown, shutdown};
 use socket2::SockRef;
 
+use super::dry_run::DryRun;
 use super::inherited::{Claimed, Inheritance, inherit_key, local_key, tcp_key};
 use super::spec::ListenerSpec;
 use crate::binding::{Fault, Reply};
 use crate::io::{address, listen};
 use crate::sys::os::defer_accept::defer_accept;
+use crate::sys::os::error_text;
 use crate::sys::os::own_file::OwnFile;
-use crate::sys::os::{error_text, resolve};
 
 /// One listener.
 #[derive(Debug)]
 pub struct Listener {
     /// What it was registered as.
     pub spec: ListenerSpec,
-    /// Where connections arrive; `None` for intervals and main listeners, and for all listeners that are
-    /// only checked.
+    /// Where connections arrive; `None` for intervals and main listeners, and for listeners that are only
+    /// checked, unless a service manager has passed the socket.
     port: Option<Port>,
 }
 
@@ -57,12 +58,17 @@ impl Listener {
     /// The listener at `index` (from 1) of its pool, without opening anything.
     ///
     /// # Errors
-    /// Misuse as for [`Listener::open`] if the address cannot be resolved.
-    pub fn check(index: usize, spec: ListenerSpec) -> Reply<Self> {
-        if let ListenerSpec::Tcp { host, port, .. } = &spec {
-            resolve::tcp(host, port, true).map_err(|error| failed(index, &spec, &error))?;
-        }
-        Ok(Listener { spec, port: None })
+    /// Misuse as for [`Listener::open`].
+    pub fn check(
+        index: usize,
+        spec: ListenerSpec,
+        inheritance: &Inheritance,
+        dry_run: &DryRun,
+    ) -> Reply<Self> {
+        let socket =
+            dry_run.check(&spec, inheritance).map_err(|error| failed(index, &spec, &error))?;
+        let port = socket.map(|socket| Port { socket, origin: Origin::Inherited });
+        Ok(Listener { spec, port })
     }
 
     /// The listening socket, if connections arrive here.
@@ -158,7 +164,10 @@ impl Listener {
         let is_chosen = matches!(&self.spec, ListenerSpec::Tcp { port, .. } if port == "0");
         let text = self.spec.description(self.port_number().filter(|_| is_chosen));
         match (&self.spec, &self.port) {
-            (ListenerSpec::Inherited { .. }, _) => text,
+            (ListenerSpec::Inherited { .. }, Some(_)) => text,
+            (ListenerSpec::Inherited { .. }, None) => {
+                format!("{text} (a service manager must pass the socket)")
+            }
             (_, Some(Port { origin: Origin::Inherited, .. })) => format!("{text} (inherited)"),
             _ => text,
         }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`config`], [`spec`] | the table and its listeners, checked |
 //! | [`listener`], [`inherited`] | listeners, opened here, by a service manager or by the previous generation |
+//! | [`dry_run`] | what would keep a listener from being opened, for `moonbridge --check` |
 //! | [`predecessor`] | what a reload passes to the process that it starts |
 //! | [`speaks_first`] | whether the client speaks first |
 //! | [`registry`] | the pools of a Lua state, and whether they are served |
@@ -12,6 +13,7 @@
 
 pub mod accept_error;
 pub mod config;
+pub mod dry_run;
 pub mod inherited;
 pub mod listener;
 pub mod predecessor;

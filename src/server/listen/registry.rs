@@ -1,6 +1,6 @@
 //! The pools registered by a Lua state, and the state of its server.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
@@ -8,6 +8,7 @@ use mlua::Lua;
 use nix::errno::Errno;
 
 use super::config::{Handlers, Listen, PoolConfig};
+use super::dry_run::DryRun;
 use super::inherited::Inheritance;
 use super::listener::Listener;
 use super::predecessor::{self, Predecessor};
@@ -85,7 +86,7 @@ pub struct Registry {
     /// `run` has been or will be called, so there is no need to warn.
     remembered: Cell<bool>,
     /// The script is only checked: no port is opened and nothing is served.
-    checking: Cell<bool>,
+    dry_run: OnceCell<DryRun>,
     pid: u32,
 }
 
@@ -110,7 +111,7 @@ impl Registry {
             predecessor: RefCell::new(predecessor),
             stage: Cell::new(ServerStage::Open),
             remembered: Cell::new(false),
-            checking: Cell::new(false),
+            dry_run: OnceCell::new(),
             pid: std::process::id(),
         });
         lua.set_app_data(registry.clone());
@@ -144,9 +145,9 @@ impl Registry {
         let leases = Rc::new(LeaseTable::new(cells).map_err(refused)?);
         let mut listeners = Vec::with_capacity(listen.listeners.len());
         for (index, spec) in listen.listeners.into_iter().enumerate() {
-            let opened = match self.checking.get() {
-                true => Listener::check(index + 1, spec),
-                false => Listener::open(index + 1, spec, &self.inheritance),
+            let opened = match self.dry_run.get() {
+                Some(dry_run) => Listener::check(index + 1, spec, &self.inheritance, dry_run),
+                None => Listener::open(index + 1, spec, &self.inheritance),
             };
             match opened {
                 Ok(listener) => listeners.push(listener),
@@ -180,12 +181,12 @@ impl Registry {
 
     /// From now on the script is only checked.
     pub fn only_check(&self) {
-        self.checking.set(true);
+        self.dry_run.get_or_init(DryRun::default);
     }
 
     /// Whether the script is only checked.
     pub fn only_checks(&self) -> bool {
-        self.checking.get()
+        self.dry_run.get().is_some()
     }
 
     /// The pools will be served, or an error reported.

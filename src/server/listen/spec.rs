@@ -20,6 +20,9 @@ const NAMES: [&str; 12] = [
     "delay", "strict",
 ];
 
+/// The protocols of a listener.
+const PROTOCOLS: [&str; 5] = ["tcp", "local", "interval", "main", "inherit"];
+
 /// The greatest number of waiting connections: more must be a mistake.
 const MAX_BACKLOG: f64 = 65_535.0;
 
@@ -109,9 +112,10 @@ impl ListenerSpec {
                 let name = text(index, table, "name")?.unwrap_or_default();
                 Ok(ListenerSpec::Main { name })
             }
-            other => {
-                Err(Fault::misuse(format!("Unknown protocol \"{other}\" of listener #{index}")))
-            }
+            other => Err(Fault::misuse(format!(
+                "Unknown protocol \"{other}\" of listener #{index}; {}",
+                known_options::hint(other, &PROTOCOLS)
+            ))),
         }
     }
 

@@ -3,7 +3,7 @@
 -- `launch(...)` takes the command-line arguments and returns the exit code: 0 shut down, 1 wrong command
 -- line, 2 already running, 3 error at start-up, 4 error at run time.
 
-local moonbridge, open, log, exit_code, run, describe, EWOULDBLOCK = ...
+local moonbridge, open, log, exit_code, run, describe, EWOULDBLOCK, nearest = ...
 local stdout, stderr = io.stdout, io.stderr
 
 local USAGE = [[
@@ -64,7 +64,10 @@ local function long_option(name)
     end
   end
   if found then return found end
-  return nil, "unknown option --" .. name
+  local names = {}
+  for index, option in ipairs(OPTIONS) do names[index] = option.long end
+  local similar = nearest(name, names)
+  return nil, "unknown option --" .. name .. (similar and "; did you mean --" .. similar .. "?" or "")
 end
 
 local function short_option(letter)

@@ -10,6 +10,7 @@ use super::log::{Level, Log};
 use super::options::{self, RunOptions};
 use super::service::{Service, StartError};
 use crate::binding::{self, Fault};
+use crate::known_options;
 use crate::server::identity::Identity;
 use crate::server::listen::registry::Registry;
 
@@ -86,7 +87,8 @@ pub fn export(
         Ok(())
     })?;
     let exit_code = lua.create_function(move |_, ()| Ok(operations.exit_code.get()))?;
-    let steps = (module, open_step, log, exit_code, run, describe, libc::EWOULDBLOCK);
+    let nearest = known_options::nearest_function(lua)?;
+    let steps = (module, open_step, log, exit_code, run, describe, libc::EWOULDBLOCK, nearest);
     let launch: Function =
         binding::chunk(lua, "moonbridge.launcher", include_str!("launcher.lua"), steps)?;
     module.raw_set("launch", launch)

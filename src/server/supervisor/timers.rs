@@ -202,6 +202,8 @@ impl Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::listen::dry_run::DryRun;
+    use crate::server::listen::inherited::Inheritance;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -210,7 +212,7 @@ mod tests {
     }
 
     fn listener(spec: ListenerSpec) -> Listener {
-        Listener::check(1, spec).unwrap()
+        Listener::check(1, spec, &Inheritance::default(), &DryRun::default()).unwrap()
     }
 
     #[test]
