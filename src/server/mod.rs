@@ -7,11 +7,13 @@
 //! | [`supervisor`] | forks workers, watches them, holds the connections that wait, ends in order |
 //! | [`worker`] | the event loop around the handler |
 //! | [`operator`] | options of `run`, log, status, pid file, launcher |
+//! | [`development`] | what `--dev` adds |
 //! | [`identity`] | the user that a process runs as |
 //! | [`run`], [`worker_start`] | from registered pools to a serving supervisor, and to its workers |
 //!
 //! `supervisor` and `worker` do not know each other: what they share is `ipc`.
 
+pub(crate) mod development;
 pub(crate) mod identity;
 pub mod ipc;
 pub(crate) mod listen;

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
 use nix::sys::signal::Signal;
 
+use super::development::Development;
 use super::identity::Identity;
 use super::ipc::clock;
 use super::listen::config::PoolConfig;
@@ -110,11 +111,13 @@ fn serve(
         log.notice(&text);
     }
     let origin = predecessor.map(|predecessor| GenerationOrigin { predecessor, log: later_log });
-    let mut supervisor = Supervisor::new(pools, log, &limits, origin).map_err(|errno| {
-        registry.end();
-        let reason = error_text::describe(errno as i32);
-        Fault::System(format!("Could not start to serve: {reason}"), Some(errno as i32))
-    })?;
+    let watcher = Development::of(lua).and_then(|development| development.take_watcher());
+    let mut supervisor =
+        Supervisor::new(pools, log, &limits, origin, watcher).map_err(|errno| {
+            registry.end();
+            let reason = error_text::describe(errno as i32);
+            Fault::System(format!("Could not start to serve: {reason}"), Some(errno as i32))
+        })?;
     if let Some(Err(text)) = identity.as_ref().map(Identity::assume) {
         supervisor.close();
         registry.end();

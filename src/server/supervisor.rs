@@ -13,6 +13,7 @@
 //! | [`balance`] | which workers have which connections |
 //! | [`liveness`], [`delivery`], [`progress`] | workers that do not get on |
 //! | [`reload`] | the script is run anew, and another process takes over |
+//! | `watching` | in development: files that have changed are a reason to reload |
 //! | [`shutdown`], `ending` | how far the end of the server has come, and what the supervisor does about it |
 //! | [`signals`], [`descriptors`] | what the supervisor needs of the kernel |
 
@@ -37,6 +38,7 @@ mod signals;
 pub mod sizing;
 mod source;
 pub mod timers;
+mod watching;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -46,6 +48,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
 
+use super::development::watcher::Watcher;
 use super::ipc::channel::Parcel;
 use super::ipc::clock;
 use super::ipc::message::Report;
@@ -113,6 +116,8 @@ pub struct Supervisor {
     hangup: Hangup,
     reload_timeout: Option<Duration>,
     role: Role,
+    /// In development.
+    watcher: Option<Watcher>,
     /// The candidate that this generation has introduced itself to.
     introduced: Option<Introduced>,
     /// Another generation has taken over.
@@ -128,6 +133,7 @@ impl Supervisor {
         mut log: Log,
         limits: &SupervisorLimits,
         origin: Option<GenerationOrigin>,
+        watcher: Option<Watcher>,
     ) -> Result<Self, Errno> {
         let signals = Signals::watch()?;
         let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
@@ -152,6 +158,9 @@ impl Supervisor {
         let mut children = Children::new(epoll.clone());
         children.held = is_candidate;
         let role = reload::role(&epoll, origin)?;
+        if let Some(watcher) = &watcher {
+            epoll.add(watcher, EpollEvent::new(EpollFlags::EPOLLIN, EventSource::Files.token()))?;
+        }
         Ok(Supervisor {
             handover: Handover::new(epoll.clone(), CONNECTION, shared, bounds),
             children,
@@ -168,6 +177,7 @@ impl Supervisor {
             hangup: limits.hangup,
             reload_timeout: limits.reload_timeout,
             role,
+            watcher,
             introduced: None,
             replaced: false,
             limit,
@@ -179,6 +189,7 @@ impl Supervisor {
         let mut events = [EpollEvent::empty(); 64];
         loop {
             let now = Instant::now();
+            let files = self.advance_watching(now);
             let reload = self.advance_reload(now);
             let mut wake = match self.advance(now) {
                 Next::Wait(wake) => wake,
@@ -197,7 +208,7 @@ impl Supervisor {
             self.publish();
             let serves = self.shutdown.serves();
             let check = self.liveness.next(&self.children, serves, now);
-            let due = [self.notify(now), self.log.attend(now), check, wake, reload];
+            let due = [self.notify(now), self.log.attend(now), check, wake, reload, files];
             let timeout = clock::timeout(due.into_iter().flatten().min(), now);
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
@@ -222,6 +233,7 @@ impl Supervisor {
                     EventSource::First => self.hear_first(),
                     EventSource::Generation(pid) => self.hear_generation(pid),
                     EventSource::CandidateStderr => self.copy_candidate(),
+                    EventSource::Files => self.hear_of_files(),
                 }
             }
         }
@@ -395,6 +407,7 @@ impl Supervisor {
                     self.job_ended(worker.pool, listener, true, now);
                 }
             }
+            Report::Loaded(path) => self.watch_also(path),
             Report::Reload => self.ask_for_reload(parcel.map(|parcel| parcel.connection)),
             report => self.handover.report(worker, report, parcel, now),
         }

@@ -226,6 +226,11 @@ impl Worker {
         self.event_loop.control().try_send(&Report::Reload, &[answer])
     }
 
+    /// In development: tells the supervisor that the application has loaded this file.
+    pub fn report_loaded(&self, path: Vec<u8>) {
+        self.event_loop.control().report(&Report::Loaded(path));
+    }
+
     /// The worker ends after an error of the handler.
     pub fn abandon(&mut self) {
         let task = self.task.take();

@@ -289,7 +289,7 @@ impl World {
                 worker.channel.receive::<Report>(&mut self.inbox)
             {
                 match report {
-                    Report::Ready | Report::FewIdle | Report::Ran(_) => {}
+                    Report::Ready | Report::FewIdle | Report::Ran(_) | Report::Loaded(_) => {}
                     Report::Offer => {
                         let channel = &worker.channel;
                         let given = self.handover.give(id, now, |o, fds| channel.send(o, fds));

@@ -62,6 +62,8 @@ pub enum Report {
     HandedOver(Option<u64>, ConnectionState),
     /// The application asks for a reload: the socket for the answer comes with the message.
     Reload,
+    /// In development: the application has loaded the file with that absolute path, or would have.
+    Loaded(Vec<u8>),
 }
 
 /// A received message that is none of the above.
@@ -131,6 +133,7 @@ impl Message for Report {
             Report::Leased(ticket) => fields(b'p', &[*ticket]),
             Report::Released(ticket) => fields(b'g', &[*ticket]),
             Report::Reload => vec![b'R'],
+            Report::Loaded(path) => [b"f", path.as_slice()].concat(),
             Report::HandedOver(ticket, state) => with_state(b'c', &[optional(*ticket)], state),
         }
     }
@@ -143,6 +146,7 @@ impl Message for Report {
             [b'e', rest @ ..] => Ok(Report::Ran(index(only::<1>(rest)?[0])?)),
             [b'l'] => Ok(Report::Leaving),
             [b'R'] => Ok(Report::Reload),
+            [b'f', path @ ..] => Ok(Report::Loaded(path.to_vec())),
             [b'a', rest @ ..] => {
                 let [number, ticket] = only::<2>(rest)?;
                 Ok(Report::Arrived(number, present(ticket)))
@@ -235,6 +239,7 @@ mod tests {
             Report::HandedOver(Some(3), state),
             Report::HandedOver(None, ConnectionState::default()),
             Report::Reload,
+            Report::Loaded(b"/app.lua".to_vec()),
         ] {
             assert_eq!(Report::decode(&report.encode()), Ok(report));
         }

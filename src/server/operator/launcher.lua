@@ -3,7 +3,7 @@
 -- `launch(...)` takes the command-line arguments and returns the exit code: 0 shut down, 1 wrong command
 -- line, 2 already running, 3 error at start-up, 4 error at run time.
 
-local moonbridge, open, log, exit_code, run, describe, EWOULDBLOCK, nearest = ...
+local moonbridge, open, develop, log, exit_code, run, describe, EWOULDBLOCK, nearest = ...
 local stdout, stderr = io.stdout, io.stderr
 
 local USAGE = [[
@@ -11,6 +11,7 @@ Usage: moonbridge [options] [--] script.lua [arguments]
 
   -b, --background         detach from the terminal; log to syslog unless -l is given
       --check              only run the script and show what it would serve, or what is wrong
+      --dev                for development: reload when a file of the application changes
   -d, --debug              log every control message, and what -s logs
   -f, --logfacility NAME   log to syslog as well; DAEMON (default), USER, or 0 to 7 for LOCAL0 to LOCAL7
       --group NAME         run as this group (default: the groups of --user)
@@ -28,16 +29,18 @@ Usage: moonbridge [options] [--] script.lua [arguments]
   -v, --version            show the version
       --waiting-input-limit BYTES
                            how much input all waiting connections hold together (default: 67108864)
+      --watch FOLDER       with --dev: reload also when a file in this folder changes; can be repeated
 
 The script registers its servers with the global function listen{...}; they are served when it ends.
 ]]
 
 -- Long and short names, and the option of `run` that each sets if its name differs. `value`: the option takes
--- a value.
+-- a value; `many`: perhaps several ones, which become a list.
 local OPTIONS = {
   { long = "background", short = "b" },
   { long = "check" },
   { long = "debug", short = "d" },
+  { long = "dev" },
   { long = "logfacility", short = "f", value = true },
   { long = "group", value = true },
   { long = "help", short = "h" },
@@ -51,6 +54,7 @@ local OPTIONS = {
   { long = "user", value = true },
   { long = "version", short = "v" },
   { long = "waiting-input-limit", sets = "waiting_input_limit", value = true },
+  { long = "watch", value = true, many = true },
 }
 
 -- The option with that name or, as in getopt_long(3), a unique prefix.
@@ -92,7 +96,12 @@ local function parse(words)
       attached = words[index]
       if not attached then return nil, "option --" .. option.long .. " needs a value" end
     end
-    set[option.sets or option.long] = attached
+    if option.many then
+      set[option.long] = set[option.long] or {}
+      table.insert(set[option.long], attached)
+    else
+      set[option.sets or option.long] = attached
+    end
     return true
   end
   local function cluster(letters)
@@ -151,6 +160,12 @@ local function wrong_usage(message)
   return 1
 end
 
+-- With --dev: watches the script, what it loads, and these folders.
+local function watch(folders)
+  local begun, message = develop(table.unpack(folders))
+  if not begun then log("Changed files are not noticed: " .. message) end
+end
+
 local function serve(words, script, check)
   local name = words[script]
   local main, message = loadfile(name)
@@ -185,13 +200,15 @@ return function(...)
     return 0
   end
   if not words[script] then return wrong_usage("no script was given") end
-  local check = options.check
-  options.check = nil
+  local check, dev, folders = options.check, options.dev, options.watch
+  options.check, options.dev, options.watch = nil, nil, nil
+  if folders and not dev then return wrong_usage("option --watch needs --dev") end
   local faulty, opened, message, errno = pcall(open, options, check)
   if not faulty then return wrong_usage((opened:gsub('^[^"]-: ', ""))) end
   if not opened then
     stderr:write("moonbridge: ", message, "\n")
     return errno == EWOULDBLOCK and 2 or 3
   end
+  if dev and not check then watch(folders or {}) end
   return serve(words, script, check)
 end

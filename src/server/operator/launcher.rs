@@ -2,15 +2,19 @@
 //! (`launcher.lua`), because it runs a script; these are its steps.
 
 use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::rc::Rc;
 
-use mlua::{Function, Lua, Table, Value};
+use mlua::{FromLua, Function, Lua, Table, Value};
 
 use super::log::{Level, Log};
 use super::options::{self, RunOptions};
 use super::service::{Service, StartError};
 use crate::binding::{self, Fault};
 use crate::known_options;
+use crate::server::development::Development;
 use crate::server::identity::Identity;
 use crate::server::listen::registry::Registry;
 
@@ -49,6 +53,11 @@ impl Operations {
     }
 }
 
+fn path_of(lua: &Lua, value: Value) -> mlua::Result<PathBuf> {
+    let path = mlua::LuaString::from_lua(value, lua)?;
+    Ok(OsStr::from_bytes(&path.as_bytes()).into())
+}
+
 fn open(options: &RunOptions, anew: bool) -> Result<Service, StartError> {
     if anew { Service::open_anew(options) } else { Service::open(options) }
 }
@@ -77,6 +86,11 @@ pub fn export(
         Registry::of(lua).remember();
         Ok(true)
     })?;
+    let develop = binding::function(lua, |lua, args| {
+        let folders = args.into_iter().map(|folder| path_of(lua, folder));
+        Development::begin(lua, folders.collect::<mlua::Result<_>>()?)?;
+        Ok(true)
+    })?;
     let shared = operations.clone();
     let log = lua.create_function(move |_, text: mlua::LuaString| {
         match shared.service.borrow_mut().as_mut() {
@@ -88,7 +102,8 @@ pub fn export(
     })?;
     let exit_code = lua.create_function(move |_, ()| Ok(operations.exit_code.get()))?;
     let nearest = known_options::nearest_function(lua)?;
-    let steps = (module, open_step, log, exit_code, run, describe, libc::EWOULDBLOCK, nearest);
+    let errno = libc::EWOULDBLOCK;
+    let steps = (module, open_step, develop, log, exit_code, run, describe, errno, nearest);
     let launch: Function =
         binding::chunk(lua, "moonbridge.launcher", include_str!("launcher.lua"), steps)?;
     module.raw_set("launch", launch)

@@ -19,6 +19,8 @@ pub enum EventSource {
     Generation(i32),
     /// The standard error of a generation that is being started.
     CandidateStderr,
+    /// In development: files may have changed.
+    Files,
     /// A connection in the lobby.
     Connection(u64),
 }
@@ -31,6 +33,7 @@ const PREDECESSOR: u64 = 4 << 32;
 const SUCCESSOR: u64 = 5 << 32;
 const FIRST: u64 = 6 << 32;
 const CANDIDATE_STDERR: u64 = 7 << 32;
+const FILES: u64 = 8 << 32;
 /// Events of the lobby: the rest of the token is the number of its key.
 pub const CONNECTION: u64 = 1 << 63;
 
@@ -46,6 +49,7 @@ impl EventSource {
             EventSource::Successor => SUCCESSOR,
             EventSource::First => FIRST,
             EventSource::CandidateStderr => CANDIDATE_STDERR,
+            EventSource::Files => FILES,
             EventSource::Connection(number) => CONNECTION | number,
         }
     }
@@ -64,6 +68,7 @@ impl EventSource {
             SUCCESSOR => EventSource::Successor,
             FIRST => EventSource::First,
             CANDIDATE_STDERR => EventSource::CandidateStderr,
+            FILES => EventSource::Files,
             _ => EventSource::Signals,
         }
     }

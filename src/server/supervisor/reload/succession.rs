@@ -36,6 +36,10 @@ impl Supervisor {
 
     /// This generation introduces itself to a candidate, with its listening sockets.
     pub(super) fn introduce(&mut self, channel: Channel) {
+        if let Some(watcher) = &mut self.watcher {
+            // The candidate loads the files as they are now.
+            watcher.forget();
+        }
         let mut sockets = Vec::new();
         for (index, state) in self.pools.iter().enumerate() {
             let listeners = state.pool.listeners.iter().enumerate();
