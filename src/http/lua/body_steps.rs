@@ -3,8 +3,8 @@
 use mlua::{IntoLuaMulti, Lua, MultiValue, Table};
 
 use super::step::{Code, SharedConnection, code, problem, queued, step, with};
-use crate::http::server::connection::{HttpConnection, Reader};
-use crate::http::server::request_body::Supply;
+use crate::http::server::connection::HttpConnection;
+use crate::http::server::request_body::{Reader, Supply};
 use crate::http::wire::refusal::Refusal;
 
 /// Adds them to the steps of a connection object.
@@ -16,7 +16,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
             // If the request cannot be used any more, there is nothing to be discarded.
             let usable = c.set_reader(Reader::Discard);
             if close.unwrap_or(false) && usable.is_ok() {
-                let _ = c.response.close_after_finish();
+                let _ = c.output.response.close_after_finish();
             }
         })?;
         Ok(MultiValue::new())
@@ -26,11 +26,11 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         match with(c, HttpConnection::supply)? {
             Ok(Supply::Ready) => {
                 let chunk = with(c, |c| {
-                    let ready = c.intake.ready();
+                    let ready = c.body.ready();
                     let chunk = ready.get(..c.options.input_chunk).unwrap_or(ready);
                     let result = lua.create_string(chunk);
                     let size = chunk.len();
-                    c.intake.consume(size);
+                    c.body.consume(size);
                     result
                 })?;
                 chunk?.into_lua_multi(lua)
@@ -45,8 +45,8 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         Ok(true) => code(lua, Code::Input),
         Ok(false) => {
             let whole = with(c, |c| {
-                let whole = lua.create_string(c.intake.ready());
-                c.intake.consume(c.intake.ready().len());
+                let whole = lua.create_string(c.body.ready());
+                c.body.consume(c.body.ready().len());
                 whole
             })?;
             whole?.into_lua_multi(lua)
@@ -61,7 +61,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     })?;
     // received(): how many bytes of input the body has taken so far.
     step(lua, table, shared, "received", |lua, c, (): ()| {
-        with(c, |c| c.intake.received())?.into_lua_multi(lua)
+        with(c, |c| c.body.received())?.into_lua_multi(lua)
     })?;
     // prepare_wait(): sends what the client may wait for.
     step(lua, table, shared, "prepare_wait", |lua, c, (): ()| {

@@ -6,9 +6,11 @@ use super::step::{Code, SharedConnection, StepResult, code, problem, step, with}
 use super::tables::{lists, settle};
 use crate::http::form::multipart::Part;
 use crate::http::form::reader::{Form, FormField, FormStep};
-use crate::http::server::connection::{HttpConnection, Problem, Reader};
+use crate::http::server::connection::HttpConnection;
 use crate::http::server::options::Options;
+use crate::http::server::request_body::Reader;
 use crate::http::server::request_body::Supply;
+use crate::http::server::usability::Problem;
 use crate::http::wire::refusal::Refusal;
 
 /// Adds the steps to those of a connection object.
@@ -39,7 +41,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         }
         Ok(FormProgress::Chunk) => {
             let chunk = with(c, |c| {
-                let form = c.form.as_mut()?;
+                let form = c.body.form.as_mut()?;
                 let chunk = lua.create_string(form.chunk());
                 form.chunk_taken();
                 Some(chunk)
@@ -53,7 +55,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     })?;
     // form_stream(): passes the field that begins on in chunks.
     step(lua, table, shared, "form_stream", |_, c, (): ()| {
-        with(c, |c| c.form.as_mut().map(Form::stream_field))?;
+        with(c, |c| c.body.form.as_mut().map(Form::stream_field))?;
         Ok(MultiValue::new())
     })?;
     // form_values(): the lists of the kept fields' values. The form is over then, but for its metadata.
@@ -67,7 +69,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
             }
             open(c, false)?;
             let is_complete = matches!(advance(c)?, FormProgress::End);
-            c.body_used = !is_complete;
+            c.body.is_used = !is_complete;
             Ok(is_complete)
         })?;
         match read {
@@ -78,7 +80,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     })?;
     // form_metadata(): the lists of the kept fields' metadata; nothing if it is no multipart form.
     step(lua, table, shared, "form_metadata", |lua, c, (): ()| {
-        let form = with(c, |c| c.form.take())?;
+        let form = with(c, |c| c.body.form.take())?;
         match form.filter(Form::is_multipart) {
             Some(mut form) => metadata(lua, &form.take_fields())?.into_lua_multi(lua),
             None => Ok(MultiValue::new()),
@@ -88,8 +90,8 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     // on it counts as used.
     step(lua, table, shared, "taken", |lua, c, (): ()| {
         let reader = with(c, |c| {
-            let reader = if c.body_used { Reader::Nobody } else { c.reader };
-            c.body_used |= reader != Reader::Nobody;
+            let reader = if c.body.is_used { Reader::Nobody } else { c.body.reader };
+            c.body.is_used |= reader != Reader::Nobody;
             reader
         })?;
         match reader {
@@ -101,10 +103,10 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
 }
 
 fn values(lua: &Lua, shared: &SharedConnection) -> StepResult {
-    let fields = with(shared, |c| c.form.as_mut().map(Form::take_fields))?.unwrap_or_default();
+    let fields = with(shared, |c| c.body.form.as_mut().map(Form::take_fields))?.unwrap_or_default();
     let pairs = fields.iter().map(|field| (&field.part.field_name[..], &field.value[..]));
     let made = lists(lua, pairs);
-    with(shared, |c| c.form.as_mut().map(|form| form.keep_parts(fields)))?;
+    with(shared, |c| c.body.form.as_mut().map(|form| form.keep_parts(fields)))?;
     settle(lua, shared, made)
 }
 
@@ -128,12 +130,10 @@ fn metadata(lua: &Lua, fields: &[FormField]) -> mlua::Result<Table> {
 
 /// The Content-Type: `None` if there is none, an error if there are several.
 fn content_type(c: &HttpConnection) -> Result<Option<&[u8]>, ()> {
-    let mut types = c
-        .head
-        .fields
-        .iter()
-        .filter(|field| field.name.of(&c.bytes).eq_ignore_ascii_case(b"content-type"))
-        .map(|field| field.value.of(&c.bytes));
+    let fields = c.request.head.fields.iter();
+    let mut types = fields
+        .filter(|field| field.name.of(&c.request.bytes).eq_ignore_ascii_case(b"content-type"))
+        .map(|field| field.value.of(&c.request.bytes));
     match (types.next(), types.next()) {
         (first, None) => Ok(first.filter(|value| !value.is_empty())),
         _ => Err(()),
@@ -146,7 +146,7 @@ pub fn is_urlencoded(c: &HttpConnection) -> bool {
 }
 
 fn kind(c: &HttpConnection) -> &'static str {
-    let has_body = !c.intake.is_received() || !c.intake.ready().is_empty();
+    let has_body = !c.body.is_received() || !c.body.ready().is_empty();
     match content_type(c) {
         Ok(None) => "none",
         _ if !has_body => "none",
@@ -167,7 +167,7 @@ fn open(c: &mut HttpConnection, asks: bool) -> Result<(), Problem> {
     };
     match form {
         Ok(form) => {
-            c.form = Some(form);
+            c.body.form = Some(form);
             Ok(())
         }
         Err(refusal) => Err(c.refuse_body(&refusal)),
@@ -185,18 +185,16 @@ enum FormProgress {
 /// Lets the form go on with what is there of the body, until something is to be done.
 fn advance(c: &mut HttpConnection) -> Result<FormProgress, Problem> {
     loop {
-        c.touch()?;
-        let ended = c.intake.is_received();
-        let Some(form) = &mut c.form else { return Ok(FormProgress::End) };
-        let outcome = form.step(c.intake.ready(), ended);
-        let (used, step) = match outcome {
-            Ok(outcome) => outcome,
+        c.usability.touch()?;
+        let step = match c.body.step_form() {
+            Ok(step) => step,
             Err(refusal) => return Err(c.refuse_body(&refusal)),
         };
-        let begun = form.current().cloned();
-        c.intake.consume(used);
         match step {
-            FormStep::Begin => return Ok(FormProgress::Begin(begun.unwrap_or_default())),
+            FormStep::Begin => {
+                let part = c.body.form.as_ref().and_then(Form::current).cloned();
+                return Ok(FormProgress::Begin(part.unwrap_or_default()));
+            }
             FormStep::Chunk => return Ok(FormProgress::Chunk),
             FormStep::FieldEnd => return Ok(FormProgress::FieldEnd),
             FormStep::Done => return Ok(FormProgress::End),

@@ -5,7 +5,9 @@ use std::ffi::c_int;
 use mlua::{Function, Lua, Table};
 
 use super::step::SharedConnection;
-use crate::http::server::connection::{HttpConnection, Problem, Reader};
+use crate::http::server::connection::HttpConnection;
+use crate::http::server::request_body::Reader;
+use crate::http::server::usability::Problem;
 use crate::sys::lua::method::{Action, Arguments, Call, Event, Method, Protection, Value, install};
 use crate::sys::lua::userdata::Userdata;
 
@@ -218,8 +220,8 @@ fn send_data(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodResu
 }
 
 fn close_after_finish(c: &mut HttpConnection) -> Result<usize, Problem> {
-    c.touch()?;
-    c.response.close_after_finish()?;
+    c.usability.touch()?;
+    c.output.response.close_after_finish()?;
     Ok(0)
 }
 
@@ -230,8 +232,8 @@ methods! { install_steps:
 
 /// Marks the request as used, its handler turning to the body.
 fn touch_body(c: &mut HttpConnection) -> Result<usize, Problem> {
-    c.body_used = true;
-    c.touch().map(|()| 0)
+    c.body.is_used = true;
+    c.usability.touch().map(|()| 0)
 }
 
 /// `set_reader(name)`: "whole", "stream", "form" or "discard".

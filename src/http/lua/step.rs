@@ -17,7 +17,8 @@ use std::rc::Rc;
 use mlua::{FromLuaMulti, IntoLuaMulti, Lua, MultiValue, Table};
 
 use crate::binding::Fault;
-use crate::http::server::connection::{HttpConnection, Problem};
+use crate::http::server::connection::HttpConnection;
+use crate::http::server::usability::Problem;
 
 /// A connection object, shared by its steps.
 pub type SharedConnection = Rc<RefCell<HttpConnection>>;

@@ -8,9 +8,10 @@ use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Table};
 
 use super::step::{Code, SharedConnection, step, with};
 use super::{body_steps, form_steps, request_methods, turn, views};
-use crate::http::server::connection::{HttpConnection, Problem};
+use crate::http::server::connection::HttpConnection;
 use crate::http::server::options::Options;
 use crate::http::server::time_limits::TimeLimits;
+use crate::http::server::usability::Problem;
 
 /// The steps of a connection object, in a table.
 pub fn steps(lua: &Lua, shared: &SharedConnection) -> mlua::Result<Table> {
@@ -22,7 +23,7 @@ pub fn steps(lua: &Lua, shared: &SharedConnection) -> mlua::Result<Table> {
 
 fn response(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     step(lua, table, shared, "has_status", |lua, c, (): ()| {
-        with(c, |c| c.response.has_status())?.into_lua_multi(lua)
+        with(c, |c| c.output.response.has_status())?.into_lua_multi(lua)
     })?;
     // blame(code, text): what is raised for the problem that a step has reported.
     step(lua, table, shared, "blame", |lua, c, (kind, text): (i64, String)| {
@@ -35,7 +36,7 @@ fn response(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result
     })?;
     // fail(): the request cannot be used any more.
     step(lua, table, shared, "fail", |_, c, (): ()| {
-        with(c, |c| c.faulty = true)?;
+        with(c, |c| c.usability.is_faulty = true)?;
         Ok(MultiValue::new())
     })?;
     Ok(())

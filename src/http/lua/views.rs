@@ -9,7 +9,8 @@ use mlua::{Function, IntoLuaMulti, Lua, LuaString, Table, Value};
 use super::form_steps::is_urlencoded;
 use super::step::{SharedConnection, step, with};
 use super::tables::{Unfit, limited, sequence, settle, store};
-use crate::http::server::connection::{HttpConnection, Reader, SCHEME};
+use crate::http::server::connection::{HttpConnection, SCHEME};
+use crate::http::server::request_body::Reader;
 use crate::http::wire::cookies::{self, cookies};
 use crate::http::wire::head::Span;
 use crate::http::wire::list::elements;
@@ -40,7 +41,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     step(lua, table, shared, "get_params", move |lua, c, (): ()| {
         let query = with(c, |c| {
             give(c, PARAMS_STORE);
-            c.query.of(&c.bytes).get(1..).unwrap_or_default().to_vec()
+            c.request.query.of(&c.request.bytes).get(1..).unwrap_or_default().to_vec()
         })?;
         let pairs = limited(params::pairs(&query), limit, "Too many parameters");
         settle(lua, c, pairs.and_then(|pairs| store(lua, &pairs)))
@@ -56,14 +57,20 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         with(c, |c| is_given(c, number))?.into_lua_multi(lua)
     })?;
     step(lua, table, shared, "faulty", |lua, c, (): ()| {
-        with(c, |c| c.faulty)?.into_lua_multi(lua)
+        with(c, |c| c.usability.is_faulty)?.into_lua_multi(lua)
     })?;
     Ok(())
 }
 
 /// The values of the header lines with this name.
 fn values(shared: &SharedConnection, name: &[u8]) -> mlua::Result<Vec<Vec<u8>>> {
-    with(shared, |c| c.names.values(&c.head.fields, &c.bytes, name).map(<[u8]>::to_vec).collect())
+    with(shared, |c| {
+        c.request
+            .names
+            .values(&c.request.head.fields, &c.request.bytes, name)
+            .map(<[u8]>::to_vec)
+            .collect()
+    })
 }
 
 fn slices(texts: &[Vec<u8>]) -> Vec<&[u8]> {
@@ -91,7 +98,12 @@ fn headers(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     // header_names(): the names of all header lines, in lower case and each once.
     step(lua, table, shared, "header_names", |lua, c, (): ()| {
         let mut names: Vec<Vec<u8>> = with(c, |c| {
-            c.head.fields.iter().map(|f| f.name.of(&c.bytes).to_ascii_lowercase()).collect()
+            c.request
+                .head
+                .fields
+                .iter()
+                .map(|f| f.name.of(&c.request.bytes).to_ascii_lowercase())
+                .collect()
         })?;
         names.sort_unstable();
         names.dedup();
@@ -147,24 +159,25 @@ impl ObjectFields for RequestFields {
     fn field(shared: &SharedConnection, name: &[u8]) -> FieldValue {
         let Ok(mut connection) = shared.try_borrow_mut() else { return FieldValue::Complete };
         let c = &mut *connection;
-        let span = |span: Span| FieldValue::Text(Borrowed::new(span.of(&c.bytes)));
+        let span = |span: Span| FieldValue::Text(Borrowed::new(span.of(&c.request.bytes)));
         match name {
-            b"path" => c.path.map_or(FieldValue::Nil, span),
-            b"method" => span(c.head.method),
-            b"query" => c.path.map_or(FieldValue::Nil, |_| span(c.query)),
-            b"host" => span(c.host),
-            b"target" => span(c.head.target),
-            b"version" => FieldValue::Text(Borrowed::new(c.head.version.name().as_bytes())),
+            b"path" => c.request.path.map_or(FieldValue::Nil, span),
+            b"method" => span(c.request.head.method),
+            b"query" => c.request.path.map_or(FieldValue::Nil, |_| span(c.request.query)),
+            b"host" => span(c.request.host),
+            b"target" => span(c.request.head.target),
+            b"version" => FieldValue::Text(Borrowed::new(c.request.head.version.name().as_bytes())),
             b"scheme" => FieldValue::Text(Borrowed::new(SCHEME.as_bytes())),
-            b"fresh" => FieldValue::Boolean(c.fresh),
-            b"faulty" => FieldValue::Boolean(c.faulty),
+            b"fresh" => FieldValue::Boolean(c.usability.is_fresh),
+            b"faulty" => FieldValue::Boolean(c.usability.is_faulty),
             b"get_params" => view(c, PARAMS, |c| {
-                let query = c.query.of(&c.bytes).get(1..).unwrap_or_default();
+                let query = c.request.query.of(&c.request.bytes).get(1..).unwrap_or_default();
                 let is_searched = is_searched(query, b'&', c.options.fields);
                 (is_searched && !is_given(c, PARAMS_STORE)).then(|| Borrowed::new(query))
             }),
             b"cookies" => view(c, COOKIES, |c| {
-                let mut lines = c.names.values(&c.head.fields, &c.bytes, b"cookie");
+                let mut lines =
+                    c.request.names.values(&c.request.head.fields, &c.request.bytes, b"cookie");
                 let line = lines.next().unwrap_or_default();
                 let is_only = lines.next().is_none();
                 (is_only && is_searched(line, b';', c.options.fields)).then(|| Borrowed::new(line))
@@ -172,14 +185,14 @@ impl ObjectFields for RequestFields {
             b"body" if is_given(c, BODY) => FieldValue::Current(BODY),
             b"body" if c.gather() => {
                 // The bytes stay where they are until the next body.
-                let text = Borrowed::new(c.intake.ready());
+                let text = Borrowed::new(c.body.ready());
                 c.take_gathered(Reader::Whole);
                 give(c, BODY);
                 FieldValue::Kept(BODY, text)
             }
             b"post_params" => view(c, POST_PARAMS, |c| {
                 let is_form = is_urlencoded(c) && c.gather();
-                let body = c.intake.ready();
+                let body = c.body.ready();
                 let text = Borrowed::new(body);
                 // Without a body there is no form to be read: `request.body` can still be asked for.
                 let is_searched = !body.is_empty() && is_searched(body, b'&', c.options.fields);
@@ -223,9 +236,9 @@ impl<const NUMBER: c_int> ObjectView for Header<NUMBER> {
         let Ok(mut connection) = shared.try_borrow_mut() else { return ViewEntry::Nil };
         let c = &mut *connection;
         let current = current && is_given(c, NUMBER);
-        let fields = if current { &c.head.fields[..] } else { &[] };
+        let fields = if current { &c.request.head.fields[..] } else { &[] };
         let (first, is_only) = {
-            let mut values = c.names.values(fields, &c.bytes, name);
+            let mut values = c.request.names.values(fields, &c.request.bytes, name);
             (values.next(), values.next().is_none())
         };
         let text = Borrowed::new(first.unwrap_or_default());
@@ -236,7 +249,7 @@ impl<const NUMBER: c_int> ObjectView for Header<NUMBER> {
             (VALUE, Some(_)) => ViewEntry::Boolean(false),
             (CSV_STRING, _) if is_only => ViewEntry::Text(text),
             (CSV_STRING, _) => {
-                let values = c.names.values(fields, &c.bytes, name);
+                let values = c.request.names.values(fields, &c.request.bytes, name);
                 ViewEntry::Made(values.collect::<Vec<_>>().join(&b", "[..]))
             }
             (FLAGS, None) => ViewEntry::View(text),

@@ -5,14 +5,27 @@
 //! | [`options`] | options of `generate_handler` |
 //! | [`time_limits`] | how long a turn waits for what |
 //! | [`turn`] | what happens in a call of the handler: a state machine over a connection |
-//! | [`connection`] | a connection while it is served: a request, its response, and the steps between them |
-//! | [`body_ahead`], [`request_body`] | a body that is waited for, and a body as it is received |
-//! | [`response`] | the response as a state machine |
+//! | [`connection`] | a connection while it is served, put together from the parts below |
+//! | [`incoming`], [`body_progress`] | a request on its way in, and its body, if that is waited for |
+//! | [`request`] | the head of a request, checked |
+//! | [`request_body`], [`body_decoder`] | its body as it is received and decoded |
+//! | [`response`], [`response_output`] | the response as a state machine; what sends it |
+//! | [`held_stream`] | the stream, as far as the connection has it |
+//! | [`usability`] | whether the request can be used, and what is raised if not |
+//! | [`peer_watch`], [`response_timer`] | whether the client is still there; the timer of a handler |
 
-pub mod body_ahead;
+pub mod body_decoder;
+pub mod body_progress;
 pub mod connection;
+pub mod held_stream;
+pub mod incoming;
 pub mod options;
+pub mod peer_watch;
+pub mod request;
 pub mod request_body;
 pub mod response;
+pub mod response_output;
+pub mod response_timer;
 pub mod time_limits;
 pub mod turn;
+pub mod usability;

@@ -1,21 +1,23 @@
-//! The body of a request on its way in: from the connection's input, decoded, to whoever reads it.
+//! The body of a request on its way in: received from the stream, decoded, for one reader.
 
 use std::io;
 
-use crate::http::wire::chunked::{ChunkedDecoder, ChunkedError, ChunkedEvent, ChunkedLimits};
+use super::body_decoder::BodyDecoder;
+use super::request::BodyAnnounced;
+use crate::http::form::reader::{Form, FormStep};
 use crate::http::wire::framing::Framing;
 use crate::http::wire::refusal::Refusal;
 use crate::io::stream::{Fill, Stream};
 
 /// How much is decoded ahead of the reader.
-pub const AHEAD: usize = 64 * 1024;
-
-/// How much memory an announced length alone can claim.
-const ROOM: usize = 1 << 20;
+const BUFFER: usize = 64 * 1024;
 
 /// The largest rest of a body, in bytes, that is discarded so that its connection can be kept: as much
 /// as Go's server takes.
-pub const SKIPPED: u64 = 256 * 1024;
+const SKIPPED: u64 = 256 * 1024;
+
+/// The most that can be skipped of a body.
+const MOST: u64 = u32::MAX as u64;
 
 /// How often more is received of a larger rest, at the end of a turn.
 const DISPOSALS: usize = 16;
@@ -35,15 +37,6 @@ impl From<io::Error> for BodyFailure {
     }
 }
 
-/// What is left to be received.
-#[derive(Debug, Default)]
-enum Due {
-    #[default]
-    Nothing,
-    Length(u64),
-    Chunked(Box<ChunkedDecoder>),
-}
-
 /// What there is for a reader of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Supply {
@@ -55,59 +48,122 @@ pub enum Supply {
     End,
 }
 
-/// The body of the current request.
-#[derive(Debug, Default)]
-pub struct Intake {
-    due: Due,
-    /// Decoded and not yet read, behind `start`.
-    decoded: Vec<u8>,
-    start: usize,
-    /// Whether the body is thrown away as it comes.
-    discards: bool,
-    /// Bytes of input that were used.
-    received: u64,
+/// Who reads the body of the request: there is one reader at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reader {
+    /// None yet.
+    #[default]
+    Nobody,
+    /// All of it as one string.
+    Whole,
+    /// A callback that gets its chunks.
+    Stream,
+    /// The parser of forms.
+    Form,
+    /// `monologue`: it is thrown away.
+    Discard,
 }
 
-impl Intake {
-    /// Prepares for the body of the next request, which has at most `limit` bytes.
-    pub fn begin(&mut self, framing: Framing, limit: u64) {
-        self.decoded.clear();
-        self.decoded.shrink_to(AHEAD);
-        self.start = 0;
-        self.discards = false;
-        self.received = 0;
-        self.due = match framing {
-            Framing::Empty => Due::Nothing,
-            Framing::Length(length) => Due::Length(length),
-            Framing::Chunked => {
-                Due::Chunked(Box::new(ChunkedDecoder::new(ChunkedLimits::new(limit))))
-            }
-        };
+/// The body of the current request.
+#[derive(Debug, Default)]
+pub struct RequestBody {
+    decoder: BodyDecoder,
+    /// Who reads it.
+    pub reader: Reader,
+    /// The form in it, while it is read.
+    pub form: Option<Form>,
+    /// The handler has turned to the body.
+    pub is_used: bool,
+    /// The client waits for `100 Continue` before it sends it.
+    expects_continue: bool,
+}
+
+impl RequestBody {
+    /// Prepares for the body of the next request, which has at most `limit` bytes. `is_coming`: there is input
+    /// behind the head.
+    pub fn begin(&mut self, announced: BodyAnnounced, limit: u64, is_coming: bool) {
+        self.decoder.begin(announced.framing, limit);
+        // A client that sends its body does not wait any more (RFC 9110 10.1.1).
+        self.expects_continue = announced.expects_continue && !is_coming;
+    }
+
+    /// The previous request's body is over, whatever comes next.
+    pub fn reset(&mut self) {
+        (self.reader, self.form) = (Reader::Nobody, None);
+        (self.is_used, self.expects_continue) = (false, false);
+    }
+
+    /// No body, and no more memory than the next one may need.
+    pub fn release(&mut self) {
+        self.form = None;
+        self.decoder.begin(Framing::Empty, 0);
     }
 
     /// Whether all of the body was received; decoded bytes may still wait.
     pub fn is_received(&self) -> bool {
-        matches!(self.due, Due::Nothing)
+        self.decoder.is_received()
+    }
+
+    /// Whether the request has no body, or all of it was read.
+    pub fn is_read(&self) -> bool {
+        self.is_received() && self.ready().is_empty()
     }
 
     /// Decoded bytes that wait for a reader.
     pub fn ready(&self) -> &[u8] {
-        self.decoded.get(self.start..).unwrap_or_default()
+        self.decoder.ready()
     }
 
     /// Drops `n` of the bytes that wait.
     pub fn consume(&mut self, n: usize) {
-        self.start += n;
-        if self.start >= self.decoded.len() {
-            self.decoded.clear();
-            self.start = 0;
-        }
+        self.decoder.consume(n);
     }
 
-    /// Throws away what waits and what is still to come.
-    pub fn discard(&mut self) {
-        self.consume(self.decoded.len());
-        self.discards = true;
+    /// How many bytes of input were used for this body.
+    pub fn received(&self) -> u64 {
+        self.decoder.received()
+    }
+
+    /// Chooses the reader.
+    pub fn set_reader(&mut self, reader: Reader) {
+        if reader == Reader::Discard {
+            self.decoder.discard();
+        }
+        self.reader = reader;
+    }
+
+    /// Whether nobody has turned to the body yet, and all of it, up to 64 KiB, is among so many bytes of input.
+    pub fn is_at_hand(&self, input: usize) -> bool {
+        let received = input.min(BUFFER) as u64;
+        let is_untouched = self.reader == Reader::Nobody && !self.is_used;
+        is_untouched && self.decoder.left().is_some_and(|left| left <= received)
+    }
+
+    /// Takes the body, all of which is ready: nothing of it is left to be seen to.
+    pub fn take_all(&mut self, reader: Reader) {
+        self.reader = reader;
+        self.consume(self.ready().len());
+    }
+
+    /// Lets the form, if there is one, go on with what is ready.
+    ///
+    /// # Errors
+    /// What is wrong with the form.
+    pub fn step_form(&mut self) -> Result<FormStep, Refusal> {
+        let Some(form) = &mut self.form else { return Ok(FormStep::Done) };
+        let (used, step) = form.step(self.decoder.ready(), self.decoder.is_received())?;
+        self.decoder.consume(used);
+        Ok(step)
+    }
+
+    /// Whether the client is to be told to go on: once. Nothing is said to one that sends the body already.
+    pub fn take_expectation(&mut self) -> bool {
+        std::mem::take(&mut self.expects_continue)
+    }
+
+    /// Whether it waits to be told so, and the handler wants its body.
+    pub fn is_wanted(&self) -> bool {
+        self.expects_continue && self.is_used && self.reader != Reader::Discard
     }
 
     /// Makes at least a byte of the body ready, if that goes without blocking.
@@ -122,7 +178,7 @@ impl Intake {
             if self.is_received() {
                 return Ok(Supply::End);
             }
-            self.decode(stream, AHEAD)?;
+            self.decode(stream, BUFFER)?;
             if self.ready().is_empty() && !self.is_received() && !receive(stream)? {
                 return Ok(Supply::Block);
             }
@@ -132,12 +188,9 @@ impl Intake {
     /// Receives all that is there without blocking, whatever the amount; whether more may come.
     ///
     /// # Errors
-    /// As [`Intake::supply`].
+    /// As [`RequestBody::supply`].
     pub fn absorb(&mut self, stream: &mut Stream) -> Result<bool, BodyFailure> {
-        if let (Due::Length(left), false) = (&self.due, self.discards) {
-            // Room for all of it, unless a client only claims to send so much.
-            self.decoded.reserve(usize::try_from(*left).unwrap_or(usize::MAX).min(ROOM));
-        }
+        self.decoder.reserve();
         loop {
             self.decode(stream, usize::MAX)?;
             if self.is_received() {
@@ -149,94 +202,70 @@ impl Intake {
         }
     }
 
+    /// Before the response leaves: whether, as far as can be foreseen, the rest of the body can be skipped, so
+    /// that the connection can be kept. Receives what is there, within limits.
+    pub fn can_be_left(&mut self, stream: &mut Stream) -> bool {
+        if self.reader == Reader::Discard {
+            let left = self.dispose(stream);
+            return self.skippable(left, SKIPPED).is_some();
+        }
+        // The handler may still read on, so nothing of the body is discarded.
+        let left = self.receive_ahead(stream).ok().and_then(|()| self.decoder.left());
+        let left = left.map(|left| left.saturating_sub(stream.input().len() as u64));
+        // Who has turned to the body usually reads all of it. Should it stop, a rest of known length can
+        // be skipped, a chunked one cannot.
+        self.skippable(left, if self.is_used { MOST } else { SKIPPED }).is_some()
+    }
+
+    /// Nobody reads the rest: it is skipped if that costs little, or, once the `head_has_left`, if it is
+    /// possible. Returns false if the connection has to end instead.
+    pub fn leave(&mut self, stream: &mut Stream, head_has_left: bool) -> bool {
+        let left = self.dispose(stream);
+        let skipped = self.skippable(left, if head_has_left { MOST } else { SKIPPED });
+        if let Some(skip) = skipped {
+            stream.input.set_skip(skip);
+            self.decoder.give_up();
+        }
+        skipped.is_some()
+    }
+
+    /// Whether so much of a body can be skipped, `limit` bytes at most: how much. A client that was not
+    /// told to go on may send its next request instead (RFC 9110 10.1.1).
+    fn skippable(&self, left: Option<u64>, limit: u64) -> Option<u32> {
+        let left = left.filter(|left| !self.expects_continue && *left <= limit)?;
+        u32::try_from(left).ok()
+    }
+
     /// Receives what is there of the body, within limits, for whoever may still read it.
-    ///
-    /// # Errors
-    /// As [`Intake::supply`].
-    pub fn look_ahead(&mut self, stream: &mut Stream) -> Result<(), BodyFailure> {
+    fn receive_ahead(&mut self, stream: &mut Stream) -> Result<(), BodyFailure> {
         loop {
-            self.decode(stream, AHEAD)?;
-            let enough = self.is_received() || self.decoded.len() >= AHEAD;
-            if enough || !receive(stream)? {
+            self.decode(stream, BUFFER)?;
+            if self.decoder.has(BUFFER) || !receive(stream)? {
                 return Ok(());
             }
         }
     }
 
     /// Discards what is there of the body, within limits. How many bytes of input are then left of it:
-    /// none if it has ended, unknown if it is chunked.
-    ///
-    /// # Errors
-    /// As [`Intake::supply`].
-    pub fn dispose(&mut self, stream: &mut Stream) -> Result<Option<u64>, BodyFailure> {
-        self.discard();
+    /// none if it has ended, unknown if it is chunked or cannot be received.
+    fn dispose(&mut self, stream: &mut Stream) -> Option<u64> {
+        self.decoder.discard();
         for _ in 0..DISPOSALS {
-            self.decode(stream, usize::MAX)?;
-            if self.left().is_some_and(|left| left <= SKIPPED) || !receive(stream)? {
+            self.decode(stream, usize::MAX).ok()?;
+            let is_near = self.decoder.left().is_some_and(|left| left <= SKIPPED);
+            if is_near || !receive(stream).ok()? {
                 break;
             }
         }
-        self.decode(stream, usize::MAX)?;
-        Ok(self.left())
-    }
-
-    /// How many bytes of input are due, unless the body is chunked.
-    pub fn left(&self) -> Option<u64> {
-        match self.due {
-            Due::Nothing => Some(0),
-            Due::Length(left) => Some(left),
-            Due::Chunked(_) => None,
-        }
-    }
-
-    /// The rest of the body is somebody else's business.
-    pub fn give_up(&mut self) {
-        self.due = Due::Nothing;
-    }
-
-    /// How many bytes of input were used for this body.
-    pub fn received(&self) -> u64 {
-        self.received
+        self.decode(stream, usize::MAX).ok()?;
+        self.decoder.left()
     }
 
     /// Decodes input of the connection until `goal` bytes are ready or the input is used up.
     fn decode(&mut self, stream: &mut Stream, goal: usize) -> Result<(), BodyFailure> {
-        while self.decoded.len() < goal && !stream.input().is_empty() {
-            let input = stream.input();
-            let used = match &mut self.due {
-                Due::Nothing => return Ok(()),
-                Due::Length(left) => {
-                    let size = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
-                    let size = size.min(goal - self.decoded.len());
-                    if !self.discards {
-                        self.decoded.extend_from_slice(input.get(..size).unwrap_or_default());
-                    }
-                    *left -= size as u64;
-                    if *left == 0 {
-                        self.due = Due::Nothing;
-                    }
-                    size
-                }
-                Due::Chunked(decoder) => {
-                    let (used, event) = decoder.decode(input).map_err(refuse)?;
-                    match event {
-                        ChunkedEvent::Data(data) if !self.discards => {
-                            self.decoded.extend_from_slice(data)
-                        }
-                        ChunkedEvent::Data(_) | ChunkedEvent::More => {}
-                        ChunkedEvent::End => self.due = Due::Nothing,
-                    }
-                    used
-                }
-            };
-            stream.consume(used);
-            self.received += used as u64;
-        }
-        // The end of a chunked body may need no further byte.
-        if matches!(&self.due, Due::Chunked(decoder) if decoder.is_end()) {
-            self.due = Due::Nothing;
-        }
-        Ok(())
+        let (used, outcome) = self.decoder.decode(stream.input(), goal);
+        stream.consume(used);
+        outcome.map_err(BodyFailure::Refused)
     }
 }
 
@@ -249,8 +278,4 @@ fn receive(stream: &mut Stream) -> Result<bool, BodyFailure> {
             Err(BodyFailure::Refused(Refusal::bad_request("Unexpected EOF in request body")))
         }
     }
-}
-
-fn refuse(error: ChunkedError) -> BodyFailure {
-    BodyFailure::Refused(Refusal::of_body(error.status(), error))
 }

@@ -21,8 +21,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::connection::{Blameless, Conclusion, FAULTY, HttpConnection, Opened, Problem};
+use super::connection::{Conclusion, HttpConnection};
+use super::incoming::Opened;
 use super::time_limits::TimeLimits;
+use super::usability::{Blameless, FAULTY, Problem};
 use crate::http::wire::refusal::Refusal;
 use crate::io::stream::{Stream, Wakeup};
 
@@ -197,7 +199,7 @@ impl Turn {
     /// Goes on.
     pub fn step(&mut self, c: &mut HttpConnection, event: TurnEvent<'_>) -> TurnAction {
         match (std::mem::take(&mut self.state), event) {
-            (TurnState::Handling, TurnEvent::Returned { keep }) if c.body_used => {
+            (TurnState::Handling, TurnEvent::Returned { keep }) if c.body.is_used => {
                 self.state = TurnState::Concluding { keep };
                 TurnAction::FindReader
             }
@@ -244,7 +246,7 @@ impl Turn {
     /// The turn is given up, as its driver could not wait.
     pub fn give_up(&mut self, c: &mut HttpConnection) {
         self.state = TurnState::Free;
-        c.take_stream();
+        c.stream.take();
     }
 
     /// Looks for the next request.
@@ -257,7 +259,7 @@ impl Turn {
             Opened::Refused => self.shut(c, TurnResult::True),
             // The handler may have closed it behind its response.
             Opened::Gone => {
-                c.end_stream(Stream::close);
+                c.stream.end(Stream::close);
                 self.end(c, TurnResult::True)
             }
             opened => self.await_request(c, opened),
@@ -281,7 +283,7 @@ impl Turn {
         };
         if let Some(sentence) = refusal {
             // A client that has been answered before would take the refusal for the next answer.
-            if begun || !c.was_asked() {
+            if begun || !c.stream.was_asked() {
                 c.refuse_wait(sentence);
             }
             return self.shut(c, TurnResult::True);
@@ -291,13 +293,13 @@ impl Turn {
         let (stream, deadline) = if begun {
             self.idle_until = None;
             let until = match opened {
-                Opened::Buffering => after(self.times.of_body(c.missing().unwrap_or(0))),
-                _ => c.head_until(|| after(self.times.header)),
+                Opened::Buffering => after(self.times.of_body(c.incoming.missing().unwrap_or(0))),
+                _ => c.incoming.head_until(c.stream.look().as_deref(), || after(self.times.header)),
             };
             (c.suspend(until), until)
         } else {
             self.idle_until = self.idle_until.or_else(|| after(self.times.idle));
-            let stream = c.take_stream();
+            let stream = c.stream.take();
             c.close();
             (stream, self.idle_until)
         };
@@ -319,8 +321,8 @@ impl Turn {
             Ok(Conclusion::Keep) => ConnectionEnd::Keep,
             Ok(Conclusion::Close) => ConnectionEnd::Close,
             // That the client has gone meanwhile is no error of the handler's.
-            _ if !c.is_open() => ConnectionEnd::Nothing(TurnResult::Result),
-            _ if matches!(c.blameless, Some(Blameless::Refused(_))) => {
+            _ if !c.stream.is_open() => ConnectionEnd::Nothing(TurnResult::Result),
+            _ if matches!(c.usability.blameless, Some(Blameless::Refused(_))) => {
                 ConnectionEnd::Shut(TurnResult::Result)
             }
             Ok(Conclusion::More) if reads => {
@@ -328,7 +330,7 @@ impl Turn {
                 return TurnAction::ReadBody;
             }
             Ok(Conclusion::More) => leave_body(c),
-            Err(Problem::Misuse(text)) if !c.faulty => {
+            Err(Problem::Misuse(text)) if !c.usability.is_faulty => {
                 let next = failed(c, text.as_bytes());
                 self.error = Some(text.into_owned());
                 next
@@ -349,7 +351,7 @@ impl Turn {
             ConnectionEnd::Keep => self.keep(c),
             // Everything is sent: should the client be gone, that is no failure.
             ConnectionEnd::Close => {
-                c.end_stream(Stream::close);
+                c.stream.end(Stream::close);
                 self.end(c, TurnResult::Result)
             }
             ConnectionEnd::Shut(outcome) => self.shut(c, outcome),
@@ -361,7 +363,7 @@ impl Turn {
     /// Keeps the connection for its next request, behind its output.
     fn keep(&mut self, c: &mut HttpConnection) -> TurnAction {
         let TimeLimits { idle, stall, .. } = self.times;
-        if c.stream().is_some_and(|stream| (self.supervision.park)(stream, idle, stall)) {
+        if c.stream.get().is_some_and(|stream| (self.supervision.park)(stream, idle, stall)) {
             return self.end(c, TurnResult::Result);
         }
         self.send(c, true, AfterSending::NextRequest)
@@ -370,14 +372,14 @@ impl Turn {
     /// Ends the connection: flush, FIN, drain, close; else RST. A worker does that, also if the handler's
     /// error is thrown behind this.
     fn shut(&mut self, c: &mut HttpConnection, outcome: TurnResult) -> TurnAction {
-        if !c.is_open() {
+        if !c.stream.is_open() {
             return self.end(c, outcome);
         }
         if (self.supervision.is_worker)() {
             let linger = self.supervision.linger;
             let TimeLimits { drain, stall, .. } = self.times;
             let sent = c.send_out();
-            match c.stream().filter(|_| sent.is_ok()).map(|s| linger(s, drain, stall)) {
+            match c.stream.get().filter(|_| sent.is_ok()).map(|s| linger(s, drain, stall)) {
                 Some(Ok(true)) => return self.end(c, outcome),
                 Some(Ok(false)) => {}
                 Some(Err(_)) | None => return self.reset(c, outcome),
@@ -391,7 +393,7 @@ impl Turn {
         match (c.send_out(), then) {
             (Ok(0), AfterSending::NextRequest) => self.next_request(c),
             (Ok(0), AfterSending::Linger(outcome)) => {
-                if c.shut_down().is_err() {
+                if c.stream.shut_down().is_err() {
                     return self.reset(c, outcome);
                 }
                 let time = self.times.drain.map(|drain| drain.max(SENDING));
@@ -399,7 +401,7 @@ impl Turn {
                 self.linger(c, until, outcome)
             }
             (Ok(_), then) => {
-                let reads = reads && matches!(c.drain(), Ok(true));
+                let reads = reads && matches!(c.stream.drain(), Ok(true));
                 self.state = TurnState::Sending { reads, then };
                 TurnAction::Wait { reads, writes: true, limit: self.times.stall }
             }
@@ -409,7 +411,7 @@ impl Turn {
     }
 
     fn next_request(&mut self, c: &mut HttpConnection) -> TurnAction {
-        let Some(stream) = c.take_stream() else { return self.end(c, TurnResult::Result) };
+        let Some(stream) = c.stream.take() else { return self.end(c, TurnResult::Result) };
         c.close();
         self.wakeup = Wakeup::None;
         self.idle_until = self.times.idle.and_then(|idle| Instant::now().checked_add(idle));
@@ -424,10 +426,10 @@ impl Turn {
         until: Option<Instant>,
         outcome: TurnResult,
     ) -> TurnAction {
-        match c.drain() {
+        match c.stream.drain() {
             Ok(true) => {}
             Ok(false) => {
-                c.end_stream(Stream::close);
+                c.stream.end(Stream::close);
                 return self.end(c, outcome);
             }
             Err(_) => return self.reset(c, outcome),
@@ -442,7 +444,7 @@ impl Turn {
     }
 
     fn reset(&mut self, c: &mut HttpConnection, outcome: TurnResult) -> TurnAction {
-        c.end_stream(Stream::reset);
+        c.stream.end(Stream::reset);
         self.end(c, outcome)
     }
 
@@ -450,7 +452,7 @@ impl Turn {
     fn end(&mut self, c: &mut HttpConnection, outcome: TurnResult) -> TurnAction {
         self.state = TurnState::Free;
         match outcome {
-            TurnResult::Throw => drop(c.take_stream()),
+            TurnResult::Throw => drop(c.stream.take()),
             TurnResult::Result | TurnResult::True => c.close(),
         }
         TurnAction::End(outcome)
@@ -465,11 +467,11 @@ fn leave_body(c: &mut HttpConnection) -> ConnectionEnd {
 
 /// An error with this text was thrown while the request was handled.
 fn failed(c: &mut HttpConnection, text: &[u8]) -> ConnectionEnd {
-    c.disarm();
-    if !c.is_open() {
+    c.timer.clear();
+    if !c.stream.is_open() {
         return ConnectionEnd::Nothing(TurnResult::Throw);
     }
-    if let Some(blameless) = &c.blameless {
+    if let Some(blameless) = &c.usability.blameless {
         // The client's fault, and if the handler said nothing else, or only missed it, no reason to end the
         // worker.
         let says = |words: &str| memchr::memmem::find(text, words.as_bytes()).is_some();
@@ -482,11 +484,11 @@ fn failed(c: &mut HttpConnection, text: &[u8]) -> ConnectionEnd {
             Blameless::Lost(_) => ConnectionEnd::Reset(outcome),
         };
     }
-    if c.response.is_finished() && !c.faulty {
+    if c.output.response.is_finished() && !c.usability.is_faulty {
         // A callback that got the rest of the body has failed: the answer is complete all the same.
         return ConnectionEnd::Shut(TurnResult::Throw);
     }
-    if c.has_left() || c.faulty {
+    if c.has_left() || c.usability.is_faulty {
         return ConnectionEnd::Reset(TurnResult::Throw);
     }
     c.refuse(&Refusal::internal_error());

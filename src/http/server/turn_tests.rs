@@ -82,7 +82,7 @@ fn an_incomplete_request_goes_on_where_it_was() {
     assert!(limit <= Duration::from_secs(9));
     case.client.write_all(rest).unwrap();
     assert_eq!(case.step(TurnEvent::Ready(Ready::Transfer)), TurnAction::Handle);
-    assert_eq!(case.connection.head.method.of(&case.connection.bytes), b"GET");
+    assert_eq!(case.connection.request.head.method.of(&case.connection.request.bytes), b"GET");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_handler_that_has_turned_to_the_body_is_asked_for_a_reader() {
     let mut case = Case::new(TimeLimits::default());
     let request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab";
     assert_eq!(case.begin(request), TurnAction::Handle);
-    case.connection.body_used = true;
+    case.connection.body.is_used = true;
     assert_eq!(case.answer(), TurnAction::FindReader);
     assert_eq!(case.step(TurnEvent::Reader(true)), TurnAction::ReadBody);
     assert_eq!(case.step(TurnEvent::BodyRead), TurnAction::Retire);
@@ -143,7 +143,7 @@ fn the_fault_of_the_client_is_passed_on_only_with_another_error() {
     ] {
         let mut case = Case::new(TimeLimits::default());
         assert_eq!(case.begin(REQUEST), TurnAction::Handle);
-        case.connection.blameless = Some(Blameless::Lost("too large".into()));
+        case.connection.usability.blameless = Some(Blameless::Lost("too large".into()));
         assert_eq!(case.step(TurnEvent::Threw(text.as_bytes())), TurnAction::Retire);
         assert_eq!(case.step(TurnEvent::Retired), TurnAction::End(outcome));
         assert!(!case.stream.borrow().is_open());

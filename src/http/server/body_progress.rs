@@ -8,7 +8,7 @@ use crate::http::wire::list::elements;
 
 /// How far a body that is waited for has been seen.
 #[derive(Debug, Default)]
-pub struct Ahead {
+pub struct BodyProgress {
     decoder: Option<Box<ChunkedDecoder>>,
     /// Bytes behind the head that the decoder has seen.
     seen: usize,
@@ -31,7 +31,7 @@ pub struct Wanted {
     pub all: bool,
 }
 
-impl Ahead {
+impl BodyProgress {
     /// Whether more of the body has to be waited for. `input` begins with the complete head, which
     /// has `size` bytes.
     ///
@@ -106,11 +106,11 @@ mod tests {
     }
 
     fn waits_for(request: &str, wanted: Wanted) -> Vec<bool> {
-        let (mut head, mut ahead) = (Head::default(), Ahead::default());
+        let (mut head, mut progress) = (Head::default(), BodyProgress::default());
         let size = request.find("\r\n\r\n").unwrap() + 4;
         head.advance(request.as_bytes(), &HeadLimits { head: 1000, fields: 10 }).unwrap();
         let pieces = size..=request.len();
-        pieces.map(|end| ahead.lacks(&head, &request.as_bytes()[..end], size, wanted)).collect()
+        pieces.map(|end| progress.lacks(&head, &request.as_bytes()[..end], size, wanted)).collect()
     }
 
     #[test]
@@ -133,11 +133,12 @@ mod tests {
     fn a_client_that_asks_is_told_once_that_it_may_send_the_body() {
         let request = "POST / HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n";
         assert_eq!(waits(request, 3), [true]);
-        let (mut head, mut ahead, size) = (Head::default(), Ahead::default(), request.len());
+        let (mut head, mut progress, size) =
+            (Head::default(), BodyProgress::default(), request.len());
         head.advance(request.as_bytes(), &HeadLimits { head: 1000, fields: 10 }).unwrap();
-        assert!(!ahead.owes_continue(&head, size + 1, size));
-        assert!(ahead.owes_continue(&head, size, size));
-        assert!(!ahead.owes_continue(&head, size, size));
+        assert!(!progress.owes_continue(&head, size + 1, size));
+        assert!(progress.owes_continue(&head, size, size));
+        assert!(!progress.owes_continue(&head, size, size));
     }
 
     #[test]

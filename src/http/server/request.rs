@@ -1,0 +1,207 @@
+//! The head of a request, checked: what is asked for, of which host, and how its body is framed.
+
+use crate::http::wire::framing::{self, Framing};
+use crate::http::wire::head::{Head, Known, Span, Version};
+use crate::http::wire::list::elements;
+use crate::http::wire::names::Names;
+use crate::http::wire::refusal::Refusal;
+use crate::http::wire::uri::{Target, is_host};
+use crate::server::operator::log_text::ascii;
+
+/// A request. Spans are positions in `bytes`.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// Positions in `bytes`; while the head is incomplete, in the stream's input.
+    pub head: Head,
+    /// The head of the request.
+    pub bytes: Vec<u8>,
+    /// Where its fields are.
+    pub names: Names,
+    /// The host the request is for, empty if HTTP/1.0 names none.
+    pub host: Span,
+    /// The path, `None` for `OPTIONS *`.
+    pub path: Option<Span>,
+    /// The query with its question mark.
+    pub query: Span,
+}
+
+/// How the body of a request comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyAnnounced {
+    /// How it is framed.
+    pub framing: Framing,
+    /// The client waits for `100 Continue` before it sends it.
+    pub expects_continue: bool,
+}
+
+impl Request {
+    /// Keeps the head, the first `size` bytes of `input`.
+    pub fn copy_head(&mut self, input: &[u8], size: usize) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(input.get(..size).unwrap_or_default());
+    }
+
+    /// Gives up the memory of a large head.
+    pub fn release(&mut self, keep: usize) {
+        if self.bytes.capacity() > keep {
+            self.bytes = Vec::new();
+        }
+    }
+
+    fn values(&self, known: Known) -> impl Iterator<Item = &[u8]> {
+        let fields = self.head.fields.iter().filter(move |field| field.known == known);
+        fields.map(|field| field.value.of(&self.bytes))
+    }
+
+    fn method(&self) -> &[u8] {
+        self.head.method.of(&self.bytes)
+    }
+
+    /// Whether a head in these bytes, complete or not, asks for a head only.
+    pub fn is_head(&self, bytes: &[u8]) -> bool {
+        self.head.has_request_line() && self.head.method.of(bytes) == b"HEAD"
+    }
+
+    /// Whether the client wants no further request on the connection, or cannot (RFC 9112 9.3: HTTP/1.0 keeps
+    /// a connection only on request).
+    pub fn closes(&self) -> bool {
+        let asks = |option: &[u8]| {
+            let mut options = self.values(Known::Connection).flat_map(elements);
+            options.any(|o| o.eq_ignore_ascii_case(option))
+        };
+        let keeps = self.head.version == Version::Http11 || asks(b"keep-alive");
+        asks(b"close") || !keeps
+    }
+
+    /// Checks the header fields and the target, in the order in which refusals take precedence, for a server
+    /// that takes bodies up to `limit` bytes.
+    ///
+    /// # Errors
+    /// The refusal of the request.
+    pub fn check(&mut self, limit: u64) -> Result<BodyAnnounced, Refusal> {
+        let length = framing::content_length(self.values(Known::ContentLength))?;
+        if length.is_some_and(|length| length > limit) {
+            return Err(Refusal::content_too_large("Announced request body size is too big"));
+        }
+        let coding = framing::transfer_coding(self.values(Known::TransferEncoding))?;
+        let framing = framing::decide(self.head.version, length, coding)?;
+
+        // RFC 9110 10.1.1: in HTTP/1.0 the expectation is to be ignored.
+        let mut expects_continue = false;
+        if self.head.version == Version::Http11 {
+            let mut expectations = self.values(Known::Expect).flat_map(elements).peekable();
+            let expects = expectations.peek().is_some();
+            if !expectations.all(|text| text.eq_ignore_ascii_case(b"100-continue")) {
+                return Err(Refusal::expectation_failed("Unexpected Expect header"));
+            }
+            expects_continue = expects && framing != Framing::Empty;
+        }
+
+        const NO_HOST: Refusal = Refusal::bad_request("No valid host header");
+        let (bytes, head) = (&self.bytes[..], &self.head);
+        let mut hosts = head.fields.iter().filter(|field| field.known == Known::Host);
+        self.host = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => host.value,
+            (None, _) if head.version == Version::Http10 => Span::default(),
+            _ => return Err(NO_HOST),
+        };
+        let host = self.host.of(bytes);
+        if !is_host(host) || host.is_empty() && head.version == Version::Http11 {
+            return Err(NO_HOST);
+        }
+
+        match Target::parse(head.method.of(bytes), head.target.of(bytes)) {
+            Ok(Target::Resource { host, path, query }) => {
+                self.path = Some(Span::locate(bytes, path));
+                self.query = Span::locate(bytes, query);
+                if let Some(host) = host {
+                    self.host = Span::locate(bytes, host);
+                }
+            }
+            Ok(Target::Asterisk) => (self.path, self.query) = (None, Span::default()),
+            // RFC 9110 9.1: a method that a server does not implement; no handler can make a tunnel.
+            Ok(Target::Authority) => {
+                return Err(Refusal::not_implemented("CONNECT is not supported"));
+            }
+            Err(_) => return Err(Refusal::bad_request("Invalid request target")),
+        }
+        Ok(BodyAnnounced { framing, expects_continue })
+    }
+
+    /// Method and target, for the log.
+    pub fn describe(&self) -> Option<Vec<u8>> {
+        let part = |span: Span| span.of(&self.bytes);
+        let line = || ascii(&[part(self.head.method), b" ", part(self.head.target)].concat());
+        self.head.has_request_line().then(line)
+    }
+
+    /// Method and path: what follows there may be confidential. Writes as much as fits into `text`; how much.
+    pub fn note(&self, text: &mut [u8]) -> usize {
+        if !self.head.has_request_line() {
+            return 0;
+        }
+        let path = self.head.target.of(&self.bytes);
+        let path = &path[..path.len().min(text.len())];
+        let path = &path[..memchr::memchr(b'?', path).unwrap_or(path.len())];
+        let mut length = 0;
+        for part in [self.method(), b" ", path] {
+            let size = part.len().min(text.len() - length);
+            text[length..length + size].copy_from_slice(&part[..size]);
+            length += size;
+        }
+        length
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::wire::head::HeadLimits;
+
+    fn request(text: &str) -> Request {
+        let mut request = Request::default();
+        request.head.advance(text.as_bytes(), &HeadLimits { head: 1000, fields: 10 }).unwrap();
+        request.copy_head(text.as_bytes(), text.len());
+        request
+    }
+
+    #[test]
+    fn a_request_says_what_it_is_for_and_how_its_body_comes() {
+        let fields = "Host: a:1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n";
+        let mut request = request(&format!("PUT /b%20c?d=e HTTP/1.1\r\n{fields}"));
+        let announced = BodyAnnounced { framing: Framing::Length(3), expects_continue: true };
+        assert_eq!(request.check(3).ok(), Some(announced));
+        assert_eq!(request.check(2).unwrap_err().words(), "Announced request body size is too big");
+        assert_eq!(request.host.of(&request.bytes), b"a:1");
+        assert_eq!(request.path.unwrap().of(&request.bytes), b"b%20c");
+        assert_eq!(request.query.of(&request.bytes), b"?d=e");
+        assert_eq!(request.describe().unwrap(), b"PUT /b%20c?d=e");
+        let mut note = [0; 8];
+        assert_eq!((request.note(&mut note), &note), (8, b"PUT /b%2"));
+        let mut note = [0; 99];
+        let length = request.note(&mut note);
+        assert_eq!(note[..length], *b"PUT /b%20c");
+    }
+
+    #[test]
+    fn http_1_0_keeps_a_connection_only_on_request() {
+        let closes = |version: &str, field: &str| {
+            request(&format!("GET / HTTP/{version}\r\n{field}\r\n")).closes()
+        };
+        assert!(!closes("1.1", "") && closes("1.1", "Connection: x, Close\r\n"));
+        assert!(closes("1.0", "") && !closes("1.0", "Connection: Keep-Alive\r\n"));
+    }
+
+    #[test]
+    fn refusals_name_what_is_wrong() {
+        for (text, words) in [
+            ("GET / HTTP/1.1\r\n\r\n", "No valid host header"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", "No valid host header"),
+            ("GET x HTTP/1.1\r\nHost: a\r\n\r\n", "Invalid request target"),
+            ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT is not supported"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n", "Unexpected Expect header"),
+        ] {
+            assert_eq!(request(text).check(9).unwrap_err().words(), words);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A response on its way out: what it has ready goes to the stream, or waits there for more.
+
+use super::held_stream::HeldStream;
+use super::options::Options;
+use super::peer_watch::PeerWatch;
+use super::response::{PieceTaken, Response};
+use super::usability::Problem;
+use crate::http::wire::date;
+use crate::http::wire::head::Version;
+use crate::http::wire::header_lines::Misuse;
+use crate::http::wire::refusal::Refusal;
+use crate::io::stream::Stream;
+
+/// A response, and who is to get it. Its methods return how much output is still queued.
+#[derive(Debug, Default)]
+pub struct ResponseOutput {
+    /// The response.
+    pub response: Response,
+    peer: PeerWatch,
+}
+
+impl ResponseOutput {
+    /// Prepares for the response to the next request.
+    pub fn begin(&mut self, version: Version, head_request: bool, closes: bool) {
+        self.peer = PeerWatch::default();
+        self.response.begin(version, head_request, closes);
+    }
+
+    /// Replaces the response by a refusal: it is finished with it and the connection will be closed.
+    pub fn refuse(&mut self, options: &Options, refusal: &Refusal) {
+        let fixed = &options.static_headers;
+        self.response.replace(|out, head_request| {
+            date::with_now(|now| {
+                let now = now.filter(|_| !fixed.has_date());
+                refusal.write(out, fixed.lines(), now, head_request);
+            });
+        });
+    }
+
+    /// Takes back the output that waits, see [`ResponseOutput::defer`].
+    pub fn recall(&mut self, stream: &HeldStream) {
+        if self.response.is_deferred() {
+            let recalled = stream.with(Stream::recall);
+            self.response.restore(recalled.ok().flatten());
+        }
+    }
+
+    /// Sends what the response has ready.
+    ///
+    /// # Errors
+    /// As [`HeldStream::try_with`].
+    pub fn send(&mut self, stream: &HeldStream) -> Result<usize, Problem> {
+        self.recall(stream);
+        stream.try_with(|stream| {
+            let sent = stream.send_nb(&[self.response.out()]);
+            self.response.out_sent();
+            sent
+        })
+    }
+
+    /// Adds a piece of the response's body, and sends it or lets it wait for more.
+    ///
+    /// # Errors
+    /// As [`HeldStream::try_with`], and a misuse if this cannot be part of the response.
+    pub fn data(
+        &mut self,
+        stream: &HeldStream,
+        piece: &[u8],
+        options: &Options,
+    ) -> Result<usize, Problem> {
+        self.recall(stream);
+        match self.response.data(piece, options.output_chunk) {
+            Ok(PieceTaken::Ignored) if self.response.takes_ignored(options.output_chunk) => {
+                self.check_peer(stream)?;
+                self.defer(stream, true)
+            }
+            Ok(PieceTaken::Ignored | PieceTaken::Joined) => self.defer(stream, false),
+            Ok(PieceTaken::Complete) => self.defer(stream, true),
+            Ok(PieceTaken::Large) => stream.try_with(|stream| {
+                let sent = stream.send_nb(&self.response.parts(piece));
+                self.response.sent();
+                sent
+            }),
+            Err(text) => {
+                self.defer(stream, false)?;
+                Err(self.problem(text, piece.len()))
+            }
+        }
+    }
+
+    /// Lets output wait for the end of the response. Where that is not possible, `complete` output is sent.
+    fn defer(&mut self, stream: &HeldStream, complete: bool) -> Result<usize, Problem> {
+        let waits = stream.with(|stream| {
+            let outcome = stream.defer(self.response.defer());
+            outcome.map_err(|waiting| self.response.restore(Some(waiting))).is_ok()
+        })?;
+        if complete && !waits { self.send(stream) } else { Ok(0) }
+    }
+
+    /// Sends what there is to be sent, joined data included.
+    ///
+    /// # Errors
+    /// As [`HeldStream::try_with`].
+    pub fn flush(&mut self, stream: &HeldStream) -> Result<usize, Problem> {
+        self.recall(stream);
+        self.response.flush();
+        if self.response.out().is_empty() {
+            self.check_peer(stream)?;
+        }
+        self.send(stream)
+    }
+
+    /// Ends the response and sends it.
+    ///
+    /// # Errors
+    /// As [`ResponseOutput::data`].
+    pub fn finish(&mut self, stream: &HeldStream) -> Result<usize, Problem> {
+        self.recall(stream);
+        let finished = if self.response.is_in_body() {
+            self.response.finish(None)
+        } else {
+            date::with_now(|now| self.response.finish(now))
+        };
+        finished.map_err(|text| self.problem(text, 0))?;
+        self.send(stream)
+    }
+
+    /// What is wrong with the body, of which the handler has just tried to send so many bytes `more`.
+    #[cold]
+    fn problem(&self, text: Misuse, more: usize) -> Problem {
+        let length = self.response.length();
+        Problem::of_body(text, length.map(|(all, sent)| (all, sent.saturating_add(more as u64))))
+    }
+
+    /// A handler that sends without anything leaving notices the end of its connection all the same.
+    fn check_peer(&mut self, stream: &HeldStream) -> Result<(), Problem> {
+        let is_complete = self.response.is_in_body() && !self.response.has_body();
+        stream.try_with(|stream| self.peer.check(stream, is_complete))
+    }
+}

@@ -1,0 +1,32 @@
+//! The timer that kills a process whose handler takes too long (option `response_timeout`).
+
+use std::time::Duration;
+
+use crate::sys::os::alarm;
+
+/// Whether it was set for the current request.
+#[derive(Debug, Default)]
+pub struct ResponseTimer {
+    is_set: bool,
+}
+
+impl ResponseTimer {
+    /// Sets the timer, unless the application has set an earlier one.
+    pub fn set(&mut self, limit: Option<Duration>) {
+        let Some(limit) = limit else { return };
+        let nanoseconds = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        let (deadline, earlier) =
+            (alarm::about_now().saturating_add(nanoseconds), alarm::deadline());
+        if earlier == 0 || deadline < earlier {
+            alarm::set(deadline);
+            self.is_set = true;
+        }
+    }
+
+    /// The handler is over: its timer is off.
+    pub fn clear(&mut self) {
+        if std::mem::take(&mut self.is_set) {
+            alarm::disarm();
+        }
+    }
+}
