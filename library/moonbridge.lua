@@ -5,11 +5,11 @@
 
 ---A listener: `proto` determines which fields apply.
 ---@class (exact) moonbridge.listener
----@field proto "tcp"|"local"|"interval"|"main"|"inherit"
----@field host string? tcp: name or address of the interface ("::", all)
----@field port integer|string|nil tcp: number or service name (required)
+---@field proto "tcp"|"local"|"interval"|"main"|"inherit"|"status"
+---@field host string? tcp, status: name or address of the interface ("::", all)
+---@field port integer|string|nil tcp, status: number or service name (required; status: or path)
 ---@field deferred boolean? tcp, inherit: defer connections until the client sends (true for HTTP handlers)
----@field path string? local: path of the socket, or "@" and an abstract name (required, at most 107 bytes)
+---@field path string? local, status: path of the socket, or "@" and an abstract name (required, at most 107 bytes)
 ---@field mode string|integer|nil local: permissions of the socket file, as octal digits ("0660") or a number
 ---@field owner string|integer|nil local: owner of the socket file
 ---@field group string|integer|nil local: group of the socket file
@@ -17,6 +17,7 @@
 ---@field name string? interval, main: the name that the handler gets; inherit: the socket's name
 ---@field delay number|string|nil interval: seconds between runs (required)
 ---@field strict boolean? interval: schedule the runs at fixed times
+---@field stuck_limit number|string|false|nil status: seconds without progress after which a pool is stuck (30)
 
 ---A pool: listeners (1 to 100) as positional entries, options by name. Times are in seconds.
 ---@class (exact) moonbridge.pool
@@ -36,7 +37,7 @@
 ---@field user string|integer|nil user that the workers run as
 ---@field group string|integer|nil group that the workers run as (the user's)
 ---@field prepare (fun())? called once in each new worker
----@field connect fun(socket: moonbridge_io.handle): any gets a connection or interval; true keeps the worker
+---@field connect (fun(socket: moonbridge_io.handle): any)? gets a connection or interval; true keeps the worker (required)
 ---@field finish (fun())? called when a worker ends gracefully
 
 ---Options of `run`; flags are off by default.
@@ -52,6 +53,7 @@
 ---@field waiting_input_limit integer|false|nil bytes of input that waiting connections may hold (64 MiB)
 ---@field stats boolean? log normal worker exits with their resource usage, and worker counts
 ---@field debug boolean? log every control message; implies stats
+---@field drain_delay number|string|false|nil seconds to serve on after SIGTERM while /ready says no (0)
 ---@field shutdown_timeout number|string|false|nil seconds until a shutdown kills the remaining workers (60)
 ---@field hangup "reload"|"end"|nil what SIGHUP does ("end")
 ---@field reload_timeout number|string|false|nil seconds until a reload is given up (60)

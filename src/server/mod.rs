@@ -6,6 +6,7 @@
 //! | [`ipc`] | what supervisor and workers share: channel, messages, leases, scoreboard |
 //! | [`supervisor`] | forks workers, watches them, holds the connections that wait, ends in order |
 //! | [`worker`] | the event loop around the handler |
+//! | [`status_process`] | answers whoever asks how the server does |
 //! | [`operator`] | options of `run`, log, status, pid file, launcher |
 //! | [`development`] | what `--dev` adds |
 //! | [`identity`] | the user that a process runs as |
@@ -20,6 +21,7 @@ pub(crate) mod listen;
 pub(crate) mod log_throttle;
 pub(crate) mod operator;
 pub(crate) mod run;
+pub(crate) mod status_process;
 pub(crate) mod supervisor;
 pub(crate) mod worker;
 pub(crate) mod worker_start;

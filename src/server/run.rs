@@ -19,6 +19,7 @@ use super::operator::check;
 use super::operator::launcher::{self, Operations};
 use super::operator::service::Parts;
 use super::operator::{options, privileges};
+use super::status_process;
 use super::supervisor::reload::later::GenerationOrigin;
 use super::supervisor::{Outcome, Supervisor};
 use super::worker::timeout;
@@ -72,12 +73,12 @@ fn serve(
 ) -> Reply {
     registry.remember();
     let options = options::parse(options)?;
-    let pools = registry.start()?;
+    let (pools, status) = registry.start()?;
     if registry.only_checks() {
         registry.end();
         let identity = operations.checked_identity(&options);
         privileges::agree(&pools, identity.as_ref()).map_err(Fault::Misuse)?;
-        let text = check::report(lua, &pools)?.map_err(Fault::Misuse)?;
+        let text = check::report(lua, &pools, &status.listeners)?.map_err(Fault::Misuse)?;
         return Ok(("checked", text).into_lua_multi(lua)?);
     }
     clock::start();
@@ -113,7 +114,7 @@ fn serve(
     let origin = predecessor.map(|predecessor| GenerationOrigin { predecessor, log: later_log });
     let watcher = Development::of(lua).and_then(|development| development.take_watcher());
     let mut supervisor =
-        Supervisor::new(pools, log, &limits, origin, watcher).map_err(|errno| {
+        Supervisor::new((pools, status), log, &limits, origin, watcher).map_err(|errno| {
             registry.end();
             let reason = error_text::describe(errno as i32);
             Fault::System(format!("Could not start to serve: {reason}"), Some(errno as i32))
@@ -136,6 +137,14 @@ fn serve(
             drop(pid_file);
             operations.ended(code);
             Ok(code.into_lua_multi(lua)?)
+        }
+        Outcome::Status(start) => {
+            // It ends with its supervisor, whoever else gets a signal.
+            worker_signals::ignore_all();
+            drop(supervisor);
+            drop(pid_file);
+            status_process::serve(start, registry.views());
+            process::exit_now(0)
         }
         Outcome::Worker(start) => {
             // Before signals get through: none of these ends a worker that has not begun.

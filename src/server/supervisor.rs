@@ -15,6 +15,7 @@
 //! | [`reload`] | the script is run anew, and another process takes over |
 //! | `watching` | in development: files that have changed are a reason to reload |
 //! | [`shutdown`], `ending` | how far the end of the server has come, and what the supervisor does about it |
+//! | [`status_process`] | the process that answers whoever asks how the server does |
 //! | [`signals`], [`descriptors`] | what the supervisor needs of the kernel |
 
 mod activity;
@@ -37,6 +38,7 @@ pub mod shutdown;
 mod signals;
 pub mod sizing;
 mod source;
+mod status_process;
 pub mod timers;
 mod watching;
 
@@ -52,11 +54,13 @@ use super::development::watcher::Watcher;
 use super::ipc::channel::Parcel;
 use super::ipc::clock;
 use super::ipc::message::Report;
-use super::listen::registry::Pool;
+use super::ipc::server_stage::Stage;
+use super::listen::registry::{Pool, StatusListeners};
 use super::operator::log::{Level, Log};
 use super::operator::notifier::Notifier;
 use super::operator::options::{Hangup, SupervisorLimits};
 use super::operator::status::PoolStatus;
+use super::status_process::StatusStart;
 use super::worker_start::WorkerStart;
 use crate::sys::os::error_text;
 use crate::sys::os::usage::{self, ProcessEnd, Usage};
@@ -73,6 +77,7 @@ use shutdown::{ServerPhase, Shutdown};
 use signals::Signals;
 use sizing::Advice;
 use source::{CONNECTION, EventSource};
+use status_process::StatusProcess;
 
 /// Messages taken from one worker at once: one worker must not keep the others waiting.
 const MESSAGES_AT_ONCE: usize = 64;
@@ -89,6 +94,8 @@ pub enum Outcome {
     Ended(i32),
     /// This process is a new worker.
     Worker(Box<WorkerStart>),
+    /// This process is a new status process.
+    Status(StatusStart),
 }
 
 /// What the parts want next.
@@ -108,6 +115,7 @@ pub struct Supervisor {
     handover: Handover,
     balance: Balance,
     liveness: Liveness,
+    status: StatusProcess,
     shutdown: Shutdown,
     log: Log,
     notifier: Notifier,
@@ -129,7 +137,7 @@ pub struct Supervisor {
 impl Supervisor {
     /// Takes over the signals and announces the pools.
     pub fn new(
-        pools: Vec<Rc<Pool>>,
+        (pools, status): (Vec<Rc<Pool>>, StatusListeners),
         mut log: Log,
         limits: &SupervisorLimits,
         origin: Option<GenerationOrigin>,
@@ -150,6 +158,10 @@ impl Supervisor {
                 log.notice(&format!("Adding {}", listener.description()));
             }
         }
+        let status = StatusProcess::new(status)?;
+        for listener in status.listeners().iter().filter(|_| !is_candidate) {
+            log.notice(&format!("Adding {}", listener.description()));
+        }
         let pools = pools.into_iter().enumerate();
         let pools: Vec<_> = pools.map(|(index, pool)| PoolState::new(index, pool, now)).collect();
         let limit = RaisedLimit::raise();
@@ -169,7 +181,8 @@ impl Supervisor {
             pools,
             balance: Balance::new(now),
             liveness: Liveness::new(now),
-            shutdown: Shutdown::new(limits.shutdown_timeout),
+            status,
+            shutdown: Shutdown::new(limits.drain_delay, limits.shutdown_timeout),
             log,
             notifier: Notifier::from_environment(now),
             pid: getpid(),
@@ -191,6 +204,11 @@ impl Supervisor {
             let now = Instant::now();
             let files = self.advance_watching(now);
             let reload = self.advance_reload(now);
+            if !self.is_candidate()
+                && let Some(start) = self.status.tend(&mut self.log, now)
+            {
+                return Outcome::Status(start);
+            }
             let mut wake = match self.advance(now) {
                 Next::Wait(wake) => wake,
                 Next::Worker(start) => return Outcome::Worker(start),
@@ -208,7 +226,8 @@ impl Supervisor {
             self.publish();
             let serves = self.shutdown.serves();
             let check = self.liveness.next(&self.children, serves, now);
-            let due = [self.notify(now), self.log.attend(now), check, wake, reload, files];
+            let status = self.status.next().filter(|_| !self.is_candidate());
+            let due = [self.notify(now), self.log.attend(now), check, wake, reload, files, status];
             let timeout = clock::timeout(due.into_iter().flatten().min(), now);
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
@@ -247,6 +266,12 @@ impl Supervisor {
         let actions = self.liveness.check_orders(&mut self.children, now);
         self.carry_out(actions);
         let mut wake = self.handover.advance(now);
+        if self.shutdown.phase() == ServerPhase::Leaving {
+            if self.shutdown.is_overdue(now) {
+                self.drain();
+            }
+            wake = wake.into_iter().chain(self.shutdown.due()).min();
+        }
         if !self.shutdown.serves() {
             return self.advance_shutdown(now, wake);
         }
@@ -348,7 +373,7 @@ impl Supervisor {
             Signal::SIGTERM | Signal::SIGQUIT | Signal::SIGINT if self.is_candidate() => {
                 self.fail_candidate();
             }
-            Signal::SIGTERM | Signal::SIGQUIT => self.drain(),
+            Signal::SIGTERM | Signal::SIGQUIT => self.leave(),
             Signal::SIGHUP if self.hangup == Hangup::Reload => self.ask_for_reload(None),
             Signal::SIGINT | Signal::SIGHUP => {
                 if self.shutdown.phase() != ServerPhase::Killing {
@@ -385,6 +410,7 @@ impl Supervisor {
         match report {
             Report::Ready => {
                 child.ready();
+                state.pool.scoreboard.note_prepared(worker.cell);
                 if !self.children.held
                     && let Some(child) = self.children.get_mut(worker.pid)
                 {
@@ -426,7 +452,9 @@ impl Supervisor {
             }
         }
         let Some(worker) = self.children.get(pid).map(|child| child.worker) else {
-            self.bury_generation(pid, end);
+            if !self.status.bury(pid, end, &mut self.log) {
+                self.bury_generation(pid, end);
+            }
             return;
         };
         let Supervisor { pools, children, handover, .. } = self;
@@ -456,6 +484,11 @@ impl Supervisor {
 
     /// Puts into shared memory and into the log what only the supervisor knows.
     fn publish(&mut self) {
+        self.status.publish(match self.shutdown.phase() {
+            ServerPhase::Serving => Stage::Serving,
+            ServerPhase::Leaving => Stage::Leaving,
+            ServerPhase::Draining | ServerPhase::Killing => Stage::Ending,
+        });
         self.children.log_orders(&mut self.log);
         for state in &mut self.pools {
             state.publish(&self.children, &mut self.handover, &mut self.log);
@@ -473,7 +506,7 @@ impl Supervisor {
 
     /// Tells the service manager how far the server is. Gives when to do so again.
     fn notify(&mut self, now: Instant) -> Option<Instant> {
-        if !self.shutdown.serves() && !self.replaced {
+        if self.shutdown.is_announced() && !self.replaced {
             self.notifier.stopping();
         } else if self.notifier.awaits_readiness() {
             let serves = |index| self.children.of_pool(index).any(|child| child.has_served);

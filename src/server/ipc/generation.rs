@@ -13,6 +13,9 @@ use crate::io::Wakeup;
 /// The version of these messages. A generation of another version cannot take over.
 const VERSION: u64 = 1;
 
+/// Stands for the status process where a socket's pool is told.
+pub const STATUS_PROCESS: u64 = u64::MAX - 1;
+
 /// What a generation tells its successor.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FromPredecessor {

@@ -7,6 +7,7 @@
 //! | [`connection_state`], [`standing`] | all that follows a connection from process to process (pure) |
 //! | [`lease`], [`ticket`] | who may act on a connection that a worker has parked, and its name |
 //! | [`scoreboard`] | what each sees of the other without a system call |
+//! | [`server_stage`] | whether the server shuts down, as the status process is told |
 //! | [`overflow`], [`numbers`] | what is too long for a message, as a file in memory; numbers in messages |
 //! | [`clock`] | the clock that both use |
 
@@ -19,5 +20,6 @@ pub(crate) mod message;
 pub(crate) mod numbers;
 pub(crate) mod overflow;
 pub(crate) mod scoreboard;
+pub(crate) mod server_stage;
 pub(crate) mod standing;
 pub(crate) mod ticket;

@@ -214,6 +214,32 @@ impl Note<'_> {
 pub struct Scoreboard {
     words: SharedWords,
     notes: SharedWords,
+    /// The process id of each worker, and [`PREPARED`]; 0: the cell is free.
+    pids: SharedWords,
+}
+
+/// Set beside the process id of a worker whose `prepare` is done.
+const PREPARED: u64 = 1 << 32;
+
+/// A worker, as all processes see it.
+#[derive(Clone, Copy)]
+pub struct WorkerView<'a> {
+    /// Its `prepare` is done.
+    pub is_prepared: bool,
+    /// Its cell.
+    pub cell: Cell<'a>,
+}
+
+impl WorkerView<'_> {
+    /// Whether it takes connections, now or after what it has.
+    pub fn serves(&self) -> bool {
+        match self.cell.activity() {
+            // A previous generation may still serve.
+            Activity::Starting => self.is_prepared,
+            Activity::Finishing | Activity::Ended => false,
+            Activity::Idle | Activity::Busy | Activity::Claimed | Activity::Offering => true,
+        }
+    }
 }
 
 impl Scoreboard {
@@ -223,6 +249,7 @@ impl Scoreboard {
         Ok(Scoreboard {
             words: SharedWords::new(HEADER + CELL * workers)?,
             notes: SharedWords::new(NOTE_WORDS * workers)?,
+            pids: SharedWords::new(workers)?,
         })
     }
 
@@ -251,6 +278,25 @@ impl Scoreboard {
     pub fn note(&self, index: usize) -> Note<'_> {
         let from = NOTE_WORDS * index;
         Note(&self.notes[from..from + NOTE_WORDS])
+    }
+
+    /// The supervisor's side: that process has the cell at `index`; `None`: it is free.
+    pub fn assign(&self, index: usize, pid: Option<i32>) {
+        let pid = pid.map_or(0, |pid| u64::from(pid.unsigned_abs()));
+        self.pids[index].store(pid, SeqCst);
+    }
+
+    /// The supervisor's side: the worker with the cell at `index` is prepared.
+    pub fn note_prepared(&self, index: usize) {
+        self.pids[index].fetch_or(PREPARED, SeqCst);
+    }
+
+    /// The workers there are.
+    pub fn workers(&self) -> impl Iterator<Item = WorkerView<'_>> {
+        self.pids.iter().zip(self.cells()).filter_map(|(word, cell)| {
+            let word = word.load(SeqCst);
+            (word != 0).then_some(WorkerView { is_prepared: word & PREPARED != 0, cell })
+        })
     }
 
     /// Whether at least `wanted` workers are idle.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mlua::{Function, Lua, Table, Value};
 
 use super::speaks_first;
-use super::spec::ListenerSpec;
+use super::spec::{Entry, ListenerSpec, StatusSpec};
 use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{self, Fault, Reply};
 use crate::known_options;
@@ -100,13 +100,22 @@ pub struct Handlers {
     pub finish: Option<Function>,
 }
 
-/// The parsed argument of `listen{...}`.
+/// The parsed argument of `listen{...}`. The positions of listeners are counted from 1.
 #[derive(Debug)]
 pub struct Listen {
+    /// The pool, unless all entries are for the status process.
+    pub pool: Option<PoolListen>,
+    /// The entries for the status process.
+    pub status: Vec<(usize, StatusSpec)>,
+}
+
+/// What `listen{...}` says of its pool.
+#[derive(Debug)]
+pub struct PoolListen {
     /// The positional entries.
-    pub listeners: Vec<ListenerSpec>,
+    pub listeners: Vec<(usize, ListenerSpec)>,
     /// The named numeric options.
-    pub pool: PoolConfig,
+    pub config: PoolConfig,
     /// The named functions.
     pub handlers: Handlers,
 }
@@ -127,12 +136,23 @@ pub fn parse(lua: &Lua, table: &Table) -> Reply<Listen> {
         Ok(Some(connect)) => speaks_first::is_client_first(lua, connect)?,
         _ => false,
     };
-    let mut listeners = Vec::with_capacity(count);
+    let (mut listeners, mut status) = (Vec::with_capacity(count), Vec::new());
     for index in 1..=count {
-        listeners.push(ListenerSpec::parse(index, &table.raw_get(index)?, deferred)?);
+        match Entry::parse(index, &table.raw_get(index)?, deferred)? {
+            Entry::Pool(spec) => listeners.push((index, spec)),
+            Entry::Status(spec) => status.push((index, spec)),
+        }
     }
     known_options::check(table, "listen", &NAMES, count)?;
-    let pool = pool(table, &listeners)?;
+    if listeners.is_empty() {
+        if let Some(name) = NAMES.iter().find(|name| table.contains_key(**name).unwrap_or(true)) {
+            return Err(Fault::misuse(format!(
+                "Option \"{name}\" of listen has no effect: status listeners have no workers"
+            )));
+        }
+        return Ok(Listen { pool: None, status });
+    }
+    let config = pool(table, &listeners)?;
     let handlers = Handlers {
         prepare: function(table, "prepare")?,
         connect: handler?.ok_or_else(|| {
@@ -140,11 +160,12 @@ pub fn parse(lua: &Lua, table: &Table) -> Reply<Listen> {
         })?,
         finish: function(table, "finish")?,
     };
-    Ok(Listen { listeners, pool, handlers })
+    Ok(Listen { pool: Some(PoolListen { listeners, config, handlers }), status })
 }
 
-fn pool(table: &Table, listeners: &[ListenerSpec]) -> Reply<PoolConfig> {
-    let mains = listeners.iter().filter(|spec| matches!(spec, ListenerSpec::Main { .. })).count();
+fn pool(table: &Table, listeners: &[(usize, ListenerSpec)]) -> Reply<PoolConfig> {
+    let mains =
+        listeners.iter().filter(|(_, spec)| matches!(spec, ListenerSpec::Main { .. })).count();
     let pre_fork = workers(table, "pre_fork")?;
     let min_fork = workers(table, "min_fork")?;
     let max_fork = workers(table, "max_fork")?;

@@ -5,6 +5,7 @@
 //! | [`config`], [`spec`] | the table and its listeners, checked |
 //! | [`listener`], [`inherited`] | listeners, opened here, by a service manager or by the previous generation |
 //! | [`dry_run`] | what would keep a listener from being opened, for `moonbridge --check` |
+//! | [`status_listener`] | ports of the status process |
 //! | [`predecessor`] | what a reload passes to the process that it starts |
 //! | [`speaks_first`] | whether the client speaks first |
 //! | [`registry`] | the pools of a Lua state, and whether they are served |
@@ -21,3 +22,4 @@ pub mod registry;
 pub mod shared_sockets;
 pub mod speaks_first;
 pub mod spec;
+pub mod status_listener;

@@ -7,12 +7,13 @@ use std::rc::Rc;
 use mlua::Lua;
 use nix::errno::Errno;
 
-use super::config::{Handlers, Listen, PoolConfig};
+use super::config::{Handlers, Listen, PoolConfig, PoolListen};
 use super::dry_run::DryRun;
 use super::inherited::Inheritance;
 use super::listener::Listener;
 use super::predecessor::{self, Predecessor};
-use super::spec::ListenerSpec;
+use super::spec::{ListenerSpec, StatusSpec};
+use super::status_listener::StatusListener;
 use crate::binding::{Fault, Reply};
 use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::scoreboard::Scoreboard;
@@ -52,6 +53,15 @@ impl Pool {
     }
 }
 
+/// The listeners of the status process, as registered by `listen{...}`.
+#[derive(Default)]
+pub struct StatusListeners {
+    /// All of them, open.
+    pub listeners: Vec<StatusListener>,
+    /// The sockets of the previous generation among them, by their positions there.
+    pub claimed: Vec<usize>,
+}
+
 /// What `status()` tells of a pool, also in a worker of another one.
 #[derive(Clone)]
 pub struct PoolView {
@@ -75,6 +85,8 @@ pub enum ServerStage {
 /// What `listen` and `run` of one Lua state share.
 pub struct Registry {
     pools: RefCell<Vec<Rc<Pool>>>,
+    /// The listeners of the status process.
+    status: RefCell<StatusListeners>,
     /// Views of all pools, including those that have been given up.
     views: RefCell<Vec<PoolView>>,
     /// The inherited sockets that no pool has claimed yet.
@@ -105,6 +117,7 @@ impl Registry {
         };
         let registry = Rc::new(Registry {
             pools: RefCell::default(),
+            status: RefCell::default(),
             views: RefCell::default(),
             inheritance: sockets.map(Inheritance::of_generation).unwrap_or_default(),
             is_candidate: predecessor.is_some(),
@@ -128,15 +141,43 @@ impl Registry {
         self.predecessor.take()
     }
 
-    /// Opens the listeners of a new pool and registers it. If one cannot be opened, closes the
-    /// others and uses no pool number.
+    /// Opens the listeners of a new pool, and those of the status process, and registers them. If one cannot
+    /// be opened, closes the others and uses no pool number.
     pub fn add(&self, listen: Listen) -> Reply<()> {
         if self.stage.get() != ServerStage::Open {
             return Err(Fault::misuse(
                 "listen: the server has been started already; pools are registered before",
             ));
         }
-        let cells = CELLS * listen.pool.max_fork;
+        let status = self.open_status(listen.status)?;
+        let claimed = self.inheritance.take_claimed();
+        if let Some(pool) = listen.pool {
+            self.add_pool(pool).inspect_err(|_| {
+                status.iter().for_each(|it| it.listener.unlink());
+            })?;
+        }
+        let mut registered = self.status.borrow_mut();
+        registered.listeners.extend(status);
+        registered.claimed.extend(claimed.into_iter().map(|(index, _)| index));
+        Ok(())
+    }
+
+    fn open_status(&self, specs: Vec<(usize, StatusSpec)>) -> Reply<Vec<StatusListener>> {
+        let mut opened: Vec<StatusListener> = Vec::with_capacity(specs.len());
+        for (index, spec) in specs {
+            let listener = match self.dry_run.get() {
+                Some(dry_run) => StatusListener::check(index, spec, &self.inheritance, dry_run),
+                None => StatusListener::open(index, spec, &self.inheritance),
+            };
+            opened.push(listener.inspect_err(|_| {
+                opened.iter().for_each(|it| it.listener.unlink());
+            })?);
+        }
+        Ok(opened)
+    }
+
+    fn add_pool(&self, listen: PoolListen) -> Reply<()> {
+        let cells = CELLS * listen.config.max_fork;
         let refused = |errno: Errno| {
             let reason = error_text::describe(errno as i32);
             Fault::misuse(format!("Could not initialize the pool: {reason}"))
@@ -144,10 +185,10 @@ impl Registry {
         let scoreboard = Rc::new(Scoreboard::new(cells).map_err(refused)?);
         let leases = Rc::new(LeaseTable::new(cells).map_err(refused)?);
         let mut listeners = Vec::with_capacity(listen.listeners.len());
-        for (index, spec) in listen.listeners.into_iter().enumerate() {
+        for (index, spec) in listen.listeners {
             let opened = match self.dry_run.get() {
-                Some(dry_run) => Listener::check(index + 1, spec, &self.inheritance, dry_run),
-                None => Listener::open(index + 1, spec, &self.inheritance),
+                Some(dry_run) => Listener::check(index, spec, &self.inheritance, dry_run),
+                None => Listener::open(index, spec, &self.inheritance),
             };
             match opened {
                 Ok(listener) => listeners.push(listener),
@@ -166,7 +207,7 @@ impl Registry {
             scoreboard,
             leases,
             claimed: self.inheritance.take_claimed(),
-            config: listen.pool,
+            config: listen.config,
             handlers: listen.handlers,
             listeners: listeners.into(),
         };
@@ -194,20 +235,24 @@ impl Registry {
         self.remembered.set(true);
     }
 
-    /// Starts serving; returns the pools.
-    pub fn start(&self) -> Reply<Vec<Rc<Pool>>> {
+    /// Starts serving; returns the pools, and the listeners of the status process.
+    pub fn start(&self) -> Reply<(Vec<Rc<Pool>>, StatusListeners)> {
         match self.stage.get() {
             ServerStage::Serving => Err(Fault::misuse("run: the server is running already")),
             ServerStage::Over => Err(Fault::misuse("run: the server has run already")),
-            ServerStage::Open if self.pools.borrow().is_empty() => {
+            ServerStage::Open if self.is_empty() => {
                 Err(Fault::misuse("No listener initialized. Call listen{...} before run()"))
             }
             ServerStage::Open => {
                 self.stage.set(ServerStage::Serving);
                 // Whoever serves them lets them go.
-                Ok(self.pools.take())
+                Ok((self.pools.take(), self.status.take()))
             }
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pools.borrow().is_empty() && self.status.borrow().listeners.is_empty()
     }
 
     /// Serving has ended.
@@ -219,7 +264,7 @@ impl Registry {
     fn is_forgotten(&self) -> bool {
         self.stage.get() == ServerStage::Open
             && !self.remembered.get()
-            && !self.pools.borrow().is_empty()
+            && !self.is_empty()
             && self.pid == std::process::id()
     }
 }
@@ -234,6 +279,7 @@ impl Drop for Registry {
                 .iter()
                 .flat_map(|pool| pool.listeners.iter())
                 .for_each(Listener::unlink);
+            self.status.get_mut().listeners.iter().for_each(|it| it.listener.unlink());
         }
     }
 }

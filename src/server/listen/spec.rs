@@ -15,16 +15,48 @@ use crate::known_options;
 use crate::server::identity;
 
 /// The names of all fields. Those of another protocol are accepted, and have no effect.
-const NAMES: [&str; 12] = [
-    "proto", "host", "port", "path", "mode", "owner", "group", "backlog", "deferred", "name",
-    "delay", "strict",
+const NAMES: [&str; 13] = [
+    "proto",
+    "host",
+    "port",
+    "path",
+    "mode",
+    "owner",
+    "group",
+    "backlog",
+    "deferred",
+    "name",
+    "delay",
+    "strict",
+    "stuck_limit",
 ];
 
 /// The protocols of a listener.
-const PROTOCOLS: [&str; 5] = ["tcp", "local", "interval", "main", "inherit"];
+const PROTOCOLS: [&str; 6] = ["tcp", "local", "interval", "main", "inherit", "status"];
+
+/// The default for `stuck_limit`.
+const STUCK_LIMIT: Duration = Duration::from_secs(30);
 
 /// The greatest number of waiting connections: more must be a mistake.
 const MAX_BACKLOG: f64 = 65_535.0;
+
+/// An entry of `listen{...}`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    /// A listener of the pool.
+    Pool(ListenerSpec),
+    /// A listener of the status process.
+    Status(StatusSpec),
+}
+
+/// A listener whose requests the status process answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatusSpec {
+    /// A TCP port or a local socket.
+    pub place: ListenerSpec,
+    /// The server counts as ready unless a pool has been stuck for longer; `None`: however long.
+    pub stuck_limit: Option<Duration>,
+}
 
 /// A listener as registered.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +104,7 @@ pub enum ListenerSpec {
     },
 }
 
-impl ListenerSpec {
+impl Entry {
     /// Parses the entry at `index` (from 1); `deferred` is the default for that option.
     ///
     /// # Errors
@@ -89,7 +121,7 @@ impl ListenerSpec {
             Value::String(proto) => proto.to_string_lossy(),
             Value::Nil => {
                 return Err(Fault::misuse(format!(
-                    "No protocol specified for listener #{index}; \"proto\" must be \"tcp\", \"local\", \"interval\", \"main\" or \"inherit\""
+                    "No protocol specified for listener #{index}; \"proto\" must be \"tcp\", \"local\", \"interval\", \"main\", \"inherit\" or \"status\""
                 )));
             }
             other => {
@@ -99,26 +131,31 @@ impl ListenerSpec {
                 )));
             }
         };
-        match proto.as_str() {
-            "tcp" => tcp(index, table, deferred),
-            "local" => local(index, table),
+        Ok(Entry::Pool(match proto.as_str() {
+            "tcp" => tcp(index, table, deferred)?,
+            "local" => local(index, table)?,
             "inherit" => {
                 let name = text(index, table, "name")?;
                 let deferred = flag(index, table, "deferred")?.unwrap_or(deferred);
-                Ok(ListenerSpec::Inherited { name, deferred })
+                ListenerSpec::Inherited { name, deferred }
             }
-            "interval" => interval(index, table),
+            "interval" => interval(index, table)?,
             "main" => {
                 let name = text(index, table, "name")?.unwrap_or_default();
-                Ok(ListenerSpec::Main { name })
+                ListenerSpec::Main { name }
             }
-            other => Err(Fault::misuse(format!(
-                "Unknown protocol \"{other}\" of listener #{index}; {}",
-                known_options::hint(other, &PROTOCOLS)
-            ))),
-        }
+            "status" => return Ok(Entry::Status(status(index, table)?)),
+            other => {
+                return Err(Fault::misuse(format!(
+                    "Unknown protocol \"{other}\" of listener #{index}; {}",
+                    known_options::hint(other, &PROTOCOLS)
+                )));
+            }
+        }))
     }
+}
 
+impl ListenerSpec {
     /// The protocol's name.
     pub fn proto(&self) -> &'static str {
         match self {
@@ -192,6 +229,37 @@ fn tcp(index: usize, table: &Table, deferred: bool) -> Reply<ListenerSpec> {
     };
     let deferred = flag(index, table, "deferred")?.unwrap_or(deferred);
     Ok(ListenerSpec::Tcp { host, port, deferred, backlog: backlog(index, table)? })
+}
+
+fn status(index: usize, table: &Table) -> Reply<StatusSpec> {
+    let [port, path] = ["port", "path"].map(|name| table.get::<Value>(name));
+    let place = match (port?, path?) {
+        (Value::Nil, Value::Nil) => {
+            return Err(Fault::misuse(format!(
+                "Status listener #{index} needs a field \"port\" or \"path\""
+            )));
+        }
+        (Value::Nil, _) => local(index, table)?,
+        (_, Value::Nil) => tcp(index, table, false)?,
+        _ => {
+            return Err(Fault::misuse(format!(
+                "Status listener #{index} has both \"port\" and \"path\"; it listens at one of them"
+            )));
+        }
+    };
+    let stuck_limit = match table.get("stuck_limit")? {
+        Amount::Missing => Some(STUCK_LIMIT),
+        Amount::Off => None,
+        Amount::Of(limit) if limit > 0.0 && limit <= MAX_SECONDS => {
+            Some(Duration::from_secs_f64(limit))
+        }
+        _ => {
+            return Err(Fault::misuse(format!(
+                "Field \"stuck_limit\" of listener #{index} must be a positive number of seconds, or false"
+            )));
+        }
+    };
+    Ok(StatusSpec { place, stuck_limit })
 }
 
 fn bad_port(index: usize) -> Fault {

@@ -5,12 +5,17 @@ use std::rc::Rc;
 use mlua::Lua;
 
 use crate::server::listen::registry::Pool;
+use crate::server::listen::status_listener::StatusListener;
 
 /// What would be served, for the terminal.
 ///
 /// # Errors
 /// What would keep a worker from starting.
-pub fn report(lua: &Lua, pools: &[Rc<Pool>]) -> mlua::Result<Result<String, String>> {
+pub fn report(
+    lua: &Lua,
+    pools: &[Rc<Pool>],
+    status: &[StatusListener],
+) -> mlua::Result<Result<String, String>> {
     let mut text = String::new();
     for pool in pools {
         let (number, config) = (pool.number, &pool.config);
@@ -25,6 +30,9 @@ pub fn report(lua: &Lua, pools: &[Rc<Pool>]) -> mlua::Result<Result<String, Stri
         for listener in pool.listeners.iter() {
             text.push_str(&format!("  {}\n", listener.description()));
         }
+    }
+    for listener in status {
+        text.push_str(&format!("{}\n", listener.description()));
     }
     Ok(Ok(text))
 }

@@ -14,6 +14,8 @@ Usage: moonbridge [options] [--] script.lua [arguments]
       --dev                for development: reload when a file of the application changes
   -d, --debug              log every control message, and what -s logs
   -f, --logfacility NAME   log to syslog as well; DAEMON (default), USER, or 0 to 7 for LOCAL0 to LOCAL7
+      --drain-delay SECONDS
+                           serve on for so long after SIGTERM, while /ready says no (default: 0)
       --group NAME         run as this group (default: the groups of --user)
   -h, --help               show this help
       --hangup ACTION      what SIGHUP does: "reload" runs the script anew, "end" ends at once (default: end)
@@ -42,6 +44,7 @@ local OPTIONS = {
   { long = "debug", short = "d" },
   { long = "dev" },
   { long = "logfacility", short = "f", value = true },
+  { long = "drain-delay", sets = "drain_delay", value = true },
   { long = "group", value = true },
   { long = "help", short = "h" },
   { long = "hangup", value = true },

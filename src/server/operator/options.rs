@@ -25,7 +25,7 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 const WAITING_INPUT_LIMIT: usize = 64 * 1024 * 1024;
 
 /// The names of all options.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "background",
     "logfile",
     "pidfile",
@@ -35,6 +35,7 @@ const NAMES: [&str; 14] = [
     "stats",
     "debug",
     "shutdown_timeout",
+    "drain_delay",
     "hangup",
     "reload_timeout",
     "waiting_input_limit",
@@ -66,6 +67,8 @@ pub struct RunOptions {
 pub struct SupervisorLimits {
     /// The maximum duration of a shutdown; `None`: unlimited.
     pub shutdown_timeout: Option<Duration>,
+    /// How long the server serves on when it was told to end.
+    pub drain_delay: Duration,
     /// How many bytes of input all waiting connections may hold together.
     pub waiting_input: usize,
     /// What SIGHUP does.
@@ -88,6 +91,7 @@ impl Default for SupervisorLimits {
     fn default() -> Self {
         SupervisorLimits {
             shutdown_timeout: Some(SHUTDOWN_TIMEOUT),
+            drain_delay: Duration::ZERO,
             waiting_input: WAITING_INPUT_LIMIT,
             hangup: Hangup::End,
             reload_timeout: Some(RELOAD_TIMEOUT),
@@ -152,6 +156,7 @@ fn limits(table: &Table) -> Reply<SupervisorLimits> {
     let timeout = seconds(table, "shutdown_timeout")?.unwrap_or(SHUTDOWN_TIMEOUT);
     Ok(SupervisorLimits {
         shutdown_timeout: Some(timeout).filter(|time| !time.is_zero()),
+        drain_delay: seconds(table, "drain_delay")?.unwrap_or_default(),
         waiting_input: bytes(table, "waiting_input_limit")?.unwrap_or(WAITING_INPUT_LIMIT),
         hangup: hangup(table)?,
         reload_timeout: Some(seconds(table, "reload_timeout")?.unwrap_or(RELOAD_TIMEOUT))

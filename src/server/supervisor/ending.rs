@@ -44,6 +44,20 @@ impl Supervisor {
         }
     }
 
+    /// The server is told to end: it does so at once, or serves on for `drain_delay`. Told again, it does not
+    /// wait any longer.
+    pub(super) fn leave(&mut self) {
+        match self.shutdown.leave(Instant::now()) {
+            Some(delay) if !self.replaced => {
+                self.announce_end(false);
+                let seconds = delay.as_secs_f64();
+                self.log
+                    .notice(&format!("Shutdown in {seconds} s: the server is not ready any more"));
+            }
+            _ => self.drain(),
+        }
+    }
+
     /// Graceful shutdown: no new connections, running handlers complete.
     pub(super) fn drain(&mut self) {
         let now = Instant::now();
@@ -177,6 +191,7 @@ impl Supervisor {
         if self.is_replaced() {
             return self.pools.iter_mut().for_each(|state| state.ports.close());
         }
+        self.status.end();
         if self.shutdown.phase() == ServerPhase::Draining {
             self.log.notice("All worker threads have terminated");
         }

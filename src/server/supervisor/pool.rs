@@ -111,6 +111,7 @@ impl PoolState {
                 log.notice(&format!("Could not fork a worker for pool #{number}: {reason}"));
             }
             Ok(Forked::Parent(worker)) => {
+                self.pool.scoreboard.assign(cell, Some(worker.pid));
                 self.totals.respawns += u64::from(self.totals.respawns < self.totals.ended);
                 self.sizing.forked(now);
                 handover.add_worker(worker.pid);
@@ -137,6 +138,7 @@ impl PoolState {
         totals.errors = totals.errors.wrapping_add(cell.get(Counter::Errors));
         totals.ended += 1;
         cell.reset();
+        self.pool.scoreboard.assign(index, None);
         self.cells[index] = false;
     }
 

@@ -2,8 +2,9 @@
 //!
 //! | phase | event | next phase |
 //! |---|---|---|
-//! | serving | SIGTERM, SIGQUIT, the end of a main listener | draining |
-//! | serving, draining | SIGINT, SIGHUP | killing |
+//! | serving | SIGTERM, SIGQUIT, with `drain_delay` | leaving: it serves as before |
+//! | serving, leaving | SIGTERM, SIGQUIT otherwise, the delay, the end of a main listener | draining |
+//! | serving, leaving, draining | SIGINT, SIGHUP | killing |
 //! | draining | the time limit | killing |
 //! | draining | no worker is left, and nothing waits | over, when lingering clients have had their time |
 //! | killing | no worker is left, or the time limit | over |
@@ -24,6 +25,8 @@ const ERROR_AT_RUN_TIME: i32 = 4;
 pub enum ServerPhase {
     /// It serves.
     Serving,
+    /// It serves for a while, and says that it is not ready.
+    Leaving,
     /// Running handlers complete, what waits is served.
     Draining,
     /// Workers were killed.
@@ -35,17 +38,20 @@ pub enum ServerPhase {
 pub struct Shutdown {
     phase: ServerPhase,
     timeout: Option<Duration>,
+    /// How long the server serves on when it was told to end.
+    delay: Duration,
     due: Option<Instant>,
     lingers_until: Option<Instant>,
     exit_code: i32,
 }
 
 impl Shutdown {
-    /// The server serves. A shutdown may take so long; none: as long as it likes.
-    pub fn new(timeout: Option<Duration>) -> Self {
+    /// The server serves. A shutdown begins so late, and may take so long; none: as long as it likes.
+    pub fn new(delay: Duration, timeout: Option<Duration>) -> Self {
         Shutdown {
             phase: ServerPhase::Serving,
             timeout,
+            delay,
             due: None,
             lingers_until: None,
             exit_code: 0,
@@ -59,7 +65,22 @@ impl Shutdown {
 
     /// Whether no shutdown has begun.
     pub fn serves(&self) -> bool {
-        self.phase == ServerPhase::Serving
+        matches!(self.phase, ServerPhase::Serving | ServerPhase::Leaving)
+    }
+
+    /// Whether the server is to end, or ends.
+    pub fn is_announced(&self) -> bool {
+        self.phase != ServerPhase::Serving
+    }
+
+    /// The server is told to end. Gives the time for which it serves on; none: the shutdown is to begin now.
+    pub fn leave(&mut self, now: Instant) -> Option<Duration> {
+        if self.phase != ServerPhase::Serving || self.delay.is_zero() {
+            return None;
+        }
+        self.phase = ServerPhase::Leaving;
+        self.due = now.checked_add(self.delay);
+        Some(self.delay)
     }
 
     /// The exit code of the server.
@@ -131,7 +152,8 @@ mod tests {
     fn each_phase_begins_once_and_has_its_time() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut shutdown = Shutdown::new(Some(Duration::from_secs(10)));
+        let mut shutdown = Shutdown::new(Duration::ZERO, Some(Duration::from_secs(10)));
+        assert_eq!(shutdown.leave(at(0)), None);
         assert!(shutdown.serves() && shutdown.due().is_none());
         assert!(shutdown.drain(at(0)) && !shutdown.drain(at(5)));
         assert!(!shutdown.is_overdue(at(9)) && shutdown.is_overdue(at(10)));
@@ -142,9 +164,24 @@ mod tests {
     }
 
     #[test]
+    fn the_server_serves_on_for_the_delay() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (delay, timeout) = (Duration::from_secs(5), Duration::from_secs(10));
+        let mut shutdown = Shutdown::new(delay, Some(timeout));
+        assert!(!shutdown.is_announced());
+        assert_eq!(shutdown.leave(at(0)), Some(delay));
+        assert!(shutdown.is_announced() && shutdown.serves() && !shutdown.is_overdue(at(4)));
+        assert!(shutdown.is_overdue(at(5)));
+        assert_eq!(shutdown.leave(at(1)), None);
+        assert!(shutdown.drain(at(5)) && !shutdown.serves());
+        assert_eq!(shutdown.due(), Some(at(15)));
+    }
+
+    #[test]
     fn lingering_connections_keep_the_server_for_a_while() {
         let start = Instant::now();
-        let mut shutdown = Shutdown::new(None);
+        let mut shutdown = Shutdown::new(Duration::ZERO, None);
         shutdown.drain(start);
         assert!(shutdown.due().is_none());
         let end = shutdown.lingers_until(start).unwrap();

@@ -229,6 +229,22 @@ fn unblock() -> Result<(), Errno> {
     if outcome == 0 { Ok(()) } else { Err(Errno::from_raw(outcome)) }
 }
 
+/// In a process that ends with its supervisor alone: none of the signals that may be sent to all processes
+/// of the server ends it.
+pub fn ignore_all() {
+    for signal in [
+        libc::SIGTERM,
+        libc::SIGQUIT,
+        libc::SIGINT,
+        libc::SIGHUP,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGPIPE,
+    ] {
+        let _ = handle(signal, ignore);
+    }
+}
+
 fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> Result<(), Errno> {
     // SAFETY: the handlers above are async-signal-safe and the library stays mapped.
     unsafe {

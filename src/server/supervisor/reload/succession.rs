@@ -17,15 +17,27 @@ use super::Role;
 use super::jobs::job_keys;
 use crate::server::ipc::channel::Channel;
 use crate::server::ipc::clock;
-use crate::server::ipc::generation::{FromPredecessor, Hello, JobState, PassedSocket};
+use crate::server::ipc::generation::{
+    FromPredecessor, Hello, JobState, PassedSocket, STATUS_PROCESS,
+};
+use crate::server::listen::listener::Listener;
 use crate::sys::os::standard;
 use crate::sys::os::worker_signals;
 
 /// A candidate that this generation has introduced itself to.
 pub struct Introduced {
     channel: Channel,
-    /// The sockets that it was told of: pool and listener, by position.
-    sockets: Vec<(usize, usize)>,
+    /// The sockets that it was told of.
+    sockets: Vec<Place>,
+}
+
+/// Whose a listening socket is.
+#[derive(Clone, Copy)]
+enum Place {
+    /// A pool's: pool and listener, by position.
+    Pool(usize, usize),
+    /// The status process's, by position.
+    Status(usize),
 }
 
 impl Supervisor {
@@ -44,9 +56,12 @@ impl Supervisor {
         for (index, state) in self.pools.iter().enumerate() {
             let listeners = state.pool.listeners.iter().enumerate();
             sockets.extend(
-                listeners.filter(|(_, it)| it.socket().is_some()).map(|(place, _)| (index, place)),
+                listeners
+                    .filter(|(_, it)| it.socket().is_some())
+                    .map(|(place, _)| Place::Pool(index, place)),
             );
         }
+        sockets.extend((0..self.status.listeners().len()).map(Place::Status));
         let hello = FromPredecessor::Hello(Hello {
             clock: clock::started(),
             sockets: sockets.len() as u64,
@@ -54,10 +69,15 @@ impl Supervisor {
         });
         // If the channel does not take something, the candidate waits in vain, and says so.
         let _ = channel.send_patiently(&hello, &[standard::stream(2)]);
-        for (index, place) in &sockets {
-            let listener = &self.pools[*index].pool.listeners[*place];
+        for place in &sockets {
+            let listener = self.listener(*place);
             let (Some(socket), Some(key)) = (listener.socket(), listener.key()) else { continue };
-            let workers = self.children.of_pool(*index).filter(|child| child.will_serve()).count();
+            let workers = match place {
+                Place::Pool(index, _) => {
+                    self.children.of_pool(*index).filter(|child| child.will_serve()).count()
+                }
+                Place::Status(_) => 0,
+            };
             let is_own = listener.is_own_port();
             let passed = PassedSocket { is_own, workers: workers as u64, key };
             let _ = channel.send(&FromPredecessor::Socket(passed), &[socket.as_fd()]);
@@ -65,17 +85,30 @@ impl Supervisor {
         self.introduced = Some(Introduced { channel, sockets });
     }
 
+    fn listener(&self, place: Place) -> &Listener {
+        match place {
+            Place::Pool(index, place) => &self.pools[index].pool.listeners[place],
+            Place::Status(place) => &self.status.listeners()[place].listener,
+        }
+    }
+
     /// The next generation takes over from this one.
     pub(super) fn succeed(&mut self, claims: &[Option<u64>]) {
         let now = Instant::now();
         let Some(Introduced { channel, sockets }) = self.introduced.take() else { return };
         let mut pools = vec![None; self.pools.len()];
-        for ((index, place), pool) in sockets.iter().zip(claims) {
-            if pool.is_some() {
-                self.pools[*index].ports.pass_on(*place);
-                pools[*index] = pools[*index].or(*pool);
+        let mut status = Vec::new();
+        for (place, pool) in sockets.iter().zip(claims).filter(|(_, pool)| pool.is_some()) {
+            match place {
+                Place::Pool(index, place) => {
+                    self.pools[*index].ports.pass_on(*place);
+                    let pool = pool.filter(|pool| *pool != STATUS_PROCESS);
+                    pools[*index] = pools[*index].or(pool);
+                }
+                Place::Status(place) => status.push(*place),
             }
         }
+        self.status.pass_on(&status);
         worker_signals::pass_on_ports();
         let mut successor = Successor::new(channel, pools);
         let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;

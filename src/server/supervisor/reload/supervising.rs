@@ -21,7 +21,7 @@ impl Supervisor {
     pub(in super::super) fn ask_for_reload(&mut self, socket: Option<OwnedFd>) {
         let refusal = match () {
             () if self.is_candidate() => Some("this generation does not serve yet"),
-            () if !self.shutdown.serves() && !self.replaced => Some(SHUTTING_DOWN),
+            () if self.shutdown.is_announced() && !self.replaced => Some(SHUTTING_DOWN),
             () => None,
         };
         if let Some(text) = refusal {

@@ -13,7 +13,10 @@ use super::Role;
 use super::jobs::job_keys;
 use super::later::Begin;
 use crate::server::ipc::channel::{Channel, Parcel, Received};
-use crate::server::ipc::generation::{FromFirst, FromPredecessor, JobState, ToFirst};
+use crate::server::ipc::generation::{
+    FromFirst, FromPredecessor, JobState, STATUS_PROCESS, ToFirst,
+};
+use crate::server::listen::status_listener::StatusListener;
 
 impl Supervisor {
     /// Whether this generation does not serve yet.
@@ -50,8 +53,13 @@ impl Supervisor {
         let claimed: Vec<(usize, usize)> = claimed
             .flat_map(|(pool, claims)| claims.iter().map(move |(socket, _)| (*socket, pool)))
             .collect();
-        let count = claimed.iter().map(|(socket, _)| socket + 1).max().unwrap_or(0);
+        let status = self.status.claimed();
+        let count =
+            claimed.iter().map(|(socket, _)| socket).chain(status).max().map_or(0, |last| last + 1);
         let mut claims = vec![None; count];
+        for socket in status {
+            claims[*socket] = Some(STATUS_PROCESS);
+        }
         for (socket, pool) in claimed {
             claims[socket] = Some(pool as u64);
         }
@@ -148,6 +156,14 @@ impl Supervisor {
         let Some(Begin { log, jobs, group }) = later.begin() else { return };
         if let Some(log) = log {
             self.log = log;
+        }
+        for StatusListener { listener, .. } in self.status.listeners() {
+            if let Err(message) = listener.adjust() {
+                self.log.notice(&message);
+            }
+        }
+        for listener in self.status.listeners() {
+            self.log.notice(&format!("Adding {}", listener.description()));
         }
         for state in &mut self.pools {
             self.log.notice(&format!("Pool #{} created", state.pool.number));
