@@ -254,6 +254,23 @@ describe("the service manager", function()
     assert.equal(0, notify.count("WATCHDOG=1"))
   end)
 
+  it("is told STOPPING=1 at SIGTERM, also if the server serves on for drain_delay", function()
+    local notify = manager()
+    finally(notify.close)
+    local s = server.start {
+      launcher = { "--drain-delay", "1000" }, env = { NOTIFY_SOCKET = notify.path },
+      script = [[ listen{ { proto = 'tcp', host = '127.0.0.1', port = PORT },
+        connect = function(socket) socket:write("x") return true end } ]],
+    }
+    assert.truthy(notify.wait("READY=1"))
+    s:signal("TERM")
+    assert.truthy(notify.wait("STOPPING=1"))
+    assert.equal("x", (s:raw("")))
+    s:signal("TERM")
+    assert.equal(0, s:wait())
+    assert.equal(1, notify.count("STOPPING=1"))
+  end)
+
   it("is told so at a fast shutdown, too", function()
     local notify = manager()
     finally(notify.close)
