@@ -1,8 +1,8 @@
 -- nginx or HAProxy in front, with connections that it keeps, as in most deployments: its users see no fault
 -- of ours.
 
-local process = require "spec.support.process"
 local client = require "spec.support.client"
+local proxies = require "spec.support.proxies"
 local server = require "spec.support.server"
 local socket = require "socket"
 
@@ -22,79 +22,9 @@ local SCRIPT = [[
   moonbridge.run()
 ]]
 
-local NGINX_CONF = [[
-  daemon off; worker_processes 1; pid FOLDER/pid; error_log FOLDER/error.log;
-  events { worker_connections 512; }
-  http {
-    access_log off;
-    client_body_temp_path FOLDER/body; proxy_temp_path FOLDER/proxy;
-    fastcgi_temp_path FOLDER/f; uwsgi_temp_path FOLDER/u; scgi_temp_path FOLDER/s;
-    upstream app { UPSTREAM keepalive 16; }
-    server {
-      listen 127.0.0.1:PORT;
-      location / {
-        proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
-        proxy_request_buffering off;
-      }
-    }
-  }
-]]
-
-local HAPROXY_CONF = [[
-  defaults
-    mode http
-    timeout connect 5s
-    timeout client 10s
-    timeout server 10s
-    http-reuse always
-    retries 0
-  frontend users
-    bind 127.0.0.1:PORT
-    default_backend app
-  backend app
-    UPSTREAM
-]]
-
--- How each is started: its configuration, a line of that for each server, its command in a folder.
-local PROXIES = {
-  nginx = {
-    configuration = NGINX_CONF,
-    upstream = function(port) return ("server 127.0.0.1:%d max_fails=0;"):format(port) end,
-    command = function(folder)
-      return { "/usr/sbin/nginx", "-p", folder, "-e", folder .. "/error.log", "-c", folder .. "/conf" }
-    end,
-  },
-  HAProxy = {
-    configuration = HAPROXY_CONF,
-    upstream = function(port) return ("server s%d 127.0.0.1:%d"):format(port, port) end,
-    command = function(folder) return { "/usr/sbin/haproxy", "-db", "-f", folder .. "/conf" } end,
-  },
-}
-
--- The proxy of that name before servers at these ports, and its port.
-local function front(name, ports)
-  local proxy, port, upstream = PROXIES[name], server.free_port(), {}
-  for i, other in ipairs(ports) do upstream[i] = proxy.upstream(other) end
-  local folder = process.scratch("proxy")
-  assert(os.execute("mkdir " .. process.quote(folder)))
-  local file = assert(io.open(folder .. "/conf", "w"))
-  local values = { FOLDER = folder, PORT = tostring(port), UPSTREAM = table.concat(upstream, " ") }
-  file:write((proxy.configuration:gsub("%u+", values)))
-  file:close()
-  local running = process.start(proxy.command(folder))
-  assert(process.wait_until(function() return server.listening(port) end), running:log())
-  return running, port
-end
-
 describe("behind a proxy", function()
-  local proxy
   after_each(function()
-    if proxy then
-      proxy:signal("TERM")
-      proxy:wait()
-      proxy:destroy()
-    end
-    proxy = nil
+    proxies.stop()
     client.cleanup()
     server.cleanup()
   end)
@@ -122,8 +52,7 @@ describe("behind a proxy", function()
   it("(nginx) servers are restarted in turn without a 408 or 502", function()
     local servers = { server.start(SCRIPT), server.start(SCRIPT) }
     local ports = { servers[1].port, servers[2].port }
-    local port
-    proxy, port = front("nginx", ports)
+    local port = proxies.start("nginx", ports)
     -- One at a time: the other one serves.
     local turn, restarts, since, ending = 1, 0, 0, false
     local faults = traffic(port, { "/" }, function(count)
@@ -141,10 +70,9 @@ describe("behind a proxy", function()
     assert.same({}, faults)
   end)
 
-  for name in pairs(PROXIES) do
+  for _, name in ipairs(proxies.NAMES) do
     it(("(%s) unread bodies, workers that end and idle times are nobody's fault"):format(name), function()
-      local port
-      proxy, port = front(name, { server.start(SCRIPT).port })
+      local port = proxies.start(name, { server.start(SCRIPT).port })
       local faults = traffic(port, { "/", "/ignore", "/ignore", "/last" }, function(count)
         -- As long as a connection may be idle.
         if count == 30 then socket.sleep(1) end

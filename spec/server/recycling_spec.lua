@@ -1,6 +1,7 @@
 -- Workers that are replaced behind a response, without a client noticing.
 
 local process = require "spec.support.process"
+local proxies = require "spec.support.proxies"
 local server = require "spec.support.server"
 
 local function script(options, result)
@@ -98,7 +99,10 @@ describe("a handler that returns nothing", function()
 end)
 
 describe("behind nginx, over kept connections", function()
-  after_each(server.cleanup)
+  after_each(function()
+    proxies.stop()
+    server.cleanup()
+  end)
 
   for name, case in pairs {
     ["max_requests"] = { "max_requests = 4, min_fork = 2, max_fork = 4" },
@@ -109,31 +113,10 @@ describe("behind nginx, over kept connections", function()
   } do
     it("no POST fails because of " .. name, function()
       local s = server.start(script(case[1], case[2]))
-      local folder = process.scratch("nginx.conf"):match("^(.*)/")
-      local front = server.free_port()
-      local file = assert(io.open(folder .. "/nginx.conf", "w"))
-      file:write(([[
-        daemon off; master_process off; pid %s/pid; error_log %s/error.log;
-        events { worker_connections 256; }
-        http {
-          access_log off; client_body_temp_path %s/b; proxy_temp_path %s/p;
-          fastcgi_temp_path %s/f; uwsgi_temp_path %s/u; scgi_temp_path %s/s;
-          upstream app { server 127.0.0.1:%d max_fails=0; keepalive 16; }
-          server {
-            listen 127.0.0.1:%d;
-            location / { proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; }
-          }
-        }
-      ]]):format(folder, folder, folder, folder, folder, folder, folder, s.port, front))
-      file:close()
-      local proxy = process.start({ "nginx", "-c", folder .. "/nginx.conf" }, {})
-      assert(process.wait_until(function() return server.listening(front) end))
+      local front = proxies.start("nginx", { s.port })
       local _, output = process.run(("seq 120 | xargs -P 4 -n 15 sh -c 'for i in \"$@\"; do "
         .. "curl -s -o /dev/null -w \"%%{http_code} \" --data-binary xyz http://127.0.0.1:%d/; done' sh")
         :format(front))
-      proxy:signal("TERM")
-      proxy:wait()
-      proxy:destroy()
       assert.equal(("200 "):rep(120), output)
     end)
   end

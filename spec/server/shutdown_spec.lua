@@ -257,6 +257,69 @@ describe("what waits at the ports of a server that shuts down", function()
   end)
 end)
 
+-- Its response has begun before, and cannot say any more that the connection ends: a proxy may send somebody
+-- else's request over it at any moment.
+describe("a connection that is in use when the server shuts down", function()
+  after_each(server.cleanup)
+
+  for what, case in pairs {
+    ["whose handler goes on"] = {},
+    ["whose handler ends its worker by its result"] = { result = "false" },
+    ["whose handler ends its worker by its number"] = { pool = "max_requests = 1," },
+    ["that has user fields"] = { set = "request.socket.user_field = 1" },
+    ["whose client has not received everything"] = { size = 8000000, receive_buffer = 4096 },
+  } do
+    it("serves one more request: one " .. what, function()
+      local flag = process.scratch("flag")
+      local s = server.start { globals = { FLAG = flag }, script = ([[
+        local moonbridge = require "moonbridge"
+        local http = require "moonbridge_http"
+        moonbridge.listen{
+          { proto = "tcp", host = "127.0.0.1", port = PORT }, min_fork = 2, %s
+          connect = http.generate_handler({ response_buffering = 16000000 }, function(request)
+            %s
+            request:send_status("200 OK")
+            if request.method == "POST" then
+              request:send_data(#request.body)
+            else
+              request:send_data(("x"):rep(%d))
+              %s
+              io.stderr:write("begun\n")
+              repeat moonbridge.io.poll(nil, nil, 0.02) until io.open(FLAG)
+            end
+            return %s
+          end),
+        }
+        moonbridge.run()
+      ]]):format(case.pool or "", case.set or "", case.size or 1, case.size and "" or "request:flush()",
+        case.result or "true") }
+      local connection = s:connect { receive_buffer = case.receive_buffer }
+      connection:send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+      assert.truthy(s:wait_log("begun"))
+      local function release()
+        local file = assert(io.open(flag, "w"))
+        file:close()
+      end
+      -- What its client has not received, a worker sends behind the handler.
+      if case.receive_buffer then
+        release()
+        socket.sleep(0.2)
+      end
+      s:signal("TERM")
+      assert.truthy(s:wait_log("Initiate shutdown"))
+      release()
+      local response = connection:response("GET")
+      assert.is_nil(response.headers.connection)
+      assert.equal(case.size or 1, #response.body)
+      socket.sleep(0.2)
+      response = connection:request { target = "/", method = "POST", body = "abc" }
+      assert.equal("3", response.body)
+      assert.equal("close", response.headers.connection)
+      assert.equal(0, s:wait())
+    end)
+  end
+end)
+
 describe("SIGTERM to the whole process group", function()
   after_each(server.cleanup)
 

@@ -104,7 +104,7 @@ impl Supervisor {
         if self.pools.iter().any(|state| state.ports.are_closing())
             && !close_ports(&mut self.pools, &mut self.handover, now)
         {
-            if self.children.is_empty() && !self.has_queued() {
+            if self.children.is_empty() && !self.has_waiting() {
                 // No descriptor will become free by waiting.
                 self.pools.iter_mut().for_each(|state| state.ports.close());
             }
@@ -154,9 +154,10 @@ impl Supervisor {
         }
     }
 
-    /// Whether connections wait for a worker.
-    fn has_queued(&self) -> bool {
-        (0..self.pools.len()).any(|index| self.handover.store().queued(index) > 0)
+    /// Whether connections wait for a worker, or for a last request.
+    fn has_waiting(&self) -> bool {
+        let store = self.handover.store();
+        (0..self.pools.len()).any(|index| store.queued(index) > 0 || store.waiting(index) > 0)
     }
 
     /// Whether the server shuts down, no worker is left, and none is to be forked for what waits.
@@ -165,7 +166,7 @@ impl Supervisor {
             return false;
         }
         let owes_service = self.shutdown.phase() == ServerPhase::Draining
-            && (self.has_queued() || self.pools.iter().any(|state| state.ports.are_closing()));
+            && (self.has_waiting() || self.pools.iter().any(|state| state.ports.are_closing()));
         !self.shutdown.serves() && self.children.is_empty() && !owes_service
     }
 

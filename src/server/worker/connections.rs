@@ -153,9 +153,10 @@ impl Connections {
         deadline: Option<Instant>,
         since: Instant,
     ) -> Option<Ticket> {
-        let (has_input, received, personal) = {
+        let (has_input, received, personal, last) = {
             let mut stream = connection.stream.borrow_mut();
-            (stream.has_input(), stream.input().len(), stream.handler.personal)
+            let (personal, last) = (stream.handler.personal, stream.handler.last);
+            (stream.has_input(), stream.input().len(), personal, last)
         };
         // The rest may come at once. It would be stuck here with a handler that runs for long, though:
         // see `before_handler`.
@@ -177,13 +178,15 @@ impl Connections {
         // was received is not in the duplicate.
         let movable = received == 0 && !personal;
         let holds = if lacks_input && !incomplete { received } else { 0 };
+        // A client that is never quiet keeps no server.
+        let over = last && self.control.phase() == Phase::Draining && !incomplete;
+        let deadline = if over { Some(since) } else { deadline };
         let stay = Stay { since, deadline, movable, incomplete, holds };
         self.parking.park(&mut self.owned.places, ticket, connection, stay);
         if holds > 0 {
             self.bound_input();
         }
-        if self.control.phase() == Phase::Draining && !incomplete {
-            // At once, so that a client that is never quiet keeps no server.
+        if over {
             self.ready.push_back((ticket, Wakeup::Shutdown));
         } else if has_input {
             self.ready.push_back((ticket, Wakeup::Input));
@@ -306,23 +309,15 @@ impl Connections {
         self.outbox.end_slowest(&mut self.owned)
     }
 
-    /// From now on, a request that has begun has time to complete here.
+    /// From now on, connections stay here until they are cold: a request that has begun has time to
+    /// complete, and one that may be on its way is served.
     pub fn begin_drain(&mut self) {
-        self.parking.keep_incomplete();
+        self.parking.begin_drain(&mut self.owned.places);
     }
 
-    /// The server shuts down: parked connections are due, but for those that are soon due as cold. How
-    /// many these are.
-    pub fn dismiss(&mut self) -> usize {
-        let mut hot = 0;
-        for (ticket, parked) in self.owned.places.all_parked() {
-            if parked.stay.movable || parked.stay.incomplete {
-                hot += 1;
-            } else {
-                self.ready.push_back((ticket, Wakeup::Shutdown));
-            }
-        }
-        hot
+    /// Whether connections are parked.
+    pub fn have_parked(&self) -> bool {
+        self.owned.places.all_parked().next().is_some()
     }
 
     /// The worker leaves: its parked connections go to the supervisor, which takes back leased ones by

@@ -433,17 +433,12 @@ impl EventLoop {
         if self.collect(Some(now), now) {
             return;
         }
-        let hot = self.connections.dismiss();
-        self.queue_ready();
-        if !self.events.queue.is_empty() {
-            return;
-        }
         // The last question: does the supervisor have connections that are to be told as well?
         self.offer();
         if !self.events.queue.is_empty() {
             return;
         }
-        if hot == 0 && self.connections.have_sent() {
+        if !self.connections.have_parked() && self.connections.have_sent() {
             return self.leave();
         }
         let alarms = [self.connections.next_alarm(), Some(now + OFFER_AGAIN), most];

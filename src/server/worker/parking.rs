@@ -29,8 +29,8 @@ pub enum DueConnection {
 pub struct ParkingLot {
     alarms: BinaryHeap<Reverse<(Instant, Ticket)>>,
     quiet_time: QuietTime,
-    /// Connections with incomplete input stay as long as hot ones.
-    keeps_incomplete: bool,
+    /// All connections stay as long as hot ones, also with incomplete input.
+    drains: bool,
     /// Parked connections that the supervisor does not know of.
     alone: usize,
     /// Connections that were parked with incomplete input, whatever became of them.
@@ -45,16 +45,21 @@ impl ParkingLot {
         ParkingLot {
             alarms: BinaryHeap::new(),
             quiet_time: QuietTime::new(now),
-            keeps_incomplete: false,
+            drains: false,
             alone: 0,
             incomplete: Vec::new(),
             holds: 0,
         }
     }
 
-    /// The server shuts down: a request that has begun has time to complete, here.
-    pub fn keep_incomplete(&mut self) {
-        self.keeps_incomplete = true;
+    /// The server shuts down: all connections have the time of hot ones, here.
+    pub fn begin_drain(&mut self, places: &mut Places) {
+        self.drains = true;
+        let parked: Vec<_> =
+            places.all_parked().map(|(ticket, parked)| (ticket, parked.stay)).collect();
+        for (ticket, stay) in parked {
+            self.set_alarm(places, ticket, &stay);
+        }
     }
 
     /// How many connections are parked that the supervisor does not know of.
@@ -66,7 +71,7 @@ impl ParkingLot {
     fn quiet_limit(&self, stay: &Stay) -> Option<Duration> {
         let limit = self.quiet_time.limit();
         match stay.incomplete {
-            true if self.keeps_incomplete => Some(limit),
+            _ if self.drains => Some(limit),
             true => Some(REST_WITHIN),
             false => stay.movable.then_some(limit),
         }
@@ -87,17 +92,10 @@ impl ParkingLot {
         stay: Stay,
     ) {
         self.quiet_time.note_turn(places.len(), stay.since);
-        let due = self.due_at(&stay);
         let standing = Standing::of_stream(&connection.stream.borrow());
         let Some(state) = places.state(ticket) else { return };
         *state = State::Parked(Parked { connection, stay });
-        // One alarm for each place is enough: it is set anew when it rings too early.
-        if let (Some(due), Some(alarm)) = (due, places.alarm(ticket))
-            && alarm.is_none_or(|alarm| due < alarm)
-        {
-            *alarm = Some(due);
-            self.alarms.push(Reverse((due, ticket)));
-        }
+        self.set_alarm(places, ticket, &stay);
         self.holds += stay.holds;
         if stay.incomplete {
             self.incomplete.push(ticket);
@@ -108,6 +106,16 @@ impl ParkingLot {
                 lease.park(ticket.generation, stay.deadline.map(clock::milliseconds), standing);
             }
             Some(_) => {}
+        }
+    }
+
+    /// One alarm for each place is enough: it is set anew when it rings too early.
+    fn set_alarm(&mut self, places: &mut Places, ticket: Ticket, stay: &Stay) {
+        if let (Some(due), Some(alarm)) = (self.due_at(stay), places.alarm(ticket))
+            && alarm.is_none_or(|alarm| due < alarm)
+        {
+            *alarm = Some(due);
+            self.alarms.push(Reverse((due, ticket)));
         }
     }
 
@@ -156,7 +164,7 @@ impl ParkingLot {
 
     /// Takes a connection that is parked with incomplete input.
     pub fn take_incomplete(&mut self, places: &mut Places) -> Option<(Ticket, Parked)> {
-        if self.keeps_incomplete {
+        if self.drains {
             return None;
         }
         while let Some(ticket) = self.incomplete.pop() {

@@ -48,7 +48,7 @@ pub struct Entry {
 /// | leased | the worker dies while it acts on it | reset |
 /// | lingering | the client closes, or has had time enough for that | closed |
 ///
-/// At a shutdown nothing waits: what would wait is queued at once.
+/// At a shutdown, what has waited is queued at once; what comes back from a worker waits for a moment.
 #[derive(Debug)]
 pub enum Location {
     /// In the lobby: the supervisor waits for its client.

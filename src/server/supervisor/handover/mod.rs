@@ -46,6 +46,10 @@ pub use successor::Successor;
 /// How long a worker that declined a connection does not get it again.
 const DECLINED: Duration = Duration::from_secs(1);
 
+/// At a shutdown, a connection that was in use until now has so long for a last request, which may be on its
+/// way: its client may not know that it ends.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+
 /// What came of giving a worker a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Given {
@@ -93,7 +97,11 @@ impl Handover {
         while let Some(key) = self.store.lobby().take_alarm(now) {
             match self.store.get_mut(key).and_then(|entry| entry.prolong(now)) {
                 Some(until) => self.store.lobby().prolong(key, until),
-                None => self.wake(key, Wakeup::Timeout),
+                None => {
+                    let pool = self.store.get(key).map(|entry| entry.pool);
+                    let ends = pool.is_some_and(|pool| self.ends(pool));
+                    self.wake(key, if ends { Wakeup::Shutdown } else { Wakeup::Timeout });
+                }
             }
         }
         self.store.lobby().next_alarm()
@@ -249,10 +257,15 @@ impl Handover {
         self.make_room();
     }
 
-    /// A connection waits for its client, in the lobby; at a shutdown it is told at once.
-    fn wait(&mut self, pool: usize, descriptor: OwnedFd, held: Held) {
+    /// A connection waits for its client, in the lobby; at a shutdown only for a moment.
+    fn wait(&mut self, pool: usize, descriptor: OwnedFd, mut held: Held) {
         if self.ends(pool) {
-            return self.dismiss(pool, descriptor, held);
+            if !held.input.is_empty() {
+                return self.dismiss(pool, descriptor, held);
+            }
+            let until = clock::milliseconds(Instant::now() + LAST_REQUEST);
+            held.state.deadline = Some(held.state.deadline.map_or(until, |own| own.min(until)));
+            held.reserved = Reserved::No;
         }
         if !self.place(pool, descriptor, Location::Waiting(held)) {
             self.bounds.note_closed(1, "the system could not watch them");

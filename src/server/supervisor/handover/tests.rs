@@ -124,7 +124,7 @@ fn what_could_not_be_sent_is_next_with_all_it_had() {
 }
 
 #[test]
-fn at_a_shutdown_nobody_waits() {
+fn at_a_shutdown_what_waits_is_told_at_once_and_what_comes_back_after_a_moment() {
     let mut side = side(1000, 100);
     let _clients = [
         side.hand_over(ConnectionState::default()),
@@ -132,9 +132,18 @@ fn at_a_shutdown_nobody_waits() {
     ];
     side.handover.shut_down();
     let _late = side.hand_over(ConnectionState::default());
-    for next in [(Wakeup::Shutdown, 0), (Wakeup::Input, 3), (Wakeup::Shutdown, 0)] {
+    let mut speaks = side.hand_over(ConnectionState::default());
+    let _begun = side.hand_over(with(b"GE", Awaits::EmptyLine(100)));
+    for next in [(Wakeup::Shutdown, 0), (Wakeup::Input, 3), (Wakeup::Input, 2)] {
         assert_eq!(side.next(), Some(next));
     }
+    speaks.write_all(b"G").unwrap();
+    side.events();
+    assert_eq!(side.next(), Some((Wakeup::Input, 0)));
+    side.handover.advance(side.now);
+    assert_eq!(side.next(), None);
+    side.handover.advance(side.now + Duration::from_secs(2));
+    assert_eq!(side.next(), Some((Wakeup::Shutdown, 0)));
 }
 
 #[test]

@@ -1,0 +1,90 @@
+--- nginx and HAProxy in front of servers, with connections to them that they keep.
+--
+-- They repeat nothing that a server has got, so that their clients see each fault of ours.
+
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+local proxies = { NAMES = { "nginx", "HAProxy" } }
+
+local started = {}
+
+local NGINX_CONF = [[
+  daemon off; worker_processes 1; pid FOLDER/pid; error_log FOLDER/error.log;
+  events { worker_connections 512; }
+  http {
+    access_log off;
+    client_body_temp_path FOLDER/body; proxy_temp_path FOLDER/proxy;
+    fastcgi_temp_path FOLDER/f; uwsgi_temp_path FOLDER/u; scgi_temp_path FOLDER/s;
+    upstream app { UPSTREAM keepalive 16; }
+    server {
+      listen 127.0.0.1:PORT;
+      location / {
+        proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
+        proxy_request_buffering off;
+      }
+    }
+  }
+]]
+
+local HAPROXY_CONF = [[
+  defaults
+    mode http
+    timeout connect 5s
+    timeout client 10s
+    timeout server 10s
+    http-reuse always
+    retries 0
+  frontend users
+    bind 127.0.0.1:PORT
+    default_backend app
+  backend app
+    UPSTREAM
+]]
+
+-- How each is started: its configuration, a line of that for each server, its command in a folder.
+local PROXIES = {
+  nginx = {
+    configuration = NGINX_CONF,
+    upstream = function(port) return ("server 127.0.0.1:%d max_fails=0;"):format(port) end,
+    command = function(folder)
+      return { "/usr/sbin/nginx", "-p", folder, "-e", folder .. "/error.log", "-c", folder .. "/conf" }
+    end,
+  },
+  HAProxy = {
+    configuration = HAPROXY_CONF,
+    upstream = function(port) return ("server s%d 127.0.0.1:%d\n"):format(port, port) end,
+    command = function(folder) return { "/usr/sbin/haproxy", "-db", "-f", folder .. "/conf" } end,
+  },
+}
+
+--- Starts a proxy before servers.
+-- @param name "nginx" or "HAProxy"
+-- @param ports of the servers, on 127.0.0.1
+-- @return its port on 127.0.0.1
+function proxies.start(name, ports)
+  local proxy, port, upstream = PROXIES[name], server.free_port(), {}
+  for i, other in ipairs(ports) do upstream[i] = proxy.upstream(other) end
+  local folder = process.scratch("proxy")
+  assert(os.execute("mkdir " .. process.quote(folder)))
+  local file = assert(io.open(folder .. "/conf", "w"))
+  local values = { FOLDER = folder, PORT = tostring(port), UPSTREAM = table.concat(upstream, " ") }
+  file:write((proxy.configuration:gsub("%u+", values)))
+  file:close()
+  local running = process.start(proxy.command(folder))
+  started[#started + 1] = running
+  assert(process.wait_until(function() return server.listening(port) end), running:log())
+  return port
+end
+
+--- Ends all proxies; for `after_each`, before the servers behind them end.
+function proxies.stop()
+  for _, running in ipairs(started) do
+    running:signal("TERM")
+    running:wait()
+    running:destroy()
+  end
+  started = {}
+end
+
+return proxies
