@@ -227,7 +227,17 @@ impl Supervisor {
             let serves = self.shutdown.serves();
             let check = self.liveness.next(&self.children, serves, now);
             let status = self.status.next().filter(|_| !self.is_candidate());
-            let due = [self.notify(now), self.log.attend(now), check, wake, reload, files, status];
+            let passed = self.flush_successor(now);
+            let due = [
+                self.notify(now),
+                self.log.attend(now),
+                check,
+                wake,
+                reload,
+                files,
+                status,
+                passed,
+            ];
             let timeout = clock::timeout(due.into_iter().flatten().min(), now);
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,

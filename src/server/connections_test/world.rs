@@ -285,7 +285,7 @@ impl World {
         for cell in 0..WORKERS {
             let Some(worker) = &mut self.workers[cell] else { continue };
             let id = worker.id;
-            while let Ok(Received::Message(report, parcel)) =
+            while let Ok(Received::Message(report, descriptors)) =
                 worker.channel.receive::<Report>(&mut self.inbox)
             {
                 match report {
@@ -301,7 +301,9 @@ impl World {
                         worker.leaves = true;
                         self.handover.revoke(id, usize::MAX, Reserved::No);
                     }
-                    report => self.handover.report(id, report, parcel, now),
+                    report => {
+                        self.handover.report(id, report, descriptors.into_parcel(), now);
+                    }
                 }
             }
         }

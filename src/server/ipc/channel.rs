@@ -1,6 +1,6 @@
 //! The control channel between the supervisor and one worker, or between two generations of a server.
 //!
-//! A pair of `SOCK_SEQPACKET` sockets: messages keep their borders, may carry a descriptor, and the
+//! A pair of `SOCK_SEQPACKET` sockets: messages keep their borders, may carry descriptors, and the
 //! end of either process shows as end of file at the other.
 
 use std::io::{self, IoSlice};
@@ -10,8 +10,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
 };
+use socket2::SockRef;
 
 use super::message::{Garbage, MAX_MESSAGE, Message};
 use crate::sys::os::receive::{ReceivedMessage, receive};
@@ -19,6 +20,9 @@ use crate::sys::os::receive::{ReceivedMessage, receive};
 /// How often, and after which pause, it is tried again to send a message.
 const ATTEMPTS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// What the kernel keeps for itself of a send buffer (`unix_dgram_sendmsg` in Linux).
+const SEND_RESERVE: usize = 32;
 
 /// One end of a control channel. Both ends are non-blocking.
 #[derive(Debug)]
@@ -51,11 +55,45 @@ impl From<OwnedFd> for Parcel {
     }
 }
 
+/// The descriptors that came with a message, in order.
+#[derive(Debug, Default)]
+pub struct Descriptors {
+    list: Vec<OwnedFd>,
+    /// The last ones are missing, because this process may not open more.
+    is_cut: bool,
+}
+
+impl Descriptors {
+    /// Those of a connection. None if there are none, or not all of them: a part is of no use.
+    pub fn into_parcel(self) -> Option<Parcel> {
+        if self.is_cut {
+            return None;
+        }
+        let mut list = self.list.into_iter();
+        let (connection, input) = (list.next()?, list.next());
+        Some(Parcel { connection, input })
+    }
+
+    /// The only one.
+    pub fn into_single(self) -> Option<OwnedFd> {
+        self.list.into_iter().next()
+    }
+}
+
+impl IntoIterator for Descriptors {
+    type Item = OwnedFd;
+    type IntoIter = std::vec::IntoIter<OwnedFd>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.list.into_iter()
+    }
+}
+
 /// What a read from the channel gave.
 #[derive(Debug)]
 pub enum Received<T> {
-    /// A message with the connection it carried.
-    Message(T, Option<Parcel>),
+    /// A message with the descriptors it carried.
+    Message(T, Descriptors),
     /// Nothing is there now.
     Empty,
     /// The other end is gone.
@@ -87,7 +125,13 @@ impl Channel {
         Channel(self.0.try_clone().unwrap())
     }
 
-    /// Sends a message with duplicates of the given descriptors: those of a [`Parcel`]. Never blocks:
+    /// The longest message that the kernel takes, in bytes.
+    pub fn longest_message(&self) -> usize {
+        let buffer = SockRef::from(&self.0).send_buffer_size().unwrap_or(MAX_MESSAGE);
+        buffer.saturating_sub(SEND_RESERVE).min(MAX_MESSAGE)
+    }
+
+    /// Sends a message with duplicates of the given descriptors. Never blocks:
     /// `EAGAIN` if the other side is far behind.
     pub fn send(
         &self,
@@ -145,9 +189,15 @@ impl Channel {
         }
     }
 
+    /// The beginning of the next message, which stays. Gives its size; 0 if there is none.
+    pub fn peek(&self, beginning: &mut [u8]) -> usize {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(self.0.as_raw_fd(), beginning, flags).unwrap_or(0)
+    }
+
     /// The next message, if there is one.
     pub fn receive<T: Message>(&self, inbox: &mut Inbox) -> Result<Received<T>, Errno> {
-        let ReceivedMessage { length, mut descriptors, is_cut } = loop {
+        let ReceivedMessage { length, descriptors, is_cut } = loop {
             let error = match receive(self.0.as_fd(), &mut inbox.0) {
                 Ok(parts) => break parts,
                 Err(error) => error,
@@ -162,18 +212,9 @@ impl Channel {
         if length == 0 {
             return Ok(Received::Closed);
         }
-        // Cut off where this process may open no further descriptor: the message counts. A part of a
-        // parcel is of no use.
-        if is_cut {
-            descriptors.clear();
-        }
         Ok(match T::decode(&inbox.0[..length]) {
-            Ok(message) => {
-                let mut descriptors = descriptors.into_iter();
-                let parcel = descriptors.next();
-                let input = descriptors.next();
-                Received::Message(message, parcel.map(|connection| Parcel { connection, input }))
-            }
+            // Also where descriptors are missing.
+            Ok(message) => Received::Message(message, Descriptors { list: descriptors, is_cut }),
             Err(Garbage) => Received::Garbage,
         })
     }
@@ -209,7 +250,8 @@ mod tests {
         supervisor.send(&order, &[writer.as_fd()]).unwrap();
         drop(writer);
         match worker.receive::<Order>(&mut inbox).unwrap() {
-            Received::Message(received, Some(parcel)) => {
+            Received::Message(received, descriptors) => {
+                let parcel = descriptors.into_parcel().unwrap();
                 assert_eq!(received, order);
                 assert!(parcel.input.is_none());
                 nix::unistd::write(&parcel.connection, b"x").unwrap();

@@ -5,13 +5,13 @@
 //! its children, each with a link to it. A generation that is replaced tells its successor directly
 //! ([`FromPredecessor`]).
 
-use super::connection_state::{ConnectionState, VERSION as STATE_VERSION};
-use super::message::{Garbage, Message, WAKEUPS, wakeup_number};
+use super::batch::Batch;
+use super::connection_state::VERSION as STATE_VERSION;
+use super::message::{Garbage, Message};
 use super::numbers::{append, only, optional, present, split};
-use crate::io::Wakeup;
 
 /// The version of these messages. A generation of another version cannot take over.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Stands for the status process where a socket's pool is told.
 pub const STATUS_PROCESS: u64 = u64::MAX - 1;
@@ -27,9 +27,10 @@ pub enum FromPredecessor {
     Job(JobState, Vec<u8>),
     /// The successor serves from now on.
     Serve,
-    /// A connection of this pool of the successor. With a reason to wake its handler it waits for a
-    /// worker, else for its client.
-    Connection(u64, Option<Wakeup>, ConnectionState),
+    /// Connections, with their descriptors.
+    Connections(Batch),
+    /// All connections that waited have been passed on; others follow when handlers end.
+    Passed(Passed),
 }
 
 /// How the messages begin.
@@ -52,6 +53,15 @@ pub struct PassedSocket {
     pub workers: u64,
     /// What the script calls it ([`crate::server::listen::listener::Listener::key`]).
     pub key: Vec<u8>,
+}
+
+/// How much was passed on at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed {
+    /// So many connections.
+    pub connections: u64,
+    /// When that began, in milliseconds of the shared clock.
+    pub since: u64,
 }
 
 /// Where an interval or main listener of the predecessor stands.
@@ -112,16 +122,17 @@ impl Message for FromPredecessor {
                 with_bytes(b'j', &numbers, key)
             }
             FromPredecessor::Serve => vec![b'S'],
-            FromPredecessor::Connection(pool, wakeup, state) => {
-                let wakeup = optional(wakeup.map(wakeup_number));
-                let mut message = fields(b'c', &[*pool, wakeup]);
-                state.encode(&mut message);
-                message
+            FromPredecessor::Connections(batch) => batch.encode(),
+            FromPredecessor::Passed(Passed { connections, since }) => {
+                fields(b'p', &[*connections, *since])
             }
         }
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, Garbage> {
+        if let Some(batch) = Batch::decode(bytes)? {
+            return Ok(FromPredecessor::Connections(batch));
+        }
         Ok(match bytes {
             [b'h', rest @ ..] => {
                 let ([version, state], rest) = split::<2>(rest)?;
@@ -147,13 +158,9 @@ impl Message for FromPredecessor {
                 FromPredecessor::Job(state, key.to_vec())
             }
             [b'S'] => FromPredecessor::Serve,
-            [b'c', rest @ ..] => {
-                let ([pool, wakeup], rest) = split::<2>(rest)?;
-                let wakeup = match present(wakeup) {
-                    Some(number) => Some(*WAKEUPS.get(number as usize).ok_or(Garbage)?),
-                    None => None,
-                };
-                FromPredecessor::Connection(pool, wakeup, ConnectionState::decode(rest)?)
+            [b'p', rest @ ..] => {
+                let [connections, since] = only::<2>(rest)?;
+                FromPredecessor::Passed(Passed { connections, since })
             }
             _ => return Err(Garbage),
         })
@@ -237,7 +244,6 @@ mod tests {
 
     #[test]
     fn messages_survive_their_encoding() {
-        let state = ConnectionState { data: b"GET".to_vec(), ..ConnectionState::default() };
         survives(vec![
             FromPredecessor::Hello(Hello { clock: 1 << 50, sockets: 3, group: 77 }),
             FromPredecessor::Socket(PassedSocket {
@@ -249,8 +255,8 @@ mod tests {
             FromPredecessor::Job(JobState::Due(7), Vec::new()),
             FromPredecessor::Job(JobState::Ended, b"x".to_vec()),
             FromPredecessor::Serve,
-            FromPredecessor::Connection(2, None, state.clone()),
-            FromPredecessor::Connection(0, Some(Wakeup::Input), state),
+            FromPredecessor::Connections(Batch::default()),
+            FromPredecessor::Passed(Passed { connections: 3, since: 1 << 40 }),
         ]);
         survives(vec![
             ToFirst::Ready(vec![Some(1), None]),

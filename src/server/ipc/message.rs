@@ -10,8 +10,8 @@ use crate::io::Wakeup;
 /// of usual size and a body of 64 KiB.
 pub const MAX_PAYLOAD: usize = 80 * 1024;
 
-/// The longest message, in bytes.
-pub const MAX_MESSAGE: usize = 1 + 2 * 8 + OVERHEAD + MAX_PAYLOAD;
+/// The longest message, in bytes: a connection with all the data that one may have, and five numbers.
+pub const MAX_MESSAGE: usize = 1 + 5 * 8 + OVERHEAD + MAX_PAYLOAD;
 
 /// The answer to [`Report::Reload`] if the new generation serves. Any other one says why it does not.
 pub const RELOADED: &[u8] = b"+";

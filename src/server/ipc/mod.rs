@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`channel`], [`message`] | the control channel, and what is said on it (pure) |
-//! | [`generation`] | what the generations of a server tell each other at a reload (pure) |
+//! | [`generation`], [`batch`] | what the generations of a server tell each other at a reload; many connections in a message (pure) |
 //! | [`connection_state`], [`standing`] | all that follows a connection from process to process (pure) |
 //! | [`lease`], [`ticket`] | who may act on a connection that a worker has parked, and its name |
 //! | [`scoreboard`] | what each sees of the other without a system call |
@@ -11,6 +11,7 @@
 //! | [`overflow`], [`numbers`] | what is too long for a message, as a file in memory; numbers in messages |
 //! | [`clock`] | the clock that both use |
 
+pub(crate) mod batch;
 pub(crate) mod channel;
 pub(crate) mod clock;
 pub mod connection_state;

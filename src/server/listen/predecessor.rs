@@ -59,7 +59,7 @@ pub fn adopt() -> io::Result<Option<(Predecessor, Vec<Passed>)>> {
     let mut next = || {
         channel.wait_for_message(INTRODUCTION);
         match channel.receive(&mut inbox)? {
-            Received::Message(message, parcel) => Ok((message, parcel.map(|it| it.connection))),
+            Received::Message(message, descriptors) => Ok((message, descriptors.into_single())),
             Received::Garbage => Err(io::Error::other(
                 "this version of the module cannot take over from the one that runs: restart the server",
             )),

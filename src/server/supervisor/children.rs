@@ -137,11 +137,11 @@ impl Children {
     ) -> Option<(WorkerId, Report, Option<Parcel>)> {
         let child = self.by_pid.get(&pid)?;
         match child.channel.receive(&mut self.inbox) {
-            Ok(Received::Message(report, parcel)) => {
+            Ok(Received::Message(report, descriptors)) => {
                 if log.logs(Level::Debug) {
                     log.line(Level::Debug, &child.prefix(), &format!("reported: {report:?}"));
                 }
-                return Some((child.worker, report, parcel));
+                return Some((child.worker, report, descriptors.into_parcel()));
             }
             Ok(Received::Empty) => return None,
             Ok(Received::Closed) => {}
@@ -159,7 +159,9 @@ impl Children {
     pub fn receive_rest(&mut self, pid: i32) -> Option<(WorkerId, Report, Option<Parcel>)> {
         let child = self.by_pid.get(&pid)?;
         match child.channel.receive(&mut self.inbox) {
-            Ok(Received::Message(report, parcel)) => Some((child.worker, report, parcel)),
+            Ok(Received::Message(report, descriptors)) => {
+                Some((child.worker, report, descriptors.into_parcel()))
+            }
             _ => None,
         }
     }

@@ -98,7 +98,9 @@ impl Control {
     /// The next order.
     pub fn hear(&self) -> Heard {
         match self.channel.receive(&mut self.inbox.borrow_mut()) {
-            Ok(Received::Message(order, parcel)) => Heard::Order(order, parcel),
+            Ok(Received::Message(order, descriptors)) => {
+                Heard::Order(order, descriptors.into_parcel())
+            }
             Ok(Received::Empty) => Heard::Nothing,
             Ok(Received::Closed) => {
                 // Also for workers that the kernel has not told.

@@ -3,11 +3,12 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// The maximum number of descriptors in a message.
-const MOST: usize = 4;
+/// The maximum number of descriptors in a message: what Linux allows (`SCM_MAX_FD` in unix(7)).
+pub const MAX_DESCRIPTORS: usize = 253;
 
 /// The size of the control message buffer, in words for its alignment.
-const CONTROL: usize = (size_of::<libc::cmsghdr>() + MOST * size_of::<RawFd>()).div_ceil(8);
+const CONTROL: usize =
+    (size_of::<libc::cmsghdr>() + MAX_DESCRIPTORS * size_of::<RawFd>()).div_ceil(8);
 
 /// A received message.
 pub struct ReceivedMessage {

@@ -40,11 +40,11 @@ impl Bounds {
         Held { state, input, overflow, reserved: Reserved::No }
     }
 
-    /// Closes the connections that have waited longest as long as too many descriptors are in use.
-    /// False if that did not suffice.
-    pub fn bound_descriptors(&self, store: &mut Store) -> bool {
+    /// Closes the connections that have waited longest as long as too many descriptors are in use, with
+    /// so many `more`. False if that did not suffice.
+    pub fn bound_descriptors(&self, store: &mut Store, more: usize) -> bool {
         // Both ends of a worker's channel, its standard error and its processor clock.
-        let held = store.count() + 4 * store.workers();
+        let held = store.count() + 4 * store.workers() + more;
         let surplus = held.saturating_sub(self.descriptors);
         shed(store, surplus, |store| store.lobby().oldest()) == surplus
     }

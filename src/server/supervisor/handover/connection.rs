@@ -106,7 +106,8 @@ impl Held {
     /// The server shuts down: why a worker gets the connection. One whose request has begun has a last
     /// moment for the rest, in a worker. Each worker may be the last one: nothing is reserved.
     pub fn dismiss(self) -> (Self, Wakeup) {
-        let wakeup = if self.input.is_empty() { Wakeup::Shutdown } else { Wakeup::Input };
+        let has_input = !self.input.is_empty() || self.overflow.is_some();
+        let wakeup = if has_input { Wakeup::Input } else { Wakeup::Shutdown };
         (Held { reserved: Reserved::No, ..self }, wakeup)
     }
 

@@ -28,7 +28,8 @@ use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
 
 use crate::io::Wakeup;
-use crate::server::ipc::channel::Parcel;
+use crate::server::ipc::batch::{Batch, PassedConnection};
+use crate::server::ipc::channel::{Descriptors, Parcel};
 use crate::server::ipc::clock;
 use crate::server::ipc::connection_state::{ConnectionState, Stage};
 use crate::server::ipc::message::{Order, Report};
@@ -332,16 +333,35 @@ impl Handover {
         self.successor = None;
     }
 
-    /// A connection comes from the previous generation.
-    pub fn inherit(
+    /// Connections come from the previous generation.
+    pub fn inherit(&mut self, batch: Batch, descriptors: Descriptors, now: Instant) {
+        let mut descriptors = descriptors.into_iter();
+        for PassedConnection { pool, wakeup, has_file, state } in batch {
+            let (connection, input) =
+                (descriptors.next(), has_file.then(|| descriptors.next()).flatten());
+            let Some(pool) = usize::try_from(pool).ok().filter(|pool| *pool < self.store.pools())
+            else {
+                continue;
+            };
+            match connection {
+                Some(connection) if has_file == input.is_some() => {
+                    self.inherit_one(pool, Parcel { connection, input }, wakeup, state, now);
+                }
+                // This process may not open so many.
+                _ => self.store.counts(pool).lost += 1,
+            }
+        }
+        self.bounds.bound_input(&mut self.store);
+    }
+
+    fn inherit_one(
         &mut self,
         pool: usize,
-        parcel: Parcel,
+        Parcel { connection, input }: Parcel,
         wakeup: Option<Wakeup>,
         state: ConnectionState,
         now: Instant,
     ) {
-        let Parcel { connection, input } = parcel;
         if let Stage::Lingering { until, stall } = state.stage {
             return self.linger(pool, connection, until, stall, now);
         }
@@ -350,7 +370,6 @@ impl Handover {
             Some(wakeup) => self.queue(pool, connection, held, wakeup),
             None => self.wait(pool, connection, held),
         }
-        self.bounds.bound_input(&mut self.store);
     }
 
     /// A connection that was taken over from a port.
@@ -466,7 +485,12 @@ impl Handover {
     /// Closes the connections that have waited longest as long as too many descriptors are in use.
     /// False if that did not suffice.
     pub fn make_room(&mut self) -> bool {
-        self.bounds.bound_descriptors(&mut self.store)
+        self.make_room_for(0)
+    }
+
+    /// The same before so many descriptors come.
+    pub fn make_room_for(&mut self, more: usize) -> bool {
+        self.bounds.bound_descriptors(&mut self.store, more)
     }
 
     /// Looks after the memory between two batches of events. Gives what the log is to tell.

@@ -6,10 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 
 use super::connection::{Held, Location};
+use crate::server::ipc::batch::{Batch, PassedConnection};
 use crate::server::ipc::channel::Channel;
 use crate::server::ipc::clock;
 use crate::server::ipc::connection_state::{ConnectionState, Stage};
-use crate::server::ipc::generation::FromPredecessor;
+use crate::server::ipc::generation::{FromPredecessor, Passed};
+use crate::server::ipc::overflow;
 
 /// The next generation.
 pub struct Successor {
@@ -18,12 +20,17 @@ pub struct Successor {
     pools: Vec<Option<u64>>,
     /// What the channel has not taken yet, with its descriptors.
     queue: VecDeque<(FromPredecessor, Vec<OwnedFd>)>,
+    /// The longest message that it takes.
+    longest: usize,
+    /// Connections that were passed on so far.
+    passed: u64,
 }
 
 impl Successor {
     /// The generation at the other end of the channel, in which these pools replace those of this one.
     pub fn new(channel: Channel, pools: Vec<Option<u64>>) -> Self {
-        Successor { channel, pools, queue: VecDeque::new() }
+        let longest = channel.longest_message();
+        Successor { channel, pools, queue: VecDeque::new(), longest, passed: 0 }
     }
 
     /// The pool that replaces the one at that position.
@@ -31,8 +38,8 @@ impl Successor {
         self.pools.get(pool).copied().flatten()
     }
 
-    /// Passes a connection on. None if it was; otherwise it is given back, since nothing replaces its pool,
-    /// or since a worker has it.
+    /// Passes a connection on, with others in one message: at the next [`Successor::flush`] at the latest. None
+    /// if it was; otherwise it is given back, since nothing replaces its pool, or since a worker has it.
     pub fn take(
         &mut self,
         pool: usize,
@@ -52,12 +59,37 @@ impl Successor {
             }
             other => return Some((descriptor, other)),
         };
-        let Held { state, mut input, overflow, .. } = held;
+        let Held { state, mut input, mut overflow, .. } = held;
         let (data, awaits) = input.take();
-        let state = ConnectionState { data, awaits, ..state };
-        let message = FromPredecessor::Connection(pool, wakeup, state);
-        self.send(message, [Some(descriptor), overflow].into_iter().flatten().collect());
+        let mut state = ConnectionState { data, awaits, ..state };
+        if overflow.is_none() && !Batch::fits(&state, self.longest) {
+            overflow = overflow::move_data(&mut state);
+        }
+        let has_file = overflow.is_some();
+        let connection = PassedConnection { pool, wakeup, has_file, state };
+        self.add(connection, [Some(descriptor), overflow].into_iter().flatten());
+        self.passed += 1;
         None
+    }
+
+    fn add(&mut self, connection: PassedConnection, descriptors: impl Iterator<Item = OwnedFd>) {
+        let longest = self.longest;
+        let has_room = |message: &FromPredecessor| matches!(message, FromPredecessor::Connections(batch) if batch.has_room(&connection, longest));
+        if !self.queue.back().is_some_and(|(message, _)| has_room(message)) {
+            self.flush();
+            let batch = FromPredecessor::Connections(Batch::default());
+            self.queue.push_back((batch, Vec::new()));
+        }
+        if let Some((FromPredecessor::Connections(batch), all)) = self.queue.back_mut() {
+            batch.add(connection);
+            all.extend(descriptors);
+        }
+    }
+
+    /// All connections that waited were passed on. It began at that time of the shared clock in milliseconds.
+    pub fn note_passed(&mut self, since: u64) {
+        let connections = self.passed;
+        self.send(FromPredecessor::Passed(Passed { connections, since }), Vec::new());
     }
 
     /// Tells it, in the order of the calls.
@@ -77,6 +109,8 @@ impl Successor {
                     self.queue.clear();
                     return true;
                 }
+                // A connection whose data fits neither into the message nor into a file.
+                Err(Errno::EMSGSIZE) => {}
                 Err(_) => return false,
             }
             self.queue.pop_front();

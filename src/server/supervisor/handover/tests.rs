@@ -5,12 +5,14 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::sys::epoll::{EpollCreateFlags, EpollEvent, EpollTimeout};
+use socket2::SockRef;
 
 use super::*;
 use crate::io::Awaits;
 use crate::server::ipc::channel::{Channel, Inbox, Received};
 use crate::server::ipc::generation::FromPredecessor;
 use crate::server::ipc::lease::LeaseTable;
+use crate::server::ipc::message::MAX_PAYLOAD;
 use crate::server::ipc::scoreboard::Scoreboard;
 
 const WORKER: WorkerId = WorkerId { pid: 1, pool: 0, cell: 0 };
@@ -162,15 +164,20 @@ fn a_lingering_connection_ends_with_its_client_or_its_time() {
     assert!(!side.handover.has_lingering() && is_closed(&mut client));
 }
 
+/// The next generation takes what it gets now. Gives how many connections that were.
+fn inherit_from(side: &mut Side, channel: &Channel, next: &mut Side) -> usize {
+    side.handover.successor().unwrap().flush();
+    inherit(channel, next)
+}
+
 /// The next generation takes what the channel has. Gives how many connections that were.
 fn inherit(channel: &Channel, next: &mut Side) -> usize {
     let (mut count, mut inbox) = (0, Inbox::default());
     loop {
         match channel.receive(&mut inbox).unwrap() {
-            Received::Message(FromPredecessor::Connection(pool, wakeup, state), parcel) => {
-                count += 1;
-                let now = next.now;
-                next.handover.inherit(pool as usize, parcel.unwrap(), wakeup, state, now);
+            Received::Message(FromPredecessor::Connections(batch), descriptors) => {
+                count += batch.clone().into_iter().count();
+                next.handover.inherit(batch, descriptors, next.now);
             }
             Received::Message(other, _) => panic!("{other:?}"),
             Received::Empty => return count,
@@ -191,14 +198,15 @@ fn the_next_generation_gets_what_waits_and_what_comes_back_later() {
     let (ours, theirs) = Channel::pair().unwrap();
     side.handover.succeed(Successor::new(ours, vec![Some(0)]));
     assert_eq!(side.handover.store().count(), 0);
-    assert_eq!(inherit(&theirs, &mut next), 3);
+    assert_eq!(inherit_from(&mut side, &theirs, &mut next), 3);
     assert_eq!(next.next(), Some((Wakeup::Input, 3)), "what was queued is served");
     assert!(next.handover.has_lingering());
     waiting.write_all(b"\r\n").unwrap();
     next.events();
     assert_eq!(next.next(), Some((Wakeup::Input, 18)), "what was held is complete");
     let _late = side.hand_over(ConnectionState::default());
-    assert_eq!((side.handover.store().count(), inherit(&theirs, &mut next)), (0, 1));
+    assert_eq!(inherit_from(&mut side, &theirs, &mut next), 1);
+    assert_eq!(side.handover.store().count(), 0);
 }
 
 #[test]
@@ -216,6 +224,36 @@ fn what_the_channel_does_not_take_at_once_is_passed_on_later() {
     assert_eq!(count + inherit(&theirs, &mut next), 200);
     assert_eq!(next.handover.store().waiting(0), 200);
     assert!(!clients.iter_mut().any(is_closed));
+}
+
+#[test]
+fn many_connections_share_a_message() {
+    let (mut side, mut next) = (side(1 << 30, 10_000), side(1 << 30, 10_000));
+    let _clients: Vec<_> =
+        (0..300).map(|_| side.hand_over(with(&[7; 100], Awaits::Bytes(9000)))).collect();
+    let (ours, theirs) = Channel::pair().unwrap();
+    side.handover.succeed(Successor::new(ours, vec![Some(0)]));
+    let mut inbox = Inbox::default();
+    assert!(matches!(
+        theirs.receive::<FromPredecessor>(&mut inbox).unwrap(),
+        Received::Message(FromPredecessor::Connections(batch), _) if batch.clone().into_iter().count() == 253
+    ));
+    assert_eq!(inherit_from(&mut side, &theirs, &mut next), 47);
+}
+
+#[test]
+fn what_does_not_fit_into_a_message_goes_into_a_file() {
+    let (mut side, mut next) = (side(1 << 30, 10_000), side(1 << 30, 10_000));
+    let _clients: Vec<_> = (0..3)
+        .map(|_| side.hand_over(with(&[7; MAX_PAYLOAD], Awaits::Bytes(MAX_PAYLOAD as u64 + 1))))
+        .collect();
+    let (ours, theirs) = Channel::pair().unwrap();
+    SockRef::from(&ours).set_send_buffer_size(16 * 1024).unwrap();
+    side.handover.succeed(Successor::new(ours, vec![Some(0)]));
+    assert_eq!(inherit_from(&mut side, &theirs, &mut next), 3);
+    assert_eq!(next.handover.store().waiting(0), 3);
+    next.handover.shut_down();
+    assert_eq!(next.next(), Some((Wakeup::Input, 0)), "its data is in a file");
 }
 
 #[test]

@@ -189,8 +189,8 @@ impl First {
         let candidate = self.candidate.iter().map(|candidate| (candidate.pid, &candidate.link));
         let (_, link) = links.chain(candidate).find(|(other, _)| *other == pid)?;
         match link.receive(&mut self.inbox) {
-            Ok(Received::Message(message, parcel)) => {
-                Some((message, parcel.map(|parcel| parcel.connection)))
+            Ok(Received::Message(message, descriptors)) => {
+                Some((message, descriptors.into_single()))
             }
             Ok(Received::Empty) => None,
             // The end of its process decides.

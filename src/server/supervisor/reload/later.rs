@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::unistd::{Pid, dup2_stderr, setpgid};
 
+use crate::server::ipc::batch::{ANNOUNCEMENT, Batch};
 use crate::server::ipc::channel::{Channel, Inbox, Received};
 use crate::server::ipc::generation::{FromFirst, FromPredecessor, JobState, ToFirst};
 use crate::server::listen::predecessor::Predecessor;
@@ -138,6 +139,13 @@ impl Later {
     /// What the first process says.
     pub fn hear_first(&mut self) -> Received<FromFirst> {
         self.first.receive(&mut self.inbox).unwrap_or(Received::Closed)
+    }
+
+    /// How many descriptors come with what the predecessor says next.
+    pub fn announced_descriptors(&self) -> usize {
+        let mut beginning = [0; ANNOUNCEMENT];
+        let size = self.predecessor.as_ref().map_or(0, |channel| channel.peek(&mut beginning));
+        Batch::announced(&beginning[..size])
     }
 
     /// What the predecessor says.

@@ -1,7 +1,7 @@
 //! What the supervisor does in a generation that is replaced: it introduces itself to the candidate, and hands over.
 
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::signal::Signal;
@@ -23,6 +23,9 @@ use crate::server::ipc::generation::{
 use crate::server::listen::listener::Listener;
 use crate::sys::os::standard;
 use crate::sys::os::worker_signals;
+
+/// How soon to try again to hand over, if the kernel does not say when it can take more.
+const FLUSH_AGAIN: Duration = Duration::from_millis(10);
 
 /// A candidate that this generation has introduced itself to.
 pub struct Introduced {
@@ -126,6 +129,9 @@ impl Supervisor {
         self.handover.succeed(successor);
         self.close_left_ports(now);
         self.end_workers(now);
+        if let Some(successor) = self.handover.successor() {
+            successor.note_passed(clock::milliseconds(now));
+        }
     }
 
     /// The workers end: their connections go to the next generation. Those of pools that have none there do
@@ -181,6 +187,13 @@ impl Supervisor {
         if let Some(successor) = self.handover.successor() {
             successor.send(message, Vec::new());
         }
+    }
+
+    /// Passes on what the successor has not got yet, as far as it takes that. Gives when to try again, should
+    /// the kernel not say when the channel has room.
+    pub(in super::super) fn flush_successor(&mut self, now: Instant) -> Option<Instant> {
+        let owes = self.handover.successor().is_some_and(|successor| !successor.flush());
+        owes.then(|| now + FLUSH_AGAIN)
     }
 
     /// Whether another generation keeps this process: the predecessor hands over, or the successor has not

@@ -13,9 +13,6 @@ use crate::server::ipc::generation::{FromFirst, ToFirst};
 use crate::sys::os::error_text;
 use crate::sys::os::usage::ProcessEnd;
 
-/// How soon to try again to hand over, if the kernel does not say when it can take more.
-const FLUSH_AGAIN: Duration = Duration::from_millis(10);
-
 impl Supervisor {
     /// A reload is asked for, by a signal or by a worker.
     pub(in super::super) fn ask_for_reload(&mut self, socket: Option<OwnedFd>) {
@@ -45,11 +42,9 @@ impl Supervisor {
 
     /// Lets reloads go on. Gives when to do so again.
     pub(in super::super) fn advance_reload(&mut self, now: Instant) -> Option<Instant> {
-        let owes = self.handover.successor().is_some_and(|successor| !successor.flush());
-        let again = owes.then(|| now + FLUSH_AGAIN);
         let Role::First(first) = &mut self.role else {
             self.report_readiness();
-            return again;
+            return None;
         };
         if let Some(candidate) = first.candidate().filter(|candidate| candidate.is_overdue(now)) {
             let text = format!("the new generation is not ready after {} s", candidate.time());
@@ -58,11 +53,10 @@ impl Supervisor {
         if matches!(&self.role, Role::First(first) if first.is_to_begin()) {
             self.begin_reload(now);
         }
-        let deadline = match &mut self.role {
+        match &mut self.role {
             Role::First(first) => first.candidate().and_then(|candidate| candidate.deadline),
             Role::Later(_) => None,
-        };
-        again.into_iter().chain(deadline).min()
+        }
     }
 
     /// In the first process: the candidate has written something.

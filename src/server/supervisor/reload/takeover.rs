@@ -12,9 +12,10 @@ use super::super::{MESSAGES_AT_ONCE, Next, Supervisor};
 use super::Role;
 use super::jobs::job_keys;
 use super::later::Begin;
-use crate::server::ipc::channel::{Channel, Parcel, Received};
+use crate::server::ipc::channel::{Channel, Descriptors, Received};
+use crate::server::ipc::clock;
 use crate::server::ipc::generation::{
-    FromFirst, FromPredecessor, JobState, STATUS_PROCESS, ToFirst,
+    FromFirst, FromPredecessor, JobState, Passed, STATUS_PROCESS, ToFirst,
 };
 use crate::server::listen::status_listener::StatusListener;
 
@@ -79,10 +80,10 @@ impl Supervisor {
             let Role::Later(later) = &mut self.role else { return };
             // A candidate's socket, or a channel to one.
             match later.hear_first() {
-                Received::Message(message, parcel) => match message {
+                Received::Message(message, descriptors) => match message {
                     FromFirst::Introduce => {
-                        if let Some(parcel) = parcel {
-                            self.introduce(Channel::from(parcel.connection));
+                        if let Some(channel) = descriptors.into_single() {
+                            self.introduce(Channel::from(channel));
                         }
                     }
                     FromFirst::Succeed(claims) => self.succeed(&claims),
@@ -113,15 +114,19 @@ impl Supervisor {
         let now = Instant::now();
         for _ in 0..MESSAGES_AT_ONCE {
             let Role::Later(later) = &mut self.role else { return };
+            match later.announced_descriptors() {
+                0 => {}
+                count => drop(self.handover.make_room_for(count)),
+            }
             match later.hear_predecessor() {
-                Received::Message(message, parcel) => self.inherit(message, parcel, now),
+                Received::Message(message, descriptors) => self.inherit(message, descriptors, now),
                 Received::Empty => return,
                 Received::Closed | Received::Garbage => return self.end_inheritance(now),
             }
         }
     }
 
-    fn inherit(&mut self, message: FromPredecessor, parcel: Option<Parcel>, now: Instant) {
+    fn inherit(&mut self, message: FromPredecessor, descriptors: Descriptors, now: Instant) {
         match message {
             FromPredecessor::Hello(_) | FromPredecessor::Socket(_) => {}
             FromPredecessor::Job(state, key) => {
@@ -131,11 +136,10 @@ impl Supervisor {
                 }
             }
             FromPredecessor::Serve => self.begin_to_serve(now),
-            FromPredecessor::Connection(pool, wakeup, state) => {
-                let pool = usize::try_from(pool).unwrap_or(usize::MAX);
-                if let Some(parcel) = parcel.filter(|_| pool < self.pools.len()) {
-                    self.handover.inherit(pool, parcel, wakeup, state, now);
-                }
+            FromPredecessor::Connections(batch) => self.handover.inherit(batch, descriptors, now),
+            FromPredecessor::Passed(Passed { connections, since }) => {
+                let time = clock::milliseconds(Instant::now()).saturating_sub(since);
+                self.log.stats(&format!("Took over {connections} connections in {time} ms"));
             }
         }
     }
