@@ -41,9 +41,10 @@ local function application()
     assert(os.rename(folder .. "/" .. name .. ".new", folder .. "/" .. name))
   end
   function app.answer(version) return (ANSWER:gsub("VERSION", version)) end
-  function app.start(options, port)
+  function app.start(options, port, host, listeners, script)
     port = port or server.free_port()
-    app.write("app.lua", ("PORT = %d "):format(port) .. APP)
+    script = script or APP:gsub("127.0.0.1", host or "%0"):gsub("{ proto", (listeners or "") .. "%0")
+    app.write("app.lua", ("PORT = %d "):format(port) .. script)
     return server.start {
       file = "app.lua", launcher = options or { "--dev" }, cwd = folder, port = port,
       env = { LUA_PATH = ("./?.lua;%s/lua/?.lua;;"):format(server.root) },
@@ -52,6 +53,13 @@ local function application()
   app.write("answer.lua", app.answer "one")
   return app
 end
+
+-- An address of this machine that is not the loopback interface's, if it has one.
+local function other_address()
+  return select(2, process.run("hostname -I")):match("%d+%.%d+%.%d+%.%d+")
+end
+
+local function curl(s, arguments) return select(2, s:curl(arguments)) end
 
 local function body(s, path) return s:request(path or "/").body end
 
@@ -131,17 +139,148 @@ describe("moonbridge --dev", function()
     end
     assert.truthy(seen["round5 "])
   end)
+end)
 
-  it("goes on with the old code if the new one cannot be prepared, and takes the next one", function()
+describe("the page with an error", function()
+  after_each(server.cleanup)
+
+  local HTML = { Accept = "text/html,application/xhtml+xml,*/*;q=0.8" }
+
+  local FAILING = [[
+return function(request)
+  request:send_status("200 OK")
+  request:send_header("X-Mine", "y")
+  request:send_data(("x"):rep(20000))
+  error("oh <dear> " .. request.path)
+end
+]]
+
+  it("shows an error of a handler with its source, to clients on this machine alone", function()
+    local app = application()
+    app.write("answer.lua", FAILING)
+    local s = app.start(nil, nil, "::")
+    local response = s:request { target = "/a", headers = HTML }
+    assert.equal(500, response.status)
+    assert.equal("text/html; charset=utf-8", response.headers["content-type"])
+    assert.equal("close", response.headers.connection)
+    assert.equal("no-store", response.headers["cache-control"])
+    assert.is_nil(response.headers["x-mine"])
+    assert.truthy(response.body:find("<h1>./answer.lua:5: oh &lt;dear&gt; a</h1>", 1, true), response.body)
+    assert.truthy(response.body:find(
+      "<b>    5    error(&quot;oh &lt;dear&gt; &quot; .. request.path)</b>\n    6  end\n", 1, true))
+    assert.truthy(response.body:find("<h2>Traceback</h2>\n<pre>\t[C]: in ", 1, true), response.body)
+    local text = s:request "/b"
+    assert.equal("text/plain; charset=utf-8", text.headers["content-type"])
+    assert.truthy(text.body:find("^500 Internal Server Error\n\nGET /b\n\n%./answer%.lua:5: oh <dear> b\n"),
+      text.body)
+    assert.truthy(text.body:find("\n>     5    error(", 1, true), text.body)
+    for _, name in ipairs { "Forwarded", "X-Forwarded-For" } do
+      local forwarded = s:request { target = "/", headers = { Accept = "text/html", [name] = "for=::1" } }
+      assert.equal("500 Internal Server Error\n", forwarded.body)
+    end
+    local elsewhere = other_address()
+    if elsewhere then
+      assert.equal("500 Internal Server Error\n",
+        curl(s, ("-H 'Accept: text/html' http://%s:%d/c"):format(elsewhere, s.port)))
+    end
+  end)
+
+  it("shows nothing of the code without --dev", function()
+    local app = application()
+    app.write("answer.lua", FAILING)
+    local s = app.start {}
+    assert.equal("500 Internal Server Error\n", s:request({ target = "/", headers = HTML }).body)
+  end)
+
+  it("shows a reload's error at the ports that were open, until it is mended", function()
+    local app = application()
+    local path = process.scratch("socket")
+    local s = app.start(nil, nil, nil, ('{ proto = "local", path = %q },'):format(path))
+    local kept = s:connect()
+    assert.equal("one ", kept:request("/").body)
+    for round, wrong in ipairs { "return function(", "error('at load')", "return" } do
+      app.write("answer.lua", wrong)
+      assert.truthy(process.wait_until(function() return s:request("/").status == 500 end), s:log())
+      assert.equal(500, kept:request("/").status)
+      kept:close()
+      assert.truthy(curl(s, ("--unix-socket %s http://a/"):format(path)):find("500 Internal", 1, true))
+      if round < 3 then
+        assert.truthy(s:request("/").body:find("\n>     1  " .. wrong, 1, true), s:request("/").body)
+      end
+      local good = "good" .. round
+      app.replace("answer.lua", app.answer(good))
+      wait_for_body(s, good .. " ")
+      kept = s:connect()
+      assert.equal(good .. " ", kept:request("/").body)
+      assert.equal(good .. " ", curl(s, ("--unix-socket %s http://a/"):format(path)))
+    end
+  end)
+
+  it("shows that a port cannot be opened, at those that can", function()
+    local app = application()
+    local taken = server.free_port()
+    local occupant = assert(require("socket").bind("127.0.0.1", taken))
+    local s = app.start()
+    local script = ("PORT = %d "):format(s.port) .. APP
+    app.write("app.lua", script:gsub("{ proto", ('{ proto = "tcp", host = "127.0.0.1", port = %d }, %%0')
+      :format(taken)))
+    assert.truthy(process.wait_until(function() return s:request("/").status == 500 end), s:log())
+    assert.truthy(s:request("/").body:find("Address already in use", 1, true))
+    occupant:close()
+    app.write("app.lua", script .. "-- mended")
+    wait_for_body(s, "one ")
+  end)
+
+  it("shows what is wrong when the server is started", function()
+    local app = application()
+    app.write("answer.lua", "return 'no function'")
+    local port = server.free_port()
+    local wrong = 'listen{ { proto = "tcp", host = "127.0.0.1", port = PORT }, connect = print } error "late"'
+    local s = app.start(nil, port, nil, nil, wrong)
+    assert.truthy(s:request("/").body:find("late", 1, true))
+    app.write("app.lua", ("PORT = %d "):format(port) .. APP)
+    assert.truthy(process.wait_until(function()
+      return s:request("/").body:find("bad argument to 'generate_handler'", 1, true)
+    end), s:log())
+    app.write("answer.lua", app.answer "two")
+    wait_for_body(s, "two ")
+    s:signal("TERM")
+    assert.equal(0, s:wait())
+  end)
+
+  it("shows that the workers cannot be prepared", function()
     local app = application()
     local s = app.start()
     app.write("app.lua", ("PORT = %d "):format(s.port)
       .. APP:gsub("connect =", "prepare = function() error('unprepared') end, connect ="))
-    assert.truthy(s:wait_log("Reload failed"), s:log())
-    assert.equal("one ", body(s))
+    assert.truthy(process.wait_until(function()
+      return s:request("/").body:find("unprepared", 1, true)
+    end), s:log())
     app.write("answer.lua", app.answer "two")
     app.write("app.lua", ("PORT = %d "):format(s.port) .. APP)
     wait_for_body(s, "two ")
+  end)
+
+  it("is at 127.0.0.1 port 8080 if no port is known; a script that does not exist is an error", function()
+    local app = application()
+    local script = app.folder .. "/wrong.lua"
+    local code, _, log = server.run_script {
+      file = server.root .. "/bin/moonbridge", args = { "--dev", script },
+    }
+    assert.equal(3, code)
+    assert.truthy(log:find("No such file", 1, true), log)
+    app.write("wrong.lua", "wrong(")
+    local s = server.start {
+      file = script, launcher = { "--dev" },
+      ready = function(self)
+        local said = self:log()
+        return said:find("No port of the application is known: see http://127.0.0.1:8080/\n", 1, true)
+          -- Another server may have the port.
+          or said:find("Could not serve a page with the error: [^\n]*Address already in use")
+      end,
+    }
+    s:signal("TERM")
+    assert.truthy(({ [0] = true, [3] = true })[s:wait()], s:log())
   end)
 end)
 

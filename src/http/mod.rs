@@ -21,6 +21,7 @@ use std::rc::Rc;
 use mlua::{Function, IntoLuaMulti, Lua, Result, Table, Value};
 
 use crate::binding::{self, Fault};
+use crate::server::development::Development;
 use crate::server::listen::speaks_first;
 use crate::server::worker::context;
 use server::options::Options;
@@ -117,7 +118,8 @@ fn native(lua: &Lua) -> Result<Table> {
     // configure(options): time limits and a function that makes steps; or what is wrong.
     let configure = lua.create_function(|lua, table: Table| {
         match Options::read(&table).and_then(|o| Ok((Options::times(lua, &table)?, o))) {
-            Ok((times, options)) => {
+            Ok((times, mut options)) => {
+                options.development = Development::of(lua);
                 let limits = Options::limits(&times)?;
                 (times, lua::steps::factory(lua, Rc::new(options), limits)?).into_lua_multi(lua)
             }

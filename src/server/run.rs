@@ -15,6 +15,7 @@ use super::listen::config::PoolConfig;
 use super::listen::predecessor::Predecessor;
 use super::listen::registry::Registry;
 use super::listen::shared_sockets;
+use super::listen::speaks_first;
 use super::operator::check;
 use super::operator::launcher::{self, Operations};
 use super::operator::service::Parts;
@@ -171,6 +172,8 @@ fn become_worker(lua: &Lua, start: WorkerStart) -> Reply {
     }
     context::show_on(&start.pool.scoreboard, start.cell);
     let (handlers, config) = (start.pool.handlers.clone(), start.pool.config.clone());
+    let has_jobs = start.pool.listeners.iter().any(|listener| listener.job().is_some());
+    let can_show = !has_jobs && speaks_first::is_client_first(lua, &handlers.connect)?;
     let handles = lua.create_table()?;
     let worker = Rc::new(RefCell::new(Worker::new(start, handles.clone())?));
     handle_methods::set_worker(&worker)?;
@@ -201,6 +204,7 @@ fn become_worker(lua: &Lua, start: WorkerStart) -> Reply {
             Ok(())
         })?,
     )?;
+    step.raw_set("show", lua.create_function(move |lua, report| show(lua, report, can_show))?)?;
     let describe: Function = lua.named_registry_value(DESCRIBE)?;
     let class = handle::class(lua)?;
     let parts = call_loop::Parts {
@@ -239,6 +243,13 @@ fn become_worker(lua: &Lua, start: WorkerStart) -> Reply {
     let limit = lua.create_function(move |lua, ()| limit_memory(lua, &config))?;
     step.raw_set("limit", limit)?;
     Ok(("worker", pool, step).into_lua_multi(lua)?)
+}
+
+/// In development: the worker's handlers show this error, if they can.
+fn show(lua: &Lua, report: mlua::LuaString, can_show: bool) -> mlua::Result<bool> {
+    let Some(development) = Development::of(lua).filter(|_| can_show) else { return Ok(false) };
+    development.fail(report.to_string_lossy());
+    Ok(true)
 }
 
 /// What a worker calls its handler for.

@@ -6,11 +6,15 @@ local xpcall = xpcall
 local stderr, exit = io.stderr, os.exit
 local describe = step.describe
 
-local function fail(name, report)
+local function tell(name, report)
   step.lift_limit()
   step.disarm()
   local context = step.context()
   stderr:write('Error in "', name, '" function: ', context and context .. ": " or "", report, "\n")
+end
+
+local function fail(name, report)
+  tell(name, report)
   step.abort()
 end
 
@@ -18,7 +22,12 @@ local function guarded(name, f)
   if not f then return end
   local ok, report = xpcall(f, describe)
   step.disarm()
-  if not ok then fail(name, report) end
+  if not ok then
+    tell(name, report)
+    -- In development, the HTTP handler shows that instead of its own answers.
+    if name ~= "prepare" or not step.show(report) then step.abort() end
+    pool.finish = nil
+  end
   step.leave_child()
 end
 

@@ -10,6 +10,7 @@
 //! | [`request`] | the head of a request, checked |
 //! | [`request_body`], [`body_decoder`] | its body as it is received and decoded |
 //! | [`response`], [`response_output`] | the response as a state machine; what sends it |
+//! | [`failure`] | the answer to an error of the application |
 //! | [`held_stream`] | the stream, as far as the connection has it |
 //! | [`usability`] | whether the request can be used, and what is raised if not |
 //! | [`peer_watch`], [`response_timer`] | whether the client is still there; the timer of a handler |
@@ -17,6 +18,7 @@
 pub mod body_decoder;
 pub mod body_progress;
 pub mod connection;
+pub mod failure;
 pub mod held_stream;
 pub mod incoming;
 pub mod options;

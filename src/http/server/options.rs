@@ -1,5 +1,6 @@
 //! Options of `generate_handler` (reference, "HTTP module"): checked once, then shared.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
@@ -10,6 +11,7 @@ use crate::binding::{Fault, Reply};
 use crate::http::wire::head::HeadLimits;
 use crate::http::wire::header_lines::StaticHeaders;
 use crate::known_options;
+use crate::server::development::Development;
 
 /// Options that concern the bytes of requests and responses.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub struct Options {
     pub static_headers: StaticHeaders,
     /// `response_timeout`: a handler that takes longer is killed with its process.
     pub response_timeout: Option<Duration>,
+    /// With `--dev`.
+    pub development: Option<Rc<Development>>,
 }
 
 /// Positions in a head are kept in 32 bits.
@@ -55,6 +59,7 @@ impl Default for Options {
             output_chunk: 1024,
             static_headers: StaticHeaders::default(),
             response_timeout: Some(Duration::from_secs(3600)),
+            development: None,
         }
     }
 }

@@ -22,10 +22,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connection::{Conclusion, HttpConnection};
+use super::failure;
 use super::incoming::Opened;
 use super::time_limits::TimeLimits;
 use super::usability::{Blameless, FAULTY, Problem};
-use crate::http::wire::refusal::Refusal;
 use crate::io::stream::{Stream, Wakeup};
 
 /// For how long a client may go on sending where nobody supervises (see
@@ -252,6 +252,7 @@ impl Turn {
     /// Looks for the next request.
     fn open(&mut self, c: &mut HttpConnection, stream: Rc<RefCell<Stream>>) -> TurnAction {
         match c.open(stream) {
+            Opened::Ready if failure::precludes(c) => self.shut(c, TurnResult::True),
             Opened::Ready => {
                 self.state = TurnState::Handling;
                 TurnAction::Handle
@@ -491,7 +492,7 @@ fn failed(c: &mut HttpConnection, text: &[u8]) -> ConnectionEnd {
     if c.has_left() || c.usability.is_faulty {
         return ConnectionEnd::Reset(TurnResult::Throw);
     }
-    c.refuse(&Refusal::internal_error());
+    failure::answer(c, text);
     ConnectionEnd::Shut(TurnResult::Throw)
 }
 

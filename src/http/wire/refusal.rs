@@ -86,8 +86,33 @@ impl Refusal {
     /// `static_headers` are complete header lines, `date` the value of Date.
     pub fn write(&self, out: &mut Vec<u8>, static_headers: &[u8], date: Option<&[u8]>, head: bool) {
         let blank = if self.sentence.is_empty() { "" } else { "\n" };
-        let end = blank;
-        let length = self.status.len() + 1 + blank.len() + self.sentence.len() + end.len();
+        let body = [self.status, "\n", blank, &self.sentence, blank];
+        let kind = Kind { status: self.status, fields: "", media_type: "text/plain" };
+        kind.write(out, static_headers, date, &body, head);
+    }
+}
+
+/// A complete response of the server's own, behind which the connection is closed: all but its body.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind<'a> {
+    /// Status code and reason phrase.
+    pub status: &'a str,
+    /// Further header lines, complete.
+    pub fields: &'a str,
+    /// Its Content-Type.
+    pub media_type: &'a str,
+}
+
+impl Kind<'_> {
+    /// Appends the response to `out`, as [`Refusal::write`].
+    pub fn write(
+        &self,
+        out: &mut Vec<u8>,
+        static_headers: &[u8],
+        date: Option<&[u8]>,
+        body: &[&str],
+        head: bool,
+    ) {
         for part in ["HTTP/1.1 ", self.status, "\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
@@ -97,13 +122,14 @@ impl Refusal {
                 out.extend_from_slice(part);
             }
         }
-        out.extend_from_slice(b"Connection: close\r\nContent-Type: text/plain\r\nContent-Length: ");
-        out.extend_from_slice(length.to_string().as_bytes());
-        out.extend_from_slice(b"\r\n\r\n");
-        if !head {
-            for part in [self.status, "\n", blank, &self.sentence, end] {
-                out.extend_from_slice(part.as_bytes());
-            }
+        let length: usize = body.iter().map(|part| part.len()).sum();
+        let length = length.to_string();
+        let lines = ["Connection: close\r\n", self.fields, "Content-Type: ", self.media_type];
+        for part in lines.into_iter().chain(["\r\nContent-Length: ", &length, "\r\n\r\n"]) {
+            out.extend_from_slice(part.as_bytes());
+        }
+        for part in body.iter().filter(|_| !head) {
+            out.extend_from_slice(part.as_bytes());
         }
     }
 }

@@ -2,34 +2,39 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `notes.lua` | notes which files the application loads |
+//! | `notes.lua`, [`sources`] | which files the application has loaded |
 //! | [`watcher`] | tells when one of them, or a file in a given folder, has changed |
 //! | [`snapshot`], [`trail`] | what files are like; which directory entries lead to a file |
+//! | [`page`] | the page that shows an error |
 
+pub mod page;
 pub mod snapshot;
+pub mod sources;
 pub mod trail;
 pub mod watcher;
 
 use std::cell::RefCell;
-use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use mlua::{Function, Lua};
 
 use super::worker::handle_methods::with_worker;
 use crate::binding;
+use page::Failure;
+use sources::Sources;
 use watcher::Watcher;
 
 /// What `--dev` keeps for a Lua state.
+#[derive(Debug)]
 pub struct Development {
     /// Until the supervisor has it.
     watcher: RefCell<Option<Watcher>>,
-    /// What was noted in this process.
-    noted: RefCell<HashSet<PathBuf>>,
+    sources: RefCell<Sources>,
+    /// Why the application cannot serve.
+    failure: RefCell<Option<String>>,
 }
 
 impl Development {
@@ -41,11 +46,17 @@ impl Development {
     /// From now on it is noted what is loaded. Changes of that, and in these folders, are noticed.
     ///
     /// # Errors
-    /// The kernel does not watch files, or Lua's.
+    /// The kernel does not watch files: changes are not noticed.
     pub fn begin(lua: &Lua, folders: Vec<PathBuf>) -> Result<(), binding::Fault> {
         let folders: io::Result<Vec<_>> = folders.iter().map(std::path::absolute).collect();
-        let watcher = RefCell::new(Some(Watcher::new(folders?)?));
-        let development = Rc::new(Development { watcher, noted: RefCell::default() });
+        let watcher = folders.and_then(Watcher::new);
+        let (watcher, outcome) = match watcher {
+            Ok(watcher) => (Some(watcher), Ok(())),
+            Err(error) => (None, Err(error.into())),
+        };
+        let watcher = RefCell::new(watcher);
+        let (sources, failure) = (RefCell::default(), RefCell::default());
+        let development = Rc::new(Development { watcher, sources, failure });
         lua.set_app_data(development.clone());
         let note = lua.create_function(move |_, name: mlua::LuaString| {
             development.note(&name.as_bytes());
@@ -53,15 +64,13 @@ impl Development {
         })?;
         let source = include_str!("notes.lua");
         let begin: Function = binding::chunk(lua, "moonbridge.development", source, note)?;
-        Ok(begin.call(())?)
+        begin.call::<()>(())?;
+        outcome
     }
 
     /// The application loads the file with that name, or would load it if it existed.
     fn note(&self, name: &[u8]) {
-        let Ok(path) = std::path::absolute(Path::new(OsStr::from_bytes(name))) else { return };
-        if !self.noted.borrow_mut().insert(path.clone()) {
-            return;
-        }
+        let Some(path) = self.sources.borrow_mut().add(name) else { return };
         match self.watcher.borrow_mut().as_mut() {
             Some(watcher) => watcher.add(path),
             None => {
@@ -76,5 +85,25 @@ impl Development {
     /// The watcher is the supervisor's from now on.
     pub fn take_watcher(&self) -> Option<Watcher> {
         self.watcher.take()
+    }
+
+    /// The application cannot serve, in this process: its HTTP handlers show why.
+    pub fn fail(&self, report: String) {
+        self.failure.replace(Some(report));
+    }
+
+    /// Why the application cannot serve; `None`: it can.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.borrow().clone()
+    }
+
+    /// The page for an error: its media type and its text.
+    pub fn page(&self, task: &str, report: &str, html: bool) -> (&'static str, String) {
+        let excerpts = self.sources.borrow().excerpts(report.as_bytes());
+        let failure = Failure { task, report, excerpts: &excerpts };
+        match html {
+            true => ("text/html; charset=utf-8", failure.html()),
+            false => ("text/plain; charset=utf-8", failure.text()),
+        }
     }
 }

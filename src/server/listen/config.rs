@@ -163,6 +163,11 @@ pub fn parse(lua: &Lua, table: &Table) -> Reply<Listen> {
     Ok(Listen { pool: Some(PoolListen { listeners, config, handlers }), status })
 }
 
+/// The configuration of a pool with these listeners and without options.
+pub fn defaults(lua: &Lua, listeners: &[(usize, ListenerSpec)]) -> Reply<PoolConfig> {
+    pool(&lua.create_table()?, listeners)
+}
+
 fn pool(table: &Table, listeners: &[(usize, ListenerSpec)]) -> Reply<PoolConfig> {
     let mains =
         listeners.iter().filter(|(_, spec)| matches!(spec, ListenerSpec::Main { .. })).count();

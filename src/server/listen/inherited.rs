@@ -5,16 +5,18 @@
 //! find an open port while it restarts.
 
 use std::cell::RefCell;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::time::Duration;
 
 use socket2::{SockAddr, SockRef, Type};
 
+use super::spec::ListenerSpec;
 use crate::io::address;
+use crate::io::listen::{Access, BACKLOG};
 use crate::server::ipc::generation::PassedSocket;
 use crate::sys::os::{environment, resolve};
 
@@ -125,6 +127,17 @@ impl Inheritance {
         })
     }
 
+    /// These count as claimed since the last call, too.
+    pub fn give_back_claimed(&self, claimed: impl Iterator<Item = (usize, u64)>) {
+        self.claimed.borrow_mut().extend(claimed);
+    }
+
+    /// What a script would have to say to claim each of the sockets that are unclaimed.
+    pub fn unclaimed(&self) -> Vec<ListenerSpec> {
+        let mut sockets = self.sockets.borrow_mut();
+        sockets.get_or_insert_with(receive).iter().filter_map(Inherited::spec).collect()
+    }
+
     /// Closes the unclaimed sockets, and returns the names of those that a service manager has passed.
     pub fn disclaim(&self) -> Vec<String> {
         let rest = self.sockets.borrow_mut().replace(Vec::new()).unwrap_or_default();
@@ -155,6 +168,32 @@ impl Inheritance {
 impl Inherited {
     fn is_own(&self) -> bool {
         self.passed.as_ref().is_some_and(|(_, passed)| passed.is_own)
+    }
+
+    /// What a script would have to say to claim it.
+    fn spec(&self) -> Option<ListenerSpec> {
+        let named = || ListenerSpec::Inherited { name: Some(self.name.clone()), deferred: true };
+        let Some((_, passed)) = &self.passed else { return Some(named()) };
+        let (proto, place) = passed.key.split_at(passed.key.iter().position(|it| *it == b' ')?);
+        let place = place.get(1..).unwrap_or_default();
+        Some(match proto {
+            b"tcp" => {
+                let (host, port) = std::str::from_utf8(place).ok()?.rsplit_once(' ')?;
+                ListenerSpec::Tcp {
+                    host: host.to_owned(),
+                    port: port.to_owned(),
+                    deferred: true,
+                    backlog: BACKLOG,
+                }
+            }
+            b"local" => {
+                let name = self.address.as_abstract_namespace();
+                let path = name.map_or(place.to_vec(), |name| [b"@", name].concat());
+                let path = OsString::from_vec(path);
+                ListenerSpec::Local { path, access: Access::default(), backlog: BACKLOG }
+            }
+            _ => named(),
+        })
     }
 
     fn has_key(&self, key: &[u8]) -> bool {

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 use nix::sys::socket::{Shutdown, shutdown};
 use socket2::SockRef;
@@ -17,13 +18,13 @@ use crate::sys::os::error_text;
 use crate::sys::os::own_file::OwnFile;
 
 /// One listener.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Listener {
     /// What it was registered as.
     pub spec: ListenerSpec,
     /// Where connections arrive; `None` for intervals and main listeners, and for listeners that are only
     /// checked, unless a service manager has passed the socket.
-    port: Option<Port>,
+    port: Option<Rc<Port>>,
 }
 
 /// An open port.
@@ -50,7 +51,7 @@ impl Listener {
     /// Misuse that names the listener, the reason and the address.
     pub fn open(index: usize, spec: ListenerSpec, inheritance: &Inheritance) -> Reply<Self> {
         match Port::open(&spec, inheritance) {
-            Ok(port) => Ok(Listener { spec, port }),
+            Ok(port) => Ok(Listener { spec, port: port.map(Rc::new) }),
             Err(error) => Err(failed(index, &spec, &error)),
         }
     }
@@ -68,7 +69,7 @@ impl Listener {
         let socket =
             dry_run.check(&spec, inheritance).map_err(|error| failed(index, &spec, &error))?;
         let port = socket.map(|socket| Port { socket, origin: Origin::Inherited });
-        Ok(Listener { spec, port })
+        Ok(Listener { spec, port: port.map(Rc::new) })
     }
 
     /// The listening socket, if connections arrive here.
@@ -78,7 +79,7 @@ impl Listener {
 
     /// What the generations of a server call its socket.
     pub fn key(&self) -> Option<Vec<u8>> {
-        Some(match (&self.spec, &self.port) {
+        Some(match (&self.spec, self.port.as_deref()) {
             (ListenerSpec::Tcp { host, port, .. }, _) => tcp_key(host, port),
             (ListenerSpec::Local { .. }, Some(Port { origin: Origin::Own(Some(file)), .. })) => {
                 local_key(file.path())
@@ -104,7 +105,9 @@ impl Listener {
     /// # Errors
     /// A sentence that names the address.
     pub fn adjust(&self) -> Result<(), String> {
-        let Some(Port { socket, origin: Origin::Own(file) }) = &self.port else { return Ok(()) };
+        let Some(Port { socket, origin: Origin::Own(file) }) = self.port.as_deref() else {
+            return Ok(());
+        };
         let adjusted = match &self.spec {
             ListenerSpec::Tcp { deferred, backlog, .. } => {
                 let _ = defer_accept(socket.as_fd(), *deferred);
@@ -123,7 +126,7 @@ impl Listener {
 
     /// The next generation has the socket, and its file.
     pub fn give_away(&self) {
-        if let Some(Port { origin: Origin::Own(Some(file)), .. }) = &self.port {
+        if let Some(Port { origin: Origin::Own(Some(file)), .. }) = self.port.as_deref() {
             file.give_away();
         }
     }
@@ -131,7 +134,9 @@ impl Listener {
     /// Stops new connections; waiting ones can still be accepted. Returns false for listeners that
     /// are not a port of this server: a service manager's socket continues to collect connections.
     pub fn refuse(&self) -> bool {
-        let Some(Port { socket, origin: Origin::Own(_) }) = &self.port else { return false };
+        let Some(Port { socket, origin: Origin::Own(_) }) = self.port.as_deref() else {
+            return false;
+        };
         if matches!(self.spec, ListenerSpec::Tcp { .. }) {
             let _ = listen::begin_no_handshake(socket);
         } else {
@@ -144,7 +149,7 @@ impl Listener {
 
     /// Whether the server has opened this port itself.
     pub fn is_own_port(&self) -> bool {
-        matches!(self.port, Some(Port { origin: Origin::Own(_), .. }))
+        matches!(self.port.as_deref(), Some(Port { origin: Origin::Own(_), .. }))
     }
 
     /// Closes the port in all processes. A service manager's socket stays open.
@@ -163,7 +168,7 @@ impl Listener {
     pub fn description(&self) -> String {
         let is_chosen = matches!(&self.spec, ListenerSpec::Tcp { port, .. } if port == "0");
         let text = self.spec.description(self.port_number().filter(|_| is_chosen));
-        match (&self.spec, &self.port) {
+        match (&self.spec, self.port.as_deref()) {
             (ListenerSpec::Inherited { .. }, Some(_)) => text,
             (ListenerSpec::Inherited { .. }, None) => {
                 format!("{text} (a service manager must pass the socket)")
@@ -175,7 +180,7 @@ impl Listener {
 
     /// Removes the socket file, unless another one has replaced it.
     pub fn unlink(&self) {
-        if let Some(Port { origin: Origin::Own(Some(file)), .. }) = &self.port {
+        if let Some(Port { origin: Origin::Own(Some(file)), .. }) = self.port.as_deref() {
             file.remove();
         }
     }

@@ -4,10 +4,10 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
-use mlua::Lua;
+use mlua::{Function, Lua};
 use nix::errno::Errno;
 
-use super::config::{Handlers, Listen, PoolConfig, PoolListen};
+use super::config::{self, Handlers, Listen, PoolConfig, PoolListen};
 use super::dry_run::DryRun;
 use super::inherited::Inheritance;
 use super::listener::Listener;
@@ -99,6 +99,8 @@ pub struct Registry {
     remembered: Cell<bool>,
     /// The script is only checked: no port is opened and nothing is served.
     dry_run: OnceCell<DryRun>,
+    /// In development: ports that stay open though `listen` has failed.
+    left_open: RefCell<Option<Vec<Listener>>>,
     pid: u32,
 }
 
@@ -125,6 +127,7 @@ impl Registry {
             stage: Cell::new(ServerStage::Open),
             remembered: Cell::new(false),
             dry_run: OnceCell::new(),
+            left_open: RefCell::default(),
             pid: std::process::id(),
         });
         lua.set_app_data(registry.clone());
@@ -177,13 +180,6 @@ impl Registry {
     }
 
     fn add_pool(&self, listen: PoolListen) -> Reply<()> {
-        let cells = CELLS * listen.config.max_fork;
-        let refused = |errno: Errno| {
-            let reason = error_text::describe(errno as i32);
-            Fault::misuse(format!("Could not initialize the pool: {reason}"))
-        };
-        let scoreboard = Rc::new(Scoreboard::new(cells).map_err(refused)?);
-        let leases = Rc::new(LeaseTable::new(cells).map_err(refused)?);
         let mut listeners = Vec::with_capacity(listen.listeners.len());
         for (index, spec) in listen.listeners {
             let opened = match self.dry_run.get() {
@@ -193,11 +189,69 @@ impl Registry {
             match opened {
                 Ok(listener) => listeners.push(listener),
                 Err(fault) => {
-                    listeners.iter().for_each(Listener::unlink);
+                    self.give_up(listeners);
                     return Err(fault);
                 }
             }
         }
+        self.register(listeners, listen.config, listen.handlers)
+    }
+
+    /// The script has failed: another function serves the ports of its pools and those of the previous generation
+    /// that nobody has claimed, or `otherwise` if there are none. Gives whether that is so.
+    pub fn serve_instead(
+        &self,
+        lua: &Lua,
+        connect: Function,
+        otherwise: ListenerSpec,
+    ) -> Reply<bool> {
+        if self.stage.get() != ServerStage::Open {
+            return Err(Fault::misuse("the server has been started already"));
+        }
+        let pools = self.pools.take();
+        self.views.take();
+        let listeners = pools.iter().flat_map(|pool| pool.listeners.iter().cloned());
+        let listeners = listeners.chain(self.left_open.take().unwrap_or_default());
+        let mut listeners: Vec<_> = listeners.filter(|it| it.socket().is_some()).collect();
+        let mut specs = self.inheritance.unclaimed();
+        let has_none = listeners.is_empty() && specs.is_empty();
+        specs.extend(has_none.then_some(otherwise));
+        for spec in specs {
+            listeners.push(Listener::open(listeners.len() + 1, spec, &self.inheritance)?);
+        }
+        let specs: Vec<_> = listeners.iter().map(|listener| (1, listener.spec.clone())).collect();
+        let handlers = Handlers { prepare: None, connect, finish: None };
+        let claimed = pools.iter().flat_map(|pool| pool.claimed.iter().copied());
+        self.inheritance.give_back_claimed(claimed);
+        self.register(listeners, config::defaults(lua, &specs)?, handlers)?;
+        Ok(has_none)
+    }
+
+    /// In development: ports stay open if `listen` fails, for [`Registry::serve_instead`].
+    pub fn keep_ports(&self) {
+        self.left_open.replace(Some(Vec::new()));
+    }
+
+    fn give_up(&self, listeners: Vec<Listener>) {
+        match self.left_open.borrow_mut().as_mut() {
+            Some(left_open) => left_open.extend(listeners),
+            None => listeners.iter().for_each(Listener::unlink),
+        }
+    }
+
+    fn register(
+        &self,
+        listeners: Vec<Listener>,
+        config: PoolConfig,
+        handlers: Handlers,
+    ) -> Reply<()> {
+        let cells = CELLS * config.max_fork;
+        let refused = |errno: Errno| {
+            let reason = error_text::describe(errno as i32);
+            Fault::misuse(format!("Could not initialize the pool: {reason}"))
+        };
+        let scoreboard = Rc::new(Scoreboard::new(cells).map_err(refused)?);
+        let leases = Rc::new(LeaseTable::new(cells).map_err(refused)?);
         let mut pools = self.pools.borrow_mut();
         let view = |listener: &Listener| (listener.spec.clone(), listener.port_number());
         let views = listeners.iter().map(view).collect();
@@ -207,8 +261,8 @@ impl Registry {
             scoreboard,
             leases,
             claimed: self.inheritance.take_claimed(),
-            config: listen.config,
-            handlers: listen.handlers,
+            config,
+            handlers,
             listeners: listeners.into(),
         };
         pools.push(Rc::new(pool));

@@ -3,7 +3,7 @@
 -- `launch(...)` takes the command-line arguments and returns the exit code: 0 shut down, 1 wrong command
 -- line, 2 already running, 3 error at start-up, 4 error at run time.
 
-local moonbridge, open, develop, log, exit_code, run, describe, EWOULDBLOCK, nearest = ...
+local moonbridge, open, develop, show, log, exit_code, run, describe, EWOULDBLOCK, nearest = ...
 local stdout, stderr = io.stdout, io.stderr
 
 local USAGE = [[
@@ -11,7 +11,7 @@ Usage: moonbridge [options] [--] script.lua [arguments]
 
   -b, --background         detach from the terminal; log to syslog unless -l is given
       --check              only run the script and show what it would serve, or what is wrong
-      --dev                for development: reload when a file of the application changes
+      --dev                for development: reload when a file changes, show errors in the browser
   -d, --debug              log every control message, and what -s logs
   -f, --logfacility NAME   log to syslog as well; DAEMON (default), USER, or 0 to 7 for LOCAL0 to LOCAL7
       --drain-delay SECONDS
@@ -169,20 +169,36 @@ local function watch(folders)
   if not begun then log("Changed files are not noticed: " .. message) end
 end
 
+-- The script has failed. With --dev, a page shows that until a file changes.
+local function failed(script, message, check)
+  local port_is_chosen, trouble
+  if not check then port_is_chosen, trouble = show(message, script) end
+  if port_is_chosen == nil then
+    if trouble then log("Could not serve a page with the error: " .. trouble) end
+    return ended(3, message, check)
+  end
+  log(message)
+  log("A page with this error is served until a file changes"
+    .. (port_is_chosen and ". No port of the application is known: see http://127.0.0.1:8080/" or ""))
+  local ok, code, why = xpcall(run, describe)
+  if ok and code then return code end
+  return ended(ok and 3 or 4, why or code)
+end
+
 local function serve(words, script, check)
   local name = words[script]
   local main, message = loadfile(name)
-  if not main then return ended(3, ('Error while loading "%s": %s'):format(name, message), check) end
+  if not main then return failed(name, ('Error while loading "%s": %s'):format(name, message), check) end
   preset(words, script)
   local ok, report = xpcall(main, describe, table.unpack(words, script + 1))
-  if not ok then return ended(3, ('Error while executing "%s": %s'):format(name, report), check) end
+  if not ok then return failed(name, ('Error while executing "%s": %s'):format(name, report), check) end
   _G.listen = nil
   -- A script that uses `require "moonbridge"` may already have served.
   local code = exit_code()
   if code then return code end
   ok, code, message = xpcall(run, describe)
   if not ok then return ended(4, ("Error while serving: %s"):format(code), check) end
-  if not code then return ended(3, message, check) end
+  if not code then return failed(name, message, check) end
   if code == "checked" then
     stdout:write(message)
     return 0

@@ -12,11 +12,18 @@ use mlua::{FromLua, Function, Lua, Table, Value};
 use super::log::{Level, Log};
 use super::options::{self, RunOptions};
 use super::service::{Service, StartError};
-use crate::binding::{self, Fault};
+use crate::binding::{self, Fault, Reply};
+use crate::http;
+use crate::io::listen::BACKLOG;
 use crate::known_options;
 use crate::server::development::Development;
 use crate::server::identity::Identity;
 use crate::server::listen::registry::Registry;
+use crate::server::listen::spec::ListenerSpec;
+
+/// Where the page with an error is if no port of the application is known.
+const PAGE_HOST: &str = "127.0.0.1";
+const PAGE_PORT: &str = "8080";
 
 /// State shared by the launcher and `run`: the launcher opens the log and the pid file before it
 /// runs the script.
@@ -50,6 +57,30 @@ impl Operations {
     /// Records that serving has ended.
     pub fn ended(&self, code: i32) {
         self.exit_code.set(Some(code));
+    }
+}
+
+/// `show(report, script)`: in development, the script has failed with this error, which is served as a page.
+/// Returns whether the server has chosen the port; nil if there is no page, and perhaps why.
+fn show(lua: &Lua, mut args: impl Iterator<Item = Value>) -> Reply<Option<bool>> {
+    let Some(development) = Development::of(lua) else { return Ok(None) };
+    let registry = Registry::of(lua);
+    let report = args.next().map_or(Ok(String::new()), |report| report.to_string())?;
+    let script = args.next().map_or(Ok(PathBuf::new()), |script| path_of(lua, script))?;
+    if !registry.is_candidate() && !script.exists() {
+        // A mistake in the command line.
+        return Ok(None);
+    }
+    development.fail(report);
+    let never_called = lua.create_function(|_, ()| Ok(()))?;
+    let http: Table = http::module(lua)?;
+    let connect = http.get::<Function>("generate_handler")?.call::<Function>(never_called)?;
+    let (host, port) = (PAGE_HOST.to_owned(), PAGE_PORT.to_owned());
+    let port = ListenerSpec::Tcp { host, port, deferred: true, backlog: BACKLOG };
+    match registry.serve_instead(lua, connect, port) {
+        // The script's errors are thrown, this one is not.
+        Err(Fault::Misuse(text)) => Err(Fault::System(text, None)),
+        outcome => outcome.map(Some),
     }
 }
 
@@ -87,10 +118,12 @@ pub fn export(
         Ok(true)
     })?;
     let develop = binding::function(lua, |lua, args| {
+        Registry::of(lua).keep_ports();
         let folders = args.into_iter().map(|folder| path_of(lua, folder));
         Development::begin(lua, folders.collect::<mlua::Result<_>>()?)?;
         Ok(true)
     })?;
+    let show = binding::function(lua, |lua, args| show(lua, args.into_iter()))?;
     let shared = operations.clone();
     let log = lua.create_function(move |_, text: mlua::LuaString| {
         match shared.service.borrow_mut().as_mut() {
@@ -103,7 +136,7 @@ pub fn export(
     let exit_code = lua.create_function(move |_, ()| Ok(operations.exit_code.get()))?;
     let nearest = known_options::nearest_function(lua)?;
     let errno = libc::EWOULDBLOCK;
-    let steps = (module, open_step, develop, log, exit_code, run, describe, errno, nearest);
+    let steps = (module, open_step, develop, show, log, exit_code, run, describe, errno, nearest);
     let launch: Function =
         binding::chunk(lua, "moonbridge.launcher", include_str!("launcher.lua"), steps)?;
     module.raw_set("launch", launch)

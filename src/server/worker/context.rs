@@ -61,6 +61,11 @@ pub fn note_traceback(traceback: String) {
 }
 
 /// The traceback of the error with which the current undertaking failed.
+pub fn traceback() -> Option<String> {
+    TRACEBACK.with_borrow(Clone::clone)
+}
+
+/// The same; it is forgotten.
 pub fn take_traceback() -> Option<String> {
     TRACEBACK.with_borrow_mut(Option::take)
 }
