@@ -318,32 +318,6 @@ describe("a reload", function()
     assert.equal(0, s:wait())
   end)
 
-  it("is told to a service manager", function()
-    local path, out = process.scratch("notify"), process.scratch("told")
-    local manager = process.start({ "python3", "-c", ([[
-import socket
-s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-s.bind(%q)
-f = open(%q, "w")
-while True:
-    f.write(s.recv(1000).decode() + "\n\n")
-    f.flush()
-]]):format(path, out) }, {})
-    assert.truthy(process.wait_until(function() return lfs.attributes(path) end))
-    local s = start { env = { NOTIFY_SOCKET = path } }
-    local function told(pattern)
-      return process.wait_until(function() return (process.slurp(out) or ""):find(pattern) end)
-    end
-    assert.truthy(told("READY=1\nMAINPID=" .. s.pid))
-    hang_up(s, "--two")
-    assert.truthy(told("RELOADING=1\nMONOTONIC_USEC=%d+\n.*READY=1\nMAINPID=" .. s.pid))
-    assert.truthy(reload(s, "error('wrong')"):find("^nil "))
-    assert.truthy(told("RELOADING=1.*RELOADING=1.*READY=1.*STATUS=[^\n]*failed"))
-    s:stop()
-    assert.truthy(told("STOPPING=1"))
-    manager:destroy()
-  end)
-
   it("happens in the working directory as it is named", function()
     local base = process.scratch("releases")
     for _, name in ipairs { "", "/one", "/two" } do assert(lfs.mkdir(base .. name)) end
@@ -400,59 +374,6 @@ while True:
     assert.truthy(last_first <= first + 1, last_first .. " and " .. first)
     assert.truthy(last_current <= current + 6, last_current .. " and " .. current)
     assert.equal("--8", kept:request("/").body)
-  end)
-
-  it("costs no request under load", function()
-    local s = start()
-    local script = process.scratch("load.py")
-    write(script, [[
-import socket, sys, threading
-port, failures, stop, count = int(sys.argv[1]), [], threading.Event(), [0]
-def ask(s, close):
-    s.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"Connection: close\r\n" if close else b"") + b"\r\n")
-    data = b""
-    while b"0\r\n\r\n" not in data[-9:]:
-        piece = s.recv(4096)
-        if not piece: raise EOFError(data)
-        data += piece
-    if not data.startswith(b"HTTP/1.1 200"): raise ValueError(data)
-    count[0] += 1
-def connect(): return socket.create_connection(("127.0.0.1", port), 30)
-def run(kept):
-    s = connect() if kept else None
-    while not stop.is_set():
-        try:
-            if kept: ask(s, False)
-            else:
-                with connect() as other: ask(other, True)
-        except Exception as error:
-            failures.append(repr(error))
-            return
-threads = [threading.Thread(target=run, args=(index % 2,)) for index in range(8)]
-idle = [connect() for _ in range(20)]
-for s in idle: ask(s, False)
-for thread in threads: thread.start()
-print("go", flush=True)
-sys.stdin.readline()
-stop.set()
-for thread in threads: thread.join()
-for s in idle:
-    try: ask(s, False)
-    except Exception as error: failures.append("idle: " + repr(error))
-print(len(failures), "failures of", count[0], failures[:3], flush=True)
-]])
-    local fifo = process.scratch("fifo")
-    assert(os.execute("mkfifo " .. fifo))
-    local command = ("exec python3 %s %d <%s"):format(script, s.port, fifo)
-    local load_process = process.start({ "sh", "-c", command }, {})
-    local stop = assert(io.open(fifo, "w"))
-    assert.truthy(process.wait_until(function() return load_process:output():find("go") end, 20))
-    for round = 1, 12 do assert.equal("true nil", reload(s, "--" .. round)) end
-    stop:write("\n")
-    stop:close()
-    assert.truthy(process.wait_until(function() return load_process:output():find("failures") end, 30))
-    assert.truthy(load_process:output():find("0 failures", 1, true), load_process:output() .. s:log())
-    load_process:destroy()
   end)
 
   it("also works for the program moonbridge, in the background", function()

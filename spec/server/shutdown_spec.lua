@@ -296,18 +296,18 @@ describe("a connection that is in use when the server shuts down", function()
       local connection = s:connect { receive_buffer = case.receive_buffer }
       connection:send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
       assert.truthy(s:wait_log("begun"))
-      local function release()
+      local function let_go()
         local file = assert(io.open(flag, "w"))
         file:close()
       end
       -- What its client has not received, a worker sends behind the handler.
       if case.receive_buffer then
-        release()
+        let_go()
         socket.sleep(0.2)
       end
       s:signal("TERM")
       assert.truthy(s:wait_log("Initiate shutdown"))
-      release()
+      let_go()
       local response = connection:response("GET")
       assert.is_nil(response.headers.connection)
       assert.equal(case.size or 1, #response.body)

@@ -304,6 +304,59 @@ describe("the service manager", function()
     s:stop()
   end)
 
+  it("is told of a reload and of its end, whatever comes of it, as Type=notify-reload demands", function()
+    local notify = manager()
+    finally(notify.close)
+    local source = process.scratch("source")
+    local function write(text)
+      local file = assert(io.open(source, "w"))
+      file:write(text)
+      file:close()
+    end
+    write ""
+    local s = server.start {
+      launcher = { "--hangup", "reload", "--reload-timeout", "10" }, env = { NOTIFY_SOCKET = notify.path },
+      globals = { SOURCE = source },
+      script = [[
+        assert(loadfile(SOURCE))()
+        listen{ { proto = "tcp", host = "127.0.0.1", port = PORT }, min_fork = 1,
+          prepare = prepare, connect = function(socket) socket:write("hello") return true end }
+      ]],
+    }
+    assert.equal(tostring(s.pid), notify.wait("READY=1\nMAINPID=(%d+)"))
+    -- CLOCK_MONOTONIC, in microseconds.
+    local function now()
+      local _, output = process.run("python3 -c 'import time; print(time.monotonic_ns() // 1000)'")
+      return math.tointeger(tonumber(output))
+    end
+    for round, case in ipairs {
+      { "", "Reload complete" },
+      { "function prepare() os.execute('sleep 0.3') end", "Reload complete" },
+      { "error 'wrong'", "Reload failed" },
+      { "", "Reload complete" },
+    } do
+      write(case[1])
+      local before = now()
+      s:signal("HUP")
+      assert.truthy(process.wait_until(function() return notify.count("READY=1") == round + 1 end), s:log())
+      assert.truthy(s:log():find(case[2], 1, true))
+      assert.equal(round, notify.count("RELOADING=1"))
+      -- systemd ignores one that is older than its signal, and wants both in one message.
+      local times = {}
+      for time in notify.text():gmatch("RELOADING=1\nMONOTONIC_USEC=(%d+)") do
+        times[#times + 1] = math.tointeger(tonumber(time))
+      end
+      assert.equal(round, #times)
+      assert.truthy(times[round] >= before and times[round] <= now(), times[round] .. " and " .. before)
+      assert.equal("hello", (s:raw("")))
+    end
+    -- The last word is READY=1, of the same main process.
+    local last = notify.text():match(".*RELOADING=1\n(.*)$")
+    assert.truthy(last:find("\nREADY=1\nMAINPID=" .. s.pid .. "\n", 1, true), last)
+    assert.equal(0, s:stop())
+    assert.equal(1, notify.count("STOPPING=1"))
+  end)
+
   it("may be absent or deaf", function()
     for _, path in ipairs { "/nowhere/notify", "@nobody-listens-here", "", "@", ("x"):rep(200) } do
       local s = server.start {
