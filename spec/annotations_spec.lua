@@ -1,4 +1,5 @@
 -- The annotations name the options of the reference, as exact classes, and every way to the modules.
+-- Runs once: it reads files.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"

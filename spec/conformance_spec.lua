@@ -1,4 +1,5 @@
 -- The readers of public suites, by small files of their formats; and the judgement of what came back.
+-- Runs once: readers of files are the same under each version of Lua.
 
 local exchange = require "spec.conformance.exchange"
 local lfs = require "lfs"

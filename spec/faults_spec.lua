@@ -1,4 +1,5 @@
 -- The harness that makes system calls fail or block, and the one that freezes processes.
+-- Runs once: a harness is the same under each version of Lua.
 
 local faults = require "spec.support.faults"
 local process = require "spec.support.process"

@@ -168,7 +168,7 @@ describe("request.post_params and request.post_metadata", function()
   it("refuse a body of another type (415), and only if they are asked for", function()
     local s = start(PARAMS)
     assert.equal(415, post(s:connect(), "application/json", "{}").status)
-    s:stop()
+    server.cleanup()
     s = start [[note(request.body)]]
     assert.equal('"{}"', post(s:connect(), "application/json", "{}").body)
   end)
@@ -258,7 +258,7 @@ describe("request_field_count_limit", function()
         assert.equal(200, status(s, content_type, fields))
         if limit ~= "false" then assert.equal(413, status(s, content_type, fields + 1)) end
       end
-      s:stop()
+      server.cleanup()
     end
   end)
 

@@ -285,7 +285,7 @@ describe("request", function()
         "request:stream_request_body(print)", "request:stream_post_param('a', print)", "request.body" }
       do
         local text = ("(function() local _ = %s return request.fresh end)()"):format(use)
-        s:stop()
+        server.cleanup()
         s = app.start([[function routes.default(request)
           local before = request.fresh
           local _ = ]] .. use .. [[
@@ -296,7 +296,7 @@ describe("request", function()
         s:request "/"
         assert.equal("true false", s:request("/notes").body, text)
       end
-      s:stop()
+      server.cleanup()
       s = app.start(ROUTES)
     end)
   end)
@@ -315,7 +315,7 @@ describe("request", function()
   end)
 
   it("of the past does not act on a later one, nor show its data", function()
-    s:stop()
+    server.cleanup()
     s = app.start [[
       local kept
       function routes.keep(request)
@@ -337,7 +337,7 @@ describe("request", function()
   end)
 
   it("leaves its parameters and cookies to whoever keeps them; its header tables become empty", function()
-    s:stop()
+    server.cleanup()
     s = app.start [[
       local kept
       function routes.keep(request)

@@ -385,6 +385,7 @@ describe("a handler's error", function()
     assert.equal("close", response.headers.connection)
     assert.same({ "", "closed" }, { connection:read_all() })
     assert.not_equal(pid, s:request("/pid").body)
+    connection:close() -- a shutdown would wait for it
     s:stop()
     local log = s:log()
     assert.match('Error in "connect" function: GET /fail%?x=1: routes:1: oh dear', log)

@@ -1,5 +1,6 @@
 -- Which worker has which of the connections that are busy.
 -- Runs alone: it needs two processors that have time.
+-- Runs once: the supervisor places connections, which is Rust.
 
 local connect = require "spec.support.client".connect
 local process = require "spec.support.process"

@@ -1,5 +1,6 @@
 -- Connections that a worker has parked and the supervisor knows of as well.
 -- Runs alone: it occupies all processors.
+-- Runs once: the two processes that know the connections are Rust.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"

@@ -1,6 +1,7 @@
 -- What waiting connections have sent is held by the supervisor, in memory that is bounded; and should there
 -- be no memory all the same, some of them are closed and the server goes on.
 
+local client = require "spec.support.client"
 local faults = require "spec.support.faults"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
@@ -161,6 +162,7 @@ describe("a supervisor whose allocations fail", function()
     local again = half_heads(s, 6)
     socket.sleep(0.1)
     assert.equal(6, complete(again))
+    client.cleanup() -- which a shutdown would wait for
     assert.equal(0, s:stop())
   end)
 
@@ -173,6 +175,7 @@ describe("a supervisor whose allocations fail", function()
     await_shed(s)
     assert.is_true(complete(connections) < 200)
     assert.equal(200, s:request("/").status)
+    client.cleanup() -- which a shutdown would wait for
     assert.equal(0, s:stop())
   end)
 end)

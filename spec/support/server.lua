@@ -137,7 +137,8 @@ local readiness = {
 --   `port` (default a free one); `host` (default 127.0.0.1: where the helpers connect to); `cwd`;
 --   `ready`: "serving" (default: the port is open and a worker runs), "listening" (the port is open),
 --   a Lua pattern for the log as `{log = pattern}`, a function `(server) → boolean`, or false: do not wait;
---   `timeout` (seconds to become ready); `faults` (what spec.support.faults has prepared)
+--   `timeout` (seconds to become ready); `faults` (what spec.support.faults has prepared);
+--   `patience` (seconds that its descendants may outlive it, default process.TIMEOUT)
 -- @return Server: the methods of `process` and those below; fields `port`, `host`, `url`, `pid`
 function server.start(options)
   if type(options) == "string" then options = { script = options } end
@@ -149,6 +150,7 @@ function server.start(options)
     host = options.host or "127.0.0.1",
     process = process.start(command_line(options, port), { env = env, cwd = options.cwd }),
     faults = options.faults,
+    patience = options.patience,
   }, Server)
   self.pid = self.process.pid
   self.url = ("http://%s:%d"):format(self.host, port)
@@ -244,7 +246,7 @@ function Server:finish_off()
     end
   end
   -- Workers of a killed supervisor, and what they started, may need a moment to notice.
-  process.wait_until(function() return #self.process:descendants() == 0 end)
+  process.wait_until(function() return #self.process:descendants() == 0 end, self.patience)
   for _, left in ipairs(self.process:destroy()) do
     faults[#faults + 1] = "a process was left behind: " .. left
   end
