@@ -39,10 +39,7 @@ impl BodyProgress {
     /// with an expectation that nobody knows: the handler, or a refusal, sees to those.
     pub fn lacks(&mut self, head: &Head, input: &[u8], size: usize, wanted: Wanted) -> bool {
         let Wanted { limit, all } = wanted;
-        let values = |known: Known| {
-            let fields = head.fields.iter().filter(move |field| field.known == known);
-            fields.map(|field| field.value.of(input))
-        };
+        let values = |known: Known| head.of_kind(known).map(|field| field.value.of(input));
         let known = |expectation: &[u8]| expectation.eq_ignore_ascii_case(b"100-continue");
         let mut expectations = values(Known::Expect).flat_map(elements);
         if head.version == Version::Http11 && !expectations.all(|text| all && known(text)) {
@@ -67,10 +64,9 @@ impl BodyProgress {
     /// Whether the client is to be told, before the body is waited for, that it may send it
     /// (RFC 9110 10.1.1): once, and only if nothing of the body is there.
     pub fn owes_continue(&mut self, head: &Head, received: usize, size: usize) -> bool {
-        let mut fields = head.fields.iter();
         let waits = head.version == Version::Http11
             && received == size
-            && fields.any(|field| field.known == Known::Expect);
+            && head.of_kind(Known::Expect).next().is_some();
         waits && !std::mem::replace(&mut self.promised, true)
     }
 

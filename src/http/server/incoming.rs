@@ -6,7 +6,7 @@ use super::body_progress::{BodyProgress, Wanted};
 use super::options::Options;
 use super::request::Request;
 use super::response;
-use crate::http::wire::head::{Field, Head, HeadProgress, Known};
+use crate::http::wire::head::{Head, HeadProgress, Known};
 use crate::http::wire::refusal::Refusal;
 use crate::io::Awaits;
 use crate::io::stream::{Fill, Stream};
@@ -153,9 +153,8 @@ impl Incoming {
     ) -> bool {
         let limit = options.buffering.min(options.body);
         let wanted = Wanted { limit, all: options.buffers_all };
-        let frames =
-            |field: &Field| matches!(field.known, Known::ContentLength | Known::TransferEncoding);
-        if limit == 0 || !request.head.fields.iter().any(frames) {
+        let mut frames = [Known::ContentLength, Known::TransferEncoding].into_iter();
+        if limit == 0 || !frames.any(|known| request.head.of_kind(known).next().is_some()) {
             return false;
         }
         let body = self.body.get_or_insert_default();

@@ -49,8 +49,7 @@ impl Request {
     }
 
     fn values(&self, known: Known) -> impl Iterator<Item = &[u8]> {
-        let fields = self.head.fields.iter().filter(move |field| field.known == known);
-        fields.map(|field| field.value.of(&self.bytes))
+        self.head.of_kind(known).map(|field| field.value.of(&self.bytes))
     }
 
     fn method(&self) -> &[u8] {
@@ -99,7 +98,7 @@ impl Request {
 
         const NO_HOST: Refusal = Refusal::bad_request("No valid host header");
         let (bytes, head) = (&self.bytes[..], &self.head);
-        let mut hosts = head.fields.iter().filter(|field| field.known == Known::Host);
+        let mut hosts = head.of_kind(Known::Host);
         self.host = match (hosts.next(), hosts.next()) {
             (Some(host), None) => host.value,
             (None, _) if head.version == Version::Http10 => Span::default(),

@@ -15,10 +15,9 @@
 
 use memchr::memchr;
 
-use super::list::trim;
 use super::refusal::Refusal;
-
-const BARE_LF: Refusal = Refusal::bad_request("Line not terminated by CRLF");
+use super::scan;
+pub use super::scan::is_token_byte;
 
 /// Limits on the size of a head.
 #[derive(Clone, Copy, Debug)]
@@ -64,14 +63,13 @@ impl Span {
 
     /// Where `part`, a subslice of `head`, stands in it.
     pub fn locate(head: &[u8], part: &[u8]) -> Span {
-        Span::within(0, head, part)
+        let start = (part.as_ptr() as usize).saturating_sub(head.as_ptr() as usize);
+        Span::new(0, start, start + part.len())
     }
 
-    /// Where `part`, a subslice of a line at `base` that starts with `line`, stands in the head.
-    fn within(base: usize, line: &[u8], part: &[u8]) -> Span {
-        let offset = (part.as_ptr() as usize).saturating_sub(line.as_ptr() as usize);
-        let start = base + offset;
-        Span { start: start as u32, end: (start + part.len()) as u32 }
+    /// From `start` to `end` of a line that begins at `base`.
+    fn new(base: usize, start: usize, end: usize) -> Span {
+        Span { start: (base + start) as u32, end: (base + end) as u32 }
     }
 }
 
@@ -93,16 +91,16 @@ pub enum Known {
 }
 
 impl Known {
+    #[inline(always)]
     fn of(name: &[u8]) -> Known {
-        let (candidate, known): (&[u8], Known) = match name.len() {
-            4 => (b"host", Known::Host),
-            6 => (b"expect", Known::Expect),
-            10 => (b"connection", Known::Connection),
-            14 => (b"content-length", Known::ContentLength),
-            17 => (b"transfer-encoding", Known::TransferEncoding),
-            _ => return Known::Other,
-        };
-        if name.eq_ignore_ascii_case(candidate) { known } else { Known::Other }
+        match name.len() {
+            4 if scan::is_name(name, b"Host") => Known::Host,
+            6 if scan::is_name(name, b"Expect") => Known::Expect,
+            10 if scan::is_name(name, b"Connection") => Known::Connection,
+            14 if scan::is_name(name, b"Content-Length") => Known::ContentLength,
+            17 if scan::is_name(name, b"Transfer-Encoding") => Known::TransferEncoding,
+            _ => Known::Other,
+        }
     }
 }
 
@@ -137,6 +135,8 @@ pub struct Head {
     pub version: Version,
     /// The header fields in their order.
     pub fields: Vec<Field>,
+    /// A bit for each kind of fields that there are.
+    kinds: u8,
     /// Whether the request line has been parsed.
     has_request_line: bool,
     /// Where the first unparsed line begins.
@@ -165,15 +165,26 @@ impl Head {
         self.has_request_line
     }
 
+    /// The fields of a kind, in their order.
+    #[inline(always)]
+    pub fn of_kind(&self, known: Known) -> impl Iterator<Item = &Field> {
+        let fields = if self.kinds & 1 << known as u8 == 0 { &[] } else { &self.fields[..] };
+        fields.iter().filter(move |field| field.known == known)
+    }
+
     /// Parses the lines of `input` that are complete and were not parsed before.
     ///
     /// `input` must begin with the input of the previous call. Errors are 400, 414, 431 and 505;
     /// each is reported as soon as its line is complete.
     pub fn advance(&mut self, input: &[u8], limits: &HeadLimits) -> Result<HeadProgress, Refusal> {
-        if let Some(size) = self.complete {
-            return Ok(HeadProgress::Complete(size));
-        }
         loop {
+            if let Some(size) = self.complete {
+                return Ok(HeadProgress::Complete(size));
+            }
+            // Most lines are complete and valid: one pass finds their parts and their end.
+            if self.searched == self.line && self.take_line(input, limits)? {
+                continue;
+            }
             let Some(offset) = memchr(b'\n', input.get(self.searched..).unwrap_or_default()) else {
                 self.searched = input.len();
                 self.check_size(input.len(), limits)?;
@@ -181,24 +192,56 @@ impl Head {
             };
             let next = self.searched + offset + 1;
             self.check_size(next, limits)?;
-            let base = self.line;
-            let line = input.get(base..next - 1).unwrap_or_default();
-            (self.line, self.searched) = (next, next);
-            if !self.has_request_line && matches!(line, b"" | b"\r") {
+            let was_searched = std::mem::replace(&mut self.searched, self.line) != self.line;
+            if was_searched && self.take_line(input, limits)? {
                 continue;
             }
-            let line = line.strip_suffix(b"\r").ok_or(BARE_LF)?;
-            match (self.has_request_line, line.is_empty()) {
-                (false, _) => self.request_line(base, line)?,
-                (true, true) => {
-                    self.complete = Some(next);
-                    return Ok(HeadProgress::Complete(next));
-                }
-                (true, false) => self.field_line(base, line, limits)?,
+            let line = input.get(self.line..next).unwrap_or_default();
+            if self.has_request_line || !matches!(line, b"\n" | b"\r\n") {
+                return Err(self.refusal(line, limits));
             }
+            (self.line, self.searched) = (next, next);
         }
     }
 
+    /// Takes the next line if it is complete and valid. Nothing behind it is looked at, nor a part of it
+    /// twice.
+    #[inline(always)]
+    fn take_line(&mut self, input: &[u8], limits: &HeadLimits) -> Result<bool, Refusal> {
+        let base = self.line;
+        let text = input.get(base..).unwrap_or_default();
+        let size = if !self.has_request_line {
+            let Some(line) = RequestLine::parse(text) else { return Ok(false) };
+            self.check_size(base + line.size, limits)?;
+            self.version = match line.version {
+                (b'1', b'0') => Version::Http10,
+                (b'1', _) => Version::Http11,
+                _ => return Err(Refusal::version_not_supported()),
+            };
+            self.method = Span::new(base, 0, line.method);
+            self.target = Span::new(base, line.method + 1, line.target);
+            self.has_request_line = true;
+            line.size
+        } else if text.starts_with(b"\r\n") {
+            self.check_size(base + 2, limits)?;
+            self.complete = Some(base + 2);
+            2
+        } else {
+            let Some(line) = FieldLine::parse(text) else { return Ok(false) };
+            self.check_size(base + line.size, limits)?;
+            self.check_count(limits)?;
+            let known = Known::of(text.get(..line.name).unwrap_or_default());
+            self.kinds |= 1 << known as u8;
+            let (name, value) = (line.name, Span::new(base, line.start, line.end));
+            self.fields.push(Field { name: Span::new(base, 0, name), value, known });
+            line.size
+        };
+        self.line = base + size;
+        self.searched = self.line;
+        Ok(true)
+    }
+
+    #[inline(always)]
     fn check_size(&self, size: usize, limits: &HeadLimits) -> Result<(), Refusal> {
         match (size <= limits.head, self.has_request_line) {
             (true, _) => Ok(()),
@@ -207,87 +250,101 @@ impl Head {
         }
     }
 
-    fn request_line(&mut self, base: usize, line: &[u8]) -> Result<(), Refusal> {
-        const INVALID: Refusal = Refusal::bad_request("Invalid request line");
-        let mut parts = line.splitn(3, |&byte| byte == b' ');
-        let (Some(method), Some(target), Some(version)) =
-            (parts.next(), parts.next(), parts.next())
-        else {
-            return Err(INVALID);
-        };
-        if !is_token(method) || target.is_empty() || has_blank_or_control(target) {
-            return Err(INVALID);
+    #[inline(always)]
+    fn check_count(&self, limits: &HeadLimits) -> Result<(), Refusal> {
+        match self.fields.len() < limits.fields {
+            true => Ok(()),
+            false => Err(Refusal::fields_too_large("Too many header lines")),
         }
-        self.version = match version {
-            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-                if major.is_ascii_digit() && minor.is_ascii_digit() =>
-            {
-                match (major, minor) {
-                    (b'1', b'0') => Version::Http10,
-                    (b'1', _) => Version::Http11,
-                    _ => return Err(Refusal::version_not_supported()),
-                }
-            }
-            _ => return Err(INVALID),
-        };
-        self.method = Span::within(base, line, method);
-        self.target = Span::within(base, line, target);
-        self.has_request_line = true;
-        Ok(())
     }
 
-    fn field_line(&mut self, base: usize, line: &[u8], limits: &HeadLimits) -> Result<(), Refusal> {
-        const INVALID: Refusal = Refusal::bad_request("Invalid header line");
-        if self.fields.len() >= limits.fields {
-            return Err(Refusal::fields_too_large("Too many header lines"));
+    /// What is wrong with a complete line.
+    #[cold]
+    fn refusal(&self, line: &[u8], limits: &HeadLimits) -> Refusal {
+        if !line.ends_with(b"\r\n") {
+            return Refusal::bad_request("Line not terminated by CRLF");
         }
-        let colon = memchr(b':', line).ok_or(INVALID)?;
-        let (name, rest) = line.split_at_checked(colon).ok_or(INVALID)?;
-        let value = trim(rest.get(1..).unwrap_or_default());
-        // This also refuses folded lines: the name would begin with a blank.
-        if !is_token(name) || !is_field_value(value) {
-            return Err(INVALID);
+        if !self.has_request_line {
+            return Refusal::bad_request("Invalid request line");
         }
-        self.fields.push(Field {
-            name: Span::within(base, line, name),
-            value: Span::within(base, line, value),
-            known: Known::of(name),
-        });
-        Ok(())
+        let invalid = Refusal::bad_request("Invalid header line");
+        self.check_count(limits).err().unwrap_or(invalid)
+    }
+}
+
+/// A valid request line: where its parts end, and the digits of its version.
+struct RequestLine {
+    method: usize,
+    target: usize,
+    version: (u8, u8),
+    /// With its end.
+    size: usize,
+}
+
+impl RequestLine {
+    /// The line at the beginning of `text`, if it is complete and valid.
+    #[inline(always)]
+    fn parse(text: &[u8]) -> Option<RequestLine> {
+        let method = scan::token(text);
+        let rest = text.get(method..)?.strip_prefix(b" ")?;
+        let length = scan::visible(rest);
+        if method == 0 || length == 0 {
+            return None;
+        }
+        match rest.get(length..)?.first_chunk()? {
+            [b' ', b'H', b'T', b'T', b'P', b'/', major, b'.', minor, b'\r', b'\n']
+                if major.is_ascii_digit() && minor.is_ascii_digit() =>
+            {
+                let target = method + 1 + length;
+                Some(RequestLine { method, target, version: (*major, *minor), size: target + 11 })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A valid field line: where its parts end.
+struct FieldLine {
+    name: usize,
+    /// The value, without blanks around it.
+    start: usize,
+    end: usize,
+    /// With its end.
+    size: usize,
+}
+
+impl FieldLine {
+    /// The line at the beginning of `text`, if it is complete and valid. Folded lines are not: their name would
+    /// begin with a blank.
+    #[inline(always)]
+    fn parse(text: &[u8]) -> Option<FieldLine> {
+        let name = scan::token(text);
+        let rest = text.get(name..)?.strip_prefix(b":")?;
+        let length = scan::field_value(rest);
+        if name == 0 || !rest.get(length..)?.starts_with(b"\r\n") {
+            return None;
+        }
+        let is_blank = |at: usize| matches!(rest.get(at), Some(b' ' | b'\t'));
+        let (mut start, mut end) = (0, length);
+        while is_blank(start) {
+            start += 1;
+        }
+        while end > start && is_blank(end - 1) {
+            end -= 1;
+        }
+        let base = name + 1;
+        Some(FieldLine { name, start: base + start, end: base + end, size: base + length + 2 })
     }
 }
 
 /// Whether `text` is a token (RFC 9110 5.6.2).
+#[inline]
 pub fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|&byte| is_token_byte(byte))
-}
-
-/// Whether `byte` may stand in a token (RFC 9110 5.6.2).
-pub const fn is_token_byte(byte: u8) -> bool {
-    const TABLE: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut byte = 0;
-        while byte < 128 {
-            table[byte] = (byte as u8).is_ascii_alphanumeric();
-            byte += 1;
-        }
-        let others = b"!#$%&'*+-.^_`|~";
-        let mut index = 0;
-        while index < others.len() {
-            table[others[index] as usize] = true;
-            index += 1;
-        }
-        table
-    };
-    TABLE[byte as usize]
+    !text.is_empty() && scan::token(text) == text.len()
 }
 
 /// Whether `text` may stand in a field value: no control character but HTAB (RFC 9110 5.5).
+#[inline]
 pub fn is_field_value(text: &[u8]) -> bool {
-    // Without an early exit the compiler checks many bytes at once.
-    !text.iter().fold(false, |bad, &byte| bad | ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f))
-}
-
-fn has_blank_or_control(text: &[u8]) -> bool {
-    text.iter().fold(false, |bad, &byte| bad | (byte <= b' ') | (byte == 0x7f))
+    scan::field_value(text) == text.len()
 }

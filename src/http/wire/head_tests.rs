@@ -190,7 +190,41 @@ mod section_5_field_syntax {
     }
 }
 
+/// The name and value of a valid field line, told byte by byte.
+fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let is_text = |byte: &u8| !byte.is_ascii_control() || *byte == b'\t';
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    let valid = !name.is_empty() && name.iter().all(is_token) && value.iter().all(is_text);
+    let is_blank = |byte: &u8| b" \t".contains(byte);
+    let start = value.iter().position(|byte| !is_blank(byte)).unwrap_or(value.len());
+    let end = value.iter().rposition(|byte| !is_blank(byte)).map_or(start, |last| last + 1);
+    valid.then_some((name, &value[start..end]))
+}
+
 proptest! {
+    #[test]
+    fn valid_field_lines_are_those_of_the_grammar(
+        name in "[a-zA-Z0-9._-]{0,36}",
+        bytes in proptest::collection::vec(
+            proptest::sample::select(b": \t\t  abcdefghxyz019-_~@/\"\0\r\x1f\x7f\x80\xff".as_slice()),
+            0..48,
+        ),
+        step in 1usize..40,
+    ) {
+        let line = [name.as_bytes(), &bytes].concat();
+        prop_assume!(!line.is_empty());
+        let input = [b"GET / HTTP/1.1\r\n", &line[..], b"\r\n\r\n"].concat();
+        let mut head = Head::default();
+        let found = head.advance(&input, &LIMITS).ok().map(|progress| {
+            prop_assert_eq!(progress, HeadProgress::Complete(input.len()));
+            Ok((head.fields[0].name.of(&input), head.fields[0].value.of(&input)))
+        }).transpose()?;
+        prop_assert_eq!(found, field(&line));
+        prop_assert_eq!(parse_in_pieces(&input, step), parse(&input));
+    }
+
     #[test]
     fn pieces_parse_like_the_whole(
         input in "(\r?\n)?[A-Z ]{1,5} ?/[a-c ]{0,4} HTTP/1.[0-9x](\r?\n[A-C]{1,2} ?: ?[a-z\r \t]{0,5}){0,4}\r?\n\r?\n[A-Z]{0,3}",

@@ -6,6 +6,7 @@
 //! | [`chunked`] | the chunked transfer coding |
 //! | [`params`], [`cookies`], [`list`], [`media_type`], [`escape`] | parsers of values |
 //! | [`names`] | header fields by name |
+//! | `scan` | how far a text consists of bytes of a kind |
 //! | [`header_lines`], [`refusal`], [`date`] | what is sent |
 //! | [`collision_guard`] | detects texts chosen to collide in Lua's string hash |
 
@@ -24,6 +25,7 @@ pub mod media_type;
 pub(crate) mod names;
 pub mod params;
 pub mod refusal;
+pub(crate) mod scan;
 #[cfg(test)]
 pub mod testing;
 pub mod uri;

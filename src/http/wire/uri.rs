@@ -4,7 +4,9 @@
 //! Host field), RFC 9110 4.2.4 (no userinfo), RFC 3986 3.2.2 and 3.2.3 (host and port);
 //! reference, "request.path" and "request.query".
 
-use memchr::{memchr2, memrchr};
+use memchr::memchr2;
+
+use super::scan;
 
 /// The target of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +37,7 @@ impl<'a> Target<'a> {
     /// characters and fragments. Accepts other characters that should be escaped, since user agents
     /// do send them.
     pub fn parse(method: &[u8], target: &'a [u8]) -> Result<Target<'a>, InvalidTarget> {
-        if !target.iter().all(|&byte| is_target(byte)) {
+        if scan::visible_before_hash(target) != target.len() {
             return Err(InvalidTarget);
         }
         if method == b"CONNECT" {
@@ -62,7 +64,7 @@ impl<'a> Target<'a> {
 ///
 /// An empty host is valid (RFC 9112 3.2: sent if the URI has no authority); userinfo is not.
 pub fn is_host(host: &[u8]) -> bool {
-    let (name, port) = match memrchr(b':', host) {
+    let (name, port) = match last_colon(host) {
         // A colon within the brackets belongs to the address.
         Some(colon) if !host.ends_with(b"]") => {
             let (name, port) = host.split_at(colon);
@@ -72,7 +74,7 @@ pub fn is_host(host: &[u8]) -> bool {
     };
     let valid_name = match name.strip_prefix(b"[") {
         Some(name) => name.strip_suffix(b"]").is_some_and(is_ip_literal),
-        None => name.iter().all(|&byte| is_reg_name(byte)) && (port.is_empty() || !name.is_empty()),
+        None => scan::registered_name(name) == name.len() && (port.is_empty() || !name.is_empty()),
     };
     valid_name && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
 }
@@ -80,8 +82,13 @@ pub fn is_host(host: &[u8]) -> bool {
 /// Whether `target` consists of a host and a port (RFC 9112 3.2.3).
 fn is_authority(target: &[u8]) -> bool {
     let ends_in_port = target.last().is_some_and(u8::is_ascii_digit);
-    let colon = memrchr(b':', target).filter(|&colon| colon > 0);
+    let colon = last_colon(target).filter(|&colon| colon > 0);
     ends_in_port && colon.is_some() && is_host(target)
+}
+
+/// The last colon: only a port of few digits follows it.
+fn last_colon(text: &[u8]) -> Option<usize> {
+    text.iter().rposition(|byte| *byte == b':')
 }
 
 fn resource<'a>(host: Option<&'a [u8]>, rest: &'a [u8]) -> Target<'a> {
@@ -96,33 +103,6 @@ fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
         let (head, rest) = target.split_at_checked(scheme.len())?;
         head.eq_ignore_ascii_case(scheme).then_some(rest)
     })
-}
-
-fn is_target(byte: u8) -> bool {
-    !matches!(byte, 0..=b' ' | b'#' | 127)
-}
-
-/// RFC 3986 3.2.2: reg-name, which covers IPv4 addresses too.
-fn is_reg_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'-' | b'.'
-                | b'_'
-                | b'~'
-                | b'%'
-                | b'!'
-                | b'$'
-                | b'&'
-                | b'\''
-                | b'('
-                | b')'
-                | b'*'
-                | b'+'
-                | b','
-                | b';'
-                | b'='
-        )
 }
 
 /// An IPv6 address, without zone identifiers and future address formats.

@@ -4,8 +4,9 @@
 use super::body::{BODYLESS, BodyEnd};
 use crate::http::wire::framing::decimal;
 use crate::http::wire::header_lines::{
-    Misuse, StaticHeaders, asks_to_close, asks_to_keep, is_transfer_encoding, push_header,
+    Misuse, StaticHeaders, asks_to_close, asks_to_keep, push_header,
 };
+use crate::http::wire::scan::is_name;
 
 /// The line that announces the end of the connection (RFC 9112 9.6).
 pub const CLOSE: &[u8] = b"Connection: close\r\n";
@@ -162,12 +163,13 @@ enum Meaning {
 }
 
 impl Meaning {
+    #[inline]
     fn of(name: &[u8]) -> Meaning {
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"date") => Meaning::Date,
-            10 if name.eq_ignore_ascii_case(b"connection") => Meaning::Connection,
-            14 if name.eq_ignore_ascii_case(b"content-length") => Meaning::ContentLength,
-            17 if is_transfer_encoding(name) => Meaning::TransferEncoding,
+            4 if is_name(name, b"Date") => Meaning::Date,
+            10 if is_name(name, b"Connection") => Meaning::Connection,
+            14 if is_name(name, b"Content-Length") => Meaning::ContentLength,
+            17 if is_name(name, b"Transfer-Encoding") => Meaning::TransferEncoding,
             _ => Meaning::None,
         }
     }
