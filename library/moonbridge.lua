@@ -43,6 +43,8 @@
 ---Options of `run`; flags are off by default.
 ---@class (exact) moonbridge.options
 ---@field background boolean? run in the background
+---@field access_log string? write a line for each HTTP request: a file's path, "stdout" or "stderr"
+---@field access_log_format string? "json" (the default), "combined", or a text with fields, e.g. "{status}"
 ---@field logfile string? append the log to this file instead of standard error
 ---@field pidfile string? write the process id to this file, and lock it
 ---@field syslog boolean? also send the log to the system log

@@ -128,6 +128,7 @@ fn native(lua: &Lua) -> Result<Table> {
         }
     })?;
     native.raw_set("configure", configure)?;
+    lua::log_field::add(lua, &native)?;
     lua::views::searches(lua, &native)?;
     Ok(native)
 }

@@ -25,7 +25,7 @@ use super::supervisor::reload::later::GenerationOrigin;
 use super::supervisor::{Outcome, Supervisor};
 use super::worker::timeout;
 use super::worker::{Subject, Worker};
-use super::worker::{context, handle_methods, reload};
+use super::worker::{context, handle_methods, reload, request_log};
 use super::worker_start::WorkerStart;
 use crate::binding::{self, Fault, Reply};
 use crate::http;
@@ -97,12 +97,15 @@ fn serve(
         registry.end();
         return Err(Fault::Misuse(text));
     }
-    let Parts { mut log, later_log, pid_file } = service.into_parts();
+    let Parts { mut log, later_log, access_log, pid_file } = service.into_parts();
     for name in registry.inheritance.disclaim() {
         log.notice(&format!("No listener has claimed the inherited socket \"{name}\""));
     }
     if let Some(identity) = &identity {
         log.give_to(identity.uid());
+        if let Some(access_log) = &access_log {
+            access_log.target.give_to(identity.uid());
+        }
     }
     if let Some(text) = privileges::warning(&pools, identity.as_ref()) {
         log.notice(&text);
@@ -115,11 +118,13 @@ fn serve(
     let origin = predecessor.map(|predecessor| GenerationOrigin { predecessor, log: later_log });
     let watcher = Development::of(lua).and_then(|development| development.take_watcher());
     let mut supervisor =
-        Supervisor::new((pools, status), log, &limits, origin, watcher).map_err(|errno| {
-            registry.end();
-            let reason = error_text::describe(errno as i32);
-            Fault::System(format!("Could not start to serve: {reason}"), Some(errno as i32))
-        })?;
+        Supervisor::new((pools, status), (log, access_log), &limits, origin, watcher).map_err(
+            |errno| {
+                registry.end();
+                let reason = error_text::describe(errno as i32);
+                Fault::System(format!("Could not start to serve: {reason}"), Some(errno as i32))
+            },
+        )?;
     if let Some(Err(text)) = identity.as_ref().map(Identity::assume) {
         supervisor.close();
         registry.end();
@@ -170,7 +175,8 @@ fn become_worker(lua: &Lua, start: WorkerStart) -> Reply {
         // Until it serves, it is of no use without its supervisor.
         let _ = process::set_parent_death_signal(Signal::SIGKILL);
     }
-    context::show_on(&start.pool.scoreboard, start.cell);
+    let (pool, queue) = (&start.pool, start.access_queue.clone());
+    request_log::begin(pool.number, &pool.scoreboard, start.cell, queue);
     let (handlers, config) = (start.pool.handlers.clone(), start.pool.config.clone());
     let has_jobs = start.pool.listeners.iter().any(|listener| listener.job().is_some());
     let can_show = !has_jobs && speaks_first::is_client_first(lua, &handlers.connect)?;

@@ -16,8 +16,10 @@
 //! | `watching` | in development: files that have changed are a reason to reload |
 //! | [`shutdown`], `ending` | how far the end of the server has come, and what the supervisor does about it |
 //! | [`status_process`] | the process that answers whoever asks how the server does |
+//! | [`access_log`] | the queues of the access log, and the process that writes it |
 //! | [`signals`], [`descriptors`] | what the supervisor needs of the kernel |
 
+mod access_log;
 mod activity;
 pub mod balance;
 pub mod child;
@@ -56,6 +58,7 @@ use super::ipc::clock;
 use super::ipc::message::Report;
 use super::ipc::server_stage::Stage;
 use super::listen::registry::{Pool, StatusListeners};
+use super::operator::access_log::AccessLogSettings;
 use super::operator::log::{Level, Log};
 use super::operator::notifier::Notifier;
 use super::operator::options::{Hangup, SupervisorLimits};
@@ -65,6 +68,7 @@ use super::worker_start::WorkerStart;
 use crate::sys::os::error_text;
 use crate::sys::os::usage::{self, ProcessEnd, Usage};
 use crate::sys::os::worker_signals;
+use access_log::AccessLog;
 use balance::{Balance, Revocation};
 use children::Children;
 use descriptors::RaisedLimit;
@@ -118,6 +122,7 @@ pub struct Supervisor {
     status: StatusProcess,
     shutdown: Shutdown,
     log: Log,
+    access_log: Option<AccessLog>,
     notifier: Notifier,
     pid: Pid,
     input_limit: usize,
@@ -138,7 +143,7 @@ impl Supervisor {
     /// Takes over the signals and announces the pools.
     pub fn new(
         (pools, status): (Vec<Rc<Pool>>, StatusListeners),
-        mut log: Log,
+        (mut log, access_log): (Log, Option<AccessLogSettings>),
         limits: &SupervisorLimits,
         origin: Option<GenerationOrigin>,
         watcher: Option<Watcher>,
@@ -162,6 +167,7 @@ impl Supervisor {
         for listener in status.listeners().iter().filter(|_| !is_candidate) {
             log.notice(&format!("Adding {}", listener.description()));
         }
+        let access_log = access_log.map(|settings| AccessLog::new(settings, &pools)).transpose()?;
         let pools = pools.into_iter().enumerate();
         let pools: Vec<_> = pools.map(|(index, pool)| PoolState::new(index, pool, now)).collect();
         let limit = RaisedLimit::raise();
@@ -184,6 +190,7 @@ impl Supervisor {
             status,
             shutdown: Shutdown::new(limits.drain_delay, limits.shutdown_timeout),
             log,
+            access_log,
             notifier: Notifier::from_environment(now),
             pid: getpid(),
             input_limit: limits.waiting_input,
@@ -228,6 +235,8 @@ impl Supervisor {
             let check = self.liveness.next(&self.children, serves, now);
             let status = self.status.next().filter(|_| !self.is_candidate());
             let passed = self.flush_successor(now);
+            let Supervisor { access_log, log, .. } = &mut *self;
+            let kept = access_log.as_mut().and_then(|access_log| access_log.tend(log, now));
             let due = [
                 self.notify(now),
                 self.log.attend(now),
@@ -237,6 +246,7 @@ impl Supervisor {
                 files,
                 status,
                 passed,
+                kept,
             ];
             let timeout = clock::timeout(due.into_iter().flatten().min(), now);
             let count = match self.epoll.wait(&mut events, timeout) {
@@ -359,7 +369,16 @@ impl Supervisor {
         let (cell, channel) = pools[index].fork(children, handover, log, serves, now)?;
         let pool = pools[index].pool.clone();
         let held = self.children.held;
-        Some(Box::new(WorkerStart { pool, cell, channel, supervisor, input_limit, held }))
+        let access_queue = self.access_log.as_ref().map(|log| log.queue_of(index, cell));
+        Some(Box::new(WorkerStart {
+            pool,
+            cell,
+            channel,
+            supervisor,
+            input_limit,
+            access_queue,
+            held,
+        }))
     }
 
     fn take_signals(&mut self) {
@@ -401,6 +420,10 @@ impl Supervisor {
         if let Err(error) = self.log.reopen() {
             let reason = error_text::reason(&error);
             self.log.notice(&format!("Could not reopen the log file: {reason}"));
+        }
+        if let Some(Err(error)) = self.access_log.as_mut().map(AccessLog::reopen) {
+            let reason = error_text::reason(&error);
+            self.log.notice(&format!("Could not reopen the access log: {reason}"));
         }
     }
 
@@ -462,7 +485,11 @@ impl Supervisor {
             }
         }
         let Some(worker) = self.children.get(pid).map(|child| child.worker) else {
-            if !self.status.bury(pid, end, &mut self.log) {
+            let Supervisor { access_log, log, .. } = self;
+            let now = Instant::now();
+            if !access_log.as_mut().is_some_and(|access_log| access_log.ended(pid, log, now))
+                && !self.status.bury(pid, end, &mut self.log)
+            {
                 self.bury_generation(pid, end);
             }
             return;
@@ -472,6 +499,9 @@ impl Supervisor {
         let Some(mut child) = self.children.remove(pid) else { return };
         child.drain_stderr(&mut self.log);
         self.handover.remove_worker(worker);
+        if let Some(access_log) = &self.access_log {
+            access_log.died(worker.pool, worker.cell, &child.request());
+        }
         let (level, text) = child.obituary(end, self.shutdown.phase() == ServerPhase::Killing);
         self.log.line(level, "", &text);
         if self.log.logs(Level::Stats) {

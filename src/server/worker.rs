@@ -17,6 +17,7 @@
 //! | [`recycling`] | when a worker is replaced though its handler goes on |
 //! | [`lua_side`], [`handle_methods`] | what Lua sees |
 //! | [`reload`] | a worker asks for a new generation |
+//! | [`request_log`] | what this worker says of its requests |
 //! | [`context`], [`timeout`] | what the handler is doing, and for how long it may |
 
 mod accept;
@@ -37,6 +38,7 @@ mod places;
 mod quiet_time;
 mod recycling;
 pub mod reload;
+pub mod request_log;
 pub mod timeout;
 
 use std::cell::RefCell;

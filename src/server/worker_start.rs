@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use nix::unistd::Pid;
 
+use super::ipc::access_queue::OwnQueue;
 use super::ipc::channel::Channel;
 use super::listen::registry::Pool;
 
@@ -19,6 +20,8 @@ pub struct WorkerStart {
     pub supervisor: Pid,
     /// How many bytes of input its waiting connections may hold.
     pub input_limit: usize,
+    /// Where it puts what the access log is told.
+    pub access_queue: Option<OwnQueue>,
     /// It does not serve before it is told to: a previous generation does.
     pub held: bool,
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `step`, `steps`, `body_steps`, `form_steps` | the steps of a connection as Lua functions |
 //! | `request_methods` | the methods that send the response, as methods in C |
+//! | `log_field` | what a handler adds to the access log |
 //! | `turn` | the `connect` function: a turn as a method in C |
 //! | `views`, `tables` | what a request says, as Lua values made when they are asked for |
 //! | `views.lua`, `maps.lua` | the same: lists, assignments, `pairs` |
@@ -11,6 +12,7 @@
 
 pub mod body_steps;
 pub mod form_steps;
+pub mod log_field;
 pub mod request_methods;
 pub mod step;
 pub mod steps;

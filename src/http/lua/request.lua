@@ -61,6 +61,8 @@ return function(steps, callback, times, poll, another)
     body.forget_callbacks()
   end
 
+  function methods.log_field(_, name, value) native.log_field(name, value) end
+
   -- Reading the body while the response is sent cannot block any more: nothing is to be deferred.
   function methods.defer_reading() end
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mlua::{Lua, MultiValue, Table};
 
 use super::step::SharedConnection;
+use crate::http::server::log_record;
 use crate::http::server::time_limits::TimeLimits;
 use crate::http::server::turn::{Ready, Supervision, Turn, TurnAction, TurnEvent, TurnResult};
 use crate::io::handle_table::stream_at;
@@ -179,6 +180,9 @@ impl Connect {
         match action {
             TurnAction::Handle => {
                 context::begin(&self.connection);
+                if let Ok(connection) = self.connection.try_borrow() {
+                    log_record::opened(&connection);
+                }
                 let request = Value::Object(Self::KEPT, Self::LIVE);
                 call(Self::HANDLER, [request, NOTHING, NOTHING, NOTHING], TRACED, HANDLED)
             }

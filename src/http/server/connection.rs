@@ -102,7 +102,7 @@ impl HttpConnection {
             Ok(Opened::Ready) => self.begin(stream),
             Ok(opened) => opened,
             Err(refusal) => {
-                self.refuse_head(self.request.is_head(stream.input()), &refusal);
+                self.refuse_head(stream.input(), &refusal);
                 Opened::Refused
             }
         }
@@ -130,9 +130,11 @@ impl HttpConnection {
         }
     }
 
-    /// Refuses a request whose head, is incomplete or cannot be read.
-    fn refuse_head(&mut self, is_head: bool, refusal: &Refusal) {
-        self.output.begin(self.request.head.version, is_head, true);
+    /// Refuses a request whose head, at the beginning of the input, is incomplete or cannot be read.
+    fn refuse_head(&mut self, input: &[u8], refusal: &Refusal) {
+        // For the logs.
+        self.request.copy_head(input, input.len().min(self.options.head.head));
+        self.output.begin(self.request.head.version, self.request.is_head(input), true);
         self.refuse(refusal);
     }
 
@@ -143,9 +145,9 @@ impl HttpConnection {
 
     /// Refuses a connection on which there is no complete request.
     pub fn refuse_wait(&mut self, sentence: &'static str) {
-        let is_head = self.stream.look().map(|stream| self.request.is_head(stream.input()));
-        if let Some(is_head) = is_head {
-            self.refuse_head(is_head, &Refusal::timeout(sentence));
+        let stream = self.stream.get().cloned();
+        if let Some(Ok(stream)) = stream.as_ref().map(|stream| stream.try_borrow()) {
+            self.refuse_head(stream.input(), &Refusal::timeout(sentence));
         }
     }
 
@@ -405,9 +407,5 @@ impl HttpConnection {
 impl Undertaking for RefCell<HttpConnection> {
     fn describe(&self) -> Option<Vec<u8>> {
         self.try_borrow().ok()?.request.describe()
-    }
-
-    fn note(&self, text: &mut [u8]) -> usize {
-        self.try_borrow().map_or(0, |connection| connection.request.note(text))
     }
 }

@@ -18,7 +18,7 @@ pub fn answer(c: &mut HttpConnection, text: &[u8]) {
          Content-Security-Policy: {POLICY}\r\n"
     );
     let kind = Kind { status: STATUS, fields: &fields, media_type };
-    c.output.replace(&c.options, |out, lines, now, head| {
+    c.output.replace(&c.options, 500, |out, lines, now, head| {
         kind.write(out, lines, now, &[&page], head);
     });
 }

@@ -9,6 +9,7 @@
 //! | [`incoming`], [`body_progress`] | a request on its way in, and its body, if that is waited for |
 //! | [`request`] | the head of a request, checked |
 //! | [`request_body`], [`body_decoder`] | its body as it is received and decoded |
+//! | [`log_record`] | what the logs are told of a request |
 //! | [`response`], [`response_output`] | the response as a state machine; what sends it |
 //! | [`failure`] | the answer to an error of the application |
 //! | [`held_stream`] | the stream, as far as the connection has it |
@@ -21,6 +22,7 @@ pub mod connection;
 pub mod failure;
 pub mod held_stream;
 pub mod incoming;
+pub mod log_record;
 pub mod options;
 pub mod peer_watch;
 pub mod request;

@@ -1,11 +1,14 @@
 //! The head of a request, checked: what is asked for, of which host, and how its body is framed.
 
+use std::net::SocketAddr;
+
 use crate::http::wire::framing::{self, Framing};
 use crate::http::wire::head::{Head, Known, Span, Version};
 use crate::http::wire::list::elements;
 use crate::http::wire::names::Names;
 use crate::http::wire::refusal::Refusal;
 use crate::http::wire::uri::{Target, is_host};
+use crate::server::ipc::request_record::Opening;
 use crate::server::operator::log_text::ascii;
 
 /// A request. Spans are positions in `bytes`.
@@ -134,21 +137,29 @@ impl Request {
         self.head.has_request_line().then(line)
     }
 
-    /// Method and path: what follows there may be confidential. Writes as much as fits into `text`; how much.
-    pub fn note(&self, text: &mut [u8]) -> usize {
+    /// What the logs are told when a handler is called for the request of this client. `details`: there is an
+    /// access log, which also has fields of the request.
+    pub fn opening(&self, client: Option<SocketAddr>, details: bool) -> Opening<'_> {
         if !self.head.has_request_line() {
-            return 0;
+            return Opening { client, ..Opening::default() };
         }
-        let path = self.head.target.of(&self.bytes);
-        let path = &path[..path.len().min(text.len())];
-        let path = &path[..memchr::memchr(b'?', path).unwrap_or(path.len())];
-        let mut length = 0;
-        for part in [self.method(), b" ", path] {
-            let size = part.len().min(text.len() - length);
-            text[length..length + size].copy_from_slice(&part[..size]);
-            length += size;
+        let mut opening = Opening {
+            client,
+            version: Some(u8::from(self.head.version == Version::Http11)),
+            method: self.method(),
+            target: self.head.target.of(&self.bytes),
+            ..Opening::default()
+        };
+        for field in self.head.fields.iter().filter(|_| details) {
+            let name = field.name.of(&self.bytes);
+            let text = match name.len() {
+                7 if name.eq_ignore_ascii_case(b"referer") => &mut opening.referer,
+                10 if name.eq_ignore_ascii_case(b"user-agent") => &mut opening.user_agent,
+                _ => continue,
+            };
+            *text = field.value.of(&self.bytes);
         }
-        length
+        opening
     }
 }
 
@@ -175,11 +186,17 @@ mod tests {
         assert_eq!(request.path.unwrap().of(&request.bytes), b"b%20c");
         assert_eq!(request.query.of(&request.bytes), b"?d=e");
         assert_eq!(request.describe().unwrap(), b"PUT /b%20c?d=e");
-        let mut note = [0; 8];
-        assert_eq!((request.note(&mut note), &note), (8, b"PUT /b%2"));
-        let mut note = [0; 99];
-        let length = request.note(&mut note);
-        assert_eq!(note[..length], *b"PUT /b%20c");
+        let opening = request.opening(None, false);
+        assert_eq!((opening.method, opening.target), (&b"PUT"[..], &b"/b%20c?d=e"[..]));
+    }
+
+    #[test]
+    fn the_access_log_has_fields_of_the_request() {
+        let request = request("GET / HTTP/1.0\r\nUser-Agent: a\r\nREFERER: b\r\n\r\n");
+        let opening = request.opening(None, true);
+        assert_eq!((opening.user_agent, opening.referer), (&b"a"[..], &b"b"[..]));
+        assert_eq!((opening.version, request.opening(None, false).referer), (Some(0), &b""[..]));
+        assert_eq!(Request::default().opening(None, true), Opening::default());
     }
 
     #[test]

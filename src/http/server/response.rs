@@ -92,6 +92,11 @@ impl Response {
         matches!(self.stage, ResponseStage::Head | ResponseStage::Body | ResponseStage::Finished)
     }
 
+    /// The status code sent last, 0 if there was none.
+    pub fn status_code(&self) -> u16 {
+        self.status
+    }
+
     /// Whether the response is complete.
     pub fn is_finished(&self) -> bool {
         self.stage == ResponseStage::Finished
@@ -360,10 +365,10 @@ impl Response {
         matches!(self.stage, ResponseStage::Head | ResponseStage::Interim)
     }
 
-    /// Ends the response with the given bytes, e.g. a refusal, and closes the connection after it.
+    /// Ends the response with the given bytes, of that status, e.g. a refusal, and closes the connection after it.
     ///
     /// To be used only while no part of the response [has left](Response::has_left).
-    pub fn replace(&mut self, write: impl FnOnce(&mut Vec<u8>, bool)) {
+    pub fn replace(&mut self, status: u16, write: impl FnOnce(&mut Vec<u8>, bool)) {
         if self.stage == ResponseStage::Interim {
             self.end_interim();
         } else if self.has_status() {
@@ -371,6 +376,7 @@ impl Response {
         }
         self.body.forget_open();
         write(&mut self.out, self.head_request);
+        self.status = status;
         self.stage = ResponseStage::Finished;
         self.fields.set_close();
     }

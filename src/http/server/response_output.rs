@@ -28,18 +28,20 @@ impl ResponseOutput {
 
     /// Replaces the response by a refusal: it is finished with it and the connection will be closed.
     pub fn refuse(&mut self, options: &Options, refusal: &Refusal) {
-        self.replace(options, |out, lines, now, head| refusal.write(out, lines, now, head));
+        let status = refusal.code();
+        self.replace(options, status, |out, lines, now, head| refusal.write(out, lines, now, head));
     }
 
-    /// The same with what `write` appends to the output. It is given the static headers, the value of Date, and
+    /// The same with a response of that status, which `write` appends to the output. It is given the static headers, the value of Date, and
     /// whether the request is HEAD.
     pub fn replace(
         &mut self,
         options: &Options,
+        status: u16,
         write: impl FnOnce(&mut Vec<u8>, &[u8], Option<&[u8]>, bool),
     ) {
         let fixed = &options.static_headers;
-        self.response.replace(|out, head_request| {
+        self.response.replace(status, |out, head_request| {
             date::with_now(|now| {
                 let now = now.filter(|_| !fixed.has_date());
                 write(out, fixed.lines(), now, head_request);

@@ -24,9 +24,11 @@ use std::time::{Duration, Instant};
 use super::connection::{Conclusion, HttpConnection};
 use super::failure;
 use super::incoming::Opened;
+use super::log_record;
 use super::time_limits::TimeLimits;
 use super::usability::{Blameless, FAULTY, Problem};
 use crate::io::stream::{Stream, Wakeup};
+use crate::server::ipc::request_record::End;
 
 /// For how long a client may go on sending where nobody supervises (see
 /// `src/server/supervisor/handover/lingering.rs`).
@@ -129,6 +131,17 @@ enum ConnectionEnd {
     Reset(TurnResult),
     /// It is over already.
     Nothing(TurnResult),
+}
+
+impl ConnectionEnd {
+    /// What this is for the response.
+    fn of_response(self) -> End {
+        match self {
+            ConnectionEnd::Shut(TurnResult::Throw) => End::Failed,
+            ConnectionEnd::Keep | ConnectionEnd::Close | ConnectionEnd::Shut(_) => End::Complete,
+            ConnectionEnd::Reset(_) | ConnectionEnd::Nothing(_) => End::Aborted,
+        }
+    }
 }
 
 /// What follows when all output is sent.
@@ -257,7 +270,10 @@ impl Turn {
                 self.state = TurnState::Handling;
                 TurnAction::Handle
             }
-            Opened::Refused => self.shut(c, TurnResult::True),
+            Opened::Refused => {
+                log_record::refused(c);
+                self.shut(c, TurnResult::True)
+            }
             // The handler may have closed it behind its response.
             Opened::Gone => {
                 c.stream.end(Stream::close);
@@ -286,6 +302,7 @@ impl Turn {
             // A client that has been answered before would take the refusal for the next answer.
             if begun || !c.stream.was_asked() {
                 c.refuse_wait(sentence);
+                log_record::refused(c);
             }
             return self.shut(c, TurnResult::True);
         }
@@ -348,6 +365,11 @@ impl Turn {
 
     /// The response is over.
     fn go_on(&mut self, c: &mut HttpConnection, next: ConnectionEnd) -> TurnAction {
+        if let ConnectionEnd::Shut(_) = next {
+            // A failure shows when the rest is sent.
+            let _ = c.send_out();
+        }
+        log_record::closed(c, next.of_response());
         match next {
             ConnectionEnd::Keep => self.keep(c),
             // Everything is sent: should the client be gone, that is no failure.

@@ -12,6 +12,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// The status code.
+    pub fn code(&self) -> u16 {
+        self.status.get(..3).and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    }
+
     const fn new(status: &'static str, sentence: &'static str) -> Self {
         Refusal { status, sentence: Cow::Borrowed(sentence) }
     }

@@ -43,6 +43,8 @@ pub struct HandlerState {
     pub personal: bool,
     /// By the handler: what it knows of a message that is still incomplete.
     pub incomplete: Option<Box<dyn Any>>,
+    /// By the server: the name of the record that is complete when the output is sent.
+    pub unsent_record: Option<u64>,
     /// By the handler: the client has sent a message that was handled: nothing unsolicited may follow.
     pub asked: bool,
 }

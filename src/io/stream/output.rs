@@ -17,6 +17,10 @@ pub struct Output {
     deferred: Option<Deferred>,
     queue: Queue,
     error: StickyError,
+    /// See [`Output::transmitted`].
+    transmitted: u64,
+    /// The size of the output that waits.
+    deferred_size: usize,
 }
 
 impl Output {
@@ -35,6 +39,11 @@ impl Output {
         self.queue.is_empty()
     }
 
+    /// How many bytes the system has taken so far.
+    pub fn transmitted(&self) -> u64 {
+        self.transmitted
+    }
+
     /// Lets output for `socket` wait for more.
     ///
     /// # Errors
@@ -48,6 +57,7 @@ impl Output {
         if self.deferred.is_some() || !is_ready || waiting.bytes.is_empty() {
             return Err(waiting);
         }
+        self.deferred_size = waiting.bytes.len();
         self.deferred = Some(flusher::defer(socket, waiting)?);
         Ok(())
     }
@@ -65,7 +75,10 @@ impl Output {
         match self.deferred.take().map(Deferred::take) {
             None => {}
             Some(Retrieved::Untouched(waiting)) => return Ok(Some(waiting)),
-            Some(Retrieved::Begun(rest)) => self.queue.push(&rest),
+            Some(Retrieved::Begun(rest)) => {
+                self.transmitted += self.deferred_size.saturating_sub(rest.len()) as u64;
+                self.queue.push(&rest);
+            }
             Some(Retrieved::Failed(errno)) => {
                 self.error = StickyError::Unreported(errno);
                 return Err(errno);
@@ -116,6 +129,7 @@ impl Output {
 
     /// `n` bytes were sent; returns how many of them were not of the queue.
     pub(super) fn sent(&mut self, n: usize) -> usize {
+        self.transmitted += n as u64;
         let queued = n.min(self.queue.len());
         self.queue.consume(queued);
         n - queued

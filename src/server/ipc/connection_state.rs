@@ -6,19 +6,20 @@
 //! to know of a connection wherever it is becomes a field here, and [`VERSION`] is raised.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::SocketAddr;
 
+use super::addresses::{address_of, numbers_of};
 use super::numbers::{ABSENT, Malformed, append, optional, present, split};
 use super::standing::Standing;
 use crate::io::Awaits;
 
 /// The version of the encoding.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// How many bytes the encoding takes beside the data.
 pub const OVERHEAD: usize = 1 + 8 * NUMBERS;
 
-const NUMBERS: usize = 12;
+const NUMBERS: usize = 13;
 
 /// The state of a connection that is in nobody's hands.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct ConnectionState {
     pub standing: Standing,
     /// The client's address, if it is known; otherwise the kernel tells it.
     pub peer: Option<SocketAddr>,
+    /// The record of the request whose response is being sent, see [`super::access_queue::Unsent`].
+    pub record: Option<u64>,
     /// Output that is not sent yet, see [`Unsent::bytes`], then received input that no handler has used.
     /// What is too long for a message is in a file instead ([`super::channel::Parcel::input`]).
     pub data: Vec<u8>,
@@ -132,12 +135,15 @@ impl ConnectionState {
             Awaits::EmptyLine(most) => (1, most),
             Awaits::Bytes(size) => (2, size),
         };
-        let [high, low, port] = self.peer.map_or([0, 0, ABSENT], address_numbers);
-        let (deadline, standing) = (optional(self.deadline), self.standing.word());
+        let [high, low, port] = self.peer.map_or([0, 0, ABSENT], numbers_of);
+        let (deadline, record) = (optional(self.deadline), optional(self.record));
+        let standing = self.standing.word();
         bytes.reserve(OVERHEAD + self.data.len());
         bytes.push(VERSION);
-        let numbers: [u64; NUMBERS] =
-            [stage, size, then, time, stall, awaits, count, deadline, standing, high, low, port];
+        let numbers: [u64; NUMBERS] = [
+            stage, size, then, time, stall, awaits, count, deadline, standing, high, low, port,
+            record,
+        ];
         append(bytes, &numbers);
         bytes.extend_from_slice(&self.data);
     }
@@ -153,8 +159,21 @@ impl ConnectionState {
             [] => return Err(DecodeError::Malformed),
         };
         let (numbers, data) = split::<NUMBERS>(rest)?;
-        let [stage, size, then, time, stall, awaits, count, deadline, standing, high, low, port] =
-            numbers;
+        let [
+            stage,
+            size,
+            then,
+            time,
+            stall,
+            awaits,
+            count,
+            deadline,
+            standing,
+            high,
+            low,
+            port,
+            record,
+        ] = numbers;
         let awaits = match awaits {
             0 => Awaits::More,
             1 => Awaits::EmptyLine(count),
@@ -167,6 +186,7 @@ impl ConnectionState {
             awaits,
             standing: Standing::of(standing),
             peer: address_of([high, low, port])?,
+            record: present(record),
             data: data.to_vec(),
         })
     }
@@ -204,32 +224,6 @@ impl Stage {
     }
 }
 
-/// The address, 128 bits; the port, the version of IP and the scope.
-fn address_numbers(address: SocketAddr) -> [u64; 3] {
-    let port = u64::from(address.port());
-    match address {
-        SocketAddr::V4(address) => [0, u64::from(address.ip().to_bits()), port | 4 << 16],
-        SocketAddr::V6(address) => {
-            let bits = address.ip().to_bits();
-            let scope = u64::from(address.scope_id()) << 32;
-            [(bits >> 64) as u64, bits as u64, port | 6 << 16 | scope]
-        }
-    }
-}
-
-fn address_of([high, low, port]: [u64; 3]) -> Result<Option<SocketAddr>, DecodeError> {
-    let number = port as u16;
-    Ok(match (port >> 16) & 0xffff {
-        _ if port == ABSENT => None,
-        4 => Some((Ipv4Addr::from_bits(low as u32), number).into()),
-        6 => {
-            let ip = Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low));
-            Some(SocketAddrV6::new(ip, number, 0, (port >> 32) as u32).into())
-        }
-        _ => return Err(DecodeError::Malformed),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,6 +242,7 @@ mod tests {
                 awaits: Awaits::EmptyLine(9),
                 standing: Standing { asked: true, skip: 9 },
                 peer: Some("192.0.2.1:80".parse().unwrap()),
+                record: Some(3),
                 data: b"GET /".to_vec(),
             },
             ConnectionState { awaits: Awaits::Bytes(1 << 33), ..of(Stage::Waiting) },
@@ -283,7 +278,7 @@ mod tests {
             bytes[0] = VERSION + 1;
             let refusal = ConnectionState::decode(&bytes).unwrap_err();
             assert_eq!(refusal, DecodeError::Version(VERSION + 1));
-            assert!(refusal.to_string().contains("version 2"));
+            assert!(refusal.to_string().contains("version 3"));
         }
     }
 

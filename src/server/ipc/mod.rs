@@ -8,9 +8,14 @@
 //! | [`lease`], [`ticket`] | who may act on a connection that a worker has parked, and its name |
 //! | [`scoreboard`] | what each sees of the other without a system call |
 //! | [`server_stage`] | whether the server shuts down, as the status process is told |
-//! | [`overflow`], [`numbers`] | what is too long for a message, as a file in memory; numbers in messages |
+//! | [`request_record`], [`ring`] | what is known of a request, for the logs (pure); a queue in shared memory |
+//! | [`access_queue`] | the way to the process that writes the access log |
+//! | [`overflow`] | what is too long for a message, as a file in memory |
+//! | [`numbers`], [`addresses`] | numbers and addresses in messages (pure) |
 //! | [`clock`] | the clock that both use |
 
+pub(crate) mod access_queue;
+pub(crate) mod addresses;
 pub(crate) mod batch;
 pub(crate) mod channel;
 pub(crate) mod clock;
@@ -20,6 +25,8 @@ pub(crate) mod lease;
 pub(crate) mod message;
 pub(crate) mod numbers;
 pub(crate) mod overflow;
+pub(crate) mod request_record;
+pub(crate) mod ring;
 pub(crate) mod scoreboard;
 pub(crate) mod server_stage;
 pub(crate) mod standing;

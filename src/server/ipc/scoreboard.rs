@@ -62,10 +62,10 @@ const OFFERS: usize = 1;
 const NO_RESULT: usize = 2;
 const HEADER: usize = 3 * CELL;
 
-/// The longest text that says what a worker is doing, in bytes.
-pub const NOTE: usize = 120;
+/// The longest note of what a worker is doing, in bytes.
+pub const NOTE: usize = 504;
 
-/// Words of such a text with its length: two cache lines.
+/// Words of a note with its length.
 const NOTE_WORDS: usize = 1 + NOTE / 8;
 
 /// What the supervisor says of the whole pool.
@@ -184,29 +184,33 @@ impl Cell<'_> {
     }
 }
 
-/// Where a worker notes what it is doing, for the log.
+/// Where a worker notes which request it is handling: the opening of its record
+/// ([`super::request_record::Opening`]), cut off if it is long.
 #[derive(Clone, Copy)]
 pub struct Note<'a>(&'a [AtomicU64]);
 
 impl Note<'_> {
-    /// The worker's side: notes a text, of which [`NOTE`] bytes count.
-    pub fn write(&self, text: &[u8]) {
-        let text = &text[..text.len().min(NOTE)];
-        for (word, bytes) in self.0[1..].iter().zip(text.chunks(8)) {
-            let mut padded = [0; 8];
-            padded[..bytes.len()].copy_from_slice(bytes);
-            word.store(u64::from_le_bytes(padded), Relaxed);
+    /// The worker's side: notes bytes, of which [`NOTE`] count.
+    pub fn write(&self, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(NOTE)];
+        let (whole, rest) = bytes.as_chunks::<8>();
+        for (word, bytes) in self.0[1..].iter().zip(whole) {
+            word.store(u64::from_le_bytes(*bytes), Relaxed);
         }
-        self.0[0].store(text.len() as u64, Relaxed);
+        if !rest.is_empty() {
+            let mut padded = [0; 8];
+            padded[..rest.len()].copy_from_slice(rest);
+            self.0[1 + whole.len()].store(u64::from_le_bytes(padded), Relaxed);
+        }
+        self.0[0].store(bytes.len() as u64, Relaxed);
     }
 
     /// The supervisor's side: what was noted last. It may be a mixture, if the worker is just noting
     /// something else.
-    pub fn read(&self) -> String {
+    pub fn read(&self) -> Vec<u8> {
         let length = usize::try_from(self.0[0].load(Relaxed)).unwrap_or(NOTE).min(NOTE);
-        let bytes: Vec<u8> =
-            self.0[1..].iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
-        String::from_utf8_lossy(&bytes[..length]).into_owned()
+        let bytes = self.0[1..].iter().flat_map(|word| word.load(Relaxed).to_le_bytes());
+        bytes.take(length).collect()
     }
 }
 
@@ -357,11 +361,11 @@ mod tests {
         let board = Scoreboard::new(2).unwrap();
         for text in ["", "GET /", "GET /something/longer", &"x".repeat(NOTE)] {
             board.note(1).write(text.as_bytes());
-            assert_eq!(board.note(1).read(), text);
+            assert_eq!(board.note(1).read(), text.as_bytes());
         }
         board.note(1).write(&[b'y'; NOTE + 1]);
-        assert_eq!(board.note(1).read(), "y".repeat(NOTE));
-        assert_eq!(board.note(0).read(), "");
+        assert_eq!(board.note(1).read(), [b'y'; NOTE]);
+        assert_eq!(board.note(0).read(), b"");
     }
 
     #[test]

@@ -9,6 +9,9 @@ local stdout, stderr = io.stdout, io.stderr
 local USAGE = [[
 Usage: moonbridge [options] [--] script.lua [arguments]
 
+      --access-log FILE    a line for each request: to this file, "stdout" or "stderr"
+      --access-log-format FORMAT
+                           "json" (default), "combined", or a text such as "{client_ip} {request} {status}"
   -b, --background         detach from the terminal; log to syslog unless -l is given
       --check              only run the script and show what it would serve, or what is wrong
       --dev                for development: reload when a file changes, show errors in the browser
@@ -39,6 +42,8 @@ The script registers its servers with the global function listen{...}; they are 
 -- Long and short names, and the option of `run` that each sets if its name differs. `value`: the option takes
 -- a value; `many`: perhaps several ones, which become a list.
 local OPTIONS = {
+  { long = "access-log", sets = "access_log", value = true },
+  { long = "access-log-format", sets = "access_log_format", value = true },
   { long = "background", short = "b" },
   { long = "check" },
   { long = "debug", short = "d" },

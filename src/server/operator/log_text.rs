@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::server::ipc::request_record::Opening;
+
 /// `bytes` in printable ASCII. The backslash is escaped, too, so that the result is unambiguous.
 pub fn ascii(bytes: &[u8]) -> Vec<u8> {
     let mut text = String::with_capacity(bytes.len());
@@ -13,6 +15,27 @@ pub fn ascii(bytes: &[u8]) -> Vec<u8> {
         }
     }
     text.into_bytes()
+}
+
+/// Method and path of a request: what follows the path may be confidential.
+pub fn path_of(request: &Opening<'_>) -> String {
+    let path = request.target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    shown(&[request.method, b" ", path].concat())
+}
+
+/// A request that was being handled: method, target, client and age. `now`: microseconds of the monotonic clock.
+pub fn handled(request: &Opening<'_>, now: u64) -> String {
+    let what = shown(&[request.method, b" ", request.target].concat());
+    let who = match request.client {
+        Some(client) => client.to_string(),
+        None => "a local socket".to_owned(),
+    };
+    let age = now.saturating_sub(request.begun);
+    format!("{what} from {who}, for {}.{:03} s", age / 1_000_000, age % 1_000_000 / 1000)
+}
+
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8(ascii(bytes)).unwrap_or_default()
 }
 
 /// A line written by an application. UTF-8 stays; other bytes, and control characters except tabs,

@@ -7,9 +7,11 @@
 //! | [`privileges`] | as which users the processes run |
 //! | [`launcher`], [`check`] | the program `moonbridge`, and its `--check` |
 //! | [`log`], [`line_queue`], [`log_stream`], [`log_text`], [`syslog`] | the log and its outputs |
+//! | [`access_log`] | a line for each request |
 //! | [`stderr_lines`] | the standard error of workers |
 //! | [`status`] | `status()`: what the pools are doing |
 
+pub mod access_log;
 pub mod check;
 pub mod daemon;
 pub mod launcher;

@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mlua::{Table, Value};
 
+use super::access_log::format::Format;
+use super::access_log::{AccessLogName, AccessLogOptions};
 use super::log::Level;
 use crate::binding::{self, Fault, Reply};
 use crate::known_options;
@@ -25,7 +27,9 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 const WAITING_INPUT_LIMIT: usize = 64 * 1024 * 1024;
 
 /// The names of all options.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 17] = [
+    "access_log",
+    "access_log_format",
     "background",
     "logfile",
     "pidfile",
@@ -56,6 +60,8 @@ pub struct RunOptions {
     pub syslog: Option<SyslogOptions>,
     /// What to log.
     pub level: Level,
+    /// The access log.
+    pub access_log: Option<AccessLogOptions>,
     /// What the supervisor keeps to.
     pub limits: SupervisorLimits,
     /// What supervisor and workers run as, once ports and files are open.
@@ -116,6 +122,7 @@ impl Default for RunOptions {
             pid_file: None,
             syslog: None,
             level: Level::Notice,
+            access_log: None,
             limits: SupervisorLimits::default(),
             identity: None,
         }
@@ -147,9 +154,34 @@ pub fn parse(value: Option<&Value>) -> Reply<RunOptions> {
         log_file,
         pid_file: path(table, "pidfile")?,
         level,
+        access_log: access_log(table)?,
         limits: limits(table)?,
         identity: Identity::read(table)?,
     })
+}
+
+fn access_log(table: &Table) -> Reply<Option<AccessLogOptions>> {
+    let format =
+        match table.get::<Value>("access_log_format")? {
+            Value::Nil => None,
+            Value::String(format) => {
+                let parsed = Format::parse(&format.to_string_lossy());
+                Some(parsed.map_err(|error| {
+                    Fault::misuse(format!("Option \"access_log_format\": {error}"))
+                })?)
+            }
+            other => return Err(wrong("access_log_format", "a string", &other)),
+        };
+    let to = match path(table, "access_log")? {
+        Some(path) if path == Path::new("stdout") => AccessLogName::Stdout,
+        Some(path) if path == Path::new("stderr") => AccessLogName::Stderr,
+        Some(path) => AccessLogName::File(path),
+        None if format.is_none() => return Ok(None),
+        None => {
+            return Err(Fault::misuse("Option \"access_log_format\" without \"access_log\""));
+        }
+    };
+    Ok(Some(AccessLogOptions { to, format: format.unwrap_or(Format::Json) }))
 }
 
 fn limits(table: &Table) -> Reply<SupervisorLimits> {

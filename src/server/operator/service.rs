@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use super::access_log::{AccessLogName, AccessLogSettings};
 use super::daemon;
 use super::log::Log;
 use super::options::{RunOptions, SupervisorLimits};
@@ -19,6 +20,8 @@ pub struct Service {
     pid_file: Option<PidFile>,
     /// In a generation that a reload has started: the log from when it serves.
     later_log: Option<Log>,
+    /// The access log.
+    pub access_log: Option<AccessLogSettings>,
     /// The limits for the supervisor.
     pub limits: SupervisorLimits,
     /// What to run as.
@@ -31,6 +34,8 @@ pub struct Parts {
     pub log: Log,
     /// In a generation that a reload has started: the log from when it serves.
     pub later_log: Option<Log>,
+    /// The access log.
+    pub access_log: Option<AccessLogSettings>,
     /// The pid file, which is removed when serving ends.
     pub pid_file: Option<PidFile>,
 }
@@ -75,6 +80,7 @@ impl Service {
             ),
             None => None,
         };
+        let access_log = open_access_log(options)?;
         if options.background {
             go_to_background(options, pid_file.as_mut())?;
         } else {
@@ -89,7 +95,7 @@ impl Service {
         }
         log.notice("Starting moonbridge server");
         let identity = options.identity.clone();
-        Ok(Service { log, later_log: None, pid_file, limits: options.limits, identity })
+        Ok(Service { log, later_log: None, access_log, pid_file, limits: options.limits, identity })
     }
 
     /// The same in a process that a reload has started. The first process of the server has the pid file and
@@ -108,15 +114,26 @@ impl Service {
         if let Some(syslog) = &options.syslog {
             later_log.add_syslog(&syslog.ident, syslog.facility);
         }
+        let access_log = open_access_log(options)?;
         let (log, later_log) = (Log::bare(options.level), Some(later_log));
         let identity = options.identity.clone();
-        Ok(Service { log, later_log, pid_file: None, limits: options.limits, identity })
+        Ok(Service { log, later_log, access_log, pid_file: None, limits: options.limits, identity })
     }
 
     /// Its parts.
     pub fn into_parts(self) -> Parts {
-        Parts { log: self.log, later_log: self.later_log, pid_file: self.pid_file }
+        let Service { log, later_log, access_log, pid_file, .. } = self;
+        Parts { log, later_log, access_log, pid_file }
     }
+}
+
+fn open_access_log(options: &RunOptions) -> Result<Option<AccessLogSettings>, StartError> {
+    let Some(wanted) = &options.access_log else { return Ok(None) };
+    let opened = wanted.open().map_err(|error| match &wanted.to {
+        AccessLogName::File(path) => StartError::new("access log", path, &error),
+        _ => StartError::new("access log", Path::new("-"), &error),
+    })?;
+    Ok(Some(opened))
 }
 
 fn write_pid(options: &RunOptions, file: Option<&mut PidFile>, pid: u32) -> Result<(), StartError> {

@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use super::child::Child;
+use crate::server::ipc::request_record;
 use crate::server::ipc::scoreboard::{Activity, Counter};
 use crate::server::listen::listener::Listener;
 use crate::server::listen::spec::ListenerSpec;
+use crate::server::operator::log_text;
 
 /// What a worker is doing, and for how long as far as the supervisor has seen. `listeners`: those of its
 /// pool.
@@ -27,9 +29,9 @@ pub fn describe(child: &Child, listeners: &[Listener], now: Instant) -> String {
             let clients = if sending == 1 { "client" } else { "clients" };
             format!("sends output to {sending} slow {clients}")
         }
-        (None, Activity::Busy) => match child.note() {
-            request if request.is_empty() => "runs its handler".to_owned(),
-            request => format!("serves {request}"),
+        (None, Activity::Busy) => match request_record::decode_opening(&child.request()) {
+            Ok((request, _)) => format!("serves {}", log_text::path_of(&request)),
+            Err(_) => "runs its handler".to_owned(),
         },
         (None, Activity::Idle | Activity::Claimed | Activity::Offering) => {
             "has nothing to do, or does not answer".to_owned()

@@ -14,7 +14,9 @@ use super::handover::WorkerId;
 use super::progress::Clock;
 use super::readiness::is_readable;
 use crate::server::ipc::channel::Channel;
+use crate::server::ipc::clock;
 use crate::server::ipc::message::Order;
+use crate::server::ipc::request_record;
 use crate::server::ipc::scoreboard::{Activity, Cell, Scoreboard};
 use crate::server::ipc::ticket::Ticket;
 use crate::server::operator::log::{Level, Log};
@@ -245,8 +247,8 @@ impl Child {
         self.delivery.unread(&mut self.clock, is_free, now)
     }
 
-    /// What it has noted about its request.
-    pub fn note(&self) -> String {
+    /// The opening of the record of the request that it is handling; empty if there is none.
+    pub fn request(&self) -> Vec<u8> {
         self.scoreboard.note(self.worker.cell).read()
     }
 
@@ -289,8 +291,18 @@ impl Child {
         self.stderr.flush(|line, cut| write_line(log, number, pid, line, cut));
     }
 
-    /// What the log says of its end, and how important that is. `killed`: the supervisor has killed all.
+    /// What the log says of its end, and of the request that it was handling, and how important that is.
+    /// `killed`: the supervisor has killed all.
     pub fn obituary(&self, end: ProcessEnd, killed: bool) -> (Level, String) {
+        let (level, mut text) = self.end(end, killed);
+        if let Ok((request, _)) = request_record::decode_opening(&self.request()) {
+            let request = log_text::handled(&request, clock::monotonic() / 1000);
+            text.push_str(&format!(" while it handled {request}"));
+        }
+        (level, text)
+    }
+
+    fn end(&self, end: ProcessEnd, killed: bool) -> (Level, String) {
         let who = format!("Child process in pool #{} with PID {}", self.pool_number, self.pid());
         match end {
             ProcessEnd::Exited(0) if self.activity() == Activity::Ended => {

@@ -184,6 +184,9 @@ impl Supervisor {
     /// What stays to be done in the supervisor when all workers are gone.
     pub fn close(&mut self) {
         self.notifier.stopping();
+        if let Some(access_log) = self.access_log.take() {
+            access_log.close();
+        }
         self.log.settle();
         if self.is_candidate() {
             // The ports are those of the generation that serves.

@@ -15,6 +15,7 @@ use super::outbox::{Outbox, SendOutcome};
 use super::ownership::Ownership;
 use super::parking::{DueConnection, ParkingLot};
 use super::places::Places;
+use super::request_log;
 use crate::io::{Stream, Wakeup};
 use crate::server::ipc::clock;
 use crate::server::ipc::connection_state::{ConnectionState, Stage};
@@ -124,6 +125,7 @@ impl Connections {
     /// What becomes of a connection that the handler is done with and whose output is sent.
     fn dispose(&mut self, running: Running) -> Option<Ticket> {
         let Running { connection, ticket, wakeup, disposition } = running;
+        request_log::sent(&mut connection.stream.borrow_mut());
         match disposition {
             Disposition::Close => self.owned.close(&connection, ticket),
             // There is nothing left to wait for.
@@ -296,6 +298,7 @@ impl Connections {
             Disposition::Park { deadline, .. }
                 if self.control.phase() == Phase::Leaving && running.wakeup != Wakeup::Shutdown =>
             {
+                request_log::sent(&mut running.connection.stream.borrow_mut());
                 let ready = running.connection.stream.borrow_mut().has_input();
                 self.owned.hand_over(&running.connection, Some(ticket), deadline, ready);
             }
@@ -373,6 +376,7 @@ impl Connections {
 
     /// In a child of the worker: gives up this process's descriptors of the connections.
     pub fn disown(&mut self) {
+        request_log::forget();
         self.owned.places.all_parked().for_each(|(_, parked)| drop(parked.connection.detach()));
         self.outbox.disown();
     }

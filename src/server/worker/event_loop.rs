@@ -17,6 +17,7 @@ use super::events::{Events, Source};
 use super::handover::Arrival;
 use super::places::Places;
 use super::recycling::Recycling;
+use super::request_log;
 use crate::io::{Stream, Wakeup, sigterm};
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::clock;
@@ -340,6 +341,9 @@ impl EventLoop {
             self.leave();
             false
         });
+        if found {
+            request_log::note_events();
+        }
         self.queue_ready();
         found
     }

@@ -79,7 +79,8 @@ pub fn sending(departure: &Departure) -> io::Result<Packed> {
     let stream = departure.connection.stream.borrow();
     let file = overflow::store(&[stream.output.queued(), stream.input()])?;
     let unsent = departure.disposition.unsent(stream.pending(), departure.since);
-    Ok((state_of(&stream, Stage::Sending(unsent)), Some(file)))
+    let record = stream.handler.unsent_record;
+    Ok((ConnectionState { record, ..state_of(&stream, Stage::Sending(unsent)) }, Some(file)))
 }
 
 /// Goes on with a connection. Gives the output that is still to be sent, if there is some.
@@ -90,6 +91,7 @@ pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Op
     let unsent = state.unsent();
     let mut stream = Stream::accepted(parcel.connection, state.peer.map(Into::into));
     state.standing.apply(&mut stream);
+    stream.handler.unsent_record = state.record;
     stream.handler.parked_until = state.deadline.map(clock::instant);
     let data = match parcel.input.map_or(Ok(state.data), overflow::load) {
         Ok(data) => data,

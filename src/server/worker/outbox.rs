@@ -16,6 +16,7 @@ use super::disposition::Disposition;
 use super::events::SENDING;
 use super::handover::{self, Departure};
 use super::ownership::Ownership;
+use super::request_log;
 use crate::io::Stream;
 use crate::io::stream::Fill;
 use crate::server::ipc::ticket::Ticket;
@@ -217,6 +218,7 @@ impl Outbox {
             let packed = self.entries.get(&ticket).map(|entry| handover::sending(&entry.departure));
             let Some(Ok(packed)) = packed else { continue };
             let Some(departure) = self.remove(owned, ticket) else { continue };
+            request_log::moved(&mut departure.connection.stream.borrow_mut());
             owned.give_up(&departure.connection, Some(ticket), packed);
         }
     }

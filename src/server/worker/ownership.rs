@@ -10,6 +10,7 @@ use super::connection::{Connection, State};
 use super::control::Control;
 use super::handover::{self, Packed};
 use super::places::Places;
+use super::request_log;
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::message::Report;
 use crate::server::ipc::ticket::Ticket;
@@ -108,17 +109,23 @@ impl Ownership {
 
     /// Ends a connection at once.
     pub fn reset(&mut self, connection: &Connection, ticket: Option<Ticket>) {
-        if connection.stream.borrow().is_open() {
-            let _ = connection.stream.borrow_mut().reset();
+        let mut stream = connection.stream.borrow_mut();
+        request_log::lost(&mut stream);
+        if stream.is_open() {
+            let _ = stream.reset();
         }
+        drop(stream);
         self.release(ticket, connection);
     }
 
     /// Closes a connection, unless the handler has. Its failure concerns the client alone.
     pub fn close(&mut self, connection: &Connection, ticket: Option<Ticket>) {
-        if connection.stream.borrow().is_open() {
-            let _ = connection.stream.borrow_mut().close();
+        let mut stream = connection.stream.borrow_mut();
+        request_log::lost(&mut stream);
+        if stream.is_open() {
+            let _ = stream.close();
         }
+        drop(stream);
         self.release(ticket, connection);
     }
 

@@ -66,6 +66,31 @@ pub fn close_for_good(numbers: impl Iterator<Item = RawFd>) {
     }
 }
 
+/// Closes all descriptors but these and the standard streams, in a process that has forked and whose values
+/// are never dropped.
+pub fn close_all_but(keep: &[RawFd]) {
+    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    keep.extend([0, 1, 2, u32::MAX]);
+    keep.sort_unstable();
+    let gaps = keep.windows(2).map(|pair| (pair[0].saturating_add(1), pair[1].saturating_sub(1)));
+    for (first, last) in gaps.filter(|(first, last)| first <= last) {
+        // SAFETY: nobody uses the descriptors again, says the caller.
+        let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if closed != 0 {
+            // A kernel before 5.9.
+            let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+            let open: Vec<RawFd> =
+                open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+            for number in
+                open.into_iter().filter(|number| (first..=last).contains(&(*number as u32)))
+            {
+                // SAFETY: as above; that of the directory is closed already.
+                unsafe { libc::close(number) };
+            }
+        }
+    }
+}
+
 /// The functions to call before a fork, and in the child.
 static AT_FORK: OnceLock<[fn(); 2]> = OnceLock::new();
 

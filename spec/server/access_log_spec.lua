@@ -1,0 +1,287 @@
+-- Reference, "The access log": each request has its line, whatever becomes of it.
+
+local json = require "dkjson"
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+local function script(options, extra)
+  return ([[
+    local moonbridge = require "moonbridge"
+    local http = require "moonbridge_http"
+    moonbridge.listen{
+      { proto = "tcp", host = "127.0.0.1", port = PORT }, min_fork = 1,
+      connect = http.generate_handler({
+        request_header_timeout = 1, request_body_size_limit = 1000, request_header_size_limit = 5000,
+        response_buffering = 16 * 1024 * 1024,
+      }, function(request)
+        local path = request.path
+        if path:find("^pid") then
+          request:send_status("200 OK")
+          request:send_data(io.open("/proc/self/stat"):read("n"))
+        elseif path == "sleep" then
+          io.stderr:write("sleeps\n")
+          require "moonbridge_io".poll({}, {}, 100)
+        elseif path == "exit" then
+          os.exit(3)
+        elseif path == "error" then
+          error("oh")
+        elseif path == "late" then
+          request:send_status("200 OK")
+          request:send_data("a")
+          request:flush()
+          error("oh")
+        elseif path == "big" then
+          request:send_status("200 OK")
+          request:send_data(("x"):rep(8 * 1024 * 1024))
+        else
+          request:log_field("user", "jane\n\"")
+          request:log_field("rows", 12)
+          request:log_field("cached", false)
+          request:send_status("404 Not Found")
+          request:send_data("nothing")
+        end
+        return true
+      end),
+      %s
+    }
+    moonbridge.run{ %s }
+  ]]):format(extra or "", options)
+end
+
+-- A server with an access log, and a function that waits for `count` lines, decoded unless `raw`.
+local function start(options, extra)
+  local path = process.scratch("access.log")
+  local s = server.start(script(("access_log = %q, %s"):format(path, options or ""), extra))
+  return s, function(count, raw)
+    local lines
+    process.wait_until(function()
+      lines = {}
+      for line in (process.slurp(path) or ""):gmatch("([^\n]*)\n") do
+        lines[#lines + 1] = raw and line or assert(json.decode(line, 1, json.null))
+      end
+      return #lines >= count
+    end)
+    assert.equal(count, #lines)
+    return lines
+  end, path
+end
+
+describe("the access log", function()
+  after_each(server.cleanup)
+
+  it("has an object for each request", function()
+    local s, lines = start()
+    local connection = s:connect()
+    local request = "POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n"
+      .. "User-Agent: \"spec\"\r\nReferer: /r\r\n\r\nabc"
+    connection:send(request)
+    local response = assert(connection:read_until("0\r\n\r\n"))
+    local _, port = connection.raw:getsockname()
+    local line = lines(1)[1]
+    assert.truthy(line.time:find("^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d%d%d[+-]%d%d:%d%d$"), line.time)
+    for _, name in ipairs { "queue_seconds", "handler_seconds", "sent_seconds" } do
+      assert.truthy(line[name] >= 0 and line[name] < server.TIMEOUT, name)
+    end
+    assert.truthy(line.handler_seconds <= line.sent_seconds)
+    assert.truthy(process.alive(math.tointeger(line.pid)))
+    line.time, line.pid, line.queue_seconds, line.handler_seconds, line.sent_seconds = nil, nil, nil, nil, nil
+    assert.same({
+      client_ip = "127.0.0.1", client_port = tonumber(port), method = "POST", target = "/a?b=c",
+      protocol = "HTTP/1.1", status = 404, bytes_in = #request, bytes_out = #response, pool = 1,
+      id = json.null, referer = "/r", user_agent = "\"spec\"", ["end"] = "complete",
+      fields = { user = "jane\n\"", rows = 12, cached = false },
+    }, line)
+  end)
+
+  it("has the format of Apache and nginx, or another one", function()
+    local s, lines = start('access_log_format = "combined"')
+    assert.equal(404, s:request({ target = "/a", headers = { ["User-Agent"] = "a\"b\\c\255" } }).status)
+    local pattern = '^127%.0%.0%.1 %- %- %[%d%d/%a%a%a/%d%d%d%d:%d%d:%d%d:%d%d [+-]%d%d%d%d%] '
+      .. '"GET /a HTTP/1%.1" 404 %d+ "%-" "a\\x22b\\x5Cc\\xFF"$'
+    local line = lines(1, true)[1]
+    assert.truthy(line:find(pattern), line)
+    server.cleanup()
+    local fields = "{{{status}}} {method} {target} {field.user} {field.rows} {referer}"
+    s, lines = start(("access_log_format = %q"):format(fields))
+    s:request("/x")
+    assert.same({ [[{404} GET /x jane\x0A\x22 12 -]] }, lines(1, true))
+  end)
+
+  it("has a line for each request that is refused", function()
+    local s, lines = start()
+    local cases = {
+      { "GARBAGE\r\n\r\n", 400 },
+      { "GET /a HTTP/1.1\r\n\r\n", 400, "/a" },
+      { "GET /b HTTP/1.1\r\nHost: x\r\n", 408, "/b" },
+      { "GET /d HTTP/1.1\r\nHost: x\r\nX: " .. ("x"):rep(6000) .. "\r\n\r\n", 431, "/d" },
+      { "PUT /c HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n", 413, "/c" },
+      { "GET /e HTTP/1.1\r\nHost: x\r\nExpect: y\r\n\r\n", 417, "/e" },
+      { "CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n", 501, "a:1" },
+    }
+    for index, case in ipairs(cases) do
+      local reply = s:raw(case[1])
+      assert.equal(tostring(case[2]), reply:match("^HTTP/1.1 (%d+)"))
+      local line = lines(index)[index]
+      assert.same({ case[2], case[3] or json.null }, { line.status, line.target })
+      assert.equal(#reply, line.bytes_out)
+      assert.equal(json.null, line.handler_seconds)
+    end
+  end)
+
+  it("says how each response has ended", function()
+    local s, lines = start()
+    for _, case in ipairs {
+      { "/error", "failed", 500 }, { "/late", "aborted", 200 }, { "/exit", "died", json.null },
+    } do
+      local connection = s:connect()
+      connection:send("GET " .. case[1] .. " HTTP/1.1\r\nHost: x\r\n\r\n")
+      connection:read_all()
+    end
+    local ends = {}
+    for _, line in ipairs(lines(3)) do ends[line.target] = { line["end"], line.status } end
+    assert.same({
+      ["/error"] = { "failed", 500 }, ["/late"] = { "aborted", 200 }, ["/exit"] = { "died", json.null },
+    }, ends)
+  end)
+
+  it("tells when a slow client has been sent the last byte, and what it was not sent", function()
+    local s, lines = start()
+    local slow = s:connect({ receive_buffer = 65536 })
+    slow:send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert(slow:read(1000))
+    local gone = s:connect({ receive_buffer = 65536 })
+    gone:send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert(gone:read(1000))
+    gone:reset()
+    local line = lines(1)[1]
+    assert.equal("aborted", line["end"])
+    assert.equal(json.null, line.sent_seconds)
+    assert.truthy(line.bytes_out < 8 * 1024 * 1024)
+    assert(slow:read(8 * 1024 * 1024 - 1000))
+    line = lines(2)[2]
+    assert.equal("complete", line["end"])
+    assert.truthy(line.sent_seconds > line.handler_seconds)
+    assert.truthy(line.bytes_out > 8 * 1024 * 1024)
+  end)
+
+  it("has a line for each of 100 requests, whatever kills their workers", function()
+    local s, lines = start(nil, "pre_fork = 4, max_fork = 8")
+    for index = 1, 100 do
+      local connection = s:connect()
+      local path = index % 2 == 0 and "sleep" or "pid"
+      connection:send(("GET /%s?%d HTTP/1.1\r\nHost: x\r\n\r\n"):format(path, index))
+      if index % 2 == 0 then
+        local victim
+        process.wait_until(function()
+          victim = s:log():match(".*PID (%d+)%] sleeps\n")
+          return victim and select(2, s:log():gsub("%] sleeps\n", "")) >= index // 2
+        end)
+        process.kill(math.tointeger(victim), index % 4 == 0 and "KILL" or "SEGV")
+      end
+      if index % 2 == 0 then connection:read_all() else assert(connection:read_until("\r\n\r\n")) end
+    end
+    local seen = {}
+    for _, line in ipairs(lines(100)) do
+      local number = tonumber(line.target:match("%?(%d+)$"))
+      seen[number] = line["end"]
+      if number % 2 == 0 then
+        local signal = number % 4 == 0 and 9 or 11
+        local told = "with PID %d died from signal %d while it handled GET /sleep?%d from 127.0.0.1:%d, for "
+        told = told:format(line.pid, signal, number, line.client_port)
+        assert.truthy(s:log():find(told, 1, true), told)
+      end
+    end
+    for index = 1, 100 do assert.equal(index % 2 == 0 and "died" or "complete", seen[index]) end
+  end)
+
+  it("goes on in a new file after SIGUSR1", function()
+    local s, lines, path = start('access_log_format = "{target}"')
+    s:request("/one")
+    lines(1, true)
+    assert(os.rename(path, path .. ".1"))
+    s:signal("USR1")
+    assert.truthy(process.wait_until(function() return process.slurp(path) end))
+    s:request("/two")
+    assert.same({ "/two" }, lines(1, true))
+    assert.equal("/one\n", process.slurp(path .. ".1"))
+  end)
+
+  it("goes on if its process is killed", function()
+    local s, lines = start('access_log_format = "{target}"')
+    local pid = math.tointeger(tonumber(s:request("/pid1").body))
+    lines(1, true)
+    for _, child in ipairs(s:workers()) do
+      if child ~= pid then process.kill(child, "KILL") end
+    end
+    assert.truthy(s:wait_log("The process of the access log with PID %d+ has ended"))
+    s:request("/pid2")
+    assert.same({ "/pid1", "/pid2" }, lines(2, true))
+  end)
+
+  it("has all lines when the server has ended, also those of the last second", function()
+    local s, _, path = start('access_log_format = "{target}"')
+    for index = 1, 50 do s:request("/" .. index) end
+    s:stop()
+    assert.equal(50, select(2, process.slurp(path):gsub("\n", "")))
+  end)
+
+  it("writes to standard output", function()
+    local s = server.start(script('access_log = "stdout", access_log_format = "{status} {target}"'))
+    s:request("/a")
+    assert.truthy(process.wait_until(function() return s:output() == "404 /a\n" end))
+  end)
+
+  it("loses lines where the disk is full, and counts them", function()
+    local s = server.start(script('access_log = "/dev/full"'))
+    for _ = 1, 5 do assert.equal(404, s:request("/a").status) end
+    assert.truthy(s:wait_log("The access log has lost %d lines: No space left on device"))
+  end)
+
+  it("goes on over a reload", function()
+    local s, lines = start('access_log_format = "{target}", hangup = "reload"')
+    local connection = s:connect()
+    connection:request("/one")
+    s:signal("HUP")
+    assert.truthy(s:wait_log("Reload complete"))
+    connection:request("/two")
+    assert.same({ "/one", "/two" }, lines(2, true))
+  end)
+
+  it("says what is wrong with its options", function()
+    for options, message in pairs {
+      ["access_log = 5"] = 'Option "access_log" must be a string',
+      ['access_log = "/nowhere/a.log"'] =
+        'Could not open access log "/nowhere/a.log": No such file or directory',
+      ['access_log = "stdout", access_log_format = "{statuss}"'] =
+        'Option "access_log_format": unknown field "statuss"; did you mean "status"?',
+      ['access_log_format = "json"'] = 'Option "access_log_format" without "access_log"',
+    } do
+      local code, _, log = server.run_script(script(options))
+      assert.truthy(code ~= 0)
+      assert.truthy(log:find(message, 1, true), log)
+    end
+  end)
+
+  it("takes no other values of fields, and not too many", function()
+    for call, message in pairs {
+      ['log_field()'] = "log_field expects a name, not a nil",
+      ['log_field("a", {})'] =
+        'Field "a" of the access log must be a string, a number or a boolean, not a table',
+      ['log_field("a", ("x"):rep(20000))'] = 'Field "a" is too long for the access log',
+    } do
+      local s = server.start(([[
+        local moonbridge = require "moonbridge"
+        moonbridge.listen{
+          { proto = "tcp", host = "127.0.0.1", port = PORT },
+          connect = require "moonbridge_http".generate_handler(function(request)
+            request:%s
+          end)
+        }
+        moonbridge.run{ access_log = "stdout" }
+      ]]):format(call))
+      assert.equal(500, s:request("/").status)
+      assert.truthy(s:wait_log("app.lua:%d+: [^\n]*" .. message:gsub("%p", "%%%0")), s:log())
+      server.cleanup()
+    end
+  end)
+end)

@@ -1,0 +1,39 @@
+//! What the logs are told of a request: when its handler is called, and when its response is over.
+
+use super::connection::HttpConnection;
+use crate::server::ipc::request_record::{Closing, End};
+use crate::server::worker::request_log;
+
+/// A handler is about to be called for the request.
+pub fn opened(c: &HttpConnection) {
+    if let Some(stream) = c.stream.look() {
+        let opening = c.request.opening(stream.known_peer(), request_log::is_kept());
+        request_log::open(&opening, &stream);
+    }
+}
+
+/// The response is over, as far as this turn is concerned.
+pub fn closed(c: &HttpConnection, end: End) {
+    if request_log::ends() {
+        let _ = c.stream.with(|stream| request_log::close(closing(c, end), stream));
+    }
+}
+
+/// The request was refused without a handler: sends what there is of the refusal. A failure shows when the
+/// rest is sent.
+pub fn refused(c: &mut HttpConnection) {
+    if !request_log::is_kept() {
+        return;
+    }
+    if let Some(stream) = c.stream.look() {
+        request_log::open(&c.request.opening(stream.known_peer(), true), &stream);
+    }
+    let _ = c.send_out();
+    let _ = c.stream.with(|stream| request_log::refuse(closing(c, End::Complete), stream));
+}
+
+fn closing(c: &HttpConnection, end: End) -> Closing<'static> {
+    let status = c.output.response.status_code();
+    let bytes_in = c.request.bytes.len() as u64 + c.body.received();
+    Closing { status, bytes_in, end, ..Closing::default() }
+}

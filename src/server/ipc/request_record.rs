@@ -1,0 +1,343 @@
+//! What is known of a request, for the access log and for the log of a worker's death (pure).
+//!
+//! A record has two parts. The [`Opening`] is known when a handler is called; a worker keeps it where the
+//! supervisor finds it should the worker die. The [`Closing`] is known when the response is over. The encoding
+//! of the one behind that of the other is a record. An opening that was cut off can be read all the same: its
+//! texts are cut.
+
+use std::net::SocketAddr;
+
+use super::addresses::{address_of, numbers_of};
+use super::numbers::{ABSENT, Malformed, append, optional, present, split};
+
+/// The longest texts of an opening, in bytes. Longer ones are cut.
+const LONGEST: usize = 8 * 1024;
+
+/// How many numbers an opening begins with.
+const NUMBERS: usize = 9;
+
+/// What is known when a handler is called. Times are microseconds of the monotonic clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opening<'a> {
+    /// When the handler was called, or the request was refused.
+    pub begun: u64,
+    /// For how long the request had been there.
+    pub queued: u64,
+    /// The number of the pool, from 1.
+    pub pool: u32,
+    /// The process.
+    pub pid: u32,
+    /// The client, unless it has connected to a local socket.
+    pub client: Option<SocketAddr>,
+    /// The minor version of HTTP, unless there was no request line.
+    pub version: Option<u8>,
+    /// The method; empty if there was no request line, as the target is then.
+    pub method: &'a [u8],
+    /// The request target as it was sent.
+    pub target: &'a [u8],
+    /// The request's id; empty if it has none.
+    pub id: &'a [u8],
+    /// The value of Referer.
+    pub referer: &'a [u8],
+    /// The value of User-Agent.
+    pub user_agent: &'a [u8],
+}
+
+/// How a response has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum End {
+    /// The system has taken all of it.
+    #[default]
+    Complete = 0,
+    /// The connection was lost or reset first.
+    Aborted = 1,
+    /// The handler has failed, and the client gets the response that tells it so.
+    Failed = 2,
+    /// The worker has died.
+    Died = 3,
+}
+
+impl End {
+    /// Its name in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            End::Complete => "complete",
+            End::Aborted => "aborted",
+            End::Failed => "failed",
+            End::Died => "died",
+        }
+    }
+
+    fn of(number: u8) -> End {
+        match number {
+            0 => End::Complete,
+            2 => End::Failed,
+            3 => End::Died,
+            _ => End::Aborted,
+        }
+    }
+}
+
+/// What is known when the response is over. Times are microseconds since the handler was called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Closing<'a> {
+    /// The status code; 0 if there was none.
+    pub status: u16,
+    /// How the response has ended.
+    pub end: End,
+    /// Bytes of the request, its head included.
+    pub bytes_in: u64,
+    /// Bytes of the response, its head included.
+    pub bytes_out: u64,
+    /// When the handler returned; none if it did not, or was not called.
+    pub handled: Option<u64>,
+    /// When the system had taken the last byte of the response.
+    pub sent: Option<u64>,
+    /// What the handler has added, see [`add_field`].
+    pub fields: &'a [u8],
+}
+
+/// A value that a handler adds to a record.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FieldValue<'a> {
+    /// A string.
+    Text(&'a [u8]),
+    /// An integer or a finite float, in decimal.
+    Number(&'a [u8]),
+    /// A boolean.
+    Boolean(bool),
+}
+
+impl Opening<'_> {
+    /// Appends its encoding.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        let texts = self.texts();
+        append(bytes, &self.numbers(&texts));
+        texts.iter().for_each(|text| bytes.extend_from_slice(text));
+    }
+
+    /// Writes its encoding, cut off where the memory ends. Gives its size.
+    pub fn encode_into(&self, memory: &mut [u8]) -> usize {
+        let texts = self.texts();
+        let (mut size, whole) = (0, memory.len());
+        let mut put = |bytes: &[u8]| {
+            let count = bytes.len().min(whole - size);
+            memory[size..size + count].copy_from_slice(&bytes[..count]);
+            size += count;
+        };
+        self.numbers(&texts).iter().for_each(|number| put(&number.to_le_bytes()));
+        texts.iter().for_each(|text| put(text));
+        size
+    }
+
+    fn texts(&self) -> [&[u8]; 5] {
+        let texts = [self.method, self.target, self.id, self.referer, self.user_agent];
+        texts.map(|text| &text[..text.len().min(LONGEST)])
+    }
+
+    fn numbers(&self, texts: &[&[u8]; 5]) -> [u64; NUMBERS] {
+        let [high, low, port] = self.client.map_or([0, 0, ABSENT], numbers_of);
+        let process = u64::from(self.pool) << 32 | u64::from(self.pid);
+        let version = optional(self.version.map(u64::from));
+        let [method, target, id, referer, user_agent] = texts.map(|text| text.len() as u64);
+        let lengths = method | target << 16 | id << 32 | referer << 48;
+        [self.begun, self.queued, process, high, low, port, version, lengths, user_agent]
+    }
+}
+
+impl Closing<'_> {
+    /// Appends its encoding.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        let status = u64::from(self.status) << 8 | self.end as u64;
+        let (handled, sent) = (optional(self.handled), optional(self.sent));
+        append(bytes, &[status, self.bytes_in, self.bytes_out, handled, sent]);
+        bytes.extend_from_slice(self.fields);
+    }
+}
+
+/// The opening with which `bytes` begin, and what is behind it.
+///
+/// # Errors
+/// Not even its numbers are there.
+pub fn decode_opening(bytes: &[u8]) -> Result<(Opening<'_>, &[u8]), Malformed> {
+    let (numbers, mut rest) = split::<NUMBERS>(bytes)?;
+    let [begun, queued, process, high, low, port, version, lengths, user_agent] = numbers;
+    let mut text = |length: u64| {
+        let (text, behind) = rest.split_at(usize::from(length as u16).min(rest.len()));
+        rest = behind;
+        text
+    };
+    let opening = Opening {
+        begun,
+        queued,
+        pool: (process >> 32) as u32,
+        pid: process as u32,
+        client: address_of([high, low, port])?,
+        version: present(version).map(|version| version as u8),
+        method: text(lengths),
+        target: text(lengths >> 16),
+        id: text(lengths >> 32),
+        referer: text(lengths >> 48),
+        user_agent: text(user_agent),
+    };
+    Ok((opening, rest))
+}
+
+/// The record in `bytes`.
+///
+/// # Errors
+/// They are no record.
+pub fn decode(bytes: &[u8]) -> Result<(Opening<'_>, Closing<'_>), Malformed> {
+    let (opening, rest) = decode_opening(bytes)?;
+    let ([status, bytes_in, bytes_out, handled, sent], fields) = split::<5>(rest)?;
+    let closing = Closing {
+        status: (status >> 8) as u16,
+        end: End::of(status as u8),
+        bytes_in,
+        bytes_out,
+        handled: present(handled),
+        sent: present(sent),
+        fields,
+    };
+    Ok((opening, closing))
+}
+
+/// Appends a field to those of a record.
+pub fn add_field(fields: &mut Vec<u8>, name: &[u8], value: FieldValue<'_>) {
+    let (kind, text): (u8, &[u8]) = match value {
+        FieldValue::Text(text) => (0, text),
+        FieldValue::Number(digits) => (1, digits),
+        FieldValue::Boolean(false) => (2, b"false"),
+        FieldValue::Boolean(true) => (3, b"true"),
+    };
+    fields.push(kind);
+    for part in [name, text] {
+        fields.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        fields.extend_from_slice(part);
+    }
+}
+
+/// The fields that a handler has added, in this order.
+pub fn fields(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], FieldValue<'_>)> {
+    fn part<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let (part, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        *bytes = rest;
+        Some(part)
+    }
+    std::iter::from_fn(move || {
+        let (kind, rest) = bytes.split_first()?;
+        bytes = rest;
+        let (name, text) = (part(&mut bytes)?, part(&mut bytes)?);
+        let value = match kind {
+            0 => FieldValue::Text(text),
+            1 => FieldValue::Number(text),
+            kind => FieldValue::Boolean(*kind == 3),
+        };
+        Some((name, value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opening() -> Opening<'static> {
+        Opening {
+            begun: 1 << 40,
+            queued: 17,
+            pool: 2,
+            pid: 4711,
+            client: Some("[2001:db8::1]:65535".parse().unwrap()),
+            version: Some(1),
+            method: b"POST",
+            target: b"/a?b=c",
+            id: b"",
+            referer: b"http://localhost/",
+            user_agent: b"curl/8",
+        }
+    }
+
+    fn closing(fields: &[u8]) -> Closing<'_> {
+        Closing {
+            status: 404,
+            end: End::Aborted,
+            bytes_in: 100,
+            bytes_out: 1 << 33,
+            handled: Some(5),
+            sent: None,
+            fields,
+        }
+    }
+
+    #[test]
+    fn a_record_survives_its_encoding() {
+        let mut added = Vec::new();
+        add_field(&mut added, b"user", FieldValue::Text(b"jane"));
+        add_field(&mut added, b"rows", FieldValue::Number(b"12"));
+        add_field(&mut added, b"cached", FieldValue::Boolean(true));
+        for (opening, closing) in [
+            (opening(), closing(&added)),
+            (Opening::default(), Closing::default()),
+            (Opening { client: Some("192.0.2.1:80".parse().unwrap()), ..opening() }, closing(b"")),
+        ] {
+            let mut bytes = Vec::new();
+            opening.encode(&mut bytes);
+            let mut memory = [0; 500];
+            let size = opening.encode_into(&mut memory);
+            assert_eq!(memory[..size], bytes);
+            closing.encode(&mut bytes);
+            assert_eq!(decode(&bytes), Ok((opening, closing)));
+        }
+        let read: Vec<_> = fields(&added).collect();
+        assert_eq!(
+            read,
+            [
+                (&b"user"[..], FieldValue::Text(b"jane")),
+                (b"rows", FieldValue::Number(b"12")),
+                (b"cached", FieldValue::Boolean(true)),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_opening_that_is_cut_off_has_cut_texts() {
+        let mut bytes = Vec::new();
+        opening().encode(&mut bytes);
+        let whole = bytes.len();
+        let numbers = 8 * NUMBERS;
+        for length in 0..whole {
+            let mut memory = vec![0; length];
+            assert_eq!(opening().encode_into(&mut memory), length);
+            assert_eq!(memory, bytes[..length]);
+            match decode_opening(&bytes[..length]) {
+                Err(Malformed) => assert!(length < numbers),
+                Ok((read, rest)) => {
+                    assert!(length >= numbers && rest.is_empty());
+                    assert!(opening().method.starts_with(read.method));
+                    assert!(opening().target.starts_with(read.target));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let long = vec![b'x'; 100_000];
+        let mut bytes = Vec::new();
+        Opening { target: &long, user_agent: &long, ..opening() }.encode(&mut bytes);
+        let (read, rest) = decode_opening(&bytes).unwrap();
+        assert_eq!((read.target.len(), read.user_agent.len()), (LONGEST, LONGEST));
+        assert_eq!((read.method, rest.len()), (&b"POST"[..], 0));
+    }
+
+    #[test]
+    fn fields_that_are_malformed_end_the_list() {
+        let mut added = Vec::new();
+        add_field(&mut added, b"a", FieldValue::Text(b"b"));
+        for length in 0..added.len() {
+            assert_eq!(fields(&added[..length]).count(), 0);
+        }
+    }
+}

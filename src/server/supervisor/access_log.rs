@@ -1,0 +1,175 @@
+//! The access log, seen from the supervisor: the queues of all workers, and the process that writes.
+
+use std::io::{PipeWriter, Write};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::server::ipc::access_queue::{AccessQueue, Entry, OwnQueue};
+use crate::server::ipc::clock;
+use crate::server::ipc::request_record::{self, Closing, End, Opening};
+use crate::server::listen::registry::{CELLS, Pool};
+use crate::server::log_throttle::LogThrottle;
+use crate::server::operator::access_log::AccessLogSettings;
+use crate::server::operator::access_log::output::{Output, Target};
+use crate::server::operator::access_log::writer::{self, Writer};
+use crate::server::operator::log::Log;
+use crate::sys::os::error_text;
+use crate::sys::os::process::{Fork, fork};
+
+/// A process that has ended is started anew after this time.
+const RESTART: Duration = Duration::from_secs(1);
+
+/// For how long the last lines are waited for when the server ends.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The access log of a server, or of a generation of it.
+pub struct AccessLog {
+    queue: Rc<AccessQueue>,
+    settings: AccessLogSettings,
+    /// The first queue of each pool.
+    first: Vec<usize>,
+    /// The supervisor's own queue.
+    own: usize,
+    /// What the process reads, and what the supervisor and, so that the process outlives them, all workers hold.
+    reader: OwnedFd,
+    commands: Rc<PipeWriter>,
+    process: Option<Pid>,
+    restart_at: Option<Instant>,
+    /// How many lines the log has told of that were lost.
+    told: u64,
+    losses: LogThrottle,
+}
+
+impl AccessLog {
+    /// The log of these pools; nothing is written yet.
+    ///
+    /// # Errors
+    /// There is no memory, or no descriptor.
+    pub fn new(settings: AccessLogSettings, pools: &[Rc<Pool>]) -> Result<Self, Errno> {
+        let mut own = 0;
+        let mut first = Vec::with_capacity(pools.len());
+        for pool in pools {
+            first.push(own);
+            own += CELLS * pool.config.max_fork;
+        }
+        let failed = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        let (reader, commands) = std::io::pipe().map_err(failed)?;
+        Ok(AccessLog {
+            queue: Rc::new(AccessQueue::new(own + 1)?),
+            settings,
+            first,
+            own,
+            reader: reader.into(),
+            commands: Rc::new(commands),
+            process: None,
+            restart_at: None,
+            told: 0,
+            losses: LogThrottle::default(),
+        })
+    }
+
+    /// The queue of a worker with this cell in the pool at this position.
+    pub fn queue_of(&self, pool: usize, cell: usize) -> OwnQueue {
+        OwnQueue::new(&self.queue, self.number(pool, cell), &self.commands)
+    }
+
+    fn number(&self, pool: usize, cell: usize) -> usize {
+        self.first.get(pool).copied().unwrap_or(0) + cell
+    }
+
+    /// Starts the process if none runs, and tells the log of lines that were lost. Gives when to do so again.
+    pub fn tend(&mut self, log: &mut Log, now: Instant) -> Option<Instant> {
+        if self.process.is_none() && self.restart_at.is_none_or(|at| at <= now) {
+            self.start(log, now);
+        }
+        let (lost, reason) = self.queue.lost();
+        let more = usize::try_from(lost - self.told).unwrap_or(usize::MAX);
+        if more > 0 {
+            self.told = lost;
+            if let Some(lines) = self.losses.count(more, now) {
+                let reason = reason.map(error_text::describe).unwrap_or_default();
+                let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+                log.notice(&format!("The access log has lost {lines} lines{reason}"));
+            }
+        }
+        self.restart_at
+    }
+
+    fn start(&mut self, log: &mut Log, now: Instant) {
+        self.restart_at = None;
+        let AccessLog { settings, queue, reader, .. } = self;
+        let commands = reader.try_clone();
+        match commands.map_err(|_| Errno::EMFILE).and_then(|commands| Ok((commands, fork()?))) {
+            Ok((commands, Fork::Child)) => {
+                // This process has it now.
+                let output = Output::new(std::mem::replace(&mut settings.target, Target::Stderr));
+                Writer { queue, format: &settings.format, output, commands }.run()
+            }
+            Ok((_, Fork::Parent(pid))) => self.process = Some(pid),
+            Err(errno) => {
+                let reason = error_text::describe(errno as i32);
+                log.notice(&format!("Could not start the process of the access log: {reason}"));
+                self.restart_at = Some(now + RESTART);
+            }
+        }
+    }
+
+    /// A child has ended. Whether it was the process, which is started anew then.
+    pub fn ended(&mut self, pid: i32, log: &mut Log, now: Instant) -> bool {
+        if self.process.is_none_or(|process| process.as_raw() != pid) {
+            return false;
+        }
+        log.notice(&format!("The process of the access log with PID {pid} has ended"));
+        self.process = None;
+        self.restart_at = Some(now + RESTART);
+        true
+    }
+
+    /// A worker has died while it handled the request with this opening, if there was one.
+    pub fn died(&self, pool: usize, cell: usize, opening: &[u8]) {
+        if let Ok((opening, _)) = request_record::decode_opening(opening) {
+            let handled = Some((clock::monotonic() / 1000).saturating_sub(opening.begun));
+            let mut record = Vec::new();
+            let closing = Closing { end: End::Died, handled, ..Closing::default() };
+            // What was cut off must not be read as a part of what follows.
+            Opening { ..opening }.encode(&mut record);
+            closing.encode(&mut record);
+            self.queue.push(self.own, Entry::Record(&record));
+        }
+        self.queue.push(self.own, Entry::Died(self.number(pool, cell) as u64));
+    }
+
+    /// The file was renamed.
+    ///
+    /// # Errors
+    /// It cannot be opened: the old one stays in use.
+    pub fn reopen(&mut self) -> std::io::Result<()> {
+        // For a process that is started later.
+        self.settings.target.reopen()?;
+        // A full pipe has enough such commands.
+        let _ = (&*self.commands).write(&[writer::REOPEN]);
+        Ok(())
+    }
+
+    /// All workers are gone: waits for the last lines.
+    pub fn close(self) {
+        let AccessLog { commands, process, .. } = self;
+        drop(commands);
+        let Some(process) = process else { return };
+        let end = Instant::now() + LAST_LINES;
+        while let Ok(WaitStatus::StillAlive) = waitpid(process, Some(WaitPidFlag::WNOHANG)) {
+            if Instant::now() >= end {
+                let _ = kill(process, Signal::SIGKILL);
+                let _ = waitpid(process, None);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
