@@ -12,7 +12,7 @@
 
 use mlua::{Function, IntoLua, IntoLuaMulti, LightUserData, Lua, MultiValue, Table, Value};
 
-use crate::sys::lua::method;
+use crate::sys::lua::misuse;
 use crate::sys::os::error_text::describe;
 
 /// The name of a value's type, as Lua's `type` gives it.
@@ -67,7 +67,7 @@ pub type Reply<T = MultiValue> = Result<T, Fault>;
 
 /// A first result that tells the wrapper to raise the second one as an error.
 fn marker() -> Value {
-    Value::LightUserData(LightUserData(method::misuse()))
+    Value::LightUserData(LightUserData(misuse::marker()))
 }
 
 /// Converts the outcome of a public function into results for its wrapper.
@@ -90,7 +90,7 @@ where
     F: Fn(&Lua, MultiValue) -> Reply<R> + 'static,
     R: IntoLuaMulti,
 {
-    method::checked(lua, &raw(lua, f)?)
+    misuse::checked(lua, &raw(lua, f)?)
 }
 
 /// A Lua function over `f` without the wrapper.

@@ -14,9 +14,8 @@ use super::handle_table::stream_at;
 use super::reading::{Status, Want};
 use super::stream::Stream;
 use crate::binding::{Fault, Reply};
-use crate::sys::lua::method::{
-    Action, Arguments, Call, Event, Method, Protection, Value, Wrong, install as add,
-};
+use crate::sys::lua::driver::install as add;
+use crate::sys::lua::method::{Action, Arguments, Call, Event, Method, Protection, Value, Wrong};
 
 /// `write` collects this many bytes before it sends.
 const WRITE_BUFFER: usize = 4096;

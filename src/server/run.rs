@@ -31,7 +31,7 @@ use crate::binding::{self, Fault, Reply};
 use crate::http;
 use crate::io::{Handle, handle};
 use crate::sys::lua::alloc;
-use crate::sys::lua::call_loop::{self, Feed, Next};
+use crate::sys::lua::call_loop::{self, Feed, NextCall};
 use crate::sys::os::error_text;
 use crate::sys::os::{alarm, process, worker_signals};
 
@@ -213,14 +213,14 @@ fn become_worker(lua: &Lua, start: WorkerStart) -> Reply {
     step.raw_set("show", lua.create_function(move |lua, report| show(lua, report, can_show))?)?;
     let describe: Function = lua.named_registry_value(DESCRIBE)?;
     let class = handle::class(lua)?;
-    let parts = call_loop::Parts {
+    let values = call_loop::LoopValues {
         complete: &complete,
         class: &class,
         callback: &handlers.connect,
         describe: &describe,
         arguments: &handles,
     };
-    step.raw_set("serve", call_loop::function::<Tasks>(lua, &parts)?)?;
+    step.raw_set("serve", call_loop::function::<Tasks>(lua, &values)?)?;
     step.raw_set(
         "disarm",
         lua.create_function(|_, ()| {
@@ -262,9 +262,9 @@ fn show(lua: &Lua, report: mlua::LuaString, can_show: bool) -> mlua::Result<bool
 struct Tasks;
 
 impl Feed for Tasks {
-    type New = Handle;
+    type Made = Handle;
 
-    fn next(keep: bool) -> Next {
+    fn next(keep: bool) -> NextCall {
         handle_methods::leave_child(0);
         let mut subject = None;
         handle_methods::with_worker(|worker| {
@@ -272,9 +272,9 @@ impl Feed for Tasks {
             true
         });
         match subject {
-            Some(Subject::Parked(place)) => Next::Place(i64::from(place) + 1),
-            Some(Subject::New) => Next::New,
-            None => Next::Complete,
+            Some(Subject::Parked(place)) => NextCall::Place(i64::from(place) + 1),
+            Some(Subject::New) => NextCall::New,
+            None => NextCall::Complete,
         }
     }
 

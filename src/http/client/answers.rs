@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use mlua::{Function, Lua, Table};
 
 use super::fields;
-use super::link::{ExchangeError, Link, Trip};
+use super::link::{ExchangeError, Link, ReceivedHead, Trip};
 use super::links;
-use crate::sys::lua::message::{self, Message, Step, Verdict};
-use crate::sys::lua::method::{self, Action, Arguments, Event, Method, Value};
+use crate::sys::lua::driver;
+use crate::sys::lua::method::{Action, Arguments, Event, Method, Record, Value};
 
 /// What `round_trip` returns if there is no response yet; `exchange.lua` uses the same numbers.
 #[derive(Clone, Copy)]
@@ -43,8 +43,8 @@ enum TripCode {
 /// Out of memory.
 pub fn install(lua: &Lua, native: &Table) -> mlua::Result<()> {
     let meta = header_meta(lua)?;
-    native.raw_set("round_trip", message::function::<RoundTrip>(lua, &meta)?)?;
-    native.raw_set("head", message::function::<ReceiveHead>(lua, &meta)?)?;
+    driver::install::<RoundTrip>(lua, native, mlua::Nil, &meta)?;
+    driver::install::<ReceiveHead>(lua, native, mlua::Nil, &meta)?;
     install_steps(lua, native)
 }
 
@@ -64,64 +64,70 @@ fn header_meta(lua: &Lua) -> mlua::Result<Table> {
     Ok(meta)
 }
 
-fn failed(message: &mut Message, failure: &ExchangeError) -> Verdict {
-    message.clear();
-    message.add(failure.text().as_bytes());
-    Verdict::Failed
+fn failed(failure: &ExchangeError) -> Action {
+    Action::ReturnText(Value::Boolean(false), failure.text())
 }
 
 struct RoundTrip;
-impl Step for RoundTrip {
-    const NAME: &'static str = "round_trip";
 
-    fn call(arguments: &Arguments<'_>, message: &mut Message) -> Verdict {
-        let Some(link) = link(arguments) else {
-            return failed(message, &ExchangeError::Gone);
-        };
+impl Method for RoundTrip {
+    type Object = ();
+    const NAME: &'static str = "round_trip";
+    const FRAME: c_int = 0;
+
+    fn step((): &(), arguments: &Arguments<'_>, _: Event) -> Action {
+        let Some(link) = link(arguments) else { return failed(&ExchangeError::Gone) };
         let parts = [2, 3].map(|index| arguments.string(index).unwrap_or_default());
         let limit = duration(arguments.number(4));
         let keep = arguments.number(6);
+        let code = |code: TripCode| Action::Return(Value::Integer(code as i64));
         if keep.is_some() && !link.is_usable() {
-            return Verdict::Code(TripCode::Stale as i64);
+            return code(TripCode::Stale);
         }
-        let trip =
-            link.round_trip(&parts, arguments.truth(5), limit, |received, body, reusable| {
-                fields::put(message, &received);
-                message.body = Some(message.add(body));
-                message.reusable = reusable;
-            });
-        let code = match trip {
-            Ok(Trip::Done(())) => {
+        let take = |received: ReceivedHead<'_>, body: &[u8], reusable| {
+            let mut record = Record::take();
+            fields::put(&mut record, &received);
+            record.body = Some(record.add(body));
+            record.reusable = reusable;
+            record
+        };
+        match link.round_trip(&parts, arguments.truth(5), limit, take) {
+            Ok(Trip::Done(record)) => {
                 if keep.is_some() {
                     link.keep(duration(keep));
                 }
-                return Verdict::Message;
+                Action::Record(record)
             }
-            Ok(Trip::Unsent) => TripCode::Unsent,
+            Ok(Trip::Unsent) => code(TripCode::Unsent),
             Ok(Trip::Refused(failure)) => {
-                message.add(failure.text().as_bytes());
-                TripCode::Refused
+                let code = Value::Integer(TripCode::Refused as i64);
+                Action::ReturnText(code, failure.text())
             }
-            Ok(Trip::Waiting) => TripCode::Waiting,
-            Ok(Trip::Partial) => TripCode::Partial,
-            Err(failure) => return failed(message, &failure),
-        };
-        Verdict::Code(code as i64)
+            Ok(Trip::Waiting) => code(TripCode::Waiting),
+            Ok(Trip::Partial) => code(TripCode::Partial),
+            Err(failure) => failed(&failure),
+        }
     }
 }
 
 struct ReceiveHead;
-impl Step for ReceiveHead {
-    const NAME: &'static str = "head";
 
-    fn call(arguments: &Arguments<'_>, message: &mut Message) -> Verdict {
-        let Some(link) = link(arguments) else {
-            return failed(message, &ExchangeError::Gone);
+impl Method for ReceiveHead {
+    type Object = ();
+    const NAME: &'static str = "head";
+    const FRAME: c_int = 0;
+
+    fn step((): &(), arguments: &Arguments<'_>, _: Event) -> Action {
+        let Some(link) = link(arguments) else { return failed(&ExchangeError::Gone) };
+        let take = |received: ReceivedHead<'_>| {
+            let mut record = Record::take();
+            fields::put(&mut record, &received);
+            record
         };
-        match link.head(arguments.truth(2), |received| fields::put(message, &received)) {
-            Ok(Some(())) => Verdict::Message,
-            Ok(None) => Verdict::Nothing,
-            Err(failure) => failed(message, &failure),
+        match link.head(arguments.truth(2), take) {
+            Ok(Some(record)) => Action::Record(record),
+            Ok(None) => Action::Done,
+            Err(failure) => failed(&failure),
         }
     }
 }
@@ -161,7 +167,7 @@ macro_rules! steps {
         )*
 
         fn install_steps(lua: &Lua, native: &Table) -> mlua::Result<()> {
-            $(method::install::<$type>(lua, native, mlua::Nil, mlua::Nil)?;)*
+            $(driver::install::<$type>(lua, native, mlua::Nil, mlua::Nil)?;)*
             Ok(())
         }
     };

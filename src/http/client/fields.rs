@@ -1,17 +1,17 @@
 //! Response headers for Lua: names in lower case, without repetitions; repeated values are joined.
 
 use super::link::ReceivedHead;
-use crate::sys::lua::message::Message;
+use crate::sys::lua::method::Record;
 
-/// Writes the head of a response to an empty message.
-pub fn put(message: &mut Message, received: &ReceivedHead<'_>) {
-    message.number = i64::from(received.status);
-    message.line = message.add(received.status_line());
+/// Writes the head of a response to an empty record.
+pub fn put(record: &mut Record, received: &ReceivedHead<'_>) {
+    record.number = i64::from(received.status);
+    record.line = record.add(received.status_line());
     // A Bloom filter of the names so far: most names are known to be new without a comparison.
     let (mut seen, mut doubtful) = (0u64, false);
     for (name, value) in received.fields() {
-        let at = message.add(name);
-        let name = message.bytes.get_mut(at.clone()).unwrap_or_default();
+        let at = record.add(name);
+        let name = record.bytes.get_mut(at.clone()).unwrap_or_default();
         name.make_ascii_lowercase();
         let first = name.first().copied().map_or(0, usize::from);
         let bit = 1u64 << (first.wrapping_mul(7).wrapping_add(name.len()) % 64);
@@ -19,11 +19,11 @@ pub fn put(message: &mut Message, received: &ReceivedHead<'_>) {
         seen |= bit;
         // All lengths in a list are equal, or the response was refused (RFC 9110 8.6).
         let single = if name == b"content-length" { first_element(&value) } else { &value };
-        let value = message.add(single);
-        message.fields.push((at, value));
+        let value = record.add(single);
+        record.fields.push((at, value));
     }
     if doubtful {
-        join(message);
+        join(record);
     }
 }
 
@@ -38,8 +38,8 @@ const SINGLE: [&[u8]; 2] = [b"content-length", b"location"];
 /// Joins the values of equal names with commas (RFC 9110 5.3); those of Set-Cookie, which may
 /// contain commas, with line feeds, which no value contains. Equal values of a single-valued field
 /// are merged.
-fn join(message: &mut Message) {
-    let Message { bytes, fields, .. } = message;
+fn join(record: &mut Record) {
+    let Record { bytes, fields, .. } = record;
     let text = |range: &std::ops::Range<usize>| bytes.get(range.clone()).unwrap_or_default();
     // Stable: values keep their order.
     fields.sort_by(|(a, _), (b, _)| text(a).cmp(text(b)));
@@ -84,13 +84,13 @@ mod tests {
         let input = format!("HTTP/1.1 200 OK\r\n{lines}\r\n");
         let mut head = ResponseHead::default();
         head.advance(input.as_bytes(), &LIMITS).unwrap();
-        let mut message = Message::default();
-        put(&mut message, &ReceivedHead::new(&head, input.as_bytes()));
-        assert_eq!(&message.bytes[message.line.clone()], b"HTTP/1.1 200 OK");
+        let mut record = Record::default();
+        put(&mut record, &ReceivedHead::new(&head, input.as_bytes()));
+        assert_eq!(&record.bytes[record.line.clone()], b"HTTP/1.1 200 OK");
         let text = |at: &std::ops::Range<usize>| {
-            String::from_utf8_lossy(&message.bytes[at.clone()]).into_owned()
+            String::from_utf8_lossy(&record.bytes[at.clone()]).into_owned()
         };
-        let mut list: Vec<_> = message.fields.iter().map(|(n, v)| (text(n), text(v))).collect();
+        let mut list: Vec<_> = record.fields.iter().map(|(n, v)| (text(n), text(v))).collect();
         list.sort();
         list
     }

@@ -8,7 +8,8 @@ use super::step::SharedConnection;
 use crate::http::server::connection::HttpConnection;
 use crate::http::server::request_body::Reader;
 use crate::http::server::usability::Problem;
-use crate::sys::lua::method::{Action, Arguments, Call, Event, Method, Protection, Value, install};
+use crate::sys::lua::driver::install;
+use crate::sys::lua::method::{Action, Arguments, Call, Event, Method, Protection, Value};
 use crate::sys::lua::userdata::Userdata;
 
 /// Adds to the steps of a connection object:

@@ -8,14 +8,16 @@ use std::time::Duration;
 use mlua::{Lua, MultiValue, Table};
 
 use super::step::SharedConnection;
+use crate::http::server::ending::TurnResult;
 use crate::http::server::log_record;
 use crate::http::server::time_limits::TimeLimits;
-use crate::http::server::turn::{Ready, Supervision, Turn, TurnAction, TurnEvent, TurnResult};
+use crate::http::server::turn::{Ready, Supervision, Turn, TurnAction, TurnEvent};
 use crate::io::handle_table::stream_at;
 use crate::server;
 use crate::server::worker::context;
+use crate::sys::lua::driver;
 use crate::sys::lua::method::{
-    self, Action, Arguments, Call, Event, Method, Protection, Retirement, Value,
+    Action, Arguments, Call, Event, Method, Protection, Retirement, Value,
 };
 use crate::sys::lua::userdata::Userdata;
 
@@ -35,7 +37,7 @@ pub fn add(
         let turn = RefCell::new(Turn::new(times, SUPERVISION));
         let pending = Cell::new(None);
         let this = Connect { connection: connection.clone(), turn, pending };
-        method::function::<Connect>(lua, &Userdata::new(lua, this)?, upvalues)
+        driver::function::<Connect>(lua, &Userdata::new(lua, this)?, upvalues)
     })?;
     table.raw_set("connect", make)
 }

@@ -5,6 +5,7 @@
 //! | [`options`] | options of `generate_handler` |
 //! | [`time_limits`] | how long a turn waits for what |
 //! | [`turn`] | what happens in a call of the handler: a state machine over a connection |
+//! | [`request_wait`], [`ending`] | waiting for a request, and what becomes of the connection after a response |
 //! | [`connection`] | a connection while it is served, put together from the parts below |
 //! | [`incoming`], [`body_progress`] | a request on its way in, and its body, if that is waited for |
 //! | [`request`] | the head of a request, checked |
@@ -19,6 +20,7 @@
 pub mod body_decoder;
 pub mod body_progress;
 pub mod connection;
+pub mod ending;
 pub mod failure;
 pub mod held_stream;
 pub mod incoming;
@@ -27,6 +29,7 @@ pub mod options;
 pub mod peer_watch;
 pub mod request;
 pub mod request_body;
+pub mod request_wait;
 pub mod response;
 pub mod response_output;
 pub mod response_timer;

@@ -22,13 +22,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connection::{Conclusion, HttpConnection};
+use super::ending::{ConnectionEnd, TurnResult, failed, leave_body};
 use super::failure;
 use super::incoming::Opened;
 use super::log_record;
+use super::request_wait::RequestWait;
 use super::time_limits::TimeLimits;
-use super::usability::{Blameless, FAULTY, Problem};
+use super::usability::{Blameless, Problem};
 use crate::io::stream::{Stream, Wakeup};
-use crate::server::ipc::request_record::End;
 
 /// For how long a client may go on sending where nobody supervises (see
 /// `src/server/supervisor/handover/lingering.rs`).
@@ -110,40 +111,6 @@ pub enum TurnAction {
     End(TurnResult),
 }
 
-/// How a turn ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TurnResult {
-    /// What the handler has returned is returned.
-    Result,
-    /// True is returned.
-    True,
-    /// What was thrown is passed on: [`Turn::error`], or if there is none, the error of [`TurnEvent::Threw`].
-    Throw,
-}
-
-/// What becomes of the connection when its request object is retired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ConnectionEnd {
-    Keep,
-    Close,
-    /// Its output is sent, and its input discarded until the client's end.
-    Shut(TurnResult),
-    Reset(TurnResult),
-    /// It is over already.
-    Nothing(TurnResult),
-}
-
-impl ConnectionEnd {
-    /// What this is for the response.
-    fn of_response(self) -> End {
-        match self {
-            ConnectionEnd::Shut(TurnResult::Throw) => End::Failed,
-            ConnectionEnd::Keep | ConnectionEnd::Close | ConnectionEnd::Shut(_) => End::Complete,
-            ConnectionEnd::Reset(_) | ConnectionEnd::Nothing(_) => End::Aborted,
-        }
-    }
-}
-
 /// What follows when all output is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AfterSending {
@@ -178,18 +145,15 @@ pub struct Turn {
     times: TimeLimits,
     supervision: Supervision,
     state: TurnState,
-    /// Why the server has called, until there is a request; then how the last wait has ended.
-    wakeup: Wakeup,
-    /// When the connection will have been idle for too long, once that was decided here.
-    idle_until: Option<Instant>,
+    wait: RequestWait,
     error: Option<String>,
 }
 
 impl Turn {
     /// No turn yet.
     pub fn new(times: TimeLimits, supervision: Supervision) -> Self {
-        let (state, wakeup) = (TurnState::Free, Wakeup::None);
-        Turn { times, supervision, state, wakeup, idle_until: None, error: None }
+        let (state, wait) = (TurnState::Free, RequestWait::default());
+        Turn { times, supervision, state, wait, error: None }
     }
 
     /// Whether a turn can begin.
@@ -204,8 +168,8 @@ impl Turn {
 
     /// The server, or somebody else, calls for a connection.
     pub fn begin(&mut self, c: &mut HttpConnection, stream: Rc<RefCell<Stream>>) -> TurnAction {
-        self.wakeup = stream.try_borrow().map_or(Wakeup::None, |stream| stream.handler.wakeup);
-        (self.idle_until, self.error) = (None, None);
+        let wakeup = stream.try_borrow().map_or(Wakeup::None, |stream| stream.handler.wakeup);
+        (self.wait, self.error) = (RequestWait::new(wakeup, None), None);
         self.open(c, stream)
     }
 
@@ -239,11 +203,11 @@ impl Turn {
                 self.linger(c, until, outcome)
             }
             (TurnState::Awaiting(stream), TurnEvent::Ready(ready)) => {
-                self.wakeup = match ready {
+                self.wait.end(match ready {
                     Ready::Transfer => Wakeup::Input,
                     Ready::Timeout => Wakeup::Timeout,
                     Ready::Shutdown => Wakeup::Shutdown,
-                };
+                });
                 self.open(c, stream)
             }
             (TurnState::Sending { then: AfterSending::NextRequest, .. }, _) => {
@@ -286,18 +250,7 @@ impl Turn {
     /// There is no request yet: the connection is parked. Where nobody supervises, the turn waits.
     fn await_request(&mut self, c: &mut HttpConnection, opened: Opened) -> TurnAction {
         let begun = opened != Opened::Idle;
-        let mut wakeup = std::mem::replace(&mut self.wakeup, Wakeup::None);
-        if wakeup == Wakeup::Timeout && begun && self.idle_until.is_some() {
-            // The request has begun just before the idle time was over.
-            wakeup = Wakeup::Input;
-        }
-        let refusal = match (wakeup, opened) {
-            (Wakeup::Shutdown, _) => Some("Server shutdown"),
-            (Wakeup::Timeout, Opened::Buffering) => Some("Request body timed out"),
-            (Wakeup::Timeout, Opened::Partial) => Some("Request header timed out"),
-            (Wakeup::Timeout, _) => Some("Idle connection timed out"),
-            _ => None,
-        };
+        let refusal = self.wait.refusal(opened);
         if let Some(sentence) = refusal {
             // A client that has been answered before would take the refusal for the next answer.
             if begun || !c.stream.was_asked() {
@@ -309,17 +262,17 @@ impl Turn {
         let now = Instant::now();
         let after = |time: Option<Duration>| time.and_then(|time| now.checked_add(time));
         let (stream, deadline) = if begun {
-            self.idle_until = None;
+            self.wait.forget_idle_time();
             let until = match opened {
                 Opened::Buffering => after(self.times.of_body(c.incoming.missing().unwrap_or(0))),
                 _ => c.incoming.head_until(c.stream.look().as_deref(), || after(self.times.header)),
             };
             (c.suspend(until), until)
         } else {
-            self.idle_until = self.idle_until.or_else(|| after(self.times.idle));
+            let until = self.wait.idle_until(|| after(self.times.idle));
             let stream = c.stream.take();
             c.close();
-            (stream, self.idle_until)
+            (stream, until)
         };
         let Some(stream) = stream else { return self.end(c, TurnResult::True) };
         let limit = deadline.map(|deadline| deadline.saturating_duration_since(now));
@@ -436,8 +389,8 @@ impl Turn {
     fn next_request(&mut self, c: &mut HttpConnection) -> TurnAction {
         let Some(stream) = c.stream.take() else { return self.end(c, TurnResult::Result) };
         c.close();
-        self.wakeup = Wakeup::None;
-        self.idle_until = self.times.idle.and_then(|idle| Instant::now().checked_add(idle));
+        let idle_until = self.times.idle.and_then(|idle| Instant::now().checked_add(idle));
+        self.wait = RequestWait::new(Wakeup::None, idle_until);
         self.open(c, stream)
     }
 
@@ -480,42 +433,6 @@ impl Turn {
         }
         TurnAction::End(outcome)
     }
-}
-
-/// Nobody reads the rest of the body.
-fn leave_body(c: &mut HttpConnection) -> ConnectionEnd {
-    c.leave_body();
-    if c.is_reusable() { ConnectionEnd::Keep } else { ConnectionEnd::Shut(TurnResult::Result) }
-}
-
-/// An error with this text was thrown while the request was handled.
-fn failed(c: &mut HttpConnection, text: &[u8]) -> ConnectionEnd {
-    c.timer.clear();
-    if !c.stream.is_open() {
-        return ConnectionEnd::Nothing(TurnResult::Throw);
-    }
-    if let Some(blameless) = &c.usability.blameless {
-        // The client's fault, and if the handler said nothing else, or only missed it, no reason to end the
-        // worker.
-        let says = |words: &str| memchr::memmem::find(text, words.as_bytes()).is_some();
-        let outcome = match says(blameless.words()) || says(FAULTY) {
-            true => TurnResult::True,
-            false => TurnResult::Throw,
-        };
-        return match blameless {
-            Blameless::Refused(_) => ConnectionEnd::Shut(outcome),
-            Blameless::Lost(_) => ConnectionEnd::Reset(outcome),
-        };
-    }
-    if c.output.response.is_finished() && !c.usability.is_faulty {
-        // A callback that got the rest of the body has failed: the answer is complete all the same.
-        return ConnectionEnd::Shut(TurnResult::Throw);
-    }
-    if c.has_left() || c.usability.is_faulty {
-        return ConnectionEnd::Reset(TurnResult::Throw);
-    }
-    failure::answer(c, text);
-    ConnectionEnd::Shut(TurnResult::Throw)
 }
 
 #[cfg(test)]

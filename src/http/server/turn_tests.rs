@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use super::*;
 use crate::http::server::options::Options;
+use crate::http::server::usability::FAULTY;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 

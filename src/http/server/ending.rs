@@ -1,0 +1,79 @@
+//! What becomes of a connection when the response to a request is over, and how the turn ends with it.
+
+use super::connection::HttpConnection;
+use super::failure;
+use super::usability::{Blameless, FAULTY};
+use crate::server::ipc::request_record::End;
+
+/// How a turn ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnResult {
+    /// What the handler has returned is returned.
+    Result,
+    /// True is returned.
+    True,
+    /// What was thrown is passed on: the text of the turn, or if there is none, what the handler has thrown.
+    Throw,
+}
+
+/// What becomes of the connection when its request object is retired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionEnd {
+    /// It is kept for its next request.
+    Keep,
+    /// It is closed at once.
+    Close,
+    /// Its output is sent, and its input discarded until the client's end.
+    Shut(TurnResult),
+    /// It is reset.
+    Reset(TurnResult),
+    /// It is over already.
+    Nothing(TurnResult),
+}
+
+impl ConnectionEnd {
+    /// What this is for the response.
+    pub fn of_response(self) -> End {
+        match self {
+            ConnectionEnd::Shut(TurnResult::Throw) => End::Failed,
+            ConnectionEnd::Keep | ConnectionEnd::Close | ConnectionEnd::Shut(_) => End::Complete,
+            ConnectionEnd::Reset(_) | ConnectionEnd::Nothing(_) => End::Aborted,
+        }
+    }
+}
+
+/// Nobody reads the rest of the body.
+pub fn leave_body(c: &mut HttpConnection) -> ConnectionEnd {
+    c.leave_body();
+    if c.is_reusable() { ConnectionEnd::Keep } else { ConnectionEnd::Shut(TurnResult::Result) }
+}
+
+/// An error with this text was thrown while the request was handled.
+pub fn failed(c: &mut HttpConnection, text: &[u8]) -> ConnectionEnd {
+    c.timer.clear();
+    if !c.stream.is_open() {
+        return ConnectionEnd::Nothing(TurnResult::Throw);
+    }
+    if let Some(blameless) = &c.usability.blameless {
+        // The client's fault, and if the handler said nothing else, or only missed it, no reason to end the
+        // worker.
+        let says = |words: &str| memchr::memmem::find(text, words.as_bytes()).is_some();
+        let outcome = match says(blameless.words()) || says(FAULTY) {
+            true => TurnResult::True,
+            false => TurnResult::Throw,
+        };
+        return match blameless {
+            Blameless::Refused(_) => ConnectionEnd::Shut(outcome),
+            Blameless::Lost(_) => ConnectionEnd::Reset(outcome),
+        };
+    }
+    if c.output.response.is_finished() && !c.usability.is_faulty {
+        // A callback that got the rest of the body has failed: the answer is complete all the same.
+        return ConnectionEnd::Shut(TurnResult::Throw);
+    }
+    if c.has_left() || c.usability.is_faulty {
+        return ConnectionEnd::Reset(TurnResult::Throw);
+    }
+    failure::answer(c, text);
+    ConnectionEnd::Shut(TurnResult::Throw)
+}
