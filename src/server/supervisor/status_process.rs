@@ -63,6 +63,18 @@ impl StatusProcess {
         })
     }
 
+    /// Tells the log which listeners there are.
+    pub fn announce(&self, log: &mut Log) {
+        for listener in self.listeners.iter() {
+            log.notice(&format!("Adding {}", listener.description()));
+        }
+    }
+
+    /// What the script says of sockets that were open already applies from now on. Gives what is wrong.
+    pub fn adjust(&self) -> Vec<String> {
+        self.listeners.iter().filter_map(|it| it.listener.adjust().err()).collect()
+    }
+
     /// Its listeners.
     pub fn listeners(&self) -> &[StatusListener] {
         &self.listeners

@@ -9,6 +9,7 @@ use nix::unistd::getpgrp;
 
 use super::super::Supervisor;
 use super::super::child::Life;
+use super::super::ending::close_left_ports;
 use super::super::handover::Successor;
 use super::super::handover::connection::Reserved;
 use super::super::shutdown::ServerPhase;
@@ -44,19 +45,12 @@ enum Place {
 }
 
 impl Supervisor {
-    /// Whether this generation does not serve any more: another one has taken over.
-    pub(in super::super) fn is_replaced(&self) -> bool {
-        self.replaced
-    }
-
     /// This generation introduces itself to a candidate, with its listening sockets.
     pub(super) fn introduce(&mut self, channel: Channel) {
-        if let Some(watcher) = &mut self.watcher {
-            // The candidate loads the files as they are now.
-            watcher.forget();
-        }
+        // The candidate loads the files as they are now.
+        self.watching.forget();
         let mut sockets = Vec::new();
-        for (index, state) in self.pools.iter().enumerate() {
+        for (index, state) in self.service.pools.iter().enumerate() {
             let listeners = state.pool.listeners.iter().enumerate();
             sockets.extend(
                 listeners
@@ -77,7 +71,7 @@ impl Supervisor {
             let (Some(socket), Some(key)) = (listener.socket(), listener.key()) else { continue };
             let workers = match place {
                 Place::Pool(index, _) => {
-                    self.children.of_pool(*index).filter(|child| child.will_serve()).count()
+                    self.service.children.of_pool(*index).filter(|child| child.will_serve()).count()
                 }
                 Place::Status(_) => 0,
             };
@@ -90,7 +84,7 @@ impl Supervisor {
 
     fn listener(&self, place: Place) -> &Listener {
         match place {
-            Place::Pool(index, place) => &self.pools[index].pool.listeners[place],
+            Place::Pool(index, place) => &self.service.pools[index].pool.listeners[place],
             Place::Status(place) => &self.status.listeners()[place].listener,
         }
     }
@@ -99,12 +93,12 @@ impl Supervisor {
     pub(super) fn succeed(&mut self, claims: &[Option<u64>]) {
         let now = Instant::now();
         let Some(Introduced { channel, sockets }) = self.introduced.take() else { return };
-        let mut pools = vec![None; self.pools.len()];
+        let mut pools = vec![None; self.service.pools.len()];
         let mut status = Vec::new();
         for (place, pool) in sockets.iter().zip(claims).filter(|(_, pool)| pool.is_some()) {
             match place {
                 Place::Pool(index, place) => {
-                    self.pools[*index].ports.pass_on(*place);
+                    self.service.pools[*index].ports.pass_on(*place);
                     let pool = pool.filter(|pool| *pool != STATUS_PROCESS);
                     pools[*index] = pools[*index].or(pool);
                 }
@@ -117,19 +111,19 @@ impl Supervisor {
         let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
         let event = EpollEvent::new(flags, EventSource::Successor.token());
         let _ = self.epoll.add(&successor, event);
-        for (index, place, key) in job_keys(&self.pools) {
-            let mut states = self.pools[index].timers.states();
+        for (index, place, key) in job_keys(&self.service.pools) {
+            let mut states = self.service.pools[index].timers.states();
             if let Some((_, state)) = states.find(|(listener, _)| *listener == place) {
                 successor.send(FromPredecessor::Job(state, key), Vec::new());
             }
         }
         successor.send(FromPredecessor::Serve, Vec::new());
         self.replaced = true;
-        self.shutdown.drain(now);
-        self.handover.succeed(successor);
-        self.close_left_ports(now);
+        self.ending.shutdown.drain(now);
+        self.service.handover.succeed(successor);
+        close_left_ports(&mut self.service, now);
         self.end_workers(now);
-        if let Some(successor) = self.handover.successor() {
+        if let Some(successor) = self.service.handover.successor() {
             successor.note_passed(clock::milliseconds(now));
         }
     }
@@ -137,14 +131,14 @@ impl Supervisor {
     /// The workers end: their connections go to the next generation. Those of pools that have none there do
     /// what they do at a shutdown.
     fn end_workers(&mut self, now: Instant) {
-        let workers: Vec<_> = self.children.iter().map(|child| child.worker).collect();
+        let workers: Vec<_> = self.service.children.iter().map(|child| child.worker).collect();
         for worker in workers {
             let goes_on =
-                self.handover.successor().is_some_and(|it| it.pool(worker.pool).is_some());
+                self.service.handover.successor().is_some_and(|it| it.pool(worker.pool).is_some());
             if goes_on {
-                self.handover.revoke(worker, usize::MAX, Reserved::No);
+                self.service.handover.revoke(worker, usize::MAX, Reserved::No);
             }
-            let Some(child) = self.children.get_mut(worker.pid) else { continue };
+            let Some(child) = self.service.children.get_mut(worker.pid) else { continue };
             child.note_turns(now);
             if !goes_on {
                 child.drain();
@@ -167,9 +161,9 @@ impl Supervisor {
         well: bool,
         now: Instant,
     ) -> bool {
-        let was_main = self.pools[pool].timers.ended(listener, now);
+        let was_main = self.service.pools[pool].timers.ended(listener, now);
         if self.replaced {
-            let keys = job_keys(&self.pools);
+            let keys = job_keys(&self.service.pools);
             let key =
                 keys.into_iter().find(|(index, place, _)| (*index, *place) == (pool, listener));
             if let Some((_, _, key)) = key {
@@ -184,7 +178,7 @@ impl Supervisor {
     }
 
     pub(super) fn tell_successor(&mut self, message: FromPredecessor) {
-        if let Some(successor) = self.handover.successor() {
+        if let Some(successor) = self.service.handover.successor() {
             successor.send(message, Vec::new());
         }
     }
@@ -192,7 +186,7 @@ impl Supervisor {
     /// Passes on what the successor has not got yet, as far as it takes that. Gives when to try again, should
     /// the kernel not say when the channel has room.
     pub(in super::super) fn flush_successor(&mut self, now: Instant) -> Option<Instant> {
-        let owes = self.handover.successor().is_some_and(|successor| !successor.flush());
+        let owes = self.service.handover.successor().is_some_and(|successor| !successor.flush());
         owes.then(|| now + FLUSH_AGAIN)
     }
 
@@ -200,7 +194,7 @@ impl Supervisor {
     /// taken everything.
     pub(in super::super) fn awaits_generation(&mut self) -> bool {
         let is_heir = matches!(&self.role, Role::Later(later) if later.predecessor().is_some());
-        let owes = self.handover.successor().is_some_and(|successor| !successor.flush());
-        self.shutdown.phase() != ServerPhase::Killing && (is_heir || owes)
+        let owes = self.service.handover.successor().is_some_and(|successor| !successor.flush());
+        self.ending.shutdown.phase() != ServerPhase::Killing && (is_heir || owes)
     }
 }

@@ -18,7 +18,7 @@ impl Supervisor {
     pub(in super::super) fn ask_for_reload(&mut self, socket: Option<OwnedFd>) {
         let refusal = match () {
             () if self.is_candidate() => Some("this generation does not serve yet"),
-            () if self.shutdown.is_announced() && !self.replaced => Some(SHUTTING_DOWN),
+            () if self.ending.shutdown.is_announced() && !self.replaced => Some(SHUTTING_DOWN),
             () => None,
         };
         if let Some(text) = refusal {
@@ -175,10 +175,10 @@ impl Supervisor {
         // What is left ends by itself. Nothing can be loaded any more.
         first.refuse(&mut self.log);
         match end {
-            ProcessEnd::Exited(code) => self.shutdown.set_exit_code(code),
+            ProcessEnd::Exited(code) => self.ending.shutdown.set_exit_code(code),
             ProcessEnd::Killed(_) => {
                 self.log.notice(&format!("The generation that served (PID {pid}) has ended {how}"));
-                self.shutdown.fail();
+                self.ending.shutdown.fail();
             }
         }
         true
@@ -228,10 +228,10 @@ impl Supervisor {
         if !first.has_generations() {
             return false;
         }
-        self.shutdown.rest();
-        self.handover.forget_successor();
+        self.ending.shutdown.rest();
+        self.service.handover.forget_successor();
         // With them go their ports.
-        self.pools.clear();
+        self.service.pools.clear();
         true
     }
 

@@ -6,9 +6,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
 
-use super::super::pool::PoolState;
-use super::super::timers::Timers;
-use super::super::{MESSAGES_AT_ONCE, Next, Supervisor};
+use super::super::{MESSAGES_AT_ONCE, Supervisor};
 use super::Role;
 use super::jobs::job_keys;
 use super::later::Begin;
@@ -17,24 +15,11 @@ use crate::server::ipc::clock;
 use crate::server::ipc::generation::{
     FromFirst, FromPredecessor, JobState, Passed, STATUS_PROCESS, ToFirst,
 };
-use crate::server::listen::status_listener::StatusListener;
 
 impl Supervisor {
     /// Whether this generation does not serve yet.
     pub(in super::super) fn is_candidate(&self) -> bool {
         matches!(&self.role, Role::Later(later) if later.is_candidate())
-    }
-
-    /// In a candidate: forks the workers that each pool begins with.
-    pub(in super::super) fn advance_candidate(&mut self, now: Instant) -> Next {
-        let mut wake = None;
-        for index in 0..self.pools.len() {
-            match self.size(index, now) {
-                Ok(at) => wake = wake.into_iter().chain(at).min(),
-                Err(start) => return Next::Worker(start),
-            }
-        }
-        Next::Wait(wake)
     }
 
     /// In a candidate: tells the first process when each pool has the workers it begins with.
@@ -43,14 +28,10 @@ impl Supervisor {
         if !later.is_to_prepare() {
             return;
         }
-        let is_prepared = |state: &PoolState| {
-            let mut workers = self.children.of_pool(state.index).peekable();
-            workers.peek().is_some() && workers.all(|child| child.has_served)
-        };
-        if !self.pools.iter().all(is_prepared) {
+        if !self.service.is_prepared() {
             return;
         }
-        let claimed = self.pools.iter().map(|state| (state.index, &state.pool.claimed));
+        let claimed = self.service.pools.iter().map(|state| (state.index, &state.pool.claimed));
         let claimed: Vec<(usize, usize)> = claimed
             .flat_map(|(pool, claims)| claims.iter().map(move |(socket, _)| (*socket, pool)))
             .collect();
@@ -116,7 +97,7 @@ impl Supervisor {
             let Role::Later(later) = &mut self.role else { return };
             match later.announced_descriptors() {
                 0 => {}
-                count => drop(self.handover.make_room_for(count)),
+                count => drop(self.service.handover.make_room_for(count)),
             }
             match later.hear_predecessor() {
                 Received::Message(message, descriptors) => self.inherit(message, descriptors, now),
@@ -136,7 +117,9 @@ impl Supervisor {
                 }
             }
             FromPredecessor::Serve => self.begin_to_serve(now),
-            FromPredecessor::Connections(batch) => self.handover.inherit(batch, descriptors, now),
+            FromPredecessor::Connections(batch) => {
+                self.service.handover.inherit(batch, descriptors, now)
+            }
             FromPredecessor::Passed(Passed { connections, since }) => {
                 let time = clock::milliseconds(Instant::now()).saturating_sub(since);
                 self.log.stats(&format!("Took over {connections} connections in {time} ms"));
@@ -145,9 +128,9 @@ impl Supervisor {
     }
 
     pub(super) fn inherit_job(&mut self, state: JobState, key: Vec<u8>, now: Instant) {
-        let keys = job_keys(&self.pools);
+        let keys = job_keys(&self.service.pools);
         if let Some((index, place, _)) = keys.iter().find(|(_, _, other)| *other == key) {
-            self.pools[*index].timers.inherit(*place, state, now);
+            self.service.pools[*index].timers.inherit(*place, state, now);
         }
         if self.replaced {
             self.tell_successor(FromPredecessor::Job(state, key));
@@ -161,29 +144,16 @@ impl Supervisor {
         if let Some(log) = log {
             self.log = log;
         }
-        for StatusListener { listener, .. } in self.status.listeners() {
-            if let Err(message) = listener.adjust() {
-                self.log.notice(&message);
-            }
-        }
-        for listener in self.status.listeners() {
-            self.log.notice(&format!("Adding {}", listener.description()));
-        }
-        for state in &mut self.pools {
-            self.log.notice(&format!("Pool #{} created", state.pool.number));
-            for listener in state.pool.listeners.iter() {
-                self.log.notice(&format!("Adding {}", listener.description()));
-                if let Err(message) = listener.adjust() {
-                    self.log.notice(&message);
-                }
-            }
-            state.timers = Timers::new(&state.pool.listeners, now);
+        self.status.announce(&mut self.log);
+        self.service.announce(&mut self.log);
+        for message in self.status.adjust().into_iter().chain(self.service.begin(now)) {
+            self.log.notice(&message);
         }
         for (state, key) in jobs {
             self.inherit_job(state, key, now);
         }
-        self.children.held = false;
-        for child in self.children.iter_mut() {
+        self.service.children.held = false;
+        for child in self.service.children.iter_mut() {
             let _ = setpgid(Pid::from_raw(child.pid()), group);
             child.release();
         }
@@ -203,6 +173,6 @@ impl Supervisor {
         if is_candidate {
             return later.fail();
         }
-        self.pools.iter_mut().for_each(|state| state.timers.release(now));
+        self.service.pools.iter_mut().for_each(|state| state.timers.release(now));
     }
 }
