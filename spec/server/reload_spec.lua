@@ -258,6 +258,34 @@ describe("a reload", function()
     assert.falsy(process.slurp(journal):find("++", 1, true))
   end)
 
+  for kind, options in pairs { interval = "delay = 0.05", main = "" } do
+    it(("(%s) does not run a job while that of two generations ago runs"):format(kind), function()
+      local journal = process.scratch("journal")
+      local JOB = ([[
+        function listen_more()
+          require("moonbridge").listen{ { proto = "%s", name = "job", %s }, min_fork = 1, max_fork = 2,
+            connect = function()
+              local file = io.open(%%q, "a")
+              file:write("+") file:flush()
+              for _ = 1, %%d do os.execute("sleep 0.1") end
+              file:write("-") file:close()
+              return true
+            end }
+        end --%%s]]):format(kind, options)
+      local s = start { version = JOB:format(journal, 15, "one") }
+      assert.truthy(process.wait_until(function() return process.slurp(journal) == "+" end))
+      for round = 1, 2 do
+        assert.equal("true nil", reload(s, JOB:format(journal, kind == "main" and 600 or 1, round)))
+      end
+      assert.equal("+", process.slurp(journal))
+      assert.truthy(process.wait_until(function()
+        return process.slurp(journal):find("+-+", 1, true)
+      end), s:log())
+      s:stop("INT")
+      assert.falsy(process.slurp(journal):find("++", 1, true))
+    end)
+  end
+
   it("comes behind one that has begun", function()
     local s = start { version = "--one" }
     local first, second = s:connect(), s:connect()

@@ -1,5 +1,6 @@
 -- Socket activation, notification and watchdog: the spec plays systemd's side.
 
+local lfs = require "lfs"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 
@@ -35,6 +36,10 @@ if os.environ.get("KEEP") and os.fork() > 0:
 os.environ.setdefault("LISTEN_PID", str(os.getpid()))
 os.environ["LISTEN_FDS"] = str(len(sockets))
 os.closerange(3 + len(sockets), 300)
+if "UNIT_FOLDER" in os.environ:
+    os.chdir(os.environ.pop("UNIT_FOLDER"))
+    os.environ.pop("PWD", None)
+    os.environ.update([os.environ.pop("UNIT_ENVIRONMENT").split("=", 1)])
 os.execvp(argv[0], argv)
 ]]
 
@@ -382,27 +387,40 @@ describe("examples/moonbridge.service", function()
     return settings
   end
 
-  it("starts, feeds the watchdog, reopens the log and stops as the unit says", function()
+  it("starts, feeds the watchdog, reloads another release and stops as the unit says", function()
     local settings = unit()
     assert.equal("notify", settings.Type)
     local notify = manager()
     finally(notify.close)
     local port = server.free_port()
+    local folder = process.scratch("releases")
+    local release = "listen{ { proto = 'inherit', name = 'web' }, "
+      .. "connect = function(socket) socket:write('%s') return true end }"
+    assert(lfs.mkdir(folder))
+    for _, name in ipairs { "one", "two" } do
+      assert(lfs.mkdir(folder .. "/" .. name))
+      local file = assert(io.open(folder .. "/" .. name .. "/app.lua", "w"))
+      file:write(release:format(name))
+      file:close()
+    end
+    assert(lfs.link("one", folder .. "/app", true))
     local launcher = ("%s %s/bin/moonbridge"):format(server.interpreter, server.root)
     local command = settings.ExecStart:gsub("^/usr/local/bin/moonbridge", launcher)
-    command = command:gsub("/srv/app/app.lua", "SCRIPT")
-    local s = activate(("tcp=%d"):format(port),
-      "listen{ { proto = 'inherit', name = 'web' }, " .. HELLO .. "}",
-      { port = port, command = command, env = {
-        LISTEN_FDNAMES = "web", NOTIFY_SOCKET = notify.path,
-        WATCHDOG_USEC = math.tointeger(tonumber(settings.WatchdogSec) * 1000000),
-      } })
+    local function placed(text) return (text:gsub("/srv", folder)) end
+    local s = activate(("tcp=%d"):format(port), "", { port = port, command = command, env = {
+      LISTEN_FDNAMES = "web", NOTIFY_SOCKET = notify.path,
+      WATCHDOG_USEC = math.tointeger(tonumber(settings.WatchdogSec) * 1000000),
+      UNIT_FOLDER = placed(settings.WorkingDirectory), UNIT_ENVIRONMENT = placed(settings.Environment),
+    } })
     local pid = notify.wait("READY=1\nMAINPID=(%d+)")
     assert.equal(s.server_pid, tonumber(pid))
     assert.truthy(notify.wait("WATCHDOG=1"))
-    assert.equal("hello", (s:raw("")))
+    assert.equal("one", (s:raw("")))
+    os.remove(folder .. "/app")
+    assert(lfs.link("two", folder .. "/app", true))
     assert.equal(0, (process.run((settings.ExecReload:gsub("%$MAINPID", pid)))))
-    assert.equal("hello", (s:raw("")))
+    assert.truthy(process.wait_until(function() return notify.count("READY=1") == 2 end), s:log())
+    assert.equal("two", (s:raw("")))
     assert.equal("mixed", settings.KillMode)
     stop(s)
     assert.equal(1, notify.count("STOPPING=1"))

@@ -2,9 +2,13 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::time::{Duration, Instant};
 
 use crate::server::listen::config::PoolConfig;
 use crate::sys::os::usage;
+
+/// A worker looks at its memory this often at most: to look costs five system calls.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What a worker may do and have before it is replaced.
 pub struct Recycling {
@@ -12,6 +16,8 @@ pub struct Recycling {
     runs: Option<u64>,
     /// Bytes of memory that it may have.
     memory: Option<usize>,
+    /// When it has last looked.
+    looked: Option<Instant>,
 }
 
 impl Recycling {
@@ -26,6 +32,7 @@ impl Recycling {
         Recycling {
             runs: config.max_requests.map(|runs| runs.saturating_add(chance())),
             memory: config.max_memory,
+            looked: None,
         }
     }
 
@@ -38,6 +45,11 @@ impl Recycling {
             }
         }
         let limit = self.memory?;
+        let now = Instant::now();
+        if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK_AGAIN) {
+            return None;
+        }
+        self.looked = Some(now);
         let used = usage::resident_memory().filter(|used| *used > limit)?;
         Some(Some(format!(
             "The worker ends: it uses {used} bytes of memory, and max_memory is {limit}"
