@@ -25,9 +25,9 @@ end
 
 -- The configuration template with its placeholders replaced, in a folder of its own.
 local function configured(template, values)
-  local path = process.scratch(template)
+  local path = process.scratch("conf")
   values.FOLDER, values.HERE = path:match("^(.*)/"), server.root
-  local text = assert(process.slurp("benches/peers/" .. template)):gsub("%u+", values)
+  local text = assert(process.slurp(template)):gsub("%u+", values)
   write_file(path, text)
   return path
 end
@@ -61,15 +61,20 @@ function peers.ours(port)
   })
 end
 
-local function nginx(port, listen)
+local function nginx(port, listen, template)
   local modules = first_that_exists("/usr/lib/nginx/modules/ngx_http_lua_module.so"):match("^(.*)/")
-  local config = configured("nginx.conf", { PORT = port, MODULES = modules, OPTIONS = listen })
+  local values = { PORT = port, MODULES = modules, OPTIONS = listen }
+  local config = configured(template or "benches/peers/nginx.conf", values)
   local program = first_that_exists("/usr/sbin/nginx")
   return peers.spawn({ program, "-p", config:match("^(.*)/"), "-c", config }, port)
 end
 
 --- Debian's nginx and libnginx-mod-http-lua, two workers.
-function peers.nginx(port) return nginx(port, "") end
+-- @param template its configuration; default: that of `make bench`
+function peers.nginx(port, template)
+  -- peers.start passes something else.
+  return nginx(port, "", type(template) == "string" and template)
+end
 
 --- The same, with connections that are accepted when their request is there, as ours are.
 function peers.nginx_deferred(port) return nginx(port, "deferred") end
@@ -134,7 +139,7 @@ end
 --- Apache's prefork MPM with mod_lua: the process-per-connection server that also runs Lua.
 function peers.apache(port)
   local modules = first_that_exists("/usr/lib/apache2/modules/mod_lua.so"):match("^(.*)/")
-  local config = configured("apache.conf", { PORT = port, MODULES = modules })
+  local config = configured("benches/peers/apache.conf", { PORT = port, MODULES = modules })
   return peers.spawn({ first_that_exists("/usr/sbin/apache2"), "-DFOREGROUND", "-f", config }, port)
 end
 
@@ -177,14 +182,19 @@ function peers.start(keys)
   return list
 end
 
---- Ends all peers and removes their files.
-function peers.stop()
+--- Ends all peers.
+function peers.stop_servers()
   for _, running in ipairs(started) do
     running:signal("TERM")
     running:wait(5)
     running:destroy()
   end
   started = {}
+end
+
+--- Ends all peers and removes their files.
+function peers.stop()
+  peers.stop_servers()
   process.forget()
 end
 

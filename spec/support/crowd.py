@@ -11,8 +11,9 @@
     idle     are answered once, and ask again over the same connection at the end
     probe    one that asks for /worker over new connections, to see when another process answers
 
-Those that take or send slowly leave a pause after each 16 or 64 KiB. A request fails if its answer is not there, not complete or no success. A client whose request fails goes on
-over a new connection. `probed` are lines "monotonic_seconds PID" for each change of the process that answers.
+Those that take or send slowly leave a pause after each 16 or 64 KiB. A request fails if its answer is not
+there, not complete or no success. A client whose request fails goes on over a new connection. Lines
+"probed SECONDS PID" tell each change of the process that answers, "reason COUNT TEXT" why requests failed.
 """
 import asyncio
 import collections
@@ -47,8 +48,9 @@ class Connection:
         own.setblocking(False)
         if self.room:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.room)
+        connecting = asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", self.port))
         try:
-            await asyncio.wait_for(asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", self.port)), TIMEOUT)
+            await asyncio.wait_for(connecting, TIMEOUT)
         except BaseException:
             own.close()
             raise
@@ -70,7 +72,8 @@ class Connection:
         try:
             head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), TIMEOUT)
         except asyncio.IncompleteReadError as error:
-            raise Failure("closed without an answer" if not error.partial else "closed within a head") from None
+            where = "within a head" if error.partial else "without an answer"
+            raise Failure("closed " + where) from None
         lines = head.decode("latin-1").lower().split("\r\n")
         if not lines[0].startswith("http/1.1 2"):
             raise Failure(lines[0])
@@ -148,7 +151,7 @@ async def probe(port):
         pid = await attempt("probe", connection, target="/worker", close=True)
         if pid is not None and pid != last:
             last = pid
-            probed.append((time.monotonic(), int(pid)))
+            probed.append((time.time(), int(pid)))
         await asyncio.sleep(0.002)
 
 
