@@ -22,8 +22,8 @@ use socket2::SockAddr;
 use super::address::Endpoints;
 use super::transport::{Kind, Transport};
 use super::wait;
-use crate::sys::os::flusher::Waiting;
 use crate::sys::os::hangup::{Ended, ended};
+use crate::sys::os::output_slot::DeferredOutput;
 use output::{Output, total};
 use shared_transport::{SharedTransport, not_connected};
 
@@ -167,7 +167,7 @@ impl Stream {
     ///
     /// # Errors
     /// The output, if it cannot wait.
-    pub fn defer(&mut self, waiting: Waiting) -> Result<(), Waiting> {
+    pub fn defer(&mut self, waiting: DeferredOutput) -> Result<(), DeferredOutput> {
         match self.transport.get().filter(|transport| transport.kind() != Kind::Plain) {
             Some(transport) => self.output.defer(transport.fd(), waiting),
             None => Err(waiting),
@@ -175,7 +175,7 @@ impl Stream {
     }
 
     /// Takes back output that waits; `None` if there is none, or a part has left. Then the rest is queued.
-    pub fn recall(&mut self) -> Option<Waiting> {
+    pub fn recall(&mut self) -> Option<DeferredOutput> {
         self.output.recall().unwrap_or_else(|errno| {
             self.note_loss(Some(errno));
             None

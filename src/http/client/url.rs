@@ -10,6 +10,7 @@ mod target;
 use memchr::memrchr;
 
 pub use self::error::UrlError;
+pub use self::reference::join;
 use self::target::{normal_target, strip_fragment};
 use crate::http::wire::escape::{Plus, decode};
 use crate::http::wire::params::split_once;

@@ -3,7 +3,7 @@
 use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Result, Table, UserData, UserDataRef};
 
 use super::native::failed;
-use super::url::{Endpoint, Url};
+use super::url::{Endpoint, Url, join};
 
 /// A URL for later references.
 struct Base(Url);
@@ -19,7 +19,7 @@ pub fn install(lua: &Lua, native: &Table) -> Result<()> {
     })?;
     let join = lua.create_function(|lua, (url, reference): (Table, LuaString)| {
         let base: UserDataRef<Base> = url.raw_get("base")?;
-        match base.0.join(&reference.as_bytes()) {
+        match join(&base.0, &reference.as_bytes()) {
             Ok(url) => url_table(lua, url),
             Err(error) => failed(lua, error),
         }

@@ -2,7 +2,7 @@
 
 use super::connection::HttpConnection;
 use crate::http::wire::list::elements;
-use crate::http::wire::refusal::{Kind, Refusal};
+use crate::http::wire::refusal::{ErrorResponse, Refusal};
 use crate::server::development::page::POLICY;
 use crate::server::worker::context;
 
@@ -17,9 +17,9 @@ pub fn answer(c: &mut HttpConnection, text: &[u8]) {
         "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
          Content-Security-Policy: {POLICY}\r\n"
     );
-    let kind = Kind { status: STATUS, fields: &fields, media_type };
+    let response = ErrorResponse { status: STATUS, fields: &fields, media_type };
     c.output.replace(&c.options, 500, |out, lines, now, head| {
-        kind.write(out, lines, now, &[&page], head);
+        response.write(out, lines, now, &[&page], head);
     });
 }
 

@@ -15,7 +15,7 @@ use crate::http::wire::head::Version;
 use crate::http::wire::header_lines::{
     Misuse, StaticHeaders, check_header, push_header, status_code,
 };
-use crate::sys::os::flusher::Waiting;
+use crate::sys::os::output_slot::DeferredOutput;
 
 use body::Body;
 use fields::{CLOSE, Fields, check_informational};
@@ -60,7 +60,7 @@ pub struct Response {
     out: Vec<u8>,
     /// They wait elsewhere, see [`Response::defer`].
     is_deferred: bool,
-    /// They have waited before, see [`Waiting::is_old`].
+    /// They have waited before, see [`DeferredOutput::is_old`].
     is_old: bool,
     /// The status code last sent.
     status: u16,
@@ -245,10 +245,10 @@ impl Response {
 
     /// The output, for the flusher to send if the handler does nothing more for a while. The caller gives it
     /// back, by [`Response::restore`], before anything further is done with the response.
-    pub fn defer(&mut self) -> Waiting {
+    pub fn defer(&mut self) -> DeferredOutput {
         self.is_deferred = true;
         let (bytes, completion) = (std::mem::take(&mut self.out), self.body.completion());
-        Waiting { bytes, completion, is_old: self.is_old }
+        DeferredOutput { bytes, completion, is_old: self.is_old }
     }
 
     /// Whether [`Response::restore`] is due.
@@ -257,7 +257,7 @@ impl Response {
     }
 
     /// Takes back the deferred output; `None` if a part has left, and the rest will before anything else.
-    pub fn restore(&mut self, waiting: Option<Waiting>) {
+    pub fn restore(&mut self, waiting: Option<DeferredOutput>) {
         self.is_deferred = false;
         self.is_old = waiting.as_ref().is_some_and(|waiting| waiting.is_old);
         match waiting {

@@ -92,14 +92,14 @@ impl Refusal {
     pub fn write(&self, out: &mut Vec<u8>, static_headers: &[u8], date: Option<&[u8]>, head: bool) {
         let blank = if self.sentence.is_empty() { "" } else { "\n" };
         let body = [self.status, "\n", blank, &self.sentence, blank];
-        let kind = Kind { status: self.status, fields: "", media_type: "text/plain" };
-        kind.write(out, static_headers, date, &body, head);
+        let response = ErrorResponse { status: self.status, fields: "", media_type: "text/plain" };
+        response.write(out, static_headers, date, &body, head);
     }
 }
 
 /// A complete response of the server's own, behind which the connection is closed: all but its body.
 #[derive(Clone, Copy, Debug)]
-pub struct Kind<'a> {
+pub struct ErrorResponse<'a> {
     /// Status code and reason phrase.
     pub status: &'a str,
     /// Further header lines, complete.
@@ -108,7 +108,7 @@ pub struct Kind<'a> {
     pub media_type: &'a str,
 }
 
-impl Kind<'_> {
+impl ErrorResponse<'_> {
     /// Appends the response to `out`, as [`Refusal::write`].
     pub fn write(
         &self,

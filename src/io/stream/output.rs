@@ -5,7 +5,8 @@ use std::os::fd::BorrowedFd;
 
 use super::error::StickyError;
 use crate::io::buffer::{KEEP, Queue};
-use crate::sys::os::flusher::{self, Deferred, Retrieved, Waiting};
+use crate::sys::os::flusher::{self, Deferred};
+use crate::sys::os::output_slot::{DeferredOutput, Retrieved};
 
 /// How many slices one send passes to the system without copying; the rest waits.
 pub const SLICES: usize = 16;
@@ -51,8 +52,8 @@ impl Output {
     pub(super) fn defer(
         &mut self,
         socket: BorrowedFd<'_>,
-        waiting: Waiting,
-    ) -> Result<(), Waiting> {
+        waiting: DeferredOutput,
+    ) -> Result<(), DeferredOutput> {
         let is_ready = self.is_empty() && self.error == StickyError::None;
         if self.deferred.is_some() || !is_ready || waiting.bytes.is_empty() {
             return Err(waiting);
@@ -71,7 +72,7 @@ impl Output {
     ///
     /// # Errors
     /// The error (errno) of sending it, which the next write reports.
-    pub(super) fn recall(&mut self) -> Result<Option<Waiting>, i32> {
+    pub(super) fn recall(&mut self) -> Result<Option<DeferredOutput>, i32> {
         match self.deferred.take().map(Deferred::take) {
             None => {}
             Some(Retrieved::Untouched(waiting)) => return Ok(Some(waiting)),

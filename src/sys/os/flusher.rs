@@ -3,34 +3,25 @@
 //! A handler may go on in Lua or block in a foreign function, where nothing of this library runs, so
 //! a thread does it. It starts with the first output that waits, looks every [`TICK`] and sends what
 //! it has seen before, and sleeps when nothing has waited for a while. It blocks all signals, so that
-//! it interrupts none of the application's calls. No system call and no lock tells it of output: each
-//! slot has a state, and whoever changes it by compare-and-exchange has the content.
-//!
-//! | state | who has the content | what follows |
-//! |---|---|---|
-//! | free | nobody | owned, when output is deferred |
-//! | owned | its owner | waiting, when it is complete; free, when it was taken back |
-//! | waiting | nobody | sending, by the thread or by who waits for something; owned |
-//! | sending | who sends it | begun or done |
-//! | begun | nobody; a part was sent | sending, owned |
-//! | done | nobody; all was sent, or sending has failed | owned |
+//! it interrupts none of the application's calls. No system call and no lock tells it of output,
+//! which waits in a [slot](super::output_slot).
 //!
 //! A child of this process has no such thread and must not send what is its parent's: there, the
 //! parent's output is gone.
 
-use std::cell::UnsafeCell;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
 use super::fork_detection::generation;
+use super::output_slot::{DeferredOutput, OutputSlot, Retrieved};
 
 /// How often the thread looks: output waits for two ticks at most.
 const TICK: Duration = Duration::from_millis(400);
@@ -44,7 +35,7 @@ const STACK: usize = 128 * 1024;
 /// How many connections can have output that waits: a worker needs one.
 const SLOTS: usize = 64;
 
-static TABLE: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
+static TABLE: [OutputSlot; SLOTS] = [const { OutputSlot::free() }; SLOTS];
 /// The process whose thread looks after the table; 0: none.
 static PROCESS: AtomicU64 = AtomicU64::new(0);
 /// The process that the system has refused a thread; 0: none.
@@ -54,110 +45,6 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 /// 1 while the thread sleeps until it is woken.
 static ASLEEP: AtomicU32 = AtomicU32::new(0);
 
-/// A function, and the position it needs to know.
-pub type Completion = (fn(&mut Vec<u8>, usize), usize);
-
-/// Output that may wait.
-#[derive(Debug, Default)]
-pub struct Waiting {
-    /// The bytes.
-    pub bytes: Vec<u8>,
-    /// What has to be done with them before they are sent without more.
-    pub completion: Option<Completion>,
-    /// Whether the thread has seen it wait before: taking output back for more does not make it new.
-    pub is_old: bool,
-}
-
-impl Waiting {
-    /// The bytes are to be sent without more.
-    pub fn complete(&mut self) {
-        if let Some((complete, from)) = self.completion.take() {
-            complete(&mut self.bytes, from);
-        }
-    }
-}
-
-/// What has become of output that was waiting.
-#[derive(Debug)]
-pub enum Retrieved {
-    /// Nothing was sent: all of it.
-    Untouched(Waiting),
-    /// A part was sent, or all, and this is the rest.
-    Begun(Vec<u8>),
-    /// Sending has failed with this errno.
-    Failed(i32),
-}
-
-const FREE: u8 = 0;
-const OWNED: u8 = 1;
-const WAITING: u8 = 2;
-const SENDING: u8 = 3;
-const BEGUN: u8 = 4;
-const DONE: u8 = 5;
-
-#[derive(Default)]
-struct Content {
-    fd: RawFd,
-    output: Waiting,
-    sent: usize,
-    errno: Option<i32>,
-}
-
-struct Slot {
-    state: AtomicU8,
-    /// Whether the thread has seen it since it was filled.
-    seen: AtomicBool,
-    content: UnsafeCell<Content>,
-}
-
-// SAFETY: only who has brought the slot into a state of its own uses the content, see the table above.
-unsafe impl Sync for Slot {}
-
-impl Slot {
-    const fn new() -> Slot {
-        let output = Waiting { bytes: Vec::new(), completion: None, is_old: false };
-        let content = UnsafeCell::new(Content { fd: -1, output, sent: 0, errno: None });
-        Slot { state: AtomicU8::new(FREE), seen: AtomicBool::new(false), content }
-    }
-
-    fn changes(&self, from: u8, to: u8) -> bool {
-        self.state.compare_exchange(from, to, Acquire, Relaxed).is_ok()
-    }
-
-    /// Whether there is something to be sent.
-    fn is_due(&self) -> bool {
-        matches!(self.state.load(Relaxed), WAITING | BEGUN)
-    }
-
-    /// Sends what goes without blocking, if nobody else has the output.
-    fn send(&self) {
-        if self.changes(WAITING, SENDING) || self.changes(BEGUN, SENDING) {
-            // SAFETY: the state is this caller's.
-            let is_done = unsafe { &mut *self.content.get() }.send();
-            self.state.store(if is_done { DONE } else { BEGUN }, Release);
-        }
-    }
-}
-
-impl Content {
-    /// Whether nothing is left to be sent.
-    fn send(&mut self) -> bool {
-        self.output.complete();
-        let rest = self.output.bytes.get(self.sent..).unwrap_or_default();
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: the pointer and the length are those of a slice. The descriptor is open: its owner takes
-        // the output back before it closes it (see `defer`).
-        let n = unsafe { libc::send(self.fd, rest.as_ptr().cast(), rest.len(), flags) };
-        if let Ok(n) = usize::try_from(n) {
-            self.sent += n;
-        } else {
-            let errno = io::Error::last_os_error().raw_os_error();
-            self.errno = errno.filter(|errno| !matches!(*errno, libc::EAGAIN | libc::EINTR));
-        }
-        self.errno.is_some() || self.sent == self.output.bytes.len()
-    }
-}
-
 /// Starts the thread for this process.
 #[cold]
 fn start(process: u64) -> bool {
@@ -165,7 +52,7 @@ fn start(process: u64) -> bool {
         return false;
     }
     // What is there is the parent's.
-    TABLE.iter().for_each(|slot| slot.state.store(FREE, Relaxed));
+    TABLE.iter().for_each(OutputSlot::forget);
     ASLEEP.store(0, Relaxed);
     let is_started = spawn().is_ok();
     let started_for = if is_started { &PROCESS } else { &REFUSED };
@@ -189,9 +76,7 @@ fn run() {
         let mut is_busy = COUNT.load(Relaxed) != count;
         count = COUNT.load(Relaxed);
         for slot in &TABLE {
-            if slot.is_due() && slot.seen.swap(true, Relaxed) {
-                slot.send();
-            }
+            slot.send_old();
             is_busy |= slot.is_due();
         }
         idle = if is_busy { 0 } else { idle + 1 };
@@ -205,7 +90,7 @@ fn run() {
 /// Until output is deferred.
 fn sleep() {
     ASLEEP.store(1, SeqCst);
-    if TABLE.iter().any(|slot| slot.state.load(SeqCst) == WAITING) {
+    if TABLE.iter().any(OutputSlot::is_waiting) {
         ASLEEP.store(0, Relaxed);
     }
     while ASLEEP.load(SeqCst) == 1 {
@@ -240,22 +125,16 @@ pub struct Deferred {
 /// # Errors
 /// The output, if no thread can be started, or too many connections have output that waits.
 #[inline]
-pub fn defer(socket: BorrowedFd<'_>, output: Waiting) -> Result<Deferred, Waiting> {
+pub fn defer(socket: BorrowedFd<'_>, output: DeferredOutput) -> Result<Deferred, DeferredOutput> {
     let process = generation();
     if PROCESS.load(Relaxed) != process && !start(process) {
         return Err(output);
     }
-    let Some(index) = TABLE.iter().position(|slot| slot.changes(FREE, OWNED)) else {
-        return Err(output);
-    };
+    let Some(index) = TABLE.iter().position(OutputSlot::claim) else { return Err(output) };
+    COUNT.store(COUNT.load(Relaxed).wrapping_add(1), Relaxed);
     if let Some(slot) = TABLE.get(index) {
-        slot.seen.store(output.is_old, Relaxed);
-        let content = Content { fd: socket.as_raw_fd(), output, sent: 0, errno: None };
-        // SAFETY: the state is this caller's.
-        unsafe { *slot.content.get() = content };
-        COUNT.store(COUNT.load(Relaxed).wrapping_add(1), Relaxed);
         // Before `ASLEEP` is read: the thread does it the other way round.
-        slot.state.swap(WAITING, SeqCst);
+        slot.fill(socket.as_raw_fd(), output);
     }
     if ASLEEP.load(SeqCst) == 1 {
         wake();
@@ -267,7 +146,7 @@ pub fn defer(socket: BorrowedFd<'_>, output: Waiting) -> Result<Deferred, Waitin
 /// something.
 pub fn send_now() {
     if PROCESS.load(Relaxed) == generation() {
-        TABLE.iter().filter(|slot| slot.is_due()).for_each(Slot::send);
+        TABLE.iter().filter(|slot| slot.is_due()).for_each(OutputSlot::send);
     }
 }
 
@@ -275,36 +154,15 @@ impl Deferred {
     /// Takes the output back; in a child of the process that has deferred it, nothing of it.
     #[inline]
     pub fn take(self) -> Retrieved {
-        let removed = self.remove();
+        let retrieved = self.remove();
         mem::forget(self);
-        match removed {
-            Some((WAITING, Content { output, .. })) => Retrieved::Untouched(output),
-            Some((_, Content { errno: Some(errno), .. })) => Retrieved::Failed(errno),
-            Some((_, Content { mut output, sent, .. })) => {
-                Retrieved::Begun(output.bytes.split_off(sent))
-            }
-            None => Retrieved::Begun(Vec::new()),
-        }
+        retrieved.unwrap_or(Retrieved::Begun(Vec::new()))
     }
 
-    /// The state and the content.
     #[inline]
-    fn remove(&self) -> Option<(u8, Content)> {
+    fn remove(&self) -> Option<Retrieved> {
         let slot = TABLE.get(self.index).filter(|_| self.process == generation())?;
-        let state = loop {
-            let state = slot.state.load(Relaxed);
-            if state == SENDING {
-                // It does not block.
-                thread::yield_now();
-            } else if slot.changes(state, OWNED) {
-                break state;
-            }
-        };
-        // SAFETY: the state is this caller's.
-        let mut content = mem::take(unsafe { &mut *slot.content.get() });
-        content.output.is_old = slot.seen.load(Relaxed);
-        slot.state.store(FREE, Release);
-        Some((state, content))
+        Some(slot.take())
     }
 }
 
@@ -333,11 +191,11 @@ mod tests {
         bytes.insert(from, b'!');
     }
 
-    fn output(text: &str) -> Waiting {
-        Waiting { bytes: text.into(), completion: Some((exclaim, 1)), is_old: false }
+    fn output(text: &str) -> DeferredOutput {
+        DeferredOutput { bytes: text.into(), completion: Some((exclaim, 1)), is_old: false }
     }
 
-    fn text(output: Waiting) -> String {
+    fn text(output: DeferredOutput) -> String {
         String::from_utf8(output.bytes).unwrap()
     }
 

@@ -31,6 +31,7 @@ pub mod hangup;
 pub mod inherited_descriptors;
 pub mod lock;
 pub mod open_sockets;
+pub mod output_slot;
 pub mod own_file;
 pub mod pipe;
 pub mod poll;

@@ -7,52 +7,49 @@ use memchr::memrchr;
 use super::target::{escape, remove_dot_segments, split_query, strip_fragment};
 use super::{Endpoint, Url, UrlError, check_characters, split_scheme};
 
-impl Url {
-    /// The URL that a reference stands for.
-    ///
-    /// A reference never leads to another local socket: what a server says must not open files
-    /// of this machine.
-    ///
-    /// Blanks, which many servers send as they are, are escaped, as browsers do it.
-    pub fn join(&self, reference: &[u8]) -> Result<Url, UrlError> {
-        let reference = &*escape_blanks(reference);
-        check_characters(reference)?;
-        let absolute = match (split_scheme(reference), reference) {
-            (Some((scheme, _)), _) if scheme.eq_ignore_ascii_case(b"unix") => {
-                return Err(UrlError::Scheme);
-            }
-            (Some(_), _) => Some(Url::parse(reference)?),
-            (None, [b'/', b'/', rest @ ..]) => Some(Url::network(rest)?),
-            _ => None,
-        };
-        if let Some(url) = absolute {
-            // The server behind a local socket calls itself by the name it was asked for.
-            let same =
-                matches!(self.endpoint, Endpoint::Local(_)) && url.authority == self.authority;
-            return Ok(if same { Url { target: url.target, ..self.clone() } } else { url });
+/// The URL that a reference stands for where `base` is the URL of the document.
+///
+/// A reference never leads to another local socket: what a server says must not open files
+/// of this machine.
+///
+/// Blanks, which many servers send as they are, are escaped, as browsers do it.
+pub fn join(base: &Url, reference: &[u8]) -> Result<Url, UrlError> {
+    let reference = &*escape_blanks(reference);
+    check_characters(reference)?;
+    let absolute = match (split_scheme(reference), reference) {
+        (Some((scheme, _)), _) if scheme.eq_ignore_ascii_case(b"unix") => {
+            return Err(UrlError::Scheme);
         }
-        Ok(Url { target: self.join_target(strip_fragment(reference)), ..self.clone() })
+        (Some(_), _) => Some(Url::parse(reference)?),
+        (None, [b'/', b'/', rest @ ..]) => Some(Url::network(rest)?),
+        _ => None,
+    };
+    if let Some(url) = absolute {
+        // The server behind a local socket calls itself by the name it was asked for.
+        let same = matches!(base.endpoint, Endpoint::Local(_)) && url.authority == base.authority;
+        return Ok(if same { Url { target: url.target, ..base.clone() } } else { url });
     }
+    Ok(Url { target: join_target(base, strip_fragment(reference)), ..base.clone() })
+}
 
-    /// RFC 3986 5.2.2, for a reference without scheme and authority.
-    fn join_target(&self, reference: &[u8]) -> Vec<u8> {
-        let (base_path, _) = split_query(&self.target);
-        let (path, query) = split_query(reference);
-        if path.is_empty() {
-            return match query {
-                b"" => self.target.clone(),
-                query => [base_path, &escape(query)].concat(),
-            };
-        }
-        let merged = match path {
-            [b'/', ..] => path.to_vec(),
-            _ => {
-                let folder = memrchr(b'/', base_path).map_or(0, |slash| slash + 1);
-                [base_path.get(..folder).unwrap_or_default(), path].concat()
-            }
+/// RFC 3986 5.2.2, for a reference without scheme and authority.
+fn join_target(base: &Url, reference: &[u8]) -> Vec<u8> {
+    let (base_path, _) = split_query(&base.target);
+    let (path, query) = split_query(reference);
+    if path.is_empty() {
+        return match query {
+            b"" => base.target.clone(),
+            query => [base_path, &escape(query)].concat(),
         };
-        [escape(&remove_dot_segments(&merged)), escape(query)].concat()
     }
+    let merged = match path {
+        [b'/', ..] => path.to_vec(),
+        _ => {
+            let folder = memrchr(b'/', base_path).map_or(0, |slash| slash + 1);
+            [base_path.get(..folder).unwrap_or_default(), path].concat()
+        }
+    };
+    [escape(&remove_dot_segments(&merged)), escape(query)].concat()
 }
 
 fn escape_blanks(reference: &[u8]) -> Cow<'_, [u8]> {
@@ -106,35 +103,35 @@ mod tests {
             ("g;x=1/../y", "/b/c/y"),
             ("g?y/../x", "/b/c/g?y/../x"),
         ] {
-            let joined = base.join(reference.as_bytes()).unwrap();
+            let joined = join(&base, reference.as_bytes()).unwrap();
             assert_eq!(
                 (target(&joined), &joined.endpoint),
                 (expected, &tcp("a", 80)),
                 "{reference}"
             );
         }
-        assert_eq!(base.join(b"//h/x").unwrap(), url("http://h/x"));
-        assert_eq!(base.join(b"http://h:1/x").unwrap(), url("http://h:1/x"));
-        assert_eq!(base.join(b"https://h/"), Err(UrlError::Tls));
-        assert_eq!(target(&base.join(b"a b?c d").unwrap()), "/b/c/a%20b?c%20d");
-        assert!(base.join(b"a\tb").is_err());
-        assert!(base.join(b"http://a b/").is_err());
+        assert_eq!(join(&base, b"//h/x").unwrap(), url("http://h/x"));
+        assert_eq!(join(&base, b"http://h:1/x").unwrap(), url("http://h:1/x"));
+        assert_eq!(join(&base, b"https://h/"), Err(UrlError::Tls));
+        assert_eq!(target(&join(&base, b"a b?c d").unwrap()), "/b/c/a%20b?c%20d");
+        assert!(join(&base, b"a\tb").is_err());
+        assert!(join(&base, b"http://a b/").is_err());
     }
 
     #[test]
     fn a_reference_never_leads_to_another_local_socket() {
         let base = url("unix:/run/a.sock:/b/c");
-        assert_eq!(base.join(b"d").unwrap(), url("unix:/run/a.sock:/b/d"));
-        assert_eq!(base.join(b"http://localhost/x").unwrap(), url("unix:/run/a.sock:/x"));
-        assert_eq!(base.join(b"http://h/x").unwrap().endpoint, tcp("h", 80));
-        assert_eq!(base.join(b"unix:/run/b.sock:/"), Err(UrlError::Scheme));
-        assert_eq!(url("http://a/").join(b"unix:/run/b.sock:/"), Err(UrlError::Scheme));
+        assert_eq!(join(&base, b"d").unwrap(), url("unix:/run/a.sock:/b/d"));
+        assert_eq!(join(&base, b"http://localhost/x").unwrap(), url("unix:/run/a.sock:/x"));
+        assert_eq!(join(&base, b"http://h/x").unwrap().endpoint, tcp("h", 80));
+        assert_eq!(join(&base, b"unix:/run/b.sock:/"), Err(UrlError::Scheme));
+        assert_eq!(join(&url("http://a/"), b"unix:/run/b.sock:/"), Err(UrlError::Scheme));
     }
 
     proptest! {
         #[test]
         fn no_reference_can_break_the_request_line(reference in "[a/.?#: \\r\\n\u{e4}]{0,20}") {
-            if let Ok(url) = url("http://a/b/c").join(reference.as_bytes()) {
+            if let Ok(url) = join(&url("http://a/b/c"), reference.as_bytes()) {
                 prop_assert!(url.target.starts_with(b"/"));
                 prop_assert!(url.target.iter().all(|&byte| byte > b' ' && byte < 0x7f));
             }

@@ -2,7 +2,7 @@
 
 use crate::http::wire::header_lines::Misuse;
 use crate::http::wire::header_lines::push_chunk_size;
-use crate::sys::os::flusher::Completion;
+use crate::sys::os::output_slot::Completion;
 
 /// More was to be sent than Content-Length has announced.
 pub const LENGTH_EXCEEDED: Misuse = "Content length exceeded";

@@ -1,0 +1,140 @@
+-- The structure of src/: no circles of imports, no object spread over files, no name for two things.
+
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+-- The supervisor's methods still stand in several files.
+local SPREAD = { Supervisor = true }
+local IN_CIRCLES = { ["crate::server::supervisor"] = true }
+
+-- Files by the names of their modules; tests do not count.
+local function read_sources()
+  local files = {}
+  local _, list = process.run("find " .. server.root .. "/src -name '*.rs'")
+  for file in list:gmatch("[^\n]+") do
+    local path = file:sub(#server.root + 6)
+    if not path:find("tests?%.rs$") and not path:find("_test/") and not path:find("testing%.rs$") then
+      local name = "crate"
+      for part in path:gsub("%.rs$", ""):gsub("/mod$", ""):gsub("^lib$", ""):gmatch("[^/]+") do
+        name = name .. "::" .. part
+      end
+      local text = process.slurp(file):gsub("%s*//[^\n]*", ""):gsub("pub%(in [^)]*%)", "pub")
+      text = text:gsub("#%[cfg%(test%)%]%s*mod [%w_]+ %b{}", "")
+      files[name] = { path = path, text = text, exports = {}, imports = {} }
+    end
+  end
+  return files
+end
+
+-- The paths of `a::{b, c::{d, e}}`.
+local function expand(path, paths)
+  local head, group = path:match("^(.-)(%b{})$")
+  if not group then
+    paths[#paths + 1] = path:gsub("%s+as%s+[%w_]+$", ""):gsub("::self$", "")
+    return paths
+  end
+  local depth, item = 0, ""
+  for character in (group:sub(2, -2) .. ","):gmatch(".") do
+    if character == "," and depth == 0 then
+      item = item:match("^%s*(.-)%s*$")
+      if item ~= "" then expand(head .. item, paths) end
+      item = ""
+    else
+      depth = depth + (character == "{" and 1 or character == "}" and -1 or 0)
+      item = item .. character
+    end
+  end
+  return paths
+end
+
+local function absolute(files, module, path)
+  local first, rest = path:match("^([%w_]+)(.*)$")
+  while first == "super" do
+    module = module:gsub("::[%w_]+$", "")
+    first, rest = (rest:match("^::(.*)$") or ""):match("^([%w_]*)(.*)$")
+    if first ~= "super" then return module .. "::" .. first .. rest end
+  end
+  if first == "crate" then return path end
+  if first == "self" then return module .. rest end
+  return files[module .. "::" .. (first or "")] and module .. "::" .. path
+end
+
+local function find_imports(files)
+  for name, file in pairs(files) do
+    for public, path in file.text:gmatch("%f[%w](p?u?b?[%w%(%)]*%s*)use%s+([^;]+);") do
+      for _, one in ipairs(expand(path:gsub("%s+", " "), {})) do
+        local target = absolute(files, name, one)
+        if target and public:find("pub") then
+          file.exports[target:match("[%w_]+$")] = target
+        elseif target then
+          file.imports[#file.imports + 1] = target
+        end
+      end
+    end
+    for path in file.text:gsub("%f[%w]use%s+[^;]+;", ""):gmatch("%f[%w_]([cs][rue][apl][%w_]*::[%w_:]+)") do
+      local first = path:match("^[%w_]+")
+      if first == "crate" or first == "super" or first == "self" then
+        file.imports[#file.imports + 1] = absolute(files, name, path)
+      end
+    end
+  end
+end
+
+-- The module where a path ends; what a module exports is what it exports it from.
+local function resolve(files, path, depth)
+  local module, name = path, nil
+  while module and not files[module] do module, name = module:match("^(.*)::([%w_*]+)$") end
+  local from = module and files[module].exports[name]
+  return from and depth < 9 and resolve(files, from, depth + 1) or module
+end
+
+describe("the sources", function()
+  local files = read_sources()
+  find_imports(files)
+
+  it("import each other in no circle, straight or through others", function()
+    local done, path = {}, {}
+    local function visit(name)
+      for index, before in ipairs(path) do
+        assert(before ~= name, "circle: " .. table.concat(path, " -> ", index) .. " -> " .. name)
+      end
+      if done[name] then return end
+      path[#path + 1] = name
+      for _, import in ipairs(files[name].imports) do
+        local to = resolve(files, import, 0)
+        if to and to ~= name and not IN_CIRCLES[to] then visit(to) end
+      end
+      path[#path] = nil
+      done[name] = true
+    end
+    for name in pairs(files) do visit(name) end
+  end)
+
+  it("have the methods of a type in the file that defines it", function()
+    for _, file in pairs(files) do
+      local defined = {}
+      for kind, name in file.text:gmatch("%f[%w](%l+) (%u[%w_]*)") do
+        defined[name] = defined[name] or kind == "struct" or kind == "enum"
+      end
+      for header in file.text:gmatch("\nimpl([^\n{]*) {") do
+        local name = header:gsub("^%b<>", ""):match("^%s*(%u[%w_]*)")
+        local known = not name or header:find(" for ") or defined[name] or SPREAD[name]
+        assert(known, ("%s has methods of %s"):format(file.path, name))
+      end
+    end
+  end)
+
+  it("have one type for a name in http, io and sys", function()
+    local places = {}
+    for module, file in pairs(files) do
+      if module:find("^crate::http") or module:find("^crate::io") or module:find("^crate::sys") then
+        for indent, kind, name in ("\n" .. file.text):gmatch("\n(%s*)p?u?b?[%w%(%):]* ?(%l+) ([%u][%w_]*)") do
+          if indent == "" and (kind == "struct" or kind == "enum" or kind == "trait" or kind == "type") then
+            assert(not places[name], ("%s: %s and %s"):format(name, places[name], file.path))
+            places[name] = file.path
+          end
+        end
+      end
+    end
+  end)
+end)
