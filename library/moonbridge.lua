@@ -9,6 +9,8 @@
 ---@field host string? tcp, status: name or address of the interface ("::", all)
 ---@field port integer|string|nil tcp, status: number or service name (required; status: or path)
 ---@field deferred boolean? tcp, inherit: defer connections until the client sends (true for HTTP handlers)
+---@field proxy_protocol boolean? tcp, local, inherit: connections begin with a PROXY header
+---@field trusted string[]? with proxy_protocol: networks, addresses or "unix"; only their headers count
 ---@field path string? local, status: path of the socket, or "@" and an abstract name (required, at most 107 bytes)
 ---@field mode string|integer|nil local: permissions of the socket file, as octal digits ("0660") or a number
 ---@field owner string|integer|nil local: owner of the socket file
@@ -82,6 +84,7 @@
 ---@field reclaimed integer parked connections moved to another worker
 ---@field listeners moonbridge.listener_status[] the pool's listeners, in their order
 ---@field lost integer connections lost because their worker died, or for lack of a descriptor
+---@field proxy_errors integer connections closed because they had no valid PROXY header
 
 ---@class moonbridge
 ---@field _VERSION string

@@ -17,6 +17,19 @@
 ---An object that poll can wait for: handles, listeners, child processes (input only), descriptors.
 ---@alias moonbridge_io.pollable moonbridge_io.handle|moonbridge_io.listener|moonbridge_io.child|integer
 
+---What a PROXY header has told of a connection.
+---@class (exact) moonbridge_io.proxy
+---@field version 1|2
+---@field command "PROXY"|"LOCAL" LOCAL: the proxy has connected for itself
+---@field transport "stream"|"datagram"|nil
+---@field source_ip string? the client's address as text
+---@field source_port integer?
+---@field destination_ip string? where the client has connected to
+---@field destination_port integer?
+---@field source_path string? of a client that uses a local socket
+---@field destination_path string?
+---@field tlvs table<integer, string> additional values, by their type
+
 ---A connection, a stream of a child process, or a standard stream. Fields of your own can be
 ---stored in it; declare them with `---@class moonbridge_io.handle` and `---@field` in your code.
 ---@class moonbridge_io.handle
@@ -28,6 +41,7 @@
 ---@field remote_ip6 string? IPv6 address of the peer, 16 raw bytes
 ---@field remote_ip string? address of the peer as text
 ---@field remote_tcpport integer? TCP port of the peer
+---@field proxy moonbridge_io.proxy? what a PROXY header has told of the connection
 ---@field interval string? name of the interval listener that called the "connect" handler: no connection then
 ---@field main string? name of the main listener, likewise
 ---@field wakeup "input"|"timeout"|"shutdown"|nil why the handler was called again for a parked connection

@@ -6,7 +6,9 @@
 //! | [`binding`] | how Rust functions become Lua functions: misuse, system failures, wrappers |
 //! | [`amount`] | sizes, counts and times in options and arguments |
 //! | [`known_options`] | refuses options that do not exist |
+//! | [`trusted_peers`] | lists of networks in options |
 //! | [`callback`] | streaming with callbacks: `moonbridge.callback` |
+//! | [`proxy`] | what proxies in front tell of a connection, and which are believed (pure) |
 //! | [`io`] | handles, listeners, child processes, poll: `moonbridge.io` |
 //! | [`http`] | HTTP/1.1: pure parsers and the request cycle: `moonbridge.http` |
 //! | [`server`] | pools, supervisor, workers: `moonbridge` |
@@ -25,9 +27,11 @@ mod callback;
 pub mod http;
 mod io;
 mod known_options;
+pub mod proxy;
 pub mod server;
 #[allow(unsafe_code)]
 pub mod sys;
+mod trusted_peers;
 
 use mlua::{Lua, Result, Table};
 

@@ -33,7 +33,8 @@ describe("docs/reference/server.md", function()
       "syslog", "logident", "logfacility", "stats", "debug", "waiting_input_limit",
       "drain_delay", "stuck_limit",
       "idle", "busy", "total", "parked", "accepted",
-      "handled", "errors", "respawns", "shed", "sending", "reclaimed", "lost", "park" }
+      "handled", "errors", "respawns", "shed", "sending", "reclaimed", "lost",
+      "proxy_errors", "proxy_protocol", "trusted", "park" }
     for name, value in pairs(require "moonbridge") do
       if type(value) == "function" then names[#names + 1] = name end
     end

@@ -22,30 +22,35 @@ local NGINX_CONF = [[
       location / {
         proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
         proxy_request_buffering off;
+        LOCATION
       }
     }
   }
+  STREAM
 ]]
 
 local HAPROXY_CONF = [[
   defaults
-    mode http
+    mode MODE
     timeout connect 5s
     timeout client 10s
     timeout server 10s
-    http-reuse always
     retries 0
   frontend users
     bind 127.0.0.1:PORT
+    FRONTEND
     default_backend app
   backend app
+    BACKEND
     UPSTREAM
 ]]
 
--- How each is started: its configuration, a line of that for each server, its command in a folder.
+-- How each is started: its configuration, what it has by default, a line of that for each server, its command
+-- in a folder.
 local PROXIES = {
   nginx = {
     configuration = NGINX_CONF,
+    defaults = { LOCATION = "", STREAM = "", SERVER = "" },
     upstream = function(port) return ("server 127.0.0.1:%d max_fails=0;"):format(port) end,
     command = function(folder)
       return { "/usr/sbin/nginx", "-p", folder, "-e", folder .. "/error.log", "-c", folder .. "/conf" }
@@ -53,7 +58,8 @@ local PROXIES = {
   },
   HAProxy = {
     configuration = HAPROXY_CONF,
-    upstream = function(port) return ("server s%d 127.0.0.1:%d\n"):format(port, port) end,
+    defaults = { MODE = "http", FRONTEND = "", BACKEND = "http-reuse always", SERVER = "" },
+    upstream = function(port) return ("server s%d 127.0.0.1:%d SERVER\n"):format(port, port) end,
     command = function(folder) return { "/usr/sbin/haproxy", "-db", "-f", folder .. "/conf" } end,
   },
 }
@@ -61,15 +67,19 @@ local PROXIES = {
 --- Starts a proxy before servers.
 -- @param name "nginx" or "HAProxy"
 -- @param ports of the servers, on 127.0.0.1
+-- @param values (optional) what replaces words of its configuration, by their names in lower case
 -- @return its port on 127.0.0.1
-function proxies.start(name, ports)
+function proxies.start(name, ports, values)
   local proxy, port, upstream = PROXIES[name], server.free_port(), {}
   for i, other in ipairs(ports) do upstream[i] = proxy.upstream(other) end
   local folder = process.scratch("proxy")
   assert(os.execute("mkdir " .. process.quote(folder)))
+  local all = { FOLDER = folder, PORT = tostring(port), UPSTREAM = table.concat(upstream, " ") }
+  for word, value in pairs(proxy.defaults) do all[word] = value end
+  for word, value in pairs(values or {}) do all[word:upper()] = value end
+  all.UPSTREAM = all.UPSTREAM:gsub("SERVER", function() return all.SERVER end)
   local file = assert(io.open(folder .. "/conf", "w"))
-  local values = { FOLDER = folder, PORT = tostring(port), UPSTREAM = table.concat(upstream, " ") }
-  file:write((proxy.configuration:gsub("%u+", values)))
+  file:write((proxy.configuration:gsub("%u+", all)))
   file:close()
   local running = process.start(proxy.command(folder))
   started[#started + 1] = running

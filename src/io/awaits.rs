@@ -3,6 +3,8 @@
 
 use memchr::memchr_iter;
 
+use crate::proxy::header;
+
 /// What a reader waits for if it cannot use the input so far. Sizes are in bytes, from the first
 /// unconsumed byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub enum Awaits {
     EmptyLine(u64),
     /// This many bytes.
     Bytes(u64),
+    /// A PROXY header, or what is none.
+    ProxyHeader,
 }
 
 impl Awaits {
@@ -26,6 +30,7 @@ impl Awaits {
             Awaits::More => input.len() > seen,
             Awaits::EmptyLine(most) => received >= most || has_empty_line(input, seen),
             Awaits::Bytes(size) => received >= size,
+            Awaits::ProxyHeader => header::length(input) != Ok(None),
         }
     }
 }
@@ -75,6 +80,13 @@ mod tests {
             assert_eq!(whole, end.is_some(), "{text:?}");
         }
         assert_eq!(met_after(Awaits::EmptyLine(5), b"abcdefgh"), Some(5));
+    }
+
+    #[test]
+    fn a_proxy_header_is_awaited_until_it_is_there_or_something_else_is() {
+        assert_eq!(met_after(Awaits::ProxyHeader, b"PROXY UNKNOWN\r\nGET"), Some(15));
+        assert_eq!(met_after(Awaits::ProxyHeader, b"PROGET"), Some(4));
+        assert_eq!(met_after(Awaits::ProxyHeader, b"PROXY "), None);
     }
 
     #[test]

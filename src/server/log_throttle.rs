@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// The log mentions them this often at most.
-const INTERVAL: Duration = Duration::from_secs(60);
+pub const INTERVAL: Duration = Duration::from_secs(60);
 
 /// What has happened since the last mention.
 #[derive(Debug, Default)]

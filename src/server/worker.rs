@@ -13,6 +13,7 @@
 //! | [`connections`] | connections between two runs of the handler |
 //! | [`connection`] | one of them, and the states it can be in |
 //! | [`places`], [`ownership`], [`parking`], [`quiet_time`], [`outbox`] | parts of `connections` |
+//! | [`proxy_header`] | how a connection begins that comes through a proxy |
 //! | [`disposition`], [`handover`] | what a handler decides; connections as values |
 //! | [`recycling`] | when a worker is replaced though its handler goes on |
 //! | [`lua_side`], [`handle_methods`] | what Lua sees |
@@ -35,6 +36,7 @@ mod outbox;
 mod ownership;
 mod parking;
 mod places;
+mod proxy_header;
 mod quiet_time;
 mod recycling;
 pub mod reload;

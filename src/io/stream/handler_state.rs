@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::time::Instant;
 
+use crate::proxy::proxied::Proxied;
+
 /// Why the handler was called for a connection, as the server tells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wakeup {
@@ -38,6 +40,8 @@ pub struct HandlerState {
     pub last: bool,
     /// By the server: the deadline the connection was parked with, if it was parked with one.
     pub parked_until: Option<Instant>,
+    /// By the server: what a proxy has told of the connection.
+    pub proxied: Proxied,
     /// By the handler: the handle carries fields of the user's. They cannot follow the connection into
     /// another process.
     pub personal: bool,

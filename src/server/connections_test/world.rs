@@ -17,6 +17,7 @@ use super::operations::{CLIENTS, Decision, LARGE, Operation, REQUEST, WORKERS};
 /// The token of the supervisor's events.
 const TOKEN: u64 = 1 << 63;
 use crate::io::{Awaits, Fill, Stream, Wakeup};
+use crate::proxy::proxied::Proxied;
 use crate::server::ipc::channel::{Channel, Inbox, Received};
 use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::message::{Order, Report};
@@ -176,7 +177,7 @@ impl World {
                 let running = Running::new(connection, None, Wakeup::None);
                 self.begin(cell, Task::Connection(running));
             }
-            _ => self.handover.accepted(0, ours),
+            _ => self.handover.accepted(0, ours, Proxied::No),
         }
     }
 

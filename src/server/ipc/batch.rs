@@ -3,7 +3,7 @@
 //! An idle connection takes a hundred bytes and a descriptor. With a message for each, the system calls for
 //! the messages would cost more than all else that is done with it.
 
-use super::connection_state::{ConnectionState, OVERHEAD};
+use super::connection_state::ConnectionState;
 use super::message::{Garbage, WAKEUPS, wakeup_number};
 use super::numbers::{append, optional, present, split};
 use crate::io::Wakeup;
@@ -12,8 +12,8 @@ use crate::sys::os::receive::MAX_DESCRIPTORS;
 /// How many bytes of a message announce its descriptors, see [`Batch::announced`].
 pub const ANNOUNCEMENT: usize = 1 + 8;
 
-/// What a connection takes of a message beside its data, in bytes.
-pub const EACH: usize = 8 * NUMBERS + OVERHEAD;
+/// What a connection takes of a message beside its state, in bytes.
+const EACH: usize = 8 * NUMBERS;
 
 const NUMBERS: usize = 4;
 
@@ -36,7 +36,7 @@ pub struct PassedConnection {
 
 impl PassedConnection {
     fn size(&self) -> usize {
-        EACH + self.state.data.len()
+        EACH + self.state.size()
     }
 
     fn descriptors(&self) -> usize {
@@ -55,7 +55,7 @@ pub struct Batch {
 impl Batch {
     /// Whether a message of `most` bytes has room for a connection in this state.
     pub fn fits(state: &ConnectionState, most: usize) -> bool {
-        ANNOUNCEMENT + EACH + state.data.len() <= most
+        ANNOUNCEMENT + EACH + state.size() <= most
     }
 
     /// Whether a message of `most` bytes has room for this connection as well.
@@ -85,7 +85,7 @@ impl Batch {
         message.push(KIND);
         append(&mut message, &[self.descriptors as u64]);
         for PassedConnection { pool, wakeup, has_file, state } in &self.connections {
-            let size = (OVERHEAD + state.data.len()) as u64;
+            let size = state.size() as u64;
             let wakeup = optional(wakeup.map(wakeup_number));
             append(&mut message, &[size, *pool, wakeup, u64::from(*has_file)]);
             state.encode(&mut message);
@@ -126,6 +126,7 @@ impl IntoIterator for Batch {
 mod tests {
     use super::super::message::MAX_MESSAGE;
     use super::*;
+    use crate::proxy::proxied::{Proxied, Told};
 
     fn connection(data: usize, has_file: bool) -> PassedConnection {
         let state = ConnectionState { data: vec![7; data], ..ConnectionState::default() };
@@ -138,9 +139,13 @@ mod tests {
         for (data, has_file) in [(0, false), (9, false), (0, true)] {
             batch.add(connection(data, has_file));
         }
+        let header = Told::read(b"PROXY UNKNOWN\r\n").unwrap();
+        let mut proxied = connection(0, false);
+        proxied.state.proxied = Proxied::By(header);
+        batch.add(proxied);
         let message = batch.encode();
-        assert_eq!(message.len(), ANNOUNCEMENT + 3 * EACH + 9);
-        assert_eq!(Batch::announced(&message[..ANNOUNCEMENT]), 4);
+        assert_eq!(message.len(), ANNOUNCEMENT + batch.size);
+        assert_eq!(Batch::announced(&message[..ANNOUNCEMENT]), 5);
         assert_eq!(Batch::decode(&message), Ok(Some(batch)));
     }
 

@@ -12,14 +12,15 @@ use super::addresses::{address_of, numbers_of};
 use super::numbers::{ABSENT, Malformed, append, optional, present, split};
 use super::standing::Standing;
 use crate::io::Awaits;
+use crate::proxy::proxied::{Proxied, Told};
 
 /// The version of the encoding.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
-/// How many bytes the encoding takes beside the data.
+/// How many bytes the encoding takes beside the data and the header of a proxy.
 pub const OVERHEAD: usize = 1 + 8 * NUMBERS;
 
-const NUMBERS: usize = 13;
+const NUMBERS: usize = 14;
 
 /// The state of a connection that is in nobody's hands.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct ConnectionState {
     pub peer: Option<SocketAddr>,
     /// The record of the request whose response is being sent, see [`super::access_queue::Unsent`].
     pub record: Option<u64>,
+    /// What a proxy has told of it.
+    pub proxied: Proxied,
     /// Output that is not sent yet, see [`Unsent::bytes`], then received input that no handler has used.
     /// What is too long for a message is in a file instead ([`super::channel::Parcel::input`]).
     pub data: Vec<u8>,
@@ -127,6 +130,11 @@ impl ConnectionState {
         }
     }
 
+    /// How many bytes its encoding takes.
+    pub fn size(&self) -> usize {
+        OVERHEAD + proxied_parts(&self.proxied).1.len() + self.data.len()
+    }
+
     /// Appends its encoding.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         let [stage, size, then, time, stall] = self.stage.numbers();
@@ -134,17 +142,20 @@ impl ConnectionState {
             Awaits::More => (0, 0),
             Awaits::EmptyLine(most) => (1, most),
             Awaits::Bytes(size) => (2, size),
+            Awaits::ProxyHeader => (3, 0),
         };
         let [high, low, port] = self.peer.map_or([0, 0, ABSENT], numbers_of);
         let (deadline, record) = (optional(self.deadline), optional(self.record));
         let standing = self.standing.word();
-        bytes.reserve(OVERHEAD + self.data.len());
+        let (proxied, header) = proxied_parts(&self.proxied);
+        bytes.reserve(self.size());
         bytes.push(VERSION);
         let numbers: [u64; NUMBERS] = [
             stage, size, then, time, stall, awaits, count, deadline, standing, high, low, port,
-            record,
+            record, proxied,
         ];
         append(bytes, &numbers);
+        bytes.extend_from_slice(header);
         bytes.extend_from_slice(&self.data);
     }
 
@@ -173,11 +184,14 @@ impl ConnectionState {
             low,
             port,
             record,
+            proxied,
         ] = numbers;
+        let (proxied, data) = proxied_of(proxied, data)?;
         let awaits = match awaits {
             0 => Awaits::More,
             1 => Awaits::EmptyLine(count),
             2 => Awaits::Bytes(count),
+            3 => Awaits::ProxyHeader,
             _ => return Err(DecodeError::Malformed),
         };
         Ok(ConnectionState {
@@ -187,6 +201,7 @@ impl ConnectionState {
             standing: Standing::of(standing),
             peer: address_of([high, low, port])?,
             record: present(record),
+            proxied,
             data: data.to_vec(),
         })
     }
@@ -224,9 +239,35 @@ impl Stage {
     }
 }
 
+/// What a proxy has told: the length of its header, and the header.
+pub fn proxied_parts(proxied: &Proxied) -> (u64, &[u8]) {
+    match proxied {
+        Proxied::No => (ABSENT, &[]),
+        Proxied::Expected => (0, &[]),
+        Proxied::By(told) => (told.bytes().len() as u64, told.bytes()),
+    }
+}
+
+/// The same from that length and bytes that begin with the header; and the rest of them.
+///
+/// # Errors
+/// There is no such header.
+pub fn proxied_of(length: u64, bytes: &[u8]) -> Result<(Proxied, &[u8]), Malformed> {
+    let length = match length {
+        ABSENT => return Ok((Proxied::No, bytes)),
+        0 => return Ok((Proxied::Expected, bytes)),
+        length => usize::try_from(length).unwrap_or(usize::MAX),
+    };
+    let (header, rest) = bytes.split_at_checked(length).ok_or(Malformed)?;
+    let told = Told::read(header).map_err(|_| Malformed)?;
+    Ok((Proxied::By(told), rest))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HEADER: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
 
     fn states() -> Vec<ConnectionState> {
         let of = |stage| ConnectionState { stage, ..ConnectionState::default() };
@@ -243,9 +284,15 @@ mod tests {
                 standing: Standing { asked: true, skip: 9 },
                 peer: Some("192.0.2.1:80".parse().unwrap()),
                 record: Some(3),
+                proxied: Proxied::By(Told::read(HEADER).unwrap()),
                 data: b"GET /".to_vec(),
             },
             ConnectionState { awaits: Awaits::Bytes(1 << 33), ..of(Stage::Waiting) },
+            ConnectionState {
+                awaits: Awaits::ProxyHeader,
+                proxied: Proxied::Expected,
+                ..of(Stage::Waiting)
+            },
             peer("[2001:db8::1%7]:65535"),
             peer("[::ffff:192.0.2.1]:1"),
             sending(Then::Park(None), Some(5)),
@@ -266,7 +313,7 @@ mod tests {
     fn a_state_survives_its_encoding() {
         for state in states() {
             let bytes = encoded(&state);
-            assert_eq!(bytes.len(), OVERHEAD + state.data.len());
+            assert_eq!(bytes.len(), state.size());
             assert_eq!(ConnectionState::decode(&bytes), Ok(state));
         }
     }
@@ -278,7 +325,7 @@ mod tests {
             bytes[0] = VERSION + 1;
             let refusal = ConnectionState::decode(&bytes).unwrap_err();
             assert_eq!(refusal, DecodeError::Version(VERSION + 1));
-            assert!(refusal.to_string().contains("version 3"));
+            assert!(refusal.to_string().contains("version 4"));
         }
     }
 

@@ -2,16 +2,18 @@
 //!
 //! A message is one byte that names it, then its fields: numbers little-endian, the payload last.
 
-use super::connection_state::{ConnectionState, DecodeError, OVERHEAD};
+use super::connection_state::{ConnectionState, DecodeError, OVERHEAD, proxied_of, proxied_parts};
 use super::numbers::{Malformed, append, only, optional, present, split};
 use crate::io::Wakeup;
+use crate::proxy::header::MAX_HEADER;
+use crate::proxy::proxied::Proxied;
 
 /// The longest data of a connection: input that was received and not understood yet, in bytes. A head
 /// of usual size and a body of 64 KiB.
 pub const MAX_PAYLOAD: usize = 80 * 1024;
 
 /// The longest message, in bytes: a connection with all the data that one may have, and five numbers.
-pub const MAX_MESSAGE: usize = 1 + 5 * 8 + OVERHEAD + MAX_PAYLOAD;
+pub const MAX_MESSAGE: usize = 1 + 5 * 8 + OVERHEAD + MAX_HEADER + MAX_PAYLOAD;
 
 /// The answer to [`Report::Reload`] if the new generation serves. Any other one says why it does not.
 pub const RELOADED: &[u8] = b"+";
@@ -53,8 +55,9 @@ pub enum Report {
     Arrived(u64, Option<u64>),
     /// The connection with this number is not taken: the worker ends, or has no descriptor for it.
     Declined(u64, Wakeup, ConnectionState),
-    /// A connection was parked for the first time; a duplicate comes with the message.
-    Leased(u64),
+    /// A connection was parked for the first time; a duplicate comes with the message. What a proxy has told
+    /// of it stays the same as long as it is leased.
+    Leased(u64, Proxied),
     /// A leased connection is closed.
     Released(u64),
     /// The worker gives up a connection, a leased one or that of the message: the supervisor does what is
@@ -130,7 +133,10 @@ impl Message for Report {
             Report::Leaving => vec![b'l'],
             Report::Arrived(number, ticket) => fields(b'a', &[*number, optional(*ticket)]),
             Report::Declined(number, wakeup, state) => handed(b'n', *number, *wakeup, state),
-            Report::Leased(ticket) => fields(b'p', &[*ticket]),
+            Report::Leased(ticket, proxied) => {
+                let (length, header) = proxied_parts(proxied);
+                [&fields(b'p', &[*ticket, length])[..], header].concat()
+            }
             Report::Released(ticket) => fields(b'g', &[*ticket]),
             Report::Reload => vec![b'R'],
             Report::Loaded(path) => [b"f", path.as_slice()].concat(),
@@ -155,7 +161,13 @@ impl Message for Report {
                 let (number, wakeup, state) = handed_over(rest)?;
                 Ok(Report::Declined(number, wakeup, state))
             }
-            [b'p', rest @ ..] => Ok(Report::Leased(only::<1>(rest)?[0])),
+            [b'p', rest @ ..] => {
+                let ([ticket, length], rest) = split::<2>(rest)?;
+                match proxied_of(length, rest)? {
+                    (proxied, []) => Ok(Report::Leased(ticket, proxied)),
+                    _ => Err(Garbage),
+                }
+            }
             [b'g', rest @ ..] => Ok(Report::Released(only::<1>(rest)?[0])),
             [b'c', rest @ ..] => {
                 let ([ticket], rest) = split::<1>(rest)?;
@@ -204,6 +216,7 @@ fn with_state(kind: u8, numbers: &[u64], state: &ConnectionState) -> Vec<u8> {
 mod tests {
     use super::super::connection_state::Stage;
     use super::*;
+    use crate::proxy::proxied::Told;
 
     #[test]
     fn messages_survive_their_encoding() {
@@ -234,7 +247,9 @@ mod tests {
             Report::Arrived(7, None),
             Report::Arrived(8, Some(1 << 40)),
             Report::Declined(9, Wakeup::Input, state.clone()),
-            Report::Leased(1 << 40),
+            Report::Leased(1 << 40, Proxied::No),
+            Report::Leased(2, Proxied::Expected),
+            Report::Leased(3, Proxied::By(Told::read(b"PROXY UNKNOWN\r\n").unwrap())),
             Report::Released(2),
             Report::HandedOver(Some(3), state),
             Report::HandedOver(None, ConnectionState::default()),

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use nix::errno::Errno;
 
+use crate::server::log_throttle::INTERVAL;
 use crate::sys::os::shared::SharedWords;
 
 /// What a worker is doing.
@@ -60,6 +61,10 @@ const CELL: usize = 8;
 const SCARCITY: usize = 0;
 const OFFERS: usize = 1;
 const NO_RESULT: usize = 2;
+const PROXY_ERRORS: usize = 3;
+/// How many of them the log has told, and when.
+const TOLD: usize = 4;
+const TOLD_AT: usize = 5;
 const HEADER: usize = 3 * CELL;
 
 /// The longest note of what a worker is doing, in bytes.
@@ -326,6 +331,24 @@ impl Scoreboard {
         flag.load(Relaxed) == 0 && flag.swap(1, SeqCst) == 0
     }
 
+    /// The worker's side: a connection had no valid PROXY header. Returns the number that the log is to
+    /// mention now, in milliseconds of the shared clock, if it is time.
+    pub fn note_proxy_error(&self, now_ms: u64) -> Option<u64> {
+        let count = self.words[PROXY_ERRORS].fetch_add(1, SeqCst) + 1;
+        let told_at = self.words[TOLD_AT].load(SeqCst);
+        if told_at != 0 && now_ms < told_at + INTERVAL.as_millis() as u64 {
+            return None;
+        }
+        // Of several workers one tells.
+        self.words[TOLD_AT].compare_exchange(told_at, now_ms.max(1), SeqCst, SeqCst).ok()?;
+        Some(count.saturating_sub(self.words[TOLD].swap(count, SeqCst)))
+    }
+
+    /// How many connections had no valid PROXY header.
+    pub fn proxy_errors(&self) -> u64 {
+        self.words[PROXY_ERRORS].load(Relaxed)
+    }
+
     /// The supervisor's side: asks workers that have time to offer themselves.
     pub fn want_offers(&self, want: bool) {
         self.words[OFFERS].store(u64::from(want), SeqCst);
@@ -354,6 +377,15 @@ mod tests {
         cell.rest(6);
         assert!(cell.wake());
         assert!(!cell.claim());
+    }
+
+    #[test]
+    fn connections_without_a_header_are_told_once_a_minute() {
+        let board = Scoreboard::new(2).unwrap();
+        assert_eq!(board.note_proxy_error(0), Some(1));
+        assert_eq!(board.note_proxy_error(59_999), None);
+        assert_eq!(board.note_proxy_error(60_001), Some(2));
+        assert_eq!(board.proxy_errors(), 3);
     }
 
     #[test]

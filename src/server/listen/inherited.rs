@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use socket2::{SockAddr, SockRef, Type};
 
+use super::proxies::Proxies;
 use super::spec::ListenerSpec;
 use crate::io::address;
 use crate::io::listen::{Access, BACKLOG};
@@ -172,25 +173,26 @@ impl Inherited {
 
     /// What a script would have to say to claim it.
     fn spec(&self) -> Option<ListenerSpec> {
-        let named = || ListenerSpec::Inherited { name: Some(self.name.clone()), deferred: true };
+        let (deferred, proxies) = (true, Proxies::Nobody);
+        let named = || {
+            let (name, proxies) = (Some(self.name.clone()), Proxies::Nobody);
+            ListenerSpec::Inherited { name, deferred, proxies }
+        };
         let Some((_, passed)) = &self.passed else { return Some(named()) };
         let (proto, place) = passed.key.split_at(passed.key.iter().position(|it| *it == b' ')?);
         let place = place.get(1..).unwrap_or_default();
         Some(match proto {
             b"tcp" => {
                 let (host, port) = std::str::from_utf8(place).ok()?.rsplit_once(' ')?;
-                ListenerSpec::Tcp {
-                    host: host.to_owned(),
-                    port: port.to_owned(),
-                    deferred: true,
-                    backlog: BACKLOG,
-                }
+                let (host, port) = (host.to_owned(), port.to_owned());
+                ListenerSpec::Tcp { host, port, deferred, backlog: BACKLOG, proxies }
             }
             b"local" => {
                 let name = self.address.as_abstract_namespace();
                 let path = name.map_or(place.to_vec(), |name| [b"@", name].concat());
                 let path = OsString::from_vec(path);
-                ListenerSpec::Local { path, access: Access::default(), backlog: BACKLOG }
+                let access = Access::default();
+                ListenerSpec::Local { path, access, backlog: BACKLOG, proxies }
             }
             _ => named(),
         })

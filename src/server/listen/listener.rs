@@ -189,7 +189,7 @@ impl Listener {
 impl Port {
     fn open(spec: &ListenerSpec, inheritance: &Inheritance) -> io::Result<Option<Self>> {
         let (socket, origin) = match spec {
-            ListenerSpec::Tcp { host, port, deferred, backlog } => {
+            ListenerSpec::Tcp { host, port, deferred, backlog, .. } => {
                 let (socket, origin) = match inheritance.claim_tcp(host, port) {
                     // The previous generation still serves: `adjust` comes later.
                     Some(Claimed { socket, is_own: true }) => {
@@ -201,23 +201,25 @@ impl Port {
                 wait_for_clients(&socket, *deferred);
                 (socket, origin)
             }
-            ListenerSpec::Local { path, access, backlog } => match inheritance.claim_local(path) {
-                Some(Claimed { socket, is_own: true }) => {
-                    let path = Path::new(path);
-                    let has_file = !address::is_abstract(path);
-                    // Somebody may have removed the file.
-                    let file = has_file.then(|| OwnFile::of_predecessor(path).ok()).flatten();
-                    (socket, Origin::Own(file))
+            ListenerSpec::Local { path, access, backlog, .. } => {
+                match inheritance.claim_local(path) {
+                    Some(Claimed { socket, is_own: true }) => {
+                        let path = Path::new(path);
+                        let has_file = !address::is_abstract(path);
+                        // Somebody may have removed the file.
+                        let file = has_file.then(|| OwnFile::of_predecessor(path).ok()).flatten();
+                        (socket, Origin::Own(file))
+                    }
+                    Some(claimed) => (claimed.socket, Origin::Inherited),
+                    None => {
+                        let path = Path::new(path);
+                        let socket = listen::local_if_free(path, access, *backlog)?;
+                        let has_file = !address::is_abstract(path);
+                        (socket, Origin::Own(has_file.then(|| OwnFile::at(path)).transpose()?))
+                    }
                 }
-                Some(claimed) => (claimed.socket, Origin::Inherited),
-                None => {
-                    let path = Path::new(path);
-                    let socket = listen::local_if_free(path, access, *backlog)?;
-                    let has_file = !address::is_abstract(path);
-                    (socket, Origin::Own(has_file.then(|| OwnFile::at(path)).transpose()?))
-                }
-            },
-            ListenerSpec::Inherited { name, deferred } => {
+            }
+            ListenerSpec::Inherited { name, deferred, .. } => {
                 let socket = inheritance.claim(name.as_deref())?;
                 wait_for_clients(&socket, *deferred);
                 (socket, Origin::Inherited)

@@ -7,6 +7,7 @@
 //! | [`dry_run`] | what would keep a listener from being opened, for `moonbridge --check` |
 //! | [`status_listener`] | ports of the status process |
 //! | [`predecessor`] | what a reload passes to the process that it starts |
+//! | [`proxies`] | which connections begin with a PROXY header |
 //! | [`speaks_first`] | whether the client speaks first |
 //! | [`registry`] | the pools of a Lua state, and whether they are served |
 //! | [`shared_sockets`] | detects connections that all workers would share |
@@ -18,6 +19,7 @@ pub mod dry_run;
 pub mod inherited;
 pub mod listener;
 pub mod predecessor;
+pub mod proxies;
 pub mod registry;
 pub mod shared_sockets;
 pub mod speaks_first;

@@ -6,16 +6,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use mlua::{Table, Value};
+use socket2::SockAddr;
 
+use super::proxies::Proxies;
 use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{self, Fault, Reply};
 use crate::io::address;
 use crate::io::listen::{ANY, Access, BACKLOG};
 use crate::known_options;
+use crate::proxy::proxied::Proxied;
 use crate::server::identity;
 
 /// The names of all fields. Those of another protocol are accepted, and have no effect.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 15] = [
     "proto",
     "host",
     "port",
@@ -25,6 +28,8 @@ const NAMES: [&str; 13] = [
     "group",
     "backlog",
     "deferred",
+    "proxy_protocol",
+    "trusted",
     "name",
     "delay",
     "strict",
@@ -71,6 +76,8 @@ pub enum ListenerSpec {
         deferred: bool,
         /// How many connections may wait to be accepted.
         backlog: i32,
+        /// Whose connections begin with a PROXY header.
+        proxies: Proxies,
     },
     /// A Unix domain socket.
     Local {
@@ -80,6 +87,8 @@ pub enum ListenerSpec {
         access: Access,
         /// As for a TCP port.
         backlog: i32,
+        /// As for a TCP port.
+        proxies: Proxies,
     },
     /// A socket passed by a service manager.
     Inherited {
@@ -87,6 +96,8 @@ pub enum ListenerSpec {
         name: Option<String>,
         /// As for a TCP port.
         deferred: bool,
+        /// As for a TCP port.
+        proxies: Proxies,
     },
     /// A timer.
     Interval {
@@ -137,7 +148,8 @@ impl Entry {
             "inherit" => {
                 let name = text(index, table, "name")?;
                 let deferred = flag(index, table, "deferred")?.unwrap_or(deferred);
-                ListenerSpec::Inherited { name, deferred }
+                let proxies = Proxies::read(index, table)?;
+                ListenerSpec::Inherited { name, deferred, proxies }
             }
             "interval" => interval(index, table)?,
             "main" => {
@@ -186,6 +198,16 @@ impl ListenerSpec {
         }
     }
 
+    /// What is to be told of a connection of this peer by its PROXY header.
+    pub fn proxied(&self, peer: &SockAddr) -> Proxied {
+        match self {
+            ListenerSpec::Tcp { proxies, .. }
+            | ListenerSpec::Local { proxies, .. }
+            | ListenerSpec::Inherited { proxies, .. } => proxies.proxied(peer),
+            ListenerSpec::Interval { .. } | ListenerSpec::Main { .. } => Proxied::No,
+        }
+    }
+
     /// What it is, for the log. `chosen` is the port that the kernel has chosen for port 0.
     pub fn description(&self, chosen: Option<u16>) -> String {
         let named = |kind: &str, name: &str| match name {
@@ -228,10 +250,16 @@ fn tcp(index: usize, table: &Table, deferred: bool) -> Reply<ListenerSpec> {
         _ => return Err(bad_port(index)),
     };
     let deferred = flag(index, table, "deferred")?.unwrap_or(deferred);
-    Ok(ListenerSpec::Tcp { host, port, deferred, backlog: backlog(index, table)? })
+    let (backlog, proxies) = (backlog(index, table)?, Proxies::read(index, table)?);
+    Ok(ListenerSpec::Tcp { host, port, deferred, backlog, proxies })
 }
 
 fn status(index: usize, table: &Table) -> Reply<StatusSpec> {
+    if Proxies::read(index, table)? != Proxies::Nobody {
+        return Err(Fault::misuse(format!(
+            "Field \"proxy_protocol\" of listener #{index}: status listeners read no PROXY headers"
+        )));
+    }
     let [port, path] = ["port", "path"].map(|name| table.get::<Value>(name));
     let place = match (port?, path?) {
         (Value::Nil, Value::Nil) => {
@@ -286,7 +314,8 @@ fn local(index: usize, table: &Table) -> Reply<ListenerSpec> {
             Path::new(&path).display()
         )));
     }
-    Ok(ListenerSpec::Local { path, access, backlog: backlog(index, table)? })
+    let (backlog, proxies) = (backlog(index, table)?, Proxies::read(index, table)?);
+    Ok(ListenerSpec::Local { path, access, backlog, proxies })
 }
 
 /// The permissions, the owner and the group of a socket file.

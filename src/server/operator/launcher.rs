@@ -18,6 +18,7 @@ use crate::io::listen::BACKLOG;
 use crate::known_options;
 use crate::server::development::Development;
 use crate::server::identity::Identity;
+use crate::server::listen::proxies::Proxies;
 use crate::server::listen::registry::Registry;
 use crate::server::listen::spec::ListenerSpec;
 
@@ -76,7 +77,8 @@ fn show(lua: &Lua, mut args: impl Iterator<Item = Value>) -> Reply<Option<bool>>
     let http: Table = http::module(lua)?;
     let connect = http.get::<Function>("generate_handler")?.call::<Function>(never_called)?;
     let (host, port) = (PAGE_HOST.to_owned(), PAGE_PORT.to_owned());
-    let port = ListenerSpec::Tcp { host, port, deferred: true, backlog: BACKLOG };
+    let (backlog, proxies) = (BACKLOG, Proxies::Nobody);
+    let port = ListenerSpec::Tcp { host, port, deferred: true, backlog, proxies };
     match registry.serve_instead(lua, connect, port) {
         // The script's errors are thrown, this one is not.
         Err(Fault::Misuse(text)) => Err(Fault::System(text, None)),

@@ -39,6 +39,8 @@ pub struct PoolStatus {
     pub reclaimed: u64,
     /// Connections lost because their worker died, or for lack of a descriptor.
     pub lost: u64,
+    /// Connections closed because they had no valid PROXY header, since the start.
+    pub proxy_errors: u64,
 }
 
 impl PoolStatus {
@@ -54,6 +56,7 @@ impl PoolStatus {
             shed: board.total(Total::Shed),
             reclaimed: board.total(Total::Reclaimed),
             lost: board.total(Total::Lost),
+            proxy_errors: board.proxy_errors(),
             ..PoolStatus::default()
         };
         // When a worker ends, its counters are added to the totals.
@@ -71,7 +74,7 @@ impl PoolStatus {
         status
     }
 
-    fn named(&self) -> [(&'static str, u64); 12] {
+    fn named(&self) -> [(&'static str, u64); 13] {
         [
             ("idle", self.idle),
             ("busy", self.busy),
@@ -85,6 +88,7 @@ impl PoolStatus {
             ("shed", self.shed),
             ("reclaimed", self.reclaimed),
             ("lost", self.lost),
+            ("proxy_errors", self.proxy_errors),
         ]
     }
 }
@@ -94,9 +98,14 @@ impl fmt::Display for PoolStatus {
         let PoolStatus { idle, busy, total, parked, sending, .. } = self;
         write!(f, "{total} workers ({idle} idle, {busy} busy), {parked} parked connections")?;
         write!(f, ", {sending} sending")?;
-        let PoolStatus { accepted, handled, errors, respawns, shed, reclaimed, lost, .. } = self;
+        let PoolStatus { accepted, handled, errors, respawns, shed, .. } = self;
+        let PoolStatus { reclaimed, lost, proxy_errors, .. } = self;
         write!(f, "; {accepted} accepted, {handled} handled, {errors} errors")?;
-        write!(f, ", {respawns} respawns, {shed} shed, {reclaimed} reclaimed, {lost} lost")
+        write!(f, ", {respawns} respawns, {shed} shed, {reclaimed} reclaimed, {lost} lost")?;
+        match proxy_errors {
+            0 => Ok(()),
+            _ => write!(f, ", {proxy_errors} proxy errors"),
+        }
     }
 }
 

@@ -167,9 +167,9 @@ fn close_ports(Service { pools, handover, .. }: &mut Service, until: Instant) ->
 fn take_waiting(state: &mut PoolState, handover: &mut Handover) -> bool {
     while handover.make_room() {
         match state.ports.take() {
-            Taken::Connection(connection) => {
+            Taken::Connection(connection, proxied) => {
                 state.note_accepted();
-                handover.accepted(state.index, connection);
+                handover.accepted(state.index, connection, proxied);
             }
             Taken::Nothing => return true,
             Taken::Exhausted => return false,

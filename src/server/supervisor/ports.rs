@@ -7,6 +7,7 @@ use std::rc::Rc;
 use nix::poll::{PollFd, PollFlags};
 
 use crate::io::listen;
+use crate::proxy::proxied::Proxied;
 use crate::server::listen::accept_error::{AcceptError, classify};
 use crate::server::listen::listener::Listener;
 use crate::server::listen::registry::Pool;
@@ -14,8 +15,8 @@ use crate::server::listen::spec::ListenerSpec;
 
 /// What became of taking one connection over.
 pub enum Taken {
-    /// A connection that waited.
-    Connection(OwnedFd),
+    /// A connection that waited, and whether a proxy is to tell of it.
+    Connection(OwnedFd, Proxied),
     /// No connection waits.
     Nothing,
     /// Descriptors or memory are short: connections may wait that could not be taken.
@@ -65,14 +66,13 @@ impl Ports {
     /// Takes over one connection that waits.
     pub fn take(&mut self) -> Taken {
         for (index, left) in &mut self.closing {
-            let Some(socket) = self.pool.listeners.get(*index).and_then(Listener::socket) else {
-                continue;
-            };
+            let Some(listener) = self.pool.listeners.get(*index) else { continue };
+            let Some(socket) = listener.socket() else { continue };
             while *left > 0 {
                 match listen::accept(socket.as_fd()) {
-                    Ok((connection, _)) => {
+                    Ok((connection, peer)) => {
                         *left -= 1;
-                        return Taken::Connection(connection);
+                        return Taken::Connection(connection, listener.spec.proxied(&peer));
                     }
                     Err(error) => match classify(&error) {
                         AcceptError::Retry => *left -= 1,

@@ -73,15 +73,17 @@ impl Acceptor {
     /// # Errors
     /// The kernel refuses, or lacks something.
     pub fn accept(&mut self, index: usize) -> Result<Option<Stream>, Errno> {
-        let Some(socket) = self.listeners.get(index).and_then(Listener::socket) else {
-            return Ok(None);
-        };
+        let Some(listener) = self.listeners.get(index) else { return Ok(None) };
+        let Some(socket) = listener.socket() else { return Ok(None) };
         // Bounded: a flood of connections that abort at once must not keep the worker here.
         let mut failure = Errno::ECONNABORTED;
         for _ in 0..64 {
             let error = match listen::accept(socket.as_fd()) {
                 Ok((descriptor, peer)) => {
-                    return Ok(Some(Stream::accepted(descriptor, Some(peer))));
+                    let proxied = listener.spec.proxied(&peer);
+                    let mut stream = Stream::accepted(descriptor, Some(peer));
+                    stream.handler.proxied = proxied;
+                    return Ok(Some(stream));
                 }
                 Err(error) => error,
             };

@@ -15,10 +15,12 @@ use super::outbox::{Outbox, SendOutcome};
 use super::ownership::Ownership;
 use super::parking::{DueConnection, ParkingLot};
 use super::places::Places;
+use super::proxy_header::{self, HeaderProgress};
 use super::request_log;
-use crate::io::{Stream, Wakeup};
+use crate::io::{Stream, Wakeup, address};
+use crate::proxy::proxied::Proxied;
 use crate::server::ipc::clock;
-use crate::server::ipc::connection_state::{ConnectionState, Stage};
+use crate::server::ipc::connection_state::Stage;
 use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::message::{MAX_PAYLOAD, Report};
 use crate::server::ipc::scoreboard::Counter;
@@ -102,6 +104,47 @@ impl Connections {
         self.outbox.end_stalled(&mut self.owned, now);
         self.control.cell().put(Counter::Parked, self.parking.alone() as u64);
         self.count_sending();
+    }
+
+    /// A connection is for the handler, unless a proxy has yet to tell whose it is.
+    pub fn read_proxy_header(&mut self, running: Running) -> Option<Running> {
+        let Running { connection, ticket, wakeup, .. } = &running;
+        if connection.stream.borrow().handler.proxied != Proxied::Expected {
+            return Some(running);
+        }
+        let progress = proxy_header::advance(&mut connection.stream.borrow_mut(), *wakeup);
+        // The supervisor knows it as it was when it was leased, and input has come to this process.
+        let ticket = ticket.map(|ticket| self.owned.rename(ticket, connection));
+        match progress {
+            HeaderProgress::Complete => {
+                return Some(Running::new(running.connection, ticket, Wakeup::None));
+            }
+            HeaderProgress::Waits => {
+                let now = Instant::now();
+                let until = connection.stream.borrow().handler.parked_until;
+                let until = until.or_else(|| now.checked_add(proxy_header::WITHIN));
+                self.park(running.connection, ticket, until, now);
+            }
+            HeaderProgress::Failed(reason) => {
+                if let Some(reason) = reason {
+                    self.note_proxy_error(connection, &reason);
+                }
+                self.owned.close(connection, ticket);
+            }
+        }
+        None
+    }
+
+    /// A connection had no PROXY header: counts that, and tells the log once a minute.
+    fn note_proxy_error(&self, connection: &Connection, reason: &str) {
+        let now = clock::milliseconds(Instant::now());
+        let Some(count) = self.control.board().note_proxy_error(now) else { return };
+        let stream = connection.stream.borrow();
+        let peer = stream.endpoints().peer();
+        let peer = peer.map_or("a local socket".to_owned(), |peer| address::text(&peer));
+        complain(&format!(
+            "{count} connections were closed, which had no valid PROXY header. Of the last one, from {peer}: {reason}"
+        ));
     }
 
     /// The handler is done with a connection. Gives its place if the worker keeps it.
@@ -259,8 +302,7 @@ impl Connections {
 
     /// A new connection, for whoever has time.
     pub fn pass_new(&mut self, stream: Stream) {
-        let stage = Stage::Ready;
-        let state = ConnectionState { stage, peer: stream.known_peer(), ..Default::default() };
+        let state = state_of(&stream, Stage::Ready);
         self.owned.give_up(&Connection::new(stream), None, (state, None));
     }
 

@@ -240,6 +240,7 @@ impl EventLoop {
                 }
                 Source::Listener(index) => self.accept(index).and_then(|stream| self.admit(stream)),
             };
+            let running = running.and_then(|running| self.connections.read_proxy_header(running));
             let job = || self.jobs.pop_front().map(Task::Job);
             if let Some(task) = running.map(Task::Connection).or_else(job) {
                 return Some(task);

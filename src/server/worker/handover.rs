@@ -52,7 +52,8 @@ pub type Packed = (ConnectionState, Option<OwnedFd>);
 pub fn state_of(stream: &Stream, stage: Stage) -> ConnectionState {
     let (awaits, standing, peer) =
         (stream.input.awaits(), Standing::of_stream(stream), stream.known_peer());
-    ConnectionState { stage, awaits, standing, peer, ..ConnectionState::default() }
+    let proxied = stream.handler.proxied.clone();
+    ConnectionState { stage, awaits, standing, peer, proxied, ..ConnectionState::default() }
 }
 
 /// The state of a connection that waits for input. If it has some that is `ready` to be used, it waits
@@ -92,6 +93,7 @@ pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Op
     let mut stream = Stream::accepted(parcel.connection, state.peer.map(Into::into));
     state.standing.apply(&mut stream);
     stream.handler.unsent_record = state.record;
+    stream.handler.proxied = state.proxied;
     stream.handler.parked_until = state.deadline.map(clock::instant);
     let data = match parcel.input.map_or(Ok(state.data), overflow::load) {
         Ok(data) => data,

@@ -63,7 +63,8 @@ impl Ownership {
         let leased = {
             let stream = connection.stream.borrow();
             let descriptor: Vec<_> = stream.fd().into_iter().collect();
-            self.control.try_send(&Report::Leased(ticket.number()), &descriptor)
+            let proxied = stream.handler.proxied.clone();
+            self.control.try_send(&Report::Leased(ticket.number(), proxied), &descriptor)
         };
         if leased.is_ok() {
             self.places.set_leased(ticket);
@@ -74,6 +75,16 @@ impl Ownership {
     pub fn end_lease(&mut self, ticket: Ticket) -> Ticket {
         let Some(renamed) = self.places.end_lease(ticket) else { return ticket };
         self.control.report(&Report::Released(ticket.number()));
+        renamed
+    }
+
+    /// As [`Ownership::end_lease`], for a connection whose state the supervisor does not know any more.
+    pub fn rename(&mut self, ticket: Ticket, connection: &Connection) -> Ticket {
+        let renamed = self.end_lease(ticket);
+        if renamed != ticket {
+            // The epoll set reports the name. A failure shows when nothing comes any more.
+            let _ = self.places.watch(renamed, connection);
+        }
         renamed
     }
 

@@ -10,6 +10,7 @@ use socket2::SockRef;
 use super::held_input::HeldInput;
 use super::lingering::{Lingering, discard};
 use crate::io::Wakeup;
+use crate::proxy::proxied::Proxied;
 use crate::server::ipc::clock;
 use crate::server::ipc::connection_state::ConnectionState;
 use crate::server::ipc::ticket::Ticket;
@@ -56,8 +57,8 @@ pub enum Location {
     /// It waits for a worker.
     Queued(Held, Wakeup),
     /// On its way to the worker with this process id, which has not confirmed it. Kept until then,
-    /// with a file of input or output that belongs to it.
-    Sent(i32, Option<OwnedFd>),
+    /// with a file of input or output that belongs to it, and what a proxy has told of it.
+    Sent(i32, Option<OwnedFd>, Proxied),
     /// A worker has it, and a lease decides who may act on it.
     Leased(Leased),
     /// Its output is finished: its input is discarded until the client closes.
@@ -78,7 +79,7 @@ pub struct Held {
 }
 
 /// What the supervisor knows of a leased connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Leased {
     /// The worker's process id.
     pub worker: i32,
@@ -88,6 +89,8 @@ pub struct Leased {
     pub turns: u64,
     /// The processor that received its packets when that was last sampled.
     pub processor: Option<usize>,
+    /// What a proxy has told of it.
+    pub proxied: Proxied,
 }
 
 /// Which workers may have a connection, by process id, and until when that matters.
@@ -151,7 +154,7 @@ impl Entry {
     /// What of it is sent to a worker.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let file = match &self.location {
-            Location::Sent(_, file) => file.as_ref(),
+            Location::Sent(_, file, _) => file.as_ref(),
             _ => None,
         };
         [Some(&self.descriptor), file].into_iter().flatten().map(AsFd::as_fd).collect()

@@ -6,8 +6,9 @@ use std::rc::Rc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
-use super::connection::{Key, Leased, Location};
+use super::connection::{Entry, Key, Leased, Location};
 use super::store::Store;
+use crate::proxy::proxied::Proxied;
 use crate::server::ipc::connection_state::ConnectionState;
 use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::scoreboard::Scoreboard;
@@ -42,12 +43,18 @@ impl Leases {
     }
 
     /// A worker has a connection on lease from now on.
-    pub fn add(&self, store: &mut Store, worker: WorkerId, ticket: Ticket, descriptor: OwnedFd) {
+    pub fn add(
+        &self,
+        store: &mut Store,
+        worker: WorkerId,
+        ticket: Ticket,
+        (descriptor, proxied): (OwnedFd, Proxied),
+    ) {
         let WorkerId { pid, pool, cell } = worker;
         let lease = self.0[pool].leases.lease(cell, ticket.index());
         let turns = lease.map_or(0, |lease| lease.turns());
         let processor = incoming_processor(&descriptor);
-        let location = Location::Leased(Leased { worker: pid, ticket, turns, processor });
+        let location = Location::Leased(Leased { worker: pid, ticket, turns, processor, proxied });
         store.enter(pool, descriptor, location);
     }
 
@@ -64,7 +71,10 @@ impl Leases {
         let lease = leases.lease(cell, ticket.index())?;
         let state = lease.revoke(ticket.generation())?;
         scoreboard.cell(cell).note_revocation();
-        Some((store.leave(key)?.descriptor, state))
+        let Entry { descriptor, location: Location::Leased(leased), .. } = store.leave(key)? else {
+            return None;
+        };
+        Some((descriptor, ConnectionState { proxied: leased.proxied, ..state }))
     }
 
     /// The connections of a worker, and their turns since they were last sampled.

@@ -28,6 +28,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
 
 use crate::io::Wakeup;
+use crate::proxy::proxied::Proxied;
 use crate::server::ipc::batch::{Batch, PassedConnection};
 use crate::server::ipc::channel::{Descriptors, Parcel};
 use crate::server::ipc::clock;
@@ -60,6 +61,14 @@ pub enum Given {
     Nothing,
     /// It could not be sent, and waits as before.
     Failed,
+}
+
+/// A connection that is not on its way any more.
+struct Settled {
+    descriptor: OwnedFd,
+    /// Input or output that belongs to it.
+    overflow: Option<OwnedFd>,
+    proxied: Proxied,
 }
 
 /// All connections at the supervisor's side.
@@ -129,20 +138,20 @@ impl Handover {
         now: Instant,
     ) {
         match report {
-            Report::Leased(ticket) => {
+            Report::Leased(ticket, proxied) => {
                 // Without a descriptor (this process has too many) it is the worker's alone.
                 let Some(Parcel { connection, .. }) = parcel else { return };
                 let ticket = Ticket::of(ticket);
-                self.leases.add(&mut self.store, worker, ticket, connection);
+                self.leases.add(&mut self.store, worker, ticket, (connection, proxied));
                 if !self.make_room() {
                     self.close_leased(worker, ticket);
                 }
             }
             Report::Arrived(number, ticket) => {
-                if let Some((connection, _)) = self.settle(worker, number)
-                    && let Some(ticket) = ticket
+                if let Some(Settled { descriptor, proxied, .. }) = self.settle(worker, number)
+                    && let Some(ticket) = ticket.map(Ticket::of)
                 {
-                    self.leases.add(&mut self.store, worker, Ticket::of(ticket), connection);
+                    self.leases.add(&mut self.store, worker, ticket, (descriptor, proxied));
                 }
             }
             Report::Declined(number, wakeup, state) => {
@@ -172,14 +181,14 @@ impl Handover {
         }
     }
 
-    /// A connection that was sent to a worker is no longer on its way. Gives it, with its file.
-    fn settle(&mut self, worker: WorkerId, number: u64) -> Option<(OwnedFd, Option<OwnedFd>)> {
+    /// A connection that was sent to a worker is no longer on its way.
+    fn settle(&mut self, worker: WorkerId, number: u64) -> Option<Settled> {
         if !self.store.is_sent(worker.pid, number) {
             return None;
         }
         match self.store.leave(number)? {
-            Entry { descriptor, location: Location::Sent(_, overflow), .. } => {
-                Some((descriptor, overflow))
+            Entry { descriptor, location: Location::Sent(_, overflow, proxied), .. } => {
+                Some(Settled { descriptor, overflow, proxied })
             }
             _ => None,
         }
@@ -194,7 +203,9 @@ impl Handover {
         state: ConnectionState,
         reserved: Reserved,
     ) -> bool {
-        let Some((descriptor, overflow)) = self.settle(worker, number) else { return false };
+        let Some(Settled { descriptor, overflow, .. }) = self.settle(worker, number) else {
+            return false;
+        };
         let held = Held { reserved, ..self.bounds.hold(state, overflow) };
         self.queue_first(worker.pool, descriptor, held, wakeup);
         true
@@ -373,8 +384,9 @@ impl Handover {
     }
 
     /// A connection that was taken over from a port.
-    pub fn accepted(&mut self, pool: usize, descriptor: OwnedFd) {
-        self.queue(pool, descriptor, Held::default(), Wakeup::None);
+    pub fn accepted(&mut self, pool: usize, descriptor: OwnedFd, proxied: Proxied) {
+        let state = ConnectionState { proxied, ..ConnectionState::default() };
+        self.queue(pool, descriptor, Held { state, ..Held::default() }, Wakeup::None);
     }
 
     /// Whether a connection waits that this worker may have.
@@ -398,7 +410,7 @@ impl Handover {
         let Held { state, mut input, overflow, reserved } = held;
         let (data, awaits) = input.take();
         let state = ConnectionState { data, awaits, ..state };
-        let location = Location::Sent(worker.pid, overflow);
+        let location = Location::Sent(worker.pid, overflow, state.proxied.clone());
         let Some(key) = self.store.enter(pool, descriptor, location) else {
             return Given::Failed;
         };
@@ -407,7 +419,8 @@ impl Handover {
         let (Err(errno), Order::Resume(number, _, mut state)) = (sent, order) else {
             return Given::Sent;
         };
-        let Some((descriptor, mut file)) = self.settle(worker, number) else {
+        let Some(Settled { descriptor, overflow: mut file, .. }) = self.settle(worker, number)
+        else {
             return Given::Failed;
         };
         if errno == Errno::EMSGSIZE {

@@ -100,7 +100,7 @@ impl Store {
                 pool.queue.push_back(key);
                 pool.reserved_until = pool.reserved_until.max(held.reserved.until());
             }
-            Location::Sent(worker, _) => {
+            Location::Sent(worker, ..) => {
                 self.workers.entry(*worker).or_default().sent.insert(key);
             }
             Location::Leased(lease) => {
@@ -132,7 +132,7 @@ impl Store {
                 let place = pool.queue.iter().rposition(|other| *other == key);
                 place.map(|place| pool.queue.remove(place));
             }
-            Location::Sent(worker, _) => {
+            Location::Sent(worker, ..) => {
                 self.workers.entry(*worker).or_default().sent.remove(&key);
             }
             Location::Leased(lease) => {
