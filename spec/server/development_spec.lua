@@ -110,8 +110,7 @@ describe("moonbridge --dev", function()
     local s = app.start { "--dev", "--watch", "views", "--watch=more" }
     assert(lfs.mkdir(app.folder .. "/views"))
     local function changed(name)
-      assert.truthy(s:wait_log("Changed: " .. app.folder .. "/" .. name), s:log())
-      assert.truthy(s:wait_log("Reload complete[^\n]*\n$"), s:log())
+      assert.truthy(s:wait_log("Changed: " .. app.folder .. "/" .. name .. ".*Reload complete"), s:log())
     end
     app.write("views/page", "first")
     changed "views/page\n"
@@ -190,6 +189,8 @@ end
     app.write("answer.lua", FAILING)
     local s = app.start {}
     assert.equal("500 Internal Server Error\n", s:request({ target = "/", headers = HTML }).body)
+    s:stop()
+    assert.falsy(s:log():find("GET / 500", 1, true), s:log())
   end)
 
   it("shows a reload's error at the ports that were open, until it is mended", function()
@@ -274,13 +275,67 @@ end
       file = script, launcher = { "--dev" },
       ready = function(self)
         local said = self:log()
-        return said:find("No port of the application is known: see http://127.0.0.1:8080/\n", 1, true)
+        return said:find("No port of the application is known: see http://127%.0%.0%.1:8080/\n.*Adding TCP")
           -- Another server may have the port.
           or said:find("Could not serve a page with the error: [^\n]*Address already in use")
       end,
     }
     s:signal("TERM")
     assert.truthy(({ [0] = true, [3] = true })[s:wait()], s:log())
+  end)
+end)
+
+describe("with --dev, the log", function()
+  after_each(server.cleanup)
+
+  it("has a line for each request", function()
+    local app = application()
+    app.write("answer.lua", [[
+      return function(request)
+        if request.path == "error" then error "oh" end
+        request:send_status(request.path == "none" and "404 Not Found" or "200 OK")
+        if request.path == "reset" then request:finish_headers() error "late" end
+        if request.path == "slow" then require "moonbridge_io".poll(nil, nil, 0.2) end
+        return true
+      end
+    ]])
+    local s = app.start()
+    local connection = s:connect()
+    connection:request "/a?b=c"
+    connection:request "/none"
+    connection:request { target = "/slow", method = "POST", body = "x" }
+    s:request "/error"
+    s:raw "GET /reset HTTP/1.1\r\nHost: a\r\n\r\n"
+    connection:send "GET /bad HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"
+    connection:response()
+    s:raw "nonsense\r\n\r\n"
+    app.write("answer.lua", "wrong(")
+    assert.truthy(process.wait_until(function() return s:request("/page").status == 500 end), s:log())
+    -- Also of the generation that shows the page.
+    assert.truthy(s:wait_log "T[%d:.]+[Z+-][%d:]* GET /page 500 %- ms\n", s:log())
+    for _, line in ipairs {
+      "GET /a%?b=c 200 %d+%.%d+ ms", "GET /none 404 %d+%.%d+ ms", "POST /slow 200 [2-9]%d%d+%.%d+ ms",
+      "GET /error 500 %d+%.%d+ ms", "GET /reset 200 %d+%.%d+ ms", "GET /bad 400 %- ms", "%- %- 400 %- ms",
+    } do
+      local _, count = s:log():gsub(" " .. line .. "\n", "")
+      assert.equal(1, count, line .. "\n" .. s:log())
+    end
+  end)
+
+  it("has another one if that is wanted", function()
+    local app = application()
+    local s = app.start { "--dev", "--access-log-format", "mine {status}" }
+    s:request "/"
+    assert.truthy(s:wait_log "mine 200\n", s:log())
+    s:stop()
+    local path = process.scratch("access")
+    s = app.start { "--dev", "--access-log", path }
+    s:request "/"
+    assert.truthy(process.wait_until(function()
+      return (process.slurp(path) or ""):find('"status":200', 1, true)
+    end))
+    s:stop()
+    assert.falsy(s:log():find("GET /", 1, true), s:log())
   end)
 end)
 

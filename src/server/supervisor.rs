@@ -197,7 +197,11 @@ impl Supervisor {
             let check = self.service.next_check(serves, now);
             let status = self.status.next().filter(|_| !self.is_candidate());
             let passed = self.flush_successor(now);
-            let kept = self.service.tend_access_log(&mut self.log, now);
+            // A candidate's standard error is not the server's yet.
+            let kept = match self.is_candidate() {
+                true => None,
+                false => self.service.tend_access_log(&mut self.log, now),
+            };
             let due = [
                 self.notify(now),
                 self.log.attend(now),

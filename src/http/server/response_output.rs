@@ -32,8 +32,8 @@ impl ResponseOutput {
         self.replace(options, status, |out, lines, now, head| refusal.write(out, lines, now, head));
     }
 
-    /// The same with a response of that status, which `write` appends to the output. It is given the static headers, the value of Date, and
-    /// whether the request is HEAD.
+    /// The same with a response of that status, which `write` appends to the output. It is given the static
+    /// headers, the value of Date, and whether the request is HEAD.
     pub fn replace(
         &mut self,
         options: &Options,

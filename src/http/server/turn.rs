@@ -229,12 +229,11 @@ impl Turn {
     /// Looks for the next request.
     fn open(&mut self, c: &mut HttpConnection, stream: Rc<RefCell<Stream>>) -> TurnAction {
         match c.open(stream) {
-            Opened::Ready if failure::precludes(c) => self.shut(c, TurnResult::True),
-            Opened::Ready => {
+            Opened::Ready if !failure::precludes(c) => {
                 self.state = TurnState::Handling;
                 TurnAction::Handle
             }
-            Opened::Refused => {
+            Opened::Ready | Opened::Refused => {
                 log_record::refused(c);
                 self.shut(c, TurnResult::True)
             }

@@ -14,7 +14,7 @@ Usage: moonbridge [options] [--] script.lua [arguments]
                            "json" (default), "combined", or a text such as "{client_ip} {request} {status}"
   -b, --background         detach from the terminal; log to syslog unless -l is given
       --check              only run the script and show what it would serve, or what is wrong
-      --dev                for development: reload when a file changes, show errors in the browser
+      --dev                for development: reload when a file changes, show errors, log requests
   -d, --debug              log every control message, and what -s logs
   -f, --logfacility NAME   log to syslog as well; DAEMON (default), USER, or 0 to 7 for LOCAL0 to LOCAL7
       --drain-delay SECONDS
@@ -38,6 +38,9 @@ Usage: moonbridge [options] [--] script.lua [arguments]
 
 The script registers its servers with the global function listen{...}; they are served when it ends.
 ]]
+
+-- A line of the access log with --dev.
+local DEVELOPMENT_FORMAT = "{time} {method} {target} {status} {handler_milliseconds} ms"
 
 -- Long and short names, and the option of `run` that each sets if its name differs. `value`: the option takes
 -- a value; `many`: perhaps several ones, which become a list.
@@ -227,6 +230,9 @@ return function(...)
   local check, dev, folders = options.check, options.dev, options.watch
   options.check, options.dev, options.watch = nil, nil, nil
   if folders and not dev then return wrong_usage("option --watch needs --dev") end
+  if dev and not options.access_log then
+    options.access_log, options.access_log_format = "stderr", options.access_log_format or DEVELOPMENT_FORMAT
+  end
   local faulty, opened, message, errno = pcall(open, options, check)
   if not faulty then return wrong_usage((opened:gsub('^[^"]-: ', ""))) end
   if not opened then

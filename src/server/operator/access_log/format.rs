@@ -67,12 +67,13 @@ fields! {
     End "end" "How the response has ended."
     CommonTime "common_time" "The time in the format of Apache and nginx."
     Request "request" "Method, target and protocol."
+    HandlerMilliseconds "handler_milliseconds" "How long the handler took, for people."
 }
 
 impl Field {
     /// Whether a JSON object has it: the others are there in parts.
     fn is_in_json(self) -> bool {
-        !matches!(self, Field::CommonTime | Field::Request)
+        !matches!(self, Field::CommonTime | Field::Request | Field::HandlerMilliseconds)
     }
 }
 
@@ -84,6 +85,8 @@ enum Shown<'a> {
     Number(u64),
     /// Microseconds, shown in seconds.
     Time(u64),
+    /// Microseconds, shown in milliseconds.
+    Milliseconds(u64),
     /// Written by the function, as it is.
     Written(fn(&Moment, &mut Vec<u8>)),
     Address(std::net::IpAddr),
@@ -217,6 +220,7 @@ fn shown<'a>(field: Field, record: (&'a Opening<'a>, &Closing<'a>)) -> Shown<'a>
         Field::QueueSeconds => Shown::Time(opening.queued),
         Field::HandlerSeconds => time(closing.handled),
         Field::SentSeconds => time(closing.sent),
+        Field::HandlerMilliseconds => closing.handled.map_or(Shown::Nothing, Shown::Milliseconds),
         Field::Pool => Shown::Number(opening.pool.into()),
         Field::Pid => Shown::Number(opening.pid.into()),
         Field::Id => text(opening.id),
@@ -240,6 +244,11 @@ fn push(line: &mut Vec<u8>, value: &Shown<'_>, at: &Moment) {
             push_number(line, time / 1_000_000);
             line.push(b'.');
             push_digits::<6>(line, time % 1_000_000);
+        }
+        Shown::Milliseconds(time) => {
+            push_number(line, time / 1000);
+            line.push(b'.');
+            push_digits::<3>(line, time % 1000);
         }
         Shown::Written(write) => write(at, line),
         Shown::Address(address) => {
