@@ -107,7 +107,8 @@ fn serve(
             access_log.target.give_to(identity.uid());
         }
     }
-    if let Some(text) = privileges::warning(&pools, identity.as_ref()) {
+    let warned = predecessor.as_ref().is_some_and(|predecessor| predecessor.warned);
+    if let Some(text) = privileges::warning(&pools, identity.as_ref(), warned) {
         log.notice(&text);
     }
     let mut known = http::client::connections();

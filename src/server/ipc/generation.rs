@@ -19,7 +19,8 @@ pub const STATUS_PROCESS: u64 = u64::MAX - 1;
 /// What a generation tells its successor.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FromPredecessor {
-    /// Comes first; with the standard error of the server.
+    /// Comes first; with the standard error of the server, and the file by which the successor can say that it
+    /// has the sockets ([`crate::sys::os::worker_signals::take_ports`]).
     Hello(Hello),
     /// A listening socket, which comes with the message.
     Socket(PassedSocket),
@@ -42,6 +43,8 @@ pub struct Hello {
     pub sockets: u64,
     /// The process group of the server.
     pub group: u64,
+    /// The log has told that handlers run as root.
+    pub warned: bool,
 }
 
 /// A listening socket of the predecessor.
@@ -80,8 +83,9 @@ pub enum JobState {
 pub enum ToFirst {
     /// Each pool has workers that are prepared. For each socket of the predecessor, the pool that has it.
     Ready(Vec<Option<u64>>),
-    /// This generation serves now: no connection reaches the old one any more.
-    Serving,
+    /// This generation serves now: no connection reaches the old one any more. True: the old one has not
+    /// handed over.
+    Serving(bool),
     /// Reload, within so many milliseconds if there is a limit. The message may carry the socket of a
     /// worker that asks.
     Reload(Option<u64>),
@@ -98,6 +102,8 @@ pub enum FromFirst {
     Introduce,
     /// The candidate is ready: it gets everything. What [`ToFirst::Ready`] said.
     Succeed(Vec<Option<u64>>),
+    /// The candidate is ready, and its predecessor does not react: it serves all the same.
+    ServeAlone,
     /// The first process has received this signal.
     Signal(u64),
     /// Asks for [`ToFirst::Alive`].
@@ -107,9 +113,10 @@ pub enum FromFirst {
 impl Message for FromPredecessor {
     fn encode(&self) -> Vec<u8> {
         match self {
-            FromPredecessor::Hello(Hello { clock, sockets, group }) => {
-                fields(b'h', &[VERSION, u64::from(STATE_VERSION), *clock, *sockets, *group])
-            }
+            FromPredecessor::Hello(Hello { clock, sockets, group, warned }) => fields(
+                b'h',
+                &[VERSION, u64::from(STATE_VERSION), *clock, *sockets, *group, u64::from(*warned)],
+            ),
             FromPredecessor::Socket(PassedSocket { is_own, workers, key }) => {
                 with_bytes(b's', &[u64::from(*is_own), *workers], key)
             }
@@ -139,8 +146,8 @@ impl Message for FromPredecessor {
                 if (version, state) != (VERSION, u64::from(STATE_VERSION)) {
                     return Err(Garbage);
                 }
-                let [clock, sockets, group] = only::<3>(rest)?;
-                FromPredecessor::Hello(Hello { clock, sockets, group })
+                let [clock, sockets, group, warned] = only::<4>(rest)?;
+                FromPredecessor::Hello(Hello { clock, sockets, group, warned: warned != 0 })
             }
             [b's', rest @ ..] => {
                 let ([own, workers], key) = split::<2>(rest)?;
@@ -171,7 +178,7 @@ impl Message for ToFirst {
     fn encode(&self) -> Vec<u8> {
         match self {
             ToFirst::Ready(pools) => claims(b'r', pools),
-            ToFirst::Serving => vec![b's'],
+            ToFirst::Serving(is_alone) => fields(b's', &[u64::from(*is_alone)]),
             ToFirst::Reload(timeout) => fields(b'l', &[optional(*timeout)]),
             ToFirst::Stopping(at_once) => fields(b't', &[u64::from(*at_once)]),
             ToFirst::Alive => vec![b'a'],
@@ -181,7 +188,7 @@ impl Message for ToFirst {
     fn decode(bytes: &[u8]) -> Result<Self, Garbage> {
         match bytes {
             [b'r', rest @ ..] => Ok(ToFirst::Ready(claimed(rest)?)),
-            [b's'] => Ok(ToFirst::Serving),
+            [b's', rest @ ..] => Ok(ToFirst::Serving(only::<1>(rest)?[0] != 0)),
             [b'l', rest @ ..] => Ok(ToFirst::Reload(present(only::<1>(rest)?[0]))),
             [b't', rest @ ..] => Ok(ToFirst::Stopping(only::<1>(rest)?[0] != 0)),
             [b'a'] => Ok(ToFirst::Alive),
@@ -196,6 +203,7 @@ impl Message for FromFirst {
             FromFirst::Introduce => vec![b'i'],
             FromFirst::Succeed(pools) => claims(b'g', pools),
             FromFirst::Signal(number) => fields(b'k', &[*number]),
+            FromFirst::ServeAlone => vec![b's'],
             FromFirst::Ping => vec![b'p'],
         }
     }
@@ -205,6 +213,7 @@ impl Message for FromFirst {
             [b'i'] => Ok(FromFirst::Introduce),
             [b'g', rest @ ..] => Ok(FromFirst::Succeed(claimed(rest)?)),
             [b'k', rest @ ..] => Ok(FromFirst::Signal(only::<1>(rest)?[0])),
+            [b's'] => Ok(FromFirst::ServeAlone),
             [b'p'] => Ok(FromFirst::Ping),
             _ => Err(Garbage),
         }
@@ -245,7 +254,7 @@ mod tests {
     #[test]
     fn messages_survive_their_encoding() {
         survives(vec![
-            FromPredecessor::Hello(Hello { clock: 1 << 50, sockets: 3, group: 77 }),
+            FromPredecessor::Hello(Hello { clock: 1 << 50, sockets: 3, group: 77, warned: true }),
             FromPredecessor::Socket(PassedSocket {
                 is_own: true,
                 workers: 16,
@@ -261,7 +270,8 @@ mod tests {
         survives(vec![
             ToFirst::Ready(vec![Some(1), None]),
             ToFirst::Ready(vec![]),
-            ToFirst::Serving,
+            ToFirst::Serving(false),
+            ToFirst::Serving(true),
             ToFirst::Reload(None),
             ToFirst::Reload(Some(60_000)),
             ToFirst::Stopping(true),
@@ -271,13 +281,16 @@ mod tests {
             FromFirst::Introduce,
             FromFirst::Succeed(vec![None, Some(0)]),
             FromFirst::Signal(15),
+            FromFirst::ServeAlone,
             FromFirst::Ping,
         ]);
     }
 
     #[test]
     fn another_version_is_refused() {
-        let mut hello = FromPredecessor::Hello(Hello { clock: 1, sockets: 0, group: 1 }).encode();
+        let mut hello =
+            FromPredecessor::Hello(Hello { clock: 1, sockets: 0, group: 1, warned: false })
+                .encode();
         hello[1] += 1;
         assert_eq!(FromPredecessor::decode(&hello), Err(Garbage));
         assert_eq!(ToFirst::decode(b"r1234567"), Err(Garbage));

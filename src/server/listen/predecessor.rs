@@ -28,6 +28,10 @@ pub struct Predecessor {
     pub first: Channel,
     /// The standard error of the server. Until this generation serves it writes to a pipe.
     pub stderr: OwnedFd,
+    /// The file by which this generation says that it has the ports.
+    pub ports: OwnedFd,
+    /// The log has told that handlers run as root.
+    pub warned: bool,
     /// The process group of the server.
     pub group: i32,
 }
@@ -59,7 +63,7 @@ pub fn adopt() -> io::Result<Option<(Predecessor, Vec<Passed>)>> {
     let mut next = || {
         channel.wait_for_message(INTRODUCTION);
         match channel.receive(&mut inbox)? {
-            Received::Message(message, descriptors) => Ok((message, descriptors.into_single())),
+            Received::Message(message, descriptors) => Ok((message, descriptors.into_iter())),
             Received::Garbage => Err(io::Error::other(
                 "this version of the module cannot take over from the one that runs: restart the server",
             )),
@@ -68,19 +72,23 @@ pub fn adopt() -> io::Result<Option<(Predecessor, Vec<Passed>)>> {
             }
         }
     };
-    let (FromPredecessor::Hello(hello), Some(stderr)) = next()? else {
+    let (message, mut descriptors) = next()?;
+    let (FromPredecessor::Hello(hello), Some(stderr), Some(ports)) =
+        (message, descriptors.next(), descriptors.next())
+    else {
         return Err(io::Error::other("the old generation does not introduce itself"));
     };
     clock::start_at(hello.clock);
     let mut sockets = Vec::new();
     for index in 0..hello.sockets {
-        let (FromPredecessor::Socket(passed), Some(socket)) = next()? else {
+        let (message, mut descriptors) = next()?;
+        let (FromPredecessor::Socket(passed), Some(socket)) = (message, descriptors.next()) else {
             return Err(io::Error::other("the old generation has not passed its sockets"));
         };
         sockets.push(Passed { index: index as usize, passed, socket });
     }
-    let group = hello.group as i32;
-    Ok(Some((Predecessor { channel, first, stderr, group }, sockets)))
+    let (warned, group) = (hello.warned, hello.group as i32);
+    Ok(Some((Predecessor { channel, first, stderr, ports, warned, group }, sockets)))
 }
 
 fn numbers(value: &OsStr) -> Option<[i32; 3]> {

@@ -2,6 +2,7 @@
 //! need is told.
 
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::unistd::geteuid;
 
@@ -44,13 +45,26 @@ pub fn agree(pools: &[Rc<Pool>], server: Option<&Identity>) -> Result<(), String
     Ok(())
 }
 
-/// A warning if handlers run as root and nobody has said that they should.
-pub fn warning(pools: &[Rc<Pool>], server: Option<&Identity>) -> Option<String> {
+/// Whether this server has warned of handlers that run as root.
+static WARNED: AtomicBool = AtomicBool::new(false);
+
+/// A warning if handlers run as root and nobody has said that they should; once, whatever generation of the
+/// server has `warned`.
+pub fn warning(pools: &[Rc<Pool>], server: Option<&Identity>, warned: bool) -> Option<String> {
+    if WARNED.fetch_or(warned, Relaxed) || warned {
+        return None;
+    }
     let is_root = geteuid().is_root() && server.is_none();
     let mut pools = pools.iter().filter(|pool| pool.config.identity.is_none());
     let pool = pools.next().filter(|_| is_root)?;
+    WARNED.store(true, Relaxed);
     Some(format!(
         "The handlers of pool #{} run as root. Set \"user\" in listen{{...}} or run{{...}} (--user)",
         pool.number
     ))
+}
+
+/// Whether the log has told that handlers run as root, in this generation or before.
+pub fn has_warned() -> bool {
+    WARNED.load(Relaxed)
 }

@@ -1,14 +1,17 @@
-//! Memory shared by a supervisor and its workers.
+//! Memory shared by a supervisor and its workers, or by whoever has a file in memory.
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
+use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use nix::sys::stat::fstat;
+use nix::unistd::ftruncate;
 
-/// An anonymous shared mapping of 64-bit words, all zero at first; forked children share it.
+/// A shared mapping of 64-bit words, all zero at first; forked children share it.
 pub struct SharedWords {
     at: NonNull<AtomicU64>,
     count: usize,
@@ -29,6 +32,30 @@ impl SharedWords {
             )
         }?;
         Ok(SharedWords { at: at.cast(), count })
+    }
+
+    /// Maps a word that all have who map the same file in memory.
+    ///
+    /// # Errors
+    /// What the system reports; `EINVAL` if it is no such file.
+    pub fn in_file(file: impl AsFd) -> Result<Self, Errno> {
+        let length = NonZeroUsize::new(size_of::<AtomicU64>()).ok_or(Errno::EINVAL)?;
+        if fstat(&file)?.st_size == 0 {
+            ftruncate(&file, length.get() as i64)?;
+        }
+        // SAFETY: a fresh mapping aliases nothing. Others that map the file use atomics as well, and nobody
+        // makes it shorter.
+        let at = unsafe {
+            mmap(
+                None,
+                length,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_SHARED,
+                &file,
+                0,
+            )
+        }?;
+        Ok(SharedWords { at: at.cast(), count: 1 })
     }
 }
 

@@ -7,11 +7,12 @@
 //! signal, the control channel sends the same one, with each order; the handler only reacts to the
 //! end of the channel.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 
 use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::shared::SharedWords;
@@ -30,8 +31,9 @@ static CHANNEL: AtomicI32 = AtomicI32::new(-1);
 /// Whether the kernel's refusal has been logged.
 static TOLD: AtomicBool = AtomicBool::new(false);
 static SUPERVISOR: AtomicI32 = AtomicI32::new(-1);
-/// A word that all processes of this generation share: whether the next one has the listening sockets.
-static PASSED_ON: OnceLock<SharedWords> = OnceLock::new();
+/// A word that all processes of this generation share: whether the next one has the listening sockets. It is in
+/// a file, which the next one gets.
+static PASSED_ON: OnceLock<(SharedWords, OwnedFd)> = OnceLock::new();
 
 /// The real-time signal for the death of the parent. Applications are unlikely to use it, and it
 /// interrupts none of their calls (`SA_RESTART`).
@@ -72,22 +74,36 @@ extern "C" fn on_death(_: libc::c_int) {
 
 /// In the supervisor, before it forks: prepares [`pass_on_ports`].
 pub fn prepare_to_pass_on() {
-    if let Ok(words) = SharedWords::new(1) {
-        let _ = PASSED_ON.set(words);
+    if let Ok(file) = memfd_create(c"moonbridge ports", MFdFlags::MFD_CLOEXEC)
+        && let Ok(words) = SharedWords::in_file(&file)
+    {
+        let _ = PASSED_ON.set((words, file));
+    }
+}
+
+/// The file with which another generation can say itself that it has the listening sockets.
+pub fn ports_file() -> Option<BorrowedFd<'static>> {
+    PASSED_ON.get().map(|(_, file)| file.as_fd())
+}
+
+/// In the supervisor of the next generation: it has the listening sockets of the one with this file.
+pub fn take_ports(file: &OwnedFd) {
+    if let Ok(words) = SharedWords::in_file(file) {
+        words[0].store(1, Relaxed);
     }
 }
 
 /// In the supervisor: another generation has the listening sockets. Workers no longer shut them down when
 /// the supervisor dies.
 pub fn pass_on_ports() {
-    if let Some(words) = PASSED_ON.get() {
+    if let Some((words, _)) = PASSED_ON.get() {
         words[0].store(1, Relaxed);
     }
 }
 
 /// Whether another generation has the listening sockets.
 pub fn are_ports_passed_on() -> bool {
-    PASSED_ON.get().is_some_and(|words| words[0].load(Relaxed) != 0)
+    PASSED_ON.get().is_some_and(|(words, _)| words[0].load(Relaxed) != 0)
 }
 
 /// Gives up the listening sockets if the supervisor is dead.

@@ -76,17 +76,17 @@ impl Candidate {
             mask,
             limit,
         })?;
-        let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
         let pid = pid.as_raw();
-        let candidate = Candidate {
+        let mut candidate = Candidate {
             pid,
             link,
-            deadline,
+            deadline: None,
             timeout,
             askers: Vec::new(),
             stderr,
             text: String::new(),
         };
+        candidate.deadline = candidate.deadline_from(now);
         Ok((candidate, channel))
     }
 
@@ -112,6 +112,11 @@ impl Candidate {
         }
         let text = &mut self.text;
         self.stderr.flush(|line, _| note(line, text, log));
+    }
+
+    /// When its time is up if it begins now.
+    pub fn deadline_from(&self, now: Instant) -> Option<Instant> {
+        self.timeout.and_then(|timeout| now.checked_add(timeout))
     }
 
     /// Its time is up.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::resource::rlim_t;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
 
 use super::super::source::EventSource;
 use super::candidate::{Asker, Candidate};
@@ -32,6 +33,14 @@ pub struct Failure {
     pub askers: Vec<Asker>,
 }
 
+/// A generation that is ready, and waits for its predecessor's word to serve.
+struct TakingOver {
+    pid: i32,
+    askers: Vec<Asker>,
+    /// When it serves without that; none: never, or it was told to.
+    deadline: Option<Instant>,
+}
+
 /// What the first process knows of the others.
 pub struct First {
     epoll: Rc<Epoll>,
@@ -40,7 +49,7 @@ pub struct First {
     request: Option<(Vec<Asker>, Option<Duration>)>,
     candidate: Option<Candidate>,
     /// The generation that takes over and does not serve yet, and who has asked for it.
-    takes_over: Option<(i32, Vec<Asker>)>,
+    takes_over: Option<TakingOver>,
     /// Later generations, in their order. The last one serves.
     generations: Vec<Generation>,
     /// The server shuts down.
@@ -134,19 +143,43 @@ impl First {
     }
 
     /// The candidate takes over. False if there is none.
-    pub fn promote(&mut self, log: &mut Log) -> bool {
+    pub fn promote(&mut self, log: &mut Log, now: Instant) -> bool {
         let Some(mut candidate) = self.candidate.take() else { return false };
         candidate.drain_stderr(log);
         let _ = self.epoll.delete(candidate.stderr());
+        let deadline = candidate.deadline_from(now);
         let Candidate { pid, link, askers, .. } = candidate;
         self.generations.push(Generation { pid, link });
-        self.takes_over = Some((pid, askers));
+        self.takes_over = Some(TakingOver { pid, askers, deadline });
         true
+    }
+
+    /// When something is due: a candidate has to be ready, or its predecessor to have handed over.
+    pub fn due(&self) -> Option<Instant> {
+        let candidate = self.candidate.as_ref().and_then(|candidate| candidate.deadline);
+        let takeover = self.takes_over.as_ref().and_then(|takes_over| takes_over.deadline);
+        candidate.or(takeover)
+    }
+
+    /// If the generation that served does not hand over in time, the next one is told to serve all the same.
+    pub fn check_takeover(&mut self, now: Instant) {
+        let Some(takes_over) = &mut self.takes_over else { return };
+        if takes_over.deadline.take_if(|deadline| *deadline <= now).is_some() {
+            self.tell(&FromFirst::ServeAlone);
+        }
+    }
+
+    /// The generation before the one that serves has not handed over: it is killed. Gives its process id. Its
+    /// workers end when their handlers have.
+    pub fn kill_previous(&self) -> Option<i32> {
+        let pid = self.generations.iter().nth_back(1)?.pid;
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        Some(pid)
     }
 
     /// The generation with that supervisor serves now. Gives who has asked for it.
     pub fn serves(&mut self, pid: i32) -> Option<Vec<Asker>> {
-        self.takes_over.take_if(|(other, _)| *other == pid).map(|(_, askers)| askers)
+        self.takes_over.take_if(|it| it.pid == pid).map(|it| it.askers)
     }
 
     /// Whether that process is the candidate.

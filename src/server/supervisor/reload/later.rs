@@ -10,6 +10,7 @@ use crate::server::ipc::generation::{FromFirst, FromPredecessor, JobState, ToFir
 use crate::server::listen::predecessor::Predecessor;
 use crate::server::operator::log::Log;
 use crate::sys::os::own_file::OwnFile;
+use crate::sys::os::worker_signals;
 
 /// How this generation came about.
 pub struct GenerationOrigin {
@@ -34,6 +35,7 @@ pub struct Later {
 /// What is of interest until a generation serves.
 struct Candidacy {
     stderr: OwnedFd,
+    ports: OwnedFd,
     log: Option<Log>,
     group: Pid,
     /// Where the predecessor's jobs stand.
@@ -55,14 +57,16 @@ pub struct Begin {
 impl Later {
     /// A candidate.
     pub fn new(origin: GenerationOrigin) -> Self {
-        let GenerationOrigin { predecessor: Predecessor { channel, first, stderr, group }, log } =
-            origin;
+        let GenerationOrigin {
+            predecessor: Predecessor { channel, first, stderr, ports, group, .. },
+            log,
+        } = origin;
         let (jobs, group) = (Vec::new(), Pid::from_raw(group));
         Later {
             first,
             predecessor: Some(channel),
             inbox: Inbox::default(),
-            candidacy: Some(Candidacy { stderr, log, group, jobs, is_ready: false }),
+            candidacy: Some(Candidacy { stderr, ports, log, group, jobs, is_ready: false }),
             failed: false,
         }
     }
@@ -109,10 +113,11 @@ impl Later {
     /// This generation serves from now on: this process has the standard error and the process group of the
     /// server, and the files of its sockets.
     pub fn begin(&mut self) -> Option<Begin> {
-        let Candidacy { stderr, log, group, jobs, .. } = self.candidacy.take()?;
+        let Candidacy { stderr, ports, log, group, jobs, .. } = self.candidacy.take()?;
         let _ = dup2_stderr(&stderr);
         let _ = setpgid(Pid::from_raw(0), group);
         OwnFile::take_over();
+        worker_signals::take_ports(&ports);
         Some(Begin { log, jobs, group })
     }
 

@@ -9,6 +9,7 @@
 //! | a reload is asked for | the first process executes itself anew: that is the candidate. The generation that serves introduces itself to it, with its listening sockets |
 //! | the candidate's pools have workers that are prepared | it says that it is ready, and which sockets it has claimed |
 //! | it has failed, or takes too long | it is killed with all it has started; nothing else has happened |
+//! | it is ready, and the generation that serves does not react | after the time limit the candidate serves all the same; the old supervisor is killed |
 //! | it is ready | the generation that serves passes its jobs, then its connections as they become free, and ends its workers. The candidate serves, and says so: the reload is complete |
 //! | the old generation's last handler has ended | it is gone, but for the first process |
 //!

@@ -22,6 +22,7 @@ use crate::server::ipc::generation::{
     FromPredecessor, Hello, JobState, PassedSocket, STATUS_PROCESS,
 };
 use crate::server::listen::listener::Listener;
+use crate::server::operator::privileges;
 use crate::sys::os::standard;
 use crate::sys::os::worker_signals;
 
@@ -63,9 +64,12 @@ impl Supervisor {
             clock: clock::started(),
             sockets: sockets.len() as u64,
             group: getpgrp().as_raw() as u64,
+            warned: privileges::has_warned(),
         });
         // If the channel does not take something, the candidate waits in vain, and says so.
-        let _ = channel.send_patiently(&hello, &[standard::stream(2)]);
+        let descriptors = [Some(standard::stream(2)), worker_signals::ports_file()];
+        let descriptors: Vec<_> = descriptors.into_iter().flatten().collect();
+        let _ = channel.send_patiently(&hello, &descriptors);
         for place in &sockets {
             let listener = self.listener(*place);
             let (Some(socket), Some(key)) = (listener.socket(), listener.key()) else { continue };

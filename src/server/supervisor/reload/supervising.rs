@@ -50,11 +50,14 @@ impl Supervisor {
             let text = format!("the new generation is not ready after {} s", candidate.time());
             self.fail_reload(&text);
         }
+        if let Role::First(first) = &mut self.role {
+            first.check_takeover(now);
+        }
         if matches!(&self.role, Role::First(first) if first.is_to_begin()) {
             self.begin_reload(now);
         }
         match &mut self.role {
-            Role::First(first) => first.candidate().and_then(|candidate| candidate.deadline),
+            Role::First(first) => first.due(),
             Role::Later(_) => None,
         }
     }
@@ -103,7 +106,7 @@ impl Supervisor {
             match message {
                 ToFirst::Ready(claims) if first.is_candidate(pid) => self.replace_with(claims),
                 ToFirst::Ready(_) => {}
-                ToFirst::Serving => self.complete_reload(pid),
+                ToFirst::Serving(is_alone) => self.complete_reload(pid, is_alone),
                 ToFirst::Reload(time) => {
                     let timeout = time.map(Duration::from_millis);
                     if !first.ask(socket.map(Asker::from), timeout) {
@@ -120,7 +123,7 @@ impl Supervisor {
     /// The candidate is ready: the generation that has served until now hands over to it.
     fn replace_with(&mut self, claims: Vec<Option<u64>>) {
         let Role::First(first) = &mut self.role else { return };
-        if !first.promote(&mut self.log) {
+        if !first.promote(&mut self.log, Instant::now()) {
             return;
         }
         if !first.tell_previous(&FromFirst::Succeed(claims.clone())) {
@@ -129,9 +132,15 @@ impl Supervisor {
     }
 
     /// The generation with that supervisor serves.
-    fn complete_reload(&mut self, pid: i32) {
+    fn complete_reload(&mut self, pid: i32, is_alone: bool) {
         let Role::First(first) = &mut self.role else { return };
         let Some(askers) = first.serves(pid) else { return };
+        if let Some(previous) = is_alone.then(|| first.kill_previous()).flatten() {
+            self.log.notice(&format!(
+                "The old generation (PID {previous}) does not hand over in time: it is killed, with the \
+                 connections that it holds"
+            ));
+        }
         self.log.notice(&format!("Reload complete: the new generation serves (PID {pid})"));
         self.notifier.reloaded("Serving");
         askers.into_iter().for_each(|asker| asker.answer(Ok(())));

@@ -68,6 +68,7 @@ impl Supervisor {
                         }
                     }
                     FromFirst::Succeed(claims) => self.succeed(&claims),
+                    FromFirst::ServeAlone => self.begin_to_serve(true, Instant::now()),
                     FromFirst::Ping => later.tell(&ToFirst::Alive, &[]),
                     FromFirst::Signal(number) => {
                         let signal = i32::try_from(number).ok();
@@ -116,7 +117,7 @@ impl Supervisor {
                     self.inherit_job(state, key, now);
                 }
             }
-            FromPredecessor::Serve => self.begin_to_serve(now),
+            FromPredecessor::Serve => self.begin_to_serve(false, now),
             FromPredecessor::Connections(batch) => {
                 self.service.handover.inherit(batch, descriptors, now)
             }
@@ -137,8 +138,8 @@ impl Supervisor {
         }
     }
 
-    /// This generation serves from now on.
-    fn begin_to_serve(&mut self, now: Instant) {
+    /// This generation serves from now on, because the previous one says so, or does not react.
+    fn begin_to_serve(&mut self, is_alone: bool, now: Instant) {
         let Role::Later(later) = &mut self.role else { return };
         let Some(Begin { log, jobs, group }) = later.begin() else { return };
         if let Some(log) = log {
@@ -158,7 +159,7 @@ impl Supervisor {
             child.release();
         }
         if let Role::Later(later) = &self.role {
-            later.tell(&ToFirst::Serving, &[]);
+            later.tell(&ToFirst::Serving(is_alone), &[]);
         }
     }
 
