@@ -15,8 +15,13 @@ local SCRIPT = [[
     connect = http.generate_handler({ idle_timeout = 1 }, function(request)
       if request.path ~= "ignore" and request.method == "POST" then assert(#request.body == 1000) end
       request:send_status("200 OK")
-      request:send_data("ok")
-      return request.path ~= "last"
+      request:send_data("o")
+      if request.path == "begun" then
+        request:flush()
+        moonbridge.io.poll(nil, nil, 0.02)
+      end
+      request:send_data("k")
+      return request.path ~= "last" and (request.path ~= "begun" or request.method == "GET")
     end),
   }
   moonbridge.run()
@@ -55,7 +60,7 @@ describe("behind a proxy", function()
     local port = proxies.start("nginx", ports)
     -- One at a time: the other one serves.
     local turn, restarts, since, ending = 1, 0, 0, false
-    local faults = traffic(port, { "/" }, function(count)
+    local faults = traffic(port, { "/", "/begun" }, function(count)
       local old = servers[turn]
       if not ending and count - since >= 10 then
         old:signal("TERM")
