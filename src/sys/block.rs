@@ -78,6 +78,12 @@ impl Places {
         let bits = vector::bits(self.0);
         (bits != 0).then(|| bits.trailing_zeros() as usize)
     }
+
+    /// The number of places.
+    #[inline(always)]
+    pub fn count(self) -> usize {
+        vector::bits(self.0).count_ones() as usize
+    }
 }
 
 impl BitOr for Places {
@@ -199,6 +205,7 @@ mod tests {
             let both = block.is(b'1') | block.is(b'2');
             assert_eq!(both.first(), found(b"12".contains(&byte)));
             assert_eq!((both & !block.is(b'2')).first(), found(byte == b'1'));
+            assert_eq!(block.is(b'm').count(), if byte == b'm' { SIZE } else { SIZE - 1 });
         }
     }
 

@@ -12,6 +12,7 @@ use super::tables::{Unfit, limited, sequence, settle, store};
 use crate::http::server::connection::{HttpConnection, SCHEME};
 use crate::http::server::request_body::Reader;
 use crate::http::wire::cookies::{self, cookies};
+use crate::http::wire::escape::{Encoded, Plus, decode_into};
 use crate::http::wire::head::Span;
 use crate::http::wire::list::elements;
 use crate::http::wire::params::{self, is_searched};
@@ -176,10 +177,9 @@ impl ObjectFields for RequestFields {
                 (is_searched && !is_given(c, PARAMS_STORE)).then(|| Borrowed::new(query))
             }),
             b"cookies" => view(c, COOKIES, |c| {
-                let mut lines =
-                    c.request.names.values(&c.request.head.fields, &c.request.bytes, b"cookie");
-                let line = lines.next().unwrap_or_default();
-                let is_only = lines.next().is_none();
+                let request = &mut c.request;
+                let line = request.names.first(&request.head.fields, &request.bytes, b"cookie");
+                let (line, is_only) = line.unwrap_or((&[], true));
                 (is_only && is_searched(line, b';', c.options.fields)).then(|| Borrowed::new(line))
             }),
             b"body" if is_given(c, BODY) => FieldValue::Current(BODY),
@@ -237,10 +237,8 @@ impl<const NUMBER: c_int> ObjectView for Header<NUMBER> {
         let c = &mut *connection;
         let current = current && is_given(c, NUMBER);
         let fields = if current { &c.request.head.fields[..] } else { &[] };
-        let (first, is_only) = {
-            let mut values = c.request.names.values(fields, &c.request.bytes, name);
-            (values.next(), values.next().is_none())
-        };
+        let first = c.request.names.first(fields, &c.request.bytes, name);
+        let (first, is_only) = (first.map(|(first, _)| first), first.is_none_or(|(_, only)| only));
         let text = Borrowed::new(first.unwrap_or_default());
         let is_short = || is_only && is_searched(first.unwrap_or_default(), b',', c.options.fields);
         match (NUMBER, first) {
@@ -294,19 +292,32 @@ fn parse(
     native.raw_set(name, parse)
 }
 
+fn entry(value: Encoded<'_>) -> ViewEntry {
+    let text = Borrowed::new(value.text);
+    if value.is_plain { ViewEntry::Text(text) } else { ViewEntry::Encoded(text) }
+}
+
 struct Params;
 struct Cookies;
 struct Flags;
 
 impl Search for Params {
     fn find(text: &[u8], name: &[u8]) -> ViewEntry {
-        params::first(text, name).map_or(ViewEntry::Nil, ViewEntry::from)
+        params::first(text, name).map_or(ViewEntry::Nil, entry)
+    }
+
+    fn decode(text: &[u8], out: &mut Vec<u8>) {
+        decode_into(text, Plus::Space, out);
     }
 }
 
 impl Search for Cookies {
     fn find(text: &[u8], name: &[u8]) -> ViewEntry {
-        cookies::first(text, name).map_or(ViewEntry::Nil, ViewEntry::from)
+        cookies::first(text, name).map_or(ViewEntry::Nil, entry)
+    }
+
+    fn decode(text: &[u8], out: &mut Vec<u8>) {
+        decode_into(text, Plus::Literal, out);
     }
 }
 

@@ -5,9 +5,10 @@
 
 use std::borrow::Cow;
 
-use super::escape::{Plus, decode};
+use super::escape::{Encoded, Plus, decode};
 use super::list::trim;
 use super::params::{Pair, split, split_once};
+use super::scan;
 
 /// The cookies of one Cookie header value, in their order.
 ///
@@ -24,15 +25,46 @@ pub fn cookies(header: &[u8]) -> impl Iterator<Item = Pair<'_>> {
 }
 
 /// The value of the first of the [`cookies`] with this name.
-pub fn first<'a>(header: &'a [u8], name: &[u8]) -> Option<Cow<'a, [u8]>> {
-    let value = split(header, b';').find_map(|piece| {
-        let start = piece.iter().position(|byte| !matches!(byte, b' ' | b'\t'))?;
-        // Most pieces have another name, which needs no further look.
-        piece.get(start..).filter(|piece| piece.starts_with(name))?;
-        let (found, value) = split_once(piece, b'=')?;
-        (trim(found) == name).then_some(trim(value))
-    })?;
-    Some(decode(value, Plus::Literal))
+pub fn first<'a>(header: &'a [u8], name: &[u8]) -> Option<Encoded<'a>> {
+    if name.last().is_some_and(is_blank) {
+        return None;
+    }
+    let mut rest = header;
+    loop {
+        if let Some(value) = value_of(rest, name) {
+            let Encoded { text, is_plain } = Encoded::before::<b';'>(value, Plus::Literal);
+            return Some(Encoded { text: trim(text), is_plain });
+        }
+        let end = scan::before_any(rest, [b';']);
+        rest = rest.get(end + 1..)?;
+    }
+}
+
+/// What follows the name of the cookie at the beginning of `text`, if `name` is that name.
+#[inline(always)]
+fn value_of<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = skip_blanks(text);
+    for &wanted in name {
+        let (&byte, tail) = rest.split_first()?;
+        if byte != wanted || matches!(byte, b';' | b'=') {
+            return None;
+        }
+        rest = tail;
+    }
+    skip_blanks(rest).strip_prefix(b"=")
+}
+
+fn skip_blanks(mut text: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = text
+        && is_blank(first)
+    {
+        text = rest;
+    }
+    text
+}
+
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
 }
 
 #[cfg(test)]
@@ -87,7 +119,11 @@ mod tests {
             let all: Vec<Pair> = cookies(header.as_bytes()).collect();
             for name in all.iter().map(|(name, _)| &**name).chain([name.as_bytes()]) {
                 let expected = all.iter().find(|(other, _)| **other == *name);
-                prop_assert_eq!(first(header.as_bytes(), name), expected.map(|(_, value)| value.clone()));
+                let found = first(header.as_bytes(), name);
+                let value = found.map(|value| decode(value.text, Plus::Literal));
+                let borrows = value.as_ref().map(|value| matches!(value, Cow::Borrowed(_)));
+                prop_assert_eq!(borrows, found.map(|found| found.is_plain));
+                prop_assert_eq!(value, expected.map(|(_, value)| value.clone()));
             }
         }
     }

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use memchr::{memchr, memchr2};
 
+use super::scan;
+
 /// What a `+` stands for in encoded text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plus {
@@ -16,18 +18,68 @@ pub enum Plus {
     Space,
 }
 
+/// A text as it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoded<'a> {
+    /// The text.
+    pub text: &'a [u8],
+    /// It decodes to itself.
+    pub is_plain: bool,
+}
+
+impl<'a> Encoded<'a> {
+    /// The text before the first `SEPARATOR`.
+    #[inline(always)]
+    pub(in crate::http) fn before<const SEPARATOR: u8>(text: &'a [u8], plus: Plus) -> Self {
+        let end = match plus {
+            Plus::Literal => scan::before_any(text, [SEPARATOR, b'%']),
+            Plus::Space => scan::before_any(text, [SEPARATOR, b'%', b'+']),
+        };
+        let rest = text.get(end..).unwrap_or_default();
+        let is_plain = rest.first().is_none_or(|byte| *byte == SEPARATOR);
+        let more = if is_plain { 0 } else { scan::before_any(rest, [SEPARATOR]) };
+        Encoded { text: text.get(..end + more).unwrap_or_default(), is_plain }
+    }
+}
+
 /// Decodes `%XX`, and `+` if it stands for a space. Borrows if there is nothing to decode.
 pub fn decode(text: &[u8], plus: Plus) -> Cow<'_, [u8]> {
-    if PercentDecoder::new(plus).is_plain(text) {
+    let plain = plain_length(text, plus);
+    if plain == text.len() {
         return Cow::Borrowed(text);
     }
     let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((byte, tail)) = first_decoded(rest, plus) {
-        decoded.push(byte);
-        rest = tail;
-    }
+    decode_into(text, plus, &mut decoded);
     Cow::Owned(decoded)
+}
+
+/// The same, appended to `out`.
+pub fn decode_into(text: &[u8], plus: Plus, out: &mut Vec<u8>) {
+    out.reserve(text.len());
+    let mut rest = text;
+    loop {
+        let (plain, tail) = rest.split_at(plain_length(rest, plus));
+        out.extend_from_slice(plain);
+        rest = tail;
+        // Escapes often follow each other.
+        while matches!((rest.first(), plus), (Some(b'%'), _) | (Some(b'+'), Plus::Space))
+            && let Some((byte, tail)) = first_decoded(rest, plus)
+        {
+            out.push(byte);
+            rest = tail;
+        }
+        if rest.is_empty() {
+            return;
+        }
+    }
+}
+
+/// How much of a text decodes to itself.
+fn plain_length(text: &[u8], plus: Plus) -> usize {
+    match plus {
+        Plus::Literal => scan::before_any(text, [b'%']),
+        Plus::Space => scan::before_any(text, [b'%', b'+']),
+    }
 }
 
 /// The first byte of a text, decoded, and the rest of the text.

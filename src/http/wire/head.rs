@@ -61,6 +61,12 @@ impl Span {
         head.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
+    /// The number of bytes.
+    #[inline(always)]
+    pub fn size(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
     /// Where `part`, a subslice of `head`, stands in it.
     pub fn locate(head: &[u8], part: &[u8]) -> Span {
         let start = (part.as_ptr() as usize).saturating_sub(head.as_ptr() as usize);

@@ -31,10 +31,33 @@ impl Names {
     ) -> impl Iterator<Item = &'a [u8]> {
         let is_few = fields.len() <= FEW;
         let few = if is_few { fields } else { &[] };
-        let few = few.iter().filter(move |field| field.name.of(head).eq_ignore_ascii_case(name));
+        let few = few.iter().filter(move |field| is_named(field, head, name));
         let many = if is_few { &[] } else { self.places(fields, head, name) };
         let many = many.iter().filter_map(|place| fields.get(*place as usize));
         few.chain(many).map(move |field| field.value.of(head))
+    }
+
+    /// The first of these values, and whether it is the only one.
+    pub fn first<'a>(
+        &mut self,
+        fields: &[Field],
+        head: &'a [u8],
+        name: &[u8],
+    ) -> Option<(&'a [u8], bool)> {
+        if fields.len() > FEW {
+            let mut values = self.values(fields, head, name);
+            return values.next().map(|first| (first, values.next().is_none()));
+        }
+        let mut first = None;
+        for field in fields {
+            if is_named(field, head, name) {
+                match first {
+                    None => first = Some(field),
+                    Some(first) => return Some((first.value.of(head), false)),
+                }
+            }
+        }
+        first.map(|first: &Field| (first.value.of(head), true))
     }
 
     /// Where the fields with this name are.
@@ -54,6 +77,19 @@ impl Names {
         let rest = self.sorted.get(first..).unwrap_or_default();
         let count = rest.partition_point(|place| order(place).is_eq());
         rest.get(..count).unwrap_or_default()
+    }
+}
+
+/// Whether a field has this name. Most have one of another length, or another first letter.
+#[inline(always)]
+fn is_named(field: &Field, head: &[u8], name: &[u8]) -> bool {
+    if field.name.size() != name.len() {
+        return false;
+    }
+    let found = field.name.of(head);
+    match (found.first(), name.first()) {
+        (Some(a), Some(b)) if (a ^ b) & !0x20 != 0 => false,
+        _ => found == name || found.eq_ignore_ascii_case(name),
     }
 }
 
@@ -91,7 +127,9 @@ mod tests {
                 let expected: Vec<String> =
                     fields.iter().enumerate().filter(same).map(|(i, _)| i.to_string()).collect();
                 let expected: Vec<&[u8]> = expected.iter().map(|text| text.as_bytes()).collect();
-                prop_assert_eq!(found, expected);
+                prop_assert_eq!(&found, &expected);
+                let first = names.first(&head.fields, text.as_bytes(), name.as_bytes());
+                prop_assert_eq!(first, expected.first().map(|first| (*first, expected.len() == 1)));
             }
         }
     }

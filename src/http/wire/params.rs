@@ -11,7 +11,8 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-use super::escape::{Plus, decode, first_decoded};
+use super::escape::{Encoded, Plus, decode, first_decoded};
+use super::scan;
 
 /// A decoded name and its decoded value, borrowed where nothing had to be decoded.
 pub type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
@@ -28,25 +29,37 @@ pub fn pairs(query: &[u8]) -> impl Iterator<Item = Pair<'_>> {
 }
 
 /// The value of the first of the [`pairs`] with this name.
-pub fn first<'a>(query: &'a [u8], name: &[u8]) -> Option<Cow<'a, [u8]>> {
-    let value = split(query, b'&').find_map(|pair| value_of(pair, name))?;
-    Some(decode(value, Plus::Space))
+pub fn first<'a>(query: &'a [u8], name: &[u8]) -> Option<Encoded<'a>> {
+    let mut rest = query;
+    loop {
+        if let Some(value) = value_of(rest, name) {
+            return Some(Encoded::before::<b'&'>(value, Plus::Space));
+        }
+        let end = scan::before_any(rest, [b'&']);
+        rest = rest.get(end + 1..)?;
+    }
 }
 
-/// The value of an encoded pair, if `name` is its decoded name.
-fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let mut rest = pair;
-    for &byte in name {
-        let (decoded, tail) = first_decoded(rest, Plus::Space)?;
-        if decoded != byte || rest.first() == Some(&b'=') {
-            return None;
-        }
-        rest = tail;
+/// What follows the name of the pair at the beginning of `text`, if `name` is that name, decoded.
+#[inline(always)]
+fn value_of<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = text;
+    for &wanted in name {
+        let (&byte, tail) = rest.split_first()?;
+        rest = match byte {
+            b'%' | b'+' => {
+                let (decoded, tail) = first_decoded(rest, Plus::Space)?;
+                (decoded == wanted).then_some(tail)?
+            }
+            b'=' | b'&' => return None,
+            _ => (byte == wanted).then_some(tail)?,
+        };
     }
     match rest.split_first() {
-        None => (!pair.is_empty()).then_some(rest),
         Some((b'=', value)) => Some(value),
-        Some(_) => None,
+        // A pair without a value; an empty one is none.
+        None | Some((b'&', _)) if rest.len() < text.len() => Some(rest),
+        _ => None,
     }
 }
 
@@ -58,13 +71,7 @@ const SHORT: usize = 4096;
 /// Whether a text should be searched for each name that somebody asks for, rather than made into a
 /// table: it is short, and has few pieces between `separator`s, not more than `limit`.
 pub fn is_searched(text: &[u8], separator: u8, limit: usize) -> bool {
-    text.len() <= SHORT && count(text, separator) < FEW.min(limit)
-}
-
-/// How often a byte is in a text. Sums of bytes let the compiler count in many at once.
-fn count(text: &[u8], wanted: u8) -> usize {
-    let of = |piece: &[u8]| piece.iter().fold(0, |sum, byte| sum + u8::from(*byte == wanted));
-    text.chunks(255).map(|piece| usize::from(of(piece))).sum()
+    text.len() <= SHORT && scan::count(text, separator) < FEW.min(limit)
 }
 
 /// The pieces of `text` between the bytes `separator`; always at least one.
@@ -144,7 +151,11 @@ mod tests {
             let all: Vec<Pair> = pairs(query.as_bytes()).collect();
             for name in all.iter().map(|(name, _)| &**name).chain([name.as_bytes()]) {
                 let expected = all.iter().find(|(other, _)| **other == *name);
-                prop_assert_eq!(first(query.as_bytes(), name), expected.map(|(_, value)| value.clone()));
+                let found = first(query.as_bytes(), name);
+                let value = found.map(|value| decode(value.text, Plus::Space));
+                let borrows = value.as_ref().map(|value| matches!(value, Cow::Borrowed(_)));
+                prop_assert_eq!(borrows, found.map(|found| found.is_plain));
+                prop_assert_eq!(value, expected.map(|(_, value)| value.clone()));
             }
         }
     }

@@ -63,6 +63,25 @@ pub fn field_value(text: &[u8]) -> usize {
     length(text, |bytes| is_control(bytes) & !bytes.is(b'\t'))
 }
 
+/// How many bytes come before the first one of `bytes`.
+#[inline(always)]
+pub fn before_any<const COUNT: usize>(text: &[u8], bytes: [u8; COUNT]) -> usize {
+    length(text, |block| {
+        let mut found = block.is(bytes[0]);
+        for byte in &bytes[1..] {
+            found = found | block.is(*byte);
+        }
+        found
+    })
+}
+
+/// How often `byte` is in a text.
+pub fn count(text: &[u8], byte: u8) -> usize {
+    let (blocks, rest) = text.as_chunks::<SIZE>();
+    let whole: usize = blocks.iter().map(|block| Block::new(block).is(byte).count()).sum();
+    whole + rest.iter().filter(|other| **other == byte).count()
+}
+
 /// How many bytes are neither blanks nor control characters.
 #[inline(never)]
 pub fn visible(text: &[u8]) -> usize {
@@ -152,6 +171,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn bytes_are_found_and_counted(text in proptest::collection::vec(0..4u8, 0..50)) {
+            let first = text.iter().position(|byte| [1, 3].contains(byte)).unwrap_or(text.len());
+            prop_assert_eq!(before_any(&text, [1, 3]), first);
+            prop_assert_eq!(count(&text, 2), text.iter().filter(|byte| **byte == 2).count());
+        }
+
         /// Bytes do not change what is found of their neighbours.
         #[test]
         fn the_first_byte_of_another_kind_is_found(text: Vec<u8>) {

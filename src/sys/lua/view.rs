@@ -4,7 +4,6 @@
 //! A view of text keeps its *source* under a key of its own: the text, which is searched for each name;
 //! or a table with the values of all names, if there are many of them or something was assigned.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,6 +36,8 @@ pub enum ViewEntry {
     Text(Borrowed),
     /// A text that was made for this answer.
     Made(Vec<u8>),
+    /// The text that [`Search::decode`] makes of this one.
+    Encoded(Borrowed),
     /// An empty sequence.
     Empty,
     /// A sequence of this text alone.
@@ -49,19 +50,13 @@ pub enum ViewEntry {
     Complete,
 }
 
-impl From<Cow<'_, [u8]>> for ViewEntry {
-    fn from(text: Cow<'_, [u8]>) -> Self {
-        match text {
-            Cow::Borrowed(text) => ViewEntry::Text(Borrowed::new(text)),
-            Cow::Owned(text) => ViewEntry::Made(text),
-        }
-    }
-}
-
 /// How the text of a view is searched.
 pub trait Search: 'static {
     /// The entry of `name`; it borrows at most from `text`.
     fn find(text: &[u8], name: &[u8]) -> ViewEntry;
+
+    /// Appends what a text of [`ViewEntry::Encoded`] stands for to `out`.
+    fn decode(_text: &[u8], _out: &mut Vec<u8>) {}
 }
 
 /// The `__index` of views that are searched. Of a table that is the source, it returns a value that is no
@@ -187,6 +182,15 @@ fn keep(text: Vec<u8>) -> Borrowed {
     place
 }
 
+/// What an encoded text stands for.
+fn decoded<S: Search>(text: &[u8]) -> Borrowed {
+    let mut out = MADE.take();
+    out.clear();
+    // Nothing of it is used if it panics.
+    let _ = catch_unwind(AssertUnwindSafe(|| S::decode(text, &mut out)));
+    keep(out)
+}
+
 unsafe extern "C-unwind" fn find<S: Search>(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls with a valid state and at least 20 free slots. The text and the name stay on the
     // stack while they are searched and pushed.
@@ -205,8 +209,10 @@ unsafe extern "C-unwind" fn find<S: Search>(state: *mut lua_State) -> c_int {
             }
             ffi::LUA_TSTRING if ffi::lua_type(state, 2) == ffi::LUA_TSTRING => {
                 let (text, name) = (string(state, 3), string(state, 2));
-                let entry = catch_unwind(|| S::find(text, name)).unwrap_or(ViewEntry::Nil);
-                push_entry(state, entry);
+                match catch_unwind(|| S::find(text, name)).unwrap_or(ViewEntry::Nil) {
+                    ViewEntry::Encoded(text) => push(state, decoded::<S>(text.bytes())),
+                    entry => push_entry(state, entry),
+                }
                 1
             }
             _ => 0,
@@ -344,7 +350,9 @@ unsafe fn push_entry(state: *mut lua_State, entry: ViewEntry) {
     // SAFETY: as in `push_view`.
     unsafe {
         match entry {
-            ViewEntry::Nil | ViewEntry::Complete | ViewEntry::Split(_) => ffi::lua_pushnil(state),
+            ViewEntry::Nil | ViewEntry::Complete | ViewEntry::Split(_) | ViewEntry::Encoded(_) => {
+                ffi::lua_pushnil(state)
+            }
             ViewEntry::Boolean(truth) => ffi::lua_pushboolean(state, c_int::from(truth)),
             ViewEntry::Text(text) => push(state, text),
             ViewEntry::Made(text) => push(state, keep(text)),
