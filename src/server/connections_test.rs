@@ -1,13 +1,15 @@
 //! Property test: the supervisor's side of connections ([`Handover`]) and the worker's ([`EventLoop`]) run
 //! against each other in one process, over their control channels, with clients at the other end and
-//! without Lua. Whatever happens in whatever order, no request is lost or answered twice, and no two
+//! without Lua; now and then another generation takes over. Whatever happens in whatever order, no request is lost or answered twice, and no two
 //! workers have a connection at the same time.
 //!
 //! `CONNECTIONS_SEED=n cargo test connections_test` runs the sequence of one seed, `CONNECTIONS_SEEDS=n`
 //! as many as that. A sequence that fails is made shorter as long as it fails, and printed.
 
 mod client;
+mod generation;
 mod operations;
+mod simulated_worker;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

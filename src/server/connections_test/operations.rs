@@ -56,6 +56,8 @@ pub(super) enum Operation {
     Kill(usize),
     Fork(usize),
     Pass(u64),
+    /// Another generation takes over.
+    Reload,
     ShutDown,
 }
 
@@ -68,7 +70,7 @@ pub(super) fn operations(seed: u64) -> Vec<Operation> {
     let mut all = Vec::new();
     for index in 0..OPERATIONS {
         let (worker, client) = (random.next(WORKERS), random.next(CLIENTS));
-        all.push(match random.next(40) {
+        all.push(match random.next(41) {
             0..=2 => Operation::Connect(client, random.next(2) == 0),
             3..=8 => Operation::Send(client, random.next(5) == 0),
             9 => Operation::SendPart(client),
@@ -92,6 +94,7 @@ pub(super) fn operations(seed: u64) -> Vec<Operation> {
             35 => Operation::Terminate(worker),
             36 => Operation::Kill(worker),
             37 => Operation::Fork(worker),
+            38 if random.next(3) == 0 => Operation::Reload,
             _ if shuts_down && index > OPERATIONS / 2 => Operation::ShutDown,
             _ => Operation::Pass([15, 25, 1_100][random.next(3)]),
         });

@@ -2,48 +2,29 @@
 
 use std::collections::HashMap;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
-use nix::sys::stat::fstat;
 use socket2::SockRef;
 
 use super::client::{Client, ServedConnection};
-use super::operations::{CLIENTS, Decision, LARGE, Operation, REQUEST, WORKERS};
-
-/// The token of the supervisor's events.
-const TOKEN: u64 = 1 << 63;
-use crate::io::{Awaits, Fill, Stream, Wakeup};
+use super::generation::Generation;
+use super::operations::{CLIENTS, Decision, Operation, REQUEST, WORKERS};
+use super::simulated_worker::{SimulatedWorker, answer, inode};
+use crate::io::{Awaits, Stream, Wakeup};
 use crate::proxy::proxied::Proxied;
-use crate::server::ipc::channel::{Channel, Inbox, Received};
-use crate::server::ipc::lease::LeaseTable;
+use crate::server::ipc::channel::{Inbox, Received};
 use crate::server::ipc::message::{Order, Report};
-use crate::server::ipc::scoreboard::Scoreboard;
 use crate::server::supervisor::handover::connection::Reserved;
-use crate::server::supervisor::handover::{Bounds, Given, Handover, Shared, WorkerId};
+use crate::server::supervisor::handover::{Given, Handover, WorkerId};
 use crate::server::worker::connection::{Connection, Running};
-use crate::server::worker::control::Control;
 use crate::server::worker::disposition::Disposition;
-use crate::server::worker::event_loop::{EventLoop, Task};
-
-struct SimulatedWorker {
-    id: WorkerId,
-    event_loop: EventLoop,
-    task: Option<Running>,
-    /// The supervisor's end of its control channel, and a duplicate of its own.
-    channel: Channel,
-    their_end: Channel,
-    leaves: bool,
-}
+use crate::server::worker::event_loop::Task;
 
 pub(super) struct World {
-    handover: Handover,
-    epoll: Rc<Epoll>,
-    leases: Rc<LeaseTable>,
-    scoreboard: Rc<Scoreboard>,
+    /// All generations. The last one serves; the others hand over to it.
+    generations: Vec<Generation>,
     workers: [Option<SimulatedWorker>; WORKERS],
     clients: [Option<Client>; CLIENTS],
     services: HashMap<u64, ServedConnection>,
@@ -55,22 +36,10 @@ pub(super) struct World {
     shuts_down: bool,
 }
 
-fn inode(descriptor: impl AsFd) -> u64 {
-    fstat(descriptor).unwrap().st_ino
-}
-
 impl World {
     pub(super) fn new() -> Self {
-        let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
-        let leases = Rc::new(LeaseTable::new(WORKERS).unwrap());
-        let scoreboard = Rc::new(Scoreboard::new(WORKERS).unwrap());
-        let shared = Shared { scoreboard: scoreboard.clone(), leases: leases.clone() };
-        let bounds = Bounds::new(1 << 20, 1000);
         let mut world = World {
-            handover: Handover::new(epoll.clone(), TOKEN, vec![shared], bounds),
-            epoll,
-            leases,
-            scoreboard,
+            generations: vec![Generation::new()],
             workers: Default::default(),
             clients: Default::default(),
             services: HashMap::new(),
@@ -84,6 +53,12 @@ impl World {
         world
     }
 
+    /// The connections of the generation that serves.
+    fn handover(&mut self) -> &mut Handover {
+        let last = self.generations.len() - 1;
+        &mut self.generations[last].handover
+    }
+
     fn now(&self) -> Instant {
         Instant::now() + self.passed
     }
@@ -94,46 +69,37 @@ impl World {
         }
         self.forked += 1;
         let id = WorkerId { pid: self.forked, pool: 0, cell };
-        self.scoreboard.cell(cell).reset();
-        let (channel, theirs) = Channel::pair().unwrap();
-        let their_end = theirs.duplicate();
-        let control = Control::new(theirs, self.scoreboard.clone(), cell, 0);
-        let leases = (self.leases.clone(), cell);
-        let mut event_loop = EventLoop::new(control, (Rc::new([]), 1), leases, 1 << 20).unwrap();
-        event_loop.ready().unwrap();
-        self.handover.add_worker(id.pid);
+        let generation = self.generations.len() - 1;
+        let worker = SimulatedWorker::fork(id, generation, &self.generations[generation]);
+        self.handover().add_worker(id.pid);
         if self.shuts_down {
-            channel.send(&Order::Drain, &[]).unwrap();
+            worker.channel.send(&Order::Drain, &[]).unwrap();
         }
-        let (task, leaves) = (None, false);
-        self.workers[cell] =
-            Some(SimulatedWorker { id, event_loop, task, channel, their_end, leaves });
+        self.workers[cell] = Some(worker);
     }
 
     /// A process has ended: what it had is closed, and the supervisor takes over the rest.
     fn end(&mut self, cell: usize) {
         self.supervise();
-        let Some(SimulatedWorker { id, channel, their_end, event_loop, task, .. }) =
+        let Some(SimulatedWorker { id, generation, channel, their_end, event_loop, task, .. }) =
             self.workers[cell].take()
         else {
             return;
         };
         drop((event_loop, task));
+        let handover = &mut self.generations[generation].handover;
         while let Ok(Received::Message(order, _)) = their_end.receive::<Order>(&mut self.inbox) {
             if let Order::Resume(number, wakeup, state) = order {
-                self.handover.left_unread(id, number, wakeup, state);
+                handover.left_unread(id, number, wakeup, state);
             }
         }
         drop(channel);
-        self.handover.remove_worker(id);
+        handover.remove_worker(id);
     }
 
     fn kill(&mut self, cell: usize) {
         let Some(worker) = &self.workers[cell] else { return };
-        let running =
-            worker.task.iter().filter_map(|task| task.connection.stream.borrow().fd().map(inode));
-        let lost = worker.event_loop.unshared().into_iter().map(inode).chain(running);
-        for inode in lost.collect::<Vec<_>>() {
+        for inode in worker.unshared() {
             self.service(inode).may_end(0);
         }
         self.end(cell);
@@ -166,18 +132,15 @@ impl World {
         let socket = theirs.into();
         let client = Client { socket, inode, sent, part, answered, received, ended };
         self.clients[index] = Some(client);
-        let free = (0..WORKERS).find(|cell| {
-            self.workers[*cell].as_ref().is_some_and(|worker| {
-                worker.task.is_none() && !worker.leaves && worker.event_loop.serves()
-            })
-        });
+        let free = (0..WORKERS)
+            .find(|cell| self.workers[*cell].as_ref().is_some_and(SimulatedWorker::is_free));
         match free {
             Some(cell) if !at_supervisor => {
                 let connection = Connection::new(Stream::accepted(ours, None));
                 let running = Running::new(connection, None, Wakeup::None);
                 self.begin(cell, Task::Connection(running));
             }
-            _ => self.handover.accepted(0, ours, Proxied::No),
+            _ => self.handover().accepted(0, ours, Proxied::No),
         }
     }
 
@@ -189,28 +152,9 @@ impl World {
         let descriptor = running.connection.stream.borrow().fd().map(inode);
         let name = descriptor.expect("the connection is open");
         for other in self.workers.iter().flatten().filter(|other| other.id.cell != cell) {
-            let runs = other
-                .task
-                .as_ref()
-                .and_then(|task| task.connection.stream.borrow().fd().map(inode));
-            let has = other.event_loop.unshared().into_iter().map(inode).any(|it| it == name);
-            assert!(runs != Some(name) && !has, "two workers have a connection");
+            assert!(!other.unshared().contains(&name), "two workers have a connection");
         }
-        {
-            let mut stream = running.connection.stream.borrow_mut();
-            while matches!(stream.fill(), Ok(Fill::Data(_))) {}
-            while stream.input().len() >= REQUEST {
-                let request = stream.input()[..REQUEST].to_vec();
-                stream.consume(REQUEST);
-                let size = if request[6] == b'L' { LARGE } else { 10 };
-                let mut answer = request[..5].to_vec();
-                answer.resize(size, b'.');
-                answer.push(b'\n');
-                stream.put(&answer);
-                self.service(name).handled += 1;
-            }
-            let _ = stream.flush_nb();
-        }
+        self.service(name).handled += answer(&mut running.connection.stream.borrow_mut());
         if let Some(worker) = &mut self.workers[cell] {
             worker.task = Some(running);
         }
@@ -286,6 +230,7 @@ impl World {
         for cell in 0..WORKERS {
             let Some(worker) = &mut self.workers[cell] else { continue };
             let id = worker.id;
+            let handover = &mut self.generations[worker.generation].handover;
             while let Ok(Received::Message(report, descriptors)) =
                 worker.channel.receive::<Report>(&mut self.inbox)
             {
@@ -293,25 +238,38 @@ impl World {
                     Report::Ready | Report::FewIdle | Report::Ran(_) | Report::Loaded(_) => {}
                     Report::Offer => {
                         let channel = &worker.channel;
-                        let given = self.handover.give(id, now, |o, fds| channel.send(o, fds));
+                        let given = handover.give(id, now, |o, fds| channel.send(o, fds));
                         if given != Given::Sent {
                             channel.send(&Order::Nothing, &[]).unwrap();
                         }
                     }
                     Report::Leaving => {
                         worker.leaves = true;
-                        self.handover.revoke(id, usize::MAX, Reserved::No);
+                        handover.revoke(id, usize::MAX, Reserved::No);
                     }
                     report => {
-                        self.handover.report(id, report, descriptors.into_parcel(), now);
+                        handover.report(id, report, descriptors.into_parcel(), now);
                     }
                 }
             }
         }
-        let mut events = [EpollEvent::empty(); 64];
-        let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
-        events[..count].iter().for_each(|event| self.handover.event(event.data() & !TOKEN));
-        self.handover.advance(now);
+        self.generations.iter_mut().for_each(|generation| generation.supervise(now));
+    }
+
+    /// Another generation takes over: the workers end, and their connections go there.
+    fn reload(&mut self) {
+        if self.shuts_down {
+            return;
+        }
+        let last = self.generations.len() - 1;
+        let next = self.generations[last].succeed();
+        for worker in self.workers.iter_mut().flatten().filter(|it| it.generation == last) {
+            self.generations[last].handover.revoke(worker.id, usize::MAX, Reserved::No);
+            if !std::mem::replace(&mut worker.leaves, true) {
+                worker.channel.send(&Order::Terminate, &[]).unwrap();
+            }
+        }
+        self.generations.push(next);
     }
 
     fn give(&mut self, cell: usize) {
@@ -319,7 +277,8 @@ impl World {
         let Some(worker) = self.workers[cell].as_ref().filter(|worker| !worker.leaves) else {
             return;
         };
-        self.handover.give(worker.id, now, |order, fds| worker.channel.send(order, fds));
+        let handover = &mut self.generations[worker.generation].handover;
+        handover.give(worker.id, now, |order, fds| worker.channel.send(order, fds));
     }
 
     /// A client sends: if the server has closed the TCP connection, its kernel answers with RST, and the
@@ -359,11 +318,13 @@ impl World {
             Operation::Give(cell) => self.give(cell),
             Operation::Revoke(cell, reserves) => {
                 let now = self.now();
-                let Some(SimulatedWorker { id, .. }) = &self.workers[cell] else { return };
+                let Some(SimulatedWorker { id, generation, .. }) = &self.workers[cell] else {
+                    return;
+                };
                 let until = now + Duration::from_millis(20);
                 let reserved =
                     if reserves { Reserved::Against(id.pid, until) } else { Reserved::No };
-                self.handover.revoke(*id, 2, reserved);
+                self.generations[*generation].handover.revoke(*id, 2, reserved);
             }
             Operation::Terminate(cell) => {
                 if let Some(worker) = self.workers[cell].as_mut().filter(|_| !self.shuts_down) {
@@ -376,6 +337,7 @@ impl World {
             Operation::Pass(milliseconds) => {
                 self.passed += Duration::from_millis(milliseconds);
             }
+            Operation::Reload => self.reload(),
             Operation::ShutDown => self.shut_down(),
         }
     }
@@ -384,7 +346,7 @@ impl World {
         if std::mem::replace(&mut self.shuts_down, true) {
             return;
         }
-        self.handover.shut_down();
+        self.handover().shut_down();
         for worker in self.workers.iter().flatten().filter(|worker| !worker.leaves) {
             worker.channel.send(&Order::Drain, &[]).unwrap();
         }
