@@ -126,6 +126,67 @@ function moonbridge.timeout(seconds, f, ...) end
 ---@return moonbridge.status[]
 function moonbridge.status() end
 
+---The text of all metrics.
+---@param format "openmetrics"|"text"|nil OpenMetrics 1.0 (default), or Prometheus's older text format
+---@return string
+function moonbridge.metrics(format) end
+
+---Values of a metric's labels, by name; all that were declared.
+---@alias moonbridge.labels table<string, string|number|boolean>
+
+---@class moonbridge.counter
+local counter = {}
+
+---Adds an amount that is not negative (1).
+---@overload fun(self: moonbridge.counter, labels: moonbridge.labels)
+---@param amount number?
+---@param labels moonbridge.labels?
+function counter:add(amount, labels) end
+
+---@class moonbridge.gauge
+local gauge = {}
+
+---Adds an amount (1).
+---@overload fun(self: moonbridge.gauge, labels: moonbridge.labels)
+---@param amount number?
+---@param labels moonbridge.labels?
+function gauge:add(amount, labels) end
+
+---Sets the value.
+---@param value number
+---@param labels moonbridge.labels?
+function gauge:set(value, labels) end
+
+---@class moonbridge.histogram
+local histogram = {}
+
+---Counts a value.
+---@param value number
+---@param labels moonbridge.labels?
+function histogram:observe(value, labels) end
+
+---Declares a metric that only grows. Before `run`. Raises an error that names the metric.
+---@param name string with or without "_total"
+---@param help string?
+---@param labels string[]? the names of its labels
+---@return moonbridge.counter
+function moonbridge.counter(name, help, labels) end
+
+---Declares a metric with a value. Before `run`.
+---@param name string
+---@param help string?
+---@param labels string[]?
+---@return moonbridge.gauge
+function moonbridge.gauge(name, help, labels) end
+
+---Declares a metric that counts values by size. Before `run`.
+---@param name string
+---@param help string?
+---@param labels string[]?
+---@param buckets number[]? upper bounds in ascending order (log-linear, 100 µs to 75 s)
+---@return moonbridge.histogram
+function moonbridge.histogram(name, help, labels, buckets) end
+
 ---Runs the program `moonbridge` with the given command-line arguments.
 ---@param ... string
 ---@return integer exit_code

@@ -198,6 +198,11 @@ impl Stream {
         self.output.put(bytes);
     }
 
+    /// How many bytes were written: sent, or queued.
+    pub fn written(&self) -> u64 {
+        self.output.written()
+    }
+
     /// The number of queued output bytes.
     pub fn pending(&self) -> usize {
         self.output.len()

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`listen`] | `listen{...}`: from a Lua table to a pool with its open listeners |
 //! | [`ipc`] | what supervisor and workers share: channel, messages, leases, scoreboard |
+//! | [`metrics`] | what the server and the application count, and its text |
 //! | [`supervisor`] | forks workers, watches them, holds the connections that wait, ends in order |
 //! | [`worker`] | the event loop around the handler |
 //! | [`status_process`] | answers whoever asks how the server does |
@@ -19,6 +20,7 @@ pub(crate) mod identity;
 pub mod ipc;
 pub(crate) mod listen;
 pub(crate) mod log_throttle;
+pub(crate) mod metrics;
 pub(crate) mod operator;
 pub(crate) mod run;
 pub(crate) mod status_process;
@@ -64,6 +66,7 @@ pub fn module(lua: &Lua) -> Result<Table> {
         ))),
     })?;
     operator::status::export(lua, &module, registry.clone())?;
+    metrics::lua::export(lua, &module, registry.clone())?;
     run::export(lua, &module, registry)?;
     module.raw_set("_VERSION", env!("CARGO_PKG_VERSION"))?;
     let require: mlua::Function = lua.globals().get("require")?;

@@ -16,6 +16,7 @@ use super::listen::predecessor::Predecessor;
 use super::listen::registry::Registry;
 use super::listen::shared_sockets;
 use super::listen::speaks_first;
+use super::metrics::server::ServerMetrics;
 use super::operator::check;
 use super::operator::launcher::{self, Operations};
 use super::operator::service::Parts;
@@ -118,14 +119,14 @@ fn serve(
     }
     let origin = predecessor.map(|predecessor| GenerationOrigin { predecessor, log: later_log });
     let watcher = Development::of(lua).and_then(|development| development.take_watcher());
+    let metrics = ServerMetrics::new(registry.metrics.clone()).map_err(Fault::Misuse)?;
     let mut supervisor =
-        Supervisor::new((pools, status), (log, access_log), &limits, origin, watcher).map_err(
-            |errno| {
+        Supervisor::new((pools, status), metrics, (log, access_log), &limits, origin, watcher)
+            .map_err(|errno| {
                 registry.end();
                 let reason = error_text::describe(errno as i32);
                 Fault::System(format!("Could not start to serve: {reason}"), Some(errno as i32))
-            },
-        )?;
+            })?;
     if let Some(Err(text)) = identity.as_ref().map(Identity::assume) {
         supervisor.close();
         registry.end();
@@ -150,7 +151,7 @@ fn serve(
             worker_signals::ignore_all();
             drop(supervisor);
             drop(pid_file);
-            status_process::serve(start, registry.views());
+            status_process::serve(start, registry);
             process::exit_now(0)
         }
         Outcome::Worker(start) => {

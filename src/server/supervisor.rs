@@ -58,6 +58,7 @@ use super::ipc::clock;
 use super::ipc::message::Report;
 use super::ipc::server_stage::Stage;
 use super::listen::registry::{Pool, StatusListeners};
+use super::metrics::server::ServerMetrics;
 use super::operator::access_log::AccessLogSettings;
 use super::operator::log::Log;
 use super::operator::notifier::Notifier;
@@ -103,6 +104,7 @@ pub struct Supervisor {
     signals: Signals,
     service: Service,
     status: StatusProcess,
+    metrics: ServerMetrics,
     ending: Ending,
     log: Log,
     notifier: Notifier,
@@ -122,6 +124,7 @@ impl Supervisor {
     /// Takes over the signals and announces the pools.
     pub fn new(
         (pools, status): (Vec<Rc<Pool>>, StatusListeners),
+        metrics: ServerMetrics,
         (mut log, access_log): (Log, Option<AccessLogSettings>),
         limits: &SupervisorLimits,
         origin: Option<GenerationOrigin>,
@@ -153,6 +156,7 @@ impl Supervisor {
             signals,
             service,
             status,
+            metrics,
             ending: Ending::new(Shutdown::new(limits.drain_delay, limits.shutdown_timeout)),
             log,
             notifier: Notifier::from_environment(now),
@@ -446,6 +450,7 @@ impl Supervisor {
             ServerPhase::Leaving => Stage::Leaving,
             ServerPhase::Draining | ServerPhase::Killing => Stage::Ending,
         });
+        self.metrics.note_lost_lines(self.log.lost());
         self.service.publish(&mut self.log);
     }
 

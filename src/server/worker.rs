@@ -15,6 +15,7 @@
 //! | [`places`], [`ownership`], [`parking`], [`quiet_time`], [`outbox`] | parts of `connections` |
 //! | [`proxy_header`] | how a connection begins that comes through a proxy |
 //! | [`disposition`], [`handover`] | what a handler decides; connections as values |
+//! | [`stopwatch`] | how long handlers run, and how much they send |
 //! | [`recycling`] | when a worker is replaced though its handler goes on |
 //! | [`lua_side`], [`handle_methods`] | what Lua sees |
 //! | [`reload`] | a worker asks for a new generation |
@@ -41,6 +42,7 @@ mod quiet_time;
 mod recycling;
 pub mod reload;
 pub mod request_log;
+mod stopwatch;
 pub mod timeout;
 
 use std::cell::RefCell;
@@ -94,7 +96,8 @@ impl Worker {
         let leases = (pool.leases.clone(), cell);
         Ok(Worker {
             event_loop: EventLoop::new(control, listeners, leases, input_limit)?
-                .recycled(Recycling::new(&pool.config)),
+                .recycled(Recycling::new(&pool.config))
+                .counted(pool.counters.meter(cell)),
             lua_side: LuaSide::new(handles),
             task: None,
             job: None,

@@ -17,18 +17,22 @@ pub struct ResponseOutput {
     /// The response.
     pub response: Response,
     peer: PeerWatch,
+    /// The status of the refusal that it was replaced by.
+    refused: Option<u16>,
 }
 
 impl ResponseOutput {
     /// Prepares for the response to the next request.
     pub fn begin(&mut self, version: Version, head_request: bool, closes: bool) {
         self.peer = PeerWatch::default();
+        self.refused = None;
         self.response.begin(version, head_request, closes);
     }
 
     /// Replaces the response by a refusal: it is finished with it and the connection will be closed.
     pub fn refuse(&mut self, options: &Options, refusal: &Refusal) {
         let status = refusal.code();
+        self.refused = Some(status);
         self.replace(options, status, |out, lines, now, head| refusal.write(out, lines, now, head));
     }
 
@@ -47,6 +51,13 @@ impl ResponseOutput {
                 write(out, fixed.lines(), now, head_request);
             });
         });
+    }
+
+    /// Tells the server that the request was refused, if it was.
+    pub fn tell_refusal(&self, stream: &HeldStream) {
+        if self.refused.is_some() {
+            let _ = stream.with(|stream| stream.handler.refused = self.refused);
+        }
     }
 
     /// Takes back the output that waits, see [`ResponseOutput::defer`].

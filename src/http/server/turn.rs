@@ -350,6 +350,7 @@ impl Turn {
         if !c.stream.is_open() {
             return self.end(c, outcome);
         }
+        c.output.tell_refusal(&c.stream);
         if (self.supervision.is_worker)() {
             let linger = self.supervision.linger;
             let TimeLimits { drain, stall, .. } = self.times;

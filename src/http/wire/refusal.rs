@@ -156,6 +156,7 @@ mod tests {
             "HTTP/1.1 400 Bad Request\r\nX-A: b\r\nConnection: close\r\nContent-Type: text/plain\r\n\
              Content-Length: 38\r\n\r\n400 Bad Request\n\nNo valid host header\n"
         );
+        assert_eq!(Refusal::uri_too_long().code(), 414);
         assert!(written(Refusal::uri_too_long(), false).ends_with("17\r\n\r\n414 URI Too Long\n"));
     }
 

@@ -49,6 +49,8 @@ pub struct HandlerState {
     pub incomplete: Option<Box<dyn Any>>,
     /// By the server: the name of the record that is complete when the output is sent.
     pub unsent_record: Option<u64>,
+    /// By the handler: it has refused a request with this status.
+    pub refused: Option<u16>,
     /// By the handler: the client has sent a message that was handled: nothing unsolicited may follow.
     pub asked: bool,
 }

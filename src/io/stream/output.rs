@@ -35,6 +35,11 @@ impl Output {
         self.queue.len()
     }
 
+    /// How many bytes were written: sent, or queued.
+    pub fn written(&self) -> u64 {
+        self.transmitted + self.len() as u64
+    }
+
     /// Whether nothing is queued.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()

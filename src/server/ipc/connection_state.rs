@@ -15,12 +15,12 @@ use crate::io::Awaits;
 use crate::proxy::proxied::{Proxied, Told};
 
 /// The version of the encoding.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// How many bytes the encoding takes beside the data and the header of a proxy.
 pub const OVERHEAD: usize = 1 + 8 * NUMBERS;
 
-const NUMBERS: usize = 14;
+const NUMBERS: usize = 15;
 
 /// The state of a connection that is in nobody's hands.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct ConnectionState {
     pub stage: Stage,
     /// When it stops waiting for input, in milliseconds of the shared clock; none: never.
     pub deadline: Option<u64>,
+    /// Since when it waits for a worker, in milliseconds of the shared clock.
+    pub queued: Option<u64>,
     /// What has to come before the received input is of use.
     pub awaits: Awaits,
     /// How far it has got with its messages.
@@ -145,14 +147,15 @@ impl ConnectionState {
             Awaits::ProxyHeader => (3, 0),
         };
         let [high, low, port] = self.peer.map_or([0, 0, ABSENT], numbers_of);
-        let (deadline, record) = (optional(self.deadline), optional(self.record));
+        let (deadline, queued) = (optional(self.deadline), optional(self.queued));
+        let record = optional(self.record);
         let standing = self.standing.word();
         let (proxied, header) = proxied_parts(&self.proxied);
         bytes.reserve(self.size());
         bytes.push(VERSION);
         let numbers: [u64; NUMBERS] = [
-            stage, size, then, time, stall, awaits, count, deadline, standing, high, low, port,
-            record, proxied,
+            stage, size, then, time, stall, awaits, count, deadline, queued, standing, high, low,
+            port, record, proxied,
         ];
         append(bytes, &numbers);
         bytes.extend_from_slice(header);
@@ -179,6 +182,7 @@ impl ConnectionState {
             awaits,
             count,
             deadline,
+            queued,
             standing,
             high,
             low,
@@ -197,6 +201,7 @@ impl ConnectionState {
         Ok(ConnectionState {
             stage: Stage::of([stage, size, then, time, stall])?,
             deadline: present(deadline),
+            queued: present(queued),
             awaits,
             standing: Standing::of(standing),
             peer: address_of([high, low, port])?,
@@ -280,6 +285,7 @@ mod tests {
             ConnectionState {
                 stage: Stage::Ready,
                 deadline: Some(5),
+                queued: Some(6),
                 awaits: Awaits::EmptyLine(9),
                 standing: Standing { asked: true, skip: 9 },
                 peer: Some("192.0.2.1:80".parse().unwrap()),
@@ -325,7 +331,7 @@ mod tests {
             bytes[0] = VERSION + 1;
             let refusal = ConnectionState::decode(&bytes).unwrap_err();
             assert_eq!(refusal, DecodeError::Version(VERSION + 1));
-            assert!(refusal.to_string().contains("version 4"));
+            assert!(refusal.to_string().contains("version 5"));
         }
     }
 

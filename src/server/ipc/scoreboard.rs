@@ -95,6 +95,10 @@ pub enum Total {
     Reclaimed,
     /// Connections that broke off because their worker died or no descriptor was left for them.
     Lost,
+    /// Connections that no worker has: they wait for input, or for a worker.
+    Waiting,
+    /// Those that wait for a worker.
+    Queued,
 }
 
 /// One worker's part of the scoreboard.
@@ -233,6 +237,8 @@ const PREPARED: u64 = 1 << 32;
 /// A worker, as all processes see it.
 #[derive(Clone, Copy)]
 pub struct WorkerView<'a> {
+    /// Its process.
+    pub pid: i32,
     /// Its `prepare` is done.
     pub is_prepared: bool,
     /// Its cell.
@@ -304,7 +310,8 @@ impl Scoreboard {
     pub fn workers(&self) -> impl Iterator<Item = WorkerView<'_>> {
         self.pids.iter().zip(self.cells()).filter_map(|(word, cell)| {
             let word = word.load(SeqCst);
-            (word != 0).then_some(WorkerView { is_prepared: word & PREPARED != 0, cell })
+            let pid = i32::try_from(word & !PREPARED).ok().filter(|pid| *pid != 0)?;
+            Some(WorkerView { pid, is_prepared: word & PREPARED != 0, cell })
         })
     }
 

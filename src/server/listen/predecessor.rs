@@ -30,6 +30,8 @@ pub struct Predecessor {
     pub stderr: OwnedFd,
     /// The file by which this generation says that it has the ports.
     pub ports: OwnedFd,
+    /// The values of its metrics.
+    pub metrics: Option<OwnedFd>,
     /// The log has told that handlers run as root.
     pub warned: bool,
     /// The process group of the server.
@@ -87,8 +89,9 @@ pub fn adopt() -> io::Result<Option<(Predecessor, Vec<Passed>)>> {
         };
         sockets.push(Passed { index: index as usize, passed, socket });
     }
-    let (warned, group) = (hello.warned, hello.group as i32);
-    Ok(Some((Predecessor { channel, first, stderr, ports, warned, group }, sockets)))
+    let (warned, group, metrics) = (hello.warned, hello.group as i32, descriptors.next());
+    let predecessor = Predecessor { channel, first, stderr, ports, metrics, warned, group };
+    Ok(Some((predecessor, sockets)))
 }
 
 fn numbers(value: &OsStr) -> Option<[i32; 3]> {

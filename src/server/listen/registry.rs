@@ -17,6 +17,9 @@ use super::status_listener::StatusListener;
 use crate::binding::{Fault, Reply};
 use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::scoreboard::Scoreboard;
+use crate::server::metrics::pool::PoolCounters;
+use crate::server::metrics::registry::Metrics;
+use crate::server::metrics::report::PoolSource;
 use crate::sys::os::error_text;
 
 /// Scoreboard cells per possible worker: a killed worker that the kernel does not release keeps its
@@ -38,6 +41,8 @@ pub struct Pool {
     pub listeners: Rc<[Listener]>,
     /// The scoreboard shared by its workers and the supervisor.
     pub scoreboard: Rc<Scoreboard>,
+    /// What is counted.
+    pub counters: PoolCounters,
     /// The leases of parked connections.
     pub leases: Rc<LeaseTable>,
     /// The sockets of the previous generation among its listeners: their positions there, and the number of
@@ -67,6 +72,8 @@ pub struct StatusListeners {
 pub struct PoolView {
     /// Its scoreboard.
     pub scoreboard: Rc<Scoreboard>,
+    /// What is counted.
+    pub counters: PoolCounters,
     /// Its listeners with the TCP ports that they have.
     pub listeners: Rc<[(ListenerSpec, Option<u16>)]>,
 }
@@ -89,6 +96,8 @@ pub struct Registry {
     status: RefCell<StatusListeners>,
     /// Views of all pools, including those that have been given up.
     views: RefCell<Vec<PoolView>>,
+    /// What is counted.
+    pub metrics: Rc<Metrics>,
     /// The inherited sockets that no pool has claimed yet.
     pub inheritance: Inheritance,
     /// In a process that a reload has started: what it has of the previous generation.
@@ -110,7 +119,7 @@ impl Registry {
         if let Some(registry) = lua.app_data_ref::<Rc<Registry>>() {
             return registry.clone();
         }
-        let (predecessor, sockets) = match predecessor::adopt() {
+        let (mut predecessor, sockets) = match predecessor::adopt() {
             Ok(adopted) => adopted.unzip(),
             Err(error) => {
                 eprintln!("{error}");
@@ -121,6 +130,9 @@ impl Registry {
             pools: RefCell::default(),
             status: RefCell::default(),
             views: RefCell::default(),
+            metrics: Rc::new(Metrics::inherit(
+                predecessor.as_mut().and_then(|it: &mut Predecessor| it.metrics.take()),
+            )),
             inheritance: sockets.map(Inheritance::of_generation).unwrap_or_default(),
             is_candidate: predecessor.is_some(),
             predecessor: RefCell::new(predecessor),
@@ -253,12 +265,19 @@ impl Registry {
         let scoreboard = Rc::new(Scoreboard::new(cells).map_err(refused)?);
         let leases = Rc::new(LeaseTable::new(cells).map_err(refused)?);
         let mut pools = self.pools.borrow_mut();
+        let number = pools.len() + 1;
+        let counters = self.metrics.pool(number).map_err(Fault::Misuse)?;
         let view = |listener: &Listener| (listener.spec.clone(), listener.port_number());
         let views = listeners.iter().map(view).collect();
-        self.views.borrow_mut().push(PoolView { scoreboard: scoreboard.clone(), listeners: views });
+        self.views.borrow_mut().push(PoolView {
+            scoreboard: scoreboard.clone(),
+            counters: counters.clone(),
+            listeners: views,
+        });
         let pool = Pool {
-            number: pools.len() + 1,
+            number,
             scoreboard,
+            counters,
             leases,
             claimed: self.inheritance.take_claimed(),
             config,
@@ -272,6 +291,15 @@ impl Registry {
     /// Views of all pools, in their order.
     pub fn views(&self) -> Vec<PoolView> {
         self.views.borrow().clone()
+    }
+
+    /// What metrics tell of all pools.
+    pub fn sources(&self) -> Vec<PoolSource> {
+        let source = |view: &PoolView| PoolSource {
+            scoreboard: view.scoreboard.clone(),
+            counters: view.counters.clone(),
+        };
+        self.views.borrow().iter().map(source).collect()
     }
 
     /// From now on the script is only checked.
@@ -299,6 +327,7 @@ impl Registry {
             }
             ServerStage::Open => {
                 self.stage.set(ServerStage::Serving);
+                self.metrics.close();
                 // Whoever serves them lets them go.
                 Ok((self.pools.take(), self.status.take()))
             }

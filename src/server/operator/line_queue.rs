@@ -18,6 +18,8 @@ pub struct LineQueue {
     /// How many bytes of the first entry have been written.
     sent: usize,
     lost: u64,
+    /// How many lines have been lost since the beginning.
+    lost_ever: u64,
     /// The output preserves message boundaries, so lines need no line end.
     records: bool,
     /// The last line was written only partially.
@@ -31,6 +33,8 @@ struct QueuedLine {
     text: Vec<u8>,
     /// How many lines it represents, for the count of lost lines.
     lines: u64,
+    /// It tells of lost lines.
+    is_note: bool,
     /// It begins by terminating a partially written line.
     mends: bool,
 }
@@ -39,6 +43,11 @@ impl LineQueue {
     /// A queue for an output of records, such as the system log.
     pub fn of_records() -> Self {
         LineQueue { records: true, ..LineQueue::default() }
+    }
+
+    /// How many lines have been lost since the beginning.
+    pub fn lost_ever(&self) -> u64 {
+        self.lost_ever
     }
 
     /// The output has been replaced, so there is no partially written line in it.
@@ -60,10 +69,11 @@ impl LineQueue {
         let resumes = self.lost == 0 || self.size <= LIMIT / 2;
         if resumes && self.size + line.len() <= LIMIT {
             self.tell(note);
-            self.add(line, 1);
+            self.add(line, 1, false);
             self.flush(&mut write);
         } else {
             self.lost += 1;
+            self.lost_ever += 1;
         }
         !self.entries.is_empty()
     }
@@ -85,17 +95,17 @@ impl LineQueue {
     fn tell(&mut self, note: impl Fn(u64) -> Vec<u8>) {
         if self.lost > 0 {
             let lost = std::mem::take(&mut self.lost);
-            self.add(note(lost), lost);
+            self.add(note(lost), lost, true);
         }
     }
 
-    fn add(&mut self, mut text: Vec<u8>, lines: u64) {
+    fn add(&mut self, mut text: Vec<u8>, lines: u64, is_note: bool) {
         let mends = std::mem::take(&mut self.torn);
         if mends {
             text.insert(0, b'\n');
         }
         self.size += text.len();
-        self.entries.push_back(QueuedLine { text, lines, mends });
+        self.entries.push_back(QueuedLine { text, lines, is_note, mends });
     }
 
     fn flush(&mut self, write: &mut impl FnMut(&[u8]) -> io::Result<usize>) {
@@ -117,6 +127,8 @@ impl LineQueue {
                 Err(_) => {
                     self.failed = true;
                     self.torn = if self.sent > 0 { !self.records } else { first.mends };
+                    let lines = self.entries.iter().filter(|entry| !entry.is_note);
+                    self.lost_ever += lines.count() as u64;
                     self.lost += self.entries.drain(..).map(|entry| entry.lines).sum::<u64>();
                     (self.size, self.sent) = (0, 0);
                 }
@@ -190,6 +202,7 @@ mod tests {
         output.room = LIMIT * 2;
         queue.push(b"z\n".to_vec(), note, |bytes| output.write(bytes));
         assert_eq!(output.text[LIMIT..], *b"<3>\nz\n");
+        assert_eq!(queue.lost_ever(), 3);
     }
 
     #[test]
@@ -214,5 +227,6 @@ mod tests {
         output.room = 100;
         queue.push("gh\n".into(), note, |bytes| output.write(bytes));
         assert_eq!(String::from_utf8(output.text).unwrap(), "ab\ncd\n<2>\ngh\n");
+        assert_eq!(queue.lost_ever(), 2);
     }
 }

@@ -141,6 +141,12 @@ impl Log {
         self.line(Level::Debug, "", message);
     }
 
+    /// How many lines its outputs have lost since the beginning.
+    pub fn lost(&self) -> u64 {
+        let stream = self.stream.as_ref().map_or(0, LogStream::lost);
+        stream + self.syslog.as_ref().map_or(0, Syslog::lost)
+    }
+
     /// Retries waiting lines when it is time; returns when to call it again.
     pub fn attend(&mut self, now: Instant) -> Option<Instant> {
         if self.retry_at.is_some_and(|at| at <= now) {

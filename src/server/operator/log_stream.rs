@@ -80,6 +80,11 @@ impl LogStream {
         self.queue.push(line.into_bytes(), note, |bytes| write(fd, bytes))
     }
 
+    /// How many lines have been lost since the beginning.
+    pub fn lost(&self) -> u64 {
+        self.queue.lost_ever()
+    }
+
     /// Retries waiting lines. Returns whether any are left.
     pub fn retry(&mut self) -> bool {
         let fd = self.target.fd();

@@ -43,6 +43,11 @@ impl Syslog {
         queue.push(record(&line.replace('\0', "\u{fffd}")), note, |bytes| send(daemon, bytes))
     }
 
+    /// How many lines have been lost since the beginning.
+    pub fn lost(&self) -> u64 {
+        self.queue.lost_ever()
+    }
+
     /// Retries waiting lines. Returns whether any are left.
     pub fn retry(&mut self) -> bool {
         let Syslog { ident, facility, daemon, queue } = self;

@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use super::ipc::server_stage::ServerStage;
-use super::listen::registry::PoolView;
+use super::listen::registry::Registry;
 use super::listen::status_listener::StatusListener;
 use event_loop::EventLoop;
 use pages::Pages;
@@ -33,7 +33,7 @@ pub struct StatusStart {
 }
 
 /// Serves until the supervisor ends, or wants that.
-pub fn serve(start: StatusStart, pools: Vec<PoolView>) {
-    let pages = Pages::new(start.stage, pools);
+pub fn serve(start: StatusStart, registry: &Registry) {
+    let pages = Pages::new(start.stage, registry);
     EventLoop::new(start.listeners, start.lifeline, pages).run();
 }

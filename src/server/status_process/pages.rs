@@ -6,20 +6,35 @@ use std::time::{Duration, Instant};
 use super::exchange::{Request, Response};
 use super::readiness::{Readiness, Watched};
 use crate::server::ipc::server_stage::ServerStage;
-use crate::server::listen::registry::PoolView;
+use crate::server::listen::registry::{PoolView, Registry};
 use crate::server::listen::spec::ListenerSpec;
+use crate::server::metrics::exposition::Format;
+use crate::server::metrics::registry::Metrics;
+use crate::server::metrics::report::{self, PoolSource};
+use crate::server::metrics::totals::ServerCounters;
 
 /// The pages, and what they tell.
 pub struct Pages {
     stage: Rc<ServerStage>,
     pools: Vec<PoolView>,
     readiness: Readiness,
+    sources: Vec<PoolSource>,
+    server: Option<ServerCounters>,
+    metrics: Rc<Metrics>,
 }
 
 impl Pages {
-    /// The pages of a server with these pools.
-    pub fn new(stage: Rc<ServerStage>, pools: Vec<PoolView>) -> Self {
-        Pages { stage, pools, readiness: Readiness::default() }
+    /// The pages of a server with these pools and metrics.
+    pub fn new(stage: Rc<ServerStage>, registry: &Registry) -> Self {
+        let metrics = registry.metrics.clone();
+        Pages {
+            stage,
+            pools: registry.views(),
+            readiness: Readiness::default(),
+            sources: registry.sources(),
+            server: metrics.server().ok(),
+            metrics,
+        }
     }
 
     /// Notes how the pools get on. True if that is to be done again soon.
@@ -37,8 +52,15 @@ impl Pages {
         match request.path {
             b"/live" => Response::line("200 OK", "live"),
             b"/ready" => self.ready(stuck_limit, now),
-            _ => Response::line("404 Not Found", "There are /live and /ready"),
+            b"/metrics" => self.metrics(Format::accepted(request.accept)),
+            _ => Response::line("404 Not Found", "There are /live, /ready and /metrics"),
         }
+    }
+
+    fn metrics(&self, format: Format) -> Response {
+        let text = report::text(format, &self.sources, self.server.as_ref(), &self.metrics);
+        let (status, media_type) = ("200 OK", format.media_type());
+        Response { status, media_type, body: text.into_bytes() }
     }
 
     fn ready(&mut self, stuck_limit: Option<Duration>, now: Instant) -> Response {
@@ -55,7 +77,7 @@ fn watched(pools: &[PoolView]) -> Vec<Watched<'_>> {
         matches!(spec, ListenerSpec::Interval { .. } | ListenerSpec::Main { .. })
     };
     let watch = |pool| {
-        let PoolView { scoreboard, listeners }: &PoolView = pool;
+        let PoolView { scoreboard, listeners, .. }: &PoolView = pool;
         let takes_connections = !listeners.iter().all(|(spec, _)| is_job(spec));
         Watched { board: scoreboard, takes_connections }
     };

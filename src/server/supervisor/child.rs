@@ -22,7 +22,7 @@ use crate::server::ipc::ticket::Ticket;
 use crate::server::operator::log::{Level, Log};
 use crate::server::operator::log_text;
 use crate::server::operator::stderr_lines::StderrLines;
-use crate::sys::os::usage::ProcessEnd;
+use crate::sys::os::usage::{LiveUsage, ProcessEnd};
 
 /// How far a worker's life has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub struct Child {
     pub clock: Clock,
     /// A leased connection, and its turns, whose input the worker ignored at the last check.
     pub ignored: Option<(Ticket, u64)>,
+    /// What of its processor time is in the metrics already.
+    pub counted: LiveUsage,
     /// The interval or main listener that it runs, by position in the pool.
     pub running: Option<u32>,
     /// The orders that the log does not show yet, if it is to show them.
@@ -103,6 +105,7 @@ impl Child {
             load: LoadSampler::default(),
             clock: Clock::new(Pid::from_raw(worker.pid)),
             ignored: None,
+            counted: LiveUsage::default(),
             running: None,
             journal: None,
         }

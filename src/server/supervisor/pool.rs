@@ -1,12 +1,13 @@
 //! One pool: its size, its timers, its ports, and what its workers did.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::activity;
 use super::child::{Child, Life};
 use super::children::{Children, Forked};
-use super::handover::{Handover, Shared};
+use super::handover::{Counts, Handover, Shared};
 use super::ports::Ports;
 use super::readiness::is_readable;
 use super::saturation::Saturation;
@@ -17,9 +18,11 @@ use crate::server::ipc::clock;
 use crate::server::ipc::scoreboard::{Activity, Counter, Total};
 use crate::server::listen::listener::Listener;
 use crate::server::listen::registry::{CELLS, Pool};
+use crate::server::metrics::pool::{Reason, Supervised};
 use crate::server::operator::log::{Level, Log};
 use crate::server::operator::status::PoolStatus;
 use crate::sys::os::error_text;
+use crate::sys::os::usage::{self, LiveUsage, ProcessEnd, Usage};
 
 /// The log names so many workers of a full pool at most.
 const NAMED: usize = 20;
@@ -53,6 +56,10 @@ pub struct PoolState {
     /// Workers, and ended ones, when the log last told of them.
     logged: (usize, u64),
     saturation: Saturation,
+    /// Why workers have ended in whose place none was forked yet.
+    vacancies: VecDeque<Reason>,
+    /// What became of connections, as far as metrics know it.
+    counted: Counts,
     /// Which cells of the scoreboard are taken.
     cells: Vec<bool>,
 }
@@ -72,6 +79,8 @@ impl PoolState {
             totals: Totals::default(),
             logged: (0, 0),
             saturation: Saturation::new(now),
+            vacancies: VecDeque::new(),
+            counted: Counts::default(),
             cells: vec![false; CELLS * pool.config.max_fork],
             pool,
         }
@@ -112,7 +121,10 @@ impl PoolState {
             }
             Ok(Forked::Parent(worker)) => {
                 self.pool.scoreboard.assign(cell, Some(worker.pid));
-                self.totals.respawns += u64::from(self.totals.respawns < self.totals.ended);
+                if let Some(reason) = self.vacancies.pop_front() {
+                    self.totals.respawns += 1;
+                    self.pool.counters.note_respawn(reason);
+                }
                 self.sizing.forked(now);
                 handover.add_worker(worker.pid);
                 if let Some(child) = children.get_mut(worker.pid) {
@@ -129,7 +141,15 @@ impl PoolState {
     }
 
     /// A worker has ended. Its cell becomes free, and what it counted is added up.
-    pub fn ended(&mut self, child: &Child) {
+    pub fn ended(&mut self, child: &Child, end: ProcessEnd, usage: &Usage) {
+        let counters = &self.pool.counters;
+        for (what, time, counted) in [
+            (Supervised::User, usage.user, child.counted.user),
+            (Supervised::System, usage.system, child.counted.system),
+        ] {
+            counters.add(what, microseconds(time.saturating_sub(counted)));
+        }
+        self.vacancies.push_back(reason(child, end));
         let (index, cell) = (child.worker.cell, child.cell());
         // A worker may have scribbled over its cell: never overflow.
         let totals = &mut self.totals;
@@ -139,7 +159,21 @@ impl PoolState {
         totals.ended += 1;
         cell.reset();
         self.pool.scoreboard.assign(index, None);
+        counters.add(Supervised::Buried, 1);
         self.cells[index] = false;
+    }
+
+    /// This generation is replaced: what its workers have used so far is counted, since whoever tells the
+    /// metrics from now on does not know them.
+    pub fn count_usage(&self, children: &mut Children) {
+        for child in children.of_pool_mut(self.index) {
+            let Some(LiveUsage { user, system, .. }) = usage::of_process(child.pid()) else {
+                continue;
+            };
+            self.pool.counters.add(Supervised::User, microseconds(user));
+            self.pool.counters.add(Supervised::System, microseconds(system));
+            child.counted = LiveUsage { user, system, resident: 0 };
+        }
     }
 
     /// Such a worker is to be replaced, or not.
@@ -154,6 +188,7 @@ impl PoolState {
     /// A connection was taken over from a port.
     pub fn note_accepted(&mut self) {
         self.totals.accepted += 1;
+        self.pool.counters.add(Supervised::Accepted, 1);
     }
 
     /// Ends workers of which the pool has too many. Gives what else is to be done about its size: a fork,
@@ -293,6 +328,19 @@ impl PoolState {
         board.publish(Total::Handled, self.totals.handled);
         board.publish(Total::Errors, self.totals.errors);
         board.publish(Total::Respawns, self.totals.respawns);
+        let queued = handover.store().queued(self.index);
+        board.publish(Total::Waiting, handover.store().waiting(self.index) as u64);
+        board.publish(Total::Queued, queued as u64);
+        let before = std::mem::replace(&mut self.counted, counts);
+        for (what, now, before) in [
+            (Supervised::Shed, counts.shed, before.shed),
+            (Supervised::Reclaimed, counts.reclaimed, before.reclaimed),
+            (Supervised::Lost, counts.lost, before.lost),
+        ] {
+            if now != before {
+                self.pool.counters.add(what, now.saturating_sub(before));
+            }
+        }
         board.publish(Total::Shed, counts.shed);
         board.publish(Total::Reclaimed, counts.reclaimed);
         board.publish(Total::Lost, counts.lost);
@@ -302,4 +350,20 @@ impl PoolState {
             log.stats(&format!("Pool #{}: {}", self.pool.number, PoolStatus::of(board)));
         }
     }
+}
+
+/// Why a worker has to be replaced.
+fn reason(child: &Child, end: ProcessEnd) -> Reason {
+    match end {
+        _ if child.life == Life::Unresponsive => Reason::Unresponsive,
+        ProcessEnd::Exited(0) if child.activity() == Activity::Ended => Reason::Ended,
+        ProcessEnd::Exited(1) => Reason::Error,
+        ProcessEnd::Exited(_) => Reason::Exit,
+        ProcessEnd::Killed(libc::SIGALRM) => Reason::Timeout,
+        ProcessEnd::Killed(_) => Reason::Signal,
+    }
+}
+
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -320,7 +320,7 @@ impl Service {
         if log.logs(Level::Stats) {
             log.stats(&format!("Child process with PID {pid} has used {usage}"));
         }
-        self.pools[worker.pool].ended(&child);
+        self.pools[worker.pool].ended(&child, end, usage);
         Some(child)
     }
 
@@ -384,6 +384,12 @@ impl Service {
         for state in &mut self.pools {
             state.publish(&self.children, &mut self.handover, log);
         }
+    }
+
+    /// See [`PoolState::count_usage`].
+    pub fn count_usage(&mut self) {
+        let Service { pools, children, .. } = self;
+        pools.iter().for_each(|state| state.count_usage(children));
     }
 
     /// The figures of all pools, for the operator.

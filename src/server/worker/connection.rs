@@ -37,12 +37,14 @@ pub struct Running {
     pub wakeup: Wakeup,
     /// What becomes of it when the handler returns.
     pub disposition: Disposition,
+    /// Since when it waits for a worker, if the supervisor has said so, in nanoseconds of the monotonic clock.
+    pub queued: Option<u64>,
 }
 
 impl Running {
     /// A connection for the handler, which has decided nothing yet.
     pub fn new(connection: Connection, ticket: Option<Ticket>, wakeup: Wakeup) -> Self {
-        Running { connection, ticket, wakeup, disposition: Disposition::Close }
+        Running { connection, ticket, wakeup, disposition: Disposition::Close, queued: None }
     }
 }
 

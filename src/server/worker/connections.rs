@@ -167,7 +167,7 @@ impl Connections {
 
     /// What becomes of a connection that the handler is done with and whose output is sent.
     fn dispose(&mut self, running: Running) -> Option<Ticket> {
-        let Running { connection, ticket, wakeup, disposition } = running;
+        let Running { connection, ticket, wakeup, disposition, .. } = running;
         request_log::sent(&mut connection.stream.borrow_mut());
         match disposition {
             Disposition::Close => self.owned.close(&connection, ticket),
@@ -261,13 +261,14 @@ impl Connections {
     /// until it has noticed. It is for the handler, unless its output is to be sent first.
     pub fn receive(&mut self, arrival: Arrival) -> Option<Running> {
         let Arrival { number, parcel, wakeup, state } = arrival;
+        let queued = state.queued.map(clock::monotonic_at);
         let Ok((stream, unsent)) = handover::take_up(parcel, state) else {
             self.control.report(&Report::Arrived(number, None));
             return None;
         };
         let connection = Connection::new(stream);
         let ticket = self.owned.receive(&connection, number);
-        let mut running = Running::new(connection, ticket, wakeup);
+        let mut running = Running { queued, ..Running::new(connection, ticket, wakeup) };
         let Some(unsent) = unsent else { return Some(running) };
         let now = Instant::now();
         running.disposition = Disposition::left(&unsent, now);

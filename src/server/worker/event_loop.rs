@@ -18,6 +18,7 @@ use super::handover::Arrival;
 use super::places::Places;
 use super::recycling::Recycling;
 use super::request_log;
+use super::stopwatch::Stopwatch;
 use crate::io::{Stream, Wakeup, sigterm};
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::clock;
@@ -27,6 +28,7 @@ use crate::server::ipc::scoreboard::{Activity, Counter};
 use crate::server::ipc::ticket::Ticket;
 use crate::server::listen::listener::Listener;
 use crate::server::listen::spec::ListenerSpec;
+use crate::server::metrics::pool::Meter;
 use crate::sys::os::error_text;
 use crate::sys::os::process::close_for_good;
 use crate::sys::os::worker_signals;
@@ -63,6 +65,7 @@ pub struct EventLoop {
     /// The last offer was in vain.
     refused: bool,
     recycling: Option<Recycling>,
+    stopwatch: Stopwatch,
 }
 
 impl EventLoop {
@@ -91,12 +94,19 @@ impl EventLoop {
             jobs: VecDeque::new(),
             refused: false,
             recycling: None,
+            stopwatch: Stopwatch::new(clock::monotonic()),
         })
     }
 
     /// The same for a worker that is replaced now and then.
     pub fn recycled(self, recycling: Recycling) -> Self {
         EventLoop { recycling: Some(recycling), ..self }
+    }
+
+    /// The same for a worker that counts what it does.
+    pub fn counted(mut self, meter: Meter) -> Self {
+        self.stopwatch.count(meter);
+        self
     }
 
     /// The listeners of the pool.
@@ -151,6 +161,7 @@ impl EventLoop {
             self.control.wait_for_order();
             self.take_orders();
         }
+        self.stopwatch.told(clock::monotonic());
         // It counts as starting until it is idle: a moment of work would make the pool grow.
         self.take_orders();
         let serves = self.control.phase() == Phase::Serving;
@@ -166,6 +177,7 @@ impl EventLoop {
     /// The handler has returned: counts that, and ends the worker if that is due.
     /// Gives the place of its connection if the worker keeps that.
     pub fn settle(&mut self, task: Task, keep: bool) -> Option<Ticket> {
+        self.note_end(Some(&task));
         let ticket = match task {
             Task::Job(index) => {
                 self.control.report(&Report::Ran(index));
@@ -217,8 +229,18 @@ impl EventLoop {
             if self.control.phase() == Phase::Leaving {
                 return None;
             }
-            self.wait(Instant::now(), None);
+            self.wait(clock::monotonic_instant(self.stopwatch.now()), None);
         }
+    }
+
+    /// The handler has returned, or thrown.
+    #[inline(always)]
+    fn note_end(&mut self, task: Option<&Task>) {
+        let running = match task {
+            Some(Task::Connection(running)) => Some(running),
+            Some(Task::Job(_)) | None => None,
+        };
+        self.stopwatch.end(running, clock::monotonic());
     }
 
     /// What the handler is to be called for next, if something has happened.
@@ -263,8 +285,9 @@ impl EventLoop {
         // A SIGTERM received before the handler begins is not for it.
         sigterm::clear();
         self.connections.before_handler();
-        if let Task::Connection(Running { connection, wakeup, .. }) = task {
+        if let Task::Connection(Running { connection, wakeup, queued, .. }) = task {
             let mut stream = connection.stream.borrow_mut();
+            self.stopwatch.begin(*queued, stream.written());
             stream.handler.wakeup = *wakeup;
             stream.handler.last = self.control.phase() == Phase::Draining;
         }
@@ -280,6 +303,8 @@ impl EventLoop {
     /// handler is reset, unless the handler was done with it for good.
     pub fn abandon(&mut self, task: Option<Task>) {
         self.control.cell().add(Counter::Errors, 1);
+        self.note_end(task.as_ref());
+        self.note_failure();
         match task {
             Some(Task::Connection(running)) => match running.disposition {
                 Disposition::Linger { .. } => drop(self.connections.settle(running)),
@@ -311,7 +336,7 @@ impl EventLoop {
         }
         let mut until = Some(now);
         if idle {
-            control.cell().rest(clock::milliseconds(now));
+            control.cell().rest(clock::monotonic_milliseconds(self.stopwatch.now()));
             // The flag may have been raised before the supervisor could see this worker idle.
             let wanted = control.board().wants_offers();
             if wanted && !refused && control.cell().wake() {
@@ -327,6 +352,7 @@ impl EventLoop {
             control.cell().set(Activity::Busy);
             self.pass_new_connections();
             self.refused = !control.wait_for_order();
+            self.stopwatch.told(clock::monotonic());
             self.take_orders();
         }
         if idle && control.board().report_scarcity(self.pre_fork) {
@@ -342,8 +368,10 @@ impl EventLoop {
             self.leave();
             false
         });
+        let now = clock::monotonic();
+        self.stopwatch.told(now);
         if found {
-            request_log::note_events();
+            request_log::note_events(now);
         }
         self.queue_ready();
         found
@@ -383,6 +411,7 @@ impl EventLoop {
     fn offer(&mut self) {
         self.queue_ready();
         self.refused = !self.control.offer();
+        self.stopwatch.told(clock::monotonic());
         self.take_orders();
     }
 
@@ -508,15 +537,25 @@ impl EventLoop {
         let errno = match self.acceptor.accept(listener) {
             Ok(stream) => {
                 self.control.cell().add(Counter::Accepted, u64::from(stream.is_some()));
+                if let Some(meter) = self.stopwatch.meter().filter(|_| stream.is_some()) {
+                    meter.accepted();
+                }
                 return stream;
             }
             Err(errno) => errno,
         };
         self.control.cell().add(Counter::Errors, 1);
+        self.note_failure();
         if errno != Errno::EMFILE || !self.connections.end_slowest() {
             self.acceptor.pause(errno, Instant::now());
         }
         None
+    }
+
+    fn note_failure(&self) {
+        if let Some(meter) = self.stopwatch.meter() {
+            meter.failed();
+        }
     }
 
     /// In a new child of the worker: gives up all descriptors of the worker's.

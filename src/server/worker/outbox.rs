@@ -77,7 +77,7 @@ impl Outbox {
                 return SendOutcome::Lost;
             }
         }
-        let Running { connection, ticket, wakeup, disposition } = running;
+        let Running { connection, ticket, wakeup, disposition, .. } = running;
         let Ok(ticket) = owned.place(&connection, ticket) else {
             owned.reset(&connection, None);
             return SendOutcome::Lost;
@@ -157,7 +157,7 @@ impl Outbox {
             owned.reset(&connection, Some(ticket));
             return None;
         }
-        Some(Running { connection, ticket: Some(ticket), wakeup, disposition })
+        Some(Running { disposition, ..Running::new(connection, Some(ticket), wakeup) })
     }
 
     /// The client has ended its side: that is not to be told over and over.

@@ -77,11 +77,11 @@ pub fn is_kept() -> bool {
     with(|log| log.queue.is_some()).unwrap_or(false)
 }
 
-/// Events have come: what they bring begins to wait.
-pub fn note_events() {
+/// Events have come, at this time of the monotonic clock in nanoseconds: what they bring begins to wait.
+pub fn note_events(at: u64) {
     with(|log| {
         if log.queue.is_some() {
-            log.events = now();
+            log.events = at / 1000;
         }
     });
 }

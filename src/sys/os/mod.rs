@@ -30,6 +30,7 @@ pub mod fork_detection;
 pub mod hangup;
 pub mod inherited_descriptors;
 pub mod lock;
+pub mod monotonic;
 pub mod open_sockets;
 pub mod output_slot;
 pub mod own_file;

@@ -8,8 +8,11 @@ use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use nix::sys::signal::Signal;
 use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
+
+use super::blocked_signals::without;
 
 /// A shared mapping of 64-bit words, all zero at first; forked children share it.
 pub struct SharedWords {
@@ -20,8 +23,7 @@ pub struct SharedWords {
 impl SharedWords {
     /// Maps memory for `count` (at least one) words. The kernel allocates each page on first use.
     pub fn new(count: usize) -> Result<Self, Errno> {
-        let bytes = size_of::<AtomicU64>().checked_mul(count).ok_or(Errno::ENOMEM)?;
-        let length = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
+        let length = length(count)?;
         // SAFETY: a fresh anonymous mapping aliases nothing.
         let at = unsafe {
             mmap_anonymous(
@@ -34,14 +36,19 @@ impl SharedWords {
         Ok(SharedWords { at: at.cast(), count })
     }
 
-    /// Maps a word that all have who map the same file in memory.
+    /// Maps words that all have who map the same file in memory, which gets its size here if it has none.
     ///
     /// # Errors
     /// What the system reports; `EINVAL` if it is no such file.
-    pub fn in_file(file: impl AsFd) -> Result<Self, Errno> {
-        let length = NonZeroUsize::new(size_of::<AtomicU64>()).ok_or(Errno::EINVAL)?;
-        if fstat(&file)?.st_size == 0 {
-            ftruncate(&file, length.get() as i64)?;
+    pub fn in_file(file: impl AsFd, count: usize) -> Result<Self, Errno> {
+        let length = length(count)?;
+        let wanted = i64::try_from(length.get()).map_err(|_| Errno::EFBIG)?;
+        match fstat(&file)?.st_size {
+            // The size of files may be limited.
+            0 => without(&[Signal::SIGXFSZ], || Ok(ftruncate(&file, wanted)?))
+                .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EFBIG)))?,
+            size if size == wanted => {}
+            _ => return Err(Errno::EINVAL),
         }
         // SAFETY: a fresh mapping aliases nothing. Others that map the file use atomics as well, and nobody
         // makes it shorter.
@@ -55,8 +62,13 @@ impl SharedWords {
                 0,
             )
         }?;
-        Ok(SharedWords { at: at.cast(), count: 1 })
+        Ok(SharedWords { at: at.cast(), count })
     }
+}
+
+fn length(count: usize) -> Result<NonZeroUsize, Errno> {
+    let bytes = size_of::<AtomicU64>().checked_mul(count).ok_or(Errno::ENOMEM)?;
+    NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)
 }
 
 // SAFETY: the words are atomics in memory that belongs to the value.

@@ -83,3 +83,57 @@ pub fn resident_memory() -> Option<usize> {
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     pages.checked_mul(usize::try_from(size).ok()?)
 }
+
+/// What a process that lives has used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LiveUsage {
+    /// Processor time in user mode.
+    pub user: Duration,
+    /// Processor time in the kernel.
+    pub system: Duration,
+    /// Resident memory, in bytes.
+    pub resident: u64,
+}
+
+/// What that process has used so far; `None` if there is none, or the kernel does not tell. Times of children
+/// that it has waited for count, as in [`Usage`].
+pub fn of_process(pid: i32) -> Option<LiveUsage> {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // SAFETY: only reads constants of the system.
+    let [ticks, page] =
+        unsafe { [libc::sysconf(libc::_SC_CLK_TCK), libc::sysconf(libc::_SC_PAGESIZE)] };
+    live_usage(&text, u64::try_from(ticks).ok()?, u64::try_from(page).ok()?)
+}
+
+/// The fields of `/proc/PID/stat` (proc_pid_stat(5)).
+fn live_usage(text: &[u8], ticks: u64, page: u64) -> Option<LiveUsage> {
+    // The name in brackets may contain anything.
+    let end = text.iter().rposition(|byte| *byte == b')')?;
+    let text = std::str::from_utf8(text.get(end + 1..)?).ok()?;
+    let fields: Vec<&str> = text.split_ascii_whitespace().collect();
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    let time = |own, children| {
+        let ticks_used = number(own)?.checked_add(number(children)?)?;
+        Some(Duration::from_secs_f64(ticks_used as f64 / ticks.max(1) as f64))
+    };
+    let resident = number(24)?.saturating_mul(page);
+    Some(LiveUsage { user: time(14, 16)?, system: time(15, 17)?, resident })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usage_of_a_process_is_found_whatever_its_name() {
+        let text = b"7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 20 10 20 0 1 0 99 1000 12 18446744073709551615";
+        let expected = LiveUsage {
+            user: Duration::from_millis(1700),
+            system: Duration::from_millis(600),
+            resident: 12 * 4096,
+        };
+        assert_eq!(live_usage(text, 100, 4096), Some(expected));
+        assert_eq!(live_usage(b"7 (a", 100, 4096), None);
+        assert!(of_process(std::process::id() as i32).unwrap().resident > 0);
+    }
+}

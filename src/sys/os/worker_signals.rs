@@ -75,7 +75,7 @@ extern "C" fn on_death(_: libc::c_int) {
 /// In the supervisor, before it forks: prepares [`pass_on_ports`].
 pub fn prepare_to_pass_on() {
     if let Ok(file) = memfd_create(c"moonbridge ports", MFdFlags::MFD_CLOEXEC)
-        && let Ok(words) = SharedWords::in_file(&file)
+        && let Ok(words) = SharedWords::in_file(&file, 1)
     {
         let _ = PASSED_ON.set((words, file));
     }
@@ -88,7 +88,7 @@ pub fn ports_file() -> Option<BorrowedFd<'static>> {
 
 /// In the supervisor of the next generation: it has the listening sockets of the one with this file.
 pub fn take_ports(file: &OwnedFd) {
-    if let Ok(words) = SharedWords::in_file(file) {
+    if let Ok(words) = SharedWords::in_file(file, 1) {
         words[0].store(1, Relaxed);
     }
 }

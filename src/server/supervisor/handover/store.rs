@@ -9,6 +9,7 @@ use nix::sys::epoll::Epoll;
 
 use super::connection::{Entry, Held, Key, Location, Reserved, reset};
 use super::lobby::Lobby;
+use crate::server::ipc::clock;
 use crate::server::ipc::ticket::Ticket;
 
 /// All connections. Each one is found in the way that its location says, and in no other.
@@ -80,9 +81,9 @@ impl Store {
     /// the kernel cannot watch it, and closed if there is no memory for it, as there may be as many as
     /// clients like.
     pub fn enter(&mut self, pool: usize, descriptor: OwnedFd, location: Location) -> Option<Key> {
-        let (key, connection) = (self.last + 1, Entry { pool, descriptor, location });
+        let (key, mut connection) = (self.last + 1, Entry { pool, descriptor, location });
         let pool = &mut self.pools[pool];
-        match &connection.location {
+        match &mut connection.location {
             Location::Waiting(_) | Location::Lingering(_) => {
                 if self.lobby.enter(key, &connection).is_err() {
                     pool.counts.lost += 1;
@@ -98,6 +99,7 @@ impl Store {
                     return None;
                 }
                 pool.queue.push_back(key);
+                held.state.queued.get_or_insert_with(|| clock::milliseconds(Instant::now()));
                 pool.reserved_until = pool.reserved_until.max(held.reserved.until());
             }
             Location::Sent(worker, ..) => {

@@ -67,7 +67,8 @@ impl Supervisor {
             warned: privileges::has_warned(),
         });
         // If the channel does not take something, the candidate waits in vain, and says so.
-        let descriptors = [Some(standard::stream(2)), worker_signals::ports_file()];
+        let descriptors =
+            [Some(standard::stream(2)), worker_signals::ports_file(), self.metrics.file()];
         let descriptors: Vec<_> = descriptors.into_iter().flatten().collect();
         let _ = channel.send_patiently(&hello, &descriptors);
         for place in &sockets {
@@ -110,6 +111,7 @@ impl Supervisor {
             }
         }
         self.status.pass_on(&status);
+        self.service.count_usage();
         worker_signals::pass_on_ports();
         let mut successor = Successor::new(channel, pools);
         let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;

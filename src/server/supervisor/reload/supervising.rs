@@ -10,6 +10,7 @@ use super::Role;
 use super::candidate::Asker;
 use super::first::{Failure, SHUTTING_DOWN};
 use crate::server::ipc::generation::{FromFirst, ToFirst};
+use crate::server::metrics::totals::ServerTotal;
 use crate::sys::os::error_text;
 use crate::sys::os::usage::ProcessEnd;
 
@@ -83,6 +84,7 @@ impl Supervisor {
                 let reason = error_text::reason(&error);
                 let text = format!("the new generation could not be started: {reason}");
                 self.log.notice(&format!("Reload failed, the server goes on as it was: {text}"));
+                self.metrics.count(ServerTotal::FailedReloads);
                 self.notifier.reloaded("Serving; the last reload has failed");
                 askers.into_iter().for_each(|asker| asker.answer(Err(&text)));
             }
@@ -93,6 +95,7 @@ impl Supervisor {
         let Role::First(first) = &mut self.role else { return };
         let Some(Failure { said, askers }) = first.fail(&mut self.log) else { return };
         self.log.notice(&format!("Reload failed, the server goes on as it was: {text}"));
+        self.metrics.count(ServerTotal::FailedReloads);
         self.notifier.reloaded("Serving; the last reload has failed");
         let text = if said.is_empty() { text.to_owned() } else { format!("{text}: {said}") };
         askers.into_iter().for_each(|asker| asker.answer(Err(&text)));

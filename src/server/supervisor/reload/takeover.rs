@@ -15,6 +15,7 @@ use crate::server::ipc::clock;
 use crate::server::ipc::generation::{
     FromFirst, FromPredecessor, JobState, Passed, STATUS_PROCESS, ToFirst,
 };
+use crate::server::metrics::totals::ServerTotal;
 
 impl Supervisor {
     /// Whether this generation does not serve yet.
@@ -158,6 +159,7 @@ impl Supervisor {
             let _ = setpgid(Pid::from_raw(child.pid()), group);
             child.release();
         }
+        self.metrics.count(ServerTotal::Reloads);
         if let Role::Later(later) = &self.role {
             later.tell(&ToFirst::Serving(is_alone), &[]);
         }

@@ -1,0 +1,84 @@
+//! What a worker measures of the runs of its handler, with few looks at the clock: one behind each wait for
+//! events, and one when a handler has returned. A handler begins where the last of these was. Times are
+//! nanoseconds of the monotonic clock: it costs more to subtract two instants than to ask the clock.
+
+use super::connection::Running;
+use crate::server::metrics::pool::Meter;
+
+/// The times of a worker.
+pub struct Stopwatch {
+    /// Where they are counted; none in a test.
+    meter: Option<Meter>,
+    /// The last look at the clock.
+    now: u64,
+    /// When the kernel has told of what is attended to now.
+    told: u64,
+    /// When the connection began to wait whose handler runs.
+    ready: u64,
+    /// When that handler was called.
+    start: u64,
+    /// How much had been written to its connection before.
+    written: u64,
+}
+
+impl Stopwatch {
+    /// Nothing has run yet.
+    pub fn new(now: u64) -> Self {
+        Stopwatch { meter: None, now, told: now, ready: now, start: now, written: 0 }
+    }
+
+    /// Where the times are counted.
+    pub fn count(&mut self, meter: Meter) {
+        self.meter = Some(meter);
+    }
+
+    /// The counters.
+    pub fn meter(&self) -> Option<&Meter> {
+        self.meter.as_ref()
+    }
+
+    /// The last look at the clock, when a handler returned or a wait ended.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// A wait for events has ended.
+    pub fn told(&mut self, now: u64) {
+        (self.now, self.told) = (now, now);
+    }
+
+    /// The handler is called for a connection.
+    pub fn begin(&mut self, queued: Option<u64>, written: u64) {
+        self.ready = queued.unwrap_or(self.told);
+        self.start = self.now;
+        self.written = written;
+    }
+
+    /// The handler has returned, or thrown.
+    #[inline(always)]
+    pub fn end(&mut self, running: Option<&Running>, now: u64) {
+        self.now = now;
+        let Some(meter) = &self.meter else { return };
+        let Some(running) = running else { return meter.silent() };
+        let stream = running.connection.stream.borrow();
+        let size = stream.written().saturating_sub(self.written);
+        if stream.handler.refused.is_some() {
+            drop(stream);
+            self.note_refusal(running);
+        }
+        // A handler that has only waited for the rest of a request has answered nothing.
+        if size > 0 {
+            meter.answered((self.ready, self.start, now), size);
+        } else {
+            meter.silent();
+        }
+    }
+
+    #[cold]
+    fn note_refusal(&self, running: &Running) {
+        let status = running.connection.stream.borrow_mut().handler.refused.take();
+        if let (Some(meter), Some(status)) = (&self.meter, status) {
+            meter.refused(status);
+        }
+    }
+}
