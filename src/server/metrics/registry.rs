@@ -104,8 +104,8 @@ fn full(what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::exposition::{Format, Kind};
     use super::*;
+    use crate::server::metrics::exposition::{Format, Kind};
 
     fn declare(metrics: &Metrics, kind: Kind, labels: &[&str]) -> Result<Rc<Series>, String> {
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();

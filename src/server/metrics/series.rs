@@ -189,8 +189,8 @@ fn decode(mut bytes: &[u8]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::exposition::Format;
     use super::*;
+    use crate::server::metrics::exposition::Format;
 
     fn declared(kind: Kind, labels: &[&str]) -> Declaration {
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
