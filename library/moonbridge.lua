@@ -63,7 +63,7 @@
 ---@field reload_timeout number|string|false|nil seconds until a reload is given up (60)
 
 ---@class (exact) moonbridge.listener_status
----@field proto "tcp"|"local"|"interval"|"main"|"inherit"
+---@field proto "tcp"|"local"|"interval"|"main"|"inherit"|"status"
 ---@field host string? tcp: as given
 ---@field port integer? the TCP port that it has
 ---@field path string? local: as given
@@ -85,6 +85,10 @@
 ---@field listeners moonbridge.listener_status[] the pool's listeners, in their order
 ---@field lost integer connections lost because their worker died, or for lack of a descriptor
 ---@field proxy_errors integer connections closed because they had no valid PROXY header
+
+---A list with the state of each pool.
+---@class moonbridge.statuses: { [integer]: moonbridge.status }
+---@field status_listeners moonbridge.listener_status[] the status listeners, in their order
 
 ---@class moonbridge
 ---@field _VERSION string
@@ -123,7 +127,7 @@ function moonbridge.reload() end
 function moonbridge.timeout(seconds, f, ...) end
 
 ---The state of the pools, in the order of their numbers.
----@return moonbridge.status[]
+---@return moonbridge.statuses
 function moonbridge.status() end
 
 ---The text of all metrics.

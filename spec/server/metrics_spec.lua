@@ -124,6 +124,14 @@ describe("metrics", function()
     assert.truthy(sample(text, 'moonbridge_queue_seconds_sum{pool="1"}') >= 0.3)
   end)
 
+  it("count connections without the PROXY header that they must have", function()
+    local s = start [[
+      listen{ { proto = "tcp", host = "127.0.0.1", port = PORT, proxy_protocol = true }, connect = print }
+    ]]
+    for _ = 1, 3 do s:raw("GET / HTTP/1.0\r\n\r\n") end
+    wait_sample(s, 'moonbridge_proxy_errors_total{pool="1"}', 3)
+  end)
+
   it("tell why workers were replaced, and count their errors", function()
     local s = start(ECHO)
     for _, path in ipairs { "throw", "exit", "kill", "end" } do

@@ -179,6 +179,19 @@ describe("a status listener", function()
     assert.equal(nil, lfs.attributes(path, "mode"))
   end)
 
+  it("is told by status(), with the port that the kernel has chosen", function()
+    local code, output = server.run_script [[
+      local moonbridge = require "moonbridge"
+      moonbridge.listen{ { proto = "status", host = "127.0.0.1", port = 0 } }
+      local status = moonbridge.status()
+      local found = status.status_listeners[1]
+      print(#status, #status.status_listeners, found.proto, found.host, found.port > 0)
+      os.exit(0)
+    ]]
+    assert.equal(0, code)
+    assert.equal("0\t1\tstatus\t127.0.0.1\ttrue\n", output)
+  end)
+
   it("is shown by --check, which opens nothing", function()
     local path = process.scratch("status")
     local code, output, errors = server.run_script {

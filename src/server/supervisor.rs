@@ -450,7 +450,7 @@ impl Supervisor {
             ServerPhase::Leaving => Stage::Leaving,
             ServerPhase::Draining | ServerPhase::Killing => Stage::Ending,
         });
-        self.metrics.note_lost_lines(self.log.lost());
+        self.metrics.note_lost_lines([self.log.lost(), self.service.lost_access_lines()]);
         self.service.publish(&mut self.log);
     }
 

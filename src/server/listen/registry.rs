@@ -94,6 +94,8 @@ pub struct Registry {
     pools: RefCell<Vec<Rc<Pool>>>,
     /// The listeners of the status process.
     status: RefCell<StatusListeners>,
+    /// Where the status process listens, with the TCP ports that it has.
+    status_views: RefCell<Vec<(ListenerSpec, Option<u16>)>>,
     /// Views of all pools, including those that have been given up.
     views: RefCell<Vec<PoolView>>,
     /// What is counted.
@@ -130,6 +132,7 @@ impl Registry {
             pools: RefCell::default(),
             status: RefCell::default(),
             views: RefCell::default(),
+            status_views: RefCell::default(),
             metrics: Rc::new(Metrics::inherit(
                 predecessor.as_mut().and_then(|it: &mut Predecessor| it.metrics.take()),
             )),
@@ -171,6 +174,8 @@ impl Registry {
                 status.iter().for_each(|it| it.listener.unlink());
             })?;
         }
+        let view = |it: &StatusListener| (it.listener.spec.clone(), it.listener.port_number());
+        self.status_views.borrow_mut().extend(status.iter().map(view));
         let mut registered = self.status.borrow_mut();
         registered.listeners.extend(status);
         registered.claimed.extend(claimed.into_iter().map(|(index, _)| index));
@@ -291,6 +296,11 @@ impl Registry {
     /// Views of all pools, in their order.
     pub fn views(&self) -> Vec<PoolView> {
         self.views.borrow().clone()
+    }
+
+    /// Where the status process listens, with the TCP ports that it has.
+    pub fn status_views(&self) -> Vec<(ListenerSpec, Option<u16>)> {
+        self.status_views.borrow().clone()
     }
 
     /// What metrics tell of all pools.

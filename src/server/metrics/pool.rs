@@ -54,6 +54,8 @@ pub enum Supervised {
     Reclaimed,
     /// Connections that broke off with their worker.
     Lost,
+    /// Connections without a valid PROXY header.
+    ProxyErrors,
     /// Processor time of ended workers in user mode, in microseconds.
     User,
     /// The same in the kernel.
@@ -71,7 +73,7 @@ const QUEUED: usize = REFUSED + REFUSALS.len();
 const RUN: usize = QUEUED + TIME_WORDS;
 const SENT: usize = RUN + TIME_WORDS;
 const SHED: usize = SENT + SIZE_WORDS;
-const RESPAWNS: usize = SHED + 6;
+const RESPAWNS: usize = SHED + 7;
 const STRIPE: usize = (RESPAWNS + REASONS.len()).next_multiple_of(LINE);
 
 /// Bounds of times in nanoseconds, from 10 µs to 75 s, and of sizes in bytes, from 100 to 750 million.

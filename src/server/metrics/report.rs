@@ -46,9 +46,13 @@ pub fn text(
         {
             text.sample(&[("outcome", outcome)], server.get(what) as f64);
         }
-        let help = "Lines that the log has lost, since its output did not take them.";
+        let help = "Lines that a log has lost, since its output did not take them.";
         text.family("moonbridge_log_lines_lost", Kind::Counter, help);
-        text.sample(&[], server.get(ServerTotal::LostLines) as f64);
+        for (log, what) in
+            [("server", ServerTotal::LostLines), ("access", ServerTotal::LostAccessLines)]
+        {
+            text.sample(&[("log", log)], server.get(what) as f64);
+        }
     }
     metrics.write(&mut text);
     text.finish()
@@ -98,7 +102,7 @@ fn write_gauges(text: &mut Exposition, pools: &Pools<'_>) {
 
 fn write_counters(text: &mut Exposition, pools: &Pools<'_>) {
     type Read = fn(&PoolCounters) -> u64;
-    let counters: [(&str, &str, Read); 6] = [
+    let counters: [(&str, &str, Read); 7] = [
         ("moonbridge_connections_accepted", "Connections accepted.", |it| {
             it.supervised(Supervised::Accepted)
         }),
@@ -116,6 +120,11 @@ fn write_counters(text: &mut Exposition, pools: &Pools<'_>) {
         ("moonbridge_connections_moved", "Parked connections moved to another worker.", |it| {
             it.supervised(Supervised::Reclaimed)
         }),
+        (
+            "moonbridge_proxy_errors",
+            "Connections closed because they had no valid PROXY header.",
+            |it| it.supervised(Supervised::ProxyErrors),
+        ),
         (
             "moonbridge_connections_lost",
             "Connections that broke off because their worker died or no descriptor was left.",

@@ -10,8 +10,8 @@ use super::totals::{ServerCounters, ServerTotal};
 pub struct ServerMetrics {
     metrics: Rc<Metrics>,
     counters: ServerCounters,
-    /// Lines that the log has lost, as far as they are counted.
-    lost_lines: u64,
+    /// Lines that the log and the access log have lost, as far as they are counted.
+    lost_lines: [u64; 2],
 }
 
 impl ServerMetrics {
@@ -21,7 +21,7 @@ impl ServerMetrics {
     /// There is no memory.
     pub fn new(metrics: Rc<Metrics>) -> Result<Self, String> {
         let counters = metrics.server()?;
-        Ok(ServerMetrics { metrics, counters, lost_lines: 0 })
+        Ok(ServerMetrics { metrics, counters, lost_lines: [0; 2] })
     }
 
     /// Counts one more.
@@ -29,13 +29,15 @@ impl ServerMetrics {
         self.counters.add(what, 1);
     }
 
-    /// So many lines has the log lost by now.
-    pub fn note_lost_lines(&mut self, lost: u64) {
-        if lost != self.lost_lines {
-            let more = lost.saturating_sub(self.lost_lines);
-            self.counters.add(ServerTotal::LostLines, more);
-            self.lost_lines = lost;
+    /// So many lines have the log and the access log lost by now.
+    pub fn note_lost_lines(&mut self, lost: [u64; 2]) {
+        let logs = [ServerTotal::LostLines, ServerTotal::LostAccessLines];
+        for (what, (now, before)) in logs.into_iter().zip(lost.into_iter().zip(self.lost_lines)) {
+            if now != before {
+                self.counters.add(what, now.saturating_sub(before));
+            }
         }
+        self.lost_lines = lost;
     }
 
     /// The file with all values, for the next generation.

@@ -15,9 +15,11 @@ pub enum ServerTotal {
     FailedReloads,
     /// Lines that the log has lost.
     LostLines,
+    /// Lines that the access log has lost.
+    LostAccessLines,
 }
 
-const WORDS: usize = 3;
+const WORDS: usize = 4;
 
 /// The counters of the server.
 #[derive(Clone)]

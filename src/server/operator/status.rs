@@ -125,6 +125,13 @@ pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result
             table.raw_set("listeners", listeners)?;
             list.raw_push(table)?;
         }
+        let status_listeners = lua.create_table()?;
+        for (spec, port) in registry.status_views() {
+            let table = listener(lua, &spec, port)?;
+            table.raw_set("proto", "status")?;
+            status_listeners.raw_push(table)?;
+        }
+        list.raw_set("status_listeners", status_listeners)?;
         Ok(list)
     })
 }

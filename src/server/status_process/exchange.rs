@@ -46,6 +46,8 @@ pub struct Exchange {
     ends: bool,
     /// The next request is the last one.
     is_last: bool,
+    /// A request was answered.
+    has_answered: bool,
 }
 
 impl Exchange {
@@ -73,6 +75,7 @@ impl Exchange {
     }
 
     fn respond(&mut self, answer: &mut impl FnMut(Request<'_>) -> Response) {
+        self.has_answered = true;
         let (head, input) = (&self.head, &self.input[..]);
         let method = head.method.of(input);
         let is_head = method == b"HEAD";
@@ -132,10 +135,11 @@ impl Exchange {
         }
     }
 
-    /// A request that has begun is the last one. True if there is none, and nothing to be sent.
+    /// A request that has begun is the last one, and so is the first one of a connection that has had none.
+    /// True if nothing is to come, and nothing to be sent.
     pub fn end(&mut self) -> bool {
         self.is_last = true;
-        self.input.is_empty() && self.output.is_empty()
+        self.has_answered && self.input.is_empty() && self.output.is_empty()
     }
 
     /// Nothing more is read: the connection ends when everything is sent.
@@ -211,6 +215,19 @@ mod tests {
         assert!(
             exchange(&["POST / HTTP/1.1\r\nHost: x\r\n\r\n"]).0.contains("Allow: GET, HEAD\r\n")
         );
+    }
+
+    #[test]
+    fn the_first_request_is_answered_also_at_the_end() {
+        let answer = |_: Request<'_>| Response::line("200 OK", "x");
+        let mut exchange = Exchange::default();
+        assert!(!exchange.end(), "its request may be on its way");
+        exchange.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", answer);
+        assert!(exchange.ends() && !exchange.output().is_empty());
+        let mut kept = Exchange::default();
+        kept.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", answer);
+        kept.sent(kept.output().len());
+        assert!(!kept.ends() && kept.end());
     }
 
     #[test]

@@ -101,6 +101,11 @@ impl AccessLog {
         self.restart_at
     }
 
+    /// How many lines were lost since the beginning.
+    pub fn lost(&self) -> u64 {
+        self.told
+    }
+
     fn start(&mut self, log: &mut Log, now: Instant) {
         self.restart_at = None;
         let AccessLog { settings, queue, reader, .. } = self;

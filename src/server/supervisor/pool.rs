@@ -60,6 +60,8 @@ pub struct PoolState {
     vacancies: VecDeque<Reason>,
     /// What became of connections, as far as metrics know it.
     counted: Counts,
+    /// The same for connections without a valid PROXY header.
+    proxy_errors: u64,
     /// Which cells of the scoreboard are taken.
     cells: Vec<bool>,
 }
@@ -81,6 +83,7 @@ impl PoolState {
             saturation: Saturation::new(now),
             vacancies: VecDeque::new(),
             counted: Counts::default(),
+            proxy_errors: 0,
             cells: vec![false; CELLS * pool.config.max_fork],
             pool,
         }
@@ -332,10 +335,13 @@ impl PoolState {
         board.publish(Total::Waiting, handover.store().waiting(self.index) as u64);
         board.publish(Total::Queued, queued as u64);
         let before = std::mem::replace(&mut self.counted, counts);
+        let proxy_errors = (board.proxy_errors(), self.proxy_errors);
+        self.proxy_errors = proxy_errors.0;
         for (what, now, before) in [
             (Supervised::Shed, counts.shed, before.shed),
             (Supervised::Reclaimed, counts.reclaimed, before.reclaimed),
             (Supervised::Lost, counts.lost, before.lost),
+            (Supervised::ProxyErrors, proxy_errors.0, proxy_errors.1),
         ] {
             if now != before {
                 self.pool.counters.add(what, now.saturating_sub(before));

@@ -329,6 +329,11 @@ impl Service {
         self.access_log.as_mut()?.tend(log, now)
     }
 
+    /// How many lines the access log has lost since the beginning.
+    pub fn lost_access_lines(&self) -> u64 {
+        self.access_log.as_ref().map_or(0, AccessLog::lost)
+    }
+
     /// The file of the access log was renamed.
     ///
     /// # Errors
