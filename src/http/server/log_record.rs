@@ -8,14 +8,14 @@ use crate::server::worker::request_log;
 pub fn opened(c: &HttpConnection) {
     if let Some(stream) = c.stream.look() {
         let opening = c.request.opening(stream.known_peer(), request_log::is_kept());
-        request_log::open(&opening, &stream);
+        request_log::open(opening, &stream);
     }
 }
 
 /// The response is over, as far as this turn is concerned.
 pub fn closed(c: &HttpConnection, end: End) {
     if request_log::ends() {
-        let _ = c.stream.with(|stream| request_log::close(closing(c, end), stream));
+        let _ = c.stream.with(|stream| request_log::close(closing(c, end), true, stream));
     }
 }
 
@@ -26,10 +26,13 @@ pub fn refused(c: &mut HttpConnection) {
         return;
     }
     if let Some(stream) = c.stream.look() {
-        request_log::open(&c.request.opening(stream.known_peer(), true), &stream);
+        request_log::open(c.request.opening(stream.known_peer(), true), &stream);
     }
     let _ = c.send_out();
-    let _ = c.stream.with(|stream| request_log::refuse(closing(c, End::Complete), stream));
+    if request_log::ends() {
+        let _ =
+            c.stream.with(|stream| request_log::close(closing(c, End::Complete), false, stream));
+    }
 }
 
 fn closing(c: &HttpConnection, end: End) -> Closing<'static> {

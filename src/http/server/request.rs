@@ -55,10 +55,6 @@ impl Request {
         self.head.of_kind(known).map(|field| field.value.of(&self.bytes))
     }
 
-    fn method(&self) -> &[u8] {
-        self.head.method.of(&self.bytes)
-    }
-
     /// Whether a head in these bytes, complete or not, asks for a head only.
     pub fn is_head(&self, bytes: &[u8]) -> bool {
         self.head.has_request_line() && self.head.method.of(bytes) == b"HEAD"
@@ -146,8 +142,7 @@ impl Request {
         let mut opening = Opening {
             client,
             version: Some(u8::from(self.head.version == Version::Http11)),
-            method: self.method(),
-            target: self.head.target.of(&self.bytes),
+            line: self.head.method.to(self.head.target).of(&self.bytes),
             ..Opening::default()
         };
         for field in self.head.fields.iter().filter(|_| details) {
@@ -187,7 +182,7 @@ mod tests {
         assert_eq!(request.query.of(&request.bytes), b"?d=e");
         assert_eq!(request.describe().unwrap(), b"PUT /b%20c?d=e");
         let opening = request.opening(None, false);
-        assert_eq!((opening.method, opening.target), (&b"PUT"[..], &b"/b%20c?d=e"[..]));
+        assert_eq!(opening.line, b"PUT /b%20c?d=e");
     }
 
     #[test]

@@ -67,6 +67,11 @@ impl Span {
         (self.end - self.start) as usize
     }
 
+    /// From the beginning of this one to the end of a later one.
+    pub fn to(self, later: Span) -> Span {
+        Span { start: self.start, end: later.end }
+    }
+
     /// Where `part`, a subslice of `head`, stands in it.
     pub fn locate(head: &[u8], part: &[u8]) -> Span {
         let start = (part.as_ptr() as usize).saturating_sub(head.as_ptr() as usize);

@@ -14,8 +14,8 @@ use super::numbers::{Malformed, only, optional, present, split};
 use super::ring::{HEADER, Ring};
 use crate::sys::os::shared::SharedWords;
 
-/// Words of a queue: some hundred requests, for the milliseconds in which nobody reads.
-const WORDS: usize = 32 * 1024;
+/// Words of a queue, a MiB: some thousand requests, for the time in which the reader waits for a processor.
+const WORDS: usize = 128 * 1024;
 
 /// Words before the queues: how many lines could not be written, and the last reason.
 const TROUBLE: usize = 8;

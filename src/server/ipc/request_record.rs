@@ -14,7 +14,7 @@ use super::numbers::{ABSENT, Malformed, append, optional, present, split};
 const LONGEST: usize = 8 * 1024;
 
 /// How many numbers an opening begins with.
-const NUMBERS: usize = 9;
+pub const NUMBERS: usize = 8;
 
 /// What is known when a handler is called. Times are microseconds of the monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,10 +31,8 @@ pub struct Opening<'a> {
     pub client: Option<SocketAddr>,
     /// The minor version of HTTP, unless there was no request line.
     pub version: Option<u8>,
-    /// The method; empty if there was no request line, as the target is then.
-    pub method: &'a [u8],
-    /// The request target as it was sent.
-    pub target: &'a [u8],
+    /// The method, a space, and the request target as it was sent; empty if there was no request line.
+    pub line: &'a [u8],
     /// The request's id; empty if it has none.
     pub id: &'a [u8],
     /// The value of Referer.
@@ -109,40 +107,41 @@ pub enum FieldValue<'a> {
     Boolean(bool),
 }
 
-impl Opening<'_> {
-    /// Appends its encoding.
+impl<'a> Opening<'a> {
+    /// The method; empty if there was no request line.
+    pub fn method(&self) -> &'a [u8] {
+        self.divided().map_or(self.line, |(method, _)| method)
+    }
+
+    /// The request target; empty if there was no request line.
+    pub fn target(&self) -> &'a [u8] {
+        self.divided().map_or(&[], |(_, target)| target)
+    }
+
+    fn divided(&self) -> Option<(&'a [u8], &'a [u8])> {
+        let space = memchr::memchr(b' ', self.line)?;
+        Some((&self.line[..space], &self.line[space + 1..]))
+    }
+
+    /// Appends its encoding: its numbers, and its texts one behind the other.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
-        let texts = self.texts();
-        append(bytes, &self.numbers(&texts));
-        texts.iter().for_each(|text| bytes.extend_from_slice(text));
+        append(bytes, &self.numbers());
+        self.texts().iter().for_each(|text| bytes.extend_from_slice(text));
     }
 
-    /// Writes its encoding, cut off where the memory ends. Gives its size.
-    pub fn encode_into(&self, memory: &mut [u8]) -> usize {
-        let texts = self.texts();
-        let (mut size, whole) = (0, memory.len());
-        let mut put = |bytes: &[u8]| {
-            let count = bytes.len().min(whole - size);
-            memory[size..size + count].copy_from_slice(&bytes[..count]);
-            size += count;
-        };
-        self.numbers(&texts).iter().for_each(|number| put(&number.to_le_bytes()));
-        texts.iter().for_each(|text| put(text));
-        size
-    }
-
-    fn texts(&self) -> [&[u8]; 5] {
-        let texts = [self.method, self.target, self.id, self.referer, self.user_agent];
+    fn texts(&self) -> [&'a [u8]; 4] {
+        let texts = [self.line, self.id, self.referer, self.user_agent];
         texts.map(|text| &text[..text.len().min(LONGEST)])
     }
 
-    fn numbers(&self, texts: &[&[u8]; 5]) -> [u64; NUMBERS] {
+    /// The numbers of its encoding.
+    pub fn numbers(&self) -> [u64; NUMBERS] {
         let [high, low, port] = self.client.map_or([0, 0, ABSENT], numbers_of);
         let process = u64::from(self.pool) << 32 | u64::from(self.pid);
         let version = optional(self.version.map(u64::from));
-        let [method, target, id, referer, user_agent] = texts.map(|text| text.len() as u64);
-        let lengths = method | target << 16 | id << 32 | referer << 48;
-        [self.begun, self.queued, process, high, low, port, version, lengths, user_agent]
+        let [line, id, referer, user_agent] = self.texts().map(|text| text.len() as u64);
+        let lengths = line | id << 16 | referer << 32 | user_agent << 48;
+        [self.begun, self.queued, process, high, low, port, version, lengths]
     }
 }
 
@@ -162,7 +161,7 @@ impl Closing<'_> {
 /// Not even its numbers are there.
 pub fn decode_opening(bytes: &[u8]) -> Result<(Opening<'_>, &[u8]), Malformed> {
     let (numbers, mut rest) = split::<NUMBERS>(bytes)?;
-    let [begun, queued, process, high, low, port, version, lengths, user_agent] = numbers;
+    let [begun, queued, process, high, low, port, version, lengths] = numbers;
     let mut text = |length: u64| {
         let (text, behind) = rest.split_at(usize::from(length as u16).min(rest.len()));
         rest = behind;
@@ -175,11 +174,10 @@ pub fn decode_opening(bytes: &[u8]) -> Result<(Opening<'_>, &[u8]), Malformed> {
         pid: process as u32,
         client: address_of([high, low, port])?,
         version: present(version).map(|version| version as u8),
-        method: text(lengths),
-        target: text(lengths >> 16),
-        id: text(lengths >> 32),
-        referer: text(lengths >> 48),
-        user_agent: text(user_agent),
+        line: text(lengths),
+        id: text(lengths >> 16),
+        referer: text(lengths >> 32),
+        user_agent: text(lengths >> 48),
     };
     Ok((opening, rest))
 }
@@ -251,8 +249,7 @@ mod tests {
             pid: 4711,
             client: Some("[2001:db8::1]:65535".parse().unwrap()),
             version: Some(1),
-            method: b"POST",
-            target: b"/a?b=c",
+            line: b"POST /a?b=c",
             id: b"",
             referer: b"http://localhost/",
             user_agent: b"curl/8",
@@ -284,9 +281,6 @@ mod tests {
         ] {
             let mut bytes = Vec::new();
             opening.encode(&mut bytes);
-            let mut memory = [0; 500];
-            let size = opening.encode_into(&mut memory);
-            assert_eq!(memory[..size], bytes);
             closing.encode(&mut bytes);
             assert_eq!(decode(&bytes), Ok((opening, closing)));
         }
@@ -302,21 +296,26 @@ mod tests {
     }
 
     #[test]
+    fn a_request_line_has_a_method_and_a_target() {
+        assert_eq!((opening().method(), opening().target()), (&b"POST"[..], &b"/a?b=c"[..]));
+        let none = Opening::default();
+        assert_eq!((none.method(), none.target()), (&b""[..], &b""[..]));
+        let cut = Opening { line: b"PO", ..none };
+        assert_eq!((cut.method(), cut.target()), (&b"PO"[..], &b""[..]));
+    }
+
+    #[test]
     fn an_opening_that_is_cut_off_has_cut_texts() {
         let mut bytes = Vec::new();
         opening().encode(&mut bytes);
         let whole = bytes.len();
         let numbers = 8 * NUMBERS;
         for length in 0..whole {
-            let mut memory = vec![0; length];
-            assert_eq!(opening().encode_into(&mut memory), length);
-            assert_eq!(memory, bytes[..length]);
             match decode_opening(&bytes[..length]) {
                 Err(Malformed) => assert!(length < numbers),
                 Ok((read, rest)) => {
                     assert!(length >= numbers && rest.is_empty());
-                    assert!(opening().method.starts_with(read.method));
-                    assert!(opening().target.starts_with(read.target));
+                    assert!(opening().line.starts_with(read.line));
                 }
             }
         }
@@ -326,10 +325,10 @@ mod tests {
     fn long_texts_are_cut() {
         let long = vec![b'x'; 100_000];
         let mut bytes = Vec::new();
-        Opening { target: &long, user_agent: &long, ..opening() }.encode(&mut bytes);
+        Opening { line: &long, user_agent: &long, ..opening() }.encode(&mut bytes);
         let (read, rest) = decode_opening(&bytes).unwrap();
-        assert_eq!((read.target.len(), read.user_agent.len()), (LONGEST, LONGEST));
-        assert_eq!((read.method, rest.len()), (&b"POST"[..], 0));
+        assert_eq!((read.line.len(), read.user_agent.len()), (LONGEST, LONGEST));
+        assert_eq!((read.referer, rest.len()), (&b"http://localhost/"[..], 0));
     }
 
     #[test]

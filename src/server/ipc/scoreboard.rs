@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use nix::errno::Errno;
 
+use super::request_record::NUMBERS;
 use crate::server::log_throttle::INTERVAL;
 use crate::sys::os::shared::SharedWords;
 
@@ -199,19 +200,26 @@ impl Cell<'_> {
 pub struct Note<'a>(&'a [AtomicU64]);
 
 impl Note<'_> {
-    /// The worker's side: notes bytes, of which [`NOTE`] count.
-    pub fn write(&self, bytes: &[u8]) {
-        let bytes = &bytes[..bytes.len().min(NOTE)];
-        let (whole, rest) = bytes.as_chunks::<8>();
-        for (word, bytes) in self.0[1..].iter().zip(whole) {
-            word.store(u64::from_le_bytes(*bytes), Relaxed);
+    /// The worker's side: notes the numbers and the texts of an opening, of which [`NOTE`] bytes count.
+    pub fn write(&self, numbers: &[u64; NUMBERS], texts: &[u8]) {
+        let texts = &texts[..texts.len().min(NOTE - 8 * NUMBERS)];
+        let (whole, rest) = texts.as_chunks::<8>();
+        let words =
+            numbers.iter().copied().chain(whole.iter().map(|word| u64::from_le_bytes(*word)));
+        for (to, word) in self.0[1..].iter().zip(words) {
+            to.store(word, Relaxed);
         }
         if !rest.is_empty() {
             let mut padded = [0; 8];
             padded[..rest.len()].copy_from_slice(rest);
-            self.0[1 + whole.len()].store(u64::from_le_bytes(padded), Relaxed);
+            self.0[1 + NUMBERS + whole.len()].store(u64::from_le_bytes(padded), Relaxed);
         }
-        self.0[0].store(bytes.len() as u64, Relaxed);
+        self.0[0].store((8 * NUMBERS + texts.len()) as u64, Relaxed);
+    }
+
+    /// It is handling none.
+    pub fn clear(&self) {
+        self.0[0].store(0, Relaxed);
     }
 
     /// The supervisor's side: what was noted last. It may be a mixture, if the worker is just noting
@@ -398,13 +406,17 @@ mod tests {
     #[test]
     fn a_note_is_read_as_it_was_written() {
         let board = Scoreboard::new(2).unwrap();
-        for text in ["", "GET /", "GET /something/longer", &"x".repeat(NOTE)] {
-            board.note(1).write(text.as_bytes());
-            assert_eq!(board.note(1).read(), text.as_bytes());
+        let most = NOTE - 8 * NUMBERS;
+        for text in ["", "GET /", "GET /something/longer", &"x".repeat(most)] {
+            board.note(1).write(&[7; NUMBERS], text.as_bytes());
+            let read = board.note(1).read();
+            assert_eq!(&read[..8 * NUMBERS], 7u64.to_le_bytes().repeat(NUMBERS));
+            assert_eq!(&read[8 * NUMBERS..], text.as_bytes());
         }
-        board.note(1).write(&[b'y'; NOTE + 1]);
-        assert_eq!(board.note(1).read(), [b'y'; NOTE]);
-        assert_eq!(board.note(0).read(), b"");
+        board.note(1).write(&[0; NUMBERS], &vec![b'y'; most + 1]);
+        assert_eq!(board.note(1).read()[8 * NUMBERS..], vec![b'y'; most]);
+        board.note(1).clear();
+        assert_eq!((board.note(1).read(), board.note(0).read()), (vec![], vec![]));
     }
 
     #[test]

@@ -19,13 +19,12 @@ pub fn ascii(bytes: &[u8]) -> Vec<u8> {
 
 /// Method and path of a request: what follows the path may be confidential.
 pub fn path_of(request: &Opening<'_>) -> String {
-    let path = request.target.split(|byte| *byte == b'?').next().unwrap_or_default();
-    shown(&[request.method, b" ", path].concat())
+    shown(request.line.split(|byte| *byte == b'?').next().unwrap_or_default())
 }
 
 /// A request that was being handled: method, target, client and age. `now`: microseconds of the monotonic clock.
 pub fn handled(request: &Opening<'_>, now: u64) -> String {
-    let what = shown(&[request.method, b" ", request.target].concat());
+    let what = shown(request.line);
     let who = match request.client {
         Some(client) => client.to_string(),
         None => "a local socket".to_owned(),

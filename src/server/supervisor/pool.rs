@@ -99,7 +99,7 @@ impl PoolState {
         let free = self.cells.iter().position(|taken| !taken)?;
         self.cells[free] = true;
         self.pool.scoreboard.cell(free).reset();
-        self.pool.scoreboard.note(free).write(&[]);
+        self.pool.scoreboard.note(free).clear();
         Some(free)
     }
 

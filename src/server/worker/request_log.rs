@@ -7,8 +7,8 @@ use std::rc::Rc;
 use crate::io::Stream;
 use crate::server::ipc::access_queue::{Entry, OwnQueue, Unsent};
 use crate::server::ipc::clock;
-use crate::server::ipc::request_record::{self, Closing, End, FieldValue, Opening};
-use crate::server::ipc::scoreboard::{NOTE, Scoreboard};
+use crate::server::ipc::request_record::{self, Closing, End, FieldValue, NUMBERS, Opening};
+use crate::server::ipc::scoreboard::Scoreboard;
 use crate::sys::os::alarm;
 
 /// The longest text of all fields of a request that handlers add, in bytes.
@@ -87,19 +87,25 @@ pub fn note_events(at: u64) {
 }
 
 /// A handler is about to be called for a request on that stream.
-pub fn open(opening: &Opening<'_>, stream: &Stream) {
+pub fn open(opening: Opening<'_>, stream: &Stream) {
     with(|log| {
-        if log.queue.is_some() {
-            log.open(opening, stream.output.transmitted() + stream.pending() as u64);
-            return log.board.note(log.cell).write(&log.opening);
-        }
-        // A clock of some milliseconds will do.
-        let begun = alarm::about_now() / 1000;
-        log.handled = Some(begun);
+        let note = log.board.note(log.cell);
         let (pool, pid) = (log.pool, log.pid);
-        let mut note = [0; NOTE];
-        let size = Opening { begun, pool, pid, ..*opening }.encode_into(&mut note);
-        log.board.note(log.cell).write(&note[..size]);
+        if log.queue.is_none() {
+            // A clock of some milliseconds will do.
+            let begun = alarm::about_now() / 1000;
+            let opening = Opening { begun, pool, pid, ..opening };
+            return note.write(&opening.numbers(), opening.line);
+        }
+        let begun = now();
+        let queued = if log.events > 0 { begun.saturating_sub(log.events) } else { 0 };
+        let opening = Opening { begun, queued, pool, pid, ..opening };
+        log.opening.clear();
+        log.fields.clear();
+        opening.encode(&mut log.opening);
+        note.write(&opening.numbers(), &log.opening[8 * NUMBERS..]);
+        log.handled = Some(begun);
+        log.before = stream.output.transmitted() + stream.pending() as u64;
     });
 }
 
@@ -120,28 +126,17 @@ pub fn add_field(name: &[u8], value: FieldValue<'_>) -> bool {
 /// The response is over: whether that is to be told by [`close`].
 pub fn ends() -> bool {
     let end = |log: &mut RequestLog| {
-        log.board.note(log.cell).write(&[]);
-        log.queue.is_some()
+        log.board.note(log.cell).clear();
+        log.handled.is_some()
     };
     with(end).unwrap_or(false)
 }
 
-/// The response is over, on a stream that may have queued output. Nothing if no handler was called.
-pub fn close(closing: Closing<'_>, stream: &mut Stream) {
+/// The response is over, on a stream that may have queued output. `was_handled`: a handler was called.
+pub fn close(closing: Closing<'_>, was_handled: bool, stream: &mut Stream) {
     with(|log| {
         if let Some(begun) = log.handled.take() {
-            let handled = Some(now().saturating_sub(begun));
-            log.close(Closing { handled, ..closing }, begun, stream);
-        }
-    });
-}
-
-/// As [`close`], if no handler was called.
-pub fn refuse(closing: Closing<'_>, stream: &mut Stream) {
-    with(|log| {
-        log.board.note(log.cell).write(&[]);
-        if let Some(begun) = log.handled.take() {
-            log.close(closing, begun, stream);
+            log.close(closing, was_handled, begun, stream);
         }
     });
 }
@@ -172,26 +167,19 @@ fn tell(stream: &mut Stream, entry: impl FnOnce(Unsent, u64) -> Entry<'static>) 
 }
 
 impl RequestLog {
-    fn open(&mut self, opening: &Opening<'_>, before: u64) {
-        let begun = now();
-        let queued = if self.events > 0 { begun.saturating_sub(self.events) } else { 0 };
-        let (pool, pid) = (self.pool, self.pid);
-        self.opening.clear();
-        self.fields.clear();
-        Opening { begun, queued, pool, pid, ..*opening }.encode(&mut self.opening);
-        (self.handled, self.before) = (Some(begun), before);
-    }
-
-    fn close(&mut self, closing: Closing<'_>, begun: u64, stream: &mut Stream) {
+    fn close(&mut self, closing: Closing<'_>, was_handled: bool, begun: u64, stream: &mut Stream) {
         let Some(queue) = &self.queue else { return };
         let goes_on = stream.is_open() && closing.end != End::Aborted;
         let pending = if goes_on { stream.pending() as u64 } else { 0 };
-        let sent =
-            (closing.end != End::Aborted && pending == 0).then(|| now().saturating_sub(begun));
+        // The handler has just returned, if one was called.
+        let age = now().saturating_sub(begun);
+        let handled = was_handled.then_some(age);
+        let sent = (closing.end != End::Aborted && pending == 0).then_some(age);
         let bytes_out = (stream.output.transmitted() + pending).saturating_sub(self.before);
         self.record.clear();
         self.record.extend_from_slice(&self.opening);
-        Closing { sent, bytes_out, fields: &self.fields, ..closing }.encode(&mut self.record);
+        Closing { handled, sent, bytes_out, fields: &self.fields, ..closing }
+            .encode(&mut self.record);
         if pending == 0 {
             queue.push(Entry::Record(&self.record));
             return;

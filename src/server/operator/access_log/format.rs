@@ -4,6 +4,7 @@
 //! all but printable ASCII, for quotes and for backslashes.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use super::moment::{Moment, push_digits};
 use crate::known_options::hint;
@@ -41,8 +42,9 @@ macro_rules! fields {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Field { $(#[doc = $doc] $variant,)* }
 
-        /// All fields, in the order of a JSON object.
-        const FIELDS: &[(&str, Field)] = &[$(($name, Field::$variant),)*];
+        /// All fields, in the order of a JSON object, with what stands before their value there.
+        const FIELDS: &[(&str, Field, &[u8])] =
+            &[$(($name, Field::$variant, concat!(",\"", $name, "\":").as_bytes()),)*];
     };
 }
 
@@ -89,7 +91,7 @@ enum Shown<'a> {
     Milliseconds(u64),
     /// Written by the function, as it is.
     Written(fn(&Moment, &mut Vec<u8>)),
-    Address(std::net::IpAddr),
+    Address(IpAddr),
     Line(&'a Opening<'a>),
 }
 
@@ -159,10 +161,10 @@ fn piece(name: &str) -> Result<Piece, String> {
     if let Some(added) = name.strip_prefix(ADDED).filter(|added| !added.is_empty()) {
         return Ok(Piece::Added(added.to_owned()));
     }
-    if let Some((_, field)) = FIELDS.iter().find(|(known, _)| *known == name) {
+    if let Some((_, field, _)) = FIELDS.iter().find(|(known, ..)| *known == name) {
         return Ok(Piece::Field(*field));
     }
-    let known: Vec<&str> = FIELDS.iter().map(|(name, _)| *name).collect();
+    let known: Vec<&str> = FIELDS.iter().map(|(name, ..)| *name).collect();
     Err(format!("unknown field \"{name}\"; {}", hint(name, &known)))
 }
 
@@ -208,10 +210,10 @@ fn shown<'a>(field: Field, record: (&'a Opening<'a>, &Closing<'a>)) -> Shown<'a>
         Field::ClientPort => {
             opening.client.map_or(Shown::Nothing, |client| Shown::Number(client.port().into()))
         }
-        Field::Method => text(opening.method),
-        Field::Target => text(opening.target),
+        Field::Method => text(opening.method()),
+        Field::Target => text(opening.target()),
         Field::Protocol => protocol(opening).map_or(Shown::Nothing, Shown::Plain),
-        Field::Request if opening.method.is_empty() => Shown::Nothing,
+        Field::Request if opening.line.is_empty() => Shown::Nothing,
         Field::Request => Shown::Line(opening),
         Field::Status if closing.status == 0 => Shown::Nothing,
         Field::Status => Shown::Number(closing.status.into()),
@@ -251,6 +253,14 @@ fn push(line: &mut Vec<u8>, value: &Shown<'_>, at: &Moment) {
             push_digits::<3>(line, time % 1000);
         }
         Shown::Written(write) => write(at, line),
+        Shown::Address(IpAddr::V4(address)) => {
+            let [first, rest @ ..] = address.octets();
+            push_number(line, first.into());
+            for octet in rest {
+                line.push(b'.');
+                push_number(line, octet.into());
+            }
+        }
         Shown::Address(address) => {
             let mut text = String::new();
             // Writing to a string cannot fail.
@@ -258,9 +268,7 @@ fn push(line: &mut Vec<u8>, value: &Shown<'_>, at: &Moment) {
             line.extend_from_slice(text.as_bytes());
         }
         Shown::Line(opening) => {
-            push_text(line, opening.method);
-            line.push(b' ');
-            push_text(line, opening.target);
+            push_text(line, opening.line);
             if let Some(protocol) = protocol(opening) {
                 line.push(b' ');
                 line.extend_from_slice(protocol.as_bytes());
@@ -270,12 +278,9 @@ fn push(line: &mut Vec<u8>, value: &Shown<'_>, at: &Moment) {
 }
 
 fn write_json(record: (&Opening<'_>, &Closing<'_>), at: &Moment, line: &mut Vec<u8>) {
-    let mut separator = b'{';
-    for (name, field) in FIELDS.iter().filter(|(_, field)| field.is_in_json()) {
-        line.extend_from_slice(&[separator, b'"']);
-        separator = b',';
-        line.extend_from_slice(name.as_bytes());
-        line.extend_from_slice(b"\":");
+    let begin = line.len();
+    for (_, field, key) in FIELDS.iter().filter(|(_, field, _)| field.is_in_json()) {
+        line.extend_from_slice(key);
         match shown(*field, record) {
             Shown::Nothing => line.extend_from_slice(b"null"),
             Shown::Text(text) => push_json(line, text),
@@ -287,6 +292,7 @@ fn write_json(record: (&Opening<'_>, &Closing<'_>), at: &Moment, line: &mut Vec<
             }
         }
     }
+    line[begin] = b'{';
     let mut added = request_record::fields(record.1.fields).peekable();
     if added.peek().is_some() {
         let mut separator: &[u8] = b",\"fields\":{";
@@ -392,8 +398,7 @@ mod tests {
             pid: 4711,
             client: Some("192.0.2.1:5678".parse().unwrap()),
             version: Some(1),
-            method: b"GET",
-            target: b"/a?b",
+            line: b"GET /a?b",
             user_agent: b"curl/8",
             ..Opening::default()
         }
@@ -455,7 +460,7 @@ mod tests {
             line("combined", opening(), closing(b"")),
             "192.0.2.1 - - [09/Mar/2026:08:07:06 -0130] \"GET /a?b HTTP/1.1\" 200 1234 \"-\" \"curl/8\"\n"
         );
-        let forged = Opening { target: b"/\"\n\\\xff", ..opening() };
+        let forged = Opening { line: b"GET /\"\n\\\xff", ..opening() };
         assert!(
             line("combined", forged, closing(b"")).contains(r#""GET /\x22\x0A\x5C\xFF HTTP/1.1""#)
         );
