@@ -173,8 +173,9 @@ describe("the access log", function()
       if index % 2 == 0 then
         local victim
         process.wait_until(function()
-          victim = s:log():match(".*PID (%d+)%] sleeps\n")
-          return victim and select(2, s:log():gsub("%] sleeps\n", "")) >= index // 2
+          local log = s:log()
+          victim = log:match(".*PID (%d+)%] sleeps\n")
+          return victim and select(2, log:gsub("%] sleeps\n", "")) >= index // 2
         end)
         process.kill(math.tointeger(victim), index % 4 == 0 and "KILL" or "SEGV")
       end
