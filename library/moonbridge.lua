@@ -11,7 +11,7 @@
 ---@field deferred boolean? tcp, inherit: defer connections until the client sends (true for HTTP handlers)
 ---@field proxy_protocol boolean? tcp, local, inherit: connections begin with a PROXY header
 ---@field trusted string[]? with proxy_protocol: networks, addresses or "unix"; only their headers count
----@field path string? local, status: path of the socket, or "@" and an abstract name (required, at most 107 bytes)
+---@field path string? local, status: the path, or "@" and an abstract name (required, at most 107 bytes)
 ---@field mode string|integer|nil local: permissions of the socket file, as octal digits ("0660") or a number
 ---@field owner string|integer|nil local: owner of the socket file
 ---@field group string|integer|nil local: group of the socket file
@@ -19,7 +19,7 @@
 ---@field name string? interval, main: the name that the handler gets; inherit: the socket's name
 ---@field delay number|string|nil interval: seconds between runs (required)
 ---@field strict boolean? interval: schedule the runs at fixed times
----@field stuck_limit number|string|false|nil status: seconds without progress after which a pool is stuck (30)
+---@field stuck_limit number|string|false|nil status: a pool is stuck after so many seconds (30)
 
 ---A pool: listeners (1 to 100) as positional entries, options by name. Times are in seconds.
 ---@class (exact) moonbridge.pool
@@ -39,7 +39,7 @@
 ---@field user string|integer|nil user that the workers run as
 ---@field group string|integer|nil group that the workers run as (the user's)
 ---@field prepare (fun())? called once in each new worker
----@field connect (fun(socket: moonbridge_io.handle): any)? gets a connection or interval; true keeps the worker (required)
+---@field connect (fun(socket: moonbridge_io.handle): any)? gets a connection; true keeps the worker (needed)
 ---@field finish (fun())? called when a worker ends gracefully
 
 ---Options of `run`; flags are off by default.

@@ -88,8 +88,8 @@ function request:finish_headers() end
 ---@param ... any
 function request:send_data(...) end
 
----Adds a field to this request's line in the access log (`moonbridge.run{ access_log = … }`); of several with one
----name, the last one counts where a format names it. Does nothing without an access log.
+---Adds a field to this request's line in the access log (`moonbridge.run{ access_log = … }`).
+---Of several with one name, the last one counts where a format names it. Does nothing without a log.
 ---@param name string not empty
 ---@param value string|number|boolean all fields of a request have at most 16 KiB together
 function request:log_field(name, value) end

@@ -195,6 +195,14 @@ describe("the access log", function()
     for index = 1, 100 do assert.equal(index % 2 == 0 and "died" or "complete", seen[index]) end
   end)
 
+  it("names the client that a trusted proxy has told", function()
+    local path = process.scratch("access.log")
+    local text = script(("access_log = %q, access_log_format = \"{client_ip} {client_port}\""):format(path))
+    local s = server.start((text:gsub("port = PORT", "%0, proxy_protocol = true")))
+    s:raw("PROXY TCP4 203.0.113.5 127.0.0.1 4711 80\r\nGET /a HTTP/1.0\r\n\r\n")
+    assert.truthy(process.wait_until(function() return process.slurp(path) == "203.0.113.5 4711\n" end))
+  end)
+
   it("goes on in a new file after SIGUSR1", function()
     local s, lines, path = start('access_log_format = "{target}"')
     s:request("/one")

@@ -184,6 +184,20 @@ end
     end
   end)
 
+  it("shows it to the clients of a proxy only if these are on this machine", function()
+    local app = application()
+    app.write("answer.lua", FAILING)
+    local s = app.start(nil, nil, nil, nil, (APP:gsub("port = PORT", "%0, proxy_protocol = true")))
+    for header, shown in pairs {
+      ["PROXY TCP4 203.0.113.5 127.0.0.1 4711 80\r\n"] = false, ["PROXY UNKNOWN\r\n"] = false,
+      ["PROXY TCP4 127.0.0.1 127.0.0.1 4711 80\r\n"] = true,
+    } do
+      local reply = s:raw(header .. "GET /d HTTP/1.1\r\nHost: a\r\n\r\n")
+      assert.equal(shown, reply:find("oh <dear> d", 1, true) ~= nil, reply)
+      assert.equal("500", reply:match("^HTTP/1.1 (%d+)"))
+    end
+  end)
+
   it("shows nothing of the code without --dev", function()
     local app = application()
     app.write("answer.lua", FAILING)

@@ -3,6 +3,7 @@
 local lfs = require "lfs"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local socket = require "socket"
 
 local function write(path, text)
   local file = assert(io.open(path, "w"))
@@ -285,6 +286,20 @@ describe("a reload", function()
       assert.falsy(process.slurp(journal):find("++", 1, true))
     end)
   end
+
+  it("takes no processor time while the new script prepares", function()
+    local s = start { version = "--one" }
+    local c = s:connect()
+    local begun = process.scratch("begun")
+    write(version, ("function prepare() io.open(%q, 'w'):close() os.execute('sleep 1') end"):format(begun))
+    c:send("GET /reload HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert.truthy(process.wait_until(function() return process.slurp(begun) end))
+    local before = s:cpu()
+    socket.sleep(0.7)
+    local used = s:cpu() - before
+    assert.is_true(used < 0.1, used .. " s")
+    assert.equal("true nil", c:response("GET").body)
+  end)
 
   it("comes behind one that has begun", function()
     local s = start { version = "--one" }

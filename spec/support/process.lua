@@ -172,7 +172,8 @@ function process.start(argv, options)
     mark = ("%s=%s"):format(MARK, folder),
     argv = argv,
   }, Process)
-  local words = { "cd", process.quote(options.cwd or lfs.currentdir()), "&& exec env" }
+  local words = { "cd", process.quote(options.cwd or lfs.currentdir()) }
+  words[#words + 1] = "&& exec setsid env --default-signal"
   local settings = { process.quote(self.mark), process.quote(RUN .. "=" .. shared.run.folder) }
   for name, value in pairs(options.env or {}) do
     if value == false then
@@ -183,17 +184,15 @@ function process.start(argv, options)
   end
   table.move(settings, 1, #settings, #words + 1, words)
   -- The innermost shell writes its pid and then becomes the program, so the pid is the program's.
-  words[#words + 1] = "setsid env --default-signal sh -c"
+  words[#words + 1] = "sh -c"
   words[#words + 1] = process.quote(
-    'folder=$1; shift; echo $$ >>"$folder/../sessions"; '
-    .. 'echo $$ >"$folder/pid.new" && mv "$folder/pid.new" "$folder/pid"; '
+    'folder=$1; shift; echo $$ >>"$folder/../sessions"; echo $$ >"$folder/pid"; '
     .. 'exec "$@" </dev/null >"$folder/stdout" 2>"$folder/stderr"')
   words[#words + 1] = "sh " .. process.quote(folder)
   for _, word in ipairs(argv) do words[#words + 1] = process.quote(word) end
   local program = table.concat(words, " ")
   -- The outer shell outlives the program to note its exit code.
-  os.execute(("{ ( %s ); echo $? >%s/status.new; mv %s/status.new %s/status; } </dev/null >/dev/null 2>&1 &")
-    :format(program, folder, folder, folder))
+  os.execute(("{ ( %s ); echo $? >%s/status; } </dev/null >/dev/null 2>&1 &"):format(program, folder))
   self.pid = assert(process.wait_until(function()
     return tonumber(process.slurp(folder .. "/pid"))
   end), "the program could not be started: " .. argv[1])

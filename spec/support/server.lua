@@ -125,7 +125,8 @@ local readiness = {
   -- Somebody listens on the port: `listen` was called, or a plain listener was made.
   listening = function(self) return server.listening(self.port) end,
   -- The port is open and the first worker was forked: signal handlers are in place.
-  serving = function(self) return server.listening(self.port) and #self.process:children() > 0 end,
+  -- To look for the port takes longer, as the system's table may be large.
+  serving = function(self) return #self.process:children() > 0 and server.listening(self.port) end,
 }
 
 --- Starts a server script and waits until it is ready.

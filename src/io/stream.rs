@@ -9,6 +9,7 @@
 mod error;
 mod handler_state;
 mod input;
+mod loss;
 mod output;
 mod shared_transport;
 
@@ -24,6 +25,7 @@ use super::transport::{Kind, Transport};
 use super::wait;
 use crate::sys::os::hangup::{Ended, ended};
 use crate::sys::os::output_slot::DeferredOutput;
+use loss::Loss;
 use output::{Output, total};
 use shared_transport::{SharedTransport, not_connected};
 
@@ -54,9 +56,7 @@ pub struct Stream {
     interest: Direction,
     /// The addresses of both ends, asked for when first needed.
     endpoints: Endpoints,
-    /// The error (errno) that ended the connection in both directions, as a write has learned: the
-    /// system tells it only once, and lets reads see an orderly end afterwards.
-    lost: Option<i32>,
+    loss: Loss,
     /// What the server and its handler tell each other.
     pub handler: HandlerState,
 }
@@ -83,7 +83,7 @@ impl Stream {
             phase: ClosePhase::Open,
             interest: Direction::Read,
             endpoints: Endpoints::with_peer(peer),
-            lost: None,
+            loss: Loss::default(),
             handler: HandlerState::default(),
         }
     }
@@ -101,10 +101,7 @@ impl Stream {
         if self.input.is_eof() {
             return Ok(Fill::Eof);
         }
-        let outcome = match (self.transport.receive(&mut self.input, size), self.lost) {
-            (Ok(Fill::Eof), Some(errno)) => Err(io::Error::from_raw_os_error(errno)),
-            (outcome, _) => outcome,
-        };
+        let outcome = self.loss.correct(self.transport.receive(&mut self.input, size));
         match outcome {
             Ok(Fill::Block) => {
                 self.interest = Direction::Read;
@@ -219,7 +216,7 @@ impl Stream {
             Ended::Both => {
                 self.output.end();
                 let errno = transport.take_error().unwrap_or(libc::EPIPE);
-                self.lost = Some(errno).filter(|errno| ends_both(*errno));
+                self.loss.note(Some(errno));
                 Err(io::Error::from_raw_os_error(errno))
             }
         }
@@ -276,7 +273,7 @@ impl Stream {
 
     /// A write has failed with this error.
     fn note_loss(&mut self, errno: Option<i32>) {
-        self.lost = errno.filter(|errno| self.is_tcp() && ends_both(*errno)).or(self.lost);
+        self.loss.note(errno.filter(|_| self.is_tcp()));
     }
 
     // The end: FIN in one direction, FIN in both, RST.
@@ -422,12 +419,6 @@ impl Stream {
     pub fn known_peer(&self) -> Option<SocketAddr> {
         self.endpoints.peer()
     }
-}
-
-/// Whether a failed write tells the end of the whole connection: not if only the peer has stopped
-/// reading, or memory is short.
-fn ends_both(errno: i32) -> bool {
-    !matches!(errno, libc::EPIPE | libc::ENOBUFS | libc::ENOMEM)
 }
 
 #[cfg(test)]

@@ -197,7 +197,8 @@ impl Supervisor {
                 }
             }
             self.publish();
-            let serves = self.ending.shutdown.serves();
+            // A candidate has no ports to check yet.
+            let serves = self.ending.shutdown.serves() && !self.is_candidate();
             let check = self.service.next_check(serves, now);
             let status = self.status.next().filter(|_| !self.is_candidate());
             let passed = self.flush_successor(now);

@@ -10,6 +10,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::failure;
 use super::held_stream::HeldStream;
 use super::incoming::{Incoming, Opened};
 use super::options::Options;
@@ -118,6 +119,9 @@ impl HttpConnection {
         let closes = stream.handler.is_last() || request.closes();
         self.output.begin(request.head.version, request.is_head(&request.bytes), closes);
         match request.check(self.options.body) {
+            Ok(_) if self.options.development.is_some() && self.cannot_serve(stream) => {
+                Opened::Refused
+            }
             Ok(announced) => {
                 self.body.begin(announced, self.options.body, !stream.input().is_empty());
                 self.timer.set(self.options.response_timeout);
@@ -136,6 +140,23 @@ impl HttpConnection {
         self.request.copy_head(input, input.len().min(self.options.head.head));
         self.output.begin(self.request.head.version, self.request.is_head(input), true);
         self.refuse(refusal);
+    }
+
+    /// In development, whether the application has failed to start. Then this request is answered with the reason.
+    #[cold]
+    fn cannot_serve(&mut self, stream: &Stream) -> bool {
+        let failure = self.options.development.as_ref().and_then(|it| it.failure());
+        let Some(report) = failure else { return false };
+        let parts = (&mut self.request, &mut self.output);
+        failure::answer(report.as_bytes(), &self.options, parts, Some(stream));
+        true
+    }
+
+    /// Answers an error of the application with this text.
+    pub fn answer_error(&mut self, text: &[u8]) {
+        let stream = self.stream.look();
+        let parts = (&mut self.request, &mut self.output);
+        failure::answer(text, &self.options, parts, stream.as_deref());
     }
 
     /// Answers with a refusal: the response is finished with it and the connection will be closed.

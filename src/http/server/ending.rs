@@ -1,7 +1,6 @@
 //! What becomes of a connection when the response to a request is over, and how the turn ends with it.
 
 use super::connection::HttpConnection;
-use super::failure;
 use super::usability::{Blameless, FAULTY};
 use crate::server::ipc::request_record::End;
 
@@ -74,6 +73,6 @@ pub fn failed(c: &mut HttpConnection, text: &[u8]) -> ConnectionEnd {
     if c.has_left() || c.usability.is_faulty {
         return ConnectionEnd::Reset(TurnResult::Throw);
     }
-    failure::answer(c, text);
+    c.answer_error(text);
     ConnectionEnd::Shut(TurnResult::Throw)
 }

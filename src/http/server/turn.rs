@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 
 use super::connection::{Conclusion, HttpConnection};
 use super::ending::{ConnectionEnd, TurnResult, failed, leave_body};
-use super::failure;
 use super::incoming::Opened;
 use super::log_record;
 use super::request_wait::RequestWait;
@@ -229,11 +228,11 @@ impl Turn {
     /// Looks for the next request.
     fn open(&mut self, c: &mut HttpConnection, stream: Rc<RefCell<Stream>>) -> TurnAction {
         match c.open(stream) {
-            Opened::Ready if !failure::precludes(c) => {
+            Opened::Ready => {
                 self.state = TurnState::Handling;
                 TurnAction::Handle
             }
-            Opened::Ready | Opened::Refused => {
+            Opened::Refused => {
                 log_record::refused(c);
                 self.shut(c, TurnResult::True)
             }
