@@ -32,7 +32,7 @@ describe("the annotations of moonbridge", function()
       os.exit()
     ]]
     local fields = text:match("%-%-%-@class %(exact%) moonbridge%.status\n(.-)\n\n")
-    for name in names:gmatch("%a+") do
+    for name in names:gmatch("[%a_]+") do
       local kind = name == "listeners" and " moonbridge.listener_status[]" or " integer"
       assert.truthy(fields:find("@field " .. name .. kind, 1, true), name)
       fields = fields:gsub("@field " .. name .. " ", "")
