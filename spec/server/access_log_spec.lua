@@ -3,6 +3,7 @@
 local json = require "dkjson"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local stuck = require "spec.support.stuck"
 
 local function script(options, extra)
   return ([[
@@ -244,6 +245,34 @@ describe("the access log", function()
     local s = server.start(script('access_log = "/dev/full"'))
     for _ = 1, 5 do assert.equal(404, s:request("/a").status) end
     assert.truthy(s:wait_log("The access log has lost %d lines: No space left on device"))
+  end)
+
+  it("stops nothing if nobody reads standard output", function()
+    for kind, loss in pairs { closed = "The access log has lost %d+ lines: Broken pipe", pipe = false } do
+      local _, command = stuck.stream(kind, { 1 })
+      local s = server.start {
+        -- Python, which has made the stream, ignores SIGPIPE.
+        command = command("env", "--default-signal=PIPE", server.interpreter),
+        script = script('access_log = "stdout"'),
+      }
+      for _ = 1, 300 do assert.equal(404, s:request("/" .. ("x"):rep(1000)).status) end
+      if loss then assert.truthy(s:wait_log(loss), s:log()) end
+      s:stop()
+      assert.falsy(s:log():find("The process of the access log", 1, true), s:log())
+      server.cleanup()
+    end
+  end)
+
+  it("stops nothing at a limit on the size of files, and counts what is lost", function()
+    local path = process.scratch("access.log")
+    local s = server.start {
+      command = { "sh", "-c", 'ulimit -f 100; exec "$@"', "sh", server.interpreter },
+      script = script(("access_log = %q"):format(path)),
+    }
+    for _ = 1, 200 do assert.equal(404, s:request("/" .. ("x"):rep(1000)).status) end
+    assert.truthy(s:wait_log("The access log has lost %d+ lines: File too large"), s:log())
+    s:stop()
+    assert.falsy(s:log():find("The process of the access log", 1, true), s:log())
   end)
 
   it("goes on over a reload", function()

@@ -36,7 +36,7 @@ impl<'a> Ring<'a> {
         let written = self.header[WRITTEN].load(Relaxed);
         let used = written.wrapping_sub(self.header[READ].load(Acquire)) as usize;
         let needed = 1 + length.div_ceil(8);
-        if used + needed > data.len() {
+        if used.saturating_add(needed) > data.len() {
             self.header[LOST].fetch_add(1, Relaxed);
             return false;
         }
@@ -80,8 +80,11 @@ impl<'a> Ring<'a> {
     pub fn pop(&self, bytes: &mut Vec<u8>) -> bool {
         let data = self.data;
         let read = self.header[READ].load(Relaxed);
-        let there = self.header[WRITTEN].load(Acquire).wrapping_sub(read) as usize;
-        if there == 0 {
+        let written = self.header[WRITTEN].load(Acquire);
+        let there = written.wrapping_sub(read) as usize;
+        if there == 0 || there > data.len() {
+            // More than fits is what a writer claims that scribbles: nothing of it can be told apart.
+            self.header[READ].store(written, Release);
             return false;
         }
         let mut at = read as usize % data.len();
@@ -94,7 +97,7 @@ impl<'a> Ring<'a> {
             word
         };
         // A writer that has overwritten it can only have its own strings misread.
-        let room = 8 * (there.min(data.len()) - 1);
+        let room = 8 * (there - 1);
         let length = (next() as usize).min(room);
         bytes.clear();
         let words = length.div_ceil(8);
@@ -162,6 +165,14 @@ mod tests {
         assert_eq!(taken(ring).len(), 1);
         ring.push(&[b"next"]);
         assert_eq!(taken(ring), [b"next"]);
+        for claimed in [17, u64::MAX / 2, u64::MAX] {
+            let read = ring.header[READ].load(Relaxed);
+            ring.header[WRITTEN].store(read.wrapping_add(claimed), Relaxed);
+            ring.push(&[b"lost"]);
+            assert_eq!(taken(ring).len(), 0);
+            ring.push(&[b"next"]);
+            assert_eq!(taken(ring), [b"next"]);
+        }
     }
 
     #[test]

@@ -6,13 +6,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, pipe2};
 
 use crate::server::ipc::access_queue::{AccessQueue, Entry, OwnQueue};
 use crate::server::ipc::clock;
-use crate::server::ipc::request_record::{self, Closing, End, Opening};
+use crate::server::ipc::request_record::{self, Closing, End};
 use crate::server::listen::registry::{CELLS, Pool};
 use crate::server::log_throttle::LogThrottle;
 use crate::server::operator::access_log::AccessLogSettings;
@@ -58,15 +59,14 @@ impl AccessLog {
             first.push(own);
             own += CELLS * pool.config.max_fork;
         }
-        let failed = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
-        let (reader, commands) = std::io::pipe().map_err(failed)?;
+        let (reader, commands) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         Ok(AccessLog {
             queue: Rc::new(AccessQueue::new(own + 1)?),
             settings,
             first,
             own,
-            reader: reader.into(),
-            commands: Rc::new(commands),
+            reader,
+            commands: Rc::new(commands.into()),
             process: None,
             restart_at: None,
             told: 0,
@@ -89,7 +89,7 @@ impl AccessLog {
             self.start(log, now);
         }
         let (lost, reason) = self.queue.lost();
-        let more = usize::try_from(lost - self.told).unwrap_or(usize::MAX);
+        let more = usize::try_from(lost.saturating_sub(self.told)).unwrap_or(usize::MAX);
         if more > 0 {
             self.told = lost;
             if let Some(lines) = self.losses.count(more, now) {
@@ -142,8 +142,8 @@ impl AccessLog {
             let handled = Some((clock::monotonic() / 1000).saturating_sub(opening.begun));
             let mut record = Vec::new();
             let closing = Closing { end: End::Died, handled, ..Closing::default() };
-            // What was cut off must not be read as a part of what follows.
-            Opening { ..opening }.encode(&mut record);
+            // Anew, as it may have been cut off.
+            opening.encode(&mut record);
             closing.encode(&mut record);
             self.queue.push(self.own, Entry::Record(&record));
         }

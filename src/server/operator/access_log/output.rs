@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::Signal;
 use nix::unistd::{Uid, fchown};
 
+use crate::sys::os::blocked_signals::without;
 use crate::sys::os::standard;
 
 /// Permissions of a file that is created.
@@ -17,6 +19,9 @@ const MODE: u32 = 0o640;
 
 /// How long a target that does not block may take nothing, in milliseconds.
 const LONGEST_STALL: u16 = 1000;
+
+/// What a write may raise: where nobody reads, at a limit on the size of files, at a terminal in the background.
+const RAISED: [Signal; 3] = [Signal::SIGPIPE, Signal::SIGXFSZ, Signal::SIGTTOU];
 
 /// Where the access log goes.
 #[derive(Debug)]
@@ -112,7 +117,10 @@ impl Output {
         while !rest.is_empty() {
             // Once there is room again, the line that was cut ends.
             let bytes: &[u8] = if self.torn { b"\n" } else { rest };
-            match nix::unistd::write(self.target.fd(), bytes) {
+            let written = without(&RAISED, || Ok(nix::unistd::write(self.target.fd(), bytes)?));
+            match written
+                .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+            {
                 Ok(_) if self.torn => self.torn = false,
                 Ok(written) => rest = &rest[written..],
                 Err(Errno::EINTR) => {}
