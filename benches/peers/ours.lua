@@ -1,4 +1,4 @@
--- Our side of the comparison, in two workers, or as many as WORKERS says.
+-- Our side of the comparison, in two workers, or as many as WORKERS says; with an access log in the file ACCESS_LOG.
 local cjson = require "cjson"
 local http = require "moonbridge_http"
 local moonbridge = require "moonbridge"
@@ -83,4 +83,4 @@ moonbridge.listen {
   end),
 }
 
-moonbridge.run()
+moonbridge.run { access_log = os.getenv("ACCESS_LOG") }

@@ -51,15 +51,19 @@ function peers.spawn(argv, port, env)
   return running
 end
 
---- Two workers of ours, under the Lua version of MOONBRIDGE_BENCH_LUA (default 5.4).
-function peers.ours(port)
+local function ours(port, env)
   local version = os.getenv("MOONBRIDGE_BENCH_LUA") or "5.4"
-  return peers.spawn({ "lua" .. version, "benches/peers/ours.lua" }, port, {
-    PORT = port,
-    LUA_PATH = ("%s/lua/?.lua;%s/?.lua;;"):format(server.root, server.root),
-    LUA_CPATH = server.root .. "/build/lua" .. version .. "/?.so;;",
-  })
+  env.PORT = port
+  env.LUA_PATH = ("%s/lua/?.lua;%s/?.lua;;"):format(server.root, server.root)
+  env.LUA_CPATH = server.root .. "/build/lua" .. version .. "/?.so;;"
+  return peers.spawn({ "lua" .. version, "benches/peers/ours.lua" }, port, env)
 end
+
+--- Two workers of ours, under the Lua version of MOONBRIDGE_BENCH_LUA (default 5.4).
+function peers.ours(port) return ours(port, {}) end
+
+--- The same, with an access log in a file.
+function peers.logged(port) return ours(port, { ACCESS_LOG = process.scratch "access.log" }) end
 
 local function nginx(port, listen, template)
   local modules = first_that_exists("/usr/lib/nginx/modules/ngx_http_lua_module.so"):match("^(.*)/")
@@ -146,6 +150,7 @@ end
 local titles = {
   ours = "moonbridge, 2 workers",
   nginx = "nginx + ngx_http_lua, 2 workers",
+  logged = "moonbridge with an access log, 2 workers",
   nginx_deferred = "nginx + ngx_http_lua, deferred",
   epoll = "bare epoll loop in C, 2 processes",
   gunicorn = "gunicorn gthread, 2 x 8 threads",
