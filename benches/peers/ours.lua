@@ -1,4 +1,5 @@
--- Our side of the comparison, in two workers, or as many as WORKERS says; with an access log in the file ACCESS_LOG.
+-- Our side of the comparison, in two workers, or as many as WORKERS says; with an access log in the file
+-- that ACCESS_LOG names.
 local cjson = require "cjson"
 local http = require "moonbridge_http"
 local moonbridge = require "moonbridge"
