@@ -72,6 +72,31 @@ pub fn monotonic_at(milliseconds: u64) -> u64 {
 /// How long an event loop waits until a time: rounded up, so that nothing is due too early.
 pub fn timeout(wake: Option<Instant>, now: Instant) -> EpollTimeout {
     let Some(wake) = wake else { return EpollTimeout::NONE };
-    let wait = wake.saturating_duration_since(now).as_micros().div_ceil(1000);
-    EpollTimeout::try_from(i32::try_from(wait).unwrap_or(i32::MAX)).unwrap_or(EpollTimeout::MAX)
+    if wake <= now {
+        return EpollTimeout::ZERO;
+    }
+    let wait = wake.duration_since(now);
+    // In 64 bits: whole microseconds of a `Duration` have 128, which cost a call to divide.
+    let parts = u64::from(wait.subsec_nanos().div_ceil(1_000_000));
+    let milliseconds = wait.as_secs().saturating_mul(1000).saturating_add(parts);
+    EpollTimeout::try_from(i32::try_from(milliseconds).unwrap_or(i32::MAX))
+        .unwrap_or(EpollTimeout::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_rounded_up_and_never_negative() {
+        let now = Instant::now();
+        let wait = |nanoseconds| timeout(Some(now + Duration::from_nanos(nanoseconds)), now);
+        assert_eq!(wait(0), EpollTimeout::ZERO);
+        assert_eq!(timeout(Some(now), now + Duration::from_secs(1)), EpollTimeout::ZERO);
+        assert_eq!(wait(1), EpollTimeout::from(1u16));
+        assert_eq!(wait(1_000_000), EpollTimeout::from(1u16));
+        assert_eq!(wait(2_000_000_001), EpollTimeout::from(2001u16));
+        assert_eq!(wait(u64::MAX), EpollTimeout::MAX);
+        assert_eq!(timeout(None, now), EpollTimeout::NONE);
+    }
 }

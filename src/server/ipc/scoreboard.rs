@@ -204,15 +204,18 @@ impl Note<'_> {
     pub fn write(&self, numbers: &[u64; NUMBERS], texts: &[u8]) {
         let texts = &texts[..texts.len().min(NOTE - 8 * NUMBERS)];
         let (whole, rest) = texts.as_chunks::<8>();
-        let words =
-            numbers.iter().copied().chain(whole.iter().map(|word| u64::from_le_bytes(*word)));
-        for (to, word) in self.0[1..].iter().zip(words) {
-            to.store(word, Relaxed);
+        // One loop for each: a chained iterator asks for every word which of the two it is at.
+        let (first, behind) = self.0[1..].split_at(NUMBERS);
+        for (to, number) in first.iter().zip(numbers) {
+            to.store(*number, Relaxed);
+        }
+        for (to, word) in behind.iter().zip(whole) {
+            to.store(u64::from_le_bytes(*word), Relaxed);
         }
         if !rest.is_empty() {
             let mut padded = [0; 8];
             padded[..rest.len()].copy_from_slice(rest);
-            self.0[1 + NUMBERS + whole.len()].store(u64::from_le_bytes(padded), Relaxed);
+            behind[whole.len()].store(u64::from_le_bytes(padded), Relaxed);
         }
         self.0[0].store((8 * NUMBERS + texts.len()) as u64, Relaxed);
     }

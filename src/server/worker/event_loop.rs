@@ -378,6 +378,9 @@ impl EventLoop {
     }
 
     fn queue_ready(&mut self) {
+        if self.connections.ready().is_empty() {
+            return;
+        }
         let ready = self.connections.ready().drain(..);
         self.events.queue.extend(ready.map(|(ticket, wakeup)| Source::Parked(ticket, wakeup)));
     }

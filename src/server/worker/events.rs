@@ -5,11 +5,12 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::handover::Arrival;
 use crate::io::Wakeup;
 use crate::server::ipc::channel::Channel;
+use crate::server::ipc::clock;
 use crate::server::ipc::ticket::Ticket;
 
 /// Events taken from the kernel at once.
@@ -54,6 +55,8 @@ impl Source {
 pub struct Events {
     epoll: Rc<Epoll>,
     pub queue: VecDeque<Source>,
+    /// What the kernel writes to: to clear it for each wait would cost more than to read it.
+    buffer: [EpollEvent; EVENTS],
 }
 
 impl Events {
@@ -64,7 +67,7 @@ impl Events {
     pub fn new(channel: &Channel) -> Result<Self, Errno> {
         let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         epoll.add(channel, EpollEvent::new(EpollFlags::EPOLLIN, CONTROL))?;
-        Ok(Events { epoll, queue: VecDeque::new() })
+        Ok(Events { epoll, queue: VecDeque::new(), buffer: [EpollEvent::empty(); EVENTS] })
     }
 
     /// The set.
@@ -78,19 +81,12 @@ impl Events {
     /// # Errors
     /// The kernel refuses to wait.
     pub fn collect(&mut self, until: Option<Instant>, now: Instant) -> Result<bool, Errno> {
-        let timeout = until.map_or(EpollTimeout::NONE, |until| timeout(until, now));
-        let mut events = [EpollEvent::empty(); EVENTS];
-        let count = match self.epoll.wait(&mut events, timeout) {
+        let timeout = clock::timeout(until, now);
+        let count = match self.epoll.wait(&mut self.buffer, timeout) {
             Err(Errno::EINTR) => 0,
             outcome => outcome?,
         };
-        self.queue.extend(events[..count].iter().map(|event| Source::of(event.data())));
+        self.queue.extend(self.buffer[..count].iter().map(|event| Source::of(event.data())));
         Ok(count > 0)
     }
-}
-
-/// How long to wait: rounded up, so that nothing is due too early.
-fn timeout(until: Instant, now: Instant) -> EpollTimeout {
-    let wait = until.saturating_duration_since(now).as_micros().div_ceil(1000);
-    EpollTimeout::try_from(i32::try_from(wait).unwrap_or(i32::MAX)).unwrap_or(EpollTimeout::MAX)
 }

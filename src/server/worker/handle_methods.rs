@@ -136,10 +136,8 @@ pub fn leave_child(code: i32) {
 
 /// Asks the worker that this process is; false if it is none.
 pub fn with_worker(ask: impl FnOnce(&mut Worker) -> bool) -> bool {
-    if !is_worker() {
-        return false;
-    }
-    let Some(worker) = WORKER.with_borrow(|own| own.worker.upgrade()) else { return false };
+    let here = |own: &Own| own.worker.upgrade().filter(|_| own.is_here());
+    let Some(worker) = WORKER.with_borrow(here) else { return false };
     // A finalizer may ask while the worker itself is at work: then it is nobody's turn.
     worker.try_borrow_mut().is_ok_and(|mut worker| ask(&mut worker))
 }
