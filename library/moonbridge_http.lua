@@ -23,6 +23,8 @@
 ---@field request_body_timeout number|false|nil for the handler to wait for a body (20)
 ---@field request_body_minimum_rate number|false|nil bytes that extend that time by 1 s (500)
 ---@field drain_timeout number|false|nil for the client to send or close, after the last response (2)
+---@field trusted string[]? proxies whose Forwarded and X-Forwarded fields count: addresses, networks, "unix"
+---@field forwarded_fields "X-Forwarded"|"Forwarded"|nil the kind of field that trusted proxies set (both)
 ---@field poll_function moonbridge_http.poll? used instead of moonbridge_io.poll
 ---@field header_size_limit integer|false|nil older name of request_header_size_limit
 ---@field body_size_limit integer|false|nil older name of request_body_size_limit
@@ -49,10 +51,14 @@
 ---@field method string the request method, e.g. "GET"
 ---@field target string the request target as sent
 ---@field version "HTTP/1.1"|"HTTP/1.0" the version of the protocol
----@field scheme string "http"
+---@field scheme "http"|"https" as a trusted proxy says, else "http"
+---@field client_ip string? the client, as a trusted proxy says, else that of the connection; nil: local socket
+---@field id string from X-Request-Id of a trusted proxy, else 32 random hexadecimal digits
+---@field traceparent string of W3C Trace Context, from a trusted proxy or made
+---@field tracestate string? of W3C Trace Context, from a trusted proxy
 ---@field path string? without the leading slash, not decoded; nil for `OPTIONS *`
 ---@field query string? with the leading question mark, or ""; nil for `OPTIONS *`
----@field host string from an absolute target or the Host header
+---@field host string as a trusted proxy says, else from an absolute target or the Host header
 ---@field get_params table<string,string> names in the query → first values
 ---@field get_params_list table<string,string[]> names in the query → all values
 ---@field post_params table<string,string> names in the form → first values
@@ -160,6 +166,11 @@ local moonbridge_http = {}
 ---@overload fun(options: moonbridge_http.options?, callback: moonbridge_http.handler): function
 function moonbridge_http.generate_handler(callback, options) end
 
+---Writes a line to the server's log that names a request: its method, target and id.
+---@param request moonbridge_http.request one that is being handled
+---@param text string|number control characters are written as escapes
+function moonbridge_http.error_log(request, text) end
+
 ---Replaces `<`, `>`, `&`, `"` and `'` with character references.
 ---@param text string
 ---@return string
@@ -205,6 +216,7 @@ function moonbridge_http.parse_query(query) end
 ---@field redirect boolean|integer|nil whether, or how often, redirects are followed (5)
 ---@field keepalive boolean|number|nil whether, or for how many seconds, the connection is kept (30)
 ---@field body_limit integer? the longest body that is returned as a string (1 GiB)
+---@field trace moonbridge_http.request? sends its id and trace on to the other service
 ---@field lenient boolean? accept responses that others may read differently: see the reference
 
 ---@class (exact) moonbridge_http.time_limits

@@ -148,7 +148,7 @@ describe("an error of a callback for the request body", function()
 
   it("that nobody catches is answered with 500 and logged where it was raised", function()
     assert.equal(500, post("/uncaught", form(100000)).status)
-    local line = s:wait_log('Error in "connect" function: POST /uncaught: routes:%d+: broken sink')
+    local line = s:wait_log('Error in "connect" function: POST /uncaught %[%x+%]: routes:%d+: broken sink')
     assert.truthy(line, s:log())
     local number = s:log():match("routes:(%d+): broken sink")
     assert.truthy(s:wait_log("routes:" .. number .. ": in function"), s:log())

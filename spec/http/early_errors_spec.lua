@@ -75,7 +75,7 @@ describe("before a byte of the response has left,", function()
       local connection = s:connect()
       local response = connection:request "/fail"
       check(response, connection)
-      assert.truthy(s:wait_log(('Error in "connect" function: GET /fail: [^\n]*%s'):format(
+      assert.truthy(s:wait_log(('Error in "connect" function: GET /fail %%[%%x+%%]: [^\n]*%s'):format(
         words:gsub("%p", "%%%0"))), s:log())
     end)
   end

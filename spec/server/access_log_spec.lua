@@ -85,11 +85,14 @@ describe("the access log", function()
     end
     assert.truthy(line.handler_seconds <= line.sent_seconds)
     assert.truthy(process.alive(math.tointeger(line.pid)))
+    assert.equal(32, #line.request_id:match("^%x+$"))
+    assert.equal("00-" .. line.request_id, line.traceparent:match("^(00%-%x+)%-%x+%-00$"))
+    line.request_id, line.traceparent = nil, nil
     line.time, line.pid, line.queue_seconds, line.handler_seconds, line.sent_seconds = nil, nil, nil, nil, nil
     assert.same({
       client_ip = "127.0.0.1", client_port = tonumber(port), method = "POST", target = "/a?b=c",
       protocol = "HTTP/1.1", status = 404, bytes_in = #request, bytes_out = #response, pool = 1,
-      id = json.null, referer = "/r", user_agent = "\"spec\"", ["end"] = "complete",
+      referer = "/r", user_agent = "\"spec\"", ["end"] = "complete",
       fields = { user = "jane\n\"", rows = 12, cached = false },
     }, line)
   end)

@@ -236,7 +236,7 @@ describe("timeout in handlers", function()
         { response_timeout = 1 }, function() while true do end end)
     ]] }
     s:raw("GET /slow?x=1 HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert.truthy(s:wait_log("%] Timeout %(GET /slow%?x=1%)\n"))
+    assert.truthy(s:wait_log("%] Timeout %(GET /slow%?x=1 %[%x+%]%)\n"))
     assert.truthy(s:wait_log("exited prematurely due to timeout"))
   end)
 

@@ -40,6 +40,13 @@ fn load(lua: &Lua) -> Result<HttpModule> {
     escapes(lua, &module)?;
     let native = native(lua)?;
     let io = crate::io::module(lua)?;
+    let error_log: Function = binding::chunk(
+        lua,
+        "moonbridge.http.error_log",
+        include_str!("lua/error_log.lua"),
+        &native,
+    )?;
+    module.raw_set("error_log", error_log)?;
     let maps: Table =
         binding::chunk(lua, "moonbridge.http.maps", include_str!("lua/maps.lua"), &native)?;
     let views: Function =

@@ -408,6 +408,11 @@ impl Stream {
         self.transport.get().is_some_and(|transport| transport.kind() == Kind::Tcp)
     }
 
+    /// Whether this is a connection over a local socket that is not closed.
+    pub fn is_local(&self) -> bool {
+        self.transport.get().is_some_and(|transport| transport.kind() == Kind::Local)
+    }
+
     /// The addresses of both ends. What was not asked for before the end of the connection is
     /// unknown afterwards (the peer of an accepted connection is always known).
     pub fn endpoints(&self) -> &Endpoints {

@@ -14,9 +14,10 @@ use nix::poll::PollFlags;
 
 use super::link::{ExchangeError, Link};
 use super::{answers, links};
+use crate::http::wire::trace_context::TraceParent;
 use crate::io::{Stream, connect, new_handle, stream_of};
 use crate::known_options;
-use crate::sys::os::resolve;
+use crate::sys::os::{random, resolve};
 
 type Steps = Result<MultiValue>;
 
@@ -33,8 +34,15 @@ pub fn table(lua: &Lua) -> Result<Table> {
     receiving(lua, &native)?;
     answers::install(lua, &native)?;
     native.raw_set("nearest", known_options::nearest_function(lua)?)?;
+    native.raw_set("passed_on", lua.create_function(passed_on)?)?;
     native.raw_set("version", env!("CARGO_PKG_VERSION"))?;
     Ok(native)
+}
+
+/// `passed_on(traceparent)`: one for what a request asks of another service; nil if the text is none.
+fn passed_on(lua: &Lua, text: LuaString) -> Steps {
+    let Some(from) = TraceParent::parse(&text.as_bytes()) else { return Nil.into_lua_multi(lua) };
+    lua.create_string(from.passed_on(random::bytes()).text())?.into_lua_multi(lua)
 }
 
 fn link_of(number: i64) -> std::result::Result<Rc<Link>, ExchangeError> {

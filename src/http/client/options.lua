@@ -74,6 +74,8 @@ local checks = {
     function(value) return type(value) == "boolean" or is_integer(value, 0) end },
   keepalive = { "a boolean or a number of seconds",
     function(value) return type(value) == "boolean" or value == 0 or is_time(value) end },
+  trace = { "a request that is being handled",
+    function(value) return type(value) == "table" and type(value.id) == "string" end },
   lenient = { "a boolean", function(value) return type(value) == "boolean" end },
   body_limit = { "a positive integer",
     function(value) return is_integer(value, 1) end },
@@ -118,6 +120,15 @@ local function choice(value, default, none)
   return value or none
 end
 
+-- What names a request across services, as fields for another one.
+local function trace(request)
+  return {
+    { "X-Request-Id", request.id },
+    { "traceparent", native.passed_on(request.traceparent or "") },
+    { "tracestate", request.tracestate },
+  }
+end
+
 -- The job for valid options.
 local function from_options(given, url)
   local content = given.body
@@ -138,6 +149,7 @@ local function from_options(given, url)
     keep = given.keepalive ~= 0 and choice(given.keepalive, options.KEEPALIVE, false),
     body_limit = given.body_limit or options.BODY_LIMIT,
     lenient = given.lenient,
+    trace = given.trace and trace(given.trace),
     connect_timeout = times.connect or options.TIMEOUT,
     stall_timeout = times.stall or options.TIMEOUT,
     deadline = times.total and native.now() + times.total,

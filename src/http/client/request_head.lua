@@ -21,6 +21,11 @@ end
 known["user-agent"] = function(job) job.has_agent = true end
 known["authorization"] = function(job) job.has_authorization = true end
 
+-- What the caller sends is not sent by `trace` as well.
+for _, name in ipairs { "x-request-id", "traceparent", "tracestate" } do
+  known[name] = function(job) job.has_trace[name] = true end
+end
+
 known["connection"] = function(job, value)
   value = lower(value)
   if value == "close" then
@@ -90,6 +95,19 @@ local function add_all(job, lines)
   end
 end
 
+-- Adds the fields that name the request for which this one is sent.
+local function add_trace(job, lines)
+  local has, is_traced = job.has_trace, job.has_trace.traceparent
+  for _, field in ipairs(job.trace) do
+    local name, value = field[1], field[2]
+    -- A state belongs to its traceparent.
+    if value and not has[lower(name)] and not (is_traced and name == "tracestate") then
+      local wrong = add(job, lines, name, value)
+      if wrong then return wrong end
+    end
+  end
+end
+
 -- Methods that RFC 9110 9.3 defines with content: they send a length even without a body.
 local with_content = { POST = true, PUT = true, PATCH = true }
 
@@ -114,14 +132,17 @@ end
 return function(job)
   local url, method = job.url, job.method
   local plain = method == "GET" and not job.headers and not job.body and not job.send_cb and job.keep
+    and not job.trace
   if plain and url.plain_head then return url.plain_head end
   if not find(method, TOKEN) or method == "CONNECT" then
     return nil, format("invalid method %q", method)
   end
   job.has_host, job.has_agent, job.has_authorization = nil, nil, nil
   job.length, job.chunked, job.expects = nil, nil, nil
+  job.has_trace = {}
   local lines = { "", "" }
   local wrong = job.headers and add_all(job, lines)
+  wrong = wrong or job.trace and add_trace(job, lines)
   if wrong then return nil, wrong end
   add_own(job, lines, url)
   lines[1] = method .. " " .. url.target .. " HTTP/1.1"

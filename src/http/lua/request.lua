@@ -2,7 +2,7 @@
 
 local native, new_views, new_body, add_streaming = ...
 
-local type, error, tostring = type, error, tostring
+local ipairs, type, error, tostring = ipairs, type, error, tostring
 local setmetatable, rawget, rawset = setmetatable, rawget, rawset
 local traceback = debug and debug.traceback or tostring
 
@@ -67,6 +67,18 @@ return function(steps, callback, times, poll, another)
   function methods.defer_reading() end
 
   function lazy.socket() return kept[SOCKET] end
+
+  -- What names the request, and where it comes from: kept, since it costs a search of the headers.
+  for _, key in ipairs { "client_ip", "scheme", "host", "id", "traceparent", "tracestate" } do
+    lazy[key] = function()
+      local value = steps[key]()
+      rawset(kept[REQUEST], key, value)
+      return value
+    end
+  end
+
+  -- For error_log.lua.
+  methods[native.error_log] = steps.error_log
 
   -- What a step made of the client's texts, unless it refused them.
   local function accepted(value, words)

@@ -4,7 +4,7 @@ local native, protocol = ...
 local codes = native.codes
 local REFUSED, INPUT, END = codes.REFUSED, codes.INPUT, codes.END
 
-local error, stderr, tostring, type = error, io.stderr, tostring, type
+local error, tostring, type = error, tostring, type
 local guarded, give, take = protocol.guarded, protocol.give, protocol.take
 
 -- Adds the methods to those of the request.
@@ -53,8 +53,7 @@ return function(steps, body, methods)
 
   -- The response cannot be completed: the client must not take what it got for all.
   local function abort(request, message)
-    local what = ("%s /%s"):format(request.method, request.path or "")
-    stderr:write("Response to ", what, " was aborted by its send callback: ", tostring(message), "\n")
+    steps.error_log("the response was aborted by its send callback: " .. tostring(message))
     steps.fail()
     request.socket:reset()
     return nil, message

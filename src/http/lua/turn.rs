@@ -114,6 +114,10 @@ impl Method for Connect {
                 if server::is_child() {
                     return Action::Throw(Value::Slot(result));
                 }
+                // The log will name the request when its connection has ended.
+                if let Ok(mut connection) = this.connection.try_borrow_mut() {
+                    connection.identity();
+                }
                 let text = arguments.string(result).unwrap_or_default();
                 this.go_on(TurnEvent::Threw(text), Value::Slot(result))
             }
@@ -182,8 +186,8 @@ impl Connect {
         match action {
             TurnAction::Handle => {
                 context::begin(&self.connection);
-                if let Ok(connection) = self.connection.try_borrow() {
-                    log_record::opened(&connection);
+                if let Ok(mut connection) = self.connection.try_borrow_mut() {
+                    log_record::opened(&mut connection);
                 }
                 let request = Value::Object(Self::KEPT, Self::LIVE);
                 call(Self::HANDLER, [request, NOTHING, NOTHING, NOTHING], TRACED, HANDLED)

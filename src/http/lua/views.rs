@@ -165,6 +165,8 @@ impl ObjectFields for RequestFields {
             b"path" => c.request.path.map_or(FieldValue::Nil, span),
             b"method" => span(c.request.head.method),
             b"query" => c.request.path.map_or(FieldValue::Nil, |_| span(c.request.query)),
+            // A proxy may tell another one.
+            b"host" | b"scheme" if c.options.trusted.is_some() => FieldValue::Complete,
             b"host" => span(c.request.host),
             b"target" => span(c.request.head.target),
             b"version" => FieldValue::Text(Borrowed::new(c.request.head.version.name().as_bytes())),

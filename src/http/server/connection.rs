@@ -12,8 +12,10 @@ use std::time::Instant;
 
 use super::failure;
 use super::held_stream::HeldStream;
+use super::identity::Identity;
 use super::incoming::{Incoming, Opened};
 use super::options::Options;
+use super::origin;
 use super::request::Request;
 use super::request_body::{BodyFailure, Reader, RequestBody, Supply};
 use super::response_output::ResponseOutput;
@@ -29,7 +31,7 @@ use crate::server::worker::context::{self, Undertaking};
 /// Memory of each buffer that is kept for the next request.
 const KEEP: usize = 128 * 1024;
 
-/// The scheme of every request's URI: TLS ends elsewhere.
+/// The scheme of a request's URI unless a proxy tells another one: TLS ends elsewhere.
 pub const SCHEME: &str = "http";
 
 /// The rest of a body must not be taken for the protocol behind it (RFC 9110 7.8).
@@ -66,6 +68,8 @@ pub struct HttpConnection {
     pub timer: ResponseTimer,
     /// Which views of the request its handler was given, a bit for each.
     pub views_given: u16,
+    /// What names the request, once somebody has asked: see [`HttpConnection::identity`].
+    pub identity: Identity,
 }
 
 impl HttpConnection {
@@ -81,6 +85,7 @@ impl HttpConnection {
             usability: Usability::default(),
             timer: ResponseTimer::default(),
             views_given: 0,
+            identity: Identity::default(),
         }
     }
 
@@ -89,6 +94,7 @@ impl HttpConnection {
     /// Turns to the connection `stream` and looks for its next request, receiving once or more.
     pub fn open(&mut self, stream: Rc<RefCell<Stream>>) -> Opened {
         self.views_given = 0;
+        self.identity.forget();
         let opened = match stream.try_borrow_mut() {
             Ok(mut stream) => self.receive(&mut stream),
             Err(_) => Opened::Gone,
@@ -118,7 +124,13 @@ impl HttpConnection {
         self.usability = Usability::default();
         let closes = stream.handler.is_last() || request.closes();
         self.output.begin(request.head.version, request.is_head(&request.bytes), closes);
-        match request.check(self.options.body) {
+        let mut checked = request.check(self.options.body);
+        if self.options.trusted.is_some()
+            && let Err(refusal) = origin::told(request, &self.options, stream)
+        {
+            checked = checked.and(Err(refusal));
+        }
+        match checked {
             Ok(_) if self.options.development.is_some() && self.cannot_serve(stream) => {
                 Opened::Refused
             }
@@ -132,6 +144,24 @@ impl HttpConnection {
                 Opened::Refused
             }
         }
+    }
+
+    /// What names the request.
+    pub fn identity(&mut self) -> &Identity {
+        if !self.identity.is_made() {
+            let stream = self.stream.look();
+            let is_believed = stream.is_some_and(|it| origin::is_believed(&self.options, &it));
+            self.identity.make(&self.request, is_believed);
+        }
+        &self.identity
+    }
+
+    /// Method, target and id of the request, for the log.
+    pub fn describe(&mut self) -> Option<Vec<u8>> {
+        let mut text = self.request.describe()?;
+        let id = self.identity().id();
+        text.extend_from_slice(&[b" [", id, b"]"].concat());
+        Some(text)
     }
 
     /// Refuses a request whose head, at the beginning of the input, is incomplete or cannot be read.
@@ -427,6 +457,6 @@ impl HttpConnection {
 /// A request, as the log names it.
 impl Undertaking for RefCell<HttpConnection> {
     fn describe(&self) -> Option<Vec<u8>> {
-        self.try_borrow().ok()?.request.describe()
+        self.try_borrow_mut().ok()?.describe()
     }
 }

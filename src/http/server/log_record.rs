@@ -3,17 +3,30 @@
 use std::net::SocketAddr;
 
 use super::connection::HttpConnection;
+use super::origin;
 use crate::io::Stream;
 use crate::proxy::proxied::Peer;
-use crate::server::ipc::request_record::{Closing, End};
+use crate::server::ipc::request_record::{Closing, End, Opening};
 use crate::server::worker::request_log;
 
 /// A handler is about to be called for the request.
-pub fn opened(c: &HttpConnection) {
-    if let Some(stream) = c.stream.look() {
-        let opening = c.request.opening(client(&stream), request_log::is_kept());
-        request_log::open(opening, &stream);
+pub fn opened(c: &mut HttpConnection) {
+    let is_kept = request_log::is_kept();
+    if is_kept {
+        c.identity();
     }
+    if let Some(stream) = c.stream.look() {
+        request_log::open(opening(c, &stream, is_kept), &stream);
+    }
+}
+
+/// What is known. `details`: there is an access log, which also has fields of the request.
+fn opening<'a>(c: &'a HttpConnection, stream: &Stream, details: bool) -> Opening<'a> {
+    let client = match origin::client(&c.request, &c.options, stream) {
+        Some(Peer::Internet(ip, port)) => Some(SocketAddr::new(ip, port)),
+        Some(Peer::Local) | None => None,
+    };
+    Opening { names: c.identity.names(), ..c.request.opening(client, details) }
 }
 
 /// The response is over, as far as this turn is concerned.
@@ -29,22 +42,14 @@ pub fn refused(c: &mut HttpConnection) {
     if !request_log::is_kept() {
         return;
     }
+    c.identity();
     if let Some(stream) = c.stream.look() {
-        request_log::open(c.request.opening(client(&stream), true), &stream);
+        request_log::open(opening(c, &stream, true), &stream);
     }
     let _ = c.send_out();
     if request_log::ends() {
         let _ =
             c.stream.with(|stream| request_log::close(closing(c, End::Complete), false, stream));
-    }
-}
-
-/// The client, as a trusted proxy has told, or else as the system does.
-fn client(stream: &Stream) -> Option<SocketAddr> {
-    match stream.handler.proxied.client() {
-        Some(Peer::Internet(ip, port)) => Some(SocketAddr::new(ip, port)),
-        Some(Peer::Local) => None,
-        None => stream.known_peer(),
     }
 }
 

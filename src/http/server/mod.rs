@@ -10,6 +10,7 @@
 //! | [`incoming`], [`body_progress`] | a request on its way in, and its body, if that is waited for |
 //! | [`request`] | the head of a request, checked |
 //! | [`request_body`], [`body_decoder`] | its body as it is received and decoded |
+//! | [`origin`], [`identity`] | where a request comes from; its id and its place in a trace |
 //! | [`log_record`] | what the logs are told of a request |
 //! | [`response`], [`response_output`] | the response as a state machine; what sends it |
 //! | [`failure`] | the answer to an error of the application |
@@ -23,9 +24,11 @@ pub mod connection;
 pub mod ending;
 pub mod failure;
 pub mod held_stream;
+pub mod identity;
 pub mod incoming;
 pub mod log_record;
 pub mod options;
+pub mod origin;
 pub mod peer_watch;
 pub mod request;
 pub mod request_body;

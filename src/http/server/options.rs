@@ -11,7 +11,9 @@ use crate::binding::{Fault, Reply};
 use crate::http::wire::head::HeadLimits;
 use crate::http::wire::header_lines::StaticHeaders;
 use crate::known_options;
+use crate::proxy::networks::Networks;
 use crate::server::development::Development;
+use crate::trusted_peers;
 
 /// Options that concern the bytes of requests and responses.
 #[derive(Clone, Debug)]
@@ -39,8 +41,21 @@ pub struct Options {
     pub static_headers: StaticHeaders,
     /// `response_timeout`: a handler that takes longer is killed with its process.
     pub response_timeout: Option<Duration>,
+    /// `trusted`: the proxies whose word about clients and requests counts.
+    pub trusted: Option<Networks>,
+    /// `forwarded_fields`: which fields they send about a client; either if none.
+    pub forwarded: Option<ForwardedFields>,
     /// With `--dev`.
     pub development: Option<Rc<Development>>,
+}
+
+/// The fields in which a proxy tells where a request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedFields {
+    /// `Forwarded`.
+    Forwarded,
+    /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    XForwarded,
 }
 
 /// Positions in a head are kept in 32 bits.
@@ -59,13 +74,15 @@ impl Default for Options {
             output_chunk: 1024,
             static_headers: StaticHeaders::default(),
             response_timeout: Some(Duration::from_secs(3600)),
+            trusted: None,
+            forwarded: None,
             development: None,
         }
     }
 }
 
 /// The names of all options.
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 22] = [
     "request_header_size_limit",
     "header_size_limit",
     "request_header_count_limit",
@@ -86,7 +103,12 @@ const NAMES: [&str; 20] = [
     MINIMUM_RATE,
     "drain_timeout",
     "response_timeout",
+    TRUSTED,
+    FORWARDED,
 ];
+
+const TRUSTED: &str = "trusted";
+const FORWARDED: &str = "forwarded_fields";
 
 const MINIMUM_RATE: &str = "request_body_minimum_rate";
 
@@ -141,6 +163,13 @@ impl Options {
         let seconds = time(table, "response_timeout", 3600.0)?;
         options.response_timeout = seconds.map(Duration::from_secs_f64);
         static_headers(&table.raw_get("static_headers")?, &mut options.static_headers)?;
+        let what = format!("Option \"{TRUSTED}\"");
+        options.trusted = trusted_peers::read(&table.raw_get(TRUSTED)?, &what)?;
+        options.forwarded = forwarded_fields(&table.raw_get(FORWARDED)?)?;
+        if options.forwarded.is_some() && options.trusted.is_none() {
+            let text = format!("Option \"{FORWARDED}\" is of use with \"{TRUSTED}\" only");
+            return Err(Fault::Misuse(text));
+        }
         Ok(options)
     }
 
@@ -179,6 +208,17 @@ impl Options {
             rate: number(MINIMUM_RATE)?,
             drain: time("drain_timeout")?,
         })
+    }
+}
+
+fn forwarded_fields(value: &Value) -> Reply<Option<ForwardedFields>> {
+    match value {
+        Value::Nil => Ok(None),
+        Value::String(name) if name == "Forwarded" => Ok(Some(ForwardedFields::Forwarded)),
+        Value::String(name) if name == "X-Forwarded" => Ok(Some(ForwardedFields::XForwarded)),
+        _ => Err(Fault::Misuse(format!(
+            "Option \"{FORWARDED}\" is expected to be \"Forwarded\" or \"X-Forwarded\""
+        ))),
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`chunked`] | the chunked transfer coding |
 //! | [`params`], [`cookies`], [`list`], [`media_type`], [`escape`] | parsers of values |
 //! | [`names`] | header fields by name |
+//! | [`forwarded`], [`trace_context`] | where a request comes from; its id and its place in a trace |
 //! | `scan` | how far a text consists of bytes of a kind |
 //! | [`header_lines`], [`refusal`], [`date`] | what is sent |
 //! | [`collision_guard`] | detects texts chosen to collide in Lua's string hash |
@@ -15,6 +16,7 @@ pub(crate) mod collision_guard;
 pub mod cookies;
 pub(crate) mod date;
 pub mod escape;
+pub mod forwarded;
 pub mod framing;
 pub mod head;
 #[cfg(test)]
@@ -28,4 +30,5 @@ pub mod refusal;
 pub(crate) mod scan;
 #[cfg(test)]
 pub mod testing;
+pub mod trace_context;
 pub mod uri;

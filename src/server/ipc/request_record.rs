@@ -33,8 +33,8 @@ pub struct Opening<'a> {
     pub version: Option<u8>,
     /// The method, a space, and the request target as it was sent; empty if there was no request line.
     pub line: &'a [u8],
-    /// The request's id; empty if it has none.
-    pub id: &'a [u8],
+    /// The request's id, a space, and its `traceparent`; empty if it has none.
+    pub names: &'a [u8],
     /// The value of Referer.
     pub referer: &'a [u8],
     /// The value of User-Agent.
@@ -110,17 +110,22 @@ pub enum FieldValue<'a> {
 impl<'a> Opening<'a> {
     /// The method; empty if there was no request line.
     pub fn method(&self) -> &'a [u8] {
-        self.divided().map_or(self.line, |(method, _)| method)
+        divided(self.line).map_or(self.line, |(method, _)| method)
     }
 
     /// The request target; empty if there was no request line.
     pub fn target(&self) -> &'a [u8] {
-        self.divided().map_or(&[], |(_, target)| target)
+        divided(self.line).map_or(&[], |(_, target)| target)
     }
 
-    fn divided(&self) -> Option<(&'a [u8], &'a [u8])> {
-        let space = memchr::memchr(b' ', self.line)?;
-        Some((&self.line[..space], &self.line[space + 1..]))
+    /// The request's id; empty if it has none.
+    pub fn id(&self) -> &'a [u8] {
+        divided(self.names).map_or(self.names, |(id, _)| id)
+    }
+
+    /// Its `traceparent`; empty if it has none.
+    pub fn trace_parent(&self) -> &'a [u8] {
+        divided(self.names).map_or(&[], |(_, trace_parent)| trace_parent)
     }
 
     /// Appends its encoding: its numbers, and its texts one behind the other.
@@ -130,7 +135,7 @@ impl<'a> Opening<'a> {
     }
 
     fn texts(&self) -> [&'a [u8]; 4] {
-        let texts = [self.line, self.id, self.referer, self.user_agent];
+        let texts = [self.line, self.names, self.referer, self.user_agent];
         texts.map(|text| &text[..text.len().min(LONGEST)])
     }
 
@@ -139,10 +144,16 @@ impl<'a> Opening<'a> {
         let [high, low, port] = self.client.map_or([0, 0, ABSENT], numbers_of);
         let process = u64::from(self.pool) << 32 | u64::from(self.pid);
         let version = optional(self.version.map(u64::from));
-        let [line, id, referer, user_agent] = self.texts().map(|text| text.len() as u64);
-        let lengths = line | id << 16 | referer << 32 | user_agent << 48;
+        let [line, names, referer, user_agent] = self.texts().map(|text| text.len() as u64);
+        let lengths = line | names << 16 | referer << 32 | user_agent << 48;
         [self.begun, self.queued, process, high, low, port, version, lengths]
     }
+}
+
+/// What is before the first space, and behind it.
+fn divided(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let space = memchr::memchr(b' ', text)?;
+    Some((&text[..space], &text[space + 1..]))
 }
 
 impl Closing<'_> {
@@ -175,7 +186,7 @@ pub fn decode_opening(bytes: &[u8]) -> Result<(Opening<'_>, &[u8]), Malformed> {
         client: address_of([high, low, port])?,
         version: present(version).map(|version| version as u8),
         line: text(lengths),
-        id: text(lengths >> 16),
+        names: text(lengths >> 16),
         referer: text(lengths >> 32),
         user_agent: text(lengths >> 48),
     };
@@ -250,7 +261,7 @@ mod tests {
             client: Some("[2001:db8::1]:65535".parse().unwrap()),
             version: Some(1),
             line: b"POST /a?b=c",
-            id: b"",
+            names: b"abc 00-1",
             referer: b"http://localhost/",
             user_agent: b"curl/8",
         }
@@ -296,10 +307,12 @@ mod tests {
     }
 
     #[test]
-    fn a_request_line_has_a_method_and_a_target() {
+    fn texts_have_two_parts() {
         assert_eq!((opening().method(), opening().target()), (&b"POST"[..], &b"/a?b=c"[..]));
         let none = Opening::default();
         assert_eq!((none.method(), none.target()), (&b""[..], &b""[..]));
+        assert_eq!((none.id(), none.trace_parent()), (&b""[..], &b""[..]));
+        assert_eq!((opening().id(), opening().trace_parent()), (&b"abc"[..], &b"00-1"[..]));
         let cut = Opening { line: b"PO", ..none };
         assert_eq!((cut.method(), cut.target()), (&b"PO"[..], &b""[..]));
     }

@@ -22,15 +22,22 @@ pub fn path_of(request: &Opening<'_>) -> String {
     shown(request.line.split(|byte| *byte == b'?').next().unwrap_or_default())
 }
 
-/// A request that was being handled: method, target, client and age. `now`: microseconds of the monotonic clock.
+/// A request that was being handled: method, target, client, age, and id if it has one.
+///
+/// `now`: microseconds of the monotonic clock.
 pub fn handled(request: &Opening<'_>, now: u64) -> String {
     let what = shown(request.line);
     let who = match request.client {
+        Some(client) if client.port() == 0 => client.ip().to_string(),
         Some(client) => client.to_string(),
         None => "a local socket".to_owned(),
     };
     let age = now.saturating_sub(request.begun);
-    format!("{what} from {who}, for {}.{:03} s", age / 1_000_000, age % 1_000_000 / 1000)
+    let id = match request.id() {
+        [] => String::new(),
+        id => format!(" [{}]", shown(id)),
+    };
+    format!("{what} from {who}, for {}.{:03} s{id}", age / 1_000_000, age % 1_000_000 / 1000)
 }
 
 fn shown(bytes: &[u8]) -> String {

@@ -12,6 +12,7 @@
 //! | [`own_file`], [`lock`], [`standard`], [`environment`], [`inherited_descriptors`] | files and descriptors |
 //! | [`shared`], [`fallback_allocator`] | shared memory, and a reserve for failed allocations |
 //! | [`calendar`], [`error_text`] | local time, and errors of the system, as text |
+//! | [`random`] | random bytes for ids |
 
 pub mod alarm;
 pub mod anew;
@@ -37,6 +38,7 @@ pub mod own_file;
 pub mod pipe;
 pub mod poll;
 pub mod process;
+pub mod random;
 pub mod receive;
 pub mod resolve;
 pub mod shared;

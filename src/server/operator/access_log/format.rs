@@ -63,7 +63,8 @@ fields! {
     SentSeconds "sent_seconds" "From the call of the handler until the system had taken the last byte."
     Pool "pool" "The number of the pool."
     Pid "pid" "The process id of the worker."
-    Id "id" "The request's id."
+    RequestId "request_id" "The request's id."
+    TraceParent "traceparent" "Its place in a trace (W3C Trace Context)."
     Referer "referer" "The value of Referer."
     UserAgent "user_agent" "The value of User-Agent."
     End "end" "How the response has ended."
@@ -207,9 +208,11 @@ fn shown<'a>(field: Field, record: (&'a Opening<'a>, &Closing<'a>)) -> Shown<'a>
         Field::ClientIp => opening
             .client
             .map_or(Shown::Nothing, |client| Shown::Address(client.ip().to_canonical())),
-        Field::ClientPort => {
-            opening.client.map_or(Shown::Nothing, |client| Shown::Number(client.port().into()))
-        }
+        // A proxy may have told the address alone.
+        Field::ClientPort => match opening.client.map_or(0, |client| client.port()) {
+            0 => Shown::Nothing,
+            port => Shown::Number(port.into()),
+        },
         Field::Method => text(opening.method()),
         Field::Target => text(opening.target()),
         Field::Protocol => protocol(opening).map_or(Shown::Nothing, Shown::Plain),
@@ -225,7 +228,8 @@ fn shown<'a>(field: Field, record: (&'a Opening<'a>, &Closing<'a>)) -> Shown<'a>
         Field::HandlerMilliseconds => closing.handled.map_or(Shown::Nothing, Shown::Milliseconds),
         Field::Pool => Shown::Number(opening.pool.into()),
         Field::Pid => Shown::Number(opening.pid.into()),
-        Field::Id => text(opening.id),
+        Field::RequestId => text(opening.id()),
+        Field::TraceParent => text(opening.trace_parent()),
         Field::Referer => text(opening.referer),
         Field::UserAgent => text(opening.user_agent),
         Field::End => Shown::Plain(closing.end.name()),
@@ -399,6 +403,7 @@ mod tests {
             client: Some("192.0.2.1:5678".parse().unwrap()),
             version: Some(1),
             line: b"GET /a?b",
+            names: b"abc 00-1",
             user_agent: b"curl/8",
             ..Opening::default()
         }
@@ -433,7 +438,8 @@ mod tests {
             r#"{"time":"2026-03-09T08:07:06.012-01:30","client_ip":"192.0.2.1","client_port":5678,"#,
             r#""method":"GET","target":"/a?b","protocol":"HTTP/1.1","status":200,"bytes_in":80,"#,
             r#""bytes_out":1234,"queue_seconds":0.000017,"handler_seconds":1.000000,"#,
-            r#""sent_seconds":61.000001,"pool":1,"pid":4711,"id":null,"referer":null,"#,
+            r#""sent_seconds":61.000001,"pool":1,"pid":4711,"request_id":"abc","traceparent":"00-1","#,
+            r#""referer":null,"#,
             r#""user_agent":"curl/8","end":"complete","#,
             r#""fields":{"us\"er":"j\u000A"#,
             "\u{e4}",
@@ -474,8 +480,12 @@ mod tests {
         add_field(&mut added, b"user", FieldValue::Text(b"j\""));
         add_field(&mut added, b"user", FieldValue::Text(b"k"));
         assert_eq!(
-            line("{{{status}}} {field.user} {field.none} {id} é", opening(), closing(&added)),
-            "{200} k - - é\n"
+            line(
+                "{{{status}}} {field.user} {field.none} {request_id} {referer} é",
+                opening(),
+                closing(&added)
+            ),
+            "{200} k - abc - é\n"
         );
     }
 

@@ -1,0 +1,89 @@
+//! Random bytes of the kernel, fetched for many ids at once.
+
+use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
+
+use super::fork_detection;
+
+/// How many bytes to fetch at once. The kernel interrupts no call for up to 256.
+const BATCH: usize = 256;
+
+struct Batch {
+    /// The process that has fetched them: a child must not use what its parent will use, too.
+    owner: u64,
+    used: usize,
+    bytes: [u8; BATCH],
+}
+
+thread_local! {
+    static REST: RefCell<Batch> = const { RefCell::new(Batch { owner: 0, used: BATCH, bytes: [0; BATCH] }) };
+}
+
+/// So many random bytes, at most 256.
+pub fn bytes<const N: usize>() -> [u8; N] {
+    const { assert!(N <= BATCH) };
+    let mut out = [0; N];
+    REST.with(|rest| {
+        // A signal handler may have come in between.
+        let Ok(mut batch) = rest.try_borrow_mut() else { return fetch(&mut out) };
+        let owner = fork_detection::generation();
+        if batch.owner != owner || batch.used + N > BATCH {
+            (batch.owner, batch.used) = (owner, 0);
+            fetch(&mut batch.bytes);
+        }
+        let from = batch.used;
+        batch.used += N;
+        out.copy_from_slice(&batch.bytes[from..from + N]);
+    });
+    out
+}
+
+#[cold]
+fn fetch(out: &mut [u8]) {
+    // SAFETY: the pointer and the length are those of `out`, which the call fills.
+    let length = unsafe { libc::getrandom(out.as_mut_ptr().cast(), out.len(), 0) };
+    if usize::try_from(length) != Ok(out.len()) {
+        // A kernel or a sandbox without this call: better an id that could be guessed than none.
+        let state = RandomState::new();
+        for (index, piece) in out.chunks_mut(8).enumerate() {
+            let seed = (index, std::process::id(), super::monotonic::nanoseconds());
+            piece.copy_from_slice(&state.hash_one(seed).to_le_bytes()[..piece.len()]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use nix::sys::wait::waitpid;
+
+    use super::*;
+    use crate::sys::os::process::{Fork, fork};
+
+    #[test]
+    fn bytes_differ() {
+        let all: HashSet<[u8; 24]> = (0..1000).map(|_| bytes()).collect();
+        assert_eq!(all.len(), 1000);
+    }
+
+    #[test]
+    fn a_child_does_not_repeat_those_of_its_parent() {
+        let _: [u8; 8] = bytes();
+        let (from, to) = nix::unistd::pipe().unwrap();
+        match fork() {
+            Ok(Fork::Child) => {
+                let _ = nix::unistd::write(&to, &bytes::<16>());
+                // SAFETY: nothing of the parent's is to be finished here.
+                unsafe { libc::_exit(0) };
+            }
+            Ok(Fork::Parent(pid)) => {
+                let mut childs = [0; 16];
+                assert_eq!(nix::unistd::read(&from, &mut childs), Ok(16));
+                assert_ne!(childs, bytes::<16>());
+                waitpid(pid, None).unwrap();
+            }
+            Err(errno) => panic!("{errno}"),
+        }
+    }
+}
