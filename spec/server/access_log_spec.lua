@@ -22,6 +22,10 @@ local function script(options, extra)
         elseif path == "sleep" then
           io.stderr:write("sleeps\n")
           require "moonbridge_io".poll({}, {}, 100)
+        elseif path == "slow" then
+          io.stderr:write("slow\n")
+          require "moonbridge_io".poll({}, {}, 1.5)
+          request:send_data("slept")
         elseif path == "exit" then
           os.exit(3)
         elseif path == "error" then
@@ -95,6 +99,22 @@ describe("the access log", function()
       referer = "/r", user_agent = "\"spec\"", ["end"] = "complete",
       fields = { user = "jane\n\"", rows = 12, cached = false },
     }, line)
+  end)
+
+  it("tells how long a request has waited for its worker, also with the supervisor", function()
+    local s, lines = start(nil, "max_fork = 1")
+    local first, second = s:connect(), s:connect()
+    for _, connection in ipairs { first, second } do
+      assert.equal(404, connection:request("/").status)
+    end
+    first:send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert(s:wait_log("slow\n"))
+    second:send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert(second:read_until("nothing"))
+    local line = lines(4)[4]
+    assert.equal("/waits", line.target)
+    assert.truthy(line.queue_seconds > 0.5 and line.queue_seconds < 30, line.queue_seconds)
+    assert.truthy(line.handler_seconds < 1)
   end)
 
   it("has the format of Apache and nginx, or another one", function()

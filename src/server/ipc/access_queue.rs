@@ -29,10 +29,10 @@ pub type Unsent = u64;
 /// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry<'a> {
-    /// A [record](super::request_record).
-    Record(&'a [u8]),
+    /// A [record](super::request_record), in two parts; the second one is empty when it is read.
+    Record(&'a [u8], &'a [u8]),
     /// A record of a response whose output is queued. That it is sent is told by [`Entry::Sent`].
-    Unsent(Unsent, &'a [u8]),
+    Unsent(Unsent, &'a [u8], &'a [u8]),
     /// The output is sent, or lost.
     Sent {
         /// Which.
@@ -50,13 +50,14 @@ pub enum Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// Its encoding: what stands before the record, and the record.
-    fn encode(&self) -> (Head, &'a [u8]) {
+    fn encode(&self) -> (Head, [&'a [u8]; 2]) {
+        let none: [&[u8]; 2] = [&[], &[]];
         match *self {
-            Entry::Record(record) => (Head::new(0, []), record),
-            Entry::Unsent(unsent, record) => (Head::new(1, [unsent]), record),
-            Entry::Sent { unsent, at, lost } => (Head::new(2, [unsent, at, optional(lost)]), &[]),
-            Entry::Moved(unsent) => (Head::new(3, [unsent]), &[]),
-            Entry::Died(queue) => (Head::new(4, [queue]), &[]),
+            Entry::Record(first, rest) => (Head::new(0, []), [first, rest]),
+            Entry::Unsent(unsent, first, rest) => (Head::new(1, [unsent]), [first, rest]),
+            Entry::Sent { unsent, at, lost } => (Head::new(2, [unsent, at, optional(lost)]), none),
+            Entry::Moved(unsent) => (Head::new(3, [unsent]), none),
+            Entry::Died(queue) => (Head::new(4, [queue]), none),
         }
     }
 
@@ -65,12 +66,12 @@ impl<'a> Entry<'a> {
     /// # Errors
     /// There is none.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let (kind, rest) = bytes.split_first().ok_or(Malformed)?;
+        let ([kind], rest) = split::<1>(bytes)?;
         Ok(match kind {
-            0 => Entry::Record(rest),
+            0 => Entry::Record(rest, &[]),
             1 => {
                 let ([unsent], record) = split::<1>(rest)?;
-                Entry::Unsent(unsent, record)
+                Entry::Unsent(unsent, record, &[])
             }
             2 => {
                 let [unsent, at, lost] = only::<3>(rest)?;
@@ -85,14 +86,15 @@ impl<'a> Entry<'a> {
 
 /// What an entry begins with: its kind, and numbers.
 struct Head {
-    bytes: [u8; 25],
+    bytes: [u8; 32],
     length: usize,
 }
 
 impl Head {
-    fn new<const N: usize>(kind: u8, numbers: [u64; N]) -> Self {
-        let mut head = Head { bytes: [kind; 25], length: 1 + 8 * N };
-        for (number, bytes) in numbers.iter().zip(head.bytes[1..].chunks_exact_mut(8)) {
+    fn new<const N: usize>(kind: u64, numbers: [u64; N]) -> Self {
+        let mut head = Head { bytes: [0; 32], length: 8 + 8 * N };
+        let numbers = std::iter::once(kind).chain(numbers);
+        for (number, bytes) in numbers.zip(head.bytes.chunks_exact_mut(8)) {
             bytes.copy_from_slice(&number.to_le_bytes());
         }
         head
@@ -156,21 +158,20 @@ impl AccessQueue {
 
     /// The writer's side: adds an entry to its queue. One that does not fit is counted and lost.
     pub fn push(&self, queue: usize, entry: Entry<'_>) {
-        let (head, data) = entry.encode();
-        if self.ring(queue).push(&[&head.bytes[..head.length], data]) {
+        let (head, [first, rest]) = entry.encode();
+        if self.ring(queue).push(&[&head.bytes[..head.length], first, rest]) {
             let _ = self.wake.write(1);
         }
     }
 
     /// The reader's side: calls `take` with each entry of a queue, oldest first.
     pub fn drain(&self, queue: usize, bytes: &mut Vec<u8>, mut take: impl FnMut(Entry<'_>)) {
-        let ring = self.ring(queue);
-        while ring.pop(bytes) {
+        self.ring(queue).drain(bytes, |bytes| {
             // Garbage of a worker that has scribbled over its memory is ignored.
             if let Ok(entry) = Entry::decode(bytes) {
                 take(entry);
             }
-        }
+        });
     }
 
     /// The reader's side: so many lines could not be written, for this reason.
@@ -207,8 +208,8 @@ mod tests {
     fn entries_come_out_as_they_went_in() {
         let queue = AccessQueue::new(2).unwrap();
         let entries = [
-            Entry::Record(b"record"),
-            Entry::Unsent(7, b"record"),
+            Entry::Record(b"record", b""),
+            Entry::Unsent(7, b"record", b""),
             Entry::Sent { unsent: 7, at: 9, lost: None },
             Entry::Sent { unsent: 7, at: 9, lost: Some(0) },
             Entry::Moved(8),
@@ -227,9 +228,26 @@ mod tests {
 
     #[test]
     fn garbage_is_no_entry() {
-        for bytes in [&b""[..], b"\x05", b"\x02123", b"\x01", b"\x04123456789"] {
-            assert_eq!(Entry::decode(bytes), Err(Malformed));
+        for (kind, rest) in [(5, &b""[..]), (2, b"123"), (1, b""), (4, b"123456789")] {
+            let bytes = [&[kind, 0, 0, 0, 0, 0, 0, 0], rest].concat();
+            assert_eq!(Entry::decode(&bytes), Err(Malformed));
+            assert_eq!(Entry::decode(&bytes[..7]), Err(Malformed));
         }
+    }
+
+    #[test]
+    fn the_parts_of_a_record_are_read_as_one() {
+        let queue = AccessQueue::new(1).unwrap();
+        queue.push(0, Entry::Record(b"open", b"closed"));
+        queue.push(0, Entry::Unsent(3, b"o", b"closed"));
+        let mut read = Vec::new();
+        queue.drain(0, &mut Vec::new(), |entry| match entry {
+            Entry::Record(record, b"") | Entry::Unsent(3, record, b"") => {
+                read.push(record.to_vec())
+            }
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(read, [&b"openclosed"[..], b"oclosed"]);
     }
 
     #[test]
@@ -238,7 +256,7 @@ mod tests {
         let record = vec![0; 1000];
         let mut sent = 0usize;
         while queue.wake.read().is_err() {
-            queue.push(0, Entry::Record(&record));
+            queue.push(0, Entry::Record(&record, &[]));
             sent += 1;
         }
         assert!((sent * 1000 / 8).abs_diff(WORDS / 2) < 1000);

@@ -76,37 +76,42 @@ impl<'a> Ring<'a> {
         used < half && used + needed >= half
     }
 
-    /// The reader's side: takes the oldest string into `bytes`. False if there is none.
-    pub fn pop(&self, bytes: &mut Vec<u8>) -> bool {
+    /// The reader's side: calls `take` with each string, oldest first. Their room is free from time to time and
+    /// at the end: a writer whose cache line is taken away for each string would wait for it each time.
+    pub fn drain(&self, bytes: &mut Vec<u8>, mut take: impl FnMut(&[u8])) {
         let data = self.data;
-        let read = self.header[READ].load(Relaxed);
-        let written = self.header[WRITTEN].load(Acquire);
-        let there = written.wrapping_sub(read) as usize;
-        if there == 0 || there > data.len() {
-            // More than fits is what a writer claims that scribbles: nothing of it can be told apart.
-            self.header[READ].store(written, Release);
-            return false;
-        }
-        let mut at = read as usize % data.len();
-        let mut next = || {
-            let word = data[at].load(Relaxed);
-            at += 1;
-            if at == data.len() {
-                at = 0;
+        let batch = (data.len() / 8) as u64;
+        let mut read = self.header[READ].load(Relaxed);
+        let mut freed = read;
+        loop {
+            let written = self.header[WRITTEN].load(Acquire);
+            let there = written.wrapping_sub(read) as usize;
+            if there == 0 || there > data.len() {
+                // More than fits is what a writer claims that scribbles: nothing of it can be told apart.
+                self.header[READ].store(written, Release);
+                return;
             }
-            word
-        };
-        // A writer that has overwritten it can only have its own strings misread.
-        let room = 8 * (there - 1);
-        let length = (next() as usize).min(room);
-        bytes.clear();
-        let words = length.div_ceil(8);
-        for _ in 0..words {
-            bytes.extend_from_slice(&next().to_le_bytes());
+            let at = read as usize % data.len();
+            // A writer that has overwritten it can only have its own strings misread.
+            let length = (data[at].load(Relaxed) as usize).min(8 * (there - 1));
+            let words = length.div_ceil(8);
+            bytes.resize(8 * words, 0);
+            let (to, _) = bytes.as_chunks_mut::<8>();
+            let (behind, before) = (&data[at + 1..], &data[..at]);
+            let (first, rest) = to.split_at_mut(words.min(behind.len()));
+            for (to, word) in first.iter_mut().zip(behind) {
+                *to = word.load(Relaxed).to_le_bytes();
+            }
+            for (to, word) in rest.iter_mut().zip(before) {
+                *to = word.load(Relaxed).to_le_bytes();
+            }
+            take(&bytes[..length]);
+            read = read.wrapping_add(1 + words as u64);
+            if read.wrapping_sub(freed) >= batch {
+                freed = read;
+                self.header[READ].store(read, Release);
+            }
         }
-        bytes.truncate(length);
-        self.header[READ].store(read.wrapping_add(1 + words as u64), Release);
-        true
     }
 
     /// How many strings were lost so far.
@@ -125,8 +130,9 @@ mod tests {
     }
 
     fn taken(ring: Ring<'_>) -> Vec<Vec<u8>> {
-        let mut bytes = Vec::new();
-        std::iter::from_fn(|| ring.pop(&mut bytes).then(|| bytes.clone())).collect()
+        let mut taken = Vec::new();
+        ring.drain(&mut Vec::new(), |bytes| taken.push(bytes.to_vec()));
+        taken
     }
 
     #[test]
@@ -197,11 +203,11 @@ mod tests {
             let mut bytes = Vec::new();
             let mut number = 0u32;
             while number < 20_000 {
-                if ring.pop(&mut bytes) {
+                ring.drain(&mut bytes, |bytes| {
                     let text = number.to_string().repeat(1 + number as usize % 7);
                     assert_eq!(bytes, text.as_bytes());
                     number += 1;
-                }
+                });
             }
         });
     }

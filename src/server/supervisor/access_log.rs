@@ -145,7 +145,7 @@ impl AccessLog {
             // Anew, as it may have been cut off.
             opening.encode(&mut record);
             closing.encode(&mut record);
-            self.queue.push(self.own, Entry::Record(&record));
+            self.queue.push(self.own, Entry::Record(&record, &[]));
         }
         self.queue.push(self.own, Entry::Died(self.number(pool, cell) as u64));
     }

@@ -287,7 +287,8 @@ impl EventLoop {
         self.connections.before_handler();
         if let Task::Connection(Running { connection, wakeup, queued, .. }) = task {
             let mut stream = connection.stream.borrow_mut();
-            self.stopwatch.begin(*queued, stream.written());
+            let (ready, start) = self.stopwatch.begin(*queued, stream.written());
+            request_log::begin_run(ready, start);
             stream.handler.wakeup = *wakeup;
             stream.handler.last = self.control.phase() == Phase::Draining;
         }
@@ -368,11 +369,7 @@ impl EventLoop {
             self.leave();
             false
         });
-        let now = clock::monotonic();
-        self.stopwatch.told(now);
-        if found {
-            request_log::note_events(now);
-        }
+        self.stopwatch.told(clock::monotonic());
         self.queue_ready();
         found
     }

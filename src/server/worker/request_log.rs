@@ -29,10 +29,12 @@ struct RequestLog {
     opening: Vec<u8>,
     /// How many bytes its stream had to send before, or had sent.
     before: u64,
-    record: Vec<u8>,
+    /// The encoding of a closing.
+    closing: Vec<u8>,
     fields: Vec<u8>,
-    /// When the last events came, in microseconds of the monotonic clock.
-    events: u64,
+    /// When the connection began to wait whose handler was called, and when that was, in nanoseconds of the
+    /// monotonic clock; until a request is opened.
+    called: Option<(u64, u64)>,
 }
 
 thread_local! {
@@ -60,9 +62,9 @@ pub fn begin(pool: usize, board: &Rc<Scoreboard>, cell: usize, queue: Option<Own
         handled: None,
         opening: Vec::new(),
         before: 0,
-        record: Vec::new(),
+        closing: Vec::new(),
         fields: Vec::new(),
-        events: 0,
+        called: None,
     };
     LOG.set(Some(log));
 }
@@ -77,11 +79,12 @@ pub fn is_kept() -> bool {
     with(|log| log.queue.is_some()).unwrap_or(false)
 }
 
-/// Events have come, at this time of the monotonic clock in nanoseconds: what they bring begins to wait.
-pub fn note_events(at: u64) {
+/// The pool's function is called: `start`, in nanoseconds of the monotonic clock, for a connection that has
+/// waited since `ready`.
+pub fn begin_run(ready: u64, start: u64) {
     with(|log| {
         if log.queue.is_some() {
-            log.events = at / 1000;
+            log.called = Some((ready, start));
         }
     });
 }
@@ -97,8 +100,12 @@ pub fn open(opening: Opening<'_>, stream: &Stream) {
             let opening = Opening { begun, pool, pid, ..opening };
             return note.write(&opening.numbers(), opening.line);
         }
-        let begun = now();
-        let queued = if log.events > 0 { begun.saturating_sub(log.events) } else { 0 };
+        let (ready, start) = log.called.take().unwrap_or_else(|| {
+            // Another request in the same run.
+            let now = clock::monotonic();
+            (now, now)
+        });
+        let (begun, queued) = (start / 1000, start.saturating_sub(ready) / 1000);
         let opening = Opening { begun, queued, pool, pid, ..opening };
         log.opening.clear();
         log.fields.clear();
@@ -176,17 +183,16 @@ impl RequestLog {
         let handled = was_handled.then_some(age);
         let sent = (closing.end != End::Aborted && pending == 0).then_some(age);
         let bytes_out = (stream.output.transmitted() + pending).saturating_sub(self.before);
-        self.record.clear();
-        self.record.extend_from_slice(&self.opening);
+        self.closing.clear();
         Closing { handled, sent, bytes_out, fields: &self.fields, ..closing }
-            .encode(&mut self.record);
+            .encode(&mut self.closing);
         if pending == 0 {
-            queue.push(Entry::Record(&self.record));
+            queue.push(Entry::Record(&self.opening, &self.closing));
             return;
         }
         self.unsent += 1;
         let unsent = queue.number() << 40 | self.unsent;
-        queue.push(Entry::Unsent(unsent, &self.record));
+        queue.push(Entry::Unsent(unsent, &self.opening, &self.closing));
         stream.handler.unsent_record = Some(unsent);
     }
 }

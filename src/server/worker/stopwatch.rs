@@ -47,11 +47,12 @@ impl Stopwatch {
         (self.now, self.told) = (now, now);
     }
 
-    /// The handler is called for a connection.
-    pub fn begin(&mut self, queued: Option<u64>, written: u64) {
+    /// The handler is called for a connection: since when that has waited, and now.
+    pub fn begin(&mut self, queued: Option<u64>, written: u64) -> (u64, u64) {
         self.ready = queued.unwrap_or(self.told);
         self.start = self.now;
         self.written = written;
+        (self.ready, self.start)
     }
 
     /// The handler has returned, or thrown.

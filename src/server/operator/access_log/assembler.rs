@@ -27,8 +27,10 @@ impl Assembler {
         mut complete: impl FnMut(&Opening<'_>, &Closing<'_>),
     ) {
         match entry {
-            Entry::Record(record) => with(record, |opening, closing| complete(&opening, &closing)),
-            Entry::Unsent(unsent, record) => {
+            Entry::Record(record, _) => {
+                with(record, |opening, closing| complete(&opening, &closing))
+            }
+            Entry::Unsent(unsent, record, _) => {
                 let waiting = Waiting { record: record.to_vec(), owner: Some(queue) };
                 // A number that comes again is another response's: the first one is as good as sent.
                 if let Some(before) = self.waiting.insert(unsent, waiting) {
@@ -116,10 +118,10 @@ mod tests {
     #[test]
     fn a_record_waits_until_its_response_is_sent() {
         let mut assembler = Assembler::default();
-        let first = taken(&mut assembler, 0, Entry::Record(&record(1)));
+        let first = taken(&mut assembler, 0, Entry::Record(&record(1), &[]));
         assert_eq!(first, [(1, End::Complete, 50, None)]);
         for status in 2..6 {
-            let entry = Entry::Unsent(status.into(), &record(status));
+            let entry = Entry::Unsent(status.into(), &record(status), &[]);
             assert_eq!(taken(&mut assembler, 0, entry), []);
         }
         let mut take = |queue, entry| taken(&mut assembler, queue, entry);
@@ -131,13 +133,13 @@ mod tests {
         assert_eq!(take(9, Entry::Died(1)), []);
         assert_eq!(take(9, Entry::Died(0)), [(5, End::Aborted, 50, None)]);
         assert_eq!(take(1, sent(4, None)), [(4, End::Complete, 50, Some(30))]);
-        assert_eq!(take(1, Entry::Record(b"garbage")), []);
+        assert_eq!(take(1, Entry::Record(b"garbage", &[])), []);
     }
 
     #[test]
     fn at_the_end_nothing_waits() {
         let mut assembler = Assembler::default();
-        taken(&mut assembler, 0, Entry::Unsent(1, &record(200)));
+        taken(&mut assembler, 0, Entry::Unsent(1, &record(200), &[]));
         let mut ended = 0;
         assembler.finish(|_, closing| ended += u32::from(closing.end == End::Aborted));
         assert_eq!(ended, 1);

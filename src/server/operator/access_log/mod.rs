@@ -4,7 +4,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`format`], [`moment`] | how a line looks (pure) |
+//! | [`format`], [`values`], [`moment`] | how a line looks (pure) |
 //! | [`assembler`] | from what workers tell to records that are complete (pure) |
 //! | [`output`] | where lines go |
 //! | [`writer`] | the process |
@@ -13,6 +13,7 @@ mod assembler;
 pub mod format;
 mod moment;
 pub mod output;
+mod values;
 pub mod writer;
 
 use std::path::PathBuf;

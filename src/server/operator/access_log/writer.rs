@@ -13,7 +13,7 @@ use super::output::Output;
 use crate::server::ipc::access_queue::AccessQueue;
 use crate::server::ipc::clock;
 use crate::server::ipc::request_record::{Closing, Opening};
-use crate::sys::os::calendar;
+use crate::sys::os::calendar::{self, LocalTime};
 use crate::sys::os::process;
 
 /// How long lines wait at most, in milliseconds.
@@ -21,6 +21,9 @@ const INTERVAL: u16 = 500;
 
 /// A batch of so many bytes is written at once.
 const BATCH: usize = 64 * 1024;
+
+/// Microseconds.
+const SECOND: u64 = 1_000_000;
 
 /// On the pipe from the supervisor: the file has been renamed. The end of the pipe is the end of the log.
 pub const REOPEN: u8 = b'r';
@@ -45,9 +48,10 @@ impl Writer<'_> {
         process::close_all_but(&keep);
         let mut assembler = Assembler::default();
         let mut calendar = Calendar::default();
+        let mut entry = Vec::new();
         loop {
             let ended = self.wait();
-            self.write_what_is_there(&mut assembler, &mut calendar);
+            self.write_what_is_there(&mut assembler, &mut calendar, &mut entry);
             if ended {
                 break;
             }
@@ -88,12 +92,16 @@ impl Writer<'_> {
         }
     }
 
-    fn write_what_is_there(&mut self, assembler: &mut Assembler, calendar: &mut Calendar) {
-        let mut entry = Vec::new();
+    fn write_what_is_there(
+        &mut self,
+        assembler: &mut Assembler,
+        calendar: &mut Calendar,
+        entry: &mut Vec<u8>,
+    ) {
         calendar.set();
         for queue in 0..self.queue.len() {
             let Writer { format, output, queue: queues, .. } = self;
-            queues.drain(queue, &mut entry, |entry| {
+            queues.drain(queue, entry, |entry| {
                 assembler.take(queue as u64, entry, |opening, closing| {
                     write_line(format, output, queues, (opening, closing), calendar);
                 });
@@ -115,7 +123,7 @@ fn write_line(
     calendar: &mut Calendar,
 ) {
     let at = calendar.at(record.0.begun);
-    if output.line(|line| format.write(record, &at, line)) >= BATCH {
+    if output.line(|line| format.write(record, at, line)) >= BATCH {
         flush(output, queue);
     }
 }
@@ -127,12 +135,18 @@ fn flush(output: &mut Output, queue: &AccessQueue) {
 }
 
 /// From the monotonic clock to the local time. The last second is kept.
-#[derive(Default)]
 struct Calendar {
     /// Microseconds from the start of the monotonic clock to that of the epoch.
     difference: u64,
+    /// When the second begins, in microseconds since the epoch; a time that never comes: none is kept.
     second: u64,
     moment: Moment,
+}
+
+impl Default for Calendar {
+    fn default() -> Self {
+        Calendar { difference: 0, second: u64::MAX, moment: Moment::new(LocalTime::default()) }
+    }
 }
 
 impl Calendar {
@@ -144,13 +158,15 @@ impl Calendar {
         self.second = u64::MAX;
     }
 
-    fn at(&mut self, monotonic: u64) -> Moment {
-        let time = monotonic + self.difference;
-        let second = time / 1_000_000;
-        if second != self.second {
-            self.second = second;
-            self.moment.local = calendar::local_time(second);
+    fn at(&mut self, monotonic: u64) -> &Moment {
+        let time = monotonic.wrapping_add(self.difference);
+        let mut within = time.wrapping_sub(self.second);
+        if within >= SECOND {
+            within = time % SECOND;
+            self.second = time - within;
+            self.moment = Moment::new(calendar::local_time(time / SECOND));
         }
-        Moment { microsecond: (time % 1_000_000) as u32, ..self.moment }
+        self.moment.set_millisecond(within / 1000);
+        &self.moment
     }
 }
