@@ -192,6 +192,14 @@ describe("the PROXY protocol", function()
     assert.truthy(s:log():find("it did not come within 5 s", 1, true))
   end)
 
+  it("counts incomplete headers in waiting_input_limit", function()
+    local s = start { run = "{ waiting_input_limit = 65536 }" }
+    local incomplete = binary(0x21, 0x11, ("x"):rep(4000)):sub(1, -2)
+    for _ = 1, 40 do s.proxied():send(incomplete) end
+    assert.truthy(s:wait_log("waiting connections were closed: together they held more than 65536 bytes of input"))
+    assert.truthy(status.figure(s, "shed") > 0)
+  end)
+
   it("demands the header of trusted peers, and takes that of nobody else", function()
     local s = start { trusted = '{"10.0.0.0/8", "unix"}' }
     local c = s.proxied()

@@ -9,7 +9,6 @@ use crate::binding;
 use crate::http::server::connection::SCHEME;
 use crate::http::server::origin;
 use crate::http::wire::forwarded::Origin;
-use crate::proxy::proxied::Peer;
 use crate::server::operator::log_text;
 
 /// Adds to the steps of a connection object:
@@ -20,13 +19,11 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     step(lua, table, shared, "client_ip", |lua, c, (): ()| {
         let client = with(c, |c| {
             let stream = c.stream.look()?;
+            // The system tells the peer of a connection that the server has not accepted.
+            stream.endpoints();
             origin::client(&c.request, &c.options, &stream)
-                .or_else(|| Some(Peer::of(stream.endpoints().peer())))
         })?;
-        match client {
-            Some(Peer::Internet(ip, _)) => ip.to_string().into_lua_multi(lua),
-            Some(Peer::Local) | None => Ok(MultiValue::new()),
-        }
+        client.map(|client| client.ip().to_canonical().to_string()).into_lua_multi(lua)
     })?;
     step(lua, table, shared, "scheme", |lua, c, (): ()| {
         told(c, |told, _| told.scheme.unwrap_or(SCHEME).to_owned())?.into_lua_multi(lua)

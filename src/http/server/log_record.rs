@@ -1,11 +1,8 @@
 //! What the logs are told of a request: when its handler is called, and when its response is over.
 
-use std::net::SocketAddr;
-
 use super::connection::HttpConnection;
 use super::origin;
 use crate::io::Stream;
-use crate::proxy::proxied::Peer;
 use crate::server::ipc::request_record::{Closing, End, Opening};
 use crate::server::worker::request_log;
 
@@ -22,10 +19,7 @@ pub fn opened(c: &mut HttpConnection) {
 
 /// What is known. `details`: there is an access log, which also has fields of the request.
 fn opening<'a>(c: &'a HttpConnection, stream: &Stream, details: bool) -> Opening<'a> {
-    let client = match origin::client(&c.request, &c.options, stream) {
-        Some(Peer::Internet(ip, port)) => Some(SocketAddr::new(ip, port)),
-        Some(Peer::Local) | None => None,
-    };
+    let client = origin::client(&c.request, &c.options, stream);
     Opening { names: c.identity.names(), ..c.request.opening(client, details) }
 }
 

@@ -1,5 +1,7 @@
 //! Where a request comes from: what the connection says, or what a trusted proxy says in the request's header.
 
+use std::net::SocketAddr;
+
 use super::options::{ForwardedFields, Options};
 use super::request::Request;
 use crate::http::wire::forwarded::{Origin, forwarded, x_forwarded};
@@ -72,12 +74,25 @@ pub fn told<'a>(
     Ok(origin)
 }
 
-/// The client: as a trusted proxy tells, or else as the connection does. None if that is unknown.
-pub fn client(request: &Request, options: &Options, stream: &Stream) -> Option<Peer> {
-    // Most servers have no trusted proxies.
-    let told = options.trusted.as_ref().and_then(|_| told(request, options, stream).ok()?.client);
-    told.or_else(|| stream.handler.proxied.client())
-        .or_else(|| stream.known_peer().map(|peer| Peer::of(Some(peer))))
+/// The client's address, as a trusted proxy tells or else the connection, with port 0 if that is unknown. None for
+/// a local socket.
+#[inline]
+pub fn client(request: &Request, options: &Options, stream: &Stream) -> Option<SocketAddr> {
+    // Most servers have no proxies, but each request is noted with its client.
+    if options.trusted.is_none() && stream.handler.proxied == Proxied::No {
+        return stream.known_peer();
+    }
+    told_client(request, options, stream)
+}
+
+#[inline(never)]
+fn told_client(request: &Request, options: &Options, stream: &Stream) -> Option<SocketAddr> {
+    let told = told(request, options, stream).ok().and_then(|told| told.client);
+    match told.or_else(|| stream.handler.proxied.client()) {
+        Some(Peer::Internet(ip, port)) => Some(SocketAddr::new(ip, port)),
+        Some(Peer::Local) => None,
+        None => stream.known_peer(),
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +128,10 @@ mod tests {
         local(Proxied::By(Told::read(line.as_bytes()).unwrap()))
     }
 
+    fn address(ip: &str, port: u16) -> Option<SocketAddr> {
+        Some(SocketAddr::new(ip.parse().unwrap(), port))
+    }
+
     fn internet(ip: &str) -> Option<Peer> {
         Some(Peer::Internet(ip.parse().unwrap(), 0))
     }
@@ -136,10 +155,10 @@ mod tests {
         let request = request(FIELD);
         let both = options(&["unix", "10.0.0.0/8"], None);
         let stream = by("PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n");
-        assert_eq!(client(&request, &both, &stream), internet("192.0.2.1"));
+        assert_eq!(client(&request, &both, &stream), address("192.0.2.1", 0));
         let stream = by("PROXY TCP4 198.51.100.1 10.0.0.2 7 2\r\n");
-        let sender = Some(Peer::Internet([198, 51, 100, 1].into(), 7));
-        assert_eq!(client(&request, &both, &stream), sender);
+        assert_eq!(client(&request, &both, &stream), address("198.51.100.1", 7));
+        assert_eq!(client(&request, &Options::default(), &stream), address("198.51.100.1", 7));
         // The proxy does not know who it is.
         let stream = by("PROXY UNKNOWN\r\n");
         assert!(!is_believed(&both, &stream) && !is_believed(&both, &local(Proxied::Expected)));
