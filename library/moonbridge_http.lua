@@ -52,7 +52,7 @@
 ---@field target string the request target as sent
 ---@field version "HTTP/1.1"|"HTTP/1.0" the version of the protocol
 ---@field scheme "http"|"https" as a trusted proxy says, else "http"
----@field client_ip string? the client, as a trusted proxy says, else that of the connection; nil: local socket
+---@field client_ip string? the client, as a trusted proxy or the connection says; nil: local socket
 ---@field id string from X-Request-Id of a trusted proxy, else 32 random hexadecimal digits
 ---@field traceparent string of W3C Trace Context, from a trusted proxy or made
 ---@field tracestate string? of W3C Trace Context, from a trusted proxy
@@ -169,7 +169,7 @@ function moonbridge_http.generate_handler(callback, options) end
 ---Writes a line to the server's log that names a request: its method, target and id.
 ---@param request moonbridge_http.request one that is being handled
 ---@param text string|number control characters are written as escapes
-function moonbridge_http.error_log(request, text) end
+function moonbridge_http.error_log(request, text) end -- luacheck: ignore 431
 
 ---Replaces `<`, `>`, `&`, `"` and `'` with character references.
 ---@param text string
