@@ -57,6 +57,7 @@
 ---@field waiting_input_limit integer|false|nil bytes of input that waiting connections may hold (64 MiB)
 ---@field stats boolean? log normal worker exits with their resource usage, and worker counts
 ---@field debug boolean? log every control message; implies stats
+---@field slow_request number|string|false|nil log requests that take longer than so many seconds (none)
 ---@field drain_delay number|string|false|nil seconds to serve on after SIGTERM while /ready says no (0)
 ---@field shutdown_timeout number|string|false|nil seconds until a shutdown kills the remaining workers (60)
 ---@field hangup "reload"|"end"|nil what SIGHUP does ("end")

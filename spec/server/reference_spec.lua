@@ -31,7 +31,7 @@ describe("docs/reference/server.md", function()
       "deferred", "idle_timeout", "memory_limit",
       "prepare", "connect", "finish", "background", "logfile", "pidfile",
       "syslog", "logident", "logfacility", "stats", "debug", "waiting_input_limit",
-      "drain_delay", "stuck_limit",
+      "drain_delay", "slow_request", "stuck_limit",
       "idle", "busy", "total", "parked", "accepted",
       "handled", "errors", "respawns", "shed", "sending", "reclaimed", "lost",
       "proxy_errors", "proxy_protocol", "trusted", "park" }

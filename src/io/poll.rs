@@ -13,6 +13,7 @@ use super::listener::ListenerHandle;
 use super::stream::{Direction, Stream};
 use crate::binding::{self, Fault, Reply};
 use crate::sys::lua::keys::{self, SetKey};
+use crate::sys::lua::slow_report;
 use crate::sys::os::alarm;
 use crate::sys::os::child::Process;
 use crate::sys::os::flusher;
@@ -207,6 +208,7 @@ impl PollRequest {
             let again = (!self.children.is_empty()).then_some(CHECK_INTERVAL);
             let slice = left.into_iter().chain(again).min();
             let early_rings = alarm::early_rings();
+            slow_report::tell();
             match self.set.wait(slice, mask)? {
                 PollOutcome::Timeout if slice != left => {}
                 PollOutcome::Interrupted

@@ -33,6 +33,7 @@ use crate::http;
 use crate::io::{Handle, handle};
 use crate::sys::lua::alloc;
 use crate::sys::lua::call_loop::{self, Feed, NextCall};
+use crate::sys::lua::slow_report;
 use crate::sys::os::error_text;
 use crate::sys::os::{alarm, process, worker_signals};
 
@@ -176,6 +177,9 @@ fn become_worker(lua: &Lua, start: WorkerStart) -> Reply {
     if start.held {
         // Until it serves, it is of no use without its supervisor.
         let _ = process::set_parent_death_signal(Signal::SIGKILL);
+    }
+    if start.answers {
+        slow_report::install(request_log::had_begun);
     }
     let (pool, queue) = (&start.pool, start.access_queue.clone());
     request_log::begin(pool.number, &pool.scoreboard, start.cell, queue);

@@ -41,6 +41,7 @@ mod service;
 pub mod shutdown;
 mod signals;
 pub mod sizing;
+mod slow_requests;
 mod source;
 mod status_process;
 pub mod timers;
@@ -75,6 +76,7 @@ use reload::{Introduced, Role};
 use service::{Next, Request, Service};
 use shutdown::{ServerPhase, Shutdown};
 use signals::Signals;
+use slow_requests::SlowRequests;
 use source::EventSource;
 use status_process::StatusProcess;
 use watching::Watching;
@@ -141,7 +143,8 @@ impl Supervisor {
         let is_candidate = origin.is_some();
         let limit = RaisedLimit::raise();
         let bounds = (limits.waiting_input, limit.budget());
-        let service = Service::new(pools, access_log, &epoll, bounds, is_candidate, now)?;
+        let mut service = Service::new(pools, access_log, &epoll, bounds, is_candidate, now)?;
+        service.slow_requests = SlowRequests::new(limits.slow_request);
         let status = StatusProcess::new(status)?;
         if !is_candidate {
             service.announce(&mut log);

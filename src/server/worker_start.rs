@@ -22,6 +22,8 @@ pub struct WorkerStart {
     pub input_limit: usize,
     /// Where it puts what the access log is told.
     pub access_queue: Option<OwnQueue>,
+    /// It is asked for a traceback when a request takes long.
+    pub answers: bool,
     /// It does not serve before it is told to: a previous generation does.
     pub held: bool,
 }

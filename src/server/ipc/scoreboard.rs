@@ -225,6 +225,11 @@ impl Note<'_> {
         self.0[0].store(0, Relaxed);
     }
 
+    /// The worker's side: when the request began that is noted.
+    pub fn begun(&self) -> Option<u64> {
+        (self.0[0].load(Relaxed) != 0).then(|| self.0[1].load(Relaxed))
+    }
+
     /// The supervisor's side: what was noted last. It may be a mixture, if the worker is just noting
     /// something else.
     pub fn read(&self) -> Vec<u8> {

@@ -29,6 +29,8 @@ Usage: moonbridge [options] [--] script.lua [arguments]
                            give a reload up that takes longer (default: 60; 0: never)
       --shutdown-timeout SECONDS
                            kill what still runs so long after a shutdown has begun (default: 60; 0: never)
+      --slow-request SECONDS
+                           log requests that take longer, with a traceback (default: none)
   -s, --stats              log routine ends of workers, their resource usage and worker counts
       --user NAME          run as this user, once ports, pid file and log are open
   -v, --version            show the version
@@ -61,6 +63,7 @@ local OPTIONS = {
   { long = "pidfile", short = "p", value = true },
   { long = "reload-timeout", sets = "reload_timeout", value = true },
   { long = "shutdown-timeout", sets = "shutdown_timeout", value = true },
+  { long = "slow-request", sets = "slow_request", value = true },
   { long = "stats", short = "s" },
   { long = "user", value = true },
   { long = "version", short = "v" },

@@ -27,7 +27,7 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 const WAITING_INPUT_LIMIT: usize = 64 * 1024 * 1024;
 
 /// The names of all options.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 18] = [
     "access_log",
     "access_log_format",
     "background",
@@ -40,6 +40,7 @@ const NAMES: [&str; 17] = [
     "debug",
     "shutdown_timeout",
     "drain_delay",
+    "slow_request",
     "hangup",
     "reload_timeout",
     "waiting_input_limit",
@@ -75,6 +76,8 @@ pub struct SupervisorLimits {
     pub shutdown_timeout: Option<Duration>,
     /// How long the server serves on when it was told to end.
     pub drain_delay: Duration,
+    /// Requests that take longer are told of; `None`: none are.
+    pub slow_request: Option<Duration>,
     /// How many bytes of input all waiting connections may hold together.
     pub waiting_input: usize,
     /// What SIGHUP does.
@@ -98,6 +101,7 @@ impl Default for SupervisorLimits {
         SupervisorLimits {
             shutdown_timeout: Some(SHUTDOWN_TIMEOUT),
             drain_delay: Duration::ZERO,
+            slow_request: None,
             waiting_input: WAITING_INPUT_LIMIT,
             hangup: Hangup::End,
             reload_timeout: Some(RELOAD_TIMEOUT),
@@ -189,6 +193,7 @@ fn limits(table: &Table) -> Reply<SupervisorLimits> {
     Ok(SupervisorLimits {
         shutdown_timeout: Some(timeout).filter(|time| !time.is_zero()),
         drain_delay: seconds(table, "drain_delay")?.unwrap_or_default(),
+        slow_request: seconds(table, "slow_request")?.filter(|time| !time.is_zero()),
         waiting_input: bytes(table, "waiting_input_limit")?.unwrap_or(WAITING_INPUT_LIMIT),
         hangup: hangup(table)?,
         reload_timeout: Some(seconds(table, "reload_timeout")?.unwrap_or(RELOAD_TIMEOUT))

@@ -20,6 +20,7 @@ use super::handover::{Bounds, Handover, WorkerId};
 use super::liveness::{self, Liveness, LivenessAction};
 use super::pool::PoolState;
 use super::sizing::Advice;
+use super::slow_requests::SlowRequests;
 use super::source::CONNECTION;
 use super::timers::Timers;
 use crate::server::ipc::channel::Parcel;
@@ -61,6 +62,8 @@ pub struct Service {
     balance: Balance,
     liveness: Liveness,
     access_log: Option<AccessLog>,
+    /// Requests that take long.
+    pub slow_requests: SlowRequests,
     supervisor: Pid,
     input_limit: usize,
 }
@@ -93,6 +96,7 @@ impl Service {
             balance: Balance::new(now),
             liveness: Liveness::new(now),
             access_log,
+            slow_requests: SlowRequests::default(),
             supervisor: getpid(),
             input_limit,
         })
@@ -126,7 +130,8 @@ impl Service {
         }
         let actions = self.liveness.check_orders(&mut self.children, now);
         self.carry_out(actions, log);
-        self.handover.advance(now)
+        let slow = self.slow_requests.tend(&self.children, log, now);
+        [self.handover.advance(now), slow].into_iter().flatten().min()
     }
 
     /// Serves. Gives when something will be due.
@@ -252,6 +257,7 @@ impl Service {
             supervisor,
             input_limit,
             access_queue,
+            answers: self.slow_requests.asks(),
             held,
         }))
     }

@@ -79,6 +79,12 @@ pub fn is_kept() -> bool {
     with(|log| log.queue.is_some()).unwrap_or(false)
 }
 
+/// Whether a request is handled that had begun at this time, in microseconds of the monotonic clock.
+pub fn had_begun(at: u64) -> bool {
+    let begun = with(|log| log.board.note(log.cell).begun()).flatten();
+    begun.is_some_and(|begun| begun <= at)
+}
+
 /// The pool's function is called: `start`, in nanoseconds of the monotonic clock, for a connection that has
 /// waited since `ready`.
 pub fn begin_run(ready: u64, start: u64) {

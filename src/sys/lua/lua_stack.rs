@@ -66,6 +66,11 @@ pub fn is_known() -> bool {
     !MAIN.load(Relaxed).is_null()
 }
 
+/// The main thread of the Lua state.
+pub fn main_thread() -> Option<*mut lua_State> {
+    Some(MAIN.load(Relaxed)).filter(|main| !main.is_null())
+}
+
 /// Makes the main thread call `hook` before its next instruction. For signal handlers: the manual
 /// grants that `lua_sethook` may be called there.
 pub fn interrupt(hook: ffi::lua_Hook) {

@@ -10,6 +10,7 @@ pub mod lua_stack;
 pub mod method;
 pub mod misuse;
 mod record;
+pub mod slow_report;
 pub mod texts;
 pub mod timeout_report;
 pub mod userdata;

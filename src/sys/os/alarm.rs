@@ -22,6 +22,8 @@ static STAGE: AtomicU64 = AtomicU64::new(0);
 static END: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 /// How often it has fired before the deadline, which was moved after the timer was set.
 static EARLY: AtomicU64 = AtomicU64::new(0);
+/// A `fn()` that is called when another process has sent SIGALRM, or null.
+static ANSWER: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 /// Whether the handler is installed.
 static CATCHING: AtomicBool = AtomicBool::new(false);
 
@@ -65,10 +67,8 @@ pub fn forked() {
 
 /// Sets the deadline at which the process is killed, in nanoseconds of [`now`]'s clock; 0: none.
 pub fn set(deadline: u64) {
-    if deadline != 0 && !CATCHING.swap(true, Relaxed) {
-        install(libc::SIGALRM, on_alarm as *const () as libc::sighandler_t, libc::SA_RESTART);
-        // The parent may have left it blocked.
-        unblock_alarm();
+    if deadline != 0 {
+        catch();
     }
     DEADLINE.store(deadline, Relaxed);
     let rings = RINGS.load(Relaxed);
@@ -79,6 +79,21 @@ pub fn set(deadline: u64) {
         }
     } else if rings == 0 || deadline < rings || near && deadline != rings {
         ring_at(deadline);
+    }
+}
+
+/// From now on, SIGALRM from another process only calls `answer`, in the signal handler.
+pub fn answer(answer: fn()) {
+    ANSWER.store(answer as *mut (), Relaxed);
+    catch();
+}
+
+fn catch() {
+    if !CATCHING.swap(true, Relaxed) {
+        let flags = libc::SA_RESTART | libc::SA_SIGINFO;
+        install(libc::SIGALRM, on_alarm as *const () as libc::sighandler_t, flags);
+        // The parent may have left it blocked.
+        unblock_alarm();
     }
 }
 
@@ -137,11 +152,17 @@ fn install(signal: libc::c_int, handler: libc::sighandler_t, flags: libc::c_int)
     }
 }
 
-extern "C" fn on_alarm(_: libc::c_int) {
+extern "C" fn on_alarm(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: `__errno_location` is async-signal-safe.
     let errno = unsafe { *libc::__errno_location() };
     let (deadline, now) = (DEADLINE.load(Relaxed), now());
-    if deadline == 0 {
+    let answer = ANSWER.load(Relaxed);
+    // SAFETY: the kernel passes a valid pointer.
+    if !answer.is_null() && unsafe { (*info).si_code } == libc::SI_USER {
+        EARLY.fetch_add(1, Relaxed);
+        // SAFETY: only `answer` stores there, and it stores a `fn()`.
+        unsafe { std::mem::transmute::<*mut (), fn()>(answer)() };
+    } else if deadline == 0 {
         RINGS.store(0, Relaxed);
         EARLY.fetch_add(1, Relaxed);
     } else if deadline > now {
