@@ -1,0 +1,79 @@
+-- Reference, "The log" and "Metrics": whatever kills workers, each request is named and each death counted.
+
+local client = require "spec.support.client"
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+local DEATHS = 100
+
+-- How a worker dies, what the log says then, and the reason among the metrics.
+local WAYS = {
+  { path = "exit", says = "returned with exit code 3", reason = "exit" },
+  { path = "timeout", says = "exited prematurely due to timeout", reason = "timeout" },
+  { path = "sleep", signal = "KILL", says = "died from signal 9", reason = "signal" },
+  { path = "sleep", signal = "SEGV", says = "died from signal 11", reason = "signal" },
+}
+
+local function sample(s, name)
+  local connection = client.connect(s.status_port, "127.0.0.1")
+  local text = connection:request("/metrics").body
+  connection:close()
+  for line in text:gmatch("[^\n]+") do
+    if line:sub(1, #name + 1) == name .. " " then return tonumber(line:sub(#name + 2)) end
+  end
+end
+
+describe("after deaths of workers in a random order", function()
+  after_each(server.cleanup)
+
+  it("the log has named each request, and the metrics are right", function()
+    local port = server.free_port()
+    local s = server.start{ launcher = true, globals = { STATUS = port }, script = [[
+      local moonbridge = require "moonbridge"
+      local http = require "moonbridge_http"
+      local runs = moonbridge.counter("app_runs", "Runs.")
+      listen{ { proto = "status", host = "127.0.0.1", port = STATUS } }
+      listen{ { proto = "tcp", host = "127.0.0.1", port = PORT }, min_fork = 2, max_fork = 4,
+        connect = http.generate_handler(function(request)
+          runs:add(1)
+          if request.path == "exit" then os.exit(3) end
+          if request.path == "timeout" then timeout(0.001) end
+          io.stderr:write("runs ", request.target, "\n")
+          require "moonbridge_io".poll({}, {}, 100)
+        end) }
+    ]] }
+    s.status_port = port
+    local seed = os.time()
+    local random = seed
+    local expected = { exit = 0, timeout = 0, signal = 0 }
+    for index = 1, DEATHS do
+      random = (random * 1103515245 + 12345) % 2147483648
+      local way = WAYS[random // 65536 % #WAYS + 1]
+      local target = ("/%s?n=%d"):format(way.path, index)
+      local connection = s:connect()
+      connection:send(("GET %s HTTP/1.1\r\nHost: x\r\n\r\n"):format(target))
+      if way.signal then
+        local pid = s:wait_log("PID (%d+)%] runs /sleep%?n=" .. index .. "\n")
+        process.kill(math.tointeger(tonumber(pid)), way.signal)
+      end
+      assert.equal("", connection:read_all() or "", target)
+      connection:close()
+      expected[way.reason] = expected[way.reason] + 1
+      local pattern = ("%s while it handled GET %s from 127%%.0%%.0%%.1:%%d+, for %%d+%%.%%d+ s"):format(
+        way.says, (target:gsub("%?", "%%?")))
+      assert(s:wait_log(pattern), ("seed %d: no %s"):format(seed, pattern))
+      -- Right behind a death.
+      assert.equal(index, sample(s, "app_runs_total"), target)
+    end
+    for reason, count in pairs(expected) do
+      local name = ('moonbridge_respawns_total{pool="1",reason="%s"}'):format(reason)
+      local value
+      process.wait_until(function()
+        value = sample(s, name)
+        return value == count
+      end)
+      assert.equal(count, value, ("%s, seed %d"):format(reason, seed))
+    end
+    assert.equal(DEATHS, expected.exit + expected.timeout + expected.signal)
+  end)
+end)
