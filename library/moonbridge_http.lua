@@ -23,8 +23,8 @@
 ---@field request_body_timeout number|false|nil for the handler to wait for a body (20)
 ---@field request_body_minimum_rate number|false|nil bytes that extend that time by 1 s (500)
 ---@field drain_timeout number|false|nil for the client to send or close, after the last response (2)
----@field trusted string[]? proxies whose Forwarded and X-Forwarded fields count: addresses, networks, "unix"
----@field forwarded_fields "X-Forwarded"|"Forwarded"|nil the kind of field that trusted proxies set (both)
+---@field trusted string[]? proxies that are believed: addresses, networks, "unix"
+---@field forwarded_fields "X-Forwarded"|"Forwarded"|nil set by trusted proxies (both)
 ---@field poll_function moonbridge_http.poll? used instead of moonbridge_io.poll
 ---@field header_size_limit integer|false|nil older name of request_header_size_limit
 ---@field body_size_limit integer|false|nil older name of request_body_size_limit
@@ -100,6 +100,40 @@ function request:send_data(...) end
 ---@param value string|number|boolean all fields of a request have at most 16 KiB together
 function request:log_field(name, value) end
 
+---A whole response, with `Content-Length`. Answers conditional requests if `headers` has an ETag or a
+---Last-Modified.
+---@param status string|integer three digits and a reason phrase
+---@param content_type string? the value of Content-Type
+---@param content string|number|nil the body
+---@param headers table<string,string|number>? further headers; Last-Modified also in seconds since 1970
+function request:send(status, content_type, content, headers) end
+
+---A redirect without a body.
+---@param location string a URI
+---@param status 301|302|303|307|308|string|nil 303 by default
+function request:redirect(location, status) end
+
+---@class (exact) moonbridge_http.cookie
+---@field name string a token
+---@field value string|number any text: it is encoded
+---@field max_age number? seconds; 0 removes the cookie
+---@field path string?
+---@field domain string?
+---@field secure boolean? only over HTTPS
+---@field http_only boolean? hidden from scripts
+---@field same_site "Strict"|"Lax"|"None"|nil
+---@field secret string|string[]|nil signs name and value; the first of a list does
+
+---Adds a Set-Cookie header, also before the status is sent.
+---@param cookie moonbridge_http.cookie
+function request:set_cookie(cookie) end
+
+---The value of a cookie that was set with this secret; nil if it is missing or was changed.
+---@param name string
+---@param secret string|string[] at least 16 bytes each
+---@return string? value
+function request:signed_cookie(name, secret) end
+
 ---Sends all pending data.
 function request:flush() end
 
@@ -166,10 +200,27 @@ local moonbridge_http = {}
 ---@overload fun(options: moonbridge_http.options?, callback: moonbridge_http.handler): function
 function moonbridge_http.generate_handler(callback, options) end
 
+---Random bytes of the system, fit for tokens and keys.
+---@param bytes integer from 1 to 1048576
+---@return string
+function moonbridge_http.random(bytes) end
+
+---HMAC-SHA-256 (RFC 2104).
+---@param key string
+---@param text string
+---@return string code 32 bytes
+function moonbridge_http.hmac_sha256(key, text) end
+
+---Whether two strings are equal, in a time that does not tell where they differ.
+---@param a string
+---@param b string
+---@return boolean
+function moonbridge_http.equal(a, b) end
+
 ---Writes a line to the server's log that names a request: its method, target and id.
----@param request moonbridge_http.request one that is being handled
+---@param about moonbridge_http.request one that is being handled
 ---@param text string|number control characters are written as escapes
-function moonbridge_http.error_log(request, text) end -- luacheck: ignore 431
+function moonbridge_http.error_log(about, text) end
 
 ---Replaces `<`, `>`, `&`, `"` and `'` with character references.
 ---@param text string

@@ -13,6 +13,7 @@
 pub mod client;
 pub mod form;
 mod lua;
+mod secrets;
 pub(crate) mod server;
 pub mod wire;
 
@@ -38,6 +39,7 @@ pub fn module(lua: &Lua) -> Result<Table> {
 fn load(lua: &Lua) -> Result<HttpModule> {
     let module = lua.create_table()?;
     escapes(lua, &module)?;
+    secrets::add(lua, &module)?;
     let native = native(lua)?;
     let io = crate::io::module(lua)?;
     let error_log: Function = binding::chunk(
@@ -57,7 +59,10 @@ fn load(lua: &Lua) -> Result<HttpModule> {
     let args = (&native, crate::callback::protocol(lua)?);
     let streaming: Function =
         binding::chunk(lua, "moonbridge.http.streaming", include_str!("lua/streaming.lua"), args)?;
-    let args = (&native, views, body, streaming);
+    let args = (&native, &module);
+    let replies: Function =
+        binding::chunk(lua, "moonbridge.http.replies", include_str!("lua/replies.lua"), args)?;
+    let args = (&native, views, body, streaming, replies);
     let request: Function =
         binding::chunk(lua, "moonbridge.http.request", include_str!("lua/request.lua"), args)?;
     let args = (&native, io, request);
@@ -136,6 +141,7 @@ fn native(lua: &Lua) -> Result<Table> {
     })?;
     native.raw_set("configure", configure)?;
     lua::log_field::add(lua, &native)?;
+    lua::replies::functions(lua, &native)?;
     lua::views::searches(lua, &native)?;
     Ok(native)
 }

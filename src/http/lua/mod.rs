@@ -10,12 +10,14 @@
 //! | `views`, `tables` | what a request says, as Lua values made when they are asked for |
 //! | `views.lua`, `maps.lua` | the same: lists, assignments, `pairs` |
 //! | `handler.lua`, `request.lua`, `body.lua`, `streaming.lua` | request objects, and the calls of the application's callbacks |
+//! | `replies`, `replies.lua` | methods for common responses and cookies |
 //! | `error_log.lua` | `http.error_log` |
 
 pub mod body_steps;
 pub mod form_steps;
 pub mod log_field;
 pub mod provenance;
+pub mod replies;
 pub mod request_methods;
 pub mod step;
 pub mod steps;

@@ -6,6 +6,7 @@
 //! | [`chunked`] | the chunked transfer coding |
 //! | [`params`], [`cookies`], [`list`], [`media_type`], [`escape`] | parsers of values |
 //! | [`names`] | header fields by name |
+//! | [`conditional`] | entity tags, and whether the client has a version already |
 //! | [`forwarded`], [`trace_context`] | where a request comes from; its id and its place in a trace |
 //! | `scan` | how far a text consists of bytes of a kind |
 //! | [`header_lines`], [`refusal`], [`date`] | what is sent |
@@ -13,6 +14,7 @@
 
 pub mod chunked;
 pub(crate) mod collision_guard;
+pub mod conditional;
 pub mod cookies;
 pub(crate) mod date;
 pub mod escape;

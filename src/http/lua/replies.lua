@@ -1,0 +1,209 @@
+-- Methods of requests for common responses: send, redirect, set_cookie, signed_cookie.
+
+local native, http = ...
+
+local error, format, ipairs, pairs, type = error, string.format, ipairs, pairs, type
+local byte, find, gsub, match, sub = string.byte, string.find, string.gsub, string.match, string.sub
+local concat, rawset, tostring, floor = table.concat, rawset, tostring, math.floor
+
+local function misuse(level, ...) error(format(...), level + 1) end
+
+local function hex(text)
+  return (gsub(text, ".", function(char) return format("%02x", byte(char)) end))
+end
+
+-- Secrets as a list: the first one signs, all of them verify.
+local function secrets(value, method)
+  if type(value) == "string" then value = { value } end
+  if type(value) ~= "table" or #value == 0 then
+    misuse(3, "%s expects a secret: a string, or a list of strings", method)
+  end
+  for _, secret in ipairs(value) do
+    if type(secret) ~= "string" or #secret < 16 then
+      misuse(3, "%s expects secrets of at least 16 bytes", method)
+    end
+  end
+  return value
+end
+
+local function signature(secret, name, value)
+  return hex(http.hmac_sha256(secret, name .. "=" .. value))
+end
+
+local function is_boolean(value) return type(value) == "boolean" end
+
+local function matches(pattern)
+  return function(value) return type(value) == "string" and find(value, pattern) end
+end
+
+-- What each field of a cookie may be.
+local checks = {
+  name = { "a token", matches "^[%w!#$%%&'*+.^_`|~-]+$" },
+  value = { "a string or a number",
+    function(value) return type(value) == "string" or type(value) == "number" end },
+  max_age = { "a number of seconds",
+    function(value) return type(value) == "number" and value >= 0 and value <= 1e15 end },
+  path = { 'a path that begins with "/"', matches "^/[^%c;]*$" },
+  domain = { "a host name", matches "^[%w.-]+$" },
+  secure = { "a boolean", is_boolean },
+  http_only = { "a boolean", is_boolean },
+  same_site = { '"Strict", "Lax" or "None"',
+    function(value) return value == "Strict" or value == "Lax" or value == "None" end },
+  secret = { "a secret", function() return true end },
+}
+
+local function check_cookie(cookie)
+  if type(cookie) ~= "table" then misuse(3, "set_cookie expects a table, got a %s", type(cookie)) end
+  for key, value in pairs(cookie) do
+    local check = checks[key]
+    if not check then misuse(3, "Unknown field %q of a cookie", tostring(key)) end
+    if not check[2](value) then misuse(3, "Field %q of a cookie must be %s", key, check[1]) end
+  end
+  for _, key in ipairs { "name", "value" } do
+    if cookie[key] == nil then misuse(3, "Field %q of a cookie is missing", key) end
+  end
+  -- Browsers drop such cookies without a word (RFC 6265bis 4.1.3 and 5.7).
+  local name = cookie.name:lower()
+  local is_of_host = cookie.secure and cookie.path == "/" and not cookie.domain
+  if sub(name, 1, 7) == "__host-" and not is_of_host then
+    misuse(3, 'Cookie %q must have secure = true, path = "/" and no domain', cookie.name)
+  end
+  if not cookie.secure and (sub(name, 1, 9) == "__secure-" or cookie.same_site == "None") then
+    misuse(3, "Cookie %q must have secure = true", cookie.name)
+  end
+end
+
+-- The value of Set-Cookie (RFC 6265 4.1.1). What a cookie cannot hold is encoded: request.cookies decodes it.
+local function cookie_line(cookie)
+  local value = tostring(cookie.value)
+  if cookie.secret ~= nil then
+    value = value .. "." .. signature(secrets(cookie.secret, "set_cookie")[1], cookie.name, value)
+  end
+  value = gsub(value, "[^!#$&'()*+./0-9:<=>?@A-Z%[%]^_`a-z{|}~-]", function(char)
+    return format("%%%02X", byte(char))
+  end)
+  local parts = { cookie.name .. "=" .. value }
+  local function add(...) parts[#parts + 1] = format(...) end
+  if cookie.max_age then add("Max-Age=%d", floor(cookie.max_age)) end
+  if cookie.domain then add("Domain=%s", cookie.domain) end
+  if cookie.path then add("Path=%s", cookie.path) end
+  if cookie.secure then add("Secure") end
+  if cookie.http_only then add("HttpOnly") end
+  if cookie.same_site then add("SameSite=%s", cookie.same_site) end
+  return concat(parts, "; ")
+end
+
+local REDIRECTS = {
+  [301] = "301 Moved Permanently", [302] = "302 Found", [303] = "303 See Other",
+  [307] = "307 Temporary Redirect", [308] = "308 Permanent Redirect",
+}
+
+-- Finds a field in a table of headers, whatever its case.
+local function find_header(headers, wanted)
+  for name, value in pairs(headers) do
+    if type(name) == "string" and name:lower() == wanted then return value end
+  end
+end
+
+local function check_headers(headers)
+  if type(headers) ~= "table" then
+    misuse(3, "send expects a table of headers, got a %s", type(headers))
+  end
+  local tag, modified = find_header(headers, "etag"), find_header(headers, "last-modified")
+  if tag ~= nil and not (type(tag) == "string" and native.is_tag(tag)) then
+    misuse(3, 'ETag must be in double quotes, as in "\\"v1\\""')
+  end
+  if type(modified) == "number" then modified = native.date(modified) end
+  if modified ~= nil and not (type(modified) == "string" and native.is_date(modified)) then
+    misuse(3, "Last-Modified must be a date of HTTP, or a number of seconds since 1970")
+  end
+  return tag, modified
+end
+
+-- Adds the methods.
+return function(steps, methods)
+  local send_status, send_header, send_data = methods.send_status, methods.send_header, methods.send_data
+
+  -- A cookie that is set before the status is sent with it: send_status is another function until then.
+  local function keep(request, line)
+    local waiting = { line }
+    rawset(request, "send_status", function(this, status)
+      send_status(this, status)
+      if not steps.has_status() then return end -- an informational one
+      rawset(this, "send_status", nil)
+      for _, each in ipairs(waiting) do send_header(this, "Set-Cookie", each) end
+    end)
+    rawset(request, "set_cookie", function(this, cookie)
+      if steps.has_status() then return methods.set_cookie(this, cookie) end
+      check_cookie(cookie)
+      waiting[#waiting + 1] = cookie_line(cookie)
+    end)
+  end
+
+  function methods.set_cookie(this, cookie)
+    check_cookie(cookie)
+    local line = cookie_line(cookie)
+    if steps.has_status() then
+      send_header(this, "Set-Cookie", line)
+    else
+      keep(this, line)
+    end
+  end
+
+  function methods.signed_cookie(this, name, secret)
+    local list = secrets(secret, "signed_cookie")
+    local cookie = this.cookies[name]
+    if not cookie then return nil end
+    local value, told = match(cookie, "^(.*)%.(%x+)$")
+    if not value then return nil end
+    local is_right = false
+    for _, each in ipairs(list) do
+      if http.equal(signature(each, name, value), told) then is_right = true end
+    end
+    return is_right and value or nil
+  end
+
+  function methods.redirect(this, location, status)
+    if type(location) ~= "string" or location == "" or find(location, "[^!-~]") then
+      misuse(2, "redirect expects a URI, without spaces, control and non-ASCII characters")
+    end
+    if type(status) ~= "string" then status = REDIRECTS[status or 303] end
+    if not status or not match(status, "^30[12378]") then
+      misuse(2, "redirect expects one of the statuses 301, 302, 303, 307 and 308")
+    end
+    this:send_status(status)
+    send_header(this, "Location", location)
+    send_header(this, "Content-Length", 0)
+  end
+
+  function methods.send(this, status, content_type, content, headers)
+    local text = content == nil and "" or content
+    if type(text) == "number" then text = tostring(text) end
+    if type(text) ~= "string" then misuse(2, "send expects a string as body, got a %s", type(content)) end
+    local tag, modified
+    if headers ~= nil then tag, modified = check_headers(headers) end
+    local method, is_body_sent = this.method, true
+    if (tag or modified) and find(tostring(status), "^200") and (method == "GET" or method == "HEAD") then
+      local given = this.headers_csv_string
+      local code = native.precondition(tag, modified, given["If-Match"], given["If-None-Match"],
+        given["If-Unmodified-Since"], given["If-Modified-Since"])
+      if code == 412 then
+        this:send_status "412 Precondition Failed"
+        send_header(this, "Content-Length", 0)
+        return
+      end
+      if code then status, is_body_sent = "304 Not Modified", false end
+    end
+    this:send_status(status)
+    if headers then
+      for name, value in pairs(headers) do
+        if type(name) == "string" and name:lower() == "last-modified" then value = modified end
+        send_header(this, name, value)
+      end
+    end
+    if not is_body_sent or find(tostring(status), "^20[45]") or find(tostring(status), "^304") then return end
+    if content_type ~= nil then send_header(this, "Content-Type", content_type) end
+    send_header(this, "Content-Length", #text)
+    send_data(this, text)
+  end
+end
