@@ -16,12 +16,14 @@
 //! | [`reload`] | the script is run anew, and another process takes over |
 //! | [`watching`] | in development: files that have changed are a reason to reload |
 //! | [`shutdown`], [`ending`] | how far the end of the server has come, and what is to be done about it |
+//! | [`attendant`] | a process beside the workers: when it starts, and how it ends |
 //! | [`status_process`] | the process that answers whoever asks how the server does |
 //! | [`access_log`] | the queues of the access log, and the process that writes it |
 //! | [`signals`], [`descriptors`] | what the supervisor needs of the kernel |
 
 mod access_log;
 mod activity;
+mod attendant;
 pub mod balance;
 pub mod child;
 pub mod children;
@@ -368,7 +370,7 @@ impl Supervisor {
         let was_killed = self.ending.shutdown.phase() == ServerPhase::Killing;
         let Some(mut child) = self.service.bury(pid, (end, usage), was_killed, &mut self.log)
         else {
-            if !self.service.access_log_ended(pid, &mut self.log, now)
+            if !self.service.access_log_ended(pid, &mut self.log)
                 && !self.status.bury(pid, end, &mut self.log)
             {
                 self.bury_generation(pid, end);

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::pipe2;
 
+use super::attendant::Attendant;
 use crate::server::ipc::access_queue::{AccessQueue, Entry, OwnQueue};
 use crate::server::ipc::clock;
 use crate::server::ipc::request_record::{self, Closing, End};
@@ -21,10 +20,6 @@ use crate::server::operator::access_log::output::{Output, Target};
 use crate::server::operator::access_log::writer::{self, Writer};
 use crate::server::operator::log::Log;
 use crate::sys::os::error_text;
-use crate::sys::os::process::{Fork, fork};
-
-/// A process that has ended is started anew after this time.
-const RESTART: Duration = Duration::from_secs(1);
 
 /// For how long the last lines are waited for when the server ends.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -40,8 +35,7 @@ pub struct AccessLog {
     /// What the process reads, and what the supervisor and, so that the process outlives them, all workers hold.
     reader: OwnedFd,
     commands: Rc<PipeWriter>,
-    process: Option<Pid>,
-    restart_at: Option<Instant>,
+    process: Attendant<()>,
     /// How many lines the log has told of that were lost.
     told: u64,
     losses: LogThrottle,
@@ -67,8 +61,7 @@ impl AccessLog {
             own,
             reader,
             commands: Rc::new(commands.into()),
-            process: None,
-            restart_at: None,
+            process: Attendant::new("the process of the access log"),
             told: 0,
             losses: LogThrottle::default(),
         })
@@ -85,9 +78,7 @@ impl AccessLog {
 
     /// Starts the process if none runs, and tells the log of lines that were lost. Gives when to do so again.
     pub fn tend(&mut self, log: &mut Log, now: Instant) -> Option<Instant> {
-        if self.process.is_none() && self.restart_at.is_none_or(|at| at <= now) {
-            self.start(log, now);
-        }
+        self.start(log, now);
         let (lost, reason) = self.queue.lost();
         let more = usize::try_from(lost.saturating_sub(self.told)).unwrap_or(usize::MAX);
         if more > 0 {
@@ -98,7 +89,7 @@ impl AccessLog {
                 log.notice(&format!("The access log has lost {lines} lines{reason}"));
             }
         }
-        self.restart_at
+        self.process.restart_at()
     }
 
     /// How many lines were lost since the beginning.
@@ -107,33 +98,25 @@ impl AccessLog {
     }
 
     fn start(&mut self, log: &mut Log, now: Instant) {
-        self.restart_at = None;
-        let AccessLog { settings, queue, reader, .. } = self;
-        let commands = reader.try_clone();
-        match commands.map_err(|_| Errno::EMFILE).and_then(|commands| Ok((commands, fork()?))) {
-            Ok((commands, Fork::Child)) => {
-                // This process has it now.
-                let output = Output::new(std::mem::replace(&mut settings.target, Target::Stderr));
-                Writer { queue, format: &settings.format, output, commands }.run()
-            }
-            Ok((_, Fork::Parent(pid))) => self.process = Some(pid),
-            Err(errno) => {
-                let reason = error_text::describe(errno as i32);
-                log.notice(&format!("Could not start the process of the access log: {reason}"));
-                self.restart_at = Some(now + RESTART);
-            }
+        let AccessLog { settings, queue, reader, process, .. } = self;
+        let commands = process.start(log, now, || {
+            let commands = reader.try_clone().map_err(|_| Errno::EMFILE)?;
+            Ok(((), commands))
+        });
+        if let Some(commands) = commands {
+            // This process has it now.
+            let output = Output::new(std::mem::replace(&mut settings.target, Target::Stderr));
+            Writer { queue, format: &settings.format, output, commands }.run()
         }
     }
 
     /// A child has ended. Whether it was the process, which is started anew then.
-    pub fn ended(&mut self, pid: i32, log: &mut Log, now: Instant) -> bool {
-        if self.process.is_none_or(|process| process.as_raw() != pid) {
-            return false;
+    pub fn ended(&mut self, pid: i32, log: &mut Log) -> bool {
+        let is_it = self.process.bury(pid);
+        if is_it {
+            log.notice(&format!("The process of the access log with PID {pid} has ended"));
         }
-        log.notice(&format!("The process of the access log with PID {pid} has ended"));
-        self.process = None;
-        self.restart_at = Some(now + RESTART);
-        true
+        is_it
     }
 
     /// A worker has died while it handled the request with this opening, if there was one.
@@ -164,17 +147,8 @@ impl AccessLog {
 
     /// All workers are gone: waits for the last lines.
     pub fn close(self) {
-        let AccessLog { commands, process, .. } = self;
+        let AccessLog { commands, mut process, .. } = self;
         drop(commands);
-        let Some(process) = process else { return };
-        let end = Instant::now() + LAST_LINES;
-        while let Ok(WaitStatus::StillAlive) = waitpid(process, Some(WaitPidFlag::WNOHANG)) {
-            if Instant::now() >= end {
-                let _ = kill(process, Signal::SIGKILL);
-                let _ = waitpid(process, None);
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        process.end(LAST_LINES);
     }
 }

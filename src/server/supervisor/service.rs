@@ -349,8 +349,8 @@ impl Service {
     }
 
     /// A child has ended. Whether it was the process of the access log.
-    pub fn access_log_ended(&mut self, pid: i32, log: &mut Log, now: Instant) -> bool {
-        self.access_log.as_mut().is_some_and(|access_log| access_log.ended(pid, log, now))
+    pub fn access_log_ended(&mut self, pid: i32, log: &mut Log) -> bool {
+        self.access_log.as_mut().is_some_and(|access_log| access_log.ended(pid, log))
     }
 
     /// All workers are gone: waits for the last lines of the access log.

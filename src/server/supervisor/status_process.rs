@@ -7,21 +7,16 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::pipe2;
 
+use super::attendant::Attendant;
 use super::progress::Clock;
 use crate::server::ipc::server_stage::{ServerStage, Stage};
 use crate::server::listen::registry::StatusListeners;
 use crate::server::listen::status_listener::StatusListener;
 use crate::server::operator::log::Log;
 use crate::server::status_process::StatusStart;
-use crate::sys::os::error_text;
-use crate::sys::os::process::{Fork, fork};
 use crate::sys::os::usage::ProcessEnd;
-
-/// A process that has ended is replaced so soon at the earliest.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// The interval at which a process is looked at that a signal may have stopped.
 const LOOK: Duration = Duration::from_secs(1);
@@ -32,16 +27,13 @@ pub struct StatusProcess {
     /// The sockets of the previous generation among them, by their positions there.
     claimed: Vec<usize>,
     stage: Rc<ServerStage>,
-    running: Option<Running>,
-    /// No fork before.
-    blocked_until: Option<Instant>,
+    process: Attendant<Watch>,
     /// It is not wanted any more.
     is_over: bool,
 }
 
-struct Running {
-    clock: Clock,
-    pid: Pid,
+/// What the supervisor keeps while the process runs.
+struct Watch {
     /// The process ends when this does.
     _lifeline: OwnedFd,
     look_at: Instant,
@@ -57,8 +49,7 @@ impl StatusProcess {
             listeners: listeners.into(),
             claimed,
             stage: Rc::new(ServerStage::new()?),
-            running: None,
-            blocked_until: None,
+            process: Attendant::new("the status process"),
             is_over: false,
         })
     }
@@ -96,38 +87,21 @@ impl StatusProcess {
         if self.is_over || self.listeners.is_empty() {
             return None;
         }
-        if let Some(running) = &mut self.running {
-            if running.look_at <= now {
-                running.look_at = now + LOOK;
-                if running.clock.is_stopped() {
-                    log.notice("The status process was stopped; it is killed");
-                    let _ = kill(running.pid, Signal::SIGKILL);
-                }
-            }
-            return None;
-        }
-        if self.blocked_until.is_some_and(|until| until > now) {
-            return None;
-        }
-        self.blocked_until = Some(now + PAUSE);
-        let forked = pipe2(OFlag::O_CLOEXEC).and_then(|ends| Ok((ends, fork()?)));
-        match forked {
-            Ok(((_, lifeline), Fork::Parent(pid))) => {
-                let clock = Clock::new(pid);
-                let look_at = now + LOOK;
-                self.running = Some(Running { clock, pid, _lifeline: lifeline, look_at });
-                None
-            }
-            Ok(((lifeline, _), Fork::Child)) => {
-                let (listeners, stage) = (self.listeners.clone(), self.stage.clone());
-                Some(StatusStart { listeners, lifeline, stage })
-            }
-            Err(errno) => {
-                let reason = error_text::describe(errno as i32);
-                log.notice(&format!("Could not fork the status process: {reason}"));
-                None
+        if let Some((pid, watch)) = self.process.running()
+            && watch.look_at <= now
+        {
+            watch.look_at = now + LOOK;
+            if Clock::new(pid).is_stopped() {
+                log.notice("The status process was stopped; it is killed");
+                let _ = kill(pid, Signal::SIGKILL);
             }
         }
+        let lifeline = self.process.start(log, now, || {
+            let (lifeline, ours) = pipe2(OFlag::O_CLOEXEC)?;
+            Ok((Watch { _lifeline: ours, look_at: now + LOOK }, lifeline))
+        })?;
+        let (listeners, stage) = (self.listeners.clone(), self.stage.clone());
+        Some(StatusStart { listeners, lifeline, stage })
     }
 
     /// When there is something to do.
@@ -135,12 +109,12 @@ impl StatusProcess {
         if self.is_over || self.listeners.is_empty() {
             return None;
         }
-        self.running.as_ref().map(|running| running.look_at).or(self.blocked_until)
+        self.process.kept().map(|watch| watch.look_at).or(self.process.restart_at())
     }
 
     /// A child has ended. True if it was this process.
     pub fn bury(&mut self, pid: i32, end: ProcessEnd, log: &mut Log) -> bool {
-        if self.running.take_if(|running| running.pid.as_raw() == pid).is_none() {
+        if !self.process.bury(pid) {
             return false;
         }
         let how = match end {
@@ -159,17 +133,14 @@ impl StatusProcess {
             }
         }
         self.is_over = true;
-        self.running = None;
+        self.process.let_go();
         self.close_ports();
     }
 
     /// The server has ended, and the process with it.
     pub fn end(&mut self) {
         self.is_over = true;
-        if let Some(running) = self.running.take() {
-            let _ = kill(running.pid, Signal::SIGKILL);
-            let _ = waitpid(running.pid, None);
-        }
+        self.process.end(Duration::ZERO);
         self.close_ports();
     }
 
