@@ -167,7 +167,6 @@ describe("a status listener", function()
       script = [[ listen{ { proto = "status", path = PATH, mode = "0600" } } ]],
     }
     assert.truthy(process.wait_until(function() return lfs.attributes(path, "mode") == "socket" end))
-    assert.equal("rw-------", lfs.attributes(path, "permissions"))
     local response
     process.wait_until(function()
       local connected, connection = pcall(client.connect, nil, nil, { path = path })
@@ -175,6 +174,7 @@ describe("a status listener", function()
       return response
     end)
     assert.equal("ready\n", response.body)
+    assert.equal("rw-------", lfs.attributes(path, "permissions"))
     assert.equal(0, s:stop())
     assert.equal(nil, lfs.attributes(path, "mode"))
   end)
