@@ -13,8 +13,35 @@ local APP = [[
   local app = http.generate_handler({ OPTIONS }, function(request)
     if request.path == "fail" then error("oh dear") end
     if request.path == "tell" then http.error_log(request, request.get_params.text) end
+    if request.path == "redirect" then
+      request:redirect(request.get_params.to)
+      return true
+    end
     request:send_status("200 OK")
     if request.path == "log" then return true end
+    if request.path == "closed" then
+      request:send_data("x")
+      request:finish()
+      request.socket:close()
+      http.error_log(request, ("closed %s %s %s"):format(request.client_ip, request.scheme, request.host))
+      return true
+    end
+    if request.path == "old" then
+      local old = OLD
+      OLD = request
+      if old then
+        local ok, message = pcall(http.request, { url = "http://127.0.0.1:1/", trace = old })
+        request:send_data(tostring(message))
+      end
+      return true
+    end
+    if request.path == "redirected" then
+      local target = "http://localhost:" .. PORT .. "/"
+      request:send_data(assert(http.request{
+        url = "http://127.0.0.1:" .. PORT .. "/redirect?to=" .. target, trace = request,
+      }))
+      return true
+    end
     if request.path == "upstream" then
       local headers = { ["X-Own"] = "1", [request.get_params.name] = request.get_params.value }
       local body = assert(http.request{
@@ -169,6 +196,36 @@ describe("generate_handler behind proxies", function()
     assert.truthy(told.id:match("^%x+$") and #told.id == 32)
     assert.not_equal(PARENT, told.traceparent)
     assert.not_equal(told.id, trusted(s).id)
+  end)
+
+  it("believes them also when the handler has closed the connection", function()
+    local s = start()
+    local connection = client.connect(nil, nil, { path = s.path })
+    connection:send("GET /closed HTTP/1.1\r\nHost: own\r\nX-Request-Id: abc\r\nX-Forwarded-For: 203.0.113.5\r\n"
+      .. "X-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\n\r\n")
+    connection:read_all()
+    assert.truthy(s:wait_log("GET /closed %[abc%]: closed 203%.0%.113%.5 https h\n"), s:log())
+  end)
+
+  it("sees no contradiction where one kind of field says less than the other", function()
+    local s = start()
+    for _, fields in ipairs {
+      { 'Forwarded: for="203.0.113.5:1234"', "X-Forwarded-For: 203.0.113.5" },
+      { "Forwarded: for=203.0.113.5;host=A", "X-Forwarded-For: 203.0.113.5", "X-Forwarded-Host: a" },
+      { "Forwarded: for=203.0.113.5", "X-Forwarded-For: 203.0.113.5", "X-Forwarded-Proto: https" },
+    } do
+      assert.equal("203.0.113.5", trusted(s, fields).client_ip)
+    end
+  end)
+
+  it("sends ids and traces to the server that was named, of a request that is being handled", function()
+    local s = start 'trusted = { "127.0.0.1" }'
+    local told = ask(s:connect(), { "X-Request-Id: abc", "traceparent: " .. PARENT }, "/redirected")
+    assert.same({ "nil", "nil" }, { told["sent_x-request-id"], told.sent_traceparent })
+    local connection = s:connect()
+    ask(connection, {}, "/old")
+    local _, response = ask(connection, {}, "/old")
+    assert.truthy(response.body == "" or response.body:find("expected to be a request", 1, true), response.body)
   end)
 
   it("makes an id for each request of a connection, which stays the same", function()

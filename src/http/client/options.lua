@@ -5,7 +5,8 @@
 
 local native, protocol, callback = ...
 
-local error, format, math_type, next, pairs = error, string.format, math.type, next, pairs
+local error, format, getmetatable, math_type = error, string.format, getmetatable, math.type
+local next, pairs = next, pairs
 local sort, tointeger, tostring, type = table.sort, math.tointeger, tostring, type
 
 local options = {}
@@ -75,7 +76,10 @@ local checks = {
   keepalive = { "a boolean or a number of seconds",
     function(value) return type(value) == "boolean" or value == 0 or is_time(value) end },
   trace = { "a request that is being handled",
-    function(value) return type(value) == "table" and type(value.id) == "string" end },
+    function(value)
+      local meta = type(value) == "table" and getmetatable(value)
+      return meta and meta.__name == "moonbridge.request" and type(value.traceparent) == "string"
+    end },
   lenient = { "a boolean", function(value) return type(value) == "boolean" end },
   body_limit = { "a positive integer",
     function(value) return is_integer(value, 1) end },
@@ -124,7 +128,7 @@ end
 local function trace(request)
   return {
     { "X-Request-Id", request.id },
-    { "traceparent", native.passed_on(request.traceparent or "") },
+    { "traceparent", native.passed_on(request.traceparent) },
     { "tracestate", request.tracestate },
   }
 end

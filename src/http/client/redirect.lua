@@ -48,7 +48,7 @@ function redirect.follow(job, status, headers)
   if url.key == from.key then
     url.authorization = url.authorization or from.authorization
   else
-    job.headers = without(job.headers, private)
+    job.headers, job.trace = without(job.headers, private), nil
   end
   if becomes_get(job, status) then
     job.method, job.body, job.send_cb, job.had_send_cb = "GET", nil, nil, nil

@@ -6,9 +6,10 @@ use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Table};
 
 use super::step::{SharedConnection, StepResult, step, with};
 use crate::binding;
-use crate::http::server::connection::SCHEME;
+use crate::http::server::connection::{HttpConnection, SCHEME};
 use crate::http::server::origin;
 use crate::http::wire::forwarded::Origin;
+use crate::proxy::proxied::Peer;
 use crate::server::operator::log_text;
 
 /// Adds to the steps of a connection object:
@@ -18,12 +19,18 @@ use crate::server::operator::log_text;
 pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     step(lua, table, shared, "client_ip", |lua, c, (): ()| {
         let client = with(c, |c| {
-            let stream = c.stream.look()?;
+            let Some(stream) = c.stream.look() else {
+                // The handler has closed the connection.
+                return match told_by_proxies(c).client {
+                    Some(Peer::Internet(ip, _)) => Some(ip),
+                    Some(Peer::Local) | None => None,
+                };
+            };
             // The system tells the peer of a connection that the server has not accepted.
             stream.endpoints();
-            origin::client(&c.request, &c.options, &stream)
+            origin::client(&c.request, &c.options, c.is_believed, &stream).map(|client| client.ip())
         })?;
-        client.map(|client| client.ip().to_canonical().to_string()).into_lua_multi(lua)
+        client.map(|ip| ip.to_canonical().to_string()).into_lua_multi(lua)
     })?;
     step(lua, table, shared, "scheme", |lua, c, (): ()| {
         told(c, |told, _| told.scheme.unwrap_or(SCHEME).to_owned())?.into_lua_multi(lua)
@@ -56,11 +63,11 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
 
 /// What proxies tell of the request, and the host that it names itself.
 fn told<R>(c: &SharedConnection, look: impl FnOnce(Origin<'_>, &[u8]) -> R) -> mlua::Result<R> {
-    with(c, |c| {
-        let stream = c.stream.look();
-        let told = stream.and_then(|it| origin::told(&c.request, &c.options, &it).ok());
-        look(told.unwrap_or_default(), c.request.host.of(&c.request.bytes))
-    })
+    with(c, |c| look(told_by_proxies(c), c.request.host.of(&c.request.bytes)))
+}
+
+fn told_by_proxies(c: &HttpConnection) -> Origin<'_> {
+    origin::told(&c.request, &c.options, c.is_believed).unwrap_or_default()
 }
 
 fn bytes(lua: &Lua, text: &[u8]) -> StepResult {

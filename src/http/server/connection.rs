@@ -68,6 +68,8 @@ pub struct HttpConnection {
     pub timer: ResponseTimer,
     /// Which views of the request its handler was given, a bit for each.
     pub views_given: u16,
+    /// Whether a trusted proxy sends the requests.
+    pub is_believed: bool,
     /// What names the request, once somebody has asked: see [`HttpConnection::identity`].
     pub identity: Identity,
 }
@@ -85,6 +87,7 @@ impl HttpConnection {
             usability: Usability::default(),
             timer: ResponseTimer::default(),
             views_given: 0,
+            is_believed: false,
             identity: Identity::default(),
         }
     }
@@ -104,6 +107,7 @@ impl HttpConnection {
     }
 
     fn receive(&mut self, stream: &mut Stream) -> Opened {
+        self.is_believed = origin::is_believed(&self.options, stream);
         self.incoming.resume(&mut self.request, stream);
         match self.incoming.receive(&mut self.request, stream, &self.options) {
             Ok(Opened::Ready) => self.begin(stream),
@@ -126,7 +130,7 @@ impl HttpConnection {
         self.output.begin(request.head.version, request.is_head(&request.bytes), closes);
         let mut checked = request.check(self.options.body);
         if self.options.trusted.is_some()
-            && let Err(refusal) = origin::told(request, &self.options, stream)
+            && let Err(refusal) = origin::told(request, &self.options, self.is_believed)
         {
             checked = checked.and(Err(refusal));
         }
@@ -149,9 +153,7 @@ impl HttpConnection {
     /// What names the request.
     pub fn identity(&mut self) -> &Identity {
         if !self.identity.is_made() {
-            let stream = self.stream.look();
-            let is_believed = stream.is_some_and(|it| origin::is_believed(&self.options, &it));
-            self.identity.make(&self.request, is_believed);
+            self.identity.make(&self.request, self.is_believed);
         }
         &self.identity
     }

@@ -19,7 +19,7 @@ pub fn opened(c: &mut HttpConnection) {
 
 /// What is known. `details`: there is an access log, which also has fields of the request.
 fn opening<'a>(c: &'a HttpConnection, stream: &Stream, details: bool) -> Opening<'a> {
-    let client = origin::client(&c.request, &c.options, stream);
+    let client = origin::client(&c.request, &c.options, c.is_believed, stream);
     Opening { names: c.identity.names(), ..c.request.opening(client, details) }
 }
 

@@ -7,7 +7,6 @@ use super::request::Request;
 use crate::http::wire::forwarded::{Origin, forwarded, x_forwarded};
 use crate::http::wire::refusal::Refusal;
 use crate::io::Stream;
-use crate::proxy::networks::Networks;
 use crate::proxy::proxied::{Peer, Proxied};
 
 const MALFORMED: Refusal = Refusal::bad_request("Malformed Forwarded header");
@@ -25,28 +24,25 @@ fn sender(stream: &Stream) -> Option<Peer> {
     if address.is_none() && !stream.is_local() { None } else { Some(Peer::of(address)) }
 }
 
-/// The trusted proxies if one of them sends the requests of a connection.
-fn believed<'a>(options: &'a Options, stream: &Stream) -> Option<&'a Networks> {
-    let trusted = options.trusted.as_ref()?;
-    sender(stream).filter(|peer| trusted.contain(*peer)).and(Some(trusted))
-}
-
 /// Whether a trusted proxy sends the requests of a connection.
 pub fn is_believed(options: &Options, stream: &Stream) -> bool {
-    believed(options, stream).is_some()
+    let Some(trusted) = &options.trusted else { return false };
+    sender(stream).is_some_and(|peer| trusted.contain(peer))
 }
 
-/// What a trusted proxy tells of a request.
+/// What a trusted proxy tells of a request. `is_believed`: see [`is_believed`].
 ///
 /// # Errors
-/// What it tells is malformed, or there are both kinds of fields and they differ: one kind is the client's, and
-/// nobody knows which.
+/// What it tells is malformed, or there are both kinds of fields and they contradict each other: one kind is the
+/// client's, and nobody knows which.
 pub fn told<'a>(
     request: &'a Request,
     options: &Options,
-    stream: &Stream,
+    is_believed: bool,
 ) -> Result<Origin<'a>, Refusal> {
-    let Some(trusted) = believed(options, stream) else { return Ok(Origin::default()) };
+    let Some(trusted) = options.trusted.as_ref().filter(|_| is_believed) else {
+        return Ok(Origin::default());
+    };
     let mut lines: [Vec<&[u8]>; 4] = Default::default();
     for field in &request.head.fields {
         let name = field.name.of(&request.bytes);
@@ -68,7 +64,7 @@ pub fn told<'a>(
     }
     let origin = forwarded(standard, trusted).map_err(|_| MALFORMED)?;
     let has_others = lines[1..].iter().any(|lines| !lines.is_empty());
-    if has_others && options.forwarded.is_none() && others() != origin {
+    if has_others && options.forwarded.is_none() && !origin.agrees_with(&others()) {
         return Err(CONTRADICTION);
     }
     Ok(origin)
@@ -77,17 +73,27 @@ pub fn told<'a>(
 /// The client's address, as a trusted proxy tells or else the connection, with port 0 if that is unknown. None for
 /// a local socket.
 #[inline]
-pub fn client(request: &Request, options: &Options, stream: &Stream) -> Option<SocketAddr> {
+pub fn client(
+    request: &Request,
+    options: &Options,
+    is_believed: bool,
+    stream: &Stream,
+) -> Option<SocketAddr> {
     // Most servers have no proxies, but each request is noted with its client.
     if options.trusted.is_none() && stream.handler.proxied == Proxied::No {
         return stream.known_peer();
     }
-    told_client(request, options, stream)
+    told_client(request, options, is_believed, stream)
 }
 
 #[inline(never)]
-fn told_client(request: &Request, options: &Options, stream: &Stream) -> Option<SocketAddr> {
-    let told = told(request, options, stream).ok().and_then(|told| told.client);
+fn told_client(
+    request: &Request,
+    options: &Options,
+    is_believed: bool,
+    stream: &Stream,
+) -> Option<SocketAddr> {
+    let told = told(request, options, is_believed).ok().and_then(|told| told.client);
     match told.or_else(|| stream.handler.proxied.client()) {
         Some(Peer::Internet(ip, port)) => Some(SocketAddr::new(ip, port)),
         Some(Peer::Local) => None,
@@ -99,9 +105,23 @@ fn told_client(request: &Request, options: &Options, stream: &Stream) -> Option<
 mod tests {
     use std::os::unix::net::UnixStream;
 
-    use super::*;
+    use super::{CONTRADICTION, MALFORMED, SocketAddr, Stream, is_believed};
+    use super::{ForwardedFields, Options, Origin, Peer, Proxied, Refusal, Request};
     use crate::http::wire::head::HeadLimits;
+    use crate::proxy::networks::Networks;
     use crate::proxy::proxied::Told;
+
+    fn told<'a>(
+        request: &'a Request,
+        options: &Options,
+        stream: &Stream,
+    ) -> Result<Origin<'a>, Refusal> {
+        super::told(request, options, is_believed(options, stream))
+    }
+
+    fn client(request: &Request, options: &Options, stream: &Stream) -> Option<SocketAddr> {
+        super::client(request, options, is_believed(options, stream), stream)
+    }
 
     fn request(fields: &str) -> Request {
         let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");

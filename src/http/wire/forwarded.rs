@@ -25,6 +25,26 @@ pub struct Origin<'a> {
     pub host: Option<Cow<'a, [u8]>>,
 }
 
+impl Origin<'_> {
+    /// Whether both name one client, perhaps one of them without its port, and differ in nothing that both tell.
+    pub fn agrees_with(&self, other: &Origin<'_>) -> bool {
+        fn is_silent_or<T>(one: Option<T>, other: Option<T>, is_same: fn(T, T) -> bool) -> bool {
+            one.zip(other).is_none_or(|(one, other)| is_same(one, other))
+        }
+        // A client that only one of them names may be the forged one.
+        let is_same_client = match (self.client, other.client) {
+            (Some(Peer::Internet(ip, port)), Some(Peer::Internet(other, other_port))) => {
+                ip == other && (port == other_port || port == 0 || other_port == 0)
+            }
+            (one, other) => one == other,
+        };
+        let hosts = (self.host.as_deref(), other.host.as_deref());
+        is_same_client
+            && is_silent_or(self.scheme, other.scheme, |one, other| one == other)
+            && is_silent_or(hosts.0, hosts.1, |one, other| one.eq_ignore_ascii_case(other))
+    }
+}
+
 /// A `Forwarded` field that is malformed where it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
@@ -262,6 +282,29 @@ mod tests {
         assert_eq!(origin(&[b"gopher"], &[b"a/b"]), (None, None));
         let alone = x_forwarded(&[], &[b"http,https"], &[], &trusted());
         assert_eq!((alone.scheme, alone.client), (Some("https"), None));
+    }
+
+    #[test]
+    fn origins_agree_if_they_differ_in_nothing_that_both_tell() {
+        let origin = |client, scheme, host: Option<&'static str>| Origin {
+            client,
+            scheme,
+            host: host.map(|host| Cow::Borrowed(host.as_bytes())),
+        };
+        let whole = origin(peer("192.0.2.1", 80), Some("https"), Some("a"));
+        for (other, agrees) in [
+            (whole.clone(), true),
+            (origin(peer("192.0.2.1", 0), None, None), true),
+            (origin(peer("192.0.2.1", 0), Some("https"), Some("A")), true),
+            (origin(peer("192.0.2.1", 81), None, None), false),
+            (origin(peer("192.0.2.2", 80), None, None), false),
+            (origin(None, None, None), false),
+            (origin(peer("192.0.2.1", 80), Some("http"), None), false),
+            (origin(peer("192.0.2.1", 80), None, Some("b")), false),
+        ] {
+            assert_eq!(whole.agrees_with(&other), agrees, "{other:?}");
+            assert_eq!(other.agrees_with(&whole), agrees, "{other:?}");
+        }
     }
 
     #[test]
