@@ -2,7 +2,7 @@
 
 SHELL   := /bin/bash
 PROFILE ?= release
-VERSIONS := 5.3 5.4
+VERSIONS := 5.3 5.4 5.5
 
 .DEFAULT_GOAL := help
 .PHONY: help tools build run test test-browser conformance annotations lint fmt bench bench-app bench-% rock map fuzz dev clean
@@ -14,14 +14,14 @@ help: ## list the targets
 tools: ## install what building and testing need and this machine lacks
 	@tools/install build test
 
-build: ## build/lua5.3/moonbridge.so and build/lua5.4/moonbridge.so
+build: ## build/luaVERSION/moonbridge.so for Lua 5.3, 5.4 and 5.5
 	@tools/build $(PROFILE) $(VERSIONS)
 
 run: ## serve examples/helloworld.lua on 127.0.0.1:8080
 	@tools/install build
 	@tools/run
 
-test: ## cargo tests, then the specs under Lua 5.3 and 5.4
+test: ## cargo tests, then the specs under Lua 5.3 and 5.4, the smoke set under 5.5
 	@tools/install build test
 	@exec setpriv --pdeathsig TERM tools/test
 

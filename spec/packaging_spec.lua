@@ -67,12 +67,13 @@ describe("make", function()
 
   it("run says in one sentence that the interpreter is missing or of a wrong version", function()
     local code, output = run "LUA=lua9 tools/run"
-    assert.same({ 1, "moonbridge: the interpreter 'lua9' was not found: set LUA to lua5.3 or lua5.4\n" },
+    assert.same({ 1, "moonbridge: the interpreter 'lua9' was not found: "
+      .. "set LUA to lua5.3, lua5.4 or lua5.5\n" },
       { code, output })
     local old = process.scratch("lua5.1")
     run(("printf '#!/bin/sh\\necho 5.1\\n' >%s && chmod +x %s"):format(quote(old), quote(old)))
     code, output = run("LUA=" .. quote(old) .. " tools/run")
-    assert.same({ 1, "moonbridge: " .. old .. " is Lua 5.1, but Moonbridge needs Lua 5.3 or 5.4\n" },
+    assert.same({ 1, "moonbridge: " .. old .. " is Lua 5.1, but Moonbridge needs Lua 5.3, 5.4 or 5.5\n" },
       { code, output })
   end)
 
@@ -88,7 +89,7 @@ describe("make", function()
 
   it("build refuses other versions of Lua", function()
     local code, output = run "tools/build release 5.1"
-    assert.same({ 1, "moonbridge: Lua 5.1 is not supported: Moonbridge is built for Lua 5.3 or 5.4\n" },
+    assert.same({ 1, "moonbridge: Lua 5.1 is not supported: Moonbridge is built for Lua 5.3, 5.4 and 5.5\n" },
       { code, output })
   end)
 end)
@@ -112,6 +113,15 @@ end)
 
 describe("the module built for one version of Lua", function()
   after_each(server.cleanup)
+
+  it("is refused in one sentence where the dynamic loader would take it: 5.4 in 5.5", function()
+    assert.equal(0, (run "tools/lua55/build"))
+    local code, output =
+      run([[LUA_CPATH='build/lua5.4/?.so' build/lua5.5/lua -e 'require "moonbridge.io"' 2>&1]])
+    assert.equal(1, code)
+    assert.truthy(output:find("was built for another version of Lua than the interpreter's: "
+      .. "Moonbridge has modules for Lua 5.3, 5.4 and 5.5", 1, true), output)
+  end)
 
   it("is refused by the other one when it is required", function()
     local other = server.lua_version == "5.3" and "5.4" or "5.3"

@@ -14,12 +14,18 @@
 //! | [`server`] | pools, supervisor, workers: `moonbridge` |
 #![deny(unsafe_code)]
 
-#[cfg(all(feature = "lua53", feature = "lua54"))]
+#[cfg(any(
+    all(feature = "lua53", feature = "lua54"),
+    all(feature = "lua53", feature = "lua55"),
+    all(feature = "lua54", feature = "lua55"),
+))]
 compile_error!(
-    "choose one of the features `lua53` and `lua54`: a module serves one version of Lua"
+    "choose one of the features `lua53`, `lua54` and `lua55`: a module serves one version of Lua"
 );
-#[cfg(not(any(feature = "lua53", feature = "lua54")))]
-compile_error!("choose one of the features `lua53` and `lua54`: cargo build --features lua54");
+#[cfg(not(any(feature = "lua53", feature = "lua54", feature = "lua55")))]
+compile_error!(
+    "choose one of the features `lua53`, `lua54` and `lua55`: cargo build --features lua54"
+);
 
 mod amount;
 mod binding;
@@ -33,32 +39,13 @@ pub mod server;
 pub mod sys;
 mod trusted_peers;
 
-use mlua::{Lua, Result, Table};
-
-/// `require "moonbridge"`: the supervisor (reference, "Global function listen").
-#[allow(unsafe_code)]
-#[mlua::lua_module(name = "moonbridge")]
-fn moonbridge(lua: &Lua) -> Result<Table> {
-    server::module(lua)
-}
-
-/// `require "moonbridge.io"` or `require "moonbridge_io"` (reference, "I/O library").
-#[allow(unsafe_code)]
-#[mlua::lua_module(name = "moonbridge_io")]
-fn moonbridge_io(lua: &Lua) -> Result<Table> {
-    io::module(lua)
-}
-
-/// `require "moonbridge.http"` or `require "moonbridge_http"` (reference, "HTTP module").
-#[allow(unsafe_code)]
-#[mlua::lua_module(name = "moonbridge_http")]
-fn moonbridge_http(lua: &Lua) -> Result<Table> {
-    http::module(lua)
-}
-
-/// `require "moonbridge.callback"` or `require "moonbridge_callback"` ("Streaming with Callbacks").
-#[allow(unsafe_code)]
-#[mlua::lua_module(name = "moonbridge_callback")]
-fn moonbridge_callback(lua: &Lua) -> Result<Table> {
-    callback::module(lua)
+sys::lua::entry::entry_points! {
+    /// `require "moonbridge"`: the supervisor (reference, "Global function listen").
+    luaopen_moonbridge opens server::module;
+    /// `require "moonbridge.io"` or `require "moonbridge_io"` (reference, "I/O library").
+    luaopen_moonbridge_io opens io::module;
+    /// `require "moonbridge.http"` or `require "moonbridge_http"` (reference, "HTTP module").
+    luaopen_moonbridge_http opens http::module;
+    /// `require "moonbridge.callback"` or `require "moonbridge_callback"` ("Streaming with Callbacks").
+    luaopen_moonbridge_callback opens callback::module;
 }

@@ -5,6 +5,7 @@ mod arguments;
 pub mod call_loop;
 pub mod class;
 pub mod driver;
+pub mod entry;
 pub mod keys;
 pub mod lua_stack;
 pub mod method;
