@@ -201,8 +201,8 @@ describe("generate_handler behind proxies", function()
   it("believes them also when the handler has closed the connection", function()
     local s = start()
     local connection = client.connect(nil, nil, { path = s.path })
-    connection:send("GET /closed HTTP/1.1\r\nHost: own\r\nX-Request-Id: abc\r\nX-Forwarded-For: 203.0.113.5\r\n"
-      .. "X-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\n\r\n")
+    connection:send("GET /closed HTTP/1.1\r\nHost: own\r\nX-Request-Id: abc\r\n"
+      .. "X-Forwarded-For: 203.0.113.5\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\n\r\n")
     connection:read_all()
     assert.truthy(s:wait_log("GET /closed %[abc%]: closed 203%.0%.113%.5 https h\n"), s:log())
   end)
@@ -225,7 +225,8 @@ describe("generate_handler behind proxies", function()
     local connection = s:connect()
     ask(connection, {}, "/old")
     local _, response = ask(connection, {}, "/old")
-    assert.truthy(response.body == "" or response.body:find("expected to be a request", 1, true), response.body)
+    local body = response.body
+    assert.truthy(body == "" or body:find("expected to be a request", 1, true), body)
   end)
 
   it("makes an id for each request of a connection, which stays the same", function()
