@@ -5,7 +5,7 @@ PROFILE ?= release
 VERSIONS := 5.3 5.4 5.5
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build run test test-browser conformance annotations lint fmt bench bench-app bench-% rock map fuzz dev clean
+.PHONY: help tools build run example test test-browser conformance annotations lint fmt bench bench-app bench-% rock map fuzz dev clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -17,9 +17,13 @@ tools: ## install what building and testing need and this machine lacks
 build: ## build/luaVERSION/moonbridge.so for Lua 5.3, 5.4 and 5.5
 	@tools/build $(PROFILE) $(VERSIONS)
 
-run: ## serve examples/helloworld.lua on 127.0.0.1:8080
-	@tools/install build
+run: ## serve examples/helloworld.lua on 127.0.0.1:8080; PORT=8081, LUA=lua5.3
+	@tools/install run
 	@tools/run
+
+example: ## run an example from this clone, e.g. NAME=echo; ARGS='its arguments'
+	@tools/install run
+	@tools/run $(or $(NAME),helloworld) $(ARGS)
 
 test: ## cargo tests, then the specs under Lua 5.3 and 5.4, the smoke set under 5.5
 	@tools/install build test

@@ -57,12 +57,54 @@ describe("make", function()
     end
   end)
 
-  it("run says in one sentence that the port is in use", function()
+  -- A cargo that does nothing but tell its version: a folder for PATH.
+  local function cargo(version)
+    local bin = process.scratch("bin")
+    lfs.mkdir(bin)
+    run(("printf '#!/bin/sh\\n[ $1 = --version ] && echo cargo %s\\n' >%s/cargo"):format(version, quote(bin)))
+    run(("chmod +x %s/cargo"):format(quote(bin)))
+    return quote(bin)
+  end
+
+  it("run takes the next free port if 8080 is in use, and says so; and that a build failed", function()
     local occupant = socket.bind("127.0.0.1", 8080) -- fails where somebody else has it, which is as good
-    local code, output = run "tools/run"
+    local code, output = run("PATH=" .. cargo "1.88.0" .. ":$PATH tools/run")
     if occupant then occupant:close() end
-    assert.same({ 1, "moonbridge: port 8080 is in use by another program: end it, then try again\n" },
+    assert.equal(1, code, output)
+    assert.truthy(output:find("port 8080 is in use: trying 8081\n", 1, true), output)
+    assert.truthy(output:find("\nmoonbridge: cargo could not build the module, [^\n]+\n$"), output)
+  end)
+
+  it("run says in one sentence that a port that was asked for is in use", function()
+    local occupant = assert(socket.bind("127.0.0.1", 0))
+    local _, port = occupant:getsockname()
+    local code, output = run("PORT=" .. port .. " tools/run")
+    occupant:close()
+    assert.same({ 1, "moonbridge: port " .. port .. " is in use: choose another one with PORT\n" },
       { code, output })
+    code, output = run "PORT=http tools/run"
+    assert.same({ 1, "moonbridge: PORT is 'http', expected a number from 1 to 65535\n" }, { code, output })
+  end)
+
+  it("example names the examples that there are when there is no such one", function()
+    local code, output = run "tools/run nothing"
+    assert.equal(1, code)
+    assert.truthy(output:find("^moonbridge: there is no example 'nothing': choose one of [^\n]*echo"), output)
+  end)
+
+  it("build says in one sentence that cargo is too old, before anything else", function()
+    local bin = cargo "1.63.0"
+    for _, command in ipairs { "tools/build release 5.4", "tools/install build" } do
+      local code, output = run(("PATH=%s:$PATH %s"):format(bin, command))
+      assert.equal(1, code)
+      assert.truthy(output:find("^moonbridge: cargo 1.63.0 is too old: install Rust 1.88 [^\n]+\n$"), output)
+    end
+  end)
+
+  it("build says in one sentence that the system is not Linux", function()
+    local code, output = run "bash -c 'OSTYPE=darwin23; . tools/common.sh; need_toolchain'"
+    assert.equal(1, code)
+    assert.truthy(output:find("^moonbridge: Moonbridge runs on Linux only, and this is darwin23: [^\n]+\n$"))
   end)
 
   it("run says in one sentence that the interpreter is missing or of a wrong version", function()
@@ -103,8 +145,8 @@ describe("the documentation", function()
         local made = name:find("^build/") -- by those who follow the page
         assert.truthy(made or lfs.attributes(server.root .. "/" .. name), page .. " names " .. name)
       end
-      for link in text:gmatch("%]%(([^:)#]+)") do
-        local there = lfs.attributes(folder .. link)
+      for link in text:gmatch("%]%(([^)#]+)") do
+        local there = link:find("^%a+:") or lfs.attributes(folder .. link)
         assert.truthy(there, page .. " links to " .. link)
       end
     end
@@ -181,7 +223,7 @@ describe("the rock", function()
   local function pack()
     local folder = process.scratch(""):sub(1, -2)
     shared.take "rock"
-    local code, output = run("tools/rock && cp moonbridge-scm-1.src.rock " .. quote(folder))
+    local code, output = run("tools/rock && cp moonbridge-1.0.0-1.src.rock " .. quote(folder))
     shared.give_back "rock"
     assert.equal(0, code, output)
     return folder
@@ -203,11 +245,11 @@ describe("the rock", function()
       local unpack = "cd %s && unzip -q *.rock && tar xzf *.tar.gz"
       local code, output = process.run(unpack:format(quote(folder)))
       assert.equal(0, code, output)
-      assert_installs(folder .. "/moonbridge-scm-1", "make")
+      assert_installs(folder .. "/moonbridge-1.0.0-1", "make")
     end)
   else
     it("is packed by make rock and installed from there into an empty tree", function()
-      assert_installs(pack(), "install moonbridge-scm-1.src.rock")
+      assert_installs(pack(), "install moonbridge-1.0.0-1.src.rock")
     end)
   end
 end)

@@ -1,11 +1,11 @@
 rockspec_format = "3.0"
 package = "moonbridge"
-version = "scm-1"
+version = "1.0.0-1"
 
 -- The archive that `make rock` packs beside this file; `luarocks make` uses the folder it runs in.
 source = {
-  url = "file://moonbridge-scm-1.tar.gz",
-  dir = "moonbridge-scm-1",
+  url = "file://moonbridge-1.0.0-1.tar.gz",
+  dir = "moonbridge-1.0.0-1",
 }
 
 description = {
@@ -26,4 +26,6 @@ build = {
   build_command = "tools/rock-build '$(LUA)'",
   install_command = "cp -R lua/. '$(LUADIR)' && cp build/rock/moonbridge.so '$(LIBDIR)'",
   install = { bin = { moonbridge = "bin/moonbridge" } },
+  -- The manual, and the annotations for editors: `luarocks show --rock-dir moonbridge` tells where they are.
+  copy_directories = { "docs", "library" },
 }
