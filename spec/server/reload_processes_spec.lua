@@ -62,6 +62,8 @@ describe("a server that is reloaded", function()
     })
     local first = s:workers()[1] -- the child of unshare is process 1 inside
     assert.equal("1", process.slurp(("/proc/%d/status"):format(first)):match("\nNSpid:%s*%d+%s+(%d+)"))
+    -- The port is open before the server reacts to signals.
+    assert.truthy(answers(s, "one"), s:log())
     for _, name in ipairs { "two", "three" } do
       write(("version = %q"):format(name))
       process.kill(first, "HUP")
