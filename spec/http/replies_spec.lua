@@ -49,7 +49,8 @@ local ROUTES = [[
       { name = "a b", value = "" }, { value = "" }, { name = "a" }, { name = "a", value = {} },
       { name = "a", value = "", path = "/;x" }, { name = "a", value = "", same_site = "None" },
       { name = "__Host-a", value = "", secure = true }, { name = "a", value = "", httponly = true },
-      { name = "a", value = "", domain = "x\r\ny" }, { name = "a", value = "", max_age = 0/0 },
+      { name = "a", value = "", domain = "x\r\ny" },
+      { name = "a", value = "", secret = { "short" } }, { name = "a", value = "", max_age = 0/0 },
     } do lines[#lines + 1] = try(request.set_cookie, request, cookie) end
     request:send("200 OK", "text/plain", table.concat(lines, "\n"))
   end
@@ -163,12 +164,12 @@ describe("common responses:", function()
     for index, part in ipairs {
       "redirect expects a URI", "redirect expects a URI", "redirect expects one of the statuses",
       "send expects a string as body, got a table", "ETag must be in double quotes",
-      "Last-Modified must be a date", "secrets of at least 16 bytes",
+      "Last-Modified must be a date", "signed_cookie expects a secret: a string of at least 16",
       'Field "name" of a cookie must be a token',
       'Field "name" of a cookie is missing', 'Field "value" of a cookie is missing',
       'Field "value" of a cookie must be a string or a number', 'Field "path"', "must have secure = true",
       'must have secure = true, path = "/" and no domain', 'Unknown field "httponly" of a cookie',
-      'Field "domain"', 'Field "max_age"',
+      'Field "domain"', 'Field "secret" of a cookie must be a string of at least 16 bytes', 'Field "max_age"',
     } do
       local line = lines[index] or ""
       assert.truthy(line:find(part, 1, true), part .. ": " .. line)

@@ -78,7 +78,7 @@ local checks = {
   trace = { "a request that is being handled",
     function(value)
       local meta = type(value) == "table" and getmetatable(value)
-      return meta and meta.__name == "moonbridge.request" and type(value.traceparent) == "string"
+      return type(meta) == "table" and meta.__name == "moonbridge.request" and meta.is_handled
     end },
   lenient = { "a boolean", function(value) return type(value) == "boolean" end },
   body_limit = { "a positive integer",

@@ -12,16 +12,14 @@ local function hex(text)
   return (gsub(text, ".", function(char) return format("%02x", byte(char)) end))
 end
 
--- Secrets as a list: the first one signs, all of them verify.
-local function secrets(value, method)
+local SECRET = "a string of at least 16 bytes, or a list of such strings"
+
+-- Secrets as a list: the first one signs, all of them verify. Nil if the value is not SECRET.
+local function secrets(value)
   if type(value) == "string" then value = { value } end
-  if type(value) ~= "table" or #value == 0 then
-    misuse(3, "%s expects a secret: a string, or a list of strings", method)
-  end
+  if type(value) ~= "table" or #value == 0 then return nil end
   for _, secret in ipairs(value) do
-    if type(secret) ~= "string" or #secret < 16 then
-      misuse(3, "%s expects secrets of at least 16 bytes", method)
-    end
+    if type(secret) ~= "string" or #secret < 16 then return nil end
   end
   return value
 end
@@ -49,7 +47,7 @@ local checks = {
   http_only = { "a boolean", is_boolean },
   same_site = { '"Strict", "Lax" or "None"',
     function(value) return value == "Strict" or value == "Lax" or value == "None" end },
-  secret = { "a secret", function() return true end },
+  secret = { SECRET, secrets },
 }
 
 local function check_cookie(cookie)
@@ -77,7 +75,7 @@ end
 local function cookie_line(cookie)
   local value = tostring(cookie.value)
   if cookie.secret ~= nil then
-    value = value .. "." .. signature(secrets(cookie.secret, "set_cookie")[1], cookie.name, value)
+    value = value .. "." .. signature(secrets(cookie.secret)[1], cookie.name, value)
   end
   value = gsub(value, "[^!#$&'()*+./0-9:<=>?@A-Z%[%]^_`a-z{|}~-]", function(char)
     return format("%%%02X", byte(char))
@@ -151,7 +149,7 @@ return function(steps, methods)
   end
 
   function methods.signed_cookie(this, name, secret)
-    local list = secrets(secret, "signed_cookie")
+    local list = secrets(secret) or misuse(2, "signed_cookie expects a secret: %s", SECRET)
     local cookie = this.cookies[name]
     if not cookie then return nil end
     local value, told = match(cookie, "^(.*)%.(%x+)$")

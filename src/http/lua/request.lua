@@ -89,7 +89,7 @@ return function(steps, callback, times, poll, another)
 
   index, searched_form = new_views(steps, function() return kept[REQUEST] end, accepted, lazy)
   setmetatable(methods, { __index = index })
-  local meta = { __index = methods, __name = "moonbridge.request" }
+  local meta = { __index = methods, __name = "moonbridge.request", is_handled = true }
 
   -- The metatable of request objects whose turn is over.
   local function over() error("Response has already been finished", 2) end

@@ -40,10 +40,8 @@ pub fn bytes<const N: usize>() -> [u8; N] {
 
 #[cold]
 fn fetch(out: &mut [u8]) {
-    // SAFETY: the pointer and the length are those of `out`, which the call fills.
-    let length = unsafe { libc::getrandom(out.as_mut_ptr().cast(), out.len(), 0) };
-    if usize::try_from(length) != Ok(out.len()) {
-        // A kernel or a sandbox without this call: better an id that could be guessed than none.
+    if getrandom::fill(out).is_err() {
+        // A sandbox that has none: better an id that could be guessed than none.
         let state = RandomState::new();
         for (index, piece) in out.chunks_mut(8).enumerate() {
             let seed = (index, std::process::id(), super::monotonic::nanoseconds());
