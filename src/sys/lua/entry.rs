@@ -1,7 +1,9 @@
 //! The entry points for Lua's `require`: they refuse an interpreter of another version before they touch its state.
 
+use std::ffi::{CStr, c_int};
+
+use mlua::ffi;
 use mlua::{Lua, Result, Table};
-use std::ffi::c_int;
 
 /// Makes the functions `luaopen_NAME` that open the given modules.
 macro_rules! entry_points {
@@ -22,6 +24,26 @@ macro_rules! entry_points {
 }
 pub(crate) use entry_points;
 
+/// What an interpreter of another version is told. `lua/moonbridge/native.lua` reads the version in it from files
+/// that the dynamic loader refuses.
+macro_rules! sentence {
+    ($version:literal) => {
+        concat!(
+            "this module was built for ",
+            $version,
+            ", and the interpreter is another version: Moonbridge has modules for Lua 5.3, 5.4 and \
+             5.5, and `tools/build release VERSION` builds each of them\0"
+        )
+    };
+}
+
+#[cfg(feature = "lua53")]
+const SENTENCE: &str = sentence!("Lua 5.3");
+#[cfg(feature = "lua54")]
+const SENTENCE: &str = sentence!("Lua 5.4");
+#[cfg(feature = "lua55")]
+const SENTENCE: &str = sentence!("Lua 5.5");
+
 /// Opens a module.
 ///
 /// # Errors
@@ -32,31 +54,30 @@ pub(crate) use entry_points;
 pub unsafe fn open(state: *mut mlua::lua_State, module: fn(&Lua) -> Result<Table>) -> c_int {
     // SAFETY: as promised by the caller; no Rust value lives here that an error of Lua would skip.
     unsafe {
-        refuse_other_versions(state);
+        if !is_of_this_version(state) {
+            let sentence = CStr::from_bytes_until_nul(SENTENCE.as_bytes()).unwrap_or_default();
+            ffi::lua_pushstring(state, sentence.as_ptr());
+            ffi::lua_error(state);
+        }
         Lua::entrypoint1(state, module)
     }
 }
 
-/// A module for 5.4 can be loaded into Lua 5.5, whose pseudo indices are others: it would crash. In 5.3 and
-/// between all others the dynamic loader misses functions.
+/// A module for 5.4 can be loaded into Lua 5.5, whose pseudo indices are others: it would crash. Between most other
+/// versions the dynamic loader misses functions.
 ///
 /// # Safety
 /// As for [`open`].
-#[cfg(not(feature = "lua53"))]
-unsafe fn refuse_other_versions(state: *mut mlua::lua_State) {
-    use mlua::ffi;
-    const VERSION: f64 = if cfg!(feature = "lua54") { 504.0 } else { 505.0 };
-    const SENTENCE: &std::ffi::CStr = c"this module was built for another version of Lua than the \
-        interpreter's: Moonbridge has modules for Lua 5.3, 5.4 and 5.5, each built by \
-        `tools/build release VERSION`";
-    // SAFETY: the functions are the same in these versions, and none needs a pseudo index.
-    unsafe {
-        if ffi::lua_version(state) != VERSION {
-            ffi::lua_pushstring(state, SENTENCE.as_ptr());
-            ffi::lua_error(state);
-        }
-    }
+#[cfg(any(feature = "lua54", feature = "lua55"))]
+unsafe fn is_of_this_version(state: *mut mlua::lua_State) -> bool {
+    // SAFETY: the function is the same in these versions.
+    unsafe { ffi::lua_version(state) == if cfg!(feature = "lua54") { 504.0 } else { 505.0 } }
 }
 
+/// # Safety
+/// As for [`open`].
 #[cfg(feature = "lua53")]
-unsafe fn refuse_other_versions(_: *mut mlua::lua_State) {}
+unsafe fn is_of_this_version(state: *mut mlua::lua_State) -> bool {
+    // SAFETY: Lua returns the address of a constant.
+    unsafe { *ffi::lua_version(state) == 503.0 }
+}

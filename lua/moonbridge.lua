@@ -1,0 +1,2 @@
+-- `moonbridge`, from the compiled module.
+return require "moonbridge.native" "moonbridge"

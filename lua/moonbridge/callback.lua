@@ -1,0 +1,2 @@
+-- `moonbridge.callback`, from the compiled module.
+return require "moonbridge.native" "moonbridge.callback"

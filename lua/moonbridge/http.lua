@@ -1,0 +1,2 @@
+-- `moonbridge.http`, from the compiled module.
+return require "moonbridge.native" "moonbridge.http"

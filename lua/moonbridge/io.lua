@@ -1,0 +1,2 @@
+-- `moonbridge.io`, from the compiled module.
+return require "moonbridge.native" "moonbridge.io"
