@@ -1,16 +1,7 @@
 -- moonbridge.wsapi: runs applications for WSAPI 1.6 (Orbit, CGILua, Sailor) as a `connect` function.
 
 local http = require "moonbridge.http"
-
--- Reason phrases are optional (RFC 9112 4), so statuses without one are sent as they are.
-local REASONS = {
-  [200] = "OK", [201] = "Created", [202] = "Accepted", [204] = "No Content", [206] = "Partial Content",
-  [301] = "Moved Permanently", [302] = "Found", [303] = "See Other", [304] = "Not Modified",
-  [307] = "Temporary Redirect", [308] = "Permanent Redirect", [400] = "Bad Request", [401] = "Unauthorized",
-  [403] = "Forbidden", [404] = "Not Found", [405] = "Method Not Allowed", [409] = "Conflict", [410] = "Gone",
-  [422] = "Unprocessable Content", [429] = "Too Many Requests", [500] = "Internal Server Error",
-  [503] = "Service Unavailable",
-}
+local status_line = require "moonbridge.status_line"
 
 -- The variables of CGI (RFC 3875 4.1), and the headers as HTTP_…
 local function variables(request)
@@ -67,11 +58,6 @@ local function environment(request)
   env.error = { write = function(_, text) http.error_log(request, text) end }
   -- What is not set is the empty string for WSAPI applications.
   return setmetatable(env, { __index = function() return "" end })
-end
-
-local function status_line(status)
-  local code = tostring(status):match("^%d%d%d$")
-  return code and code .. " " .. (REASONS[tonumber(code)] or "") or status
 end
 
 local function respond(request, status, headers, chunks)

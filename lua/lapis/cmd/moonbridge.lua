@@ -1,0 +1,3 @@
+-- The server "moonbridge" of Lapis's configuration, for its command line.
+
+return { type = "moonbridge" }
