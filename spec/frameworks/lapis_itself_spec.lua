@@ -1,5 +1,5 @@
--- moonbridge.lapis runs an application with Lapis itself, if LAPIS_PATH tells where it and the Lua modules that
--- it needs are (as LUA_PATH would): LAPIS_PATH='/opt/lapis/?.lua;/opt/lapis/?/init.lua' make test SPEC=…
+-- moonbridge.lapis runs an application with Lapis itself, if LAPIS_PATH tells where it and the Lua modules
+-- that it needs are (as LUA_PATH would): LAPIS_PATH='/opt/lapis/?.lua;/opt/lapis/?/init.lua' make test SPEC=…
 
 local lfs = require "lfs"
 local process = require "spec.support.process"
