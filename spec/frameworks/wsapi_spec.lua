@@ -1,5 +1,7 @@
 -- moonbridge.wsapi runs applications for WSAPI.
 
+local lfs = require "lfs"
+local process = require "spec.support.process"
 local server = require "spec.support.server"
 
 local SCRIPT = [[
@@ -95,5 +97,92 @@ describe("moonbridge.wsapi", function()
   it("says what it expects", function()
     assert.has_error(function() require "moonbridge.wsapi" (1) end, "bad argument #1 to 'moonbridge.wsapi' "
       .. "(function, table with 'run' or module name expected)")
+  end)
+end)
+
+-- Debian's packages of these frameworks are for Lua 5.1, and their samples are part of them.
+describe("moonbridge.wsapi runs", function()
+  -- Old modules beside this version of Lua.
+  local PRELUDE = ([[
+    package.path = package.path .. ";/usr/share/lua/5.2/?.lua;/usr/share/lua/5.1/?.lua"
+    if _VERSION ~= "Lua 5.1" then dofile "%s/spec/frameworks/lua51.lua" end
+    local moonbridge = require "moonbridge"
+    local function serve(application)
+      moonbridge.listen{
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        connect = require "moonbridge.wsapi"(application),
+      }
+      moonbridge.run()
+    end
+  ]]):format(server.root)
+
+  local function sample(path)
+    return server.start { script = PRELUDE .. "serve(dofile(SAMPLE) or hello)", globals = { SAMPLE = path } }
+  end
+
+  after_each(server.cleanup)
+
+  -- Small images of Debian leave out what packages have in this folder.
+  local function sample_it(name, path, body)
+    path = "/usr/share/doc/" .. path
+    it(name, function()
+      if not lfs.attributes(path) then return pending(path .. " is not installed") end
+      body(sample(path))
+    end)
+  end
+
+  sample_it("the sample of WSAPI", "lua-wsapi-doc/samples/hello.lua", function(s)
+    assert.equal("<html><body><p>Hello Wsapi!</p><p>PATH_INFO: /a</p><p>SCRIPT_NAME: </p></body></html>",
+      s:request("/a").body)
+  end)
+
+  sample_it("Orbit's hello", "lua-orbit/hello/hello.lua", function(s)
+    local response = s:request "/say/Moon"
+    assert.equal("text/html", response.headers["content-type"])
+    assert.truthy(response.body:find('<p class="hello">Hello Moon!</p>', 1, true))
+    assert.equal(404, s:request("/nothing").status)
+  end)
+
+  sample_it("Orbit's songs", "lua-orbit/songs/songs.lua", function(s)
+    assert.truthy(s:request("/").body:find("<td>A Day in the Life</td>", 1, true))
+  end)
+
+  it("CGILua's scripts and templates: parameters, forms, files and cookies", function()
+    local folder = process.scratch "www"
+    lfs.mkdir(folder)
+    local function write(name, text)
+      local file = assert(io.open(folder .. "/" .. name, "w"))
+      file:write(text)
+      file:close()
+    end
+    write("page.lp", [=[
+<% for number = 1, 3 do %><b><%= number %></b><% end %>
+<%= cgilua.QUERY.q or "" %> <%= cgilua.POST.name or "" %>
+<% local file = cgilua.POST.file %><%= file and file.filename .. ": " .. file.file:read "*a" or "" %>]=])
+    write("script.lua", [[
+      local cookies = require "cgilua.cookies"
+      cookies.set("seen", "yes")
+      cgilua.htmlheader()
+      cgilua.put("seen: ", tostring(cookies.get "seen"))
+    ]])
+    local s = server.start { script = PRELUDE .. [[
+      local sapi = require "wsapi.sapi"
+      serve(function(env)
+        -- The server decodes the path: without this check it could lead out of the folder.
+        if env.PATH_INFO:find("..", 1, true) then error { 404, "no such script" } end
+        env.DOCUMENT_ROOT, env.SCRIPT_NAME = FOLDER, env.PATH_INFO
+        env.PATH_TRANSLATED = FOLDER .. env.PATH_INFO
+        return sapi.run(env)
+      end)
+    ]], globals = { FOLDER = folder } }
+    local function curl(arguments) return (select(2, s:curl(arguments))) end
+    assert.equal("<b>1</b><b>2</b><b>3</b>\na b \n", curl "'URL/page.lp?q=a+b'")
+    assert.equal("<b>1</b><b>2</b><b>3</b>\n joe b\n", curl "-d name=joe+b URL/page.lp")
+    assert.equal("<b>1</b><b>2</b><b>3</b>\n joe\na.txt: data",
+      curl "-F name=joe -F 'file=data;filename=a.txt' URL/page.lp")
+    local reply = curl "-i -b seen=no URL/script.lua"
+    assert.truthy(reply:find("Set%-Cookie: seen=yes"))
+    assert.truthy(reply:find("seen: no$"))
+    assert.equal(404, s:request("/%2e%2e/secret").status)
   end)
 end)
