@@ -23,7 +23,7 @@ use super::operator::service::Parts;
 use super::operator::{options, privileges};
 use super::status_process;
 use super::supervisor::reload::later::GenerationOrigin;
-use super::supervisor::{Outcome, Supervisor};
+use super::supervisor::{Supervisor, SupervisorEnd};
 use super::worker::timeout;
 use super::worker::{Subject, Worker};
 use super::worker::{context, handle_methods, reload, request_log};
@@ -135,19 +135,19 @@ fn serve(
     }
     match supervisor.serve() {
         // Only the first process, which the outside knows, goes on behind `run`.
-        Outcome::Ended(code) if is_candidate => {
+        SupervisorEnd::Ended(code) if is_candidate => {
             supervisor.close();
             drop(supervisor);
             std::process::exit(code)
         }
-        Outcome::Ended(code) => {
+        SupervisorEnd::Ended(code) => {
             supervisor.close();
             registry.end();
             drop(pid_file);
             operations.ended(code);
             Ok(code.into_lua_multi(lua)?)
         }
-        Outcome::Status(start) => {
+        SupervisorEnd::Status(start) => {
             // It ends with its supervisor, whoever else gets a signal.
             worker_signals::ignore_all();
             drop(supervisor);
@@ -155,7 +155,7 @@ fn serve(
             status_process::serve(start, registry);
             process::exit_now(0)
         }
-        Outcome::Worker(start) => {
+        SupervisorEnd::Worker(start) => {
             // Before signals get through: none of these ends a worker that has not begun.
             let caught = worker_signals::catch_termination();
             drop(supervisor);

@@ -1,23 +1,18 @@
 //! The end of the server: what has to be done until nothing is left of the service. It acts on the service
 //! that it is given.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use super::activity;
-use super::handover::Handover;
-use super::pool::PoolState;
-use super::ports::Taken;
+use super::closing::{close_left_ports, close_ports};
+use super::reload::Reload;
 use super::service::{Next, Service};
 use super::shutdown::{ServerPhase, Shutdown};
 use super::sizing::Advice;
 use crate::server::operator::log::{Level, Log};
-
-/// At a shutdown, connections whose handshake has begun, or whose client is about to send the first
-/// byte, may still arrive for so long.
-const LAST_ARRIVALS: Duration = Duration::from_millis(10);
 
 /// If descriptors are short, connections that wait at the ports are asked for again after this.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -34,8 +29,26 @@ impl Ending {
         Ending { shutdown }
     }
 
+    /// The server is told to end: it does so at once, or serves on for `drain_delay`. Told again, it does not
+    /// wait any longer.
+    pub fn leave(&mut self, reload: &mut Reload, service: &mut Service, log: &mut Log) {
+        match self.shutdown.leave(Instant::now()) {
+            Some(delay) if !reload.is_replaced() => {
+                reload.announce_end(false, log);
+                let seconds = delay.as_secs_f64();
+                log.notice(&format!("Shutdown in {seconds} s: the server is not ready any more"));
+            }
+            _ => self.drain(reload, service, log),
+        }
+    }
+
     /// Graceful shutdown: no new connections, running handlers complete.
-    pub fn drain(&mut self, service: &mut Service, log: &mut Log, now: Instant) {
+    pub fn drain(&mut self, reload: &mut Reload, service: &mut Service, log: &mut Log) {
+        let now = Instant::now();
+        if reload.is_replaced() || !self.shutdown.drain(now) {
+            return log.notice("Shutdown already in progress");
+        }
+        reload.announce_end(false, log);
         close_left_ports(service, now);
         log.notice("Initiate shutdown");
         service.handover.shut_down();
@@ -46,14 +59,67 @@ impl Ending {
     }
 
     /// Fast shutdown: workers are killed.
-    pub fn kill(&mut self, service: &mut Service, now: Instant) {
-        self.shutdown.kill(now);
+    pub fn kill(&mut self, reload: &mut Reload, service: &mut Service, log: &mut Log) {
+        reload.announce_end(true, log);
+        self.shutdown.kill(Instant::now());
         service.close_ports();
         service.children.iter().for_each(|child| child.kill(Signal::SIGKILL));
     }
 
-    /// What is to be done while the server shuts down: ports are closed, and workers forked for what waits.
-    pub fn advance(&mut self, service: &mut Service, log: &mut Log, now: Instant) -> Next {
+    /// A main listener's handler has returned, or its worker has ended without that: the server ends,
+    /// unless it was about to.
+    pub fn main_ended(
+        &mut self,
+        (pool, listener): (usize, u32),
+        well: bool,
+        reload: &mut Reload,
+        service: &mut Service,
+        log: &mut Log,
+    ) {
+        if self.shutdown.phase() == ServerPhase::Killing {
+            return;
+        }
+        let (name, how) =
+            (service.main_name(pool, listener), if well { "ended" } else { "failed" });
+        if !well {
+            self.shutdown.fail();
+        }
+        log.notice(&format!("The main listener{name} has {how}, and with it the server"));
+        if self.shutdown.serves() {
+            self.drain(reload, service, log);
+        }
+    }
+
+    /// Begins the shutdown when the delay is over. Gives when it will be.
+    pub fn tend(
+        &mut self,
+        reload: &mut Reload,
+        service: &mut Service,
+        log: &mut Log,
+        now: Instant,
+    ) -> Option<Instant> {
+        if self.shutdown.phase() != ServerPhase::Leaving {
+            return None;
+        }
+        if self.shutdown.is_overdue(now) {
+            self.drain(reload, service, log);
+        }
+        self.shutdown.due()
+    }
+
+    /// What is to be done while the server shuts down: ports are closed, and workers forked for what waits. What
+    /// takes too long is killed.
+    pub fn advance(
+        &mut self,
+        reload: &mut Reload,
+        service: &mut Service,
+        log: &mut Log,
+        now: Instant,
+    ) -> Next {
+        let whose = if reload.is_replaced() { "of the old generation " } else { "" };
+        if self.is_to_kill(service, whose, log, now) {
+            self.kill(reload, service, log);
+        }
         let mut wake = self.shutdown.due();
         if self.shutdown.phase() == ServerPhase::Killing {
             return Next::Wait(wake);
@@ -89,7 +155,7 @@ impl Ending {
 
     /// Whether the shutdown has lasted too long. Names what still runs, and whose it is. What cannot even be
     /// killed is left behind; true if the rest is to be killed.
-    pub fn is_to_kill(
+    fn is_to_kill(
         &mut self,
         service: &mut Service,
         whose: &str,
@@ -117,8 +183,32 @@ impl Ending {
         !killed
     }
 
+    /// Whether this process is at its end: gives the exit code then, or when to look again.
+    pub fn conclude(
+        &mut self,
+        reload: &Reload,
+        service: &mut Service,
+        now: Instant,
+    ) -> ControlFlow<i32, Option<Instant>> {
+        let is_kept = self.shutdown.phase() != ServerPhase::Killing && reload.keeps(service);
+        if is_kept || !self.is_over(service) {
+            return ControlFlow::Continue(None);
+        }
+        if let Some(end) = self.outlast_clients(service, now) {
+            return ControlFlow::Continue(Some(end));
+        }
+        if !reload.outlives() {
+            return ControlFlow::Break(self.shutdown.exit_code());
+        }
+        self.shutdown.rest();
+        service.handover.forget_successor();
+        // With them go their ports.
+        service.pools.clear();
+        ControlFlow::Continue(None)
+    }
+
     /// Whether the server shuts down, no worker is left, and none is to be forked for what waits.
-    pub fn is_over(&self, service: &Service) -> bool {
+    fn is_over(&self, service: &Service) -> bool {
         let owes_service = self.shutdown.phase() == ServerPhase::Draining
             && (service.has_waiting() || service.has_closing_ports());
         !self.shutdown.serves() && service.children.is_empty() && !owes_service
@@ -126,7 +216,7 @@ impl Ending {
 
     /// All workers are gone: until when lingering connections still keep the server. None if there is
     /// nothing to wait for.
-    pub fn outlast_clients(&mut self, service: &mut Service, now: Instant) -> Option<Instant> {
+    fn outlast_clients(&mut self, service: &mut Service, now: Instant) -> Option<Instant> {
         (0..service.pools.len()).for_each(|index| service.handover.close_queued(index));
         let end = self.shutdown.lingers_until(now).filter(|_| service.handover.has_lingering());
         if end.is_none() && self.shutdown.phase() == ServerPhase::Draining {
@@ -134,46 +224,4 @@ impl Ending {
         }
         end
     }
-}
-
-/// Closes the ports that no other generation has.
-pub fn close_left_ports(service: &mut Service, now: Instant) {
-    for state in &mut service.pools {
-        state.sizing.shutdown(now);
-        state.ports.refuse();
-    }
-    close_ports(service, now + LAST_ARRIVALS);
-}
-
-/// Takes over what waits at the ports of all pools, and what arrives there until the given time; then
-/// closes them. They stay open only if there is no descriptor for what waits there: false then.
-fn close_ports(Service { pools, handover, .. }: &mut Service, until: Instant) -> bool {
-    loop {
-        if !pools.iter_mut().all(|state| take_waiting(state, handover)) {
-            return false;
-        }
-        let mut ports: Vec<_> = pools.iter().flat_map(|state| state.ports.watched()).collect();
-        let left = until.saturating_duration_since(Instant::now()).as_millis();
-        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        if ports.is_empty() || left == PollTimeout::ZERO || poll(&mut ports, left) == Ok(0) {
-            break;
-        }
-    }
-    pools.iter_mut().for_each(|state| state.ports.close());
-    true
-}
-
-/// Takes over what waits at the ports of a pool. False if there is no descriptor for all of it.
-fn take_waiting(state: &mut PoolState, handover: &mut Handover) -> bool {
-    while handover.make_room() {
-        match state.ports.take() {
-            Taken::Connection(connection, proxied) => {
-                state.note_accepted();
-                handover.accepted(state.index, connection, proxied);
-            }
-            Taken::Nothing => return true,
-            Taken::Exhausted => return false,
-        }
-    }
-    false
 }

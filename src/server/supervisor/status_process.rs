@@ -117,11 +117,7 @@ impl StatusProcess {
         if !self.process.bury(pid) {
             return false;
         }
-        let how = match end {
-            ProcessEnd::Exited(code) => format!("with exit code {code}"),
-            ProcessEnd::Killed(signal) => format!("by signal {signal}"),
-        };
-        log.notice(&format!("The status process (PID {pid}) has ended {how}; it is forked anew"));
+        log.notice(&format!("The status process (PID {pid}) has ended {end}; it is forked anew"));
         true
     }
 

@@ -1,6 +1,6 @@
 //! Ended children and their resource usage; the memory of this process.
 
-use std::fmt;
+use std::fmt::{self, Display, Formatter};
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
@@ -14,6 +14,15 @@ pub enum ProcessEnd {
     Exited(i32),
     /// This signal killed it.
     Killed(i32),
+}
+
+impl Display for ProcessEnd {
+    fn fmt(&self, text: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            ProcessEnd::Exited(code) => write!(text, "with exit code {code}"),
+            ProcessEnd::Killed(signal) => write!(text, "by signal {signal}"),
+        }
+    }
 }
 
 /// The resource usage of an ended process, including children it has waited for.

@@ -21,6 +21,9 @@ use crate::sys::os::anew::{self, Changes};
 /// How much of what a candidate says is kept to tell why it has failed, in bytes.
 const TEXT: usize = 4096;
 
+/// The signal mask and the limits on descriptors that the host has set, for a process that is executed anew.
+pub type HostSettings = (SigSet, Option<(rlim_t, rlim_t)>);
+
 /// A worker that waits for a reload.
 pub struct Asker(OwnedFd);
 
@@ -61,7 +64,7 @@ impl Candidate {
     /// What the system reports.
     pub fn start(
         timeout: Option<Duration>,
-        (mask, limit): (SigSet, Option<(rlim_t, rlim_t)>),
+        (mask, limit): HostSettings,
         now: Instant,
     ) -> io::Result<(Self, Channel)> {
         let (link, their_link) = Channel::pair()?;
@@ -76,18 +79,20 @@ impl Candidate {
             mask,
             limit,
         })?;
-        let pid = pid.as_raw();
-        let mut candidate = Candidate {
-            pid,
-            link,
-            deadline: None,
-            timeout,
-            askers: Vec::new(),
-            stderr,
-            text: String::new(),
-        };
+        Ok((Candidate::new(pid.as_raw(), (link, stderr), timeout, now), channel))
+    }
+
+    /// A process that has begun to run the script, with the link to it and its standard error.
+    pub fn new(
+        pid: i32,
+        (link, stderr): (Channel, StderrLines),
+        timeout: Option<Duration>,
+        now: Instant,
+    ) -> Self {
+        let (askers, text) = (Vec::new(), String::new());
+        let mut candidate = Candidate { pid, link, deadline: None, timeout, askers, stderr, text };
         candidate.deadline = candidate.deadline_from(now);
-        Ok((candidate, channel))
+        candidate
     }
 
     /// Its standard error, to wait for.

@@ -1,26 +1,25 @@
-//! What the supervisor does in a generation that is replaced: it introduces itself to the candidate, and hands over.
+//! A generation that is replaced: it introduces itself to the candidate, with its listening sockets, and hands
+//! over to it. It acts on the service that it is given.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::signal::Signal;
 use nix::unistd::getpgrp;
 
-use super::super::Supervisor;
 use super::super::child::Life;
-use super::super::ending::close_left_ports;
-use super::super::handover::Successor;
+use super::super::closing::close_left_ports;
 use super::super::handover::connection::Reserved;
-use super::super::shutdown::ServerPhase;
+use super::super::handover::{Handover, Successor};
+use super::super::service::Service;
 use super::super::source::EventSource;
-use super::Role;
-use super::jobs::job_keys;
+use super::super::status_process::StatusProcess;
+use super::jobs;
 use crate::server::ipc::channel::Channel;
 use crate::server::ipc::clock;
-use crate::server::ipc::generation::{
-    FromPredecessor, Hello, JobState, PassedSocket, STATUS_PROCESS,
-};
+use crate::server::ipc::generation::{FromPredecessor, Hello, PassedSocket, STATUS_PROCESS};
 use crate::server::listen::listener::Listener;
 use crate::server::operator::privileges;
 use crate::sys::os::standard;
@@ -29,15 +28,31 @@ use crate::sys::os::worker_signals;
 /// How soon to try again to hand over, if the kernel does not say when it can take more.
 const FLUSH_AGAIN: Duration = Duration::from_millis(10);
 
-/// A candidate that this generation has introduced itself to.
-pub struct Introduced {
+/// What a generation remembers of the one that is to replace it.
+pub struct Succession {
+    epoll: Rc<Epoll>,
+    /// The candidate that this generation has introduced itself to.
+    introduced: Option<Introduced>,
+    /// Another generation has taken over.
+    is_replaced: bool,
+}
+
+/// A candidate that knows this generation.
+struct Introduced {
     channel: Channel,
     /// The sockets that it was told of.
     sockets: Vec<Place>,
 }
 
+/// A listening socket, and what the candidate is told of it.
+pub struct OpenSocket<'a> {
+    place: Place,
+    socket: BorrowedFd<'a>,
+    passed: PassedSocket,
+}
+
 /// Whose a listening socket is.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// A pool's: pool and listener, by position.
     Pool(usize, usize),
@@ -45,21 +60,49 @@ enum Place {
     Status(usize),
 }
 
-impl Supervisor {
-    /// This generation introduces itself to a candidate, with its listening sockets.
-    pub(super) fn introduce(&mut self, channel: Channel) {
-        // The candidate loads the files as they are now.
-        self.watching.forget();
-        let mut sockets = Vec::new();
-        for (index, state) in self.service.pools.iter().enumerate() {
-            let listeners = state.pool.listeners.iter().enumerate();
-            sockets.extend(
-                listeners
-                    .filter(|(_, it)| it.socket().is_some())
-                    .map(|(place, _)| Place::Pool(index, place)),
-            );
+/// Where the sockets of a generation are in the next one.
+#[derive(Debug, PartialEq, Eq)]
+struct Heirs {
+    /// For each pool, the one that replaces it.
+    pools: Vec<Option<u64>>,
+    /// The sockets that the next generation has.
+    claimed: Vec<Place>,
+}
+
+impl Heirs {
+    /// Of so many pools with these sockets, as the next generation has claimed them.
+    fn new(pools: usize, sockets: &[Place], claims: &[Option<u64>]) -> Self {
+        let mut heirs = Heirs { pools: vec![None; pools], claimed: Vec::new() };
+        for (place, pool) in sockets.iter().zip(claims).filter(|(_, pool)| pool.is_some()) {
+            heirs.claimed.push(*place);
+            if let Place::Pool(index, _) = place {
+                let pool = pool.filter(|pool| *pool != STATUS_PROCESS);
+                heirs.pools[*index] = heirs.pools[*index].or(pool);
+            }
         }
-        sockets.extend((0..self.status.listeners().len()).map(Place::Status));
+        heirs
+    }
+}
+
+impl Succession {
+    /// This generation serves, or will.
+    pub fn new(epoll: Rc<Epoll>) -> Self {
+        Succession { epoll, introduced: None, is_replaced: false }
+    }
+
+    /// Whether another generation has taken over.
+    pub fn is_replaced(&self) -> bool {
+        self.is_replaced
+    }
+
+    /// This generation introduces itself to a candidate, with its listening sockets and the file with its
+    /// metrics.
+    pub fn introduce(
+        &mut self,
+        channel: Channel,
+        sockets: Vec<OpenSocket<'_>>,
+        metrics: Option<BorrowedFd<'_>>,
+    ) {
         let hello = FromPredecessor::Hello(Hello {
             clock: clock::started(),
             sockets: sockets.len() as u64,
@@ -67,140 +110,153 @@ impl Supervisor {
             warned: privileges::has_warned(),
         });
         // If the channel does not take something, the candidate waits in vain, and says so.
-        let descriptors =
-            [Some(standard::stream(2)), worker_signals::ports_file(), self.metrics.file()];
+        let descriptors = [Some(standard::stream(2)), worker_signals::ports_file(), metrics];
         let descriptors: Vec<_> = descriptors.into_iter().flatten().collect();
         let _ = channel.send_patiently(&hello, &descriptors);
-        for place in &sockets {
-            let listener = self.listener(*place);
-            let (Some(socket), Some(key)) = (listener.socket(), listener.key()) else { continue };
-            let workers = match place {
-                Place::Pool(index, _) => {
-                    self.service.children.of_pool(*index).filter(|child| child.will_serve()).count()
-                }
-                Place::Status(_) => 0,
-            };
-            let is_own = listener.is_own_port();
-            let passed = PassedSocket { is_own, workers: workers as u64, key };
-            let _ = channel.send(&FromPredecessor::Socket(passed), &[socket.as_fd()]);
+        let mut places = Vec::new();
+        for OpenSocket { place, socket, passed } in sockets {
+            let _ = channel.send(&FromPredecessor::Socket(passed), &[socket]);
+            places.push(place);
         }
-        self.introduced = Some(Introduced { channel, sockets });
+        self.introduced = Some(Introduced { channel, sockets: places });
     }
 
-    fn listener(&self, place: Place) -> &Listener {
-        match place {
-            Place::Pool(index, place) => &self.service.pools[index].pool.listeners[place],
-            Place::Status(place) => &self.status.listeners()[place].listener,
-        }
+    /// The next generation takes over from this one, which has so many pools. For each socket that it was told
+    /// of, the pool that has it. None if there is no such generation.
+    fn begin(&mut self, claims: &[Option<u64>], pools: usize) -> Option<(Channel, Heirs)> {
+        let Introduced { channel, sockets } = self.introduced.take()?;
+        self.is_replaced = true;
+        Some((channel, Heirs::new(pools, &sockets, claims)))
     }
 
-    /// The next generation takes over from this one.
-    pub(super) fn succeed(&mut self, claims: &[Option<u64>]) {
-        let now = Instant::now();
-        let Some(Introduced { channel, sockets }) = self.introduced.take() else { return };
-        let mut pools = vec![None; self.service.pools.len()];
-        let mut status = Vec::new();
-        for (place, pool) in sockets.iter().zip(claims).filter(|(_, pool)| pool.is_some()) {
+    /// The same, and hands over to it what this one has. False if there is no such generation.
+    pub fn hand_over(
+        &mut self,
+        claims: &[Option<u64>],
+        service: &mut Service,
+        status: &mut StatusProcess,
+        now: Instant,
+    ) -> bool {
+        let Some((channel, heirs)) = self.begin(claims, service.pools.len()) else { return false };
+        let mut status_sockets = Vec::new();
+        for place in heirs.claimed {
             match place {
-                Place::Pool(index, place) => {
-                    self.service.pools[*index].ports.pass_on(*place);
-                    let pool = pool.filter(|pool| *pool != STATUS_PROCESS);
-                    pools[*index] = pools[*index].or(pool);
-                }
-                Place::Status(place) => status.push(*place),
+                Place::Pool(index, place) => service.pools[index].ports.pass_on(place),
+                Place::Status(place) => status_sockets.push(place),
             }
         }
-        self.status.pass_on(&status);
-        self.service.count_usage();
+        status.pass_on(&status_sockets);
+        service.count_usage();
         worker_signals::pass_on_ports();
-        let mut successor = Successor::new(channel, pools);
+        let mut successor = Successor::new(channel, heirs.pools);
         let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
         let event = EpollEvent::new(flags, EventSource::Successor.token());
         let _ = self.epoll.add(&successor, event);
-        for (index, place, key) in job_keys(&self.service.pools) {
-            let mut states = self.service.pools[index].timers.states();
-            if let Some((_, state)) = states.find(|(listener, _)| *listener == place) {
-                successor.send(FromPredecessor::Job(state, key), Vec::new());
-            }
-        }
-        successor.send(FromPredecessor::Serve, Vec::new());
-        self.replaced = true;
-        self.ending.shutdown.drain(now);
-        self.service.handover.succeed(successor);
-        close_left_ports(&mut self.service, now);
-        self.end_workers(now);
-        if let Some(successor) = self.service.handover.successor() {
-            successor.note_passed(clock::milliseconds(now));
-        }
-    }
-
-    /// The workers end: their connections go to the next generation. Those of pools that have none there do
-    /// what they do at a shutdown.
-    fn end_workers(&mut self, now: Instant) {
-        let workers: Vec<_> = self.service.children.iter().map(|child| child.worker).collect();
-        for worker in workers {
-            let goes_on =
-                self.service.handover.successor().is_some_and(|it| it.pool(worker.pool).is_some());
-            if goes_on {
-                self.service.handover.revoke(worker, usize::MAX, Reserved::No);
-            }
-            let Some(child) = self.service.children.get_mut(worker.pid) else { continue };
-            child.note_turns(now);
-            if !goes_on {
-                child.drain();
-                continue;
-            }
-            let is_starting = child.life == Life::Starting;
-            child.terminate(Life::Dismissed);
-            if child.running.is_some() && !is_starting {
-                // A job may run for ever. Its handler may want to know.
-                child.kill(Signal::SIGTERM);
-            }
-        }
-    }
-
-    /// A job's handler has ended. False if the server ends with it.
-    pub(in super::super) fn job_ended(
-        &mut self,
-        pool: usize,
-        listener: u32,
-        well: bool,
-        now: Instant,
-    ) -> bool {
-        let was_main = self.service.pools[pool].timers.ended(listener, now);
-        if self.replaced {
-            let keys = job_keys(&self.service.pools);
-            let key =
-                keys.into_iter().find(|(index, place, _)| (*index, *place) == (pool, listener));
-            if let Some((_, _, key)) = key {
-                self.tell_successor(FromPredecessor::Job(JobState::Ended, key));
-            }
-            return true;
-        }
-        if was_main {
-            self.main_ended(pool, listener, well);
-        }
-        !was_main
-    }
-
-    pub(super) fn tell_successor(&mut self, message: FromPredecessor) {
-        if let Some(successor) = self.service.handover.successor() {
+        for message in jobs::states(&service.pools).into_iter().chain([FromPredecessor::Serve]) {
             successor.send(message, Vec::new());
         }
+        service.handover.succeed(successor);
+        close_left_ports(service, now);
+        end_workers(service, now);
+        if let Some(successor) = service.handover.successor() {
+            successor.note_passed(clock::milliseconds(now));
+        }
+        true
+    }
+}
+
+/// The listening sockets of a generation.
+pub fn open_sockets<'a>(service: &'a Service, status: &'a StatusProcess) -> Vec<OpenSocket<'a>> {
+    let pools = service.pools.iter().enumerate().flat_map(|(index, state)| {
+        let workers = service.children.of_pool(index).filter(|child| child.will_serve()).count();
+        let listeners = state.pool.listeners.iter().enumerate();
+        listeners.map(move |(place, listener)| (Place::Pool(index, place), listener, workers))
+    });
+    let status = status.listeners().iter().enumerate();
+    let status = status.map(|(place, it)| (Place::Status(place), &it.listener, 0));
+    let open = |(place, listener, workers): (Place, &'a Listener, usize)| {
+        let (socket, key) = (listener.socket()?.as_fd(), listener.key()?);
+        let is_own = listener.is_own_port();
+        Some(OpenSocket {
+            place,
+            socket,
+            passed: PassedSocket { is_own, workers: workers as u64, key },
+        })
+    };
+    pools.chain(status).filter_map(open).collect()
+}
+
+/// The workers end: their connections go to the next generation. Those of pools that have none there do
+/// what they do at a shutdown.
+fn end_workers(Service { children, handover, .. }: &mut Service, now: Instant) {
+    let workers: Vec<_> = children.iter().map(|child| child.worker).collect();
+    for worker in workers {
+        let goes_on = handover.successor().is_some_and(|it| it.pool(worker.pool).is_some());
+        if goes_on {
+            handover.revoke(worker, usize::MAX, Reserved::No);
+        }
+        let Some(child) = children.get_mut(worker.pid) else { continue };
+        child.note_turns(now);
+        if !goes_on {
+            child.drain();
+            continue;
+        }
+        let is_starting = child.life == Life::Starting;
+        child.terminate(Life::Dismissed);
+        if child.running.is_some() && !is_starting {
+            // A job may run for ever. Its handler may want to know.
+            child.kill(Signal::SIGTERM);
+        }
+    }
+}
+
+/// Passes on what the successor has not got yet, as far as it takes that. True if something is left.
+pub fn owes(handover: &mut Handover) -> bool {
+    handover.successor().is_some_and(|successor| !successor.flush())
+}
+
+/// The same. Gives when to try again, should the kernel not say when the channel has room.
+pub fn flush(handover: &mut Handover, now: Instant) -> Option<Instant> {
+    owes(handover).then(|| now + FLUSH_AGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::ipc::channel::{Inbox, Received};
+    use nix::sys::epoll::EpollCreateFlags;
+    use std::net::TcpListener;
+
+    #[test]
+    fn the_first_claim_of_a_pool_names_its_heir() {
+        let sockets = [Place::Pool(0, 0), Place::Pool(0, 1), Place::Pool(1, 0), Place::Status(0)];
+        let heirs = Heirs::new(3, &sockets, &[None, Some(4), Some(STATUS_PROCESS), Some(2)]);
+        assert_eq!(heirs.pools, [Some(4), None, None]);
+        assert_eq!(heirs.claimed, [Place::Pool(0, 1), Place::Pool(1, 0), Place::Status(0)]);
     }
 
-    /// Passes on what the successor has not got yet, as far as it takes that. Gives when to try again, should
-    /// the kernel not say when the channel has room.
-    pub(in super::super) fn flush_successor(&mut self, now: Instant) -> Option<Instant> {
-        let owes = self.service.handover.successor().is_some_and(|successor| !successor.flush());
-        owes.then(|| now + FLUSH_AGAIN)
-    }
-
-    /// Whether another generation keeps this process: the predecessor hands over, or the successor has not
-    /// taken everything.
-    pub(in super::super) fn awaits_generation(&mut self) -> bool {
-        let is_heir = matches!(&self.role, Role::Later(later) if later.predecessor().is_some());
-        let owes = self.service.handover.successor().is_some_and(|successor| !successor.flush());
-        self.ending.shutdown.phase() != ServerPhase::Killing && (is_heir || owes)
+    #[test]
+    fn a_generation_introduces_itself_then_is_replaced_once() {
+        let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
+        let mut succession = Succession::new(epoll);
+        assert!(succession.begin(&[Some(0)], 1).is_none() && !succession.is_replaced());
+        let (ours, theirs) = Channel::pair().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap();
+        let passed = PassedSocket { is_own: true, workers: 2, key: b"tcp".to_vec() };
+        let socket =
+            OpenSocket { place: Place::Pool(0, 1), socket: port.as_fd(), passed: passed.clone() };
+        succession.introduce(ours, vec![socket], None);
+        let mut inbox = Inbox::default();
+        let mut next = || match theirs.receive(&mut inbox).unwrap() {
+            Received::Message(message, descriptors) => (message, descriptors.into_iter().count()),
+            _ => panic!("no message"),
+        };
+        let (hello, _) = next();
+        assert!(matches!(hello, FromPredecessor::Hello(Hello { sockets: 1, .. })));
+        assert_eq!(next(), (FromPredecessor::Socket(passed), 1));
+        assert!(!succession.is_replaced());
+        let (_, heirs) = succession.begin(&[Some(5)], 1).unwrap();
+        assert_eq!(heirs, Heirs { pools: vec![Some(5)], claimed: vec![Place::Pool(0, 1)] });
+        assert!(succession.is_replaced() && succession.begin(&[Some(5)], 1).is_none());
     }
 }

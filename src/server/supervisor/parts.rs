@@ -1,0 +1,366 @@
+//! The parts of the supervisor, and what each event means to them: what one part wants, others do.
+
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use super::ending::Ending;
+use super::reload::{Reload, ReloadAction};
+use super::service::{Next, Request, Service};
+use super::shutdown::ServerPhase;
+use super::status_process::StatusProcess;
+use super::watching::Watching;
+use crate::server::ipc::message::Report;
+use crate::server::ipc::server_stage::Stage;
+use crate::server::metrics::server::ServerMetrics;
+use crate::server::metrics::totals::ServerTotal;
+use crate::server::operator::log::Log;
+use crate::server::operator::notifier::Notifier;
+use crate::server::operator::options::Hangup;
+use crate::server::status_process::StatusStart;
+use crate::server::worker_start::WorkerStart;
+use crate::sys::os::error_text;
+use crate::sys::os::usage::{ProcessEnd, Usage};
+
+/// Messages taken from one worker at once: one worker must not keep the others waiting.
+const MESSAGES_AT_ONCE: usize = 64;
+
+/// Messages of an ended worker that are still taken: more than fit into its channel.
+const LAST_MESSAGES: usize = 4096;
+
+/// The exit code of a generation that does not become ready.
+const ERROR_AT_START: i32 = 3;
+
+/// How the supervisor ends: in its process, or in a new one.
+pub enum SupervisorEnd {
+    /// Everything is shut down; the exit code.
+    Ended(i32),
+    /// This process is a new worker.
+    Worker(Box<WorkerStart>),
+    /// This process is a new status process.
+    Status(StatusStart),
+}
+
+/// The parts.
+pub struct SupervisorParts {
+    /// What serves.
+    pub service: Service,
+    /// The process that answers whoever asks how the server does.
+    pub status: StatusProcess,
+    /// What is known of other generations.
+    pub reload: Reload,
+    /// The end of the server.
+    pub ending: Ending,
+    /// In development: the files of the application.
+    pub watching: Watching,
+    /// The log.
+    pub log: Log,
+    /// The service manager.
+    pub notifier: Notifier,
+    /// What is counted for the whole server.
+    pub metrics: ServerMetrics,
+    /// What SIGHUP does.
+    pub hangup: Hangup,
+}
+
+impl SupervisorParts {
+    /// Lets all parts do what is due. Gives when something will be, or how the supervisor ends.
+    pub fn advance(&mut self, now: Instant) -> ControlFlow<SupervisorEnd, Option<Instant>> {
+        let files = self.watch_files(now);
+        let actions = self.reload.advance(&self.service, &self.status, &mut self.log, now);
+        self.carry_out(actions);
+        let is_candidate = self.reload.is_candidate();
+        if !is_candidate && let Some(start) = self.status.tend(&mut self.log, now) {
+            return ControlFlow::Break(SupervisorEnd::Status(start));
+        }
+        let served = match self.advance_service(now) {
+            Next::Wait(wake) => wake,
+            Next::Worker(start) => return ControlFlow::Break(SupervisorEnd::Worker(start)),
+        };
+        if self.reload.has_failed() {
+            return ControlFlow::Break(SupervisorEnd::Ended(ERROR_AT_START));
+        }
+        let ends = self.ending.conclude(&self.reload, &mut self.service, now);
+        let ends = ends.map_break(SupervisorEnd::Ended)?;
+        self.publish();
+        // A candidate has no ports to check yet.
+        let serves = self.ending.shutdown.serves() && !is_candidate;
+        let check = self.service.next_check(serves, now);
+        let status = self.status.next().filter(|_| !is_candidate);
+        // A candidate's standard error is not the server's yet.
+        let written = match is_candidate {
+            true => None,
+            false => self.service.tend_access_log(&mut self.log, now),
+        };
+        let passed = self.reload.flush(&mut self.service, now);
+        let told = [self.notify(now), self.log.attend(now)];
+        let due = [files, served, ends, check, status, written, passed, self.reload.due()];
+        ControlFlow::Continue(due.into_iter().chain(told).flatten().min())
+    }
+
+    /// Serves, prepares that, or ends it, as it is due. Gives when something will be.
+    fn advance_service(&mut self, now: Instant) -> Next {
+        let SupervisorParts { reload, service, ending, log, .. } = self;
+        let wake = [service.tend(log, now), ending.tend(reload, service, log, now)];
+        let next = if !ending.shutdown.serves() {
+            ending.advance(reload, service, log, now)
+        } else if reload.is_candidate() {
+            service.prepare(log, now)
+        } else {
+            service.serve(log, now)
+        };
+        match next {
+            Next::Wait(at) => Next::Wait(wake.into_iter().chain([at]).flatten().min()),
+            worker => worker,
+        }
+    }
+
+    /// Carries out what a part wants that knows of other generations.
+    fn carry_out(&mut self, actions: Vec<ReloadAction>) {
+        for action in actions {
+            let now = Instant::now();
+            let SupervisorParts { reload, service, status, log, notifier, metrics, .. } = self;
+            match action {
+                ReloadAction::Tell(news) => news.tell(log, notifier, metrics),
+                ReloadAction::Answer(askers, outcome) => {
+                    let outcome = outcome.as_ref().map_err(String::as_str).copied();
+                    askers.into_iter().for_each(|asker| asker.answer(outcome));
+                }
+                ReloadAction::Introduce(channel) => {
+                    // The candidate loads the files as they are now.
+                    self.watching.forget();
+                    reload.introduce(channel, service, status, metrics.file());
+                }
+                ReloadAction::HandOver(claims) => {
+                    if reload.hand_over(&claims, service, status, now) {
+                        self.ending.shutdown.drain(now);
+                    }
+                }
+                ReloadAction::Serve(begin) => {
+                    metrics.count(ServerTotal::Reloads);
+                    reload.begin(begin, service, status, log, now);
+                }
+                ReloadAction::Signal(signal) => self.take_signal(signal),
+                ReloadAction::ReopenLogs => self.reopen_log(),
+                ReloadAction::Kill => self.kill_all(),
+                ReloadAction::Ended(Some(code)) => self.ending.shutdown.set_exit_code(code),
+                ReloadAction::Ended(None) => self.ending.shutdown.fail(),
+            }
+        }
+    }
+
+    /// The first process says something.
+    pub fn hear_first(&mut self) {
+        while let Some(actions) = self.reload.hear_first() {
+            self.carry_out(actions);
+        }
+    }
+
+    /// The predecessor hands something over.
+    pub fn hear_predecessor(&mut self) {
+        for _ in 0..MESSAGES_AT_ONCE {
+            let SupervisorParts { reload, service, log, .. } = self;
+            let Some(actions) = reload.hear_predecessor(service, log, Instant::now()) else {
+                return;
+            };
+            self.carry_out(actions);
+        }
+    }
+
+    /// A later generation, or a candidate, says something.
+    pub fn hear_generation(&mut self, pid: i32) {
+        for _ in 0..MESSAGES_AT_ONCE {
+            let heard = self.reload.hear_generation(pid, &mut self.log, Instant::now());
+            let Some(actions) = heard else { return };
+            self.carry_out(actions);
+        }
+    }
+
+    /// A reload is asked for, by a signal or by a worker.
+    fn ask_for_reload(&mut self, socket: Option<OwnedFd>) {
+        let actions = self.reload.ask(socket, self.ending.shutdown.is_announced());
+        self.carry_out(actions);
+    }
+
+    /// A signal has come. It may be for the generation that serves.
+    pub fn hear_signal(&mut self, signal: Signal) {
+        match self.reload.signal(signal, &mut self.log) {
+            Some(actions) => self.carry_out(actions),
+            None => self.take_signal(signal),
+        }
+    }
+
+    fn take_signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::SIGTERM | Signal::SIGQUIT | Signal::SIGINT if self.reload.is_candidate() => {
+                self.reload.fail_candidate();
+            }
+            Signal::SIGTERM | Signal::SIGQUIT => {
+                self.ending.leave(&mut self.reload, &mut self.service, &mut self.log);
+            }
+            Signal::SIGHUP if self.hangup == Hangup::Reload => self.ask_for_reload(None),
+            Signal::SIGINT | Signal::SIGHUP => {
+                if self.ending.shutdown.phase() != ServerPhase::Killing {
+                    self.log.notice("Fast shutdown requested");
+                }
+                self.kill_all();
+            }
+            Signal::SIGUSR1 => self.reopen_log(),
+            Signal::SIGUSR2 => self.service.log_status(&mut self.log),
+            _ => {}
+        }
+    }
+
+    fn reopen_log(&mut self) {
+        if let Err(error) = self.log.reopen() {
+            let reason = error_text::reason(&error);
+            self.log.notice(&format!("Could not reopen the log file: {reason}"));
+        }
+        if let Err(error) = self.service.reopen_access_log() {
+            let reason = error_text::reason(&error);
+            self.log.notice(&format!("Could not reopen the access log: {reason}"));
+        }
+    }
+
+    /// A worker says something.
+    pub fn take_reports(&mut self, pid: i32) {
+        for _ in 0..MESSAGES_AT_ONCE {
+            let received = self.service.children.receive(pid, &mut self.log);
+            let Some((worker, report, parcel)) = received else { return };
+            let (serves, now) = (self.ending.shutdown.serves(), Instant::now());
+            let request = self.service.take_report(worker, report, parcel, serves, now);
+            self.grant(request, now);
+        }
+    }
+
+    /// A worker wants something of the server as a whole.
+    fn grant(&mut self, request: Option<Request>, now: Instant) {
+        match request {
+            Some(Request::JobEnded(pool, listener)) => {
+                self.job_ended(pool, listener, true, now);
+            }
+            Some(Request::Watch(path)) => self.watching.add(path),
+            Some(Request::Reload(socket)) => self.ask_for_reload(socket),
+            None => {}
+        }
+    }
+
+    /// A child has ended. It may be none of the workers.
+    pub fn bury(&mut self, pid: i32, end: ProcessEnd, usage: &Usage) {
+        let now = Instant::now();
+        // Connections that it gave up are among its last messages. Bounded: a process that it forked may
+        // have the other end.
+        for _ in 0..LAST_MESSAGES {
+            match self.service.children.receive_rest(pid) {
+                // It cannot take what it would be given.
+                Some((_, Report::Offer, _)) => {}
+                Some((worker, report, parcel)) => {
+                    let serves = self.ending.shutdown.serves();
+                    let request = self.service.take_report(worker, report, parcel, serves, now);
+                    self.grant(request, now);
+                }
+                None => break,
+            }
+        }
+        let was_killed = self.ending.shutdown.phase() == ServerPhase::Killing;
+        let Some(mut child) = self.service.bury(pid, (end, usage), was_killed, &mut self.log)
+        else {
+            if !self.service.access_log_ended(pid, &mut self.log)
+                && !self.status.bury(pid, end, &mut self.log)
+            {
+                // What it has said last.
+                self.hear_generation(pid);
+                let actions = self.reload.ended(pid, end, &mut self.log);
+                self.carry_out(actions.unwrap_or_default());
+            }
+            return;
+        };
+        let well = end == ProcessEnd::Exited(0);
+        if let Some(listener) = child.running.take()
+            && !self.job_ended(child.worker.pool, listener, well, now)
+        {
+            return;
+        }
+        self.service.replace(&child, now);
+        self.reload.fail_candidate();
+    }
+
+    /// A job's handler has ended. False if the server ends with it.
+    fn job_ended(&mut self, pool: usize, listener: u32, well: bool, now: Instant) -> bool {
+        let was_main = self.service.pools[pool].timers.ended(listener, now);
+        if self.reload.is_replaced() {
+            self.reload.job_ended(&mut self.service, pool, listener);
+            return true;
+        }
+        if was_main {
+            let SupervisorParts { ending, reload, service, log, .. } = self;
+            ending.main_ended((pool, listener), well, reload, service, log);
+        }
+        !was_main
+    }
+
+    /// Fast shutdown.
+    fn kill_all(&mut self) {
+        self.ending.kill(&mut self.reload, &mut self.service, &mut self.log);
+    }
+
+    /// Asks for a reload if files have changed. Gives when to look again.
+    fn watch_files(&mut self, now: Instant) -> Option<Instant> {
+        if self.reload.is_replaced() {
+            // Its successor watches them.
+            self.watching = Watching::new(None);
+        }
+        let serves = self.ending.shutdown.serves() && !self.reload.is_candidate();
+        if serves && self.watching.has_changed(&mut self.log, now) {
+            self.ask_for_reload(None);
+        }
+        self.watching.due().filter(|_| serves)
+    }
+
+    /// Puts into shared memory and into the log what only the supervisor knows.
+    fn publish(&mut self) {
+        self.status.publish(match self.ending.shutdown.phase() {
+            ServerPhase::Serving => Stage::Serving,
+            ServerPhase::Leaving => Stage::Leaving,
+            ServerPhase::Draining | ServerPhase::Killing => Stage::Ending,
+        });
+        self.metrics.note_lost_lines([self.log.lost(), self.service.lost_access_lines()]);
+        self.service.publish(&mut self.log);
+    }
+
+    /// Tells the service manager how far the server is. Gives when to do so again.
+    fn notify(&mut self, now: Instant) -> Option<Instant> {
+        if self.ending.shutdown.is_announced() && !self.reload.is_replaced() {
+            self.notifier.stopping();
+        } else if self.notifier.awaits_readiness() && self.service.is_ready() {
+            self.notifier.ready();
+        }
+        if self.notifier.is_hungry(now) && self.reload.feeds_watchdog() {
+            self.notifier.feed();
+        }
+        self.notifier.next()
+    }
+
+    /// What stays to be done when all workers are gone.
+    pub fn close(&mut self) {
+        self.notifier.stopping();
+        self.service.close_access_log();
+        self.log.settle();
+        if self.reload.is_candidate() {
+            // The ports are those of the generation that serves.
+            return;
+        }
+        if self.reload.is_replaced() {
+            return self.service.close_ports();
+        }
+        self.status.end();
+        if self.ending.shutdown.phase() == ServerPhase::Draining {
+            self.log.notice("All worker threads have terminated");
+        }
+        self.service.close_ports();
+        let code = self.ending.shutdown.exit_code();
+        self.log.notice(&format!("Terminating with exit code {code}"));
+    }
+}
