@@ -151,7 +151,8 @@ impl Supervisor {
                 ControlFlow::Continue(due) => due,
                 ControlFlow::Break(outcome) => return outcome,
             };
-            let count = match self.epoll.wait(&mut events, clock::timeout(due, now)) {
+            let timeout = due.map(|due| due.saturating_duration_since(now));
+            let count = match self.epoll.wait(&mut events, clock::timeout(timeout)) {
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
                 // No signal is heard any more. Without a supervisor, workers end by themselves.

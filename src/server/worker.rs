@@ -57,6 +57,7 @@ use super::ipc::ticket::Ticket;
 use super::worker_start::WorkerStart;
 use crate::io::{Stream, handle};
 use crate::sys::os::alarm;
+use crate::sys::os::monotonic::MonotonicTime;
 use connection::Running;
 use control::{Control, ORDER_WITHIN};
 use disposition::Disposition;
@@ -175,7 +176,7 @@ impl Worker {
     fn settle(&mut self, keep: bool) -> Option<Ticket> {
         alarm::disarm();
         let task = self.task.take()?;
-        self.event_loop.settle(task, keep)
+        self.event_loop.settle(task, keep, MonotonicTime::now())
     }
 
     /// The handler has returned nothing: that is told if it may have been forgotten.

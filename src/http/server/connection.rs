@@ -8,7 +8,6 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
 
 use super::failure;
 use super::held_stream::HeldStream;
@@ -27,6 +26,7 @@ use crate::http::wire::refusal::Refusal;
 use crate::io::sigterm;
 use crate::io::stream::Stream;
 use crate::server::worker::context::{self, Undertaking};
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// Memory of each buffer that is kept for the next request.
 const KEEP: usize = 128 * 1024;
@@ -205,7 +205,7 @@ impl HttpConnection {
     }
 
     /// Gives up the connection; its stream keeps the incomplete request, which is waited for until then.
-    pub fn suspend(&mut self, until: Option<Instant>) -> Option<Rc<RefCell<Stream>>> {
+    pub fn suspend(&mut self, until: Option<MonotonicTime>) -> Option<Rc<RefCell<Stream>>> {
         let stream = self.stream.take()?;
         if let Ok(mut stream) = stream.try_borrow_mut() {
             self.incoming.suspend(&mut self.request, &mut stream, until);

@@ -1,7 +1,5 @@
 //! A request on its way in: its head is received, and its body waited for if that is wanted.
 
-use std::time::Instant;
-
 use super::body_progress::{BodyProgress, Wanted};
 use super::options::Options;
 use super::request::Request;
@@ -10,6 +8,7 @@ use crate::http::wire::head::{Head, HeadProgress, Known};
 use crate::http::wire::refusal::Refusal;
 use crate::io::Awaits;
 use crate::io::stream::{Fill, Stream};
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// How far the next request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,14 +33,14 @@ pub struct Incoming {
     /// How far the body was seen that is waited for.
     body: Option<Box<BodyProgress>>,
     /// Until when the request is waited for, once that was decided.
-    until: Option<Option<Instant>>,
+    until: Option<Option<MonotonicTime>>,
 }
 
 /// An incomplete request, kept by its stream while the connection is not served.
 struct Suspended {
     head: Head,
     body: Option<Box<BodyProgress>>,
-    until: Option<Instant>,
+    until: Option<MonotonicTime>,
 }
 
 impl Incoming {
@@ -62,7 +61,12 @@ impl Incoming {
     }
 
     /// Leaves the incomplete request, which is waited for until then, to its stream.
-    pub fn suspend(&mut self, request: &mut Request, stream: &mut Stream, until: Option<Instant>) {
+    pub fn suspend(
+        &mut self,
+        request: &mut Request,
+        stream: &mut Stream,
+        until: Option<MonotonicTime>,
+    ) {
         let (head, body) = (std::mem::take(&mut request.head), self.body.take());
         stream.handler.incomplete = Some(Box::new(Suspended { head, body, until }));
     }
@@ -72,8 +76,8 @@ impl Incoming {
     pub fn head_until(
         &self,
         stream: Option<&Stream>,
-        decide: impl FnOnce() -> Option<Instant>,
-    ) -> Option<Instant> {
+        decide: impl FnOnce() -> Option<MonotonicTime>,
+    ) -> Option<MonotonicTime> {
         if let Some(until) = self.until {
             return until;
         }

@@ -1,9 +1,8 @@
 //! Waiting for a request: why the connection is looked at again, and until when it may be idle.
 
-use std::time::Instant;
-
 use super::incoming::Opened;
 use crate::io::stream::Wakeup;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// What a turn knows of a wait that has ended.
 #[derive(Debug, Default)]
@@ -11,12 +10,12 @@ pub struct RequestWait {
     /// Why the server has called, until there is a request; then how the last wait has ended.
     wakeup: Wakeup,
     /// When the connection will have been idle for too long, once that was decided here.
-    idle_until: Option<Instant>,
+    idle_until: Option<MonotonicTime>,
 }
 
 impl RequestWait {
     /// The first look at a connection, or, after a request, the first for the next one.
-    pub fn new(wakeup: Wakeup, idle_until: Option<Instant>) -> Self {
+    pub fn new(wakeup: Wakeup, idle_until: Option<MonotonicTime>) -> Self {
         RequestWait { wakeup, idle_until }
     }
 
@@ -41,7 +40,10 @@ impl RequestWait {
     }
 
     /// Until when the connection may be idle. `decide` is asked if that was not decided before.
-    pub fn idle_until(&mut self, decide: impl FnOnce() -> Option<Instant>) -> Option<Instant> {
+    pub fn idle_until(
+        &mut self,
+        decide: impl FnOnce() -> Option<MonotonicTime>,
+    ) -> Option<MonotonicTime> {
         self.idle_until = self.idle_until.or_else(decide);
         self.idle_until
     }
@@ -72,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_request_that_begins_as_the_idle_time_ends_has_its_own_time() {
-        let now = Instant::now();
+        let now = MonotonicTime::now();
         let mut wait = RequestWait::default();
         assert_eq!(wait.idle_until(|| Some(now)), Some(now));
         assert_eq!(wait.idle_until(|| None), Some(now));

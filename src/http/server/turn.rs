@@ -19,7 +19,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::connection::{Conclusion, HttpConnection};
 use super::ending::{ConnectionEnd, TurnResult, failed, leave_body};
@@ -29,6 +29,7 @@ use super::request_wait::RequestWait;
 use super::time_limits::TimeLimits;
 use super::usability::{Blameless, Problem};
 use crate::io::stream::{Stream, Wakeup};
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// For how long a client may go on sending where nobody supervises (see
 /// `src/server/supervisor/handover/lingering.rs`).
@@ -133,7 +134,7 @@ enum TurnState {
         then: AfterSending,
     },
     Lingering {
-        until: Option<Instant>,
+        until: Option<MonotonicTime>,
         outcome: TurnResult,
     },
 }
@@ -257,8 +258,8 @@ impl Turn {
             }
             return self.shut(c, TurnResult::True);
         }
-        let now = Instant::now();
-        let after = |time: Option<Duration>| time.and_then(|time| now.checked_add(time));
+        let now = MonotonicTime::now();
+        let after = |time: Option<Duration>| time.map(|time| now + time);
         let (stream, deadline) = if begun {
             self.wait.forget_idle_time();
             let until = match opened {
@@ -372,7 +373,7 @@ impl Turn {
                     return self.reset(c, outcome);
                 }
                 let time = self.times.drain.map(|drain| drain.max(SENDING));
-                let until = time.and_then(|time| Instant::now().checked_add(time));
+                let until = time.map(|time| MonotonicTime::now() + time);
                 self.linger(c, until, outcome)
             }
             (Ok(_), then) => {
@@ -388,7 +389,7 @@ impl Turn {
     fn next_request(&mut self, c: &mut HttpConnection) -> TurnAction {
         let Some(stream) = c.stream.take() else { return self.end(c, TurnResult::Result) };
         c.close();
-        let idle_until = self.times.idle.and_then(|idle| Instant::now().checked_add(idle));
+        let idle_until = self.times.idle.map(|idle| MonotonicTime::now() + idle);
         self.wait = RequestWait::new(Wakeup::None, idle_until);
         self.open(c, stream)
     }
@@ -398,7 +399,7 @@ impl Turn {
     fn linger(
         &mut self,
         c: &mut HttpConnection,
-        until: Option<Instant>,
+        until: Option<MonotonicTime>,
         outcome: TurnResult,
     ) -> TurnAction {
         match c.stream.drain() {
@@ -409,7 +410,7 @@ impl Turn {
             }
             Err(_) => return self.reset(c, outcome),
         }
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = until.map(|until| until.saturating_duration_since(MonotonicTime::now()));
         let limit = left.and_then(|left| Some(left.min(self.times.drain?)));
         if limit.is_some_and(|limit| limit.is_zero()) {
             return self.reset(c, outcome);

@@ -1,9 +1,9 @@
 //! What the server and its handler tell each other about a connection (pure).
 
 use std::any::Any;
-use std::time::Instant;
 
 use crate::proxy::proxied::Proxied;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// Why the handler was called for a connection, as the server tells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct HandlerState {
     /// By the server: it shuts down, and calls the handler for the last time.
     pub last: bool,
     /// By the server: the deadline the connection was parked with, if it was parked with one.
-    pub parked_until: Option<Instant>,
+    pub parked_until: Option<MonotonicTime>,
     /// By the server: what a proxy has told of the connection.
     pub proxied: Proxied,
     /// By the handler: the handle carries fields of the user's. They cannot follow the connection into

@@ -21,6 +21,7 @@ use crate::server::supervisor::handover::{Given, Handover, WorkerId};
 use crate::server::worker::connection::{Connection, Running};
 use crate::server::worker::disposition::Disposition;
 use crate::server::worker::event_loop::Task;
+use crate::sys::os::monotonic::MonotonicTime;
 
 pub(super) struct World {
     /// All generations. The last one serves; the others hand over to it.
@@ -161,7 +162,7 @@ impl World {
     }
 
     fn step(&mut self, cell: usize) {
-        let now = self.now();
+        let now = MonotonicTime::now() + self.passed;
         let Some(worker) = self.workers[cell].as_mut().filter(|worker| worker.task.is_none())
         else {
             return;
@@ -181,7 +182,7 @@ impl World {
     }
 
     fn decide(&mut self, cell: usize, decision: Decision) {
-        let (now, shuts_down) = (self.now(), self.shuts_down);
+        let (now, shuts_down) = (MonotonicTime::now() + self.passed, self.shuts_down);
         let Some(worker) = &mut self.workers[cell] else { return };
         let Some(mut running) = worker.task.take() else { return };
         let Some(name) = running.connection.stream.borrow().fd().map(inode) else { return };
@@ -190,17 +191,16 @@ impl World {
         running.disposition = match decision {
             _ if running.connection.stream.borrow().is_eof() => Disposition::Close,
             _ if running.wakeup == Wakeup::Shutdown => Disposition::Close,
-            Decision::Linger => Disposition::Linger { until: now + Duration::from_secs(9), stall },
+            Decision::Linger => Disposition::Linger { timeout: Duration::from_secs(9), stall },
             Decision::Close => Disposition::Close,
             Decision::ParkFor(time) => {
-                let deadline = Some(now + Duration::from_millis(time));
-                Disposition::Park { now, deadline, stall }
+                Disposition::Park { timeout: Some(Duration::from_millis(time)), stall }
             }
             Decision::Park | Decision::Leave | Decision::Fail => {
                 // At the end of the server a worker may have to wait for its clients.
                 keep = shuts_down || decision != Decision::Leave;
                 fails = !shuts_down && decision == Decision::Fail;
-                Disposition::Park { now, deadline: None, stall }
+                Disposition::Park { timeout: None, stall }
             }
         };
         if !matches!(running.disposition, Disposition::Park { .. }) {
@@ -213,7 +213,7 @@ impl World {
         if fails {
             worker.event_loop.abandon(Some(Task::Connection(running)));
         } else {
-            worker.event_loop.settle(Task::Connection(running), keep);
+            worker.event_loop.settle(Task::Connection(running), keep, now);
         }
         if fails {
             self.service(name).may_end(0);

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::EpollTimeout;
 
-use crate::sys::os::monotonic;
+use crate::sys::os::monotonic::MonotonicTime;
 
-/// When the clock was started, also in nanoseconds of the monotonic clock.
-static START: OnceLock<(Instant, u64)> = OnceLock::new();
+/// When the clock was started, also as a time of the monotonic clock.
+static START: OnceLock<(Instant, MonotonicTime)> = OnceLock::new();
 
-fn start_now() -> (Instant, u64) {
-    (Instant::now(), monotonic())
+fn start_now() -> (Instant, MonotonicTime) {
+    (Instant::now(), MonotonicTime::now())
 }
 
 /// Starts the clock, in the supervisor, before the first fork: workers inherit it.
@@ -21,21 +21,15 @@ pub fn start() {
 
 /// Starts the clock as another process has, in a later generation of the same server: at this time, as
 /// [`started`] gives it.
-pub fn start_at(nanoseconds: u64) {
+pub fn start_at(started: MonotonicTime) {
     let (now, monotonic) = start_now();
-    let age = Duration::from_nanos(monotonic.saturating_sub(nanoseconds));
-    START.get_or_init(|| (now.checked_sub(age).unwrap_or(now), nanoseconds.min(monotonic)));
+    let age = monotonic.saturating_duration_since(started);
+    START.get_or_init(|| (now.checked_sub(age).unwrap_or(now), started.min(monotonic)));
 }
 
-/// When the clock was started, in nanoseconds of the monotonic clock, which all processes share.
-pub fn started() -> u64 {
+/// When the clock was started.
+pub fn started() -> MonotonicTime {
     START.get_or_init(start_now).1
-}
-
-/// The monotonic clock, in nanoseconds.
-#[inline]
-pub fn monotonic() -> u64 {
-    monotonic::nanoseconds()
 }
 
 /// Milliseconds between the start of the clock and `at`.
@@ -51,31 +45,19 @@ pub fn instant(milliseconds: u64) -> Instant {
     start.checked_add(Duration::from_millis(milliseconds)).unwrap_or(start)
 }
 
-/// The same for a time of the monotonic clock, which costs less.
-pub fn monotonic_milliseconds(nanoseconds: u64) -> u64 {
-    let (_, start) = *START.get_or_init(start_now);
-    nanoseconds.saturating_sub(start) / 1_000_000
+/// As [`milliseconds`], of a time of the monotonic clock.
+pub fn monotonic_milliseconds(at: MonotonicTime) -> u64 {
+    at.nanoseconds().saturating_sub(started().nanoseconds()) / 1_000_000
 }
 
-/// The instant of a time of the monotonic clock.
-pub fn monotonic_instant(nanoseconds: u64) -> Instant {
-    let (instant, start) = *START.get_or_init(start_now);
-    instant + Duration::from_nanos(nanoseconds.saturating_sub(start))
+/// The time of the monotonic clock so many milliseconds behind the start of the clock.
+pub fn monotonic_at(milliseconds: u64) -> MonotonicTime {
+    started() + Duration::from_millis(milliseconds)
 }
 
-/// A time of the monotonic clock so many milliseconds behind the start of the clock.
-pub fn monotonic_at(milliseconds: u64) -> u64 {
-    let (_, start) = *START.get_or_init(start_now);
-    start.saturating_add(milliseconds.saturating_mul(1_000_000))
-}
-
-/// How long an event loop waits until a time: rounded up, so that nothing is due too early.
-pub fn timeout(wake: Option<Instant>, now: Instant) -> EpollTimeout {
-    let Some(wake) = wake else { return EpollTimeout::NONE };
-    if wake <= now {
-        return EpollTimeout::ZERO;
-    }
-    let wait = wake.duration_since(now);
+/// How long an event loop sleeps: rounded up, so that nothing is due too early; without a time, for ever.
+pub fn timeout(wait: Option<Duration>) -> EpollTimeout {
+    let Some(wait) = wait else { return EpollTimeout::NONE };
     // In 64 bits: whole microseconds of a `Duration` have 128, which cost a call to divide.
     let parts = u64::from(wait.subsec_nanos().div_ceil(1_000_000));
     let milliseconds = wait.as_secs().saturating_mul(1000).saturating_add(parts);
@@ -88,15 +70,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_rounded_up_and_never_negative() {
-        let now = Instant::now();
-        let wait = |nanoseconds| timeout(Some(now + Duration::from_nanos(nanoseconds)), now);
+    fn a_wait_is_rounded_up() {
+        let wait = |nanoseconds| timeout(Some(Duration::from_nanos(nanoseconds)));
         assert_eq!(wait(0), EpollTimeout::ZERO);
-        assert_eq!(timeout(Some(now), now + Duration::from_secs(1)), EpollTimeout::ZERO);
         assert_eq!(wait(1), EpollTimeout::from(1u16));
         assert_eq!(wait(1_000_000), EpollTimeout::from(1u16));
         assert_eq!(wait(2_000_000_001), EpollTimeout::from(2001u16));
         assert_eq!(wait(u64::MAX), EpollTimeout::MAX);
-        assert_eq!(timeout(None, now), EpollTimeout::NONE);
+        assert_eq!(timeout(None), EpollTimeout::NONE);
+    }
+
+    #[test]
+    fn both_kinds_of_times_have_the_same_milliseconds() {
+        let (instant, monotonic) = start_now();
+        let (one, other) = (milliseconds(instant), monotonic_milliseconds(monotonic));
+        assert!(one.abs_diff(other) <= 1);
+        assert_eq!(monotonic_milliseconds(monotonic_at(other + 5)), other + 5);
     }
 }

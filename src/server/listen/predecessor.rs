@@ -12,6 +12,7 @@ use crate::server::ipc::channel::{Channel, Inbox, Received};
 use crate::server::ipc::clock;
 use crate::server::ipc::generation::FromPredecessor;
 use crate::sys::os::environment;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// The environment variable that says under which numbers the channels were passed: the process id of the
 /// first process, then the numbers.
@@ -80,7 +81,7 @@ pub fn adopt() -> io::Result<Option<(Predecessor, Vec<Passed>)>> {
     else {
         return Err(io::Error::other("the old generation does not introduce itself"));
     };
-    clock::start_at(hello.clock);
+    clock::start_at(MonotonicTime::at(hello.clock));
     let mut sockets = Vec::new();
     for index in 0..hello.sockets {
         let (message, mut descriptors) = next()?;

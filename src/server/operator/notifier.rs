@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
-use crate::server::ipc::clock;
 use crate::sys::os::environment;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// The connection to the service manager, if there is one.
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ impl Notifier {
     /// Reports that a reload has begun.
     pub fn reloading(&mut self) {
         if self.ready && !self.stopping {
-            let microseconds = clock::monotonic() / 1000;
+            let microseconds = MonotonicTime::now().nanoseconds() / 1000;
             self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}\nSTATUS=Reloading"));
         }
     }

@@ -11,7 +11,6 @@ use nix::unistd::pipe2;
 
 use super::attendant::Attendant;
 use crate::server::ipc::access_queue::{AccessQueue, Entry, OwnQueue};
-use crate::server::ipc::clock;
 use crate::server::ipc::request_record::{self, Closing, End};
 use crate::server::listen::registry::{CELLS, Pool};
 use crate::server::log_throttle::LogThrottle;
@@ -20,6 +19,7 @@ use crate::server::operator::access_log::output::{Output, Target};
 use crate::server::operator::access_log::writer::{self, Writer};
 use crate::server::operator::log::Log;
 use crate::sys::os::error_text;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// For how long the last lines are waited for when the server ends.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -122,7 +122,8 @@ impl AccessLog {
     /// A worker has died while it handled the request with this opening, if there was one.
     pub fn died(&self, pool: usize, cell: usize, opening: &[u8]) {
         if let Ok((opening, _)) = request_record::decode_opening(opening) {
-            let handled = Some((clock::monotonic() / 1000).saturating_sub(opening.begun));
+            let handled =
+                Some((MonotonicTime::now().nanoseconds() / 1000).saturating_sub(opening.begun));
             let mut record = Vec::new();
             let closing = Closing { end: End::Died, handled, ..Closing::default() };
             // Anew, as it may have been cut off.

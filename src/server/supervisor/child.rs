@@ -14,7 +14,6 @@ use super::handover::WorkerId;
 use super::progress::Clock;
 use super::readiness::is_readable;
 use crate::server::ipc::channel::Channel;
-use crate::server::ipc::clock;
 use crate::server::ipc::message::Order;
 use crate::server::ipc::request_record;
 use crate::server::ipc::scoreboard::{Activity, Cell, Scoreboard};
@@ -22,6 +21,7 @@ use crate::server::ipc::ticket::Ticket;
 use crate::server::operator::log::{Level, Log};
 use crate::server::operator::log_text;
 use crate::server::operator::stderr_lines::StderrLines;
+use crate::sys::os::monotonic::MonotonicTime;
 use crate::sys::os::usage::{LiveUsage, ProcessEnd};
 
 /// How far a worker's life has come.
@@ -299,7 +299,7 @@ impl Child {
     pub fn obituary(&self, end: ProcessEnd, killed: bool) -> (Level, String) {
         let (level, mut text) = self.end(end, killed);
         if let Ok((request, _)) = request_record::decode_opening(&self.request()) {
-            let request = log_text::handled(&request, clock::monotonic() / 1000);
+            let request = log_text::handled(&request, MonotonicTime::now().nanoseconds() / 1000);
             text.push_str(&format!(" while it handled {request}"));
         }
         (level, text)

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::children::Children;
-use crate::server::ipc::clock;
 use crate::server::ipc::request_record;
 use crate::server::operator::log::Log;
 use crate::server::operator::log_text;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// The sampling interval is a quarter of the limit, within these bounds.
 const OFTEN: Duration = Duration::from_millis(10);
@@ -42,7 +42,7 @@ impl SlowRequests {
         if let Some(next) = self.next.filter(|next| *next > now) {
             return Some(next);
         }
-        let present = clock::monotonic() / 1000;
+        let present = MonotonicTime::now().nanoseconds() / 1000;
         for child in children.iter() {
             let noted = child.request();
             let Ok((request, _)) = request_record::decode_opening(&noted) else { continue };

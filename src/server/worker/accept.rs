@@ -6,7 +6,7 @@
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -17,6 +17,7 @@ use crate::io::{Stream, listen};
 use crate::server::listen::accept_error::{AcceptError, classify};
 use crate::server::listen::listener::Listener;
 use crate::sys::os::error_text;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// How long a listener rests when the kernel refuses: it is out of descriptors or memory, or has rules.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -29,8 +30,8 @@ pub struct Acceptor {
     listeners: Rc<[Listener]>,
     epoll: Rc<Epoll>,
     watching: bool,
-    paused_until: Option<Instant>,
-    complained: Option<Instant>,
+    paused_until: Option<MonotonicTime>,
+    complained: Option<MonotonicTime>,
 }
 
 impl Acceptor {
@@ -58,7 +59,7 @@ impl Acceptor {
     }
 
     /// Takes up watching again after a pause; tells when the pause ends.
-    pub fn resume(&mut self, now: Instant) -> Option<Instant> {
+    pub fn resume(&mut self, now: MonotonicTime) -> Option<MonotonicTime> {
         let until = self.paused_until?;
         if until > now {
             return Some(until);
@@ -103,7 +104,7 @@ impl Acceptor {
     }
 
     /// Lets the listeners rest for a while, and tells the log, not more often than once a second.
-    pub fn pause(&mut self, reason: Errno, now: Instant) {
+    pub fn pause(&mut self, reason: Errno, now: MonotonicTime) {
         let _ = self.watch(false);
         self.paused_until = Some(now + PAUSE);
         if self.complained.is_none_or(|last| now >= last + COMPLAINT) {

@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Instant;
 
 use super::disposition::Disposition;
 use crate::io::{Stream, Wakeup};
 use crate::server::ipc::ticket::Ticket;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// A connection. Its handle, if it has one, is known to Lua alone.
 pub struct Connection {
@@ -37,8 +37,8 @@ pub struct Running {
     pub wakeup: Wakeup,
     /// What becomes of it when the handler returns.
     pub disposition: Disposition,
-    /// Since when it waits for a worker, if the supervisor has said so, in nanoseconds of the monotonic clock.
-    pub queued: Option<u64>,
+    /// Since when it waits for a worker, if the supervisor has said so.
+    pub queued: Option<MonotonicTime>,
 }
 
 impl Running {
@@ -95,9 +95,9 @@ pub struct Parked {
 #[derive(Debug, Clone, Copy)]
 pub struct Stay {
     /// From when.
-    pub since: Instant,
+    pub since: MonotonicTime,
     /// Until when, if nothing comes.
-    pub deadline: Option<Instant>,
+    pub deadline: Option<MonotonicTime>,
     /// Whether the supervisor may take it.
     pub movable: bool,
     /// Its input is of no use yet, and the supervisor can hold it.
@@ -108,7 +108,7 @@ pub struct Stay {
 
 impl Stay {
     /// Until the deadline, with nothing that has to stay here but the connection if it is not `movable`.
-    pub fn until(deadline: Option<Instant>, since: Instant, movable: bool) -> Self {
+    pub fn until(deadline: Option<MonotonicTime>, since: MonotonicTime, movable: bool) -> Self {
         Stay { since, deadline, movable, incomplete: false, holds: 0 }
     }
 }

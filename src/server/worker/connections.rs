@@ -26,6 +26,7 @@ use crate::server::ipc::message::{MAX_PAYLOAD, Report};
 use crate::server::ipc::scoreboard::Counter;
 use crate::server::ipc::ticket::Ticket;
 use crate::server::log_throttle::LogThrottle;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// All connections of a worker but the one that the handler has.
 pub struct Connections {
@@ -52,7 +53,7 @@ impl Connections {
     ) -> Self {
         Connections {
             owned: Ownership::new(Places::new(epoll.clone(), leases, cell), control.clone()),
-            parking: ParkingLot::new(Instant::now()),
+            parking: ParkingLot::new(MonotonicTime::now()),
             outbox: Outbox::new(epoll),
             control,
             ready: VecDeque::new(),
@@ -82,12 +83,12 @@ impl Connections {
     }
 
     /// When something is due without an event.
-    pub fn next_alarm(&self) -> Option<Instant> {
+    pub fn next_alarm(&self) -> Option<MonotonicTime> {
         [self.parking.next_alarm(), self.outbox.next_alarm()].into_iter().flatten().min()
     }
 
     /// What is due without an event, and what the supervisor has taken back.
-    pub fn look_after(&mut self, now: Instant) {
+    pub fn look_after(&mut self, now: MonotonicTime) {
         if self.control.cell().take_revocation() {
             self.parking.forget_revoked(&mut self.owned.places);
         }
@@ -120,10 +121,10 @@ impl Connections {
                 return Some(Running::new(running.connection, ticket, Wakeup::None));
             }
             HeaderProgress::Waits => {
-                let now = Instant::now();
+                let now = MonotonicTime::now();
                 let until = connection.stream.borrow().handler.parked_until;
-                let until = until.or_else(|| now.checked_add(proxy_header::WITHIN));
-                self.park(running.connection, ticket, until, now);
+                let until = until.unwrap_or_else(|| now + proxy_header::WITHIN);
+                self.park(running.connection, ticket, Some(until), now);
             }
             HeaderProgress::Failed(reason) => {
                 if let Some(reason) = reason {
@@ -137,7 +138,7 @@ impl Connections {
 
     /// A connection had no PROXY header: counts that, and tells the log once a minute.
     fn note_proxy_error(&self, connection: &Connection, reason: &str) {
-        let now = clock::milliseconds(Instant::now());
+        let now = clock::monotonic_milliseconds(MonotonicTime::now());
         let Some(count) = self.control.board().note_proxy_error(now) else { return };
         let stream = connection.stream.borrow();
         let peer = stream.endpoints().peer();
@@ -148,7 +149,7 @@ impl Connections {
     }
 
     /// The handler is done with a connection. Gives its place if the worker keeps it.
-    pub fn settle(&mut self, running: Running) -> Option<Ticket> {
+    pub fn settle(&mut self, running: Running, now: MonotonicTime) -> Option<Ticket> {
         let (open, pending) = {
             let stream = running.connection.stream.borrow();
             (stream.is_open(), stream.pending() > 0)
@@ -157,7 +158,7 @@ impl Connections {
             self.owned.close(&running.connection, running.ticket);
             return None;
         }
-        if pending { self.send(running, Instant::now()) } else { self.dispose(running) }
+        if pending { self.send(running, now) } else { self.dispose(running, now) }
     }
 
     /// The handler has failed: its connection ends at once.
@@ -166,7 +167,7 @@ impl Connections {
     }
 
     /// What becomes of a connection that the handler is done with and whose output is sent.
-    fn dispose(&mut self, running: Running) -> Option<Ticket> {
+    fn dispose(&mut self, running: Running, now: MonotonicTime) -> Option<Ticket> {
         let Running { connection, ticket, wakeup, disposition, .. } = running;
         request_log::sent(&mut connection.stream.borrow_mut());
         match disposition {
@@ -175,11 +176,12 @@ impl Connections {
             Disposition::Park { .. } if wakeup == Wakeup::Shutdown => {
                 self.owned.close(&connection, ticket);
             }
-            Disposition::Park { now, deadline, .. } => {
-                return self.park(connection, ticket, deadline, now);
+            Disposition::Park { timeout, .. } => {
+                return self.park(connection, ticket, timeout.map(|timeout| now + timeout), now);
             }
-            Disposition::Linger { until, stall } if connection.stream.borrow().is_tcp() => {
-                let (until, stall) = (clock::milliseconds(until), stall.map(milliseconds));
+            Disposition::Linger { timeout, stall } if connection.stream.borrow().is_tcp() => {
+                let until = clock::monotonic_milliseconds(now + timeout);
+                let stall = stall.map(milliseconds);
                 let stage = Stage::Lingering { until, stall };
                 let state = state_of(&connection.stream.borrow(), stage);
                 self.owned.give_up(&connection, ticket, (state, None));
@@ -195,8 +197,8 @@ impl Connections {
         &mut self,
         connection: Connection,
         ticket: Option<Ticket>,
-        deadline: Option<Instant>,
-        since: Instant,
+        deadline: Option<MonotonicTime>,
+        since: MonotonicTime,
     ) -> Option<Ticket> {
         let (has_input, received, personal, last) = {
             let mut stream = connection.stream.borrow_mut();
@@ -249,7 +251,7 @@ impl Connections {
         // A failure is for the handler to see.
         if wakeup == Wakeup::Input && connection.stream.borrow_mut().skips().unwrap_or(false) {
             let movable = !connection.stream.borrow().handler.personal;
-            let stay = Stay::until(stay.deadline, Instant::now(), movable);
+            let stay = Stay::until(stay.deadline, MonotonicTime::now(), movable);
             self.parking.park(&mut self.owned.places, ticket, connection, stay);
             return None;
         }
@@ -270,13 +272,12 @@ impl Connections {
         let ticket = self.owned.receive(&connection, number);
         let mut running = Running { queued, ..Running::new(connection, ticket, wakeup) };
         let Some(unsent) = unsent else { return Some(running) };
-        let now = Instant::now();
-        running.disposition = Disposition::left(&unsent, now);
+        running.disposition = Disposition::left(&unsent);
         if matches!(running.disposition, Disposition::Linger { .. }) {
             // A failure shows with the next attempt.
             let _ = running.connection.stream.borrow_mut().finish_nb();
         }
-        self.send(running, now);
+        self.send(running, MonotonicTime::now());
         None
     }
 
@@ -326,9 +327,9 @@ impl Connections {
 
     /// Sends the output of a connection that the handler is done with. Gives its place if the worker
     /// keeps it.
-    fn send(&mut self, running: Running, since: Instant) -> Option<Ticket> {
-        match self.outbox.send(&mut self.owned, running, since) {
-            SendOutcome::Sent(running) => self.dispose(running),
+    fn send(&mut self, running: Running, now: MonotonicTime) -> Option<Ticket> {
+        match self.outbox.send(&mut self.owned, running, now) {
+            SendOutcome::Sent(running) => self.dispose(running, now),
             SendOutcome::Waits(ticket) => Some(ticket),
             SendOutcome::Lost => None,
         }
@@ -336,16 +337,18 @@ impl Connections {
 
     /// The client of a connection in the outbox takes more, or is gone.
     pub fn send_more(&mut self, ticket: Ticket) {
-        let Some(running) = self.outbox.advance(&mut self.owned, ticket) else { return };
+        let now = MonotonicTime::now();
+        let Some(running) = self.outbox.advance(&mut self.owned, ticket, now) else { return };
         match running.disposition {
-            Disposition::Park { deadline, .. }
+            Disposition::Park { timeout, .. }
                 if self.control.phase() == Phase::Leaving && running.wakeup != Wakeup::Shutdown =>
             {
                 request_log::sent(&mut running.connection.stream.borrow_mut());
                 let ready = running.connection.stream.borrow_mut().has_input();
+                let deadline = timeout.map(|timeout| now + timeout);
                 self.owned.hand_over(&running.connection, Some(ticket), deadline, ready);
             }
-            _ => drop(self.dispose(running)),
+            _ => drop(self.dispose(running, now)),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -30,6 +30,7 @@ use crate::server::listen::listener::Listener;
 use crate::server::listen::spec::ListenerSpec;
 use crate::server::metrics::pool::Meter;
 use crate::sys::os::error_text;
+use crate::sys::os::monotonic::MonotonicTime;
 use crate::sys::os::process::close_for_good;
 use crate::sys::os::worker_signals;
 
@@ -94,7 +95,7 @@ impl EventLoop {
             jobs: VecDeque::new(),
             refused: false,
             recycling: None,
-            stopwatch: Stopwatch::new(clock::monotonic()),
+            stopwatch: Stopwatch::new(MonotonicTime::now()),
         })
     }
 
@@ -161,7 +162,7 @@ impl EventLoop {
             self.control.wait_for_order();
             self.take_orders();
         }
-        self.stopwatch.told(clock::monotonic());
+        self.stopwatch.told(MonotonicTime::now());
         // It counts as starting until it is idle: a moment of work would make the pool grow.
         self.take_orders();
         let serves = self.control.phase() == Phase::Serving;
@@ -174,16 +175,16 @@ impl EventLoop {
         Ok(())
     }
 
-    /// The handler has returned: counts that, and ends the worker if that is due.
+    /// The handler has returned at this time: counts that, and ends the worker if that is due.
     /// Gives the place of its connection if the worker keeps that.
-    pub fn settle(&mut self, task: Task, keep: bool) -> Option<Ticket> {
-        self.note_end(Some(&task));
+    pub fn settle(&mut self, task: Task, keep: bool, now: MonotonicTime) -> Option<Ticket> {
+        self.note_end(Some(&task), now);
         let ticket = match task {
             Task::Job(index) => {
                 self.control.report(&Report::Ran(index));
                 None
             }
-            Task::Connection(running) => self.connections.settle(running),
+            Task::Connection(running) => self.connections.settle(running, now),
         };
         self.control.cell().add(Counter::Handled, 1);
         let mut told = sigterm::received();
@@ -229,18 +230,18 @@ impl EventLoop {
             if self.control.phase() == Phase::Leaving {
                 return None;
             }
-            self.wait(clock::monotonic_instant(self.stopwatch.now()), None);
+            self.wait(self.stopwatch.now(), None);
         }
     }
 
     /// The handler has returned, or thrown.
     #[inline(always)]
-    fn note_end(&mut self, task: Option<&Task>) {
+    fn note_end(&mut self, task: Option<&Task>, now: MonotonicTime) {
         let running = match task {
             Some(Task::Connection(running)) => Some(running),
             Some(Task::Job(_)) | None => None,
         };
-        self.stopwatch.end(running, clock::monotonic());
+        self.stopwatch.end(running, now);
     }
 
     /// What the handler is to be called for next, if something has happened.
@@ -304,11 +305,12 @@ impl EventLoop {
     /// handler is reset, unless the handler was done with it for good.
     pub fn abandon(&mut self, task: Option<Task>) {
         self.control.cell().add(Counter::Errors, 1);
-        self.note_end(task.as_ref());
+        let now = MonotonicTime::now();
+        self.note_end(task.as_ref(), now);
         self.note_failure();
         match task {
             Some(Task::Connection(running)) => match running.disposition {
-                Disposition::Linger { .. } => drop(self.connections.settle(running)),
+                Disposition::Linger { .. } => drop(self.connections.settle(running, now)),
                 _ => self.connections.reset(&running),
             },
             Some(Task::Job(_)) | None => {}
@@ -323,7 +325,7 @@ impl EventLoop {
     }
 
     /// Waits for events and queues them, but not beyond the given time.
-    pub fn wait(&mut self, now: Instant, most: Option<Instant>) {
+    pub fn wait(&mut self, now: MonotonicTime, most: Option<MonotonicTime>) {
         self.connections.look_after(now);
         let resumed = self.acceptor.resume(now);
         let idle = self.events.queue.is_empty() && self.connections.ready().is_empty();
@@ -353,7 +355,7 @@ impl EventLoop {
             control.cell().set(Activity::Busy);
             self.pass_new_connections();
             self.refused = !control.wait_for_order();
-            self.stopwatch.told(clock::monotonic());
+            self.stopwatch.told(MonotonicTime::now());
             self.take_orders();
         }
         if idle && control.board().report_scarcity(self.pre_fork) {
@@ -362,14 +364,14 @@ impl EventLoop {
     }
 
     /// Queues what the kernel has, then what is due without an event; true if the kernel had something.
-    fn collect(&mut self, until: Option<Instant>, now: Instant) -> bool {
+    fn collect(&mut self, until: Option<MonotonicTime>, now: MonotonicTime) -> bool {
         let found = self.events.collect(until, now).unwrap_or_else(|errno| {
             // Something in this process has closed what it does not own: another one serves better.
             complain(&format!("Waiting for events failed: {}", error_text::describe(errno as i32)));
             self.leave();
             false
         });
-        self.stopwatch.told(clock::monotonic());
+        self.stopwatch.told(MonotonicTime::now());
         self.queue_ready();
         found
     }
@@ -411,7 +413,7 @@ impl EventLoop {
     fn offer(&mut self) {
         self.queue_ready();
         self.refused = !self.control.offer();
-        self.stopwatch.told(clock::monotonic());
+        self.stopwatch.told(MonotonicTime::now());
         self.take_orders();
     }
 
@@ -463,7 +465,7 @@ impl EventLoop {
     /// One step of an orderly shutdown: what has input is served, then what waits at the supervisor. The
     /// other parked connections are told when they are cold, so that the next request of a hot one,
     /// which may be on its way, is served. Then the worker ends.
-    fn drain(&mut self, now: Instant, most: Option<Instant>) {
+    fn drain(&mut self, now: MonotonicTime, most: Option<MonotonicTime>) {
         if self.collect(Some(now), now) {
             return;
         }
@@ -518,7 +520,7 @@ impl EventLoop {
         // What the supervisor still sends it takes back when this process has ended.
         let _ = self.events.epoll().delete(&*self.control);
         while !self.connections.have_sent() {
-            let now = Instant::now();
+            let now = MonotonicTime::now();
             self.connections.look_after(now);
             self.collect(self.connections.next_alarm(), now);
             while let Some(source) = self.events.queue.pop_front() {
@@ -547,7 +549,7 @@ impl EventLoop {
         self.control.cell().add(Counter::Errors, 1);
         self.note_failure();
         if errno != Errno::EMFILE || !self.connections.end_slowest() {
-            self.acceptor.pause(errno, Instant::now());
+            self.acceptor.pause(errno, MonotonicTime::now());
         }
         None
     }

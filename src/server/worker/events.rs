@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -12,6 +11,7 @@ use crate::io::Wakeup;
 use crate::server::ipc::channel::Channel;
 use crate::server::ipc::clock;
 use crate::server::ipc::ticket::Ticket;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
@@ -80,8 +80,12 @@ impl Events {
     ///
     /// # Errors
     /// The kernel refuses to wait.
-    pub fn collect(&mut self, until: Option<Instant>, now: Instant) -> Result<bool, Errno> {
-        let timeout = clock::timeout(until, now);
+    pub fn collect(
+        &mut self,
+        until: Option<MonotonicTime>,
+        now: MonotonicTime,
+    ) -> Result<bool, Errno> {
+        let timeout = clock::timeout(until.map(|until| until.saturating_duration_since(now)));
         let count = match self.epoll.wait(&mut self.buffer, timeout) {
             Err(Errno::EINTR) => 0,
             outcome => outcome?,

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mlua::{FromLua, Lua, MultiValue, Table, Value};
 use nix::errno::Errno;
@@ -32,7 +32,7 @@ pub fn export(lua: &Lua) -> mlua::Result<()> {
 /// the socket any more. Returns false where nobody supervises: the caller waits for itself.
 fn park(lua: &Lua, args: MultiValue) -> Reply<bool> {
     let (stream, timeout, stall) = arguments(lua, "park", &args)?;
-    Ok(with_worker(|worker| worker.decide(&stream, Disposition::park(timeout, stall))))
+    Ok(with_worker(|worker| worker.decide(&stream, Disposition::Park { timeout, stall })))
 }
 
 /// As `socket:park`, for callers that have the stream.
@@ -41,7 +41,7 @@ pub fn park_stream(
     timeout: Option<Duration>,
     stall: Option<Duration>,
 ) -> bool {
-    with_worker(|worker| worker.decide(stream, Disposition::park(timeout, stall)))
+    with_worker(|worker| worker.decide(stream, Disposition::Park { timeout, stall }))
 }
 
 /// `socket:linger([timeout [, stall]])`: the handler is done with the connection. Its output is sent
@@ -66,7 +66,7 @@ pub fn linger_stream(
     stall: Option<Duration>,
 ) -> std::io::Result<bool> {
     let timeout = timeout.unwrap_or(Duration::from_secs(MAX_SECONDS as u64));
-    let linger = Disposition::Linger { until: Instant::now() + timeout, stall };
+    let linger = Disposition::Linger { timeout, stall };
     if !with_worker(|worker| worker.decide(stream, linger)) {
         return Ok(false);
     }

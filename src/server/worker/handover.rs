@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
 
 use super::connection::Connection;
 use super::disposition::Disposition;
@@ -13,6 +12,7 @@ use crate::server::ipc::connection_state::{ConnectionState, Stage, Unsent};
 use crate::server::ipc::message::MAX_PAYLOAD;
 use crate::server::ipc::overflow;
 use crate::server::ipc::standing::Standing;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// A connection that comes from the supervisor.
 #[derive(Debug)]
@@ -31,8 +31,6 @@ pub struct Departure {
     pub disposition: Disposition,
     /// Why the handler was called.
     pub wakeup: Wakeup,
-    /// When the handler returned.
-    pub since: Instant,
 }
 
 impl Departure {
@@ -61,14 +59,18 @@ pub fn state_of(stream: &Stream, stage: Stage) -> ConnectionState {
 ///
 /// # Errors
 /// The input is too long for a message, and there is no memory or descriptor for a file.
-pub fn waiting(stream: &Stream, deadline: Option<Instant>, ready: bool) -> io::Result<Packed> {
+pub fn waiting(
+    stream: &Stream,
+    deadline: Option<MonotonicTime>,
+    ready: bool,
+) -> io::Result<Packed> {
     let input = stream.input();
     let stage = if ready && !input.is_empty() { Stage::Ready } else { Stage::Waiting };
     let (data, file) = match input.len() {
         0..=MAX_PAYLOAD => (input.to_vec(), None),
         _ => (Vec::new(), Some(overflow::store(&[input])?)),
     };
-    let deadline = deadline.map(clock::milliseconds);
+    let deadline = deadline.map(clock::monotonic_milliseconds);
     Ok((ConnectionState { deadline, data, ..state_of(stream, stage) }, file))
 }
 
@@ -79,7 +81,7 @@ pub fn waiting(stream: &Stream, deadline: Option<Instant>, ready: bool) -> io::R
 pub fn sending(departure: &Departure) -> io::Result<Packed> {
     let stream = departure.connection.stream.borrow();
     let file = overflow::store(&[stream.output.queued(), stream.input()])?;
-    let unsent = departure.disposition.unsent(stream.pending(), departure.since);
+    let unsent = departure.disposition.unsent(stream.pending());
     let record = stream.handler.unsent_record;
     Ok((ConnectionState { record, ..state_of(&stream, Stage::Sending(unsent)) }, Some(file)))
 }
@@ -94,7 +96,7 @@ pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Op
     state.standing.apply(&mut stream);
     stream.handler.unsent_record = state.record;
     stream.handler.proxied = state.proxied;
-    stream.handler.parked_until = state.deadline.map(clock::instant);
+    stream.handler.parked_until = state.deadline.map(clock::monotonic_at);
     let data = match parcel.input.map_or(Ok(state.data), overflow::load) {
         Ok(data) => data,
         Err(error) => {
@@ -135,7 +137,8 @@ mod tests {
             let (mut one, _client) = stream();
             one.input.preload(&vec![7; size]);
             Standing { asked: true, skip: 0 }.apply(&mut one);
-            let deadline = clock::instant(clock::milliseconds(Instant::now()) + 5000);
+            let deadline =
+                clock::monotonic_at(clock::monotonic_milliseconds(MonotonicTime::now()) + 5000);
             let packed = waiting(&one, Some(deadline), true).unwrap();
             assert_eq!(packed.0.stage == Stage::Ready, size > 0);
             let (other, unsent) = sent(packed, &mut one);
@@ -150,14 +153,14 @@ mod tests {
         let (mut one, _client) = stream();
         one.put(b"response");
         one.input.preload(b"GET");
-        let since = Instant::now();
-        let disposition = Disposition::park(Some(Duration::from_secs(5)), None);
+        let timeout = Some(Duration::from_secs(5));
+        let disposition = Disposition::Park { timeout, stall: None };
         let connection = Connection::new(one);
-        let departure = Departure { connection, disposition, wakeup: Wakeup::None, since };
+        let departure = Departure { connection, disposition, wakeup: Wakeup::None };
         let packed = sending(&departure).unwrap();
         let mut stream = departure.connection.stream.borrow_mut();
         let (other, unsent) = sent(packed, &mut stream);
         assert_eq!((other.output.queued(), other.input()), (&b"response"[..], &b"GET"[..]));
-        assert_eq!(unsent, Some(disposition.unsent(8, since)));
+        assert_eq!(unsent, Some(disposition.unsent(8)));
     }
 }

@@ -6,7 +6,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -20,6 +19,7 @@ use super::request_log;
 use crate::io::Stream;
 use crate::io::stream::Fill;
 use crate::server::ipc::ticket::Ticket;
+use crate::sys::os::monotonic::MonotonicTime;
 use crate::sys::os::socket_queues::unsent;
 
 struct OutboxEntry {
@@ -27,7 +27,7 @@ struct OutboxEntry {
     /// Bytes that the client has not taken, when that was last looked at.
     left: usize,
     /// When it has to have taken some.
-    due: Option<Instant>,
+    due: Option<MonotonicTime>,
     /// Its client sends no more, or what it sends has to wait.
     deaf: bool,
 }
@@ -46,7 +46,7 @@ pub enum SendOutcome {
 pub struct Outbox {
     epoll: Rc<Epoll>,
     entries: HashMap<Ticket, OutboxEntry>,
-    alarms: BTreeSet<(Instant, Ticket)>,
+    alarms: BTreeSet<(MonotonicTime, Ticket)>,
 }
 
 impl Outbox {
@@ -67,7 +67,12 @@ impl Outbox {
 
     /// Sends the output of a connection. If the client takes all of it now, or is gone, that is all.
     /// Otherwise the outbox has the connection until the client does.
-    pub fn send(&mut self, owned: &mut Ownership, running: Running, since: Instant) -> SendOutcome {
+    pub fn send(
+        &mut self,
+        owned: &mut Ownership,
+        running: Running,
+        now: MonotonicTime,
+    ) -> SendOutcome {
         let outcome = push_out(&mut running.connection.stream.borrow_mut());
         match outcome {
             Ok(0) => return SendOutcome::Sent(running),
@@ -83,10 +88,10 @@ impl Outbox {
             return SendOutcome::Lost;
         };
         let ticket = owned.end_lease(ticket);
-        let departure = Departure { connection, disposition, wakeup, since };
+        let departure = Departure { connection, disposition, wakeup };
         let deaf = !departure.discards();
         let left = untaken(&departure.connection.stream.borrow());
-        let due = disposition.stall().and_then(|stall| since.checked_add(stall));
+        let due = disposition.stall().map(|stall| now + stall);
         let entry = OutboxEntry { departure, left, due, deaf };
         if self.watch(ticket, &entry).is_err() {
             owned.reset(&entry.departure.connection, Some(ticket));
@@ -128,10 +133,13 @@ impl Outbox {
     }
 
     /// Something happened to a connection: sends what its client takes. Gives the connection when all is
-    /// sent: what the handler has decided comes now, as long after this as it would have come after the
-    /// handler. If nothing more can be sent, it is reset.
-    pub fn advance(&mut self, owned: &mut Ownership, ticket: Ticket) -> Option<Running> {
-        let now = Instant::now();
+    /// sent: what the handler has decided comes now. If nothing more can be sent, it is reset.
+    pub fn advance(
+        &mut self,
+        owned: &mut Ownership,
+        ticket: Ticket,
+        now: MonotonicTime,
+    ) -> Option<Running> {
         let entry = self.entries.get_mut(&ticket)?;
         let (outcome, heard) = {
             let mut stream = entry.departure.connection.stream.borrow_mut();
@@ -150,8 +158,7 @@ impl Outbox {
             }
             return None;
         }
-        let Departure { connection, disposition, wakeup, since } = self.remove(owned, ticket)?;
-        let disposition = disposition.begin(since, now);
+        let Departure { connection, disposition, wakeup } = self.remove(owned, ticket)?;
         let parks = matches!(disposition, Disposition::Park { .. });
         if failed || (parks && owned.places.watch(ticket, &connection).is_err()) {
             owned.reset(&connection, Some(ticket));
@@ -171,7 +178,7 @@ impl Outbox {
     }
 
     /// Gives the client more time if it has taken something; whether it has.
-    fn note_progress(&mut self, ticket: Ticket, now: Instant) -> bool {
+    fn note_progress(&mut self, ticket: Ticket, now: MonotonicTime) -> bool {
         let Some(entry) = self.entries.get_mut(&ticket) else { return false };
         let left = untaken(&entry.departure.connection.stream.borrow());
         if left >= entry.left {
@@ -180,7 +187,7 @@ impl Outbox {
         entry.left = left;
         let stall = entry.departure.disposition.stall();
         if let (Some(due), Some(stall)) = (entry.due, stall) {
-            let later = now.checked_add(stall).unwrap_or(due);
+            let later = now + stall;
             self.alarms.remove(&(due, ticket));
             self.alarms.insert((later, ticket));
             entry.due = Some(later);
@@ -189,7 +196,7 @@ impl Outbox {
     }
 
     /// Resets the connections whose client has taken nothing for too long.
-    pub fn end_stalled(&mut self, owned: &mut Ownership, now: Instant) {
+    pub fn end_stalled(&mut self, owned: &mut Ownership, now: MonotonicTime) {
         while let Some((due, ticket)) = self.alarms.first().copied() {
             if due > now {
                 return;
@@ -224,7 +231,7 @@ impl Outbox {
     }
 
     /// When to look for stalled clients.
-    pub fn next_alarm(&self) -> Option<Instant> {
+    pub fn next_alarm(&self) -> Option<MonotonicTime> {
         self.alarms.first().map(|(due, _)| *due)
     }
 }

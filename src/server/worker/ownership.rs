@@ -2,7 +2,6 @@
 //! the supervisor.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use nix::errno::Errno;
 
@@ -14,6 +13,7 @@ use super::request_log;
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::message::Report;
 use crate::server::ipc::ticket::Ticket;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// The places of a worker's connections, and what the supervisor knows of them.
 pub struct Ownership {
@@ -94,7 +94,7 @@ impl Ownership {
         &mut self,
         connection: &Connection,
         ticket: Option<Ticket>,
-        deadline: Option<Instant>,
+        deadline: Option<MonotonicTime>,
         ready: bool,
     ) {
         let packed = handover::waiting(&connection.stream.borrow(), deadline, ready);

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::connection::{Connection, Parked, State, Stay};
 use super::places::Places;
@@ -11,6 +11,7 @@ use crate::server::ipc::clock;
 use crate::server::ipc::message::MAX_PAYLOAD;
 use crate::server::ipc::standing::Standing;
 use crate::server::ipc::ticket::Ticket;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// How long a connection stays in its worker with incomplete input. Long enough for the rest of a
 /// message that a client sends in several pieces, short enough that few are lost with their worker.
@@ -27,7 +28,7 @@ pub enum DueConnection {
 
 /// What one worker knows of its parked connections beside their places.
 pub struct ParkingLot {
-    alarms: BinaryHeap<Reverse<(Instant, Ticket)>>,
+    alarms: BinaryHeap<Reverse<(MonotonicTime, Ticket)>>,
     quiet_time: QuietTime,
     /// All connections stay as long as hot ones, also with incomplete input.
     drains: bool,
@@ -41,7 +42,7 @@ pub struct ParkingLot {
 
 impl ParkingLot {
     /// An empty lot.
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: MonotonicTime) -> Self {
         ParkingLot {
             alarms: BinaryHeap::new(),
             quiet_time: QuietTime::new(now),
@@ -78,7 +79,7 @@ impl ParkingLot {
     }
 
     /// When the connection is due without an event.
-    fn due_at(&self, stay: &Stay) -> Option<Instant> {
+    fn due_at(&self, stay: &Stay) -> Option<MonotonicTime> {
         let quiet = self.quiet_limit(stay).map(|limit| stay.since + limit);
         [stay.deadline, quiet].into_iter().flatten().min()
     }
@@ -103,7 +104,11 @@ impl ParkingLot {
         match places.lease(ticket) {
             None => self.alone += 1,
             Some(lease) if stay.movable => {
-                lease.park(ticket.generation, stay.deadline.map(clock::milliseconds), standing);
+                lease.park(
+                    ticket.generation,
+                    stay.deadline.map(clock::monotonic_milliseconds),
+                    standing,
+                );
             }
             Some(_) => {}
         }
@@ -206,7 +211,7 @@ impl ParkingLot {
     }
 
     /// A parked connection whose time is up, or that was quiet for long.
-    pub fn due(&mut self, places: &mut Places, now: Instant) -> Option<DueConnection> {
+    pub fn due(&mut self, places: &mut Places, now: MonotonicTime) -> Option<DueConnection> {
         while let Some(Reverse((at, ticket))) = self.alarms.peek().copied() {
             if at > now {
                 return None;
@@ -233,7 +238,7 @@ impl ParkingLot {
     }
 
     /// When to look for what is due.
-    pub fn next_alarm(&self) -> Option<Instant> {
+    pub fn next_alarm(&self) -> Option<MonotonicTime> {
         self.alarms.peek().map(|Reverse((at, _))| *at)
     }
 }

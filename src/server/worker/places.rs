@@ -3,7 +3,6 @@
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -12,6 +11,7 @@ use super::connection::{Connection, Parked, State};
 use super::events::PARKED;
 use crate::server::ipc::lease::{Lease, LeaseTable};
 use crate::server::ipc::ticket::{Ticket, next_generation};
+use crate::sys::os::monotonic::MonotonicTime;
 
 #[derive(Default)]
 struct Place {
@@ -22,7 +22,7 @@ struct Place {
     /// The supervisor has a duplicate: who may act is decided by the lease.
     leased: bool,
     /// When the parking lot looks at this place next.
-    alarm: Option<Instant>,
+    alarm: Option<MonotonicTime>,
 }
 
 /// The connections of one worker that wait or have waited. Each keeps its place in the epoll set while
@@ -80,7 +80,7 @@ impl Places {
     }
 
     /// When the parking lot looks at this place next.
-    pub fn alarm(&mut self, ticket: Ticket) -> Option<&mut Option<Instant>> {
+    pub fn alarm(&mut self, ticket: Ticket) -> Option<&mut Option<MonotonicTime>> {
         self.place(ticket).map(|place| &mut place.alarm)
     }
 
@@ -212,7 +212,7 @@ mod tests {
         let ticket = places.admit(&connection).unwrap();
         assert_eq!(places.end_lease(ticket), None, "it has none");
         places.set_leased(ticket);
-        *places.alarm(ticket).unwrap() = Some(Instant::now());
+        *places.alarm(ticket).unwrap() = Some(MonotonicTime::now());
         let renamed = places.end_lease(ticket).unwrap();
         assert!(places.state(ticket).is_none() && places.state(renamed).is_some());
         assert_eq!(places.alarm(renamed), Some(&mut None), "it was the old name's");

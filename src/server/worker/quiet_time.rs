@@ -1,6 +1,7 @@
 //! How long a parked connection may be quiet before it counts as cold.
 
-use std::time::{Duration, Instant};
+use crate::sys::os::monotonic::MonotonicTime;
+use std::time::Duration;
 
 /// Long enough for a client that is at work, short enough that idle ones do not pile up in the worker.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -19,12 +20,12 @@ pub struct QuietTime {
     limit: Duration,
     /// How many turns there were, since when.
     turns: u32,
-    since: Instant,
+    since: MonotonicTime,
 }
 
 impl QuietTime {
     /// The shortest time.
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: MonotonicTime) -> Self {
         QuietTime { limit: SHORTEST, turns: 0, since: now }
     }
 
@@ -34,7 +35,7 @@ impl QuietTime {
     }
 
     /// One of so many connections had its turn.
-    pub fn note_turn(&mut self, connections: usize, now: Instant) {
+    pub fn note_turn(&mut self, connections: usize, now: MonotonicTime) {
         self.turns += 1;
         let passed = now.saturating_duration_since(self.since);
         if passed >= SHORTEST {
@@ -69,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_time_follows_what_was_counted() {
-        let start = Instant::now();
+        let start = MonotonicTime::now();
         let mut quiet = QuietTime::new(start);
         (0..1000).for_each(|_| quiet.note_turn(1000, start));
         assert_eq!(quiet.limit(), SHORTEST);

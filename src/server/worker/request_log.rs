@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use crate::io::Stream;
 use crate::server::ipc::access_queue::{Entry, OwnQueue, Unsent};
-use crate::server::ipc::clock;
 use crate::server::ipc::request_record::{self, Closing, End, FieldValue, NUMBERS, Opening};
 use crate::server::ipc::scoreboard::Scoreboard;
 use crate::sys::os::alarm;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// The longest text of all fields of a request that handlers add, in bytes.
 const FIELDS: usize = 16 * 1024;
@@ -32,9 +32,9 @@ struct RequestLog {
     /// The encoding of a closing.
     closing: Vec<u8>,
     fields: Vec<u8>,
-    /// When the connection began to wait whose handler was called, and when that was, in nanoseconds of the
-    /// monotonic clock; until a request is opened.
-    called: Option<(u64, u64)>,
+    /// When the connection began to wait whose handler was called, and when that was; until a request is
+    /// opened.
+    called: Option<(MonotonicTime, MonotonicTime)>,
 }
 
 thread_local! {
@@ -47,7 +47,7 @@ fn with<R>(work: impl FnOnce(&mut RequestLog) -> R) -> Option<R> {
 
 /// Microseconds of the monotonic clock.
 fn now() -> u64 {
-    clock::monotonic() / 1000
+    MonotonicTime::now().nanoseconds() / 1000
 }
 
 /// This process is a worker of the pool with that number, with the given place in the scoreboard.
@@ -85,9 +85,8 @@ pub fn had_begun(at: u64) -> bool {
     begun.is_some_and(|begun| begun <= at)
 }
 
-/// The pool's function is called: `start`, in nanoseconds of the monotonic clock, for a connection that has
-/// waited since `ready`.
-pub fn begin_run(ready: u64, start: u64) {
+/// The pool's function is called: at `start`, for a connection that has waited since `ready`.
+pub fn begin_run(ready: MonotonicTime, start: MonotonicTime) {
     with(|log| {
         if log.queue.is_some() {
             log.called = Some((ready, start));
@@ -108,9 +107,10 @@ pub fn open(opening: Opening<'_>, stream: &Stream) {
         }
         let (ready, start) = log.called.take().unwrap_or_else(|| {
             // Another request in the same run.
-            let now = clock::monotonic();
+            let now = MonotonicTime::now();
             (now, now)
         });
+        let (ready, start) = (ready.nanoseconds(), start.nanoseconds());
         let (begun, queued) = (start / 1000, start.saturating_sub(ready) / 1000);
         let opening = Opening { begun, queued, pool, pid, ..opening };
         log.opening.clear();

@@ -1,29 +1,29 @@
 //! What a worker measures of the runs of its handler, with few looks at the clock: one behind each wait for
-//! events, and one when a handler has returned. A handler begins where the last of these was. Times are
-//! nanoseconds of the monotonic clock: it costs more to subtract two instants than to ask the clock.
+//! events, and one when a handler has returned. A handler begins where the last of these was.
 
 use super::connection::Running;
 use crate::server::metrics::pool::Meter;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// The times of a worker.
 pub struct Stopwatch {
     /// Where they are counted; none in a test.
     meter: Option<Meter>,
     /// The last look at the clock.
-    now: u64,
+    now: MonotonicTime,
     /// When the kernel has told of what is attended to now.
-    told: u64,
+    told: MonotonicTime,
     /// When the connection began to wait whose handler runs.
-    ready: u64,
+    ready: MonotonicTime,
     /// When that handler was called.
-    start: u64,
+    start: MonotonicTime,
     /// How much had been written to its connection before.
     written: u64,
 }
 
 impl Stopwatch {
     /// Nothing has run yet.
-    pub fn new(now: u64) -> Self {
+    pub fn new(now: MonotonicTime) -> Self {
         Stopwatch { meter: None, now, told: now, ready: now, start: now, written: 0 }
     }
 
@@ -38,17 +38,21 @@ impl Stopwatch {
     }
 
     /// The last look at the clock, when a handler returned or a wait ended.
-    pub fn now(&self) -> u64 {
+    pub fn now(&self) -> MonotonicTime {
         self.now
     }
 
     /// A wait for events has ended.
-    pub fn told(&mut self, now: u64) {
+    pub fn told(&mut self, now: MonotonicTime) {
         (self.now, self.told) = (now, now);
     }
 
     /// The handler is called for a connection: since when that has waited, and now.
-    pub fn begin(&mut self, queued: Option<u64>, written: u64) -> (u64, u64) {
+    pub fn begin(
+        &mut self,
+        queued: Option<MonotonicTime>,
+        written: u64,
+    ) -> (MonotonicTime, MonotonicTime) {
         self.ready = queued.unwrap_or(self.told);
         self.start = self.now;
         self.written = written;
@@ -57,7 +61,7 @@ impl Stopwatch {
 
     /// The handler has returned, or thrown.
     #[inline(always)]
-    pub fn end(&mut self, running: Option<&Running>, now: u64) {
+    pub fn end(&mut self, running: Option<&Running>, now: MonotonicTime) {
         self.now = now;
         let Some(meter) = &self.meter else { return };
         let Some(running) = running else { return meter.silent() };
@@ -69,7 +73,10 @@ impl Stopwatch {
         }
         // A handler that has only waited for the rest of a request has answered nothing.
         if size > 0 {
-            meter.answered((self.ready, self.start, now), size);
+            meter.answered(
+                (self.ready.nanoseconds(), self.start.nanoseconds(), now.nanoseconds()),
+                size,
+            );
         } else {
             meter.silent();
         }

@@ -44,7 +44,8 @@ fn fetch(out: &mut [u8]) {
         // A sandbox that has none: better an id that could be guessed than none.
         let state = RandomState::new();
         for (index, piece) in out.chunks_mut(8).enumerate() {
-            let seed = (index, std::process::id(), super::monotonic::nanoseconds());
+            let seed =
+                (index, std::process::id(), super::monotonic::MonotonicTime::now().nanoseconds());
             piece.copy_from_slice(&state.hash_one(seed).to_le_bytes()[..piece.len()]);
         }
     }

@@ -11,9 +11,9 @@ use super::format::Format;
 use super::moment::Moment;
 use super::output::Output;
 use crate::server::ipc::access_queue::AccessQueue;
-use crate::server::ipc::clock;
 use crate::server::ipc::request_record::{Closing, Opening};
 use crate::sys::os::calendar::{self, LocalTime};
+use crate::sys::os::monotonic::MonotonicTime;
 use crate::sys::os::process;
 
 /// How long lines wait at most, in milliseconds.
@@ -154,7 +154,7 @@ impl Calendar {
     fn set(&mut self) {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let now = now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(0));
-        self.difference = now.saturating_sub(clock::monotonic() / 1000);
+        self.difference = now.saturating_sub(MonotonicTime::now().nanoseconds() / 1000);
         self.second = u64::MAX;
     }
 

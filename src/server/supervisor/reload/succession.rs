@@ -104,7 +104,7 @@ impl Succession {
         metrics: Option<BorrowedFd<'_>>,
     ) {
         let hello = FromPredecessor::Hello(Hello {
-            clock: clock::started(),
+            clock: clock::started().nanoseconds(),
             sockets: sockets.len() as u64,
             group: getpgrp().as_raw() as u64,
             warned: privileges::has_warned(),
