@@ -1,11 +1,11 @@
 //! The streams behind handles, by the address of the userdata.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::rc::Rc;
 
 use mlua::{AnyUserData, Value};
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::stream::Stream;
 
@@ -41,17 +41,18 @@ thread_local! {
 /// The streams of all handles in this thread, by the address of their userdata, so that a method
 /// finds its stream without a type check by mlua.
 struct HandleTable {
-    all: BTreeMap<usize, Rc<RefCell<Stream>>>,
-    /// The last lookup, which is often repeated.
+    all: FxHashMap<usize, Rc<RefCell<Stream>>>,
+    /// The one that was made or looked up last: most calls are for that.
     last: Option<(usize, Rc<RefCell<Stream>>)>,
 }
 
 impl HandleTable {
     const fn new() -> Self {
-        HandleTable { all: BTreeMap::new(), last: None }
+        HandleTable { all: FxHashMap::with_hasher(FxBuildHasher), last: None }
     }
 
     fn insert(&mut self, address: usize, stream: Rc<RefCell<Stream>>) {
+        self.last = Some((address, stream.clone()));
         self.all.insert(address, stream);
     }
 

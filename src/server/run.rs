@@ -271,32 +271,23 @@ impl Feed for Tasks {
     type Made = Handle;
 
     fn next(keep: bool) -> NextCall {
-        handle_methods::leave_child(0);
-        let mut subject = None;
-        handle_methods::with_worker(|worker| {
-            subject = worker.advance(keep);
-            true
-        });
-        match subject {
-            Some(Subject::Parked(place)) => NextCall::Place(i64::from(place) + 1),
-            Some(Subject::New) => NextCall::New,
-            None => NextCall::Complete,
+        match handle_methods::with_worker(|worker| worker.advance(keep)) {
+            Some(Some(Subject::Parked(place))) => NextCall::Place(i64::from(place) + 1),
+            Some(Some(Subject::New)) => NextCall::New,
+            Some(None) => NextCall::Complete,
+            None => {
+                handle_methods::leave_child(0);
+                NextCall::Complete
+            }
         }
     }
 
     fn no_result() {
-        handle_methods::with_worker(|worker| {
-            worker.note_no_result();
-            true
-        });
+        handle_methods::with_worker(|worker| worker.note_no_result());
     }
 
     fn make(address: *mut c_void) -> Option<Handle> {
-        let mut stream = None;
-        handle_methods::with_worker(|worker| {
-            stream = worker.new_stream();
-            true
-        });
+        let stream = handle_methods::with_worker(|worker| worker.new_stream()).flatten();
         stream.map(|stream| Handle::at(address, stream))
     }
 }

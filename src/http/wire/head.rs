@@ -192,6 +192,9 @@ impl Head {
             if let Some(size) = self.complete {
                 return Ok(HeadProgress::Complete(size));
             }
+            if self.searched == input.len() {
+                return Ok(HeadProgress::Partial);
+            }
             // Most lines are complete and valid: one pass finds their parts and their end.
             if self.searched == self.line && self.take_line(input, limits)? {
                 continue;

@@ -74,10 +74,8 @@ impl Development {
         match self.watcher.borrow_mut().as_mut() {
             Some(watcher) => watcher.add(path),
             None => {
-                with_worker(|worker| {
-                    worker.report_loaded(path.as_os_str().as_bytes().to_vec());
-                    true
-                });
+                let path = path.as_os_str().as_bytes().to_vec();
+                with_worker(|worker| worker.report_loaded(path));
             }
         }
     }

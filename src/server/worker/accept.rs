@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
+use super::connection::Connection;
 use super::control::complain;
 use super::events::LISTENER;
 use crate::io::{Stream, listen};
@@ -73,7 +74,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// The kernel refuses, or lacks something.
-    pub fn accept(&mut self, index: usize) -> Result<Option<Stream>, Errno> {
+    pub fn accept(&mut self, index: usize) -> Result<Option<Connection>, Errno> {
         let Some(listener) = self.listeners.get(index) else { return Ok(None) };
         let Some(socket) = listener.socket() else { return Ok(None) };
         // Bounded: a flood of connections that abort at once must not keep the worker here.
@@ -84,7 +85,7 @@ impl Acceptor {
                     let proxied = listener.spec.proxied(&peer);
                     let mut stream = Stream::accepted(descriptor, Some(peer));
                     stream.handler.proxied = proxied;
-                    return Ok(Some(stream));
+                    return Ok(Some(Connection::new(stream)));
                 }
                 Err(error) => error,
             };

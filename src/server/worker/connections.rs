@@ -17,7 +17,7 @@ use super::parking::{DueConnection, ParkingLot};
 use super::places::Places;
 use super::proxy_header::{self, HeaderProgress};
 use super::request_log;
-use crate::io::{Stream, Wakeup, address};
+use crate::io::{Wakeup, address};
 use crate::proxy::proxied::Proxied;
 use crate::server::ipc::clock;
 use crate::server::ipc::connection_state::Stage;
@@ -303,9 +303,9 @@ impl Connections {
     }
 
     /// A new connection, for whoever has time.
-    pub fn pass_new(&mut self, stream: Stream) {
-        let state = state_of(&stream, Stage::Ready);
-        self.owned.give_up(&Connection::new(stream), None, (state, None));
+    pub fn pass_new(&mut self, connection: &Connection) {
+        let state = state_of(&connection.stream.borrow(), Stage::Ready);
+        self.owned.give_up(connection, None, (state, None));
     }
 
     /// Closes connections that have waited longest with incomplete input that only this worker can hold, as

@@ -19,7 +19,7 @@ use super::places::Places;
 use super::recycling::Recycling;
 use super::request_log;
 use super::stopwatch::Stopwatch;
-use crate::io::{Stream, Wakeup, sigterm};
+use crate::io::{Wakeup, sigterm};
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::clock;
 use crate::server::ipc::lease::LeaseTable;
@@ -261,7 +261,7 @@ impl EventLoop {
                     self.connections.send_more(ticket);
                     None
                 }
-                Source::Listener(index) => self.accept(index).and_then(|stream| self.admit(stream)),
+                Source::Listener(index) => self.accept(index).and_then(|new| self.admit(new)),
             };
             let running = running.and_then(|running| self.connections.read_proxy_header(running));
             let job = || self.jobs.pop_front().map(Task::Job);
@@ -273,12 +273,12 @@ impl EventLoop {
     }
 
     /// A new connection is for the handler, unless the next generation serves: then it is for that.
-    fn admit(&mut self, stream: Stream) -> Option<Running> {
+    fn admit(&mut self, connection: Connection) -> Option<Running> {
         if worker_signals::are_ports_passed_on() {
-            self.connections.pass_new(stream);
+            self.connections.pass_new(&connection);
             return None;
         }
-        Some(Running::new(Connection::new(stream), None, Wakeup::None))
+        Some(Running::new(connection, None, Wakeup::None))
     }
 
     /// The handler is about to be called.
@@ -390,8 +390,8 @@ impl EventLoop {
         for source in std::mem::take(&mut self.events.queue) {
             match source {
                 Source::Listener(index) => {
-                    if let Some(stream) = self.accept(index) {
-                        self.connections.pass_new(stream);
+                    if let Some(connection) = self.accept(index) {
+                        self.connections.pass_new(&connection);
                     }
                 }
                 other => self.events.queue.push_back(other),
@@ -403,8 +403,8 @@ impl EventLoop {
     fn pass_last_connections(&mut self) {
         for index in 0..self.listeners.len() {
             for _ in 0..LAST_CONNECTIONS {
-                let Some(stream) = self.accept(index) else { break };
-                self.connections.pass_new(stream);
+                let Some(connection) = self.accept(index) else { break };
+                self.connections.pass_new(&connection);
             }
         }
     }
@@ -535,14 +535,14 @@ impl EventLoop {
     }
 
     /// Asks a listener for a new connection.
-    fn accept(&mut self, listener: usize) -> Option<Stream> {
+    fn accept(&mut self, listener: usize) -> Option<Connection> {
         let errno = match self.acceptor.accept(listener) {
-            Ok(stream) => {
-                self.control.cell().add(Counter::Accepted, u64::from(stream.is_some()));
-                if let Some(meter) = self.stopwatch.meter().filter(|_| stream.is_some()) {
+            Ok(connection) => {
+                self.control.cell().add(Counter::Accepted, u64::from(connection.is_some()));
+                if let Some(meter) = self.stopwatch.meter().filter(|_| connection.is_some()) {
                     meter.accepted();
                 }
-                return stream;
+                return connection;
             }
             Err(errno) => errno,
         };

@@ -32,7 +32,7 @@ pub fn export(lua: &Lua) -> mlua::Result<()> {
 /// the socket any more. Returns false where nobody supervises: the caller waits for itself.
 fn park(lua: &Lua, args: MultiValue) -> Reply<bool> {
     let (stream, timeout, stall) = arguments(lua, "park", &args)?;
-    Ok(with_worker(|worker| worker.decide(&stream, Disposition::Park { timeout, stall })))
+    Ok(park_stream(&stream, timeout, stall))
 }
 
 /// As `socket:park`, for callers that have the stream.
@@ -41,7 +41,7 @@ pub fn park_stream(
     timeout: Option<Duration>,
     stall: Option<Duration>,
 ) -> bool {
-    with_worker(|worker| worker.decide(stream, Disposition::Park { timeout, stall }))
+    decide(stream, Disposition::Park { timeout, stall })
 }
 
 /// `socket:linger([timeout [, stall]])`: the handler is done with the connection. Its output is sent
@@ -67,11 +67,16 @@ pub fn linger_stream(
 ) -> std::io::Result<bool> {
     let timeout = timeout.unwrap_or(Duration::from_secs(MAX_SECONDS as u64));
     let linger = Disposition::Linger { timeout, stall };
-    if !with_worker(|worker| worker.decide(stream, linger)) {
+    if !decide(stream, linger) {
         return Ok(false);
     }
     stream.borrow_mut().finish_nb()?;
     Ok(true)
+}
+
+/// What becomes of a connection; false if no worker sees to that.
+fn decide(stream: &Rc<RefCell<Stream>>, decision: Disposition) -> bool {
+    with_worker(|worker| worker.decide(stream, decision)).unwrap_or(false)
 }
 
 /// A worker, as the process that it is sees it, and its children.
@@ -103,10 +108,7 @@ pub fn set_worker(worker: &Rc<RefCell<Worker>>) -> Result<(), Errno> {
     let (worker, generation) = (Rc::downgrade(worker), fork_detection::generation());
     WORKER.set(Own { worker, generation });
     let before = || {
-        with_worker(|worker| {
-            worker.insure();
-            true
-        });
+        with_worker(Worker::insure);
     };
     let in_child = || {
         let worker = WORKER.with_borrow(|own| own.worker.upgrade());
@@ -134,12 +136,12 @@ pub fn leave_child(code: i32) {
     }
 }
 
-/// Asks the worker that this process is; false if it is none.
-pub fn with_worker(ask: impl FnOnce(&mut Worker) -> bool) -> bool {
+/// Asks the worker that this process is; `None` if it is none.
+pub fn with_worker<R>(ask: impl FnOnce(&mut Worker) -> R) -> Option<R> {
     let here = |own: &Own| own.worker.upgrade().filter(|_| own.is_here());
-    let Some(worker) = WORKER.with_borrow(here) else { return false };
+    let worker = WORKER.with_borrow(here)?;
     // A finalizer may ask while the worker itself is at work: then it is nobody's turn.
-    worker.try_borrow_mut().is_ok_and(|mut worker| ask(&mut worker))
+    worker.try_borrow_mut().ok().map(|mut worker| ask(&mut worker))
 }
 
 /// The stream, `timeout` and `stall`.

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use mlua::{Lua, Table};
 
-use super::handle_methods::{is_worker, with_worker};
+use super::handle_methods::with_worker;
 use crate::binding::{self, Fault, Reply};
 use crate::server::ipc::message::RELOADED;
 
@@ -19,15 +19,10 @@ pub fn export(lua: &Lua, module: &Table) -> mlua::Result<()> {
 ///
 /// Returns true, or nil and why the server goes on as it was.
 fn reload() -> Reply<bool> {
-    if !is_worker() {
-        return Err(Fault::System("reload: this is no worker of a running server".into(), None));
-    }
     let (mut answer, theirs) = UnixStream::pair()?;
-    let mut sent = Ok(());
-    with_worker(|worker| {
-        sent = worker.ask_for_reload(theirs.as_fd());
-        true
-    });
+    let Some(sent) = with_worker(|worker| worker.ask_for_reload(theirs.as_fd())) else {
+        return Err(Fault::System("reload: this is no worker of a running server".into(), None));
+    };
     sent?;
     drop(theirs);
     let mut text = Vec::new();
