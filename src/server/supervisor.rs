@@ -177,7 +177,7 @@ impl Supervisor {
             EventSource::Signals => self.take_signals(),
             EventSource::Control(pid) => parts.take_reports(pid),
             EventSource::Stderr(pid) => parts.service.children.copy_stderr(pid, &mut parts.log),
-            EventSource::Connection(number) => parts.service.handover.event(number),
+            EventSource::Connection(number) => parts.service.handover.reception.event(number),
             EventSource::Predecessor => parts.hear_predecessor(),
             // What it takes is sent before the next wait.
             EventSource::Successor => {}

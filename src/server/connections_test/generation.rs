@@ -45,7 +45,7 @@ impl Generation {
     /// A generation takes over from this one.
     pub(super) fn succeed(&mut self) -> Generation {
         let (ours, theirs) = Channel::pair().unwrap();
-        self.handover.succeed(Successor::new(ours, vec![Some(0)]));
+        self.handover.reception.succeed(Successor::new(ours, vec![Some(0)]));
         Generation { predecessor: Some(theirs), ..Generation::new() }
     }
 
@@ -53,19 +53,21 @@ impl Generation {
     pub(super) fn supervise(&mut self, now: Instant) {
         let mut events = [EpollEvent::empty(); 64];
         let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
-        events[..count].iter().for_each(|event| self.handover.event(event.data() & !TOKEN));
-        self.handover.advance(now);
+        events[..count]
+            .iter()
+            .for_each(|event| self.handover.reception.event(event.data() & !TOKEN));
+        self.handover.reception.advance(now);
         while let Some(predecessor) = &self.predecessor {
             match predecessor.receive(&mut self.inbox).unwrap() {
                 Received::Message(FromPredecessor::Connections(batch), descriptors) => {
-                    self.handover.inherit(batch, descriptors, now);
+                    self.handover.reception.inherit(batch, descriptors, now);
                 }
                 Received::Message(other, _) => panic!("{other:?}"),
                 Received::Empty => break,
                 Received::Closed | Received::Garbage => panic!("the predecessor lives"),
             }
         }
-        if let Some(successor) = self.handover.successor() {
+        if let Some(successor) = self.handover.reception.successor() {
             successor.flush();
         }
     }

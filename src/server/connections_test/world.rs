@@ -141,7 +141,7 @@ impl World {
                 let running = Running::new(connection, None, Wakeup::None);
                 self.begin(cell, Task::Connection(running));
             }
-            _ => self.handover().accepted(0, ours, Proxied::No),
+            _ => self.handover().reception.accepted(0, ours, Proxied::No),
         }
     }
 
@@ -346,7 +346,7 @@ impl World {
         if std::mem::replace(&mut self.shuts_down, true) {
             return;
         }
-        self.handover().shut_down();
+        self.handover().reception.shut_down();
         for worker in self.workers.iter().flatten().filter(|worker| !worker.leaves) {
             worker.channel.send(&Order::Drain, &[]).unwrap();
         }

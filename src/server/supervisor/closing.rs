@@ -42,11 +42,11 @@ pub fn close_ports(Service { pools, handover, .. }: &mut Service, until: Instant
 
 /// Takes over what waits at the ports of a pool. False if there is no descriptor for all of it.
 fn take_waiting(state: &mut PoolState, handover: &mut Handover) -> bool {
-    while handover.make_room() {
+    while handover.reception.make_room() {
         match state.ports.take() {
             Taken::Connection(connection, proxied) => {
                 state.note_accepted();
-                handover.accepted(state.index, connection, proxied);
+                handover.reception.accepted(state.index, connection, proxied);
             }
             Taken::Nothing => return true,
             Taken::Exhausted => return false,

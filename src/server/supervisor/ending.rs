@@ -51,7 +51,7 @@ impl Ending {
         reload.announce_end(false, log);
         close_left_ports(service, now);
         log.notice("Initiate shutdown");
-        service.handover.shut_down();
+        service.handover.reception.shut_down();
         for child in service.children.iter_mut() {
             child.note_turns(now);
             child.drain();
@@ -137,7 +137,7 @@ impl Ending {
             match state.advise_shutdown(&service.children, queued, now) {
                 Advice::Fork if state.sizing.is_hopeless() => {
                     if service.children.of_pool(index).next().is_none() {
-                        service.handover.close_queued(index);
+                        service.handover.reception.close_queued(index);
                     }
                 }
                 Advice::Fork => {
@@ -201,7 +201,7 @@ impl Ending {
             return ControlFlow::Break(self.shutdown.exit_code());
         }
         self.shutdown.rest();
-        service.handover.forget_successor();
+        service.handover.reception.forget_successor();
         // With them go their ports.
         service.pools.clear();
         ControlFlow::Continue(None)
@@ -217,10 +217,11 @@ impl Ending {
     /// All workers are gone: until when lingering connections still keep the server. None if there is
     /// nothing to wait for.
     fn outlast_clients(&mut self, service: &mut Service, now: Instant) -> Option<Instant> {
-        (0..service.pools.len()).for_each(|index| service.handover.close_queued(index));
-        let end = self.shutdown.lingers_until(now).filter(|_| service.handover.has_lingering());
+        (0..service.pools.len()).for_each(|index| service.handover.reception.close_queued(index));
+        let end =
+            self.shutdown.lingers_until(now).filter(|_| service.handover.reception.has_lingering());
         if end.is_none() && self.shutdown.phase() == ServerPhase::Draining {
-            service.handover.end_lingering();
+            service.handover.reception.end_lingering();
         }
         end
     }

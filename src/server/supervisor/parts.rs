@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
+use super::access_log::AccessLog;
 use super::ending::Ending;
 use super::reload::{Reload, ReloadAction};
 use super::service::{Next, Request, Service};
@@ -90,10 +91,8 @@ impl SupervisorParts {
         let check = self.service.next_check(serves, now);
         let status = self.status.next().filter(|_| !is_candidate);
         // A candidate's standard error is not the server's yet.
-        let written = match is_candidate {
-            true => None,
-            false => self.service.tend_access_log(&mut self.log, now),
-        };
+        let access_log = self.service.access_log.as_mut().filter(|_| !is_candidate);
+        let written = access_log.and_then(|access_log| access_log.tend(&mut self.log, now));
         let passed = self.reload.flush(&mut self.service, now);
         let told = [self.notify(now), self.log.attend(now)];
         let due = [files, served, ends, check, status, written, passed, self.reload.due()];
@@ -218,7 +217,8 @@ impl SupervisorParts {
             let reason = error_text::reason(&error);
             self.log.notice(&format!("Could not reopen the log file: {reason}"));
         }
-        if let Err(error) = self.service.reopen_access_log() {
+        let access_log = self.service.access_log.as_mut();
+        if let Err(error) = access_log.map_or(Ok(()), AccessLog::reopen) {
             let reason = error_text::reason(&error);
             self.log.notice(&format!("Could not reopen the access log: {reason}"));
         }
@@ -267,7 +267,8 @@ impl SupervisorParts {
         let was_killed = self.ending.shutdown.phase() == ServerPhase::Killing;
         let Some(mut child) = self.service.bury(pid, (end, usage), was_killed, &mut self.log)
         else {
-            if !self.service.access_log_ended(pid, &mut self.log)
+            let access_log = self.service.access_log.as_mut();
+            if !access_log.is_some_and(|access_log| access_log.ended(pid, &mut self.log))
                 && !self.status.bury(pid, end, &mut self.log)
             {
                 // What it has said last.
@@ -326,7 +327,8 @@ impl SupervisorParts {
             ServerPhase::Leaving => Stage::Leaving,
             ServerPhase::Draining | ServerPhase::Killing => Stage::Ending,
         });
-        self.metrics.note_lost_lines([self.log.lost(), self.service.lost_access_lines()]);
+        let lost = self.service.access_log.as_ref().map_or(0, AccessLog::lost);
+        self.metrics.note_lost_lines([self.log.lost(), lost]);
         self.service.publish(&mut self.log);
     }
 
@@ -346,7 +348,9 @@ impl SupervisorParts {
     /// What stays to be done when all workers are gone.
     pub fn close(&mut self) {
         self.notifier.stopping();
-        self.service.close_access_log();
+        if let Some(access_log) = self.service.access_log.take() {
+            access_log.close();
+        }
         self.log.settle();
         if self.reload.is_candidate() {
             // The ports are those of the generation that serves.

@@ -324,7 +324,7 @@ impl PoolState {
             let alone = usize::try_from(child.cell().get(Counter::Parked)).unwrap_or(0);
             parked += handover.store().lease_count(child.pid()) + alone;
         }
-        let (board, counts) = (&self.pool.scoreboard, handover.counts(self.index));
+        let (board, counts) = (&self.pool.scoreboard, handover.reception.counts(self.index));
         board.publish(Total::Workers, workers as u64);
         board.publish(Total::Parked, parked as u64);
         board.publish(Total::Accepted, self.totals.accepted);

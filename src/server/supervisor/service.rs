@@ -2,7 +2,6 @@
 //!
 //! It acts on what it is told, and answers what it wants of the server as a whole.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
@@ -61,7 +60,8 @@ pub struct Service {
     pub handover: Handover,
     balance: Balance,
     liveness: Liveness,
-    access_log: Option<AccessLog>,
+    /// The access log, if there is one.
+    pub access_log: Option<AccessLog>,
     /// Requests that take long.
     pub slow_requests: SlowRequests,
     supervisor: Pid,
@@ -125,13 +125,13 @@ impl Service {
 
     /// Does what is due in any phase. Gives when something will be.
     pub fn tend(&mut self, log: &mut Log, now: Instant) -> Option<Instant> {
-        if let Some(text) = self.handover.tend_memory(now) {
+        if let Some(text) = self.handover.reception.tend_memory(now) {
             log.notice(&text);
         }
         let actions = self.liveness.check_orders(&mut self.children, now);
         self.carry_out(actions, log);
         let slow = self.slow_requests.tend(&self.children, log, now);
-        [self.handover.advance(now), slow].into_iter().flatten().min()
+        [self.handover.reception.advance(now), slow].into_iter().flatten().min()
     }
 
     /// Serves. Gives when something will be due.
@@ -328,36 +328,6 @@ impl Service {
         }
         self.pools[worker.pool].ended(&child, end, usage);
         Some(child)
-    }
-
-    /// Keeps the access log going. Gives when to do so again.
-    pub fn tend_access_log(&mut self, log: &mut Log, now: Instant) -> Option<Instant> {
-        self.access_log.as_mut()?.tend(log, now)
-    }
-
-    /// How many lines the access log has lost since the beginning.
-    pub fn lost_access_lines(&self) -> u64 {
-        self.access_log.as_ref().map_or(0, AccessLog::lost)
-    }
-
-    /// The file of the access log was renamed.
-    ///
-    /// # Errors
-    /// It cannot be opened: the old one stays in use.
-    pub fn reopen_access_log(&mut self) -> io::Result<()> {
-        self.access_log.as_mut().map_or(Ok(()), AccessLog::reopen)
-    }
-
-    /// A child has ended. Whether it was the process of the access log.
-    pub fn access_log_ended(&mut self, pid: i32, log: &mut Log) -> bool {
-        self.access_log.as_mut().is_some_and(|access_log| access_log.ended(pid, log))
-    }
-
-    /// All workers are gone: waits for the last lines of the access log.
-    pub fn close_access_log(&mut self) {
-        if let Some(access_log) = self.access_log.take() {
-            access_log.close();
-        }
     }
 
     /// Such a worker is to be replaced, or not.

@@ -10,6 +10,7 @@ use socket2::SockRef;
 use super::*;
 use crate::io::Awaits;
 use crate::server::ipc::channel::{Channel, Inbox, Received};
+use crate::server::ipc::clock;
 use crate::server::ipc::generation::FromPredecessor;
 use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::message::MAX_PAYLOAD;
@@ -47,7 +48,7 @@ impl Side {
     fn events(&mut self) {
         let mut events = [EpollEvent::empty(); 4];
         let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap();
-        events[..count].iter().for_each(|event| self.handover.event(event.data()));
+        events[..count].iter().for_each(|event| self.handover.reception.event(event.data()));
     }
 
     /// Why the next connection comes to a worker, and how much input it brings.
@@ -84,7 +85,7 @@ fn a_connection_waits_for_input_or_its_deadline() {
     let deadline = Some(clock::milliseconds(side.now) + 1000);
     let _client = side.hand_over(ConnectionState { deadline, ..ConnectionState::default() });
     side.now += Duration::from_secs(2);
-    side.handover.advance(side.now);
+    side.handover.reception.advance(side.now);
     assert_eq!(side.next(), Some((Wakeup::Timeout, 0)));
 }
 
@@ -104,7 +105,7 @@ fn who_has_waited_longest_is_closed_if_descriptors_are_short() {
     let mut side = side(1000, 4 + 2);
     let mut clients: Vec<_> = (0..3).map(|_| side.hand_over(ConnectionState::default())).collect();
     assert_eq!(clients.iter_mut().map(is_closed).collect::<Vec<_>>(), [true, false, false]);
-    assert_eq!((side.handover.counts(0).shed, side.handover.store().waiting(0)), (1, 2));
+    assert_eq!((side.handover.reception.counts(0).shed, side.handover.store().waiting(0)), (1, 2));
 }
 
 #[test]
@@ -113,7 +114,12 @@ fn who_has_waited_longest_with_input_is_closed_if_memory_is_short() {
     let states = [&b""[..], &[b'a'; 100], &[b'a'; 100], &[b'a'; 100]];
     let mut clients = states.map(|data| side.hand_over(with(data, Awaits::Bytes(200))));
     assert_eq!(clients.each_mut().map(is_closed), [false, true, false, false]);
-    assert!(side.handover.tend_memory(side.now).is_some_and(|text| text.starts_with("1 waiting")));
+    assert!(
+        side.handover
+            .reception
+            .tend_memory(side.now)
+            .is_some_and(|text| text.starts_with("1 waiting"))
+    );
 }
 
 #[test]
@@ -132,7 +138,7 @@ fn at_a_shutdown_what_waits_is_told_at_once_and_what_comes_back_after_a_moment()
         side.hand_over(ConnectionState::default()),
         side.hand_over(with(b"GET", Awaits::EmptyLine(100))),
     ];
-    side.handover.shut_down();
+    side.handover.reception.shut_down();
     let _late = side.hand_over(ConnectionState::default());
     let mut speaks = side.hand_over(ConnectionState::default());
     let _begun = side.hand_over(with(b"GE", Awaits::EmptyLine(100)));
@@ -142,9 +148,9 @@ fn at_a_shutdown_what_waits_is_told_at_once_and_what_comes_back_after_a_moment()
     speaks.write_all(b"G").unwrap();
     side.events();
     assert_eq!(side.next(), Some((Wakeup::Input, 0)));
-    side.handover.advance(side.now);
+    side.handover.reception.advance(side.now);
     assert_eq!(side.next(), None);
-    side.handover.advance(side.now + Duration::from_secs(2));
+    side.handover.reception.advance(side.now + Duration::from_secs(2));
     assert_eq!(side.next(), Some((Wakeup::Shutdown, 0)));
 }
 
@@ -156,17 +162,17 @@ fn a_lingering_connection_ends_with_its_client_or_its_time() {
         ConnectionState { stage: Stage::Lingering { until, stall: None }, ..Default::default() };
     drop(side.hand_over(state.clone()));
     side.events();
-    assert!(!side.handover.has_lingering());
+    assert!(!side.handover.reception.has_lingering());
     let mut client = side.hand_over(state);
-    side.handover.advance(side.now);
-    assert!(side.handover.has_lingering() && !is_closed(&mut client));
-    side.handover.advance(side.now + Duration::from_secs(2));
-    assert!(!side.handover.has_lingering() && is_closed(&mut client));
+    side.handover.reception.advance(side.now);
+    assert!(side.handover.reception.has_lingering() && !is_closed(&mut client));
+    side.handover.reception.advance(side.now + Duration::from_secs(2));
+    assert!(!side.handover.reception.has_lingering() && is_closed(&mut client));
 }
 
 /// The next generation takes what it gets now. Gives how many connections that were.
 fn inherit_from(side: &mut Side, channel: &Channel, next: &mut Side) -> usize {
-    side.handover.successor().unwrap().flush();
+    side.handover.reception.successor().unwrap().flush();
     inherit(channel, next)
 }
 
@@ -177,7 +183,7 @@ fn inherit(channel: &Channel, next: &mut Side) -> usize {
         match channel.receive(&mut inbox).unwrap() {
             Received::Message(FromPredecessor::Connections(batch), descriptors) => {
                 count += batch.clone().into_iter().count();
-                next.handover.inherit(batch, descriptors, next.now);
+                next.handover.reception.inherit(batch, descriptors, next.now);
             }
             Received::Message(other, _) => panic!("{other:?}"),
             Received::Empty => return count,
@@ -196,11 +202,11 @@ fn the_next_generation_gets_what_waits_and_what_comes_back_later() {
     let stage = Stage::Lingering { until, stall: Some(70) };
     let _lingering = side.hand_over(ConnectionState { stage, ..ConnectionState::default() });
     let (ours, theirs) = Channel::pair().unwrap();
-    side.handover.succeed(Successor::new(ours, vec![Some(0)]));
+    side.handover.reception.succeed(Successor::new(ours, vec![Some(0)]));
     assert_eq!(side.handover.store().count(), 0);
     assert_eq!(inherit_from(&mut side, &theirs, &mut next), 3);
     assert_eq!(next.next(), Some((Wakeup::Input, 3)), "what was queued is served");
-    assert!(next.handover.has_lingering());
+    assert!(next.handover.reception.has_lingering());
     waiting.write_all(b"\r\n").unwrap();
     next.events();
     assert_eq!(next.next(), Some((Wakeup::Input, 18)), "what was held is complete");
@@ -215,10 +221,10 @@ fn what_the_channel_does_not_take_at_once_is_passed_on_later() {
     let mut clients: Vec<_> =
         (0..200).map(|_| side.hand_over(with(&[7; 5000], Awaits::Bytes(9000)))).collect();
     let (ours, theirs) = Channel::pair().unwrap();
-    side.handover.succeed(Successor::new(ours, vec![Some(0)]));
+    side.handover.reception.succeed(Successor::new(ours, vec![Some(0)]));
     let mut count = inherit(&theirs, &mut next);
     assert!(count < 200, "the channel has taken all");
-    while !side.handover.successor().unwrap().flush() {
+    while !side.handover.reception.successor().unwrap().flush() {
         count += inherit(&theirs, &mut next);
     }
     assert_eq!(count + inherit(&theirs, &mut next), 200);
@@ -232,7 +238,7 @@ fn many_connections_share_a_message() {
     let _clients: Vec<_> =
         (0..300).map(|_| side.hand_over(with(&[7; 100], Awaits::Bytes(9000)))).collect();
     let (ours, theirs) = Channel::pair().unwrap();
-    side.handover.succeed(Successor::new(ours, vec![Some(0)]));
+    side.handover.reception.succeed(Successor::new(ours, vec![Some(0)]));
     let mut inbox = Inbox::default();
     assert!(matches!(
         theirs.receive::<FromPredecessor>(&mut inbox).unwrap(),
@@ -249,10 +255,10 @@ fn what_does_not_fit_into_a_message_goes_into_a_file() {
         .collect();
     let (ours, theirs) = Channel::pair().unwrap();
     SockRef::from(&ours).set_send_buffer_size(16 * 1024).unwrap();
-    side.handover.succeed(Successor::new(ours, vec![Some(0)]));
+    side.handover.reception.succeed(Successor::new(ours, vec![Some(0)]));
     assert_eq!(inherit_from(&mut side, &theirs, &mut next), 3);
     assert_eq!(next.handover.store().waiting(0), 3);
-    next.handover.shut_down();
+    next.handover.reception.shut_down();
     assert_eq!(next.next(), Some((Wakeup::Input, 0)), "its data is in a file");
 }
 
@@ -261,6 +267,6 @@ fn connections_of_a_pool_without_successor_are_told_of_the_end() {
     let mut side = side(1000, 100);
     let _client = side.hand_over(ConnectionState::default());
     let (ours, _theirs) = Channel::pair().unwrap();
-    side.handover.succeed(Successor::new(ours, vec![None]));
+    side.handover.reception.succeed(Successor::new(ours, vec![None]));
     assert_eq!(side.next(), Some((Wakeup::Shutdown, 0)));
 }

@@ -52,7 +52,7 @@ pub fn pass_end(service: &mut Service, pool: usize, listener: u32) {
 }
 
 fn tell_successor(handover: &mut Handover, message: FromPredecessor) {
-    if let Some(successor) = handover.successor() {
+    if let Some(successor) = handover.reception.successor() {
         successor.send(message, Vec::new());
     }
 }

@@ -198,7 +198,7 @@ impl Reload {
         let Role::Later(later) = &mut self.role else { return None };
         match later.announced_descriptors() {
             0 => {}
-            count => drop(service.handover.make_room_for(count)),
+            count => drop(service.handover.reception.make_room_for(count)),
         }
         let inherited = later.hear_predecessor()?;
         Some(takeover::inherit(inherited, service, log, now).into_iter().collect())

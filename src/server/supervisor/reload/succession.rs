@@ -155,10 +155,10 @@ impl Succession {
         for message in jobs::states(&service.pools).into_iter().chain([FromPredecessor::Serve]) {
             successor.send(message, Vec::new());
         }
-        service.handover.succeed(successor);
+        service.handover.reception.succeed(successor);
         close_left_ports(service, now);
         end_workers(service, now);
-        if let Some(successor) = service.handover.successor() {
+        if let Some(successor) = service.handover.reception.successor() {
             successor.note_passed(clock::milliseconds(now));
         }
         true
@@ -191,7 +191,8 @@ pub fn open_sockets<'a>(service: &'a Service, status: &'a StatusProcess) -> Vec<
 fn end_workers(Service { children, handover, .. }: &mut Service, now: Instant) {
     let workers: Vec<_> = children.iter().map(|child| child.worker).collect();
     for worker in workers {
-        let goes_on = handover.successor().is_some_and(|it| it.pool(worker.pool).is_some());
+        let goes_on =
+            handover.reception.successor().is_some_and(|it| it.pool(worker.pool).is_some());
         if goes_on {
             handover.revoke(worker, usize::MAX, Reserved::No);
         }
@@ -212,7 +213,7 @@ fn end_workers(Service { children, handover, .. }: &mut Service, now: Instant) {
 
 /// Passes on what the successor has not got yet, as far as it takes that. True if something is left.
 pub fn owes(handover: &mut Handover) -> bool {
-    handover.successor().is_some_and(|successor| !successor.flush())
+    handover.reception.successor().is_some_and(|successor| !successor.flush())
 }
 
 /// The same. Gives when to try again, should the kernel not say when the channel has room.

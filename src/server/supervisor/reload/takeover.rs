@@ -40,7 +40,7 @@ pub fn inherit(
     match inherited {
         Inherited::Nothing => {}
         Inherited::Connections(batch, descriptors) => {
-            service.handover.inherit(batch, descriptors, now);
+            service.handover.reception.inherit(batch, descriptors, now);
         }
         Inherited::Job(state, key) => jobs::inherit(state, key, service, now),
         Inherited::Begin(begin) => return Some(ReloadAction::Serve(begin)),
