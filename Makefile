@@ -5,7 +5,7 @@ PROFILE ?= release
 VERSIONS := 5.3 5.4 5.5
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build run example test test-browser conformance annotations lint fmt bench bench-app bench-% rock map fuzz dev clean
+.PHONY: help tools build run example test test-browser conformance annotations lint fmt bench bench-app bench-lapis bench-% rock map fuzz dev clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -58,6 +58,11 @@ bench-app: ## an application over PostgreSQL beside gunicorn + Flask and lua-htt
 	@tools/install build bench bench-app
 	@tools/build release 5.4
 	@exec setpriv --pdeathsig TERM benches/app/run
+
+bench-lapis: ## a Lapis application beside lua-http, on which Lapis can run; LAPIS_PATH says where Lapis is
+	@tools/install build bench bench-lapis
+	@tools/build release 5.4
+	@exec setpriv --pdeathsig TERM benches/lapis/run
 
 bench-%: ## one benchmark, e.g. bench-io, bench-accept
 	@tools/install build bench

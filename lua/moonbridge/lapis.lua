@@ -3,6 +3,10 @@
 local http = require "moonbridge.http"
 local status_line = require "moonbridge.status_line"
 
+-- The key of the request of moonbridge.http in the tables that are made of it.
+local REQUEST = {}
+
+local SLASH = ("/"):byte()
 local FORM = "application/x-www-form-urlencoded"
 local FIELD_COUNT_LIMIT = 4096 -- as request_field_count_limit by default
 
@@ -61,26 +65,28 @@ local function multipart(request)
 end
 
 -- Header fields by their names in any case, and with `_` for `-`; those of several lines are lists.
-local function headers_of(request)
-  local function lookup(name)
-    local values = type(name) == "string" and request.headers[name:gsub("_", "-")]
-    if not values or #values < 2 then return values and values[1] end
-    local list = {}
-    for index, value in ipairs(values) do list[index] = value end
-    return list
-  end
-  local function iterate()
-    local all = {}
-    for name in pairs(request.headers) do all[name] = lookup(name) end
-    return next, all
-  end
-  return setmetatable({}, { __index = function(_, name) return lookup(name) end, __pairs = iterate })
+local headers_of = {}
+
+function headers_of.__index(headers, name)
+  if type(name) ~= "string" then return nil end
+  local request = rawget(headers, REQUEST)
+  local value = request.headers_value[name:gsub("_", "-")]
+  if value ~= false then return value end
+  local list = {}
+  for index, line in ipairs(request.headers[name:gsub("_", "-")]) do list[index] = line end
+  return list
+end
+
+function headers_of.__pairs(headers)
+  local all = {}
+  for name in pairs(rawget(headers, REQUEST).headers) do all[name] = headers[name] end
+  return next, all
 end
 
 -- The fields of a request that Lapis and its applications read, computed when they are.
 local fields = {}
 
-function fields.headers(_, request) return headers_of(request) end
+function fields.headers(_, request) return setmetatable({ [REQUEST] = request }, headers_of) end
 function fields.method(_, request) return request.method end
 function fields.request_uri(_, request) return request.target end
 function fields.remote_addr(_, request) return request.client_ip or "unix:" end
@@ -92,27 +98,35 @@ function fields.port(_, request)
 end
 
 function fields.parsed_url(_, request)
-  local whole = request.host:lower()
-  local host, port = whole:match("^(.*):(%d+)$")
-  host = host or whole
-  local query = request.query or ""
+  local host, port = request.host:lower(), nil
+  if host:find(":", 1, true) then
+    host = host:gsub(":(%d+)$", function(digits)
+      port = digits
+      return ""
+    end)
+  end
+  local path, query = request.path, request.query or ""
+  -- With several slashes, Lapis would redirect to a host of the client's choice.
+  if path and path:byte() == SLASH then path = path:gsub("^/+", "") end
   return {
     scheme = request.scheme,
     host = host ~= "" and host or request.socket.local_ip,
     port = port,
-    -- With several slashes, Lapis would redirect to a host of the client's choice.
-    path = request.path and "/" .. request.path:gsub("^/+", "") or "*",
+    path = path and "/" .. path or "*",
     query = query ~= "" and query:sub(2) or nil,
   }
 end
 
 function fields.params_get(_, request)
-  if not request.query then return {} end
-  return last_values(request.get_params_list, request.query:sub(2))
+  local query = request.query
+  if not query or query == "" then return {} end
+  return last_values(request.get_params_list, query:sub(2))
 end
 
 function fields.params_post(req, request)
-  local kind = (request.headers_csv_string["Content-Type"]):lower()
+  local kind = request.headers_value["Content-Type"]
+  if not kind then return {} end
+  kind = kind:lower()
   if kind:find("multipart/form-data", 1, true) then
     req.is_form_read = true
     return multipart(request)
@@ -136,21 +150,23 @@ function fields.built_url(req) return require("lapis.util").build_url(req.parsed
 --- For actions that answer themselves: the request of moonbridge.http.
 function fields.moonbridge(_, request) return request end
 
-local function new_req(request)
-  return setmetatable({}, {
-    __index = function(req, key)
-      local make = fields[key]
-      if not make then return nil end
-      local value = make(req, request)
-      rawset(req, key, value)
-      return value
-    end,
-  })
+local req_meta = {}
+
+function req_meta.__index(req, key)
+  local make = fields[key]
+  if not make then return nil end
+  local value = make(req, rawget(req, REQUEST))
+  rawset(req, key, value)
+  return value
 end
 
+-- Names that most responses have, as they are.
+local COMMON = {}
+for name in ("Content-Type Content-Length Location Set-Cookie"):gmatch "%S+" do COMMON[name] = name end
+
 local function canonical(name)
-  return type(name) == "string"
-    and name:gsub("_", "-"):lower():gsub("%f[%a]%a", string.upper) or name
+  return COMMON[name]
+    or type(name) == "string" and name:gsub("_", "-"):lower():gsub("%f[%a]%a", string.upper) or name
 end
 
 -- Headers of the response: one entry for each name, however it is written.
@@ -171,7 +187,7 @@ local function add_header(res, name, value)
 end
 
 -- Statuses without a body, which a layout may have rendered all the same.
-local EMPTY = { [204] = true, [205] = true, [304] = true }
+local EMPTY = { ["204"] = true, ["205"] = true, ["304"] = true }
 
 -- With a `failure` the response is an error page. It is too late if the action has begun to send: the error
 -- then breaks off its response.
@@ -183,12 +199,14 @@ local function respond(request, res, failure)
   for name, values in pairs(res.headers) do
     -- How the body is framed is this server's business.
     if name ~= "Transfer-Encoding" and not (content and name == "Content-Length") then
-      for _, value in ipairs(type(values) == "table" and values or { values }) do
-        request:send_header(name, value)
+      if type(values) == "table" then
+        for _, value in ipairs(values) do request:send_header(name, value) end
+      else
+        request:send_header(name, values)
       end
     end
   end
-  if EMPTY[tonumber(status:sub(1, 3))] then return end
+  if EMPTY[status:sub(1, 3)] then return end
   if content then
     request:send_header("Content-Length", #content)
     request:send_data(content)
@@ -209,7 +227,7 @@ local function note_failures(app)
 end
 
 local function answer(app, request)
-  local req = new_req(request)
+  local req = setmetatable({ [REQUEST] = request }, req_meta)
   local res = { req = req, headers = setmetatable({}, headers_meta), add_header = add_header }
   local _, r = app:dispatch(req, res)
   local failure = failures[req]
