@@ -1,5 +1,5 @@
--- Serves benches/lapis/app.lua: with SERVER=moonbridge as `lapis server` does; with SERVER=cqueues as it does,
--- too, but with a shared port, so that there can be several processes.
+-- Serves benches/lapis/app.lua: with SERVER=moonbridge as `lapis server` does; with SERVER=cqueues likewise,
+-- but with a shared port, so that there can be several processes.
 
 if os.getenv "SERVER" == "moonbridge" then
   require "lapis.cmd.moonbridge.actions".server({}, { environment = "bench" })
