@@ -12,7 +12,8 @@ local upstream = assert(arg[1], "usage: reverse_proxy.lua URL"):gsub("/$", "")
 local timeout = tonumber(os.getenv("TIMEOUT")) or 60
 
 -- Fields of a single connection (RFC 9110 7.6.1), and fields that the client and server set themselves.
-local HOP_BY_HOP = { "connection", "keep-alive", "proxy-connection", "proxy-authenticate",
+-- Forwarded is left out: it says the same as the X-Forwarded fields, and anybody may have written it.
+local HOP_BY_HOP = { "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "forwarded",
   "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "expect", "host" }
 
 -- A set of the names of fields not to pass on; `connection` is the value of Connection, which names some.
@@ -33,13 +34,22 @@ local function append(values, own)
   return table.concat(all, ", ")
 end
 
-local function request_headers(request)
+-- The entry of this proxy for Via (RFC 9110 7.6.3), behind those of others.
+local function via(values, version)
+  return append(values, version:match("[%d.]+$") .. " moonbridge")
+end
+
+-- `forwards`: what Max-Forwards is for the next server, if the method obeys it.
+local function request_headers(request, forwards)
   local headers, without = {}, dropped(request.headers_csv_string["Connection"])
   for name, values in pairs(request.headers) do
     if not without[name] then headers[name] = values end
   end
   headers["x-forwarded-for"] = append(headers["x-forwarded-for"], request.socket.remote_ip)
-  headers["via"] = append(headers["via"], request.version:match("[%d.]+$") .. " moonbridge")
+  headers["x-forwarded-proto"] = request.scheme
+  headers["x-forwarded-host"] = request.host ~= "" and request.host or nil
+  headers["via"] = via(headers["via"], request.version)
+  headers["max-forwards"] = forwards or headers["max-forwards"]
   return headers
 end
 
@@ -68,6 +78,8 @@ local function send_head(request, status, fields, line)
   -- A client may stop sending once it has a whole response: finish it only when the request is sent.
   local is_early = status < 300 and not request.complete
   without["content-length"] = without["content-length"] or EMPTY[status] or is_early
+  request:send_header("Via", via({ fields["Via"] }, line:match("^%S+")))
+  without["via"] = true
   for name, values in pairs(fields) do
     for value in (without[name] and "" or values):gmatch("[^\n]+") do request:send_header(name, value) end
   end
@@ -83,18 +95,37 @@ local function answer(request, status, text)
   return true
 end
 
-local function handle(request)
-  if request.method == "OPTIONS" and not request.path then -- `OPTIONS *` asks this server, not a resource
+-- OPTIONS and TRACE may ask this server itself (RFC 9110 7.6.2): returns true once they are answered,
+-- otherwise false and what is left of Max-Forwards for the next one.
+local function answer_own(request)
+  local method, limits = request.method, request.headers["Max-Forwards"]
+  if method ~= "OPTIONS" and method ~= "TRACE" then return nil end
+  if limits[1] and (limits[2] or not limits[1]:find("^%d%d?%d?%d?%d?%d?$")) then
+    return answer(request, "400 Bad Request", "Max-Forwards is not a number")
+  end
+  local left = tonumber(limits[1])
+  if method == "OPTIONS" and (left == 0 or not request.path) then -- `OPTIONS *` asks for no resource
     request:send_status("204 No Content")
     return true
   end
+  if left == 0 then
+    request:send_status("405 Method Not Allowed")
+    request:send_header("Allow", "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
+    return true
+  end
+  return false, left and tostring(left - 1)
+end
+
+local function handle(request)
+  local is_answered, forwards = answer_own(request)
+  if is_answered then return true end
   local status
   local body = body_of(request)
   request.complete = body == nil
   local done, message = http.request {
     url = upstream .. "/" .. request.path .. request.query,
     method = request.method,
-    headers = request_headers(request),
+    headers = request_headers(request, forwards),
     body = body,
     redirect = false,
     timeout = timeout,

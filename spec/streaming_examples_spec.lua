@@ -240,6 +240,40 @@ describe("examples/reverse_proxy.lua as an intermediary (RFC 9110 7.6)", functio
     assert.same({ "1.1.1.1, 2.2.2.2, 3.3.3.3, 127.0.0.1" }, lines)
   end)
 
+  it("says which host and scheme the client has asked for, whatever the client says of that", function()
+    local text = proxied(nil, "GET /echo HTTP/1.1\r\nHost: shop.example:81\r\nX-Forwarded-Proto: gopher\r\n"
+      .. "X-Forwarded-Host: evil.example\r\nForwarded: for=evil;host=evil.example"):lower()
+    assert.truthy(text:find("\r\nx-forwarded-host: shop.example:81\r\n", 1, true), text)
+    assert.truthy(text:find("\r\nx-forwarded-proto: http\r\n", 1, true), text)
+    assert.falsy(text:find("evil") or text:find("gopher"), text)
+  end)
+
+  it("adds itself to Via, of requests and of responses", function()
+    local answer = "HTTP/1.0 200 OK\r\nVia: 1.1 cache\r\n\r\nbody"
+    local proxy = proxied { old = answer }
+    local response = proxy:request { target = "/echo", headers = { Via = "1.0 first, 1.1 second" } }
+    assert.truthy(response.body:lower():find("\r\nvia: 1.0 first, 1.1 second, 1.1 moonbridge\r\n", 1, true))
+    assert.equal("1.1 moonbridge", response.headers.via)
+    assert.equal("1.1 cache, 1.0 moonbridge", proxy:request("/old").headers.via)
+  end)
+
+  it("counts Max-Forwards of OPTIONS and TRACE down, and answers itself at 0 (RFC 9110 7.6.2)", function()
+    local proxy = proxied()
+    local function forwarded(method, value)
+      local headers = { ["Max-Forwards"] = value }
+      local response = proxy:request { method = method, target = "/echo", headers = headers }
+      return response.status, response.body:lower():match("\r\nmax%-forwards: ([^\r]*)")
+    end
+    assert.same({ 200, "9" }, { forwarded("OPTIONS", "10") })
+    assert.same({ 200, "0" }, { forwarded("TRACE", "1") })
+    assert.same({ 204 }, { forwarded("OPTIONS", "0") })
+    assert.same({ 405 }, { forwarded("TRACE", "00") })
+    assert.same({ 400 }, { forwarded("TRACE", "-1") })
+    assert.same({ 400 }, { forwarded("TRACE", "1, 2") })
+    -- Other methods ignore it.
+    assert.same({ 200, "0" }, { forwarded("GET", "0") })
+  end)
+
   it("passes on neither what Connection names nor other fields of one connection", function()
     local text = proxied(nil, "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: X-One , x-two\r\n"
       .. "Connection: X-FORWARDED-FOR\r\nX-One: secret\r\nX-Two: secret\r\nX-Forwarded-For: secret\r\n"
@@ -279,6 +313,17 @@ describe("examples/reverse_proxy.lua as an intermediary (RFC 9110 7.6)", functio
       differing = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
       other = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
       nonsense = "nonsense\r\n\r\n",
+      minus = "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello",
+      hex = "HTTP/1.1 200 OK\r\nContent-Length: 0x5\r\n\r\nhello",
+      empty = "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\nhello",
+      vast = "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nhello",
+      both = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+      coded = "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhello",
+      named = "HTTP/1.1 200 OK\r\nConnection: Content-Length\r\nContent-Length: 5\r\n\r\nhello",
+      more = "HTTP/1.1 205 Reset Content\r\nContent-Length: 99999\r\n\r\nhello",
+      control = "HTTP/1.1 200 OK\r\nX-A: a\0b\r\n\r\nhello",
+      high = "HTTP/1.1 999 Odd\r\nContent-Length: 2\r\n\r\nok",
+      low = "HTTP/1.1 099 Odd\r\nContent-Length: 2\r\n\r\nok",
       nothing = "",
     }
     local expected = {
