@@ -200,6 +200,44 @@ local moonbridge_http = {}
 ---@overload fun(options: moonbridge_http.options?, callback: moonbridge_http.handler): function
 function moonbridge_http.generate_handler(callback, options) end
 
+---Options of `websocket`. Sizes are in bytes, times in seconds.
+---@class (exact) moonbridge_http.websocket_options
+---@field open (fun(ws: moonbridge_http.websocket, request: moonbridge_http.request))? a connection opens
+---@field message (fun(ws: moonbridge_http.websocket, text: string, kind: "text"|"binary"))? a message
+---@field close (fun(ws: moonbridge_http.websocket, code: integer, reason: string))? a connection ends
+---@field protocols string[]? subprotocols, preferred ones first
+---@field origins string[]|"*"|nil whose pages may connect (those of the same host)
+---@field message_limit integer? maximum size of a message (1 MiB)
+---@field heartbeat number|false|nil silence before a ping, and before the connection is lost (30)
+---@field timeout number|false|nil time without a message after which to close the connection (none)
+---@field compress boolean? accept compression (false)
+---@field name string? finds these functions in another worker (by their order)
+
+---A WebSocket, while one of its functions runs.
+---@class moonbridge_http.websocket
+---@field state string? stays with the connection; at most 4096 bytes
+---@field protocol string? the subprotocol
+local websocket = {}
+
+---Sends a message.
+---@param text string|number
+---@param kind "text"|"binary"|nil "text" by default, which has to be UTF-8
+---@return true? sent
+---@return string? message
+function websocket:send(text, kind) end
+
+---Closes the connection behind what was sent.
+---@param code integer? 1000 by default
+---@param reason string?
+---@return true
+function websocket:close(code, reason) end
+
+---A function that accepts a request for a WebSocket, or refuses it; a handler returns what it returns.
+---See docs/reference/websocket.md.
+---@param options moonbridge_http.websocket_options
+---@return fun(request: moonbridge_http.request): true
+function moonbridge_http.websocket(options) end
+
 ---Random bytes of the system, fit for tokens and keys.
 ---@param bytes integer from 1 to 1048576
 ---@return string

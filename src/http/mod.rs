@@ -7,14 +7,17 @@
 //! | [`server`] | the server's side of a connection |
 //! | `lua` | what Lua sees of a request, and the chunks that call the application |
 //! | [`client`] | `http.request` |
+//! | [`websocket`] | `http.websocket` and `http.websocket_connect` |
 //!
-//! `wire` knows none of the others, `form` and `client` know `wire`, `server` knows both, `lua` knows them all.
+//! `wire` knows none of the others, `form`, `client` and `websocket` know `wire`, `server` knows `wire` and `form`,
+//! `lua` knows them all.
 
 pub mod client;
 pub mod form;
 mod lua;
 mod secrets;
 pub(crate) mod server;
+pub mod websocket;
 pub mod wire;
 
 use std::rc::Rc;
@@ -62,7 +65,8 @@ fn load(lua: &Lua) -> Result<HttpModule> {
     let args = (&native, &module);
     let replies: Function =
         binding::chunk(lua, "moonbridge.http.replies", include_str!("lua/replies.lua"), args)?;
-    let args = (&native, views, body, streaming, replies);
+    let server = websocket::install(lua, &module, &io)?;
+    let args = (&native, views, body, streaming, replies, server);
     let request: Function =
         binding::chunk(lua, "moonbridge.http.request", include_str!("lua/request.lua"), args)?;
     let args = (&native, io, request);

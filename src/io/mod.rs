@@ -7,6 +7,7 @@
 //! | [`address`] | addresses, ports, paths (pure, except for looking up the ends of a connection) |
 //! | [`transport`] | a descriptor and how its kind receives, sends and ends |
 //! | [`stream`] | a connection with buffers and state, without Lua |
+//! | [`session`] | what a handler keeps of a connection that has changed its protocol (pure) |
 //! | [`reading`] | reading up to a length or a terminator |
 //! | [`wait`] | waiting for one descriptor |
 //! | [`listen`] | listening sockets, also those of the server |
@@ -38,6 +39,7 @@ pub mod listener;
 pub mod methods;
 pub mod poll;
 pub mod reading;
+pub mod session;
 pub mod stream;
 pub mod transport;
 pub mod wait;

@@ -1,6 +1,6 @@
 -- The request objects of a `connect` function: what a handler can ask of a request.
 
-local native, new_views, new_body, add_streaming, add_replies = ...
+local native, new_views, new_body, add_streaming, add_replies, new_server = ...
 
 local ipairs, type, error, tostring = ipairs, type, error, tostring
 local setmetatable, rawget, rawset = setmetatable, rawget, rawset
@@ -101,5 +101,5 @@ return function(steps, callback, times, poll, another)
   end
 
   return steps.connect(callback, trace, kept, meta, stale, another, wait, await_request,
-    body.has_reader, body.read_rest, body.reset)
+    body.has_reader, body.read_rest, body.reset, new_server(times, poll))
 end

@@ -69,6 +69,8 @@ impl Connect {
     const HAS_READER: c_int = 9;
     const READ_REST: c_int = 10;
     const RESET: c_int = 11;
+    /// `serve(socket)` serves a connection that has changed its protocol.
+    const SERVE: c_int = 12;
 }
 
 /// The slots of the frame: the socket, and what the handler has returned or thrown.
@@ -133,6 +135,9 @@ impl Connect {
             let text = format!("bad argument #1 to 'connect' (I/O handle expected, got {kind})");
             return Action::Raise(text.into());
         };
+        if stream.try_borrow().is_ok_and(|stream| stream.handler.session.is_some()) {
+            return Self::serve();
+        }
         let (Ok(mut turn), Ok(mut connection)) =
             (self.turn.try_borrow_mut(), self.connection.try_borrow_mut())
         else {
@@ -144,6 +149,10 @@ impl Connect {
         let action = turn.begin(&mut connection, stream);
         drop((turn, connection));
         self.perform(action, Value::Nil)
+    }
+
+    fn serve() -> Action {
+        call(Self::SERVE, [Value::Slot(SOCKET), NOTHING, NOTHING, NOTHING], Protection::None, OTHER)
     }
 
     #[cold]
@@ -195,6 +204,7 @@ impl Connect {
             TurnAction::End(TurnResult::Result) => Action::Return(Value::Slot(RESULT)),
             TurnAction::End(TurnResult::True) => Action::Return(Value::Boolean(true)),
             TurnAction::End(TurnResult::Throw) => Action::Throw(self.error()),
+            TurnAction::End(TurnResult::Serve) => Self::serve(),
             TurnAction::FindReader => Action::Put(RESULT, result, RESULT_KEPT),
             TurnAction::ReadBody => call(Self::READ_REST, NO_ARGUMENTS, TRACED, BODY_READ),
             TurnAction::Wait { reads, writes, limit } => {

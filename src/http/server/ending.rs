@@ -11,6 +11,8 @@ pub enum TurnResult {
     Result,
     /// True is returned.
     True,
+    /// The connection is served on by the protocol that it has changed to; what that returns is returned.
+    Serve,
     /// What was thrown is passed on: the text of the turn, or if there is none, what the handler has thrown.
     Throw,
 }
@@ -26,6 +28,8 @@ pub enum ConnectionEnd {
     Shut(TurnResult),
     /// It is reset.
     Reset(TurnResult),
+    /// It has changed its protocol: what serves that goes on.
+    Upgrade,
     /// It is over already.
     Nothing(TurnResult),
 }
@@ -35,7 +39,10 @@ impl ConnectionEnd {
     pub fn of_response(self) -> End {
         match self {
             ConnectionEnd::Shut(TurnResult::Throw) => End::Failed,
-            ConnectionEnd::Keep | ConnectionEnd::Close | ConnectionEnd::Shut(_) => End::Complete,
+            ConnectionEnd::Keep
+            | ConnectionEnd::Close
+            | ConnectionEnd::Shut(_)
+            | ConnectionEnd::Upgrade => End::Complete,
             ConnectionEnd::Reset(_) | ConnectionEnd::Nothing(_) => End::Aborted,
         }
     }

@@ -67,6 +67,11 @@ impl HeldStream {
         self.look().is_some_and(|stream| stream.handler.asked)
     }
 
+    /// Whether the connection has changed its protocol.
+    pub fn has_session(&self) -> bool {
+        self.look().is_some_and(|stream| stream.handler.session.is_some())
+    }
+
     /// Whether closing needs no lingering: the client has sent nothing that was not read.
     pub fn has_no_input(&self) -> bool {
         self.0.is_none() || self.look().is_some_and(|stream| stream.input().is_empty())

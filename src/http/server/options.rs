@@ -113,7 +113,7 @@ const FORWARDED: &str = "forwarded_fields";
 const MINIMUM_RATE: &str = "request_body_minimum_rate";
 
 /// Time limits and their defaults, in seconds.
-const TIMES: [(&str, f64); 6] = [
+const TIMES: [(&str, f64); 7] = [
     ("idle_timeout", 65.0),
     ("request_header_timeout", 120.0),
     ("stall_timeout", 60.0),
@@ -121,6 +121,7 @@ const TIMES: [(&str, f64); 6] = [
     ("request_body_timeout", 20.0),
     (MINIMUM_RATE, 500.0),
     ("drain_timeout", 2.0),
+    ("response_timeout", 3600.0),
 ];
 
 impl Options {

@@ -284,6 +284,9 @@ impl Turn {
 
     /// The handler has returned: ends its response and sends it.
     fn conclude(&mut self, c: &mut HttpConnection, keep: bool, reads: bool) -> TurnAction {
+        if c.stream.has_session() {
+            return self.retire(ConnectionEnd::Upgrade);
+        }
         // A connection whose end cannot be announced any more goes on in another worker.
         let goes_on = keep || c.has_left() && (self.supervision.is_worker)();
         let concluded = c.conclude(goes_on, reads);
@@ -330,9 +333,19 @@ impl Turn {
                 self.end(c, TurnResult::Result)
             }
             ConnectionEnd::Shut(outcome) => self.shut(c, outcome),
+            ConnectionEnd::Upgrade => self.pass_on(c),
             ConnectionEnd::Reset(outcome) => self.reset(c, outcome),
             ConnectionEnd::Nothing(outcome) => self.end(c, outcome),
         }
+    }
+
+    /// The connection has changed its protocol.
+    fn pass_on(&mut self, c: &mut HttpConnection) -> TurnAction {
+        let wait = c.stream.look().and_then(|stream| stream.handler.session.as_ref()?.wait);
+        let park = self.supervision.park;
+        let is_parked = c.stream.get().is_some_and(|stream| park(stream, wait, self.times.stall));
+        let outcome = if is_parked { TurnResult::Result } else { TurnResult::Serve };
+        self.end(c, outcome)
     }
 
     /// Keeps the connection for its next request, behind its output.
@@ -429,7 +442,7 @@ impl Turn {
         self.state = TurnState::Free;
         match outcome {
             TurnResult::Throw => drop(c.stream.take()),
-            TurnResult::Result | TurnResult::True => c.close(),
+            TurnResult::Result | TurnResult::True | TurnResult::Serve => c.close(),
         }
         TurnAction::End(outcome)
     }

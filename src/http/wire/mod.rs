@@ -5,6 +5,7 @@
 //! | [`head`], [`uri`], [`framing`] | request line and header fields, target and host, where the body ends |
 //! | [`chunked`] | the chunked transfer coding |
 //! | [`params`], [`cookies`], [`list`], [`media_type`], [`escape`] | parsers of values |
+//! | `base64` | bytes as text |
 //! | [`names`] | header fields by name |
 //! | [`conditional`] | entity tags, and whether the client has a version already |
 //! | [`forwarded`], [`trace_context`] | where a request comes from; its id and its place in a trace |
@@ -12,6 +13,7 @@
 //! | [`header_lines`], [`refusal`], [`date`] | what is sent |
 //! | [`collision_guard`] | detects texts chosen to collide in Lua's string hash |
 
+pub(crate) mod base64;
 pub mod chunked;
 pub(crate) mod collision_guard;
 pub mod conditional;

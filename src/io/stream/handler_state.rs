@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use crate::io::session::Session;
 use crate::proxy::proxied::Proxied;
 use crate::sys::os::monotonic::MonotonicTime;
 
@@ -47,6 +48,8 @@ pub struct HandlerState {
     pub personal: bool,
     /// By the handler: what it knows of a message that is still incomplete.
     pub incomplete: Option<Box<dyn Any>>,
+    /// By the handler: what it keeps of a connection that has changed its protocol.
+    pub session: Option<Box<Session>>,
     /// By the server: the name of the record that is complete when the output is sent.
     pub unsent_record: Option<u64>,
     /// By the handler: it has refused a request with this status.

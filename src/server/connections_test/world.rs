@@ -91,7 +91,7 @@ impl World {
         let handover = &mut self.generations[generation].handover;
         while let Ok(Received::Message(order, _)) = their_end.receive::<Order>(&mut self.inbox) {
             if let Order::Resume(number, wakeup, state) = order {
-                handover.left_unread(id, number, wakeup, state);
+                handover.left_unread(id, number, wakeup, *state);
             }
         }
         drop(channel);

@@ -141,7 +141,7 @@ mod tests {
         }
         let header = Told::read(b"PROXY UNKNOWN\r\n").unwrap();
         let mut proxied = connection(0, false);
-        proxied.state.proxied = Proxied::By(header);
+        proxied.state.attributes.proxied = Proxied::By(header);
         batch.add(proxied);
         let message = batch.encode();
         assert_eq!(message.len(), ANNOUNCEMENT + batch.size);
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_message_has_room_for_so_many_descriptors_and_bytes() {
-        for (data, has_file, count) in [(0, false, 253), (0, true, 126), (20_000, false, 4)] {
+        for (data, has_file, count) in [(0, false, 253), (0, true, 126), (24_000, false, 4)] {
             let (mut batch, next) = (Batch::default(), connection(data, has_file));
             while batch.has_room(&next, MAX_MESSAGE) {
                 batch.add(next.clone());

@@ -246,7 +246,7 @@ mod tests {
         let mut inbox = Inbox::default();
         let (reader, writer) = std::io::pipe().unwrap();
         let state = ConnectionState { data: vec![7; 60_000], ..ConnectionState::default() };
-        let order = Order::Resume(1, Wakeup::Input, state);
+        let order = Order::Resume(1, Wakeup::Input, Box::new(state));
         supervisor.send(&order, &[writer.as_fd()]).unwrap();
         drop(writer);
         match worker.receive::<Order>(&mut inbox).unwrap() {

@@ -9,18 +9,18 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::addresses::{address_of, numbers_of};
+use super::attributes::Attributes;
 use super::numbers::{ABSENT, Malformed, append, optional, present, split};
 use super::standing::Standing;
 use crate::io::Awaits;
-use crate::proxy::proxied::{Proxied, Told};
 
 /// The version of the encoding.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
-/// How many bytes the encoding takes beside the data and the header of a proxy.
+/// How many bytes the encoding takes beside the data and the attributes.
 pub const OVERHEAD: usize = 1 + 8 * NUMBERS;
 
-const NUMBERS: usize = 15;
+const NUMBERS: usize = 14;
 
 /// The state of a connection that is in nobody's hands.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -39,8 +39,8 @@ pub struct ConnectionState {
     pub peer: Option<SocketAddr>,
     /// The record of the request whose response is being sent, see [`super::access_queue::Unsent`].
     pub record: Option<u64>,
-    /// What a proxy has told of it.
-    pub proxied: Proxied,
+    /// What a proxy has told of it, and what its handler keeps of it.
+    pub attributes: Attributes,
     /// Output that is not sent yet, see [`Unsent::bytes`], then received input that no handler has used.
     /// What is too long for a message is in a file instead ([`super::channel::Parcel::input`]).
     pub data: Vec<u8>,
@@ -134,7 +134,7 @@ impl ConnectionState {
 
     /// How many bytes its encoding takes.
     pub fn size(&self) -> usize {
-        OVERHEAD + proxied_parts(&self.proxied).1.len() + self.data.len()
+        OVERHEAD + self.attributes.size() + self.data.len()
     }
 
     /// Appends its encoding.
@@ -150,15 +150,14 @@ impl ConnectionState {
         let (deadline, queued) = (optional(self.deadline), optional(self.queued));
         let record = optional(self.record);
         let standing = self.standing.word();
-        let (proxied, header) = proxied_parts(&self.proxied);
         bytes.reserve(self.size());
         bytes.push(VERSION);
         let numbers: [u64; NUMBERS] = [
             stage, size, then, time, stall, awaits, count, deadline, queued, standing, high, low,
-            port, record, proxied,
+            port, record,
         ];
         append(bytes, &numbers);
-        bytes.extend_from_slice(header);
+        self.attributes.encode(bytes);
         bytes.extend_from_slice(&self.data);
     }
 
@@ -188,9 +187,8 @@ impl ConnectionState {
             low,
             port,
             record,
-            proxied,
         ] = numbers;
-        let (proxied, data) = proxied_of(proxied, data)?;
+        let (attributes, data) = Attributes::decode(data)?;
         let awaits = match awaits {
             0 => Awaits::More,
             1 => Awaits::EmptyLine(count),
@@ -206,7 +204,7 @@ impl ConnectionState {
             standing: Standing::of(standing),
             peer: address_of([high, low, port])?,
             record: present(record),
-            proxied,
+            attributes,
             data: data.to_vec(),
         })
     }
@@ -244,33 +242,10 @@ impl Stage {
     }
 }
 
-/// What a proxy has told: the length of its header, and the header.
-pub fn proxied_parts(proxied: &Proxied) -> (u64, &[u8]) {
-    match proxied {
-        Proxied::No => (ABSENT, &[]),
-        Proxied::Expected => (0, &[]),
-        Proxied::By(told) => (told.bytes().len() as u64, told.bytes()),
-    }
-}
-
-/// The same from that length and bytes that begin with the header; and the rest of them.
-///
-/// # Errors
-/// There is no such header.
-pub fn proxied_of(length: u64, bytes: &[u8]) -> Result<(Proxied, &[u8]), Malformed> {
-    let length = match length {
-        ABSENT => return Ok((Proxied::No, bytes)),
-        0 => return Ok((Proxied::Expected, bytes)),
-        length => usize::try_from(length).unwrap_or(usize::MAX),
-    };
-    let (header, rest) = bytes.split_at_checked(length).ok_or(Malformed)?;
-    let told = Told::read(header).map_err(|_| Malformed)?;
-    Ok((Proxied::By(told), rest))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::proxied::{Proxied, Told};
 
     const HEADER: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
 
@@ -290,13 +265,16 @@ mod tests {
                 standing: Standing { asked: true, skip: 9 },
                 peer: Some("192.0.2.1:80".parse().unwrap()),
                 record: Some(3),
-                proxied: Proxied::By(Told::read(HEADER).unwrap()),
+                attributes: Attributes {
+                    proxied: Proxied::By(Told::read(HEADER).unwrap()),
+                    session: Some((*b"chat").into()),
+                },
                 data: b"GET /".to_vec(),
             },
             ConnectionState { awaits: Awaits::Bytes(1 << 33), ..of(Stage::Waiting) },
             ConnectionState {
                 awaits: Awaits::ProxyHeader,
-                proxied: Proxied::Expected,
+                attributes: Attributes { proxied: Proxied::Expected, session: None },
                 ..of(Stage::Waiting)
             },
             peer("[2001:db8::1%7]:65535"),
@@ -331,7 +309,7 @@ mod tests {
             bytes[0] = VERSION + 1;
             let refusal = ConnectionState::decode(&bytes).unwrap_err();
             assert_eq!(refusal, DecodeError::Version(VERSION + 1));
-            assert!(refusal.to_string().contains("version 5"));
+            assert!(refusal.to_string().contains("version 6"));
         }
     }
 

@@ -2,18 +2,17 @@
 //!
 //! A message is one byte that names it, then its fields: numbers little-endian, the payload last.
 
-use super::connection_state::{ConnectionState, DecodeError, OVERHEAD, proxied_of, proxied_parts};
+use super::attributes::{Attributes, MAX_ATTRIBUTES};
+use super::connection_state::{ConnectionState, DecodeError, OVERHEAD};
 use super::numbers::{Malformed, append, only, optional, present, split};
 use crate::io::Wakeup;
-use crate::proxy::header::MAX_HEADER;
-use crate::proxy::proxied::Proxied;
 
 /// The longest data of a connection: input that was received and not understood yet, in bytes. A head
 /// of usual size and a body of 64 KiB.
 pub const MAX_PAYLOAD: usize = 80 * 1024;
 
 /// The longest message, in bytes: a connection with all the data that one may have, and five numbers.
-pub const MAX_MESSAGE: usize = 1 + 5 * 8 + OVERHEAD + MAX_HEADER + MAX_PAYLOAD;
+pub const MAX_MESSAGE: usize = 1 + 5 * 8 + OVERHEAD + MAX_ATTRIBUTES + MAX_PAYLOAD;
 
 /// The answer to [`Report::Reload`] if the new generation serves. Any other one says why it does not.
 pub const RELOADED: &[u8] = b"+";
@@ -25,7 +24,7 @@ pub enum Order {
     Run(u32),
     /// Run the handler for the connection that comes with the message. The supervisor keeps a
     /// duplicate under this number until [`Report::Arrived`] or [`Report::Declined`].
-    Resume(u64, Wakeup, ConnectionState),
+    Resume(u64, Wakeup, Box<ConnectionState>),
     /// There is nothing to do after all: answers a [`Report::Offer`].
     Nothing,
     /// Somebody may wait at a port without the worker's knowledge; shows also that it takes orders.
@@ -55,9 +54,9 @@ pub enum Report {
     Arrived(u64, Option<u64>),
     /// The connection with this number is not taken: the worker ends, or has no descriptor for it.
     Declined(u64, Wakeup, ConnectionState),
-    /// A connection was parked for the first time; a duplicate comes with the message. What a proxy has told
-    /// of it stays the same as long as it is leased.
-    Leased(u64, Proxied),
+    /// A connection was parked for the first time; a duplicate comes with the message. Its attributes stay the
+    /// same as long as it is leased.
+    Leased(u64, Attributes),
     /// A leased connection is closed.
     Released(u64),
     /// The worker gives up a connection, a leased one or that of the message: the supervisor does what is
@@ -111,7 +110,7 @@ impl Message for Order {
             [b'R', rest @ ..] => Ok(Order::Run(index(only::<1>(rest)?[0])?)),
             [b'C', rest @ ..] => {
                 let (number, wakeup, state) = handed_over(rest)?;
-                Ok(Order::Resume(number, wakeup, state))
+                Ok(Order::Resume(number, wakeup, Box::new(state)))
             }
             [b'N'] => Ok(Order::Nothing),
             [b'L'] => Ok(Order::CheckPorts),
@@ -133,9 +132,10 @@ impl Message for Report {
             Report::Leaving => vec![b'l'],
             Report::Arrived(number, ticket) => fields(b'a', &[*number, optional(*ticket)]),
             Report::Declined(number, wakeup, state) => handed(b'n', *number, *wakeup, state),
-            Report::Leased(ticket, proxied) => {
-                let (length, header) = proxied_parts(proxied);
-                [&fields(b'p', &[*ticket, length])[..], header].concat()
+            Report::Leased(ticket, attributes) => {
+                let mut message = fields(b'p', &[*ticket]);
+                attributes.encode(&mut message);
+                message
             }
             Report::Released(ticket) => fields(b'g', &[*ticket]),
             Report::Reload => vec![b'R'],
@@ -162,9 +162,9 @@ impl Message for Report {
                 Ok(Report::Declined(number, wakeup, state))
             }
             [b'p', rest @ ..] => {
-                let ([ticket, length], rest) = split::<2>(rest)?;
-                match proxied_of(length, rest)? {
-                    (proxied, []) => Ok(Report::Leased(ticket, proxied)),
+                let ([ticket], rest) = split::<1>(rest)?;
+                match Attributes::decode(rest)? {
+                    (attributes, []) => Ok(Report::Leased(ticket, attributes)),
                     _ => Err(Garbage),
                 }
             }
@@ -216,7 +216,6 @@ fn with_state(kind: u8, numbers: &[u64], state: &ConnectionState) -> Vec<u8> {
 mod tests {
     use super::super::connection_state::Stage;
     use super::*;
-    use crate::proxy::proxied::Told;
 
     #[test]
     fn messages_survive_their_encoding() {
@@ -228,8 +227,8 @@ mod tests {
         };
         for order in [
             Order::Run(7),
-            Order::Resume(0, Wakeup::Timeout, state.clone()),
-            Order::Resume(1 << 40, Wakeup::Input, ConnectionState::default()),
+            Order::Resume(0, Wakeup::Timeout, Box::new(state.clone())),
+            Order::Resume(1 << 40, Wakeup::Input, Box::default()),
             Order::Nothing,
             Order::CheckPorts,
             Order::Terminate,
@@ -247,9 +246,11 @@ mod tests {
             Report::Arrived(7, None),
             Report::Arrived(8, Some(1 << 40)),
             Report::Declined(9, Wakeup::Input, state.clone()),
-            Report::Leased(1 << 40, Proxied::No),
-            Report::Leased(2, Proxied::Expected),
-            Report::Leased(3, Proxied::By(Told::read(b"PROXY UNKNOWN\r\n").unwrap())),
+            Report::Leased(1 << 40, Attributes::default()),
+            Report::Leased(
+                2,
+                Attributes { session: Some((*b"s").into()), ..Attributes::default() },
+            ),
             Report::Released(2),
             Report::HandedOver(Some(3), state),
             Report::HandedOver(None, ConnectionState::default()),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`channel`], [`message`] | the control channel, and what is said on it (pure) |
 //! | [`generation`], [`batch`] | what the generations of a server tell each other at a reload; many connections in a message (pure) |
-//! | [`connection_state`], [`standing`] | all that follows a connection from process to process (pure) |
+//! | [`connection_state`], [`standing`], [`attributes`] | all that follows a connection from process to process (pure) |
 //! | [`lease`], [`ticket`] | who may act on a connection that a worker has parked, and its name |
 //! | [`scoreboard`] | what each sees of the other without a system call |
 //! | [`server_stage`] | whether the server shuts down, as the status process is told |
@@ -16,6 +16,7 @@
 
 pub(crate) mod access_queue;
 pub(crate) mod addresses;
+pub mod attributes;
 pub(crate) mod batch;
 pub(crate) mod channel;
 pub(crate) mod clock;

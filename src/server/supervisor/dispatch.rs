@@ -77,7 +77,7 @@ pub fn take_back(
                 }
             }
             Order::Resume(number, wakeup, connection) => {
-                handover.left_unread(worker, number, wakeup, connection);
+                handover.left_unread(worker, number, wakeup, *connection);
             }
             Order::Terminate | Order::Drain | Order::Serve => rest.push(order),
             Order::Nothing | Order::CheckPorts => {}

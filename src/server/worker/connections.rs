@@ -208,6 +208,7 @@ impl Connections {
         // The rest may come at once. It would be stuck here with a handler that runs for long, though:
         // see `before_handler`.
         let lacks_input = !has_input && received > 0;
+        let ticket = ticket.map(|ticket| self.owned.tell_session(ticket, &connection));
         let incomplete = lacks_input && received < MAX_PAYLOAD && !personal;
         let Ok(ticket) = self.owned.place(&connection, ticket) else {
             // The kernel cannot watch it: better an end than a connection nobody hears.

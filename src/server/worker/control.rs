@@ -40,7 +40,6 @@ pub struct Control {
 }
 
 /// What the channel has.
-#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub enum Heard {
     Order(Order, Option<Parcel>),
     Nothing,

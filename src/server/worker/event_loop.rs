@@ -431,14 +431,14 @@ impl EventLoop {
         match order {
             Order::Resume(number, wakeup, state) => match parcel {
                 Some(parcel) => {
-                    let arrival = Box::new(Arrival { number, parcel, wakeup, state });
+                    let arrival = Box::new(Arrival { number, parcel, wakeup, state: *state });
                     self.events.queue.push_front(Source::Arrival(arrival));
                 }
                 // This process may open no descriptor for it, nor for those that follow: another one
                 // serves better.
                 None => {
                     complain("No descriptor is left for a connection: another worker gets it");
-                    self.control.report(&Report::Declined(number, wakeup, state));
+                    self.control.report(&Report::Declined(number, wakeup, *state));
                     if !self.connections.end_slowest() {
                         self.leave();
                     }

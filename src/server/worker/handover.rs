@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use super::connection::Connection;
 use super::disposition::Disposition;
 use crate::io::{Stream, Wakeup};
+use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::clock;
 use crate::server::ipc::connection_state::{ConnectionState, Stage, Unsent};
@@ -50,8 +51,8 @@ pub type Packed = (ConnectionState, Option<OwnedFd>);
 pub fn state_of(stream: &Stream, stage: Stage) -> ConnectionState {
     let (awaits, standing, peer) =
         (stream.input.awaits(), Standing::of_stream(stream), stream.known_peer());
-    let proxied = stream.handler.proxied.clone();
-    ConnectionState { stage, awaits, standing, peer, proxied, ..ConnectionState::default() }
+    let attributes = Attributes::of_stream(stream);
+    ConnectionState { stage, awaits, standing, peer, attributes, ..ConnectionState::default() }
 }
 
 /// The state of a connection that waits for input. If it has some that is `ready` to be used, it waits
@@ -95,7 +96,7 @@ pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Op
     let mut stream = Stream::accepted(parcel.connection, state.peer.map(Into::into));
     state.standing.apply(&mut stream);
     stream.handler.unsent_record = state.record;
-    stream.handler.proxied = state.proxied;
+    state.attributes.apply(&mut stream);
     stream.handler.parked_until = state.deadline.map(clock::monotonic_at);
     let data = match parcel.input.map_or(Ok(state.data), overflow::load) {
         Ok(data) => data,

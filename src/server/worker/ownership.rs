@@ -10,6 +10,8 @@ use super::control::Control;
 use super::handover::{self, Packed};
 use super::places::Places;
 use super::request_log;
+use crate::io::session::Session;
+use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::message::Report;
 use crate::server::ipc::ticket::Ticket;
@@ -63,11 +65,14 @@ impl Ownership {
         let leased = {
             let stream = connection.stream.borrow();
             let descriptor: Vec<_> = stream.fd().into_iter().collect();
-            let proxied = stream.handler.proxied.clone();
-            self.control.try_send(&Report::Leased(ticket.number(), proxied), &descriptor)
+            let attributes = Attributes::of_stream(&stream);
+            self.control.try_send(&Report::Leased(ticket.number(), attributes), &descriptor)
         };
         if leased.is_ok() {
             self.places.set_leased(ticket);
+            if let Some(session) = &mut connection.stream.borrow_mut().handler.session {
+                session.set_told();
+            }
         }
     }
 
@@ -86,6 +91,16 @@ impl Ownership {
             let _ = self.places.watch(renamed, connection);
         }
         renamed
+    }
+
+    /// As [`Ownership::rename`], if the handler keeps something else of the connection than the supervisor
+    /// knows.
+    pub fn tell_session(&mut self, ticket: Ticket, connection: &Connection) -> Ticket {
+        let is_told = |session: &Session| session.is_told();
+        match connection.stream.borrow().handler.session.as_deref().is_none_or(is_told) {
+            true => ticket,
+            false => self.rename(ticket, connection),
+        }
     }
 
     /// Gives a connection to the supervisor until its client sends something, or, if what it has sent

@@ -10,7 +10,7 @@ use socket2::SockRef;
 use super::held_input::HeldInput;
 use super::lingering::{Lingering, discard};
 use crate::io::Wakeup;
-use crate::proxy::proxied::Proxied;
+use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::clock;
 use crate::server::ipc::connection_state::ConnectionState;
 use crate::server::ipc::ticket::Ticket;
@@ -57,8 +57,8 @@ pub enum Location {
     /// It waits for a worker.
     Queued(Held, Wakeup),
     /// On its way to the worker with this process id, which has not confirmed it. Kept until then,
-    /// with a file of input or output that belongs to it, and what a proxy has told of it.
-    Sent(i32, Option<OwnedFd>, Proxied),
+    /// with a file of input or output that belongs to it, and its attributes.
+    Sent(i32, Option<OwnedFd>, Attributes),
     /// A worker has it, and a lease decides who may act on it.
     Leased(Leased),
     /// Its output is finished: its input is discarded until the client closes.
@@ -89,8 +89,8 @@ pub struct Leased {
     pub turns: u64,
     /// The processor that received its packets when that was last sampled.
     pub processor: Option<usize>,
-    /// What a proxy has told of it.
-    pub proxied: Proxied,
+    /// What stays the same of it.
+    pub attributes: Attributes,
 }
 
 /// Which workers may have a connection, by process id, and until when that matters.

@@ -8,7 +8,7 @@ use socket2::SockRef;
 
 use super::connection::{Entry, Key, Leased, Location};
 use super::store::Store;
-use crate::proxy::proxied::Proxied;
+use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::connection_state::ConnectionState;
 use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::scoreboard::Scoreboard;
@@ -48,13 +48,14 @@ impl Leases {
         store: &mut Store,
         worker: WorkerId,
         ticket: Ticket,
-        (descriptor, proxied): (OwnedFd, Proxied),
+        (descriptor, attributes): (OwnedFd, Attributes),
     ) {
         let WorkerId { pid, pool, cell } = worker;
         let lease = self.0[pool].leases.lease(cell, ticket.index());
         let turns = lease.map_or(0, |lease| lease.turns());
         let processor = incoming_processor(&descriptor);
-        let location = Location::Leased(Leased { worker: pid, ticket, turns, processor, proxied });
+        let location =
+            Location::Leased(Leased { worker: pid, ticket, turns, processor, attributes });
         store.enter(pool, descriptor, location);
     }
 
@@ -74,7 +75,7 @@ impl Leases {
         let Entry { descriptor, location: Location::Leased(leased), .. } = store.leave(key)? else {
             return None;
         };
-        Some((descriptor, ConnectionState { proxied: leased.proxied, ..state }))
+        Some((descriptor, ConnectionState { attributes: leased.attributes, ..state }))
     }
 
     /// The connections of a worker, and their turns since they were last sampled.

@@ -30,7 +30,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
 
 use crate::io::Wakeup;
-use crate::proxy::proxied::Proxied;
+use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::connection_state::{ConnectionState, Stage};
 use crate::server::ipc::message::{Order, Report};
@@ -64,7 +64,7 @@ struct Settled {
     descriptor: OwnedFd,
     /// Input or output that belongs to it.
     overflow: Option<OwnedFd>,
-    proxied: Proxied,
+    attributes: Attributes,
 }
 
 /// All connections at the supervisor's side.
@@ -100,24 +100,29 @@ impl Handover {
         now: Instant,
     ) {
         match report {
-            Report::Leased(ticket, proxied) => {
+            Report::Leased(ticket, attributes) => {
                 // Without a descriptor (this process has too many) it is the worker's alone.
                 let Some(Parcel { connection, .. }) = parcel else { return };
                 let ticket = Ticket::of(ticket);
-                self.leases.add(&mut self.reception.store, worker, ticket, (connection, proxied));
+                self.leases.add(
+                    &mut self.reception.store,
+                    worker,
+                    ticket,
+                    (connection, attributes),
+                );
                 if !self.reception.make_room() {
                     self.close_leased(worker, ticket);
                 }
             }
             Report::Arrived(number, ticket) => {
-                if let Some(Settled { descriptor, proxied, .. }) = self.settle(worker, number)
+                if let Some(Settled { descriptor, attributes, .. }) = self.settle(worker, number)
                     && let Some(ticket) = ticket.map(Ticket::of)
                 {
                     self.leases.add(
                         &mut self.reception.store,
                         worker,
                         ticket,
-                        (descriptor, proxied),
+                        (descriptor, attributes),
                     );
                 }
             }
@@ -155,8 +160,8 @@ impl Handover {
             return None;
         }
         match self.reception.store.leave(number)? {
-            Entry { descriptor, location: Location::Sent(_, overflow, proxied), .. } => {
-                Some(Settled { descriptor, overflow, proxied })
+            Entry { descriptor, location: Location::Sent(_, overflow, attributes), .. } => {
+                Some(Settled { descriptor, overflow, attributes })
             }
             _ => None,
         }
@@ -245,11 +250,11 @@ impl Handover {
         let Held { state, mut input, overflow, reserved } = held;
         let (data, awaits) = input.take();
         let state = ConnectionState { data, awaits, ..state };
-        let location = Location::Sent(worker.pid, overflow, state.proxied.clone());
+        let location = Location::Sent(worker.pid, overflow, state.attributes.clone());
         let Some(key) = self.reception.store.enter(pool, descriptor, location) else {
             return Given::Failed;
         };
-        let order = Order::Resume(key, wakeup, state);
+        let order = Order::Resume(key, wakeup, Box::new(state));
         let sent = send(
             &order,
             &self.reception.store.get(key).map(Entry::descriptors).unwrap_or_default(),
@@ -265,7 +270,7 @@ impl Handover {
             // The kernel takes no such long messages.
             file = overflow::move_data(&mut state).or(file);
         }
-        let held = Held { reserved, ..self.reception.bounds.hold(state, file) };
+        let held = Held { reserved, ..self.reception.bounds.hold(*state, file) };
         self.reception.queue_first(pool, descriptor, held, wakeup);
         Given::Failed
     }

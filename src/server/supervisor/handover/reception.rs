@@ -11,6 +11,7 @@ use super::store::{Counts, Store};
 use super::successor::Successor;
 use crate::io::Wakeup;
 use crate::proxy::proxied::Proxied;
+use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::batch::{Batch, PassedConnection};
 use crate::server::ipc::channel::{Descriptors, Parcel};
 use crate::server::ipc::clock;
@@ -209,7 +210,8 @@ impl Reception {
 
     /// A connection that was taken over from a port.
     pub fn accepted(&mut self, pool: usize, descriptor: OwnedFd, proxied: Proxied) {
-        let state = ConnectionState { proxied, ..ConnectionState::default() };
+        let attributes = Attributes { proxied, session: None };
+        let state = ConnectionState { attributes, ..ConnectionState::default() };
         self.queue(pool, descriptor, Held { state, ..Held::default() }, Wakeup::None);
     }
 

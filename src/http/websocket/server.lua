@@ -1,0 +1,347 @@
+-- http.websocket: the handshake, and the calls of the application's functions.
+
+local native, http, io = ...
+
+local error, getmetatable, next, pcall, type = error, getmetatable, next, pcall, type
+local format, math_type, setmetatable, xpcall = string.format, math.type, setmetatable, xpcall
+local sort, tointeger, tostring = table.sort, math.tointeger, tostring
+local traceback = debug and debug.traceback or tostring
+local native_send, native_close, begin = native.send, native.close, native.begin
+local value, set_value, protocol_of = native.value, native.set_value, native.protocol
+local finish, keep, note_traceback = native.finish, native.keep, native.note_traceback
+local resume, start, next_event, rest =
+  native.events.resume, native.events.start, native.events.next, native.events.rest
+
+-- What `next_event` returns first.
+local OVER, PARKED = 3, 4
+local KINDS = { "text", "binary" }
+
+-- Close codes of this side.
+local INTERNAL_ERROR, RESTART = 1011, 1012
+
+-- A handler that has queued so many bytes for a client waits until that takes some.
+local QUEUED = 256 * 1024
+
+-- The time for that while a connection is opened, in seconds.
+local STALL_TIMEOUT = 60
+
+local function misuse(level, ...) error(format(...), level + 1) end
+
+-- The options of http.websocket.
+
+local function is_function(it) return type(it) == "function" end
+
+local function is_time(it) return it == false or math_type(it) and it > 0 and it < 1e9 end
+
+-- Whether a value is a list of strings that pass the test.
+local function is_list(it, test)
+  if type(it) ~= "table" then return false end
+  for key, text in next, it do
+    if not math_type(key) or type(text) ~= "string" or not test(text) then return false end
+  end
+  return true
+end
+
+local function is_origin(text)
+  return text == "*" or text == "null" or text:find("^%a[%w+.-]*://[^/%s]+$") ~= nil
+end
+
+local checks = {
+  open = { "a function", is_function },
+  message = { "a function", is_function },
+  close = { "a function", is_function },
+  name = { "a string", function(it) return type(it) == "string" and it ~= "" and #it <= 200 end },
+  protocols = { "a list of subprotocols", function(it)
+    return is_list(it, function(name) return #name <= 200 and native.is_token(name) end)
+  end },
+  origins = { 'a list of origins such as "https://example.com", or "*"', function(it)
+    return it == "*" or is_list(it, is_origin)
+  end },
+  message_limit = { "a number of bytes, at least 1", function(it)
+    local size = math_type(it) and tointeger(it)
+    return size and size >= 1 and size <= 1 << 30
+  end },
+  heartbeat = { "a positive number of seconds, or false", is_time },
+  timeout = { "a positive number of seconds, or false", is_time },
+  compress = { "a boolean", function(it) return type(it) == "boolean" end },
+}
+
+local function check(options)
+  if type(options) ~= "table" then
+    misuse(3, "bad argument #1 to 'websocket' (table of options expected, got %s)", type(options))
+  end
+  for name, it in next, options do
+    local rule = checks[name]
+    if not rule then
+      local names = {}
+      for known in next, checks do names[#names + 1] = known end
+      sort(names)
+      local similar = native.nearest(tostring(name), names)
+      misuse(3, 'Unknown option "%s" of websocket%s', tostring(name),
+        similar and format('; did you mean "%s"?', similar) or "")
+    end
+    if not rule[2](it) then misuse(3, 'Option "%s" of websocket is expected to be %s', name, rule[1]) end
+  end
+end
+
+local function seconds(it, default)
+  if it == nil then return default end
+  return it or nil
+end
+
+-- WebSockets as the application sees them: {socket, handler's name} while an event is handled.
+
+local SOCKET, STALL, POLL = 1, 2, 3
+local methods = {}
+
+local function socket_of(ws, name)
+  local socket = type(ws) == "table" and ws[SOCKET]
+  if not socket then misuse(3, "bad argument #1 to '%s' (WebSocket expected)", name) end
+  return socket
+end
+
+-- Waits until the client has taken so much that little is queued; false if it does not in time.
+local function await_room(ws)
+  local socket, stall, poll = ws[SOCKET], ws[STALL], ws[POLL]
+  local queued = socket:flush_nb()
+  while queued and queued > QUEUED // 2 do
+    if not poll(nil, { [socket] = true }, stall) then return false end
+    local left = socket:flush_nb()
+    if not left then return false end
+    queued = left
+  end
+  return queued ~= nil
+end
+
+function methods.send(ws, text, kind)
+  local socket = socket_of(ws, "send")
+  if math_type(text) then text = tostring(text) end
+  if type(text) ~= "string" then
+    misuse(2, "bad argument #1 to 'send' (string expected, got %s)", type(text))
+  end
+  if kind ~= nil and kind ~= "text" and kind ~= "binary" then
+    misuse(2, "bad argument #2 to 'send' (\"text\" or \"binary\" expected)")
+  end
+  if kind ~= "binary" and not native.is_text(text) then
+    misuse(2, "bad argument #1 to 'send' (a text must be UTF-8; send other data as \"binary\")")
+  end
+  local queued = native_send(socket, text, kind == "binary")
+  if not queued then return nil, "WebSocket is closed" end
+  if queued > QUEUED and not await_room(ws) then return nil, "the client takes nothing" end
+  return true
+end
+
+function methods.close(ws, code, reason)
+  local socket = socket_of(ws, "close")
+  if code == nil then code = 1000 end
+  local number = math_type(code) and tointeger(code)
+  if not number or number < 0 or number > 65535 or not native.is_code(number) then
+    misuse(2, "bad argument #1 to 'close' (close code expected)")
+  end
+  if reason ~= nil and type(reason) ~= "string" then
+    misuse(2, "bad argument #2 to 'close' (string expected, got %s)", type(reason))
+  end
+  native_close(socket, number, reason or "")
+  return true
+end
+
+local live = { __name = "moonbridge.websocket" }
+
+function live.__index(ws, key)
+  if key == "state" then return value(ws[SOCKET]) end
+  if key == "protocol" then return protocol_of(ws[SOCKET]) end
+  return methods[key]
+end
+
+function live.__newindex(ws, key, it)
+  if key ~= "state" then
+    misuse(2, "a WebSocket keeps nothing but 'state', which has to be a string")
+  end
+  if math_type(it) then it = tostring(it) end
+  if it ~= nil and type(it) ~= "string" then
+    misuse(2, "the state of a WebSocket is expected to be a string, got %s", type(it))
+  end
+  if not set_value(ws[SOCKET], it) then
+    misuse(2, "the state of a WebSocket is longer than 4096 bytes")
+  end
+end
+
+-- The event is over: the connection may be anywhere by now.
+local stale = { __name = "moonbridge.websocket" }
+
+function stale.__index()
+  misuse(2, "the event of this WebSocket is over: it can be used within its functions only")
+end
+
+stale.__newindex = stale.__index
+
+local function new(socket, stall, poll)
+  return setmetatable({ socket, stall, poll }, live)
+end
+
+local function retire(ws)
+  if ws then
+    ws[SOCKET], ws[STALL], ws[POLL] = nil, nil, nil
+    setmetatable(ws, stale)
+  end
+end
+
+-- Keeps the traceback for the log: the error is passed on when the stack is gone.
+local function trace(err)
+  note_traceback(traceback("", 2))
+  return err
+end
+
+-- The handlers of all WebSockets by their names. A connection finds its handler by that, in whatever process.
+
+local handlers, unnamed = {}, 0
+
+local function register(options, handler)
+  local name = options.name
+  if not name then
+    unnamed = unnamed + 1
+    name = "#" .. unnamed
+  elseif handlers[name] then
+    misuse(3, 'there is a WebSocket with the name "%s" already', name)
+  end
+  handlers[name] = handler
+  return name
+end
+
+local function list(it)
+  if type(it) == "string" then return { it } end
+  return it
+end
+
+-- Refuses a request.
+local function refuse(request, status, reason)
+  request:send_status(status)
+  request:send_header("Content-Type", "text/plain; charset=UTF-8")
+  if status:find("^426") then
+    request:send_header("Upgrade", "websocket")
+    request:send_header("Connection", "Upgrade")
+    request:send_header("Sec-WebSocket-Version", "13")
+  end
+  request:send_data(reason, "\n")
+  return true
+end
+
+-- Accepts a request, or refuses it.
+local function upgrade(request, handler, name)
+  local lists, values = request.headers_csv_string, request.headers_value
+  local origin = values["Origin"]
+  local accept, protocol, extensions, bits = native.judge(handler.native, {
+    method = request.method, http = request.version, host = request.host,
+    upgrade = lists["Upgrade"], connection = lists["Connection"],
+    version = values["Sec-WebSocket-Version"] or "", key = values["Sec-WebSocket-Key"] or "",
+    protocols = lists["Sec-WebSocket-Protocol"], extensions = lists["Sec-WebSocket-Extensions"],
+    has_origin = origin ~= nil, origin = origin or "",
+  })
+  if not accept then return refuse(request, protocol, extensions) end
+  local socket = request.socket
+  local label = format("%s %s [%s]", request.method, request.target, request.id)
+  request:send_status("101 Switching Protocols")
+  request:send_header("Upgrade", "websocket")
+  request:send_header("Connection", "Upgrade")
+  request:send_header("Sec-WebSocket-Accept", accept)
+  if protocol then request:send_header("Sec-WebSocket-Protocol", protocol) end
+  if extensions then request:send_header("Sec-WebSocket-Extensions", extensions) end
+  request:finish()
+  begin(socket, handler.native, name, label, protocol, bits)
+  if handler.open then
+    local ws = new(socket, STALL_TIMEOUT, io.poll)
+    local ok, err = pcall(handler.open, ws, request)
+    if not ok then native_close(socket, INTERNAL_ERROR, "") end
+    keep(socket)
+    retire(ws)
+    if not ok then error(err, 0) end
+  end
+  return true
+end
+
+--- http.websocket{open=, message=, close=, …}: a function that a handler calls with a request.
+function http.websocket(options)
+  check(options)
+  if native.is_worker() and native.is_serving() then
+    misuse(2, "http.websocket has to be called before requests are handled: all workers need its functions")
+  end
+  local handler = {
+    open = options.open, message = options.message, close = options.close,
+    native = native.handler {
+      protocols = options.protocols, origins = list(options.origins),
+      compress = options.compress or false, limit = tointeger(options.message_limit or 1048576),
+      heartbeat = seconds(options.heartbeat, 30), timeout = seconds(options.timeout, nil),
+    },
+  }
+  local name = register(options, handler)
+  return function(request)
+    local meta = type(request) == "table" and getmetatable(request)
+    if not (type(meta) == "table" and meta.is_handled) then
+      misuse(2, "a WebSocket is called with the request that is being handled")
+    end
+    return upgrade(request, handler, name)
+  end
+end
+
+--- A function that serves a connection which has become a WebSocket. It returns true when that is over,
+-- or the server's again.
+return function(times, poll)
+  local stall, drain = times.stall_timeout or nil, times.drain_timeout or nil
+  local limit = times.response_timeout or nil
+
+  -- Ends the connection. Where nobody supervises, all is sent first.
+  local function leave(socket)
+    if finish(socket, drain, stall) then return true end
+    local queued = socket:flush_nb()
+    while queued and queued > 0 and poll(nil, { [socket] = true }, stall) do
+      queued = socket:flush_nb()
+    end
+    if queued == 0 then socket:close() else socket:reset() end
+    return true
+  end
+
+  -- Runs the events that there are. Returns nothing if the connection waits, and is parked; for how long it
+  -- has to be waited for where nobody supervises; or true and an error if it is over.
+  local function run(socket, handler)
+    start(socket, handler.native)
+    local ws, failed, err
+    local function call(f, ...)
+      ws = ws or new(socket, stall, poll)
+      local ok, text = xpcall(f, trace, ws, ...)
+      if not ok and not failed then
+        failed, err = true, text
+        native_close(socket, INTERNAL_ERROR, "")
+      end
+    end
+    local message = handler.message
+    local kind, first, second = next_event(socket, handler.native, stall)
+    while kind < OVER do
+      if message then call(message, first, KINDS[kind]) end
+      kind, first, second = next_event(socket, handler.native, stall)
+    end
+    if kind == OVER and handler.close then call(handler.close, first, second) end
+    retire(ws)
+    return kind, first, failed, err
+  end
+
+  return function(socket)
+    while true do
+      local name = resume(socket, limit)
+      local handler = name and handlers[name]
+      if not handler then
+        rest(false)
+        native_close(socket, RESTART, "")
+        return leave(socket)
+      end
+      local kind, limit_of_wait, failed, err = run(socket, handler)
+      rest(failed or false)
+      if kind == OVER then
+        leave(socket)
+        if failed then error(err, 0) end
+        return true
+      end
+      if kind == PARKED then return true end
+      poll({ [socket] = true }, nil, limit_of_wait)
+    end
+  end
+end

@@ -1,0 +1,77 @@
+//! What a handler keeps of a connection that has changed its protocol (pure).
+
+use std::any::Any;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What a handler keeps of a connection between its calls, for as long as the connection lives.
+pub struct Session {
+    /// As bytes, which follow the connection into other processes.
+    bytes: Rc<[u8]>,
+    /// Whoever watches the connection knows the bytes.
+    is_told: bool,
+    /// How long the handler's next call is waited for at first.
+    pub wait: Option<Duration>,
+    /// What the handler has made of the bytes in this process.
+    pub live: Option<Box<dyn Any>>,
+}
+
+impl Session {
+    /// One that nobody else knows yet.
+    pub fn new(bytes: &[u8], wait: Option<Duration>) -> Self {
+        Session { bytes: bytes.into(), is_told: false, wait, live: None }
+    }
+
+    /// One that has come from another process.
+    pub fn received(bytes: Rc<[u8]>) -> Self {
+        Session { bytes, is_told: true, wait: None, live: None }
+    }
+
+    /// As bytes.
+    pub fn bytes(&self) -> &Rc<[u8]> {
+        &self.bytes
+    }
+
+    /// It is other bytes from now on.
+    pub fn set(&mut self, bytes: &[u8]) {
+        if *self.bytes != *bytes {
+            (self.bytes, self.is_told) = (bytes.into(), false);
+        }
+    }
+
+    /// Whether whoever watches the connection knows it.
+    pub fn is_told(&self) -> bool {
+        self.is_told
+    }
+
+    /// It is known from now on.
+    pub fn set_told(&mut self) {
+        self.is_told = true;
+    }
+}
+
+impl fmt::Debug for Session {
+    /// What a client has sent is not for the log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({} bytes)", self.bytes.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_is_to_be_told_again() {
+        let mut session = Session::new(b"a", None);
+        assert!(!session.is_told());
+        session.set_told();
+        session.set(b"a");
+        assert!(session.is_told());
+        session.set(b"b");
+        assert!(!session.is_told());
+        assert_eq!(&**session.bytes(), b"b");
+        assert!(Session::received(session.bytes().clone()).is_told());
+    }
+}

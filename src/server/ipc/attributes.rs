@@ -1,0 +1,128 @@
+//! What a connection has that stays the same while a worker has it on lease (pure).
+
+use std::fmt;
+use std::rc::Rc;
+
+use super::numbers::{ABSENT, Malformed, append, split};
+use crate::io::Stream;
+use crate::io::session::Session;
+use crate::proxy::header::MAX_HEADER;
+use crate::proxy::proxied::{Proxied, Told};
+
+/// The longest session of a handler, in bytes.
+pub const MAX_SESSION: usize = 16 * 1024;
+
+/// How many bytes the encoding takes beside the header of a proxy and the session.
+const FIXED: usize = 2 * 8;
+
+/// The longest encoding, in bytes.
+pub const MAX_ATTRIBUTES: usize = FIXED + MAX_HEADER + MAX_SESSION;
+
+/// What stays the same of a connection while a worker has it on lease.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// What a proxy has told of it.
+    pub proxied: Proxied,
+    /// What its handler keeps of it, see [`Session`].
+    pub session: Option<Rc<[u8]>>,
+}
+
+impl fmt::Debug for Attributes {
+    /// What a client has sent is not for the log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let session = self.session.as_ref().map(|session| session.len());
+        write!(f, "{{ {:?}, session: {session:?} bytes }}", self.proxied)
+    }
+}
+
+impl Attributes {
+    /// Those of a connection.
+    pub fn of_stream(stream: &Stream) -> Self {
+        let session = stream.handler.session.as_ref();
+        Attributes {
+            proxied: stream.handler.proxied.clone(),
+            session: session.map(|session| session.bytes().clone()),
+        }
+    }
+
+    /// Gives them to a connection.
+    pub fn apply(self, stream: &mut Stream) {
+        stream.handler.proxied = self.proxied;
+        stream.handler.session = self.session.map(|bytes| Box::new(Session::received(bytes)));
+    }
+
+    /// How many bytes the encoding takes.
+    pub fn size(&self) -> usize {
+        FIXED
+            + self.header().map_or(0, <[u8]>::len)
+            + self.session.as_ref().map_or(0, |it| it.len())
+    }
+
+    /// The header of a proxy; empty if it has yet to come.
+    fn header(&self) -> Option<&[u8]> {
+        match &self.proxied {
+            Proxied::No => None,
+            Proxied::Expected => Some(&[]),
+            Proxied::By(told) => Some(told.bytes()),
+        }
+    }
+
+    /// Appends the encoding.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        let length = |part: Option<&[u8]>| part.map_or(ABSENT, |part| part.len() as u64);
+        let (header, session) = (self.header(), self.session.as_deref());
+        append(bytes, &[length(header), length(session)]);
+        bytes.extend_from_slice(header.unwrap_or_default());
+        bytes.extend_from_slice(session.unwrap_or_default());
+    }
+
+    /// Those at the beginning of the bytes, and what follows.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), Malformed> {
+        let ([header, session], rest) = split::<2>(bytes)?;
+        let (header, rest) = part(header, rest)?;
+        let (session, rest) = part(session, rest)?;
+        let proxied = match header {
+            None => Proxied::No,
+            Some([]) => Proxied::Expected,
+            Some(header) => Proxied::By(Told::read(header).map_err(|_| Malformed)?),
+        };
+        Ok((Attributes { proxied, session: session.map(Into::into) }, rest))
+    }
+}
+
+/// The first `length` bytes, unless they are absent, and the rest.
+fn part(length: u64, bytes: &[u8]) -> Result<(Option<&[u8]>, &[u8]), Malformed> {
+    if length == ABSENT {
+        return Ok((None, bytes));
+    }
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let (part, rest) = bytes.split_at_checked(length).ok_or(Malformed)?;
+    Ok((Some(part), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_survive_their_encoding() {
+        let header = Told::read(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n").unwrap();
+        for proxied in [Proxied::No, Proxied::Expected, Proxied::By(header)] {
+            for session in [None, Some(Rc::from(&b""[..])), Some(Rc::from(&b"session"[..]))] {
+                let attributes = Attributes { proxied: proxied.clone(), session };
+                let mut bytes = Vec::new();
+                attributes.encode(&mut bytes);
+                assert_eq!(bytes.len(), attributes.size());
+                bytes.extend_from_slice(b"rest");
+                let decoded = Attributes::decode(&bytes);
+                assert_eq!(decoded, Ok((attributes, &b"rest"[..])));
+                for cut in 0..bytes.len() - 4 {
+                    assert_eq!(Attributes::decode(&bytes[..cut]), Err(Malformed));
+                }
+            }
+        }
+    }
+}
