@@ -16,6 +16,11 @@ local ROUTES = [[
     request:send("404 Not Found", "text/plain", "none\n")
     return true
   end
+  function routes.typed(request) request:send("200 OK", nil, "<p>", { ["content-type"] = "text/html" }) end
+  function routes.late(request)
+    request:set_cookie{ name = "a", value = "b" }
+    error("after a cookie")
+  end
   function routes.empty(request) request:send("204 No Content") end
   function routes.number(request) request:send("200 OK", nil, 12) end
   function routes.redirect(request) request:redirect("/next?a=%C3%A4") end
@@ -44,12 +49,19 @@ local ROUTES = [[
       try(request.send, request, "200 OK", "text/plain", "", { ETag = "v1" }),
       try(request.send, request, "200 OK", "text/plain", "", { ["last-modified"] = "soon" }),
       try(request.signed_cookie, request, "user", "short"),
+      try(request.send, request, "100 Continue", "text/plain", ""),
+      try(request.send, request, "200 OK", {}, ""),
+      try(request.send, request, "200 OK", nil, "", { ["X-A"] = { "b" } }),
+      try(request.send, request, "200 OK", nil, "", { "X-A: b" }),
+      try(request.send, request, "200 OK", nil, "", { ["content-length"] = 5 }),
+      try(request.send, request, "200 OK", "text/plain", "", { ["content-type"] = "text/html" }),
     }
     for _, cookie in ipairs {
       { name = "a b", value = "" }, { value = "" }, { name = "a" }, { name = "a", value = {} },
       { name = "a", value = "", path = "/;x" }, { name = "a", value = "", same_site = "None" },
       { name = "__Host-a", value = "", secure = true }, { name = "a", value = "", httponly = true },
       { name = "a", value = "", domain = "x\r\ny" },
+      { name = "a", value = ("%"):rep(1400) }, { name = "a", value = "", path = "/\u{e4}" },
       { name = "a", value = "", secret = { "short" } }, { name = "a", value = "", max_age = 0/0 },
     } do lines[#lines + 1] = try(request.set_cookie, request, cookie) end
     request:send("200 OK", "text/plain", table.concat(lines, "\n"))
@@ -94,6 +106,7 @@ describe("common responses:", function()
     assert.equal(204, empty.status)
     assert.is_nil(empty.head:lower():find("content-", 1, true))
     assert.equal("12", ask("GET", "/number").body)
+    assert.truthy(ask("GET", "/typed").head:find("content-type: text/html\r\n", 1, true))
   end)
 
   it("send answers conditional requests", function()
@@ -134,6 +147,10 @@ describe("common responses:", function()
       "a=x%20y%3B%25%0A%C3%A4; Max-Age=60; Domain=example.org; Path=/p; Secure; HttpOnly; SameSite=Lax",
       "b=1", "c=",
     }, cookies_of { head = final })
+    -- What a handler has set that fails is not sent.
+    local late = ask("GET", "/late")
+    assert.equal(500, late.status)
+    assert.is_nil(late.head:lower():find("set-cookie", 1, true))
     -- What one request has set is not sent with the next one.
     local connection = s:connect()
     assert.truthy(connection:request("/sign").headers["set-cookie"])
@@ -165,11 +182,15 @@ describe("common responses:", function()
       "redirect expects a URI", "redirect expects a URI", "redirect expects one of the statuses",
       "send expects a string as body, got a table", "ETag must be in double quotes",
       "Last-Modified must be a date", "signed_cookie expects a secret: a string of at least 16",
+      "send expects a final status, not 100 Continue", "send expects a string as type, got a table",
+      "send expects headers as strings, got X-A = table", "send expects headers as strings, got 1 = string",
+      "send has its own content-length", "send has its own content-type",
       'Field "name" of a cookie must be a token',
       'Field "name" of a cookie is missing', 'Field "value" of a cookie is missing',
       'Field "value" of a cookie must be a string or a number', 'Field "path"', "must have secure = true",
       'must have secure = true, path = "/" and no domain', 'Unknown field "httponly" of a cookie',
-      'Field "domain"', 'Field "secret" of a cookie must be a string of at least 16 bytes', 'Field "max_age"',
+      'Field "domain"', "too long: name and encoded value have 4201 bytes, browsers keep 4096",
+      'Field "path"', 'Field "secret" of a cookie must be a string of at least 16 bytes', 'Field "max_age"',
     } do
       local line = lines[index] or ""
       assert.truthy(line:find(part, 1, true), part .. ": " .. line)

@@ -4,7 +4,7 @@ local native, http = ...
 
 local error, format, ipairs, pairs, type = error, string.format, ipairs, pairs, type
 local byte, find, gsub, match, sub = string.byte, string.find, string.gsub, string.match, string.sub
-local concat, rawset, tostring, floor = table.concat, rawset, tostring, math.floor
+local concat, tostring, floor = table.concat, tostring, math.floor
 
 local function misuse(level, ...) error(format(...), level + 1) end
 
@@ -41,7 +41,7 @@ local checks = {
     function(value) return type(value) == "string" or type(value) == "number" end },
   max_age = { "a number of seconds",
     function(value) return type(value) == "number" and value >= 0 and value <= 1e15 end },
-  path = { 'a path that begins with "/"', matches "^/[^%c;]*$" },
+  path = { 'a path that begins with "/", of ASCII characters', matches "^/[ -:<-~]*$" },
   domain = { "a host name", matches "^[%w.-]+$" },
   secure = { "a boolean", is_boolean },
   http_only = { "a boolean", is_boolean },
@@ -71,6 +71,9 @@ local function check_cookie(cookie)
   end
 end
 
+-- Name and value of a cookie that browsers keep, in bytes (RFC 6265bis 5.7).
+local LONGEST = 4096
+
 -- The value of Set-Cookie (RFC 6265 4.1.1). What a cookie cannot hold is encoded: request.cookies decodes it.
 local function cookie_line(cookie)
   local value = tostring(cookie.value)
@@ -80,6 +83,10 @@ local function cookie_line(cookie)
   value = gsub(value, "[^!#$&'()*+./0-9:<=>?@A-Z%[%]^_`a-z{|}~-]", function(char)
     return format("%%%02X", byte(char))
   end)
+  if #cookie.name + #value > LONGEST then
+    misuse(3, "Cookie %q is too long: name and encoded value have %d bytes, browsers keep %d", cookie.name,
+      #cookie.name + #value, LONGEST)
+  end
   local parts = { cookie.name .. "=" .. value }
   local function add(...) parts[#parts + 1] = format(...) end
   if cookie.max_age then add("Max-Age=%d", floor(cookie.max_age)) end
@@ -99,13 +106,26 @@ local REDIRECTS = {
 -- Finds a field in a table of headers, whatever its case.
 local function find_header(headers, wanted)
   for name, value in pairs(headers) do
-    if type(name) == "string" and name:lower() == wanted then return value end
+    if name:lower() == wanted then return value end
   end
 end
 
-local function check_headers(headers)
+-- What send adds itself, or leaves to the server.
+local OWN = { ["content-length"] = true, ["transfer-encoding"] = true }
+
+-- Misuse is found before the status is sent. Returns the validators.
+local function check_headers(headers, content_type)
   if type(headers) ~= "table" then
     misuse(3, "send expects a table of headers, got a %s", type(headers))
+  end
+  for name, value in pairs(headers) do
+    if type(name) ~= "string" or type(value) ~= "string" and type(value) ~= "number" then
+      misuse(3, "send expects headers as strings, got %s = %s", tostring(name), type(value))
+    end
+    local key = name:lower()
+    if OWN[key] or key == "content-type" and content_type ~= nil then
+      misuse(3, "send has its own %s: leave it out of the headers", name)
+    end
   end
   local tag, modified = find_header(headers, "etag"), find_header(headers, "last-modified")
   if tag ~= nil and not (type(tag) == "string" and native.is_tag(tag)) then
@@ -120,32 +140,11 @@ end
 
 -- Adds the methods.
 return function(steps, methods)
-  local send_status, send_header, send_data = methods.send_status, methods.send_header, methods.send_data
+  local send_header, send_data = methods.send_header, methods.send_data
 
-  -- A cookie that is set before the status is sent with it: send_status is another function until then.
-  local function keep(request, line)
-    local waiting = { line }
-    rawset(request, "send_status", function(this, status)
-      send_status(this, status)
-      if not steps.has_status() then return end -- an informational one
-      rawset(this, "send_status", nil)
-      for _, each in ipairs(waiting) do send_header(this, "Set-Cookie", each) end
-    end)
-    rawset(request, "set_cookie", function(this, cookie)
-      if steps.has_status() then return methods.set_cookie(this, cookie) end
-      check_cookie(cookie)
-      waiting[#waiting + 1] = cookie_line(cookie)
-    end)
-  end
-
-  function methods.set_cookie(this, cookie)
+  function methods.set_cookie(_, cookie)
     check_cookie(cookie)
-    local line = cookie_line(cookie)
-    if steps.has_status() then
-      send_header(this, "Set-Cookie", line)
-    else
-      keep(this, line)
-    end
+    steps.early_header("Set-Cookie", cookie_line(cookie))
   end
 
   function methods.signed_cookie(this, name, secret)
@@ -178,8 +177,12 @@ return function(steps, methods)
     local text = content == nil and "" or content
     if type(text) == "number" then text = tostring(text) end
     if type(text) ~= "string" then misuse(2, "send expects a string as body, got a %s", type(content)) end
+    if content_type ~= nil and type(content_type) ~= "string" then
+      misuse(2, "send expects a string as type, got a %s", type(content_type))
+    end
+    if find(tostring(status), "^1") then misuse(2, "send expects a final status, not %s", status) end
     local tag, modified
-    if headers ~= nil then tag, modified = check_headers(headers) end
+    if headers ~= nil then tag, modified = check_headers(headers, content_type) end
     local method, is_body_sent = this.method, true
     if (tag or modified) and find(tostring(status), "^200") and (method == "GET" or method == "HEAD") then
       local given = this.headers_csv_string
@@ -195,7 +198,7 @@ return function(steps, methods)
     this:send_status(status)
     if headers then
       for name, value in pairs(headers) do
-        if type(name) == "string" and name:lower() == "last-modified" then value = modified end
+        if name:lower() == "last-modified" then value = modified end
         send_header(this, name, value)
       end
     end

@@ -1,21 +1,13 @@
-//! What `replies.lua` needs: conditions of requests, dates, and where a response stands.
+//! What `replies.lua` needs: conditions of requests, and dates.
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use mlua::{IntoLuaMulti, Lua, LuaString, Table};
+use mlua::{Lua, LuaString, Table};
 
-use super::step::{SharedConnection, step, with};
 use crate::http::wire::conditional::{self, Conditions, Outcome, Validators};
 
 /// The last second that a date of HTTP can say: the end of the year 9999.
 const LAST: u64 = 253_402_300_799;
-
-/// Adds to the steps of a connection object `has_status()`: whether the final status was sent.
-pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
-    step(lua, table, shared, "has_status", |lua, c, (): ()| {
-        with(c, |c| c.output.response.has_status())?.into_lua_multi(lua)
-    })
-}
 
 /// Puts into the table:
 ///

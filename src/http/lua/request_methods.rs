@@ -16,7 +16,7 @@ use crate::sys::lua::userdata::Userdata;
 ///
 /// * `methods(methods, await_room)` puts the methods of requests into a table. `await_room` waits until the
 ///   client takes some of the output, and returns false if it does not in time;
-/// * the steps `touch_body` and `set_reader`, which raise what is wrong themselves.
+/// * the steps `touch_body`, `set_reader` and `early_header`, which raise what is wrong themselves.
 pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     let connection = shared.clone();
     let methods = lua.create_function(move |lua, (methods, await_room): (Table, Function)| {
@@ -229,6 +229,17 @@ fn close_after_finish(c: &mut HttpConnection) -> Result<usize, Problem> {
 methods! { install_steps:
     TouchBody "touch_body" = |shared, _| with(shared, touch_body), Some;
     SetReader "set_reader" = set_reader, Some;
+    EarlyHeader "early_header" = early_header, Some;
+}
+
+/// `early_header(name, value)`: a header line that may come before the status.
+fn early_header(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodResult {
+    let name = text(arguments, 1, "HTTP header name", String::new)?;
+    let value = text(arguments, 2, "HTTP header value", String::new)?;
+    with(shared, |c| {
+        c.usability.touch()?;
+        Ok(c.output.response.early_header(name, value).map(|()| 0)?)
+    })
 }
 
 /// Marks the request as used, its handler turning to the body.

@@ -160,9 +160,16 @@ impl Response {
             return Ok(());
         }
         self.stage = ResponseStage::Head;
-        self.out.extend_from_slice(fixed.lines());
-        self.fields.add_fixed(fixed);
+        self.fields.begin(fixed, &mut self.out);
         Ok(())
+    }
+
+    /// Sends a header line that means nothing to this server; before the status, it waits for that.
+    pub fn early_header(&mut self, name: &[u8], value: &[u8]) -> Result<(), Misuse> {
+        if !matches!(self.stage, ResponseStage::Start | ResponseStage::Interim) {
+            return self.header(name, value);
+        }
+        self.fields.keep(name, value)
     }
 
     /// Sends a header line. Content-Length and Connection are also obeyed.

@@ -4,7 +4,7 @@
 use super::body::{BODYLESS, BodyEnd};
 use crate::http::wire::framing::decimal;
 use crate::http::wire::header_lines::{
-    Misuse, StaticHeaders, asks_to_close, asks_to_keep, push_header,
+    Misuse, StaticHeaders, asks_to_close, asks_to_keep, check_header, push_header,
 };
 use crate::http::wire::scan::is_name;
 
@@ -21,6 +21,8 @@ pub struct Fields {
     says_close: bool,
     says_keep_alive: bool,
     has_date: bool,
+    /// Lines that wait for the final status.
+    early: Vec<u8>,
 }
 
 impl Fields {
@@ -29,8 +31,17 @@ impl Fields {
         Fields { http10, close, ..Fields::default() }
     }
 
-    /// The lines that stand in every final response were sent.
-    pub fn add_fixed(&mut self, fixed: &StaticHeaders) {
+    /// Takes a line that is to be sent with the final status, and that means nothing here.
+    pub fn keep(&mut self, name: &[u8], value: &[u8]) -> Result<(), Misuse> {
+        check_header(name, value)?;
+        push_header(&mut self.early, name, value);
+        Ok(())
+    }
+
+    /// Begins a final response with the lines that stand in each of them and those that were kept.
+    pub fn begin(&mut self, fixed: &StaticHeaders, out: &mut Vec<u8>) {
+        out.extend_from_slice(fixed.lines());
+        out.append(&mut self.early);
         self.has_date = fixed.has_date();
         self.says_close = fixed.closes();
         self.close |= fixed.closes();

@@ -121,6 +121,31 @@ fn informational_responses_end_with_finish_headers_or_a_further_status() {
 }
 
 #[test]
+fn early_headers_are_sent_with_the_final_status() {
+    let mut response = http11();
+    response.early_header(b"Set-Cookie", b"a=1").unwrap();
+    start(&mut response, "103 Early Hints").unwrap();
+    response.early_header(b"Set-Cookie", b"b=2").unwrap();
+    assert!(response.early_header(b"Set-Cookie", b"c\r\nd").is_err());
+    start(&mut response, "204 No Content").unwrap();
+    response.early_header(b"Set-Cookie", b"e=3").unwrap();
+    response.finish_headers(None).unwrap();
+    assert_eq!(response.early_header(b"A", b"b"), Err(HEADERS_SENT));
+    assert_eq!(
+        end(response, Vec::new()),
+        "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No Content\r\n\
+         Set-Cookie: a=1\r\nSet-Cookie: b=2\r\nSet-Cookie: e=3\r\n\r\n"
+    );
+    // Those of a response that was replaced are not sent with the next one.
+    let mut response = http11();
+    response.early_header(b"Set-Cookie", b"a=1").unwrap();
+    response.replace(500, |out, _| out.extend_from_slice(b"replaced"));
+    response.begin(Version::Http11, false, false);
+    start(&mut response, "204 No Content").unwrap();
+    assert_eq!(end(response, Vec::new()), "HTTP/1.1 204 No Content\r\n\r\n");
+}
+
+#[test]
 fn the_wrong_order_of_calls_is_an_error() {
     let mut response = http11();
     assert_eq!(response.header(b"A", b"b"), Err(NO_STATUS));
