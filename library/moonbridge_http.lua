@@ -238,6 +238,127 @@ function websocket:close(code, reason) end
 ---@return fun(request: moonbridge_http.request): true
 function moonbridge_http.websocket(options) end
 
+---Options of `websocket_connect`.
+---@class (exact) moonbridge_http.websocket_connect_options
+---@field headers table? names to values or lists of values, or a list of pairs
+---@field protocols string[]? subprotocols
+---@field origin string? value of the header Origin
+---@field timeout number? seconds for connecting, and for each wait while something is sent (60)
+---@field message_limit integer? maximum size of a message (1 MiB)
+---@field compress boolean? offer compression (false)
+
+---A WebSocket of another server.
+---@class moonbridge_http.websocket_client
+---@field protocol string? the subprotocol
+---@field headers table<string, string> of the server's response
+---@field socket moonbridge_io.handle to wait for
+local websocket_client = {}
+
+---Receives a message.
+---@param seconds number? how long to wait (no limit)
+---@return string? text
+---@return string kind "text" or "binary", or why there is none
+---@return integer? code the close code if the connection is over
+function websocket_client:receive(seconds) end
+
+---@param waitfunc fun(handle: moonbridge_io.handle, mode: "r"|"w", module: table)
+---@param seconds number?
+---@return string? text
+---@return string kind
+---@return integer? code
+function websocket_client:receive_call(waitfunc, seconds) end
+
+---@param seconds number?
+---@return string? text
+---@return string kind
+---@return integer? code
+function websocket_client:receive_yield(seconds) end
+
+---Receives a message that is there already; nil and "block" if there is none.
+---@return string? text
+---@return string kind
+---@return integer? code
+function websocket_client:receive_nb() end
+
+---Sends a message.
+---@param text string|number
+---@param kind "text"|"binary"|nil
+---@return true? sent
+---@return string? message
+function websocket_client:send(text, kind) end
+
+---@param waitfunc fun(handle: moonbridge_io.handle, mode: "r"|"w", module: table)
+---@param text string|number
+---@param kind "text"|"binary"|nil
+---@return true? sent
+---@return string? message
+function websocket_client:send_call(waitfunc, text, kind) end
+
+---@param text string|number
+---@param kind "text"|"binary"|nil
+---@return true? sent
+---@return string? message
+function websocket_client:send_yield(text, kind) end
+
+---Sends a message as far as it goes.
+---@param text string|number
+---@param kind "text"|"binary"|nil
+---@return integer? queued
+---@return string? message
+function websocket_client:send_nb(text, kind) end
+
+---Sends what is queued as far as it goes.
+---@return integer? queued
+---@return string? message
+function websocket_client:flush_nb() end
+
+---Sends a ping.
+---@param payload string? at most 125 bytes
+---@return true? sent
+---@return string? message
+function websocket_client:ping(payload) end
+
+---Closes the connection, and waits for the server's answer.
+---@param code integer? 1000 by default
+---@param reason string?
+---@return true
+function websocket_client:close(code, reason) end
+
+---@param waitfunc fun(handle: moonbridge_io.handle, mode: "r"|"w", module: table)
+---@param code integer?
+---@param reason string?
+---@return true
+function websocket_client:close_call(waitfunc, code, reason) end
+
+---@param code integer?
+---@param reason string?
+---@return true
+function websocket_client:close_yield(code, reason) end
+
+---Connects to a WebSocket.
+---See docs/reference/websocket.md.
+---@param url string
+---@param options moonbridge_http.websocket_connect_options?
+---@return moonbridge_http.websocket_client? ws
+---@return string? message
+---@return integer? status of the server that has refused
+function moonbridge_http.websocket_connect(url, options) end
+
+---@param waitfunc fun(handle: moonbridge_io.handle, mode: "r"|"w", module: table)
+---@param url string
+---@param options moonbridge_http.websocket_connect_options?
+---@return moonbridge_http.websocket_client? ws
+---@return string? message
+---@return integer? status
+function moonbridge_http.websocket_connect_call(waitfunc, url, options) end
+
+---@param url string
+---@param options moonbridge_http.websocket_connect_options?
+---@return moonbridge_http.websocket_client? ws
+---@return string? message
+---@return integer? status
+function moonbridge_http.websocket_connect_yield(url, options) end
+
 ---Random bytes of the system, fit for tokens and keys.
 ---@param bytes integer from 1 to 1048576
 ---@return string

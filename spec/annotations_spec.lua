@@ -36,6 +36,8 @@ describe("the annotations", function()
         { header_size_limit = true, body_size_limit = true }))
     assert.same(documented("client.md", "Options"),
       annotated("moonbridge_http.lua", "moonbridge_http.request_options"))
+    assert.same(documented("websocket.md", "Options of websocket_connect"),
+      annotated("moonbridge_http.lua", "moonbridge_http.websocket_connect_options"))
     assert.same(documented("websocket.md", "Options of websocket"),
       annotated("moonbridge_http.lua", "moonbridge_http.websocket_options"))
     assert.same(documented("server.md", "Options"),

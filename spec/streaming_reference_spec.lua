@@ -1,4 +1,4 @@
--- The examples of docs/reference/callback.md and client.md are programs that run as they stand, and the pages
+-- The examples of docs/reference/callback.md, client.md and websocket.md are programs that run as they stand, and the pages
 -- and annotations name what the modules have.
 
 local callback = require "moonbridge_callback"
@@ -28,7 +28,7 @@ local function with_port(text, port)
   return (text:gsub("port = 8080", "port = " .. port):gsub("127%.0%.0%.1:8080", "127.0.0.1:" .. port))
 end
 
-for _, page in ipairs { "callback", "client" } do
+for _, page in ipairs { "callback", "client", "websocket" } do
   describe("docs/reference/" .. page .. ".md", function()
     after_each(server.cleanup)
 

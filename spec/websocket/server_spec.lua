@@ -191,11 +191,11 @@ describe("a WebSocket", function()
       local ws = connect "/?state=s"
       assert(ws:frame(CLOSE, reason(1000, "done")))
       assert.equal(1000, (ws:closing()))
-      s:wait_log('closed 1000 "done" s')
+      assert.truthy(s:wait_log('closed 1000 "done" s'))
       ws = connect "/"
       assert(ws:frame(CLOSE, ""))
       assert.is_nil((ws:closing()))
-      s:wait_log('closed 1005 ""')
+      assert.truthy(s:wait_log('closed 1005 ""'))
     end)
 
     it("by its handler, behind what that has sent", function()
@@ -203,14 +203,14 @@ describe("a WebSocket", function()
       local ws = connect "/"
       assert.equal("last", ws:ask("bye"))
       assert.same({ 4001, "bye" }, { ws:closing() })
-      s:wait_log('closed 4001 "bye"')
+      assert.truthy(s:wait_log('closed 4001 "bye"'))
     end)
 
     it("by a client that is gone", function()
       start()
       local ws = connect "/?state=gone"
       ws:close()
-      s:wait_log('closed 1006 "" gone')
+      assert.truthy(s:wait_log('closed 1006 "" gone'))
     end)
 
     it("with the code that says what was wrong", function()
@@ -247,12 +247,12 @@ describe("a WebSocket", function()
       local ws = connect "/?state=s"
       ws:send("fail")
       assert.equal(1011, (ws:closing()))
-      s:wait_log('GET /%?state=s %[%x+%]: .*on purpose')
+      assert.truthy(s:wait_log('GET /%?state=s %[%x+%]: .*on purpose'))
       assert.truthy(s:log():find('closed 1011 "" s', 1, true))
       assert.equal("other", other:ask("state"))
       local failed = connect "/?fail=1"
       assert.equal(1011, (failed:closing()))
-      s:wait_log("not today")
+      assert.truthy(s:wait_log("not today"))
     end)
 
     it("at a shutdown", function()
@@ -275,7 +275,7 @@ describe("a WebSocket", function()
     end
     assert.same({ PING, "" }, { ws:receive() })
     assert.same({ nil, "closed" }, { ws:receive() })
-    s:wait_log('closed 1006 "" s')
+    assert.truthy(s:wait_log('closed 1006 "" s'))
   end)
 
   it("ends when nothing is sent for too long, though pings are answered", function()
@@ -324,7 +324,7 @@ describe("a WebSocket", function()
     local ws = connect "/?state=kept"
     local pid = ws:ask("pid")
     s:signal("HUP")
-    s:wait_log("Reload.* complete")
+    assert.truthy(s:wait_log("Reload.* complete"))
     assert.equal("kept", ws:ask("state"))
     assert.not_equal(pid, ws:ask("pid"))
   end)

@@ -65,7 +65,7 @@ fn load(lua: &Lua) -> Result<HttpModule> {
     let args = (&native, &module);
     let replies: Function =
         binding::chunk(lua, "moonbridge.http.replies", include_str!("lua/replies.lua"), args)?;
-    let server = websocket::install(lua, &module, &io)?;
+    let server = websocket::install(lua, &module, &io, &client::install(lua, &module)?)?;
     let args = (&native, views, body, streaming, replies, server);
     let request: Function =
         binding::chunk(lua, "moonbridge.http.request", include_str!("lua/request.lua"), args)?;
@@ -77,7 +77,6 @@ fn load(lua: &Lua) -> Result<HttpModule> {
     let parse_query: Function =
         binding::chunk(lua, "moonbridge.http.parse_query", parse_query, (&native, &maps))?;
     module.raw_set("parse_query", parse_query)?;
-    client::install(lua, &module)?;
     Ok(HttpModule(module))
 }
 

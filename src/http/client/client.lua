@@ -57,6 +57,8 @@ local function connect(job, waitfunc)
   return nil, message
 end
 
+parts.connect, parts.close, parts.native = connect, close, native
+
 -- Methods that may be sent again if the server closed a kept connection instead of answering
 -- (RFC 9110 9.2.2).
 local idempotent = { GET = true, HEAD = true, OPTIONS = true, TRACE = true, PUT = true, DELETE = true }

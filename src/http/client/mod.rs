@@ -31,8 +31,8 @@ use mlua::{Lua, Result, Table, Value};
 
 use crate::{binding, callback, io};
 
-/// Puts the client's functions into the table of `moonbridge.http`.
-pub fn install(lua: &Lua, http: &Table) -> Result<()> {
+/// Puts the client's functions into the table of `moonbridge.http`. Gives the parts that they are made of.
+pub fn install(lua: &Lua, http: &Table) -> Result<Table> {
     let native = native::table(lua)?;
     url_steps::install(lua, &native)?;
     let protocol = callback::protocol(lua)?;
@@ -52,5 +52,6 @@ pub fn install(lua: &Lua, http: &Table) -> Result<()> {
         parts.raw_set(name, binding::chunk::<Value>(lua, &chunk, source, arguments)?)?;
     }
     let arguments = (&native, &protocol, &callback, &moonbridge_io, &parts, http);
-    binding::chunk::<()>(lua, "moonbridge.http.client", include_str!("client.lua"), arguments)
+    binding::chunk::<()>(lua, "moonbridge.http.client", include_str!("client.lua"), arguments)?;
+    Ok(parts)
 }

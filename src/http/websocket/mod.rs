@@ -7,9 +7,11 @@
 //! | [`codec`] | frames that may be compressed |
 //! | [`connection`] | a connection of the server while its events are handled, without Lua |
 //! | `server`, `server.lua` | `http.websocket` |
+//! | `client`, `client.lua` | `http.websocket_connect` |
 //!
-//! It knows `wire`, and of `server` the timer of a handler.
+//! It knows `wire`, of `server` the timer of a handler, and the Lua of `client`, which connects.
 
+mod client;
 mod codec;
 mod connection;
 pub mod protocol;
@@ -26,11 +28,15 @@ use crate::binding;
 /// Memory that is kept from message to message.
 const KEEP: usize = 64 * 1024;
 
-/// Puts `websocket` into the table of `moonbridge.http`. Gives `serve(times, poll)`: a function that serves the
+/// Puts the functions into the table of `moonbridge.http`, over the parts of its client. Gives `serve(times, poll)`: a function that serves the
 /// connections of a `connect` function which have become WebSockets.
-pub fn install(lua: &Lua, http: &Table, io: &Table) -> Result<Value> {
+pub fn install(lua: &Lua, http: &Table, io: &Table, parts: &Table) -> Result<Value> {
     let codec = Rc::new(RefCell::new(codec::Codec::default()));
     let native = server::table(lua, &codec)?;
+    client::add(lua, &native, &codec)?;
+    let arguments = (&native, http, parts);
+    let name = "moonbridge.http.websocket.client";
+    binding::chunk::<()>(lua, name, include_str!("client.lua"), arguments)?;
     binding::chunk(
         lua,
         "moonbridge.http.websocket",
