@@ -12,7 +12,7 @@
 
 use mlua::{Function, IntoLua, IntoLuaMulti, LightUserData, Lua, MultiValue, Table, Value};
 
-use crate::sys::lua::misuse;
+use crate::sys::lua::{compat, misuse};
 use crate::sys::os::error_text::describe;
 
 /// The name of a value's type, as Lua's `type` gives it.
@@ -120,7 +120,7 @@ pub fn chunk<R: mlua::FromLuaMulti>(
     source: &str,
     args: impl IntoLuaMulti,
 ) -> mlua::Result<R> {
-    lua.load(source).set_name(format!("={name}")).call(args)
+    compat::chunk(lua, name, source)?.call(args)
 }
 
 /// What `make` returned when it was first called in this Lua state: the tables of a module.

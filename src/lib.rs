@@ -14,19 +14,6 @@
 //! | [`server`] | pools, supervisor, workers: `moonbridge` |
 #![deny(unsafe_code)]
 
-#[cfg(any(
-    all(feature = "lua53", feature = "lua54"),
-    all(feature = "lua53", feature = "lua55"),
-    all(feature = "lua54", feature = "lua55"),
-))]
-compile_error!(
-    "choose one of the features `lua53`, `lua54` and `lua55`: a module serves one version of Lua"
-);
-#[cfg(not(any(feature = "lua53", feature = "lua54", feature = "lua55")))]
-compile_error!(
-    "choose one of the features `lua53`, `lua54` and `lua55`: cargo build --features lua54"
-);
-
 mod amount;
 mod binding;
 mod callback;

@@ -6,7 +6,7 @@
 
 local loadlib, open = package.loadlib, io.open
 
-local VERSIONS = "Lua 5.3, 5.4 and 5.5"
+local VERSIONS = "Lua 5.1 to 5.5 and LuaJIT"
 
 local jit = rawget(_G, "jit")
 local running = jit and "LuaJIT" or _VERSION
@@ -47,7 +47,7 @@ local function built_for(path)
 end
 
 local HINT = (": Moonbridge has modules for %s, and `tools/build release %s` builds this one")
-  :format(VERSIONS, jit and "luajit" or _VERSION:match("[%d.]+"))
+  :format(VERSIONS, jit and "jit" or _VERSION:match("[%d.]+"))
 
 local path, tried = find()
 if not path then

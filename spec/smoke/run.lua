@@ -1,12 +1,12 @@
--- The smoke set: one test for each part of Moonbridge, without busted or any other library, for versions of
--- Lua that have none packaged. INTERPRETER spec/smoke/run.lua, in the project's folder; the last line has
--- the figures.
+-- The smoke set: a test for each part of Moonbridge, without busted or any other library, for all versions of
+-- Lua. INTERPRETER spec/smoke/run.lua, in the project's folder; the last line has the figures.
 
 local http = require "moonbridge_http"
 local io_library = require "moonbridge_io"
 
 local TIMEOUT = tonumber(os.getenv("TEST_TIMEOUT")) or 30
 local INTERPRETER = arg[-1]
+local VERSION = rawget(_G, "jit") and "LuaJIT" or _VERSION
 
 local passed, failed = 0, 0
 local function it(name, test)
@@ -15,7 +15,7 @@ local function it(name, test)
     passed = passed + 1
   else
     failed = failed + 1
-    print("FAILED: " .. name .. "\n" .. tostring(message))
+    io.stdout:setvbuf("line") print("FAILED: " .. name .. "\n" .. tostring(message))
   end
 end
 
@@ -33,18 +33,46 @@ local function free_port()
   return port
 end
 
+local LOG = os.tmpname()
+
+local function write(path, text)
+  local file = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+end
+
+local function read(path)
+  local file = assert(io.open(path))
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+
+-- What the server reads when it starts.
+local SETTING = os.tmpname()
+write(SETTING, "first")
+
 local function start(port)
   return assert(io_library.exec({ kill_with_parent = true },
-    INTERPRETER, "spec/smoke/server.lua", tostring(port)))
+    "sh", "-c", 'exec "$@" 2>"$0"', LOG, INTERPRETER, "spec/smoke/server.lua", tostring(port), SETTING))
+end
+
+-- Calls a function until its result is true.
+local function wait_until(what, condition)
+  for _ = 1, TIMEOUT * 20 do
+    if condition() then return end
+    io_library.poll({}, {}, 0.05)
+  end
+  error(what .. " did not happen; the log:\n" .. read(LOG))
 end
 
 local function ready(url)
-  for _ = 1, TIMEOUT * 20 do
-    local body = http.request(url)
-    if body then return body end
-    io_library.poll({}, {}, 0.05)
-  end
-  error("the server does not answer")
+  local body
+  wait_until("an answer", function()
+    body = http.request(url)
+    return body
+  end)
+  return body
 end
 
 -- The Lua chunks inside the module are compiled when they are first used.
@@ -74,6 +102,17 @@ it("runs child processes, and reads and writes through handles", function()
   equal(0, child:wait())
 end)
 
+it("keeps the user's fields of handles", function()
+  local child = assert(io_library.exec("true"))
+  equal(nil, child.stdin.print)
+  child.stdin.color, child.stdout.color = "red", "blue"
+  collectgarbage()
+  equal("red", child.stdin.color)
+  equal("blue", child.stdout.color)
+  equal(nil, child.stdin.print)
+  child:wait()
+end)
+
 it("yields in read_yield", function()
   local child = assert(io_library.exec("sh", "-c", "sleep 0.1; echo late"))
   local reader = coroutine.wrap(function() return "line", (child.stdout:read_yield(nil, "\n")) end)
@@ -84,6 +123,67 @@ it("yields in read_yield", function()
   end
   equal("late\n", line)
   child:wait()
+end)
+
+it("waits by functions that yield or throw", function()
+  local child = assert(io_library.exec("sh", "-c", "sleep 0.1; echo late; cat >/dev/null"))
+  local thread = coroutine.wrap(function()
+    local ok, message = pcall(child.stdout.read_call, child.stdout, function() error("as intended", 0) end)
+    local line = child.stdout:read_call(coroutine.yield, nil, "\n")
+    assert(child.stdin:flush_call(coroutine.yield, ("x"):rep(1000000)))
+    return "end", line, ok, message
+  end)
+  local waits = 0
+  local handle, mode, ok, message = thread()
+  while handle ~= "end" do
+    waits = waits + 1
+    local set = { [handle] = true }
+    io_library.poll(mode == "r" and set or nil, mode == "w" and set or nil, TIMEOUT)
+    handle, mode, ok, message = thread()
+  end
+  equal("late\n", mode)
+  equal(false, ok)
+  equal("as intended", message)
+  assert(waits > 0)
+  child.stdin:close()
+  child:wait()
+end)
+
+it("serves a connection in a coroutine whose poll function yields", function()
+  local listener = assert(io_library.tcplisten("127.0.0.1", 0))
+  local client = assert(io_library.tcpconnect("127.0.0.1", listener.local_tcpport))
+  local connection = assert(listener:accept())
+  local handler = http.generate_handler(function(request)
+    request:send_status("200 OK")
+    local name = request.get_params.name
+    -- A function of C cannot yield while Lua 5.1 or LuaJIT evaluates a field: there, `consume_input` waits.
+    if VERSION == "LuaJIT" then request:consume_input() end
+    if request.method == "POST" and VERSION ~= "Lua 5.1" then name = request.body end
+    request:send_data(name)
+    return true
+  end, { poll_function = function(...) return coroutine.yield("wait", ...) end })
+  local thread = coroutine.create(handler)
+  local function step(...)
+    local ok, kind, reads, writes, seconds = assert(coroutine.resume(thread, ...))
+    if kind ~= "wait" then return ok end
+    return nil, reads, writes, seconds
+  end
+  assert(not step(connection))
+  local parts = { "GET /?name=one HTTP/1.1\r\nHost: h\r", "\n\r\n" }
+  if VERSION ~= "Lua 5.1" and VERSION ~= "LuaJIT" then
+    parts[3] = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n"
+    parts[4] = "two"
+  end
+  for _, part in ipairs(parts) do
+    assert(client:flush(part))
+    assert(not step(true))
+  end
+  client:finish()
+  step(true)
+  local answer = client:read()
+  assert(answer:find("one", 1, true), answer)
+  equal(#parts == 4, answer:find("two", 1, true) ~= nil)
+  listener:close()
 end)
 
 local port = free_port()
@@ -106,6 +206,13 @@ it("reads forms and uploads", function()
   equal("POST " .. ("x"):rep(100000), body)
 end)
 
+it("shows headers and parameters, also to pairs", function()
+  local body = assert(http.request {
+    url = url .. "/fields?a=1&b=2&b=3", headers = { ["X-Test"] = "yes", ["X-Flags"] = "One, two", Cookie = "c=4" },
+  })
+  equal("a=1 b=2 x-test=yes c=4 b:2,3 none:0 flags:one,two", body)
+end)
+
 it("streams a response in chunks", function()
   equal(("0123456789"):rep(10000), assert(http.request(url .. "/stream")))
 end)
@@ -122,14 +229,68 @@ it("ends the worker whose Lua state exceeds the memory limit, and serves on", fu
   equal("GET again", ready(url .. "/?name=again"))
 end)
 
+it("holds more idle connections than there are workers", function()
+  local connections = {}
+  for index = 1, 20 do
+    connections[index] = assert(io_library.tcpconnect("127.0.0.1", port))
+  end
+  for _ = 1, 3 do
+    for _, connection in ipairs(connections) do
+      assert(connection:flush("GET /?name=idle HTTP/1.1\r\nHost: h\r\n\r\n"))
+      local line
+      repeat line = assert(connection:read(nil, "\n")) until line == "\r\n"
+      local size = tonumber((connection:read(nil, "\n")), 16)
+      equal("GET idle", connection:read(size))
+      equal("\r\n0\r\n\r\n", connection:read(7))
+    end
+  end
+  for _, connection in ipairs(connections) do connection:close() end
+end)
+
+it("kills a worker whose time is up, in a loop of Lua and in a coroutine, and says so", function()
+  for number, page in ipairs { "/busy", "/coroutine" } do
+    equal(nil, (http.request(url .. page)))
+    wait_until("the report", function()
+      return select(2, read(LOG):gsub("Timeout[^\n]*/" .. page:sub(2), "")) > 0
+    end)
+    equal("GET " .. number, ready(url .. "/?name=" .. number))
+  end
+end)
+
+it("tells of slow requests", function()
+  equal("slow", assert(http.request(url .. "/slow")))
+  assert(read(LOG):find("Slow request", 1, true))
+end)
+
+it("reloads the script at SIGHUP", function()
+  equal("first", assert(http.request(url .. "/setting")))
+  write(SETTING, "second")
+  server:kill(1)
+  wait_until("the reload", function() return http.request(url .. "/setting") == "second" end)
+end)
+
 it("tells metrics", function()
   assert(assert(http.request(url .. "/metrics")):find("# EOF", 1, true))
 end)
 
-it("ends at SIGTERM with exit code 0", function()
+it("ends at SIGTERM with exit code 0, after finish and finalizers", function()
   server:kill(15)
   equal(0, server:wait())
+  local log = read(LOG)
+  assert(log:find("finish was called\n", 1, true), log)
+  assert(log:find("the state was closed\n", 1, true), log)
 end)
 
-print(("%d passed, %d failed, 0 pending in the smoke set of %s"):format(passed, failed, _VERSION))
+it("checks a script by the program moonbridge", function()
+  write(SETTING, 'listen { { proto = "tcp", host = "127.0.0.1", port = 1 }, connect = print }')
+  local child = assert(io_library.exec(INTERPRETER, "bin/moonbridge", "--check", SETTING))
+  local output = child.stdout:read()
+  assert(output:find("127.0.0.1", 1, true), output)
+  equal(0, child:wait())
+end)
+
+os.remove(LOG)
+os.remove(SETTING)
+
+print(("%d passed, %d failed, 0 pending in the smoke set of %s"):format(passed, failed, VERSION))
 os.exit(failed == 0 and 0 or 1, true)

@@ -33,6 +33,7 @@ use crate::http;
 use crate::io::{Handle, handle};
 use crate::sys::lua::alloc;
 use crate::sys::lua::call_loop::{self, Feed, NextCall};
+use crate::sys::lua::compat;
 use crate::sys::lua::slow_report;
 use crate::sys::os::error_text;
 use crate::sys::os::{alarm, process, worker_signals};
@@ -52,8 +53,7 @@ pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result
             outcome => binding::settle(lua, outcome),
         }
     })?;
-    let worker_main: Function =
-        lua.load(include_str!("worker.lua")).set_name("=moonbridge.worker").into_function()?;
+    let worker_main = compat::chunk(lua, "moonbridge.worker", include_str!("worker.lua"))?;
     let (public, run): (Function, Function) =
         binding::chunk(lua, "moonbridge.run", include_str!("run.lua"), (serve, worker_main))?;
     module.raw_set("run", public)?;

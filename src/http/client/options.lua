@@ -18,7 +18,7 @@ options.REDIRECTS = 5
 --- Default lifetime of an idle connection, in seconds.
 options.KEEPALIVE = 30
 --- Default maximum size of a body that is returned as a string.
-options.BODY_LIMIT = 1 << 30
+options.BODY_LIMIT = 1073741824
 
 --- A cache of parsed URLs by text.
 options.parsed = {}

@@ -9,7 +9,7 @@ local find, format, lower = string.find, string.format, string.lower
 
 local USER_AGENT = "moonbridge/" .. native.version
 local TOKEN = "^[%w!#$%%&'*+.^_`|~-]+$"
-local CONTROL = "[\0-\8\10-\31\127]"
+local CONTROL = "[^\t%C]" -- but for tabs
 
 -- Fields that the client handles itself. Each function updates the job or returns an error message.
 local known = {}

@@ -1,7 +1,8 @@
 -- Tables whose keys a client chose: parameters, cookies, flags, header names.
 
 local native = ...
-local type, next, rawget, rawset, setmetatable = type, next, rawget, rawset, setmetatable
+local type, next, pairs, getmetatable = type, next, pairs, getmetatable
+local rawget, rawset, setmetatable = rawget, rawset, setmetatable
 local lower = string.lower
 
 local maps = {}
@@ -151,6 +152,25 @@ function maps.headers_meta(index, names)
     end,
     __pairs = pairs_of,
   }
+end
+
+-- Lua 5.1 and LuaJIT know no `__pairs`: `pairs` finds nothing of a view there but what it is made of.
+maps.pairs_asks_views = pairs(setmetatable({}, { __pairs = function() return true end })) == true
+
+-- What a handler gets of a view: the view itself if `pairs` works with it, else a table with all that it
+-- has, and behind that the view. Other values are as they are.
+function maps.shown(value)
+  local meta = not maps.pairs_asks_views and type(value) == "table" and getmetatable(value)
+  if not meta or not meta.__pairs then return value end
+  local all = {}
+  for name, entry in meta.__pairs(value) do all[name] = maps.shown(entry) end
+  return setmetatable(all, {
+    __index = function(_, key) return maps.shown(value[key]) end,
+    __newindex = function(_, key, entry)
+      value[key] = entry
+      rawset(all, key, entry)
+    end,
+  })
 end
 
 return maps

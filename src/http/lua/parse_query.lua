@@ -11,5 +11,5 @@ return function(query)
   local text = tostring(query):gsub("^%?", "")
   local store, problem = native.parse_query(text)
   if not store then error(problem, 2) end
-  return maps.firsts(store), maps.lists(store)
+  return maps.shown(maps.firsts(store)), maps.shown(maps.lists(store))
 end

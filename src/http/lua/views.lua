@@ -69,7 +69,14 @@ return function(steps, request, accepted, lazy)
     if make then return make() end
   end, views, metatables)
 
-  return index, function()
+  local function shown_index(this, key)
+    local value = index(this, key)
+    local shown = maps.shown(value)
+    if shown ~= value then keep(key, shown) end
+    return shown
+  end
+
+  return maps.pairs_asks_views and index or shown_index, function()
     return steps.has_view(POST_PARAMS) and maps.params_store(views[POST_PARAMS]) or nil
   end
 end

@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 
 use mlua::ffi::{self, lua_State};
 
+use super::compat;
+
 /// What is wrong with an argument: the text to be thrown.
 pub type Wrong = String;
 
@@ -39,7 +41,7 @@ impl<'a> Arguments<'a> {
     /// Whether the running coroutine can yield.
     pub fn may_yield(&self) -> bool {
         // SAFETY: as above.
-        unsafe { ffi::lua_isyieldable(self.state) != 0 }
+        unsafe { compat::is_yieldable(self.state) }
     }
 
     /// The bytes of argument `index`, if it is a string.

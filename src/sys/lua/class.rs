@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use mlua::ffi;
 use mlua::{AnyUserData, Function, Lua, Table};
 
+use super::compat;
+
 /// Whether some userdata has a field with the name of a method.
 static SHADOWED: AtomicBool = AtomicBool::new(false);
 
@@ -53,7 +55,7 @@ pub fn has_user_fields(lua: &Lua, userdata: &AnyUserData) -> bool {
     // SAFETY: the userdata is on the stack; its user value becomes a boolean, the only result.
     let outcome = unsafe {
         lua.exec_raw::<bool>(userdata, |state| {
-            let kind = ffi::lua_getuservalue(state, 1);
+            let kind = compat::user_value(state, 1);
             ffi::lua_settop(state, 0);
             ffi::lua_pushboolean(state, c_int::from(kind == ffi::LUA_TTABLE));
         })
@@ -74,7 +76,7 @@ unsafe extern "C-unwind" fn raw_index(state: *mut ffi::lua_State) -> c_int {
         }
         ffi::lua_settop(state, 2);
         if ffi::lua_type(state, 1) == ffi::LUA_TUSERDATA
-            && ffi::lua_getuservalue(state, 1) == ffi::LUA_TTABLE
+            && compat::user_value(state, 1) == ffi::LUA_TTABLE
         {
             ffi::lua_pushvalue(state, 2);
             if ffi::lua_rawget(state, 3) != ffi::LUA_TNIL {
@@ -119,10 +121,10 @@ unsafe extern "C-unwind" fn raw_newindex(state: *mut ffi::lua_State) -> c_int {
         if method(state) {
             SHADOWED.store(true, Ordering::Relaxed);
         }
-        if ffi::lua_getuservalue(state, 1) != ffi::LUA_TTABLE {
+        if compat::user_value(state, 1) != ffi::LUA_TTABLE {
             ffi::lua_newtable(state);
             ffi::lua_pushvalue(state, -1);
-            ffi::lua_setuservalue(state, 1);
+            compat::set_user_value(state, 1);
         }
         ffi::lua_pushvalue(state, 2);
         ffi::lua_pushvalue(state, 3);

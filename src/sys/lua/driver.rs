@@ -3,11 +3,13 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::ffi::c_int;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use mlua::ffi::{self, lua_KContext, lua_State};
+use mlua::ffi::{self, lua_State};
 use mlua::{Function, IntoLua, IntoLuaMulti, Lua};
 
+use super::compat::{self, After, Continuation};
 use super::method::{Action, Arguments, Call, Event, Method, Protection, Retirement, Value};
 use super::{misuse, userdata};
 use crate::sys::os::error_text;
@@ -26,12 +28,7 @@ pub fn function<M: Method>(
         values.push_front(word.into_lua(lua)?);
     }
     values.push_front(object.into_lua(lua)?);
-    // SAFETY: the values are on the stack and become the upvalues that `run` uses.
-    unsafe {
-        lua.exec_raw(values, |state| {
-            ffi::lua_pushcclosure(state, run::<M>, ffi::lua_gettop(state));
-        })
-    }
+    compat::function::<GoOn<M>>(lua, run::<M>, values)
 }
 
 /// Puts the function of a method into a table under its name.
@@ -57,13 +54,16 @@ unsafe extern "C-unwind" fn run<M: Method>(state: *mut lua_State) -> c_int {
 }
 
 /// Goes on when a called function has yielded and was resumed, and has returned or thrown now.
-unsafe extern "C-unwind" fn go_on<M: Method>(
-    state: *mut lua_State,
-    status: c_int,
-    token: lua_KContext,
-) -> c_int {
-    // SAFETY: as above; the stack holds the frame and the results.
-    unsafe { drive::<M>(state, outcome(status, token)) }
+struct GoOn<M>(PhantomData<M>);
+
+impl<M: Method> Continuation for GoOn<M> {
+    const FRAME: c_int = M::FRAME;
+
+    #[inline(always)]
+    unsafe fn go_on(state: *mut lua_State, status: c_int, token: isize) -> c_int {
+        // SAFETY: as above; the stack holds the frame and the results.
+        unsafe { drive::<M>(state, outcome(status, token)) }
+    }
 }
 
 fn outcome(status: c_int, token: isize) -> Event {
@@ -88,7 +88,10 @@ unsafe fn drive<M: Method>(state: *mut lua_State, mut event: Event) -> c_int {
                     push::<M>(state, second);
                     return 2;
                 }
-                Action::Call(call) => carry_out::<M>(state, &call),
+                Action::Call(call) => match carry_out::<M>(state, &call) {
+                    After::GoOn(status) => outcome(status, call.token),
+                    After::Leave(count) => return count,
+                },
                 Action::Retire(retirement) => match retire::<M>(state, &retirement) {
                     Some(event) => event,
                     None => return 1,
@@ -128,7 +131,7 @@ fn panicked<M: Method>(panic: Box<dyn Any + Send>) -> Action {
 
 /// Calls a function. What it returns, or its error, stands behind the frame.
 #[inline(always)]
-unsafe fn carry_out<M: Method>(state: *mut lua_State, call: &Call) -> Event {
+unsafe fn carry_out<M: Method>(state: *mut lua_State, call: &Call) -> After {
     // SAFETY: as in `drive`; not more than 10 slots are used above the frame.
     unsafe {
         let Call { function, ref arguments, protection, token } = *call;
@@ -150,10 +153,9 @@ unsafe fn carry_out<M: Method>(state: *mut lua_State, call: &Call) -> Event {
             count += 1;
         }
         if protection == Protection::None {
-            ffi::lua_callk(state, count, RESULTS, token, Some(go_on::<M>));
-            return Event::Returned(token);
+            return compat::call::<GoOn<M>>(state, count, token);
         }
-        outcome(ffi::lua_pcallk(state, count, RESULTS, handler, token, Some(go_on::<M>)), token)
+        compat::protected_call::<GoOn<M>>(state, handler, count, token)
     }
 }
 
@@ -193,9 +195,6 @@ unsafe fn push_object(state: *mut lua_State, table: c_int, metatable: c_int) {
     }
 }
 
-/// What a called function returns at most.
-const RESULTS: c_int = 3;
-
 /// The actions that are not taken for each call: what follows, or how many values are returned.
 #[cold]
 #[inline(never)]
@@ -221,7 +220,7 @@ unsafe fn rarely<M: Method>(state: *mut lua_State, action: Action) -> Result<Eve
             Action::Yield(values, token) => {
                 ffi::lua_settop(state, M::FRAME);
                 values.iter().for_each(|value| push::<M>(state, *value));
-                Err(ffi::lua_yieldk(state, RESULTS, token, Some(go_on::<M>)))
+                Err(compat::give_way::<GoOn<M>>(state, token))
             }
             Action::ReturnText(value, text) => {
                 push::<M>(state, value);

@@ -31,12 +31,18 @@ macro_rules! sentence {
         concat!(
             "this module was built for ",
             $version,
-            ", and the interpreter is another version: Moonbridge has modules for Lua 5.3, 5.4 and \
-             5.5, and `tools/build release VERSION` builds each of them\0"
+            ", and the interpreter is another version: Moonbridge has modules for Lua 5.1 to 5.5 and \
+             LuaJIT, and `tools/build release VERSION` builds each of them\0"
         )
     };
 }
 
+#[cfg(feature = "lua51")]
+const SENTENCE: &str = sentence!("Lua 5.1");
+#[cfg(feature = "luajit")]
+const SENTENCE: &str = sentence!("LuaJIT");
+#[cfg(feature = "lua52")]
+const SENTENCE: &str = sentence!("Lua 5.2");
 #[cfg(feature = "lua53")]
 const SENTENCE: &str = sentence!("Lua 5.3");
 #[cfg(feature = "lua54")]
@@ -63,21 +69,24 @@ pub unsafe fn open(state: *mut mlua::lua_State, module: fn(&Lua) -> Result<Table
     }
 }
 
-/// A module for 5.4 can be loaded into Lua 5.5, whose pseudo indices are others: it would crash. Between most other
-/// versions the dynamic loader misses functions.
+/// A module for 5.4 can be loaded into Lua 5.5, whose pseudo indices are others: it would crash. LuaJIT and Lua 5.1
+/// load each other's modules. Between most other versions the dynamic loader misses functions.
 ///
 /// # Safety
 /// As for [`open`].
-#[cfg(any(feature = "lua54", feature = "lua55"))]
 unsafe fn is_of_this_version(state: *mut mlua::lua_State) -> bool {
-    // SAFETY: the function is the same in these versions.
-    unsafe { ffi::lua_version(state) == if cfg!(feature = "lua54") { 504.0 } else { 505.0 } }
-}
-
-/// # Safety
-/// As for [`open`].
-#[cfg(feature = "lua53")]
-unsafe fn is_of_this_version(state: *mut mlua::lua_State) -> bool {
-    // SAFETY: Lua returns the address of a constant.
-    unsafe { *ffi::lua_version(state) == 503.0 }
+    // SAFETY: the function is the same in Lua 5.4 and 5.5. In 5.2 and 5.3 it returns the address of a constant. In
+    // 5.1 and LuaJIT the stack is left as it was.
+    unsafe {
+        #[cfg(any(feature = "lua54", feature = "lua55"))]
+        return ffi::lua_version(state) == if cfg!(feature = "lua54") { 504.0 } else { 505.0 };
+        #[cfg(any(feature = "lua52", feature = "lua53"))]
+        return *ffi::lua_version(state) == if cfg!(feature = "lua52") { 502.0 } else { 503.0 };
+        #[cfg(any(feature = "lua51", feature = "luajit"))]
+        {
+            let has_jit = ffi::lua_getglobal(state, c"jit".as_ptr()) == ffi::LUA_TTABLE;
+            ffi::lua_settop(state, -2);
+            has_jit == cfg!(feature = "luajit")
+        }
+    }
 }

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
 use mlua::ffi::{self, lua_Debug, lua_State};
 
+use super::compat;
+
 /// The main thread of the Lua state whose stack is of interest.
 static MAIN: AtomicPtr<lua_State> = AtomicPtr::new(ptr::null_mut());
 /// The C functions behind `coroutine.resume` and what `coroutine.wrap` returns.
@@ -27,9 +29,7 @@ pub fn note(lua: &mlua::Lua) -> mlua::Result<()> {
     // slots are guaranteed.
     unsafe {
         lua.exec_raw::<()>((), |state| {
-            ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, ffi::LUA_RIDX_MAINTHREAD);
-            MAIN.store(ffi::lua_tothread(state, -1), Relaxed);
-            ffi::lua_settop(state, -2);
+            MAIN.store(compat::main_thread(state), Relaxed);
         })?;
     }
     let Ok(coroutine) = lua.globals().get::<mlua::Table>("coroutine") else { return Ok(()) };

@@ -4,6 +4,7 @@ pub mod alloc;
 mod arguments;
 pub mod call_loop;
 pub mod class;
+pub mod compat;
 pub mod driver;
 pub mod entry;
 pub mod keys;

@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mlua::ffi::{self, lua_State};
 use mlua::{Function, IntoLuaMulti, LightUserData, Lua, Table};
 
+use super::compat;
 use super::method::Borrowed;
 use super::texts::undropped;
 use super::userdata::{self, Userdata};
@@ -315,8 +316,7 @@ unsafe extern "C-unwind" fn pick<F: ObjectFields>(state: *mut lua_State) -> c_in
                 let count = ffi::lua_gettop(state);
                 ffi::lua_pushvalue(state, COMPLETE);
                 ffi::lua_insert(state, 1);
-                ffi::lua_callk(state, count, 1, 0, Some(return_one));
-                return 1;
+                return compat::finish_by(state, count);
             }
         }
         1
@@ -339,11 +339,6 @@ unsafe fn push_view(state: *mut lua_State, metatable: c_int, text: Option<Borrow
         ffi::lua_pushvalue(state, metatable);
         ffi::lua_setmetatable(state, -2);
     }
-}
-
-/// Returns what the complete function has returned after it was resumed.
-unsafe extern "C-unwind" fn return_one(_: *mut lua_State, _: c_int, _: ffi::lua_KContext) -> c_int {
-    1
 }
 
 unsafe fn push_entry(state: *mut lua_State, entry: ViewEntry) {
