@@ -14,7 +14,7 @@ help: ## list the targets
 tools: ## install what building and testing need and this machine lacks
 	@tools/install build test
 
-build: ## build/luaVERSION/moonbridge.so for Lua 5.3, 5.4 and 5.5
+build: ## build/luaVERSION/moonbridge.so for Lua 5.3, 5.4 and 5.5, or e.g. VERSIONS='5.1 jit'
 	@tools/build $(PROFILE) $(VERSIONS)
 
 run: ## serve examples/helloworld.lua on 127.0.0.1:8080; PORT=8081, LUA=lua5.3
@@ -25,7 +25,7 @@ example: ## run an example from this clone, e.g. NAME=echo; ARGS='its arguments'
 	@tools/install run
 	@tools/run $(or $(NAME),helloworld) $(ARGS)
 
-test: ## cargo tests, then the specs under Lua 5.3 and 5.4, the smoke set under 5.5
+test: ## cargo tests, then the specs under Lua 5.3, 5.4 and 5.5, a smoke set under others
 	@tools/install build test
 	@exec setpriv --pdeathsig TERM tools/test
 

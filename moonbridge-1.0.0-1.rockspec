@@ -19,7 +19,7 @@ description = {
 
 supported_platforms = { "linux" }
 
-dependencies = { "lua >= 5.3, < 5.6" }
+dependencies = { "lua >= 5.1, < 5.6" }
 
 build = {
   type = "command",

@@ -33,7 +33,7 @@ describe("the module", function()
   it("for another version of Lua is refused in one sentence that says which versions there are", function()
     copy(module_of(other), folder .. "/moonbridge.so")
     local sentence = ("moonbridge: %s/moonbridge.so was built for Lua %s, but this is Lua %s: "
-      .. "Moonbridge has modules for Lua 5.3, 5.4 and 5.5, and `tools/build release %s` builds this one")
+      .. "Moonbridge has modules for Lua 5.1 to 5.5 and LuaJIT, and `tools/build release %s` builds this one")
       :format(folder, other, version, version)
     for _, name in ipairs { "moonbridge", "moonbridge.io", "moonbridge_http", "moonbridge.callback" } do
       local code, output = run(("print(select(2, pcall(require, '%s')))"):format(name), folder)
@@ -56,7 +56,7 @@ describe("the module", function()
   it("that is missing is named, with all that was tried", function()
     local _, output = run("print(select(2, pcall(require, 'moonbridge.http')))", folder)
     assert.equal(("moonbridge: no compiled module for Lua %s was found: Moonbridge has modules for "
-      .. "Lua 5.3, 5.4 and 5.5, and `tools/build release %s` builds this one "
+      .. "Lua 5.1 to 5.5 and LuaJIT, and `tools/build release %s` builds this one "
       .. "(looked for %s/moonbridge_%s_gnu.so, %s/moonbridge.so)\n")
       :format(version, version, folder, (version:gsub("%.", "")), folder), output)
   end)

@@ -110,13 +110,13 @@ describe("make", function()
   it("run says in one sentence that the interpreter is missing or of a wrong version", function()
     local code, output = run "LUA=lua9 tools/run"
     assert.same({ 1, "moonbridge: the interpreter 'lua9' was not found: "
-      .. "set LUA to lua5.3, lua5.4 or lua5.5\n" },
+      .. "set LUA to lua5.1, lua5.2, lua5.3, lua5.4, lua5.5 or luajit\n" },
       { code, output })
-    local old = process.scratch("lua5.1")
-    run(("printf '#!/bin/sh\\necho 5.1\\n' >%s && chmod +x %s"):format(quote(old), quote(old)))
+    local old = process.scratch("lua5.0")
+    run(("printf '#!/bin/sh\\necho 5.0\\n' >%s && chmod +x %s"):format(quote(old), quote(old)))
     code, output = run("LUA=" .. quote(old) .. " tools/run")
-    assert.same({ 1, "moonbridge: " .. old .. " is Lua 5.1, but Moonbridge needs Lua 5.3, 5.4 or 5.5\n" },
-      { code, output })
+    assert.same({ 1, "moonbridge: " .. old .. " is Lua 5.0, but Moonbridge needs Lua 5.1 to 5.5 "
+      .. "or LuaJIT\n" }, { code, output })
   end)
 
   it("build says in one sentence that cargo is missing, and what to install", function()
@@ -130,9 +130,9 @@ describe("make", function()
   end)
 
   it("build refuses other versions of Lua", function()
-    local code, output = run "tools/build release 5.1"
-    assert.same({ 1, "moonbridge: Lua 5.1 is not supported: Moonbridge is built for Lua 5.3, 5.4 and 5.5\n" },
-      { code, output })
+    local code, output = run "tools/build release 5.0"
+    assert.same({ 1, "moonbridge: Lua 5.0 is not supported: Moonbridge is built for Lua 5.1 to 5.5 "
+      .. "and LuaJIT (jit)\n" }, { code, output })
   end)
 end)
 
@@ -162,7 +162,7 @@ describe("the module built for one version of Lua", function()
       .. "build/lua5.5/lua -e 'require [[moonbridge.io]]'")
     assert.equal(1, code)
     assert.truthy(output:find("this module was built for Lua 5.4, and the interpreter is another "
-      .. "version: Moonbridge has modules for Lua 5.3, 5.4 and 5.5", 1, true), output)
+      .. "version: Moonbridge has modules for Lua 5.1 to 5.5 and LuaJIT", 1, true), output)
   end)
 end)
 

@@ -6,6 +6,18 @@ say() { printf '== %s\n' "$*"; }
 fail() { printf 'moonbridge: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# The version of an interpreter, as tools/build knows it: 5.1 to 5.5, or jit for LuaJIT. Ends the script if there is
+# no such module.
+version_of() {
+  local version
+  have "$1" || fail "the interpreter '$1' was not found: set LUA to lua5.1, lua5.2, lua5.3, lua5.4, lua5.5 or luajit"
+  version=$("$1" -e 'print(jit and "jit" or (_VERSION:gsub("Lua ", "")))') || fail "the interpreter '$1' does not run"
+  case $version in
+    5.[1-5] | jit) echo "$version" ;;
+    *) fail "$1 is Lua $version, but Moonbridge needs Lua 5.1 to 5.5 or LuaJIT" ;;
+  esac
+}
+
 # Ends the script unless this machine can build the module.
 need_toolchain() {
   local wanted=1.88 minor

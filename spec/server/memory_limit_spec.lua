@@ -67,7 +67,7 @@ describe("memory_limit", function()
             most = math.max(most, collectgarbage("count") * 1024)
           end
         end)
-        socket:write(ok and "" or most <= 8 * 1024 * 1024 and most > 7 * 1024 * 1024 and "held" or most)
+        socket:write(ok and "" or most <= 8 * 1024 * 1024 and most > 6 * 1024 * 1024 and "held" or most)
         return true
       end
     ]]

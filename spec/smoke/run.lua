@@ -155,11 +155,9 @@ it("serves a connection in a coroutine whose poll function yields", function()
   local connection = assert(listener:accept())
   local handler = http.generate_handler(function(request)
     request:send_status("200 OK")
-    local name = request.get_params.name
-    -- A function of C cannot yield while Lua 5.1 or LuaJIT evaluates a field: there, `consume_input` waits.
-    if VERSION == "LuaJIT" then request:consume_input() end
-    if request.method == "POST" and VERSION ~= "Lua 5.1" then name = request.body end
-    request:send_data(name)
+    -- Lua 5.1 and LuaJIT cannot yield while a field is evaluated.
+    if VERSION == "LuaJIT" or VERSION == "Lua 5.1" then request:consume_input() end
+    request:send_data(request.get_params.name or request.post_params.name)
     return true
   end, { poll_function = function(...) return coroutine.yield("wait", ...) end })
   local thread = coroutine.create(handler)
@@ -169,11 +167,11 @@ it("serves a connection in a coroutine whose poll function yields", function()
     return nil, reads, writes, seconds
   end
   assert(not step(connection))
-  local parts = { "GET /?name=one HTTP/1.1\r\nHost: h\r", "\n\r\n" }
-  if VERSION ~= "Lua 5.1" and VERSION ~= "LuaJIT" then
-    parts[3] = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n"
-    parts[4] = "two"
-  end
+  local parts = {
+    "GET /?name=one HTTP/1.1\r\nHost: h\r", "\n\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+      .. "Content-Length: 8\r\n\r\nname", "=two",
+  }
   for _, part in ipairs(parts) do
     assert(client:flush(part))
     assert(not step(true))
@@ -181,8 +179,7 @@ it("serves a connection in a coroutine whose poll function yields", function()
   client:finish()
   step(true)
   local answer = client:read()
-  assert(answer:find("one", 1, true), answer)
-  equal(#parts == 4, answer:find("two", 1, true) ~= nil)
+  assert(answer:find("one.*two"), answer)
   listener:close()
 end)
 
@@ -208,7 +205,8 @@ end)
 
 it("shows headers and parameters, also to pairs", function()
   local body = assert(http.request {
-    url = url .. "/fields?a=1&b=2&b=3", headers = { ["X-Test"] = "yes", ["X-Flags"] = "One, two", Cookie = "c=4" },
+    url = url .. "/fields?a=1&b=2&b=3",
+    headers = { ["X-Test"] = "yes", ["X-Flags"] = "One, two", Cookie = "c=4" },
   })
   equal("a=1 b=2 x-test=yes c=4 b:2,3 none:0 flags:one,two", body)
 end)

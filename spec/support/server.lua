@@ -22,11 +22,17 @@ local shared = require "spec.support.shared"
 
 local server = { TIMEOUT = process.TIMEOUT }
 
---- "5.3" or "5.4": the version of Lua that runs the specs.
-server.lua_version = _VERSION:match("%d+%.%d+")
+--- The interpreter that runs the servers: that of the specs, or what LUA says.
+server.interpreter = os.getenv("LUA") or "lua" .. _VERSION:match("%d+%.%d+")
 
---- The interpreter that runs the specs.
-server.interpreter = os.getenv("LUA") or "lua" .. server.lua_version
+--- Its version, "5.1" to "5.5", or "jit" for LuaJIT.
+server.lua_version = _VERSION:match("%d+%.%d+")
+if os.getenv("LUA") then
+  local code
+  code, server.lua_version =
+    process.run(server.interpreter .. [[ -e 'io.write(jit and "jit" or _VERSION:match("%d+%.%d+"))']])
+  assert(code == 0, server.lua_version)
+end
 
 local root = lfs.currentdir()
 --- The project's folder, absolute.
@@ -42,7 +48,7 @@ end
 
 --- Where the interpreter of a started script finds the modules under test.
 local function environment(extra)
-  local version = server.lua_version:gsub("%.", "_")
+  local version = server.lua_version:gsub("%.", "_") -- LuaJIT has no variables of its own
   local env = {
     LUA_PATH = root .. "/lua/?.lua;;",
     LUA_CPATH = root .. "/build/lua" .. server.lua_version .. "/?.so;;",

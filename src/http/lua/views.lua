@@ -20,6 +20,13 @@ local HEADERS = {
   { "headers_flags", maps.flags },
 }
 
+-- All fields that are views.
+local VIEWS = {
+  get_params = true, get_params_list = true, cookies = true, post_params = true, post_params_list = true,
+  post_metadata = true, post_metadata_list = true,
+}
+for _, entry in ipairs(HEADERS) do VIEWS[entry[1]] = true end
+
 -- Returns the `__index` of request objects, and a function that returns the store of a form's parameters if
 -- they are searched in the body. `lazy` has functions that make the other fields, and gets some;
 -- `request()` is the current request object; `accepted(value, words)` is what a step made of the client's
@@ -69,11 +76,10 @@ return function(steps, request, accepted, lazy)
     if make then return make() end
   end, views, metatables)
 
+  -- The same where `pairs` does not ask views. Other fields by a tail call: their errors count levels.
   local function shown_index(this, key)
-    local value = index(this, key)
-    local shown = maps.shown(value)
-    if shown ~= value then keep(key, shown) end
-    return shown
+    if not VIEWS[key] then return index(this, key) end
+    return keep(key, maps.shown(index(this, key)))
   end
 
   return maps.pairs_asks_views and index or shown_index, function()

@@ -101,10 +101,7 @@ mod continuations {
     ///
     /// # Safety
     /// As for `lua_yieldk`.
-    pub unsafe fn give_way<C: Continuation>(
-        state: *mut lua_State,
-        token: isize,
-    ) -> c_int {
+    pub unsafe fn give_way<C: Continuation>(state: *mut lua_State, token: isize) -> c_int {
         // SAFETY: granted by the caller.
         unsafe { ffi::lua_yieldk(state, RESULTS, token as Token, Some(resumed::<C>)) }
     }
@@ -238,10 +235,7 @@ mod continuations {
     ///
     /// # Safety
     /// The values must be above a frame.
-    pub unsafe fn give_way<C: Continuation>(
-        state: *mut lua_State,
-        token: isize,
-    ) -> c_int {
+    pub unsafe fn give_way<C: Continuation>(state: *mut lua_State, token: isize) -> c_int {
         // SAFETY: granted by the caller.
         unsafe { leave::<C>(state, YIELD, token) }
     }
@@ -389,7 +383,8 @@ fn library(lua: &Lua) -> mlua::Result<mlua::Table> {
     }
     let source = lua.load(include_str!("compat.lua")).set_name("=moonbridge.compat");
     // SAFETY: `close` gets no upvalues.
-    let close: Function = unsafe { lua.exec_raw((), |state| ffi::lua_pushcfunction(state, close))? };
+    let close: Function =
+        unsafe { lua.exec_raw((), |state| ffi::lua_pushcfunction(state, close))? };
     let library: mlua::Table = source.call(close)?;
     lua.set_named_registry_value(KEY, &library)?;
     Ok(library)
