@@ -74,7 +74,8 @@ describe("moonbridge --check", function()
       ["listen{ { proto = 'tcp', port = 1 }, connect = print, pre_forks = 1 }"] = 'did you mean "pre_fork"?',
       ["listen{ { proto = 'tcp', host = 'no.such.host.invalid', port = 1 }, connect = print }"] =
         "(tcp no.such.host.invalid port 1)",
-      ["DATA = ('x'):rep(2e6) listen{ { proto = 'tcp', port = 1 }, connect = print, memory_limit = 1e6 }"] =
+      ["DATA = {} for i = 1, 50000 do DATA[i] = {} end "
+        .. "listen{ { proto = 'tcp', port = 1 }, connect = print, memory_limit = 1e6 }"] =
         "Pool #1: memory_limit is 1000000, but the script holds ",
       ["listen{ { proto = 'tcp', port = 1 }, connect = print, user = 'daemon' }"
         .. " require('moonbridge').run{ user = 'nobody' }"] = "Pool #1 cannot have a user of its own",

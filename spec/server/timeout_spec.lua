@@ -246,6 +246,6 @@ describe("timeout in handlers", function()
     ]] }
     s:raw("")
     assert.truthy(s:wait_log('Error in "connect" function: [^\n]*app.lua:4: attempt to index'))
-    assert.truthy(s:wait_log("app%.lua:4: in function <[^\n]*app%.lua:4>\n[^\n]*%[C%]: in function 'xpcall'"))
+    assert.truthy(s:wait_log("app%.lua:4: in function <[^\n]*app%.lua:4>\n[^\n]*%[C%]: in %l+ 'xpcall'"))
   end)
 end)

@@ -59,7 +59,7 @@ local checks = {
   end },
   message_limit = { "a number of bytes, at least 1", function(it)
     local size = math_type(it) and tointeger(it)
-    return size and size >= 1 and size <= 1 << 30
+    return size and size >= 1 and size <= 1073741824
   end },
   heartbeat = { "a positive number of seconds, or false", is_time },
   timeout = { "a positive number of seconds, or false", is_time },
@@ -104,7 +104,7 @@ end
 local function await_room(ws)
   local socket, stall, poll = ws[SOCKET], ws[STALL], ws[POLL]
   local queued = socket:flush_nb()
-  while queued and queued > QUEUED // 2 do
+  while queued and queued > QUEUED / 2 do
     if not poll(nil, { [socket] = true }, stall) then return false end
     local left = socket:flush_nb()
     if not left then return false end
