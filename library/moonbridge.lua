@@ -45,7 +45,8 @@
 ---Options of `run`; flags are off by default.
 ---@class (exact) moonbridge.options
 ---@field background boolean? run in the background
----@field access_log string? write a line for each HTTP request: a file's path, "stdout" or "stderr"
+---A line for each HTTP request, to this file, "stdout" or "stderr"; or a function that is called for each.
+---@field access_log (string|fun(request: moonbridge.logged_request))?
 ---@field access_log_format string? "json" (the default), "combined", or a text with fields, e.g. "{status}"
 ---@field logfile string? append the log to this file instead of standard error
 ---@field pidfile string? write the process id to this file, and lock it
@@ -88,6 +89,29 @@
 ---@field proxy_errors integer connections closed because they had no valid PROXY header
 
 ---A list with the state of each pool.
+---What is known of a request when its response is over; nil: unknown, or there was none.
+---@class moonbridge.logged_request
+---@field time string when the handler was called, or the request was refused (RFC 3339)
+---@field client_ip string?
+---@field client_port integer?
+---@field method string?
+---@field target string?
+---@field protocol string?
+---@field status integer? nil if the worker died
+---@field bytes_in integer
+---@field bytes_out integer
+---@field queue_seconds number
+---@field handler_seconds number?
+---@field sent_seconds number?
+---@field pool integer
+---@field pid integer
+---@field request_id string?
+---@field traceparent string?
+---@field referer string?
+---@field user_agent string?
+---@field end "complete"|"failed"|"aborted"|"died"
+---@field fields table<string, string|number|boolean> what the handler has added with `log_field`
+
 ---@class moonbridge.statuses: { [integer]: moonbridge.status }
 ---@field status_listeners moonbridge.listener_status[] the status listeners, in their order
 

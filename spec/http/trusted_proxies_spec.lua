@@ -267,6 +267,32 @@ describe("generate_handler behind proxies", function()
     assert.truthy(s:wait_log('Error in "connect" function: GET /fail %[abc%]: [^\n]*oh dear'))
   end)
 
+  it("names a request that kills its worker, or keeps it, if its handler has asked for the id", function()
+    local s = server.start([[
+      local moonbridge = require "moonbridge"
+      local http = require "moonbridge_http"
+      moonbridge.listen{
+        { proto = "tcp", host = "127.0.0.1", port = PORT }, max_fork = 1,
+        connect = http.generate_handler(function(request)
+          io.stderr:write("id ", request.id, "\n")
+          if request.path == "exit" then os.exit(3) end
+          require "moonbridge_io".poll({}, {}, 5)
+        end)
+      }
+      moonbridge.run{}
+    ]])
+    s:raw("GET /exit HTTP/1.0\r\n\r\n")
+    assert(s:wait_log("id %x+\n"))
+    local id = s:log():match("id (%x+)\n")
+    assert.equal(32, #id)
+    assert.truthy(s:wait_log("while it handled GET /exit from [^\n]+ s %[" .. id .. "%]\n"), s:log())
+    local kept, waits = s:connect(), s:connect()
+    kept:send("GET /kept HTTP/1.0\r\n\r\n")
+    assert(s:wait_log("id %x+\n.*id %x+\n"))
+    waits:send("GET /waits HTTP/1.0\r\n\r\n")
+    assert.truthy(s:wait_log("serves GET /kept for at least %d+ s %[%x+%]\n"), s:log())
+  end)
+
   it("names them in the access log, with the client that a trusted peer tells", function()
     local path = process.scratch("access.log")
     local s = start(TRUSTED, path)

@@ -219,6 +219,47 @@ describe("the access log", function()
     for index = 1, 100 do assert.equal(index % 2 == 0 and "died" or "complete", seen[index]) end
   end)
 
+  it("has a line for a request that is handled within the handler of another one", function()
+    local path = process.scratch("access.log")
+    local s = server.start(([[
+      local moonbridge = require "moonbridge"
+      local moonbridge_io = require "moonbridge_io"
+      local http = require "moonbridge_http"
+      local listener = assert(moonbridge_io.tcplisten("127.0.0.1", 0))
+      local inner = http.generate_handler(function(request)
+        request:log_field("who", "inner")
+        request:send_status("202 Accepted")
+        request:close_after_finish()
+      end)
+      moonbridge.listen{
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        connect = http.generate_handler(function(request)
+          request:log_field("who", "outer")
+          local client = assert(moonbridge_io.tcpconnect("127.0.0.1", listener.local_tcpport))
+          client:flush("GET /inner HTTP/1.0\r\n\r\n")
+          inner((assert(listener:accept())))
+          request:send_status("200 OK")
+          request:send_data(client:read():match("^HTTP/1.1 202") or "no")
+          client:close()
+          if request.path == "dies" then os.exit(3) end
+          return true
+        end)
+      }
+      moonbridge.run{ access_log = %q, access_log_format = "{target} {status} {field.who} {end}" }
+    ]]):format(path))
+    local reply = s:request("/outer")
+    assert.equal("HTTP/1.1 202", reply.body, s:log())
+    s:raw("GET /dies HTTP/1.0\r\n\r\n")
+    local expected = {
+      "/inner 202 inner complete", "/outer 200 outer complete",
+      "/inner 202 inner complete", "/dies - - died", "",
+    }
+    assert.truthy(process.wait_until(function()
+      return process.slurp(path) == table.concat(expected, "\n")
+    end), process.slurp(path))
+    assert.truthy(s:log():find("while it handled GET /dies from ", 1, true), s:log())
+  end)
+
   it("names the client that a trusted proxy has told", function()
     local path = process.scratch("access.log")
     local text = script(("access_log = %q, access_log_format = \"{client_ip} {client_port}\""):format(path))
@@ -310,7 +351,9 @@ describe("the access log", function()
 
   it("says what is wrong with its options", function()
     for options, message in pairs {
-      ["access_log = 5"] = 'Option "access_log" must be a string',
+      ["access_log = 5"] = 'Option "access_log" must be a string or a function',
+      ['access_log = print, access_log_format = "json"'] =
+        'Option "access_log_format" without lines: "access_log" is a function',
       ['access_log = "/nowhere/a.log"'] =
         'Could not open access log "/nowhere/a.log": No such file or directory',
       ['access_log = "stdout", access_log_format = "{statuss}"'] =

@@ -17,6 +17,7 @@ use super::listen::registry::Registry;
 use super::listen::shared_sockets;
 use super::listen::speaks_first;
 use super::metrics::server::ServerMetrics;
+use super::operator::access_log::{AccessLogSettings, calls};
 use super::operator::check;
 use super::operator::launcher::{self, Operations};
 use super::operator::service::Parts;
@@ -99,14 +100,14 @@ fn serve(
         registry.end();
         return Err(Fault::Misuse(text));
     }
-    let Parts { mut log, later_log, access_log, pid_file } = service.into_parts();
+    let Parts { mut log, later_log, mut access_log, pid_file } = service.into_parts();
     for name in registry.inheritance.disclaim() {
         log.notice(&format!("No listener has claimed the inherited socket \"{name}\""));
     }
     if let Some(identity) = &identity {
         log.give_to(identity.uid());
-        if let Some(access_log) = &access_log {
-            access_log.target.give_to(identity.uid());
+        if let Some(target) = access_log.as_mut().and_then(AccessLogSettings::target) {
+            target.give_to(identity.uid());
         }
     }
     let warned = predecessor.as_ref().is_some_and(|predecessor| predecessor.warned);
@@ -154,6 +155,13 @@ fn serve(
             drop(pid_file);
             status_process::serve(start, registry);
             process::exit_now(0)
+        }
+        SupervisorEnd::AccessLog(start) => {
+            // As above.
+            worker_signals::ignore_all();
+            drop(supervisor);
+            drop(pid_file);
+            Ok(("access log", calls::begin(lua, start)?).into_lua_multi(lua)?)
         }
         SupervisorEnd::Worker(start) => {
             // Before signals get through: none of these ends a worker that has not begun.

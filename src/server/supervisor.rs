@@ -184,6 +184,11 @@ impl Supervisor {
             EventSource::First => parts.hear_first(),
             EventSource::Generation(pid) => parts.hear_generation(pid),
             EventSource::CandidateStderr => parts.reload.copy_candidate(&mut parts.log),
+            EventSource::AccessLogStderr => {
+                if let Some(access_log) = &mut parts.service.access_log {
+                    access_log.copy_stderr(&mut parts.log);
+                }
+            }
             EventSource::Files => parts.watching.hear(),
         }
     }

@@ -71,6 +71,12 @@ impl Block {
     }
 }
 
+/// Bytes in lower-case hexadecimal digits.
+#[inline]
+pub fn hex_digits(bytes: &[u8; SIZE]) -> [u8; 2 * SIZE] {
+    vector::hex_digits(vector::load(bytes))
+}
+
 impl Places {
     /// The lowest place.
     #[inline(always)]
@@ -125,7 +131,7 @@ mod sse2 {
             $(
                 #[inline(always)]
                 pub fn $name($($argument: $kind),*) -> $result {
-                    // SAFETY: SSE2 is a part of x86-64; the address is that of 16 bytes.
+                    // SAFETY: SSE2 is a part of x86-64; the address is that of 16 bytes; all bytes are values.
                     unsafe { $value }
                 }
             )*
@@ -141,6 +147,22 @@ mod sse2 {
         or(a: Bytes, b: Bytes) -> Bytes = _mm_or_si128(a, b);
         and(a: Bytes, b: Bytes) -> Bytes = _mm_and_si128(a, b);
         bits(places: Bytes) -> u32 = _mm_movemask_epi8(places) as u32;
+        greater(a: Bytes, b: Bytes) -> Bytes = _mm_cmpgt_epi8(a, b);
+        sum(a: Bytes, b: Bytes) -> Bytes = _mm_add_epi8(a, b);
+        upper_halves(a: Bytes) -> Bytes = and(_mm_srli_epi16::<4>(a), each(15));
+        first_pairs(a: Bytes, b: Bytes) -> Bytes = _mm_unpacklo_epi8(a, b);
+        last_pairs(a: Bytes, b: Bytes) -> Bytes = _mm_unpackhi_epi8(a, b);
+        both(a: Bytes, b: Bytes) -> [u8; 32] = std::mem::transmute::<[Bytes; 2], _>([a, b]);
+    }
+
+    #[inline(always)]
+    pub fn hex_digits(bytes: Bytes) -> [u8; 32] {
+        let digits = |halves| {
+            let letters = and(greater(halves, each(9)), each(b'a' - b'0' - 10));
+            sum(sum(halves, each(b'0')), letters)
+        };
+        let (upper, lower) = (digits(upper_halves(bytes)), digits(and(bytes, each(15))));
+        both(first_pairs(upper, lower), last_pairs(upper, lower))
     }
 }
 
@@ -183,6 +205,11 @@ mod portable {
     pub fn bits(places: Bytes) -> u32 {
         places.iter().rev().fold(0, |bits, place| bits << 1 | u32::from(place >> 7))
     }
+
+    pub fn hex_digits(bytes: Bytes) -> [u8; 32] {
+        let digit = |half: u8| b"0123456789abcdef"[usize::from(half)];
+        from_fn(|at| digit(if at % 2 == 0 { bytes[at / 2] >> 4 } else { bytes[at / 2] & 15 }))
+    }
 }
 
 #[cfg(test)]
@@ -223,6 +250,9 @@ mod tests {
             }
             same!(equal smaller difference or and);
             prop_assert_eq!(vector::bits(vector::load(&a)), portable::bits(a));
+            prop_assert_eq!(hex_digits(&a), portable::hex_digits(a));
+            let text: String = a.iter().map(|byte| format!("{byte:02x}")).collect();
+            prop_assert_eq!(hex_digits(&a), text.as_bytes());
         }
 
         #[test]

@@ -40,10 +40,10 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         bytes(lua, &host)
     })?;
     step(lua, table, shared, "id", |lua, c, (): ()| {
-        bytes(lua, &with(c, |c| c.identity().id().to_vec())?)
+        bytes(lua, &with(c, |c| c.identity().names().with_id(<[u8]>::to_vec))?)
     })?;
     step(lua, table, shared, "traceparent", |lua, c, (): ()| {
-        bytes(lua, &with(c, |c| c.identity().trace_parent().to_vec())?)
+        bytes(lua, &with(c, |c| c.identity().names().with_trace_parent(<[u8]>::to_vec))?)
     })?;
     step(lua, table, shared, "tracestate", |lua, c, (): ()| {
         match with(c, |c| c.identity().trace_state().to_vec())? {

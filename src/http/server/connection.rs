@@ -26,6 +26,7 @@ use crate::http::wire::refusal::Refusal;
 use crate::io::sigterm;
 use crate::io::stream::Stream;
 use crate::server::worker::context::{self, Undertaking};
+use crate::server::worker::request_log;
 use crate::sys::os::monotonic::MonotonicTime;
 
 /// Memory of each buffer that is kept for the next request.
@@ -150,10 +151,10 @@ impl HttpConnection {
         }
     }
 
-    /// What names the request.
+    /// What names the request, which the logs are told, too.
     pub fn identity(&mut self) -> &Identity {
-        if !self.identity.is_made() {
-            self.identity.make(&self.request, self.is_believed);
+        if self.identity.make(&self.request, self.is_believed) {
+            request_log::name(self.identity.names());
         }
         &self.identity
     }
@@ -161,8 +162,8 @@ impl HttpConnection {
     /// Method, target and id of the request, for the log.
     pub fn describe(&mut self) -> Option<Vec<u8>> {
         let mut text = self.request.describe()?;
-        let id = self.identity().id();
-        text.extend_from_slice(&[b" [", id, b"]"].concat());
+        let names = self.identity().names();
+        names.with_id(|id| text.extend_from_slice(&[b" [", id, b"]"].concat()));
         Some(text)
     }
 

@@ -2,42 +2,45 @@
 
 use super::request::Request;
 use crate::http::wire::head::Span;
-use crate::http::wire::trace_context::{LENGTH, TraceParent, is_request_id, is_trace_state};
+use crate::http::wire::trace_context::{RANDOM, TraceParent, is_request_id, is_trace_state};
+use crate::server::ipc::request_names::RequestNames;
 use crate::sys::os::random;
 
 /// The names of a request, made when somebody asks for them.
 #[derive(Debug, Default)]
 pub struct Identity {
-    /// The id, a space, and the `traceparent`; empty if nobody has asked.
-    names: Vec<u8>,
+    kind: Kind,
+    random: [u8; RANDOM],
+    /// If something is told: the id, a space, and the `traceparent`.
+    told: Vec<u8>,
     /// The `tracestate`; empty if there is none.
     state: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Kind {
+    /// Nobody has asked.
+    #[default]
+    Unknown,
+    /// All is made.
+    Made,
+    /// Something is told.
+    Told,
 }
 
 impl Identity {
     /// Another request begins.
     pub fn forget(&mut self) {
-        self.names.clear();
+        self.kind = Kind::Unknown;
     }
 
-    /// Whether somebody has asked.
-    pub fn is_made(&self) -> bool {
-        !self.names.is_empty()
-    }
-
-    /// The id, a space, and the `traceparent`.
-    pub fn names(&self) -> &[u8] {
-        &self.names
-    }
-
-    /// The id.
-    pub fn id(&self) -> &[u8] {
-        &self.names[..self.names.len().saturating_sub(LENGTH + 1)]
-    }
-
-    /// The `traceparent`.
-    pub fn trace_parent(&self) -> &[u8] {
-        &self.names[self.names.len().saturating_sub(LENGTH)..]
+    /// The names; none if nobody has asked.
+    pub fn names(&self) -> RequestNames<'_> {
+        match self.kind {
+            Kind::Unknown => RequestNames::None,
+            Kind::Made => RequestNames::Made(&self.random),
+            Kind::Told => RequestNames::Told(&self.told),
+        }
     }
 
     /// The `tracestate`; empty if there is none.
@@ -45,17 +48,34 @@ impl Identity {
         &self.state
     }
 
-    /// Takes over what the request says if it `is_believed`, and makes the rest: 128 random bits are the id, and
-    /// the id of the trace if both are new.
-    pub fn make(&mut self, request: &Request, is_believed: bool) {
-        let made = TraceParent::made(&random::bytes());
-        let said = if is_believed { Said::read(request) } else { Said::default() };
-        let digits = made.trace_digits();
-        self.names.clear();
-        self.names.extend_from_slice(said.id.unwrap_or(digits.as_flattened()));
-        self.names.push(b' ');
-        self.names.extend_from_slice(&said.parent.unwrap_or(made).text());
+    /// Unless somebody has asked before, takes over what the request says if it `is_believed`, and makes the rest:
+    /// 128 random bits are the id, and the id of the trace if both are new. Whether it is made just now.
+    pub fn make(&mut self, request: &Request, is_believed: bool) -> bool {
+        if !matches!(self.kind, Kind::Unknown) {
+            return false;
+        }
+        self.kind = Kind::Made;
+        self.random = random::bytes();
         self.state.clear();
+        if is_believed {
+            self.take_over(request);
+        }
+        true
+    }
+
+    fn take_over(&mut self, request: &Request) {
+        let said = Said::read(request);
+        if said.id.is_none() && said.parent.is_none() {
+            return;
+        }
+        self.kind = Kind::Told;
+        self.told.clear();
+        RequestNames::Made(&self.random).with(|id, parent| {
+            self.told.extend_from_slice(said.id.unwrap_or(id));
+            self.told.push(b' ');
+            let said = said.parent.map(|parent| parent.text());
+            self.told.extend_from_slice(said.as_ref().map_or(parent, |parent| parent));
+        });
         if said.parent.is_some() && is_trace_state(&said.state) {
             self.state.extend_from_slice(&said.state);
         }
@@ -108,9 +128,17 @@ mod tests {
         request.head.advance(text.as_bytes(), &HeadLimits { head: 2000, fields: 10 }).unwrap();
         request.copy_head(text.as_bytes(), text.len());
         let mut identity = Identity::default();
-        assert!(!identity.is_made() && identity.id().is_empty());
-        identity.make(&request, is_believed);
+        assert_eq!(identity.names(), RequestNames::None);
+        assert!(identity.make(&request, is_believed) && !identity.make(&request, is_believed));
         identity
+    }
+
+    fn id(identity: &Identity) -> Vec<u8> {
+        identity.names().with_id(<[u8]>::to_vec)
+    }
+
+    fn trace_parent(identity: &Identity) -> Vec<u8> {
+        identity.names().with_trace_parent(<[u8]>::to_vec)
     }
 
     #[test]
@@ -119,25 +147,26 @@ mod tests {
             "X-Request-ID: abc-1\r\nTraceparent: {PARENT}\r\ntracestate: a=1\r\ntracestate: b=2\r\n"
         );
         let taken = identity(&fields, true);
-        assert_eq!((taken.id(), taken.trace_parent()), (&b"abc-1"[..], PARENT.as_bytes()));
+        assert_eq!(id(&taken), b"abc-1");
+        assert_eq!(trace_parent(&taken), PARENT.as_bytes());
         assert_eq!(taken.trace_state(), b"a=1,b=2");
         let made = identity(&fields, false);
-        assert_eq!((made.id().len(), made.trace_state()), (32, &b""[..]));
-        assert!(TraceParent::parse(made.trace_parent()).is_some());
-        assert!(made.trace_parent()[3..].starts_with(made.id()), "one new name, not two");
-        assert_ne!(made.id(), identity(&fields, false).id());
+        assert_eq!((id(&made).len(), made.trace_state()), (32, &b""[..]));
+        assert!(TraceParent::parse(&trace_parent(&made)).is_some());
+        assert!(trace_parent(&made)[3..].starts_with(&id(&made)), "one new name, not two");
+        assert_ne!(id(&made), id(&identity(&fields, false)));
     }
 
     #[test]
     fn what_is_unfit_is_made_anew() {
         for fields in ["X-Request-Id: a b\r\n", "X-Request-Id: a\r\nX-Request-Id: a\r\n"] {
-            assert_eq!(identity(fields, true).id().len(), 32, "{fields}");
+            assert_eq!(id(&identity(fields, true)).len(), 32, "{fields}");
         }
         let alone = identity("tracestate: a=1\r\n", true);
         assert_eq!(alone.trace_state(), b"", "it belongs to a traceparent");
         let bad = identity(&format!("traceparent: {PARENT}\r\ntracestate: A\r\n"), true);
-        assert_eq!((bad.trace_parent(), bad.trace_state()), (PARENT.as_bytes(), &b""[..]));
+        assert_eq!((&trace_parent(&bad)[..], bad.trace_state()), (PARENT.as_bytes(), &b""[..]));
         let twice = format!("traceparent: {PARENT}\r\ntraceparent: {PARENT}\r\n");
-        assert_ne!(identity(&twice, true).trace_parent(), PARENT.as_bytes());
+        assert_ne!(trace_parent(&identity(&twice, true)), PARENT.as_bytes());
     }
 }

@@ -2,53 +2,46 @@
 
 use super::connection::HttpConnection;
 use super::origin;
-use crate::io::Stream;
-use crate::server::ipc::request_record::{Closing, End, Opening};
+use crate::server::ipc::request_record::{Closing, End};
 use crate::server::worker::request_log;
 
 /// A handler is about to be called for the request.
 pub fn opened(c: &mut HttpConnection) {
-    let is_kept = request_log::is_kept();
-    if is_kept {
-        c.identity();
-    }
-    if let Some(stream) = c.stream.look() {
-        request_log::open(opening(c, &stream, is_kept), &stream);
-    }
-}
-
-/// What is known. `details`: there is an access log, which also has fields of the request.
-fn opening<'a>(c: &'a HttpConnection, stream: &Stream, details: bool) -> Opening<'a> {
-    let client = origin::client(&c.request, &c.options, c.is_believed, stream);
-    Opening { names: c.identity.names(), ..c.request.opening(client, details) }
+    let HttpConnection { stream, request, options, is_believed, identity, .. } = c;
+    let Some(stream) = stream.look() else { return };
+    request_log::open(&stream, |wanted| {
+        if wanted.names {
+            identity.make(request, *is_believed);
+        }
+        let client = origin::client(request, options, *is_believed, &stream);
+        request.opening(client, identity.names(), wanted.headers)
+    });
 }
 
 /// The response is over, as far as this turn is concerned.
 pub fn closed(c: &HttpConnection, end: End) {
-    if request_log::ends() {
-        let _ = c.stream.with(|stream| request_log::close(closing(c, end), true, stream));
-    }
+    close(c, end, true);
 }
 
 /// The request was refused without a handler: sends what there is of the refusal. A failure shows when the
 /// rest is sent.
 pub fn refused(c: &mut HttpConnection) {
-    if !request_log::is_kept() {
-        return;
-    }
-    c.identity();
-    if let Some(stream) = c.stream.look() {
-        request_log::open(opening(c, &stream, true), &stream);
-    }
-    let _ = c.send_out();
-    if request_log::ends() {
-        let _ =
-            c.stream.with(|stream| request_log::close(closing(c, End::Complete), false, stream));
+    if request_log::is_kept() {
+        opened(c);
+        let _ = c.send_out();
+        close(c, End::Complete, false);
     }
 }
 
-fn closing(c: &HttpConnection, end: End) -> Closing<'static> {
+fn close(c: &HttpConnection, end: End, was_handled: bool) {
+    if !request_log::ends() {
+        return;
+    }
     let status = c.output.response.status_code();
     let bytes_in = c.request.bytes.len() as u64 + c.body.received();
-    Closing { status, bytes_in, end, ..Closing::default() }
+    let closing = Closing { status, bytes_in, end, ..Closing::default() };
+    if c.stream.with(|stream| request_log::close(closing, was_handled, Some(stream))).is_err() {
+        // The handler has passed it on.
+        request_log::close(closing, was_handled, None);
+    }
 }

@@ -8,6 +8,7 @@ use crate::http::wire::list::elements;
 use crate::http::wire::names::Names;
 use crate::http::wire::refusal::Refusal;
 use crate::http::wire::uri::{Target, is_host};
+use crate::server::ipc::request_names::RequestNames;
 use crate::server::ipc::request_record::Opening;
 use crate::server::operator::log_text::ascii;
 
@@ -134,25 +135,33 @@ impl Request {
     }
 
     /// What the logs are told when a handler is called for the request of this client. `details`: there is an
-    /// access log, which also has fields of the request.
-    pub fn opening(&self, client: Option<SocketAddr>, details: bool) -> Opening<'_> {
+    /// access log that also has fields of the request.
+    pub fn opening<'a>(
+        &'a self,
+        client: Option<SocketAddr>,
+        names: RequestNames<'a>,
+        details: bool,
+    ) -> Opening<'a> {
         if !self.head.has_request_line() {
-            return Opening { client, ..Opening::default() };
+            return Opening { client, names, ..Opening::default() };
         }
         let mut opening = Opening {
             client,
+            names,
             version: Some(u8::from(self.head.version == Version::Http11)),
             line: self.head.method.to(self.head.target).of(&self.bytes),
             ..Opening::default()
         };
-        for field in self.head.fields.iter().filter(|_| details) {
-            let name = field.name.of(&self.bytes);
-            let text = match name.len() {
-                7 if name.eq_ignore_ascii_case(b"referer") => &mut opening.referer,
-                10 if name.eq_ignore_ascii_case(b"user-agent") => &mut opening.user_agent,
-                _ => continue,
-            };
-            *text = field.value.of(&self.bytes);
+        if details {
+            for field in &self.head.fields {
+                let name = field.name.of(&self.bytes);
+                let text = match name.len() {
+                    7 if name.eq_ignore_ascii_case(b"referer") => &mut opening.referer,
+                    10 if name.eq_ignore_ascii_case(b"user-agent") => &mut opening.user_agent,
+                    _ => continue,
+                };
+                *text = field.value.of(&self.bytes);
+            }
         }
         opening
     }
@@ -181,17 +190,20 @@ mod tests {
         assert_eq!(request.path.unwrap().of(&request.bytes), b"b%20c");
         assert_eq!(request.query.of(&request.bytes), b"?d=e");
         assert_eq!(request.describe().unwrap(), b"PUT /b%20c?d=e");
-        let opening = request.opening(None, false);
+        let opening = request.opening(None, RequestNames::None, false);
         assert_eq!(opening.line, b"PUT /b%20c?d=e");
     }
 
     #[test]
     fn the_access_log_has_fields_of_the_request() {
         let request = request("GET / HTTP/1.0\r\nUser-Agent: a\r\nREFERER: b\r\n\r\n");
-        let opening = request.opening(None, true);
+        let opening = request.opening(None, RequestNames::None, true);
         assert_eq!((opening.user_agent, opening.referer), (&b"a"[..], &b"b"[..]));
-        assert_eq!((opening.version, request.opening(None, false).referer), (Some(0), &b""[..]));
-        assert_eq!(Request::default().opening(None, true), Opening::default());
+        assert_eq!(
+            (opening.version, request.opening(None, RequestNames::None, false).referer),
+            (Some(0), &b""[..])
+        );
+        assert_eq!(Request::default().opening(None, RequestNames::None, true), Opening::default());
     }
 
     #[test]

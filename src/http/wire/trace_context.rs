@@ -2,10 +2,19 @@
 //!
 //! Source: <https://www.w3.org/TR/trace-context-1/>, cited by its sections.
 
+use std::ops::Range;
+
 use super::list::trim;
+use crate::sys::block::{SIZE, hex_digits};
 
 /// The length of a `traceparent` of version 00.
 pub const LENGTH: usize = 55;
+
+/// Where the id of the trace is in a `traceparent`.
+pub const TRACE: Range<usize> = 3..35;
+
+/// How many random bytes make a trace and the id of a request in it.
+pub const RANDOM: usize = 24;
 
 /// The longest `tracestate` that is passed on, all lines together (3.3.1.5: at least 512).
 const LONGEST_STATE: usize = 512;
@@ -32,7 +41,7 @@ pub struct TraceParent {
 
 impl TraceParent {
     /// A new trace of random bytes. Zero, which is no id, becomes one.
-    pub fn made(random: &[u8; 24]) -> Self {
+    pub fn made(random: &[u8; RANDOM]) -> Self {
         let (mut trace, mut parent) = ([0; 16], [0; 8]);
         trace.copy_from_slice(&random[..16]);
         parent.copy_from_slice(&random[16..]);
@@ -57,7 +66,7 @@ impl TraceParent {
         if version == 0xff || !is_whole || !has_dashes {
             return None;
         }
-        let (trace, parent) = (hex(&fixed[3..35])?, hex(&fixed[36..52])?);
+        let (trace, parent) = (hex(&fixed[TRACE])?, hex(&fixed[36..52])?);
         let is_sampled = hex::<1>(&fixed[53..])?[0] & SAMPLED != 0;
         let is_known = trace != [0; 16] && parent != [0; 8];
         is_known.then_some(TraceParent { trace, parent, is_sampled })
@@ -66,15 +75,12 @@ impl TraceParent {
     /// The value, of version 00.
     pub fn text(&self) -> [u8; LENGTH] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        text[3..35].copy_from_slice(self.trace_digits().as_flattened());
-        text[36..52].copy_from_slice(digits(&self.parent).as_flattened());
+        let mut parent = [0; SIZE];
+        parent[..8].copy_from_slice(&self.parent);
+        text[TRACE].copy_from_slice(&hex_digits(&self.trace));
+        text[36..52].copy_from_slice(&hex_digits(&parent)[..16]);
         text[54] += u8::from(self.is_sampled);
         text
-    }
-
-    /// The id of the trace in hexadecimal digits.
-    pub fn trace_digits(&self) -> [[u8; 2]; 16] {
-        digits(&self.trace)
     }
 }
 
@@ -92,12 +98,6 @@ fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
         *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
     Some(bytes)
-}
-
-/// Bytes in hexadecimal digits, without a branch or a table: many are computed at once.
-fn digits<const N: usize>(bytes: &[u8; N]) -> [[u8; 2]; N] {
-    let digit = |half: u8| half + b'0' + u8::from(half > 9) * (b'a' - b'0' - 10);
-    bytes.map(|byte| [digit(byte >> 4), digit(byte & 15)])
 }
 
 /// Whether a text can be taken for the id of a request: it fits into a log line, a field and a URL as it is.

@@ -22,6 +22,8 @@ pub struct Output {
     transmitted: u64,
     /// The size of the output that waits.
     deferred_size: usize,
+    /// See [`Output::dropped`].
+    dropped: u64,
 }
 
 impl Output {
@@ -48,6 +50,11 @@ impl Output {
     /// How many bytes the system has taken so far.
     pub fn transmitted(&self) -> u64 {
         self.transmitted
+    }
+
+    /// How many bytes were queued when a write failed, and are lost.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// Lets output for `socket` wait for more.
@@ -157,6 +164,7 @@ impl Output {
     /// A write has failed, which is reported: what is queued cannot be sent.
     pub(super) fn fail(&mut self) {
         self.end();
+        self.dropped += self.len() as u64;
         self.queue.clear();
     }
 

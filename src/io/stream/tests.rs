@@ -268,3 +268,15 @@ fn a_suspended_read_goes_on_when_what_it_awaits_is_there() {
     drop(theirs);
     assert!(ours.receive_awaited());
 }
+
+#[test]
+fn output_that_a_failed_write_leaves_is_counted() {
+    let (mut ours, theirs) = local();
+    let bytes = vec![b'x'; 4 * 1024 * 1024];
+    let left = ours.send_nb(&[&bytes]).unwrap();
+    assert!(left > 0 && ours.output.dropped() == 0);
+    drop(theirs);
+    assert!(ours.flush_nb().is_err());
+    assert_eq!((ours.pending(), ours.output.dropped()), (0, left as u64));
+    assert_eq!(ours.output.transmitted(), (bytes.len() - left) as u64);
+}

@@ -5,12 +5,14 @@
 use std::io::PipeWriter;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::numbers::{Malformed, only, optional, present, split};
+use super::request_record::Closing;
 use super::ring::{HEADER, Ring};
 use crate::sys::os::shared::SharedWords;
 
@@ -26,13 +28,9 @@ const REASON: usize = 1;
 /// there.
 pub type Unsent = u64;
 
-/// One message.
+/// What follows a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry<'a> {
-    /// A [record](super::request_record), in two parts; the second one is empty when it is read.
-    Record(&'a [u8], &'a [u8]),
-    /// A record of a response whose output is queued. That it is sent is told by [`Entry::Sent`].
-    Unsent(Unsent, &'a [u8], &'a [u8]),
+pub enum Sequel {
     /// The output is sent, or lost.
     Sent {
         /// Which.
@@ -48,57 +46,53 @@ pub enum Entry<'a> {
     Died(u64),
 }
 
-impl<'a> Entry<'a> {
-    /// Its encoding: what stands before the record, and the record.
-    fn encode(&self) -> (Head, [&'a [u8]; 2]) {
-        let none: [&[u8]; 2] = [&[], &[]];
-        match *self {
-            Entry::Record(first, rest) => (Head::new(0, []), [first, rest]),
-            Entry::Unsent(unsent, first, rest) => (Head::new(1, [unsent]), [first, rest]),
-            Entry::Sent { unsent, at, lost } => (Head::new(2, [unsent, at, optional(lost)]), none),
-            Entry::Moved(unsent) => (Head::new(3, [unsent]), none),
-            Entry::Died(queue) => (Head::new(4, [queue]), none),
-        }
-    }
+/// What is read in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry<'a> {
+    /// A [record](super::request_record). With a number: its response's output is queued, and
+    /// [`Sequel::Sent`] follows.
+    Record(Option<Unsent>, &'a [u8]),
+    /// What has become of such output.
+    Sequel(Sequel),
+}
 
+const RECORD: u64 = 0;
+const UNSENT: u64 = 1;
+const SENT: u64 = 2;
+const MOVED: u64 = 3;
+const DIED: u64 = 4;
+
+impl<'a> Entry<'a> {
     /// The entry in the bytes.
     ///
     /// # Errors
     /// There is none.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let ([kind], rest) = split::<1>(bytes)?;
-        Ok(match kind {
-            0 => Entry::Record(rest, &[]),
-            1 => {
+        Ok(Entry::Sequel(match kind {
+            RECORD => return Ok(Entry::Record(None, rest)),
+            UNSENT => {
                 let ([unsent], record) = split::<1>(rest)?;
-                Entry::Unsent(unsent, record, &[])
+                return Ok(Entry::Record(Some(unsent), record));
             }
-            2 => {
+            SENT => {
                 let [unsent, at, lost] = only::<3>(rest)?;
-                Entry::Sent { unsent, at, lost: present(lost) }
+                Sequel::Sent { unsent, at, lost: present(lost) }
             }
-            3 => Entry::Moved(only::<1>(rest)?[0]),
-            4 => Entry::Died(only::<1>(rest)?[0]),
+            MOVED => Sequel::Moved(only::<1>(rest)?[0]),
+            DIED => Sequel::Died(only::<1>(rest)?[0]),
             _ => return Err(Malformed),
-        })
+        }))
     }
 }
 
-/// What an entry begins with: its kind, and numbers.
-struct Head {
-    bytes: [u8; 32],
-    length: usize,
-}
-
-impl Head {
-    fn new<const N: usize>(kind: u64, numbers: [u64; N]) -> Self {
-        let mut head = Head { bytes: [0; 32], length: 8 + 8 * N };
-        let numbers = std::iter::once(kind).chain(numbers);
-        for (number, bytes) in numbers.zip(head.bytes.chunks_exact_mut(8)) {
-            bytes.copy_from_slice(&number.to_le_bytes());
-        }
-        head
-    }
+/// What the lines of the log have, so that nobody tells more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WantedFields {
+    /// The names of a request.
+    pub names: bool,
+    /// Fields of its header.
+    pub headers: bool,
 }
 
 /// A worker's queue.
@@ -106,14 +100,21 @@ impl Head {
 pub struct OwnQueue {
     queue: Rc<AccessQueue>,
     number: usize,
+    /// What lines have.
+    pub wanted: WantedFields,
     /// Open as long as something may be told.
-    _open: Rc<PipeWriter>,
+    _open: Option<Rc<PipeWriter>>,
 }
 
 impl OwnQueue {
     /// The queue with that number.
-    pub fn new(queue: &Rc<AccessQueue>, number: usize, open: &Rc<PipeWriter>) -> Self {
-        OwnQueue { queue: queue.clone(), number, _open: open.clone() }
+    pub fn new(
+        queue: &Rc<AccessQueue>,
+        number: usize,
+        wanted: WantedFields,
+        open: Option<Rc<PipeWriter>>,
+    ) -> Self {
+        OwnQueue { queue: queue.clone(), number, wanted, _open: open }
     }
 
     /// Its number.
@@ -121,9 +122,19 @@ impl OwnQueue {
         self.number as u64
     }
 
+    /// As [`AccessQueue::push_record`].
+    pub fn push_record(
+        &self,
+        unsent: Option<Unsent>,
+        opening: &[AtomicU64],
+        closing: &Closing<'_>,
+    ) {
+        self.queue.push_record(self.number, unsent, opening, closing);
+    }
+
     /// As [`AccessQueue::push`].
-    pub fn push(&self, entry: Entry<'_>) {
-        self.queue.push(self.number, entry);
+    pub fn push(&self, sequel: Sequel) {
+        self.queue.push(self.number, sequel);
     }
 }
 
@@ -156,10 +167,46 @@ impl AccessQueue {
         (self.words.len() - TROUBLE) / (HEADER + WORDS)
     }
 
-    /// The writer's side: adds an entry to its queue. One that does not fit is counted and lost.
-    pub fn push(&self, queue: usize, entry: Entry<'_>) {
-        let (head, [first, rest]) = entry.encode();
-        if self.ring(queue).push(&[&head.bytes[..head.length], first, rest]) {
+    /// The writer's side: adds a record, which begins with the words of its
+    /// [opening](super::request_record::Opening). One that does not fit is counted and lost. `unsent`: its output is
+    /// queued.
+    #[inline]
+    pub fn push_record(
+        &self,
+        queue: usize,
+        unsent: Option<Unsent>,
+        opening: &[AtomicU64],
+        closing: &Closing<'_>,
+    ) {
+        let [a, b, c, d, e] = closing.numbers();
+        let fields = closing.fields.len().div_ceil(8);
+        let words = 1 + usize::from(unsent.is_some()) + opening.len() + 5 + fields;
+        let hurry = self.ring(queue).push(words, |to| {
+            match unsent {
+                None => to.put([RECORD]),
+                Some(unsent) => to.put([UNSENT, unsent]),
+            }
+            to.copy(opening);
+            to.put([a, b, c, d, e]);
+            to.put_bytes(closing.fields);
+        });
+        self.hurry(hurry);
+    }
+
+    /// The writer's side: adds to its queue what follows a record.
+    pub fn push(&self, queue: usize, sequel: Sequel) {
+        let ring = self.ring(queue);
+        self.hurry(match sequel {
+            Sequel::Sent { unsent, at, lost } => {
+                ring.push(4, |to| to.put([SENT, unsent, at, optional(lost)]))
+            }
+            Sequel::Moved(unsent) => ring.push(2, |to| to.put([MOVED, unsent])),
+            Sequel::Died(queue) => ring.push(2, |to| to.put([DIED, queue])),
+        });
+    }
+
+    fn hurry(&self, hurry: bool) {
+        if hurry {
             let _ = self.wake.write(1);
         }
     }
@@ -202,28 +249,49 @@ impl AccessQueue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::numbers::words;
+    use super::super::request_record::{Opening, decode};
     use super::*;
 
     #[test]
     fn entries_come_out_as_they_went_in() {
         let queue = AccessQueue::new(2).unwrap();
-        let entries = [
-            Entry::Record(b"record", b""),
-            Entry::Unsent(7, b"record", b""),
-            Entry::Sent { unsent: 7, at: 9, lost: None },
-            Entry::Sent { unsent: 7, at: 9, lost: Some(0) },
-            Entry::Moved(8),
-            Entry::Died(1),
+        let sequels = [
+            Sequel::Sent { unsent: 7, at: 9, lost: None },
+            Sequel::Sent { unsent: 7, at: 9, lost: Some(0) },
+            Sequel::Moved(8),
+            Sequel::Died(1),
         ];
-        entries.iter().for_each(|entry| queue.push(1, *entry));
+        sequels.iter().for_each(|sequel| queue.push(1, *sequel));
         let mut seen = 0;
         let mut bytes = Vec::new();
         queue.drain(0, &mut bytes, |_| panic!("another queue"));
         queue.drain(1, &mut bytes, |entry| {
-            assert_eq!(entry, entries[seen]);
+            assert_eq!(entry, Entry::Sequel(sequels[seen]));
             seen += 1;
         });
-        assert_eq!((seen, queue.lost()), (entries.len(), (0, None)));
+        assert_eq!((seen, queue.lost()), (sequels.len(), (0, None)));
+    }
+
+    #[test]
+    fn records_come_out_as_they_went_in() {
+        let queue = AccessQueue::new(1).unwrap();
+        let opening = Opening { line: b"GET /", begun: 5, ..Opening::default() };
+        let mut bytes = Vec::new();
+        opening.encode(&mut bytes);
+        for fields in [&b""[..], b"12345678", b"123456789", b"123"] {
+            let closing = Closing { status: 200, fields, ..Closing::default() };
+            for unsent in [None, Some(3)] {
+                queue.push_record(0, unsent, &words(&bytes), &closing);
+                let mut count = 0;
+                queue.drain(0, &mut Vec::new(), |entry| {
+                    let Entry::Record(read, record) = entry else { panic!("{entry:?}") };
+                    assert_eq!((read, decode(record)), (unsent, Ok((opening, closing))));
+                    count += 1;
+                });
+                assert_eq!(count, 1);
+            }
+        }
     }
 
     #[test]
@@ -236,29 +304,13 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_record_are_read_as_one() {
-        let queue = AccessQueue::new(1).unwrap();
-        queue.push(0, Entry::Record(b"open", b"closed"));
-        queue.push(0, Entry::Unsent(3, b"o", b"closed"));
-        let mut read = Vec::new();
-        queue.drain(0, &mut Vec::new(), |entry| match entry {
-            Entry::Record(record, b"") | Entry::Unsent(3, record, b"") => {
-                read.push(record.to_vec())
-            }
-            other => panic!("{other:?}"),
-        });
-        assert_eq!(read, [&b"openclosed"[..], b"oclosed"]);
-    }
-
-    #[test]
     fn the_reader_is_woken_when_a_queue_is_half_full() {
         let queue = AccessQueue::new(1).unwrap();
-        let record = vec![0; 1000];
         let mut sent = 0usize;
         while queue.wake.read().is_err() {
-            queue.push(0, Entry::Record(&record, &[]));
+            queue.push_record(0, None, &words(&[0; 8 * 93]), &Closing::default());
             sent += 1;
         }
-        assert!((sent * 1000 / 8).abs_diff(WORDS / 2) < 1000);
+        assert!((sent * 100).abs_diff(WORDS / 2) < 1000);
     }
 }

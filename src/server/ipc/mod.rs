@@ -8,7 +8,8 @@
 //! | [`lease`], [`ticket`] | who may act on a connection that a worker has parked, and its name |
 //! | [`scoreboard`] | what each sees of the other without a system call |
 //! | [`server_stage`] | whether the server shuts down, as the status process is told |
-//! | [`request_record`], [`ring`] | what is known of a request, for the logs (pure); a queue in shared memory |
+//! | [`request_record`], [`request_names`] | what is known of a request, for the logs (pure) |
+//! | [`request_note`], [`ring`] | the request a worker handles; a queue; both in shared memory |
 //! | [`access_queue`] | the way to the process that writes the access log |
 //! | [`overflow`] | what is too long for a message, as a file in memory |
 //! | [`numbers`], [`addresses`] | numbers and addresses in messages (pure) |
@@ -26,6 +27,8 @@ pub(crate) mod lease;
 pub(crate) mod message;
 pub(crate) mod numbers;
 pub(crate) mod overflow;
+pub(crate) mod request_names;
+pub(crate) mod request_note;
 pub(crate) mod request_record;
 pub(crate) mod ring;
 pub(crate) mod scoreboard;

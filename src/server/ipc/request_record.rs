@@ -9,9 +9,10 @@ use std::net::SocketAddr;
 
 use super::addresses::{address_of, numbers_of};
 use super::numbers::{ABSENT, Malformed, append, optional, present, split};
+use super::request_names::RequestNames;
 
 /// The longest texts of an opening, in bytes. Longer ones are cut.
-const LONGEST: usize = 8 * 1024;
+pub const LONGEST: usize = 8 * 1024;
 
 /// How many numbers an opening begins with.
 pub const NUMBERS: usize = 8;
@@ -33,8 +34,8 @@ pub struct Opening<'a> {
     pub version: Option<u8>,
     /// The method, a space, and the request target as it was sent; empty if there was no request line.
     pub line: &'a [u8],
-    /// The request's id, a space, and its `traceparent`; empty if it has none.
-    pub names: &'a [u8],
+    /// The request's id, and its `traceparent`.
+    pub names: RequestNames<'a>,
     /// The value of Referer.
     pub referer: &'a [u8],
     /// The value of User-Agent.
@@ -118,51 +119,57 @@ impl<'a> Opening<'a> {
         divided(self.line).map_or(&[], |(_, target)| target)
     }
 
-    /// The request's id; empty if it has none.
-    pub fn id(&self) -> &'a [u8] {
-        divided(self.names).map_or(self.names, |(id, _)| id)
-    }
-
-    /// Its `traceparent`; empty if it has none.
-    pub fn trace_parent(&self) -> &'a [u8] {
-        divided(self.names).map_or(&[], |(_, trace_parent)| trace_parent)
-    }
-
-    /// Appends its encoding: its numbers, and its texts one behind the other.
+    /// Appends its encoding: its numbers, and its texts one behind the other, each of them filled up to a
+    /// multiple of 8 bytes.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
-        append(bytes, &self.numbers());
-        self.texts().iter().for_each(|text| bytes.extend_from_slice(text));
+        let (numbers, texts) = self.parts();
+        append(bytes, &numbers);
+        for text in texts {
+            bytes.extend_from_slice(text);
+            bytes.resize(bytes.len().next_multiple_of(8), 0);
+        }
     }
 
-    fn texts(&self) -> [&'a [u8]; 4] {
-        let texts = [self.line, self.names, self.referer, self.user_agent];
-        texts.map(|text| &text[..text.len().min(LONGEST)])
-    }
-
-    /// The numbers of its encoding.
-    pub fn numbers(&self) -> [u64; NUMBERS] {
+    /// The numbers and the texts of its encoding. The names come last: they may be added later, see
+    /// [`with_names`].
+    #[inline]
+    pub fn parts(&self) -> ([u64; NUMBERS], [&'a [u8]; 4]) {
+        let texts = [self.line, self.referer, self.user_agent, self.names.bytes()];
+        let texts = texts.map(|text| &text[..text.len().min(LONGEST)]);
+        let [line, referer, user_agent, names] = texts.map(|text| text.len() as u64);
+        let lengths = line | referer << 16 | user_agent << 32 | names << NAMES;
         let [high, low, port] = self.client.map_or([0, 0, ABSENT], numbers_of);
         let process = u64::from(self.pool) << 32 | u64::from(self.pid);
         let version = optional(self.version.map(u64::from));
-        let [line, names, referer, user_agent] = self.texts().map(|text| text.len() as u64);
-        let lengths = line | names << 16 | referer << 32 | user_agent << 48;
-        [self.begun, self.queued, process, high, low, port, version, lengths]
+        ([self.begun, self.queued, process, high, low, port, version, lengths], texts)
     }
+}
+
+/// Where the length of the names is in that of all texts.
+const NAMES: u32 = 48;
+
+/// The last number of an opening without names, when these are put behind its texts. None if it has names.
+pub fn with_names(lengths: u64, names: &[u8]) -> Option<u64> {
+    (lengths >> NAMES == 0).then_some(lengths | (names.len() as u64) << NAMES)
 }
 
 /// What is before the first space, and behind it.
 fn divided(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let space = memchr::memchr(b' ', text)?;
+    // Methods are short.
+    let space = text.iter().position(|byte| *byte == b' ')?;
     Some((&text[..space], &text[space + 1..]))
 }
 
+/// How many numbers a closing begins with.
+const CLOSING: usize = 5;
+
 impl Closing<'_> {
-    /// Appends its encoding.
-    pub fn encode(&self, bytes: &mut Vec<u8>) {
-        let status = u64::from(self.status) << 8 | self.end as u64;
+    /// Its numbers; its fields are behind them.
+    pub fn numbers(&self) -> [u64; CLOSING] {
+        let length = self.fields.len() as u64;
+        let status = length << 32 | u64::from(self.status) << 8 | self.end as u64;
         let (handled, sent) = (optional(self.handled), optional(self.sent));
-        append(bytes, &[status, self.bytes_in, self.bytes_out, handled, sent]);
-        bytes.extend_from_slice(self.fields);
+        [status, self.bytes_in, self.bytes_out, handled, sent]
     }
 }
 
@@ -174,9 +181,10 @@ pub fn decode_opening(bytes: &[u8]) -> Result<(Opening<'_>, &[u8]), Malformed> {
     let (numbers, mut rest) = split::<NUMBERS>(bytes)?;
     let [begun, queued, process, high, low, port, version, lengths] = numbers;
     let mut text = |length: u64| {
-        let (text, behind) = rest.split_at(usize::from(length as u16).min(rest.len()));
+        let length = usize::from(length as u16);
+        let (text, behind) = rest.split_at(length.next_multiple_of(8).min(rest.len()));
         rest = behind;
-        text
+        &text[..length.min(text.len())]
     };
     let opening = Opening {
         begun,
@@ -186,9 +194,9 @@ pub fn decode_opening(bytes: &[u8]) -> Result<(Opening<'_>, &[u8]), Malformed> {
         client: address_of([high, low, port])?,
         version: present(version).map(|version| version as u8),
         line: text(lengths),
-        names: text(lengths >> 16),
-        referer: text(lengths >> 32),
-        user_agent: text(lengths >> 48),
+        referer: text(lengths >> 16),
+        user_agent: text(lengths >> 32),
+        names: RequestNames::of(text(lengths >> NAMES)),
     };
     Ok((opening, rest))
 }
@@ -199,7 +207,8 @@ pub fn decode_opening(bytes: &[u8]) -> Result<(Opening<'_>, &[u8]), Malformed> {
 /// They are no record.
 pub fn decode(bytes: &[u8]) -> Result<(Opening<'_>, Closing<'_>), Malformed> {
     let (opening, rest) = decode_opening(bytes)?;
-    let ([status, bytes_in, bytes_out, handled, sent], fields) = split::<5>(rest)?;
+    let ([status, bytes_in, bytes_out, handled, sent], rest) = split::<CLOSING>(rest)?;
+    let length = (status >> 32) as usize;
     let closing = Closing {
         status: (status >> 8) as u16,
         end: End::of(status as u8),
@@ -207,7 +216,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Opening<'_>, Closing<'_>), Malformed> {
         bytes_out,
         handled: present(handled),
         sent: present(sent),
-        fields,
+        fields: &rest[..length.min(rest.len())],
     };
     Ok((opening, closing))
 }
@@ -261,7 +270,7 @@ mod tests {
             client: Some("[2001:db8::1]:65535".parse().unwrap()),
             version: Some(1),
             line: b"POST /a?b=c",
-            names: b"abc 00-1",
+            names: RequestNames::Told(b"abc 00-1"),
             referer: b"http://localhost/",
             user_agent: b"curl/8",
         }
@@ -292,7 +301,8 @@ mod tests {
         ] {
             let mut bytes = Vec::new();
             opening.encode(&mut bytes);
-            closing.encode(&mut bytes);
+            append(&mut bytes, &closing.numbers());
+            bytes.extend_from_slice(closing.fields);
             assert_eq!(decode(&bytes), Ok((opening, closing)));
         }
         let read: Vec<_> = fields(&added).collect();
@@ -311,10 +321,16 @@ mod tests {
         assert_eq!((opening().method(), opening().target()), (&b"POST"[..], &b"/a?b=c"[..]));
         let none = Opening::default();
         assert_eq!((none.method(), none.target()), (&b""[..], &b""[..]));
-        assert_eq!((none.id(), none.trace_parent()), (&b""[..], &b""[..]));
-        assert_eq!((opening().id(), opening().trace_parent()), (&b"abc"[..], &b"00-1"[..]));
         let cut = Opening { line: b"PO", ..none };
         assert_eq!((cut.method(), cut.target()), (&b"PO"[..], &b""[..]));
+    }
+
+    #[test]
+    fn names_may_come_later() {
+        let ([.., lengths], _) = Opening { names: RequestNames::None, ..opening() }.parts();
+        let with = with_names(lengths, b"abc 00-1");
+        assert_eq!(with, Some(opening().parts().0[NUMBERS - 1]));
+        assert_eq!(with_names(with.unwrap(), b"abc 00-1"), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A queue of byte strings in shared memory, from one process to another one.
+//! A queue of strings of words in shared memory, from one process to another one.
 //!
 //! One process writes and one reads, neither waits for the other or makes a system call. What does not fit is
 //! counted and lost. The queue outlives the writer: what it has written is read all the same, and another
@@ -7,6 +7,8 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use super::numbers::word;
+
 /// Words of a header: where is written next, where is read next, and how many strings were lost. Each has a
 /// cache line of its own.
 pub const HEADER: usize = 24;
@@ -14,11 +16,74 @@ const WRITTEN: usize = 0;
 const READ: usize = 8;
 const LOST: usize = 16;
 
-/// A queue. A string takes its length, rounded up to words, and a word.
+/// A queue. A string takes its words, and one more.
 #[derive(Clone, Copy)]
 pub struct Ring<'a> {
     header: &'a [AtomicU64],
     data: &'a [AtomicU64],
+}
+
+/// Where a string is written.
+pub struct RingWriter<'a> {
+    data: &'a [AtomicU64],
+    at: usize,
+}
+
+impl RingWriter<'_> {
+    /// Writes words. No more than [`Ring::push`] was told of, or others are overwritten.
+    #[inline(always)]
+    pub fn put<const N: usize>(&mut self, words: [u64; N]) {
+        match self.data[self.at..].first_chunk::<N>() {
+            // Without a loop.
+            Some(here) if self.at + N < self.data.len() => {
+                here.iter().zip(words).for_each(|(to, word)| to.store(word, Relaxed));
+                self.at += N;
+            }
+            _ => words.iter().for_each(|word| self.put_one(*word)),
+        }
+    }
+
+    /// Writes the words that are there.
+    #[inline]
+    pub fn copy(&mut self, words: &[AtomicU64]) {
+        let Some(here) = self.data[self.at..].get(..words.len()) else {
+            return words.iter().for_each(|word| self.put_one(word.load(Relaxed)));
+        };
+        copy(here, words);
+        self.at = (self.at + words.len()) % self.data.len();
+    }
+
+    /// Writes bytes, filled up to whole words.
+    pub fn put_bytes(&mut self, bytes: &[u8]) {
+        let (whole, rest) = bytes.as_chunks::<8>();
+        whole.iter().for_each(|bytes| self.put_one(u64::from_le_bytes(*bytes)));
+        if !rest.is_empty() {
+            self.put_one(word(bytes, rest));
+        }
+    }
+
+    fn put_one(&mut self, word: u64) {
+        self.data[self.at].store(word, Relaxed);
+        self.at = (self.at + 1) % self.data.len();
+    }
+}
+
+/// Copies words, four at once: the compiler leaves a loop over atomics as it is.
+#[inline]
+fn copy(to: &[AtomicU64], from: &[AtomicU64]) {
+    let ((to, to_rest), (from, from_rest)) = (to.as_chunks::<4>(), from.as_chunks::<4>());
+    let one = |(to, from): (&AtomicU64, &AtomicU64)| to.store(from.load(Relaxed), Relaxed);
+    to.iter().zip(from).for_each(|(to, from)| to.iter().zip(from).for_each(one));
+    to_rest.iter().zip(from_rest).for_each(one);
+}
+
+/// Copies words, four at once, to bytes.
+#[inline]
+fn load(to: &mut [[u8; 8]], from: &[AtomicU64]) {
+    let ((to, to_rest), (from, from_rest)) = (to.as_chunks_mut::<4>(), from.as_chunks::<4>());
+    let one = |(to, from): (&mut [u8; 8], &AtomicU64)| *to = from.load(Relaxed).to_le_bytes();
+    to.iter_mut().zip(from).for_each(|(to, from)| to.iter_mut().zip(from).for_each(one));
+    to_rest.iter_mut().zip(from_rest).for_each(one);
 }
 
 impl<'a> Ring<'a> {
@@ -28,49 +93,21 @@ impl<'a> Ring<'a> {
         Ring { header, data }
     }
 
-    /// The writer's side: adds a string made of these parts. Returns whether the queue has become half full,
-    /// so that the reader should hurry.
-    pub fn push(&self, parts: &[&[u8]]) -> bool {
+    /// The writer's side: adds a string of so many words, which `put` gives. Returns whether the queue has become
+    /// half full, so that the reader should hurry.
+    #[inline]
+    pub fn push(&self, words: usize, put: impl FnOnce(&mut RingWriter<'a>)) -> bool {
         let data = self.data;
-        let length: usize = parts.iter().map(|part| part.len()).sum();
         let written = self.header[WRITTEN].load(Relaxed);
         let used = written.wrapping_sub(self.header[READ].load(Acquire)) as usize;
-        let needed = 1 + length.div_ceil(8);
+        let needed = 1 + words;
         if used.saturating_add(needed) > data.len() {
             self.header[LOST].fetch_add(1, Relaxed);
             return false;
         }
-        let mut at = written as usize % data.len();
-        let mut put = |word: u64| {
-            data[at].store(word, Relaxed);
-            at += 1;
-            if at == data.len() {
-                at = 0;
-            }
-        };
-        put(length as u64);
-        // Parts need not end with a word.
-        let (mut word, mut filled) = (0u64, 0);
-        for part in parts {
-            let mut part = *part;
-            while filled > 0 && !part.is_empty() {
-                word |= u64::from(part[0]) << (8 * filled);
-                part = &part[1..];
-                filled = (filled + 1) % 8;
-                if filled == 0 {
-                    put(std::mem::take(&mut word));
-                }
-            }
-            let (whole, rest) = part.as_chunks::<8>();
-            whole.iter().for_each(|bytes| put(u64::from_le_bytes(*bytes)));
-            for byte in rest {
-                word |= u64::from(*byte) << (8 * filled);
-                filled += 1;
-            }
-        }
-        if filled > 0 {
-            put(word);
-        }
+        let mut writer = RingWriter { data, at: written as usize % data.len() };
+        writer.put([words as u64]);
+        put(&mut writer);
         self.header[WRITTEN].store(written.wrapping_add(needed as u64), Release);
         let half = data.len() / 2;
         used < half && used + needed >= half
@@ -93,19 +130,14 @@ impl<'a> Ring<'a> {
             }
             let at = read as usize % data.len();
             // A writer that has overwritten it can only have its own strings misread.
-            let length = (data[at].load(Relaxed) as usize).min(8 * (there - 1));
-            let words = length.div_ceil(8);
+            let words = (data[at].load(Relaxed) as usize).min(there - 1);
             bytes.resize(8 * words, 0);
             let (to, _) = bytes.as_chunks_mut::<8>();
             let (behind, before) = (&data[at + 1..], &data[..at]);
             let (first, rest) = to.split_at_mut(words.min(behind.len()));
-            for (to, word) in first.iter_mut().zip(behind) {
-                *to = word.load(Relaxed).to_le_bytes();
-            }
-            for (to, word) in rest.iter_mut().zip(before) {
-                *to = word.load(Relaxed).to_le_bytes();
-            }
-            take(&bytes[..length]);
+            load(first, &behind[..first.len()]);
+            load(rest, &before[..rest.len()]);
+            take(bytes);
             read = read.wrapping_add(1 + words as u64);
             if read.wrapping_sub(freed) >= batch {
                 freed = read;
@@ -135,14 +167,28 @@ mod tests {
         taken
     }
 
+    fn push(ring: &Ring<'_>, text: &[u8]) -> bool {
+        let words: Vec<AtomicU64> =
+            text.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word).into()).collect();
+        let third = words.len() / 3;
+        ring.push(words.len(), |to| {
+            to.copy(&words[..third]);
+            to.put([]);
+            match &words[third..] {
+                [first, second, third] => to.put([first, second, third].map(|it| it.load(Relaxed))),
+                rest if third.is_multiple_of(2) => to.copy(rest),
+                _ => to.put_bytes(&text[8 * third..]),
+            }
+        })
+    }
+
     #[test]
     fn strings_come_out_as_they_went_in_whatever_their_length() {
         let memory = memory(64);
         let ring = Ring::over(&memory[..HEADER], &memory[HEADER..]);
-        for length in (0..200).chain(200..300) {
-            let text: Vec<u8> = (0..length as u8).collect();
-            let (first, rest) = text.split_at(text.len() / 3);
-            ring.push(&[first, b"", rest]);
+        for words in (0..63).chain(30..63).rev() {
+            let text: Vec<u8> = (0..8 * words).map(|byte| byte as u8).collect();
+            push(&ring, &text);
             assert_eq!(taken(ring), [text]);
         }
     }
@@ -153,12 +199,12 @@ mod tests {
         let ring = Ring::over(&memory[..HEADER], &memory[HEADER..]);
         let mut hurries = 0;
         for _ in 0..10 {
-            hurries += u32::from(ring.push(&[b"0123456789"]));
+            hurries += u32::from(push(&ring, b"0123456789abcdef"));
         }
         assert_eq!((taken(ring).len(), ring.lost(), hurries), (5, 5, 1));
-        ring.push(&[&[b'x'; 8 * 15]]);
+        push(&ring, &[b'x'; 8 * 15]);
         assert_eq!(taken(ring), [vec![b'x'; 8 * 15]]);
-        ring.push(&[&[b'x'; 8 * 15 + 1]]);
+        push(&ring, &[b'x'; 8 * 16]);
         assert_eq!((taken(ring).len(), ring.lost()), (0, 6));
     }
 
@@ -166,19 +212,23 @@ mod tests {
     fn a_writer_that_scribbles_confuses_only_the_strings() {
         let memory = memory(16);
         let ring = Ring::over(&memory[..HEADER], &memory[HEADER..]);
-        ring.push(&[b"abc"]);
+        push(&ring, b"12345678");
         ring.data[0].store(u64::MAX, Relaxed);
         assert_eq!(taken(ring).len(), 1);
-        ring.push(&[b"next"]);
-        assert_eq!(taken(ring), [b"next"]);
+        push(&ring, b"the next");
+        assert_eq!(taken(ring), [b"the next"]);
         for claimed in [17, u64::MAX / 2, u64::MAX] {
             let read = ring.header[READ].load(Relaxed);
             ring.header[WRITTEN].store(read.wrapping_add(claimed), Relaxed);
-            ring.push(&[b"lost"]);
+            push(&ring, b"are lost");
             assert_eq!(taken(ring).len(), 0);
-            ring.push(&[b"next"]);
-            assert_eq!(taken(ring), [b"next"]);
+            push(&ring, b"the next");
+            assert_eq!(taken(ring), [b"the next"]);
         }
+    }
+
+    fn text(number: u32) -> Vec<u8> {
+        u64::from(number).to_le_bytes().repeat(1 + number as usize % 7)
     }
 
     #[test]
@@ -188,10 +238,10 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for number in 0u32..20_000 {
-                    let text = number.to_string().repeat(1 + number as usize % 7);
+                    let text = text(number);
                     let before = ring.lost();
                     loop {
-                        ring.push(&[text.as_bytes()]);
+                        push(&ring, &text);
                         if ring.lost() == before {
                             break;
                         }
@@ -204,8 +254,8 @@ mod tests {
             let mut number = 0u32;
             while number < 20_000 {
                 ring.drain(&mut bytes, |bytes| {
-                    let text = number.to_string().repeat(1 + number as usize % 7);
-                    assert_eq!(bytes, text.as_bytes());
+                    let text = text(number);
+                    assert_eq!(bytes, text);
                     number += 1;
                 });
             }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use nix::errno::Errno;
 
-use super::request_record::NUMBERS;
+use super::request_note::{NOTE, RequestNote};
 use crate::server::log_throttle::INTERVAL;
 use crate::sys::os::shared::SharedWords;
 
@@ -67,12 +67,6 @@ const PROXY_ERRORS: usize = 3;
 const TOLD: usize = 4;
 const TOLD_AT: usize = 5;
 const HEADER: usize = 3 * CELL;
-
-/// The longest note of what a worker is doing, in bytes.
-pub const NOTE: usize = 504;
-
-/// Words of a note with its length.
-const NOTE_WORDS: usize = 1 + NOTE / 8;
 
 /// What the supervisor says of the whole pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,51 +188,6 @@ impl Cell<'_> {
     }
 }
 
-/// Where a worker notes which request it is handling: the opening of its record
-/// ([`super::request_record::Opening`]), cut off if it is long.
-#[derive(Clone, Copy)]
-pub struct Note<'a>(&'a [AtomicU64]);
-
-impl Note<'_> {
-    /// The worker's side: notes the numbers and the texts of an opening, of which [`NOTE`] bytes count.
-    pub fn write(&self, numbers: &[u64; NUMBERS], texts: &[u8]) {
-        let texts = &texts[..texts.len().min(NOTE - 8 * NUMBERS)];
-        let (whole, rest) = texts.as_chunks::<8>();
-        // One loop for each: a chained iterator asks for every word which of the two it is at.
-        let (first, behind) = self.0[1..].split_at(NUMBERS);
-        for (to, number) in first.iter().zip(numbers) {
-            to.store(*number, Relaxed);
-        }
-        for (to, word) in behind.iter().zip(whole) {
-            to.store(u64::from_le_bytes(*word), Relaxed);
-        }
-        if !rest.is_empty() {
-            let mut padded = [0; 8];
-            padded[..rest.len()].copy_from_slice(rest);
-            behind[whole.len()].store(u64::from_le_bytes(padded), Relaxed);
-        }
-        self.0[0].store((8 * NUMBERS + texts.len()) as u64, Relaxed);
-    }
-
-    /// It is handling none.
-    pub fn clear(&self) {
-        self.0[0].store(0, Relaxed);
-    }
-
-    /// The worker's side: when the request began that is noted.
-    pub fn begun(&self) -> Option<u64> {
-        (self.0[0].load(Relaxed) != 0).then(|| self.0[1].load(Relaxed))
-    }
-
-    /// The supervisor's side: what was noted last. It may be a mixture, if the worker is just noting
-    /// something else.
-    pub fn read(&self) -> Vec<u8> {
-        let length = usize::try_from(self.0[0].load(Relaxed)).unwrap_or(NOTE).min(NOTE);
-        let bytes = self.0[1..].iter().flat_map(|word| word.load(Relaxed).to_le_bytes());
-        bytes.take(length).collect()
-    }
-}
-
 /// The shared memory of one pool.
 pub struct Scoreboard {
     words: SharedWords,
@@ -279,7 +228,7 @@ impl Scoreboard {
         let workers = workers.max(1);
         Ok(Scoreboard {
             words: SharedWords::new(HEADER + CELL * workers)?,
-            notes: SharedWords::new(NOTE_WORDS * workers)?,
+            notes: SharedWords::new(NOTE * workers)?,
             pids: SharedWords::new(workers)?,
         })
     }
@@ -306,9 +255,9 @@ impl Scoreboard {
     }
 
     /// What the worker at `index` is doing.
-    pub fn note(&self, index: usize) -> Note<'_> {
-        let from = NOTE_WORDS * index;
-        Note(&self.notes[from..from + NOTE_WORDS])
+    pub fn note(&self, index: usize) -> RequestNote<'_> {
+        let from = NOTE * index;
+        RequestNote::over(&self.notes[from..from + NOTE])
     }
 
     /// The supervisor's side: that process has the cell at `index`; `None`: it is free.
@@ -409,22 +358,6 @@ mod tests {
         assert_eq!(board.note_proxy_error(59_999), None);
         assert_eq!(board.note_proxy_error(60_001), Some(2));
         assert_eq!(board.proxy_errors(), 3);
-    }
-
-    #[test]
-    fn a_note_is_read_as_it_was_written() {
-        let board = Scoreboard::new(2).unwrap();
-        let most = NOTE - 8 * NUMBERS;
-        for text in ["", "GET /", "GET /something/longer", &"x".repeat(most)] {
-            board.note(1).write(&[7; NUMBERS], text.as_bytes());
-            let read = board.note(1).read();
-            assert_eq!(&read[..8 * NUMBERS], 7u64.to_le_bytes().repeat(NUMBERS));
-            assert_eq!(&read[8 * NUMBERS..], text.as_bytes());
-        }
-        board.note(1).write(&[0; NUMBERS], &vec![b'y'; most + 1]);
-        assert_eq!(board.note(1).read()[8 * NUMBERS..], vec![b'y'; most]);
-        board.note(1).clear();
-        assert_eq!((board.note(1).read(), board.note(0).read()), (vec![], vec![]));
     }
 
     #[test]

@@ -22,6 +22,14 @@ pub fn path_of(request: &Opening<'_>) -> String {
     shown(request.line.split(|byte| *byte == b'?').next().unwrap_or_default())
 }
 
+/// The id of a request, if it has one, behind a space.
+pub fn id_of(request: &Opening<'_>) -> String {
+    request.names.with_id(|id| match id {
+        [] => String::new(),
+        id => format!(" [{}]", shown(id)),
+    })
+}
+
 /// A request that was being handled: method, target, client, age, and id if it has one.
 ///
 /// `now`: microseconds of the monotonic clock.
@@ -33,10 +41,7 @@ pub fn handled(request: &Opening<'_>, now: u64) -> String {
         None => "a local socket".to_owned(),
     };
     let age = now.saturating_sub(request.begun);
-    let id = match request.id() {
-        [] => String::new(),
-        id => format!(" [{}]", shown(id)),
-    };
+    let id = id_of(request);
     format!("{what} from {who}, for {}.{:03} s{id}", age / 1_000_000, age % 1_000_000 / 1000)
 }
 

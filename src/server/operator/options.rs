@@ -176,6 +176,18 @@ fn access_log(table: &Table) -> Reply<Option<AccessLogOptions>> {
             }
             other => return Err(wrong("access_log_format", "a string", &other)),
         };
+    match table.get::<Value>("access_log")? {
+        Value::Nil | Value::String(_) => {}
+        Value::Function(function) if format.is_none() => {
+            return Ok(Some(AccessLogOptions::Calls(function)));
+        }
+        Value::Function(_) => {
+            return Err(Fault::misuse(
+                "Option \"access_log_format\" without lines: \"access_log\" is a function",
+            ));
+        }
+        other => return Err(wrong("access_log", "a string or a function", &other)),
+    }
     let to = match path(table, "access_log")? {
         Some(path) if path == Path::new("stdout") => AccessLogName::Stdout,
         Some(path) if path == Path::new("stderr") => AccessLogName::Stderr,
@@ -185,7 +197,7 @@ fn access_log(table: &Table) -> Reply<Option<AccessLogOptions>> {
             return Err(Fault::misuse("Option \"access_log_format\" without \"access_log\""));
         }
     };
-    Ok(Some(AccessLogOptions { to, format: format.unwrap_or(Format::Json) }))
+    Ok(Some(AccessLogOptions::Lines(to, format.unwrap_or(Format::Json))))
 }
 
 fn limits(table: &Table) -> Reply<SupervisorLimits> {

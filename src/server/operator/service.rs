@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::access_log::{AccessLogName, AccessLogSettings};
+use super::access_log::{AccessLogName, AccessLogOptions, AccessLogSettings};
 use super::daemon;
 use super::log::Log;
 use super::options::{RunOptions, SupervisorLimits};
@@ -129,8 +129,10 @@ impl Service {
 
 fn open_access_log(options: &RunOptions) -> Result<Option<AccessLogSettings>, StartError> {
     let Some(wanted) = &options.access_log else { return Ok(None) };
-    let opened = wanted.open().map_err(|error| match &wanted.to {
-        AccessLogName::File(path) => StartError::new("access log", path, &error),
+    let opened = wanted.open().map_err(|error| match wanted {
+        AccessLogOptions::Lines(AccessLogName::File(path), _) => {
+            StartError::new("access log", path, &error)
+        }
         _ => StartError::new("access log", Path::new("-"), &error),
     })?;
     Ok(Some(opened))

@@ -7,19 +7,26 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::unistd::pipe2;
 
 use super::attendant::Attendant;
-use crate::server::ipc::access_queue::{AccessQueue, Entry, OwnQueue};
+use super::source::EventSource;
+use crate::server::ipc::access_queue::{AccessQueue, OwnQueue, Sequel};
+use crate::server::ipc::numbers::words;
 use crate::server::ipc::request_record::{self, Closing, End};
 use crate::server::listen::registry::{CELLS, Pool};
 use crate::server::log_throttle::LogThrottle;
 use crate::server::operator::access_log::AccessLogSettings;
+use crate::server::operator::access_log::calls::CallsStart;
 use crate::server::operator::access_log::output::{Output, Target};
-use crate::server::operator::access_log::writer::{self, Writer};
-use crate::server::operator::log::Log;
-use crate::sys::os::error_text;
+use crate::server::operator::access_log::reader::{REOPEN, RecordReader};
+use crate::server::operator::access_log::writer::Writer;
+use crate::server::operator::log::{Level, Log};
+use crate::server::operator::log_text;
+use crate::server::operator::stderr_lines::StderrLines;
 use crate::sys::os::monotonic::MonotonicTime;
+use crate::sys::os::{error_text, process};
 
 /// For how long the last lines are waited for when the server ends.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -34,7 +41,9 @@ pub struct AccessLog {
     own: usize,
     /// What the process reads, and what the supervisor and, so that the process outlives them, all workers hold.
     reader: OwnedFd,
-    commands: Rc<PipeWriter>,
+    commands: Option<Rc<PipeWriter>>,
+    /// What the process writes to its standard error, if it calls a function; and the end that it writes to.
+    stderr: Option<(StderrLines, OwnedFd)>,
     process: Attendant<()>,
     /// How many lines the log has told of that were lost.
     told: u64,
@@ -46,7 +55,11 @@ impl AccessLog {
     ///
     /// # Errors
     /// There is no memory, or no descriptor.
-    pub fn new(settings: AccessLogSettings, pools: &[Rc<Pool>]) -> Result<Self, Errno> {
+    pub fn new(
+        settings: AccessLogSettings,
+        pools: &[Rc<Pool>],
+        epoll: &Epoll,
+    ) -> Result<Self, Errno> {
         let mut own = 0;
         let mut first = Vec::with_capacity(pools.len());
         for pool in pools {
@@ -54,13 +67,25 @@ impl AccessLog {
             own += CELLS * pool.config.max_fork;
         }
         let (reader, commands) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let stderr = match settings {
+            AccessLogSettings::Lines(..) => None,
+            AccessLogSettings::Calls(_) => {
+                let mut lines = StderrLines::new()?;
+                let event =
+                    EpollEvent::new(EpollFlags::EPOLLIN, EventSource::AccessLogStderr.token());
+                epoll.add(lines.reader(), event)?;
+                let writer = lines.take_writer().map_err(|_| Errno::EPIPE)?;
+                Some((lines, writer))
+            }
+        };
         Ok(AccessLog {
             queue: Rc::new(AccessQueue::new(own + 1)?),
             settings,
             first,
             own,
             reader,
-            commands: Rc::new(commands.into()),
+            commands: Some(Rc::new(commands.into())),
+            stderr,
             process: Attendant::new("the process of the access log"),
             told: 0,
             losses: LogThrottle::default(),
@@ -69,16 +94,16 @@ impl AccessLog {
 
     /// The queue of a worker with this cell in the pool at this position.
     pub fn queue_of(&self, pool: usize, cell: usize) -> OwnQueue {
-        OwnQueue::new(&self.queue, self.number(pool, cell), &self.commands)
+        let wanted = self.settings.wanted();
+        OwnQueue::new(&self.queue, self.number(pool, cell), wanted, self.commands.clone())
     }
 
     fn number(&self, pool: usize, cell: usize) -> usize {
         self.first.get(pool).copied().unwrap_or(0) + cell
     }
 
-    /// Starts the process if none runs, and tells the log of lines that were lost. Gives when to do so again.
+    /// Tells the log of lines that were lost. Gives when to start the process again.
     pub fn tend(&mut self, log: &mut Log, now: Instant) -> Option<Instant> {
-        self.start(log, now);
         let (lost, reason) = self.queue.lost();
         let more = usize::try_from(lost.saturating_sub(self.told)).unwrap_or(usize::MAX);
         if more > 0 {
@@ -97,17 +122,37 @@ impl AccessLog {
         self.told
     }
 
-    fn start(&mut self, log: &mut Log, now: Instant) {
-        let AccessLog { settings, queue, reader, process, .. } = self;
-        let commands = process.start(log, now, || {
-            let commands = reader.try_clone().map_err(|_| Errno::EMFILE)?;
-            Ok(((), commands))
-        });
-        if let Some(commands) = commands {
-            // This process has it now.
-            let output = Output::new(std::mem::replace(&mut settings.target, Target::Stderr));
-            Writer { queue, format: &settings.format, output, commands }.run()
+    /// Starts the process if none runs. In the new process, one that writes lines does so until its end; for one
+    /// that calls a function, which is for the Lua code around this, this gives what it needs.
+    pub fn start(&mut self, log: &mut Log, now: Instant) -> Option<CallsStart> {
+        let AccessLog { settings, queue, reader, stderr, process: attendant, .. } = self;
+        let (commands, stderr) = attendant.start(log, now, || {
+            let copy = |fd: &OwnedFd| fd.try_clone().map_err(|_| Errno::EMFILE);
+            let stderr = stderr.as_ref().map(|(_, writer)| copy(writer)).transpose()?;
+            Ok(((), (copy(reader)?, stderr)))
+        })?;
+        match (settings, stderr) {
+            (AccessLogSettings::Lines(target, format), _) => {
+                // This process has it now.
+                let output = Output::new(std::mem::replace(target, Target::Stderr));
+                let reader = RecordReader::new(queue.clone(), commands);
+                Writer { reader, format, output }.run()
+            }
+            (AccessLogSettings::Calls(function), Some(stderr)) => {
+                let (queue, function) = (queue.clone(), function.clone());
+                Some(CallsStart { queue, commands, stderr, function })
+            }
+            // They are made together; whatever happens, there is no second supervisor.
+            (AccessLogSettings::Calls(_), None) => process::exit_now(1),
         }
+    }
+
+    /// Copies what the process has written to its standard error into the log. Whether there was something.
+    pub fn copy_stderr(&mut self, log: &mut Log) -> bool {
+        let Some((lines, _)) = &mut self.stderr else { return false };
+        let before = lines.total();
+        lines.read(|line, _| log.line(Level::Notice, "[Access log] ", &log_text::line(line)));
+        lines.total() > before
     }
 
     /// A child has ended. Whether it was the process, which is started anew then.
@@ -121,17 +166,16 @@ impl AccessLog {
 
     /// A worker has died while it handled the request with this opening, if there was one.
     pub fn died(&self, pool: usize, cell: usize, opening: &[u8]) {
-        if let Ok((opening, _)) = request_record::decode_opening(opening) {
+        if let Ok((noted, _)) = request_record::decode_opening(opening) {
             let handled =
-                Some((MonotonicTime::now().nanoseconds() / 1000).saturating_sub(opening.begun));
-            let mut record = Vec::new();
+                Some((MonotonicTime::now().nanoseconds() / 1000).saturating_sub(noted.begun));
             let closing = Closing { end: End::Died, handled, ..Closing::default() };
-            // Anew, as it may have been cut off.
-            opening.encode(&mut record);
-            closing.encode(&mut record);
-            self.queue.push(self.own, Entry::Record(&record, &[]));
+            // Anew, as it may not be whole.
+            let mut bytes = Vec::new();
+            noted.encode(&mut bytes);
+            self.queue.push_record(self.own, None, &words(&bytes), &closing);
         }
-        self.queue.push(self.own, Entry::Died(self.number(pool, cell) as u64));
+        self.queue.push(self.own, Sequel::Died(self.number(pool, cell) as u64));
     }
 
     /// The file was renamed.
@@ -140,16 +184,26 @@ impl AccessLog {
     /// It cannot be opened: the old one stays in use.
     pub fn reopen(&mut self) -> std::io::Result<()> {
         // For a process that is started later.
-        self.settings.target.reopen()?;
+        if let Some(target) = self.settings.target() {
+            target.reopen()?;
+        }
         // A full pipe has enough such commands.
-        let _ = (&*self.commands).write(&[writer::REOPEN]);
+        if let Some(commands) = &self.commands {
+            let _ = (&**commands).write(&[REOPEN]);
+        }
         Ok(())
     }
 
     /// All workers are gone: waits for the last lines.
-    pub fn close(self) {
-        let AccessLog { commands, mut process, .. } = self;
-        drop(commands);
-        process.end(LAST_LINES);
+    pub fn close(mut self, log: &mut Log) {
+        // The process ends when nobody has this any more.
+        self.commands = None;
+        self.process.end(LAST_LINES);
+        // Bounded: a process that it has started may go on writing.
+        for _ in 0..64 {
+            if !self.copy_stderr(log) {
+                break;
+            }
+        }
     }
 }

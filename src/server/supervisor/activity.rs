@@ -13,6 +13,7 @@ use crate::server::operator::log_text;
 /// pool.
 pub fn describe(child: &Child, listeners: &[Listener], now: Instant) -> String {
     let sending = child.cell().get(Counter::Sending);
+    let mut id = String::new();
     let what = match (child.running, child.activity()) {
         (Some(listener), _) => match listeners.get(listener as usize).map(|it| &it.spec) {
             Some(ListenerSpec::Interval { name, .. }) => format!("runs interval \"{name}\""),
@@ -30,7 +31,10 @@ pub fn describe(child: &Child, listeners: &[Listener], now: Instant) -> String {
             format!("sends output to {sending} slow {clients}")
         }
         (None, Activity::Busy) => match request_record::decode_opening(&child.request()) {
-            Ok((request, _)) => format!("serves {}", log_text::path_of(&request)),
+            Ok((request, _)) => {
+                id = log_text::id_of(&request);
+                format!("serves {}", log_text::path_of(&request))
+            }
             Err(_) => "runs its handler".to_owned(),
         },
         (None, Activity::Idle | Activity::Claimed | Activity::Offering) => {
@@ -38,7 +42,7 @@ pub fn describe(child: &Child, listeners: &[Listener], now: Instant) -> String {
         }
     };
     match child.same_turn_for(now) {
-        Some(time) => format!("{what} for at least {} s", time.as_secs()),
-        None => what,
+        Some(time) => format!("{what} for at least {} s{id}", time.as_secs()),
+        None => what + &id,
     }
 }

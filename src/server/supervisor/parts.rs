@@ -17,6 +17,7 @@ use crate::server::ipc::message::Report;
 use crate::server::ipc::server_stage::Stage;
 use crate::server::metrics::server::ServerMetrics;
 use crate::server::metrics::totals::ServerTotal;
+use crate::server::operator::access_log::calls::CallsStart;
 use crate::server::operator::log::Log;
 use crate::server::operator::notifier::Notifier;
 use crate::server::operator::options::Hangup;
@@ -42,6 +43,8 @@ pub enum SupervisorEnd {
     Worker(Box<WorkerStart>),
     /// This process is a new status process.
     Status(StatusStart),
+    /// This process is a new one of an access log that is a function.
+    AccessLog(CallsStart),
 }
 
 /// The parts.
@@ -91,8 +94,13 @@ impl SupervisorParts {
         let check = self.service.next_check(serves, now);
         let status = self.status.next().filter(|_| !is_candidate);
         // A candidate's standard error is not the server's yet.
-        let access_log = self.service.access_log.as_mut().filter(|_| !is_candidate);
-        let written = access_log.and_then(|access_log| access_log.tend(&mut self.log, now));
+        let mut written = None;
+        if let Some(access_log) = self.service.access_log.as_mut().filter(|_| !is_candidate) {
+            if let Some(start) = access_log.start(&mut self.log, now) {
+                return ControlFlow::Break(SupervisorEnd::AccessLog(start));
+            }
+            written = access_log.tend(&mut self.log, now);
+        }
         let passed = self.reload.flush(&mut self.service, now);
         let told = [self.notify(now), self.log.attend(now)];
         let due = [files, served, ends, check, status, written, passed, self.reload.due()];
@@ -349,7 +357,7 @@ impl SupervisorParts {
     pub fn close(&mut self) {
         self.notifier.stopping();
         if let Some(access_log) = self.service.access_log.take() {
-            access_log.close();
+            access_log.close(&mut self.log);
         }
         self.log.settle();
         if self.reload.is_candidate() {

@@ -82,7 +82,8 @@ impl Service {
         held: bool,
         now: Instant,
     ) -> Result<Self, Errno> {
-        let access_log = access_log.map(|settings| AccessLog::new(settings, &pools)).transpose()?;
+        let access_log =
+            access_log.map(|settings| AccessLog::new(settings, &pools, epoll)).transpose()?;
         let pools = pools.into_iter().enumerate();
         let pools: Vec<_> = pools.map(|(index, pool)| PoolState::new(index, pool, now)).collect();
         let shared = pools.iter().map(PoolState::shared).collect();

@@ -19,6 +19,8 @@ pub enum EventSource {
     Generation(i32),
     /// The standard error of a generation that is being started.
     CandidateStderr,
+    /// The standard error of the process of the access log.
+    AccessLogStderr,
     /// In development: files may have changed.
     Files,
     /// A connection in the lobby.
@@ -34,6 +36,7 @@ const SUCCESSOR: u64 = 5 << 32;
 const FIRST: u64 = 6 << 32;
 const CANDIDATE_STDERR: u64 = 7 << 32;
 const FILES: u64 = 8 << 32;
+const ACCESS_LOG_STDERR: u64 = 9 << 32;
 /// Events of the lobby: the rest of the token is the number of its key.
 pub const CONNECTION: u64 = 1 << 63;
 
@@ -50,6 +53,7 @@ impl EventSource {
             EventSource::First => FIRST,
             EventSource::CandidateStderr => CANDIDATE_STDERR,
             EventSource::Files => FILES,
+            EventSource::AccessLogStderr => ACCESS_LOG_STDERR,
             EventSource::Connection(number) => CONNECTION | number,
         }
     }
@@ -69,6 +73,7 @@ impl EventSource {
             FIRST => EventSource::First,
             CANDIDATE_STDERR => EventSource::CandidateStderr,
             FILES => EventSource::Files,
+            ACCESS_LOG_STDERR => EventSource::AccessLogStderr,
             _ => EventSource::Signals,
         }
     }

@@ -3,10 +3,12 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::io::Stream;
-use crate::server::ipc::access_queue::{Entry, OwnQueue, Unsent};
-use crate::server::ipc::request_record::{self, Closing, End, FieldValue, NUMBERS, Opening};
+use crate::server::ipc::access_queue::{OwnQueue, Sequel, Unsent, WantedFields};
+use crate::server::ipc::request_names::RequestNames;
+use crate::server::ipc::request_record::{self, Closing, End, FieldValue, Opening};
 use crate::server::ipc::scoreboard::Scoreboard;
 use crate::sys::os::alarm;
 use crate::sys::os::monotonic::MonotonicTime;
@@ -23,18 +25,29 @@ struct RequestLog {
     queue: Option<OwnQueue>,
     /// Responses so far whose output was queued.
     unsent: u64,
-    /// The request that is handled: when that has begun, in microseconds of the monotonic clock, and what is
-    /// known of it.
-    handled: Option<u64>,
-    opening: Vec<u8>,
-    /// How many bytes its stream had to send before, or had sent.
-    before: u64,
-    /// The encoding of a closing.
-    closing: Vec<u8>,
-    fields: Vec<u8>,
+    /// The request that is handled, if there is an access log; what is known of it is noted on the board.
+    handled: Option<Handled>,
+    /// A request is handled.
+    is_handling: bool,
+    /// Requests whose handlers are waiting for that of another one, which they have called.
+    outer: Vec<Interrupted>,
     /// When the connection began to wait whose handler was called, and when that was; until a request is
     /// opened.
     called: Option<(MonotonicTime, MonotonicTime)>,
+}
+
+struct Handled {
+    /// When that has begun, in microseconds of the monotonic clock.
+    begun: u64,
+    /// How many bytes its stream had to send before, or had sent.
+    before: u64,
+    /// What the handler has added.
+    fields: Vec<u8>,
+}
+
+struct Interrupted {
+    note: Vec<u64>,
+    handled: Option<Handled>,
 }
 
 thread_local! {
@@ -60,10 +73,8 @@ pub fn begin(pool: usize, board: &Rc<Scoreboard>, cell: usize, queue: Option<Own
         queue,
         unsent: 0,
         handled: None,
-        opening: Vec::new(),
-        before: 0,
-        closing: Vec::new(),
-        fields: Vec::new(),
+        is_handling: false,
+        outer: Vec::new(),
         called: None,
     };
     LOG.set(Some(log));
@@ -88,117 +99,173 @@ pub fn had_begun(at: u64) -> bool {
 /// The pool's function is called: at `start`, for a connection that has waited since `ready`.
 pub fn begin_run(ready: MonotonicTime, start: MonotonicTime) {
     with(|log| {
+        if log.is_handling {
+            // Its end was never told of.
+            log.outer.clear();
+            log.handled = None;
+            log.over();
+        }
         if log.queue.is_some() {
             log.called = Some((ready, start));
         }
     });
 }
 
-/// A handler is about to be called for a request on that stream.
-pub fn open(opening: Opening<'_>, stream: &Stream) {
+/// A handler is about to be called for a request on that stream, or one is refused. `opening` is told what lines of
+/// the access log have.
+pub fn open<'a>(stream: &Stream, opening: impl FnOnce(WantedFields) -> Opening<'a>) {
     with(|log| {
-        let note = log.board.note(log.cell);
-        let (pool, pid) = (log.pool, log.pid);
-        if log.queue.is_none() {
-            // A clock of some milliseconds will do.
-            let begun = alarm::about_now() / 1000;
-            let opening = Opening { begun, pool, pid, ..opening };
-            return note.write(&opening.numbers(), opening.line);
+        if log.is_handling {
+            log.interrupt();
         }
-        let (ready, start) = log.called.take().unwrap_or_else(|| {
-            // Another request in the same run.
-            let now = MonotonicTime::now();
-            (now, now)
-        });
-        let (ready, start) = (ready.nanoseconds(), start.nanoseconds());
-        let (begun, queued) = (start / 1000, start.saturating_sub(ready) / 1000);
-        let opening = Opening { begun, queued, pool, pid, ..opening };
-        log.opening.clear();
-        log.fields.clear();
-        opening.encode(&mut log.opening);
-        note.write(&opening.numbers(), &log.opening[8 * NUMBERS..]);
-        log.handled = Some(begun);
-        log.before = stream.output.transmitted() + stream.pending() as u64;
+        log.is_handling = true;
+        let wanted = log.queue.as_ref().map(|queue| queue.wanted);
+        let opening = opening(wanted.unwrap_or_default());
+        let (begun, queued) = if wanted.is_none() {
+            // A clock of some milliseconds will do.
+            (alarm::about_now() / 1000, 0)
+        } else {
+            let (ready, start) = log.called.take().unwrap_or_else(|| {
+                // Another request in the same run.
+                let now = MonotonicTime::now();
+                (now, now)
+            });
+            let (ready, start) = (ready.nanoseconds(), start.nanoseconds());
+            let begun = start / 1000;
+            let before = stream.output.transmitted() + stream.pending() as u64;
+            log.handled = Some(Handled { begun, before, fields: Vec::new() });
+            (begun, start.saturating_sub(ready) / 1000)
+        };
+        let (pool, pid) = (log.pool, log.pid);
+        log.board.note(log.cell).write(&Opening { begun, queued, pool, pid, ..opening });
     });
+}
+
+/// The request that is handled has been given these names, unless it had some when it was opened.
+pub fn name(names: RequestNames<'_>) {
+    with(|log| log.board.note(log.cell).add_names(names.bytes()));
 }
 
 /// The handler adds a field to its request's record. False if it has added too much.
 pub fn add_field(name: &[u8], value: FieldValue<'_>) -> bool {
     let add = |log: &mut RequestLog| {
-        let before = log.fields.len();
-        request_record::add_field(&mut log.fields, name, value);
-        let fits = log.fields.len() <= FIELDS;
+        let Some(handled) = &mut log.handled else { return true };
+        let before = handled.fields.len();
+        request_record::add_field(&mut handled.fields, name, value);
+        let fits = handled.fields.len() <= FIELDS;
         if !fits {
-            log.fields.truncate(before);
+            handled.fields.truncate(before);
         }
         fits
     };
     with(add).unwrap_or(true)
 }
 
-/// The response is over: whether that is to be told by [`close`].
+/// The response is over. Whether [`close`] is to be told more.
+#[inline]
 pub fn ends() -> bool {
     let end = |log: &mut RequestLog| {
-        log.board.note(log.cell).clear();
-        log.handled.is_some()
+        let is_told = log.handled.is_some();
+        if !is_told {
+            log.over();
+        }
+        is_told
     };
     with(end).unwrap_or(false)
 }
 
-/// The response is over, on a stream that may have queued output. `was_handled`: a handler was called.
-pub fn close(closing: Closing<'_>, was_handled: bool, stream: &mut Stream) {
+/// The response is over, on a stream that may have queued output; none if it is somebody else's now. `was_handled`:
+/// a handler was called.
+pub fn close(closing: Closing<'_>, was_handled: bool, stream: Option<&mut Stream>) {
     with(|log| {
-        if let Some(begun) = log.handled.take() {
-            log.close(closing, was_handled, begun, stream);
+        if let Some(handled) = log.handled.take() {
+            log.tell(closing, was_handled, &handled, stream);
+            log.over();
         }
     });
 }
 
 /// The output of a stream is sent.
 pub fn sent(stream: &mut Stream) {
-    tell(stream, |unsent, _| Entry::Sent { unsent, at: now(), lost: None });
+    tell(stream, |unsent, _| Sequel::Sent { unsent, at: now(), lost: None });
 }
 
 /// The output of a stream will not be sent, or only a part.
 pub fn lost(stream: &mut Stream) {
-    tell(stream, |unsent, lost| Entry::Sent { unsent, at: now(), lost: Some(lost) });
+    tell(stream, |unsent, lost| Sequel::Sent { unsent, at: now(), lost: Some(lost) });
 }
 
 /// Another process goes on with the output of a stream.
 pub fn moved(stream: &mut Stream) {
-    tell(stream, |unsent, _| Entry::Moved(unsent));
+    tell(stream, |unsent, _| Sequel::Moved(unsent));
 }
 
-fn tell(stream: &mut Stream, entry: impl FnOnce(Unsent, u64) -> Entry<'static>) {
+fn tell(stream: &mut Stream, sequel: impl FnOnce(Unsent, u64) -> Sequel) {
     let Some(unsent) = stream.handler.unsent_record.take() else { return };
-    let lost = stream.pending() as u64;
+    // A write that has failed leaves nothing.
+    let lost = stream.pending() as u64 + stream.output.dropped();
     with(|log| {
         if let Some(queue) = &log.queue {
-            queue.push(entry(unsent, lost));
+            queue.push(sequel(unsent, lost));
         }
     });
 }
 
 impl RequestLog {
-    fn close(&mut self, closing: Closing<'_>, was_handled: bool, begun: u64, stream: &mut Stream) {
+    fn tell(
+        &mut self,
+        closing: Closing<'_>,
+        was_handled: bool,
+        handled: &Handled,
+        stream: Option<&mut Stream>,
+    ) {
         let Some(queue) = &self.queue else { return };
-        let goes_on = stream.is_open() && closing.end != End::Aborted;
-        let pending = if goes_on { stream.pending() as u64 } else { 0 };
+        let goes_on = |stream: &Stream| stream.is_open() && closing.end != End::Aborted;
+        let pending = stream.as_ref().filter(|stream| goes_on(stream)).map_or(0, |s| s.pending());
+        let transmitted = stream.as_ref().map_or(0, |stream| stream.output.transmitted());
         // The handler has just returned, if one was called.
-        let age = now().saturating_sub(begun);
-        let handled = was_handled.then_some(age);
-        let sent = (closing.end != End::Aborted && pending == 0).then_some(age);
-        let bytes_out = (stream.output.transmitted() + pending).saturating_sub(self.before);
-        self.closing.clear();
-        Closing { handled, sent, bytes_out, fields: &self.fields, ..closing }
-            .encode(&mut self.closing);
-        if pending == 0 {
-            queue.push(Entry::Record(&self.opening, &self.closing));
-            return;
+        let age = now().saturating_sub(handled.begun);
+        let closing = Closing {
+            handled: was_handled.then_some(age),
+            sent: (closing.end != End::Aborted && pending == 0).then_some(age),
+            bytes_out: (transmitted + pending as u64).saturating_sub(handled.before),
+            fields: &handled.fields,
+            ..closing
+        };
+        let unsent = stream.filter(|_| pending > 0).map(|stream| {
+            self.unsent += 1;
+            let unsent = queue.number() << 40 | self.unsent;
+            stream.handler.unsent_record = Some(unsent);
+            unsent
+        });
+        let opening = self.board.note(self.cell).words();
+        queue.push_record(unsent, opening, &closing);
+    }
+
+    /// Another request is about to be opened, by the handler of this one.
+    #[cold]
+    fn interrupt(&mut self) {
+        let note = self.board.note(self.cell);
+        let note = note.words().iter().map(|word| word.load(Relaxed)).collect();
+        self.outer.push(Interrupted { note, handled: self.handled.take() });
+    }
+
+    /// A request is over: the handler goes on that has called the other one, if there is one.
+    #[inline]
+    fn over(&mut self) {
+        self.board.note(self.cell).clear();
+        self.is_handling = false;
+        if !self.outer.is_empty() {
+            self.resume();
         }
-        self.unsent += 1;
-        let unsent = queue.number() << 40 | self.unsent;
-        queue.push(Entry::Unsent(unsent, &self.opening, &self.closing));
-        stream.handler.unsent_record = Some(unsent);
+    }
+
+    #[cold]
+    fn resume(&mut self) {
+        if let Some(Interrupted { note, handled }) = self.outer.pop() {
+            self.board.note(self.cell).restore(&note);
+            self.is_handling = true;
+            self.handled = handled;
+        }
     }
 }

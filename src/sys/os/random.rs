@@ -1,22 +1,27 @@
-//! Random bytes of the kernel, fetched for many ids at once.
+//! Random bytes for ids: of a generator that the kernel seeds, since a system call for each few ids costs more.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 
+use chacha20::ChaCha12Rng;
+use chacha20::rand_core::{Rng, SeedableRng};
+
 use super::fork_detection;
 
-/// How many bytes to fetch at once. The kernel interrupts no call for up to 256.
+/// How many bytes to generate at once: what the generator computes in one go.
 const BATCH: usize = 256;
 
 struct Batch {
-    /// The process that has fetched them: a child must not use what its parent will use, too.
+    /// The process that has seeded the generator: a child must not use what its parent will use, too.
     owner: u64,
+    generator: Option<ChaCha12Rng>,
     used: usize,
     bytes: [u8; BATCH],
 }
 
 thread_local! {
-    static REST: RefCell<Batch> = const { RefCell::new(Batch { owner: 0, used: BATCH, bytes: [0; BATCH] }) };
+    static REST: RefCell<Batch> =
+        const { RefCell::new(Batch { owner: 0, generator: None, used: BATCH, bytes: [0; BATCH] }) };
 }
 
 /// So many random bytes, at most 256.
@@ -28,14 +33,29 @@ pub fn bytes<const N: usize>() -> [u8; N] {
         let Ok(mut batch) = rest.try_borrow_mut() else { return fetch(&mut out) };
         let owner = fork_detection::generation();
         if batch.owner != owner || batch.used + N > BATCH {
-            (batch.owner, batch.used) = (owner, 0);
-            fetch(&mut batch.bytes);
+            batch.fill(owner);
         }
         let from = batch.used;
         batch.used += N;
         out.copy_from_slice(&batch.bytes[from..from + N]);
     });
     out
+}
+
+impl Batch {
+    #[cold]
+    fn fill(&mut self, owner: u64) {
+        if self.owner != owner {
+            (self.owner, self.generator) = (owner, None);
+        }
+        let generator = self.generator.get_or_insert_with(|| {
+            let mut seed = [0; 32];
+            fetch(&mut seed);
+            ChaCha12Rng::from_seed(seed)
+        });
+        generator.fill_bytes(&mut self.bytes);
+        self.used = 0;
+    }
 }
 
 #[cold]

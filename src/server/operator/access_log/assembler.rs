@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::server::ipc::access_queue::{Entry, Unsent};
+use crate::server::ipc::access_queue::{Entry, Sequel, Unsent};
 use crate::server::ipc::request_record::{self, Closing, End, Opening};
 
 /// Records of responses that are not sent yet.
@@ -26,29 +26,33 @@ impl Assembler {
         entry: Entry<'_>,
         mut complete: impl FnMut(&Opening<'_>, &Closing<'_>),
     ) {
-        match entry {
-            Entry::Record(record, _) => {
-                with(record, |opening, closing| complete(&opening, &closing))
+        let sequel = match entry {
+            Entry::Record(None, record) => {
+                return with(record, |opening, closing| complete(&opening, &closing));
             }
-            Entry::Unsent(unsent, record, _) => {
+            Entry::Record(Some(unsent), record) => {
                 let waiting = Waiting { record: record.to_vec(), owner: Some(queue) };
                 // A number that comes again is another response's: the first one is as good as sent.
                 if let Some(before) = self.waiting.insert(unsent, waiting) {
                     with(&before.record, |opening, closing| complete(&opening, &closing));
                 }
+                return;
             }
-            Entry::Sent { unsent, at, lost } => {
+            Entry::Sequel(sequel) => sequel,
+        };
+        match sequel {
+            Sequel::Sent { unsent, at, lost } => {
                 let Some(waiting) = self.waiting.remove(&unsent) else { return };
                 with(&waiting.record, |opening, closing| {
                     complete(&opening, &sent(&opening, closing, at, lost));
                 });
             }
-            Entry::Moved(unsent) => {
+            Sequel::Moved(unsent) => {
                 if let Some(waiting) = self.waiting.get_mut(&unsent) {
                     waiting.owner = None;
                 }
             }
-            Entry::Died(queue) => self.end(|waiting| waiting.owner == Some(queue), complete),
+            Sequel::Died(queue) => self.end(|waiting| waiting.owner == Some(queue), complete),
         }
     }
 
@@ -95,11 +99,13 @@ fn sent<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::ipc::numbers::append;
 
     fn record(status: u16) -> Vec<u8> {
         let mut bytes = Vec::new();
         Opening { begun: 100, ..Opening::default() }.encode(&mut bytes);
-        Closing { status, bytes_out: 50, ..Closing::default() }.encode(&mut bytes);
+        let closing = Closing { status, bytes_out: 50, ..Closing::default() };
+        append(&mut bytes, &closing.numbers());
         bytes
     }
 
@@ -118,28 +124,28 @@ mod tests {
     #[test]
     fn a_record_waits_until_its_response_is_sent() {
         let mut assembler = Assembler::default();
-        let first = taken(&mut assembler, 0, Entry::Record(&record(1), &[]));
+        let first = taken(&mut assembler, 0, Entry::Record(None, &record(1)));
         assert_eq!(first, [(1, End::Complete, 50, None)]);
         for status in 2..6 {
-            let entry = Entry::Unsent(status.into(), &record(status), &[]);
+            let entry = Entry::Record(Some(status.into()), &record(status));
             assert_eq!(taken(&mut assembler, 0, entry), []);
         }
         let mut take = |queue, entry| taken(&mut assembler, queue, entry);
-        let sent = |unsent, lost| Entry::Sent { unsent, at: 130, lost };
+        let sent = |unsent, lost| Entry::Sequel(Sequel::Sent { unsent, at: 130, lost });
         assert_eq!(take(1, sent(2, None)), [(2, End::Complete, 50, Some(30))]);
         assert_eq!(take(1, sent(2, None)), []);
         assert_eq!(take(0, sent(3, Some(20))), [(3, End::Aborted, 30, None)]);
-        assert_eq!(take(0, Entry::Moved(4)), []);
-        assert_eq!(take(9, Entry::Died(1)), []);
-        assert_eq!(take(9, Entry::Died(0)), [(5, End::Aborted, 50, None)]);
+        assert_eq!(take(0, Entry::Sequel(Sequel::Moved(4))), []);
+        assert_eq!(take(9, Entry::Sequel(Sequel::Died(1))), []);
+        assert_eq!(take(9, Entry::Sequel(Sequel::Died(0))), [(5, End::Aborted, 50, None)]);
         assert_eq!(take(1, sent(4, None)), [(4, End::Complete, 50, Some(30))]);
-        assert_eq!(take(1, Entry::Record(b"garbage", &[])), []);
+        assert_eq!(take(1, Entry::Record(None, b"garbage")), []);
     }
 
     #[test]
     fn at_the_end_nothing_waits() {
         let mut assembler = Assembler::default();
-        taken(&mut assembler, 0, Entry::Unsent(1, &record(200), &[]));
+        taken(&mut assembler, 0, Entry::Record(Some(1), &record(200)));
         let mut ended = 0;
         assembler.finish(|_, closing| ended += u32::from(closing.end == End::Aborted));
         assert_eq!(ended, 1);

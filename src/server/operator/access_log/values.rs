@@ -36,8 +36,13 @@ fn escape_json(line: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
+/// A boolean.
+pub(super) fn boolean(value: bool) -> &'static [u8] {
+    if value { b"true" } else { b"false" }
+}
+
 /// Whether a text stands for itself in all formats: printable ASCII without quotes and backslashes.
-fn is_plain(text: &[u8]) -> bool {
+pub(super) fn is_plain(text: &[u8]) -> bool {
     let odd = |block: Block| !block.is_from_to(b' ', b'~') | block.is(b'"') | block.is(b'\\');
     let (blocks, rest) = text.as_chunks::<SIZE>();
     blocks.iter().all(|block| odd(Block::new(block)).first().is_none())
@@ -102,12 +107,13 @@ pub(super) fn push_ipv4(line: &mut Vec<u8>, octets: [u8; 4]) {
 
 /// Microseconds, in seconds.
 pub(super) fn push_time(line: &mut Vec<u8>, time: u64) {
-    match time {
-        0..1_000_000 => line.push(b'0'),
-        _ => push_number(line, time / 1_000_000),
+    if time >= 1_000_000 {
+        push_number(line, time / 1_000_000);
+        line.push(b'.');
+        return line.extend_from_slice(&digits::<6>(time % 1_000_000));
     }
-    let [a, b, c, d, e, f] = digits::<6>(time % 1_000_000);
-    line.extend_from_slice(&[b'.', a, b, c, d, e, f]);
+    let [a, b, c, d, e, f] = digits::<6>(time);
+    line.extend_from_slice(&[b'0', b'.', a, b, c, d, e, f]);
 }
 
 /// A number in decimal.

@@ -1,0 +1,145 @@
+//! Where a worker notes which request it is handling, in shared memory.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::numbers::word;
+use super::request_record::{NUMBERS, Opening, with_names};
+
+/// Words of a note. Those of long texts are touched by long texts only: the kernel gives no memory for the others.
+pub const NOTE: usize = 4 * 1024 + 64;
+
+/// The opening of a request's record ([`super::request_record::Opening`]), behind its length in words.
+#[derive(Clone, Copy)]
+pub struct RequestNote<'a>(&'a [AtomicU64]);
+
+impl<'a> RequestNote<'a> {
+    /// The note in this memory of [`NOTE`] words.
+    pub fn over(words: &'a [AtomicU64]) -> Self {
+        RequestNote(words)
+    }
+
+    /// The worker's side: it handles this request.
+    pub fn write(&self, opening: &Opening<'_>) {
+        let Some((length, rest)) = self.0.split_first() else { return };
+        let Some((to, mut rest)) = rest.split_first_chunk::<NUMBERS>() else { return };
+        let most = rest.len();
+        let (numbers, texts) = opening.parts();
+        to.iter().zip(numbers).for_each(|(to, number)| to.store(number, Relaxed));
+        for text in texts {
+            if !text.is_empty() {
+                put_text(&mut rest, text);
+            }
+        }
+        length.store((NUMBERS + most - rest.len()) as u64, Relaxed);
+    }
+
+    /// The worker's side: the request it handles, which has had no names, has these.
+    pub fn add_names(&self, names: &[u8]) {
+        let lengths = &self.0[NUMBERS];
+        let (Some(with), Some(mut rest)) =
+            (with_names(lengths.load(Relaxed), names), self.0.get(1 + self.length()..))
+        else {
+            return;
+        };
+        if self.length() == 0 {
+            return;
+        }
+        put_text(&mut rest, names);
+        lengths.store(with, Relaxed);
+        self.0[0].store((self.0.len() - 1 - rest.len()) as u64, Relaxed);
+    }
+
+    /// It is handling none.
+    pub fn clear(&self) {
+        self.0[0].store(0, Relaxed);
+    }
+
+    /// The worker's side: when the request began that is noted.
+    pub fn begun(&self) -> Option<u64> {
+        (self.0[0].load(Relaxed) != 0).then(|| self.0[1].load(Relaxed))
+    }
+
+    /// What was noted last. For another process it may be a mixture, if the worker is just noting something
+    /// else.
+    pub fn words(&self) -> &'a [AtomicU64] {
+        &self.0[1..1 + self.length()]
+    }
+
+    /// The same as bytes.
+    pub fn read(&self) -> Vec<u8> {
+        self.words().iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect()
+    }
+
+    /// The worker's side: what [`RequestNote::words`] gave before.
+    pub fn restore(&self, words: &[u64]) {
+        let Some((length, mut rest)) = self.0.split_first() else { return };
+        put(&mut rest, words.iter().copied());
+        length.store((self.0.len() - 1 - rest.len()) as u64, Relaxed);
+    }
+
+    fn length(&self) -> usize {
+        usize::try_from(self.0[0].load(Relaxed)).unwrap_or(0).min(self.0.len() - 1)
+    }
+}
+
+fn put(to: &mut &[AtomicU64], words: impl IntoIterator<Item = u64, IntoIter: ExactSizeIterator>) {
+    let words = words.into_iter();
+    let (here, rest) = to.split_at(words.len().min(to.len()));
+    here.iter().zip(words).for_each(|(to, word)| to.store(word, Relaxed));
+    *to = rest;
+}
+
+#[inline]
+fn put_text(to: &mut &[AtomicU64], text: &[u8]) {
+    let (whole, rest) = text.as_chunks::<8>();
+    put(to, whole.iter().map(|bytes| u64::from_le_bytes(*bytes)));
+    if let Some((first, behind)) = to.split_first().filter(|_| !rest.is_empty()) {
+        first.store(word(text, rest), Relaxed);
+        *to = behind;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request_names::RequestNames;
+    use super::super::request_record::{LONGEST, decode_opening};
+    use super::*;
+    use crate::sys::os::shared::SharedWords;
+
+    #[test]
+    fn a_note_is_read_as_it_was_written() {
+        let memory = SharedWords::new(NOTE).unwrap();
+        let note = RequestNote::over(&memory);
+        let long = vec![b'x'; LONGEST];
+        let names = vec![b'n'; 200];
+        for line in [&b""[..], b"GET /", b"GET /something/longer", &long] {
+            for text in [&b""[..], b"123456789", &long] {
+                let opening = Opening {
+                    begun: 7,
+                    line,
+                    referer: text,
+                    user_agent: text,
+                    names: RequestNames::Told(&names),
+                    ..Opening::default()
+                };
+                note.write(&opening);
+                assert_eq!(decode_opening(&note.read()), Ok((opening, &b""[..])));
+                assert_eq!(note.begun(), Some(7));
+                note.write(&Opening { names: RequestNames::None, ..opening });
+                note.add_names(&names);
+                assert_eq!(decode_opening(&note.read()), Ok((opening, &b""[..])));
+                note.add_names(b"more");
+                assert_eq!(decode_opening(&note.read()), Ok((opening, &b""[..])));
+            }
+        }
+        let words: Vec<u64> = note.words().iter().map(|word| word.load(Relaxed)).collect();
+        let read = note.read();
+        note.clear();
+        assert_eq!((note.read(), note.begun()), (vec![], None));
+        note.add_names(&names);
+        assert_eq!(note.read(), []);
+        note.restore(&words);
+        assert_eq!(note.read(), read);
+    }
+}

@@ -1,0 +1,151 @@
+//! An access log that is a function: what the Lua code of its process asks for.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+use mlua::{Function, Lua, LuaString, Table, Value};
+use nix::unistd::dup2_stderr;
+
+use super::fields::{FIELDS, Shown, push, shown};
+use super::reader::{Command, RecordReader};
+use super::wall_clock::WallClock;
+use crate::binding;
+use crate::server::ipc::access_queue::AccessQueue;
+use crate::server::ipc::numbers::append;
+use crate::server::ipc::request_record::{self, Closing, FieldValue, Opening};
+use crate::server::log_throttle::LogThrottle;
+
+/// What the process needs in the beginning.
+pub struct CallsStart {
+    /// What workers tell.
+    pub queue: Rc<AccessQueue>,
+    /// From the supervisor, and closed when it and all workers are gone.
+    pub commands: OwnedFd,
+    /// To the log.
+    pub stderr: OwnedFd,
+    /// What is called.
+    pub function: Function,
+}
+
+struct Calls {
+    reader: RecordReader,
+    clock: WallClock,
+    /// Records that the function has not been called with yet.
+    complete: VecDeque<Vec<u8>>,
+    is_over: bool,
+    failures: LogThrottle,
+}
+
+/// In the new process: gives the functions for `run.lua`:
+///
+/// * `next()`: waits, and returns the fields of the next request, or nil at the end;
+/// * `call(fields)`: the function of the application;
+/// * `failed(text)`: tells of an error of that.
+pub fn begin(lua: &Lua, start: CallsStart) -> mlua::Result<Table> {
+    let _ = dup2_stderr(&start.stderr);
+    let calls = Calls {
+        reader: RecordReader::new(start.queue, start.commands),
+        clock: WallClock::default(),
+        complete: VecDeque::new(),
+        is_over: false,
+        failures: LogThrottle::default(),
+    };
+    let calls = Rc::new(RefCell::new(calls));
+    let shared = calls.clone();
+    let next = lua.create_function(move |lua, ()| {
+        // Nothing of this is borrowed while Lua makes values.
+        let record = shared.borrow_mut().next();
+        match record.as_ref().map(|record| request_record::decode(record)) {
+            Some(Ok((opening, closing))) => {
+                let mut clock = std::mem::take(&mut shared.borrow_mut().clock);
+                let fields = fields_of(lua, (&opening, &closing), &mut clock)?;
+                shared.borrow_mut().clock = clock;
+                Ok(Value::Table(fields))
+            }
+            _ => Ok(Value::Nil),
+        }
+    })?;
+    let failed = lua.create_function(move |_, text: LuaString| {
+        let Some(times) = calls.borrow_mut().failures.count(1, Instant::now()) else {
+            return Ok(());
+        };
+        let before = if times > 1 { format!("{times} times, at last: ") } else { String::new() };
+        let text = text.as_bytes();
+        let line = [b"Error in \"access_log\" function: ", before.as_bytes(), &text[..], b"\n"];
+        let _ = std::io::stderr().write_all(&line.concat());
+        Ok(())
+    })?;
+    let step = lua.create_table()?;
+    step.raw_set("next", next)?;
+    step.raw_set("call", start.function)?;
+    step.raw_set("failed", failed)?;
+    Ok(step)
+}
+
+impl Calls {
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let Calls { reader, clock, complete, is_over, .. } = self;
+        while complete.is_empty() && !*is_over {
+            *is_over = reader.wait() == Command::End;
+            clock.set();
+            let mut keep = |opening: &Opening<'_>, closing: &Closing<'_>| {
+                let mut record = Vec::new();
+                opening.encode(&mut record);
+                append(&mut record, &closing.numbers());
+                record.extend_from_slice(closing.fields);
+                complete.push_back(record);
+            };
+            reader.read(&mut keep);
+            if *is_over {
+                reader.finish(keep);
+            }
+        }
+        complete.pop_front()
+    }
+}
+
+/// The fields of a JSON object as a table.
+fn fields_of(
+    lua: &Lua,
+    record: (&Opening<'_>, &Closing<'_>),
+    clock: &mut WallClock,
+) -> mlua::Result<Table> {
+    let fields = lua.create_table()?;
+    let at = clock.at(record.0.begun);
+    for (name, field) in FIELDS.iter().filter(|(_, field)| field.is_in_json()) {
+        let value = match shown(*field, record) {
+            Shown::Nothing => continue,
+            Shown::Text(text) => binding::bytes(lua, text)?,
+            Shown::Number(number) => Value::Integer(i64::try_from(number).unwrap_or(i64::MAX)),
+            Shown::Time(time) => Value::Number(time as f64 / 1e6),
+            other => {
+                let mut text = Vec::new();
+                push(&mut text, &other, at);
+                binding::bytes(lua, &text)?
+            }
+        };
+        fields.raw_set(*name, value)?;
+    }
+    let added = lua.create_table()?;
+    for (name, value) in request_record::fields(record.1.fields) {
+        let value = match value {
+            FieldValue::Text(text) => binding::bytes(lua, text)?,
+            FieldValue::Number(digits) => number(digits),
+            FieldValue::Boolean(value) => Value::Boolean(value),
+        };
+        added.raw_set(binding::bytes(lua, name)?, value)?;
+    }
+    fields.raw_set("fields", added)?;
+    Ok(fields)
+}
+
+/// A number as Lua has written it.
+fn number(digits: &[u8]) -> Value {
+    let text = str::from_utf8(digits).unwrap_or_default();
+    let float = || text.parse().map_or(Value::Nil, Value::Number);
+    text.parse().map_or_else(|_| float(), Value::Integer)
+}
