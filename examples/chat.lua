@@ -3,6 +3,7 @@
 -- SIGTERM, for which poll can wait, tells it that the server shuts down.
 --
 --   lua5.4 examples/chat.lua /tmp/chat.socket        then, in several terminals: nc -U /tmp/chat.socket
+--   (Debian: netcat-openbsd)
 
 local moonbridge = require "moonbridge"
 local moonbridge_io = require "moonbridge_io"

@@ -1,7 +1,7 @@
 -- A server for a custom protocol, which sends each line back. Idle clients do not occupy a worker.
 --
 --   lua5.4 examples/echo.lua       or       moonbridge examples/echo.lua
---   then: nc 127.0.0.1 7007
+--   then: nc 127.0.0.1 7007       (Debian: netcat-openbsd)
 
 local moonbridge = require "moonbridge"
 

@@ -1,6 +1,8 @@
 -- Sends a text file of any size as a mail over SMTP (RFC 5321), streamed.
 --
 --   lua5.4 examples/send_mail.lua HOST PORT FROM TO SUBJECT FILE
+--
+-- Requires LuaSocket's mime module (Debian: lua-socket).
 
 local callback = require "moonbridge_callback"
 local moonbridge_io = require "moonbridge_io"

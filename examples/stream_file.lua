@@ -2,8 +2,8 @@
 --
 --   lua5.4 examples/stream_file.lua FILE        then: curl http://127.0.0.1:8080/ | base64 -d
 --
--- The filters are from LuaSocket's mime module; you can use any function that maps chunks to chunks,
--- for example a compressor.
+-- The filters are from LuaSocket's mime module (Debian: lua-socket); you can use any function that maps
+-- chunks to chunks, for example a compressor.
 
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"

@@ -123,6 +123,12 @@ function Browser:narrow(width)
     params = { width = width, height = 800, deviceScaleFactor = 1, mobile = false } })
 end
 
+--- "light" or "dark": what the user prefers.
+function Browser:prefer(scheme)
+  self:command("POST", "/goog/cdp/execute", { cmd = "Emulation.setEmulatedMedia",
+    params = { features = { { name = "prefers-color-scheme", value = scheme } } } })
+end
+
 --- Presses and releases keys, given as a string of characters, wherever the focus is.
 function Browser:press(keys)
   local actions = {}
