@@ -1,5 +1,5 @@
--- The examples of docs/reference/callback.md, client.md and websocket.md are programs that run as they stand, and the pages
--- and annotations name what the modules have.
+-- The examples of docs/reference/callback.md, client.md and websocket.md are programs that run as they stand,
+-- and the pages and annotations name what the modules have.
 
 local callback = require "moonbridge_callback"
 local http = require "moonbridge_http"

@@ -190,11 +190,14 @@ end
 local EMPTY = { ["204"] = true, ["205"] = true, ["304"] = true }
 
 -- With a `failure` the response is an error page. It is too late if the action has begun to send: the error
--- then breaks off its response.
-local function respond(request, res, failure)
+-- then breaks off its response. `skips`: the action may have sent its response itself.
+local function respond(request, res, failure, skips)
   local status = status_line(res.status or 200)
   local is_in_time, message = pcall(request.send_status, request, status)
-  if not is_in_time then error(failure and failure.message .. failure.trace or message, 0) end
+  if not is_in_time then
+    if skips and not failure then return end
+    error(failure and failure.message .. failure.trace or message, 0)
+  end
   local content = res.content
   for name, values in pairs(res.headers) do
     -- How the body is framed is this server's business.
@@ -233,9 +236,7 @@ local function answer(app, request)
   local failure = failures[req]
   -- The client is gone, or its body was refused: an error of the action is the consequence.
   if request.faulty or req.is_refused then return end
-  local is_sent = r and r.options.skip_render and not failure and rawget(req, "moonbridge")
-    and res.status == nil and res.content == nil
-  if not is_sent then respond(request, res, failure) end
+  respond(request, res, failure, r and r.options.skip_render)
   if failure then
     http.error_log(request, failure.message)
     io.stderr:write(failure.trace, "\n")

@@ -202,7 +202,7 @@ nil ]]):gsub("PORT", s.port), response.body)
           begin(self, "one "):send_data("two")
           return { skip_render = true }
         end,
-        ["/id"] = function(self) return { skip_render = self.req.moonbridge.id == nil } end,
+        ["/id"] = function(self) return { skip_render = #self.req.moonbridge.id > 0 } end,
         ["/own"] = function(self)
           self.res.content = "own " .. #self.req.moonbridge.id
           return { skip_render = true }
