@@ -108,6 +108,23 @@ function request:log_field(name, value) end
 ---@param headers table<string,string|number>? further headers; Last-Modified also in seconds since 1970
 function request:send(status, content_type, content, headers) end
 
+---@class (exact) moonbridge_http.file_options
+---@field content_type string? the media type; without it, that of the extension
+---@field attachment boolean|string|nil true: a browser saves the file; a string: under that name
+---@field folder string? the file's path is one below this folder, and never leads out of it
+---@field cache_control string? the value of Cache-Control
+---@field headers table<string,string|number>? further headers
+---@field status string? another status than 200: conditions and ranges are ignored
+
+---Sends a file as the whole response, as RFC 9110 13 and 14 have it for conditions and ranges. The handler
+---need not wait for the client. A file that cannot be sent is answered with 404, 403, 500 or 503.
+---@param file string|file* a path, or an open file: sent from its position on, and may be closed at once
+---@param options moonbridge_http.file_options?
+---@return true? sent
+---@return string? message
+---@return integer? errno
+function request:send_file(file, options) end
+
 ---A redirect without a body.
 ---@param location string a URI
 ---@param status 301|302|303|307|308|string|nil 303 by default
@@ -358,6 +375,23 @@ function moonbridge_http.websocket_connect_call(waitfunc, url, options) end
 ---@return string? message
 ---@return integer? status
 function moonbridge_http.websocket_connect_yield(url, options) end
+
+---@class (exact) moonbridge_http.static_options
+---@field index string|string[]|false|nil files that stand for their folder; "index.html" by default
+---@field listing boolean? folders without such a file are listed
+---@field hidden boolean? also names that begin with a dot are served
+---@field links "inside"|"none"|"anywhere"|nil where symbolic links may lead; "inside" by default
+---@field precompressed boolean? compressed files beside a file are sent in its stead; true by default
+---@field cache_control string|nil|fun(path: string): string? the value of Cache-Control
+---@field content_types table<string,string>? media types by extension
+---@field headers table<string,string|number>? further headers
+---@field fallback nil|fun(request: moonbridge_http.request, path: string?): any answers what is missing
+
+---A function that answers requests with files of a folder (RFC 9110 13 and 14), and nothing outside of it.
+---@param folder string its path
+---@param options moonbridge_http.static_options?
+---@return fun(request: moonbridge_http.request, path: string?): any answer `path` is not decoded
+function moonbridge_http.static(folder, options) end
 
 ---Random bytes of the system, fit for tokens and keys.
 ---@param bytes integer from 1 to 1048576

@@ -134,6 +134,8 @@ describe("a response whose body is given by some calls of send_data", function()
   setup(function()
     s = faults.server(options())
     connection = s:connect()
+    -- Behind the first response on a connection the worker tells the supervisor of it.
+    assert.equal(200, connection:request("/").status)
   end)
   teardown(server.cleanup)
 

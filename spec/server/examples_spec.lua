@@ -35,6 +35,19 @@ describe("examples/echo.lua", function()
   end)
 end)
 
+describe("examples/static.lua", function()
+  after_each(server.cleanup)
+
+  it("serves a folder, with a listing", function()
+    local s = example("static")
+    assert.truthy(s:request("/").body:find('<a href="./static.lua">', 1, true))
+    assert.equal(process.slurp(server.root .. "/examples/static.lua"), s:request("/static.lua").body)
+    local folder = process.scratch("folder")
+    process.run("mkdir " .. folder .. " && printf hello > " .. folder .. "/index.html")
+    assert.equal("hello", example("static", { args = { folder } }):request("/").body)
+  end)
+end)
+
 describe("examples/interval.lua", function()
   after_each(server.cleanup)
 

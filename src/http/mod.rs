@@ -6,6 +6,7 @@
 //! | [`form`] | incremental parsers of forms (pure) |
 //! | [`server`] | the server's side of a connection |
 //! | `lua` | what Lua sees of a request, and the chunks that call the application |
+//! | [`files`] | files as responses |
 //! | [`client`] | `http.request` |
 //! | [`websocket`] | `http.websocket` and `http.websocket_connect` |
 //!
@@ -13,6 +14,7 @@
 //! `lua` knows them all.
 
 pub mod client;
+pub mod files;
 pub mod form;
 mod lua;
 mod secrets;
@@ -66,7 +68,13 @@ fn load(lua: &Lua) -> Result<HttpModule> {
     let replies: Function =
         binding::chunk(lua, "moonbridge.http.replies", include_str!("lua/replies.lua"), args)?;
     let server = websocket::install(lua, &module, &io, &client::install(lua, &module)?)?;
-    let args = (&native, views, body, streaming, replies, server);
+    let nearest = crate::known_options::nearest_function(lua)?;
+    native.raw_set("encode_path", module.raw_get::<Function>("encode_path")?)?;
+    let args = (&native, nearest);
+    let files: Table =
+        binding::chunk(lua, "moonbridge.http.files", include_str!("lua/files.lua"), args)?;
+    module.raw_set("static", files.raw_get::<Function>("static")?)?;
+    let args = (&native, views, body, streaming, replies, server, files);
     let request: Function =
         binding::chunk(lua, "moonbridge.http.request", include_str!("lua/request.lua"), args)?;
     let args = (&native, io, request);
@@ -145,6 +153,7 @@ fn native(lua: &Lua) -> Result<Table> {
     native.raw_set("configure", configure)?;
     lua::log_field::add(lua, &native)?;
     lua::replies::functions(lua, &native)?;
+    lua::file_steps::functions(lua, &native)?;
     lua::views::searches(lua, &native)?;
     Ok(native)
 }

@@ -7,6 +7,7 @@
 //! error". The two directions are independent.
 
 mod error;
+mod file_tail;
 mod handler_state;
 mod input;
 mod loss;
@@ -30,6 +31,7 @@ use output::{Output, total};
 use shared_transport::{SharedTransport, not_connected};
 
 pub use super::wait::Direction;
+pub use file_tail::FileTail;
 pub use handler_state::{HandlerState, Wakeup};
 pub use input::{Fill, Input};
 
@@ -195,6 +197,15 @@ impl Stream {
         self.output.put(bytes);
     }
 
+    /// Queues a part of a file behind what is queued.
+    ///
+    /// # Errors
+    /// A file is queued already.
+    pub fn put_file(&mut self, file: FileTail) -> io::Result<()> {
+        self.queue_deferred();
+        self.output.put_file(file).map_err(|_| io::Error::other("A file is being sent already"))
+    }
+
     /// How many bytes were written: sent, or queued.
     pub fn written(&self) -> u64 {
         self.output.written()
@@ -232,6 +243,7 @@ impl Stream {
     pub fn send_nb(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
         self.queue_deferred();
         self.output.check()?;
+        let parts = self.put_behind_file(parts);
         let parts = self.output.put_small(parts);
         let sent = self.transmit(parts, 0)?;
         self.output.put_rest(parts, sent);
@@ -249,6 +261,7 @@ impl Stream {
     pub fn send_all(&mut self, parts: &[&[u8]]) -> io::Result<()> {
         self.queue_deferred();
         self.output.check()?;
+        let parts = self.put_behind_file(parts);
         let parts = self.output.put_small(parts);
         let total = total(parts);
         let mut sent = 0;
@@ -261,9 +274,26 @@ impl Stream {
         }
     }
 
-    /// As [`SharedTransport::send`].
+    /// What is written behind a file is queued; what is still to be sent.
+    fn put_behind_file<'a, 'b>(&mut self, parts: &'a [&'b [u8]]) -> &'a [&'b [u8]] {
+        if !self.output.has_file() {
+            return parts;
+        }
+        parts.iter().for_each(|part| self.output.put(part));
+        &[]
+    }
+
+    /// As [`SharedTransport::send`], and then of the file behind it. The parts come before the file.
     fn transmit(&mut self, parts: &[&[u8]], sent: usize) -> io::Result<usize> {
-        let outcome = self.transport.send(&mut self.output, parts, sent);
+        let mut outcome = self.transport.send(&mut self.output, parts, sent);
+        while self.output.has_file() && self.output.queued().is_empty() && outcome.is_ok() {
+            let before = self.output.transmitted();
+            outcome = self.transport.send_file(&mut self.output).map(|()| sent);
+            if self.output.has_file() || self.output.transmitted() == before {
+                break;
+            }
+            outcome = outcome.and_then(|_| self.transport.send(&mut self.output, &[], 0));
+        }
         if let Err(error) = &outcome {
             self.note_loss(error.raw_os_error());
             self.output.fail();

@@ -6,15 +6,19 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use socket2::{Domain, SockRef};
 
 use super::wait::{Direction, ready};
 use crate::sys::os::disconnect::disconnect;
-use crate::sys::os::{pipe, standard, transfer};
+use crate::sys::os::{file_transfer, pipe, standard, transfer};
 
 /// How many bytes of unread input a closing connection throws away at most, so that a peer which
 /// never stops sending cannot hold the caller.
 const DRAIN_LIMIT: usize = 4 * 1024 * 1024;
+
+/// How much of a file is copied at once where the system cannot send it, in bytes.
+const COPY: usize = 16 * 1024;
 
 /// The kinds of descriptors, which differ in how they send and end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,13 +117,43 @@ impl Transport {
         }
     }
 
-    /// Sends the parts, in order, as far as it goes without blocking; the number of bytes sent.
+    /// Whether the system sends files by itself without blocking.
+    pub fn takes_files(&self) -> bool {
+        let flags = || fcntl(self.fd(), FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
+        self.kind != Kind::Plain && flags().is_ok_and(|flags| flags.contains(OFlag::O_NONBLOCK))
+    }
+
+    /// Sends up to `count` bytes of a file, from its position on, as far as it goes without blocking; the number of
+    /// bytes sent. The kernel moves the position by as much.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing can be sent now, `EINVAL` if the file cannot be sent so, else what the system reports.
+    /// Never raises SIGPIPE.
+    pub fn send_file(&self, file: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
+        file_transfer::send(self.fd(), file, count)
+    }
+
+    /// The same through memory; the position is moved afterwards.
+    ///
+    /// # Errors
+    /// As [`Transport::send`], and what the system reports of the file.
+    pub fn send_copy(&self, file: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
+        let mut piece = [0; COPY];
+        let size = file_transfer::peek(file, &mut piece[..count.min(COPY)])?;
+        let sent = self.send(&[IoSlice::new(&piece[..size])], size < count)?;
+        file_transfer::skip(file, sent)?;
+        Ok(sent)
+    }
+
+    /// Sends the parts, in order, as far as it goes without blocking; the number of bytes sent. With `more` the
+    /// system may wait for what follows at once.
     ///
     /// # Errors
     /// `WouldBlock` if nothing can be sent now, else what the system reports. Never raises SIGPIPE.
-    pub fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub fn send(&self, parts: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        let more = if more { libc::MSG_MORE } else { 0 };
         loop {
-            let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+            let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | more;
             let outcome = match (self.kind, parts) {
                 (Kind::Plain, _) if !self.ready(Direction::Write) => return Err(would_block()),
                 (Kind::Plain, parts) => pipe::write(self.fd(), parts),

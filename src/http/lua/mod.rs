@@ -11,9 +11,11 @@
 //! | `views.lua`, `maps.lua` | the same: lists, assignments, `pairs` |
 //! | `handler.lua`, `request.lua`, `body.lua`, `streaming.lua` | request objects, and the calls of the application's callbacks |
 //! | `replies`, `replies.lua` | methods for common responses and cookies |
+//! | `file_steps`, `files.lua` | responses that are files |
 //! | `error_log.lua` | `http.error_log` |
 
 pub mod body_steps;
+pub mod file_steps;
 pub mod form_steps;
 pub mod log_field;
 pub mod provenance;

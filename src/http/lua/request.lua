@@ -1,6 +1,6 @@
 -- The request objects of a `connect` function: what a handler can ask of a request.
 
-local native, new_views, new_body, add_streaming, add_replies, new_server = ...
+local native, new_views, new_body, add_streaming, add_replies, new_server, files = ...
 
 local ipairs, type, error, tostring = ipairs, type, error, tostring
 local setmetatable, rawget, rawset = setmetatable, rawget, rawset
@@ -55,6 +55,7 @@ return function(steps, callback, times, poll, another)
   steps.methods(methods, await_room)
   add_streaming(steps, body, methods)
   add_replies(steps, methods)
+  files.add(steps, methods)
 
   function methods.monologue(this)
     methods.close_after_finish(this)

@@ -24,7 +24,7 @@ use crate::http::wire::date;
 use crate::http::wire::header_lines::Misuse;
 use crate::http::wire::refusal::Refusal;
 use crate::io::sigterm;
-use crate::io::stream::Stream;
+use crate::io::stream::{FileTail, Stream};
 use crate::server::worker::context::{self, Undertaking};
 use crate::server::worker::request_log;
 use crate::sys::os::monotonic::MonotonicTime;
@@ -383,6 +383,15 @@ impl HttpConnection {
         }
         self.finish_unless_finished()?;
         let sent = self.output.data(&self.stream, piece, &self.options);
+        self.usability.note(sent)
+    }
+
+    /// Sends a file as the response's body, of which Content-Length has told the size; returns the output that is
+    /// still queued.
+    pub fn send_file(&mut self, file: FileTail) -> Result<usize, Problem> {
+        self.usability.touch()?;
+        self.finish_unless_finished()?;
+        let sent = self.output.file(&self.stream, file);
         self.usability.note(sent)
     }
 

@@ -239,6 +239,15 @@ impl Response {
         }
     }
 
+    /// The whole body, of the announced size, is sent behind [`Response::out`] by the caller, unless this is false: then
+    /// the response has no body. The header section has to be finished.
+    pub fn body_elsewhere(&mut self, size: u64) -> Result<bool, Misuse> {
+        if self.stage != ResponseStage::Body {
+            return Err(NO_STATUS);
+        }
+        self.body.take_elsewhere(size)
+    }
+
     /// What is to be sent for a large piece.
     pub fn parts<'a>(&'a self, piece: &'a [u8]) -> [&'a [u8]; 3] {
         [&self.out, piece, self.body.chunk_end()]

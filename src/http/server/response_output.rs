@@ -9,7 +9,7 @@ use crate::http::wire::date;
 use crate::http::wire::head::Version;
 use crate::http::wire::header_lines::Misuse;
 use crate::http::wire::refusal::Refusal;
-use crate::io::stream::Stream;
+use crate::io::stream::{FileTail, Stream};
 
 /// A response, and who is to get it. Its methods return how much output is still queued.
 #[derive(Debug, Default)]
@@ -108,6 +108,25 @@ impl ResponseOutput {
                 self.defer(stream, false)?;
                 Err(self.problem(text, piece.len()))
             }
+        }
+    }
+
+    /// Sends a file as the body of the response, which has been announced with that length.
+    ///
+    /// # Errors
+    /// As [`ResponseOutput::data`].
+    pub fn file(&mut self, stream: &HeldStream, file: FileTail) -> Result<usize, Problem> {
+        self.recall(stream);
+        let size = file.left();
+        match self.response.body_elsewhere(size) {
+            Ok(false) => self.send(stream),
+            Ok(true) => stream.try_with(|stream| {
+                stream.put(self.response.out());
+                self.response.out_sent();
+                stream.put_file(file)?;
+                stream.flush_nb()
+            }),
+            Err(text) => Err(self.problem(text, usize::try_from(size).unwrap_or(usize::MAX))),
         }
     }
 

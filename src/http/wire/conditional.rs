@@ -2,7 +2,7 @@
 //!
 //! Source: RFC 9110 13.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::list::trim;
 
@@ -65,6 +65,23 @@ pub fn evaluate(conditions: &Conditions<'_>, validators: &Validators<'_>) -> Out
         matches(conditions.if_none_match, validators.tag, is_same_weak)
     };
     if has_it { Outcome::NotModified } else { Outcome::Proceed }
+}
+
+/// Whether the value of If-Range, empty if it is missing, names this version: only then is a part of it of use
+/// (RFC 9110 13.1.5). A date does so if it is that of the last modification, and that was at least a second before
+/// `now`.
+pub fn allows_range(if_range: &[u8], validators: &Validators<'_>, now: SystemTime) -> bool {
+    let text = trim(if_range);
+    if text.is_empty() {
+        return true;
+    }
+    if is_tag(text) {
+        return validators.tag.is_some_and(|tag| is_same_strong(text, tag));
+    }
+    let is_old = |modified: SystemTime| {
+        now.duration_since(modified).is_ok_and(|age| age >= Duration::from_secs(1))
+    };
+    validators.modified.is_some_and(|modified| date(text) == Some(modified) && is_old(modified))
 }
 
 /// Whether a list of entity tags, or `*`, includes that of the representation.
@@ -159,6 +176,19 @@ mod tests {
         let unmodified = |text| Conditions { if_unmodified_since: text, ..Conditions::default() };
         assert_eq!(modified(NEW, unmodified(OLD)), Outcome::Failed);
         assert_eq!(modified(OLD, unmodified(OLD)), Outcome::Proceed);
+    }
+
+    #[test]
+    fn a_part_is_of_use_to_who_has_the_same_version() {
+        let validators = Validators { tag: Some(b"\"a\""), modified: date(OLD) };
+        let now = date(NEW).unwrap();
+        for text in [&b""[..], b"\"a\"", OLD] {
+            assert!(allows_range(text, &validators, now), "{text:?}");
+        }
+        for text in [&b"W/\"a\""[..], b"\"b\"", NEW, b"soon", b"*"] {
+            assert!(!allows_range(text, &validators, now), "{text:?}");
+        }
+        assert!(!allows_range(OLD, &validators, date(OLD).unwrap()), "it may still change");
     }
 
     #[test]

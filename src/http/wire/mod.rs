@@ -7,18 +7,21 @@
 //! | [`params`], [`cookies`], [`list`], [`media_type`], [`escape`] | parsers of values |
 //! | `base64` | bytes as text |
 //! | [`names`] | header fields by name |
-//! | [`conditional`] | entity tags, and whether the client has a version already |
+//! | [`conditional`], [`range`] | entity tags, and whether the client has a version already; which part of it is asked for |
+//! | [`accept_encoding`], [`disposition`] | content codings that a client accepts; the name of a download |
 //! | [`forwarded`], [`trace_context`] | where a request comes from; its id and its place in a trace |
 //! | `scan` | how far a text consists of bytes of a kind |
 //! | [`header_lines`], [`refusal`], [`date`] | what is sent |
 //! | [`collision_guard`] | detects texts chosen to collide in Lua's string hash |
 
+pub mod accept_encoding;
 pub(crate) mod base64;
 pub mod chunked;
 pub(crate) mod collision_guard;
 pub mod conditional;
 pub mod cookies;
 pub(crate) mod date;
+pub mod disposition;
 pub mod escape;
 pub mod forwarded;
 pub mod framing;
@@ -30,6 +33,7 @@ pub mod list;
 pub mod media_type;
 pub(crate) mod names;
 pub mod params;
+pub mod range;
 pub mod refusal;
 pub(crate) mod scan;
 #[cfg(test)]

@@ -4,7 +4,9 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 
 use super::error::StickyError;
+use super::file_tail::FileTail;
 use crate::io::buffer::{KEEP, Queue};
+use crate::io::transport::Transport;
 use crate::sys::os::flusher::{self, Deferred};
 use crate::sys::os::output_slot::{DeferredOutput, Retrieved};
 
@@ -17,6 +19,8 @@ pub struct Output {
     /// Output that waits for more, while the queue is empty.
     deferred: Option<Deferred>,
     queue: Queue,
+    /// What comes behind the queue: a file, and what was written behind that.
+    tail: Option<Box<(FileTail, Queue)>>,
     error: StickyError,
     /// See [`Output::transmitted`].
     transmitted: u64,
@@ -32,9 +36,55 @@ impl Output {
         self.queue.live()
     }
 
-    /// The number of queued bytes.
+    /// The number of queued bytes, those of a file included.
     pub fn len(&self) -> usize {
-        self.queue.len()
+        self.queue.len() + self.tail.as_ref().map_or(0, |tail| tail_length(tail))
+    }
+
+    /// The number of queued bytes in memory.
+    pub fn in_memory(&self) -> usize {
+        self.queue.len() + self.tail.as_ref().map_or(0, |tail| tail.1.len())
+    }
+
+    /// The file behind the queued bytes; none if something comes behind the file.
+    pub fn file(&self) -> Option<&FileTail> {
+        self.tail.as_deref().filter(|tail| tail.1.is_empty()).map(|tail| &tail.0)
+    }
+
+    /// Whether there is a file behind the queued bytes.
+    pub(super) fn has_file(&self) -> bool {
+        self.tail.is_some()
+    }
+
+    /// Queues a part of a file.
+    ///
+    /// # Errors
+    /// The file, if there is one already.
+    pub(super) fn put_file(&mut self, file: FileTail) -> Result<(), FileTail> {
+        if self.tail.is_some() {
+            return Err(file);
+        }
+        if file.left() > 0 && self.error != StickyError::Reported {
+            self.tail = Some(Box::new((file, Queue::new())));
+        }
+        Ok(())
+    }
+
+    /// Sends up to `most` bytes of the file, the queue being empty; how many. When all are sent, what was written behind
+    /// it is the queue.
+    ///
+    /// # Errors
+    /// As [`FileTail::send`].
+    pub(super) fn send_file(&mut self, to: &Transport, most: u64) -> io::Result<u64> {
+        let Some(tail) = &mut self.tail else { return Ok(0) };
+        let sent = tail.0.send(to, most)?;
+        self.transmitted += sent;
+        if tail.0.left() == 0
+            && let Some(tail) = self.tail.take()
+        {
+            self.queue = tail.1;
+        }
+        Ok(sent)
     }
 
     /// How many bytes were written: sent, or queued.
@@ -44,7 +94,7 @@ impl Output {
 
     /// Whether nothing is queued.
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && self.tail.is_none()
     }
 
     /// How many bytes the system has taken so far.
@@ -103,7 +153,8 @@ impl Output {
     /// Queues `bytes`, unless a write has failed.
     pub fn put(&mut self, bytes: &[u8]) {
         if self.error != StickyError::Reported {
-            self.queue.push(bytes);
+            let queue = self.tail.as_mut().map_or(&mut self.queue, |tail| &mut tail.1);
+            queue.push(bytes);
         }
     }
 
@@ -166,6 +217,7 @@ impl Output {
         self.end();
         self.dropped += self.len() as u64;
         self.queue.clear();
+        self.tail = None;
     }
 
     /// The next write reports `error`.
@@ -182,6 +234,7 @@ impl Output {
     pub(super) fn drop_all(&mut self) {
         self.deferred = None;
         self.queue = Queue::new();
+        self.tail = None;
     }
 
     /// The memory of the buffer, in bytes.
@@ -189,6 +242,10 @@ impl Output {
     pub(super) fn memory(&self) -> usize {
         self.queue.capacity()
     }
+}
+
+fn tail_length(tail: &(FileTail, Queue)) -> usize {
+    usize::try_from(tail.0.left()).unwrap_or(usize::MAX / 2).saturating_add(tail.1.len())
 }
 
 /// The size of all parts.

@@ -8,6 +8,9 @@ use super::input::{Fill, Input};
 use super::output::{Output, SLICES, total};
 use crate::io::transport::{Kind, Transport};
 
+/// How much of a file is sent to one client before others have their turn, in bytes.
+const FILE_TURN: u64 = 2 * 1024 * 1024;
+
 /// Which other processes have the descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sharing {
@@ -72,6 +75,23 @@ impl SharedTransport {
         }
     }
 
+    /// Sends of the file behind the queue, which must be empty, as long as the system takes something, but not for ever.
+    ///
+    /// # Errors
+    /// What the system reports; `UnexpectedEof` if the file has become shorter.
+    pub fn send_file(&self, output: &mut Output) -> io::Result<()> {
+        let transport = self.get().ok_or_else(not_connected)?;
+        let mut most = FILE_TURN;
+        while output.has_file() && most > 0 {
+            match output.send_file(transport, most) {
+                Ok(sent) => most = most.saturating_sub(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Sends the queue and then `parts` behind their first `sent` bytes until all is sent or the
     /// system takes no more; how many bytes of `parts` are sent now. Nothing is queued.
     ///
@@ -79,10 +99,10 @@ impl SharedTransport {
     /// What the system reports.
     pub fn send(&self, output: &mut Output, parts: &[&[u8]], mut sent: usize) -> io::Result<usize> {
         let end = total(parts);
-        while output.len() + (end - sent) > 0 {
+        while output.queued().len() + (end - sent) > 0 {
             let (one, mut many);
             let (slices, size): (&[IoSlice<'_>], usize) = match parts {
-                [part] if output.is_empty() => {
+                [part] if output.queued().is_empty() => {
                     one = [IoSlice::new(part.get(sent..).unwrap_or_default())];
                     (&one, end - sent)
                 }
@@ -92,7 +112,7 @@ impl SharedTransport {
                     (many.get(..count).unwrap_or_default(), size)
                 }
             };
-            match self.get().ok_or_else(not_connected)?.send(slices) {
+            match self.get().ok_or_else(not_connected)?.send(slices, output.has_file()) {
                 Ok(n) => {
                     sent += output.sent(n);
                     // A short count of a socket means that the system's buffer is full.

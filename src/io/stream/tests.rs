@@ -280,3 +280,62 @@ fn output_that_a_failed_write_leaves_is_counted() {
     assert_eq!((ours.pending(), ours.output.dropped()), (0, left as u64));
     assert_eq!(ours.output.transmitted(), (bytes.len() - left) as u64);
 }
+
+fn sendable<T: Read + Send + 'static>(
+    (ours, theirs): (Stream, T),
+) -> (Stream, Box<dyn Read + Send>) {
+    (ours, Box::new(theirs))
+}
+
+/// A file with these bytes, at its beginning.
+fn file(bytes: &[u8]) -> OwnedFd {
+    use std::io::{Seek, Write};
+    let mut file = std::fs::File::from(
+        nix::sys::memfd::memfd_create(c"test", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap(),
+    );
+    file.write_all(bytes).unwrap();
+    file.rewind().unwrap();
+    file.into()
+}
+
+#[test]
+fn a_file_goes_behind_what_was_queued_and_before_what_comes() {
+    let content: Vec<u8> = (0..3_000_000_u32).map(|number| number as u8).collect();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let pipe = Stream::over(Transport::owned(writer.into(), Kind::Plain), None);
+    let mut peers: Vec<(Stream, Box<dyn Read + Send>)> = vec![(pipe, Box::new(reader))];
+    for nonblocking in [false, true] {
+        let (one, other) = (local(), tcp());
+        for (ours, theirs) in [sendable(one), sendable(other)] {
+            let socket = socket2::SockRef::from(&ours.fd().unwrap()).try_clone().unwrap();
+            socket.set_nonblocking(nonblocking).unwrap();
+            peers.push((ours, theirs));
+        }
+    }
+    for (mut ours, mut theirs) in peers {
+        ours.put(b"head");
+        ours.put_file(FileTail::new(file(&content), content.len() as u64)).unwrap();
+        assert!(ours.put_file(FileTail::new(file(b"x"), 1)).is_err());
+        assert_eq!((ours.pending(), ours.written()), (3_000_004, 3_000_004));
+        let left = ours.send_nb(&[b"behind"]).unwrap();
+        assert_eq!(left, ours.pending());
+        let reader = std::thread::spawn(move || {
+            let mut received = Vec::new();
+            theirs.read_to_end(&mut received).unwrap();
+            received
+        });
+        ours.flush().unwrap();
+        assert_eq!((ours.pending(), ours.written()), (0, 3_000_010));
+        ours.close().unwrap();
+        assert!(reader.join().unwrap() == [b"head", &content[..], b"behind"].concat());
+    }
+}
+
+#[test]
+fn a_file_that_is_too_short_fails_the_write() {
+    let (mut ours, _theirs) = tcp();
+    ours.put_file(FileTail::new(file(b"short"), 100)).unwrap();
+    assert_eq!(ours.flush().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(ours.pending(), 0);
+    assert!(ours.flush().is_err());
+}

@@ -34,7 +34,7 @@ pub struct Parcel {
     /// The connection.
     pub connection: OwnedFd,
     /// Its input that was received already, where that is too long for a message, or output that is
-    /// not sent yet, and the input ([`crate::server::ipc::overflow`]).
+    /// not sent yet, and the input ([`crate::server::ipc::overflow`]); or the file that is its output.
     pub input: Option<OwnedFd>,
 }
 

@@ -15,12 +15,12 @@ use super::standing::Standing;
 use crate::io::Awaits;
 
 /// The version of the encoding.
-pub const VERSION: u8 = 5;
+pub const VERSION: u8 = 6;
 
 /// How many bytes the encoding takes beside the data and the attributes.
 pub const OVERHEAD: usize = 1 + 8 * NUMBERS;
 
-const NUMBERS: usize = 14;
+const NUMBERS: usize = 15;
 
 /// The state of a connection that is in nobody's hands.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -42,7 +42,8 @@ pub struct ConnectionState {
     /// What a proxy has told of it, and what its handler keeps of it.
     pub attributes: Attributes,
     /// Output that is not sent yet, see [`Unsent::bytes`], then received input that no handler has used.
-    /// What is too long for a message is in a file instead ([`super::channel::Parcel::input`]).
+    /// What is too long for a message is in a file in memory instead ([`super::channel::Parcel::input`]), unless the
+    /// output is a file.
     pub data: Vec<u8>,
 }
 
@@ -72,6 +73,8 @@ pub enum Stage {
 pub struct Unsent {
     /// So many bytes, with which the data begins.
     pub bytes: u64,
+    /// Behind them a file, which comes with the connection, from its position to this one.
+    pub file: Option<u64>,
     /// What becomes of the connection when they are sent.
     pub then: Then,
     /// For how many milliseconds the client may take nothing; none: for ever.
@@ -140,6 +143,7 @@ impl ConnectionState {
     /// Appends its encoding.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         let [stage, size, then, time, stall] = self.stage.numbers();
+        let sent_file = optional(self.unsent().and_then(|unsent| unsent.file));
         let (awaits, count) = match self.awaits {
             Awaits::More => (0, 0),
             Awaits::EmptyLine(most) => (1, most),
@@ -154,7 +158,7 @@ impl ConnectionState {
         bytes.push(VERSION);
         let numbers: [u64; NUMBERS] = [
             stage, size, then, time, stall, awaits, count, deadline, queued, standing, high, low,
-            port, record,
+            port, record, sent_file,
         ];
         append(bytes, &numbers);
         self.attributes.encode(bytes);
@@ -187,6 +191,7 @@ impl ConnectionState {
             low,
             port,
             record,
+            sent_file,
         ] = numbers;
         let (attributes, data) = Attributes::decode(data)?;
         let awaits = match awaits {
@@ -197,7 +202,7 @@ impl ConnectionState {
             _ => return Err(DecodeError::Malformed),
         };
         Ok(ConnectionState {
-            stage: Stage::of([stage, size, then, time, stall])?,
+            stage: Stage::of([stage, size, then, time, stall], present(sent_file))?,
             deadline: present(deadline),
             queued: present(queued),
             awaits,
@@ -216,7 +221,7 @@ impl Stage {
         match self {
             Stage::Waiting => [0; 5],
             Stage::Ready => [1, 0, 0, 0, 0],
-            Stage::Sending(Unsent { bytes, then, stall }) => {
+            Stage::Sending(Unsent { bytes, then, stall, file: _ }) => {
                 let (then, time) = match then {
                     Then::Close => (0, 0),
                     Then::Park(time) => (1, optional(time)),
@@ -228,14 +233,18 @@ impl Stage {
         }
     }
 
-    fn of([stage, bytes, then, time, stall]: [u64; 5]) -> Result<Self, DecodeError> {
+    fn of(
+        [stage, bytes, then, time, stall]: [u64; 5],
+        file: Option<u64>,
+    ) -> Result<Self, DecodeError> {
         let stall = present(stall);
+        let sending = |then| Stage::Sending(Unsent { bytes, file, then, stall });
         Ok(match (stage, then) {
             (0, _) => Stage::Waiting,
             (1, _) => Stage::Ready,
-            (2, 0) => Stage::Sending(Unsent { bytes, then: Then::Close, stall }),
-            (2, 1) => Stage::Sending(Unsent { bytes, then: Then::Park(present(time)), stall }),
-            (2, 2) => Stage::Sending(Unsent { bytes, then: Then::Linger(time), stall }),
+            (2, 0) => sending(Then::Close),
+            (2, 1) => sending(Then::Park(present(time))),
+            (2, 2) => sending(Then::Linger(time)),
             (3, _) => Stage::Lingering { until: time, stall },
             _ => return Err(DecodeError::Malformed),
         })
@@ -251,7 +260,8 @@ mod tests {
 
     fn states() -> Vec<ConnectionState> {
         let of = |stage| ConnectionState { stage, ..ConnectionState::default() };
-        let sending = |then, stall| of(Stage::Sending(Unsent { bytes: 1 << 33, then, stall }));
+        let sending =
+            |then, stall| of(Stage::Sending(Unsent { bytes: 1 << 33, file: stall, then, stall }));
         let peer = |address: &str| ConnectionState {
             peer: Some(address.parse().unwrap()),
             ..ConnectionState::default()
@@ -309,7 +319,7 @@ mod tests {
             bytes[0] = VERSION + 1;
             let refusal = ConnectionState::decode(&bytes).unwrap_err();
             assert_eq!(refusal, DecodeError::Version(VERSION + 1));
-            assert!(refusal.to_string().contains("version 6"));
+            assert!(refusal.to_string().contains("version 7"));
         }
     }
 

@@ -95,6 +95,11 @@ impl Lease<'_> {
         self.parked(generation).is_some()
     }
 
+    /// The supervisor's side: whether the worker acts on the connection, or did when it died.
+    pub fn is_taken(&self, generation: u32) -> bool {
+        self.0[0].load(Acquire) == word(generation, TAKEN)
+    }
+
     /// The state, if the connection is parked.
     fn parked(&self, generation: u32) -> Option<u64> {
         let seen = self.0[0].load(Acquire);

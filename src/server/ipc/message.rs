@@ -57,7 +57,10 @@ pub enum Report {
     /// A connection was parked for the first time; a duplicate comes with the message. Its attributes stay the
     /// same as long as it is leased.
     Leased(u64, Attributes),
-    /// A leased connection is closed.
+    /// A connection has nothing left to send but a file: duplicates of both come with the message. Whoever has them
+    /// can go on, and what is next is the state.
+    LeasedSending(u64, ConnectionState),
+    /// A leased connection is closed, or the worker's alone.
     Released(u64),
     /// The worker gives up a connection, a leased one or that of the message: the supervisor does what is
     /// next with it.
@@ -137,6 +140,7 @@ impl Message for Report {
                 attributes.encode(&mut message);
                 message
             }
+            Report::LeasedSending(ticket, state) => with_state(b'w', &[*ticket], state),
             Report::Released(ticket) => fields(b'g', &[*ticket]),
             Report::Reload => vec![b'R'],
             Report::Loaded(path) => [b"f", path.as_slice()].concat(),
@@ -167,6 +171,10 @@ impl Message for Report {
                     (attributes, []) => Ok(Report::Leased(ticket, attributes)),
                     _ => Err(Garbage),
                 }
+            }
+            [b'w', rest @ ..] => {
+                let ([ticket], rest) = split::<1>(rest)?;
+                Ok(Report::LeasedSending(ticket, ConnectionState::decode(rest)?))
             }
             [b'g', rest @ ..] => Ok(Report::Released(only::<1>(rest)?[0])),
             [b'c', rest @ ..] => {
@@ -251,6 +259,7 @@ mod tests {
                 2,
                 Attributes { session: Some((*b"s").into()), ..Attributes::default() },
             ),
+            Report::LeasedSending(1 << 40, state.clone()),
             Report::Released(2),
             Report::HandedOver(Some(3), state),
             Report::HandedOver(None, ConnectionState::default()),

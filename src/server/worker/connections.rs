@@ -91,6 +91,7 @@ impl Connections {
     pub fn look_after(&mut self, now: MonotonicTime) {
         if self.control.cell().take_revocation() {
             self.parking.forget_revoked(&mut self.owned.places);
+            self.outbox.forget_revoked(&mut self.owned);
         }
         while let Some(due) = self.parking.due(&mut self.owned.places, now) {
             match due {
@@ -347,7 +348,7 @@ impl Connections {
                 request_log::sent(&mut running.connection.stream.borrow_mut());
                 let ready = running.connection.stream.borrow_mut().has_input();
                 let deadline = timeout.map(|timeout| now + timeout);
-                self.owned.hand_over(&running.connection, Some(ticket), deadline, ready);
+                self.owned.hand_over(&running.connection, running.ticket, deadline, ready);
             }
             _ => drop(self.dispose(running, now)),
         }

@@ -29,14 +29,14 @@ impl Disposition {
         }
     }
 
-    /// What another process has to do, which gets the last `bytes` of output.
-    pub fn unsent(self, bytes: usize) -> Unsent {
+    /// What another process has to do, which gets the last `bytes` of output, or a `file` up to that position.
+    pub fn unsent(self, bytes: usize, file: Option<u64>) -> Unsent {
         let then = match self {
             Disposition::Close => Then::Close,
             Disposition::Park { timeout, .. } => Then::Park(timeout.map(milliseconds)),
             Disposition::Linger { timeout, .. } => Then::Linger(milliseconds(timeout)),
         };
-        Unsent { bytes: bytes as u64, then, stall: self.stall().map(milliseconds) }
+        Unsent { bytes: bytes as u64, file, then, stall: self.stall().map(milliseconds) }
     }
 
     /// What another process has left to be done.
@@ -70,7 +70,7 @@ mod tests {
             Disposition::Park { timeout: None, stall: None },
             Disposition::Linger { timeout: second, stall },
         ] {
-            assert_eq!(Disposition::left(&disposition.unsent(3)), disposition);
+            assert_eq!(Disposition::left(&disposition.unsent(3, None)), disposition);
         }
     }
 }

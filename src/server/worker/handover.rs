@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use super::connection::Connection;
 use super::disposition::Disposition;
+use crate::io::stream::FileTail;
 use crate::io::{Stream, Wakeup};
 use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::channel::Parcel;
@@ -81,9 +82,19 @@ pub fn waiting(
 /// There is no memory or descriptor for a file.
 pub fn sending(departure: &Departure) -> io::Result<Packed> {
     let stream = departure.connection.stream.borrow();
-    let file = overflow::store(&[stream.output.queued(), stream.input()])?;
-    let unsent = departure.disposition.unsent(stream.pending());
     let record = stream.handler.unsent_record;
+    if let Some(file) = stream.output.file() {
+        // Besides, there is room for what is short.
+        if stream.output.in_memory() > 0 || stream.input().len() > MAX_PAYLOAD {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let unsent = departure.disposition.unsent(0, Some(file.end()?));
+        let (data, file) = (stream.input().to_vec(), file.fd().try_clone_to_owned()?);
+        let state = state_of(&stream, Stage::Sending(unsent));
+        return Ok((ConnectionState { record, data, ..state }, Some(file)));
+    }
+    let file = overflow::store(&[stream.output.queued(), stream.input()])?;
+    let unsent = departure.disposition.unsent(stream.pending(), None);
     Ok((ConnectionState { record, ..state_of(&stream, Stage::Sending(unsent)) }, Some(file)))
 }
 
@@ -98,7 +109,16 @@ pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Op
     stream.handler.unsent_record = state.record;
     state.attributes.apply(&mut stream);
     stream.handler.parked_until = state.deadline.map(clock::monotonic_at);
-    let data = match parcel.input.map_or(Ok(state.data), overflow::load) {
+    let end = unsent.and_then(|unsent| unsent.file);
+    let data = match (parcel.input, end) {
+        (Some(file), Some(end)) => {
+            FileTail::until(file, end).and_then(|file| stream.put_file(file)).map(|()| state.data)
+        }
+        (None, Some(_)) => Err(io::ErrorKind::NotFound.into()),
+        (Some(file), None) => overflow::load(file),
+        (None, None) => Ok(state.data),
+    };
+    let data = match data {
         Ok(data) => data,
         Err(error) => {
             stream.set_served();
@@ -115,10 +135,12 @@ pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Op
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
     use super::*;
+    use crate::sys::os::file_transfer;
 
     fn stream() -> (Stream, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -150,6 +172,25 @@ mod tests {
     }
 
     #[test]
+    fn a_file_goes_on_where_its_position_is() {
+        let (mut one, _client) = stream();
+        let file = overflow::store(&[b"0123456789"]).unwrap();
+        file_transfer::seek(file.as_fd(), 3).unwrap();
+        one.put_file(FileTail::new(file, 4)).unwrap();
+        one.input.preload(b"GET");
+        let connection = Connection::new(one);
+        let disposition = Disposition::Park { timeout: None, stall: None };
+        let departure = Departure { connection, disposition, wakeup: Wakeup::None };
+        let packed = sending(&departure).unwrap();
+        let mut stream = departure.connection.stream.borrow_mut();
+        // Another process has the same descriptor.
+        file_transfer::seek(stream.output.file().unwrap().fd(), 5).unwrap();
+        let (other, unsent) = sent(packed, &mut stream);
+        assert_eq!((other.pending(), other.input()), (2, &b"GET"[..]));
+        assert_eq!(unsent.unwrap().file, Some(7));
+    }
+
+    #[test]
     fn unsent_output_goes_before_input() {
         let (mut one, _client) = stream();
         one.put(b"response");
@@ -162,6 +203,6 @@ mod tests {
         let mut stream = departure.connection.stream.borrow_mut();
         let (other, unsent) = sent(packed, &mut stream);
         assert_eq!((other.output.queued(), other.input()), (&b"response"[..], &b"GET"[..]));
-        assert_eq!(unsent, Some(disposition.unsent(8)));
+        assert_eq!(unsent, Some(disposition.unsent(8, None)));
     }
 }

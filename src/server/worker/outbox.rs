@@ -1,6 +1,7 @@
 //! The outbox: connections whose handler has returned while output was queued that their client has
-//! not taken yet. None of them occupies the worker, and the supervisor could take none of them: they
-//! have no leases, and cost it no descriptor.
+//! not taken yet. None of them occupies the worker. Those with output in memory have no leases, and cost the supervisor
+//! no descriptor: it could not go on with them. Those to which nothing but a file is sent are leased: the kernel knows
+//! how far that has come, so that another worker can go on, whatever becomes of this one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -18,6 +19,7 @@ use super::ownership::Ownership;
 use super::request_log;
 use crate::io::Stream;
 use crate::io::stream::Fill;
+use crate::server::ipc::standing::Standing;
 use crate::server::ipc::ticket::Ticket;
 use crate::sys::os::monotonic::MonotonicTime;
 use crate::sys::os::socket_queues::unsent;
@@ -30,6 +32,19 @@ struct OutboxEntry {
     due: Option<MonotonicTime>,
     /// Its client sends no more, or what it sends has to wait.
     deaf: bool,
+    /// The supervisor could go on with it: what is left is a file.
+    leased: bool,
+}
+
+impl OutboxEntry {
+    /// If what is left is a file, the supervisor gets duplicates, unless it has them, and may act from now on.
+    fn lease(&mut self, owned: &mut Ownership, ticket: Ticket) {
+        self.leased = self.leased || owned.lease_sending(ticket, &self.departure);
+        if let Some(lease) = owned.places.lease(ticket).filter(|_| self.leased) {
+            let standing = Standing::of_stream(&self.departure.connection.stream.borrow());
+            lease.park(ticket.generation(), None, standing);
+        }
+    }
 }
 
 /// What became of output.
@@ -92,15 +107,43 @@ impl Outbox {
         let deaf = !departure.discards();
         let left = untaken(&departure.connection.stream.borrow());
         let due = disposition.stall().map(|stall| now + stall);
-        let entry = OutboxEntry { departure, left, due, deaf };
+        let mut entry = OutboxEntry { departure, left, due, deaf, leased: false };
         if self.watch(ticket, &entry).is_err() {
             owned.reset(&entry.departure.connection, Some(ticket));
             return SendOutcome::Lost;
         }
         owned.enter(ticket, State::Sending);
+        entry.lease(owned, ticket);
         self.alarms.extend(due.map(|due| (due, ticket)));
         self.entries.insert(ticket, entry);
         SendOutcome::Waits(ticket)
+    }
+
+    /// Makes the connection this worker's to act on. False if the supervisor has taken it back: it is forgotten.
+    fn take(&mut self, owned: &mut Ownership, ticket: Ticket) -> bool {
+        let Some(entry) = self.entries.get(&ticket) else { return false };
+        let is_ours = !entry.leased
+            || owned.places.lease(ticket).is_none_or(|lease| lease.take(ticket.generation()));
+        if !is_ours {
+            self.forget(owned, ticket);
+        }
+        is_ours
+    }
+
+    fn forget(&mut self, owned: &mut Ownership, ticket: Ticket) {
+        let Some(Departure { connection, .. }) = self.remove(owned, ticket) else { return };
+        owned.places.discharge(ticket, &connection);
+        drop(connection.detach());
+    }
+
+    /// Forgets the connections that the supervisor has taken back.
+    pub fn forget_revoked(&mut self, owned: &mut Ownership) {
+        let is_revoked = |(ticket, entry): (&Ticket, &OutboxEntry)| {
+            let lease = owned.places.lease(*ticket).filter(|_| entry.leased);
+            lease.is_some_and(|lease| lease.is_revoked(ticket.generation())).then_some(*ticket)
+        };
+        let revoked: Vec<Ticket> = self.entries.iter().filter_map(is_revoked).collect();
+        revoked.into_iter().for_each(|ticket| self.forget(owned, ticket));
     }
 
     fn watch(&self, ticket: Ticket, entry: &OutboxEntry) -> Result<(), Errno> {
@@ -140,6 +183,9 @@ impl Outbox {
         ticket: Ticket,
         now: MonotonicTime,
     ) -> Option<Running> {
+        if !self.take(owned, ticket) {
+            return None;
+        }
         let entry = self.entries.get_mut(&ticket)?;
         let (outcome, heard) = {
             let mut stream = entry.departure.connection.stream.borrow_mut();
@@ -156,9 +202,14 @@ impl Outbox {
             if !hears {
                 self.deafen(ticket);
             }
+            if let Some(entry) = self.entries.get_mut(&ticket) {
+                entry.lease(owned, ticket);
+            }
             return None;
         }
         let Departure { connection, disposition, wakeup } = self.remove(owned, ticket)?;
+        // What the supervisor knows of it is not true any more.
+        let ticket = owned.end_lease(ticket);
         let parks = matches!(disposition, Disposition::Park { .. });
         if failed || (parks && owned.places.watch(ticket, &connection).is_err()) {
             owned.reset(&connection, Some(ticket));
@@ -212,7 +263,9 @@ impl Outbox {
     /// Resets the connection that would be the next to count as stalled. False if there is none.
     pub fn end_slowest(&mut self, owned: &mut Ownership) -> bool {
         let Some((_, ticket)) = self.alarms.first().copied() else { return false };
-        if let Some(departure) = self.remove(owned, ticket) {
+        if self.take(owned, ticket)
+            && let Some(departure) = self.remove(owned, ticket)
+        {
             owned.reset(&departure.connection, Some(ticket));
         }
         true
@@ -222,8 +275,16 @@ impl Outbox {
     /// memory or descriptors stays.
     pub fn pass_on(&mut self, owned: &mut Ownership) {
         for ticket in self.entries.keys().copied().collect::<Vec<_>>() {
+            if !self.take(owned, ticket) {
+                continue;
+            }
             let packed = self.entries.get(&ticket).map(|entry| handover::sending(&entry.departure));
-            let Some(Ok(packed)) = packed else { continue };
+            let Some(Ok(packed)) = packed else {
+                if let Some(entry) = self.entries.get_mut(&ticket) {
+                    entry.lease(owned, ticket);
+                }
+                continue;
+            };
             let Some(departure) = self.remove(owned, ticket) else { continue };
             request_log::moved(&mut departure.connection.stream.borrow_mut());
             owned.give_up(&departure.connection, Some(ticket), packed);

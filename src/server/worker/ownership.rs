@@ -1,13 +1,14 @@
 //! Who owns the connections of a worker: it keeps them, leases them, gives them up or ends them, and tells
 //! the supervisor.
 
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use nix::errno::Errno;
 
 use super::connection::{Connection, State};
 use super::control::Control;
-use super::handover::{self, Packed};
+use super::handover::{self, Departure, Packed};
 use super::places::Places;
 use super::request_log;
 use crate::io::session::Session;
@@ -74,6 +75,30 @@ impl Ownership {
                 session.set_told();
             }
         }
+    }
+
+    /// Gives the supervisor duplicates of a connection that has nothing left to send but a file, and of the file. True
+    /// if somebody else can go on with it from now on.
+    pub fn lease_sending(&mut self, ticket: Ticket, departure: &Departure) -> bool {
+        if !self.places.has_lease(ticket) {
+            return false;
+        }
+        let Ok((state, Some(file))) = handover::sending(departure) else { return false };
+        let is_leased = state.unsent().is_some_and(|unsent| unsent.file.is_some()) && {
+            let mut stream = departure.connection.stream.borrow_mut();
+            let report = Report::LeasedSending(ticket.number(), state);
+            let descriptors: Vec<_> = stream.fd().into_iter().chain([file.as_fd()]).collect();
+            let told =
+                descriptors.len() == 2 && self.control.try_send(&report, &descriptors).is_ok();
+            if told {
+                request_log::shared(&mut stream);
+            }
+            told
+        };
+        if is_leased {
+            self.places.set_leased(ticket);
+        }
+        is_leased
     }
 
     /// The connection is this worker's alone until it is leased again. Gives its name from now on.

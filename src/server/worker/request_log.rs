@@ -200,6 +200,13 @@ pub fn moved(stream: &mut Stream) {
     tell(stream, |unsent, _| Sequel::Moved(unsent));
 }
 
+/// Another process goes on with the output of a stream if this one ends.
+pub fn shared(stream: &mut Stream) {
+    let unsent = stream.handler.unsent_record;
+    moved(stream);
+    stream.handler.unsent_record = unsent;
+}
+
 fn tell(stream: &mut Stream, sequel: impl FnOnce(Unsent, u64) -> Sequel) {
     let Some(unsent) = stream.handler.unsent_record.take() else { return };
     // A write that has failed leaves nothing.

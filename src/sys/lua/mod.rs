@@ -2,6 +2,7 @@
 
 pub mod alloc;
 mod arguments;
+pub mod c_file;
 pub mod call_loop;
 pub mod class;
 pub mod compat;

@@ -9,13 +9,14 @@
 //! | [`sigterm`], [`worker_signals`], [`alarm`], [`dispositions`], [`blocked_signals`] | signals, and the timer that kills a worker |
 //! | [`poll`], [`bounded_call`], [`pipe`], [`transfer`], [`receive`], [`flusher`] | waiting, writing and receiving; output that may wait for more |
 //! | [`resolve`], [`defer_accept`], [`disconnect`], [`hangup`], [`socket_queues`], [`open_sockets`] | names and sockets |
-//! | [`own_file`], [`lock`], [`standard`], [`environment`], [`inherited_descriptors`] | files and descriptors |
+//! | [`own_file`], [`beneath`], [`file_transfer`], [`lock`], [`standard`], [`environment`], [`inherited_descriptors`] | files and descriptors |
 //! | [`shared`], [`fallback_allocator`] | shared memory, and a reserve for failed allocations |
 //! | [`calendar`], [`error_text`] | local time, and errors of the system, as text |
 //! | [`random`] | random bytes for ids |
 
 pub mod alarm;
 pub mod anew;
+pub mod beneath;
 pub mod blocked_signals;
 pub mod bounded_call;
 pub mod calendar;
@@ -26,6 +27,7 @@ pub mod dispositions;
 pub mod environment;
 pub mod error_text;
 pub mod fallback_allocator;
+pub mod file_transfer;
 pub mod flusher;
 pub mod fork_detection;
 pub mod hangup;

@@ -109,6 +109,20 @@ impl Body {
         Ok(PieceTaken::Complete)
     }
 
+    /// So many bytes of the body, all that was announced, are sent without passing through here; false if there is no
+    /// body to be sent.
+    pub fn take_elsewhere(&mut self, size: u64) -> Result<bool, Misuse> {
+        match &mut self.framing {
+            BodyEnd::Ignored => Ok(false),
+            BodyEnd::Bodyless => Err(BODYLESS),
+            BodyEnd::Length { due, .. } if *due == size => {
+                *due = 0;
+                Ok(true)
+            }
+            BodyEnd::Length { .. } | BodyEnd::Chunked | BodyEnd::Close => Err(LENGTH_NOT_USED),
+        }
+    }
+
     /// What follows the data of a chunk.
     pub fn chunk_end(&self) -> &'static [u8] {
         if self.framing == BodyEnd::Chunked { b"\r\n" } else { b"" }

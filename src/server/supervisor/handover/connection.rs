@@ -46,7 +46,8 @@ pub struct Entry {
 /// | leased | the lease is revoked: the worker is slow or dead, or another one is better off with it | waiting |
 /// | leased | the worker gives it up | waiting, queued or lingering |
 /// | leased | the worker closes it | forgotten |
-/// | leased | the worker dies while it acts on it | reset |
+/// | leased | the worker is slow or dead while it sends a file | queued: another one goes on |
+/// | leased | the worker dies while it acts on it otherwise | reset |
 /// | lingering | the client closes, or has had time enough for that | closed |
 ///
 /// At a shutdown, what has waited is queued at once; what comes back from a worker waits for a moment.
@@ -79,7 +80,7 @@ pub struct Held {
 }
 
 /// What the supervisor knows of a leased connection.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Leased {
     /// The worker's process id.
     pub worker: i32,
@@ -91,6 +92,17 @@ pub struct Leased {
     pub processor: Option<usize>,
     /// What stays the same of it.
     pub attributes: Attributes,
+    /// It has nothing left to send but a file.
+    pub sending: Option<Box<SendingFile>>,
+}
+
+/// A file that is the rest of a response. Its position, which the kernel moves as it is sent, says where to go on.
+#[derive(Debug)]
+pub struct SendingFile {
+    /// What follows the connection.
+    pub state: ConnectionState,
+    /// A duplicate of the file's descriptor.
+    pub file: OwnedFd,
 }
 
 /// Which workers may have a connection, by process id, and until when that matters.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
-use super::connection::{Entry, Key, Leased, Location};
+use super::connection::{Entry, Key, Leased, Location, SendingFile};
 use super::store::Store;
 use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::connection_state::ConnectionState;
@@ -33,6 +33,35 @@ pub struct WorkerId {
     pub cell: usize,
 }
 
+/// A connection that was taken from its worker.
+pub struct Revoked {
+    /// Its descriptor.
+    pub descriptor: OwnedFd,
+    /// What follows it.
+    pub state: ConnectionState,
+    /// The file that is to be sent.
+    pub file: Option<OwnedFd>,
+}
+
+impl Revoked {
+    /// A leased connection, which has that state unless it was sending a file.
+    fn of(entry: Entry, state: ConnectionState) -> Option<Revoked> {
+        let Entry { descriptor, location: Location::Leased(leased), .. } = entry else {
+            return None;
+        };
+        Some(match leased.sending {
+            Some(sending) => {
+                let SendingFile { state, file } = *sending;
+                Revoked { descriptor, state, file: Some(file) }
+            }
+            None => {
+                let state = ConnectionState { attributes: leased.attributes, ..state };
+                Revoked { descriptor, state, file: None }
+            }
+        })
+    }
+}
+
 /// The leases of all pools.
 pub struct Leases(Vec<Shared>);
 
@@ -49,33 +78,45 @@ impl Leases {
         worker: WorkerId,
         ticket: Ticket,
         (descriptor, attributes): (OwnedFd, Attributes),
+        sending: Option<Box<SendingFile>>,
     ) {
         let WorkerId { pid, pool, cell } = worker;
         let lease = self.0[pool].leases.lease(cell, ticket.index());
         let turns = lease.map_or(0, |lease| lease.turns());
         let processor = incoming_processor(&descriptor);
-        let location =
-            Location::Leased(Leased { worker: pid, ticket, turns, processor, attributes });
+        let leased = Leased { worker: pid, ticket, turns, processor, attributes, sending };
+        let location = Location::Leased(leased);
         store.enter(pool, descriptor, location);
     }
 
     /// Takes a connection from its worker, if the worker has parked it and does not act on it.
-    pub fn revoke(
-        &self,
-        store: &mut Store,
-        worker: WorkerId,
-        ticket: Ticket,
-    ) -> Option<(OwnedFd, ConnectionState)> {
+    pub fn revoke(&self, store: &mut Store, worker: WorkerId, ticket: Ticket) -> Option<Revoked> {
         let WorkerId { pid, pool, cell } = worker;
         let key = store.leased(pid, ticket)?;
         let Shared { leases, scoreboard } = &self.0[pool];
         let lease = leases.lease(cell, ticket.index())?;
         let state = lease.revoke(ticket.generation())?;
         scoreboard.cell(cell).note_revocation();
-        let Entry { descriptor, location: Location::Leased(leased), .. } = store.leave(key)? else {
-            return None;
+        Revoked::of(store.leave(key)?, state)
+    }
+
+    /// The connections that a dead worker was sending files to when it died: what it was about to send, the kernel
+    /// knows.
+    pub fn interrupted(&self, store: &mut Store, worker: WorkerId) -> Vec<Revoked> {
+        let leases = &self.0[worker.pool].leases;
+        let is_interrupted = |store: &Store, ticket: Ticket, key: Key| {
+            let location = store.get(key).map(|entry| &entry.location);
+            matches!(location, Some(Location::Leased(leased)) if leased.sending.is_some())
+                && leases
+                    .lease(worker.cell, ticket.index())
+                    .is_some_and(|lease| lease.is_taken(ticket.generation()))
         };
-        Some((descriptor, ConnectionState { attributes: leased.attributes, ..state }))
+        let leased: Vec<(Ticket, Key)> = store.leases(worker.pid).collect();
+        let keys = leased.into_iter().filter(|(ticket, key)| is_interrupted(store, *ticket, *key));
+        let entries: Vec<Entry> =
+            keys.collect::<Vec<_>>().into_iter().filter_map(|(_, key)| store.leave(key)).collect();
+        let revoked = |entry| Revoked::of(entry, ConnectionState::default());
+        entries.into_iter().filter_map(revoked).collect()
     }
 
     /// The connections of a worker, and their turns since they were last sampled.
@@ -96,7 +137,12 @@ impl Leases {
         let connections = store.leases(worker.pid);
         let (tickets, mut polled): (Vec<Ticket>, Vec<PollFd<'_>>) = connections
             .filter_map(|(ticket, key)| {
-                let descriptor = store.get(key)?.descriptor.as_fd();
+                let entry = store.get(key)?;
+                // While a file is sent, input has to wait.
+                let Location::Leased(Leased { sending: None, .. }) = entry.location else {
+                    return None;
+                };
+                let descriptor = entry.descriptor.as_fd();
                 Some((ticket, PollFd::new(descriptor, PollFlags::POLLIN)))
             })
             .unzip();

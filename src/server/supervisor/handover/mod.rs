@@ -36,8 +36,8 @@ use crate::server::ipc::connection_state::{ConnectionState, Stage};
 use crate::server::ipc::message::{Order, Report};
 use crate::server::ipc::overflow;
 use crate::server::ipc::ticket::Ticket;
-use connection::{Entry, Held, Location, Reserved, close, reset};
-use leases::Leases;
+use connection::{Entry, Held, Location, Reserved, SendingFile, close, reset};
+use leases::{Leases, Revoked};
 
 pub use bounds::Bounds;
 pub use leases::{Shared, WorkerId};
@@ -104,26 +104,29 @@ impl Handover {
                 // Without a descriptor (this process has too many) it is the worker's alone.
                 let Some(Parcel { connection, .. }) = parcel else { return };
                 let ticket = Ticket::of(ticket);
-                self.leases.add(
-                    &mut self.reception.store,
-                    worker,
-                    ticket,
-                    (connection, attributes),
-                );
+                let leased = (connection, attributes);
+                self.leases.add(&mut self.reception.store, worker, ticket, leased, None);
                 if !self.reception.make_room() {
                     self.close_leased(worker, ticket);
+                }
+            }
+            Report::LeasedSending(ticket, state) => {
+                let Some(Parcel { connection, input: Some(file) }) = parcel else { return };
+                let (ticket, attributes) = (Ticket::of(ticket), state.attributes.clone());
+                let sending = Some(Box::new(SendingFile { state, file }));
+                let leased = (connection, attributes);
+                self.leases.add(&mut self.reception.store, worker, ticket, leased, sending);
+                if !self.reception.make_room() {
+                    // It is the worker's alone.
+                    drop(self.take_leased(worker, ticket));
                 }
             }
             Report::Arrived(number, ticket) => {
                 if let Some(Settled { descriptor, attributes, .. }) = self.settle(worker, number)
                     && let Some(ticket) = ticket.map(Ticket::of)
                 {
-                    self.leases.add(
-                        &mut self.reception.store,
-                        worker,
-                        ticket,
-                        (descriptor, attributes),
-                    );
+                    let leased = (descriptor, attributes);
+                    self.leases.add(&mut self.reception.store, worker, ticket, leased, None);
                 }
             }
             Report::Declined(number, wakeup, state) => {
@@ -147,10 +150,9 @@ impl Handover {
     /// There is no descriptor for this leased connection, and no older one that waits: it is closed,
     /// unless its worker acts on it.
     fn close_leased(&mut self, worker: WorkerId, ticket: Ticket) {
-        if let Some((descriptor, _)) = self.leases.revoke(&mut self.reception.store, worker, ticket)
-        {
+        if let Some(revoked) = self.leases.revoke(&mut self.reception.store, worker, ticket) {
             self.reception.store.counts(worker.pool).shed += 1;
-            close(descriptor);
+            close(revoked.descriptor);
         }
     }
 
@@ -266,9 +268,9 @@ impl Handover {
         else {
             return Given::Failed;
         };
-        if errno == Errno::EMSGSIZE {
+        if errno == Errno::EMSGSIZE && file.is_none() {
             // The kernel takes no such long messages.
-            file = overflow::move_data(&mut state).or(file);
+            file = overflow::move_data(&mut state);
         }
         let held = Held { reserved, ..self.reception.bounds.hold(*state, file) };
         self.reception.queue_first(pool, descriptor, held, wakeup);
@@ -286,19 +288,29 @@ impl Handover {
 
     /// Revokes the lease of one connection, if its worker has parked it and does not act on it.
     pub fn reassign(&mut self, worker: WorkerId, ticket: Ticket, reserved: Reserved) -> bool {
-        let Some((descriptor, state)) =
-            self.leases.revoke(&mut self.reception.store, worker, ticket)
-        else {
-            return false;
-        };
-        self.reception.store.counts(worker.pool).reclaimed += 1;
-        self.reception.wait(worker.pool, descriptor, Held { state, reserved, ..Held::default() });
+        let store = &mut self.reception.store;
+        let Some(revoked) = self.leases.revoke(store, worker, ticket) else { return false };
+        self.reclaim(worker.pool, revoked, reserved);
         true
+    }
+
+    /// A connection was taken from its worker: one that is being sent a file goes on in another one.
+    fn reclaim(&mut self, pool: usize, revoked: Revoked, reserved: Reserved) {
+        self.reception.store.counts(pool).reclaimed += 1;
+        let Revoked { descriptor, state, file } = revoked;
+        if file.is_some() {
+            let held = Held { reserved, ..self.reception.bounds.hold(state, file) };
+            return self.reception.queue(pool, descriptor, held, Wakeup::None);
+        }
+        self.reception.wait(pool, descriptor, Held { state, reserved, ..Held::default() });
     }
 
     /// A worker is dead: others get what it had parked. What it was acting on is reset.
     pub fn remove_worker(&mut self, worker: WorkerId) {
         self.revoke(worker, usize::MAX, Reserved::No);
+        for revoked in self.leases.interrupted(&mut self.reception.store, worker) {
+            self.reclaim(worker.pool, revoked, Reserved::No);
+        }
         for key in self.reception.store.of_worker(worker.pid) {
             if let Some(connection) = self.reception.store.leave(key) {
                 self.reception.store.counts(worker.pool).lost += 1;

@@ -1,0 +1,19 @@
+//! Files as responses.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`path`] | the path of a request as one below a folder (pure) |
+//! | [`folder`] | a folder that is served: which file a request is for |
+//! | [`opened`] | a file that was opened: its size, its validators, its media type |
+//! | [`answer`] | what a request gets of a file: all of it, a part, or nothing (pure) |
+//! | [`byteranges`] | several parts of a file in one body |
+//! | [`listing`] | the page that lists a folder |
+//!
+//! This room knows `wire`.
+
+pub mod answer;
+pub mod byteranges;
+pub mod folder;
+pub mod listing;
+pub mod opened;
+pub mod path;

@@ -1,0 +1,367 @@
+//! The steps of responses that are files, for `files.lua`.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use mlua::{AnyUserData, IntoLuaMulti, Lua, LuaString, MultiValue, Table, UserData, Value};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+
+use super::step::{SharedConnection, StepResult, problem, step, with};
+use crate::binding::{self, Fault};
+use crate::http::files::answer::{Asked, FileAnswer};
+use crate::http::files::byteranges;
+use crate::http::files::folder::{Found, Representation, ServedFolder};
+use crate::http::files::listing;
+use crate::http::files::opened::{FileKind, OpenedFile, media_type};
+use crate::http::files::path::FilePath;
+use crate::http::server::connection::HttpConnection;
+use crate::http::server::request::Request;
+use crate::http::wire::accept_encoding::AcceptEncoding;
+use crate::http::wire::conditional::Conditions;
+use crate::http::wire::disposition;
+use crate::http::wire::escape::encode_path;
+use crate::io::stream::FileTail;
+use crate::sys::lua::c_file;
+use crate::sys::os::beneath::Links;
+use crate::sys::os::{error_text, file_transfer, random};
+
+/// A file, or part of one, of up to this size is read and sent with its head; one that is larger is sent by the system.
+const READ_AT_ONCE: u64 = 64 * 1024;
+
+/// What is to be sent behind the status.
+#[derive(Default)]
+struct FileReply {
+    headers: Vec<(&'static str, Vec<u8>)>,
+    body: ReplyBody,
+}
+
+#[derive(Default)]
+enum ReplyBody {
+    #[default]
+    None,
+    Bytes(Vec<u8>),
+    File(FileTail),
+}
+
+/// What the application says of a file.
+#[derive(Default)]
+struct FileOptions {
+    media_type: Option<Vec<u8>>,
+    attachment: Option<Vec<u8>>,
+    cache_control: Option<Vec<u8>>,
+    /// It is sent with another status, whatever the request asks for.
+    is_plain: bool,
+}
+
+struct LuaFolder(ServedFolder);
+
+impl UserData for LuaFolder {}
+
+/// Puts into the table:
+///
+/// * `served_folder(path, index, lists, serves_hidden, links, is_precompressed, types)`: a folder that is served, or
+///   nil and what is wrong. `index` is a list of names, `links` "none", "inside" or "anywhere", `types` a table of media
+///   types by extension;
+/// * `file_number(file)`: the number of the descriptor of an open file of Lua's io library;
+/// * `describe(errno)`: the text of an error of the system.
+pub fn functions(lua: &Lua, native: &Table) -> mlua::Result<()> {
+    type Given = (LuaString, Vec<LuaString>, bool, bool, String, bool, HashMap<String, String>);
+    let folder = |lua: &Lua, given: Given| {
+        let (path, index, lists, serves_hidden, links, is_precompressed, types) = given;
+        let path = ServedFolder::absolute(&path.as_bytes()).map_err(Fault::from);
+        let served = path.and_then(|path| {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            openat(AT_FDCWD, OsStr::from_bytes(&path), flags, Mode::empty())?;
+            let index = index.iter().map(|name| name.as_bytes().to_vec()).collect();
+            let links = match links.as_str() {
+                "none" => Links::None,
+                "anywhere" => Links::Anywhere,
+                _ => Links::Inside,
+            };
+            let types = types.into_iter().map(|(name, kind)| (name.into_bytes(), kind)).collect();
+            Ok(ServedFolder { path, index, lists, serves_hidden, links, is_precompressed, types })
+        });
+        match served {
+            Ok(served) => lua.create_userdata(LuaFolder(served))?.into_lua_multi(lua),
+            Err(fault) => binding::settle::<Value>(lua, Err(fault)),
+        }
+    };
+    native.raw_set("served_folder", lua.create_function(folder)?)?;
+    native.raw_set(
+        "file_number",
+        lua.create_function(|lua, file: Value| c_file::number(lua, file))?,
+    )?;
+    native
+        .raw_set("describe", lua.create_function(|_, errno: i32| Ok(error_text::describe(errno)))?)
+}
+
+/// Adds to the steps of a connection object:
+///
+/// * `find_file(folder, path, options)`: looks for what the path of a URI stands for in a folder. Returns a status, and
+///   the reply is ready for `send_reply`; or nil if there is nothing; or false, a status code, a message and errno;
+/// * `open_file(path or descriptor, position, options)`: the same for a file of the application;
+/// * `send_reply()`: sends the reply behind its status.
+///
+/// `options` is a table with `content_type`, `attachment`, `cache_control` (strings) and `status`, all optional.
+pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
+    let reply = Rc::new(RefCell::new(FileReply::default()));
+
+    let kept = reply.clone();
+    type Wanted = (AnyUserData, LuaString, Option<Table>);
+    step(lua, table, shared, "find_file", move |lua, c, (folder, path, options): Wanted| {
+        let folder = folder.borrow::<LuaFolder>()?;
+        let options = FileOptions::read(options.as_ref())?;
+        let found = with(c, |c| find(&folder.0, &path.as_bytes(), &options, c))?;
+        settle(lua, &kept, found)
+    })?;
+    let kept = reply.clone();
+    type Given = (Value, Option<u64>, Option<Table>);
+    step(lua, table, shared, "open_file", move |lua, c, (file, position, options): Given| {
+        let options = FileOptions::read(options.as_ref())?;
+        let name = match &file {
+            Value::String(path) => path.as_bytes().to_vec(),
+            _ => Vec::new(),
+        };
+        let outcome = with(c, |c| {
+            let representation = Representation::plain(open(&file)?, media_type(&name));
+            answer(representation, position.unwrap_or(0), &options, &mut c.request).map(Some)
+        })?;
+        settle(lua, &kept, outcome)
+    })?;
+    step(lua, table, shared, "send_reply", move |lua, c, (): ()| {
+        let FileReply { headers, body } = reply.take();
+        let sent = with(c, |c| {
+            for (name, value) in &headers {
+                c.send_header(name.as_bytes(), value)?;
+            }
+            match body {
+                ReplyBody::None => c.send_data(b""),
+                ReplyBody::Bytes(bytes) => c.send_data(&bytes),
+                ReplyBody::File(file) => c.send_file(file),
+            }
+        })?;
+        match sent {
+            Ok(_) => Ok(MultiValue::new()),
+            Err(error) => problem(lua, error),
+        }
+    })
+}
+
+impl FileOptions {
+    fn read(table: Option<&Table>) -> mlua::Result<FileOptions> {
+        let Some(table) = table else { return Ok(FileOptions::default()) };
+        let text = |name: &str| -> mlua::Result<Option<Vec<u8>>> {
+            let value: Option<LuaString> = table.raw_get(name)?;
+            Ok(value.map(|value| value.as_bytes().to_vec()))
+        };
+        Ok(FileOptions {
+            media_type: text("content_type")?,
+            attachment: text("attachment")?,
+            cache_control: text("cache_control")?,
+            is_plain: table.raw_get::<Option<LuaString>>("status")?.is_some(),
+        })
+    }
+}
+
+/// A status with its reply.
+type Ready = (&'static str, FileReply);
+
+/// Tells Lua what was found, and keeps the reply.
+fn settle(lua: &Lua, reply: &RefCell<FileReply>, outcome: io::Result<Option<Ready>>) -> StepResult {
+    match outcome {
+        Ok(Some((status, ready))) => {
+            reply.replace(ready);
+            status.into_lua_multi(lua)
+        }
+        Ok(None) => Ok(MultiValue::new()),
+        Err(error) => {
+            let errno = error.raw_os_error();
+            let code = match errno {
+                Some(
+                    libc::ENOENT
+                    | libc::ENOTDIR
+                    | libc::EISDIR
+                    | libc::ENAMETOOLONG
+                    | libc::ELOOP
+                    | libc::ENXIO,
+                ) => 404,
+                Some(libc::EACCES | libc::EPERM) => 403,
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => 503,
+                _ => 500,
+            };
+            let text = errno.map_or_else(|| error.to_string(), error_text::describe);
+            (false, code, text, errno).into_lua_multi(lua)
+        }
+    }
+}
+
+fn find(
+    folder: &ServedFolder,
+    path: &[u8],
+    options: &FileOptions,
+    c: &mut HttpConnection,
+) -> io::Result<Option<Ready>> {
+    let Some(path) = FilePath::of_uri(path, folder.serves_hidden) else { return Ok(None) };
+    let request = &mut c.request;
+    let accepts = field(request, b"accept-encoding");
+    match folder.find(&path, &AcceptEncoding::new(&accepts))? {
+        Found::File(representation) => answer(representation, 0, options, request).map(Some),
+        Found::FolderWithoutSlash => {
+            // Relative to the path of the request, which may begin elsewhere than the folder.
+            let location =
+                [b"./", &encode_path(path.name())[..], b"/", request.query.of(&request.bytes)]
+                    .concat();
+            let headers = vec![("Location", location), ("Content-Length", b"0".to_vec())];
+            Ok(Some(("301 Moved Permanently", FileReply { headers, body: ReplyBody::None })))
+        }
+        Found::Listing(opened) => {
+            let names = listing::names(opened, folder.serves_hidden)?;
+            let is_root = path.relative == b".";
+            let title =
+                if is_root { b"/".to_vec() } else { [b"/", &path.relative[..], b"/"].concat() };
+            let page = listing::page(&title, &names, !is_root).into_bytes();
+            let mut headers = vec![
+                ("Content-Type", b"text/html; charset=utf-8".to_vec()),
+                ("Content-Length", page.len().to_string().into_bytes()),
+            ];
+            headers.extend(options.cache_control.clone().map(|value| ("Cache-Control", value)));
+            Ok(Some(("200 OK", FileReply { headers, body: ReplyBody::Bytes(page) })))
+        }
+        Found::Nothing => Ok(None),
+    }
+}
+
+/// The file of the application: by its path, or by the number of a descriptor, which is opened anew, since its position
+/// is the application's.
+fn open(file: &Value) -> io::Result<OpenedFile> {
+    let path = match file {
+        Value::String(path) => path.as_bytes().to_vec(),
+        Value::Integer(number) => format!("/proc/self/fd/{number}").into_bytes(),
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
+    };
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let opened: OwnedFd = openat(AT_FDCWD, OsStr::from_bytes(&path), flags, Mode::empty())?;
+    match FileKind::look(opened, "")? {
+        FileKind::File(file) => Ok(file),
+        FileKind::Folder(_) | FileKind::Other => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+    }
+}
+
+/// All values of a field, as one list; empty if there is none.
+fn field(request: &mut Request, name: &[u8]) -> Vec<u8> {
+    let Request { names, head, bytes, .. } = request;
+    let mut joined = Vec::new();
+    for value in names.values(&head.fields, bytes, name) {
+        if !joined.is_empty() {
+            joined.extend_from_slice(b", ");
+        }
+        joined.extend_from_slice(value);
+    }
+    joined
+}
+
+/// What a request gets of a file that begins, for it, at `position`.
+fn answer(
+    representation: Representation,
+    position: u64,
+    options: &FileOptions,
+    request: &mut Request,
+) -> io::Result<Ready> {
+    let Representation { opened, media_type, coding, varies } = representation;
+    let size = opened.size.saturating_sub(position);
+    let given: Option<[Vec<u8>; 6]> = (!options.is_plain).then(|| {
+        let names: [&[u8]; 6] = [
+            b"if-match",
+            b"if-none-match",
+            b"if-unmodified-since",
+            b"if-modified-since",
+            b"range",
+            b"if-range",
+        ];
+        names.map(|name| field(request, name))
+    });
+    let decided = given.as_ref().map_or(FileAnswer::Whole, |given| {
+        let [if_match, if_none_match, if_unmodified_since, if_modified_since, range, if_range] =
+            given;
+        let conditions =
+            Conditions { if_match, if_none_match, if_unmodified_since, if_modified_since };
+        let method = request.head.method.of(&request.bytes);
+        let asked = Asked { method, conditions, range, if_range };
+        FileAnswer::to(&asked, &opened.validators(), size, SystemTime::now())
+    });
+    let media_type = options.media_type.clone().unwrap_or_else(|| media_type.into_bytes());
+
+    let mut headers: Vec<(&'static str, Vec<u8>)> = Vec::with_capacity(10);
+    headers.extend(varies.then(|| ("Vary", b"Accept-Encoding".to_vec())));
+    headers.extend(options.cache_control.clone().map(|value| ("Cache-Control", value)));
+    if !options.is_plain {
+        headers.push(("ETag", opened.tag.clone().into_bytes()));
+        let modified = httpdate::fmt_http_date(opened.modified).into_bytes();
+        headers.push(("Last-Modified", modified));
+        headers.push(("Accept-Ranges", b"bytes".to_vec()));
+    }
+    let is_sent = matches!(decided, FileAnswer::Whole | FileAnswer::Part(_) | FileAnswer::Parts(_));
+    if is_sent {
+        headers.extend(coding.map(|coding| ("Content-Encoding", coding.as_bytes().to_vec())));
+        let attachment = options.attachment.as_ref().map(|name| disposition::attachment(name));
+        headers.extend(attachment.map(|value| ("Content-Disposition", value.into_bytes())));
+    }
+    let is_head = request.head.method.of(&request.bytes) == b"HEAD";
+    let body = match &decided {
+        FileAnswer::Whole => part(opened, position, size, is_head)?,
+        FileAnswer::Part(span) => {
+            headers.push(("Content-Range", byteranges::content_range(span, size).into_bytes()));
+            part(opened, position + span.start, span.length, is_head)?
+        }
+        FileAnswer::Parts(spans) => {
+            let boundary: String =
+                random::bytes::<12>().iter().map(|byte| format!("{byte:02x}")).collect();
+            let kind = String::from_utf8_lossy(&media_type);
+            let body =
+                byteranges::body(opened.file.as_fd(), position, spans, size, &kind, &boundary)?;
+            headers.push(("Content-Type", byteranges::media_type(&boundary).into_bytes()));
+            headers.push(("Content-Length", body.len().to_string().into_bytes()));
+            return Ok((decided.status(), FileReply { headers, body: ReplyBody::Bytes(body) }));
+        }
+        FileAnswer::NotModified => ReplyBody::None,
+        FileAnswer::PreconditionFailed | FileAnswer::Unsatisfiable => {
+            if decided == FileAnswer::Unsatisfiable {
+                headers.push(("Content-Range", format!("bytes */{size}").into_bytes()));
+            }
+            headers.push(("Content-Length", b"0".to_vec()));
+            ReplyBody::None
+        }
+    };
+    if is_sent {
+        let length = match &decided {
+            FileAnswer::Part(span) => span.length,
+            _ => size,
+        };
+        headers.push(("Content-Type", media_type));
+        headers.push(("Content-Length", length.to_string().into_bytes()));
+    }
+    Ok((decided.status(), FileReply { headers, body }))
+}
+
+/// So many bytes of a file from a position on.
+fn part(opened: OpenedFile, position: u64, length: u64, is_head: bool) -> io::Result<ReplyBody> {
+    if is_head || length == 0 {
+        return Ok(ReplyBody::None);
+    }
+    if length <= READ_AT_ONCE {
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        file_transfer::read_at(opened.file.as_fd(), position, &mut bytes)?;
+        return Ok(ReplyBody::Bytes(bytes));
+    }
+    if position > 0 {
+        file_transfer::seek(opened.file.as_fd(), position)?;
+    }
+    Ok(ReplyBody::File(FileTail::new(opened.file, length)))
+}
