@@ -6,8 +6,8 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`event_loop`] | the loop, and what it passes events to |
-//! | [`events`] | the epoll set, and what is to be attended to |
+//! | [`event_loop`] | the loop: orders of the supervisor, and what the handler is called for |
+//! | [`sources`], [`events`] | what is to be attended to; the epoll set |
 //! | [`control`] | the control channel and the scoreboard |
 //! | [`accept`] | listeners |
 //! | [`connections`] | connections between two runs of the handler |
@@ -42,6 +42,7 @@ mod quiet_time;
 mod recycling;
 pub mod reload;
 pub mod request_log;
+mod sources;
 mod stopwatch;
 pub mod timeout;
 
@@ -54,12 +55,13 @@ use nix::errno::Errno;
 
 use super::ipc::message::Report;
 use super::ipc::ticket::Ticket;
+use super::listen::spec::ListenerSpec;
 use super::worker_start::WorkerStart;
 use crate::io::{Stream, handle};
 use crate::sys::os::alarm;
 use crate::sys::os::monotonic::MonotonicTime;
 use connection::Running;
-use control::{Control, ORDER_WITHIN};
+use control::{Control, ORDER_WITHIN, complain};
 use disposition::Disposition;
 use event_loop::{EventLoop, Task};
 use lua_side::LuaSide;
@@ -179,10 +181,22 @@ impl Worker {
         self.event_loop.settle(task, keep, MonotonicTime::now())
     }
 
-    /// The handler has returned nothing: that is told if it may have been forgotten.
+    /// The handler has returned nothing: tells once in each pool what that means.
     pub fn note_no_result(&self) {
-        if let Some(task) = &self.task {
-            self.event_loop.note_no_result(task);
+        let ends_server = match &self.task {
+            None => return,
+            // The end of a main listener's handler ends the server.
+            Some(Task::Job(index)) => {
+                let listener = self.event_loop.listeners().get(*index as usize);
+                listener.is_some_and(|listener| matches!(listener.spec, ListenerSpec::Main { .. }))
+            }
+            Some(Task::Connection(_)) => false,
+        };
+        if !ends_server && self.event_loop.control().board().tell_no_result() {
+            complain(
+                "\"connect\" has returned nothing, so this worker ends and another one is forked: that costs far \
+                 more than a request. Return true to keep workers. This is told once",
+            );
         }
     }
 

@@ -1,0 +1,290 @@
+//! What a worker attends to between two runs of the handler: its listeners, its connections, and what the
+//! kernel tells of them. It takes in what happened, and gives the connections that the handler is to be called for.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+
+use super::accept::Acceptor;
+use super::connection::{Connection, Running};
+use super::connections::Connections;
+use super::control::{Control, complain};
+use super::events::{Events, Source};
+use super::handover::Arrival;
+use super::stopwatch::Stopwatch;
+use crate::io::Wakeup;
+use crate::server::ipc::lease::LeaseTable;
+use crate::server::ipc::message::Report;
+use crate::server::ipc::scoreboard::Counter;
+use crate::server::listen::listener::Listener;
+use crate::sys::os::error_text;
+use crate::sys::os::monotonic::MonotonicTime;
+use crate::sys::os::process::close_for_good;
+use crate::sys::os::worker_signals;
+
+/// A worker that leaves takes so many connections from each port with it at most: the kernel tells one
+/// worker of each.
+const LAST_CONNECTIONS: usize = 4;
+
+/// The sources of what a worker does.
+pub struct Sources {
+    listeners: Rc<[Listener]>,
+    control: Rc<Control>,
+    events: Events,
+    acceptor: Acceptor,
+    /// The connections that the handler does not have.
+    pub connections: Connections,
+    /// What is measured.
+    pub stopwatch: Stopwatch,
+}
+
+impl Sources {
+    /// Of a worker with these listeners, with the leases of its cell. Its parked connections may hold so many bytes
+    /// of input that nobody else can hold. Nobody listens yet.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn new(
+        control: Rc<Control>,
+        listeners: Rc<[Listener]>,
+        leases: (Rc<LeaseTable>, usize),
+        input_limit: usize,
+    ) -> Result<Self, Errno> {
+        let events = Events::new(control.channel())?;
+        let epoll = events.epoll().clone();
+        Ok(Sources {
+            acceptor: Acceptor::new(listeners.clone(), epoll.clone()),
+            listeners,
+            connections: Connections::new(epoll, control.clone(), leases, input_limit),
+            control,
+            events,
+            stopwatch: Stopwatch::new(MonotonicTime::now()),
+        })
+    }
+
+    /// The listeners of the pool.
+    pub fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// Connections are accepted from now on.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn listen(&mut self) -> Result<(), Errno> {
+        self.acceptor.watch(true)
+    }
+
+    /// Whether nothing is to be attended to yet.
+    pub fn are_empty(&self) -> bool {
+        self.events.queue.is_empty()
+    }
+
+    /// The same, also of what is due without an event.
+    pub fn are_idle(&mut self) -> bool {
+        self.are_empty() && self.connections.ready().is_empty()
+    }
+
+    /// The next source to attend to.
+    pub fn next(&mut self) -> Option<Source> {
+        self.events.queue.pop_front()
+    }
+
+    /// Attends to a source, except to the control channel. Gives the connection that the handler is to be called for.
+    pub fn take_in(&mut self, source: Source) -> Option<Running> {
+        let running = match source {
+            Source::Control => None,
+            Source::Arrival(arrival) => self.connections.receive(*arrival),
+            Source::Parked(ticket, wakeup) => self.connections.wake(ticket, wakeup),
+            Source::Sending(ticket) => {
+                self.connections.send_more(ticket);
+                None
+            }
+            Source::Listener(index) => self.accept(index).and_then(|new| self.admit(new)),
+        };
+        running.and_then(|running| self.connections.read_proxy_header(running))
+    }
+
+    /// A connection comes from the supervisor: it is next.
+    pub fn arrive(&mut self, arrival: Arrival) {
+        self.events.queue.push_front(Source::Arrival(Box::new(arrival)));
+    }
+
+    /// All listeners are to be asked for connections.
+    pub fn check_ports(&mut self) {
+        self.events.queue.extend((0..self.listeners.len()).map(Source::Listener));
+    }
+
+    /// Does what is due without an event. Gives when listeners that rest are asked again.
+    pub fn look_after(&mut self, now: MonotonicTime) -> Option<MonotonicTime> {
+        self.connections.look_after(now);
+        self.acceptor.resume(now)
+    }
+
+    /// Waits until the given time at most, queues what the kernel has, then what is due without an event. True if
+    /// the kernel had something.
+    ///
+    /// # Errors
+    /// The kernel refuses to wait, as the log is told.
+    pub fn collect(
+        &mut self,
+        until: Option<MonotonicTime>,
+        now: MonotonicTime,
+    ) -> Result<bool, Errno> {
+        let found = self.events.collect(until, now).inspect_err(|errno| {
+            let reason = error_text::describe(*errno as i32);
+            complain(&format!("Waiting for events failed: {reason}"));
+        });
+        self.stopwatch.told(MonotonicTime::now());
+        self.queue_ready();
+        found
+    }
+
+    /// Queues connections that are due without an event.
+    pub fn queue_ready(&mut self) {
+        if self.connections.ready().is_empty() {
+            return;
+        }
+        let ready = self.connections.ready().drain(..);
+        self.events.queue.extend(ready.map(|(ticket, wakeup)| Source::Parked(ticket, wakeup)));
+    }
+
+    /// A new connection is for the handler, unless the next generation serves: then it is for that.
+    fn admit(&mut self, connection: Connection) -> Option<Running> {
+        if worker_signals::are_ports_passed_on() {
+            self.connections.pass_new(&connection);
+            return None;
+        }
+        Some(Running::new(connection, None, Wakeup::None))
+    }
+
+    /// An order comes first, and may take long. The kernel has told this worker alone of new
+    /// connections: they go to whoever has time.
+    pub fn pass_new_connections(&mut self) {
+        for source in std::mem::take(&mut self.events.queue) {
+            match source {
+                Source::Listener(index) => {
+                    if let Some(connection) = self.accept(index) {
+                        self.connections.pass_new(&connection);
+                    }
+                }
+                other => self.events.queue.push_back(other),
+            }
+        }
+    }
+
+    /// This worker serves no longer. The kernel may have told it alone of new connections.
+    fn pass_last_connections(&mut self) {
+        for index in 0..self.listeners.len() {
+            for _ in 0..LAST_CONNECTIONS {
+                let Some(connection) = self.accept(index) else { break };
+                self.connections.pass_new(&connection);
+            }
+        }
+    }
+
+    /// Asks a listener for a new connection.
+    fn accept(&mut self, listener: usize) -> Option<Connection> {
+        let errno = match self.acceptor.accept(listener) {
+            Ok(connection) => {
+                self.control.cell().add(Counter::Accepted, u64::from(connection.is_some()));
+                if let Some(meter) = self.stopwatch.meter().filter(|_| connection.is_some()) {
+                    meter.accepted();
+                }
+                return connection;
+            }
+            Err(errno) => errno,
+        };
+        self.control.cell().add(Counter::Errors, 1);
+        self.note_failure();
+        if errno != Errno::EMFILE || !self.connections.end_slowest() {
+            self.acceptor.pause(errno, MonotonicTime::now());
+        }
+        None
+    }
+
+    /// The handler has failed, or a connection could not be accepted.
+    pub fn note_failure(&self) {
+        if let Some(meter) = self.stopwatch.meter() {
+            meter.failed();
+        }
+    }
+
+    /// The server shuts down, and the supervisor has closed the ports. What waits at a service manager's stays there.
+    pub fn begin_drain(&mut self) {
+        self.connections.begin_drain();
+        self.events.queue.retain(|source| !matches!(source, Source::Listener(_)));
+        let _ = self.acceptor.watch(false);
+    }
+
+    /// The worker takes nothing new from now on, and has served until now, or not: its connections go to the
+    /// supervisor, as far as that does not take them back by itself.
+    pub fn leave(&mut self, has_served: bool) {
+        let _ = self.acceptor.watch(false);
+        if has_served {
+            self.pass_last_connections();
+        }
+        let mut with_input = Vec::new();
+        for source in std::mem::take(&mut self.events.queue) {
+            match source {
+                Source::Arrival(arrival) => {
+                    let Arrival { number, wakeup, state, .. } = *arrival;
+                    self.control.report(&Report::Declined(number, wakeup, state));
+                }
+                Source::Parked(ticket, Wakeup::Input) => with_input.push(ticket),
+                _ => {}
+            }
+        }
+        self.connections.leave(with_input);
+        if has_served {
+            self.connections.pass_on_output();
+        }
+    }
+
+    /// The last thing a worker does: it waits until all output is sent. Nothing new is taken.
+    pub fn send_rest(&mut self) {
+        if self.connections.have_sent() {
+            return;
+        }
+        let _ = self.acceptor.watch(false);
+        // What the supervisor still sends it takes back when this process has ended.
+        let _ = self.events.epoll().delete(&*self.control);
+        while !self.connections.have_sent() {
+            let now = MonotonicTime::now();
+            self.connections.look_after(now);
+            if self.collect(self.connections.next_alarm(), now).is_err() {
+                // What clients have not taken ends with this process.
+                return;
+            }
+            while let Some(source) = self.next() {
+                match source {
+                    Source::Sending(ticket) => self.connections.send_more(ticket),
+                    // Its lease was not revoked in time.
+                    Source::Parked(ticket, _) => self.connections.hand_over_parked(ticket, false),
+                    Source::Control | Source::Listener(_) | Source::Arrival(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Connections that would be lost if this process were killed now.
+    #[cfg(test)]
+    pub fn unshared(&self) -> Vec<std::os::fd::OwnedFd> {
+        let arrivals = self.events.queue.iter().filter_map(|source| match source {
+            Source::Arrival(arrival) => arrival.parcel.connection.try_clone().ok(),
+            _ => None,
+        });
+        arrivals.chain(self.connections.unshared()).collect()
+    }
+
+    /// In a new child of the worker: gives up all descriptors of the worker's.
+    pub fn disown(&mut self) {
+        self.connections.disown();
+        self.events.queue.clear();
+        let sockets = self.listeners.iter().filter_map(Listener::socket);
+        let numbers = sockets.map(AsRawFd::as_raw_fd);
+        let ours = [self.events.epoll().0.as_raw_fd(), self.control.as_fd().as_raw_fd()];
+        close_for_good(numbers.chain(ours));
+    }
+}
