@@ -11,9 +11,7 @@ local scratch
 
 local function write(name, text)
   local path = scratch .. "/" .. name
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
+  process.write(path, text)
   return path
 end
 

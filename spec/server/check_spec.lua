@@ -136,9 +136,7 @@ describe("moonbridge --check", function()
     -- Descriptor 3 is a listening socket.
     local function activated(text)
       local script = process.scratch("app.lua")
-      local file = assert(io.open(script, "w"))
-      file:write(text)
-      file:close()
+      process.write(script, text)
       local code, output = process.run(([[LUA_PATH='%s/lua/?.lua;;' LUA_CPATH='%s/build/lua%s/?.so;;' \
         python3 -c 'import os, socket, sys
 s = socket.create_server(("127.0.0.1", %d))

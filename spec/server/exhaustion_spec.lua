@@ -9,9 +9,7 @@ local server = require "spec.support.server"
 local function start(limit, app)
   local port = server.free_port()
   local path = process.scratch("app.lua")
-  local file = assert(io.open(path, "w"))
-  file:write(("PORT = %d %s"):format(port, app))
-  file:close()
+  process.write(path, ("PORT = %d %s"):format(port, app))
   local s = server.start {
     port = port, ready = "listening",
     script = ("os.execute(%q)"):format(("ulimit -n %d; exec %s %s/bin/moonbridge -p %s.pid %s"):format(

@@ -21,9 +21,7 @@ end
 
 local function script(text)
   local path = process.scratch("app.lua")
-  local file = assert(io.open(path, "w"))
-  file:write(text)
-  file:close()
+  process.write(path, text)
   return path
 end
 
@@ -151,9 +149,7 @@ describe("the command line", function()
 
   it("passes on what follows the script, and takes a script with a dash behind --", function()
     local folder = process.scratch("x"):match("^(.*)/")
-    local file = assert(io.open(folder .. "/-x.lua", "w"))
-    file:write("print(...) os.exit(8)")
-    file:close()
+    process.write(folder .. "/-x.lua", "print(...) os.exit(8)")
     local code, output = launch({ "--", "-x.lua", "-h" }, { cwd = folder })
     assert.same({ 8, "-h\n" }, { code, output })
   end)
@@ -220,9 +216,7 @@ describe("errors at run time", function()
 
   it("are that the supervisor hears nothing any more; code 4, and the workers end", function()
     local source, library = process.scratch("broken.c"), process.scratch("broken.so")
-    local file = assert(io.open(source, "w"))
-    assert(file:write(BROKEN))
-    file:close()
+    process.write(source, BROKEN)
     assert.truthy(os.execute(("cc -shared -fPIC -o %s %s"):format(library, source)))
     local s = server.start {
       script = ECHO, launcher = true, env = { LD_PRELOAD = library }, ready = false,

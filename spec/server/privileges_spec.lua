@@ -29,16 +29,6 @@ local function script(options, run)
   ]]):format(options or "", run or "")
 end
 
--- A folder where any user may look.
-local function open_folder()
-  local path = process.scratch("folder")
-  assert(lfs.mkdir(path))
-  repeat
-    assert(process.run("chmod 755 " .. process.quote(path)) == 0)
-    path = path:match("^(.+)/[^/]+$")
-  until path == "/tmp" or not path
-end
-
 -- What runs a script as another user than root.
 local function as_nobody()
   return { "setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", server.interpreter }
@@ -110,7 +100,7 @@ describe("user and group", function()
       local text = script(options[1], options[2])
       local command = { server.interpreter }
       if options[3] then
-        open_folder()
+        root.open_folder()
         command = as_nobody()
       end
       local code, _, log = server.run_script { script = text, command = command }
@@ -120,7 +110,7 @@ describe("user and group", function()
   end)
 
   root_it("need no rights where the process is that user already", function()
-    open_folder()
+    root.open_folder()
     local s = server.start {
       script = script('user = "nobody"', 'user = "nobody"'),
       command = as_nobody(),

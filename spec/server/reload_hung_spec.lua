@@ -31,11 +31,7 @@ describe("a reload", function()
 
   it("completes without an old generation that does not react", function()
     local version = process.scratch("version")
-    local function write(path, text)
-      local file = assert(io.open(path, "w"))
-      file:write(text)
-      file:close()
-    end
+    local write = process.write
     write(version, "one")
     local s = server.start { script = APP, globals = { VERSION = version } }
     local function serves(text)
@@ -65,9 +61,7 @@ describe("a reload", function()
 
   it("does not repeat that handlers run as root", function()
     local version = process.scratch("version")
-    local file = assert(io.open(version, "w"))
-    file:write("one")
-    file:close()
+    process.write(version, "one")
     local s = server.start { script = APP, globals = { VERSION = version } }
     local _, before = s:log():gsub("run as root", "")
     for i = 1, 2 do

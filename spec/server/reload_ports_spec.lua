@@ -31,11 +31,7 @@ describe("a reload", function()
 
   local source
 
-  local function write(text)
-    local file = assert(io.open(source, "w"))
-    file:write(text)
-    file:close()
-  end
+  local function write(text) process.write(source, text) end
 
   local function start(text)
     source = process.scratch("source")
@@ -69,18 +65,8 @@ describe("a reload", function()
     return tonumber(output:match("^LISTEN%s+%d+%s+(%d+)"))
   end
 
-  -- A folder where any user may look.
-  local function open_folder()
-    local path = process.scratch("folder")
-    assert(lfs.mkdir(path))
-    repeat
-      assert(process.run("chmod 755 " .. process.quote(path)) == 0)
-      path = path:match("^(.+)/[^/]+$")
-    until path == "/tmp" or not path
-  end
-
   root_it("goes on as the user of run, with the ports that only root may open", function()
-    open_folder()
+    root.open_folder()
     local port = 1023
     while server.listening(port) do port = port - 1 end
     local function tcp(number) return ('{ proto = "tcp", host = "127.0.0.1", port = %d }'):format(number) end
@@ -109,7 +95,7 @@ describe("a reload", function()
   end)
 
   root_it("gives the workers of a pool another user", function()
-    open_folder()
+    root.open_folder()
     local path = process.scratch("socket")
     local listener = ('{ proto = "local", path = %q }'):format(path)
     local s = start(greets(listener, 'user = "nobody"'))
@@ -172,7 +158,7 @@ describe("a reload", function()
   end)
 
   root_it("tells if the server may no longer change the owner of a socket", function()
-    open_folder()
+    root.open_folder()
     local path = process.scratch("socket")
     local function pool(name)
       local listener = ('{ proto = "local", path = %q, owner = %q }'):format(path, name)

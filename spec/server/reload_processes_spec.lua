@@ -36,12 +36,7 @@ describe("a server that is reloaded", function()
 
   local source
 
-  local function write(text)
-    local file = assert(io.open(source .. ".new", "w"))
-    file:write(text)
-    file:close()
-    assert(os.rename(source .. ".new", source))
-  end
+  local function write(text) process.write(source, text) end
 
   local function start(text, options)
     options = options or {}

@@ -5,11 +5,7 @@ local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
 
-local function write(path, text)
-  local file = assert(io.open(path, "w"))
-  file:write(text)
-  file:close()
-end
+local write = process.write
 
 -- A server whose answer is what the file VERSION says. /reload reloads it and tells what came of that.
 local APP = [[

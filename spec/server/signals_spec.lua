@@ -49,15 +49,13 @@ end
 -- process, as a server, and the pid of the server proper.
 local function through_shell(command, chatter)
   local port, app = server.free_port(), process.scratch("app.lua")
-  local file = assert(io.open(app, "w"))
-  file:write(([[
+  process.write(app, ([[
     listen{
       { proto = "tcp", host = "127.0.0.1", port = %d },
       min_fork = 1,
       connect = function(socket) %s socket:write("hello") return true end
     }
   ]]):format(port, chatter or ""))
-  file:close()
   local launch = ("%s %s/bin/moonbridge -p %s.pid %s"):format(
     server.interpreter, server.root, app, app)
   local outer = server.start {

@@ -49,13 +49,9 @@ local function activate(sockets, app, options)
   local ready = options.ready
   if ready == nil then ready = "listening" end
   local script = process.scratch("app.lua")
-  local file = assert(io.open(script, "w"))
-  file:write(app)
-  file:close()
+  process.write(script, app)
   local activation = process.scratch("activate.py")
-  file = assert(io.open(activation, "w"))
-  file:write(ACTIVATE)
-  file:close()
+  process.write(activation, ACTIVATE)
   local command = options.command
     or ("%s %s/bin/moonbridge %s"):format(server.interpreter, server.root, script)
   local s = server.start {
@@ -314,9 +310,7 @@ describe("the service manager", function()
     finally(notify.close)
     local source = process.scratch("source")
     local function write(text)
-      local file = assert(io.open(source, "w"))
-      file:write(text)
-      file:close()
+      process.write(source, text)
     end
     write ""
     local s = server.start {
@@ -399,9 +393,7 @@ describe("examples/moonbridge.service", function()
     assert(lfs.mkdir(folder))
     for _, name in ipairs { "one", "two" } do
       assert(lfs.mkdir(folder .. "/" .. name))
-      local file = assert(io.open(folder .. "/" .. name .. "/app.lua", "w"))
-      file:write(release:format(name))
-      file:close()
+      process.write(folder .. "/" .. name .. "/app.lua", release:format(name))
     end
     assert(lfs.link("one", folder .. "/app", true))
     local launcher = ("%s %s/bin/moonbridge"):format(server.interpreter, server.root)

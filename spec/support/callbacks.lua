@@ -63,9 +63,7 @@ end
 --- The path of a file with this text.
 function callbacks.scratch(text)
   local path = process.scratch("callback")
-  local file = assert(io.open(path, "wb"))
-  file:write(text or "")
-  file:close()
+  process.write(path, text or "")
   return path
 end
 

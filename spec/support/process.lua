@@ -33,6 +33,14 @@ function process.slurp(path)
   return text
 end
 
+--- Writes a file, in place of one that is there: whoever reads it finds the one or the other.
+function process.write(path, text)
+  local file = assert(io.open(path .. ".new", "wb"))
+  assert(file:write(text))
+  assert(file:close())
+  assert(os.rename(path .. ".new", path))
+end
+
 --- Calls `probe` until it returns a true value, which is returned, or until the time is over (nil).
 -- @param probe function without arguments
 -- @param timeout seconds, default process.TIMEOUT

@@ -78,9 +78,7 @@ function proxies.start(name, ports, values)
   for word, value in pairs(proxy.defaults) do all[word] = value end
   for word, value in pairs(values or {}) do all[word:upper()] = value end
   all.UPSTREAM = all.UPSTREAM:gsub("SERVER", function() return all.SERVER end)
-  local file = assert(io.open(folder .. "/conf", "w"))
-  file:write((proxy.configuration:gsub("%u+", all)))
-  file:close()
+  process.write(folder .. "/conf", (proxy.configuration:gsub("%u+", all)))
   local running = process.start(proxy.command(folder))
   started[#started + 1] = running
   assert(process.wait_until(function() return server.listening(port) end), running:log())

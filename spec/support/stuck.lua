@@ -47,9 +47,7 @@ os.execvp(sys.argv[4], sys.argv[4:])
 function stuck.stream(kind, numbers)
   local script = process.scratch("stuck.py")
   local folder = script:match("^(.*)/")
-  local file = assert(io.open(script, "w"))
-  file:write(PROGRAM)
-  file:close()
+  process.write(script, PROGRAM)
   return {
     read = function() assert(io.open(folder .. "/go", "w")):close() end,
     text = function() return process.slurp(folder .. "/text") or "" end,
