@@ -5,7 +5,7 @@ PROFILE ?= release
 VERSIONS := 5.3 5.4 5.5
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build run example test test-browser conformance annotations lint fmt bench bench-app bench-lapis bench-% rock map fuzz dev clean
+.PHONY: help tools build run example test test-browser conformance annotations lint fmt bench bench-app bench-lapis bench-% rock rock-binary image map fuzz dev clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -72,6 +72,13 @@ bench-%: ## one benchmark, e.g. bench-io, bench-accept
 rock: ## pack a source rock
 	@tools/install build rock
 	@tools/rock
+
+rock-binary: ## pack a rock with compiled modules for all versions of Lua, glibc and musl; takes an hour
+	@tools/install rock-binary
+	@tools/rock-binary $(ARCHITECTURE)
+
+image: ## container images with Moonbridge, on Debian and Alpine, from the binary rock
+	@tools/image
 
 map: ## what each source file is, by its first line
 	@tools/map
