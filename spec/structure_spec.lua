@@ -85,6 +85,12 @@ local function resolve(files, path, depth)
 end
 
 describe("the sources", function()
+  it("compile under Lua 5.1: no operators, escapes or goto of later versions", function()
+    local check = "lua5.1 -e 'for name in io.stdin:lines() do assert(loadfile(name)) end'"
+    local code, output = process.run("find src lua bin/moonbridge -name '*.lua' -o -path 'bin/*' | " .. check)
+    assert.equal(0, code, output)
+  end)
+
   local files = read_sources()
   find_imports(files)
 

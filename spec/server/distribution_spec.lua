@@ -187,7 +187,7 @@ describe("busy connections", function()
     assert.equal(200, long:request("/").status)
     long:send("GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
     for index, number in ipairs(numbers) do
-      local argv = { "taskset", "-c", tostring(number), server.interpreter, "-e", CLIENT }
+      local argv = { "taskset", "-c", tostring(number), server.own_interpreter, "-e", CLIENT }
       clients[index] = process.start(argv, { env = { PORT = s.port } })
     end
     local function last(client) return client:output():match("([^\n]*)\n$") end

@@ -12,14 +12,15 @@ local posix = {}
 
 local built
 
---- The path of a C module with `fork`, `getpid`, `sleep` and `wait` for the Lua that runs the specs.
+--- The path of a C module with `fork`, `getpid`, `sleep` and `wait` for the Lua that runs the servers.
 function posix.path()
   if built then return built end
   local folder = server.root .. "/build/spec"
   local path = ("%s/posix-%s.so"):format(folder, server.lua_version)
-  local command = "mkdir -p %s && cc -shared -fPIC -O1 -I/usr/include/lua%s -o %s.$$ %s && mv %s.$$ %s"
+  local command = "mkdir -p %s && cc -shared -fPIC -O1 -I/usr/include/lua%s -Ibuild/lua%s/include "
+    .. "-o %s.$$ %s && mv %s.$$ %s"
   command = command:format(
-    process.quote(folder), server.lua_version, process.quote(path),
+    process.quote(folder), server.lua_version, server.lua_version, process.quote(path),
     process.quote(server.root .. "/spec/support/posix.c"), process.quote(path), process.quote(path))
   local code, output = process.run(command)
   assert(code == 0, output)

@@ -25,7 +25,10 @@ local server = { TIMEOUT = process.TIMEOUT }
 --- The interpreter that runs the servers: that of the specs, or what LUA says.
 server.interpreter = os.getenv("LUA") or "lua" .. _VERSION:match("%d+%.%d+")
 
---- Its version, "5.1" to "5.5", or "jit" for LuaJIT.
+--- The interpreter that runs the specs, and has the libraries for that.
+server.own_interpreter = "lua" .. _VERSION:match("%d+%.%d+")
+
+--- The version of the servers' interpreter, "5.1" to "5.5", or "jit" for LuaJIT.
 server.lua_version = _VERSION:match("%d+%.%d+")
 if os.getenv("LUA") then
   local code

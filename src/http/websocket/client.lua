@@ -37,7 +37,7 @@ local checks = {
   timeout = { "a positive number of seconds", is_time },
   message_limit = { "a number of bytes, at least 1", function(it)
     local size = math_type(it) and tointeger(it)
-    return size and size >= 1 and size <= 1 << 30
+    return size and size >= 1 and size <= 1073741824
   end },
   compress = { "a boolean", is_boolean },
 }
