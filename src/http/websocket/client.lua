@@ -74,8 +74,8 @@ local own = {
 }
 
 local function head_of(job, given, key)
-  for name, value in pairs(given.headers or {}) do
-    if math_type(name) and type(value) == "table" then name = value[1] end
+  for key_of, value in pairs(given.headers or {}) do
+    local name = math_type(key_of) and type(value) == "table" and value[1] or key_of
     if type(name) == "string" and own[name:lower()] then
       return nil, format("header %s is the WebSocket's own", name)
     end
