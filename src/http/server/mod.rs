@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`options`] | options of `generate_handler` |
 //! | [`time_limits`] | how long a turn waits for what |
-//! | [`turn`] | what happens in a call of the handler: a state machine over a connection |
+//! | [`turn`], [`turn_step`] | what happens in a call of the handler: a state machine over a connection, and its steps |
 //! | [`request_wait`], [`ending`] | waiting for a request, and what becomes of the connection after a response |
 //! | [`connection`] | a connection while it is served, put together from the parts below |
 //! | [`incoming`], [`body_progress`] | a request on its way in, and its body, if that is waited for |
@@ -38,4 +38,5 @@ pub mod response_output;
 pub mod response_timer;
 pub mod time_limits;
 pub mod turn;
+pub mod turn_step;
 pub mod usability;

@@ -60,7 +60,7 @@ impl Watcher {
             pending: None,
             trouble: None,
         };
-        watcher.snapshot = watcher.look();
+        watcher.snapshot = watcher.take_snapshot();
         Ok(watcher)
     }
 
@@ -100,7 +100,7 @@ impl Watcher {
         let Some((since, _)) = self.pending.take_if(|(_, due)| *due <= now) else {
             return Vec::new();
         };
-        let found = self.look();
+        let found = self.take_snapshot();
         // Whoever replaces a file may have removed it before.
         if self.snapshot.has_lost(&found) && now < since + LONGEST {
             self.pending = Some((since, now + QUIET));
@@ -115,7 +115,7 @@ impl Watcher {
     pub fn forget(&mut self) {
         self.hear(Instant::now());
         self.pending = None;
-        self.snapshot = self.look();
+        self.snapshot = self.take_snapshot();
     }
 
     /// Why not everything is watched; told once.
@@ -124,7 +124,7 @@ impl Watcher {
     }
 
     /// What is there now. Watches what may have come into being.
-    fn look(&mut self) -> Snapshot {
+    fn take_snapshot(&mut self) -> Snapshot {
         self.watches.clear();
         let mut snapshot = Snapshot::default();
         for path in self.files.clone() {

@@ -80,7 +80,7 @@ pub struct PoolView {
 
 /// The state of the server of a Lua state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServerStage {
+pub enum RegistryStage {
     /// Pools may be registered.
     Open,
     /// `run` was called: no more pools.
@@ -105,7 +105,7 @@ pub struct Registry {
     /// In a process that a reload has started: what it has of the previous generation.
     predecessor: RefCell<Option<Predecessor>>,
     is_candidate: bool,
-    stage: Cell<ServerStage>,
+    stage: Cell<RegistryStage>,
     /// `run` has been or will be called, so there is no need to warn.
     remembered: Cell<bool>,
     /// The script is only checked: no port is opened and nothing is served.
@@ -139,7 +139,7 @@ impl Registry {
             inheritance: sockets.map(Inheritance::of_generation).unwrap_or_default(),
             is_candidate: predecessor.is_some(),
             predecessor: RefCell::new(predecessor),
-            stage: Cell::new(ServerStage::Open),
+            stage: Cell::new(RegistryStage::Open),
             remembered: Cell::new(false),
             dry_run: OnceCell::new(),
             left_open: RefCell::default(),
@@ -162,7 +162,7 @@ impl Registry {
     /// Opens the listeners of a new pool, and those of the status process, and registers them. If one cannot
     /// be opened, closes the others and uses no pool number.
     pub fn add(&self, listen: Listen) -> Reply<()> {
-        if self.stage.get() != ServerStage::Open {
+        if self.stage.get() != RegistryStage::Open {
             return Err(Fault::misuse(
                 "listen: the server has been started already; pools are registered before",
             ));
@@ -222,7 +222,7 @@ impl Registry {
         connect: Function,
         otherwise: ListenerSpec,
     ) -> Reply<bool> {
-        if self.stage.get() != ServerStage::Open {
+        if self.stage.get() != RegistryStage::Open {
             return Err(Fault::misuse("the server has been started already"));
         }
         let pools = self.pools.take();
@@ -330,13 +330,13 @@ impl Registry {
     /// Starts serving; returns the pools, and the listeners of the status process.
     pub fn start(&self) -> Reply<(Vec<Rc<Pool>>, StatusListeners)> {
         match self.stage.get() {
-            ServerStage::Serving => Err(Fault::misuse("run: the server is running already")),
-            ServerStage::Over => Err(Fault::misuse("run: the server has run already")),
-            ServerStage::Open if self.is_empty() => {
+            RegistryStage::Serving => Err(Fault::misuse("run: the server is running already")),
+            RegistryStage::Over => Err(Fault::misuse("run: the server has run already")),
+            RegistryStage::Open if self.is_empty() => {
                 Err(Fault::misuse("No listener initialized. Call listen{...} before run()"))
             }
-            ServerStage::Open => {
-                self.stage.set(ServerStage::Serving);
+            RegistryStage::Open => {
+                self.stage.set(RegistryStage::Serving);
                 self.metrics.close();
                 // Whoever serves them lets them go.
                 Ok((self.pools.take(), self.status.take()))
@@ -350,12 +350,12 @@ impl Registry {
 
     /// Serving has ended.
     pub fn end(&self) {
-        self.stage.set(ServerStage::Over);
+        self.stage.set(RegistryStage::Over);
     }
 
     /// Whether this process has registered pools without serving them.
     fn is_forgotten(&self) -> bool {
-        self.stage.get() == ServerStage::Open
+        self.stage.get() == RegistryStage::Open
             && !self.remembered.get()
             && !self.is_empty()
             && self.pid == std::process::id()

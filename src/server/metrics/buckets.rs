@@ -55,7 +55,7 @@ impl<const N: usize> LogLinear<N> {
 }
 
 /// The bounds of an application's histogram unless it says otherwise, for times in seconds: from 100 µs to 75 s.
-pub fn usual() -> Vec<f64> {
+pub fn default_bounds() -> Vec<f64> {
     let nanoseconds: LogLinear<24> = LogLinear::from(100_000);
     nanoseconds.scaled(1e9)
 }
@@ -70,7 +70,7 @@ mod tests {
     fn bounds_are_log_linear() {
         assert_eq!(BOUNDS.bounds, [100, 250, 500, 750, 1000, 2500, 5000, 7500]);
         assert_eq!(BOUNDS.scaled(1e3)[..3], [0.1, 0.25, 0.5]);
-        let usual = usual();
+        let usual = default_bounds();
         assert_eq!((usual[0], usual[23]), (0.0001, 75.0));
     }
 

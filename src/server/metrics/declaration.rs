@@ -75,7 +75,7 @@ impl Declaration {
             }
         }
         let bounds = match kind {
-            Kind::Histogram => bounds.unwrap_or_else(buckets::usual),
+            Kind::Histogram => bounds.unwrap_or_else(buckets::default_bounds),
             Kind::Counter | Kind::Gauge => Vec::new(),
         };
         let ascend = bounds.windows(2).all(|pair| pair[0] < pair[1]);

@@ -48,7 +48,7 @@ struct Connection {
 }
 
 /// The process.
-pub struct EventLoop {
+pub struct StatusLoop {
     listeners: Rc<[StatusListener]>,
     lifeline: OwnedFd,
     pages: Pages,
@@ -57,10 +57,10 @@ pub struct EventLoop {
     paused: Option<Instant>,
 }
 
-impl EventLoop {
+impl StatusLoop {
     /// The process with these listeners, as long as the other end of the lifeline is open.
     pub fn new(listeners: Rc<[StatusListener]>, lifeline: OwnedFd, pages: Pages) -> Self {
-        EventLoop { listeners, lifeline, pages, connections: Vec::new(), paused: None }
+        StatusLoop { listeners, lifeline, pages, connections: Vec::new(), paused: None }
     }
 
     /// Serves until nobody holds the other end of the lifeline.

@@ -19,7 +19,7 @@ use std::rc::Rc;
 use super::ipc::server_stage::ServerStage;
 use super::listen::registry::Registry;
 use super::listen::status_listener::StatusListener;
-use event_loop::EventLoop;
+use event_loop::StatusLoop;
 use pages::Pages;
 
 /// What the fork leaves in a new status process.
@@ -35,5 +35,5 @@ pub struct StatusStart {
 /// Serves until the supervisor ends, or wants that.
 pub fn serve(start: StatusStart, registry: &Registry) {
     let pages = Pages::new(start.stage, registry);
-    EventLoop::new(start.listeners, start.lifeline, pages).run();
+    StatusLoop::new(start.listeners, start.lifeline, pages).run();
 }

@@ -66,7 +66,7 @@ impl<T> Attendant<T> {
     }
 
     /// What is kept for the process, if it runs.
-    pub fn kept(&self) -> Option<&T> {
+    pub fn running_with(&self) -> Option<&T> {
         self.running.as_ref().map(|(_, kept)| kept)
     }
 
@@ -126,11 +126,11 @@ mod tests {
         assert!(attendant.begin(start));
         attendant.running = Some((Pid::from_raw(7), "kept"));
         assert!(!attendant.begin(start + 2 * PAUSE));
-        assert_eq!((attendant.restart_at(), attendant.kept()), (None, Some(&"kept")));
+        assert_eq!((attendant.restart_at(), attendant.running_with()), (None, Some(&"kept")));
         assert!(!attendant.bury(8));
         assert!(attendant.bury(7));
         assert!(!attendant.bury(7));
-        assert_eq!((attendant.restart_at(), attendant.kept()), (Some(start + PAUSE), None));
+        assert_eq!((attendant.restart_at(), attendant.running_with()), (Some(start + PAUSE), None));
         assert!(!attendant.begin(start + PAUSE / 2));
         assert!(attendant.begin(start + PAUSE));
     }

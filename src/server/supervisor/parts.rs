@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use super::access_log::AccessLog;
 use super::ending::Ending;
 use super::reload::{Reload, ReloadAction};
-use super::service::{Next, Request, Service};
+use super::service::{Next, Service, WorkerRequest};
 use super::shutdown::ServerPhase;
 use super::status_process::StatusProcess;
 use super::watching::Watching;
@@ -244,13 +244,13 @@ impl SupervisorParts {
     }
 
     /// A worker wants something of the server as a whole.
-    fn grant(&mut self, request: Option<Request>, now: Instant) {
+    fn grant(&mut self, request: Option<WorkerRequest>, now: Instant) {
         match request {
-            Some(Request::JobEnded(pool, listener)) => {
+            Some(WorkerRequest::JobEnded(pool, listener)) => {
                 self.job_ended(pool, listener, true, now);
             }
-            Some(Request::Watch(path)) => self.watching.add(path),
-            Some(Request::Reload(socket)) => self.ask_for_reload(socket),
+            Some(WorkerRequest::Watch(path)) => self.watching.add(path),
+            Some(WorkerRequest::Reload(socket)) => self.ask_for_reload(socket),
             None => {}
         }
     }

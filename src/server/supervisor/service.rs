@@ -41,7 +41,7 @@ pub enum Next {
 }
 
 /// What a worker wants of the server as a whole.
-pub enum Request {
+pub enum WorkerRequest {
     /// The handler of an interval or main listener has returned: pool and listener, by position.
     JobEnded(usize, u32),
     /// A file was loaded, which is to be watched.
@@ -271,7 +271,7 @@ impl Service {
         parcel: Option<Parcel>,
         serves: bool,
         now: Instant,
-    ) -> Option<Request> {
+    ) -> Option<WorkerRequest> {
         let child = self.children.get_mut(worker.pid)?;
         let state = &mut self.pools[worker.pool];
         match report {
@@ -293,11 +293,11 @@ impl Service {
             }
             Report::Offer => dispatch::answer_offer(state, child, &mut self.handover, serves),
             Report::Ran(_) => {
-                return child.running.take().map(|job| Request::JobEnded(worker.pool, job));
+                return child.running.take().map(|job| WorkerRequest::JobEnded(worker.pool, job));
             }
-            Report::Loaded(path) => return Some(Request::Watch(path)),
+            Report::Loaded(path) => return Some(WorkerRequest::Watch(path)),
             Report::Reload => {
-                return Some(Request::Reload(parcel.map(|parcel| parcel.connection)));
+                return Some(WorkerRequest::Reload(parcel.map(|parcel| parcel.connection)));
             }
             report => self.handover.report(worker, report, parcel, now),
         }

@@ -109,7 +109,7 @@ impl StatusProcess {
         if self.is_over || self.listeners.is_empty() {
             return None;
         }
-        self.process.kept().map(|watch| watch.look_at).or(self.process.restart_at())
+        self.process.running_with().map(|watch| watch.look_at).or(self.process.restart_at())
     }
 
     /// A child has ended. True if it was this process.

@@ -1,4 +1,4 @@
-//! The event loop of a worker: it obeys the supervisor and attends to its [`Sources`], until there is something to
+//! The event loop of a worker: it obeys the supervisor and attends to its [`WorkSources`], until there is something to
 //! call the handler for. It knows nothing of Lua.
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use super::handover::Arrival;
 use super::places::Places;
 use super::recycling::Recycling;
 use super::request_log;
-use super::sources::Sources;
+use super::sources::WorkSources;
 use crate::io::sigterm;
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::clock;
@@ -47,7 +47,7 @@ pub enum Task {
 pub struct EventLoop {
     pre_fork: usize,
     control: Rc<Control>,
-    sources: Sources,
+    sources: WorkSources,
     /// Intervals and main listeners whose handler is to be called.
     jobs: VecDeque<u32>,
     /// The last offer was in vain.
@@ -71,7 +71,7 @@ impl EventLoop {
         let control = Rc::new(control);
         Ok(EventLoop {
             pre_fork,
-            sources: Sources::new(control.clone(), listeners, leases, input_limit)?,
+            sources: WorkSources::new(control.clone(), listeners, leases, input_limit)?,
             control,
             jobs: VecDeque::new(),
             refused: false,
@@ -304,7 +304,7 @@ impl EventLoop {
         }
     }
 
-    /// As [`Sources::collect`]; false if the worker has to leave.
+    /// As [`WorkSources::collect`]; false if the worker has to leave.
     fn collect(&mut self, until: Option<MonotonicTime>, now: MonotonicTime) -> bool {
         self.sources.collect(until, now).unwrap_or_else(|_| {
             // Something in this process has closed what it does not own: another one serves better.

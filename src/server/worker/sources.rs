@@ -28,7 +28,7 @@ use crate::sys::os::worker_signals;
 const LAST_CONNECTIONS: usize = 4;
 
 /// The sources of what a worker does.
-pub struct Sources {
+pub struct WorkSources {
     listeners: Rc<[Listener]>,
     control: Rc<Control>,
     events: Events,
@@ -39,7 +39,7 @@ pub struct Sources {
     pub stopwatch: Stopwatch,
 }
 
-impl Sources {
+impl WorkSources {
     /// Of a worker with these listeners, with the leases of its cell. Its parked connections may hold so many bytes
     /// of input that nobody else can hold. Nobody listens yet.
     ///
@@ -53,7 +53,7 @@ impl Sources {
     ) -> Result<Self, Errno> {
         let events = Events::new(control.channel())?;
         let epoll = events.epoll().clone();
-        Ok(Sources {
+        Ok(WorkSources {
             acceptor: Acceptor::new(listeners.clone(), epoll.clone()),
             listeners,
             connections: Connections::new(epoll, control.clone(), leases, input_limit),

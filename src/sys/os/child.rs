@@ -112,7 +112,7 @@ impl Process {
 
     /// Whether the process has ended, even if other code has reaped it.
     pub fn has_ended(&self) -> bool {
-        !matches!(self.look(libc::WNOHANG | libc::WNOWAIT), Ok(None))
+        !matches!(self.wait_with(libc::WNOHANG | libc::WNOWAIT), Ok(None))
     }
 
     /// Reaps the process: the exit code, or the negative number of the signal that ended it. While
@@ -121,10 +121,10 @@ impl Process {
     /// # Errors
     /// `ECHILD` if other code has reaped it.
     pub fn wait(&self, block: bool) -> io::Result<Option<i32>> {
-        self.look(if block { 0 } else { libc::WNOHANG })
+        self.wait_with(if block { 0 } else { libc::WNOHANG })
     }
 
-    fn look(&self, flags: libc::c_int) -> io::Result<Option<i32>> {
+    fn wait_with(&self, flags: libc::c_int) -> io::Result<Option<i32>> {
         if let Some(pidfd) = &self.pidfd {
             match wait_for(libc::P_PIDFD, pidfd.as_raw_fd(), flags) {
                 // Linux before 5.4 cannot wait for pidfds.
@@ -152,7 +152,7 @@ impl Process {
                 _ => return Err(error),
             }
         }
-        if self.look(libc::WNOHANG | libc::WNOWAIT).is_err() {
+        if self.wait_with(libc::WNOHANG | libc::WNOWAIT).is_err() {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         // SAFETY: the call touches no memory. The process was not reaped, so the number is its own.

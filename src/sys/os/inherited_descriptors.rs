@@ -16,14 +16,16 @@ static LEFT: OnceLock<Vec<Left>> = OnceLock::new();
 
 /// Records which descriptors are open. Call it early; only the first call counts.
 pub fn record() {
-    LEFT.get_or_init(|| open_numbers().into_iter().filter_map(look).collect());
+    LEFT.get_or_init(|| open_numbers().into_iter().filter_map(inspect).collect());
 }
 
 /// Closes the recorded descriptors, except those closed or adopted since. Code that still uses such
 /// a number finds `/dev/null` there.
 pub fn close() {
     let left = LEFT.get().into_iter().flatten();
-    close_for_good(left.filter(|left| look(left.number) == Some(**left)).map(|left| left.number));
+    close_for_good(
+        left.filter(|left| inspect(left.number) == Some(**left)).map(|left| left.number),
+    );
 }
 
 /// The numbers of all open descriptors, and possibly others.
@@ -36,7 +38,7 @@ fn open_numbers() -> Vec<RawFd> {
 
 /// The file of a descriptor above 2, if it may have been inherited: a close-on-exec descriptor was
 /// opened by this process.
-fn look(number: RawFd) -> Option<Left> {
+fn inspect(number: RawFd) -> Option<Left> {
     // SAFETY: `fcntl` and `fstat` refuse numbers that are no descriptors; all-zero is a valid `stat`.
     unsafe {
         let flags = libc::fcntl(number, libc::F_GETFD);
@@ -59,12 +61,12 @@ mod tests {
         let file = File::open("/proc/self/stat").unwrap();
         let number = file.as_raw_fd();
         assert!(open_numbers().contains(&number));
-        assert_eq!(look(number), None);
+        assert_eq!(inspect(number), None);
         // SAFETY: the descriptor is open.
         unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
-        let left = look(number).unwrap();
+        let left = inspect(number).unwrap();
         assert_eq!(left.number, number);
         drop(file);
-        assert_ne!(look(number), Some(left));
+        assert_ne!(inspect(number), Some(left));
     }
 }

@@ -55,7 +55,7 @@ struct Candidacy {
 }
 
 /// What the predecessor hands over.
-pub enum Inherited {
+pub enum HandedOver {
     /// Connections, with their descriptors.
     Connections(Batch, Descriptors),
     /// Where a job stands now, by its key.
@@ -187,30 +187,30 @@ impl Later {
     }
 
     /// The next thing that the predecessor hands over. None if there is nothing now.
-    pub fn hear_predecessor(&mut self) -> Option<Inherited> {
+    pub fn hear_predecessor(&mut self) -> Option<HandedOver> {
         let channel = self.predecessor.as_ref()?;
         Some(match channel.receive(&mut self.inbox).unwrap_or(Received::Closed) {
             Received::Message(message, descriptors) => match message {
-                FromPredecessor::Hello(_) | FromPredecessor::Socket(_) => Inherited::Nothing,
+                FromPredecessor::Hello(_) | FromPredecessor::Socket(_) => HandedOver::Nothing,
                 FromPredecessor::Job(state, key) => match &mut self.candidacy {
                     Some(candidacy) => {
                         candidacy.begin.jobs.push((state, key));
-                        Inherited::Nothing
+                        HandedOver::Nothing
                     }
-                    None => Inherited::Job(state, key),
+                    None => HandedOver::Job(state, key),
                 },
                 FromPredecessor::Serve => {
-                    self.begin(false).map_or(Inherited::Nothing, Inherited::Begin)
+                    self.begin(false).map_or(HandedOver::Nothing, HandedOver::Begin)
                 }
-                FromPredecessor::Connections(batch) => Inherited::Connections(batch, descriptors),
-                FromPredecessor::Passed(passed) => Inherited::Passed(passed),
+                FromPredecessor::Connections(batch) => HandedOver::Connections(batch, descriptors),
+                FromPredecessor::Passed(passed) => HandedOver::Passed(passed),
             },
             Received::Empty => return None,
             Received::Closed | Received::Garbage => {
                 let _ = self.epoll.delete(channel);
                 self.predecessor = None;
                 self.fail();
-                Inherited::End
+                HandedOver::End
             }
         })
     }
@@ -254,7 +254,7 @@ mod tests {
             self.later.hear_first().unwrap()
         }
 
-        fn predecessor_says(&mut self, message: &FromPredecessor) -> Inherited {
+        fn predecessor_says(&mut self, message: &FromPredecessor) -> HandedOver {
             self.predecessor.as_ref().unwrap().send(message, &[]).unwrap();
             self.later.hear_predecessor().unwrap()
         }
@@ -275,17 +275,17 @@ mod tests {
         assert!(scene.later.is_candidate() && !scene.later.is_to_prepare());
         assert_eq!(scene.first_hears(), Some(ToFirst::Ready(vec![Some(1)])));
         let job = FromPredecessor::Job(JobState::Running, b"a".to_vec());
-        assert!(matches!(scene.predecessor_says(&job), Inherited::Nothing));
-        let Inherited::Begin(begin) = scene.predecessor_says(&FromPredecessor::Serve) else {
+        assert!(matches!(scene.predecessor_says(&job), HandedOver::Nothing));
+        let HandedOver::Begin(begin) = scene.predecessor_says(&FromPredecessor::Serve) else {
             panic!("it does not serve");
         };
         assert_eq!(begin.jobs, [(JobState::Running, b"a".to_vec())]);
         assert!(!begin.is_alone && !scene.later.is_candidate());
-        assert!(matches!(scene.predecessor_says(&job), Inherited::Job(JobState::Running, _)));
+        assert!(matches!(scene.predecessor_says(&job), HandedOver::Job(JobState::Running, _)));
         assert!(scene.first_says(&FromFirst::ServeAlone).is_empty(), "it serves already");
         assert!(scene.later.is_heir());
         scene.predecessor = None;
-        assert!(matches!(scene.later.hear_predecessor(), Some(Inherited::End)));
+        assert!(matches!(scene.later.hear_predecessor(), Some(HandedOver::End)));
         assert!(scene.later.hear_predecessor().is_none());
         assert!(!scene.later.is_heir() && !scene.later.has_failed());
     }
@@ -294,7 +294,7 @@ mod tests {
     fn a_candidate_that_is_left_alone_has_failed() {
         let mut scene = Scene::new();
         scene.predecessor = None;
-        assert!(matches!(scene.later.hear_predecessor(), Some(Inherited::End)));
+        assert!(matches!(scene.later.hear_predecessor(), Some(HandedOver::End)));
         assert!(scene.later.has_failed());
         let mut scene = Scene::new();
         scene.first = None;

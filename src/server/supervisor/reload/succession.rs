@@ -41,19 +41,19 @@ pub struct Succession {
 struct Introduced {
     channel: Channel,
     /// The sockets that it was told of.
-    sockets: Vec<Place>,
+    sockets: Vec<SocketOwner>,
 }
 
 /// A listening socket, and what the candidate is told of it.
 pub struct OpenSocket<'a> {
-    place: Place,
+    place: SocketOwner,
     socket: BorrowedFd<'a>,
     passed: PassedSocket,
 }
 
 /// Whose a listening socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum SocketOwner {
     /// A pool's: pool and listener, by position.
     Pool(usize, usize),
     /// The status process's, by position.
@@ -66,16 +66,16 @@ struct Heirs {
     /// For each pool, the one that replaces it.
     pools: Vec<Option<u64>>,
     /// The sockets that the next generation has.
-    claimed: Vec<Place>,
+    claimed: Vec<SocketOwner>,
 }
 
 impl Heirs {
     /// Of so many pools with these sockets, as the next generation has claimed them.
-    fn new(pools: usize, sockets: &[Place], claims: &[Option<u64>]) -> Self {
+    fn new(pools: usize, sockets: &[SocketOwner], claims: &[Option<u64>]) -> Self {
         let mut heirs = Heirs { pools: vec![None; pools], claimed: Vec::new() };
         for (place, pool) in sockets.iter().zip(claims).filter(|(_, pool)| pool.is_some()) {
             heirs.claimed.push(*place);
-            if let Place::Pool(index, _) = place {
+            if let SocketOwner::Pool(index, _) = place {
                 let pool = pool.filter(|pool| *pool != STATUS_PROCESS);
                 heirs.pools[*index] = heirs.pools[*index].or(pool);
             }
@@ -141,8 +141,8 @@ impl Succession {
         let mut status_sockets = Vec::new();
         for place in heirs.claimed {
             match place {
-                Place::Pool(index, place) => service.pools[index].ports.pass_on(place),
-                Place::Status(place) => status_sockets.push(place),
+                SocketOwner::Pool(index, place) => service.pools[index].ports.pass_on(place),
+                SocketOwner::Status(place) => status_sockets.push(place),
             }
         }
         status.pass_on(&status_sockets);
@@ -170,11 +170,11 @@ pub fn open_sockets<'a>(service: &'a Service, status: &'a StatusProcess) -> Vec<
     let pools = service.pools.iter().enumerate().flat_map(|(index, state)| {
         let workers = service.children.of_pool(index).filter(|child| child.will_serve()).count();
         let listeners = state.pool.listeners.iter().enumerate();
-        listeners.map(move |(place, listener)| (Place::Pool(index, place), listener, workers))
+        listeners.map(move |(place, listener)| (SocketOwner::Pool(index, place), listener, workers))
     });
     let status = status.listeners().iter().enumerate();
-    let status = status.map(|(place, it)| (Place::Status(place), &it.listener, 0));
-    let open = |(place, listener, workers): (Place, &'a Listener, usize)| {
+    let status = status.map(|(place, it)| (SocketOwner::Status(place), &it.listener, 0));
+    let open = |(place, listener, workers): (SocketOwner, &'a Listener, usize)| {
         let (socket, key) = (listener.socket()?.as_fd(), listener.key()?);
         let is_own = listener.is_own_port();
         Some(OpenSocket {
@@ -230,10 +230,18 @@ mod tests {
 
     #[test]
     fn the_first_claim_of_a_pool_names_its_heir() {
-        let sockets = [Place::Pool(0, 0), Place::Pool(0, 1), Place::Pool(1, 0), Place::Status(0)];
+        let sockets = [
+            SocketOwner::Pool(0, 0),
+            SocketOwner::Pool(0, 1),
+            SocketOwner::Pool(1, 0),
+            SocketOwner::Status(0),
+        ];
         let heirs = Heirs::new(3, &sockets, &[None, Some(4), Some(STATUS_PROCESS), Some(2)]);
         assert_eq!(heirs.pools, [Some(4), None, None]);
-        assert_eq!(heirs.claimed, [Place::Pool(0, 1), Place::Pool(1, 0), Place::Status(0)]);
+        assert_eq!(
+            heirs.claimed,
+            [SocketOwner::Pool(0, 1), SocketOwner::Pool(1, 0), SocketOwner::Status(0)]
+        );
     }
 
     #[test]
@@ -244,8 +252,11 @@ mod tests {
         let (ours, theirs) = Channel::pair().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap();
         let passed = PassedSocket { is_own: true, workers: 2, key: b"tcp".to_vec() };
-        let socket =
-            OpenSocket { place: Place::Pool(0, 1), socket: port.as_fd(), passed: passed.clone() };
+        let socket = OpenSocket {
+            place: SocketOwner::Pool(0, 1),
+            socket: port.as_fd(),
+            passed: passed.clone(),
+        };
         succession.introduce(ours, vec![socket], None);
         let mut inbox = Inbox::default();
         let mut next = || match theirs.receive(&mut inbox).unwrap() {
@@ -257,7 +268,7 @@ mod tests {
         assert_eq!(next(), (FromPredecessor::Socket(passed), 1));
         assert!(!succession.is_replaced());
         let (_, heirs) = succession.begin(&[Some(5)], 1).unwrap();
-        assert_eq!(heirs, Heirs { pools: vec![Some(5)], claimed: vec![Place::Pool(0, 1)] });
+        assert_eq!(heirs, Heirs { pools: vec![Some(5)], claimed: vec![SocketOwner::Pool(0, 1)] });
         assert!(succession.is_replaced() && succession.begin(&[Some(5)], 1).is_none());
     }
 }

@@ -9,7 +9,7 @@ use super::super::service::Service;
 use super::super::status_process::StatusProcess;
 use super::action::{Begin, ReloadAction};
 use super::jobs;
-use super::later::Inherited;
+use super::later::HandedOver;
 use crate::server::ipc::clock;
 use crate::server::ipc::generation::{Passed, STATUS_PROCESS};
 use crate::server::operator::log::Log;
@@ -32,23 +32,23 @@ pub fn claims(status: &[usize], pools: impl Iterator<Item = (usize, usize)>) -> 
 
 /// The predecessor hands something over.
 pub fn inherit(
-    inherited: Inherited,
+    inherited: HandedOver,
     service: &mut Service,
     log: &mut Log,
     now: Instant,
 ) -> Option<ReloadAction> {
     match inherited {
-        Inherited::Nothing => {}
-        Inherited::Connections(batch, descriptors) => {
+        HandedOver::Nothing => {}
+        HandedOver::Connections(batch, descriptors) => {
             service.handover.reception.inherit(batch, descriptors, now);
         }
-        Inherited::Job(state, key) => jobs::inherit(state, key, service, now),
-        Inherited::Begin(begin) => return Some(ReloadAction::Serve(begin)),
-        Inherited::Passed(Passed { connections, since }) => {
+        HandedOver::Job(state, key) => jobs::inherit(state, key, service, now),
+        HandedOver::Begin(begin) => return Some(ReloadAction::Serve(begin)),
+        HandedOver::Passed(Passed { connections, since }) => {
             let time = clock::milliseconds(Instant::now()).saturating_sub(since);
             log.stats(&format!("Took over {connections} connections in {time} ms"));
         }
-        Inherited::End => service.pools.iter_mut().for_each(|state| state.timers.release(now)),
+        HandedOver::End => service.pools.iter_mut().for_each(|state| state.timers.release(now)),
     }
     None
 }
