@@ -42,6 +42,14 @@
 ---@field connect (fun(socket: moonbridge_io.handle): any)? gets a connection; true keeps the worker (needed)
 ---@field finish (fun())? called when a worker ends gracefully
 
+---Options of `topic`.
+---@class (exact) moonbridge.topic_options
+---@field history integer? how many messages are kept (0)
+
+---Options of `publish`.
+---@class (exact) moonbridge.publish_options
+---@field id string|number|nil by which clients say what they have
+
 ---Options of `run`; flags are off by default.
 ---@class (exact) moonbridge.options
 ---@field background boolean? run in the background
@@ -88,6 +96,15 @@
 ---@field lost integer connections lost because their worker died, or for lack of a descriptor
 ---@field proxy_errors integer connections closed because they had no valid PROXY header
 
+---Held connections. All but `held` count since the start.
+---@class (exact) moonbridge.push_status
+---@field held integer connections that are held now
+---@field published integer messages
+---@field delivered integer messages, one for each client
+---@field dropped integer messages dropped because a client was too slow
+---@field slow integer clients reset because they were too slow
+---@field refused integer connections that could not be held
+
 ---A list with the state of each pool.
 ---What is known of a request when its response is over; nil: unknown, or there was none.
 ---@class moonbridge.logged_request
@@ -114,6 +131,7 @@
 
 ---@class moonbridge.statuses: { [integer]: moonbridge.status }
 ---@field status_listeners moonbridge.listener_status[] the status listeners, in their order
+---@field push moonbridge.push_status held connections
 
 ---@class moonbridge
 ---@field _VERSION string
@@ -131,6 +149,25 @@ function moonbridge.listen(pool) end
 ---@param options moonbridge.options?
 ---@return integer exit_code 0, or 4 if the supervisor could not continue
 function moonbridge.run(options) end
+
+---Keeps the last messages of a topic for clients that come back. Before `run`.
+---@param name string 1 to 255 bytes
+---@param options moonbridge.topic_options?
+function moonbridge.topic(name, options) end
+
+---Sends a message to all held connections that hear the topic. Does not wait for anybody.
+---@param topic string 1 to 255 bytes
+---@param message string|number
+---@param options moonbridge.publish_options?
+---@return true? accepted nil if more is published than can be passed on, or without a server
+---@return string? message
+function moonbridge.publish(topic, message, options) end
+
+---How many held connections hear a topic.
+---@param topic string
+---@return integer? count nil without a server, or if the answer takes too long
+---@return string? message
+function moonbridge.subscribers(topic) end
 
 ---Runs the script anew in new processes, which take over ports and connections. Blocks until they serve.
 ---Only in a worker.

@@ -15,7 +15,6 @@
 ---@field chunk_size integer? default for the following two options
 ---@field maximum_input_chunk_size integer? maximum size of strings for stream callbacks (16384)
 ---@field minimum_output_chunk_size integer? shorter pieces of a response are joined to one chunk (1024)
----@field compress boolean|moonbridge_http.compress|nil compress responses (false)
 ---@field static_headers string|table|nil headers: lines, list of lines, list of pairs, or names to values
 ---@field idle_timeout number|false|nil until the first byte of a request (65)
 ---@field request_header_timeout number|false|nil until a request head is complete (120)
@@ -95,6 +94,12 @@ function request:finish_headers() end
 ---@param ... any
 function request:send_data(...) end
 
+---Keeps the response open without a worker: from the end of the handler on, the client gets what is
+---published on the topics. Nothing can be sent afterwards. Only in a server.
+---@param options moonbridge_http.hold_options
+---@return true
+function request:hold(options) end
+
 ---Adds a field to this request's line in the access log (`moonbridge.run{ access_log = … }`).
 ---Of several with one name, the last one counts where a format names it. Does nothing without a log.
 ---@param name string not empty
@@ -108,11 +113,6 @@ function request:log_field(name, value) end
 ---@param content string|number|nil the body
 ---@param headers table<string,string|number>? further headers; Last-Modified also in seconds since 1970
 function request:send(status, content_type, content, headers) end
-
----@class (exact) moonbridge_http.compress
----@field level integer? from 1, fast, to 9, small (5)
----@field minimum integer? shorter bodies stay as they are, in bytes (256)
----@field types string[]? media types (those that become much smaller)
 
 ---@class (exact) moonbridge_http.file_options
 ---@field content_type string? the media type; without it, that of the extension
@@ -468,6 +468,19 @@ function moonbridge_http.parse_query(query) end
 ---@field body_limit integer? the longest body that is returned as a string (1 GiB)
 ---@field trace moonbridge_http.request? sends its id and trace on to the other service
 ---@field lenient boolean? accept responses that others may read differently: see the reference
+
+---Options of `request:hold`. Times are in seconds.
+---@class (exact) moonbridge_http.hold_options
+---@field topics string|string[] what the response hears, up to 100 topics (required)
+---@field once boolean? the first message completes the response
+---@field otherwise string? with once: the status if no message comes ("204 No Content")
+---@field timeout number|string|false|nil after which the response ends (none)
+---@field heartbeat { [1]: number|string, [2]: string }|false|nil { seconds, text }: sent in a pause
+---@field last_id string|false|nil the id of the last message that the client has
+---@field on_gap string|false|nil sent if the client has missed more than the topics remember
+---@field farewell string|false|nil sent before the end when the server shuts down
+---@field limit integer|string|false|nil bytes that may wait for a slow client (256 KiB)
+---@field overflow "close"|"drop_oldest"|nil what happens beyond the limit ("close")
 
 ---@class (exact) moonbridge_http.time_limits
 ---@field connect number? until the connection is established (60)

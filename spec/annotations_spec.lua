@@ -43,6 +43,8 @@ describe("the annotations", function()
     assert.same(documented("server.md", "Options"),
       annotated("moonbridge.lua", "moonbridge.pool",
         { prepare = true, connect = true, finish = true, idle_time = true }))
+    assert.same(documented("push.md", "request:hold"),
+      annotated("moonbridge_http.lua", "moonbridge_http.hold_options"))
     assert.same(documented("server.md", "Options of `run`"),
       annotated("moonbridge.lua", "moonbridge.options"))
   end)

@@ -7,6 +7,7 @@
 //! | [`metrics`] | what the server and the application count, and its text |
 //! | [`supervisor`] | forks workers, watches them, holds the connections that wait, ends in order |
 //! | [`worker`] | the event loop around the handler |
+//! | [`push`] | holds connections without a process each, and passes on what is published |
 //! | [`status_process`] | answers whoever asks how the server does |
 //! | [`operator`] | options of `run`, log, status, pid file, launcher |
 //! | [`development`] | what `--dev` adds |
@@ -22,6 +23,7 @@ pub(crate) mod listen;
 pub(crate) mod log_throttle;
 pub(crate) mod metrics;
 pub(crate) mod operator;
+pub(crate) mod push;
 pub(crate) mod run;
 pub(crate) mod status_process;
 pub(crate) mod supervisor;
@@ -40,7 +42,8 @@ use crate::sys::os::{anew, inherited_descriptors, process};
 use listen::registry::{ForgottenRun, Registry};
 
 pub use worker::handle_methods::{
-    is_child, is_worker, leave_child, linger_stream as linger, park_stream as park,
+    hold_stream as hold, is_child, is_worker, leave_child, linger_stream as linger,
+    park_stream as park,
 };
 
 /// The module's table: `{listen, run, timeout, _VERSION, io, http}`.
@@ -67,6 +70,7 @@ pub fn module(lua: &Lua) -> Result<Table> {
     })?;
     operator::status::export(lua, &module, registry.clone())?;
     metrics::lua::export(lua, &module, registry.clone())?;
+    push::lua::export(lua, &module, registry.clone())?;
     run::export(lua, &module, registry)?;
     module.raw_set("_VERSION", env!("CARGO_PKG_VERSION"))?;
     let require: mlua::Function = lua.globals().get("require")?;

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use super::development::Development;
 use super::identity::Identity;
 use super::ipc::clock;
+use super::ipc::push_line::PushLine;
 use super::listen::config::PoolConfig;
 use super::listen::predecessor::Predecessor;
 use super::listen::registry::Registry;
@@ -22,7 +23,9 @@ use super::operator::check;
 use super::operator::launcher::{self, Operations};
 use super::operator::service::Parts;
 use super::operator::{options, privileges};
+use super::push;
 use super::status_process;
+use super::supervisor::push_process::PushSettings;
 use super::supervisor::reload::later::GenerationOrigin;
 use super::supervisor::{Supervisor, SupervisorEnd};
 use super::worker::timeout;
@@ -119,16 +122,26 @@ fn serve(
     if let Some(text) = shared_sockets::warning(&known) {
         log.notice(&text);
     }
+    let line = push_line(predecessor.as_ref()).inspect_err(|_| registry.end())?;
+    PushLine::set(Some(line.clone()));
     let origin = predecessor.map(|predecessor| GenerationOrigin { predecessor, log: later_log });
     let watcher = Development::of(lua).and_then(|development| development.take_watcher());
     let metrics = ServerMetrics::new(registry.metrics.clone()).map_err(Fault::Misuse)?;
-    let mut supervisor =
-        Supervisor::new((pools, status), metrics, (log, access_log), &limits, origin, watcher)
-            .map_err(|errno| {
-                registry.end();
-                let reason = error_text::describe(errno as i32);
-                Fault::System(format!("Could not start to serve: {reason}"), Some(errno as i32))
-            })?;
+    let counters = registry.metrics.push().map_err(Fault::Misuse)?;
+    let push = PushSettings { line, counters, topics: registry.take_topics() };
+    let mut supervisor = Supervisor::new(
+        (pools, status),
+        (metrics, push),
+        (log, access_log),
+        &limits,
+        origin,
+        watcher,
+    )
+    .map_err(|errno| {
+        registry.end();
+        let reason = error_text::describe(errno as i32);
+        Fault::System(format!("Could not start to serve: {reason}"), Some(errno as i32))
+    })?;
     if let Some(Err(text)) = identity.as_ref().map(Identity::assume) {
         supervisor.close();
         registry.end();
@@ -146,6 +159,7 @@ fn serve(
             registry.end();
             drop(pid_file);
             operations.ended(code);
+            PushLine::set(None);
             Ok(code.into_lua_multi(lua)?)
         }
         SupervisorEnd::Status(start) => {
@@ -163,6 +177,13 @@ fn serve(
             drop(pid_file);
             Ok(("access log", calls::begin(lua, start)?).into_lua_multi(lua)?)
         }
+        SupervisorEnd::Push(start) => {
+            worker_signals::ignore_all();
+            // Its descriptors are closed, and its limit stays.
+            std::mem::forget((supervisor, pid_file));
+            push::serve(start);
+            process::exit_now(0)
+        }
         SupervisorEnd::Worker(start) => {
             // Before signals get through: none of these ends a worker that has not begun.
             let caught = worker_signals::catch_termination();
@@ -173,6 +194,15 @@ fn serve(
             Ok(worker.unwrap_or_else(|fault| start_failed(&fault)))
         }
     }
+}
+
+/// The way to the push process.
+fn push_line(predecessor: Option<&Predecessor>) -> std::io::Result<Rc<PushLine>> {
+    let line = match predecessor {
+        Some(predecessor) => PushLine::of(predecessor.push.try_clone()?),
+        None => PushLine::new()?,
+    };
+    Ok(Rc::new(line))
 }
 
 /// In a new process: from what the fork left to a worker. Gives its functions for `worker.lua`.

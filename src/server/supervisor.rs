@@ -19,6 +19,7 @@
 //! | [`shutdown`], [`ending`], [`closing`] | how far the end of the server has come, and what is to be done about it |
 //! | [`attendant`] | a process beside the workers: when it starts, and how it ends |
 //! | [`status_process`] | the process that answers whoever asks how the server does |
+//! | [`push_process`] | the process that holds connections and passes messages on |
 //! | [`access_log`] | the queues of the access log, and the process that writes it |
 //! | [`signals`], [`descriptors`] | what the supervisor needs of the kernel |
 
@@ -39,6 +40,7 @@ mod parts;
 pub mod pool;
 pub mod ports;
 pub mod progress;
+pub mod push_process;
 mod readiness;
 pub mod reload;
 pub mod saturation;
@@ -74,6 +76,7 @@ use crate::sys::os::worker_signals;
 use descriptors::RaisedLimit;
 use ending::Ending;
 use parts::SupervisorParts;
+use push_process::{PushProcess, PushSettings};
 use reload::Reload;
 use reload::later::GenerationOrigin;
 use service::Service;
@@ -99,7 +102,7 @@ impl Supervisor {
     /// Takes over the signals and announces the pools.
     pub fn new(
         (pools, status): (Vec<Rc<Pool>>, StatusListeners),
-        metrics: ServerMetrics,
+        (metrics, push): (ServerMetrics, PushSettings),
         (mut log, access_log): (Log, Option<AccessLogSettings>),
         limits: &SupervisorLimits,
         origin: Option<GenerationOrigin>,
@@ -123,6 +126,10 @@ impl Supervisor {
             service.announce(&mut log);
             status.announce(&mut log);
         }
+        let mut push = PushProcess::new(epoll.clone(), push);
+        if !is_candidate {
+            push.watch()?;
+        }
         let settings = (signals.previous_mask(), limit.previous());
         let reload = Reload::new(&epoll, origin, settings, limits.reload_timeout)?;
         if let Some(watcher) = &watcher {
@@ -131,6 +138,7 @@ impl Supervisor {
         let parts = SupervisorParts {
             service,
             status,
+            push,
             reload,
             ending: Ending::new(Shutdown::new(limits.drain_delay, limits.shutdown_timeout)),
             watching: Watching::new(watcher),
@@ -190,6 +198,8 @@ impl Supervisor {
                 }
             }
             EventSource::Files => parts.watching.hear(),
+            EventSource::PushLine => parts.push.want(),
+            EventSource::Push => parts.hear_push(),
         }
     }
 

@@ -14,6 +14,7 @@
 //! | [`connection`] | one of them, and the states it can be in |
 //! | [`places`], [`ownership`], [`parking`], [`quiet_time`], [`outbox`] | parts of `connections` |
 //! | [`proxy_header`] | how a connection begins that comes through a proxy |
+//! | [`holding`] | the way to the push process |
 //! | [`disposition`], [`handover`] | what a handler decides; connections as values |
 //! | [`stopwatch`] | how long handlers run, and how much they send |
 //! | [`recycling`] | when a worker is replaced though its handler goes on |
@@ -32,6 +33,7 @@ pub(super) mod event_loop;
 mod events;
 pub mod handle_methods;
 mod handover;
+mod holding;
 mod lua_side;
 mod outbox;
 mod ownership;
@@ -64,6 +66,7 @@ use connection::Running;
 use control::{Control, ORDER_WITHIN, complain};
 use disposition::Disposition;
 use event_loop::{EventLoop, Task};
+use holding::Holding;
 use lua_side::LuaSide;
 use recycling::Recycling;
 
@@ -91,7 +94,7 @@ impl Worker {
     /// # Errors
     /// What the kernel reports.
     pub fn new(start: WorkerStart, handles: Table) -> Result<Self, Errno> {
-        let WorkerStart { pool, cell, channel, input_limit, held, .. } = start;
+        let WorkerStart { pool, cell, channel, input_limit, held, supervisor, .. } = start;
         let board = pool.scoreboard.clone();
         let control = Control::new(channel, board, cell, ORDER_WITHIN);
         control.hold(held);
@@ -100,7 +103,8 @@ impl Worker {
         Ok(Worker {
             event_loop: EventLoop::new(control, listeners, leases, input_limit)?
                 .recycled(Recycling::new(&pool.config))
-                .counted(pool.counters.meter(cell)),
+                .counted(pool.counters.meter(cell))
+                .holding(Holding::new(supervisor.as_raw(), pool.number)),
             lua_side: LuaSide::new(handles),
             task: None,
             job: None,

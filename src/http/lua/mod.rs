@@ -5,6 +5,7 @@
 //! | `step`, `steps`, `body_steps`, `form_steps` | the steps of a connection as Lua functions |
 //! | `request_methods` | the methods that send the response, as methods in C |
 //! | `provenance` | where a request comes from and what names it |
+//! | `hold` | `request:hold`: its options |
 //! | `log_field` | what a handler adds to the access log |
 //! | `turn` | the `connect` function: a turn as a method in C |
 //! | `views`, `tables` | what a request says, as Lua values made when they are asked for |
@@ -17,6 +18,7 @@
 pub mod body_steps;
 pub mod file_steps;
 pub mod form_steps;
+pub mod hold;
 pub mod log_field;
 pub mod provenance;
 pub mod replies;

@@ -63,6 +63,14 @@ return function(steps, callback, times, poll, another)
     body.forget_callbacks()
   end
 
+  function methods.hold(this, options)
+    -- The message will be the whole body.
+    if type(options) == "table" and options.once == true and not steps.has_status() then
+      this:send_status "200 OK"
+    end
+    return steps.hold(this, options)
+  end
+
   function methods.log_field(_, name, value) native.log_field(name, value) end
 
   -- Reading the body while the response is sent cannot block any more: nothing is to be deferred.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Table};
 
 use super::step::{Code, SharedConnection, step, with};
-use super::{body_steps, file_steps, form_steps, provenance, request_methods, turn, views};
+use super::{body_steps, file_steps, form_steps, hold, provenance, request_methods, turn, views};
 use crate::http::server::connection::HttpConnection;
 use crate::http::server::options::Options;
 use crate::http::server::time_limits::TimeLimits;
@@ -51,6 +51,7 @@ pub fn factory(lua: &Lua, options: Rc<Options>, times: TimeLimits) -> mlua::Resu
         form_steps::add(lua, &table, &shared)?;
         provenance::add(lua, &table, &shared)?;
         file_steps::add(lua, &table, &shared)?;
+        hold::add(lua, &table, &shared)?;
         request_methods::add(lua, &table, &shared)?;
         turn::add(lua, &table, &shared, times)?;
         Ok(table)

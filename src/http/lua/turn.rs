@@ -22,8 +22,12 @@ use crate::sys::lua::method::{
 };
 use crate::sys::lua::userdata::Userdata;
 
-const SUPERVISION: Supervision =
-    Supervision { is_worker: server::is_worker, park: server::park, linger: server::linger };
+const SUPERVISION: Supervision = Supervision {
+    is_worker: server::is_worker,
+    park: server::park,
+    linger: server::linger,
+    hold: server::hold,
+};
 
 /// Puts `connect(...)` into the table of steps: it makes a `connect` function over the connection object. The
 /// arguments are the upvalues, in the order of their numbers in [`Connect`].

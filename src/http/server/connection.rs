@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
-use super::compression;
 use super::failure;
 use super::held_stream::HeldStream;
 use super::identity::Identity;
@@ -26,6 +25,7 @@ use crate::http::wire::header_lines::Misuse;
 use crate::http::wire::refusal::Refusal;
 use crate::io::sigterm;
 use crate::io::stream::{FileTail, Stream};
+use crate::server::ipc::held_state::{Framing, HeldState};
 use crate::server::worker::context::{self, Undertaking};
 use crate::server::worker::request_log;
 use crate::sys::os::monotonic::MonotonicTime;
@@ -38,6 +38,12 @@ pub const SCHEME: &str = "http";
 
 /// The rest of a body must not be taken for the protocol behind it (RFC 9110 7.8).
 const UNREAD_BODY: Misuse = "Status 101 cannot be sent before the request body has been read";
+
+/// How a response ends that was to be completed by a message, and was not.
+const NO_CONTENT: &[u8] = b"204 No Content";
+
+const LATE_OTHERWISE: Misuse =
+    "hold: \"otherwise\" needs \"once\", and a response whose headers have not been finished";
 
 /// What follows a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +80,8 @@ pub struct HttpConnection {
     pub is_believed: bool,
     /// What names the request, once somebody has asked: see [`HttpConnection::identity`].
     pub identity: Identity,
+    /// How the response goes on when the handler has returned, if it is held.
+    pub hold: Option<Box<HeldState>>,
 }
 
 impl HttpConnection {
@@ -91,6 +99,7 @@ impl HttpConnection {
             views_given: 0,
             is_believed: false,
             identity: Identity::default(),
+            hold: None,
         }
     }
 
@@ -128,13 +137,9 @@ impl HttpConnection {
         request.names.clear();
         self.body.reset();
         self.usability = Usability::default();
+        self.hold = None;
         let closes = stream.handler.is_last() || request.closes();
         self.output.begin(request.head.version, request.is_head(&request.bytes), closes);
-        if let Some(compressing) = &self.options.compress {
-            let accepted = request.joined(b"accept-encoding");
-            let accepts = compression::accepts(&accepted);
-            self.output.response.compress(compressing.clone(), accepts);
-        }
         let mut checked = request.check(self.options.body);
         if self.options.trusted.is_some()
             && let Err(refusal) = origin::told(request, &self.options, self.is_believed)
@@ -403,7 +408,7 @@ impl HttpConnection {
 
     fn finish_unless_finished(&mut self) -> Result<(), Problem> {
         if self.output.response.is_finished() {
-            return Err("Response has already been finished".into());
+            return Err(self.output.response.is_over().into());
         }
         self.finish_headers()
     }
@@ -413,6 +418,43 @@ impl HttpConnection {
         self.usability.check()?;
         let sent = self.output.flush(&self.stream);
         self.usability.note(sent)
+    }
+
+    /// The response goes on in another process when the handler has returned, as `held` says. `otherwise`: the status of
+    /// the response if no message completes it.
+    pub fn hold(&mut self, mut held: HeldState, otherwise: Option<&[u8]>) -> Result<(), Problem> {
+        self.usability.touch()?;
+        self.recall();
+        let response = &mut self.output.response;
+        if response.is_finished() {
+            return Err(response.is_over().into());
+        }
+        if !self.output.response.is_in_body() {
+            self.look_ahead();
+        }
+        let fixed = &self.options.static_headers;
+        let response = &mut self.output.response;
+        if held.rules.once && response.has_no_head() && !response.is_head_request() {
+            held.rules.heads = response.hold_head(otherwise.unwrap_or(NO_CONTENT), fixed)?;
+            held.framing = Framing::Whole;
+        } else {
+            if otherwise.is_some() && !response.is_head_request() {
+                return Err(LATE_OTHERWISE.into());
+            }
+            date::with_now(|now| response.finish_headers(now))?;
+            match response.hold_body()? {
+                Some(framing) => held.framing = framing,
+                None => return self.finish().map(|_| ()),
+            }
+        }
+        self.hold = Some(Box::new(held));
+        Ok(())
+    }
+
+    /// The handler has returned, and the response goes on in another process: whether the connection may have further
+    /// requests behind it.
+    pub fn is_kept_behind_hold(&self) -> bool {
+        !self.output.response.closes() && self.body.is_received() && !self.usability.is_faulty
     }
 
     /// Ends the response and sends it; returns the output that is still queued.
@@ -464,6 +506,7 @@ impl HttpConnection {
     /// Ends the turn: the object can serve another connection.
     pub fn close(&mut self) {
         self.stream.take();
+        self.hold = None;
         self.timer.clear();
         self.output.response.release(KEEP);
         self.body.release();

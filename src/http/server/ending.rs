@@ -30,6 +30,8 @@ pub enum ConnectionEnd {
     Reset(TurnResult),
     /// It has changed its protocol: what serves that goes on.
     Upgrade,
+    /// Another process goes on with the response.
+    Hold,
     /// It is over already.
     Nothing(TurnResult),
 }
@@ -41,6 +43,7 @@ impl ConnectionEnd {
             ConnectionEnd::Shut(TurnResult::Throw) => End::Failed,
             ConnectionEnd::Keep
             | ConnectionEnd::Close
+            | ConnectionEnd::Hold
             | ConnectionEnd::Shut(_)
             | ConnectionEnd::Upgrade => End::Complete,
             ConnectionEnd::Reset(_) | ConnectionEnd::Nothing(_) => End::Aborted,
@@ -51,12 +54,16 @@ impl ConnectionEnd {
 /// Nobody reads the rest of the body.
 pub fn leave_body(c: &mut HttpConnection) -> ConnectionEnd {
     c.leave_body();
+    if c.hold.is_some() {
+        return ConnectionEnd::Hold;
+    }
     if c.is_reusable() { ConnectionEnd::Keep } else { ConnectionEnd::Shut(TurnResult::Result) }
 }
 
 /// An error with this text was thrown while the request was handled.
 pub fn failed(c: &mut HttpConnection, text: &[u8]) -> ConnectionEnd {
     c.timer.clear();
+    c.hold = None;
     if !c.stream.is_open() {
         return ConnectionEnd::Nothing(TurnResult::Throw);
     }

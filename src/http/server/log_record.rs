@@ -23,6 +23,15 @@ pub fn closed(c: &HttpConnection, end: End) {
     close(c, end, true);
 }
 
+/// Another process goes on with the response: what it has to tell when that is over. Empty if there is no log.
+pub fn held(c: &HttpConnection) -> Vec<u8> {
+    if !request_log::ends() {
+        return Vec::new();
+    }
+    let record = c.stream.with(|stream| request_log::take(closing(c, End::Complete), stream));
+    record.unwrap_or_default()
+}
+
 /// The request was refused without a handler: sends what there is of the refusal. A failure shows when the
 /// rest is sent.
 pub fn refused(c: &mut HttpConnection) {
@@ -37,11 +46,15 @@ fn close(c: &HttpConnection, end: End, was_handled: bool) {
     if !request_log::ends() {
         return;
     }
-    let status = c.output.response.status_code();
-    let bytes_in = c.request.bytes.len() as u64 + c.body.received();
-    let closing = Closing { status, bytes_in, end, ..Closing::default() };
+    let closing = closing(c, end);
     if c.stream.with(|stream| request_log::close(closing, was_handled, Some(stream))).is_err() {
         // The handler has passed it on.
         request_log::close(closing, was_handled, None);
     }
+}
+
+fn closing(c: &HttpConnection, end: End) -> Closing<'static> {
+    let status = c.output.response.status_code();
+    let bytes_in = c.request.bytes.len() as u64 + c.body.received();
+    Closing { status, bytes_in, end, ..Closing::default() }
 }

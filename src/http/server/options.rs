@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
 
-use super::compression::Compressing;
 use super::time_limits::TimeLimits;
 use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{Fault, Reply};
@@ -46,8 +45,6 @@ pub struct Options {
     pub trusted: Option<Networks>,
     /// `forwarded_fields`: which fields they send about a client; either if none.
     pub forwarded: Option<ForwardedFields>,
-    /// `compress`: how bodies are compressed, if they are.
-    pub compress: Option<Rc<Compressing>>,
     /// With `--dev`.
     pub development: Option<Rc<Development>>,
 }
@@ -79,14 +76,13 @@ impl Default for Options {
             response_timeout: Some(Duration::from_secs(3600)),
             trusted: None,
             forwarded: None,
-            compress: None,
             development: None,
         }
     }
 }
 
 /// The names of all options.
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 22] = [
     "request_header_size_limit",
     "header_size_limit",
     "request_header_count_limit",
@@ -109,13 +105,10 @@ const NAMES: [&str; 23] = [
     "response_timeout",
     TRUSTED,
     FORWARDED,
-    COMPRESS,
 ];
 
 const TRUSTED: &str = "trusted";
 const FORWARDED: &str = "forwarded_fields";
-
-const COMPRESS: &str = "compress";
 
 const MINIMUM_RATE: &str = "request_body_minimum_rate";
 
@@ -173,7 +166,6 @@ impl Options {
         static_headers(&table.raw_get("static_headers")?, &mut options.static_headers)?;
         let what = format!("Option \"{TRUSTED}\"");
         options.trusted = trusted_peers::read(&table.raw_get(TRUSTED)?, &what)?;
-        options.compress = compressing(&table.raw_get(COMPRESS)?)?.map(Rc::new);
         options.forwarded = forwarded_fields(&table.raw_get(FORWARDED)?)?;
         if options.forwarded.is_some() && options.trusted.is_none() {
             let text = format!("Option \"{FORWARDED}\" is of use with \"{TRUSTED}\" only");
@@ -218,45 +210,6 @@ impl Options {
             drain: time("drain_timeout")?,
         })
     }
-}
-
-fn compressing(value: &Value) -> Reply<Option<Compressing>> {
-    let wrong = |expected: &str| {
-        Err(Fault::Misuse(format!("Option \"{COMPRESS}\" is expected to {expected}")))
-    };
-    let table = match value {
-        Value::Nil | Value::Boolean(false) => return Ok(None),
-        Value::Boolean(true) => return Ok(Some(Compressing::default())),
-        Value::Table(table) => table,
-        _ => return wrong("be a boolean or a table"),
-    };
-    known_options::check(table, COMPRESS, &["level", "minimum", "types"], 0)?;
-    let mut compressing = Compressing::default();
-    match table.raw_get("level")? {
-        Value::Nil => {}
-        Value::Integer(level @ 1..=9) => compressing.level = level as u32,
-        _ => return wrong("have a level from 1 to 9"),
-    }
-    match table.raw_get("minimum")? {
-        Value::Nil => {}
-        Value::Integer(minimum) if minimum >= 0 => compressing.minimum = minimum as u64,
-        _ => return wrong("have a minimum in bytes"),
-    }
-    match table.raw_get("types")? {
-        Value::Nil => {}
-        Value::Table(types) => {
-            let mut list = Vec::new();
-            for media_type in types.sequence_values::<Value>() {
-                let Value::String(media_type) = media_type? else {
-                    return wrong("have a list of media types");
-                };
-                list.push(media_type.to_string_lossy().to_ascii_lowercase());
-            }
-            compressing.types = Some(list);
-        }
-        _ => return wrong("have a list of media types"),
-    }
-    Ok(Some(compressing))
 }
 
 fn forwarded_fields(value: &Value) -> Reply<Option<ForwardedFields>> {

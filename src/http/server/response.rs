@@ -11,17 +11,15 @@
 mod body;
 mod fields;
 
-use std::rc::Rc;
-
-use super::compression::{Compressing, Encoder};
 use crate::http::wire::head::Version;
 use crate::http::wire::header_lines::{
     Misuse, StaticHeaders, check_header, push_header, status_code,
 };
+use crate::server::ipc::held_state::{Framing, Head};
 use crate::sys::os::output_slot::DeferredOutput;
 
-use body::Body;
-use fields::{CLOSE, Fields, check_informational};
+use body::{Body, BodyEnd};
+use fields::{CLOSE, Fields, HELD_LENGTH, check_informational};
 
 pub use body::{LENGTH_EXCEEDED, LENGTH_NOT_USED, PieceTaken};
 
@@ -36,7 +34,16 @@ const STATUS_SENT: Misuse =
     "HTTP status has already been sent: call send_status once for each response";
 const HEADERS_SENT: Misuse = "All HTTP headers have already been sent";
 const FINISHED: Misuse = "Response has already been finished";
+const HELD: Misuse = "The response is held: nothing more can be sent";
+const HELD_WITHOUT_BODY: Misuse = "A response whose status has no body cannot be held";
 const NO_UPGRADE: Misuse = "Status 101 cannot be sent to a client of HTTP/1.0";
+
+const OTHERWISE_INFORMATIONAL: Misuse = "A held response ends with a final status";
+
+/// Whether responses with this status have no body (RFC 9110 6.4.1).
+fn is_bodyless(status: u16) -> bool {
+    matches!(status, 101 | 204 | 304)
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum ResponseStage {
@@ -51,6 +58,8 @@ enum ResponseStage {
     Body,
     /// The response is complete.
     Finished,
+    /// Another process goes on with it.
+    Held,
 }
 
 /// A response that is being made.
@@ -59,10 +68,6 @@ pub struct Response {
     stage: ResponseStage,
     fields: Fields,
     body: Body,
-    /// What may compress the body, and whether the client accepts that, until the head is finished.
-    compressing: Option<(Rc<Compressing>, bool)>,
-    /// What does.
-    encoder: Option<Box<Encoder>>,
     /// Bytes that are to be sent.
     out: Vec<u8>,
     /// They wait elsewhere, see [`Response::defer`].
@@ -88,26 +93,15 @@ impl Response {
         self.body = Body::default();
         self.http10 = version == Version::Http10;
         self.fields = Fields::new(self.http10, close);
-        (self.compressing, self.encoder) = (None, None);
         (self.stage, self.status) = (ResponseStage::Start, 0);
         (self.head_start, self.head_end) = (0, 0);
         (self.has_left, self.is_deferred, self.is_old) = (false, false, false);
         self.head_request = head_request;
     }
 
-    /// The body is compressed if that suits it, and the client accepts it.
-    pub fn compress(&mut self, compressing: Rc<Compressing>, accepts: bool) {
-        self.compressing = Some((compressing, accepts));
-    }
-
-    /// The body stays as it is.
-    pub fn leave_uncompressed(&mut self) {
-        self.compressing = None;
-    }
-
     /// Whether a status was sent: informational ones do not count.
     pub fn has_status(&self) -> bool {
-        matches!(self.stage, ResponseStage::Head | ResponseStage::Body | ResponseStage::Finished)
+        !matches!(self.stage, ResponseStage::Start | ResponseStage::Interim)
     }
 
     /// The status code sent last, 0 if there was none.
@@ -115,9 +109,14 @@ impl Response {
         self.status
     }
 
-    /// Whether the response is complete.
+    /// Whether the response is complete, or another process goes on with it.
     pub fn is_finished(&self) -> bool {
-        self.stage == ResponseStage::Finished
+        matches!(self.stage, ResponseStage::Finished | ResponseStage::Held)
+    }
+
+    /// What is wrong about sending more.
+    pub fn is_over(&self) -> Misuse {
+        if self.stage == ResponseStage::Held { HELD } else { FINISHED }
     }
 
     /// Whether the connection has to be closed after this response.
@@ -142,7 +141,7 @@ impl Response {
 
     /// The announced length of the body and how much of it the handler has sent so far, while that counts.
     pub fn length(&self) -> Option<(u64, u64)> {
-        self.encoder.as_ref().map_or_else(|| self.body.length(), |encoder| encoder.length())
+        self.body.length()
     }
 
     /// Whether a part of the final response was sent: it cannot be replaced any more.
@@ -154,7 +153,7 @@ impl Response {
     pub fn status(&mut self, status: &[u8], fixed: &StaticHeaders) -> Result<(), Misuse> {
         let code = match self.stage {
             ResponseStage::Start | ResponseStage::Interim => status_code(status)?,
-            ResponseStage::Finished => return Err(FINISHED),
+            ResponseStage::Finished | ResponseStage::Held => return Err(self.is_over()),
             ResponseStage::Head | ResponseStage::Body => return Err(STATUS_SENT),
         };
         if code == 101 && self.http10 {
@@ -196,7 +195,7 @@ impl Response {
             ResponseStage::Head | ResponseStage::Interim => {}
             ResponseStage::Start => return Err(NO_STATUS),
             ResponseStage::Body => return Err(HEADERS_SENT),
-            ResponseStage::Finished => return Err(FINISHED),
+            ResponseStage::Finished | ResponseStage::Held => return Err(self.is_over()),
         }
         check_header(name, value)?;
         let send = if self.stage == ResponseStage::Interim {
@@ -222,17 +221,8 @@ impl Response {
                 return Ok(());
             }
             ResponseStage::Body => return Ok(()),
-            ResponseStage::Finished => return Err(FINISHED),
+            ResponseStage::Finished | ResponseStage::Held => return Err(self.is_over()),
             ResponseStage::Head => {}
-        }
-        if let Some((compressing, accepts)) = self.compressing.take() {
-            let length = self.fields.length();
-            let (start, status) = (self.head_start, self.status);
-            let encoder = compressing.begin(&mut self.out, start, status, length, accepts);
-            if encoder.is_some() {
-                self.fields.forget_length();
-            }
-            self.encoder = encoder.filter(|_| !self.head_request).map(Box::new);
         }
         let framing = self.fields.finish(self.status, self.head_request, date, &mut self.out);
         self.body.begin(framing);
@@ -260,25 +250,10 @@ impl Response {
     pub fn data(&mut self, piece: &[u8], minimum: usize) -> Result<PieceTaken, Misuse> {
         match self.stage {
             ResponseStage::Body if piece.is_empty() => Ok(PieceTaken::Joined),
-            ResponseStage::Body => match &mut self.encoder {
-                None => self.body.take(piece, minimum, MOST_WAITING, &mut self.out),
-                Some(encoder) => {
-                    let ready = encoder.take(piece)?;
-                    self.encoded(&ready, minimum)
-                }
-            },
+            ResponseStage::Body => self.body.take(piece, minimum, MOST_WAITING, &mut self.out),
             ResponseStage::Start | ResponseStage::Interim | ResponseStage::Head => Err(NO_STATUS),
-            ResponseStage::Finished => Err(FINISHED),
+            ResponseStage::Finished | ResponseStage::Held => Err(self.is_over()),
         }
-    }
-
-    /// Takes a piece of the compressed body.
-    fn encoded(&mut self, piece: &[u8], minimum: usize) -> Result<PieceTaken, Misuse> {
-        if piece.is_empty() {
-            return Ok(PieceTaken::Joined);
-        }
-        let taken = self.body.take(piece, minimum, usize::MAX, &mut self.out)?;
-        Ok(if self.out.len() > MOST_WAITING { PieceTaken::Full } else { taken })
     }
 
     /// The whole body, of the announced size, is sent behind [`Response::out`] by the caller, unless this is false: then
@@ -329,11 +304,6 @@ impl Response {
 
     /// Pieces that wait to be joined do so no more: [`Response::out`] has all data so far.
     pub fn flush(&mut self) {
-        if let Some(encoder) = &mut self.encoder {
-            let ready = encoder.flush();
-            // The encoder knows whether there may be a body.
-            let _ = self.encoded(&ready, 0);
-        }
         self.body.flush(&mut self.out);
     }
 
@@ -347,15 +317,12 @@ impl Response {
     pub fn finish(&mut self, date: Option<&[u8]>) -> Result<(), Misuse> {
         match self.stage {
             ResponseStage::Finished => return Ok(()),
+            ResponseStage::Held => return Err(HELD),
             ResponseStage::Interim => {
                 self.end_interim();
                 return Err(NO_STATUS);
             }
             _ => self.finish_headers(date)?,
-        }
-        if let Some(encoder) = &mut self.encoder {
-            let rest = encoder.finish()?;
-            self.encoded(&rest, 0)?;
         }
         self.body.finish(&mut self.out)?;
         self.stage = ResponseStage::Finished;
@@ -366,7 +333,7 @@ impl Response {
     pub fn close_after_finish(&mut self) -> Result<(), Misuse> {
         match self.stage {
             ResponseStage::Body => Err(HEADERS_SENT),
-            ResponseStage::Finished => Err(FINISHED),
+            ResponseStage::Finished | ResponseStage::Held => Err(self.is_over()),
             _ => {
                 self.fields.set_close();
                 Ok(())
@@ -385,6 +352,63 @@ impl Response {
             self.out.splice(self.head_end..self.head_end, CLOSE.iter().copied());
             self.body.shift_open(CLOSE.len() as isize);
         }
+    }
+
+    /// Whether the client wants the head alone.
+    pub fn is_head_request(&self) -> bool {
+        self.head_request
+    }
+
+    /// Whether there is an unfinished head.
+    pub fn has_no_head(&self) -> bool {
+        self.stage == ResponseStage::Head
+    }
+
+    /// Another process completes the response, of which there is only an unfinished head: with this head, or one that
+    /// has another status.
+    ///
+    /// # Errors
+    /// The status has no body, or its length was announced; the other one is none.
+    pub fn hold_head(
+        &mut self,
+        otherwise: &[u8],
+        fixed: &StaticHeaders,
+    ) -> Result<[Head; 2], Misuse> {
+        if is_bodyless(self.status) || self.status == 205 {
+            return Err(HELD_WITHOUT_BODY);
+        }
+        let code = status_code(otherwise)?;
+        if code < 200 {
+            return Err(OTHERWISE_INFORMATIONAL);
+        }
+        let mut other = Response { http10: self.http10, ..Response::default() };
+        other.fields = Fields::new(self.http10, self.closes());
+        other.status(otherwise, fixed)?;
+        let has_date = other.fields.finish_open(code, &mut other.out)?;
+        let is_bodyless = is_bodyless(code);
+        let other = Head { lines: other.out, has_date, is_bodyless };
+        let has_date = self.fields.finish_open(self.status, &mut self.out)?;
+        let lines = self.out.split_off(self.head_start.min(self.out.len()));
+        self.stage = ResponseStage::Held;
+        Ok([Head { lines, has_date, is_bodyless: false }, other])
+    }
+
+    /// Another process goes on with the response, whose header section has ended. None: it is complete, as the client
+    /// wants no body.
+    ///
+    /// # Errors
+    /// The status has no body, or its length was announced.
+    pub fn hold_body(&mut self) -> Result<Option<Framing>, Misuse> {
+        let framing = match self.body.framing() {
+            BodyEnd::Chunked => Framing::Chunked,
+            BodyEnd::Close => Framing::Plain,
+            BodyEnd::Ignored => return Ok(None),
+            BodyEnd::Length { .. } => return Err(HELD_LENGTH),
+            BodyEnd::Bodyless => return Err(HELD_WITHOUT_BODY),
+        };
+        self.flush();
+        self.stage = ResponseStage::Held;
+        Ok(Some(framing))
     }
 
     /// An interim response that the server itself sends (RFC 9110 10.1.1): before the head, unless that
@@ -442,7 +466,6 @@ impl Response {
             self.out.truncate(self.head_start);
         }
         self.body.forget_open();
-        self.encoder = None;
         write(&mut self.out, self.head_request);
         self.status = status;
         self.stage = ResponseStage::Finished;

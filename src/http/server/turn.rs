@@ -30,6 +30,8 @@ use super::time_limits::TimeLimits;
 use super::turn_step::{Ready, TurnAction, TurnEvent};
 use super::usability::{Blameless, Problem};
 use crate::io::stream::{Stream, Wakeup};
+use crate::server::ipc::held_state::Framing;
+use crate::server::ipc::request_record::End;
 use crate::sys::os::monotonic::MonotonicTime;
 
 /// For how long a client may go on sending where nobody supervises (see
@@ -50,6 +52,8 @@ pub struct Supervision {
     pub park: Take<bool>,
     /// Takes a connection that ends, with the same times. An error if its output cannot be sent.
     pub linger: Take<std::io::Result<bool>>,
+    /// Takes a connection whose response another process goes on with; how is encoded.
+    pub hold: fn(&Rc<RefCell<Stream>>, Vec<u8>) -> bool,
 }
 
 /// What follows when all output is sent.
@@ -228,6 +232,9 @@ impl Turn {
         if c.stream.has_session() {
             return self.retire(ConnectionEnd::Upgrade);
         }
+        if c.hold.is_some() {
+            return self.conclude_held(c, reads);
+        }
         // A connection whose end cannot be announced any more goes on in another worker.
         let goes_on = keep || c.has_left() && (self.supervision.is_worker)();
         let concluded = c.conclude(goes_on, reads);
@@ -254,6 +261,19 @@ impl Turn {
         self.retire(next)
     }
 
+    /// The same for a response that another process goes on with.
+    fn conclude_held(&mut self, c: &mut HttpConnection, reads: bool) -> TurnAction {
+        if !c.stream.is_open() {
+            return self.retire(ConnectionEnd::Nothing(TurnResult::Result));
+        }
+        if reads {
+            self.state = TurnState::Reading;
+            return TurnAction::ReadBody;
+        }
+        let next = leave_body(c);
+        self.retire(next)
+    }
+
     fn retire(&mut self, next: ConnectionEnd) -> TurnAction {
         self.state = TurnState::Retiring(next);
         TurnAction::Retire
@@ -265,8 +285,11 @@ impl Turn {
             // A failure shows when the rest is sent.
             let _ = c.send_out();
         }
-        log_record::closed(c, next.of_response());
+        if next != ConnectionEnd::Hold {
+            log_record::closed(c, next.of_response());
+        }
         match next {
+            ConnectionEnd::Hold => self.hold(c),
             ConnectionEnd::Keep => self.keep(c),
             // Everything is sent: should the client be gone, that is no failure.
             ConnectionEnd::Close => {
@@ -287,6 +310,25 @@ impl Turn {
         let is_parked = c.stream.get().is_some_and(|stream| park(stream, wait, self.times.stall));
         let outcome = if is_parked { TurnResult::Result } else { TurnResult::Serve };
         self.end(c, outcome)
+    }
+
+    /// Another process goes on with the response, behind its output.
+    fn hold(&mut self, c: &mut HttpConnection) -> TurnAction {
+        let Some(mut held) = c.hold.take().filter(|_| c.send_out().is_ok()) else {
+            log_record::closed(c, End::Aborted);
+            return self.reset(c, TurnResult::Result);
+        };
+        let TimeLimits { idle, drain, stall, .. } = self.times;
+        held.rules.keeps = held.framing != Framing::Plain && c.is_kept_behind_hold();
+        held.rules.idle = idle.map(milliseconds);
+        held.rules.drain = drain.map_or(u64::from(u32::MAX), milliseconds);
+        held.rules.stall = stall.map(milliseconds);
+        held.record = log_record::held(c);
+        let hold = self.supervision.hold;
+        if c.stream.get().is_some_and(|stream| hold(stream, held.encode())) {
+            return self.end(c, TurnResult::Result);
+        }
+        self.reset(c, TurnResult::Result)
     }
 
     /// Keeps the connection for its next request, behind its output.
@@ -387,6 +429,10 @@ impl Turn {
         }
         TurnAction::End(outcome)
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX - 1)
 }
 
 #[cfg(test)]

@@ -10,8 +10,12 @@ use crate::http::server::usability::FAULTY;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-const NOBODY: Supervision =
-    Supervision { is_worker: || false, park: |_, _, _| false, linger: |_, _, _| Ok(false) };
+const NOBODY: Supervision = Supervision {
+    is_worker: || false,
+    park: |_, _, _| false,
+    linger: |_, _, _| Ok(false),
+    hold: |_, _| false,
+};
 
 /// A turn where nobody supervises, and the client.
 struct Case {

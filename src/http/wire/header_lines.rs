@@ -60,7 +60,7 @@ pub(in crate::http) fn push_header(out: &mut Vec<u8>, name: &[u8], value: &[u8])
     out.extend_from_slice(b"\r\n");
 }
 
-pub(in crate::http) fn push_chunk_size(out: &mut Vec<u8>, size: usize) {
+pub fn push_chunk_size(out: &mut Vec<u8>, size: usize) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
     for digit in (0..digits).rev() {

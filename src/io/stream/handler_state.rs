@@ -52,6 +52,8 @@ pub struct HandlerState {
     pub session: Option<Box<Session>>,
     /// By the server: the name of the record that is complete when the output is sent.
     pub unsent_record: Option<u64>,
+    /// By the handler: how the connection is held, encoded; empty if it is not to be.
+    pub held: Vec<u8>,
     /// By the handler: it has refused a request with this status.
     pub refused: Option<u16>,
     /// By the handler: the client has sent a message that was handled: nothing unsolicited may follow.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, setsockopt,
+    socketpair, sockopt,
 };
 use socket2::SockRef;
 
@@ -125,6 +126,12 @@ impl Channel {
         Channel(self.0.try_clone().unwrap())
     }
 
+    /// Asks the kernel to take so many bytes of messages from this end, if this process may.
+    pub fn enlarge(&self, bytes: usize) {
+        let _ = setsockopt(&self.0, sockopt::SndBufForce, &bytes)
+            .or_else(|_| setsockopt(&self.0, sockopt::SndBuf, &bytes));
+    }
+
     /// The longest message that the kernel takes, in bytes.
     pub fn longest_message(&self) -> usize {
         let buffer = SockRef::from(&self.0).send_buffer_size().unwrap_or(MAX_MESSAGE);
@@ -180,6 +187,11 @@ impl Channel {
     /// that is not so.
     pub fn wait_for_message(&self, time: u16) -> bool {
         self.wait(PollFlags::POLLIN, PollTimeout::from(time)) != Ok(0)
+    }
+
+    /// Waits until a message can be sent, for so many milliseconds.
+    pub fn wait_for_room(&self, time: u16) {
+        let _ = self.wait(PollFlags::POLLOUT, PollTimeout::from(time));
     }
 
     fn wait(&self, event: PollFlags, timeout: PollTimeout) -> Result<i32, Errno> {

@@ -11,7 +11,7 @@ use super::message::{Garbage, Message};
 use super::numbers::{append, only, optional, present, split};
 
 /// The version of these messages. A generation of another version cannot take over.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// Stands for the status process where a socket's pool is told.
 pub const STATUS_PROCESS: u64 = u64::MAX - 1;
@@ -19,8 +19,9 @@ pub const STATUS_PROCESS: u64 = u64::MAX - 1;
 /// What a generation tells its successor.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FromPredecessor {
-    /// Comes first; with the standard error of the server, and the file by which the successor can say that it
-    /// has the sockets ([`crate::sys::os::worker_signals::take_ports`]).
+    /// Comes first; with the standard error of the server, the file by which the successor can say that it has the
+    /// sockets ([`crate::sys::os::worker_signals::take_ports`]), the way to the push process
+    /// ([`super::push_line`]), and the file of the metrics if there is one.
     Hello(Hello),
     /// A listening socket, which comes with the message.
     Socket(PassedSocket),
@@ -106,6 +107,8 @@ pub enum FromFirst {
     ServeAlone,
     /// The first process has received this signal.
     Signal(u64),
+    /// The push process runs, perhaps anew: it is to know this generation.
+    Push,
     /// Asks for [`ToFirst::Alive`].
     Ping,
 }
@@ -204,6 +207,7 @@ impl Message for FromFirst {
             FromFirst::Succeed(pools) => claims(b'g', pools),
             FromFirst::Signal(number) => fields(b'k', &[*number]),
             FromFirst::ServeAlone => vec![b's'],
+            FromFirst::Push => vec![b'h'],
             FromFirst::Ping => vec![b'p'],
         }
     }
@@ -214,6 +218,7 @@ impl Message for FromFirst {
             [b'g', rest @ ..] => Ok(FromFirst::Succeed(claimed(rest)?)),
             [b'k', rest @ ..] => Ok(FromFirst::Signal(only::<1>(rest)?[0])),
             [b's'] => Ok(FromFirst::ServeAlone),
+            [b'h'] => Ok(FromFirst::Push),
             [b'p'] => Ok(FromFirst::Ping),
             _ => Err(Garbage),
         }
@@ -282,6 +287,7 @@ mod tests {
             FromFirst::Succeed(vec![None, Some(0)]),
             FromFirst::Signal(15),
             FromFirst::ServeAlone,
+            FromFirst::Push,
             FromFirst::Ping,
         ]);
     }

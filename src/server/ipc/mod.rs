@@ -11,8 +11,9 @@
 //! | [`request_record`], [`request_names`] | what is known of a request, for the logs (pure) |
 //! | [`request_note`], [`ring`] | the request a worker handles; a queue; both in shared memory |
 //! | [`access_queue`] | the way to the process that writes the access log |
+//! | [`held_state`], [`push_message`], [`push_line`] | held connections: what follows them, what is said of them (pure), and the way to the push process |
 //! | [`overflow`] | what is too long for a message, as a file in memory |
-//! | [`numbers`], [`addresses`] | numbers and addresses in messages (pure) |
+//! | [`numbers`], [`texts`], [`addresses`] | numbers, byte strings and addresses in messages (pure) |
 //! | [`clock`] | the clock that both use |
 
 pub(crate) mod access_queue;
@@ -23,10 +24,13 @@ pub(crate) mod channel;
 pub(crate) mod clock;
 pub mod connection_state;
 pub(crate) mod generation;
+pub mod held_state;
 pub(crate) mod lease;
 pub(crate) mod message;
 pub(crate) mod numbers;
 pub(crate) mod overflow;
+pub(crate) mod push_line;
+pub mod push_message;
 pub(crate) mod request_names;
 pub(crate) mod request_note;
 pub(crate) mod request_record;
@@ -34,4 +38,5 @@ pub(crate) mod ring;
 pub(crate) mod scoreboard;
 pub(crate) mod server_stage;
 pub(crate) mod standing;
+pub(crate) mod texts;
 pub(crate) mod ticket;

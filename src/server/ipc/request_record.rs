@@ -171,6 +171,12 @@ impl Closing<'_> {
         let (handled, sent) = (optional(self.handled), optional(self.sent));
         [status, self.bytes_in, self.bytes_out, handled, sent]
     }
+
+    /// Appends its encoding, which is a record behind that of an opening.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        append(bytes, &self.numbers());
+        bytes.extend_from_slice(self.fields);
+    }
 }
 
 /// The opening with which `bytes` begin, and what is behind it.

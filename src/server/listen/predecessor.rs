@@ -31,6 +31,8 @@ pub struct Predecessor {
     pub stderr: OwnedFd,
     /// The file by which this generation says that it has the ports.
     pub ports: OwnedFd,
+    /// The way to the push process.
+    pub push: OwnedFd,
     /// The values of its metrics.
     pub metrics: Option<OwnedFd>,
     /// The log has told that handlers run as root.
@@ -41,8 +43,9 @@ pub struct Predecessor {
 
 impl Predecessor {
     /// The numbers of the descriptors.
-    pub fn descriptors(&self) -> [RawFd; 3] {
-        [self.channel.as_fd(), self.first.as_fd(), self.stderr.as_fd()].map(|it| it.as_raw_fd())
+    pub fn descriptors(&self) -> [RawFd; 4] {
+        [self.channel.as_fd(), self.first.as_fd(), self.stderr.as_fd(), self.push.as_fd()]
+            .map(|it| it.as_raw_fd())
     }
 }
 
@@ -76,8 +79,8 @@ pub fn adopt() -> io::Result<Option<(Predecessor, Vec<Passed>)>> {
         }
     };
     let (message, mut descriptors) = next()?;
-    let (FromPredecessor::Hello(hello), Some(stderr), Some(ports)) =
-        (message, descriptors.next(), descriptors.next())
+    let (FromPredecessor::Hello(hello), Some(stderr), Some(ports), Some(push)) =
+        (message, descriptors.next(), descriptors.next(), descriptors.next())
     else {
         return Err(io::Error::other("the old generation does not introduce itself"));
     };
@@ -91,7 +94,7 @@ pub fn adopt() -> io::Result<Option<(Predecessor, Vec<Passed>)>> {
         sockets.push(Passed { index: index as usize, passed, socket });
     }
     let (warned, group, metrics) = (hello.warned, hello.group as i32, descriptors.next());
-    let predecessor = Predecessor { channel, first, stderr, ports, metrics, warned, group };
+    let predecessor = Predecessor { channel, first, stderr, ports, push, metrics, warned, group };
     Ok(Some((predecessor, sockets)))
 }
 

@@ -16,6 +16,7 @@ use super::spec::{ListenerSpec, StatusSpec};
 use super::status_listener::StatusListener;
 use crate::binding::{Fault, Reply};
 use crate::server::ipc::lease::LeaseTable;
+use crate::server::ipc::push_message::TopicSpec;
 use crate::server::ipc::scoreboard::Scoreboard;
 use crate::server::metrics::pool::PoolCounters;
 use crate::server::metrics::registry::Metrics;
@@ -100,6 +101,8 @@ pub struct Registry {
     views: RefCell<Vec<PoolView>>,
     /// What is counted.
     pub metrics: Rc<Metrics>,
+    /// Topics with a history.
+    topics: RefCell<Vec<TopicSpec>>,
     /// The inherited sockets that no pool has claimed yet.
     pub inheritance: Inheritance,
     /// In a process that a reload has started: what it has of the previous generation.
@@ -136,6 +139,7 @@ impl Registry {
             metrics: Rc::new(Metrics::inherit(
                 predecessor.as_mut().and_then(|it: &mut Predecessor| it.metrics.take()),
             )),
+            topics: RefCell::default(),
             inheritance: sockets.map(Inheritance::of_generation).unwrap_or_default(),
             is_candidate: predecessor.is_some(),
             predecessor: RefCell::new(predecessor),
@@ -310,6 +314,27 @@ impl Registry {
             counters: view.counters.clone(),
         };
         self.views.borrow().iter().map(source).collect()
+    }
+
+    /// The last messages of a topic are to be kept.
+    ///
+    /// # Errors
+    /// The server has been started.
+    pub fn declare_topic(&self, topic: TopicSpec) -> Reply<()> {
+        if self.stage.get() != RegistryStage::Open {
+            return Err(Fault::misuse(
+                "topic: the server has been started already; topics are declared before",
+            ));
+        }
+        let mut topics = self.topics.borrow_mut();
+        topics.retain(|other| other.name != topic.name);
+        topics.extend(Some(topic).filter(|topic| topic.history > 0));
+        Ok(())
+    }
+
+    /// Topics with a history.
+    pub fn take_topics(&self) -> Vec<TopicSpec> {
+        self.topics.take()
     }
 
     /// From now on the script is only checked.

@@ -5,6 +5,7 @@
 //! | [`area`] | the shared memory, which passes from generation to generation |
 //! | [`pool`] | what is counted for each pool |
 //! | [`totals`] | what is counted for the whole server |
+//! | [`push`] | what is counted of held connections |
 //! | [`server`] | what the supervisor does with that |
 //! | [`declaration`] | names, labels and buckets of the application's metrics, checked (pure) |
 //! | [`buckets`] | bounds of histograms (pure) |
@@ -20,6 +21,7 @@ mod declaration;
 pub mod exposition;
 pub mod lua;
 pub mod pool;
+pub mod push;
 pub mod registry;
 pub mod report;
 mod series;

@@ -8,6 +8,7 @@ use super::area::Area;
 use super::declaration::Declaration;
 use super::exposition::Exposition;
 use super::pool::PoolCounters;
+use super::push::PushCounters;
 use super::series::Series;
 use super::totals::ServerCounters;
 use crate::sys::os::error_text;
@@ -54,6 +55,14 @@ impl Metrics {
     /// There is no memory.
     pub fn server(&self) -> Result<ServerCounters, String> {
         ServerCounters::new(self.area()?).ok_or_else(|| full("the server"))
+    }
+
+    /// The counters of held connections.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn push(&self) -> Result<PushCounters, String> {
+        PushCounters::new(self.area()?).ok_or_else(|| full("held connections"))
     }
 
     /// The file with all values, for the next generation.

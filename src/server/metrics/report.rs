@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::exposition::{Exposition, Format, Kind};
 use super::pool::{Histogram, PoolCounters, REASONS, REFUSALS, Supervised};
+use super::push::{PushCounters, PushTotal};
 use super::registry::Metrics;
 use super::totals::{ServerCounters, ServerTotal};
 use crate::server::ipc::scoreboard::{Activity, Counter, Scoreboard, Total, WorkerView};
@@ -54,8 +55,35 @@ pub fn text(
             text.sample(&[("log", log)], server.get(what) as f64);
         }
     }
+    if let Ok(push) = metrics.push() {
+        write_push(&mut text, &push);
+    }
     metrics.write(&mut text);
     text.finish()
+}
+
+fn write_push(text: &mut Exposition, push: &PushCounters) {
+    text.family("moonbridge_held", Kind::Gauge, "Connections that are held.");
+    text.sample(&[], push.get(PushTotal::Held) as f64);
+    let counters = [
+        ("moonbridge_published", "Messages published.", PushTotal::Published),
+        ("moonbridge_delivered", "Messages passed on, one for each client.", PushTotal::Delivered),
+        (
+            "moonbridge_messages_dropped",
+            "Messages dropped because a client was too slow.",
+            PushTotal::Dropped,
+        ),
+        (
+            "moonbridge_held_slow",
+            "Held connections reset because their client was too slow.",
+            PushTotal::Slow,
+        ),
+        ("moonbridge_held_refused", "Connections that could not be held.", PushTotal::Refused),
+    ];
+    for (name, help, what) in counters {
+        text.family(name, Kind::Counter, help);
+        text.sample(&[], push.get(what) as f64);
+    }
 }
 
 type Pools<'a> = [(&'a str, &'a PoolSource)];

@@ -6,10 +6,11 @@ use std::rc::Rc;
 
 use mlua::{Lua, Table};
 
-use crate::binding;
+use crate::binding::{self, Fault};
 use crate::server::ipc::scoreboard::{Activity, Counter, Scoreboard, Total};
 use crate::server::listen::registry::Registry;
 use crate::server::listen::spec::ListenerSpec;
+use crate::server::metrics::push::PushTotal;
 
 /// The figures of one pool at one point in time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -109,6 +110,16 @@ impl fmt::Display for PoolStatus {
     }
 }
 
+/// What is told of held connections.
+const PUSH: [(&str, PushTotal); 6] = [
+    ("held", PushTotal::Held),
+    ("published", PushTotal::Published),
+    ("delivered", PushTotal::Delivered),
+    ("dropped", PushTotal::Dropped),
+    ("slow", PushTotal::Slow),
+    ("refused", PushTotal::Refused),
+];
+
 /// Defines `status`, which returns a list with a table of figures for each pool.
 pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result<()> {
     binding::export(lua, module, "status", move |lua, _| {
@@ -132,6 +143,12 @@ pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result
             status_listeners.raw_push(table)?;
         }
         list.raw_set("status_listeners", status_listeners)?;
+        let counters = registry.metrics.push().map_err(Fault::Misuse)?;
+        let push = lua.create_table()?;
+        for (name, what) in PUSH {
+            push.raw_set(name, counters.get(what) as i64)?;
+        }
+        list.raw_set("push", push)?;
         Ok(list)
     })
 }

@@ -178,6 +178,15 @@ impl AccessLog {
         self.queue.push(self.own, Sequel::Died(self.number(pool, cell) as u64));
     }
 
+    /// Adds a record that is complete.
+    pub fn push(&self, record: &[u8]) {
+        if let Ok((opening, closing)) = request_record::decode(record) {
+            let mut bytes = Vec::new();
+            opening.encode(&mut bytes);
+            self.queue.push_record(self.own, None, &words(&bytes), &closing);
+        }
+    }
+
     /// The file was renamed.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::activity;
 use super::closing::{close_left_ports, close_ports};
+use super::push_process::PushProcess;
 use super::reload::Reload;
 use super::service::{Next, Service};
 use super::shutdown::{ServerPhase, Shutdown};
@@ -188,10 +189,14 @@ impl Ending {
         &mut self,
         reload: &Reload,
         service: &mut Service,
+        push: &mut PushProcess,
         now: Instant,
     ) -> ControlFlow<i32, Option<Instant>> {
         let is_kept = self.shutdown.phase() != ServerPhase::Killing && reload.keeps(service);
         if is_kept || !self.is_over(service) {
+            return ControlFlow::Continue(None);
+        }
+        if self.shutdown.phase() != ServerPhase::Killing && push.outlasts(reload.is_replaced()) {
             return ControlFlow::Continue(None);
         }
         if let Some(end) = self.outlast_clients(service, now) {

@@ -8,12 +8,14 @@ use nix::sys::signal::Signal;
 
 use super::access_log::AccessLog;
 use super::ending::Ending;
+use super::push_process::PushProcess;
 use super::reload::{Reload, ReloadAction};
 use super::service::{Next, Service, WorkerRequest};
 use super::shutdown::ServerPhase;
 use super::status_process::StatusProcess;
 use super::watching::Watching;
 use crate::server::ipc::message::Report;
+use crate::server::ipc::push_message::FromPush;
 use crate::server::ipc::server_stage::Stage;
 use crate::server::metrics::server::ServerMetrics;
 use crate::server::metrics::totals::ServerTotal;
@@ -21,6 +23,7 @@ use crate::server::operator::access_log::calls::CallsStart;
 use crate::server::operator::log::Log;
 use crate::server::operator::notifier::Notifier;
 use crate::server::operator::options::Hangup;
+use crate::server::push::PushStart;
 use crate::server::status_process::StatusStart;
 use crate::server::worker_start::WorkerStart;
 use crate::sys::os::error_text;
@@ -45,6 +48,8 @@ pub enum SupervisorEnd {
     Status(StatusStart),
     /// This process is a new one of an access log that is a function.
     AccessLog(CallsStart),
+    /// This process is a new push process.
+    Push(PushStart),
 }
 
 /// The parts.
@@ -53,6 +58,8 @@ pub struct SupervisorParts {
     pub service: Service,
     /// The process that answers whoever asks how the server does.
     pub status: StatusProcess,
+    /// The process that holds connections.
+    pub push: PushProcess,
     /// What is known of other generations.
     pub reload: Reload,
     /// The end of the server.
@@ -79,6 +86,9 @@ impl SupervisorParts {
         if !is_candidate && let Some(start) = self.status.tend(&mut self.log, now) {
             return ControlFlow::Break(SupervisorEnd::Status(start));
         }
+        if let Some(start) = self.tend_push(now) {
+            return ControlFlow::Break(SupervisorEnd::Push(start));
+        }
         let served = match self.advance_service(now) {
             Next::Wait(wake) => wake,
             Next::Worker(start) => return ControlFlow::Break(SupervisorEnd::Worker(start)),
@@ -86,9 +96,9 @@ impl SupervisorParts {
         if self.reload.has_failed() {
             return ControlFlow::Break(SupervisorEnd::Ended(ERROR_AT_START));
         }
-        let ends = self.ending.conclude(&self.reload, &mut self.service, now);
+        let ends = self.ending.conclude(&self.reload, &mut self.service, &mut self.push, now);
         let ends = ends.map_break(SupervisorEnd::Ended)?;
-        self.publish();
+        self.publish(now);
         // A candidate has no ports to check yet.
         let serves = self.ending.shutdown.serves() && !is_candidate;
         let check = self.service.next_check(serves, now);
@@ -104,7 +114,8 @@ impl SupervisorParts {
         let passed = self.reload.flush(&mut self.service, now);
         let told = [self.notify(now), self.log.attend(now)];
         let due = [files, served, ends, check, status, written, passed, self.reload.due()];
-        ControlFlow::Continue(due.into_iter().chain(told).flatten().min())
+        let due = due.into_iter().chain(told).chain([self.push.next()]);
+        ControlFlow::Continue(due.flatten().min())
     }
 
     /// Serves, prepares that, or ends it, as it is due. Gives when something will be.
@@ -128,7 +139,8 @@ impl SupervisorParts {
     fn carry_out(&mut self, actions: Vec<ReloadAction>) {
         for action in actions {
             let now = Instant::now();
-            let SupervisorParts { reload, service, status, log, notifier, metrics, .. } = self;
+            let SupervisorParts { reload, push, service, status, log, notifier, metrics, .. } =
+                self;
             match action {
                 ReloadAction::Tell(news) => news.tell(log, notifier, metrics),
                 ReloadAction::Answer(askers, outcome) => {
@@ -138,22 +150,66 @@ impl SupervisorParts {
                 ReloadAction::Introduce(channel) => {
                     // The candidate loads the files as they are now.
                     self.watching.forget();
-                    reload.introduce(channel, service, status, metrics.file());
+                    let shared = [push.sender(), metrics.file()];
+                    reload.introduce(channel, service, status, shared);
                 }
                 ReloadAction::HandOver(claims) => {
-                    if reload.hand_over(&claims, service, status, now) {
+                    if reload.hand_over(&claims, service, status, push, now) {
                         self.ending.shutdown.drain(now);
                     }
                 }
                 ReloadAction::Serve(begin) => {
                     metrics.count(ServerTotal::Reloads);
+                    push.begin();
                     reload.begin(begin, service, status, log, now);
                 }
+                ReloadAction::Completed if push.runs() => reload.announce_push(),
+                ReloadAction::Completed => {}
+                ReloadAction::PushRuns if reload.is_replaced() => {}
+                ReloadAction::PushRuns => push.serve(),
                 ReloadAction::Signal(signal) => self.take_signal(signal),
                 ReloadAction::ReopenLogs => self.reopen_log(),
                 ReloadAction::Kill => self.kill_all(),
                 ReloadAction::Ended(Some(code)) => self.ending.shutdown.set_exit_code(code),
                 ReloadAction::Ended(None) => self.ending.shutdown.fail(),
+            }
+        }
+    }
+
+    /// In the first process: starts the push process if it is wanted. Gives what it starts with in the new process.
+    fn tend_push(&mut self, now: Instant) -> Option<PushStart> {
+        let SupervisorParts { push, reload, ending, log, .. } = self;
+        let is_replaced = reload.is_replaced();
+        if !ending.shutdown.serves() && !is_replaced {
+            push.drain();
+        }
+        let ran = push.runs();
+        let start = push.tend(log, now);
+        if !ran && push.runs() {
+            if is_replaced {
+                reload.announce_push();
+            } else {
+                push.serve();
+            }
+        }
+        start
+    }
+
+    /// The push process says something.
+    pub fn hear_push(&mut self) {
+        let now = Instant::now();
+        for _ in 0..MESSAGES_AT_ONCE {
+            match self.push.receive() {
+                Some((FromPush::Connections(batch), descriptors)) => {
+                    self.service.handover.reception.inherit(batch, descriptors, now);
+                }
+                Some((FromPush::Record(record), _)) => {
+                    if let Some(access_log) = &self.service.access_log {
+                        access_log.push(&record);
+                    }
+                }
+                Some((FromPush::Ended, _)) => {}
+                None => return,
             }
         }
     }
@@ -278,6 +334,7 @@ impl SupervisorParts {
             let access_log = self.service.access_log.as_mut();
             if !access_log.is_some_and(|access_log| access_log.ended(pid, &mut self.log))
                 && !self.status.bury(pid, end, &mut self.log)
+                && !self.push.bury(pid, end, &mut self.log)
             {
                 // What it has said last.
                 self.hear_generation(pid);
@@ -329,7 +386,10 @@ impl SupervisorParts {
     }
 
     /// Puts into shared memory and into the log what only the supervisor knows.
-    fn publish(&mut self) {
+    fn publish(&mut self, now: Instant) {
+        if !self.reload.is_replaced() && !self.reload.is_candidate() {
+            self.push.publish(&mut self.log, now);
+        }
         self.status.publish(match self.ending.shutdown.phase() {
             ServerPhase::Serving => Stage::Serving,
             ServerPhase::Leaving => Stage::Leaving,
@@ -368,6 +428,7 @@ impl SupervisorParts {
             return self.service.close_ports();
         }
         self.status.end();
+        self.push.end();
         if self.ending.shutdown.phase() == ServerPhase::Draining {
             self.log.notice("All worker threads have terminated");
         }

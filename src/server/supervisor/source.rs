@@ -23,6 +23,10 @@ pub enum EventSource {
     AccessLogStderr,
     /// In development: files may have changed.
     Files,
+    /// Somebody has something for the push process, which does not run.
+    PushLine,
+    /// The push process has something.
+    Push,
     /// A connection in the lobby.
     Connection(u64),
 }
@@ -37,6 +41,8 @@ const FIRST: u64 = 6 << 32;
 const CANDIDATE_STDERR: u64 = 7 << 32;
 const FILES: u64 = 8 << 32;
 const ACCESS_LOG_STDERR: u64 = 9 << 32;
+const PUSH_LINE: u64 = 11 << 32;
+const PUSH: u64 = 10 << 32;
 /// Events of the lobby: the rest of the token is the number of its key.
 pub const CONNECTION: u64 = 1 << 63;
 
@@ -54,6 +60,8 @@ impl EventSource {
             EventSource::CandidateStderr => CANDIDATE_STDERR,
             EventSource::Files => FILES,
             EventSource::AccessLogStderr => ACCESS_LOG_STDERR,
+            EventSource::PushLine => PUSH_LINE,
+            EventSource::Push => PUSH,
             EventSource::Connection(number) => CONNECTION | number,
         }
     }
@@ -74,6 +82,8 @@ impl EventSource {
             CANDIDATE_STDERR => EventSource::CandidateStderr,
             FILES => EventSource::Files,
             ACCESS_LOG_STDERR => EventSource::AccessLogStderr,
+            PUSH_LINE => EventSource::PushLine,
+            PUSH => EventSource::Push,
             _ => EventSource::Signals,
         }
     }

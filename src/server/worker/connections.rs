@@ -11,6 +11,7 @@ use super::connection::{Connection, Parked, Running, Stay};
 use super::control::{Control, Phase, complain};
 use super::disposition::{Disposition, milliseconds};
 use super::handover::{self, Arrival, state_of};
+use super::holding::Holding;
 use super::outbox::{Outbox, SendOutcome};
 use super::ownership::Ownership;
 use super::parking::{DueConnection, ParkingLot};
@@ -26,6 +27,7 @@ use crate::server::ipc::message::{MAX_PAYLOAD, Report};
 use crate::server::ipc::scoreboard::Counter;
 use crate::server::ipc::ticket::Ticket;
 use crate::server::log_throttle::LogThrottle;
+use crate::sys::os::error_text;
 use crate::sys::os::monotonic::MonotonicTime;
 
 /// All connections of a worker but the one that the handler has.
@@ -37,6 +39,8 @@ pub struct Connections {
     /// Parked connections that are due without an event: their turn comes after that of the others, so
     /// that a client that sends without end does not keep these waiting.
     ready: VecDeque<(Ticket, Wakeup)>,
+    /// The way to the push process.
+    pub holding: Option<Holding>,
     /// How many bytes of input parked connections may hold that nobody else can hold.
     input_limit: usize,
     /// Connections that were closed because they held more.
@@ -57,6 +61,7 @@ impl Connections {
             outbox: Outbox::new(epoll),
             control,
             ready: VecDeque::new(),
+            holding: None,
             input_limit,
             shed: LogThrottle::default(),
         }
@@ -155,6 +160,10 @@ impl Connections {
             let stream = running.connection.stream.borrow();
             (stream.is_open(), stream.pending() > 0)
         };
+        if open && running.disposition == Disposition::Hold {
+            self.hold(&running);
+            return None;
+        }
         if !open {
             self.owned.close(&running.connection, running.ticket);
             return None;
@@ -172,7 +181,7 @@ impl Connections {
         let Running { connection, ticket, wakeup, disposition, .. } = running;
         request_log::sent(&mut connection.stream.borrow_mut());
         match disposition {
-            Disposition::Close => self.owned.close(&connection, ticket),
+            Disposition::Close | Disposition::Hold => self.owned.close(&connection, ticket),
             // There is nothing left to wait for.
             Disposition::Park { .. } if wakeup == Wakeup::Shutdown => {
                 self.owned.close(&connection, ticket);
@@ -191,6 +200,22 @@ impl Connections {
             Disposition::Linger { .. } => self.owned.close(&connection, ticket),
         }
         None
+    }
+
+    /// The push process gets a connection.
+    fn hold(&mut self, Running { connection, ticket, .. }: &Running) {
+        let Some(holding) = &self.holding else {
+            return self.owned.reset(connection, *ticket);
+        };
+        let Ok(packed) = handover::held(&connection.stream.borrow()) else {
+            return self.owned.reset(connection, *ticket);
+        };
+        let held = std::mem::take(&mut connection.stream.borrow_mut().handler.held);
+        let Some(descriptor) = self.owned.let_go(connection, *ticket) else { return };
+        if let Err(errno) = holding.hold(descriptor, packed, held) {
+            let reason = error_text::describe(errno as i32);
+            complain(&format!("A connection could not be held: {reason}"));
+        }
     }
 
     /// Parks a connection, here or, if it is better off there, at the supervisor.

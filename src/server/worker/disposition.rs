@@ -14,6 +14,8 @@ pub const STALL: Duration = Duration::from_secs(60);
 pub enum Disposition {
     /// It is closed.
     Close,
+    /// The push process has it, with its output, from then on.
+    Hold,
     /// It is parked from then on, for so long if there is a limit.
     Park { timeout: Option<Duration>, stall: Option<Duration> },
     /// Its output is finished; from then on its input is discarded until the client's end, or for so long.
@@ -24,7 +26,7 @@ impl Disposition {
     /// How long the client may take nothing of the output.
     pub fn stall(self) -> Option<Duration> {
         match self {
-            Disposition::Close => Some(STALL),
+            Disposition::Close | Disposition::Hold => Some(STALL),
             Disposition::Park { stall, .. } | Disposition::Linger { stall, .. } => stall,
         }
     }
@@ -32,7 +34,8 @@ impl Disposition {
     /// What another process has to do, which gets the last `bytes` of output, or a `file` up to that position.
     pub fn unsent(self, bytes: usize, file: Option<u64>) -> Unsent {
         let then = match self {
-            Disposition::Close => Then::Close,
+            // What is held does not wait for its output here.
+            Disposition::Close | Disposition::Hold => Then::Close,
             Disposition::Park { timeout, .. } => Then::Park(timeout.map(milliseconds)),
             Disposition::Linger { timeout, .. } => Then::Linger(milliseconds(timeout)),
         };

@@ -13,6 +13,7 @@ use super::control::{Control, Heard, Phase, complain};
 use super::disposition::Disposition;
 use super::events::Source;
 use super::handover::Arrival;
+use super::holding::Holding;
 use super::places::Places;
 use super::recycling::Recycling;
 use super::request_log;
@@ -82,6 +83,12 @@ impl EventLoop {
     /// The same for a worker that is replaced now and then.
     pub fn recycled(self, recycling: Recycling) -> Self {
         EventLoop { recycling: Some(recycling), ..self }
+    }
+
+    /// The same for a worker that can have connections held.
+    pub fn holding(mut self, holding: Option<Holding>) -> Self {
+        self.sources.connections.holding = holding;
+        self
     }
 
     /// The same for a worker that counts what it does.

@@ -74,6 +74,16 @@ pub fn linger_stream(
     Ok(true)
 }
 
+/// The handler is done with a connection whose response another process goes on with; how is encoded. False where
+/// nobody supervises.
+pub fn hold_stream(stream: &Rc<RefCell<Stream>>, held: Vec<u8>) -> bool {
+    let is_held = decide(stream, Disposition::Hold);
+    if is_held {
+        stream.borrow_mut().handler.held = held;
+    }
+    is_held
+}
+
 /// What becomes of a connection; false if no worker sees to that.
 fn decide(stream: &Rc<RefCell<Stream>>, decision: Disposition) -> bool {
     with_worker(|worker| worker.decide(stream, decision)).unwrap_or(false)

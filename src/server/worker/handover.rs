@@ -10,11 +10,14 @@ use crate::io::{Stream, Wakeup};
 use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::clock;
-use crate::server::ipc::connection_state::{ConnectionState, Stage, Unsent};
+use crate::server::ipc::connection_state::{ConnectionState, Stage, Then, Unsent};
 use crate::server::ipc::message::MAX_PAYLOAD;
 use crate::server::ipc::overflow;
 use crate::server::ipc::standing::Standing;
 use crate::sys::os::monotonic::MonotonicTime;
+
+/// How much data stands in the message that passes a connection on to the push process; more comes as a file.
+const HELD_INLINE: usize = 8 * 1024;
 
 /// A connection that comes from the supervisor.
 #[derive(Debug)]
@@ -74,6 +77,21 @@ pub fn waiting(
     };
     let deadline = deadline.map(clock::monotonic_milliseconds);
     Ok((ConnectionState { deadline, data, ..state_of(stream, stage) }, file))
+}
+
+/// The state of a connection that the push process gets, with output and input.
+///
+/// # Errors
+/// There is no memory or descriptor for a file.
+pub fn held(stream: &Stream) -> io::Result<Packed> {
+    let (output, input) = (stream.output.queued(), stream.input());
+    let unsent = Unsent { bytes: output.len() as u64, file: None, then: Then::Close, stall: None };
+    let stage = if output.is_empty() { Stage::Waiting } else { Stage::Sending(unsent) };
+    let state = state_of(stream, stage);
+    match output.len() + input.len() {
+        0..=HELD_INLINE => Ok((ConnectionState { data: [output, input].concat(), ..state }, None)),
+        _ => Ok((state, Some(overflow::store(&[output, input])?))),
+    }
 }
 
 /// The state of a connection whose client has not taken all output.

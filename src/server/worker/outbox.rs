@@ -192,7 +192,9 @@ impl Outbox {
             let heard = match entry.departure.disposition {
                 _ if entry.deaf => Ok(true),
                 Disposition::Park { .. } => stream.skips(),
-                Disposition::Close | Disposition::Linger { .. } => discard_some(&mut stream),
+                Disposition::Close | Disposition::Hold | Disposition::Linger { .. } => {
+                    discard_some(&mut stream)
+                }
             };
             (push_out(&mut stream), heard)
         };

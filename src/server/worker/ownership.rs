@@ -1,7 +1,7 @@
 //! Who owns the connections of a worker: it keeps them, leases them, gives them up or ends them, and tells
 //! the supervisor.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -156,6 +156,19 @@ impl Ownership {
         let Some(descriptor) = connection.detach() else { return };
         // Also if it is leased: the supervisor may have had no room for its duplicate.
         self.control.send(&report, &Parcel { connection: descriptor, input }.descriptors());
+    }
+
+    /// Gives up a connection, which another process will have. Gives its descriptor.
+    pub fn let_go(&mut self, connection: &Connection, ticket: Option<Ticket>) -> Option<OwnedFd> {
+        let leased = ticket.filter(|ticket| self.places.is_leased(*ticket));
+        if let Some(ticket) = ticket {
+            self.places.discharge(ticket, connection);
+        }
+        // Before it is passed on: the supervisor would reset what a dead worker had.
+        if let Some(ticket) = leased {
+            self.control.report(&Report::Released(ticket.number()));
+        }
+        connection.detach()
     }
 
     /// Ends a connection at once.

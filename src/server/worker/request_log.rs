@@ -185,6 +185,21 @@ pub fn close(closing: Closing<'_>, was_handled: bool, stream: Option<&mut Stream
     });
 }
 
+/// Another process goes on with the response: the record so far. Empty if there is none.
+pub fn take(closing: Closing<'_>, stream: &mut Stream) -> Vec<u8> {
+    let take = |log: &mut RequestLog| {
+        let Handled { begun, before, fields } = log.handled.take()?;
+        let written = stream.output.transmitted() + stream.pending() as u64;
+        let bytes_out = written.saturating_sub(before);
+        let handled = Some(now().saturating_sub(begun));
+        let mut record = log.board.note(log.cell).read();
+        Closing { handled, bytes_out, fields: &fields, ..closing }.encode(&mut record);
+        log.over();
+        Some(record)
+    };
+    with(take).flatten().unwrap_or_default()
+}
+
 /// The output of a stream is sent.
 pub fn sent(stream: &mut Stream) {
     tell(stream, |unsent, _| Sequel::Sent { unsent, at: now(), lost: None });

@@ -36,8 +36,6 @@ pub enum PieceTaken {
     Joined,
     /// It was added to the output and completes a chunk, or the like.
     Complete,
-    /// It was added to the output, of which so much is there that it should be sent.
-    Full,
     /// It completes a chunk but is too large to be copied: it is to be sent behind the output,
     /// followed by [`Body::chunk_end`].
     Large,
@@ -63,6 +61,11 @@ impl Body {
     /// Whether data may follow the head.
     pub fn may_follow(&self) -> bool {
         !matches!(self.framing, BodyEnd::Bodyless | BodyEnd::Ignored)
+    }
+
+    /// How the client learns where it ends.
+    pub fn framing(&self) -> BodyEnd {
+        self.framing
     }
 
     /// The announced length and how much of it was sent, while that counts.

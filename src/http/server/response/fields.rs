@@ -82,16 +82,6 @@ impl Fields {
         Ok(true)
     }
 
-    /// The announced length of the body.
-    pub fn length(&self) -> Option<u64> {
-        self.length
-    }
-
-    /// The body has another length than the announced one.
-    pub fn forget_length(&mut self) {
-        self.length = None;
-    }
-
     /// Adds the lines that are missing to `out`, without the empty one; the framing of the body.
     ///
     /// `date` is the value of Date, unless the application sent one.
@@ -117,6 +107,23 @@ impl Fields {
             _ if head_request => BodyEnd::Ignored,
             framing => framing,
         }
+    }
+
+    /// The same for a head of which the length of the body is not known yet: its Date, Content-Length and end are
+    /// still missing. Gives whether it has a Date.
+    ///
+    /// # Errors
+    /// The length was announced already.
+    pub fn finish_open(&mut self, status: u16, out: &mut Vec<u8>) -> Result<bool, Misuse> {
+        if self.length.is_some() {
+            return Err(HELD_LENGTH);
+        }
+        if self.take_close(status) {
+            out.extend_from_slice(CLOSE);
+        } else if self.http10 && !self.close && !self.says_keep_alive {
+            out.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
+        Ok(self.has_date)
     }
 
     /// Chooses the framing of the body and adds the line that tells it (RFC 9112 6.3).
@@ -170,6 +177,8 @@ pub fn check_informational(name: &[u8], value: &[u8]) -> Result<(), Misuse> {
     }
 }
 
+/// Nobody knows how much will be sent.
+pub const HELD_LENGTH: Misuse = "A response with a Content-Length cannot be held";
 const NO_NUMBER: Misuse = "Content-Length is expected to be a number of bytes";
 const INFORMATIONAL_LENGTH: Misuse = "Content-Length is not allowed for informational responses";
 const TRANSFER_ENCODING: Misuse = "Transfer-Encoding is chosen by the server";

@@ -23,6 +23,10 @@ pub enum ReloadAction {
     HandOver(Vec<Option<u64>>),
     /// Serve from now on.
     Serve(Box<Begin>),
+    /// The new generation serves.
+    Completed,
+    /// The push process runs, perhaps anew: it is to know this generation.
+    PushRuns,
     /// Act on a signal that the first process has received.
     Signal(Signal),
     /// Reopen the log files.

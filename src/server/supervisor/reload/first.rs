@@ -249,6 +249,7 @@ impl First {
         let news = previous.map(ReloadNews::Killed).into_iter().chain([ReloadNews::Complete(pid)]);
         let mut actions: Vec<_> = news.map(ReloadAction::Tell).collect();
         actions.push(ReloadAction::Answer(askers, Ok(())));
+        actions.push(ReloadAction::Completed);
         actions
     }
 
@@ -303,6 +304,11 @@ impl First {
     /// Whether there are later generations.
     pub fn has_generations(&self) -> bool {
         !self.generations.is_empty()
+    }
+
+    /// Tells the generation that serves that the push process runs.
+    pub fn announce_push(&self) {
+        self.generations.tell(&FromFirst::Push);
     }
 
     /// Asks the generation that serves whether it is alive. False if that is this one.

@@ -159,6 +159,7 @@ impl Later {
             }
             FromFirst::Succeed(claims) => Some(ReloadAction::HandOver(claims)),
             FromFirst::ServeAlone => self.begin(true).map(ReloadAction::Serve),
+            FromFirst::Push => Some(ReloadAction::PushRuns),
             FromFirst::Ping => {
                 self.tell(&ToFirst::Alive, &[]);
                 None
@@ -243,8 +244,10 @@ mod tests {
             let (channel, theirs) = Channel::pair().unwrap();
             let (stderr, ports) = std::io::pipe().unwrap();
             let (stderr, ports) = (stderr.into(), ports.into());
-            let (metrics, warned, group) = (None, false, 1);
-            let predecessor = Predecessor { channel, first, stderr, ports, metrics, warned, group };
+            let (push, _) = std::io::pipe().unwrap();
+            let (push, metrics, warned, group) = (push.into(), None, false, 1);
+            let predecessor =
+                Predecessor { channel, first, stderr, ports, push, metrics, warned, group };
             let later = Later::new(&epoll, GenerationOrigin { predecessor, log: None }).unwrap();
             Scene { later, first: Some(their_first), predecessor: Some(theirs) }
         }

@@ -41,6 +41,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
 use nix::sys::signal::Signal;
 
+use super::push_process::PushProcess;
 use super::service::Service;
 use super::status_process::StatusProcess;
 use crate::server::ipc::channel::Channel;
@@ -225,15 +226,16 @@ impl Reload {
         }
     }
 
-    /// This generation introduces itself to a candidate.
+    /// This generation introduces itself to a candidate, with what all generations share: the way to the push process,
+    /// and the file of the metrics.
     pub fn introduce(
         &mut self,
         channel: Channel,
         service: &Service,
         status: &StatusProcess,
-        metrics: Option<BorrowedFd<'_>>,
+        shared: [Option<BorrowedFd<'_>>; 2],
     ) {
-        self.succession.introduce(channel, succession::open_sockets(service, status), metrics);
+        self.succession.introduce(channel, succession::open_sockets(service, status), shared);
     }
 
     /// The candidate takes over from this generation. False if there is none.
@@ -242,9 +244,10 @@ impl Reload {
         claims: &[Option<u64>],
         service: &mut Service,
         status: &mut StatusProcess,
+        push: &PushProcess,
         now: Instant,
     ) -> bool {
-        self.succession.hand_over(claims, service, status, now)
+        self.succession.hand_over(claims, service, status, push, now)
     }
 
     /// This generation serves from now on.
@@ -292,6 +295,13 @@ impl Reload {
         match &mut self.role {
             Role::First(first) => first.refuse(log),
             Role::Later(later) => later.tell(&ToFirst::Stopping(at_once), &[]),
+        }
+    }
+
+    /// In the first process: the generation that serves is told that the push process runs.
+    pub fn announce_push(&self) {
+        if let Role::First(first) = &self.role {
+            first.announce_push();
         }
     }
 

@@ -13,6 +13,7 @@ use super::super::child::Life;
 use super::super::closing::close_left_ports;
 use super::super::handover::connection::Reserved;
 use super::super::handover::{Handover, Successor};
+use super::super::push_process::PushProcess;
 use super::super::service::Service;
 use super::super::source::EventSource;
 use super::super::status_process::StatusProcess;
@@ -95,13 +96,13 @@ impl Succession {
         self.is_replaced
     }
 
-    /// This generation introduces itself to a candidate, with its listening sockets and the file with its
-    /// metrics.
+    /// This generation introduces itself to a candidate, with its listening sockets, the way to the push process and
+    /// the file with its metrics.
     pub fn introduce(
         &mut self,
         channel: Channel,
         sockets: Vec<OpenSocket<'_>>,
-        metrics: Option<BorrowedFd<'_>>,
+        [push, metrics]: [Option<BorrowedFd<'_>>; 2],
     ) {
         let hello = FromPredecessor::Hello(Hello {
             clock: clock::started().nanoseconds(),
@@ -110,7 +111,7 @@ impl Succession {
             warned: privileges::has_warned(),
         });
         // If the channel does not take something, the candidate waits in vain, and says so.
-        let descriptors = [Some(standard::stream(2)), worker_signals::ports_file(), metrics];
+        let descriptors = [Some(standard::stream(2)), worker_signals::ports_file(), push, metrics];
         let descriptors: Vec<_> = descriptors.into_iter().flatten().collect();
         let _ = channel.send_patiently(&hello, &descriptors);
         let mut places = Vec::new();
@@ -135,6 +136,7 @@ impl Succession {
         claims: &[Option<u64>],
         service: &mut Service,
         status: &mut StatusProcess,
+        push: &PushProcess,
         now: Instant,
     ) -> bool {
         let Some((channel, heirs)) = self.begin(claims, service.pools.len()) else { return false };
@@ -148,6 +150,7 @@ impl Succession {
         status.pass_on(&status_sockets);
         service.count_usage();
         worker_signals::pass_on_ports();
+        push.replaced(&heirs.pools);
         let mut successor = Successor::new(channel, heirs.pools);
         let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
         let event = EpollEvent::new(flags, EventSource::Successor.token());
@@ -257,7 +260,7 @@ mod tests {
             socket: port.as_fd(),
             passed: passed.clone(),
         };
-        succession.introduce(ours, vec![socket], None);
+        succession.introduce(ours, vec![socket], [None; 2]);
         let mut inbox = Inbox::default();
         let mut next = || match theirs.receive(&mut inbox).unwrap() {
             Received::Message(message, descriptors) => (message, descriptors.into_iter().count()),

@@ -1,0 +1,80 @@
+//! The way to the push process, from any process of the server: one socket pair, made before the first fork.
+//!
+//! Messages are atomic, so all may send on the same end. They wait in the kernel until the process reads them,
+//! also while none runs.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+
+use super::channel::Channel;
+use super::push_message::ToPush;
+
+/// How many bytes of messages the kernel is asked to take.
+const BUFFER: usize = 8 * 1024 * 1024;
+
+/// How long a message may wait for room, in milliseconds.
+const PATIENCE: u16 = 100;
+
+/// Both ends in the first process; in others the one for sending.
+pub struct PushLine {
+    sender: Channel,
+    receiver: Option<Channel>,
+}
+
+thread_local! {
+    static LINE: RefCell<Option<Rc<PushLine>>> = const { RefCell::new(None) };
+}
+
+impl PushLine {
+    /// A new one.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new() -> Result<Self, Errno> {
+        let (sender, receiver) = Channel::pair()?;
+        sender.enlarge(BUFFER);
+        Ok(PushLine { sender, receiver: Some(receiver) })
+    }
+
+    /// The one of the first process, in a later generation.
+    pub fn of(sender: OwnedFd) -> Self {
+        PushLine { sender: Channel::from(sender), receiver: None }
+    }
+
+    /// This process and those that it forks send on this line.
+    pub fn set(line: Option<Rc<PushLine>>) {
+        LINE.set(line);
+    }
+
+    /// The line of this process, in a server.
+    pub fn current() -> Option<Rc<PushLine>> {
+        LINE.with_borrow(Option::clone)
+    }
+
+    /// The end where messages arrive.
+    pub fn receiver(&self) -> Option<&Channel> {
+        self.receiver.as_ref()
+    }
+
+    /// The end for sending, for the next generation.
+    pub fn sender(&self) -> BorrowedFd<'_> {
+        self.sender.as_fd()
+    }
+
+    /// Sends a message with duplicates of the descriptors. If there is no room it waits, but not for long.
+    ///
+    /// # Errors
+    /// What the kernel reports; `EAGAIN` if the process is far behind.
+    pub fn send(&self, message: &ToPush, descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        match self.sender.send(message, descriptors) {
+            Err(Errno::EAGAIN) => {
+                self.sender.wait_for_room(PATIENCE);
+                self.sender.send(message, descriptors)
+            }
+            outcome => outcome,
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The process: it reads what it is told, passes messages on in slices, and looks after the held connections in
+//! between.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::socket::{MsgFlags, send};
+
+use super::hub::{Arrival, Hub};
+use super::message::Message;
+use crate::server::ipc::channel::{Channel, Descriptors, Inbox, Parcel, Received};
+use crate::server::ipc::clock;
+use crate::server::ipc::overflow;
+use crate::server::ipc::push_line::PushLine;
+use crate::server::ipc::push_message::{FromPush, Publication, ToPush, encode_count};
+use crate::server::metrics::push::PushCounters;
+
+/// Tokens of what is no stream: no stream has such a place.
+const LINE: u64 = 0xffff_ffff;
+const LIFELINE: u64 = 0xffff_fffe;
+const RETURNS: u64 = 0xffff_fffd;
+
+/// A slice: so many clients, or so many bytes, get a message before something else is looked at.
+const CLIENTS: usize = 256;
+const BYTES: usize = 512 * 1024;
+
+/// So many messages are read before something else is looked at.
+const MESSAGES: usize = 256;
+
+/// How many bytes of messages may wait in this process. What is beyond waits in the kernel, and then publishers are
+/// refused.
+const BACKLOG: usize = 64 * 1024 * 1024;
+
+/// How soon to try again to give something back if the kernel does not say when it can take more, in milliseconds.
+const AGAIN: u64 = 10;
+
+/// The process.
+pub struct EventLoop {
+    epoll: Rc<Epoll>,
+    line: Rc<PushLine>,
+    /// Watched.
+    _lifeline: OwnedFd,
+    inbox: Inbox,
+    hub: Hub,
+    /// What was read and not yet done.
+    backlog: VecDeque<(ToPush, Descriptors)>,
+    /// The size of the messages in it.
+    waiting: usize,
+    /// The line is not watched, as too much waits.
+    is_full: bool,
+    /// Nobody will be held any more.
+    ends: bool,
+}
+
+impl EventLoop {
+    /// The process that is told what to do on this line, as long as the other end of the lifeline is open, and
+    /// holds so many connections at most.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn new(
+        line: Rc<PushLine>,
+        lifeline: OwnedFd,
+        counters: PushCounters,
+        most: usize,
+    ) -> Result<Self, Errno> {
+        let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
+        let receiver = line.receiver().ok_or(Errno::EBADF)?;
+        epoll.add(receiver, EpollEvent::new(EpollFlags::EPOLLIN, LINE))?;
+        epoll.add(&lifeline, EpollEvent::new(EpollFlags::EPOLLIN, LIFELINE))?;
+        let hub = Hub::new(epoll.clone(), counters, most);
+        Ok(EventLoop {
+            epoll,
+            line,
+            _lifeline: lifeline,
+            inbox: Inbox::default(),
+            hub,
+            backlog: VecDeque::new(),
+            waiting: 0,
+            is_full: false,
+            ends: false,
+        })
+    }
+
+    /// Serves until the supervisor ends, or all have ended in order.
+    pub fn run(mut self) {
+        let mut events = [EpollEvent::empty(); 256];
+        loop {
+            let now = Instant::now();
+            self.hub.now = clock::milliseconds(now);
+            let is_busy = self.work();
+            self.hub.ring();
+            self.say_end();
+            self.hub.returns.flush();
+            let again = (!self.hub.returns.is_empty() && self.hub.returns.channel().is_some())
+                .then(|| self.hub.now + AGAIN);
+            let due = if is_busy { Some(0) } else { self.hub.next_alarm() };
+            let due = [due, again].into_iter().flatten().min().map(clock::instant);
+            let wait = due.map(|due| due.saturating_duration_since(now));
+            let count = match self.epoll.wait(&mut events, clock::timeout(wait)) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(_) => return,
+            };
+            self.hub.now = clock::milliseconds(Instant::now());
+            for event in &events[..count] {
+                match event.data() {
+                    LINE => self.read(),
+                    LIFELINE => return,
+                    RETURNS => {}
+                    token => self.hub.event(token, event.events()),
+                }
+            }
+        }
+    }
+
+    /// Reads what there is, but not for long.
+    fn read(&mut self) {
+        for _ in 0..MESSAGES {
+            if self.waiting > BACKLOG {
+                return self.watch_line(false);
+            }
+            let Some(receiver) = self.line.receiver() else { return };
+            match receiver.receive::<ToPush>(&mut self.inbox) {
+                Ok(Received::Message(message, descriptors)) => {
+                    let Some((message, descriptors)) = complete(message, descriptors) else {
+                        continue;
+                    };
+                    self.waiting += size(&message);
+                    self.backlog.push_back((message, descriptors));
+                }
+                // Whatever the application has sent there.
+                Ok(Received::Garbage) => {}
+                Ok(Received::Empty | Received::Closed) | Err(_) => return,
+            }
+        }
+    }
+
+    fn watch_line(&mut self, watches: bool) {
+        self.is_full = !watches;
+        let flags = if watches { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+        if let Some(receiver) = self.line.receiver() {
+            let _ = self.epoll.modify(receiver, &mut EpollEvent::new(flags, LINE));
+        }
+    }
+
+    /// Does a slice of what was read. True if there is more.
+    fn work(&mut self) -> bool {
+        for _ in 0..CLIENTS {
+            if self.hub.pass_on(CLIENTS, BYTES) {
+                return true;
+            }
+            let Some((message, descriptors)) = self.backlog.pop_front() else { return false };
+            self.waiting -= size(&message);
+            let is_long = self.carry_out(message, descriptors);
+            if self.is_full && self.waiting < BACKLOG / 2 {
+                self.watch_line(true);
+            }
+            if is_long && self.hub.pass_on(CLIENTS, BYTES) {
+                return true;
+            }
+        }
+        true
+    }
+
+    /// Carries out a message. Whether that has taken a while.
+    fn carry_out(&mut self, message: ToPush, descriptors: Descriptors) -> bool {
+        match message {
+            ToPush::Hold(supervisor, pool, state, held) => {
+                let Some(Parcel { connection, input }) = descriptors.into_parcel() else {
+                    self.hub.refuse();
+                    return false;
+                };
+                let mut state = state;
+                if let Some(file) = input {
+                    let Ok(data) = overflow::load(file) else {
+                        self.hub.refuse();
+                        return false;
+                    };
+                    state.data = data;
+                }
+                let from = (supervisor, pool);
+                self.hub.hold(Arrival { from, socket: connection, state, held });
+                false
+            }
+            ToPush::Publish(Publication { topic, id, data, .. }) => {
+                self.hub.publish(&topic, Rc::new(Message::new(id, data)));
+                true
+            }
+            ToPush::Count(topic) => {
+                if let Some(socket) = descriptors.into_single() {
+                    let answer = encode_count(self.hub.topics().count(&topic));
+                    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                    let _ = send(socket.as_raw_fd(), &answer, flags);
+                }
+                false
+            }
+            ToPush::Serve(supervisor, topics) => {
+                self.hub.generations.serve(supervisor);
+                let topics: Vec<_> = topics
+                    .into_iter()
+                    .map(|topic| (topic.name, usize::try_from(topic.history).unwrap_or(usize::MAX)))
+                    .collect();
+                self.hub.topics().declare(&topics);
+                if let Some(channel) = descriptors.into_single().map(Channel::from) {
+                    let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+                    let event = EpollEvent::new(flags, RETURNS);
+                    let _ = self.epoll.add(channel.as_fd(), event);
+                    self.hub.returns.lead_to(channel);
+                }
+                false
+            }
+            ToPush::Replaced(supervisor, pools) => {
+                self.hub.generations.replace(supervisor, pools);
+                false
+            }
+            ToPush::Drain => {
+                self.hub.drain();
+                true
+            }
+            ToPush::End => {
+                self.hub.drain();
+                self.ends = true;
+                true
+            }
+        }
+    }
+
+    /// Says that all have ended, once that is so.
+    fn say_end(&mut self) {
+        if self.ends && self.hub.len() == 0 && self.backlog.is_empty() {
+            self.ends = false;
+            self.hub.returns.tell(FromPush::Ended);
+        }
+    }
+}
+
+/// A published message that came as a file is read. None if it cannot be, or if its file is missing.
+fn complete(message: ToPush, descriptors: Descriptors) -> Option<(ToPush, Descriptors)> {
+    match message {
+        ToPush::Publish(publication) => {
+            let file = descriptors.into_single();
+            if publication.is_in_file != file.is_some() {
+                return None;
+            }
+            let data = file.map_or(Ok(publication.data), overflow::load).ok()?;
+            let message = ToPush::Publish(Publication { data, ..publication });
+            Some((message, Descriptors::default()))
+        }
+        other => Some((other, descriptors)),
+    }
+}
+
+/// About how much memory a message takes.
+fn size(message: &ToPush) -> usize {
+    match message {
+        ToPush::Publish(Publication { topic, data, .. }) => 200 + topic.len() + data.len(),
+        ToPush::Hold(_, _, state, held) => 500 + state.data.len() + held.len(),
+        _ => 100,
+    }
+}

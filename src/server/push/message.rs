@@ -1,0 +1,126 @@
+//! A published message, and what it looks like on the wire: framed once for all clients of a kind.
+
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
+
+use crate::http::wire::date;
+use crate::http::wire::header_lines::push_chunk_size;
+use crate::server::ipc::held_state::{Framing, Head, Rules};
+
+/// The end of a chunked body (RFC 9112 7.1).
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// A message.
+pub struct Message {
+    /// By which clients say what they have.
+    pub id: Option<Box<[u8]>>,
+    data: Rc<[u8]>,
+    chunk: OnceCell<Rc<[u8]>>,
+    /// The last response that was made of it, and for which rules.
+    response: RefCell<Option<MadeResponse>>,
+}
+
+/// A response that was made, and for which rules.
+type MadeResponse = (Rc<Rules>, Rc<[u8]>);
+
+impl Message {
+    /// A message with these bytes.
+    pub fn new(id: Option<Vec<u8>>, data: Vec<u8>) -> Self {
+        let (id, data) = (id.map(Into::into), data.into());
+        Message { id, data, chunk: OnceCell::new(), response: RefCell::default() }
+    }
+
+    /// What is sent for it. `closes`: the connection ends behind it, which a head says.
+    pub fn framed(&self, framing: Framing, rules: &Rc<Rules>, closes: bool) -> Rc<[u8]> {
+        match framing {
+            Framing::Plain => self.data.clone(),
+            // An empty chunk would end the body.
+            Framing::Chunked if self.data.is_empty() => self.data.clone(),
+            Framing::Chunked => self.chunk.get_or_init(|| chunk(&self.data)).clone(),
+            Framing::Whole => {
+                let mut made = self.response.borrow_mut();
+                if let Some((_, bytes)) =
+                    made.as_ref().filter(|(whose, _)| Rc::ptr_eq(whose, rules) && !closes)
+                {
+                    return bytes.clone();
+                }
+                let bytes: Rc<[u8]> = response(&rules.heads[0], &self.data, closes).into();
+                if !closes {
+                    *made = Some((rules.clone(), bytes.clone()));
+                }
+                bytes
+            }
+        }
+    }
+}
+
+fn chunk(data: &[u8]) -> Rc<[u8]> {
+    let mut bytes = Vec::with_capacity(data.len() + 20);
+    push_chunk_size(&mut bytes, data.len());
+    bytes.extend_from_slice(data);
+    bytes.extend_from_slice(b"\r\n");
+    bytes.into()
+}
+
+/// A complete response with this head.
+pub fn response(head: &Head, body: &[u8], closes: bool) -> Vec<u8> {
+    let mut bytes = head.lines.clone();
+    date::with_now(|now| {
+        if let Some(now) = now.filter(|_| !head.has_date) {
+            bytes.extend_from_slice(b"Date: ");
+            bytes.extend_from_slice(now);
+            bytes.extend_from_slice(b"\r\n");
+        }
+    });
+    if closes {
+        bytes.extend_from_slice(b"Connection: close\r\n");
+    }
+    if head.is_bodyless {
+        bytes.extend_from_slice(b"\r\n");
+        return bytes;
+    }
+    bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(lines: &str, is_bodyless: bool) -> Head {
+        Head { lines: lines.as_bytes().to_vec(), has_date: true, is_bodyless }
+    }
+
+    #[test]
+    fn a_message_is_framed_once_for_each_kind() {
+        let heads = [head("HTTP/1.1 200 OK\r\n", false), Head::default()];
+        let rules = Rc::new(Rules { heads, ..Rules::default() });
+        let message = Message::new(None, b"hello world, you".to_vec());
+        for (framing, expected) in [
+            (Framing::Plain, "hello world, you"),
+            (Framing::Chunked, "10\r\nhello world, you\r\n"),
+            (Framing::Whole, "HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\nhello world, you"),
+        ] {
+            let framed = message.framed(framing, &rules, false);
+            assert_eq!(&*framed, expected.as_bytes());
+            assert!(Rc::ptr_eq(&framed, &message.framed(framing, &rules, false)));
+        }
+        let other = Rc::new(Rules::default());
+        assert!(message.framed(Framing::Whole, &other, false).starts_with(b"Date: "));
+        let last = message.framed(Framing::Whole, &rules, true);
+        assert!(last.starts_with(b"HTTP/1.1 200 OK\r\nConnection: close\r\n"));
+    }
+
+    #[test]
+    fn an_empty_message_is_no_last_chunk() {
+        let message = Message::new(None, Vec::new());
+        assert!(message.framed(Framing::Chunked, &Rc::new(Rules::default()), false).is_empty());
+    }
+
+    #[test]
+    fn a_status_without_body_has_no_length() {
+        let bytes = response(&head("HTTP/1.1 204 No Content\r\n", true), b"", false);
+        assert_eq!(bytes, b"HTTP/1.1 204 No Content\r\n\r\n");
+    }
+}

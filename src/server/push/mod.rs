@@ -1,0 +1,65 @@
+//! The push process: it holds connections whose handlers have returned, and passes on what is published. It runs
+//! no Lua. It is started when somebody has something for it, and outlives generations.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`lua`] | `topic`, `publish`, `subscribers` |
+//! | [`event_loop`] | the process: what it is told, and what it does next |
+//! | [`hub`] | the held connections, and what happens to them |
+//! | [`stream`], [`queue`] | one of them; what waits for a slow client (pure) |
+//! | [`topics`], [`history`] | who hears what; the last messages (pure) |
+//! | [`message`] | a message, framed once for all |
+//! | [`alarms`], [`slab`], [`rule_book`], [`generations`] | parts of the hub |
+//! | [`ending`], [`returns`] | how connections end; what goes back to the supervisor |
+
+mod alarms;
+mod ending;
+mod event_loop;
+mod generations;
+mod history;
+mod hub;
+pub mod lua;
+mod message;
+mod queue;
+mod returns;
+mod rule_book;
+mod slab;
+mod stream;
+mod topics;
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use super::ipc::push_line::PushLine;
+use super::metrics::push::PushCounters;
+use crate::sys::os::process;
+use event_loop::EventLoop;
+
+/// Descriptors that the process needs beside those of connections.
+const SPARE: usize = 32;
+
+/// What the fork leaves in a new push process.
+pub struct PushStart {
+    /// Where it is told what to do.
+    pub line: Rc<PushLine>,
+    /// Ends when the supervisor does.
+    pub lifeline: OwnedFd,
+    /// What it counts.
+    pub counters: PushCounters,
+}
+
+/// Serves until the supervisor ends. The process has nothing else open from now on: not the ports, which another
+/// generation may give up.
+pub fn serve(start: PushStart) {
+    let PushStart { line, lifeline, counters } = start;
+    let Some(receiver) = line.receiver() else { return };
+    let kept = [receiver.as_fd(), line.sender(), lifeline.as_fd()];
+    process::close_all_but(&kept.map(|it| it.as_raw_fd()));
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    let most = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(SPARE);
+    if let Ok(event_loop) = EventLoop::new(line, lifeline, counters, most) {
+        event_loop.run();
+    }
+}

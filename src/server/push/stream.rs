@@ -1,0 +1,203 @@
+//! A held connection.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send};
+
+use super::queue::Queue;
+use super::topics::NONE;
+use crate::server::ipc::attributes::Attributes;
+use crate::server::ipc::held_state::{Framing, Rules};
+use crate::server::ipc::standing::Standing;
+use crate::sys::os::socket_queues::unsent;
+
+/// How far a held connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It hears its topics.
+    Hearing,
+    /// Its response is complete, but not sent.
+    Ending,
+}
+
+/// A held connection. Times are milliseconds of the shared clock.
+pub struct Stream {
+    socket: OwnedFd,
+    /// What it was held by: its supervisor, and its pool there.
+    pub supervisor: i32,
+    pub pool: u32,
+    pub phase: Phase,
+    pub framing: Framing,
+    /// The kernel tells when the client takes more.
+    pub awaits_room: bool,
+    pub rules: Rc<Rules>,
+    /// The first of its subscriptions.
+    pub subscriptions: u32,
+    /// When it ends by itself; `u64::MAX`: never.
+    pub deadline: u64,
+    /// When its alarm rings; `u64::MAX`: never.
+    pub alarm: u64,
+    /// When something was sent last.
+    pub sent_at: u64,
+    /// How many bytes it was given.
+    pub bytes: u64,
+    queue: Option<Box<Queue>>,
+    pub standing: Standing,
+    pub attributes: Attributes,
+    /// Input that was received before it was held.
+    pub input: Box<[u8]>,
+    /// Its record for the access log; empty if there is none.
+    pub record: Box<[u8]>,
+}
+
+/// What has become of bytes for a client.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Written {
+    /// They are sent, or wait. So many messages were dropped for them.
+    Taken(u64),
+    /// The client is too slow.
+    TooSlow,
+    /// The client is gone.
+    Gone,
+}
+
+impl Stream {
+    /// A connection that was held by this supervisor, in this pool.
+    pub fn new(socket: OwnedFd, (supervisor, pool): (i32, u32), rules: Rc<Rules>) -> Self {
+        Stream {
+            socket,
+            supervisor,
+            pool,
+            phase: Phase::Hearing,
+            framing: Framing::default(),
+            awaits_room: false,
+            rules,
+            subscriptions: NONE,
+            deadline: u64::MAX,
+            alarm: u64::MAX,
+            sent_at: 0,
+            bytes: 0,
+            queue: None,
+            standing: Standing::default(),
+            attributes: Attributes::default(),
+            input: Box::default(),
+            record: Box::default(),
+        }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Gives the socket away.
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
+    /// How many bytes the client has not taken.
+    pub fn left(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.left())
+    }
+
+    /// Sends bytes, or lets them wait. `is_message`: that is subject to the limit, and may be dropped.
+    pub fn write(&mut self, bytes: &Rc<[u8]>, is_message: bool, now: u64) -> Written {
+        if bytes.is_empty() {
+            return Written::Taken(0);
+        }
+        let mut dropped = 0;
+        let mut sent = 0;
+        match &mut self.queue {
+            None => {
+                sent = match transmit(&self.socket, bytes) {
+                    Ok(sent) => sent,
+                    Err(_) => return Written::Gone,
+                };
+                (self.sent_at, self.bytes) = (now, self.bytes + bytes.len() as u64);
+                if sent == bytes.len() {
+                    return Written::Taken(0);
+                }
+            }
+            Some(queue) => {
+                while is_message && queue.waiting() > self.rules.limit {
+                    if !self.rules.drops_oldest {
+                        return Written::TooSlow;
+                    }
+                    let before = queue.waiting();
+                    if !queue.drop_oldest() {
+                        break;
+                    }
+                    self.bytes -= before - queue.waiting();
+                    dropped += 1;
+                }
+                (self.sent_at, self.bytes) = (now, self.bytes + bytes.len() as u64);
+            }
+        }
+        let queue = self.queue.get_or_insert_default();
+        if sent > 0 || queue.left() == 0 {
+            queue.progress = now;
+        }
+        queue.add(bytes.clone(), sent, is_message);
+        Written::Taken(dropped)
+    }
+
+    /// Sends what waits. False if the client is gone.
+    pub fn flush(&mut self, now: u64) -> bool {
+        let Some(queue) = &mut self.queue else { return true };
+        while let Some(bytes) = queue.next() {
+            match transmit(&self.socket, bytes) {
+                Ok(0) => return true,
+                Ok(count) => {
+                    queue.advance(count);
+                    queue.progress = now;
+                }
+                Err(_) => return false,
+            }
+        }
+        self.queue = None;
+        true
+    }
+
+    /// When something is to be done about it.
+    pub fn due(&self) -> u64 {
+        let later = |at: u64, time: Option<u64>| time.map_or(u64::MAX, |it| at.saturating_add(it));
+        let stalled = match &self.queue {
+            Some(queue) => later(queue.progress, self.rules.stall),
+            None => u64::MAX,
+        };
+        if self.phase == Phase::Ending {
+            return stalled;
+        }
+        let beat = later(self.sent_at, self.rules.heartbeat.as_ref().map(|(time, _)| *time));
+        self.deadline.min(beat).min(stalled)
+    }
+
+    /// Whether its client has taken nothing for too long.
+    pub fn is_stalled(&mut self, now: u64) -> bool {
+        let (Some(queue), Some(time)) = (&mut self.queue, self.rules.stall) else { return false };
+        if queue.progress.saturating_add(time) > now {
+            return false;
+        }
+        // The kernel tells that it has room only when it has much: a slow client takes long to get there.
+        let untaken = queue.left() + unsent(self.socket.as_fd());
+        let has_taken = queue.untaken == 0 || untaken < queue.untaken;
+        if has_taken {
+            (queue.progress, queue.untaken) = (now, untaken);
+        }
+        !has_taken
+    }
+}
+
+/// Sends what goes without blocking.
+fn transmit(socket: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    loop {
+        match send(socket.as_raw_fd(), bytes, flags) {
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return Ok(0),
+            outcome => return outcome,
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The way of connections to the push process.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+
+use super::handover::Packed;
+use crate::server::ipc::push_line::PushLine;
+use crate::server::ipc::push_message::ToPush;
+
+/// How often it is tried to pass a connection on to a process that is far behind.
+const ATTEMPTS: usize = 20;
+
+/// The way to the push process, from a worker.
+pub struct Holding {
+    line: Rc<PushLine>,
+    supervisor: i32,
+    pool: u64,
+}
+
+impl Holding {
+    /// The way from a worker of this supervisor, in the pool with that number. None if there is none.
+    pub fn new(supervisor: i32, pool: usize) -> Option<Self> {
+        let line = PushLine::current()?;
+        Some(Holding { line, supervisor, pool: pool.saturating_sub(1) as u64 })
+    }
+
+    /// Passes a connection on. From then on, the end of this process does not concern it.
+    ///
+    /// # Errors
+    /// What the kernel reports: the connection ends.
+    pub fn hold(&self, socket: OwnedFd, packed: Packed, held: Vec<u8>) -> Result<(), Errno> {
+        let (state, file) = packed;
+        let message = ToPush::Hold(self.supervisor, self.pool, state, held);
+        let descriptors = [Some(&socket), file.as_ref()];
+        let descriptors: Vec<_> = descriptors.into_iter().flatten().map(AsFd::as_fd).collect();
+        let mut outcome = Ok(());
+        for _ in 0..ATTEMPTS {
+            outcome = self.line.send(&message, &descriptors);
+            if !matches!(outcome, Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ETOOMANYREFS)) {
+                break;
+            }
+        }
+        outcome
+    }
+}
