@@ -75,9 +75,10 @@ end
 
 --- Debian's nginx and libnginx-mod-http-lua, two workers.
 -- @param template its configuration; default: that of `make bench`
-function peers.nginx(port, template)
+-- @param options what OPTIONS in the configuration stands for, default nothing
+function peers.nginx(port, template, options)
   -- peers.start passes something else.
-  return nginx(port, "", type(template) == "string" and template)
+  return nginx(port, options or "", type(template) == "string" and template)
 end
 
 --- The same, with connections that are accepted when their request is there, as ours are.
