@@ -86,7 +86,16 @@ end
 -- The fields of a request that Lapis and its applications read, computed when they are.
 local fields = {}
 
-function fields.headers(_, request) return setmetatable({ [REQUEST] = request }, headers_of) end
+function fields.headers(_, request)
+  local headers = setmetatable({ [REQUEST] = request }, headers_of)
+  -- Lua 5.1 and LuaJIT do not know __pairs: a table with all fields, and other ways to write their names.
+  if _VERSION == "Lua 5.1" then
+    local _, all = headers_of.__pairs(headers)
+    headers = setmetatable(all, { __index = headers })
+  end
+  return headers
+end
+
 function fields.method(_, request) return request.method end
 function fields.request_uri(_, request) return request.target end
 function fields.remote_addr(_, request) return request.client_ip or "unix:" end
