@@ -15,6 +15,7 @@
 ---@field chunk_size integer? default for the following two options
 ---@field maximum_input_chunk_size integer? maximum size of strings for stream callbacks (16384)
 ---@field minimum_output_chunk_size integer? shorter pieces of a response are joined to one chunk (1024)
+---@field compress boolean|moonbridge_http.compress|nil compress responses (false)
 ---@field static_headers string|table|nil headers: lines, list of lines, list of pairs, or names to values
 ---@field idle_timeout number|false|nil until the first byte of a request (65)
 ---@field request_header_timeout number|false|nil until a request head is complete (120)
@@ -113,6 +114,11 @@ function request:log_field(name, value) end
 ---@param content string|number|nil the body
 ---@param headers table<string,string|number>? further headers; Last-Modified also in seconds since 1970
 function request:send(status, content_type, content, headers) end
+
+---@class (exact) moonbridge_http.compress
+---@field level integer? from 1, fast, to 9, small (5)
+---@field minimum integer? shorter bodies stay as they are, in bytes (256)
+---@field types string[]? media types (those that become much smaller)
 
 ---@class (exact) moonbridge_http.file_options
 ---@field content_type string? the media type; without it, that of the extension

@@ -138,6 +138,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     step(lua, table, shared, "send_reply", move |lua, c, (): ()| {
         let FileReply { headers, body } = reply.take();
         let sent = with(c, |c| {
+            c.output.response.leave_uncompressed();
             for (name, value) in &headers {
                 c.send_header(name.as_bytes(), value)?;
             }
@@ -210,7 +211,7 @@ fn find(
 ) -> io::Result<Option<Ready>> {
     let Some(path) = FilePath::of_uri(path, folder.serves_hidden) else { return Ok(None) };
     let request = &mut c.request;
-    let accepts = field(request, b"accept-encoding");
+    let accepts = request.joined(b"accept-encoding");
     match folder.find(&path, &AcceptEncoding::new(&accepts))? {
         Found::File(representation) => answer(representation, 0, options, request).map(Some),
         Found::FolderWithoutSlash => {
@@ -254,19 +255,6 @@ fn open(file: &Value) -> io::Result<OpenedFile> {
     }
 }
 
-/// All values of a field, as one list; empty if there is none.
-fn field(request: &mut Request, name: &[u8]) -> Vec<u8> {
-    let Request { names, head, bytes, .. } = request;
-    let mut joined = Vec::new();
-    for value in names.values(&head.fields, bytes, name) {
-        if !joined.is_empty() {
-            joined.extend_from_slice(b", ");
-        }
-        joined.extend_from_slice(value);
-    }
-    joined
-}
-
 /// What a request gets of a file that begins, for it, at `position`.
 fn answer(
     representation: Representation,
@@ -285,7 +273,7 @@ fn answer(
             b"range",
             b"if-range",
         ];
-        names.map(|name| field(request, name))
+        names.map(|name| request.joined(name))
     });
     let decided = given.as_ref().map_or(FileAnswer::Whole, |given| {
         let [if_match, if_none_match, if_unmodified_since, if_modified_since, range, if_range] =

@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
+use super::compression;
 use super::failure;
 use super::held_stream::HeldStream;
 use super::identity::Identity;
@@ -140,6 +141,11 @@ impl HttpConnection {
         self.hold = None;
         let closes = stream.handler.is_last() || request.closes();
         self.output.begin(request.head.version, request.is_head(&request.bytes), closes);
+        if let Some(compressing) = &self.options.compress {
+            let accepted = request.joined(b"accept-encoding");
+            let accepts = compression::accepts(&accepted);
+            self.output.response.compress(compressing.clone(), accepts);
+        }
         let mut checked = request.check(self.options.body);
         if self.options.trusted.is_some()
             && let Err(refusal) = origin::told(request, &self.options, self.is_believed)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
 
+use super::compression::Compressing;
 use super::time_limits::TimeLimits;
 use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{Fault, Reply};
@@ -45,6 +46,8 @@ pub struct Options {
     pub trusted: Option<Networks>,
     /// `forwarded_fields`: which fields they send about a client; either if none.
     pub forwarded: Option<ForwardedFields>,
+    /// `compress`: how bodies are compressed, if they are.
+    pub compress: Option<Rc<Compressing>>,
     /// With `--dev`.
     pub development: Option<Rc<Development>>,
 }
@@ -76,13 +79,14 @@ impl Default for Options {
             response_timeout: Some(Duration::from_secs(3600)),
             trusted: None,
             forwarded: None,
+            compress: None,
             development: None,
         }
     }
 }
 
 /// The names of all options.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 23] = [
     "request_header_size_limit",
     "header_size_limit",
     "request_header_count_limit",
@@ -105,10 +109,13 @@ const NAMES: [&str; 22] = [
     "response_timeout",
     TRUSTED,
     FORWARDED,
+    COMPRESS,
 ];
 
 const TRUSTED: &str = "trusted";
 const FORWARDED: &str = "forwarded_fields";
+
+const COMPRESS: &str = "compress";
 
 const MINIMUM_RATE: &str = "request_body_minimum_rate";
 
@@ -166,6 +173,7 @@ impl Options {
         static_headers(&table.raw_get("static_headers")?, &mut options.static_headers)?;
         let what = format!("Option \"{TRUSTED}\"");
         options.trusted = trusted_peers::read(&table.raw_get(TRUSTED)?, &what)?;
+        options.compress = compressing(&table.raw_get(COMPRESS)?)?.map(Rc::new);
         options.forwarded = forwarded_fields(&table.raw_get(FORWARDED)?)?;
         if options.forwarded.is_some() && options.trusted.is_none() {
             let text = format!("Option \"{FORWARDED}\" is of use with \"{TRUSTED}\" only");
@@ -210,6 +218,45 @@ impl Options {
             drain: time("drain_timeout")?,
         })
     }
+}
+
+fn compressing(value: &Value) -> Reply<Option<Compressing>> {
+    let wrong = |expected: &str| {
+        Err(Fault::Misuse(format!("Option \"{COMPRESS}\" is expected to {expected}")))
+    };
+    let table = match value {
+        Value::Nil | Value::Boolean(false) => return Ok(None),
+        Value::Boolean(true) => return Ok(Some(Compressing::default())),
+        Value::Table(table) => table,
+        _ => return wrong("be a boolean or a table"),
+    };
+    known_options::check(table, COMPRESS, &["level", "minimum", "types"], 0)?;
+    let mut compressing = Compressing::default();
+    match table.raw_get("level")? {
+        Value::Nil => {}
+        Value::Integer(level @ 1..=9) => compressing.level = level as u32,
+        _ => return wrong("have a level from 1 to 9"),
+    }
+    match table.raw_get("minimum")? {
+        Value::Nil => {}
+        Value::Integer(minimum) if minimum >= 0 => compressing.minimum = minimum as u64,
+        _ => return wrong("have a minimum in bytes"),
+    }
+    match table.raw_get("types")? {
+        Value::Nil => {}
+        Value::Table(types) => {
+            let mut list = Vec::new();
+            for media_type in types.sequence_values::<Value>() {
+                let Value::String(media_type) = media_type? else {
+                    return wrong("have a list of media types");
+                };
+                list.push(media_type.to_string_lossy().to_ascii_lowercase());
+            }
+            compressing.types = Some(list);
+        }
+        _ => return wrong("have a list of media types"),
+    }
+    Ok(Some(compressing))
 }
 
 fn forwarded_fields(value: &Value) -> Reply<Option<ForwardedFields>> {

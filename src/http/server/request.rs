@@ -56,6 +56,19 @@ impl Request {
         self.head.of_kind(known).map(|field| field.value.of(&self.bytes))
     }
 
+    /// All values of a field, as one list (RFC 9110 5.3); empty if there is none.
+    pub fn joined(&mut self, name: &[u8]) -> Vec<u8> {
+        let Request { names, head, bytes, .. } = self;
+        let mut joined = Vec::new();
+        for value in names.values(&head.fields, bytes, name) {
+            if !joined.is_empty() {
+                joined.extend_from_slice(b", ");
+            }
+            joined.extend_from_slice(value);
+        }
+        joined
+    }
+
     /// Whether a head in these bytes, complete or not, asks for a head only.
     pub fn is_head(&self, bytes: &[u8]) -> bool {
         self.head.has_request_line() && self.head.method.of(bytes) == b"HEAD"

@@ -11,6 +11,9 @@
 mod body;
 mod fields;
 
+use std::rc::Rc;
+
+use super::compression::{Compressing, Encoder};
 use crate::http::wire::head::Version;
 use crate::http::wire::header_lines::{
     Misuse, StaticHeaders, check_header, push_header, status_code,
@@ -68,6 +71,10 @@ pub struct Response {
     stage: ResponseStage,
     fields: Fields,
     body: Body,
+    /// What may compress the body, and whether the client accepts that, until the head is finished.
+    compressing: Option<(Rc<Compressing>, bool)>,
+    /// What does.
+    encoder: Option<Box<Encoder>>,
     /// Bytes that are to be sent.
     out: Vec<u8>,
     /// They wait elsewhere, see [`Response::defer`].
@@ -93,10 +100,21 @@ impl Response {
         self.body = Body::default();
         self.http10 = version == Version::Http10;
         self.fields = Fields::new(self.http10, close);
+        (self.compressing, self.encoder) = (None, None);
         (self.stage, self.status) = (ResponseStage::Start, 0);
         (self.head_start, self.head_end) = (0, 0);
         (self.has_left, self.is_deferred, self.is_old) = (false, false, false);
         self.head_request = head_request;
+    }
+
+    /// The body is compressed if that suits it, and the client accepts it.
+    pub fn compress(&mut self, compressing: Rc<Compressing>, accepts: bool) {
+        self.compressing = Some((compressing, accepts));
+    }
+
+    /// The body stays as it is.
+    pub fn leave_uncompressed(&mut self) {
+        self.compressing = None;
     }
 
     /// Whether a status was sent: informational ones do not count.
@@ -141,7 +159,7 @@ impl Response {
 
     /// The announced length of the body and how much of it the handler has sent so far, while that counts.
     pub fn length(&self) -> Option<(u64, u64)> {
-        self.body.length()
+        self.encoder.as_ref().map_or_else(|| self.body.length(), |encoder| encoder.length())
     }
 
     /// Whether a part of the final response was sent: it cannot be replaced any more.
@@ -224,6 +242,15 @@ impl Response {
             ResponseStage::Finished | ResponseStage::Held => return Err(self.is_over()),
             ResponseStage::Head => {}
         }
+        if let Some((compressing, accepts)) = self.compressing.take() {
+            let length = self.fields.length();
+            let (start, status) = (self.head_start, self.status);
+            let encoder = compressing.begin(&mut self.out, start, status, length, accepts);
+            if encoder.is_some() {
+                self.fields.forget_length();
+            }
+            self.encoder = encoder.filter(|_| !self.head_request).map(Box::new);
+        }
         let framing = self.fields.finish(self.status, self.head_request, date, &mut self.out);
         self.body.begin(framing);
         self.head_end = self.out.len();
@@ -250,10 +277,25 @@ impl Response {
     pub fn data(&mut self, piece: &[u8], minimum: usize) -> Result<PieceTaken, Misuse> {
         match self.stage {
             ResponseStage::Body if piece.is_empty() => Ok(PieceTaken::Joined),
-            ResponseStage::Body => self.body.take(piece, minimum, MOST_WAITING, &mut self.out),
+            ResponseStage::Body => match &mut self.encoder {
+                None => self.body.take(piece, minimum, MOST_WAITING, &mut self.out),
+                Some(encoder) => {
+                    let ready = encoder.take(piece)?;
+                    self.encoded(&ready, minimum)
+                }
+            },
             ResponseStage::Start | ResponseStage::Interim | ResponseStage::Head => Err(NO_STATUS),
             ResponseStage::Finished | ResponseStage::Held => Err(self.is_over()),
         }
+    }
+
+    /// Takes a piece of the compressed body.
+    fn encoded(&mut self, piece: &[u8], minimum: usize) -> Result<PieceTaken, Misuse> {
+        if piece.is_empty() {
+            return Ok(PieceTaken::Joined);
+        }
+        let taken = self.body.take(piece, minimum, usize::MAX, &mut self.out)?;
+        Ok(if self.out.len() > MOST_WAITING { PieceTaken::Full } else { taken })
     }
 
     /// The whole body, of the announced size, is sent behind [`Response::out`] by the caller, unless this is false: then
@@ -304,6 +346,11 @@ impl Response {
 
     /// Pieces that wait to be joined do so no more: [`Response::out`] has all data so far.
     pub fn flush(&mut self) {
+        if let Some(encoder) = &mut self.encoder {
+            let ready = encoder.flush();
+            // The encoder knows whether there may be a body.
+            let _ = self.encoded(&ready, 0);
+        }
         self.body.flush(&mut self.out);
     }
 
@@ -323,6 +370,10 @@ impl Response {
                 return Err(NO_STATUS);
             }
             _ => self.finish_headers(date)?,
+        }
+        if let Some(encoder) = &mut self.encoder {
+            let rest = encoder.finish()?;
+            self.encoded(&rest, 0)?;
         }
         self.body.finish(&mut self.out)?;
         self.stage = ResponseStage::Finished;
@@ -466,6 +517,7 @@ impl Response {
             self.out.truncate(self.head_start);
         }
         self.body.forget_open();
+        self.encoder = None;
         write(&mut self.out, self.head_request);
         self.status = status;
         self.stage = ResponseStage::Finished;

@@ -99,6 +99,7 @@ impl ResponseOutput {
             }
             Ok(PieceTaken::Ignored | PieceTaken::Joined) => self.defer(stream, false),
             Ok(PieceTaken::Complete) => self.defer(stream, true),
+            Ok(PieceTaken::Full) => self.send(stream),
             Ok(PieceTaken::Large) => stream.try_with(|stream| {
                 let sent = stream.send_nb(&self.response.parts(piece));
                 self.response.sent();

@@ -36,6 +36,8 @@ pub enum PieceTaken {
     Joined,
     /// It was added to the output and completes a chunk, or the like.
     Complete,
+    /// It was added to the output, of which so much is there that it should be sent.
+    Full,
     /// It completes a chunk but is too large to be copied: it is to be sent behind the output,
     /// followed by [`Body::chunk_end`].
     Large,

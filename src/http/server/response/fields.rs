@@ -82,6 +82,16 @@ impl Fields {
         Ok(true)
     }
 
+    /// The announced length of the body.
+    pub fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// The body has another length than the announced one.
+    pub fn forget_length(&mut self) {
+        self.length = None;
+    }
+
     /// Adds the lines that are missing to `out`, without the empty one; the framing of the body.
     ///
     /// `date` is the value of Date, unless the application sent one.
