@@ -63,6 +63,7 @@
 ---@field logfacility string|integer|nil "DAEMON", "USER" or 0 to 7; implies syslog
 ---@field user string|integer|nil user that supervisor and workers run as once everything is open
 ---@field group string|integer|nil their group (the user's)
+---@field hold_limit integer|string|false|nil how many connections may be held (as descriptors allow)
 ---@field waiting_input_limit integer|false|nil bytes of input that waiting connections may hold (64 MiB)
 ---@field stats boolean? log normal worker exits with their resource usage, and worker counts
 ---@field debug boolean? log every control message; implies stats

@@ -61,6 +61,36 @@ describe("examples/interval.lua", function()
   end)
 end)
 
+describe("examples/events.lua", function()
+  after_each(server.cleanup)
+
+  it("tells all pages what one says, and those that come back what they have missed", function()
+    local s = example("events")
+    assert.truthy(s:request("/").body:find("EventSource", 1, true))
+    local function listen(last_id)
+      local c = s:connect()
+      c:send(("GET /events HTTP/1.1\r\nHost: x\r\n%s\r\n"):format(
+        last_id and "Last-Event-ID: " .. last_id .. "\r\n" or ""))
+      assert(c:read_until("\r\n\r\n"))
+      return c
+    end
+    local function say(text)
+      assert.equal(204, s:request { target = "/say", body = "text=" .. text,
+        headers = { ["Content-Type"] = "application/x-www-form-urlencoded" } }.status)
+    end
+    local one, other = listen(), listen()
+    -- The subscription follows the headers.
+    assert(process.wait_until(function()
+      say("first")
+      return one:fill(0.1) ~= "timeout" and other:fill(0.1) ~= "timeout"
+    end))
+    local id = one:read_until("data: first\n\n"):match("id: (%S+)")
+    say("two%0Alines")
+    assert.truthy(other:read_until("data: two\ndata: lines\n\n"))
+    assert.truthy(listen(id):read_until("data: two\ndata: lines\n\n"))
+  end)
+end)
+
 describe("examples/chat.lua", function()
   after_each(server.cleanup)
 

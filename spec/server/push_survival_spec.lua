@@ -190,6 +190,17 @@ describe("held responses", function()
     assert.equal((100 - status.dropped) * 100000 + 4, #text)
   end)
 
+  it("are refused if there are too many", function()
+    local s = push.start { hold_limit = 2 }
+    local first, second = push.open(s), push.open(s)
+    assert.equal("reset", select(2, s:raw "GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+    push.publish(s, "news", "x")
+    assert.equal("hello\nx", first.chunk() .. first.chunk())
+    assert.equal("hello\nx", second.chunk() .. second.chunk())
+    local status = push.status(s)
+    assert.same({ 2, 1 }, { status.held, status.refused })
+  end)
+
   it("are refused if no descriptor is left", function()
     local s = push.start { command = { "sh", "-c", 'ulimit -n 120; exec "$@"', "sh", server.interpreter } }
     local connections = {}

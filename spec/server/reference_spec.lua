@@ -30,7 +30,7 @@ describe("docs/reference/server.md", function()
     local names = { "pre_fork", "min_fork", "max_fork", "fork_delay", "fork_error_delay", "exit_delay",
       "deferred", "idle_timeout", "memory_limit",
       "prepare", "connect", "finish", "background", "logfile", "pidfile",
-      "syslog", "logident", "logfacility", "stats", "debug", "waiting_input_limit",
+      "syslog", "logident", "logfacility", "stats", "debug", "waiting_input_limit", "hold_limit",
       "drain_delay", "slow_request", "stuck_limit",
       "idle", "busy", "total", "parked", "accepted",
       "handled", "errors", "respawns", "shed", "sending", "reclaimed", "lost",

@@ -46,7 +46,9 @@ local SERVER = [[
     pre_fork = 1, min_fork = WORKERS, max_fork = WORKERS, connect = connect(1),
   }
   AFTER
-  moonbridge.run { shutdown_timeout = 5, access_log = LOG, access_log_format = "json" }
+  moonbridge.run {
+    shutdown_timeout = 5, hold_limit = HOLD_LIMIT, access_log = LOG, access_log_format = "json",
+  }
 ]]
 
 local STREAM = [[
@@ -67,7 +69,9 @@ function push.start(options)
     BEFORE = options.before or "", AFTER = options.after or "", HANDLER = options.handler or STREAM,
   }
   options.script = SERVER:gsub("%u+", parts)
-  options.globals = { WORKERS = options.workers or 2, PATH = path, LOG = log }
+  options.globals = {
+    WORKERS = options.workers or 2, PATH = path, LOG = log, HOLD_LIMIT = options.hold_limit,
+  }
   local s = server.start(options)
   s.path, s.access_log = path, log
   return s

@@ -128,7 +128,7 @@ fn serve(
     let watcher = Development::of(lua).and_then(|development| development.take_watcher());
     let metrics = ServerMetrics::new(registry.metrics.clone()).map_err(Fault::Misuse)?;
     let counters = registry.metrics.push().map_err(Fault::Misuse)?;
-    let push = PushSettings { line, counters, topics: registry.take_topics() };
+    let push = PushSettings { line, counters, topics: registry.take_topics(), most: limits.held };
     let mut supervisor = Supervisor::new(
         (pools, status),
         (metrics, push),

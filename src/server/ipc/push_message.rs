@@ -20,8 +20,9 @@ pub enum ToPush {
     Publish(Publication),
     /// How many connections hear this topic? The answer is a number on the socket that comes with the message.
     Count(Vec<u8>),
-    /// This generation serves, and these are the topics with a history. With the channel for [`FromPush`].
-    Serve(i32, Vec<TopicSpec>),
+    /// This generation serves: so many connections may be held, and these are the topics with a history. With the
+    /// channel for [`FromPush`].
+    Serve(i32, Option<u64>, Vec<TopicSpec>),
     /// A generation is replaced: for each of its pools, the one that replaces it.
     Replaced(i32, Vec<Option<u64>>),
     /// The server shuts down: whoever is held, or will be, is to be ended.
@@ -83,9 +84,9 @@ impl Message for ToPush {
                 bytes.push(b'c');
                 bytes.extend_from_slice(topic);
             }
-            ToPush::Serve(supervisor, topics) => {
+            ToPush::Serve(supervisor, most, topics) => {
                 bytes.push(b's');
-                append(&mut bytes, &[number(*supervisor)]);
+                append(&mut bytes, &[number(*supervisor), optional(*most)]);
                 for TopicSpec { name, history } in topics {
                     append(&mut bytes, &[*history]);
                     append_text(&mut bytes, name);
@@ -119,7 +120,7 @@ impl Message for ToPush {
             }
             [b'c', topic @ ..] => ToPush::Count(topic.to_vec()),
             [b's', rest @ ..] => {
-                let ([supervisor], mut rest) = split::<1>(rest)?;
+                let ([supervisor, most], mut rest) = split::<2>(rest)?;
                 let mut topics = Vec::new();
                 while !rest.is_empty() {
                     let ([history], name) = split::<1>(rest)?;
@@ -127,7 +128,7 @@ impl Message for ToPush {
                     topics.push(TopicSpec { name: name.to_vec(), history });
                     rest = after;
                 }
-                ToPush::Serve(process(supervisor)?, topics)
+                ToPush::Serve(process(supervisor)?, present(most), topics)
             }
             [b'r', rest @ ..] => {
                 let ([supervisor], pools) = split::<1>(rest)?;
@@ -205,8 +206,8 @@ mod tests {
             ToPush::Publish(Publication { is_in_file: true, ..Publication::default() }),
             ToPush::Publish(Publication::default()),
             ToPush::Count(b"news".to_vec()),
-            ToPush::Serve(1, vec![topic(b"a", 100), topic(b"b", 1)]),
-            ToPush::Serve(i32::MAX, vec![]),
+            ToPush::Serve(1, Some(7), vec![topic(b"a", 100), topic(b"b", 1)]),
+            ToPush::Serve(i32::MAX, None, vec![]),
             ToPush::Replaced(3, vec![Some(0), None, Some(9)]),
             ToPush::Drain,
             ToPush::End,

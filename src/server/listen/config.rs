@@ -251,7 +251,7 @@ pub fn bytes(table: &Table, name: &str) -> Reply<Option<usize>> {
 }
 
 /// A number of runs; false counts as 0.
-fn count(table: &Table, name: &str) -> Reply<Option<u64>> {
+pub fn count(table: &Table, name: &str) -> Reply<Option<u64>> {
     match option(table, name, Some(0.0))? {
         None => Ok(None),
         Some(count) if count.fract() == 0.0 => Ok(Some(count as u64)),

@@ -34,6 +34,7 @@ Usage: moonbridge [options] [--] script.lua [arguments]
   -s, --stats              log routine ends of workers, their resource usage and worker counts
       --user NAME          run as this user, once ports, pid file and log are open
   -v, --version            show the version
+      --hold-limit COUNT   how many connections may be held (default: as descriptors allow)
       --waiting-input-limit BYTES
                            how much input all waiting connections hold together (default: 67108864)
       --watch FOLDER       with --dev: reload also when a file in this folder changes; can be repeated
@@ -58,6 +59,7 @@ local OPTIONS = {
   { long = "group", value = true },
   { long = "help", short = "h" },
   { long = "hangup", value = true },
+  { long = "hold-limit", sets = "hold_limit", value = true },
   { long = "logident", short = "i", value = true },
   { long = "logfile", short = "l", value = true },
   { long = "pidfile", short = "p", value = true },

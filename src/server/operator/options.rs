@@ -13,7 +13,7 @@ use super::log::Level;
 use crate::binding::{self, Fault, Reply};
 use crate::known_options;
 use crate::server::identity::Identity;
-use crate::server::listen::config::{bytes, seconds};
+use crate::server::listen::config::{bytes, count, seconds};
 
 /// The default name in the system log.
 const DEFAULT_IDENT: &str = "moonbridge";
@@ -27,7 +27,7 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 const WAITING_INPUT_LIMIT: usize = 64 * 1024 * 1024;
 
 /// The names of all options.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "access_log",
     "access_log_format",
     "background",
@@ -44,6 +44,7 @@ const NAMES: [&str; 18] = [
     "hangup",
     "reload_timeout",
     "waiting_input_limit",
+    "hold_limit",
     "user",
     "group",
 ];
@@ -80,6 +81,8 @@ pub struct SupervisorLimits {
     pub slow_request: Option<Duration>,
     /// How many bytes of input all waiting connections may hold together.
     pub waiting_input: usize,
+    /// How many connections may be held; `None`: as many as there are descriptors.
+    pub held: Option<u64>,
     /// What SIGHUP does.
     pub hangup: Hangup,
     /// How long a new generation may take to become ready; `None`: unlimited.
@@ -103,6 +106,7 @@ impl Default for SupervisorLimits {
             drain_delay: Duration::ZERO,
             slow_request: None,
             waiting_input: WAITING_INPUT_LIMIT,
+            held: None,
             hangup: Hangup::End,
             reload_timeout: Some(RELOAD_TIMEOUT),
         }
@@ -207,6 +211,7 @@ fn limits(table: &Table) -> Reply<SupervisorLimits> {
         drain_delay: seconds(table, "drain_delay")?.unwrap_or_default(),
         slow_request: seconds(table, "slow_request")?.filter(|time| !time.is_zero()),
         waiting_input: bytes(table, "waiting_input_limit")?.unwrap_or(WAITING_INPUT_LIMIT),
+        held: count(table, "hold_limit")?.filter(|most| *most > 0),
         hangup: hangup(table)?,
         reload_timeout: Some(seconds(table, "reload_timeout")?.unwrap_or(RELOAD_TIMEOUT))
             .filter(|time| !time.is_zero()),

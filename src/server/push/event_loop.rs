@@ -199,8 +199,9 @@ impl EventLoop {
                 }
                 false
             }
-            ToPush::Serve(supervisor, topics) => {
+            ToPush::Serve(supervisor, most, topics) => {
                 self.hub.generations.serve(supervisor);
+                self.hub.limit(most);
                 let topics: Vec<_> = topics
                     .into_iter()
                     .map(|topic| (topic.name, usize::try_from(topic.history).unwrap_or(usize::MAX)))

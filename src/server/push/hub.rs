@@ -57,6 +57,8 @@ pub struct Hub {
     last_chunk: Rc<[u8]>,
     /// The server shuts down.
     drains: bool,
+    /// The most connections that there are descriptors for.
+    room: usize,
     /// The most connections.
     most: usize,
     /// The time, in milliseconds of the shared clock.
@@ -79,6 +81,7 @@ impl Hub {
             current: None,
             last_chunk: LAST_CHUNK.into(),
             drains: false,
+            room: most,
             most,
             now: 0,
         }
@@ -97,6 +100,12 @@ impl Hub {
     /// When something is due, in milliseconds of the shared clock.
     pub fn next_alarm(&self) -> Option<u64> {
         self.alarms.next()
+    }
+
+    /// So many connections may be held, if there are descriptors for them.
+    pub fn limit(&mut self, most: Option<u64>) {
+        let most = most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        self.most = most.min(self.room);
     }
 
     /// A connection could not be held.

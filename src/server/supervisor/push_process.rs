@@ -42,6 +42,8 @@ pub struct PushSettings {
     pub counters: PushCounters,
     /// The topics of this generation.
     pub topics: Vec<TopicSpec>,
+    /// How many connections may be held.
+    pub most: Option<u64>,
 }
 
 /// The push process.
@@ -157,7 +159,8 @@ impl PushProcess {
         }
         self.channels.push(channel);
         let topics = self.settings.topics.clone();
-        self.tell(&ToPush::Serve(getpid().as_raw(), topics), &[theirs.as_fd()]);
+        let serve = ToPush::Serve(getpid().as_raw(), self.settings.most, topics);
+        self.tell(&serve, &[theirs.as_fd()]);
         match self.end {
             PushEnd::Draining => self.tell(&ToPush::Drain, &[]),
             PushEnd::Ending => self.tell(&ToPush::End, &[]),
@@ -251,5 +254,8 @@ impl PushProcess {
 /// What is told to the log.
 const LOSSES: [(PushTotal, &str); 2] = [
     (PushTotal::Slow, "held connections were closed, as their clients were too slow"),
-    (PushTotal::Refused, "connections could not be held, for want of descriptors or memory"),
+    (
+        PushTotal::Refused,
+        "connections could not be held, for want of descriptors or memory, or since there are too many",
+    ),
 ];
