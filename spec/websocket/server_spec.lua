@@ -185,6 +185,21 @@ describe("a WebSocket", function()
     for index = 1, 500 do assert.equal(tostring(index), ws:text()) end
   end)
 
+  it("bears floods of pings, and of fragments without content, which others do not notice", function()
+    start()
+    local flood, other = connect "/", connect "/"
+    local pings = frame(PING, "x"):rep(500)
+    for _ = 1, 40 do assert(flood.raw:send(pings)) end
+    assert.equal("still served", other:ask("still served"))
+    for _ = 1, 20000 do assert.equal(PONG, (flood:receive())) end
+    assert(flood:frame(TEXT, "begun", { last = false }))
+    local fragments = frame(CONTINUATION, "", { last = false }):rep(500)
+    for _ = 1, 40 do assert(flood.raw:send(fragments)) end
+    assert.equal("still served", other:ask("still served"))
+    assert(flood:frame(CONTINUATION, " and ended"))
+    assert.equal("begun and ended", flood:text())
+  end)
+
   describe("is closed", function()
     it("by its client, who gets the same code", function()
       start()
