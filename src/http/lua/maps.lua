@@ -64,37 +64,44 @@ local function first_of(_, _, value)
 end
 
 -- The metatable of views that map names to first values. `parse` makes a store of a text that `index`
--- searches. Returned with it: the store of a view.
+-- searches. Returned with it: the store of a view, and the metatable of views that have a store,
+-- or nothing to be searched.
 local function firsts_meta(index, parse)
+  local stored = { __index = native.search_store }
+
   local function store_of(view)
     local source = rawget(view, SOURCE)
     if type(source) == "table" then return source end
     source = parse(source or "")
     rawset(view, SOURCE, source)
+    setmetatable(view, stored)
     return source
   end
 
-  return {
-    __index = index,
-    __newindex = function(view, key, value)
-      if value ~= nil and type(value) ~= "string" then value = { value } end
-      store_of(view)[key] = value
-    end,
-    __pairs = function(view) return each(store_of(view), first_of) end,
-  }, store_of
+  function stored.__newindex(view, key, value)
+    if value ~= nil and type(value) ~= "string" then value = { value } end
+    store_of(view)[key] = value
+  end
+
+  function stored.__pairs(view) return each(store_of(view), first_of) end
+
+  local searched = { __index = index, __newindex = stored.__newindex, __pairs = stored.__pairs }
+  return searched, store_of, stored
 end
 
-maps.params_meta, maps.params_store = firsts_meta(native.search_params, native.parse_query)
-maps.cookies_meta = firsts_meta(native.search_cookies, native.parse_cookies)
+local _
+maps.params_meta, maps.params_store, maps.stored_params =
+  firsts_meta(native.search_params, native.parse_query)
+maps.cookies_meta, _, maps.stored_cookies = firsts_meta(native.search_cookies, native.parse_cookies)
 
 -- The view of a store of cookies.
 function maps.cookies(store)
-  return setmetatable({ [SOURCE] = store }, maps.cookies_meta)
+  return setmetatable({ [SOURCE] = store }, maps.stored_cookies)
 end
 
 -- The view of a store that maps names to first values.
 function maps.firsts(store)
-  return setmetatable({ [SOURCE] = store }, maps.params_meta)
+  return setmetatable({ [SOURCE] = store }, maps.stored_params)
 end
 
 -- The metatable of sets of strings in any case: true or false for each.

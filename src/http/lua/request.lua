@@ -96,7 +96,7 @@ return function(steps, callback, times, poll, another)
     return value
   end
 
-  index, searched_form = new_views(steps, function() return kept[REQUEST] end, accepted, lazy)
+  index, searched_form = new_views(steps, kept, accepted, lazy)
   setmetatable(methods, { __index = index })
   local meta = { __index = methods, __name = "moonbridge.request", is_handled = true }
 

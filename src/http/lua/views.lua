@@ -6,7 +6,10 @@ local maps = ...
 local ipairs, rawset, setmetatable = ipairs, rawset, setmetatable
 
 -- The views of parameters among those that C functions make.
-local PARAMS, POST_PARAMS = 1, 8
+local PARAMS, POST_PARAMS, EMPTY_PARAMS, EMPTY_COOKIES = 1, 8, 9, 10
+
+-- See request.lua.
+local REQUEST = 2
 
 local function as_it_is(value) return value end
 
@@ -28,10 +31,10 @@ local VIEWS = {
 for _, entry in ipairs(HEADERS) do VIEWS[entry[1]] = true end
 
 -- Returns the `__index` of request objects, and a function that returns the store of a form's parameters if
--- they are searched in the body. `lazy` has functions that make the other fields, and gets some;
--- `request()` is the current request object; `accepted(value, words)` is what a step made of the client's
--- texts, unless it refused them.
-return function(steps, request, accepted, lazy)
+-- they are searched in the body. `lazy` has functions that make the other fields, and gets some; `kept` has
+-- the current request object at REQUEST; `accepted(value, words)` is what a step made of the client's texts,
+-- unless it refused them.
+return function(steps, kept, accepted, lazy)
   local views = {} -- the current ones, by their numbers
   local metatables = { maps.params_meta, maps.cookies_meta }
 
@@ -50,9 +53,11 @@ return function(steps, request, accepted, lazy)
   end
 
   metatables[POST_PARAMS] = maps.params_meta
+  -- Those of views of an empty text.
+  metatables[EMPTY_PARAMS], metatables[EMPTY_COOKIES] = maps.stored_params, maps.stored_cookies
 
   local function keep(key, value)
-    rawset(request(), key, value)
+    rawset(kept[REQUEST], key, value)
     return value
   end
 
@@ -61,7 +66,7 @@ return function(steps, request, accepted, lazy)
 
   local function params_store()
     if steps.has_view(PARAMS) then return maps.params_store(views[PARAMS]) end
-    local this = request()
+    local this = kept[REQUEST]
     local store = stores[this] or accepted(steps.get_params())
     stores[this] = store
     return store
@@ -74,7 +79,7 @@ return function(steps, request, accepted, lazy)
   local index = steps.fields(function(_, key)
     local make = lazy[key]
     if make then return make() end
-  end, views, metatables)
+  end, views, kept, metatables)
 
   -- The same where `pairs` does not ask views. Other fields by a tail call: their errors count levels.
   local function shown_index(this, key)

@@ -16,9 +16,10 @@ use crate::http::wire::escape::{Encoded, Plus, decode_into};
 use crate::http::wire::head::Span;
 use crate::http::wire::list::elements;
 use crate::http::wire::params::{self, is_searched};
+use crate::sys::lua::fields::{self, FieldValue, ObjectFields};
 use crate::sys::lua::method::Borrowed;
 use crate::sys::lua::userdata::Userdata;
-use crate::sys::lua::view::{self, FieldValue, ObjectFields, ObjectView, Search, ViewEntry};
+use crate::sys::lua::view::{self, ObjectView, Search, ViewEntry};
 
 /// The numbers of the views.
 const PARAMS: c_int = 1;
@@ -30,6 +31,11 @@ const VALUE: c_int = 6;
 const FLAGS: c_int = 7;
 const POST_PARAMS: c_int = 8;
 const BODY: c_int = 9;
+
+/// The metatables of views of an empty text, behind those of the views.
+const EMPTY_PARAMS: c_int = 9;
+const EMPTY_COOKIES: c_int = 10;
+
 /// The parameters were made into a table for their list.
 const PARAMS_STORE: c_int = 0;
 
@@ -119,13 +125,14 @@ pub fn flags(value: &[u8]) -> impl Iterator<Item = params::Pair<'_>> {
 
 /// Functions that make what is in C:
 ///
-/// * `fields(complete, views, metatables)`: the `__index` of request objects;
+/// * `fields(complete, views, kept, metatables)`: the `__index` of request objects;
 /// * `header_view(key, complete, views, metatable)`: that of a view of headers.
 fn in_c(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     let connection = shared.clone();
-    let fields = move |lua: &Lua, (complete, views, metatables): (Function, Table, Vec<Table>)| {
+    type Arguments = (Function, Table, Table, Vec<Table>);
+    let fields = move |lua: &Lua, (complete, views, kept, metatables): Arguments| {
         let object = Userdata::new(lua, connection.clone())?;
-        view::fields::<RequestFields>(lua, &object, &complete, &views, metatables)
+        fields::index::<RequestFields>(lua, &object, &complete, (&views, &kept), metatables)
     };
     table.raw_set("fields", lua.create_function(fields)?)?;
     let connection = shared.clone();
@@ -221,9 +228,13 @@ fn view(
         return FieldValue::Current(number);
     }
     let Some(text) = text(c) else { return FieldValue::Complete };
-    let text = Some(text).filter(|text| !text.is_empty());
     give(c, number);
-    FieldValue::View(number, text)
+    let metatable = match number {
+        PARAMS | POST_PARAMS if text.is_empty() => EMPTY_PARAMS,
+        COOKIES if text.is_empty() => EMPTY_COOKIES,
+        number => number,
+    };
+    FieldValue::View(number, metatable, Some(text).filter(|text| !text.is_empty()))
 }
 
 /// A view of headers.
@@ -234,10 +245,13 @@ impl<const NUMBER: c_int> ObjectView for Header<NUMBER> {
     const NUMBER: c_int = NUMBER;
     const KEEPS: bool = matches!(NUMBER, HEADERS | CSV_TABLE | FLAGS);
 
+    fn is_given(shared: &SharedConnection) -> bool {
+        shared.try_borrow().is_ok_and(|c| is_given(&c, NUMBER))
+    }
+
     fn entry(shared: &SharedConnection, name: &[u8], current: bool) -> ViewEntry {
         let Ok(mut connection) = shared.try_borrow_mut() else { return ViewEntry::Nil };
         let c = &mut *connection;
-        let current = current && is_given(c, NUMBER);
         let fields = if current { &c.request.head.fields[..] } else { &[] };
         let first = c.request.names.first(fields, &c.request.bytes, name);
         let (first, is_only) = (first.map(|(first, _)| first), first.is_none_or(|(_, only)| only));
@@ -269,6 +283,7 @@ impl<const NUMBER: c_int> ObjectView for Header<NUMBER> {
 /// Puts into `native` how texts are searched, and what makes stores of those that are.
 pub fn searches(lua: &Lua, native: &Table) -> mlua::Result<()> {
     native.raw_set("view_source", view::source_key())?;
+    native.raw_set("search_store", view::search_store(lua)?)?;
     native.raw_set("search_params", view::search::<Params>(lua)?)?;
     native.raw_set("search_cookies", view::search::<Cookies>(lua)?)?;
     native.raw_set("search_flags", view::search::<Flags>(lua)?)?;

@@ -180,7 +180,8 @@ unsafe fn retire<M: Method>(state: *mut lua_State, retirement: &Retirement) -> O
 
 /// The entries of the table of [`Value::Object`].
 const FIRST: i64 = 1;
-const OBJECT: i64 = 2;
+/// The object.
+pub(super) const OBJECT: i64 = 2;
 
 unsafe fn push_object(state: *mut lua_State, table: c_int, metatable: c_int) {
     // SAFETY: as in `drive`; the two indices are those of tables, and two slots are used.

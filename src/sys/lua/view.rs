@@ -1,5 +1,4 @@
-//! Views: tables whose entries become Lua values when somebody asks for them, and the `__index` of the
-//! object that has them.
+//! Views: tables whose entries become Lua values when somebody asks for them.
 //!
 //! A view of text keeps its *source* under a key of its own: the text, which is searched for each name;
 //! or a table with the values of all names, if there are many of them or something was assigned.
@@ -11,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mlua::ffi::{self, lua_State};
 use mlua::{Function, IntoLuaMulti, LightUserData, Lua, Table};
 
-use super::compat;
 use super::method::Borrowed;
+use super::recent::{self, Look, Recent};
 use super::texts::undropped;
 use super::userdata::{self, Userdata};
 
@@ -60,13 +59,27 @@ pub trait Search: 'static {
     fn decode(_text: &[u8], _out: &mut Vec<u8>) {}
 }
 
-/// The `__index` of views that are searched. Of a table that is the source, it returns a value that is no
-/// table itself, else the first of the sequence.
+/// The `__index` of views whose source is a table: it returns a value that is no table itself, else the first
+/// of the sequence.
+///
+/// # Errors
+/// Out of memory.
+pub fn search_store(lua: &Lua) -> mlua::Result<Function> {
+    closure(lua, (), find_in_store)
+}
+
+/// The `__index` of views that are searched. A view that gets a table for its source gets another metatable
+/// as well.
 ///
 /// # Errors
 /// Out of memory.
 pub fn search<S: Search>(lua: &Lua) -> mlua::Result<Function> {
-    closure(lua, (), find::<S>)
+    let (recent, table) = recent(lua)?;
+    closure(lua, (&recent, table), find::<S>)
+}
+
+fn recent(lua: &Lua) -> mlua::Result<(Userdata<Recent>, Table)> {
+    Ok((Userdata::new(lua, Recent::new())?, lua.create_table_with_capacity(recent::SIZE, 0)?))
 }
 
 /// Views that belong to an object, whose data they show as long as they are its *current* ones.
@@ -80,7 +93,10 @@ pub trait ObjectView: 'static {
     /// Whether a view keeps its entries, under names in lower case: they are tables.
     const KEEPS: bool;
 
-    /// The entry of a name; `current`: whether the view has this place among those of the object.
+    /// Whether the object has a view with this number.
+    fn is_given(object: &Self::Object) -> bool;
+
+    /// The entry of a name; `current`: whether the object has this view.
     fn entry(object: &Self::Object, name: &[u8], current: bool) -> ViewEntry;
 
     /// The pieces of the text of [`ViewEntry::Split`].
@@ -99,53 +115,11 @@ pub fn index<V: ObjectView>(
     views: &Table,
     metatable: &Table,
 ) -> mlua::Result<Function> {
-    closure(lua, (complete, object, views, metatable), get::<V>)
+    let (recent, table) = recent(lua)?;
+    closure(lua, (complete, object, views, table, metatable, &recent), get::<V>)
 }
 
-/// A field of an object.
-pub enum FieldValue {
-    /// None.
-    Nil,
-    /// True or false.
-    Boolean(bool),
-    /// A text.
-    Text(Borrowed),
-    /// A text that is kept in place of the view with this number.
-    Kept(c_int, Borrowed),
-    /// The view with this number, which was made before.
-    Current(c_int),
-    /// A new view with this number, and its text unless that is empty.
-    View(c_int, Option<Borrowed>),
-    /// `complete(object, key)` returns it.
-    Complete,
-}
-
-/// An object with fields.
-pub trait ObjectFields: 'static {
-    /// What they are made of.
-    type Object: 'static;
-
-    /// The field of a name.
-    fn field(object: &Self::Object, name: &[u8]) -> FieldValue;
-}
-
-/// The `__index` of an object with fields. `views` gets the views by their numbers, which count the
-/// `metatables`.
-///
-/// # Errors
-/// Out of memory.
-pub fn fields<F: ObjectFields>(
-    lua: &Lua,
-    object: &Userdata<F::Object>,
-    complete: &Function,
-    views: &Table,
-    metatables: Vec<Table>,
-) -> mlua::Result<Function> {
-    let metatables: mlua::Variadic<Table> = metatables.into_iter().collect();
-    closure(lua, (complete, object, views, metatables), pick::<F>)
-}
-
-fn closure(
+pub(super) fn closure(
     lua: &Lua,
     upvalues: impl IntoLuaMulti,
     function: ffi::lua_CFunction,
@@ -158,13 +132,21 @@ fn closure(
     }
 }
 
-const COMPLETE: c_int = ffi::lua_upvalueindex(1);
-const OBJECT: c_int = ffi::lua_upvalueindex(2);
-const VIEWS: c_int = ffi::lua_upvalueindex(3);
+pub(super) const COMPLETE: c_int = ffi::lua_upvalueindex(1);
+pub(super) const OBJECT: c_int = ffi::lua_upvalueindex(2);
+pub(super) const VIEWS: c_int = ffi::lua_upvalueindex(3);
+
+/// Of views that belong to an object.
+const RECENT_TABLE: c_int = ffi::lua_upvalueindex(4);
+const RECENT: c_int = ffi::lua_upvalueindex(6);
+
+/// Of views that are searched.
+const SEARCHED: c_int = ffi::lua_upvalueindex(1);
+const SEARCHED_TABLE: c_int = ffi::lua_upvalueindex(2);
 
 /// The metatable of the view with the given number, or the only metatable.
-const fn metatable(number: c_int) -> c_int {
-    ffi::lua_upvalueindex(3 + number)
+pub(super) const fn metatable(number: c_int) -> c_int {
+    ffi::lua_upvalueindex(4 + number)
 }
 
 // The functions below run as Lua C functions. A Lua error leaves them by a jump, so they hold nothing that
@@ -196,28 +178,41 @@ unsafe extern "C-unwind" fn find<S: Search>(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls with a valid state and at least 20 free slots. The text and the name stay on the
     // stack while they are searched and pushed.
     unsafe {
+        let look = recent::look(state, SEARCHED, SEARCHED_TABLE);
+        if matches!(look, Look::Kept(_)) {
+            return 1;
+        }
         ffi::lua_settop(state, 2);
-        if ffi::lua_type(state, 1) != ffi::LUA_TTABLE {
+        if ffi::lua_type(state, 1) != ffi::LUA_TTABLE
+            || ffi::lua_rawgetp(state, 1, source()) != ffi::LUA_TSTRING
+            || ffi::lua_type(state, 2) != ffi::LUA_TSTRING
+        {
             return 0;
         }
-        match ffi::lua_rawgetp(state, 1, source()) {
-            ffi::LUA_TTABLE => {
-                ffi::lua_pushvalue(state, 2);
-                if ffi::lua_rawget(state, 3) == ffi::LUA_TTABLE {
-                    ffi::lua_geti(state, 4, 1);
-                }
-                1
-            }
-            ffi::LUA_TSTRING if ffi::lua_type(state, 2) == ffi::LUA_TSTRING => {
-                let (text, name) = (string(state, 3), string(state, 2));
-                match catch_unwind(|| S::find(text, name)).unwrap_or(ViewEntry::Nil) {
-                    ViewEntry::Encoded(text) => push(state, decoded::<S>(text.bytes())),
-                    entry => push_entry(state, entry),
-                }
-                1
-            }
-            _ => 0,
+        let (text, name) = (string(state, 3), string(state, 2));
+        match catch_unwind(|| S::find(text, name)).unwrap_or(ViewEntry::Nil) {
+            ViewEntry::Encoded(text) => push(state, decoded::<S>(text.bytes())),
+            entry => push_entry(state, entry),
         }
+        recent::keep(state, look, SEARCHED, SEARCHED_TABLE);
+        1
+    }
+}
+
+unsafe extern "C-unwind" fn find_in_store(state: *mut lua_State) -> c_int {
+    // SAFETY: as above.
+    unsafe {
+        ffi::lua_settop(state, 2);
+        if ffi::lua_type(state, 1) != ffi::LUA_TTABLE
+            || ffi::lua_rawgetp(state, 1, source()) != ffi::LUA_TTABLE
+        {
+            return 0;
+        }
+        ffi::lua_pushvalue(state, 2);
+        if ffi::lua_rawget(state, 3) == ffi::LUA_TTABLE {
+            ffi::lua_geti(state, 4, 1);
+        }
+        1
     }
 }
 
@@ -232,13 +227,20 @@ unsafe extern "C-unwind" fn get<V: ObjectView>(state: *mut lua_State) -> c_int {
         if V::KEEPS && push_kept(state) {
             return 1;
         }
+        let Some(object) = userdata::value::<V::Object>(state, OBJECT) else { return 0 };
         ffi::lua_rawgeti(state, VIEWS, V::NUMBER.into());
-        let current = ffi::lua_rawequal(state, -1, 1) != 0;
+        let current = ffi::lua_rawequal(state, -1, 1) != 0 && V::is_given(object);
+        let look = match current && !V::KEEPS {
+            true => recent::look(state, RECENT, RECENT_TABLE),
+            false => Look::First,
+        };
+        if matches!(look, Look::Kept(_)) {
+            return 1;
+        }
         let entry = {
             let name = string(state, 2);
-            let entry = |object| catch_unwind(AssertUnwindSafe(|| V::entry(object, name, current)));
-            let object = userdata::value::<V::Object>(state, OBJECT);
-            object.and_then(|object| entry(object).ok()).unwrap_or(ViewEntry::Nil)
+            let entry = AssertUnwindSafe(|| V::entry(object, name, current));
+            catch_unwind(entry).unwrap_or(ViewEntry::Nil)
         };
         if matches!(entry, ViewEntry::Complete) {
             ffi::lua_pushvalue(state, COMPLETE);
@@ -255,6 +257,8 @@ unsafe extern "C-unwind" fn get<V: ObjectView>(state: *mut lua_State) -> c_int {
             ffi::lua_pushvalue(state, 3);
             ffi::lua_pushvalue(state, -2);
             ffi::lua_rawset(state, 1);
+        } else {
+            recent::keep(state, look, RECENT, RECENT_TABLE);
         }
         1
     }
@@ -265,7 +269,11 @@ unsafe extern "C-unwind" fn get<V: ObjectView>(state: *mut lua_State) -> c_int {
 unsafe fn push_kept(state: *mut lua_State) -> bool {
     // SAFETY: the caller is `get`, with a view and a string in slots 1 and 2.
     unsafe {
-        push_lower(state);
+        let look = recent::look(state, RECENT, RECENT_TABLE);
+        if !matches!(look, Look::Kept(_)) {
+            push_lower(state);
+            recent::keep(state, look, RECENT, RECENT_TABLE);
+        }
         ffi::lua_pushvalue(state, 3);
         ffi::lua_rawget(state, 1) != ffi::LUA_TNIL
     }
@@ -276,55 +284,21 @@ unsafe fn push_lower(state: *mut lua_State) {
     // SAFETY: the caller is `get`.
     unsafe {
         let name = string(state, 2);
-        match name.iter().any(u8::is_ascii_uppercase) {
-            true => push(state, keep(name.to_ascii_lowercase())),
-            false => ffi::lua_pushvalue(state, 2),
+        let mut lower = MADE.take();
+        lower.clear();
+        lower.extend_from_slice(name);
+        lower.make_ascii_lowercase();
+        let is_lower = lower == name;
+        let lower = keep(lower);
+        match is_lower {
+            true => ffi::lua_pushvalue(state, 2),
+            false => push(state, lower),
         }
-    }
-}
-
-unsafe extern "C-unwind" fn pick<F: ObjectFields>(state: *mut lua_State) -> c_int {
-    // SAFETY: as above; the upvalues are those of `fields`.
-    unsafe {
-        if ffi::lua_type(state, 2) != ffi::LUA_TSTRING {
-            return 0;
-        }
-        let field = {
-            let name = string(state, 2);
-            let field = |object| catch_unwind(AssertUnwindSafe(|| F::field(object, name)));
-            let object = userdata::value::<F::Object>(state, OBJECT);
-            object.and_then(|object| field(object).ok()).unwrap_or(FieldValue::Complete)
-        };
-        match field {
-            FieldValue::Nil => return 0,
-            FieldValue::Boolean(truth) => ffi::lua_pushboolean(state, c_int::from(truth)),
-            FieldValue::Text(text) => push(state, text),
-            FieldValue::Kept(number, text) => {
-                push(state, text);
-                ffi::lua_pushvalue(state, -1);
-                ffi::lua_rawseti(state, VIEWS, number.into());
-            }
-            FieldValue::Current(number) => {
-                ffi::lua_rawgeti(state, VIEWS, number.into());
-            }
-            FieldValue::View(number, text) => {
-                push_view(state, metatable(number), text);
-                ffi::lua_pushvalue(state, -1);
-                ffi::lua_rawseti(state, VIEWS, number.into());
-            }
-            FieldValue::Complete => {
-                let count = ffi::lua_gettop(state);
-                ffi::lua_pushvalue(state, COMPLETE);
-                ffi::lua_insert(state, 1);
-                return compat::finish_by(state, count);
-            }
-        }
-        1
     }
 }
 
 /// Pushes a new view.
-unsafe fn push_view(state: *mut lua_State, metatable: c_int, text: Option<Borrowed>) {
+pub(super) unsafe fn push_view(state: *mut lua_State, metatable: c_int, text: Option<Borrowed>) {
     // SAFETY: the caller is one of the functions above; at most three slots are used. The text is pushed
     // before Lua can run other code.
     unsafe {
@@ -379,7 +353,7 @@ unsafe fn push_pieces<V: ObjectView>(state: *mut lua_State, text: Borrowed) {
     }
 }
 
-unsafe fn push(state: *mut lua_State, text: Borrowed) {
+pub(super) unsafe fn push(state: *mut lua_State, text: Borrowed) {
     // SAFETY: granted by the callers: the text is where it was when it was borrowed. Lua copies it first.
     unsafe {
         let text = text.bytes();
@@ -388,7 +362,7 @@ unsafe fn push(state: *mut lua_State, text: Borrowed) {
 }
 
 /// The bytes of the string in a slot; they live as long as it stays there.
-unsafe fn string<'a>(state: *mut lua_State, slot: c_int) -> &'a [u8] {
+pub(super) unsafe fn string<'a>(state: *mut lua_State, slot: c_int) -> &'a [u8] {
     // SAFETY: granted by the callers.
     unsafe {
         let mut length = 0;
