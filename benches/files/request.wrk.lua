@@ -1,4 +1,5 @@
 -- A request of make bench-files: `argument` is a header line; {} in the path counts up to 10,000.
+-- luacheck: globals init request wrk
 local names = 0
 dofile "benches/support/report.wrk.lua"
 
