@@ -39,6 +39,10 @@ local SERVER = [[
         request:send_data("too short")
       elseif path == "file" then
         request:send_file(FILE, { content_type = "text/plain" })
+      elseif path == "hold" then
+        request:send_status("200 OK")
+        request:send_header("Content-Type", "application/json")
+        return request:hold{ topics = { "news" }, timeout = 0.2, farewell = "{}" }
       elseif path == "error" then
         request:send_status("200 OK")
         request:send_header("Content-Type", "text/plain")
@@ -139,6 +143,12 @@ describe("a response", function()
     local old = s:raw("GET /send HTTP/1.0\r\nAccept-Encoding: gzip\r\n\r\n")
     assert.equal(44000, #unpacked(old:match "\r\n\r\n(.*)$"))
     assert.equal(500, get(s, "/error", GZIP).status)
+  end)
+
+  it("stays as it is when it is held, since what is published is the same for all", function()
+    local s = start()
+    local held = get(s, "/hold", GZIP)
+    assert.same({ 200 }, { held.status, held.headers["content-encoding"] })
   end)
 
   it("is compressed as the options say", function()

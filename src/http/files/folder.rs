@@ -1,9 +1,13 @@
 //! A folder that is served: which file a request is for.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
@@ -17,10 +21,10 @@ use crate::sys::os::beneath::{self, Links};
 const CODINGS: [(&str, &str); 3] = [("br", ".br"), ("zstd", ".zst"), ("gzip", ".gz")];
 
 /// A folder, and what of it is served.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ServedFolder {
-    /// Its absolute path. It is opened for each request, since it may be replaced.
-    pub path: Vec<u8>,
+    /// The folder itself.
+    pub root: Root,
     /// The names of files that stand for their folder.
     pub index: Vec<Vec<u8>>,
     /// Folders without such a file are listed.
@@ -54,7 +58,7 @@ pub struct Representation {
     /// The file.
     pub opened: OpenedFile,
     /// Its media type, without coding.
-    pub media_type: String,
+    pub media_type: Cow<'static, str>,
     /// Its content coding.
     pub coding: Option<&'static str>,
     /// Whether its form depends on Accept-Encoding.
@@ -63,28 +67,33 @@ pub struct Representation {
 
 impl Representation {
     /// A file as it is.
-    pub fn plain(opened: OpenedFile, media_type: String) -> Self {
+    pub fn plain(opened: OpenedFile, media_type: Cow<'static, str>) -> Self {
         Representation { opened, media_type, coding: None, varies: false }
     }
 }
 
 impl ServedFolder {
-    /// The path of a folder or file as an absolute one.
-    ///
-    /// # Errors
-    /// There is no current folder any more.
-    pub fn absolute(path: &[u8]) -> io::Result<Vec<u8>> {
-        let path = std::path::absolute(OsStr::from_bytes(path))?;
-        Ok(path.into_os_string().as_encoded_bytes().to_vec())
-    }
-
     /// Finds what a path stands for, for a client that accepts those codings.
     ///
     /// # Errors
     /// What the system reports, but for what means that nothing is there.
     pub fn find(&self, path: &FilePath, accepts: &AcceptEncoding<'_>) -> io::Result<Found> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let root = openat(AT_FDCWD, OsStr::from_bytes(&self.path), flags, Mode::empty())?;
+        match self.find_below(&*self.root.open(LATELY)?, path, accepts)? {
+            // What is missing may be in the folder that has replaced this one.
+            Found::Nothing => match self.root.reopen()? {
+                Some(root) => self.find_below(&root, path, accepts),
+                None => Ok(Found::Nothing),
+            },
+            found => Ok(found),
+        }
+    }
+
+    fn find_below(
+        &self,
+        root: &OwnedFd,
+        path: &FilePath,
+        accepts: &AcceptEncoding<'_>,
+    ) -> io::Result<Found> {
         let open = |name: &[u8], variant: &str| match beneath::open(root.as_fd(), name, self.links)
         {
             Ok(file) => FileKind::look(file, variant).map(Some),
@@ -108,10 +117,10 @@ impl ServedFolder {
         Ok(if self.lists { Found::Listing(folder) } else { Found::Nothing })
     }
 
-    fn media_type(&self, name: &[u8]) -> String {
+    fn media_type(&self, name: &[u8]) -> Cow<'static, str> {
         let extension = extension_of(name).unwrap_or_default();
         let own = self.types.iter().find(|(own, _)| own.eq_ignore_ascii_case(extension));
-        own.map_or_else(|| media_type(name), |(_, media_type)| media_type.clone())
+        own.map_or_else(|| media_type(name), |(_, media_type)| media_type.clone().into())
     }
 
     /// Chooses among a file and those beside it that have its content compressed. One that is older than the file has
@@ -147,6 +156,57 @@ impl ServedFolder {
     }
 }
 
+/// For how long a folder counts as the one at its path.
+const LATELY: Duration = Duration::from_secs(1);
+
+/// The same where something is missing in it.
+const JUST_NOW: Duration = Duration::from_millis(50);
+
+/// A folder by its path. Whoever deploys may replace it, so it is opened anew now and then.
+#[derive(Debug)]
+pub struct Root {
+    path: Vec<u8>,
+    opened: RefCell<(Rc<OwnedFd>, Instant)>,
+}
+
+impl Root {
+    /// The folder at that path, which is made an absolute one.
+    ///
+    /// # Errors
+    /// There is none, or no current folder any more.
+    pub fn new(path: &[u8]) -> io::Result<Root> {
+        let path = std::path::absolute(OsStr::from_bytes(path))?;
+        let path = path.into_os_string().as_encoded_bytes().to_vec();
+        let opened = RefCell::new((Rc::new(open_folder(&path)?), Instant::now()));
+        Ok(Root { path, opened })
+    }
+
+    fn open(&self, age: Duration) -> io::Result<Rc<OwnedFd>> {
+        let (folder, since) = &*self.opened.borrow();
+        if since.elapsed() < age {
+            return Ok(folder.clone());
+        }
+        self.renew()
+    }
+
+    /// Opened anew, unless that was done just now.
+    fn reopen(&self) -> io::Result<Option<Rc<OwnedFd>>> {
+        let is_fresh = self.opened.borrow().1.elapsed() < JUST_NOW;
+        if is_fresh { Ok(None) } else { self.renew().map(Some) }
+    }
+
+    fn renew(&self) -> io::Result<Rc<OwnedFd>> {
+        let folder = Rc::new(open_folder(&self.path)?);
+        self.opened.replace((folder.clone(), Instant::now()));
+        Ok(folder)
+    }
+}
+
+fn open_folder(path: &[u8]) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(openat(AT_FDCWD, OsStr::from_bytes(path), flags, Mode::empty())?)
+}
+
 /// Whether an error means that there is nothing of that name that is served.
 fn is_nothing(error: &io::Error) -> bool {
     matches!(
@@ -168,7 +228,7 @@ mod tests {
     use std::fs::{self, File};
     use std::io::Read;
     use std::path::PathBuf;
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use super::*;
 
@@ -187,7 +247,7 @@ mod tests {
 
         fn served(&self) -> ServedFolder {
             ServedFolder {
-                path: self.0.as_os_str().as_encoded_bytes().to_vec(),
+                root: Root::new(self.0.as_os_str().as_encoded_bytes()).unwrap(),
                 index: vec![b"index.html".to_vec()],
                 lists: false,
                 serves_hidden: false,
@@ -233,6 +293,19 @@ mod tests {
         served.lists = true;
         assert_eq!(find(&served, "empty/"), "Listing");
         assert_eq!(find(&served, "missing/"), "Nothing");
+    }
+
+    #[test]
+    fn a_folder_that_replaces_another_is_found() {
+        let folder = Folder::new("replaced");
+        let served = folder.served();
+        fs::remove_dir_all(&folder.0).unwrap();
+        fs::create_dir(&folder.0).unwrap();
+        fs::write(folder.0.join("new.js"), "new").unwrap();
+        std::thread::sleep(JUST_NOW);
+        let path = FilePath::of_uri(b"new.js", false).unwrap();
+        let found = served.find(&path, &AcceptEncoding::new(b"")).unwrap();
+        assert!(content(found).starts_with("new "));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A file that was opened to be sent.
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -76,11 +77,18 @@ pub fn extension_of(path: &[u8]) -> Option<&[u8]> {
 }
 
 /// The media type of a file by the extension of its name; text is taken for UTF-8.
-pub fn media_type(path: &[u8]) -> String {
+pub fn media_type(path: &[u8]) -> Cow<'static, str> {
     let extension = extension_of(path).and_then(|extension| str::from_utf8(extension).ok());
     let known = extension.and_then(|extension| mime_guess::from_ext(extension).first_raw());
     let known = known.unwrap_or(BYTES);
-    if known.starts_with("text/") { format!("{known}; charset=utf-8") } else { known.to_owned() }
+    match known {
+        "text/html" => "text/html; charset=utf-8".into(),
+        "text/css" => "text/css; charset=utf-8".into(),
+        "text/javascript" => "text/javascript; charset=utf-8".into(),
+        "text/plain" => "text/plain; charset=utf-8".into(),
+        text if text.starts_with("text/") => format!("{text}; charset=utf-8").into(),
+        other => other.into(),
+    }
 }
 
 /// Whether files of a media type become much smaller if they are compressed.

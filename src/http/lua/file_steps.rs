@@ -17,7 +17,7 @@ use super::step::{SharedConnection, StepResult, problem, step, with};
 use crate::binding::{self, Fault};
 use crate::http::files::answer::{Asked, FileAnswer};
 use crate::http::files::byteranges;
-use crate::http::files::folder::{Found, Representation, ServedFolder};
+use crate::http::files::folder::{Found, Representation, Root, ServedFolder};
 use crate::http::files::listing;
 use crate::http::files::opened::{FileKind, OpenedFile, media_type};
 use crate::http::files::path::FilePath;
@@ -27,6 +27,7 @@ use crate::http::wire::accept_encoding::AcceptEncoding;
 use crate::http::wire::conditional::Conditions;
 use crate::http::wire::disposition;
 use crate::http::wire::escape::encode_path;
+use crate::http::wire::header_lines::push_header;
 use crate::io::stream::FileTail;
 use crate::sys::lua::c_file;
 use crate::sys::os::beneath::Links;
@@ -38,7 +39,9 @@ const READ_AT_ONCE: u64 = 64 * 1024;
 /// What is to be sent behind the status.
 #[derive(Default)]
 struct FileReply {
-    headers: Vec<(&'static str, Vec<u8>)>,
+    /// Header lines, without Content-Length.
+    lines: Vec<u8>,
+    length: Option<u64>,
     body: ReplyBody,
 }
 
@@ -75,10 +78,7 @@ pub fn functions(lua: &Lua, native: &Table) -> mlua::Result<()> {
     type Given = (LuaString, Vec<LuaString>, bool, bool, String, bool, HashMap<String, String>);
     let folder = |lua: &Lua, given: Given| {
         let (path, index, lists, serves_hidden, links, is_precompressed, types) = given;
-        let path = ServedFolder::absolute(&path.as_bytes()).map_err(Fault::from);
-        let served = path.and_then(|path| {
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            openat(AT_FDCWD, OsStr::from_bytes(&path), flags, Mode::empty())?;
+        let served = Root::new(&path.as_bytes()).map_err(Fault::from).map(|root| {
             let index = index.iter().map(|name| name.as_bytes().to_vec()).collect();
             let links = match links.as_str() {
                 "none" => Links::None,
@@ -86,7 +86,7 @@ pub fn functions(lua: &Lua, native: &Table) -> mlua::Result<()> {
                 _ => Links::Inside,
             };
             let types = types.into_iter().map(|(name, kind)| (name.into_bytes(), kind)).collect();
-            Ok(ServedFolder { path, index, lists, serves_hidden, links, is_precompressed, types })
+            ServedFolder { root, index, lists, serves_hidden, links, is_precompressed, types }
         });
         match served {
             Ok(served) => lua.create_userdata(LuaFolder(served))?.into_lua_multi(lua),
@@ -136,12 +136,10 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         settle(lua, &kept, outcome)
     })?;
     step(lua, table, shared, "send_reply", move |lua, c, (): ()| {
-        let FileReply { headers, body } = reply.take();
+        let FileReply { lines, length, body } = reply.take();
         let sent = with(c, |c| {
             c.output.response.leave_uncompressed();
-            for (name, value) in &headers {
-                c.send_header(name.as_bytes(), value)?;
-            }
+            c.send_lines(&lines, length)?;
             match body {
                 ReplyBody::None => c.send_data(b""),
                 ReplyBody::Bytes(bytes) => c.send_data(&bytes),
@@ -219,8 +217,10 @@ fn find(
             let location =
                 [b"./", &encode_path(path.name())[..], b"/", request.query.of(&request.bytes)]
                     .concat();
-            let headers = vec![("Location", location), ("Content-Length", b"0".to_vec())];
-            Ok(Some(("301 Moved Permanently", FileReply { headers, body: ReplyBody::None })))
+            let mut lines = Vec::new();
+            push_header(&mut lines, b"Location", &location);
+            let reply = FileReply { lines, length: Some(0), body: ReplyBody::None };
+            Ok(Some(("301 Moved Permanently", reply)))
         }
         Found::Listing(opened) => {
             let names = listing::names(opened, folder.serves_hidden)?;
@@ -228,12 +228,13 @@ fn find(
             let title =
                 if is_root { b"/".to_vec() } else { [b"/", &path.relative[..], b"/"].concat() };
             let page = listing::page(&title, &names, !is_root).into_bytes();
-            let mut headers = vec![
-                ("Content-Type", b"text/html; charset=utf-8".to_vec()),
-                ("Content-Length", page.len().to_string().into_bytes()),
-            ];
-            headers.extend(options.cache_control.clone().map(|value| ("Cache-Control", value)));
-            Ok(Some(("200 OK", FileReply { headers, body: ReplyBody::Bytes(page) })))
+            let mut lines = Vec::new();
+            push_header(&mut lines, b"Content-Type", b"text/html; charset=utf-8");
+            if let Some(value) = &options.cache_control {
+                push_header(&mut lines, b"Cache-Control", value);
+            }
+            let (length, body) = (Some(page.len() as u64), ReplyBody::Bytes(page));
+            Ok(Some(("200 OK", FileReply { lines, length, body })))
         }
         Found::Nothing => Ok(None),
     }
@@ -284,58 +285,57 @@ fn answer(
         let asked = Asked { method, conditions, range, if_range };
         FileAnswer::to(&asked, &opened.validators(), size, SystemTime::now())
     });
-    let media_type = options.media_type.clone().unwrap_or_else(|| media_type.into_bytes());
+    let media_type = options.media_type.as_deref().unwrap_or(media_type.as_bytes());
 
-    let mut headers: Vec<(&'static str, Vec<u8>)> = Vec::with_capacity(10);
-    headers.extend(varies.then(|| ("Vary", b"Accept-Encoding".to_vec())));
-    headers.extend(options.cache_control.clone().map(|value| ("Cache-Control", value)));
-    if !options.is_plain {
-        headers.push(("ETag", opened.tag.clone().into_bytes()));
-        let modified = httpdate::fmt_http_date(opened.modified).into_bytes();
-        headers.push(("Last-Modified", modified));
-        headers.push(("Accept-Ranges", b"bytes".to_vec()));
+    let mut lines = Vec::with_capacity(512);
+    let mut add = |name: &str, value: &[u8]| push_header(&mut lines, name.as_bytes(), value);
+    if varies {
+        add("Vary", b"Accept-Encoding");
     }
-    let is_sent = matches!(decided, FileAnswer::Whole | FileAnswer::Part(_) | FileAnswer::Parts(_));
-    if is_sent {
-        headers.extend(coding.map(|coding| ("Content-Encoding", coding.as_bytes().to_vec())));
-        let attachment = options.attachment.as_ref().map(|name| disposition::attachment(name));
-        headers.extend(attachment.map(|value| ("Content-Disposition", value.into_bytes())));
+    if let Some(value) = &options.cache_control {
+        add("Cache-Control", value);
+    }
+    if !options.is_plain {
+        add("ETag", opened.tag.as_bytes());
+        add("Last-Modified", httpdate::fmt_http_date(opened.modified).as_bytes());
+        add("Accept-Ranges", b"bytes");
+    }
+    if matches!(decided, FileAnswer::Whole | FileAnswer::Part(_) | FileAnswer::Parts(_)) {
+        if let Some(coding) = coding {
+            add("Content-Encoding", coding.as_bytes());
+        }
+        if let Some(name) = &options.attachment {
+            add("Content-Disposition", disposition::attachment(name).as_bytes());
+        }
     }
     let is_head = request.head.method.of(&request.bytes) == b"HEAD";
-    let body = match &decided {
-        FileAnswer::Whole => part(opened, position, size, is_head)?,
-        FileAnswer::Part(span) => {
-            headers.push(("Content-Range", byteranges::content_range(span, size).into_bytes()));
-            part(opened, position + span.start, span.length, is_head)?
+    let (length, body) = match &decided {
+        FileAnswer::Whole => {
+            add("Content-Type", media_type);
+            (Some(size), part(opened, position, size, is_head)?)
         }
-        FileAnswer::Parts(spans) => {
+        FileAnswer::Part(range) => {
+            add("Content-Range", byteranges::content_range(range, size).as_bytes());
+            add("Content-Type", media_type);
+            (Some(range.length), part(opened, position + range.start, range.length, is_head)?)
+        }
+        FileAnswer::Parts(ranges) => {
             let boundary: String =
                 random::bytes::<12>().iter().map(|byte| format!("{byte:02x}")).collect();
-            let kind = String::from_utf8_lossy(&media_type);
+            let kind = String::from_utf8_lossy(media_type);
             let body =
-                byteranges::body(opened.file.as_fd(), position, spans, size, &kind, &boundary)?;
-            headers.push(("Content-Type", byteranges::media_type(&boundary).into_bytes()));
-            headers.push(("Content-Length", body.len().to_string().into_bytes()));
-            return Ok((decided.status(), FileReply { headers, body: ReplyBody::Bytes(body) }));
+                byteranges::body(opened.file.as_fd(), position, ranges, size, &kind, &boundary)?;
+            add("Content-Type", byteranges::media_type(&boundary).as_bytes());
+            (Some(body.len() as u64), ReplyBody::Bytes(body))
         }
-        FileAnswer::NotModified => ReplyBody::None,
-        FileAnswer::PreconditionFailed | FileAnswer::Unsatisfiable => {
-            if decided == FileAnswer::Unsatisfiable {
-                headers.push(("Content-Range", format!("bytes */{size}").into_bytes()));
-            }
-            headers.push(("Content-Length", b"0".to_vec()));
-            ReplyBody::None
+        FileAnswer::NotModified => (None, ReplyBody::None),
+        FileAnswer::PreconditionFailed => (Some(0), ReplyBody::None),
+        FileAnswer::Unsatisfiable => {
+            add("Content-Range", format!("bytes */{size}").as_bytes());
+            (Some(0), ReplyBody::None)
         }
     };
-    if is_sent {
-        let length = match &decided {
-            FileAnswer::Part(span) => span.length,
-            _ => size,
-        };
-        headers.push(("Content-Type", media_type));
-        headers.push(("Content-Length", length.to_string().into_bytes()));
-    }
-    Ok((decided.status(), FileReply { headers, body }))
+    Ok((decided.status(), FileReply { lines, length, body }))
 }
 
 /// So many bytes of a file from a position on.

@@ -43,6 +43,8 @@ const UNREAD_BODY: Misuse = "Status 101 cannot be sent before the request body h
 /// How a response ends that was to be completed by a message, and was not.
 const NO_CONTENT: &[u8] = b"204 No Content";
 
+const COMPRESSED_HOLD: Misuse = "hold: this response is being compressed: send Cache-Control: no-transform, or hold it before any data";
+
 const LATE_OTHERWISE: Misuse =
     "hold: \"otherwise\" needs \"once\", and a response whose headers have not been finished";
 
@@ -376,6 +378,12 @@ impl HttpConnection {
         self.output.response.header(name, value).map_err(|text| Problem::of_header(text, name))
     }
 
+    /// Sends header lines that are valid, and that the server need not understand; and Content-Length.
+    pub fn send_lines(&mut self, lines: &[u8], length: Option<u64>) -> Result<(), Problem> {
+        self.usability.touch()?;
+        Ok(self.output.response.lines(lines, length)?)
+    }
+
     fn finish_headers(&mut self) -> Result<(), Problem> {
         if self.output.response.is_in_body() {
             return Ok(());
@@ -435,6 +443,11 @@ impl HttpConnection {
         if response.is_finished() {
             return Err(response.is_over().into());
         }
+        // What is published comes as it is.
+        if self.output.response.is_compressed() {
+            return Err(COMPRESSED_HOLD.into());
+        }
+        self.output.response.leave_uncompressed();
         if !self.output.response.is_in_body() {
             self.look_ahead();
         }

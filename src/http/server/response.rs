@@ -112,6 +112,11 @@ impl Response {
         self.compressing = Some((compressing, accepts));
     }
 
+    /// Whether the body is being compressed.
+    pub fn is_compressed(&self) -> bool {
+        self.encoder.is_some()
+    }
+
     /// The body stays as it is.
     pub fn leave_uncompressed(&mut self) {
         self.compressing = None;
@@ -226,6 +231,18 @@ impl Response {
             push_header(&mut self.out, name, value);
         }
         Ok(())
+    }
+
+    /// Sends header lines that are valid, and that mean nothing to the server; and Content-Length.
+    pub fn lines(&mut self, lines: &[u8], length: Option<u64>) -> Result<(), Misuse> {
+        if self.stage != ResponseStage::Head {
+            return Err(NO_STATUS);
+        }
+        self.out.extend_from_slice(lines);
+        match length {
+            Some(length) => self.header(b"Content-Length", length.to_string().as_bytes()),
+            None => Ok(()),
+        }
     }
 
     /// Ends the header section; the second and further calls do nothing.
