@@ -182,11 +182,8 @@ impl Root {
     }
 
     fn open(&self, age: Duration) -> io::Result<Rc<OwnedFd>> {
-        let (folder, since) = &*self.opened.borrow();
-        if since.elapsed() < age {
-            return Ok(folder.clone());
-        }
-        self.renew()
+        let (folder, since) = self.opened.borrow().clone();
+        if since.elapsed() < age { Ok(folder) } else { self.renew() }
     }
 
     /// Opened anew, unless that was done just now.
@@ -293,6 +290,15 @@ mod tests {
         served.lists = true;
         assert_eq!(find(&served, "empty/"), "Listing");
         assert_eq!(find(&served, "missing/"), "Nothing");
+    }
+
+    #[test]
+    fn a_folder_is_opened_anew_now_and_then() {
+        let root = Root::new(b".").unwrap();
+        let first = root.open(LATELY).unwrap();
+        assert!(Rc::ptr_eq(&first, &root.open(LATELY).unwrap()));
+        assert!(!Rc::ptr_eq(&first, &root.open(Duration::ZERO).unwrap()));
+        assert!(root.reopen().unwrap().is_none());
     }
 
     #[test]
