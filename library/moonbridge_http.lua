@@ -261,6 +261,16 @@ function websocket:send(text, kind) end
 ---@return true
 function websocket:close(code, reason) end
 
+---From the return of the function on, the client gets what is published on the topic.
+---@param topic string
+---@return true
+function websocket:subscribe(topic) end
+
+---The client does not get that any longer.
+---@param topic string
+---@return true
+function websocket:unsubscribe(topic) end
+
 ---A function that accepts a request for a WebSocket, or refuses it; a handler returns what it returns.
 ---See docs/reference/websocket.md.
 ---@param options moonbridge_http.websocket_options

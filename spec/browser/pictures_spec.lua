@@ -45,6 +45,19 @@ local PAGES = {
   { name = "application-missing", path = "/none", is_error = true, start = function()
     return start("application", { process.scratch "notes.db" })
   end },
+  { name = "chat_page", path = "/", start = function()
+    local port = server.free_port()
+    return server.start { file = server.root .. "/examples/chat_page.lua", args = { port }, port = port }
+  end, act = function()
+    b:find("#name"):type("Ann")
+    local function says(text)
+      return process.wait_until(function() return b:find("#lines"):text():find(text, 1, true) end)
+    end
+    assert.truthy(says("You are connected."))
+    b:find("#text"):type("<b>Hello</b>, is anybody there?")
+    b:find("button"):click()
+    assert.truthy(says("Ann: <b>Hello</b>, is anybody there?"))
+  end },
   { name = "reverse_proxy", path = "/", start = function()
     local application = start("application", { process.scratch "notes.db" })
     add_notes(application)

@@ -2,6 +2,7 @@
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local websocket = require "spec.support.websocket"
 
 local function example(name, options)
   options = options or {}
@@ -124,5 +125,26 @@ describe("examples/chat.lua", function()
     assert.equal("* the server shuts down\n", one:read_until("\n"))
     assert.equal(0, s:wait())
     assert.is_nil(require("lfs").attributes(path))
+  end)
+end)
+
+describe("examples/chat_page.lua", function()
+  after_each(server.cleanup)
+
+  it("tells all visitors what one says, and who comes and goes", function()
+    local port = server.free_port()
+    local s = example("chat_page", { args = { port }, port = port })
+    assert.truthy(s:request("/").body:find("<title>Chat</title>", 1, true))
+    assert.equal(404, s:request("/other").status)
+    local one, two = websocket.connect(s, "/chat"), websocket.connect(s, "/chat")
+    -- Whoever hears itself is heard.
+    one:send("Ann\nHello?")
+    assert.same({ "* Ann has come", "Ann: Hello?" }, { one:text(), one:text() })
+    two:send("Bob\nYes.")
+    assert.same({ "* Bob has come", "Bob: Yes." }, { one:text(), one:text() })
+    two:close()
+    assert.equal("* Bob has left", one:text())
+    one:send("no name")
+    assert.equal(1008, (one:closing()))
   end)
 end)

@@ -11,6 +11,10 @@ pub struct Session {
     bytes: Rc<[u8]>,
     /// Whoever watches the connection knows the bytes.
     is_told: bool,
+    /// The name under which another process keeps what is to be sent meanwhile.
+    pub away: Option<u64>,
+    /// What that process is to be told when it gets the connection, if it is to have it.
+    pub held: Option<Vec<u8>>,
     /// How long the handler's next call is waited for at first.
     pub wait: Option<Duration>,
     /// What the handler has made of the bytes in this process.
@@ -20,12 +24,12 @@ pub struct Session {
 impl Session {
     /// One that nobody else knows yet.
     pub fn new(bytes: &[u8], wait: Option<Duration>) -> Self {
-        Session { bytes: bytes.into(), is_told: false, wait, live: None }
+        Session { bytes: bytes.into(), is_told: false, away: None, held: None, wait, live: None }
     }
 
     /// One that has come from another process.
-    pub fn received(bytes: Rc<[u8]>) -> Self {
-        Session { bytes, is_told: true, wait: None, live: None }
+    pub fn received(bytes: Rc<[u8]>, away: Option<u64>) -> Self {
+        Session { bytes, is_told: true, away, held: None, wait: None, live: None }
     }
 
     /// As bytes.
@@ -72,6 +76,6 @@ mod tests {
         session.set(b"b");
         assert!(!session.is_told());
         assert_eq!(&**session.bytes(), b"b");
-        assert!(Session::received(session.bytes().clone()).is_told());
+        assert!(Session::received(session.bytes().clone(), None).is_told());
     }
 }

@@ -306,9 +306,13 @@ impl Turn {
     /// The connection has changed its protocol.
     fn pass_on(&mut self, c: &mut HttpConnection) -> TurnAction {
         let wait = c.stream.look().and_then(|stream| stream.handler.session.as_ref()?.wait);
-        let park = self.supervision.park;
-        let is_parked = c.stream.get().is_some_and(|stream| park(stream, wait, self.times.stall));
-        let outcome = if is_parked { TurnResult::Result } else { TurnResult::Serve };
+        let held = c.stream.with(|stream| stream.handler.session.as_mut()?.held.take());
+        let Supervision { park, hold, .. } = self.supervision;
+        let is_taken = c.stream.get().is_some_and(|stream| match held.ok().flatten() {
+            Some(held) => hold(stream, held),
+            None => park(stream, wait, self.times.stall),
+        });
+        let outcome = if is_taken { TurnResult::Result } else { TurnResult::Serve };
         self.end(c, outcome)
     }
 

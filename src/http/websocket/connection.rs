@@ -11,11 +11,28 @@ use super::state::WebSocketState;
 use crate::io::Awaits;
 use crate::io::session::Session;
 use crate::io::stream::{Fill, Stream, Wakeup};
+use crate::server::ipc::clock;
+use crate::server::ipc::held_state::{Framing, HeldState, Rules};
+use crate::server::ipc::push_line::PushLine;
+use crate::server::ipc::push_message::ToPush;
 use crate::server::worker::context::Undertaking;
 use crate::sys::os::monotonic::MonotonicTime;
 
+/// How many topics a client may hear.
+pub const MAX_TOPICS: usize = 32;
+
+/// How much may be queued for a client that is slow while it is held, in bytes.
+const HELD_LIMIT: u64 = 256 * 1024;
+
+/// How long its client may take to end its side then, and may take nothing, in milliseconds.
+const HELD_DRAIN: u64 = 2000;
+const HELD_STALL: u64 = 60_000;
+
 /// The longest value that the application keeps of a connection.
 pub const MAX_VALUE: usize = 4096;
+
+/// Why a client is closed that sends nothing.
+const QUIET: &str = "nothing was sent for too long";
 
 /// How long the rest of a frame is waited for, and the rate at which it has to come, in bytes a second.
 const REST_WITHIN: Duration = Duration::from_secs(60);
@@ -115,6 +132,20 @@ impl WebSocket {
         self.closed.is_some()
     }
 
+    /// The client hears a topic from now on, or does not. False if it hears too many.
+    pub fn subscribe(&mut self, topic: &[u8], hears: bool) -> bool {
+        let topics = &mut self.state.topics;
+        let place = topics.iter().position(|it| it == topic);
+        match (place, hears) {
+            (None, true) if topics.len() >= MAX_TOPICS => return false,
+            (None, true) => topics.push(topic.to_vec()),
+            (Some(place), false) => drop(topics.remove(place)),
+            _ => return true,
+        }
+        self.has_changed = true;
+        true
+    }
+
     /// The application keeps that from now on; at most [`MAX_VALUE`] bytes.
     pub fn set_value(&mut self, value: Option<Vec<u8>>) {
         self.change(|state| &mut state.value, value);
@@ -153,10 +184,15 @@ impl WebSocket {
             self.lose();
             return;
         }
+        if stream.handler.session.as_ref().is_some_and(|session| session.away.is_some()) {
+            // Whoever had it has sent the pings.
+            self.close(stream, Some(close::GOING_AWAY), QUIET);
+            return;
+        }
         let before = Duration::from_millis(self.state.quiet);
         let quiet = before.saturating_add(settings.wait(before).unwrap_or_default());
         if settings.timeout.is_some_and(|timeout| timeout <= quiet) {
-            self.close(stream, Some(close::GOING_AWAY), "nothing was sent for too long");
+            self.close(stream, Some(close::GOING_AWAY), QUIET);
             return;
         }
         put(stream, Opcode::Ping, b"");
@@ -260,7 +296,7 @@ impl WebSocket {
             stream.consume(length);
             stream.input.preload(&begun);
         }
-        self.keep(stream);
+        self.keep(stream, settings);
         if stream.input().is_empty() {
             self.rest_until = None;
             stream.input.hold(Awaits::More);
@@ -277,13 +313,38 @@ impl WebSocket {
         Some(until.saturating_duration_since(now))
     }
 
-    /// What has changed follows the connection from now on.
-    pub fn keep(&mut self, stream: &mut Stream) {
-        if std::mem::take(&mut self.has_changed)
-            && let Some(session) = &mut stream.handler.session
-        {
+    /// What has changed follows the connection from now on. If its client hears topics, who passes messages on is
+    /// to have it, unless half a message is here.
+    pub fn keep(&mut self, stream: &mut Stream, settings: &Settings) {
+        let is_idle = stream.input().is_empty();
+        let Some(session) = &mut stream.handler.session else { return };
+        if std::mem::take(&mut self.has_changed) {
             session.set(&self.state.encode());
         }
+        session.held =
+            (is_idle && !self.state.topics.is_empty()).then(|| self.held(settings).encode());
+        if self.state.topics.is_empty()
+            && let Some(away) = session.away.take()
+        {
+            leave(away);
+        }
+    }
+
+    /// How the connection is held meanwhile.
+    fn held(&self, settings: &Settings) -> HeldState {
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let now = MonotonicTime::now();
+        let deadline = settings.timeout.map(|timeout| clock::monotonic_milliseconds(now + timeout));
+        let rules = Rules {
+            keeps: true,
+            limit: HELD_LIMIT,
+            heartbeat: settings.heartbeat.map(|time| (milliseconds(time), Vec::new())),
+            drain: HELD_DRAIN,
+            stall: Some(HELD_STALL),
+            ..Rules::default()
+        };
+        let (framing, topics) = (Framing::WebSocket, self.state.topics.clone());
+        HeldState { framing, deadline, topics, rules, ..HeldState::default() }
     }
 
     /// The connection is lost.
@@ -319,6 +380,14 @@ impl WebSocket {
         }
         put(stream, Opcode::Close, &close::payload(code, reason));
         self.closed = Some((code.unwrap_or(close::NONE), reason.to_owned()));
+    }
+}
+
+/// The connection that is away under this name hears nothing any more.
+pub fn leave(away: u64) {
+    if let Some(line) = PushLine::current() {
+        // If that does not arrive, the connection is forgotten when it ends.
+        let _ = line.send(&ToPush::Leave(away), &[]);
     }
 }
 

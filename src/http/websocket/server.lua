@@ -145,6 +145,22 @@ function methods.close(ws, code, reason)
   return true
 end
 
+local function subscribe(ws, topic, hears, name)
+  local socket = socket_of(ws, name)
+  if type(topic) ~= "string" or #topic < 1 or #topic > 255 then
+    misuse(3, "bad argument #1 to '%s' (name of 1 to 255 bytes expected)", name)
+  end
+  if not native.is_worker() then misuse(3, "%s needs a server: this process is no worker of one", name) end
+  if not native.subscribe(socket, topic, hears) then
+    misuse(3, "%s: a WebSocket can hear 32 topics at most", name)
+  end
+  return true
+end
+
+function methods.subscribe(ws, topic) return subscribe(ws, topic, true, "subscribe") end
+
+function methods.unsubscribe(ws, topic) return subscribe(ws, topic, false, "unsubscribe") end
+
 local live = { __name = "moonbridge.websocket" }
 
 function live.__index(ws, key)
@@ -252,7 +268,7 @@ local function upgrade(request, handler, name)
     local ws = new(socket, STALL_TIMEOUT, io.poll)
     local ok, err = pcall(handler.open, ws, request)
     if not ok then native_close(socket, INTERNAL_ERROR, "") end
-    keep(socket)
+    keep(socket, handler.native)
     retire(ws)
     if not ok then error(err, 0) end
   end

@@ -20,6 +20,7 @@ use crate::io::stream::Stream;
 use crate::io::stream_of;
 use crate::known_options;
 use crate::server;
+use crate::server::push::lua::want;
 use crate::server::worker::context;
 
 /// What an application has settled in a call of `http.websocket`.
@@ -168,7 +169,8 @@ fn with<R>(socket: &AnyUserData, work: impl FnOnce(&mut WebSocket, &mut Stream) 
     connection::with(&mut stream, work)
 }
 
-/// `value(socket)` and `set_value(socket, value)`: false if that is too long; `protocol(socket)`.
+/// `value(socket)` and `set_value(socket, value)`: false if that is too long; `protocol(socket)`; `subscribe(socket,
+/// topic, hears)`: false if there are too many topics.
 fn values(lua: &Lua, native: &Table) -> Result<()> {
     type Get = fn(&WebSocketState) -> Option<&Vec<u8>>;
     let get = |get: Get| {
@@ -187,11 +189,17 @@ fn values(lua: &Lua, native: &Table) -> Result<()> {
         with(&socket, |it, _| it.set_value(value));
         Ok(true)
     };
-    native.raw_set("set_value", lua.create_function(set)?)
+    native.raw_set("set_value", lua.create_function(set)?)?;
+    let subscribe = |lua: &Lua, (socket, topic, hears): (AnyUserData, LuaString, bool)| {
+        want(lua);
+        Ok(with(&socket, |it, _| it.subscribe(&topic.as_bytes(), hears)).unwrap_or(true))
+    };
+    native.raw_set("subscribe", lua.create_function(subscribe)?)
 }
 
 /// `send(socket, message, is_binary)`: how many bytes are queued, or false if the WebSocket is closed;
-/// `close(socket, code, reason)`; `keep(socket)`: the handler has returned for the first time; `finish(socket, drain, stall)`: true if the server does the rest.
+/// `close(socket, code, reason)`; `keep(socket, handler)`: the handler has
+/// returned for the first time; `finish(socket, drain, stall)`: true if the server does the rest.
 fn sending(lua: &Lua, native: &Table, codec: &Rc<RefCell<Codec>>) -> Result<()> {
     let codec = codec.clone();
     let send = move |lua: &Lua, (socket, message, is_binary): (AnyUserData, LuaString, bool)| {
@@ -212,8 +220,9 @@ fn sending(lua: &Lua, native: &Table, codec: &Rc<RefCell<Codec>>) -> Result<()> 
         Ok(())
     };
     native.raw_set("close", lua.create_function(close)?)?;
-    let keep = |_: &Lua, socket: AnyUserData| {
-        with(&socket, |it, stream| it.keep(stream));
+    let keep = |_: &Lua, (socket, handler): (AnyUserData, AnyUserData)| {
+        let settings = handler.borrow::<Handler>()?.settings;
+        with(&socket, |it, stream| it.keep(stream, &settings));
         Ok(())
     };
     native.raw_set("keep", lua.create_function(keep)?)?;
@@ -226,7 +235,10 @@ fn finish(
     (socket, drain, stall): (AnyUserData, Option<f64>, Option<f64>),
 ) -> Result<bool> {
     let Some(stream) = stream_of(&socket) else { return Ok(true) };
-    stream.borrow_mut().handler.session = None;
+    let session = stream.borrow_mut().handler.session.take();
+    if let Some(away) = session.and_then(|session| session.away) {
+        connection::leave(away);
+    }
     let lingers = server::linger(&stream, drain.map(seconds), stall.map(seconds));
     Ok(lingers.unwrap_or_else(|_| {
         // The client is gone.
@@ -281,6 +293,15 @@ fn events(lua: &Lua, codec: Rc<RefCell<Codec>>) -> Result<Table> {
     Ok(events)
 }
 
+/// Leaves a connection to the server until there is something to do.
+fn rest(stream: &Rc<RefCell<Stream>>, limit: Option<Duration>, stall: Option<f64>) -> bool {
+    let held = stream.borrow_mut().handler.session.as_mut().and_then(|session| session.held.take());
+    match held {
+        Some(held) => server::hold(stream, held),
+        None => server::park(stream, limit, stall.map(seconds)),
+    }
+}
+
 fn next(lua: &Lua, codec: Rc<RefCell<Codec>>) -> Result<Function> {
     type Arguments = (AnyUserData, AnyUserData, Option<f64>);
     lua.create_function(move |lua, (socket, handler, stall): Arguments| {
@@ -307,8 +328,7 @@ fn next(lua: &Lua, codec: Rc<RefCell<Codec>>) -> Result<Function> {
             return Ok(event);
         }
         let limit = event.get(1).and_then(mlua::Value::as_f64).map(seconds);
-        let is_parked = stream_of(&socket)
-            .is_some_and(|stream| server::park(&stream, limit, stall.map(seconds)));
+        let is_parked = stream_of(&socket).is_some_and(|stream| rest(&stream, limit, stall));
         if is_parked { PARKED.into_lua_multi(lua) } else { Ok(event) }
     })
 }

@@ -13,6 +13,8 @@ pub struct WebSocketState {
     pub bits: u8,
     /// What the application keeps.
     pub value: Option<Vec<u8>>,
+    /// What the client hears.
+    pub topics: Vec<Vec<u8>>,
     /// A ping was sent, and nothing has come since.
     pub is_pinged: bool,
     /// For how many milliseconds the client has sent nothing but answers to pings.
@@ -30,11 +32,11 @@ impl WebSocketState {
         let flags = flag(self.is_pinged, PINGED)
             | flag(self.protocol.is_some(), PROTOCOL)
             | flag(self.value.is_some(), VALUE);
-        let mut bytes = vec![flags, self.bits];
+        let mut bytes = vec![flags, self.bits, self.topics.len() as u8];
         bytes.extend_from_slice(&self.quiet.to_le_bytes());
         let texts =
             [Some(&self.handler), Some(&self.label), self.protocol.as_ref(), self.value.as_ref()];
-        for text in texts.into_iter().flatten() {
+        for text in texts.into_iter().flatten().chain(&self.topics) {
             bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
             bytes.extend_from_slice(text);
         }
@@ -43,7 +45,7 @@ impl WebSocketState {
 
     /// From bytes; none if they are no encoding.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&[flags, bits], rest) = bytes.split_first_chunk::<2>()?;
+        let (&[flags, bits, topics], rest) = bytes.split_first_chunk::<3>()?;
         let (quiet, mut rest) = rest.split_first_chunk::<8>()?;
         let mut text = |is_there: bool| {
             if !is_there {
@@ -59,6 +61,7 @@ impl WebSocketState {
             label: text(true)??,
             protocol: text(flags & PROTOCOL != 0)?,
             value: text(flags & VALUE != 0)?,
+            topics: (0..topics).map(|_| text(true)?).collect::<Option<_>>()?,
             bits,
             is_pinged: flags & PINGED != 0,
             quiet: u64::from_le_bytes(*quiet),
@@ -79,6 +82,7 @@ mod tests {
             protocol: Some(b"v1".to_vec()),
             bits: 15,
             value: Some(vec![0; 4096]),
+            topics: vec![b"news".to_vec(), Vec::new()],
             is_pinged: true,
             quiet: 1 << 40,
         };

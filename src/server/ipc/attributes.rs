@@ -3,7 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
-use super::numbers::{ABSENT, Malformed, append, split};
+use super::numbers::{ABSENT, Malformed, append, optional, present, split};
 use crate::io::Stream;
 use crate::io::session::Session;
 use crate::proxy::header::MAX_HEADER;
@@ -13,7 +13,7 @@ use crate::proxy::proxied::{Proxied, Told};
 pub const MAX_SESSION: usize = 16 * 1024;
 
 /// How many bytes the encoding takes beside the header of a proxy and the session.
-const FIXED: usize = 2 * 8;
+const FIXED: usize = 3 * 8;
 
 /// The longest encoding, in bytes.
 pub const MAX_ATTRIBUTES: usize = FIXED + MAX_HEADER + MAX_SESSION;
@@ -25,6 +25,8 @@ pub struct Attributes {
     pub proxied: Proxied,
     /// What its handler keeps of it, see [`Session`].
     pub session: Option<Rc<[u8]>>,
+    /// The name under which the push process keeps what is published meanwhile.
+    pub away: Option<u64>,
 }
 
 impl fmt::Debug for Attributes {
@@ -42,13 +44,15 @@ impl Attributes {
         Attributes {
             proxied: stream.handler.proxied.clone(),
             session: session.map(|session| session.bytes().clone()),
+            away: session.and_then(|session| session.away),
         }
     }
 
     /// Gives them to a connection.
     pub fn apply(self, stream: &mut Stream) {
         stream.handler.proxied = self.proxied;
-        stream.handler.session = self.session.map(|bytes| Box::new(Session::received(bytes)));
+        let session = self.session.map(|bytes| Session::received(bytes, self.away));
+        stream.handler.session = session.map(Box::new);
     }
 
     /// How many bytes the encoding takes.
@@ -71,7 +75,7 @@ impl Attributes {
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         let length = |part: Option<&[u8]>| part.map_or(ABSENT, |part| part.len() as u64);
         let (header, session) = (self.header(), self.session.as_deref());
-        append(bytes, &[length(header), length(session)]);
+        append(bytes, &[length(header), length(session), optional(self.away)]);
         bytes.extend_from_slice(header.unwrap_or_default());
         bytes.extend_from_slice(session.unwrap_or_default());
     }
@@ -81,7 +85,7 @@ impl Attributes {
     /// # Errors
     /// There are none.
     pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), Malformed> {
-        let ([header, session], rest) = split::<2>(bytes)?;
+        let ([header, session, away], rest) = split::<3>(bytes)?;
         let (header, rest) = part(header, rest)?;
         let (session, rest) = part(session, rest)?;
         let proxied = match header {
@@ -89,7 +93,7 @@ impl Attributes {
             Some([]) => Proxied::Expected,
             Some(header) => Proxied::By(Told::read(header).map_err(|_| Malformed)?),
         };
-        Ok((Attributes { proxied, session: session.map(Into::into) }, rest))
+        Ok((Attributes { proxied, session: session.map(Into::into), away: present(away) }, rest))
     }
 }
 
@@ -112,7 +116,8 @@ mod tests {
         let header = Told::read(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n").unwrap();
         for proxied in [Proxied::No, Proxied::Expected, Proxied::By(header)] {
             for session in [None, Some(Rc::from(&b""[..])), Some(Rc::from(&b"session"[..]))] {
-                let attributes = Attributes { proxied: proxied.clone(), session };
+                let away = session.as_ref().map(|_| 7 << 40);
+                let attributes = Attributes { proxied: proxied.clone(), session, away };
                 let mut bytes = Vec::new();
                 attributes.encode(&mut bytes);
                 assert_eq!(bytes.len(), attributes.size());

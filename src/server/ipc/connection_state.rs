@@ -278,13 +278,14 @@ mod tests {
                 attributes: Attributes {
                     proxied: Proxied::By(Told::read(HEADER).unwrap()),
                     session: Some((*b"chat").into()),
+                    away: Some(5),
                 },
                 data: b"GET /".to_vec(),
             },
             ConnectionState { awaits: Awaits::Bytes(1 << 33), ..of(Stage::Waiting) },
             ConnectionState {
                 awaits: Awaits::ProxyHeader,
-                attributes: Attributes { proxied: Proxied::Expected, session: None },
+                attributes: Attributes { proxied: Proxied::Expected, ..Attributes::default() },
                 ..of(Stage::Waiting)
             },
             peer("[2001:db8::1%7]:65535"),

@@ -17,6 +17,8 @@ pub enum Framing {
     Plain,
     /// One is the body of a response whose head is still to be sent.
     Whole,
+    /// Each is a frame of a WebSocket (RFC 6455 5.2). What its client sends is for a worker.
+    WebSocket,
 }
 
 /// A held connection.
@@ -47,7 +49,7 @@ pub struct Rules {
     pub limit: u64,
     /// Beyond that its oldest messages are dropped, and not the client.
     pub drops_oldest: bool,
-    /// What is sent when nothing was for that time.
+    /// What is sent when nothing was for that time; on a WebSocket a ping, which is to be answered within it.
     pub heartbeat: Option<(u64, Vec<u8>)>,
     /// What is sent before the end when the server shuts down.
     pub farewell: Option<Vec<u8>>,
@@ -83,6 +85,7 @@ impl HeldState {
             Framing::Chunked => 0,
             Framing::Plain => 1,
             Framing::Whole => 2,
+            Framing::WebSocket => 3,
         };
         append(&mut bytes, &[VERSION, framing, optional(self.deadline), self.topics.len() as u64]);
         self.topics.iter().for_each(|topic| append_text(&mut bytes, topic));
@@ -102,6 +105,7 @@ impl HeldState {
             0 => Framing::Chunked,
             1 => Framing::Plain,
             2 => Framing::Whole,
+            3 => Framing::WebSocket,
             _ => return Err(Malformed),
         };
         if version != VERSION {
@@ -216,6 +220,7 @@ mod tests {
             all,
             HeldState::default(),
             HeldState { framing: Framing::Plain, ..HeldState::default() },
+            HeldState { framing: Framing::WebSocket, ..HeldState::default() },
         ]
     }
 

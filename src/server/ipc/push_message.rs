@@ -16,6 +16,8 @@ pub enum ToPush {
     /// A connection is to be held: its supervisor, its pool there, its state, and its encoded
     /// [`HeldState`](super::held_state::HeldState). With its descriptor, and the file with its data if there is one.
     Hold(i32, u64, ConnectionState, Vec<u8>),
+    /// The connection that is away under this name is over, or hears nothing any more.
+    Leave(u64),
     /// A message for whoever hears this topic.
     Publish(Publication),
     /// How many connections hear this topic? The answer is a number on the socket that comes with the message.
@@ -97,6 +99,10 @@ impl Message for ToPush {
                 append(&mut bytes, &[number(*supervisor)]);
                 pools.iter().for_each(|pool| append(&mut bytes, &[optional(*pool)]));
             }
+            ToPush::Leave(name) => {
+                bytes.push(b'l');
+                append(&mut bytes, &[*name]);
+            }
             ToPush::Drain => bytes.push(b'd'),
             ToPush::End => bytes.push(b'e'),
         }
@@ -136,6 +142,7 @@ impl Message for ToPush {
                 let pools = pools.iter().map(|pool| present(u64::from_le_bytes(*pool))).collect();
                 ToPush::Replaced(process(supervisor)?, pools)
             }
+            [b'l', rest @ ..] => ToPush::Leave(only::<1>(rest)?[0]),
             [b'd'] => ToPush::Drain,
             [b'e'] => ToPush::End,
             _ => return Err(Garbage),
@@ -206,6 +213,7 @@ mod tests {
             ToPush::Publish(Publication { is_in_file: true, ..Publication::default() }),
             ToPush::Publish(Publication::default()),
             ToPush::Count(b"news".to_vec()),
+            ToPush::Leave(1 << 40),
             ToPush::Serve(1, Some(7), vec![topic(b"a", 100), topic(b"b", 1)]),
             ToPush::Serve(i32::MAX, None, vec![]),
             ToPush::Replaced(3, vec![Some(0), None, Some(9)]),

@@ -191,6 +191,10 @@ impl EventLoop {
                 self.hub.publish(&topic, Rc::new(Message::new(id, data)));
                 true
             }
+            ToPush::Leave(name) => {
+                self.hub.forget(name);
+                false
+            }
             ToPush::Count(topic) => {
                 if let Some(socket) = descriptors.into_single() {
                     let answer = encode_count(self.hub.topics().count(&topic));

@@ -16,9 +16,10 @@ use super::slab::Slab;
 use super::stream::{Phase, Stream, Written};
 use super::topics::{Missed, NONE, Topics};
 use crate::io::Wakeup;
+use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::batch::PassedConnection;
 use crate::server::ipc::connection_state::{ConnectionState, Stage};
-use crate::server::ipc::held_state::{Framing, HeldState};
+use crate::server::ipc::held_state::{Framing, HeldState, Rules};
 use crate::server::ipc::push_message::FromPush;
 use crate::server::ipc::request_record::End;
 use crate::server::metrics::push::{PushCounters, PushTotal};
@@ -27,6 +28,10 @@ use crate::server::metrics::push::{PushCounters, PushTotal};
 pub fn token(place: u32, generation: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(place)
 }
+
+/// Frames of a WebSocket: a ping, and a close frame with code 1001 (RFC 6455 5.5 and 7.4.1).
+const PING: [u8; 2] = [0x89, 0];
+const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
 /// A connection that is to be held.
 pub struct Arrival {
@@ -117,6 +122,10 @@ impl Hub {
     pub fn hold(&mut self, arrival: Arrival) {
         let Arrival { from: (supervisor, pool), socket, state, held } = arrival;
         let Ok((held, encoded_rules)) = HeldState::decode(&held) else { return self.refuse() };
+        if let Some(place) = state.attributes.away.and_then(|name| self.away(name)) {
+            let rules = self.rules.share(encoded_rules, held.rules.clone());
+            return self.take_back(place, state, held, rules);
+        }
         let HeldState { framing, deadline, topics, last_id, record, rules } = held;
         let rules = self.rules.share(encoded_rules, rules);
         let output = state.unsent().map_or(0, |unsent| unsent.bytes as usize);
@@ -138,7 +147,7 @@ impl Hub {
             }
         };
         let Some(stream) = self.streams.get_mut(place) else { return };
-        let event = EpollEvent::new(EpollFlags::EPOLLRDHUP, token(place, generation));
+        let event = EpollEvent::new(stream.interest(), token(place, generation));
         if self.epoll.add(stream.socket(), event).is_err() {
             self.refuse();
             return self.remove(place, End::Aborted);
@@ -207,7 +216,7 @@ impl Hub {
     /// Gives a client a message. Gives its size.
     fn give(&mut self, place: u32, message: &Message) -> usize {
         let closes = self.drains;
-        let Some(stream) = self.streams.get_mut(place).filter(|it| it.phase == Phase::Hearing)
+        let Some(stream) = self.streams.get_mut(place).filter(|it| it.phase != Phase::Ending)
         else {
             return 0;
         };
@@ -229,7 +238,7 @@ impl Hub {
                 if dropped > 0 {
                     self.counters.add(PushTotal::Dropped, dropped);
                 }
-                if stream.left() > 0 && !stream.awaits_room {
+                if stream.left() > 0 && !stream.awaits_room && stream.phase != Phase::Away {
                     self.await_room(place, true);
                 }
                 true
@@ -247,16 +256,86 @@ impl Hub {
     }
 
     fn await_room(&mut self, place: u32, awaits: bool) {
-        let generation = self.streams.generation(place);
         let Some(stream) = self.streams.get_mut(place) else { return };
-        let room = if awaits { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
-        let mut event = EpollEvent::new(EpollFlags::EPOLLRDHUP | room, token(place, generation));
-        let watched = self.epoll.modify(stream.socket(), &mut event);
         stream.awaits_room = awaits;
-        if watched.is_err() {
-            return self.remove(place, End::Aborted);
+        if self.watch(place) {
+            self.set_alarm(place);
+        }
+    }
+
+    /// Watches a stream for what it is interested in now. False if it is not there any more.
+    fn watch(&mut self, place: u32) -> bool {
+        let generation = self.streams.generation(place);
+        let Some(stream) = self.streams.get_mut(place) else { return false };
+        let mut event = EpollEvent::new(stream.interest(), token(place, generation));
+        let is_watched = self.epoll.modify(stream.socket(), &mut event).is_ok();
+        if !is_watched {
+            self.remove(place, End::Aborted);
+        }
+        is_watched
+    }
+
+    /// The place of a connection that is away under that name.
+    fn away(&mut self, name: u64) -> Option<u32> {
+        let (place, generation) = (name as u32, (name >> 32) as u32);
+        let is_there = self.streams.has(place, generation);
+        let stream = self.streams.get_mut(place).filter(|_| is_there)?;
+        (stream.phase == Phase::Away).then_some(place)
+    }
+
+    /// A connection that is away is over.
+    pub fn forget(&mut self, name: u64) {
+        if let Some(place) = self.away(name) {
+            self.take(place);
+        }
+    }
+
+    /// A connection that was away is back.
+    fn take_back(&mut self, place: u32, state: ConnectionState, held: HeldState, rules: Rc<Rules>) {
+        let Some(stream) = self.streams.get_mut(place) else { return };
+        (stream.phase, stream.framing, stream.rules) = (Phase::Hearing, held.framing, rules);
+        stream.deadline = held.deadline.unwrap_or(u64::MAX);
+        (stream.standing, stream.attributes) = (state.standing, state.attributes);
+        (stream.sent_at, stream.awaits_room) = (self.now, false);
+        let waiting = stream.take_waiting();
+        self.topics.unsubscribe(std::mem::replace(&mut stream.subscriptions, NONE));
+        for topic in &held.topics {
+            stream.subscriptions = self.topics.subscribe(place, topic, stream.subscriptions);
+        }
+        if !self.watch(place) || !self.write(place, &state.data.into(), false) {
+            return;
+        }
+        for (bytes, is_message) in waiting {
+            if !self.write(place, &bytes, is_message) {
+                return;
+            }
+        }
+        if self.drains {
+            self.dismiss(place);
         }
         self.set_alarm(place);
+    }
+
+    /// A WebSocket goes to a worker for that reason. What it hears meanwhile waits until it is back.
+    fn hand_over(&mut self, place: u32, wakeup: Wakeup) {
+        let name = token(place, self.streams.generation(place));
+        let Some(stream) = self.streams.get_mut(place) else { return };
+        let pool = self.generations.pool(stream.supervisor, u64::from(stream.pool));
+        let (Some(pool), Ok(socket), 0) = (pool, stream.duplicate(), stream.left()) else {
+            return self.remove(place, End::Aborted);
+        };
+        (stream.phase, stream.is_pinged) = (Phase::Away, false);
+        let away = (!self.drains).then_some(name);
+        let attributes = Attributes { away, ..stream.attributes.clone() };
+        let standing = stream.standing;
+        if self.drains {
+            self.take(place);
+        } else if !self.watch(place) {
+            return;
+        }
+        let state = ConnectionState { standing, attributes, ..ConnectionState::default() };
+        let connection = PassedConnection { pool, wakeup: Some(wakeup), has_file: false, state };
+        self.returns.give_back(connection, socket);
     }
 
     /// The kernel has something to tell of a stream.
@@ -266,11 +345,24 @@ impl Hub {
             return;
         }
         let gone = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+        let now = self.now;
+        let Some(stream) = self.streams.get_mut(place) else { return };
+        if stream.phase == Phase::Away {
+            // Whoever has it sees that, too.
+            drop(self.take(place));
+            return;
+        }
+        if stream.interest().contains(EpollFlags::EPOLLIN)
+            && flags.intersects(gone | EpollFlags::EPOLLIN)
+        {
+            if flags.intersects(gone) || !stream.take_pong() {
+                self.hand_over(place, Wakeup::Input);
+            }
+            return;
+        }
         if flags.intersects(gone) {
             return self.remove(place, End::Aborted);
         }
-        let now = self.now;
-        let Some(stream) = self.streams.get_mut(place) else { return };
         if !stream.flush(now) {
             return self.remove(place, End::Aborted);
         }
@@ -278,7 +370,7 @@ impl Hub {
             return;
         }
         match stream.phase {
-            Phase::Hearing => self.await_room(place, false),
+            Phase::Hearing | Phase::Away => self.await_room(place, false),
             Phase::Ending => self.leave(place),
         }
     }
@@ -304,6 +396,8 @@ impl Hub {
                 let rules = stream.rules.clone();
                 if stream.deadline <= now {
                     self.end(place);
+                } else if stream.framing == Framing::WebSocket {
+                    self.beat(place);
                 } else if let Some((time, text)) = &rules.heartbeat
                     && stream.sent_at.saturating_add(*time) <= now
                 {
@@ -317,6 +411,24 @@ impl Hub {
                 }
             }
             self.set_alarm(place);
+        }
+    }
+
+    /// Sends a ping if nothing was sent for a while. A client that has not answered the last one is lost.
+    fn beat(&mut self, place: u32) {
+        let now = self.now;
+        let Some(stream) = self.streams.get_mut(place) else { return };
+        let time = stream.rules.heartbeat.as_ref().map(|(time, _)| *time);
+        if time.is_none_or(|time| stream.sent_at.saturating_add(time) > now) {
+            return;
+        }
+        stream.sent_at = now;
+        if stream.is_pinged {
+            stream.give_up_client();
+            self.hand_over(place, Wakeup::Input);
+        } else if stream.left() == 0 {
+            stream.is_pinged = true;
+            self.write(place, &Rc::from(PING), false);
         }
     }
 
@@ -340,10 +452,19 @@ impl Hub {
     }
 
     fn dismiss(&mut self, place: u32) {
-        let Some(stream) = self.streams.get_mut(place).filter(|it| it.phase == Phase::Hearing)
-        else {
-            return;
-        };
+        let Some(stream) = self.streams.get_mut(place) else { return };
+        match (stream.phase, stream.framing) {
+            (Phase::Ending, _) => return,
+            (Phase::Away, _) => return drop(self.take(place)),
+            (Phase::Hearing, Framing::WebSocket) if stream.left() == 0 => {
+                return self.hand_over(place, Wakeup::Shutdown);
+            }
+            (Phase::Hearing, Framing::WebSocket) => {
+                self.write(place, &Rc::from(GOING_AWAY), false);
+                return self.complete(place);
+            }
+            (Phase::Hearing, _) => {}
+        }
         if let Some(text) = stream.rules.farewell.clone() {
             self.give(place, &Message::new(None, text));
         }
@@ -357,6 +478,9 @@ impl Hub {
         else {
             return;
         };
+        if stream.framing == Framing::WebSocket {
+            return self.hand_over(place, Wakeup::Timeout);
+        }
         if stream.framing == Framing::Whole {
             let closes = closes && stream.rules.keeps;
             let bytes = response(&stream.rules.heads[1], &[], closes);

@@ -3,6 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
+use crate::http::websocket::protocol::frame::{self, Opcode};
 use crate::http::wire::date;
 use crate::http::wire::header_lines::push_chunk_size;
 use crate::server::ipc::held_state::{Framing, Head, Rules};
@@ -16,6 +17,7 @@ pub struct Message {
     pub id: Option<Box<[u8]>>,
     data: Rc<[u8]>,
     chunk: OnceCell<Rc<[u8]>>,
+    frame: OnceCell<Rc<[u8]>>,
     /// The last response that was made of it, and for which rules.
     response: RefCell<Option<MadeResponse>>,
 }
@@ -27,7 +29,13 @@ impl Message {
     /// A message with these bytes.
     pub fn new(id: Option<Vec<u8>>, data: Vec<u8>) -> Self {
         let (id, data) = (id.map(Into::into), data.into());
-        Message { id, data, chunk: OnceCell::new(), response: RefCell::default() }
+        Message {
+            id,
+            data,
+            chunk: OnceCell::new(),
+            frame: OnceCell::new(),
+            response: RefCell::default(),
+        }
     }
 
     /// What is sent for it. `closes`: the connection ends behind it, which a head says.
@@ -37,6 +45,7 @@ impl Message {
             // An empty chunk would end the body.
             Framing::Chunked if self.data.is_empty() => self.data.clone(),
             Framing::Chunked => self.chunk.get_or_init(|| chunk(&self.data)).clone(),
+            Framing::WebSocket => self.frame.get_or_init(|| websocket_frame(&self.data)).clone(),
             Framing::Whole => {
                 let mut made = self.response.borrow_mut();
                 if let Some((_, bytes)) =
@@ -52,6 +61,20 @@ impl Message {
             }
         }
     }
+}
+
+/// A text, unless it is none.
+fn websocket_frame(data: &[u8]) -> Rc<[u8]> {
+    let is_text = std::str::from_utf8(data).is_ok();
+    let mut bytes = Vec::new();
+    frame::append(
+        &mut bytes,
+        if is_text { Opcode::Text } else { Opcode::Binary },
+        false,
+        data,
+        None,
+    );
+    bytes.into()
 }
 
 fn chunk(data: &[u8]) -> Rc<[u8]> {
@@ -110,6 +133,17 @@ mod tests {
         assert!(message.framed(Framing::Whole, &other, false).starts_with(b"Date: "));
         let last = message.framed(Framing::Whole, &rules, true);
         assert!(last.starts_with(b"HTTP/1.1 200 OK\r\nConnection: close\r\n"));
+    }
+
+    #[test]
+    fn a_frame_is_a_text_if_the_message_is_one() {
+        let framed = |data: &[u8]| {
+            let message = Message::new(None, data.to_vec());
+            message.framed(Framing::WebSocket, &Rc::new(Rules::default()), false).to_vec()
+        };
+        assert_eq!(framed("\u{e4}".as_bytes()), b"\x81\x02\xc3\xa4");
+        assert_eq!(framed(b"\xe4"), b"\x82\x01\xe4");
+        assert_eq!(framed(b""), b"\x81\x00");
     }
 
     #[test]

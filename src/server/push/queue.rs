@@ -43,6 +43,11 @@ impl Queue {
         self.pieces.push_back(Piece { bytes, is_message });
     }
 
+    /// All pieces, of which nothing was sent, and whether they may be dropped.
+    pub fn into_pieces(self) -> impl Iterator<Item = (Rc<[u8]>, bool)> {
+        self.pieces.into_iter().map(|piece| (piece.bytes, piece.is_message))
+    }
+
     /// The next bytes.
     pub fn next(&self) -> Option<&[u8]> {
         self.pieces.front().and_then(|piece| piece.bytes.get(self.sent..))

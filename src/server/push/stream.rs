@@ -1,10 +1,13 @@
 //! A held connection.
 
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::epoll::EpollFlags;
+use nix::sys::socket::{MsgFlags, recv, send};
+use socket2::SockRef;
 
 use super::queue::Queue;
 use super::topics::NONE;
@@ -13,11 +16,16 @@ use crate::server::ipc::held_state::{Framing, Rules};
 use crate::server::ipc::standing::Standing;
 use crate::sys::os::socket_queues::unsent;
 
+/// The length of an empty pong, with its mask.
+const PONG: usize = 6;
+
 /// How far a held connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// It hears its topics.
     Hearing,
+    /// A worker has it; what it hears waits until it is back.
+    Away,
     /// Its response is complete, but not sent.
     Ending,
 }
@@ -32,6 +40,8 @@ pub struct Stream {
     pub framing: Framing,
     /// The kernel tells when the client takes more.
     pub awaits_room: bool,
+    /// A ping was sent, which was not answered yet.
+    pub is_pinged: bool,
     pub rules: Rc<Rules>,
     /// The first of its subscriptions.
     pub subscriptions: u32,
@@ -73,6 +83,7 @@ impl Stream {
             phase: Phase::Hearing,
             framing: Framing::default(),
             awaits_room: false,
+            is_pinged: false,
             rules,
             subscriptions: NONE,
             deadline: u64::MAX,
@@ -92,9 +103,49 @@ impl Stream {
         self.socket.as_fd()
     }
 
+    /// Another descriptor of the socket.
+    ///
+    /// # Errors
+    /// None is left.
+    pub fn duplicate(&self) -> std::io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+
     /// Gives the socket away.
     pub fn into_socket(self) -> OwnedFd {
         self.socket
+    }
+
+    /// What has waited while it was away.
+    pub fn take_waiting(&mut self) -> Vec<(Rc<[u8]>, bool)> {
+        self.queue.take().map_or_else(Vec::new, |queue| queue.into_pieces().collect())
+    }
+
+    /// What the kernel is to tell of it.
+    pub fn interest(&self) -> EpollFlags {
+        let room = if self.awaits_room { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
+        let hears = self.framing == Framing::WebSocket && self.phase == Phase::Hearing;
+        // A client that is slow to take what it gets is not listened to.
+        let input =
+            if hears && !self.awaits_room { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+        EpollFlags::EPOLLRDHUP | room | input
+    }
+
+    /// Takes the answer to a ping, if that is all that the client has sent (RFC 6455 5.5.3).
+    pub fn take_pong(&mut self) -> bool {
+        let mut bytes = [0; PONG + 1];
+        let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        if recv(self.socket.as_raw_fd(), &mut bytes, peek) != Ok(PONG) || bytes[..2] != [0x8a, 0x80]
+        {
+            return false;
+        }
+        self.is_pinged = false;
+        recv(self.socket.as_raw_fd(), &mut bytes[..PONG], MsgFlags::MSG_DONTWAIT).is_ok()
+    }
+
+    /// Nothing is heard from its client any more: whoever gets it sees the end of its input.
+    pub fn give_up_client(&self) {
+        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Read);
     }
 
     /// How many bytes the client has not taken.
@@ -110,6 +161,7 @@ impl Stream {
         let mut dropped = 0;
         let mut sent = 0;
         match &mut self.queue {
+            None if self.phase == Phase::Away => {}
             None => {
                 sent = match transmit(&self.socket, bytes) {
                     Ok(sent) => sent,
@@ -145,6 +197,9 @@ impl Stream {
 
     /// Sends what waits. False if the client is gone.
     pub fn flush(&mut self, now: u64) -> bool {
+        if self.phase == Phase::Away {
+            return true;
+        }
         let Some(queue) = &mut self.queue else { return true };
         while let Some(bytes) = queue.next() {
             match transmit(&self.socket, bytes) {
@@ -162,6 +217,9 @@ impl Stream {
 
     /// When something is to be done about it.
     pub fn due(&self) -> u64 {
+        if self.phase == Phase::Away {
+            return u64::MAX;
+        }
         let later = |at: u64, time: Option<u64>| time.map_or(u64::MAX, |it| at.saturating_add(it));
         let stalled = match &self.queue {
             Some(queue) => later(queue.progress, self.rules.stall),

@@ -210,7 +210,7 @@ impl Reception {
 
     /// A connection that was taken over from a port.
     pub fn accepted(&mut self, pool: usize, descriptor: OwnedFd, proxied: Proxied) {
-        let attributes = Attributes { proxied, session: None };
+        let attributes = Attributes { proxied, ..Attributes::default() };
         let state = ConnectionState { attributes, ..ConnectionState::default() };
         self.queue(pool, descriptor, Held { state, ..Held::default() }, Wakeup::None);
     }

@@ -1,0 +1,233 @@
+-- WebSockets that hear topics: what is published reaches them whoever has them.
+
+local process = require "spec.support.process"
+local push = require "spec.support.push"
+local server = require "spec.support.server"
+local socket = require "socket"
+local websocket = require "spec.support.websocket"
+
+local CLOSE, PING, PONG, BINARY = websocket.CLOSE, websocket.PING, websocket.PONG, websocket.BINARY
+
+local APP = [[
+  local moonbridge, http = require "moonbridge", require "moonbridge.http"
+  local options = (load("return " .. (OPTIONS or "{}")))()
+  local orders = {
+    pid = function(ws) ws:send(moonbridge.io.getpid()) end,
+    state = function(ws) ws:send(tostring(ws.state)) end,
+    leave = function(ws) ws:unsubscribe("room") ws:send("left") end,
+    join = function(ws) ws:subscribe("room") ws:send("joined") end,
+    bye = function(ws) ws:close(4001, "bye") end,
+    busy = function(ws)
+      io.open(FLAG, "w"):close()
+      repeat moonbridge.io.poll(nil, nil, 0.01) until not io.open(FLAG)
+      ws:send("done")
+    end,
+  }
+  function options.open(ws, request)
+    ws.state = request.get_params.state
+    ws:subscribe("room")
+    ws:send("welcome")
+  end
+  function options.message(ws, text, kind)
+    local said = text:match("^say (.*)")
+    if said then return assert(moonbridge.publish("room", said)) end
+    if orders[text] then return orders[text](ws) end
+    ws:send(text, kind)
+  end
+  function options.close(ws, code, reason)
+    io.stderr:write(("closed %d %q %s\n"):format(code, reason, ws.state))
+  end
+  local chat = http.websocket(options)
+  moonbridge.listen {
+    { proto = "tcp", host = "127.0.0.1", port = PORT }, pre_fork = 2, min_fork = 2, max_fork = 2,
+    connect = http.generate_handler(function(request)
+      if request.path == "say" then
+        assert(moonbridge.publish("room", request.get_params.text))
+        request:send("200 OK", "text/plain", "said\n")
+        return true
+      end
+      if request.path == "count" then
+        request:send("200 OK", "text/plain", tostring(moonbridge.subscribers("room")))
+        return true
+      end
+      return chat(request)
+    end),
+  }
+  moonbridge.run { hangup = "reload" }
+]]
+
+describe("a WebSocket that hears a topic", function()
+  local s, flag
+  after_each(server.cleanup)
+
+  local function start(options)
+    flag = process.scratch("flag")
+    s = server.start { script = APP, globals = { OPTIONS = options, FLAG = flag } }
+    return s
+  end
+
+  local function connect(state)
+    local ws = websocket.connect(s, "/?state=" .. (state or "s"))
+    assert.equal("welcome", ws:text())
+    return ws
+  end
+
+  local function kill_workers()
+    local holder = push.process(s)
+    for _, pid in ipairs(s:workers()) do
+      if pid ~= holder then process.kill(pid, "KILL") end
+    end
+  end
+
+  local function count() return tonumber(s:request("/count").body) end
+
+  local function wait_count(wanted)
+    assert.truthy(process.wait_until(function() return count() == wanted end), count())
+  end
+
+  it("gets what others say, in order", function()
+    start()
+    local sockets = {}
+    for index = 1, 10 do sockets[index] = connect() end
+    wait_count(10)
+    for index = 1, 20 do sockets[1]:send("say " .. index) end
+    for _, ws in ipairs(sockets) do
+      for index = 1, 20 do assert.equal(tostring(index), ws:text()) end
+    end
+    s:request("/say?text=%ff%00")
+    assert.same({ BINARY, "\xff\0" }, { sockets[2]:receive() })
+  end)
+
+  it("is answered by handlers, in between and with its state", function()
+    start()
+    local ws = connect "mine"
+    wait_count(1)
+    for index = 1, 30 do
+      assert.equal("mine", ws:ask("state"))
+      s:request("/say?text=" .. index)
+      assert.equal(tostring(index), ws:text())
+    end
+  end)
+
+  it("gets later what is said while a handler has it, behind the handler's answer", function()
+    start()
+    local ws = connect()
+    wait_count(1)
+    ws:send("busy")
+    assert.truthy(process.wait_until(function() return io.open(flag) end))
+    for index = 1, 5 do s:request("/say?text=" .. index) end
+    os.remove(flag)
+    assert.equal("done", ws:text())
+    for index = 1, 5 do assert.equal(tostring(index), ws:text()) end
+  end)
+
+  it("hears nothing after it has left, and again when it comes back", function()
+    start()
+    local ws = connect()
+    wait_count(1)
+    assert.equal("left", ws:ask("leave"))
+    wait_count(0)
+    s:request("/say?text=lost")
+    assert.equal("joined", ws:ask("join"))
+    wait_count(1)
+    s:request("/say?text=heard")
+    assert.equal("heard", ws:text())
+  end)
+
+  it("is forgotten when it ends, whoever ends it", function()
+    start()
+    local one, two, three = connect "one", connect "two", connect "three"
+    wait_count(3)
+    assert(one:frame(CLOSE, websocket.reason(1000, "done")))
+    assert.equal(1000, (one:closing()))
+    assert.truthy(s:wait_log('closed 1000 "done" one'))
+    two:send("bye")
+    assert.equal(4001, (two:closing()))
+    three:close()
+    assert.truthy(s:wait_log('closed 1006 "" three'))
+    wait_count(0)
+  end)
+
+  it("outlives its workers, and is forgotten if one dies that has it", function()
+    start()
+    local ws, other = connect "kept", connect()
+    wait_count(2)
+    local pid = other:ask("pid")
+    -- The answer comes before the connection is held again.
+    socket.sleep(0.1)
+    kill_workers()
+    assert.equal("kept", ws:ask("state"))
+    assert.not_equal(pid, other:ask("pid"))
+    s:request("/say?text=on")
+    assert.equal("on", ws:text())
+    assert.equal("on", other:text())
+    ws:send("busy")
+    assert.truthy(process.wait_until(function() return io.open(flag) end))
+    kill_workers()
+    assert.is_nil((ws:receive()))
+    os.remove(flag)
+    wait_count(1)
+  end)
+
+  it("goes on in the next generation", function()
+    start()
+    local ws = connect "kept"
+    wait_count(1)
+    local pid = ws:ask("pid")
+    s:signal("HUP")
+    assert.truthy(s:wait_log("Reload.* complete"))
+    s:request("/say?text=new")
+    assert.equal("new", ws:text())
+    assert.equal("kept", ws:ask("state"))
+    assert.not_equal(pid, ws:ask("pid"))
+  end)
+
+  it("is pinged, and is lost if it does not answer", function()
+    start "{ heartbeat = 0.2 }"
+    local ws = connect "lost"
+    for _ = 1, 3 do
+      assert.same({ PING, "" }, { ws:receive() })
+      assert(ws:frame(PONG, ""))
+    end
+    assert.same({ PING, "" }, { ws:receive() })
+    assert.same({ nil, "closed" }, { ws:receive() })
+    assert.truthy(s:wait_log('closed 1006 "" lost'))
+    wait_count(0)
+  end)
+
+  it("ends when its client says nothing for too long", function()
+    start "{ heartbeat = 0.2, timeout = 0.5 }"
+    local ws = connect()
+    local opcode, payload = ws:receive()
+    while opcode == PING do
+      assert(ws:frame(PONG, ""))
+      opcode, payload = ws:receive()
+    end
+    assert.same({ CLOSE, 1001 }, { opcode, (string.unpack(">I2", payload)) })
+    assert.truthy(s:wait_log("closed 1001"))
+  end)
+
+  it("is closed at a shutdown", function()
+    start()
+    local ws = connect "last"
+    wait_count(1)
+    s:signal("TERM")
+    assert.equal(1001, (ws:closing()))
+    ws:close()
+    assert.equal(0, s:wait())
+    assert.truthy(s:log():find('closed 1001 .* last\n'))
+  end)
+
+  it("gets the rest of a message whose beginning has come", function()
+    start()
+    local ws = connect()
+    wait_count(1)
+    local bytes = websocket.frame(1, "in pieces")
+    assert(ws.raw:send(bytes:sub(1, 9)))
+    socket.sleep(0.1)
+    s:request("/say?text=meanwhile")
+    assert(ws.raw:send(bytes:sub(10)))
+    assert.equal("in pieces", ws:text())
+    assert.equal("meanwhile", ws:text())
+  end)
+end)
