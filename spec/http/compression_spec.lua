@@ -37,6 +37,17 @@ local SERVER = [[
         request:send_header("Content-Type", "text/plain")
         request:send_header("Content-Length", 1000)
         request:send_data("too short")
+      elseif path == "swallowed" then
+        request:send_status("200 OK")
+        request:send_header("Content-Type", "text/plain")
+        request:send_header("Content-Length", 1000)
+        request:send_data(("a"):rep(500))
+        pcall(request.send_data, request, ("b"):rep(600))
+      elseif path == "held-behind" then
+        request:send_status("200 OK")
+        request:send_header("Content-Type", "text/plain")
+        request:send_data("first")
+        return request:hold { topics = "news" }
       elseif path == "file" then
         request:send_file(FILE, { content_type = "text/plain" })
       elseif path == "hold" then
@@ -149,6 +160,13 @@ describe("a response", function()
     local s = start()
     local held = get(s, "/hold", GZIP)
     assert.same({ 200 }, { held.status, held.headers["content-encoding"] })
+    assert.equal(500, get(s, "/held-behind", GZIP).status)
+  end)
+
+  it("that has become shorter than announced is never complete", function()
+    local s = start()
+    assert.equal(500, get(s, "/swallowed", GZIP).status)
+    assert.truthy(s:wait_log "Content%-Length is 1000, but only 500 bytes were sent")
   end)
 
   it("is compressed as the options say", function()

@@ -78,14 +78,12 @@ impl Compressing {
         let is_wanted = field(lines, b"content-type").is_some_and(|value| self.has_type(value))
             && field(lines, b"content-encoding").is_none()
             && field(lines, b"content-range").is_none()
-            && !field(lines, b"cache-control").is_some_and(|value| has(value, b"no-transform"))
+            && !values(lines, b"cache-control").any(|value| has(value, b"no-transform"))
             && length.is_none_or(|length| length >= self.minimum);
         if !is_complete || !is_wanted {
             return None;
         }
-        if !field(lines, b"vary")
-            .is_some_and(|value| has(value, b"accept-encoding") || has(value, b"*"))
-        {
+        if !values(lines, b"vary").any(|value| has(value, b"accept-encoding") || has(value, b"*")) {
             push_header(head, b"Vary", b"Accept-Encoding");
         }
         if !accepts {
@@ -114,8 +112,12 @@ fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     before.eq_ignore_ascii_case(name).then(|| trim(value.strip_suffix(b"\r\n").unwrap_or(value)))
 }
 
-fn field<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    lines(head).find_map(|line| value(line, name))
+fn values<'a>(head: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    lines(head).filter_map(move |line| value(line, name))
+}
+
+fn field<'a>(head: &'a [u8], name: &'a [u8]) -> Option<&'a [u8]> {
+    values(head, name).next()
 }
 
 fn has(list: &[u8], element: &[u8]) -> bool {
@@ -160,10 +162,11 @@ impl Encoder {
     /// # Errors
     /// More comes than was announced.
     pub fn take(&mut self, piece: &[u8]) -> Result<Vec<u8>, Misuse> {
-        self.taken += piece.len() as u64;
-        if self.announced.is_some_and(|announced| self.taken > announced) {
+        let taken = self.taken + piece.len() as u64;
+        if self.announced.is_some_and(|announced| taken > announced) {
             return Err(LENGTH_EXCEEDED);
         }
+        self.taken = taken;
         Ok(self.ready(|gzip| gzip.write_all(piece)))
     }
 
@@ -242,6 +245,7 @@ mod tests {
             (format!("{text}Content-Encoding: br\n"), 200, None),
             (format!("{text}Content-Range: bytes 0-1/2\n"), 200, None),
             (format!("{text}Cache-Control: private, no-transform\n"), 200, None),
+            (format!("{text}Cache-Control: private\nCache-Control: No-Transform\n"), 200, None),
             ("Content-Type: image/png\n".to_owned(), 200, None),
             ("Content-Type: text/event-stream\n".to_owned(), 200, None),
             ("A: b\n".to_owned(), 200, None),
@@ -267,7 +271,6 @@ mod tests {
         assert_eq!(encoder.finish(), Err(LENGTH_NOT_USED));
         sent.extend(encoder.take(b"world!").unwrap());
         assert_eq!(encoder.take(b"!"), Err(LENGTH_EXCEEDED));
-        encoder.taken = 12;
         sent.extend(encoder.finish().unwrap());
         let mut text = String::new();
         GzDecoder::new(&sent[..]).read_to_string(&mut text).unwrap();
