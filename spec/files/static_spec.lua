@@ -296,6 +296,8 @@ describe("http.static", function()
         function() http.static("/tmp", { indx = 1 }) end,
       ['Option "links" of static must be "inside", "none" or "anywhere"'] =
         function() http.static("/tmp", { links = "x" }) end,
+      ['Option "headers" of static must be a table of header fields, without those'] =
+        function() http.static("/tmp", { headers = { ["Content-Type"] = "text/x" } }) end,
       ["expected a request, got a table"] = function() http.static "/tmp" {} end,
     } do
       local ok, message = pcall(call)
@@ -341,7 +343,8 @@ describe("send_file", function()
 
   it("answers a file that is missing, no file, outside of its folder, or not to be read", function()
     local s = start()
-    for _, file in ipairs { "/missing", root, root .. "/public/pipe", "/dev/zero" } do
+    local cut = root .. "/public/ten.txt%00.txt"
+    for _, file in ipairs { "/missing", root, root .. "/public/pipe", "/dev/zero", cut } do
       local r = send(s, file)
       assert.same({ file, 404, "404 Not Found\n" }, { file, r.status, r.body })
     end

@@ -248,6 +248,9 @@ fn open(file: &Value) -> io::Result<OpenedFile> {
         Value::Integer(number) => format!("/proc/self/fd/{number}").into_bytes(),
         _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
+    if path.contains(&0) {
+        return Err(io::Error::from_raw_os_error(libc::ENOENT));
+    }
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let opened: OwnedFd = openat(AT_FDCWD, OsStr::from_bytes(&path), flags, Mode::empty())?;
     match FileKind::look(opened, "")? {

@@ -3,7 +3,7 @@
 local native, nearest = ...
 
 local error, format, ipairs, pairs, type = error, string.format, ipairs, pairs, type
-local find, match, tostring = string.find, string.match, tostring
+local find, lower, match, tostring = string.find, string.lower, string.match, tostring
 local io_type = io.type
 
 local function misuse(level, ...) error(format(...), level + 1) end
@@ -29,9 +29,24 @@ local function is_table_of_lines(value)
   return true
 end
 
+-- Header fields that say what a file is, and which part is sent: twice, they would contradict each other.
+local OWN_FIELDS = {
+  ["content-type"] = true, ["content-length"] = true, ["content-range"] = true, ["etag"] = true,
+  ["last-modified"] = true,
+}
+
+local function is_table_of_fields(value)
+  if type(value) ~= "table" then return false end
+  for name in pairs(value) do
+    if not is_text(name) or OWN_FIELDS[lower(name)] then return false end
+  end
+  return true
+end
+
 local common = {
   cache_control = { "a value of the header field Cache-Control", is_line },
-  headers = { "a table of header fields", function(value) return type(value) == "table" end },
+  headers = { "a table of header fields, without those that the file has itself, such as Content-Type",
+    is_table_of_fields },
 }
 
 -- What each option may be.
