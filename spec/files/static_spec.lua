@@ -358,6 +358,18 @@ describe("send_file", function()
     end
   end)
 
+  it("leaves no descriptor behind, however many folders there are", function()
+    process.run(("cd %s && for i in $(seq 150); do mkdir f$i && echo $i > f$i/name; done"):format(root))
+    local s = start()
+    for index = 1, 150 do
+      assert.equal(index .. "\n", send(s, "name", ('folder = "%s/f%d"'):format(root, index)).body)
+    end
+    for _, pid in ipairs(s:workers()) do
+      local _, list = process.run("ls /proc/" .. pid .. "/fd")
+      assert.truthy(select(2, list:gsub("\n", "")) < 50, list)
+    end
+  end)
+
   it("may not be read", function()
     -- Even the superuser, without its capabilities.
     local bare = { "setpriv", "--inh-caps", "-all", "--bounding-set", "-all", server.interpreter }

@@ -72,6 +72,7 @@ impl UserData for LuaFolder {}
 /// * `served_folder(path, index, lists, serves_hidden, links, is_precompressed, types)`: a folder that is served, or
 ///   nil and what is wrong. `index` is a list of names, `links` "none", "inside" or "anywhere", `types` a table of media
 ///   types by extension;
+/// * `close_folder(folder)`: closes one that is not used any more;
 /// * `file_number(file)`: the number of the descriptor of an open file of Lua's io library;
 /// * `describe(errno)`: the text of an error of the system.
 pub fn functions(lua: &Lua, native: &Table) -> mlua::Result<()> {
@@ -94,6 +95,8 @@ pub fn functions(lua: &Lua, native: &Table) -> mlua::Result<()> {
         }
     };
     native.raw_set("served_folder", lua.create_function(folder)?)?;
+    let close = |_: &Lua, folder: AnyUserData| folder.take::<LuaFolder>().map(drop);
+    native.raw_set("close_folder", lua.create_function(close)?)?;
     native.raw_set(
         "file_number",
         lua.create_function(|lua, file: Value| c_file::number(lua, file))?,

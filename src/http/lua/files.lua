@@ -101,8 +101,23 @@ local PLAIN = {
 -- The key under which a request has the function that answers with a file of a folder.
 local STATIC = {}
 
--- The folders that send_file was given by their path.
-local folders = {}
+-- The folders that send_file was given lately, by their path: each has a descriptor, so there are not many.
+local MOST_FOLDERS = 16
+local folders, folder_count = {}, 0
+
+local function folder_at(path)
+  local folder = folders[path]
+  if folder then return folder end
+  local text, number
+  folder, text, number = native.served_folder(path, {}, false, true, "inside", false, {})
+  if not folder then return nil, text, number end
+  if folder_count == MOST_FOLDERS then
+    for _, other in pairs(folders) do native.close_folder(other) end
+    folders, folder_count = {}, 0
+  end
+  folders[path], folder_count = folder, folder_count + 1
+  return folder
+end
 
 local files = {}
 
@@ -144,12 +159,9 @@ function files.add(steps, methods)
     local status, code, text, number
     if options.folder then
       if not is_text(file) then misuse(2, "send_file expects a path below a folder, got a %s", type(file)) end
-      local folder = folders[options.folder]
-      if not folder then
-        folder, text, number = native.served_folder(options.folder, {}, false, true, "inside", false, {})
-        if not folder then return fail(this, number == 2 and 404 or 500, text, number, options.folder) end
-        folders[options.folder] = folder
-      end
+      local folder
+      folder, text, number = folder_at(options.folder)
+      if not folder then return fail(this, number == 2 and 404 or 500, text, number, options.folder) end
       status, code, text, number = steps.find_file(folder, native.encode_path(file), native_options)
       if status == nil or status and find(status, "^301") then
         status, code, text, number = false, 404, native.describe(2), 2
