@@ -470,7 +470,7 @@ function moonbridge_http.parse_query(query) end
 
 ---The options of `request`. Only `url` is required.
 ---@class (exact) moonbridge_http.request_options
----@field url string `http://[user:password@]host[:port]/target` or `unix:/path:/target`
+---@field url string `http[s]://[user:password@]host[:port]/target` or `unix:/path:/target`
 ---@field method string? GET, or POST if there is a body
 ---@field headers table? names to values or lists of values; or pairs {name, value}
 ---@field body string|moonbridge_callback.send_cb|nil
@@ -483,6 +483,8 @@ function moonbridge_http.parse_query(query) end
 ---@field keepalive boolean|number|nil whether, or for how many seconds, the connection is kept (30)
 ---@field body_limit integer? the longest body that is returned as a string (1 GiB)
 ---@field trace moonbridge_http.request? sends its id and trace on to the other service
+---@field tls moonbridge_io.tls_options? for `https` URLs
+---@field proxy string|boolean|nil the URL of a proxy, or true for that of the environment
 ---@field lenient boolean? accept responses that others may read differently: see the reference
 
 ---Options of `request:hold`. Times are in seconds.

@@ -44,6 +44,7 @@
 ---@field proxy moonbridge_io.proxy? what a PROXY header has told of the connection
 ---@field interval string? name of the interval listener that called the "connect" handler: no connection then
 ---@field main string? name of the main listener, likewise
+---@field tls moonbridge_io.tls? of a connection with TLS, once the handshake is over
 ---@field wakeup "input"|"timeout"|"shutdown"|nil why the handler was called again for a parked connection
 local handle = {}
 
@@ -52,7 +53,7 @@ local handle = {}
 ---@param terminator string? a single byte; nil or "": none
 ---@return string? data nil after an I/O error
 ---@return moonbridge_io.status|string status or the error message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:read(maxlen, terminator) end
 
 ---Reads what is available, without waiting.
@@ -60,7 +61,7 @@ function handle:read(maxlen, terminator) end
 ---@param terminator string?
 ---@return string? data
 ---@return moonbridge_io.status_nb|string status or the error message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:read_nb(maxlen, terminator) end
 
 ---Like `read`, but calls `waitfunc` while it is blocked.
@@ -69,7 +70,7 @@ function handle:read_nb(maxlen, terminator) end
 ---@param terminator string?
 ---@return string? data
 ---@return moonbridge_io.status|string status or the error message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:read_call(waitfunc, maxlen, terminator) end
 
 ---Like `read`, but yields while it is blocked.
@@ -78,7 +79,7 @@ function handle:read_call(waitfunc, maxlen, terminator) end
 ---@param terminator string?
 ---@return string? data
 ---@return moonbridge_io.status|string status or the error message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:read_yield(maxlen, terminator) end
 
 ---Like `read`, but discards the input and returns the number of bytes.
@@ -86,7 +87,7 @@ function handle:read_yield(maxlen, terminator) end
 ---@param terminator string?
 ---@return integer? count
 ---@return moonbridge_io.status|string status or the error message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:drain(maxlen, terminator) end
 
 ---Like `read_nb`, but discards the input and returns the number of bytes.
@@ -94,7 +95,7 @@ function handle:drain(maxlen, terminator) end
 ---@param terminator string?
 ---@return integer? count
 ---@return moonbridge_io.status_nb|string status or the error message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:drain_nb(maxlen, terminator) end
 
 ---Like `drain`, but calls `waitfunc` while it is blocked.
@@ -103,7 +104,7 @@ function handle:drain_nb(maxlen, terminator) end
 ---@param terminator string?
 ---@return integer? count
 ---@return moonbridge_io.status|string status or the error message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:drain_call(waitfunc, maxlen, terminator) end
 
 ---Like `drain`, but yields while it is blocked.
@@ -112,21 +113,35 @@ function handle:drain_call(waitfunc, maxlen, terminator) end
 ---@param terminator string?
 ---@return integer? count
 ---@return moonbridge_io.status|string status or the error message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:drain_yield(maxlen, terminator) end
+
+---Starts TLS on a connected handle, sends queued output before, and does the handshake.
+---@param options moonbridge_io.starttls_options
+---@return moonbridge_io.handle? handle
+---@return string? message
+---@return integer|string|nil code an errno, or a word
+function handle:starttls(options) end
+
+---The same without waiting; reads and writes drive the handshake and report what has failed.
+---@param options moonbridge_io.starttls_options
+---@return moonbridge_io.handle? handle
+---@return string? message
+---@return integer|string|nil code
+function handle:starttls_nb(options) end
 
 ---Writes to a small buffer, which is sent when it is full.
 ---@param ... string|number
 ---@return moonbridge_io.handle? handle nil after an I/O error
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:write(...) end
 
 ---Writes without waiting, and buffers what cannot be sent.
 ---@param ... string|number
 ---@return integer? unsent bytes in the buffer; 0 if all but a small portion was sent
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:write_nb(...) end
 
 ---Like `write`, but calls `waitfunc` while it is blocked.
@@ -134,7 +149,7 @@ function handle:write_nb(...) end
 ---@param ... string|number
 ---@return moonbridge_io.handle? handle
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:write_call(waitfunc, ...) end
 
 ---Like `write`, but yields while it is blocked.
@@ -142,21 +157,21 @@ function handle:write_call(waitfunc, ...) end
 ---@param ... string|number
 ---@return moonbridge_io.handle? handle
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:write_yield(...) end
 
 ---Writes and sends everything, waiting as long as necessary.
 ---@param ... string|number
 ---@return moonbridge_io.handle? handle
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:flush(...) end
 
 ---Writes and sends as much as possible without waiting.
 ---@param ... string|number
 ---@return integer? unsent bytes in the buffer; 0 if all was sent
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:flush_nb(...) end
 
 ---Like `flush`, but calls `waitfunc` while it is blocked.
@@ -164,7 +179,7 @@ function handle:flush_nb(...) end
 ---@param ... string|number
 ---@return moonbridge_io.handle? handle
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:flush_call(waitfunc, ...) end
 
 ---Like `flush`, but yields while it is blocked.
@@ -172,25 +187,25 @@ function handle:flush_call(waitfunc, ...) end
 ---@param ... string|number
 ---@return moonbridge_io.handle? handle
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:flush_yield(...) end
 
 ---Sends what was written, and then the end; you can still read.
 ---@return true? ok nil after an I/O error
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:finish() end
 
 ---Sends what was written and closes (TCP: FIN).
 ---@return true? ok nil after an I/O error; the handle is closed all the same
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:close() end
 
 ---Closes immediately (TCP: RST); unsent data is lost.
 ---@return true? ok
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:reset() end
 
 ---In a server's "connect" handler that returns true afterwards: no process is occupied until the handler is
@@ -210,7 +225,7 @@ function handle:park(timeout, stall) end
 ---@param stall number|false|nil seconds for which the client may take no output; nil: 60, false: no limit
 ---@return boolean? lingers nil after an I/O error
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function handle:linger(timeout, stall) end
 
 ---A source for ltn12, which delivers what is available.
@@ -254,13 +269,13 @@ local listener = {}
 ---Waits for a connection.
 ---@return moonbridge_io.handle? connection nil after an I/O error
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function listener:accept() end
 
 ---Accepts a connection if one is waiting.
 ---@return moonbridge_io.handle|false|nil connection false if none is there, nil after an I/O error
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function listener:accept_nb() end
 
 ---Stops listening. The file of a local socket stays.
@@ -291,33 +306,33 @@ local child = {}
 ---@param signal (integer|string)? number or name, default 9 (SIGKILL)
 ---@return moonbridge_io.child? child
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function child:kill(signal) end
 
 ---Waits for the end.
 ---@return integer? status exit code, or the negative number of the signal that ended it
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function child:wait() end
 
 ---The same without waiting.
 ---@return integer|false|nil status false while it runs
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function child:wait_nb() end
 
 ---Like `wait`, but calls `waitfunc` while the program runs.
 ---@param waitfunc fun()
 ---@return integer? status
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function child:wait_call(waitfunc) end
 
 ---Like `wait`, but yields while the program runs.
 ---@async
 ---@return integer? status
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function child:wait_yield() end
 
 ---@return integer
@@ -351,7 +366,7 @@ function moonbridge_io.catch_sigterm() end
 ---@param ... string|number arguments
 ---@return moonbridge_io.child? child nil if it could not be started
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 ---@overload fun(options: moonbridge_io.exec_options, command: string, ...): moonbridge_io.child?, string?
 function moonbridge_io.exec(command, ...) end
 
@@ -363,21 +378,21 @@ function moonbridge_io.getpid() end
 ---@param path string 107 bytes at most
 ---@return moonbridge_io.handle? handle
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function moonbridge_io.localconnect(path) end
 
 ---Connects to a local socket without waiting.
 ---@param path string
 ---@return moonbridge_io.handle? handle
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function moonbridge_io.localconnect_nb(path) end
 
 ---Listens on a local socket; replaces an existing socket file.
 ---@param path string
 ---@return moonbridge_io.listener? listener
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function moonbridge_io.locallisten(path) end
 
 ---Waits until something is ready.
@@ -395,7 +410,7 @@ function moonbridge_io.poll(input_set, output_set, timeout, wakeup_on_sigterm) e
 ---@param port integer|string number or service name
 ---@return moonbridge_io.handle? handle
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function moonbridge_io.tcpconnect(hostname, port) end
 
 ---The same without waiting; the first read or write reports a refused connection.
@@ -403,15 +418,60 @@ function moonbridge_io.tcpconnect(hostname, port) end
 ---@param port integer|string
 ---@return moonbridge_io.handle? handle
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function moonbridge_io.tcpconnect_nb(hostname, port) end
+
+---Whom a client of TLS believes, and how (docs/reference/tls.md).
+---@class (exact) moonbridge_io.tls_options
+---@field ca string? certificates to trust instead of the system's: a PEM file, or its text
+---@field server_name string? the name that the certificate must be for
+---@field certificate string? the client's own: a PEM file, or its text
+---@field key string? its key
+---@field fingerprints string|string[]|nil SHA-256 of the only certificates to accept
+---@field alpn string|string[]|nil protocols to choose from
+---@field min_version "1.2"|"1.3"|nil
+---@field insecure boolean? believe everybody
+
+---@class (exact) moonbridge_io.starttls_options: moonbridge_io.tls_options
+---@field host string? the name that the certificate must be for
+
+---@class moonbridge_io.certificate
+---@field der string
+---@field subject string?
+---@field fingerprint string SHA-256
+
+---@class moonbridge_io.tls
+---@field version "1.2"|"1.3"
+---@field cipher string
+---@field alpn string?
+---@field server_name string?
+---@field resumed boolean
+---@field peer_certificate moonbridge_io.certificate?
+
+---Connects to a TCP port and does the handshake of TLS.
+---@param hostname string
+---@param port integer|string
+---@param options moonbridge_io.tls_options?
+---@return moonbridge_io.handle? handle
+---@return string? message
+---@return integer|string|nil code an errno, or a word
+function moonbridge_io.tlsconnect(hostname, port, options) end
+
+---The same without waiting; reads and writes drive the handshake and report what has failed.
+---@param hostname string
+---@param port integer|string
+---@param options moonbridge_io.tls_options?
+---@return moonbridge_io.handle? handle
+---@return string? message
+---@return integer|string|nil code
+function moonbridge_io.tlsconnect_nb(hostname, port, options) end
 
 ---Listens on a TCP port.
 ---@param hostname string "::" for all interfaces
 ---@param port integer|string 0: any free port
 ---@return moonbridge_io.listener? listener
 ---@return string? message
----@return integer? errno
+---@return integer|string|nil errno a word if TLS has failed
 function moonbridge_io.tcplisten(hostname, port) end
 
 ---Seconds of a monotonic clock, minus `previous`.

@@ -3,6 +3,9 @@
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 
+-- What stands in for others in a build without them.
+local STAND_IN = { ["crate::io::tls::absent"] = true }
+
 -- Files by the names of their modules; tests do not count.
 local function read_sources()
   local files = {}
@@ -134,7 +137,8 @@ describe("the sources", function()
   it("have one type for a name in http, io and sys", function()
     local places = {}
     for module, file in pairs(files) do
-      if module:find("^crate::http") or module:find("^crate::io") or module:find("^crate::sys") then
+      local folder = not STAND_IN[module] and module:match("^crate::(%l+)")
+      if folder == "http" or folder == "io" or folder == "sys" then
         for indent, kind, name in ("\n" .. file.text):gmatch("\n(%s*)p?u?b?[%w%(%):]* ?(%l+) ([%u][%w_]*)") do
           if indent == "" and (kind == "struct" or kind == "enum" or kind == "trait" or kind == "type") then
             assert(not places[name], ("%s: %s and %s"):format(name, places[name], file.path))

@@ -13,7 +13,7 @@
 use mlua::{Function, IntoLua, IntoLuaMulti, LightUserData, Lua, MultiValue, Table, Value};
 
 use crate::sys::lua::{compat, misuse};
-use crate::sys::os::error_text::describe;
+use crate::sys::os::error_text::{ErrorCode, describe, reason};
 
 /// The name of a value's type, as Lua's `type` gives it.
 pub fn kind(value: &Value) -> &'static str {
@@ -28,8 +28,8 @@ pub fn kind(value: &Value) -> &'static str {
 pub enum Fault {
     /// A mistake of the caller: thrown as a plain string with the caller's position.
     Misuse(String),
-    /// A system error: returned as `nil, message, errno` (errno nil if there is none).
-    System(String, Option<i32>),
+    /// A system error: returned as `nil, message, errno`; errno is nil if there is none, or a word.
+    System(String, Option<ErrorCode>),
     /// An error from Lua: passed through unchanged.
     Lua(mlua::Error),
 }
@@ -43,16 +43,13 @@ impl Fault {
 
 impl From<std::io::Error> for Fault {
     fn from(error: std::io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(errno) => Fault::System(describe(errno), Some(errno)),
-            None => Fault::System(error.to_string(), None),
-        }
+        Fault::System(reason(&error), ErrorCode::of(&error))
     }
 }
 
 impl From<nix::errno::Errno> for Fault {
     fn from(errno: nix::errno::Errno) -> Self {
-        Fault::System(describe(errno as i32), Some(errno as i32))
+        Fault::System(describe(errno as i32), Some(ErrorCode::Errno(errno as i32)))
     }
 }
 
@@ -75,7 +72,13 @@ pub fn settle<R: IntoLuaMulti>(lua: &Lua, reply: Reply<R>) -> mlua::Result<Multi
     match reply {
         Ok(values) => values.into_lua_multi(lua),
         Err(Fault::Misuse(text)) => (marker(), text).into_lua_multi(lua),
-        Err(Fault::System(text, errno)) => (Value::Nil, text, errno).into_lua_multi(lua),
+        Err(Fault::System(text, None)) => (Value::Nil, text, Value::Nil).into_lua_multi(lua),
+        Err(Fault::System(text, Some(ErrorCode::Errno(errno)))) => {
+            (Value::Nil, text, errno).into_lua_multi(lua)
+        }
+        Err(Fault::System(text, Some(ErrorCode::Word(word)))) => {
+            (Value::Nil, text, word).into_lua_multi(lua)
+        }
         // A string, as everywhere in Lua. It already exists, so it needs no memory.
         Err(Fault::Lua(mlua::Error::MemoryError(_))) => {
             (marker(), "not enough memory").into_lua_multi(lua)

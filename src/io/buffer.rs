@@ -26,6 +26,12 @@ impl Queue {
         self.bytes.get(self.start..).unwrap_or_default()
     }
 
+    /// The live bytes, to be changed in place.
+    #[cfg(feature = "tls")]
+    pub fn live_mut(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.start..).unwrap_or_default()
+    }
+
     /// The number of live bytes.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.start

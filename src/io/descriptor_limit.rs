@@ -6,6 +6,7 @@
 use mlua::Lua;
 
 use crate::binding::{Fault, Reply};
+use crate::sys::os::error_text::ErrorCode;
 
 /// Calls `open`, and once more after a full collection if it failed for lack of descriptors. No
 /// stream may be borrowed: finalizers run in between.
@@ -14,7 +15,7 @@ use crate::binding::{Fault, Reply};
 /// What `open` returns.
 pub fn retry_after_collection<T>(lua: &Lua, open: impl Fn() -> Reply<T>) -> Reply<T> {
     match open() {
-        Err(Fault::System(_, Some(libc::EMFILE | libc::ENFILE))) => {
+        Err(Fault::System(_, Some(ErrorCode::Errno(libc::EMFILE | libc::ENFILE)))) => {
             // The first collection may only finish the running cycle, the second one finds the rest.
             lua.gc_collect()?;
             lua.gc_collect()?;

@@ -1,4 +1,4 @@
-//! The computed fields of handles: the addresses of both ends, `wakeup`, and `proxy`.
+//! The computed fields of handles: the addresses of both ends, `wakeup`, `proxy` and `tls`.
 
 use std::net::SocketAddr;
 
@@ -7,11 +7,13 @@ use mlua::{IntoLua, Lua, Table, Value};
 use super::address;
 use super::args::borrow;
 use super::handle_table::stream_of_value;
+use super::tls_options;
 use crate::binding::{Reply, bytes};
 use crate::proxy::header::{Addresses, Header, Transport};
 
 /// The value of a field of a handle (reference, "socket.local_ip4" and so on): addresses, and
-/// `wakeup`, why the server called the handler, and `proxy`, what a PROXY header has told. Nil if the handle has none, or for unknown keys.
+/// `wakeup`, why the server called the handler, `proxy`, what
+/// a PROXY header has told, and `tls`. Nil if the handle has none, or for unknown keys.
 pub fn of_handle(lua: &Lua, handle: &Value, key: &str) -> Reply<Value> {
     let Some(stream) = stream_of_value(handle) else { return Ok(Value::Nil) };
     if key == "wakeup" {
@@ -21,6 +23,12 @@ pub fn of_handle(lua: &Lua, handle: &Value, key: &str) -> Reply<Value> {
         let stream = borrow(&stream)?;
         let header = stream.handler.proxied.header();
         return header.map_or(Ok(Value::Nil), |header| Ok(Value::Table(of_header(lua, &header)?)));
+    }
+    if key == "tls" {
+        let stream = borrow(&stream)?;
+        return stream
+            .session()
+            .map_or(Ok(Value::Nil), |session| tls_options::describe(lua, session));
     }
     let Some((side, field)) = key.split_once('_') else { return Ok(Value::Nil) };
     let address = match side {

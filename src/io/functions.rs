@@ -78,7 +78,7 @@ fn timeref(lua: &Lua, args: MultiValue) -> Reply<f64> {
 }
 
 /// A host name and a port: a number, a numeric string or a service name.
-fn host_and_port(lua: &Lua, args: &mut Args) -> Reply<(String, String)> {
+pub fn host_and_port(lua: &Lua, args: &mut Args) -> Reply<(String, String)> {
     let host = args.string(lua)?.to_string_lossy();
     let port = args.string(lua)?.to_string_lossy();
     match address::port(&port) {

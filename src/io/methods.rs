@@ -12,7 +12,7 @@ use super::buffer::KEEP;
 use super::class::method;
 use super::handle_table::stream_at;
 use super::reading::{Status, Want};
-use super::stream::Stream;
+use super::stream::{Direction, Stream};
 use crate::binding::{Fault, Reply};
 use crate::sys::lua::driver::install as add;
 use crate::sys::lua::method::{Action, Arguments, Call, Event, Method, Protection, Value, Wrong};
@@ -79,6 +79,14 @@ const WORDS: [&str; 6] = [
 ];
 const READABLE: usize = 4;
 const WRITABLE: usize = 5;
+
+/// The mode in which a read or a write that would block has to wait.
+fn mode(stream: &Stream, direction: Direction) -> usize {
+    match stream.condition(direction) {
+        Direction::Read => READABLE,
+        Direction::Write => WRITABLE,
+    }
+}
 
 /// The upvalue of each method: the module.
 const MODULE: c_int = 1;
@@ -237,7 +245,8 @@ fn receive(
         Ok((n, Status::Block)) if waiting != WaitMode::Never => {
             let searched = stream.input.position().saturating_add(n as u64);
             let token = isize::try_from(searched).unwrap_or(isize::MAX);
-            let action = waiting.wait(arguments, READABLE, Protection::Caught, token)?;
+            let mode = mode(stream, Direction::Read);
+            let action = waiting.wait(arguments, mode, Protection::Caught, token)?;
             // A yield that is not possible throws: then nothing waits for the input.
             if waiting != WaitMode::Yielding || arguments.may_yield() {
                 stream.input.hold(Awaits::More);
@@ -273,7 +282,8 @@ fn drain(arguments: &Arguments<'_>, event: Event, waiting: WaitMode) -> Result<A
     check_readable(&stream)?;
     match want.discard(&mut stream, waiting == WaitMode::Blocking) {
         Ok((n, Status::Block)) if waiting != WaitMode::Never => {
-            waiting.wait(arguments, READABLE, Protection::None, (done + n) as isize)
+            let mode = mode(&stream, Direction::Read);
+            waiting.wait(arguments, mode, Protection::None, (done + n) as isize)
         }
         Ok((n, status)) => {
             let count = i64::try_from(done + n).unwrap_or(i64::MAX);
@@ -329,7 +339,10 @@ fn send(
             Ok(Action::Return(Value::Integer(i64::try_from(left).unwrap_or(i64::MAX))))
         }
         (Ok(0), _) => Ok(Action::Return(Value::Slot(1))),
-        (Ok(_), waiting) => waiting.wait(arguments, WRITABLE, Protection::None, 0),
+        (Ok(_), waiting) => {
+            let mode = mode(&stream, Direction::Write);
+            waiting.wait(arguments, mode, Protection::None, 0)
+        }
     }
 }
 

@@ -5,7 +5,10 @@
 //! | [`buffer`] | byte queues (pure) |
 //! | [`awaits`] | what input must contain before a reader can use it (pure) |
 //! | [`address`] | addresses, ports, paths (pure, except for looking up the ends of a connection) |
-//! | [`transport`] | a descriptor and how its kind receives, sends and ends |
+//! | [`plain_transport`] | a descriptor and how its kind receives, sends and ends |
+//! | [`transport`] | a descriptor and, for TLS, the session that its bytes pass through |
+//! | [`tls`] | TLS sessions, certificates, whom to believe |
+//! | [`tls_options`], [`tls_functions`] | these for Lua |
 //! | [`stream`] | a connection with buffers and state, without Lua |
 //! | [`session`] | what a handler keeps of a connection that has changed its protocol (pure) |
 //! | [`reading`] | reading up to a length or a terminator |
@@ -37,10 +40,14 @@ pub mod interop;
 pub mod listen;
 pub mod listener;
 pub mod methods;
+pub mod plain_transport;
 pub mod poll;
 pub mod reading;
 pub mod session;
 pub mod stream;
+pub mod tls;
+pub mod tls_functions;
+pub mod tls_options;
 pub mod transport;
 pub mod wait;
 
@@ -76,6 +83,7 @@ fn load(lua: &Lua) -> Result<IoModule> {
     module.raw_set("listener_pt", &prototypes.listener)?;
     module.raw_set("child_pt", &prototypes.child)?;
     functions::install(lua, &module)?;
+    tls_functions::install(lua, &module, &prototypes.handle)?;
     lua.set_app_data(prototypes);
     functions::install_standard_streams(lua, &module)?;
     Ok(IoModule(module))

@@ -157,7 +157,10 @@ impl PollRequest {
         // A finished local socket has no descriptor: its reads and writes do not block.
         match stream.raw_fd() {
             Some(_) if direction == Direction::Read && stream.has_input() => self.ready = true,
-            Some(fd) => self.set.add(fd, direction == Direction::Write),
+            Some(fd) => {
+                let write = direction == Direction::Write;
+                self.set.add_for(fd, stream.conditions(!write, write));
+            }
             None => self.ready = true,
         }
         Ok(())

@@ -19,9 +19,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use nix::poll::PollFlags;
 use socket2::SockAddr;
 
 use super::address::Endpoints;
+use super::tls::TlsSession;
 use super::transport::{Kind, Transport};
 use super::wait;
 use crate::sys::os::hangup::{Ended, ended};
@@ -110,6 +112,7 @@ impl Stream {
                 // An idle connection needs no buffers.
                 self.input.release();
                 self.output.release();
+                self.transport.get_mut().into_iter().for_each(Transport::release);
             }
             Ok(_) => {}
             Err(_) => self.input.fail(),
@@ -151,7 +154,14 @@ impl Stream {
     /// Whether a read would find something without asking the system. A hold counts once: who asks
     /// again is not the read that was suspended.
     pub fn has_input(&mut self) -> bool {
-        self.input.has_unseen() || (self.transport.get().is_none() && self.is_open())
+        self.input.has_unseen()
+            || self.has_received()
+            || (self.transport.get().is_none() && self.is_open())
+    }
+
+    /// Whether a fill would find something without asking the system.
+    pub fn has_received(&self) -> bool {
+        self.transport.get().is_some_and(Transport::has_received)
     }
 
     /// Whether the peer has sent all it will send (buffered input may still wait).
@@ -167,7 +177,7 @@ impl Stream {
     /// # Errors
     /// The output, if it cannot wait.
     pub fn defer(&mut self, waiting: DeferredOutput) -> Result<(), DeferredOutput> {
-        match self.transport.get().filter(|transport| transport.kind() != Kind::Plain) {
+        match self.transport.get().filter(|transport| transport.sends_as_it_is()) {
             Some(transport) => self.output.defer(transport.fd(), waiting),
             None => Err(waiting),
         }
@@ -312,13 +322,20 @@ impl Stream {
     /// Whatever is not TCP is closed instead, and its reads see EOF behind the buffered input.
     pub fn finish(&mut self) -> io::Result<()> {
         self.flush()?;
+        while !self.transport.say_end()? {
+            self.wait(Direction::Write, None)?;
+        }
         self.end_output()
     }
 
     /// As [`Stream::finish`], as far as it goes without blocking; the number of bytes that remain
     /// queued. While there are some, EOF is still to come, by a further call.
     pub fn finish_nb(&mut self) -> io::Result<usize> {
-        let left = self.flush_nb()?;
+        let mut left = self.flush_nb()?;
+        if left == 0 && !self.transport.say_end()? {
+            left = 1;
+            self.interest = Direction::Write;
+        }
         match left {
             0 => self.end_output()?,
             _ => self.phase = self.phase.max(ClosePhase::Finished),
@@ -343,6 +360,10 @@ impl Stream {
         if !sent && let Err(error) = self.flush() {
             let _ = self.reset();
             return Err(error);
+        }
+        // Whoever has sent all is told of no failure behind it.
+        while !sent && self.transport.say_end().is_ok_and(|said| !said) {
+            self.wait(Direction::Write, None)?;
         }
         let closed = self.transport.close(self.input.is_eof());
         self.end();
@@ -412,20 +433,66 @@ impl Stream {
     /// Waits until the descriptor is ready, or for `timeout` (`None`: without limit); whether it is
     /// ready. Buffered input is not looked at.
     pub fn wait(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<bool> {
-        match self.transport.get() {
-            Some(transport) => wait::ready(transport.fd(), direction, timeout),
-            None => Err(not_connected()),
-        }
+        let Some(transport) = self.transport.get() else { return Err(not_connected()) };
+        let (read, write) = (direction == Direction::Read, direction == Direction::Write);
+        wait::ready_for(transport.fd(), transport.conditions(read, write), timeout)
+    }
+
+    /// The conditions of `poll(2)` under which a read, a write, or one of them can get on: in a
+    /// handshake both do by either.
+    pub fn conditions(&self, read: bool, write: bool) -> PollFlags {
+        self.transport.get().map_or(PollFlags::empty(), |to| to.conditions(read, write))
+    }
+
+    /// The same where only one condition can be told.
+    pub fn condition(&self, direction: Direction) -> Direction {
+        self.transport.get().map_or(direction, |transport| transport.condition(direction))
     }
 
     /// What the last operation that blocked waits for; reading if there was none.
     pub fn interest(&self) -> Direction {
-        self.interest
+        self.condition(self.interest)
+    }
+
+    // TLS.
+
+    /// All further bytes pass through `session`, which begins with a handshake.
+    pub fn secure(&mut self, session: TlsSession) {
+        if let Some(transport) = self.transport.get_mut() {
+            transport.secure(session);
+        }
+    }
+
+    /// The TLS session, if there is one and it is not closed.
+    pub fn session(&self) -> Option<&TlsSession> {
+        self.transport.get()?.session()
+    }
+
+    /// Goes on with the handshake as far as possible without blocking; whether it is over, as it is
+    /// where there is none. Reads and writes do the same by themselves.
+    ///
+    /// # Errors
+    /// Why there will be no connection; further calls, reads and writes tell the same.
+    pub fn handshake_nb(&mut self) -> io::Result<bool> {
+        let over = self.transport.get_mut().ok_or_else(not_connected)?.handshake()?;
+        self.interest = Direction::Read;
+        Ok(over)
+    }
+
+    /// The same, waiting as long as it takes.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn handshake(&mut self) -> io::Result<()> {
+        while !self.handshake_nb()? {
+            self.wait(Direction::Read, None)?;
+        }
+        Ok(())
     }
 
     /// The descriptor's number; `None` once it is closed.
     pub fn raw_fd(&self) -> Option<RawFd> {
-        self.transport.get().map(Transport::raw_fd)
+        self.transport.get().map(|transport| transport.raw_fd())
     }
 
     /// The descriptor; `None` once it is closed.

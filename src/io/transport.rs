@@ -1,143 +1,82 @@
-//! What is behind a handle: a TCP connection, a local socket, or any other descriptor; and how
-//! each of them receives, sends and ends without blocking and without raising SIGPIPE.
+//! What is behind a stream: a descriptor, and for TLS the session that its bytes pass through.
 
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::ops::Deref;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use socket2::{Domain, SockRef};
+use nix::poll::PollFlags;
 
-use super::wait::{Direction, ready};
-use crate::sys::os::disconnect::disconnect;
-use crate::sys::os::{file_transfer, pipe, standard, transfer};
-
-/// How many bytes of unread input a closing connection throws away at most, so that a peer which
-/// never stops sending cannot hold the caller.
-const DRAIN_LIMIT: usize = 4 * 1024 * 1024;
+pub use super::plain_transport::Kind;
+use super::plain_transport::PlainTransport;
+use super::tls::TlsSession;
+use super::wait::Direction;
+use crate::sys::os::file_transfer;
 
 /// How much of a file is copied at once where the system cannot send it, in bytes.
 const COPY: usize = 16 * 1024;
 
-/// The kinds of descriptors, which differ in how they send and end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A TCP connection: has half-close, FIN and RST.
-    Tcp,
-    /// A Unix domain socket.
-    Local,
-    /// Anything else: a pipe, a terminal, a file.
-    Plain,
-}
-
-impl Kind {
-    /// Asks the system what `fd` is.
-    pub fn of(fd: BorrowedFd<'_>) -> Kind {
-        match SockRef::from(&fd).local_addr() {
-            Ok(address) => Kind::of_domain(address.domain()),
-            Err(_) => Kind::Plain,
-        }
-    }
-
-    /// The kind of sockets of an address family.
-    pub fn of_domain(domain: Domain) -> Kind {
-        if domain == Domain::IPV4 || domain == Domain::IPV6 { Kind::Tcp } else { Kind::Local }
-    }
-}
-
-/// A descriptor and its kind. Dropping it ends a TCP connection as its `SO_LINGER` says.
+/// A descriptor and its TLS session, if it has one. Dropping it ends a TCP connection as its
+/// `SO_LINGER` says.
 #[derive(Debug)]
 pub struct Transport {
-    fd: Descriptor,
-    kind: Kind,
+    plain: PlainTransport,
+    session: Option<Box<TlsSession>>,
 }
 
-/// Whether a descriptor ends with its handle.
-#[derive(Debug)]
-enum Descriptor {
-    /// Closed with the handle.
-    Owned(OwnedFd),
-    /// A standard stream: other code of the process relies on its number staying in use.
-    Standard(BorrowedFd<'static>),
+impl Deref for Transport {
+    type Target = PlainTransport;
+
+    fn deref(&self) -> &PlainTransport {
+        &self.plain
+    }
 }
 
 impl Transport {
     /// A connection or descriptor of its own.
-    pub fn owned(fd: OwnedFd, kind: Kind) -> Self {
-        Transport { fd: Descriptor::Owned(fd), kind }
+    pub fn owned(fd: OwnedFd, kind: Kind) -> Transport {
+        Transport { plain: PlainTransport::owned(fd, kind), session: None }
     }
 
     /// A standard stream of the process.
-    pub fn standard(fd: BorrowedFd<'static>) -> Self {
-        Transport { kind: Kind::of(fd), fd: Descriptor::Standard(fd) }
+    pub fn standard(fd: BorrowedFd<'static>) -> Transport {
+        Transport { plain: PlainTransport::standard(fd), session: None }
     }
 
-    /// The kind of the descriptor.
-    pub fn kind(&self) -> Kind {
-        self.kind
+    /// All further bytes pass through `session`.
+    pub fn secure(&mut self, session: TlsSession) {
+        self.session = Some(Box::new(session));
     }
 
-    /// The descriptor.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        match &self.fd {
-            Descriptor::Owned(fd) => fd.as_fd(),
-            Descriptor::Standard(fd) => *fd,
-        }
+    /// The TLS session, if there is one.
+    pub fn session(&self) -> Option<&TlsSession> {
+        self.session.as_deref()
     }
 
-    /// The descriptor's number.
-    pub fn raw_fd(&self) -> RawFd {
-        self.fd().as_raw_fd()
-    }
-
-    /// The descriptor itself, for another owner; `None` for a standard stream.
-    pub fn into_fd(self) -> Option<OwnedFd> {
-        match self.fd {
-            Descriptor::Owned(fd) => Some(fd),
-            Descriptor::Standard(_) => None,
-        }
-    }
-
-    /// Receives into the spare capacity of `buffer` without blocking; 0 at EOF.
+    /// Receives behind what `buffer` has, without blocking; 0 at EOF. Without TLS into the spare
+    /// capacity of `buffer`.
     ///
     /// # Errors
-    /// `WouldBlock` if nothing is there, else what the system reports.
-    pub fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    /// `WouldBlock` if nothing is there, else what the system reports, or TLS.
+    pub fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let Some(session) = &mut self.session else { return self.plain.receive(buffer) };
         loop {
-            let outcome = match self.kind {
-                Kind::Plain if !self.ready(Direction::Read) => return Err(would_block()),
-                Kind::Plain => transfer::read_append(self.fd(), buffer),
-                _ => transfer::recv_append(self.fd(), buffer),
-            };
-            match outcome {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => return outcome,
+            match session.take_plaintext(buffer)? {
+                Some(received) => return Ok(received),
+                None => receive_records(&self.plain, session)?,
             }
         }
     }
 
     /// Whether the system sends files by itself without blocking.
     pub fn takes_files(&self) -> bool {
-        let flags = || fcntl(self.fd(), FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
-        self.kind != Kind::Plain && flags().is_ok_and(|flags| flags.contains(OFlag::O_NONBLOCK))
+        self.session.is_none() && self.plain.takes_files()
     }
 
-    /// Sends up to `count` bytes of a file, from its position on, as far as it goes without blocking; the number of
-    /// bytes sent. The kernel moves the position by as much.
-    ///
-    /// # Errors
-    /// `WouldBlock` if nothing can be sent now, `EINVAL` if the file cannot be sent so, else what the system reports.
-    /// Never raises SIGPIPE.
-    pub fn send_file(&self, file: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
-        file_transfer::send(self.fd(), file, count)
-    }
-
-    /// The same through memory; the position is moved afterwards.
+    /// As [`PlainTransport::send_file`] through memory; the position is moved afterwards.
     ///
     /// # Errors
     /// As [`Transport::send`], and what the system reports of the file.
-    pub fn send_copy(&self, file: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
+    pub fn send_copy(&mut self, file: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
         let mut piece = [0; COPY];
         let size = file_transfer::peek(file, &mut piece[..count.min(COPY)])?;
         let sent = self.send(&[IoSlice::new(&piece[..size])], size < count)?;
@@ -145,134 +84,150 @@ impl Transport {
         Ok(sent)
     }
 
-    /// Sends the parts, in order, as far as it goes without blocking; the number of bytes sent. With `more` the
-    /// system may wait for what follows at once.
+    /// Sends the parts, in order, as far as it goes without blocking; the number of bytes sent. With
+    /// `more` the system may wait for what follows at once.
+    ///
+    /// After a send that was blocked, the parts of the next one must begin with what was not sent.
     ///
     /// # Errors
-    /// `WouldBlock` if nothing can be sent now, else what the system reports. Never raises SIGPIPE.
-    pub fn send(&self, parts: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
-        let more = if more { libc::MSG_MORE } else { 0 };
+    /// `WouldBlock` if nothing can be sent now, else what the system reports, or TLS. Never raises SIGPIPE.
+    pub fn send(&mut self, parts: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        let Some(session) = &mut self.session else { return self.plain.send(parts, more) };
+        let mut sent = 0;
         loop {
-            let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | more;
-            let outcome = match (self.kind, parts) {
-                (Kind::Plain, _) if !self.ready(Direction::Write) => return Err(would_block()),
-                (Kind::Plain, parts) => pipe::write(self.fd(), parts),
-                (_, [part]) => SockRef::from(&self.fd()).send_with_flags(part, flags),
-                (_, parts) => SockRef::from(&self.fd()).send_vectored_with_flags(parts, flags),
+            let outcome = match send_records(&self.plain, session) {
+                Ok(()) => {
+                    sent += session.take_sent();
+                    match session.seal(parts, sent) {
+                        Ok(true) => continue,
+                        Ok(false) if session.is_handshaking() => {
+                            receive_records(&self.plain, session)
+                        }
+                        Ok(false) => return Ok(sent),
+                        Err(error) => Err(error),
+                    }
+                }
+                Err(error) => Err(error),
             };
             match outcome {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => return outcome,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && sent > 0 => {
+                    return Ok(sent);
+                }
+                outcome => outcome?,
             }
         }
     }
 
-    /// Whether an operation would not block now. Descriptors that `poll` does not know, and those
-    /// in error, count as ready: the operation itself reports what is wrong.
-    fn ready(&self, direction: Direction) -> bool {
-        ready(self.fd(), direction, Some(Duration::ZERO)).unwrap_or(true)
-    }
-
-    /// The error that has ended the connection and that nobody was told yet.
-    pub fn take_error(&self) -> Option<i32> {
-        SockRef::from(&self.fd()).take_error().ok().flatten()?.raw_os_error()
-    }
-
-    /// Sends FIN: the peer reads EOF, input may still come. For TCP only.
+    /// Goes on with the handshake as far as possible without blocking; whether it is over.
     ///
     /// # Errors
-    /// What `shutdown(2)` reports, e.g. when the peer has reset the connection.
-    pub fn shutdown_write(&self) -> io::Result<()> {
-        SockRef::from(&self.fd()).shutdown(Shutdown::Write)
-    }
-
-    /// Throws away input that is already there, up to a limit of a few MiB.
-    ///
-    /// A socket that is closed with unread input resets the connection (RFC 1122, 4.2.2.13), and
-    /// the peer may then lose what was sent to it.
-    pub fn discard_input(&self) {
-        let mut scratch = Vec::new();
-        let mut left = DRAIN_LIMIT;
-        while left > 0 {
-            let outcome = match self.kind {
-                Kind::Plain => return,
-                Kind::Tcp => transfer::recv_discard(self.fd(), left),
-                Kind::Local => {
-                    scratch.clear();
-                    scratch.reserve(16 * 1024);
-                    transfer::recv_append(self.fd(), &mut scratch)
-                }
-            };
-            match outcome {
-                Ok(0) | Err(_) => return,
-                Ok(n) => left = left.saturating_sub(n),
-            }
+    /// What the system reports, or TLS: why there will be no connection.
+    pub fn handshake(&mut self) -> io::Result<bool> {
+        if self.is_established() {
+            return Ok(true);
+        }
+        match self.send(&[], false) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            outcome => outcome.map(|_| self.is_established()),
         }
     }
 
-    /// Ends the connection in order, whoever else holds a duplicate of the descriptor: the peer reads
-    /// EOF behind all that was sent. (Closing would do that only with the last duplicate.)
+    fn is_established(&self) -> bool {
+        self.session().is_none_or(TlsSession::is_established)
+    }
+
+    /// All output is sent: tells the peer so, where the protocol has a message for that; whether
+    /// that is sent as well.
     ///
     /// # Errors
     /// What the system reports.
-    pub fn end_in_order(&self) -> io::Result<()> {
-        if matches!((&self.fd, self.kind), (Descriptor::Standard(_), _) | (_, Kind::Plain)) {
-            return Ok(());
-        }
-        // First: if this process is killed in between, the supervisor sees how it was to end.
-        let outcome = self.lift_linger();
-        // Both, as if it were closed: its peer cannot send any more. It may be gone already, which is
-        // no failure of an orderly end.
-        let _ = SockRef::from(&self.fd()).shutdown(Shutdown::Both);
-        outcome
-    }
-
-    /// Ends the connection at once, whoever else holds a duplicate of the descriptor.
-    pub fn end_at_once(&self) {
-        match (&self.fd, self.kind) {
-            (Descriptor::Standard(_), _) | (_, Kind::Plain) => {}
-            _ => disconnect(self.fd()),
+    pub fn say_end(&mut self) -> io::Result<bool> {
+        let Some(session) = &mut self.session else { return Ok(true) };
+        session.close_notify();
+        match send_records(&self.plain, session) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            outcome => outcome.map(|()| true),
         }
     }
 
-    /// Ends the connection in order: a TCP peer gets FIN, behind all that was sent.
+    /// The conditions under which a receive, a send, or one of them can get on.
+    pub fn conditions(&self, read: bool, write: bool) -> PollFlags {
+        let (read, write) = match self.session() {
+            Some(session) if session.is_handshaking() => (true, session.has_unsent()),
+            Some(session) => (read, write || read && session.has_unsent()),
+            None => (read, write),
+        };
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::POLLIN, read);
+        flags.set(PollFlags::POLLOUT, write);
+        flags
+    }
+
+    /// What to wait for where only one condition can be told, to get on in this direction.
+    pub fn condition(&self, direction: Direction) -> Direction {
+        match self.session() {
+            Some(session) if session.is_handshaking() && session.has_unsent() => Direction::Write,
+            Some(session) if session.is_handshaking() => Direction::Read,
+            _ => direction,
+        }
+    }
+
+    /// Whether the bytes of a write are those that the descriptor gets: then others may send them.
+    pub fn sends_as_it_is(&self) -> bool {
+        self.kind() != Kind::Plain && self.session.is_none()
+    }
+
+    /// Whether a receive would find something without asking the system.
+    pub fn has_received(&self) -> bool {
+        self.session().is_some_and(TlsSession::has_received)
+    }
+
+    /// Gives back memory that an idle connection does not need.
+    pub fn release(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.release();
+        }
+    }
+
+    /// The descriptor itself, for another owner; `None` for a standard stream.
+    pub fn into_fd(self) -> Option<OwnedFd> {
+        self.plain.into_fd()
+    }
+
+    /// As [`PlainTransport::close`].
     ///
     /// # Errors
     /// What the system reports; the descriptor is closed all the same.
     pub fn close(self) -> io::Result<()> {
-        match self.fd {
-            Descriptor::Owned(_) => self.lift_linger(),
-            Descriptor::Standard(fd) => standard::replace_by_null(fd),
-        }
+        self.plain.close()
     }
 
-    /// Prepares the end in order: whenever the last descriptor of a TCP connection is closed, its
-    /// peer gets FIN.
-    ///
-    /// # Errors
-    /// What the system reports.
-    pub fn lift_linger(&self) -> io::Result<()> {
-        match self.kind {
-            Kind::Tcp => SockRef::from(&self.fd()).set_linger(None),
-            _ => Ok(()),
-        }
-    }
-
-    /// Ends the connection at once: a TCP peer gets RST, unsent data is lost.
+    /// As [`PlainTransport::reset`].
     ///
     /// # Errors
     /// What the system reports; the descriptor is closed all the same.
     pub fn reset(self) -> io::Result<()> {
-        match self.fd {
-            Descriptor::Owned(fd) if self.kind == Kind::Tcp => {
-                SockRef::from(&fd).set_linger(Some(Duration::ZERO))
-            }
-            Descriptor::Owned(_) => Ok(()),
-            Descriptor::Standard(fd) => standard::replace_by_null(fd),
-        }
+        self.plain.reset()
     }
 }
 
-fn would_block() -> io::Error {
-    io::ErrorKind::WouldBlock.into()
+/// Receives once for the session, which answers what the protocol asks for, and keeps its failure.
+fn receive_records(plain: &PlainTransport, session: &mut TlsSession) -> io::Result<()> {
+    // What the peer waits for first; a failure is for a write to report, since input may explain it.
+    let _ = send_records(plain, session);
+    match plain.receive(session.room())? {
+        0 => session.end(),
+        _ => session.process(),
+    }
+    let _ = send_records(plain, session);
+    Ok(())
+}
+
+/// Sends what the session has ready.
+fn send_records(plain: &PlainTransport, session: &mut TlsSession) -> io::Result<()> {
+    while session.has_unsent() {
+        let sent = plain.send(&[IoSlice::new(session.unsent())], false)?;
+        session.sent(sent);
+    }
+    Ok(())
 }

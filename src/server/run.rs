@@ -39,7 +39,7 @@ use crate::sys::lua::alloc;
 use crate::sys::lua::call_loop::{self, Feed, NextCall};
 use crate::sys::lua::compat;
 use crate::sys::lua::slow_report;
-use crate::sys::os::error_text;
+use crate::sys::os::error_text::{self, ErrorCode};
 use crate::sys::os::{alarm, process, worker_signals};
 
 /// Where the registry of the Lua state keeps the message handler that adds tracebacks to errors.
@@ -96,7 +96,7 @@ fn serve(
     let service = operations
         .take(&options, is_candidate)
         .inspect_err(|_| registry.end())
-        .map_err(|error| Fault::System(error.text, error.errno))?;
+        .map_err(|error| Fault::System(error.text, error.errno.map(ErrorCode::Errno)))?;
     let limits = service.limits;
     let identity = service.identity.clone();
     if let Err(text) = privileges::check(&pools, identity.as_ref()) {
@@ -140,7 +140,8 @@ fn serve(
     .map_err(|errno| {
         registry.end();
         let reason = error_text::describe(errno as i32);
-        Fault::System(format!("Could not start to serve: {reason}"), Some(errno as i32))
+        let code = Some(ErrorCode::Errno(errno as i32));
+        Fault::System(format!("Could not start to serve: {reason}"), code)
     })?;
     if let Some(Err(text)) = identity.as_ref().map(Identity::assume) {
         supervisor.close();

@@ -1,61 +1,13 @@
--- http.request: connections, redirects, failures.
+-- http.request: attempts, redirects, failures.
 
 local native, protocol, _, _, parts, http = ...
 local options, request_head, redirect = parts.options, parts.request_head, parts.redirect
-local pool, waiting, exchange = parts.pool, parts.waiting, parts.exchange
+local pool, connecting, exchange = parts.pool, parts.connecting, parts.exchange
 
-local error, ipairs, pcall, yield = error, ipairs, pcall, coroutine.yield
-local now = native.now
-local allowed, wait = waiting.allowed, waiting.wait
+local error, pcall, yield = error, pcall, coroutine.yield
+local close, connect = connecting.close, connecting.connect
 local ask, put, take = pool.ask, pool.put, pool.take
 local parsed, KEEPALIVE, TIMEOUT = options.parsed, options.KEEPALIVE, options.TIMEOUT
-
--- Closes the connection that the job uses.
-local function close(job, in_order)
-  local connection = job.connection
-  if connection then
-    job.connection = nil
-    native.close(connection.link, in_order)
-  end
-end
-
--- Brings a connection that is under way to its end: true, or nil and a message.
-local function establish(x, deadline)
-  local left = deadline - now()
-  if left <= 0 then return nil, "timeout" end
-  local ok, message = wait(x, "w", left)
-  if ok then ok, message = native.connected(x.link) end
-  if ok then return true end
-  return nil, message
-end
-
--- Connects to the addresses of the server in turn.
--- @return connection {key, handle, link, owner}, or nil and a message
-local function connect(job, waitfunc)
-  local url = job.url
-  local deadline = now() + allowed(job, job.connect_timeout)
-  local addresses, message = { url.path }, nil
-  if url.host then
-    addresses, message = native.addresses(url.host, url.port)
-    if not addresses then return nil, message end
-  end
-  for _, address in ipairs(addresses) do
-    local handle, link, owner = (url.path and native.connect_local or native.connect)(address)
-    if handle then
-      local connection = {
-        key = url.key, handle = handle, link = link, owner = owner, next = nil,
-      }
-      job.connection = connection
-      local ok
-      ok, message = establish({ link = link, handle = handle, job = job, waitfunc = waitfunc }, deadline)
-      if ok then return connection end
-      close(job, false)
-    else
-      message = link
-    end
-  end
-  return nil, message
-end
 
 parts.connect, parts.close, parts.native = connect, close, native
 
@@ -90,11 +42,14 @@ end
 
 -- Sends the request over a kept connection or a new one.
 local function attempt(job, waitfunc)
-  local head, message = request_head(job)
+  local known, message = connecting.choose(job)
+  if not known then return nil, message end
+  local head
+  head, message = request_head(job)
   if not head then return nil, message end
   local connection, trip = job.connection, job.trip
   job.trip = nil
-  if not connection and job.keep then connection = take(job.url.key) end
+  if not connection and job.keep then connection = take(job.key) end
   if connection then
     local can_repeat = idempotent[job.method] and not job.send_cb
     local response, why, aborted, silent = converse(connection, job, head, waitfunc, trip)
@@ -143,7 +98,7 @@ local function perform(job, waitfunc)
   end
   if not response then
     tell(job, message, aborted)
-    return nil, message
+    return nil, message, job.code
   end
   if job.receive_cb then
     local done
@@ -176,7 +131,8 @@ local function get(text, url)
 end
 
 --- http.request(url [, body]) or http.request{url=, …}
--- @return body (or 1 if it went to a receive callback), status, headers, status line; or nil and a message
+-- @return body (or 1 if it went to a receive callback), status, headers, status line; or nil, a message, and
+--   a code if TLS has failed
 function http.request(first, body)
   local url = body == nil and parsed[first]
   if url and url.plain_head then return get(first, url) end

@@ -10,16 +10,16 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::poll::PollFlags;
 use socket2::SockRef;
 
 use super::body::{BodyError, Piece, ResponseBody, ResponseFraming};
 use super::head::{HeadError, LIMITS, ResponseHead, unfold};
 use super::spin::{AdaptiveSpin, SPIN_TIME};
 use crate::http::wire::head::HeadProgress;
-use crate::io::wait::ready_for;
+use crate::io::tls::ClientOptions;
+use crate::io::wait::{Direction, ready_for};
 use crate::io::{Fill, Stream};
-use crate::sys::os::error_text;
+use crate::sys::os::error_text::{self, ErrorCode};
 use crate::sys::os::fork_detection;
 
 /// Why an exchange has failed. The connection cannot be used any more.
@@ -46,6 +46,14 @@ impl ExchangeError {
             ExchangeError::Body(error) => error.to_string(),
             ExchangeError::InUse => "connection is in use".to_owned(),
             ExchangeError::Gone => "connection is gone".to_owned(),
+        }
+    }
+
+    /// The errno, or what stands in its place.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            ExchangeError::Io(error) => ErrorCode::of(error),
+            _ => None,
         }
     }
 }
@@ -166,12 +174,33 @@ impl Link {
     }
 
     /// Waits until one of the conditions holds, or for `timeout`; returns whether one does.
-    pub fn wait(&self, flags: PollFlags, timeout: Duration) -> Result<bool, ExchangeError> {
+    pub fn wait(&self, read: bool, write: bool, timeout: Duration) -> Result<bool, ExchangeError> {
         let stream = self.stream()?;
         match stream.fd() {
-            Some(fd) => Ok(ready_for(fd, flags, Some(timeout))?),
+            Some(_) if read && stream.has_received() => Ok(true),
+            Some(fd) => Ok(ready_for(fd, stream.conditions(read, write), Some(timeout))?),
             None => Ok(true),
         }
+    }
+
+    /// Begins TLS: the server must have a certificate for `name`.
+    pub fn secure(&self, tls: &ClientOptions, name: &str) -> Result<(), ExchangeError> {
+        let session = tls.session(name)?;
+        self.stream()?.secure(session);
+        Ok(())
+    }
+
+    /// What a handshake that goes on waits for: "r" or "w".
+    pub fn awaited(&self) -> &'static str {
+        match self.stream().map(|stream| stream.interest()) {
+            Ok(Direction::Write) => "w",
+            _ => "r",
+        }
+    }
+
+    /// Goes on with the handshake; whether it is over.
+    pub fn handshake(&self) -> Result<bool, ExchangeError> {
+        Ok(self.stream()?.handshake_nb()?)
     }
 
     /// Whether to accept ambiguous heads from now on.
@@ -207,7 +236,11 @@ impl Link {
     }
 
     fn is_silent(&self) -> bool {
-        let Ok(stream) = self.stream() else { return false };
+        let Ok(mut stream) = self.stream() else { return false };
+        if stream.session().is_some() {
+            // What comes may be a message of TLS.
+            return stream.input().is_empty() && matches!(stream.fill(), Ok(Fill::Block));
+        }
         let Some(fd) = stream.fd() else { return false };
         // Peeking is cheaper than receiving: it needs no buffer.
         let mut byte = [MaybeUninit::uninit()];
@@ -290,7 +323,7 @@ impl Link {
             }
         }
         if filled == Fill::Block {
-            if limit.is_zero() || !self.wait(PollFlags::POLLIN, limit)? {
+            if limit.is_zero() || !self.wait(true, false, limit)? {
                 return Ok(None);
             }
             filled = self.stream()?.fill()?;

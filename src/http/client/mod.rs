@@ -6,13 +6,15 @@
 //! | [`fields`] | what Lua gets of a response head |
 //! | [`link`], `links` | a connection and its present exchange; links by number |
 //! | [`spin`] | whether to poll for a response before sleeping (pure) |
-//! | `native`, `answers`, `url_steps` | these for Lua |
+//! | `native`, `answers`, `url_steps`, `tls_steps` | these for Lua |
 //! | `options.lua` | the arguments of a request, checked |
 //! | `request_head.lua`, `redirect.lua` | what is sent, and where it is sent again |
+//! | `proxy.lua` | proxies, also those of the environment |
+//! | `connecting.lua` | connections to servers, also over proxies and with TLS |
 //! | `pool.lua` | idle connections |
 //! | `waiting.lua` | waiting, by itself or by a function of the caller's |
 //! | `exchange.lua` | one request and its response over a connection |
-//! | `client.lua` | connecting, redirects, failures |
+//! | `client.lua` | redirects, failures |
 
 mod answers;
 pub mod body;
@@ -22,6 +24,7 @@ mod link;
 mod links;
 mod native;
 mod spin;
+mod tls_steps;
 pub mod url;
 mod url_steps;
 
@@ -35,6 +38,7 @@ use crate::{binding, callback, io};
 pub fn install(lua: &Lua, http: &Table) -> Result<Table> {
     let native = native::table(lua)?;
     url_steps::install(lua, &native)?;
+    tls_steps::install(lua, &native)?;
     let protocol = callback::protocol(lua)?;
     let callback = callback::module(lua)?;
     let moonbridge_io = io::module(lua)?;
@@ -45,6 +49,8 @@ pub fn install(lua: &Lua, http: &Table) -> Result<Table> {
         ("redirect", include_str!("redirect.lua")),
         ("pool", include_str!("pool.lua")),
         ("waiting", include_str!("waiting.lua")),
+        ("proxy", include_str!("proxy.lua")),
+        ("connecting", include_str!("connecting.lua")),
         ("exchange", include_str!("exchange.lua")),
     ] {
         let arguments = (&native, &protocol, &callback, &moonbridge_io, &parts);

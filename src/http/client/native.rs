@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Nil, Result, Table};
-use nix::poll::PollFlags;
 
 use super::link::{ExchangeError, Link};
 use super::{answers, links};
@@ -128,13 +127,13 @@ fn sending(lua: &Lua, native: &Table) -> Result<()> {
     })?;
     native.raw_set("send", send)?;
     let wait = lua.create_function(|lua, (link, mode, seconds): (i64, LuaString, f64)| {
-        let flags = match &*mode.as_bytes() {
-            b"r" => PollFlags::POLLIN,
-            b"w" => PollFlags::POLLOUT,
-            _ => PollFlags::POLLIN | PollFlags::POLLOUT,
+        let (read, write) = match &*mode.as_bytes() {
+            b"r" => (true, false),
+            b"w" => (false, true),
+            _ => (true, true),
         };
         let timeout = Duration::try_from_secs_f64(seconds.clamp(0.0, 1e9)).unwrap_or_default();
-        match link_of(link).and_then(|link| link.wait(flags, timeout)) {
+        match link_of(link).and_then(|link| link.wait(read, write, timeout)) {
             Ok(ready) => ready.into_lua_multi(lua),
             Err(failure) => failed(lua, failure.text()),
         }

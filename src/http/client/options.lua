@@ -80,6 +80,9 @@ local checks = {
       local meta = type(value) == "table" and getmetatable(value)
       return type(meta) == "table" and meta.__name == "moonbridge.request" and meta.is_handled
     end },
+  tls = { "a table", function(value) return type(value) == "table" end },
+  proxy = { "the URL of a proxy, true for that of the environment, or false",
+    function(value) return type(value) == "string" or type(value) == "boolean" end },
   lenient = { "a boolean", function(value) return type(value) == "boolean" end },
   body_limit = { "a positive integer",
     function(value) return is_integer(value, 1) end },
@@ -139,6 +142,8 @@ local function from_options(given, url)
   if given.source then content = callback.from_source(given.source) end
   local text = type(content) == "string" and content or nil
   local timeout = given.timeout
+  local tls, tls_number
+  if given.tls then tls, tls_number = native.tls(given.tls) end
   local times = type(timeout) == "table" and timeout or { connect = timeout, stall = timeout }
   return {
     url = url,
@@ -153,6 +158,9 @@ local function from_options(given, url)
     keep = given.keepalive ~= 0 and choice(given.keepalive, options.KEEPALIVE, false),
     body_limit = given.body_limit or options.BODY_LIMIT,
     lenient = given.lenient,
+    tls = tls,
+    tls_number = tls_number,
+    via = given.proxy,
     trace = given.trace and trace(given.trace),
     connect_timeout = times.connect or options.TIMEOUT,
     stall_timeout = times.stall or options.TIMEOUT,

@@ -49,6 +49,7 @@ function redirect.follow(job, status, headers)
     url.authorization = url.authorization or from.authorization
   else
     job.headers, job.trace = without(job.headers, private), nil
+    if job.tls then job.tls, job.tls_number = native.elsewhere(job.tls) end
   end
   if becomes_get(job, status) then
     job.method, job.body, job.send_cb, job.had_send_cb = "GET", nil, nil, nil

@@ -132,7 +132,7 @@ end
 return function(job)
   local url, method = job.url, job.method
   local plain = method == "GET" and not job.headers and not job.body and not job.send_cb and job.keep
-    and not job.trace
+    and not job.trace and not job.proxy
   if plain and url.plain_head then return url.plain_head end
   if not find(method, TOKEN) or method == "CONNECT" then
     return nil, format("invalid method %q", method)
@@ -145,7 +145,12 @@ return function(job)
   wrong = wrong or job.trace and add_trace(job, lines)
   if wrong then return nil, wrong end
   add_own(job, lines, url)
-  lines[1] = method .. " " .. url.target .. " HTTP/1.1"
+  -- To a proxy a request names its server in full (RFC 9112 3.2.2); through a tunnel it goes to the server.
+  local forwarded = job.proxy and not url.secure
+  lines[1] = method .. " " .. (forwarded and "http://" .. url.authority or "") .. url.target .. " HTTP/1.1"
+  if forwarded and job.proxy.authorization then
+    lines[#lines + 1] = "Proxy-Authorization: " .. job.proxy.authorization
+  end
   lines[2] = "Host: " .. url.authority
   if job.has_host then remove(lines, 2) end
   local head = concat(lines, "\r\n") .. "\r\n\r\n"

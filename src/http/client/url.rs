@@ -36,9 +36,14 @@ pub struct Url {
     pub target: Vec<u8>,
     /// `user:password`, decoded.
     pub credentials: Option<Vec<u8>>,
+    /// Over TLS.
+    pub secure: bool,
 }
 
-const DEFAULT_PORT: u16 = 80;
+/// The port of a URL that names none (RFC 9110 4.2).
+fn default_port(secure: bool) -> u16 {
+    if secure { 443 } else { 80 }
+}
 
 impl Url {
     /// Parses an absolute URL.
@@ -50,14 +55,12 @@ impl Url {
         if scheme.eq_ignore_ascii_case(b"unix") {
             return Url::local(rest);
         }
-        if scheme.eq_ignore_ascii_case(b"https") {
-            return Err(UrlError::Tls);
-        }
-        if !scheme.eq_ignore_ascii_case(b"http") {
+        let secure = scheme.eq_ignore_ascii_case(b"https");
+        if !secure && !scheme.eq_ignore_ascii_case(b"http") {
             return Err(UrlError::Scheme);
         }
         let rest = rest.strip_prefix(b"//").ok_or(UrlError::Invalid("no host"))?;
-        Url::network(rest)
+        Url::network(rest, secure)
     }
 
     fn local(rest: &[u8]) -> Result<Url, UrlError> {
@@ -70,11 +73,12 @@ impl Url {
             authority: "localhost".to_owned(),
             target: normal_target(strip_fragment(target))?,
             credentials: None,
+            secure: false,
         })
     }
 
-    /// What follows `http://`.
-    fn network(rest: &[u8]) -> Result<Url, UrlError> {
+    /// What follows `http://` or, where it is `secure`, `https://`.
+    fn network(rest: &[u8], secure: bool) -> Result<Url, UrlError> {
         let end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
         let (userinfo, host) = match memrchr(b'@', authority) {
@@ -82,8 +86,11 @@ impl Url {
             None => (None, authority),
         };
         let (name, port) = split_port(host)?;
+        let default = default_port(secure);
+        let port = port.unwrap_or(default);
         Ok(Url {
-            authority: if port == DEFAULT_PORT { name.clone() } else { format!("{name}:{port}") },
+            secure,
+            authority: if port == default { name.clone() } else { format!("{name}:{port}") },
             endpoint: Endpoint::Tcp(name.trim_matches(['[', ']']).to_owned(), port),
             target: normal_target(strip_fragment(target))?,
             credentials: userinfo.map(credentials),
@@ -106,7 +113,7 @@ fn split_scheme(text: &[u8]) -> Option<(&[u8], &[u8])> {
     valid.then_some((scheme, rest))
 }
 
-fn split_port(host: &[u8]) -> Result<(String, u16), UrlError> {
+fn split_port(host: &[u8]) -> Result<(String, Option<u16>), UrlError> {
     const INVALID: UrlError = UrlError::Invalid("host or port");
     if host.is_empty() {
         return Err(UrlError::Invalid("no host"));
@@ -120,8 +127,8 @@ fn split_port(host: &[u8]) -> Result<(String, u16), UrlError> {
         _ => (text, ""),
     };
     let port = match port {
-        "" => DEFAULT_PORT,
-        port => port.parse().ok().filter(|&port| port > 0).ok_or(INVALID)?,
+        "" => None,
+        port => Some(port.parse().ok().filter(|&port| port > 0).ok_or(INVALID)?),
     };
     Ok((name.to_ascii_lowercase(), port))
 }
@@ -196,9 +203,24 @@ mod tests {
     }
 
     #[test]
-    fn other_schemes_are_refused_and_https_by_name() {
-        assert_eq!(Url::parse(b"https://a/"), Err(UrlError::Tls));
-        assert!(UrlError::Tls.to_string().contains("TLS is not built in"));
+    fn rfc_9110_4_2_2_https_has_a_port_of_its_own() {
+        for (text, port, authority) in [
+            ("https://a", 443, "a"),
+            ("HTTPS://a:443/", 443, "a"),
+            ("https://a:80/", 80, "a:80"),
+            ("http://a:443/", 443, "a:443"),
+        ] {
+            let parsed = url(text);
+            assert_eq!(parsed.endpoint, tcp("a", port), "{text}");
+            assert_eq!(
+                (&*parsed.authority, parsed.secure),
+                (authority, !text.starts_with("http:"))
+            );
+        }
+    }
+
+    #[test]
+    fn other_schemes_are_refused() {
         assert_eq!(Url::parse(b"ftp://a/"), Err(UrlError::Scheme));
         assert_eq!(Url::parse(b"javascript:x"), Err(UrlError::Scheme));
     }

@@ -12,7 +12,7 @@ struct Base(Url);
 impl UserData for Base {}
 
 /// `parse(text)` and `join(url, reference)`: a table with `key` (of the pool of connections),
-/// `host` and `port` or `path`, `authority`, `target`, `credentials`; or false and a message.
+/// `host` and `port` or `path`, `secure`, `authority`, `target`, `authorization`; or false and a message.
 pub fn install(lua: &Lua, native: &Table) -> Result<()> {
     let parse = lua.create_function(|lua, text: LuaString| match Url::parse(&text.as_bytes()) {
         Ok(url) => url_table(lua, url),
@@ -33,7 +33,8 @@ fn url_table(lua: &Lua, url: Url) -> Result<MultiValue> {
     let table = lua.create_table()?;
     match &url.endpoint {
         Endpoint::Tcp(host, port) => {
-            table.raw_set("key", format!("{host} {port}"))?;
+            let scheme = if url.secure { "https " } else { "" };
+            table.raw_set("key", format!("{scheme}{host} {port}"))?;
             table.raw_set("host", &**host)?;
             table.raw_set("port", *port)?;
         }
@@ -42,6 +43,7 @@ fn url_table(lua: &Lua, url: Url) -> Result<MultiValue> {
             table.raw_set("path", lua.create_string(path)?)?;
         }
     }
+    table.raw_set("secure", url.secure)?;
     table.raw_set("authority", &*url.authority)?;
     table.raw_set("target", lua.create_string(&url.target)?)?;
     if let Some(credentials) = &url.credentials {

@@ -60,8 +60,8 @@ impl FileTail {
     /// Sends up to `most` bytes to a transport; returns how many it took.
     ///
     /// # Errors
-    /// As [`Transport::send_file`]; `UnexpectedEof` if the file has become shorter.
-    pub fn send(&mut self, to: &Transport, most: u64) -> io::Result<u64> {
+    /// As [`Transport::send`]; `UnexpectedEof` if the file has become shorter.
+    pub fn send(&mut self, to: &mut Transport, most: u64) -> io::Result<u64> {
         let count = usize::try_from(self.left.min(most)).unwrap_or(usize::MAX);
         self.is_copied |= !to.takes_files();
         let mut sent = Err(Errno::EINVAL.into());

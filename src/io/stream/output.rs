@@ -64,7 +64,7 @@ impl Output {
         if self.tail.is_some() {
             return Err(file);
         }
-        if file.left() > 0 && self.error != StickyError::Reported {
+        if file.left() > 0 && !matches!(self.error, StickyError::Reported) {
             self.tail = Some(Box::new((file, Queue::new())));
         }
         Ok(())
@@ -75,7 +75,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`FileTail::send`].
-    pub(super) fn send_file(&mut self, to: &Transport, most: u64) -> io::Result<u64> {
+    pub(super) fn send_file(&mut self, to: &mut Transport, most: u64) -> io::Result<u64> {
         let Some(tail) = &mut self.tail else { return Ok(0) };
         let sent = tail.0.send(to, most)?;
         self.transmitted += sent;
@@ -116,7 +116,7 @@ impl Output {
         socket: BorrowedFd<'_>,
         waiting: DeferredOutput,
     ) -> Result<(), DeferredOutput> {
-        let is_ready = self.is_empty() && self.error == StickyError::None;
+        let is_ready = self.is_empty() && self.error.is_none();
         if self.deferred.is_some() || !is_ready || waiting.bytes.is_empty() {
             return Err(waiting);
         }
@@ -143,7 +143,7 @@ impl Output {
                 self.queue.push(&rest);
             }
             Some(Retrieved::Failed(errno)) => {
-                self.error = StickyError::Unreported(errno);
+                self.error = StickyError::Unreported(io::Error::from_raw_os_error(errno));
                 return Err(errno);
             }
         }
@@ -152,7 +152,7 @@ impl Output {
 
     /// Queues `bytes`, unless a write has failed.
     pub fn put(&mut self, bytes: &[u8]) {
-        if self.error != StickyError::Reported {
+        if !matches!(self.error, StickyError::Reported) {
             let queue = self.tail.as_mut().map_or(&mut self.queue, |tail| &mut tail.1);
             queue.push(bytes);
         }

@@ -43,17 +43,22 @@ impl SharedTransport {
         self.transport.as_ref()
     }
 
+    /// The same, to change it.
+    pub fn get_mut(&mut self) -> Option<&mut Transport> {
+        self.transport.as_mut()
+    }
+
     /// The descriptor, until it is closed.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.get().map(Transport::fd)
+        self.get().map(|transport| transport.fd())
     }
 
     /// Receives once, about `size` bytes if that is more than usual.
     ///
     /// # Errors
     /// What the system reports.
-    pub fn receive(&self, input: &mut Input, size: usize) -> io::Result<Fill> {
-        let Some(transport) = &self.transport else { return Ok(Fill::Eof) };
+    pub fn receive(&mut self, input: &mut Input, size: usize) -> io::Result<Fill> {
+        let Some(transport) = &mut self.transport else { return Ok(Fill::Eof) };
         loop {
             let room = input.room(size);
             let free = room.capacity() - room.len();
@@ -79,8 +84,8 @@ impl SharedTransport {
     ///
     /// # Errors
     /// What the system reports; `UnexpectedEof` if the file has become shorter.
-    pub fn send_file(&self, output: &mut Output) -> io::Result<()> {
-        let transport = self.get().ok_or_else(not_connected)?;
+    pub fn send_file(&mut self, output: &mut Output) -> io::Result<()> {
+        let transport = self.transport.as_mut().ok_or_else(not_connected)?;
         let mut most = FILE_TURN;
         while output.has_file() && most > 0 {
             match output.send_file(transport, most) {
@@ -97,7 +102,12 @@ impl SharedTransport {
     ///
     /// # Errors
     /// What the system reports.
-    pub fn send(&self, output: &mut Output, parts: &[&[u8]], mut sent: usize) -> io::Result<usize> {
+    pub fn send(
+        &mut self,
+        output: &mut Output,
+        parts: &[&[u8]],
+        mut sent: usize,
+    ) -> io::Result<usize> {
         let end = total(parts);
         while output.queued().len() + (end - sent) > 0 {
             let (one, mut many);
@@ -112,7 +122,8 @@ impl SharedTransport {
                     (many.get(..count).unwrap_or_default(), size)
                 }
             };
-            match self.get().ok_or_else(not_connected)?.send(slices, output.has_file()) {
+            let transport = self.transport.as_mut().ok_or_else(not_connected)?;
+            match transport.send(slices, output.has_file()) {
                 Ok(n) => {
                     sent += output.sent(n);
                     // A short count of a socket means that the system's buffer is full.
@@ -136,6 +147,17 @@ impl SharedTransport {
     /// This process is a child of the one that serves it: its end here is not the end of the connection.
     pub fn set_inherited(&mut self) {
         self.sharing = Sharing::Inherited;
+    }
+
+    /// All output is sent: says so in the protocol, where that has words for it; whether they are sent.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn say_end(&mut self) -> io::Result<bool> {
+        match (&mut self.transport, self.sharing) {
+            (None, _) | (_, Sharing::Inherited) => Ok(true),
+            (Some(transport), _) => transport.say_end(),
+        }
     }
 
     /// All output is sent: sends EOF. Whatever is not TCP is closed instead, as by

@@ -21,6 +21,7 @@ use crate::server::identity::Identity;
 use crate::server::listen::proxies::Proxies;
 use crate::server::listen::registry::Registry;
 use crate::server::listen::spec::ListenerSpec;
+use crate::sys::os::error_text::ErrorCode;
 
 /// Where the page with an error is if no port of the application is known.
 const PAGE_HOST: &str = "127.0.0.1";
@@ -113,8 +114,10 @@ pub fn export(
         }
         // Before going to the background, which would close inherited sockets.
         Registry::of(lua).inheritance.adopt();
-        let service = open(&options, Registry::of(lua).is_candidate())
-            .map_err(|error: StartError| Fault::System(error.text, error.errno))?;
+        let service =
+            open(&options, Registry::of(lua).is_candidate()).map_err(|error: StartError| {
+                Fault::System(error.text, error.errno.map(ErrorCode::Errno))
+            })?;
         shared.service.replace(Some(service));
         Registry::of(lua).remember();
         Ok(true)

@@ -20,6 +20,7 @@ use crate::server::ipc::push_message::{
 };
 use crate::server::listen::registry::Registry;
 use crate::server::metrics::push::PushTotal;
+use crate::sys::os::error_text::ErrorCode;
 
 /// The longest name of a topic, and the longest id, in bytes.
 pub const LONGEST_NAME: usize = 255;
@@ -112,7 +113,7 @@ fn publish(lua: &Lua, args: MultiValue, registry: &Registry) -> Reply<bool> {
         Ok(()) => Ok(true),
         Err(Errno::EAGAIN) => Err(Fault::System(
             "More is published than can be passed on".into(),
-            Some(Errno::EAGAIN as i32),
+            Some(ErrorCode::Errno(Errno::EAGAIN as i32)),
         )),
         Err(errno) => Err(errno.into()),
     }

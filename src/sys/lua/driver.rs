@@ -12,7 +12,7 @@ use mlua::{Function, IntoLua, IntoLuaMulti, Lua};
 use super::compat::{self, After, Continuation};
 use super::method::{Action, Arguments, Call, Event, Method, Protection, Retirement, Value};
 use super::{misuse, userdata};
-use crate::sys::os::error_text;
+use crate::sys::os::error_text::{self, ErrorCode};
 
 /// The Lua function of a method. `upvalues` are what its actions refer to.
 ///
@@ -231,12 +231,13 @@ unsafe fn rarely<M: Method>(state: *mut lua_State, action: Action) -> Result<Eve
             Action::Record(record) => Err(record.push(state, upvalue::<M>(1))),
             Action::Fail(error) => {
                 ffi::lua_pushnil(state);
-                let errno = error.raw_os_error();
+                let code = ErrorCode::of(&error);
                 let text = error_text::reason(&error);
                 drop(error);
                 push_text(state, text.into());
-                match errno {
-                    Some(errno) => ffi::lua_pushinteger(state, errno.into()),
+                match code {
+                    Some(ErrorCode::Errno(errno)) => ffi::lua_pushinteger(state, errno.into()),
+                    Some(ErrorCode::Word(word)) => push_text(state, word.into()),
                     None => ffi::lua_pushnil(state),
                 }
                 Err(3)

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 use std::ptr;
 use std::time::Duration;
 
+use nix::poll::PollFlags;
 use nix::sys::signal::SigSet;
 
 /// The result of `ppoll`.
@@ -29,6 +30,11 @@ impl PollSet {
     pub fn add(&mut self, fd: RawFd, write: bool) {
         let events = if write { libc::POLLOUT } else { libc::POLLIN };
         self.entries.push(libc::pollfd { fd, events, revents: 0 });
+    }
+
+    /// Adds a descriptor to wait for under any conditions.
+    pub fn add_for(&mut self, fd: RawFd, conditions: PollFlags) {
+        self.entries.push(libc::pollfd { fd, events: conditions.bits(), revents: 0 });
     }
 
     /// Waits for at least one of the descriptors, at most for `timeout` (`None`: without limit).

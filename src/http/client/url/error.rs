@@ -7,18 +7,17 @@ use std::fmt;
 pub enum UrlError {
     /// It breaks the grammar.
     Invalid(&'static str),
-    /// It has another scheme than `http` and `unix`.
+    /// It has another scheme than `http`, `https` and `unix`.
     Scheme,
-    /// It has the scheme `https`.
-    Tls,
 }
 
 impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             UrlError::Invalid(what) => write!(f, "invalid URL: {what}"),
-            UrlError::Scheme => f.write_str("unsupported URL scheme: expected http: or unix:"),
-            UrlError::Tls => f.write_str("https is not supported: TLS is not built in yet"),
+            UrlError::Scheme => {
+                f.write_str("unsupported URL scheme: expected http:, https: or unix:")
+            }
         }
     }
 }

@@ -21,12 +21,13 @@ pub fn join(base: &Url, reference: &[u8]) -> Result<Url, UrlError> {
             return Err(UrlError::Scheme);
         }
         (Some(_), _) => Some(Url::parse(reference)?),
-        (None, [b'/', b'/', rest @ ..]) => Some(Url::network(rest)?),
+        (None, [b'/', b'/', rest @ ..]) => Some(Url::network(rest, base.secure)?),
         _ => None,
     };
     if let Some(url) = absolute {
         // The server behind a local socket calls itself by the name it was asked for.
-        let same = matches!(base.endpoint, Endpoint::Local(_)) && url.authority == base.authority;
+        let is_local = matches!(base.endpoint, Endpoint::Local(_));
+        let same = is_local && !url.secure && url.authority == base.authority;
         return Ok(if same { Url { target: url.target, ..base.clone() } } else { url });
     }
     Ok(Url { target: join_target(base, strip_fragment(reference)), ..base.clone() })
@@ -112,7 +113,10 @@ mod tests {
         }
         assert_eq!(join(&base, b"//h/x").unwrap(), url("http://h/x"));
         assert_eq!(join(&base, b"http://h:1/x").unwrap(), url("http://h:1/x"));
-        assert_eq!(join(&base, b"https://h/"), Err(UrlError::Tls));
+        assert_eq!(join(&base, b"https://h/x").unwrap(), url("https://h/x"));
+        assert_eq!(join(&url("https://a/b"), b"//h/x").unwrap(), url("https://h/x"));
+        assert_eq!(join(&url("https://a/b"), b"/x").unwrap(), url("https://a/x"));
+        assert_eq!(join(&url("https://a/b"), b"http://a/x").unwrap(), url("http://a/x"));
         assert_eq!(target(&join(&base, b"a b?c d").unwrap()), "/b/c/a%20b?c%20d");
         assert!(join(&base, b"a\tb").is_err());
         assert!(join(&base, b"http://a b/").is_err());
@@ -124,6 +128,7 @@ mod tests {
         assert_eq!(join(&base, b"d").unwrap(), url("unix:/run/a.sock:/b/d"));
         assert_eq!(join(&base, b"http://localhost/x").unwrap(), url("unix:/run/a.sock:/x"));
         assert_eq!(join(&base, b"http://h/x").unwrap().endpoint, tcp("h", 80));
+        assert_eq!(join(&base, b"https://localhost/x").unwrap(), url("https://localhost/x"));
         assert_eq!(join(&base, b"unix:/run/b.sock:/"), Err(UrlError::Scheme));
         assert_eq!(join(&url("http://a/"), b"unix:/run/b.sock:/"), Err(UrlError::Scheme));
     }

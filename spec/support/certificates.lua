@@ -1,0 +1,87 @@
+--- Certificates for specs, made on the spot by OpenSSL.
+
+local process = require "spec.support.process"
+
+local certificates = {}
+
+local function openssl(arguments)
+  local code, output = process.run("openssl " .. arguments .. " 2>&1")
+  assert(code == 0, "openssl " .. arguments .. ": " .. tostring(output))
+  return output
+end
+
+local function write(path, text)
+  local file = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+end
+
+-- A new key in a file: "ec" (P-256), or "rsa:BITS".
+local function new_key(path, kind)
+  local bits = kind:match("^rsa:(%d+)$")
+  if bits then
+    openssl(("genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:%s -out %s"):format(bits, path))
+  else
+    openssl(("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out %s"):format(path))
+  end
+end
+
+--- A certificate and its key.
+-- @param options table or nil: `names` (list of DNS names, default localhost), `addresses` (default
+--   127.0.0.1), `name` (CN), `issuer` (what this function returned; default: signed by itself), `authority`
+--   (true: it may sign others), `key` ("ec", "rsa:2048" …), `days` (default 2), `expired`, `usage`
+--   (extended key usage), `digest`
+-- @return {certificate, key, folder, chain}: paths
+function certificates.make(options)
+  options = options or {}
+  local folder = process.scratch("x"):match("^(.*)/")
+  local self = { folder = folder, certificate = folder .. "/certificate.pem", key = folder .. "/key.pem" }
+  new_key(self.key, options.key or "ec")
+  local alternatives = {}
+  for _, name in ipairs(options.names or { "localhost" }) do
+    alternatives[#alternatives + 1] = "DNS:" .. name
+  end
+  for _, address in ipairs(options.addresses or { "127.0.0.1" }) do
+    alternatives[#alternatives + 1] = "IP:" .. address
+  end
+  local extensions = {
+    "basicConstraints=critical,CA:" .. (options.authority and "TRUE" or "FALSE"),
+  }
+  if not options.authority and #alternatives > 0 then
+    extensions[#extensions + 1] = "subjectAltName=" .. table.concat(alternatives, ",")
+  end
+  if options.usage then extensions[#extensions + 1] = "extendedKeyUsage=" .. options.usage end
+  write(folder .. "/extensions", table.concat(extensions, "\n") .. "\n")
+  local subject = options.name or options.names and options.names[1] or "localhost"
+  openssl(("req -new -key %s -subj %s -out %s/request.pem"):format(self.key,
+    process.quote("/O=Specs/CN=" .. subject), folder))
+  local issuer = options.issuer or self
+  local signer = options.issuer
+    and ("-CA %s -CAkey %s -CAcreateserial"):format(issuer.certificate, issuer.key)
+    or "-signkey " .. self.key
+  if options.expired then
+    write(folder .. "/index", "")
+    write(folder .. "/ca.conf", ("[ca]\ndefault_ca=d\n[d]\ndatabase=%s/index\nnew_certs_dir=%s\n"
+      .. "rand_serial=yes\ndefault_md=sha256\npolicy=p\nunique_subject=no\n[p]\nCN=supplied\n")
+      :format(folder, folder))
+    openssl(("ca -batch -notext -config %s/ca.conf -in %s/request.pem -cert %s -keyfile %s -out %s %s "
+      .. "-extfile %s/extensions -startdate 20200101000000Z -enddate 20200201000000Z"):format(folder, folder,
+      issuer.certificate, issuer.key, self.certificate, options.issuer and "" or "-selfsign", folder))
+    return self
+  end
+  openssl(("x509 -req -in %s/request.pem %s -days %d -%s -extfile %s/extensions -out %s"):format(folder,
+    signer, options.days or 2, options.digest or "sha256", folder, self.certificate))
+  return self
+end
+
+--- An authority.
+function certificates.authority(name)
+  return certificates.make { name = name or "Authority of specs", authority = true }
+end
+
+--- The SHA-256 of a certificate, in hexadecimal digits and colons.
+function certificates.fingerprint(made)
+  return openssl("x509 -noout -fingerprint -sha256 -in " .. made.certificate):match("=([%x:]+)")
+end
+
+return certificates

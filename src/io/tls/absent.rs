@@ -1,0 +1,140 @@
+//! In a module that was built without TLS: there are no sessions, and whoever wants one is told why.
+
+use std::io;
+
+use crate::sys::os::error_text::CodedError;
+
+/// There is none.
+#[derive(Debug)]
+pub enum TlsSession {}
+
+#[allow(missing_docs)]
+impl TlsSession {
+    pub fn is_established(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn is_handshaking(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn is_resumed(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn version(&self) -> Option<&'static str> {
+        match *self {}
+    }
+
+    pub fn cipher(&self) -> Option<String> {
+        match *self {}
+    }
+
+    pub fn alpn(&self) -> Option<&[u8]> {
+        match *self {}
+    }
+
+    pub fn peer_certificate(&self) -> Option<PeerCertificate<'_>> {
+        match *self {}
+    }
+
+    pub fn server_name(&self) -> Option<&str> {
+        match *self {}
+    }
+
+    pub fn room(&mut self) -> &mut Vec<u8> {
+        match *self {}
+    }
+
+    pub fn process(&mut self) {
+        match *self {}
+    }
+
+    pub fn take_plaintext(&mut self, _: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        match *self {}
+    }
+
+    pub fn has_received(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn end(&mut self) {
+        match *self {}
+    }
+
+    pub fn seal(&mut self, _: &[io::IoSlice<'_>], _: usize) -> io::Result<bool> {
+        match *self {}
+    }
+
+    pub fn unsent(&self) -> &[u8] {
+        match *self {}
+    }
+
+    pub fn has_unsent(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn sent(&mut self, _: usize) {
+        match *self {}
+    }
+
+    pub fn take_sent(&mut self) -> usize {
+        match *self {}
+    }
+
+    pub fn close_notify(&mut self) {
+        match *self {}
+    }
+
+    pub fn release(&mut self) {
+        match *self {}
+    }
+}
+
+/// As where TLS is built in.
+pub struct PeerCertificate<'a> {
+    /// As a DER.
+    pub der: &'a [u8],
+    /// As text.
+    pub subject: Option<String>,
+    /// Of the DER.
+    pub fingerprint: String,
+}
+
+/// What a client would ask of its peer.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ClientOptions(());
+
+#[allow(missing_docs)]
+impl ClientOptions {
+    pub fn set_ca(&mut self, _: &str) {}
+
+    pub fn set_identity(&mut self, _: &str, _: &str) {}
+
+    pub fn set_insecure(&mut self, _: bool) {}
+
+    pub fn set_alpn(&mut self, _: Vec<Vec<u8>>) {}
+
+    pub fn set_only_tls13(&mut self, _: bool) {}
+
+    pub fn set_fingerprints(&mut self, _: Vec<[u8; 32]>) {}
+
+    #[must_use]
+    pub fn for_http(&self) -> ClientOptions {
+        self.clone()
+    }
+
+    #[must_use]
+    pub fn elsewhere(&self) -> ClientOptions {
+        self.clone()
+    }
+
+    pub fn session(&self, _: &str) -> io::Result<TlsSession> {
+        Err(CodedError {
+            code: "not_built_in",
+            text: "TLS is not built into this module: build it with the cargo feature tls"
+                .to_owned(),
+        }
+        .into())
+    }
+}

@@ -1,0 +1,245 @@
+//! What messages say about a handshake or session that has failed: what is wrong, and what to do about it.
+//! The codes are for programs (reference, "TLS").
+
+use std::time::SystemTime;
+
+use httpdate::fmt_http_date;
+use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
+
+use crate::sys::os::error_text::CodedError;
+
+/// The failure of a session with `peer`, the name of a server, or the empty text.
+pub fn describe(error: &Error, peer: &str) -> CodedError {
+    let peer = who(peer);
+    match error {
+        Error::InvalidCertificate(error) => certificate(error, &peer),
+        Error::NoCertificatesPresented => {
+            coded("no_certificate", format!("{peer} has shown no certificate"))
+        }
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => coded(
+            "no_tls",
+            format!("{peer} does not speak TLS: check the port, or whether STARTTLS has to come first"),
+        ),
+        Error::AlertReceived(alert) => alert_received(*alert, &peer),
+        Error::PeerIncompatible(reason) => incompatible(reason, &peer),
+        Error::NoApplicationProtocol => {
+            coded("alpn", format!("{peer} supports none of the protocols that option alpn names"))
+        }
+        Error::DecryptError => coded(
+            "corrupt",
+            format!("TLS data from {peer} is corrupt: it was changed on the way, or the peer is faulty"),
+        ),
+        Error::InconsistentKeys(_) => coded(
+            "wrong_key",
+            "the key does not belong to the certificate: pass the one that the certificate was made for"
+                .to_owned(),
+        ),
+        Error::Other(other) => match other.0.downcast_ref::<CodedError>() {
+            Some(coded) => coded.clone(),
+            None => protocol(error, &peer),
+        },
+        error => protocol(error, &peer),
+    }
+}
+
+fn coded(code: &'static str, text: String) -> CodedError {
+    CodedError { code, text }
+}
+
+fn who(peer: &str) -> String {
+    if peer.is_empty() { "the client".to_owned() } else { format!("the server {peer}") }
+}
+
+fn protocol(error: &Error, peer: &str) -> CodedError {
+    coded("protocol", format!("{peer} has broken the TLS protocol: {error}"))
+}
+
+fn certificate(error: &CertificateError, peer: &str) -> CodedError {
+    let date = |time: &UnixTime| {
+        let since = std::time::Duration::from_secs(time.as_secs());
+        SystemTime::UNIX_EPOCH.checked_add(since).map_or_else(String::new, fmt_http_date)
+    };
+    match error {
+        CertificateError::ExpiredContext { not_after, .. } => coded(
+            "expired",
+            format!(
+                "the certificate of {peer} has expired on {}: its owner has to renew it",
+                date(not_after)
+            ),
+        ),
+        CertificateError::Expired => coded(
+            "expired",
+            format!("the certificate of {peer} has expired: its owner has to renew it"),
+        ),
+        CertificateError::NotValidYetContext { not_before, .. } => coded(
+            "not_yet_valid",
+            format!(
+                "the certificate of {peer} is not valid before {}: check this machine's clock",
+                date(not_before)
+            ),
+        ),
+        CertificateError::UnknownIssuer => coded(
+            "unknown_authority",
+            format!(
+                "the certificate of {peer} was not issued by a trusted authority: if it is a private one, \
+                 pass its certificate in option ca"
+            ),
+        ),
+        CertificateError::NotValidForNameContext { expected, presented } => coded(
+            "wrong_name",
+            format!(
+                "the certificate of {peer} is not valid for {}, only for {}: check the host, or pass the name \
+                 in option server_name",
+                expected.to_str(),
+                names(presented)
+            ),
+        ),
+        CertificateError::Revoked => {
+            coded("revoked", format!("the certificate of {peer} was revoked: do not trust it"))
+        }
+        CertificateError::BadSignature => coded(
+            "bad_signature",
+            format!("the certificate of {peer} has a wrong signature: it is forged or damaged"),
+        ),
+        CertificateError::BadEncoding => {
+            coded("bad_certificate", format!("the certificate of {peer} is damaged"))
+        }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => coded(
+            "weak_certificate",
+            format!(
+                "the certificate of {peer} uses a key or signature that is too weak or not supported: its \
+                 owner needs another one, with ECDSA P-256 or with RSA of 2048 bits and SHA-256"
+            ),
+        ),
+        CertificateError::InvalidPurposeContext { .. } => coded(
+            "wrong_purpose",
+            format!("the certificate of {peer} is not meant for this end of a connection"),
+        ),
+        CertificateError::Other(other) => match other.0.downcast_ref::<CodedError>() {
+            Some(coded) => coded.clone(),
+            // A certificate that signs others does not identify a server.
+            None => coded(
+                "bad_certificate",
+                format!("the certificate of {peer} is of no use for a server: {}", other.0),
+            ),
+        },
+        other => coded("bad_certificate", format!("the certificate of {peer} is refused: {other}")),
+    }
+}
+
+/// The names in a certificate, a few of them.
+fn names(presented: &[String]) -> String {
+    let name = |name: &String| {
+        // As `DnsName("a.example")`, or an address.
+        let inner = name.split_once('(').and_then(|(_, inner)| inner.strip_suffix(')'));
+        inner.unwrap_or(name).trim_matches('"').to_owned()
+    };
+    let mut names: Vec<String> = presented.iter().take(4).map(name).collect();
+    match presented.len() {
+        0 => return "no name at all".to_owned(),
+        1..=4 => {}
+        more => names.push(format!("{} more", more - 4)),
+    }
+    names.join(", ")
+}
+
+fn alert_received(alert: AlertDescription, peer: &str) -> CodedError {
+    let hint = match alert {
+        AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
+            "it asks for a certificate: pass options certificate and key"
+        }
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::AccessDenied => "it does not accept the certificate of this side",
+        AlertDescription::ProtocolVersion => {
+            "it supports no version that is allowed here, 1.2 or 1.3"
+        }
+        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
+            "there is no cipher or key that both sides support"
+        }
+        AlertDescription::UnrecognisedName => "it does not know the name it was asked for",
+        AlertDescription::NoApplicationProtocol => {
+            "it supports none of the protocols that option alpn names"
+        }
+        _ => "see there for the reason",
+    };
+    let name = spaced(&format!("{alert:?}"));
+    coded("alert", format!("{peer} has ended TLS with the alert \"{name}\": {hint}"))
+}
+
+fn incompatible(reason: &PeerIncompatible, peer: &str) -> CodedError {
+    let name = spaced(&format!("{reason:?}"));
+    coded("incompatible", format!("{peer} and this side have too little in common for TLS: {name}"))
+}
+
+/// `HandshakeFailure` as `handshake failure`.
+fn spaced(name: &str) -> String {
+    let mut text = String::new();
+    let mut last_is_upper = true;
+    for character in name.chars() {
+        if character.is_ascii_uppercase() && !last_is_upper {
+            text.push(' ');
+        }
+        last_is_upper = character.is_ascii_uppercase();
+        text.push(character.to_ascii_lowercase());
+    }
+    text
+}
+
+/// The descriptor ended before TLS did.
+pub fn end(handshaking: bool, peer: &str) -> CodedError {
+    let peer = who(peer);
+    match handshaking {
+        true => coded(
+            "handshake_ended",
+            format!("{peer} has closed the connection during the TLS handshake"),
+        ),
+        false => coded(
+            "truncated",
+            format!(
+                "{peer} has closed the connection without the end of TLS: something may be missing"
+            ),
+        ),
+    }
+}
+
+/// The peer sends messages without end.
+pub fn oversized(peer: &str) -> CodedError {
+    coded("protocol", format!("{} sends a TLS message that is too long", who(peer)))
+}
+
+/// Nothing can be sealed.
+pub fn unsealed(peer: &str) -> CodedError {
+    coded("protocol", format!("TLS with {} is over: nothing can be sent any more", who(peer)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_alerts_are_words() {
+        for (name, words) in [
+            ("HandshakeFailure", "handshake failure"),
+            ("UnknownCA", "unknown ca"),
+            ("NoKxGroupsInCommon", "no kx groups in common"),
+        ] {
+            assert_eq!(spaced(name), words);
+        }
+    }
+
+    #[test]
+    fn messages_name_a_few_of_the_names() {
+        let presented =
+            |count| (0..count).map(|n| format!("DnsName(\"{n}.example\")")).collect::<Vec<_>>();
+        assert_eq!(names(&presented(0)), "no name at all");
+        assert_eq!(names(&presented(2)), "0.example, 1.example");
+        assert!(names(&presented(9)).ends_with("3.example, 5 more"));
+    }
+}

@@ -1,0 +1,39 @@
+//! TLS for handles.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`session`] | a connection's records: sealed and opened, without system calls |
+//! | [`records`] | records that wait to be sent |
+//! | [`failure`] | what messages say about a failed handshake or session |
+//! | [`client`] | what a client asks of its peer, and the configuration that follows |
+//! | [`verifier`] | who a client believes |
+//! | [`roots`] | the authorities that the system trusts |
+//! | [`pem`] | certificates and keys in files |
+//! | [`x509`] | what a certificate says (pure) |
+//! | [`absent`] | all of that in a module that was built without TLS |
+
+#[cfg(not(feature = "tls"))]
+mod absent;
+#[cfg(feature = "tls")]
+mod client;
+#[cfg(feature = "tls")]
+mod failure;
+#[cfg(feature = "tls")]
+mod pem;
+#[cfg(feature = "tls")]
+mod records;
+#[cfg(feature = "tls")]
+mod roots;
+#[cfg(feature = "tls")]
+mod session;
+#[cfg(feature = "tls")]
+mod verifier;
+#[cfg(feature = "tls")]
+mod x509;
+
+#[cfg(not(feature = "tls"))]
+pub use absent::{ClientOptions, TlsSession};
+#[cfg(feature = "tls")]
+pub use client::ClientOptions;
+#[cfg(feature = "tls")]
+pub use session::TlsSession;

@@ -1,0 +1,188 @@
+//! What Lua says about TLS: the options of a client, and what `socket.tls` tells of a session.
+
+use mlua::{Lua, Table, Value};
+
+use super::tls::{ClientOptions, TlsSession};
+use crate::binding::{self, Fault, Reply, bytes};
+use crate::known_options;
+
+/// The options of a client.
+const CLIENT: [&str; 8] =
+    ["alpn", "ca", "certificate", "fingerprints", "insecure", "key", "min_version", "server_name"];
+
+/// What a client asks of a server.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ClientRequest {
+    /// Whom to believe, and how.
+    pub options: ClientOptions,
+    /// Whose certificate the server must have, if not that of the host that was connected to.
+    pub server_name: Option<String>,
+}
+
+impl ClientRequest {
+    /// The same for another server, without what is meant for this one only.
+    #[must_use]
+    pub fn elsewhere(&self) -> ClientRequest {
+        ClientRequest { options: self.options.elsewhere(), server_name: None }
+    }
+}
+
+/// Reads a table of options for `what`; `more` are further options, which are not read here.
+///
+/// # Errors
+/// Misuse: an option that is not known, or of a wrong type.
+pub fn client(table: &Table, what: &str, more: &[&str]) -> Reply<ClientRequest> {
+    known_options::check(table, what, &[&CLIENT, more].concat(), 0)?;
+    let reader = Reader { table, what };
+    let mut options = ClientOptions::default();
+    if let Some(ca) = reader.string("ca")? {
+        options.set_ca(&ca);
+    }
+    match (reader.string("certificate")?, reader.string("key")?) {
+        (Some(certificate), Some(key)) => options.set_identity(&certificate, &key),
+        (None, None) => {}
+        (Some(_), None) => return Err(reader.wrong("certificate", "to come with option 'key'")),
+        (None, Some(_)) => return Err(reader.wrong("key", "to come with option 'certificate'")),
+    }
+    match reader.get("insecure")? {
+        Value::Nil => {}
+        Value::Boolean(insecure) => options.set_insecure(insecure),
+        _ => return Err(reader.wrong("insecure", "to be a boolean")),
+    }
+    match reader.string("min_version")?.as_deref() {
+        None | Some("1.2") => {}
+        Some("1.3") => options.set_only_tls13(true),
+        Some(_) => return Err(reader.wrong("min_version", "to be \"1.2\" or \"1.3\"")),
+    }
+    options.set_alpn(reader.protocols()?);
+    options.set_fingerprints(reader.fingerprints()?);
+    Ok(ClientRequest { options, server_name: reader.string("server_name")? })
+}
+
+/// A table of options.
+struct Reader<'a> {
+    table: &'a Table,
+    what: &'a str,
+}
+
+impl Reader<'_> {
+    fn get(&self, name: &str) -> Reply<Value> {
+        Ok(self.table.raw_get(name)?)
+    }
+
+    fn wrong(&self, name: &str, expected: &str) -> Fault {
+        Fault::misuse(format!("Option '{name}' of {} is expected {expected}", self.what))
+    }
+
+    fn string(&self, name: &str) -> Reply<Option<String>> {
+        match self.get(name)? {
+            Value::Nil => Ok(None),
+            Value::String(text) => Ok(Some(text.to_string_lossy())),
+            _ => Err(self.wrong(name, "to be a string")),
+        }
+    }
+
+    /// A string, or a list of strings.
+    fn strings(&self, name: &str) -> Reply<Vec<Vec<u8>>> {
+        match self.get(name)? {
+            Value::Nil => Ok(Vec::new()),
+            Value::String(text) => Ok(vec![text.as_bytes().to_vec()]),
+            Value::Table(list) => {
+                let texts = list.sequence_values::<Value>().map(|text| match text? {
+                    Value::String(text) => Ok(text.as_bytes().to_vec()),
+                    _ => Err(self.wrong(name, "to be a string or a list of strings")),
+                });
+                texts.collect()
+            }
+            _ => Err(self.wrong(name, "to be a string or a list of strings")),
+        }
+    }
+
+    fn protocols(&self) -> Reply<Vec<Vec<u8>>> {
+        let protocols = self.strings("alpn")?;
+        match protocols.iter().all(|name| (1..256).contains(&name.len())) {
+            true => Ok(protocols),
+            false => Err(self.wrong("alpn", "to name protocols with 1 to 255 bytes each")),
+        }
+    }
+
+    fn fingerprints(&self) -> Reply<Vec<[u8; 32]>> {
+        let expected = "to be SHA-256 in hexadecimal digits, or a list of such";
+        let texts = self.strings("fingerprints")?;
+        texts
+            .iter()
+            .map(|text| digest(text).ok_or_else(|| self.wrong("fingerprints", expected)))
+            .collect()
+    }
+}
+
+/// 64 hexadecimal digits, perhaps with colons between them.
+fn digest(text: &[u8]) -> Option<[u8; 32]> {
+    let digits: Option<Vec<u8>> = text
+        .iter()
+        .filter(|byte| **byte != b':')
+        .map(|byte| char::from(*byte).to_digit(16).map(|digit| digit as u8))
+        .collect();
+    let bytes: Vec<u8> = digits?.as_chunks::<2>().0.iter().map(|[a, b]| a << 4 | b).collect();
+    (text.iter().filter(|byte| **byte != b':').count() == 64).then_some(())?;
+    bytes.try_into().ok()
+}
+
+/// The value of `socket.tls` once the handshake is over.
+///
+/// # Errors
+/// Out of memory.
+pub fn describe(lua: &Lua, session: &TlsSession) -> Reply<Value> {
+    if !session.is_established() {
+        return Ok(Value::Nil);
+    }
+    let table = lua.create_table()?;
+    table.raw_set("version", session.version())?;
+    table.raw_set("cipher", session.cipher())?;
+    if let Some(protocol) = session.alpn() {
+        table.raw_set("alpn", bytes(lua, protocol)?)?;
+    }
+    table.raw_set("server_name", session.server_name())?;
+    table.raw_set("resumed", session.is_resumed())?;
+    if let Some(certificate) = session.peer_certificate() {
+        let peer = lua.create_table()?;
+        peer.raw_set("der", bytes(lua, certificate.der)?)?;
+        peer.raw_set("subject", certificate.subject)?;
+        peer.raw_set("fingerprint", certificate.fingerprint)?;
+        table.raw_set("peer_certificate", peer)?;
+    }
+    Ok(Value::Table(table))
+}
+
+/// The options that a value is, if it is a table or nil.
+///
+/// # Errors
+/// Misuse: it is something else.
+pub fn table(value: Value, what: &str) -> Reply<Option<Table>> {
+    match value {
+        Value::Nil => Ok(None),
+        Value::Table(table) => Ok(Some(table)),
+        other => {
+            let got = binding::kind(&other);
+            Err(Fault::misuse(format!("Options of {what} are expected to be a table, got {got}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_are_32_bytes_with_or_without_colons() {
+        let plain = "00".repeat(31) + "fF";
+        let mut expected = [0; 32];
+        expected[31] = 0xff;
+        assert_eq!(digest(plain.as_bytes()), Some(expected));
+        let colons = "00:".repeat(31) + "Ff";
+        assert_eq!(digest(colons.as_bytes()), Some(expected));
+        for wrong in ["", "00", &plain[1..], &(plain.clone() + "0"), &plain.replace('f', "g")] {
+            assert_eq!(digest(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+}
