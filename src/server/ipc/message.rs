@@ -58,8 +58,9 @@ pub enum Report {
     /// same as long as it is leased.
     Leased(u64, Attributes),
     /// A connection has nothing left to send but a file: duplicates of both come with the message. Whoever has them
-    /// can go on, and what is next is the state.
-    LeasedSending(u64, ConnectionState),
+    /// can go on, and what is next is the state. With a number, it is the connection of that [`Order::Resume`], which
+    /// has arrived.
+    LeasedSending(u64, Option<u64>, ConnectionState),
     /// A leased connection is closed, or the worker's alone.
     Released(u64),
     /// The worker gives up a connection, a leased one or that of the message: the supervisor does what is
@@ -140,7 +141,9 @@ impl Message for Report {
                 attributes.encode(&mut message);
                 message
             }
-            Report::LeasedSending(ticket, state) => with_state(b'w', &[*ticket], state),
+            Report::LeasedSending(ticket, number, state) => {
+                with_state(b'w', &[*ticket, optional(*number)], state)
+            }
             Report::Released(ticket) => fields(b'g', &[*ticket]),
             Report::Reload => vec![b'R'],
             Report::Loaded(path) => [b"f", path.as_slice()].concat(),
@@ -173,8 +176,9 @@ impl Message for Report {
                 }
             }
             [b'w', rest @ ..] => {
-                let ([ticket], rest) = split::<1>(rest)?;
-                Ok(Report::LeasedSending(ticket, ConnectionState::decode(rest)?))
+                let ([ticket, number], rest) = split::<2>(rest)?;
+                let state = ConnectionState::decode(rest)?;
+                Ok(Report::LeasedSending(ticket, present(number), state))
             }
             [b'g', rest @ ..] => Ok(Report::Released(only::<1>(rest)?[0])),
             [b'c', rest @ ..] => {
@@ -259,7 +263,8 @@ mod tests {
                 2,
                 Attributes { session: Some((*b"s").into()), ..Attributes::default() },
             ),
-            Report::LeasedSending(1 << 40, state.clone()),
+            Report::LeasedSending(1 << 40, Some(3), state.clone()),
+            Report::LeasedSending(1, None, ConnectionState::default()),
             Report::Released(2),
             Report::HandedOver(Some(3), state),
             Report::HandedOver(None, ConnectionState::default()),

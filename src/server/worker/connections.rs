@@ -296,7 +296,18 @@ impl Connections {
             return None;
         };
         let connection = Connection::new(stream);
-        let ticket = self.owned.receive(&connection, number);
+        let ticket = match unsent.and_then(|unsent| unsent.file) {
+            None => self.owned.receive(&connection, number),
+            Some(_) => {
+                self.owned.arrives(number);
+                let mut stream = connection.stream.borrow_mut();
+                // A failure shows with the next attempt.
+                if matches!(stream.flush_nb(), Ok(0) | Err(_)) {
+                    self.owned.confirm_arrival();
+                }
+                None
+            }
+        };
         let mut running = Running { queued, ..Running::new(connection, ticket, wakeup) };
         let Some(unsent) = unsent else { return Some(running) };
         running.disposition = Disposition::left(&unsent);
@@ -305,6 +316,7 @@ impl Connections {
             let _ = running.connection.stream.borrow_mut().finish_nb();
         }
         self.send(running, MonotonicTime::now());
+        self.owned.confirm_arrival();
         None
     }
 

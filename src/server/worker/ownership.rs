@@ -22,12 +22,14 @@ use crate::sys::os::monotonic::MonotonicTime;
 pub struct Ownership {
     pub places: Places,
     control: Rc<Control>,
+    /// See [`Ownership::arrives`].
+    arriving: Option<u64>,
 }
 
 impl Ownership {
     /// Of no connections yet.
     pub fn new(places: Places, control: Rc<Control>) -> Self {
-        Ownership { places, control }
+        Ownership { places, control, arriving: None }
     }
 
     /// The place of a connection, which gets one if it has none yet.
@@ -77,6 +79,19 @@ impl Ownership {
         }
     }
 
+    /// A connection to which a file is sent has come from the supervisor. Until it is leased, or confirmed otherwise,
+    /// the supervisor would give it to another worker if this one died.
+    pub fn arrives(&mut self, number: u64) {
+        self.arriving = Some(number);
+    }
+
+    /// It is this worker's from now on, unless it is leased.
+    pub fn confirm_arrival(&mut self) {
+        if let Some(number) = self.arriving.take() {
+            self.control.report(&Report::Arrived(number, None));
+        }
+    }
+
     /// Gives the supervisor duplicates of a connection that has nothing left to send but a file, and of the file. True
     /// if somebody else can go on with it from now on.
     pub fn lease_sending(&mut self, ticket: Ticket, departure: &Departure) -> bool {
@@ -86,11 +101,12 @@ impl Ownership {
         let Ok((state, Some(file))) = handover::sending(departure) else { return false };
         let is_leased = state.unsent().is_some_and(|unsent| unsent.file.is_some()) && {
             let mut stream = departure.connection.stream.borrow_mut();
-            let report = Report::LeasedSending(ticket.number(), state);
+            let report = Report::LeasedSending(ticket.number(), self.arriving, state);
             let descriptors: Vec<_> = stream.fd().into_iter().chain([file.as_fd()]).collect();
             let told =
                 descriptors.len() == 2 && self.control.try_send(&report, &descriptors).is_ok();
             if told {
+                self.arriving = None;
                 request_log::shared(&mut stream);
             }
             told

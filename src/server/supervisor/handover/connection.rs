@@ -42,7 +42,7 @@ pub struct Entry {
 /// | queued | a worker has time | sent |
 /// | sent | the worker has it | leased, or forgotten if the worker does not lease it |
 /// | sent | the worker declines it, leaves the message unread, or dies before it reads it | queued |
-/// | sent | the worker dies after it has read it | reset |
+/// | sent | the worker dies after it has read it | reset; queued if it is sent a file |
 /// | leased | the lease is revoked: the worker is slow or dead, or another one is better off with it | waiting |
 /// | leased | the worker gives it up | waiting, queued or lingering |
 /// | leased | the worker closes it | forgotten |
@@ -58,8 +58,9 @@ pub enum Location {
     /// It waits for a worker.
     Queued(Held, Wakeup),
     /// On its way to the worker with this process id, which has not confirmed it. Kept until then,
-    /// with a file of input or output that belongs to it, and its attributes.
-    Sent(i32, Option<OwnedFd>, Attributes),
+    /// with a file of input or output that belongs to it, and its attributes; and if it is sent a file, with its state:
+    /// whatever the worker does until it confirms, the kernel knows how far the file has come.
+    Sent(i32, Option<OwnedFd>, Attributes, Option<Box<ConnectionState>>),
     /// A worker has it, and a lease decides who may act on it.
     Leased(Leased),
     /// Its output is finished: its input is discarded until the client closes.
@@ -166,7 +167,7 @@ impl Entry {
     /// What of it is sent to a worker.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let file = match &self.location {
-            Location::Sent(_, file, _) => file.as_ref(),
+            Location::Sent(_, file, ..) => file.as_ref(),
             _ => None,
         };
         [Some(&self.descriptor), file].into_iter().flatten().map(AsFd::as_fd).collect()

@@ -110,7 +110,8 @@ impl Handover {
                     self.close_leased(worker, ticket);
                 }
             }
-            Report::LeasedSending(ticket, state) => {
+            Report::LeasedSending(ticket, number, state) => {
+                number.map(|number| self.settle(worker, number));
                 let Some(Parcel { connection, input: Some(file) }) = parcel else { return };
                 let (ticket, attributes) = (Ticket::of(ticket), state.attributes.clone());
                 let sending = Some(Box::new(SendingFile { state, file }));
@@ -162,7 +163,7 @@ impl Handover {
             return None;
         }
         match self.reception.store.leave(number)? {
-            Entry { descriptor, location: Location::Sent(_, overflow, attributes), .. } => {
+            Entry { descriptor, location: Location::Sent(_, overflow, attributes, _), .. } => {
                 Some(Settled { descriptor, overflow, attributes })
             }
             _ => None,
@@ -252,7 +253,9 @@ impl Handover {
         let Held { state, mut input, overflow, reserved } = held;
         let (data, awaits) = input.take();
         let state = ConnectionState { data, awaits, ..state };
-        let location = Location::Sent(worker.pid, overflow, state.attributes.clone());
+        let file = state.unsent().and_then(|unsent| unsent.file);
+        let kept = file.map(|_| Box::new(state.clone()));
+        let location = Location::Sent(worker.pid, overflow, state.attributes.clone(), kept);
         let Some(key) = self.reception.store.enter(pool, descriptor, location) else {
             return Given::Failed;
         };
@@ -312,9 +315,20 @@ impl Handover {
             self.reclaim(worker.pool, revoked, Reserved::No);
         }
         for key in self.reception.store.of_worker(worker.pid) {
-            if let Some(connection) = self.reception.store.leave(key) {
-                self.reception.store.counts(worker.pool).lost += 1;
-                reset(connection.descriptor);
+            match self.reception.store.leave(key) {
+                Some(Entry {
+                    descriptor,
+                    location: Location::Sent(_, Some(file), _, Some(state)),
+                    ..
+                }) => {
+                    let revoked = Revoked { descriptor, state: *state, file: Some(file) };
+                    self.reclaim(worker.pool, revoked, Reserved::No);
+                }
+                Some(connection) => {
+                    self.reception.store.counts(worker.pool).lost += 1;
+                    reset(connection.descriptor);
+                }
+                None => {}
             }
         }
         self.reception.store.remove_worker(worker.pid);
