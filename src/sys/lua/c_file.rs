@@ -11,9 +11,12 @@ pub fn number(lua: &Lua, file: Value) -> mlua::Result<Option<i32>> {
     // pointer to the C library's file (`luaL_Stream`; in Lua 5.1 it is nothing else), which is null once it is closed.
     unsafe {
         lua.exec_raw(file, |state| {
-            let stream = ffi::luaL_testudata(state, 1, c"FILE*".as_ptr()).cast::<*mut libc::FILE>();
+            ffi::luaL_getmetatable(state, c"FILE*".as_ptr());
+            let is_file =
+                ffi::lua_getmetatable(state, 1) != 0 && ffi::lua_rawequal(state, -1, -2) != 0;
+            let stream = ffi::lua_touserdata(state, 1).cast::<*mut libc::FILE>();
             let number = match stream.as_ref() {
-                Some(file) if !file.is_null() => Some(libc::fileno(*file)),
+                Some(file) if is_file && !file.is_null() => Some(libc::fileno(*file)),
                 _ => None,
             };
             ffi::lua_settop(state, 0);
