@@ -1,6 +1,10 @@
--- Sends a text file of any size as a mail over SMTP (RFC 5321), streamed.
+-- Sends a text file of any size as a mail over SMTP (RFC 5321), streamed; over TLS if the server has STARTTLS
+-- (RFC 3207).
 --
 --   lua5.4 examples/send_mail.lua HOST PORT FROM TO SUBJECT FILE
+--
+-- The variables MAIL_USER and MAIL_PASSWORD say who sends it; MAIL_CA names a file with the certificate of a
+-- private authority.
 --
 -- Requires LuaSocket's mime module (Debian: lua-socket).
 
@@ -16,21 +20,37 @@ end
 
 local socket = assert(moonbridge_io.tcpconnect(host, port))
 
--- Reads a reply of one or more lines, and checks that it has the expected code.
+-- Reads a reply of one or more lines, and checks that it has the expected code. Gives its text.
 local function expect(code)
+  local lines = {}
   repeat
     local line = assert(socket:read(1000, "\n"))
     assert(line:sub(1, 3) == code, "the server says: " .. line)
+    lines[#lines + 1] = line:sub(5)
   until line:sub(4, 4) ~= "-"
+  return table.concat(lines)
 end
 
 local function command(text, code)
   assert(socket:flush(text, "\r\n"))
-  expect(code)
+  return expect(code)
 end
 
+local user, password = os.getenv "MAIL_USER", os.getenv "MAIL_PASSWORD"
+
 expect("220")
-command("EHLO localhost", "250")
+if ("\n" .. command("EHLO localhost", "250")):find("\nSTARTTLS%s") then
+  command("STARTTLS", "220")
+  -- From here on nobody can read or change what is said, and the server is the one that was meant.
+  assert(socket:starttls { host = host, ca = os.getenv "MAIL_CA" })
+  command("EHLO localhost", "250")
+else
+  assert(not user, "the server has no STARTTLS: a password is not sent to it")
+end
+if user then
+  assert(password, "MAIL_PASSWORD is not set")
+  command("AUTH PLAIN " .. mime.b64("\0" .. user .. "\0" .. password), "235")
+end
 command("MAIL FROM:<" .. from .. ">", "250")
 command("RCPT TO:<" .. to .. ">", "250")
 command("DATA", "354")

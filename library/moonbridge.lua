@@ -5,7 +5,7 @@
 
 ---A listener: `proto` determines which fields apply.
 ---@class (exact) moonbridge.listener
----@field proto "tcp"|"local"|"interval"|"main"|"inherit"|"status"
+---@field proto "tcp"|"tls"|"local"|"interval"|"main"|"inherit"|"status"
 ---@field host string? tcp, status: name or address of the interface ("::", all)
 ---@field port integer|string|nil tcp, status: number or service name (required; status: or path)
 ---@field deferred boolean? tcp, inherit: defer connections until the client sends (true for HTTP handlers)
@@ -19,7 +19,19 @@
 ---@field name string? interval, main: the name that the handler gets; inherit: the socket's name
 ---@field delay number|string|nil interval: seconds between runs (required)
 ---@field strict boolean? interval: schedule the runs at fixed times
+---@field certificate string|string[]|nil tls: PEM files, or their texts (required)
+---@field key string|string[]|nil tls: the keys of the certificates (required)
+---@field ocsp string|string[]|nil tls: OCSP responses about the certificates, in DER
+---@field names table<string, moonbridge.certificate_files>? tls: certificates by name
+---@field client_ca string? tls: authorities of the certificates that clients must have
+---@field alpn string|string[]|nil tls: protocols to choose from
+---@field min_version "1.2"|"1.3"|nil tls
 ---@field stuck_limit number|string|false|nil status: a pool is stuck after so many seconds (30)
+
+---@class (exact) moonbridge.certificate_files
+---@field certificate string|string[]
+---@field key string|string[]
+---@field ocsp string|string[]|nil
 
 ---A pool: listeners (1 to 100) as positional entries, options by name. Times are in seconds.
 ---@class (exact) moonbridge.pool
@@ -74,7 +86,7 @@
 ---@field reload_timeout number|string|false|nil seconds until a reload is given up (60)
 
 ---@class (exact) moonbridge.listener_status
----@field proto "tcp"|"local"|"interval"|"main"|"inherit"|"status"
+---@field proto "tcp"|"tls"|"local"|"interval"|"main"|"inherit"|"status"
 ---@field host string? tcp: as given
 ---@field port integer? the TCP port that it has
 ---@field path string? local: as given

@@ -3,6 +3,7 @@
 local http = require "moonbridge_http"
 local lfs = require "lfs"
 local mime = require "mime"
+local certificates = require "spec.support.certificates"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local shared = require "spec.support.shared"
@@ -433,7 +434,7 @@ end)
 
 describe("examples/send_mail.lua", function()
   -- PyPI's aiosmtpd in a virtual environment, storing mails in a folder.
-  local function mail_server(folder)
+  local function mail_server(folder, ...)
     local venv = server.root .. "/build/test-venv"
     local install = "[ -x %s/bin/aiosmtpd ] || { python3 -m venv %s && %s/bin/pip install -q aiosmtpd; }"
     shared.take "test-venv"
@@ -441,8 +442,10 @@ describe("examples/send_mail.lua", function()
     shared.give_back "test-venv"
     assert.equal(0, code, output)
     local port = server.free_port()
-    local running = process.start({ venv .. "/bin/python", "-W", "ignore", "-m", "aiosmtpd", "-n",
-      "-l", "127.0.0.1:" .. port, "-c", "aiosmtpd.handlers.Mailbox", folder }, {})
+    local argv = { venv .. "/bin/python", "-W", "ignore", "-m", "aiosmtpd", "-n",
+      "-l", "127.0.0.1:" .. port, ... }
+    for _, word in ipairs { "-c", "aiosmtpd.handlers.Mailbox", folder } do argv[#argv + 1] = word end
+    local running = process.start(argv, {})
     assert.truthy(process.wait_until(function() return server.listening(port) or running:status() end))
     return port, running
   end
@@ -464,6 +467,26 @@ describe("examples/send_mail.lua", function()
     assert.truthy(mail:find("\nSubject: Greetings\n"))
     assert.truthy(mail:find("X-RcptTo: you@example.org", 1, true))
     assert.equal(text, mail:match("\n\n(.*)$"):gsub("\n*$", "") .. "")
+  end)
+
+  it("goes over to TLS if the server has it", function()
+    local made = certificates.make()
+    local port, running = mail_server(scratch .. "/mails", "--tlscert", made.certificate,
+      "--tlskey", made.key)
+    finally(function() running:destroy() end)
+    local function send(ca)
+      local code, output, log = server.run_script {
+        file = server.root .. "/examples/send_mail.lua", env = { MAIL_CA = ca },
+        args = { "localhost", port, "me@example.org", "you@example.org", "Secret", write("text", "Hello") },
+      }
+      return code, output .. log
+    end
+    local code, said = send(made.certificate)
+    assert.equal(0, code, said)
+    assert.equal(1, #files(scratch .. "/mails/new"))
+    code, said = send(nil)
+    assert.equal(1, code)
+    assert.matches("not issued by a trusted authority", said)
   end)
 
   it("says what the server objects to", function()

@@ -148,3 +148,22 @@ describe("examples/chat_page.lua", function()
     assert.equal(1008, (one:closing()))
   end)
 end)
+
+describe("examples/https.lua", function()
+  after_each(server.cleanup)
+
+  it("serves https with a certificate of its own, and sends those who ask by http there", function()
+    local port = server.free_port()
+    local folder = process.scratch("x"):match("^(.*)/")
+    local text = process.slurp(server.root .. "/examples/https.lua")
+    text = text:gsub("8443", port):gsub("port = 8080", "port = PORT")
+    local s = server.start { script = text, env = { HTTPS_FOLDER = folder } }
+    local curl = "curl -sS --cacert %s/https.pem https://localhost:%d/ 2>&1"
+    local code, output = process.run(curl:format(folder, port))
+    assert.equal(0, code, output)
+    assert.matches("^Hello over https, TLS 1.3 with TLS_", output)
+    local response = s:request("/a?b=c")
+    assert.equal(301, response.status)
+    assert.equal(("https://localhost:%d/a?b=c"):format(port), response.headers.location)
+  end)
+end)

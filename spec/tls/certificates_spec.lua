@@ -55,7 +55,8 @@ describe("a client believes", function()
       print(handle and "connected" or code)
     ]]):format(peer.port)
     local function run(variables)
-      local _, output = process.run(("env %s %s -e %s"):format(variables, server.interpreter, process.quote(script)))
+      local _, output = process.run(("env %s %s -e %s"):format(variables, server.interpreter,
+        process.quote(script)))
       return output
     end
     assert.equal("connected\n", run("SSL_CERT_FILE=" .. authority.certificate))

@@ -223,7 +223,10 @@ impl Stream {
 
     /// The number of queued output bytes.
     pub fn pending(&self) -> usize {
-        self.output.len()
+        match self.output.len() {
+            0 => self.transport.get().map_or(0, Transport::pending),
+            queued => queued,
+        }
     }
 
     /// Notices the end of the connection as a write would, without writing; whether the peer sends no
@@ -257,7 +260,10 @@ impl Stream {
         let parts = self.output.put_small(parts);
         let sent = self.transmit(parts, 0)?;
         self.output.put_rest(parts, sent);
-        let left = self.output.len();
+        if self.output.is_empty() {
+            self.settle()?;
+        }
+        let left = self.pending();
         self.interest = if left > 0 { Direction::Write } else { Direction::Read };
         Ok(left)
     }
@@ -278,10 +284,23 @@ impl Stream {
         loop {
             sent = self.transmit(parts, sent)?;
             if self.output.is_empty() && sent == total {
-                return Ok(());
+                self.settle()?;
+                if self.is_established() && self.pending() == 0 {
+                    return Ok(());
+                }
             }
             self.wait(Direction::Write, None)?;
         }
+    }
+
+    /// All output is sent: goes on with a handshake, or with what the protocol has to say by itself.
+    fn settle(&mut self) -> io::Result<()> {
+        let outcome = self.transport.settle();
+        if let Err(error) = &outcome {
+            self.note_loss(error.raw_os_error());
+            self.output.fail();
+        }
+        outcome
     }
 
     /// What is written behind a file is queued; what is still to be sent.
@@ -356,7 +375,9 @@ impl Stream {
     /// # Errors
     /// What the system reports for the flush; the stream is closed all the same, with RST.
     pub fn close(&mut self) -> io::Result<()> {
-        let sent = self.is_finished() && self.output.is_empty();
+        // A handshake that has come to nothing yet needs no end.
+        let is_done = self.is_finished() || !self.is_established();
+        let sent = is_done && self.output.is_empty();
         if !sent && let Err(error) = self.flush() {
             let _ = self.reset();
             return Err(error);
@@ -457,10 +478,34 @@ impl Stream {
     // TLS.
 
     /// All further bytes pass through `session`, which begins with a handshake.
-    pub fn secure(&mut self, session: TlsSession) {
+    ///
+    /// Input that was received already is the beginning of the peer's handshake.
+    pub fn secure(&mut self, mut session: TlsSession) {
+        let received = self.input().to_vec();
+        self.consume(received.len());
+        if !received.is_empty() {
+            session.preload(&received);
+        }
         if let Some(transport) = self.transport.get_mut() {
             transport.secure(session);
         }
+    }
+
+    /// The peer does not speak TLS: what is written goes to it as it is.
+    pub fn drop_session(&mut self) {
+        if let Some(transport) = self.transport.get_mut() {
+            transport.drop_session();
+        }
+    }
+
+    /// Whether there is no handshake that is not over.
+    pub fn is_established(&self) -> bool {
+        self.session().is_none_or(TlsSession::is_established)
+    }
+
+    /// Whether another process can go on with the connection.
+    pub fn is_movable(&self) -> bool {
+        !self.handler.personal && self.session().is_none()
     }
 
     /// The TLS session, if there is one and it is not closed.

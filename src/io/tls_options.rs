@@ -2,7 +2,7 @@
 
 use mlua::{Lua, Table, Value};
 
-use super::tls::{ClientOptions, TlsSession};
+use super::tls::{CertificateFiles, ClientOptions, ServerOptions, Source, TlsSession};
 use crate::binding::{self, Fault, Reply, bytes};
 use crate::known_options;
 
@@ -49,14 +49,51 @@ pub fn client(table: &Table, what: &str, more: &[&str]) -> Reply<ClientRequest> 
         Value::Boolean(insecure) => options.set_insecure(insecure),
         _ => return Err(reader.wrong("insecure", "to be a boolean")),
     }
-    match reader.string("min_version")?.as_deref() {
-        None | Some("1.2") => {}
-        Some("1.3") => options.set_only_tls13(true),
-        Some(_) => return Err(reader.wrong("min_version", "to be \"1.2\" or \"1.3\"")),
-    }
+    options.set_only_tls13(reader.only_tls13()?);
     options.set_alpn(reader.protocols()?);
     options.set_fingerprints(reader.fingerprints()?);
     Ok(ClientRequest { options, server_name: reader.string("server_name")? })
+}
+
+/// Reads what a listener says about TLS.
+///
+/// # Errors
+/// Misuse: an option is missing or of a wrong type.
+pub fn server(table: &Table, what: &str) -> Reply<ServerOptions> {
+    let reader = Reader { table, what };
+    let certificates = reader.certificates()?;
+    if certificates.is_empty() {
+        return Err(reader.wrong("certificate", "to name a file, or a list of files"));
+    }
+    let mut names = Vec::new();
+    match reader.get("names")? {
+        Value::Nil => {}
+        Value::Table(given) => {
+            for pair in given.pairs::<Value, Value>() {
+                let (Value::String(name), Value::Table(table)) = pair? else {
+                    return Err(reader.wrong("names", "to be a table: names to tables"));
+                };
+                let name = name.to_string_lossy();
+                let what = format!("name \"{name}\" of {what}");
+                known_options::check(&table, &what, &["certificate", "key", "ocsp"], 0)?;
+                let inner = Reader { table: &table, what: &what };
+                let certificates = inner.certificates()?;
+                if certificates.is_empty() {
+                    return Err(inner.wrong("certificate", "to name a file, or a list of files"));
+                }
+                names.push((name, certificates));
+            }
+        }
+        _ => return Err(reader.wrong("names", "to be a table: names to tables")),
+    }
+    names.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(ServerOptions {
+        certificates,
+        names,
+        client_ca: reader.string("client_ca")?.map(|text| Source::of(&text)),
+        alpn: reader.protocols()?,
+        only_tls13: reader.only_tls13()?,
+    })
 }
 
 /// A table of options.
@@ -95,6 +132,39 @@ impl Reader<'_> {
                 texts.collect()
             }
             _ => Err(self.wrong(name, "to be a string or a list of strings")),
+        }
+    }
+
+    /// Certificates with their keys: two lists, or one of each.
+    fn certificates(&self) -> Reply<Vec<CertificateFiles>> {
+        let sources = |name| {
+            let texts = self.strings(name)?;
+            Ok::<_, Fault>(
+                texts.iter().map(|text| Source::of(&String::from_utf8_lossy(text))).collect(),
+            )
+        };
+        let (certificates, keys): (Vec<Source>, Vec<Source>) =
+            (sources("certificate")?, sources("key")?);
+        let ocsp: Vec<Source> = sources("ocsp")?;
+        if keys.len() != certificates.len() {
+            return Err(self.wrong("key", "to name as many files as option 'certificate'"));
+        }
+        if !ocsp.is_empty() && ocsp.len() != certificates.len() {
+            return Err(self.wrong("ocsp", "to name as many files as option 'certificate'"));
+        }
+        let mut ocsp = ocsp.into_iter();
+        let pairs = certificates.into_iter().zip(keys);
+        Ok(pairs
+            .map(|(certificate, key)| CertificateFiles { certificate, key, ocsp: ocsp.next() })
+            .collect())
+    }
+
+    /// Option `min_version`: whether that is 1.3.
+    fn only_tls13(&self) -> Reply<bool> {
+        match self.string("min_version")?.as_deref() {
+            None | Some("1.2") => Ok(false),
+            Some("1.3") => Ok(true),
+            Some(_) => Err(self.wrong("min_version", "to be \"1.2\" or \"1.3\"")),
         }
     }
 

@@ -47,6 +47,31 @@ impl Transport {
         self.session = Some(Box::new(session));
     }
 
+    /// What follows is not for the session any more.
+    pub fn drop_session(&mut self) {
+        self.session = None;
+    }
+
+    /// How many bytes the session has ready beside the output.
+    pub fn pending(&self) -> usize {
+        self.session().map_or(0, |session| session.unsent().len())
+    }
+
+    /// Goes on with the handshake, or sends these, as far as that goes without blocking.
+    ///
+    /// # Errors
+    /// What the system reports, or TLS.
+    pub fn settle(&mut self) -> io::Result<()> {
+        if !self.handshake()? {
+            return Ok(());
+        }
+        let Some(session) = &mut self.session else { return Ok(()) };
+        match send_records(&self.plain, session) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            outcome => outcome,
+        }
+    }
+
     /// The TLS session, if there is one.
     pub fn session(&self) -> Option<&TlsSession> {
         self.session.as_deref()

@@ -33,6 +33,7 @@ pub(super) mod event_loop;
 mod events;
 pub mod handle_methods;
 mod handover;
+mod handshake;
 mod holding;
 mod lua_side;
 mod outbox;

@@ -6,7 +6,7 @@ use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Table};
 
 use super::step::{SharedConnection, StepResult, step, with};
 use crate::binding;
-use crate::http::server::connection::{HttpConnection, SCHEME};
+use crate::http::server::connection::HttpConnection;
 use crate::http::server::origin;
 use crate::http::wire::forwarded::Origin;
 use crate::proxy::proxied::Peer;
@@ -33,7 +33,8 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         client.map(|ip| ip.to_canonical().to_string()).into_lua_multi(lua)
     })?;
     step(lua, table, shared, "scheme", |lua, c, (): ()| {
-        told(c, |told, _| told.scheme.unwrap_or(SCHEME).to_owned())?.into_lua_multi(lua)
+        let scheme = with(c, |c| told_by_proxies(c).scheme.unwrap_or(c.scheme()).to_owned())?;
+        scheme.into_lua_multi(lua)
     })?;
     step(lua, table, shared, "host", |lua, c, (): ()| {
         let host = told(c, |told, host| told.host.as_deref().unwrap_or(host).to_vec())?;

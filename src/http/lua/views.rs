@@ -9,7 +9,7 @@ use mlua::{Function, IntoLuaMulti, Lua, LuaString, Table, Value};
 use super::form_steps::is_urlencoded;
 use super::step::{SharedConnection, step, with};
 use super::tables::{Unfit, limited, sequence, settle, store};
-use crate::http::server::connection::{HttpConnection, SCHEME};
+use crate::http::server::connection::HttpConnection;
 use crate::http::server::request_body::Reader;
 use crate::http::wire::cookies::{self, cookies};
 use crate::http::wire::escape::{Encoded, Plus, decode_into};
@@ -177,7 +177,7 @@ impl ObjectFields for RequestFields {
             b"host" => span(c.request.host),
             b"target" => span(c.request.head.target),
             b"version" => FieldValue::Text(Borrowed::new(c.request.head.version.name().as_bytes())),
-            b"scheme" => FieldValue::Text(Borrowed::new(SCHEME.as_bytes())),
+            b"scheme" => FieldValue::Text(Borrowed::new(c.scheme().as_bytes())),
             b"fresh" => FieldValue::Boolean(c.usability.is_fresh),
             b"faulty" => FieldValue::Boolean(c.usability.is_faulty),
             b"get_params" => view(c, PARAMS, |c| {

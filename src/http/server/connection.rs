@@ -34,8 +34,8 @@ use crate::sys::os::monotonic::MonotonicTime;
 /// Memory of each buffer that is kept for the next request.
 const KEEP: usize = 128 * 1024;
 
-/// The scheme of a request's URI unless a proxy tells another one: TLS ends elsewhere.
-pub const SCHEME: &str = "http";
+/// The scheme of a request's URI unless a proxy tells another one: without TLS, which may end elsewhere, and with it.
+const SCHEMES: [&str; 2] = ["http", "https"];
 
 /// The rest of a body must not be taken for the protocol behind it (RFC 9110 7.8).
 const UNREAD_BODY: Misuse = "Status 101 cannot be sent before the request body has been read";
@@ -81,6 +81,8 @@ pub struct HttpConnection {
     pub views_given: u16,
     /// Whether a trusted proxy sends the requests.
     pub is_believed: bool,
+    /// The connection has TLS.
+    is_secure: bool,
     /// What names the request, once somebody has asked: see [`HttpConnection::identity`].
     pub identity: Identity,
     /// How the response goes on when the handler has returned, if it is held.
@@ -88,6 +90,11 @@ pub struct HttpConnection {
 }
 
 impl HttpConnection {
+    /// The scheme of a request's URI, unless a proxy tells another one.
+    pub fn scheme(&self) -> &'static str {
+        SCHEMES[usize::from(self.is_secure)]
+    }
+
     /// A connection object that serves no connection yet.
     pub fn new(options: Rc<Options>) -> Self {
         HttpConnection {
@@ -101,6 +108,7 @@ impl HttpConnection {
             timer: ResponseTimer::default(),
             views_given: 0,
             is_believed: false,
+            is_secure: false,
             identity: Identity::default(),
             hold: None,
         }
@@ -122,6 +130,7 @@ impl HttpConnection {
 
     fn receive(&mut self, stream: &mut Stream) -> Opened {
         self.is_believed = origin::is_believed(&self.options, stream);
+        self.is_secure = stream.session().is_some();
         self.incoming.resume(&mut self.request, stream);
         match self.incoming.receive(&mut self.request, stream, &self.options) {
             Ok(Opened::Ready) => self.begin(stream),

@@ -1,6 +1,7 @@
 //! What the server and its handler tell each other about a connection (pure).
 
 use std::any::Any;
+use std::rc::Rc;
 
 use crate::io::session::Session;
 use crate::proxy::proxied::Proxied;
@@ -43,6 +44,8 @@ pub struct HandlerState {
     pub parked_until: Option<MonotonicTime>,
     /// By the server: what a proxy has told of the connection.
     pub proxied: Proxied,
+    /// By the server: the listener (by its key) with whose certificates TLS has yet to begin.
+    pub tls: Option<Rc<[u8]>>,
     /// By the handler: the handle carries fields of the user's. They cannot follow the connection into
     /// another process.
     pub personal: bool,

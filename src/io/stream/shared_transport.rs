@@ -149,6 +149,15 @@ impl SharedTransport {
         self.sharing = Sharing::Inherited;
     }
 
+    /// Goes on with a handshake, or with what the protocol has to say by itself, as far as that goes without
+    /// blocking.
+    ///
+    /// # Errors
+    /// What the system reports, or TLS.
+    pub fn settle(&mut self) -> io::Result<()> {
+        self.transport.as_mut().map_or(Ok(()), Transport::settle)
+    }
+
     /// All output is sent: says so in the protocol, where that has words for it; whether they are sent.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! In a module that was built without TLS: there are no sessions, and whoever wants one is told why.
 
 use std::io;
+use std::rc::Rc;
 
 use crate::sys::os::error_text::CodedError;
 
@@ -39,6 +40,14 @@ impl TlsSession {
     }
 
     pub fn server_name(&self) -> Option<&str> {
+        match *self {}
+    }
+
+    pub fn preload(&mut self, _: &[u8]) {
+        match *self {}
+    }
+
+    pub fn is_plain_http(&self) -> bool {
         match *self {}
     }
 
@@ -101,6 +110,61 @@ pub struct PeerCertificate<'a> {
     pub fingerprint: String,
 }
 
+/// Where a certificate or key would be found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source(());
+
+impl Source {
+    /// As where TLS is built in.
+    pub fn of(_: &str) -> Source {
+        Source(())
+    }
+}
+
+/// As where TLS is built in.
+#[allow(missing_docs)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub certificate: Source,
+    pub key: Source,
+    pub ocsp: Option<Source>,
+}
+
+/// As where TLS is built in.
+#[allow(missing_docs)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerOptions {
+    pub certificates: Vec<CertificateFiles>,
+    pub names: Vec<(String, Vec<CertificateFiles>)>,
+    pub client_ca: Option<Source>,
+    pub alpn: Vec<Vec<u8>>,
+    pub only_tls13: bool,
+}
+
+/// There is none.
+#[derive(Debug)]
+pub enum TlsServer {}
+
+#[allow(missing_docs)]
+impl TlsServer {
+    pub fn new(_: ServerOptions) -> io::Result<Rc<TlsServer>> {
+        Err(absent())
+    }
+
+    pub fn session(&self) -> io::Result<TlsSession> {
+        match *self {}
+    }
+
+    pub fn ends(&self) -> Result<Vec<(i64, String)>, String> {
+        match *self {}
+    }
+}
+
+fn absent() -> io::Error {
+    let text = "TLS is not built into this module: build it with the cargo feature tls".to_owned();
+    CodedError { code: "not_built_in", text }.into()
+}
+
 /// What a client would ask of its peer.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ClientOptions(());
@@ -130,11 +194,6 @@ impl ClientOptions {
     }
 
     pub fn session(&self, _: &str) -> io::Result<TlsSession> {
-        Err(CodedError {
-            code: "not_built_in",
-            text: "TLS is not built into this module: build it with the cargo feature tls"
-                .to_owned(),
-        }
-        .into())
+        Err(absent())
     }
 }

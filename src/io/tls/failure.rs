@@ -19,7 +19,9 @@ pub fn describe(error: &Error, peer: &str) -> CodedError {
         }
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => coded(
             "no_tls",
-            format!("{peer} does not speak TLS: check the port, or whether STARTTLS has to come first"),
+            format!(
+                "{peer} does not speak TLS: check the port, or whether STARTTLS has to come first"
+            ),
         ),
         Error::AlertReceived(alert) => alert_received(*alert, &peer),
         Error::PeerIncompatible(reason) => incompatible(reason, &peer),

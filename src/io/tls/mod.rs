@@ -6,6 +6,8 @@
 //! | [`records`] | records that wait to be sent |
 //! | [`failure`] | what messages say about a failed handshake or session |
 //! | [`client`] | what a client asks of its peer, and the configuration that follows |
+//! | [`server`], [`resolver`] | what a listener shows its clients: which certificate |
+//! | [`tickets`] | the tickets that clients come back with |
 //! | [`verifier`] | who a client believes |
 //! | [`roots`] | the authorities that the system trusts |
 //! | [`pem`] | certificates and keys in files |
@@ -23,17 +25,27 @@ mod pem;
 #[cfg(feature = "tls")]
 mod records;
 #[cfg(feature = "tls")]
+mod resolver;
+#[cfg(feature = "tls")]
 mod roots;
 #[cfg(feature = "tls")]
+mod server;
+#[cfg(feature = "tls")]
 mod session;
+#[cfg(feature = "tls")]
+mod tickets;
 #[cfg(feature = "tls")]
 mod verifier;
 #[cfg(feature = "tls")]
 mod x509;
 
 #[cfg(not(feature = "tls"))]
-pub use absent::{ClientOptions, TlsSession};
+pub use absent::{CertificateFiles, ClientOptions, ServerOptions, Source, TlsServer, TlsSession};
 #[cfg(feature = "tls")]
 pub use client::ClientOptions;
+#[cfg(feature = "tls")]
+pub use pem::Source;
+#[cfg(feature = "tls")]
+pub use server::{CertificateFiles, ServerOptions, TlsServer};
 #[cfg(feature = "tls")]
 pub use session::TlsSession;

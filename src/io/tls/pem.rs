@@ -18,6 +18,13 @@ pub enum Source {
     Text(String),
 }
 
+impl std::fmt::Debug for Source {
+    // A key is not for the log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.place())
+    }
+}
+
 /// The state of a file, to notice that it has changed; `None` for a text.
 pub type Stamp = Option<(SystemTime, u64)>;
 
@@ -38,14 +45,18 @@ impl Source {
     }
 
     /// For messages: where something is missing or wrong.
-    fn place(&self) -> String {
+    pub fn place(&self) -> String {
         match self {
             Source::File(path) => format!("file \"{path}\""),
             Source::Text(_) => "the given text".to_owned(),
         }
     }
 
-    fn read(&self) -> Result<Vec<u8>, String> {
+    /// What is there.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(&self) -> Result<Vec<u8>, String> {
         match self {
             Source::Text(text) => Ok(text.clone().into_bytes()),
             Source::File(path) => fs::read(Path::new(path)).map_err(|error| {

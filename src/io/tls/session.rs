@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
+use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{ClientConfig, CommonState, HandshakeKind};
+use rustls::{ClientConfig, CommonState, HandshakeKind, InvalidMessage, ServerConfig};
 use sha2::{Digest, Sha256};
 
 use super::failure;
 use super::records::Records;
+use super::resolver::take_asked_name;
 use super::verifier::hexadecimal;
 use super::x509::Certificate;
 use crate::io::buffer::Queue;
@@ -39,6 +41,7 @@ const JOIN_SIZE: usize = 16 * 1024;
 /// Which end of the connection this is.
 enum Role {
     Client(UnbufferedClientConnection),
+    Server(UnbufferedServerConnection),
 }
 
 /// A certificate that a peer has shown.
@@ -56,6 +59,8 @@ pub struct TlsSession {
     role: Role,
     /// Who the peer is expected to be, for messages; empty if that is not known.
     peer_name: String,
+    /// The name of a server that its client has asked for.
+    asked_name: Option<String>,
     /// Received and not processed.
     incoming: Queue,
     /// The size of the next receive.
@@ -95,10 +100,21 @@ impl TlsSession {
         TlsSession::new(Role::Client(connection), peer_name)
     }
 
+    /// The server's end.
+    ///
+    /// # Errors
+    /// The configuration is of no use.
+    pub fn server(config: Arc<ServerConfig>) -> io::Result<TlsSession> {
+        let connection = UnbufferedServerConnection::new(config)
+            .map_err(|error| failure::describe(&error, ""))?;
+        TlsSession::new(Role::Server(connection), String::new())
+    }
+
     fn new(role: Role, peer_name: String) -> io::Result<TlsSession> {
         let mut session = TlsSession {
             role,
             peer_name,
+            asked_name: None,
             incoming: Queue::new(),
             receive_size: RECEIVE_SIZE,
             plaintext: Vec::new(),
@@ -119,6 +135,7 @@ impl TlsSession {
     fn state(&self) -> &CommonState {
         match &self.role {
             Role::Client(connection) => connection,
+            Role::Server(connection) => connection,
         }
     }
 
@@ -169,10 +186,28 @@ impl TlsSession {
     pub fn server_name(&self) -> Option<&str> {
         match &self.role {
             Role::Client(_) => Some(&self.peer_name),
+            Role::Server(_) => self.asked_name.as_deref(),
         }
     }
 
     // Input.
+
+    /// What was received before the session was there.
+    pub fn preload(&mut self, bytes: &[u8]) {
+        self.incoming.push(bytes);
+        self.process();
+    }
+
+    /// Whether the client has begun with a request of HTTP instead of a handshake.
+    pub fn is_plain_http(&self) -> bool {
+        const BEGINNINGS: [&[u8; 5]; 9] = [
+            b"GET /", b"HEAD ", b"POST ", b"PUT /", b"DELET", b"OPTIO", b"PATCH", b"CONNE",
+            b"TRACE",
+        ];
+        let received = self.incoming.live();
+        let is_begun = matches!(self.role, Role::Server(_)) && !self.is_established();
+        is_begun && BEGINNINGS.iter().any(|beginning| received.starts_with(*beginning))
+    }
 
     /// Where to receive.
     pub fn room(&mut self) -> &mut Vec<u8> {
@@ -188,7 +223,20 @@ impl TlsSession {
         if self.failure.is_some() {
             return;
         }
-        if let Err(error) = self.advance() {
+        if self.is_plain_http() {
+            // An alert would come before an answer that the client understands.
+            self.broken = true;
+            let error = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
+            self.failure = Some(failure::describe(&error, &self.peer_name));
+            return;
+        }
+        let outcome = self.advance();
+        if matches!(self.role, Role::Server(_))
+            && let Some(name) = take_asked_name()
+        {
+            self.asked_name = Some(name);
+        }
+        if let Err(error) = outcome {
             self.fail(failure::describe(&error, &self.peer_name));
         } else if self.incoming.len() > INCOMPLETE_LIMIT {
             self.fail(failure::oversized(&self.peer_name));
@@ -221,6 +269,9 @@ impl TlsSession {
         let TlsSession { role, incoming, plaintext, outgoing, .. } = self;
         let (discard, step) = match role {
             Role::Client(connection) => {
+                step(connection.process_tls_records(incoming.live_mut()), plaintext, outgoing)
+            }
+            Role::Server(connection) => {
                 step(connection.process_tls_records(incoming.live_mut()), plaintext, outgoing)
             }
         };
@@ -285,6 +336,9 @@ impl TlsSession {
             Role::Client(connection) => {
                 seal(connection.process_tls_records(incoming.live_mut()), next, outgoing)
             }
+            Role::Server(connection) => {
+                seal(connection.process_tls_records(incoming.live_mut()), next, outgoing)
+            }
         };
         if !sealed {
             let failure = failure::unsealed(&self.peer_name);
@@ -322,6 +376,9 @@ impl TlsSession {
         let TlsSession { role, incoming, outgoing, .. } = self;
         match role {
             Role::Client(connection) => {
+                close_notify(connection.process_tls_records(incoming.live_mut()), outgoing);
+            }
+            Role::Server(connection) => {
                 close_notify(connection.process_tls_records(incoming.live_mut()), outgoing);
             }
         }

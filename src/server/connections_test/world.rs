@@ -13,7 +13,7 @@ use super::generation::Generation;
 use super::operations::{CLIENTS, Decision, Operation, REQUEST, WORKERS};
 use super::simulated_worker::{SimulatedWorker, answer, inode};
 use crate::io::{Awaits, Stream, Wakeup};
-use crate::proxy::proxied::Proxied;
+use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::channel::{Inbox, Received};
 use crate::server::ipc::message::{Order, Report};
 use crate::server::supervisor::handover::connection::Reserved;
@@ -141,7 +141,7 @@ impl World {
                 let running = Running::new(connection, None, Wakeup::None);
                 self.begin(cell, Task::Connection(running));
             }
-            _ => self.handover().reception.accepted(0, ours, Proxied::No),
+            _ => self.handover().reception.accepted(0, ours, Attributes::default()),
         }
     }
 

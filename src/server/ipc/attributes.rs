@@ -13,10 +13,13 @@ use crate::proxy::proxied::{Proxied, Told};
 pub const MAX_SESSION: usize = 16 * 1024;
 
 /// How many bytes the encoding takes beside the header of a proxy and the session.
-const FIXED: usize = 3 * 8;
+const FIXED: usize = 4 * 8;
+
+/// The longest key of a listener, in bytes.
+const MAX_KEY: usize = 512;
 
 /// The longest encoding, in bytes.
-pub const MAX_ATTRIBUTES: usize = FIXED + MAX_HEADER + MAX_SESSION;
+pub const MAX_ATTRIBUTES: usize = FIXED + MAX_HEADER + MAX_SESSION + MAX_KEY;
 
 /// What stays the same of a connection while a worker has it on lease.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct Attributes {
     pub session: Option<Rc<[u8]>>,
     /// The name under which the push process keeps what is published meanwhile.
     pub away: Option<u64>,
+    /// The listener (by its key) with whose certificates TLS has yet to begin.
+    pub tls: Option<Rc<[u8]>>,
 }
 
 impl fmt::Debug for Attributes {
@@ -45,6 +50,7 @@ impl Attributes {
             proxied: stream.handler.proxied.clone(),
             session: session.map(|session| session.bytes().clone()),
             away: session.and_then(|session| session.away),
+            tls: stream.handler.tls.clone(),
         }
     }
 
@@ -53,6 +59,7 @@ impl Attributes {
         stream.handler.proxied = self.proxied;
         let session = self.session.map(|bytes| Session::received(bytes, self.away));
         stream.handler.session = session.map(Box::new);
+        stream.handler.tls = self.tls;
     }
 
     /// How many bytes the encoding takes.
@@ -60,6 +67,7 @@ impl Attributes {
         FIXED
             + self.header().map_or(0, <[u8]>::len)
             + self.session.as_ref().map_or(0, |it| it.len())
+            + self.tls.as_ref().map_or(0, |it| it.len())
     }
 
     /// The header of a proxy; empty if it has yet to come.
@@ -74,10 +82,11 @@ impl Attributes {
     /// Appends the encoding.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         let length = |part: Option<&[u8]>| part.map_or(ABSENT, |part| part.len() as u64);
-        let (header, session) = (self.header(), self.session.as_deref());
-        append(bytes, &[length(header), length(session), optional(self.away)]);
+        let (header, session, tls) = (self.header(), self.session.as_deref(), self.tls.as_deref());
+        append(bytes, &[length(header), length(session), optional(self.away), length(tls)]);
         bytes.extend_from_slice(header.unwrap_or_default());
         bytes.extend_from_slice(session.unwrap_or_default());
+        bytes.extend_from_slice(tls.unwrap_or_default());
     }
 
     /// Those at the beginning of the bytes, and what follows.
@@ -85,15 +94,17 @@ impl Attributes {
     /// # Errors
     /// There are none.
     pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), Malformed> {
-        let ([header, session, away], rest) = split::<3>(bytes)?;
+        let ([header, session, away, tls], rest) = split::<4>(bytes)?;
         let (header, rest) = part(header, rest)?;
         let (session, rest) = part(session, rest)?;
+        let (tls, rest) = part(tls, rest)?;
         let proxied = match header {
             None => Proxied::No,
             Some([]) => Proxied::Expected,
             Some(header) => Proxied::By(Told::read(header).map_err(|_| Malformed)?),
         };
-        Ok((Attributes { proxied, session: session.map(Into::into), away: present(away) }, rest))
+        let (session, tls) = (session.map(Into::into), tls.map(Into::into));
+        Ok((Attributes { proxied, session, away: present(away), tls }, rest))
     }
 }
 
@@ -117,7 +128,8 @@ mod tests {
         for proxied in [Proxied::No, Proxied::Expected, Proxied::By(header)] {
             for session in [None, Some(Rc::from(&b""[..])), Some(Rc::from(&b"session"[..]))] {
                 let away = session.as_ref().map(|_| 7 << 40);
-                let attributes = Attributes { proxied: proxied.clone(), session, away };
+                let tls = session.clone();
+                let attributes = Attributes { proxied: proxied.clone(), session, away, tls };
                 let mut bytes = Vec::new();
                 attributes.encode(&mut bytes);
                 assert_eq!(bytes.len(), attributes.size());

@@ -15,7 +15,7 @@ use super::standing::Standing;
 use crate::io::Awaits;
 
 /// The version of the encoding.
-pub const VERSION: u8 = 6;
+pub const VERSION: u8 = 7;
 
 /// How many bytes the encoding takes beside the data and the attributes.
 pub const OVERHEAD: usize = 1 + 8 * NUMBERS;
@@ -279,6 +279,7 @@ mod tests {
                     proxied: Proxied::By(Told::read(HEADER).unwrap()),
                     session: Some((*b"chat").into()),
                     away: Some(5),
+                    tls: Some((*b"tcp :: 443").into()),
                 },
                 data: b"GET /".to_vec(),
             },
@@ -320,7 +321,7 @@ mod tests {
             bytes[0] = VERSION + 1;
             let refusal = ConnectionState::decode(&bytes).unwrap_err();
             assert_eq!(refusal, DecodeError::Version(VERSION + 1));
-            assert!(refusal.to_string().contains("version 7"));
+            assert!(refusal.to_string().contains("version 8"));
         }
     }
 

@@ -185,7 +185,7 @@ impl Inherited {
             b"tcp" => {
                 let (host, port) = std::str::from_utf8(place).ok()?.rsplit_once(' ')?;
                 let (host, port) = (host.to_owned(), port.to_owned());
-                ListenerSpec::Tcp { host, port, deferred, backlog: BACKLOG, proxies }
+                ListenerSpec::Tcp { host, port, deferred, backlog: BACKLOG, proxies, tls: None }
             }
             b"local" => {
                 let name = self.address.as_abstract_namespace();

@@ -6,13 +6,15 @@ use std::path::Path;
 use std::rc::Rc;
 
 use nix::sys::socket::{Shutdown, shutdown};
-use socket2::SockRef;
+use socket2::{SockAddr, SockRef};
 
 use super::dry_run::DryRun;
 use super::inherited::{Claimed, Inheritance, inherit_key, local_key, tcp_key};
 use super::spec::ListenerSpec;
 use crate::binding::{Fault, Reply};
+use crate::io::tls::TlsServer;
 use crate::io::{address, listen};
+use crate::server::ipc::attributes::Attributes;
 use crate::sys::os::defer_accept::defer_accept;
 use crate::sys::os::error_text;
 use crate::sys::os::own_file::OwnFile;
@@ -25,6 +27,8 @@ pub struct Listener {
     /// Where connections arrive; `None` for intervals and main listeners, and for listeners that are only
     /// checked, unless a service manager has passed the socket.
     port: Option<Rc<Port>>,
+    /// What its clients are shown if they speak TLS.
+    tls: Option<Rc<TlsServer>>,
 }
 
 /// An open port.
@@ -50,8 +54,9 @@ impl Listener {
     /// # Errors
     /// Misuse that names the listener, the reason and the address.
     pub fn open(index: usize, spec: ListenerSpec, inheritance: &Inheritance) -> Reply<Self> {
-        match Port::open(&spec, inheritance) {
-            Ok(port) => Ok(Listener { spec, port: port.map(Rc::new) }),
+        let opened = tls_of(&spec).and_then(|tls| Ok((tls, Port::open(&spec, inheritance)?)));
+        match opened {
+            Ok((tls, port)) => Ok(Listener { spec, port: port.map(Rc::new), tls }),
             Err(error) => Err(failed(index, &spec, &error)),
         }
     }
@@ -69,7 +74,19 @@ impl Listener {
         let socket =
             dry_run.check(&spec, inheritance).map_err(|error| failed(index, &spec, &error))?;
         let port = socket.map(|socket| Port { socket, origin: Origin::Inherited });
-        Ok(Listener { spec, port: port.map(Rc::new) })
+        let tls = tls_of(&spec).map_err(|error| failed(index, &spec, &error))?;
+        Ok(Listener { spec, port: port.map(Rc::new), tls })
+    }
+
+    /// What its clients are shown if they speak TLS.
+    pub fn tls(&self) -> Option<&TlsServer> {
+        self.tls.as_deref()
+    }
+
+    /// What a new connection of this peer has.
+    pub fn attributes(&self, peer: &SockAddr) -> Attributes {
+        let tls = self.tls.as_ref().and_then(|_| self.key()).map(Rc::from);
+        Attributes { proxied: self.spec.proxied(peer), tls, ..Attributes::default() }
     }
 
     /// The listening socket, if connections arrive here.
@@ -227,6 +244,16 @@ impl Port {
             ListenerSpec::Interval { .. } | ListenerSpec::Main { .. } => return Ok(None),
         };
         Ok(Some(Port { socket, origin }))
+    }
+}
+
+/// What its clients are shown if they speak TLS: reads the files.
+fn tls_of(spec: &ListenerSpec) -> io::Result<Option<Rc<TlsServer>>> {
+    match spec {
+        ListenerSpec::Tcp { tls: Some(options), .. } => {
+            TlsServer::new((**options).clone()).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 

@@ -11,14 +11,15 @@ use socket2::SockAddr;
 use super::proxies::Proxies;
 use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{self, Fault, Reply};
-use crate::io::address;
 use crate::io::listen::{ANY, Access, BACKLOG};
+use crate::io::tls::ServerOptions;
+use crate::io::{address, tls_options};
 use crate::known_options;
 use crate::proxy::proxied::Proxied;
 use crate::server::identity;
 
 /// The names of all fields. Those of another protocol are accepted, and have no effect.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 22] = [
     "proto",
     "host",
     "port",
@@ -34,10 +35,17 @@ const NAMES: [&str; 15] = [
     "delay",
     "strict",
     "stuck_limit",
+    "certificate",
+    "key",
+    "ocsp",
+    "names",
+    "client_ca",
+    "alpn",
+    "min_version",
 ];
 
 /// The protocols of a listener.
-const PROTOCOLS: [&str; 6] = ["tcp", "local", "interval", "main", "inherit", "status"];
+const PROTOCOLS: [&str; 7] = ["tcp", "tls", "local", "interval", "main", "inherit", "status"];
 
 /// The default for `stuck_limit`.
 const STUCK_LIMIT: Duration = Duration::from_secs(30);
@@ -78,6 +86,8 @@ pub enum ListenerSpec {
         backlog: i32,
         /// Whose connections begin with a PROXY header.
         proxies: Proxies,
+        /// What its clients are shown if they speak TLS.
+        tls: Option<Box<ServerOptions>>,
     },
     /// A Unix domain socket.
     Local {
@@ -132,7 +142,7 @@ impl Entry {
             Value::String(proto) => proto.to_string_lossy(),
             Value::Nil => {
                 return Err(Fault::misuse(format!(
-                    "No protocol specified for listener #{index}; \"proto\" must be \"tcp\", \"local\", \"interval\", \"main\", \"inherit\" or \"status\""
+                    "No protocol specified for listener #{index}; \"proto\" must be \"tcp\", \"tls\", \"local\", \"interval\", \"main\", \"inherit\" or \"status\""
                 )));
             }
             other => {
@@ -144,6 +154,7 @@ impl Entry {
         };
         Ok(Entry::Pool(match proto.as_str() {
             "tcp" => tcp(index, table, deferred)?,
+            "tls" => tls(index, table)?,
             "local" => local(index, table)?,
             "inherit" => {
                 let name = text(index, table, "name")?;
@@ -171,6 +182,7 @@ impl ListenerSpec {
     /// The protocol's name.
     pub fn proto(&self) -> &'static str {
         match self {
+            ListenerSpec::Tcp { tls: Some(_), .. } => "tls",
             ListenerSpec::Tcp { .. } => "tcp",
             ListenerSpec::Local { .. } => "local",
             ListenerSpec::Inherited { .. } => "inherit",
@@ -251,7 +263,23 @@ fn tcp(index: usize, table: &Table, deferred: bool) -> Reply<ListenerSpec> {
     };
     let deferred = flag(index, table, "deferred")?.unwrap_or(deferred);
     let (backlog, proxies) = (backlog(index, table)?, Proxies::read(index, table)?);
-    Ok(ListenerSpec::Tcp { host, port, deferred, backlog, proxies })
+    Ok(ListenerSpec::Tcp { host, port, deferred, backlog, proxies, tls: None })
+}
+
+/// A TCP port whose clients speak TLS, and so speak first.
+fn tls(index: usize, table: &Table) -> Reply<ListenerSpec> {
+    let options = tls_options::server(table, &format!("listener #{index}"))?;
+    Ok(match tcp(index, table, true)? {
+        ListenerSpec::Tcp { host, port, deferred, backlog, proxies, .. } => ListenerSpec::Tcp {
+            host,
+            port,
+            deferred,
+            backlog,
+            proxies,
+            tls: Some(Box::new(options)),
+        },
+        other => other,
+    })
 }
 
 fn status(index: usize, table: &Table) -> Reply<StatusSpec> {

@@ -1,11 +1,25 @@
 //! `moonbridge --check`: what a script would serve.
 
 use std::rc::Rc;
+use std::time::{Duration, SystemTime};
 
 use mlua::Lua;
 
+use crate::io::tls::TlsServer;
 use crate::server::listen::registry::Pool;
 use crate::server::listen::status_listener::StatusListener;
+
+/// When a certificate ends, in seconds since 1970, and whose it is.
+fn certificate((end, subject): &(i64, String)) -> String {
+    let since = Duration::from_secs(u64::try_from(*end).unwrap_or(0));
+    let end = SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH);
+    let date = httpdate::fmt_http_date(end);
+    let left = match end.duration_since(SystemTime::now()) {
+        Ok(left) => format!("in {} days", left.as_secs() / 86_400),
+        Err(_) => "it has expired".to_owned(),
+    };
+    format!("    certificate of {subject} until {date} ({left})\n")
+}
 
 /// What would be served, for the terminal.
 ///
@@ -29,6 +43,11 @@ pub fn report(
         });
         for listener in pool.listeners.iter() {
             text.push_str(&format!("  {}\n", listener.description()));
+            let ends = listener.tls().map_or(Ok(Vec::new()), TlsServer::ends);
+            match ends {
+                Ok(ends) => ends.iter().for_each(|end| text.push_str(&certificate(end))),
+                Err(trouble) => return Ok(Err(format!("Pool #{number}: {trouble}"))),
+            }
         }
     }
     for listener in status {

@@ -79,7 +79,7 @@ fn show(lua: &Lua, mut args: impl Iterator<Item = Value>) -> Reply<Option<bool>>
     let connect = http.get::<Function>("generate_handler")?.call::<Function>(never_called)?;
     let (host, port) = (PAGE_HOST.to_owned(), PAGE_PORT.to_owned());
     let (backlog, proxies) = (BACKLOG, Proxies::Nobody);
-    let port = ListenerSpec::Tcp { host, port, deferred: true, backlog, proxies };
+    let port = ListenerSpec::Tcp { host, port, deferred: true, backlog, proxies, tls: None };
     match registry.serve_instead(lua, connect, port) {
         // The script's errors are thrown, this one is not.
         Err(Fault::Misuse(text)) => Err(Fault::System(text, None)),

@@ -44,9 +44,9 @@ pub fn close_ports(Service { pools, handover, .. }: &mut Service, until: Instant
 fn take_waiting(state: &mut PoolState, handover: &mut Handover) -> bool {
     while handover.reception.make_room() {
         match state.ports.take() {
-            Taken::Connection(connection, proxied) => {
+            Taken::Connection(connection, attributes) => {
                 state.note_accepted();
-                handover.reception.accepted(state.index, connection, proxied);
+                handover.reception.accepted(state.index, connection, *attributes);
             }
             Taken::Nothing => return true,
             Taken::Exhausted => return false,

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use nix::poll::{PollFd, PollFlags};
 
 use crate::io::listen;
-use crate::proxy::proxied::Proxied;
+use crate::server::ipc::attributes::Attributes;
 use crate::server::listen::accept_error::{AcceptError, classify};
 use crate::server::listen::listener::Listener;
 use crate::server::listen::registry::Pool;
@@ -16,7 +16,7 @@ use crate::server::listen::spec::ListenerSpec;
 /// What became of taking one connection over.
 pub enum Taken {
     /// A connection that waited, and whether a proxy is to tell of it.
-    Connection(OwnedFd, Proxied),
+    Connection(OwnedFd, Box<Attributes>),
     /// No connection waits.
     Nothing,
     /// Descriptors or memory are short: connections may wait that could not be taken.
@@ -72,7 +72,7 @@ impl Ports {
                 match listen::accept(socket.as_fd()) {
                     Ok((connection, peer)) => {
                         *left -= 1;
-                        return Taken::Connection(connection, listener.spec.proxied(&peer));
+                        return Taken::Connection(connection, Box::new(listener.attributes(&peer)));
                     }
                     Err(error) => match classify(&error) {
                         AcceptError::Retry => *left -= 1,

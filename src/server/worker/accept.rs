@@ -82,9 +82,9 @@ impl Acceptor {
         for _ in 0..64 {
             let error = match listen::accept(socket.as_fd()) {
                 Ok((descriptor, peer)) => {
-                    let proxied = listener.spec.proxied(&peer);
+                    let attributes = listener.attributes(&peer);
                     let mut stream = Stream::accepted(descriptor, Some(peer));
-                    stream.handler.proxied = proxied;
+                    attributes.apply(&mut stream);
                     return Ok(Some(Connection::new(stream)));
                 }
                 Err(error) => error,

@@ -11,6 +11,7 @@ use super::connection::{Connection, Parked, Running, Stay};
 use super::control::{Control, Phase, complain};
 use super::disposition::{Disposition, milliseconds};
 use super::handover::{self, Arrival, state_of};
+use super::handshake::{self, HandshakeProgress};
 use super::holding::Holding;
 use super::outbox::{Outbox, SendOutcome};
 use super::ownership::Ownership;
@@ -26,9 +27,13 @@ use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::message::{MAX_PAYLOAD, Report};
 use crate::server::ipc::scoreboard::Counter;
 use crate::server::ipc::ticket::Ticket;
+use crate::server::listen::listener::Listener;
 use crate::server::log_throttle::LogThrottle;
 use crate::sys::os::error_text;
 use crate::sys::os::monotonic::MonotonicTime;
+
+/// How many handshakes go on before other connections have their turn again.
+const HANDSHAKES: usize = 2;
 
 /// All connections of a worker but the one that the handler has.
 pub struct Connections {
@@ -45,6 +50,10 @@ pub struct Connections {
     input_limit: usize,
     /// Connections that were closed because they held more.
     shed: LogThrottle,
+    listeners: Rc<[Listener]>,
+    /// Parked connections whose handshake can go on.
+    handshakes: VecDeque<Ticket>,
+    failed_handshakes: LogThrottle,
 }
 
 impl Connections {
@@ -54,6 +63,7 @@ impl Connections {
         control: Rc<Control>,
         (leases, cell): (Rc<LeaseTable>, usize),
         input_limit: usize,
+        listeners: Rc<[Listener]>,
     ) -> Self {
         Connections {
             owned: Ownership::new(Places::new(epoll.clone(), leases, cell), control.clone()),
@@ -64,6 +74,9 @@ impl Connections {
             holding: None,
             input_limit,
             shed: LogThrottle::default(),
+            listeners,
+            handshakes: VecDeque::new(),
+            failed_handshakes: LogThrottle::default(),
         }
     }
 
@@ -140,6 +153,82 @@ impl Connections {
             }
         }
         None
+    }
+
+    /// A connection is for the handler, unless its TLS handshake is not over.
+    pub fn shake_hands(&mut self, running: Running) -> Option<Running> {
+        let Running { connection, ticket, wakeup, .. } = &running;
+        let ticket = *ticket;
+        {
+            let stream = connection.stream.borrow();
+            if stream.handler.tls.is_none() && stream.is_established() {
+                drop(stream);
+                return Some(running);
+            }
+        }
+        let progress =
+            handshake::advance(&mut connection.stream.borrow_mut(), *wakeup, &self.listeners);
+        match progress {
+            HandshakeProgress::Complete => {
+                if let Some(ticket) = ticket
+                    && self.owned.places.watch(ticket, connection).is_err()
+                {
+                    self.owned.close(connection, Some(ticket));
+                    return None;
+                }
+                return Some(Running::new(running.connection, ticket, Wakeup::None));
+            }
+            HandshakeProgress::Waits => {
+                let now = MonotonicTime::now();
+                let until = connection.stream.borrow().handler.parked_until;
+                let until = until.unwrap_or_else(|| now + handshake::WITHIN);
+                let stream = connection.stream.clone();
+                if let Some(ticket) = self.park(running.connection, ticket, Some(until), now) {
+                    let _ = self.owned.places.watch_for(ticket, &stream.borrow());
+                }
+            }
+            HandshakeProgress::Failed(reason) => {
+                if let Some(reason) = reason {
+                    self.note_handshake_error(connection, &reason);
+                }
+                self.owned.close(connection, ticket);
+            }
+        }
+        None
+    }
+
+    /// A handshake has failed: tells the log now and then.
+    fn note_handshake_error(&mut self, connection: &Connection, reason: &str) {
+        let Some(count) = self.failed_handshakes.count(1, Instant::now()) else { return };
+        let stream = connection.stream.borrow();
+        let peer = stream.endpoints().peer();
+        let peer = peer.map_or("a local socket".to_owned(), |peer| address::text(&peer));
+        complain(&format!("{count} TLS handshakes failed. The last one, with {peer}: {reason}"));
+    }
+
+    /// Connections whose handshake can go on: after what other connections have, and only a few at once, since
+    /// each takes long.
+    pub fn next_handshakes(&mut self) -> Vec<Ticket> {
+        let few = self.handshakes.len().min(HANDSHAKES);
+        self.handshakes.drain(..few).collect()
+    }
+
+    /// Whether handshakes can go on.
+    pub fn have_handshakes(&self) -> bool {
+        !self.handshakes.is_empty()
+    }
+
+    /// Something came from the client of a parked connection: whether that concerns its handshake, which has its
+    /// turn later.
+    fn defers(&mut self, ticket: Ticket) -> bool {
+        let parked = self.owned.places.parked(ticket);
+        if parked.is_none_or(|parked| parked.connection.stream.borrow().is_established()) {
+            return false;
+        }
+        if !self.handshakes.contains(&ticket) {
+            self.handshakes.push_back(ticket);
+        }
+        true
     }
 
     /// A connection had no PROXY header: counts that, and tells the log once a minute.
@@ -226,22 +315,22 @@ impl Connections {
         deadline: Option<MonotonicTime>,
         since: MonotonicTime,
     ) -> Option<Ticket> {
-        let (has_input, received, personal, last) = {
+        let (has_input, received, bound, last) = {
             let mut stream = connection.stream.borrow_mut();
-            let (personal, last) = (stream.handler.personal, stream.handler.last);
-            (stream.has_input(), stream.input().len(), personal, last)
+            let (bound, last) = (!stream.is_movable(), stream.handler.last);
+            (stream.has_input(), stream.input().len(), bound, last)
         };
         // The rest may come at once. It would be stuck here with a handler that runs for long, though:
         // see `before_handler`.
         let lacks_input = !has_input && received > 0;
         let ticket = ticket.map(|ticket| self.owned.tell_session(ticket, &connection));
-        let incomplete = lacks_input && received < MAX_PAYLOAD && !personal;
+        let incomplete = lacks_input && received < MAX_PAYLOAD && !bound;
         let Ok(ticket) = self.owned.place(&connection, ticket) else {
             // The kernel cannot watch it: better an end than a connection nobody hears.
             self.owned.close(&connection, None);
             return None;
         };
-        if !self.owned.places.is_leased(ticket) && !lacks_input && !personal {
+        if !self.owned.places.is_leased(ticket) && !lacks_input && !bound {
             if !self.owned.places.has_lease(ticket) {
                 self.owned.hand_over(&connection, Some(ticket), deadline, has_input);
                 return None;
@@ -250,7 +339,7 @@ impl Connections {
         }
         // What other processes cannot have stays with this worker, whatever happens: input that
         // was received is not in the duplicate.
-        let movable = received == 0 && !personal;
+        let movable = received == 0 && !bound;
         let holds = if lacks_input && !incomplete { received } else { 0 };
         // A client that is never quiet keeps no server.
         let over = last && self.control.phase() == Phase::Draining && !incomplete;
@@ -270,6 +359,14 @@ impl Connections {
 
     /// A parked connection is due: it is for the handler, unless its input is of no use yet.
     pub fn wake(&mut self, ticket: Ticket, wakeup: Wakeup) -> Option<Running> {
+        if wakeup == Wakeup::Input && self.defers(ticket) {
+            return None;
+        }
+        self.resume(ticket, wakeup)
+    }
+
+    /// The same, and it is its turn.
+    pub fn resume(&mut self, ticket: Ticket, wakeup: Wakeup) -> Option<Running> {
         if wakeup == Wakeup::Input && self.parking.waits_on(&mut self.owned.places, ticket) {
             self.bound_input();
             return None;
@@ -277,7 +374,7 @@ impl Connections {
         let Parked { connection, stay } = self.parking.take(&mut self.owned.places, ticket)?;
         // A failure is for the handler to see.
         if wakeup == Wakeup::Input && connection.stream.borrow_mut().skips().unwrap_or(false) {
-            let movable = !connection.stream.borrow().handler.personal;
+            let movable = connection.stream.borrow().is_movable();
             let stay = Stay::until(stay.deadline, MonotonicTime::now(), movable);
             self.parking.park(&mut self.owned.places, ticket, connection, stay);
             return None;
@@ -394,7 +491,19 @@ impl Connections {
     /// This process has no descriptor left: resets the connection whose client has taken nothing for
     /// longest, measured by what it may. False if there is none.
     pub fn end_slowest(&mut self) -> bool {
-        self.outbox.end_slowest(&mut self.owned)
+        self.outbox.end_slowest(&mut self.owned) || self.end_oldest_handshake()
+    }
+
+    fn end_oldest_handshake(&mut self) -> bool {
+        let parked = self.owned.places.all_parked();
+        let handshakes =
+            parked.filter(|(_, parked)| !parked.connection.stream.borrow().is_established());
+        let oldest = handshakes.min_by_key(|(_, parked)| parked.stay.since);
+        let Some(ticket) = oldest.map(|(ticket, _)| ticket) else { return false };
+        if let Some(parked) = self.parking.take(&mut self.owned.places, ticket) {
+            self.owned.reset(&parked.connection, Some(ticket));
+        }
+        true
     }
 
     /// From now on, connections stay here until they are cold: a request that has begun has time to

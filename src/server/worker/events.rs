@@ -25,6 +25,8 @@ pub enum Source {
     Listener(usize),
     /// A parked connection, which has input, or whose time is up.
     Parked(Ticket, Wakeup),
+    /// A parked connection whose handshake can go on.
+    Handshake(Ticket),
     /// A connection of the outbox: its client takes more output or is gone.
     Sending(Ticket),
     /// A connection that comes from the supervisor.

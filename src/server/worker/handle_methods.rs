@@ -77,6 +77,9 @@ pub fn linger_stream(
 /// The handler is done with a connection whose response another process goes on with; how is encoded. False where
 /// nobody supervises.
 pub fn hold_stream(stream: &Rc<RefCell<Stream>>, held: Vec<u8>) -> bool {
+    if stream.borrow().session().is_some() {
+        return false;
+    }
     let is_held = decide(stream, Disposition::Hold);
     if is_held {
         stream.borrow_mut().handler.held = held;

@@ -100,6 +100,10 @@ pub fn held(stream: &Stream) -> io::Result<Packed> {
 /// There is no memory or descriptor for a file.
 pub fn sending(departure: &Departure) -> io::Result<Packed> {
     let stream = departure.connection.stream.borrow();
+    if stream.session().is_some() {
+        // Its keys are this process's.
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
     let record = stream.handler.unsent_record;
     if let Some(file) = stream.output.file() {
         // Besides, there is room for what is short.

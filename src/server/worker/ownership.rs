@@ -153,6 +153,10 @@ impl Ownership {
         deadline: Option<MonotonicTime>,
         ready: bool,
     ) {
+        if connection.stream.borrow().session().is_some() {
+            // Its keys are this process's.
+            return self.close(connection, ticket);
+        }
         let packed = handover::waiting(&connection.stream.borrow(), deadline, ready);
         match packed {
             Ok(packed) => self.give_up(connection, ticket, packed),

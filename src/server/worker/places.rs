@@ -5,10 +5,12 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::connection::{Connection, Parked, State};
 use super::events::PARKED;
+use crate::io::Stream;
 use crate::server::ipc::lease::{Lease, LeaseTable};
 use crate::server::ipc::ticket::{Ticket, next_generation};
 use crate::sys::os::monotonic::MonotonicTime;
@@ -115,6 +117,19 @@ impl Places {
         self.epoll.modify(stream.fd().ok_or(Errno::EBADF)?, &mut event(ticket))
     }
 
+    /// Watches a parked connection for what its handshake waits for.
+    ///
+    /// # Errors
+    /// The kernel cannot do that.
+    pub fn watch_for(&self, ticket: Ticket, stream: &Stream) -> Result<(), Errno> {
+        if !stream.conditions(true, false).contains(PollFlags::POLLOUT) {
+            return Ok(());
+        }
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLOUT;
+        let mut event = EpollEvent::new(flags, PARKED | ticket.number());
+        self.epoll.modify(stream.fd().ok_or(Errno::EBADF)?, &mut event)
+    }
+
     /// Gives up the place of a connection that is not parked. The caller tells the supervisor if it was
     /// leased.
     pub fn discharge(&mut self, ticket: Ticket, connection: &Connection) {
@@ -199,7 +214,6 @@ mod tests {
     use nix::sys::epoll::EpollCreateFlags;
 
     use super::*;
-    use crate::io::Stream;
     use crate::server::ipc::standing::Standing;
 
     #[test]

@@ -55,8 +55,8 @@ impl WorkSources {
         let epoll = events.epoll().clone();
         Ok(WorkSources {
             acceptor: Acceptor::new(listeners.clone(), epoll.clone()),
-            listeners,
-            connections: Connections::new(epoll, control.clone(), leases, input_limit),
+            listeners: listeners.clone(),
+            connections: Connections::new(epoll, control.clone(), leases, input_limit, listeners),
             control,
             events,
             stopwatch: Stopwatch::new(MonotonicTime::now()),
@@ -83,7 +83,9 @@ impl WorkSources {
 
     /// The same, also of what is due without an event.
     pub fn are_idle(&mut self) -> bool {
-        self.are_empty() && self.connections.ready().is_empty()
+        self.are_empty()
+            && self.connections.ready().is_empty()
+            && !self.connections.have_handshakes()
     }
 
     /// The next source to attend to.
@@ -101,9 +103,11 @@ impl WorkSources {
                 self.connections.send_more(ticket);
                 None
             }
+            Source::Handshake(ticket) => self.connections.resume(ticket, Wakeup::Input),
             Source::Listener(index) => self.accept(index).and_then(|new| self.admit(new)),
         };
-        running.and_then(|running| self.connections.read_proxy_header(running))
+        let running = running.and_then(|running| self.connections.read_proxy_header(running))?;
+        self.connections.shake_hands(running)
     }
 
     /// A connection comes from the supervisor: it is next.
@@ -143,6 +147,10 @@ impl WorkSources {
 
     /// Queues connections that are due without an event.
     pub fn queue_ready(&mut self) {
+        if self.connections.have_handshakes() {
+            let next = self.connections.next_handshakes();
+            self.events.queue.extend(next.into_iter().map(Source::Handshake));
+        }
         if self.connections.ready().is_empty() {
             return;
         }
@@ -262,6 +270,7 @@ impl WorkSources {
                     Source::Sending(ticket) => self.connections.send_more(ticket),
                     // Its lease was not revoked in time.
                     Source::Parked(ticket, _) => self.connections.hand_over_parked(ticket, false),
+                    Source::Handshake(ticket) => self.connections.hand_over_parked(ticket, false),
                     Source::Control | Source::Listener(_) | Source::Arrival(_) => {}
                 }
             }

@@ -10,7 +10,6 @@ use super::lingering::{self, Lingering};
 use super::store::{Counts, Store};
 use super::successor::Successor;
 use crate::io::Wakeup;
-use crate::proxy::proxied::Proxied;
 use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::batch::{Batch, PassedConnection};
 use crate::server::ipc::channel::{Descriptors, Parcel};
@@ -209,8 +208,7 @@ impl Reception {
     }
 
     /// A connection that was taken over from a port.
-    pub fn accepted(&mut self, pool: usize, descriptor: OwnedFd, proxied: Proxied) {
-        let attributes = Attributes { proxied, ..Attributes::default() };
+    pub fn accepted(&mut self, pool: usize, descriptor: OwnedFd, attributes: Attributes) {
         let state = ConnectionState { attributes, ..ConnectionState::default() };
         self.queue(pool, descriptor, Held { state, ..Held::default() }, Wakeup::None);
     }

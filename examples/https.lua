@@ -1,0 +1,45 @@
+-- HTTPS on port 8443, with a certificate for localhost that the script makes by itself (by openssl):
+--
+--   lua examples/https.lua
+--
+-- Browsers warn, since nobody has signed it. curl --cacert https.pem https://localhost:8443/ does not.
+
+local http = require "moonbridge_http"
+local moonbridge = require "moonbridge"
+
+-- Makes a certificate, unless there is one already, and gives the names of its file and of that of its key.
+local function certificate(folder)
+  local pem, key = folder .. "/https.pem", folder .. "/https.key"
+  local file = io.open(pem) and io.open(key)
+  if not file then
+    local made = os.execute(("umask 077 && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 "
+      .. "-nodes -days 365 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 "
+      .. "-keyout '%s' -out '%s' 2>/dev/null"):format(key, pem))
+    assert(made == true or made == 0, "the program openssl is needed to make a certificate")
+  end
+  return pem, key
+end
+
+local pem, key = certificate(os.getenv "HTTPS_FOLDER" or ".")
+
+moonbridge.listen {
+  { proto = "tls", host = "127.0.0.1", port = 8443, certificate = pem, key = key },
+  connect = http.generate_handler(function(request)
+    local tls = request.socket.tls
+    request:send_status("200 OK")
+    request:send_header("Content-Type", "text/plain; charset=UTF-8")
+    request:send_data("Hello over ", request.scheme, ", TLS ", tls.version, " with ", tls.cipher, "\n")
+    return true
+  end),
+}
+
+-- Whoever asks by http is sent to https.
+moonbridge.listen {
+  { proto = "tcp", host = "127.0.0.1", port = 8080 },
+  connect = http.generate_handler(function(request)
+    request:redirect("https://localhost:8443/" .. (request.path or "") .. (request.query or ""), 301)
+    return true
+  end),
+}
+
+moonbridge.run()

@@ -1,0 +1,319 @@
+-- Listeners with TLS: certificates, handshakes, what handlers see, with clients of other makers.
+
+local certificates = require "spec.support.certificates"
+local http = require "moonbridge_http"
+local moonbridge_io = require "moonbridge_io"
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+local authority, localhost
+before_each(function()
+  authority = certificates.authority()
+  localhost = certificates.make { issuer = authority }
+end)
+
+after_each(function()
+  http.close_idle_connections()
+  server.cleanup()
+end)
+
+-- The fields of a listener for these certificates, as text.
+local function fields(made, more)
+  return ('proto = "tls", host = "127.0.0.1", port = PORT, certificate = %q, key = %q, %s'):format(
+    made.certificate, made.key, more or "")
+end
+
+-- A server whose handler answers with what it knows of the connection.
+local function start(made, more, options)
+  return server.start(([[
+    local moonbridge, http = require "moonbridge", require "moonbridge_http"
+    local moonbridge_io = require "moonbridge_io"
+    moonbridge.listen {
+      { %s },
+      max_fork = 4, %s
+      connect = http.generate_handler(function(request)
+        local tls = request.socket.tls
+        local peer = tls.peer_certificate
+        request:send_status("200 OK")
+        request:send_data(table.concat({
+          request.scheme, tls.version, tls.alpn or "-", tls.server_name or "-",
+          tls.resumed and "resumed" or "full", peer and peer.subject or "-", tostring(moonbridge_io.getpid()),
+        }, " "))
+        return true
+      end),
+    }
+    moonbridge.run()
+  ]]):format(fields(made, more), options or ""))
+end
+
+local function tls(more)
+  local all = { ca = authority.certificate }
+  for name, value in pairs(more or {}) do all[name] = value end
+  return all
+end
+
+local function request(s, more)
+  local options = { url = ("https://localhost:%d/"):format(s.port), tls = tls(), keepalive = false }
+  for name, value in pairs(more or {}) do options[name] = value end
+  return http.request(options)
+end
+
+local function words(text)
+  local list = {}
+  for word in assert(text):gmatch("%S+") do list[#list + 1] = word end
+  return list
+end
+
+local function connect(s, more)
+  return assert(moonbridge_io.tlsconnect("localhost", s.port, tls(more)))
+end
+
+describe("a listener with TLS", function()
+  it("serves requests, whose scheme is https", function()
+    local s = start(localhost, "alpn = { 'http/1.1' }")
+    local known = words(request(s))
+    assert.same({ "https", "1.3", "http/1.1", "localhost", "full" }, { table.unpack(known, 1, 5) })
+  end)
+
+  it("serves curl, Python, OpenSSL and GnuTLS, in both versions", function()
+    local s = start(localhost)
+    for _, version in ipairs { "1.2", "1.3" } do
+      local curl = "curl -sS --cacert %s --tlsv%s --tls-max %s https://localhost:%d/ 2>&1"
+      local code, output = process.run(curl:format(authority.certificate, version, version, s.port))
+      assert.equal(0, code, output)
+      assert.equal(version, words(output)[2])
+    end
+    local python = ([[
+import ssl, urllib.request
+context = ssl.create_default_context(cafile=%q)
+for _ in range(3):
+    print(urllib.request.urlopen("https://localhost:%d/", context=context).read().decode())
+]]):format(authority.certificate, s.port)
+    local code, output = process.run("python3 -c " .. process.quote(python) .. " 2>&1")
+    assert.equal(0, code, output)
+    local asks = "printf 'GET / HTTP/1.0\r\n\r\n' | "
+    code, output = process.run((asks .. "gnutls-cli --logfile=/dev/null --x509cafile=%s -p %d localhost 2>&1")
+      :format(authority.certificate, s.port))
+    assert.equal(0, code, output)
+    assert.matches("https 1.3", output)
+    code, output = process.run((asks .. "openssl s_client -quiet -verify_return_error -CAfile %s "
+      .. "-connect localhost:%d 2>&1"):format(authority.certificate, s.port))
+    assert.equal(0, code, output)
+    assert.matches("https 1.3", output)
+  end)
+
+  it("keeps connections, which cost no worker while they are idle", function()
+    local s = start(localhost)
+    local handles = {}
+    for index = 1, 20 do
+      handles[index] = connect(s)
+      handles[index]:write("GET / HTTP/1.1\r\nHost: a\r\n\r\n"):flush()
+      assert.equal("HTTP/1.1 200 OK\r\n", (handles[index]:read(nil, "\n")))
+    end
+    assert.matches("^https", (request(s)))
+    for index = 1, 20 do
+      local handle = handles[index]
+      handle:drain_nb(4000)
+      handle:write("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"):flush()
+      assert.matches("https 1.3", (handle:read()))
+      handle:close()
+    end
+  end)
+
+  it("resumes sessions in whichever worker", function()
+    local s = start(localhost, "", "pre_fork = 3,")
+    for _, version in ipairs { "1_2", "1_3" } do
+      local session = process.scratch("session")
+      for attempt = 1, 12 do
+        local code, output = process.run(("(printf 'GET / HTTP/1.0\r\n\r\n'; sleep 0.1) | "
+          .. "openssl s_client -quiet -tls%s -CAfile %s -connect localhost:%d -servername localhost %s %s "
+          .. "2>/dev/null"):format(version, authority.certificate, s.port,
+          attempt > 1 and "-sess_in " .. session or "", attempt == 1 and "-sess_out " .. session or ""))
+        assert.equal(0, code)
+        local known = words(output:match("\r\n\r\n(.*)$"))
+        assert.equal(attempt > 1 and "resumed" or "full", known[5])
+      end
+    end
+  end)
+
+  it("sends large responses to slow readers from the event loop, and receives large bodies", function()
+    local s = server.start(([[
+      local moonbridge, http = require "moonbridge", require "moonbridge_http"
+      moonbridge.listen {
+        { %s },
+        max_fork = 1,
+        connect = http.generate_handler({ response_buffering = 1 << 25, request_body_size_limit = 1 << 25 },
+          function(request)
+            request:send_status("200 OK")
+            if request.method == "POST" then
+              request:send_data(tostring(#request.body))
+            elseif request.path == "large" then
+              request:send_data(("x"):rep(8000000))
+            else
+              request:send_data("small")
+            end
+            return true
+          end),
+      }
+      moonbridge.run()
+    ]]):format(fields(localhost)))
+    local slow = connect(s)
+    slow:write("GET /large HTTP/1.0\r\n\r\n"):flush()
+    assert.equal("HTTP/1.1 200 OK\r\n", (slow:read(nil, "\n")))
+    assert.equal("small", (request(s)))
+    local rest, status = slow:read()
+    assert.equal("eof", status)
+    assert.equal(8000000, #rest:match("\r\n\r\n(.*)$"))
+    slow:close()
+    assert.equal("3000000", (request(s, { body = ("y"):rep(3000000) })))
+  end)
+
+  it("chooses certificates by the name that a client asks for, and by what it knows", function()
+    local other = certificates.make { issuer = authority, names = { "b.example" } }
+    local wild = certificates.make { issuer = authority, names = { "*.c.example" }, key = "rsa:2048" }
+    local rsa = certificates.make { issuer = authority, key = "rsa:2048" }
+    local s = start(localhost, ("names = { ['b.example'] = { certificate = %q, key = %q }, "
+      .. "['*.C.example'] = { certificate = %q, key = %q }, "
+      .. "['two.example'] = { certificate = { %q, %q }, key = { %q, %q } } }"):format(other.certificate,
+      other.key, wild.certificate, wild.key, localhost.certificate, rsa.certificate, localhost.key, rsa.key))
+    local function shown(name, arguments)
+      local _, output = process.run(("echo | openssl s_client -connect localhost:%d -servername %s %s "
+        .. "2>/dev/null | openssl x509 -noout -fingerprint -sha256"):format(s.port, name, arguments or ""))
+      return output:match("=([%x:]+)")
+    end
+    local fingerprint = certificates.fingerprint
+    assert.equal(fingerprint(localhost), shown("unknown.example"))
+    assert.equal(fingerprint(other), shown("b.example"))
+    assert.equal(fingerprint(wild), shown("x.c.example"))
+    assert.equal(fingerprint(localhost), shown("x.y.c.example"))
+    assert.equal(fingerprint(localhost), shown("two.example"))
+    assert.equal(fingerprint(rsa), shown("two.example", "-tls1_2 -sigalgs RSA-PSS+SHA256:RSA+SHA256"))
+  end)
+
+  it("asks for client certificates", function()
+    local own = certificates.make { issuer = authority, name = "client" }
+    local s = start(localhost, ("client_ca = %q"):format(authority.certificate))
+    local known = words(request(s, { tls = tls { certificate = own.certificate, key = own.key } }))
+    assert.equal("CN=client,O=Specs", known[6])
+    local body, message = request(s)
+    assert.is_nil(body)
+    assert.equal("string", type(message))
+    assert(s.process:wait_log("TLS handshakes failed"))
+  end)
+
+  it("reads files again that have changed, without an end of connections", function()
+    local made = { certificate = process.scratch("certificate.pem"), key = process.scratch("key.pem") }
+    local function put(from)
+      os.execute(("cp %s %s && cp %s %s"):format(from.key, made.key, from.certificate, made.certificate))
+    end
+    put(localhost)
+    local s = start(made)
+    local kept = connect(s)
+    kept:write("GET / HTTP/1.1\r\nHost: a\r\n\r\n"):flush()
+    assert.equal("HTTP/1.1 200 OK\r\n", (kept:read(nil, "\n")))
+    local renewed = certificates.make { issuer = authority }
+    put(renewed)
+    assert(process.wait_until(function()
+      local handle = connect(s)
+      local found = handle.tls.peer_certificate.fingerprint
+      handle:close()
+      return found == certificates.fingerprint(renewed)
+    end))
+    os.execute("echo nonsense > " .. made.certificate)
+    assert(process.wait_until(function()
+      connect(s):close()
+      return s.process:log():find("cannot be used", 1, true)
+    end))
+    assert.equal(certificates.fingerprint(renewed), connect(s).tls.peer_certificate.fingerprint)
+    kept:drain_nb(4000)
+    kept:write("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"):flush()
+    assert.matches("https 1.3", (kept:read()))
+  end)
+
+  it("ends idle connections in order when the server does", function()
+    local s = start(localhost)
+    local handle = connect(s)
+    handle:write("GET / HTTP/1.1\r\nHost: a\r\n\r\n"):flush()
+    assert.equal("HTTP/1.1 200 OK\r\n", (handle:read(nil, "\n")))
+    s:signal("TERM")
+    assert.equal("eof", (select(2, handle:read())))
+    assert.equal(0, s:wait())
+  end)
+
+  it("answers HTTP without TLS with a plain 400 that says so", function()
+    local s = start(localhost)
+    local body, status = http.request(("http://127.0.0.1:%d/"):format(s.port))
+    assert.equal(400, status)
+    assert.matches("for https", body)
+  end)
+
+  it("refuses what is no handshake, and goes on", function()
+    local s = start(localhost)
+    for _, bytes in ipairs { "\0", ("\0"):rep(100), "SSH-2.0-x\r\n", "\22\3\1\0\5hello", "\22\3\1\255\255",
+        "\21\3\3\0\2\2\40", "\22\3\1\0\200\1\0\0\252\3\3", ("\22\3\1\0\1\1"):rep(1000) } do
+      local handle = assert(moonbridge_io.tcpconnect("127.0.0.1", s.port))
+      handle:write(bytes):flush()
+      handle:finish()
+      handle:read()
+      handle:close()
+    end
+    assert.matches("^https", (request(s)))
+  end)
+
+  it("does not renegotiate", function()
+    local s = start(localhost)
+    local code, output = process.run(("(echo R; sleep 0.5) | timeout 10 openssl s_client -tls1_2 -CAfile %s "
+      .. "-connect localhost:%d 2>&1"):format(authority.certificate, s.port))
+    assert.is_true(code ~= 0 or output:find("no renegotiation", 1, true) ~= nil, output)
+    assert.matches("^https", (request(s)))
+  end)
+
+  it("serves others while 200 clients are silent or slow in their handshakes", function()
+    local s = start(localhost, "", "max_fork = 2,")
+    local hello = "\22\3\1\0\200\1\0\0\196\3\3"
+    local slow = {}
+    for index = 1, 200 do
+      slow[index] = assert(moonbridge_io.tcpconnect("127.0.0.1", s.port))
+      slow[index]:write(hello:sub(1, index % 12)):flush()
+    end
+    for _ = 1, 10 do assert.matches("^https", (request(s))) end
+    for index = 1, 200 do
+      slow[index]:write("\0"):flush()
+      slow[index]:reset()
+    end
+    assert.matches("^https", (request(s)))
+  end)
+end)
+
+describe("listen refuses", function()
+  local function refused(text, pattern)
+    local script = "require 'moonbridge'.listen { { %s }, connect = function() end }"
+    local code, _, log = server.run_script(script:format(text))
+    assert.is_true(code ~= 0)
+    assert.matches(pattern, log, 1, true)
+  end
+
+  it("files that are of no use, and options that are none", function()
+    local start_of = ('proto = "tls", port = PORT, certificate = %q, '):format(localhost.certificate)
+    refused(start_of .. ('key = %q'):format(authority.key), "does not belong to the certificate")
+    refused(start_of, "Option 'key' of listener #1")
+    refused(start_of .. 'key = "/nonexistent"', "cannot read file \"/nonexistent\"")
+    refused('proto = "tls", port = PORT', "Option 'certificate' of listener #1")
+    refused(start_of .. 'key = 1', "Option 'key' of listener #1")
+    local key = ("key = %q, "):format(localhost.key)
+    refused(start_of .. key .. 'names = { a = { certificate = "b" } }', "name \"a\"")
+  end)
+end)
+
+describe("moonbridge --check", function()
+  it("tells when a certificate ends", function()
+    local path = process.scratch("app.lua")
+    local file = assert(io.open(path, "w"))
+    file:write(("listen { { %s }, connect = function() end }"):format(fields(localhost):gsub("PORT", "0")))
+    file:close()
+    local code, output = process.run(("%s %s/bin/moonbridge --check %s 2>&1"):format(server.interpreter,
+      server.root, path))
+    assert.equal(0, code, output)
+    assert.matches("certificate of CN=localhost,O=Specs until %u%l%l, [^\n]+ %(in 1 days%)", output)
+  end)
+end)

@@ -1,0 +1,195 @@
+//! What a listener of TLS shows its clients: its certificates, by the names that clients ask for. The files are read
+//! before the first fork, and again when they have changed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, ServerConfig};
+
+use super::failure;
+use super::pem::{Source, Stamp};
+use super::resolver::Resolver;
+use super::session::TlsSession;
+use super::tickets::Tickets;
+use super::x509::Certificate;
+use crate::sys::os::error_text::CodedError;
+
+/// How often is looked whether files have changed.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// A certificate with its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, and the intermediate ones behind it.
+    pub certificate: Source,
+    /// Its key.
+    pub key: Source,
+    /// A response of its authority about it (RFC 6960), in DER.
+    pub ocsp: Option<Source>,
+}
+
+/// What a listener says about TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// For clients that ask for no name, or for one that is not known.
+    pub certificates: Vec<CertificateFiles>,
+    /// By name; `*.` stands for one label.
+    pub names: Vec<(String, Vec<CertificateFiles>)>,
+    /// Whose certificates clients must have.
+    pub client_ca: Option<Source>,
+    /// The protocols to choose from (RFC 7301).
+    pub alpn: Vec<Vec<u8>>,
+    /// Only version 1.3.
+    pub only_tls13: bool,
+}
+
+impl ServerOptions {
+    /// All certificates, each with the option that names it.
+    fn all(&self) -> impl Iterator<Item = &CertificateFiles> {
+        self.certificates.iter().chain(self.names.iter().flat_map(|(_, certificates)| certificates))
+    }
+
+    fn stamps(&self) -> Vec<Stamp> {
+        let files = self.all().flat_map(|files| {
+            [Some(&files.certificate), Some(&files.key), files.ocsp.as_ref()].into_iter().flatten()
+        });
+        files.chain(&self.client_ca).map(Source::stamp).collect()
+    }
+}
+
+/// The TLS of a listener.
+pub struct TlsServer {
+    options: ServerOptions,
+    config: RefCell<Arc<ServerConfig>>,
+    stamps: RefCell<Vec<Stamp>>,
+    looked: Cell<Instant>,
+    tickets: Arc<Tickets>,
+}
+
+impl fmt::Debug for TlsServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsServer").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl TlsServer {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn new(options: ServerOptions) -> io::Result<Rc<TlsServer>> {
+        let wrong = |text| CodedError { code: "configuration", text };
+        let tickets = Arc::new(Tickets::new().map_err(wrong)?);
+        let stamps = options.stamps();
+        let config = build(&options, &tickets).map_err(wrong)?;
+        Ok(Rc::new(TlsServer {
+            options,
+            config: RefCell::new(Arc::new(config)),
+            stamps: RefCell::new(stamps),
+            looked: Cell::new(Instant::now()),
+            tickets,
+        }))
+    }
+
+    /// A session with a new client.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    pub fn session(&self) -> io::Result<TlsSession> {
+        if self.looked.get().elapsed() >= CHECK {
+            self.looked.set(Instant::now());
+            self.look();
+        }
+        TlsSession::server(self.config.borrow().clone())
+    }
+
+    /// Reads files again that have changed. What cannot be used changes nothing, and is told.
+    fn look(&self) {
+        let stamps = self.options.stamps();
+        if *self.stamps.borrow() == stamps {
+            return;
+        }
+        match build(&self.options, &self.tickets) {
+            Ok(config) => *self.config.borrow_mut() = Arc::new(config),
+            Err(text) => {
+                let _ = writeln!(
+                    io::stderr(),
+                    "TLS: a file has changed, but cannot be used; the last one stays in use: {text}"
+                );
+            }
+        }
+        *self.stamps.borrow_mut() = stamps;
+    }
+
+    /// When each certificate ends, in seconds since 1970, with its subject.
+    ///
+    /// # Errors
+    /// A file cannot be read any more.
+    pub fn ends(&self) -> Result<Vec<(i64, String)>, String> {
+        let read = |files: &CertificateFiles| {
+            let chain = files.certificate.certificates("certificate")?;
+            let first = chain.first().and_then(|der| Certificate::parse(der));
+            Ok(first.map(|certificate| (certificate.not_after, certificate.subject)))
+        };
+        self.options.all().filter_map(|files| read(files).transpose()).collect()
+    }
+}
+
+fn build(options: &ServerOptions, tickets: &Arc<Tickets>) -> Result<ServerConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let load = |files: &Vec<CertificateFiles>| {
+        files.iter().map(|files| certified(files, &provider)).collect::<Result<Vec<_>, _>>()
+    };
+    let mut names = HashMap::new();
+    for (name, files) in &options.names {
+        names.insert(name.to_ascii_lowercase(), load(files)?);
+    }
+    let resolver = Resolver { default: load(&options.certificates)?, names };
+    let versions: &[_] = if options.only_tls13 { &[&TLS13] } else { &[&TLS13, &TLS12] };
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions)
+        .map_err(|error| error.to_string())?;
+    let builder = match &options.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(source) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in source.certificates("client_ca")? {
+                roots.add(certificate).map_err(|error| format!("option client_ca: {error}"))?;
+            }
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                    .build()
+                    .map_err(|error| format!("option client_ca: {error}"))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols.clone_from(&options.alpn);
+    config.ticketer = tickets.clone();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(config)
+}
+
+fn certified(
+    files: &CertificateFiles,
+    provider: &CryptoProvider,
+) -> Result<Arc<CertifiedKey>, String> {
+    let chain = files.certificate.certificates("certificate")?;
+    let key = files.key.key("key")?;
+    let mut certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| {
+        format!("{}: {}", files.certificate.place(), failure::describe(&error, "").text)
+    })?;
+    if let Some(ocsp) = &files.ocsp {
+        certified.ocsp = Some(ocsp.read().map_err(|error| format!("option ocsp: {error}"))?);
+    }
+    Ok(Arc::new(certified))
+}

@@ -1,0 +1,81 @@
+//! How a connection of a listener with TLS begins: no handler sees it before the handshake is over. Until then it
+//! is parked like one that waits for input, so that slow clients occupy no worker.
+
+use std::time::Duration;
+
+use crate::io::{Stream, Wakeup};
+use crate::server::listen::listener::Listener;
+use crate::sys::os::error_text;
+
+/// How long a client may take for the handshake.
+pub const WITHIN: Duration = Duration::from_secs(10);
+
+/// What a client gets that speaks HTTP without TLS.
+const PLAIN: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 65\r\n\
+    Connection: close\r\n\r\nThis port is for https: the request came to it over http, as is.\n";
+
+/// How far the handshake of a connection has come.
+#[derive(Debug, PartialEq, Eq)]
+pub enum HandshakeProgress {
+    /// The connection is for the handler.
+    Complete,
+    /// The handshake waits for the client.
+    Waits,
+    /// The connection is of no use; for this reason, unless it is the server that ends.
+    Failed(Option<String>),
+}
+
+/// Goes on with the handshake of a connection that was woken for that reason, or begins with it. Never blocks.
+pub fn advance(stream: &mut Stream, wakeup: Wakeup, listeners: &[Listener]) -> HandshakeProgress {
+    if let Some(key) = stream.handler.tls.take() {
+        let is_its = |listener: &&Listener| listener.key().is_some_and(|known| *known == *key);
+        let Some(server) = listeners.iter().find(is_its).and_then(Listener::tls) else {
+            return failed("its listener has no TLS any more");
+        };
+        match server.session() {
+            Ok(session) => stream.secure(session),
+            Err(error) => return failed(&error_text::reason(&error)),
+        }
+    }
+    if stream.is_established() {
+        return HandshakeProgress::Complete;
+    }
+    match wakeup {
+        Wakeup::Timeout => {
+            failed(&format!("the handshake was not over within {} s", WITHIN.as_secs()))
+        }
+        Wakeup::Shutdown => HandshakeProgress::Failed(None),
+        Wakeup::None | Wakeup::Input => match stream.handshake_nb() {
+            Ok(true) => {
+                // The time was that of the handshake.
+                stream.handler.parked_until = None;
+                HandshakeProgress::Complete
+            }
+            Ok(false) => HandshakeProgress::Waits,
+            Err(error) => {
+                if stream.session().is_some_and(|session| session.is_plain_http()) {
+                    stream.drop_session();
+                    let _ = stream.send_nb(&[PLAIN]);
+                }
+                failed(&error_text::reason(&error))
+            }
+        },
+    }
+}
+
+fn failed(reason: &str) -> HandshakeProgress {
+    HandshakeProgress::Failed(Some(reason.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_plain_http_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(PLAIN).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
+    }
+}
