@@ -1,4 +1,4 @@
---- The programs and commands of a page of the manual: blocks of Lua, and shell sessions behind them.
+--- The programs, files and commands of a page of the manual: blocks of code, and shell sessions behind them.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"
@@ -59,6 +59,28 @@ function page.sessions(path)
           assert.equal(pair[2], (output:gsub(":" .. port, ":8080")))
         end
       end }
+    end
+  end
+  return list
+end
+
+-- The name of the file that a block contains, if its first line is a comment that is one.
+local function file_name(text)
+  return text:match "^[-/#]+ ([%w_/.]+%.%w+)\n" or text:match "^/%* ([%w_/.]+%.%w+) %*/\n"
+end
+
+--- The steps of a tutorial: each is a shell session with the files that stand before it, which replace those
+-- of the same names from earlier steps.
+-- @return list of { line, files = { name → text }, commands = { { command, output } } }
+function page.steps(path)
+  local list, files = {}, {}
+  for _, block in ipairs(blocks(assert(process.slurp(path)))) do
+    local name = file_name(block.text)
+    if name then
+      files[name] = block.text
+    elseif block.language == "console" then
+      list[#list + 1] = { line = block.line, files = files, commands = commands(block.text) }
+      files = {}
     end
   end
   return list

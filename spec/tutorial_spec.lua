@@ -1,0 +1,79 @@
+-- docs/tutorial.md: who types its files and commands sees what the page shows.
+-- Runs once: the page is about Lua 5.4.
+
+local page = require "spec.support.page"
+local process = require "spec.support.process"
+local server = require "spec.support.server"
+
+local quote = process.quote
+
+-- Files and commands use these ports, and the spec free ones.
+local APPLICATION, NGINX = "8080", "80"
+
+local NGINX_CONF = [[
+  daemon off; worker_processes 1; pid FOLDER/pid; error_log FOLDER/error.log;
+  events { worker_connections 64; }
+  http {
+    access_log off;
+    client_body_temp_path FOLDER/body; proxy_temp_path FOLDER/proxy;
+    fastcgi_temp_path FOLDER/f; uwsgi_temp_path FOLDER/u; scgi_temp_path FOLDER/s;
+    include FOLDER/guestbook.conf;
+  }
+]]
+
+describe("docs/tutorial.md", function()
+  after_each(server.cleanup)
+
+  local folder, ports, application
+
+  -- With the ports of this run in place of those of the page.
+  local function here(text)
+    local function replaced(before, port) return before .. (ports[port] or port) end
+    return (text:gsub("(127%.0%.0%.1:)(%d+)", replaced):gsub("(port = )(%d+)", replaced)
+      :gsub("(or )(8080)", replaced):gsub("(listen )(80);", "listen 127.0.0.1:" .. ports[NGINX] .. ";"))
+  end
+
+  -- Runs a command as a user does, in the application's folder.
+  local function run(command)
+    local modules, compiled = server.root .. "/lua/?.lua;;", server.root .. "/build/lua5.4/?.so;;"
+    return process.run(("cd %s; export LUA_PATH=%s LUA_CPATH=%s; unset PORT DATA; %s"):format(
+      quote(folder), quote(modules), quote(compiled), command))
+  end
+
+  local function restart()
+    if application then assert.equal(0, application:stop()) end
+    application = server.start {
+      file = folder .. "/app.lua", launcher = { "--dev" }, cwd = folder, port = tonumber(ports[APPLICATION]),
+      env = { DATA = false },
+    }
+  end
+
+  local function start_nginx()
+    process.write(folder .. "/conf", (NGINX_CONF:gsub("FOLDER", folder)))
+    local nginx = process.start({ "/usr/sbin/nginx", "-p", folder, "-e", folder .. "/error.log", "-c",
+      folder .. "/conf" })
+    assert(process.wait_until(function() return server.listening(tonumber(ports[NGINX])) end), nginx:log())
+    return nginx
+  end
+
+  it("leads to an application, step by step", function()
+    folder = process.scratch("guestbook")
+    ports = { [APPLICATION] = tostring(server.free_port()), [NGINX] = tostring(server.free_port()) }
+    application = nil
+    assert(os.execute("mkdir -p " .. quote(folder) .. "/public " .. quote(folder) .. "/data/pictures"))
+    local nginx
+    for _, step in ipairs(page.steps "docs/tutorial.md") do
+      for name, text in pairs(step.files) do process.write(folder .. "/" .. name, here(text)) end
+      if step.files["app.lua"] then restart() end
+      if step.files["guestbook.conf"] then nginx = start_nginx() end
+      for _, pair in ipairs(step.commands) do
+        local code, output = run(here(pair[1]))
+        assert.same({ pair[1], pair[2] }, { pair[1], output }, "line " .. step.line)
+        assert.truthy(code == 0 or pair[1]:find("--max-time", 1, true), pair[1])
+      end
+    end
+    assert.truthy(nginx, "the page ends with nginx")
+    nginx:signal "TERM"
+    assert.equal(0, nginx:wait())
+  end)
+end)
