@@ -111,17 +111,19 @@ describe("the server helper", function()
   end)
 end)
 
--- tools/test with a spec file of the given text, or several.
-local function run_tests(...)
+-- tools/test with a spec file of the given text, or several; further variables in a table before them.
+local function run_tests(first, ...)
+  if type(first) == "string" then return run_tests({}, first, ...) end
+  local env = { BUILT = 1, RESULTS = process.scratch("results"), JOBS = 4 }
+  for name, value in pairs(first) do env[name] = value end
   local folder = process.scratch("")
   for index, text in ipairs { ... } do
     local file = assert(io.open(("%s%d_spec.lua"):format(folder, index), "w"))
     file:write(text)
     file:close()
   end
-  return process.start({ server.root .. "/tools/test" }, {
-    env = { BUILT = 1, SPEC = folder, RESULTS = process.scratch("results"), JOBS = 4 },
-  })
+  env.SPEC = folder
+  return process.start({ server.root .. "/tools/test" }, { env = env })
 end
 
 describe("tools/test", function()
@@ -160,10 +162,18 @@ describe("tools/test", function()
     end, 30))
     run:signal("TERM")
     assert.equal(130, run:wait())
-    local summary = run:output():match("\n== cut off\n.*")
+    local summary = run:output():match("\n== cut off by SIGTERM after %d+ s; [^\n]+RUNNER_TIMEOUT.*")
     assert.equal(2, select(2, summary:gsub("failed:\nFAILED: is broken\n[^\n]+oops\n", "")), summary)
-    assert.equal(2, select(2, summary:gsub("was under way for %d+ s:\nwaits %.%.%.", "")), summary)
+    assert.equal(2, select(2, summary:gsub("was under way for %d+ s:\nwaits\n", "")), summary)
     assert.truthy(process.wait_until(function() return #run:descendants() == 0 end))
+    run:destroy()
+  end)
+
+  it("says which limit was hit, and during which test", function()
+    local run = run_tests({ RUNNER_TIMEOUT = 3 },
+      "-- Runs once\nit('waits', function() os.execute('sleep 60') end)")
+    assert.equal(1, run:wait(60))
+    assert.matches("\nbusted%-5%.4%S* broke off after RUNNER_TIMEOUT %(3 s%), during: waits\n", run:output())
     run:destroy()
   end)
 end)
