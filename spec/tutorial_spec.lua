@@ -26,6 +26,16 @@ describe("docs/tutorial.md", function()
 
   local folder, ports, application
 
+  -- The indented command lines of the page that begin with this word.
+  local function indented(word)
+    local list = {}
+    for line in process.slurp(server.root .. "/docs/tutorial.md"):gmatch("\n    (" .. word .. " [^\n]+)") do
+      list[#list + 1] = line
+    end
+    assert(#list > 0)
+    return list
+  end
+
   -- With the ports of this run in place of those of the page.
   local function here(text)
     local function replaced(before, port) return before .. (ports[port] or port) end
@@ -35,9 +45,8 @@ describe("docs/tutorial.md", function()
 
   -- Runs a command as a user does, in the application's folder.
   local function run(command)
-    local modules, compiled = server.root .. "/lua/?.lua;;", server.root .. "/build/lua5.4/?.so;;"
-    return process.run(("cd %s; export LUA_PATH=%s LUA_CPATH=%s; unset PORT DATA; %s"):format(
-      quote(folder), quote(modules), quote(compiled), command))
+    return process.run(("cd %s && %s && cd %s; unset PORT DATA; %s"):format(
+      quote(server.root), table.concat(indented "export", " && "), quote(folder), command))
   end
 
   local function restart()
@@ -58,9 +67,10 @@ describe("docs/tutorial.md", function()
 
   it("leads to an application, step by step", function()
     folder = process.scratch("guestbook")
+    local parent = folder:match "^(.*)/guestbook$"
+    assert(os.execute(("cd %s && %s"):format(quote(parent), table.concat(indented "mkdir", " && "))))
     ports = { [APPLICATION] = tostring(server.free_port()), [NGINX] = tostring(server.free_port()) }
     application = nil
-    assert(os.execute("mkdir -p " .. quote(folder) .. "/public " .. quote(folder) .. "/data/pictures"))
     local nginx
     for _, step in ipairs(page.steps "docs/tutorial.md") do
       for name, text in pairs(step.files) do process.write(folder .. "/" .. name, here(text)) end
