@@ -68,7 +68,8 @@ describe("the command lines of the documents", function()
         local words = line:gsub("^moonbridge", ""):gsub("%-%-check", ""):gsub("/run/", folder .. "/")
           :gsub("/var/log/", folder .. "/")
         local code, output = process.run(("cd %s && LUA_PATH='%s/lua/?.lua;;' "
-          .. "LUA_CPATH='%s/build/lua%s/?.so;;' %s %s/bin/moonbridge --check %s"):format(folder, server.root, server.root, server.lua_version,
+          .. "LUA_CPATH='%s/build/lua%s/?.so;;' %s %s/bin/moonbridge --check %s"):format(
+          folder, server.root, server.root, server.lua_version,
           server.interpreter, server.root, words))
         assert.equal(0, code, path .. ": " .. line .. "\n" .. output)
       end
