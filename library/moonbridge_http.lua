@@ -437,6 +437,11 @@ function moonbridge_http.equal(a, b) end
 ---@param text string|number control characters are written as escapes
 function moonbridge_http.error_log(about, text) end
 
+---Answers the challenges by which an authority finds out who has a host (http-01, docs/tls.md).
+---@param folder string the webroot of certbot or lego
+---@return fun(request: moonbridge_http.request): boolean answer whether it was a challenge, which is answered
+function moonbridge_http.acme_challenge(folder) end
+
 ---Replaces `<`, `>`, `&`, `"` and `'` with character references.
 ---@param text string
 ---@return string

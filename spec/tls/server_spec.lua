@@ -240,6 +240,64 @@ for _ in range(3):
     assert.equal(0, s:wait())
   end)
 
+  it("serves at a shutdown who has just come, and ends idle connections in order", function()
+    local s = start(localhost)
+    local idle = connect(s)
+    idle:write("GET / HTTP/1.1\r\nHost: a\r\n\r\n"):flush()
+    assert.equal("HTTP/1.1 200 OK\r\n", (idle:read(nil, "\n")))
+    local waiting = assert(moonbridge_io.tlsconnect_nb("localhost", s.port, tls()))
+    s:signal("TERM")
+    waiting:write("GET / HTTP/1.0\r\n\r\n")
+    local flushed = waiting:flush()
+    -- It is served, unless the port was closed before its connection was there.
+    if flushed then
+      local text, status = waiting:read()
+      assert.is_true(text == nil or text == "" or status == "eof" and text:find("https 1.3", 1, true) ~= nil)
+    end
+    assert.equal("eof", (select(2, idle:read())))
+    assert.equal(0, s:wait())
+  end)
+
+  it("sends the response of an authority about its certificate", function()
+    local file = process.scratch("ocsp.der")
+    local handle = assert(io.open(file, "wb"))
+    handle:write("any bytes: they are the client's to judge")
+    handle:close()
+    local s = start(localhost, ("ocsp = %q"):format(file))
+    local command = "echo | openssl s_client -status -connect localhost:%d 2>&1"
+    local _, output = process.run(command:format(s.port))
+    assert.matches("OCSP response", output, 1, true)
+    assert.is_nil(output:find("OCSP response: no response sent", 1, true))
+  end)
+
+  it("reads PROXY headers before the handshake", function()
+    local s = start(localhost, "proxy_protocol = true")
+    local handle = assert(moonbridge_io.tcpconnect("127.0.0.1", s.port))
+    handle:write("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"):flush()
+    assert(handle:starttls(tls { host = "localhost" }))
+    handle:write("GET / HTTP/1.0\r\n\r\n"):flush()
+    assert.matches("https 1.3", (handle:read()))
+    handle:close()
+  end)
+
+  it("serves Node", function()
+    local s = start(localhost)
+    local script = ([[
+      const https = require("https"), fs = require("fs")
+      const agent = new https.Agent({ keepAlive: true, maxSockets: 1, ca: fs.readFileSync(%q) })
+      let left = 3
+      const ask = () => https.get("https://localhost:%d/", { agent }, response => {
+        let text = ""
+        response.on("data", part => text += part)
+        response.on("end", () => { console.log(text); if (--left) ask(); else agent.destroy() })
+      })
+      ask()
+    ]]):format(authority.certificate, s.port)
+    local code, output = process.run("node -e " .. process.quote(script) .. " 2>&1")
+    assert.equal(0, code, output)
+    assert.equal(3, select(2, output:gsub("https 1.3", "")))
+  end)
+
   it("answers HTTP without TLS with a plain 400 that says so", function()
     local s = start(localhost)
     local body, status = http.request(("http://127.0.0.1:%d/"):format(s.port))

@@ -54,6 +54,9 @@ fn load(lua: &Lua) -> Result<HttpModule> {
         &native,
     )?;
     module.raw_set("error_log", error_log)?;
+    let acme: Function =
+        binding::chunk(lua, "moonbridge.http.acme", include_str!("lua/acme.lua"), ())?;
+    module.raw_set("acme_challenge", acme)?;
     let maps: Table =
         binding::chunk(lua, "moonbridge.http.maps", include_str!("lua/maps.lua"), &native)?;
     let views: Function =

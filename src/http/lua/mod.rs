@@ -13,6 +13,7 @@
 //! | `handler.lua`, `request.lua`, `body.lua`, `streaming.lua` | request objects, and the calls of the application's callbacks |
 //! | `replies`, `replies.lua` | methods for common responses and cookies |
 //! | `file_steps`, `files.lua` | responses that are files |
+//! | `acme.lua` | `http.acme_challenge` |
 //! | `error_log.lua` | `http.error_log` |
 
 pub mod body_steps;

@@ -15,7 +15,7 @@ pub const LONGEST_TEXT: usize = 60 * 1024;
 pub enum ToPush {
     /// A connection is to be held: its supervisor, its pool there, its state, and its encoded
     /// [`HeldState`](super::held_state::HeldState). With its descriptor, and the file with its data if there is one.
-    Hold(i32, u64, ConnectionState, Vec<u8>),
+    Hold(i32, u64, Box<ConnectionState>, Vec<u8>),
     /// The connection that is away under this name is over, or hears nothing any more.
     Leave(u64),
     /// A message for whoever hears this topic.
@@ -115,7 +115,7 @@ impl Message for ToPush {
                 let ([supervisor, pool], rest) = split::<2>(rest)?;
                 let (held, state) = split_text(rest)?;
                 let state = ConnectionState::decode(state)?;
-                ToPush::Hold(process(supervisor)?, pool, state, held.to_vec())
+                ToPush::Hold(process(supervisor)?, pool, Box::new(state), held.to_vec())
             }
             [kind @ (b'p' | b'f'), rest @ ..] => {
                 let (topic, rest) = split_text(rest)?;
@@ -203,7 +203,7 @@ mod tests {
         let state = ConnectionState { data: b"GET".to_vec(), ..ConnectionState::default() };
         let topic = |name: &[u8], history| TopicSpec { name: name.to_vec(), history };
         for message in [
-            ToPush::Hold(7, 2, state, b"held".to_vec()),
+            ToPush::Hold(7, 2, Box::new(state), b"held".to_vec()),
             ToPush::Publish(Publication {
                 topic: b"news".to_vec(),
                 id: Some(b"1".to_vec()),

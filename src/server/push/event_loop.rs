@@ -184,7 +184,7 @@ impl EventLoop {
                     state.data = data;
                 }
                 let from = (supervisor, pool);
-                self.hub.hold(Arrival { from, socket: connection, state, held });
+                self.hub.hold(Arrival { from, socket: connection, state: *state, held });
                 false
             }
             ToPush::Publish(Publication { topic, id, data, .. }) => {

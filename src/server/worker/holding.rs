@@ -32,7 +32,7 @@ impl Holding {
     /// What the kernel reports: the connection ends.
     pub fn hold(&self, socket: OwnedFd, packed: Packed, held: Vec<u8>) -> Result<(), Errno> {
         let (state, file) = packed;
-        let message = ToPush::Hold(self.supervisor, self.pool, state, held);
+        let message = ToPush::Hold(self.supervisor, self.pool, Box::new(state), held);
         let descriptors = [Some(&socket), file.as_ref()];
         let descriptors: Vec<_> = descriptors.into_iter().flatten().map(AsFd::as_fd).collect();
         let mut outcome = Ok(());
