@@ -17,6 +17,7 @@ use super::roots;
 use super::session::TlsSession;
 use super::verifier::Verifier;
 use crate::sys::os::error_text::CodedError;
+use crate::sys::os::fallback_allocator::secretly;
 
 /// How many configurations are kept; of more, the oldest goes.
 const KEPT: usize = 16;
@@ -168,12 +169,12 @@ impl ClientOptions {
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
-            Some(identity) => builder
-                .with_client_auth_cert(
-                    identity.certificate.certificates("certificate")?,
-                    identity.key.key("key")?,
-                )
-                .map_err(|error| failure::describe(&error, "").text)?,
+            Some(identity) => {
+                let chain = identity.certificate.certificates("certificate")?;
+                let key = identity.key.key("key")?;
+                secretly(|| builder.with_client_auth_cert(chain, key))
+                    .map_err(|error| failure::describe(&error, "").text)?
+            }
         };
         config.alpn_protocols.clone_from(&self.alpn);
         Ok(config)

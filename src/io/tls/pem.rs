@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::sys::os::error_text;
+use crate::sys::os::fallback_allocator::secretly;
 
 /// Where a certificate or key is found.
 #[derive(Clone, PartialEq, Eq)]
@@ -88,8 +89,8 @@ impl Source {
     /// # Errors
     /// What is wrong, for `option`.
     pub fn key(&self, option: &str) -> Result<PrivateKeyDer<'static>, String> {
-        let text = self.read().map_err(|error| format!("option {option}: {error}"))?;
-        PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
+        let text = secretly(|| self.read()).map_err(|error| format!("option {option}: {error}"))?;
+        secretly(|| PrivateKeyDer::from_pem_slice(&text)).map_err(|_| {
             let is_encrypted = memchr::memmem::find(&text, b"ENCRYPTED").is_some();
             let reason = match is_encrypted {
                 true => "has a key with a passphrase; remove it, e.g. with openssl pkey",

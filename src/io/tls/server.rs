@@ -22,6 +22,7 @@ use super::session::TlsSession;
 use super::tickets::Tickets;
 use super::x509::Certificate;
 use crate::sys::os::error_text::CodedError;
+use crate::sys::os::fallback_allocator::secretly;
 
 /// How often is looked whether files have changed.
 const CHECK: Duration = Duration::from_secs(1);
@@ -88,7 +89,7 @@ impl TlsServer {
     /// What is wrong with them.
     pub fn new(options: ServerOptions) -> io::Result<Rc<TlsServer>> {
         let wrong = |text| CodedError { code: "configuration", text };
-        let tickets = Arc::new(Tickets::new().map_err(wrong)?);
+        let tickets = secretly(|| Tickets::new().map(Arc::new)).map_err(wrong)?;
         let stamps = options.stamps();
         let config = build(&options, &tickets).map_err(wrong)?;
         Ok(Rc::new(TlsServer {
@@ -185,9 +186,10 @@ fn certified(
 ) -> Result<Arc<CertifiedKey>, String> {
     let chain = files.certificate.certificates("certificate")?;
     let key = files.key.key("key")?;
-    let mut certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| {
-        format!("{}: {}", files.certificate.place(), failure::describe(&error, "").text)
-    })?;
+    let mut certified =
+        secretly(|| CertifiedKey::from_der(chain, key, provider)).map_err(|error| {
+            format!("{}: {}", files.certificate.place(), failure::describe(&error, "").text)
+        })?;
     if let Some(ocsp) = &files.ocsp {
         certified.ocsp = Some(ocsp.read().map_err(|error| format!("option ocsp: {error}"))?);
     }

@@ -3,6 +3,8 @@
 //! Rust aborts the process when an allocation fails. The supervisor must not end, so this library's
 //! allocator falls back on a small arena: enough to notice, free memory, and continue. The host's
 //! allocator, and those of its Lua states, are not affected.
+//!
+//! Another arena has what must not appear in a core file: private keys.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
@@ -31,6 +33,24 @@ unsafe impl Sync for Arena {}
 
 static ARENA: Arena = Arena::new();
 
+/// For secrets: not written to core files, and cleared when a block is freed.
+static SECRETS: Arena = Arena::new();
+
+/// Blocks are taken from the arena for secrets.
+static IS_SECRET: AtomicBool = AtomicBool::new(false);
+
+/// Calls `make`. What it allocates does not appear in a core file, as long as there is room for it and the
+/// system knows `MADV_DONTDUMP`.
+pub fn secretly<R>(make: impl FnOnce() -> R) -> R {
+    let address = SECRETS.memory.get().cast();
+    // SAFETY: the arena is whole pages that are ours; the call changes nothing but whether they are dumped.
+    let _ = unsafe { libc::madvise(address, SIZE, libc::MADV_DONTDUMP) };
+    let before = IS_SECRET.swap(true, Relaxed);
+    let made = make();
+    IS_SECRET.store(before, Relaxed);
+    made
+}
+
 #[global_allocator]
 static ALLOCATOR: Fallback = Fallback;
 
@@ -46,8 +66,13 @@ impl Arena {
     }
 
     #[cold]
-    fn allocate(&self, layout: Layout) -> *mut u8 {
+    fn allocate_after_failure(&self, layout: Layout) -> *mut u8 {
         self.failed.store(true, Relaxed);
+        self.allocate(layout)
+    }
+
+    #[cold]
+    fn allocate(&self, layout: Layout) -> *mut u8 {
         if layout.size() > LARGEST || layout.align() > 4096 {
             return ptr::null_mut();
         }
@@ -84,18 +109,28 @@ struct Fallback;
 // goes back to where it came from.
 unsafe impl GlobalAlloc for Fallback {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if IS_SECRET.load(Relaxed) {
+            let block = SECRETS.allocate(layout);
+            if !block.is_null() {
+                return block;
+            }
+        }
         // SAFETY: as the caller promises.
         let block = unsafe { System.alloc(layout) };
-        if block.is_null() { ARENA.allocate(layout) } else { block }
+        if block.is_null() { ARENA.allocate_after_failure(layout) } else { block }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as the caller promises.
-        let block = unsafe { System.alloc_zeroed(layout) };
+        let block = match IS_SECRET.load(Relaxed) {
+            true => ptr::null_mut(),
+            // SAFETY: as the caller promises.
+            false => unsafe { System.alloc_zeroed(layout) },
+        };
         if !block.is_null() {
             return block;
         }
-        let block = ARENA.allocate(layout);
+        // SAFETY: as the caller promises.
+        let block = unsafe { self.alloc(layout) };
         if !block.is_null() {
             // SAFETY: the piece has this size; it may have been used before.
             unsafe { block.write_bytes(0, layout.size()) };
@@ -104,6 +139,11 @@ unsafe impl GlobalAlloc for Fallback {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if SECRETS.contains(block) {
+            // SAFETY: the block has this size.
+            unsafe { block.write_bytes(0, layout.size()) };
+            return SECRETS.free();
+        }
         match ARENA.contains(block) {
             true => ARENA.free(),
             // SAFETY: as the caller promises, and it is the system's.
@@ -112,7 +152,7 @@ unsafe impl GlobalAlloc for Fallback {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if !ARENA.contains(block) {
+        if !ARENA.contains(block) && !SECRETS.contains(block) && !IS_SECRET.load(Relaxed) {
             // SAFETY: as the caller promises, and it is the system's.
             let moved = unsafe { System.realloc(block, layout, size) };
             if !moved.is_null() {
@@ -150,7 +190,7 @@ mod tests {
         static OTHER: Arena = Arena::new();
         let arena = &OTHER;
         let layout = Layout::from_size_align(100_000, 64).unwrap();
-        let blocks: Vec<*mut u8> = std::iter::repeat_with(|| arena.allocate(layout))
+        let blocks: Vec<*mut u8> = std::iter::repeat_with(|| arena.allocate_after_failure(layout))
             .take_while(|block| !block.is_null())
             .collect();
         assert_eq!(blocks.len(), SIZE / 100_032);
@@ -162,7 +202,7 @@ mod tests {
         );
         assert!(arena.failed.load(Relaxed));
         blocks.iter().for_each(|_| arena.free());
-        assert_eq!(arena.allocate(layout), blocks[0]);
+        assert_eq!(arena.allocate_after_failure(layout), blocks[0]);
         let large = Layout::from_size_align(LARGEST + 1, 1).unwrap();
         assert!(arena.allocate(large).is_null());
     }
@@ -172,5 +212,26 @@ mod tests {
         assert!(Vec::<u8>::new().try_reserve_exact(1 << 46).is_err());
         assert!(take_failure());
         assert!(!take_failure());
+    }
+
+    #[test]
+    fn secrets_are_in_memory_that_is_not_dumped() {
+        let secret = secretly(|| vec![7u8; 100]);
+        assert!(SECRETS.contains(secret.as_ptr().cast_mut()));
+        assert!(!SECRETS.contains(vec![7u8; 100].as_ptr().cast_mut()));
+        let address = secret.as_ptr() as usize;
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut is_here = false;
+        for line in maps.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let bound = |text| usize::from_str_radix(text, 16);
+            if let Some((Ok(from), Ok(to))) = range.map(|(from, to)| (bound(from), bound(to))) {
+                is_here = (from..to).contains(&address);
+            } else if is_here && line.starts_with("VmFlags:") {
+                assert!(line.split(' ').any(|flag| flag == "dd"), "{line}");
+                return;
+            }
+        }
+        panic!("there is no such mapping");
     }
 }
