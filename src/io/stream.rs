@@ -109,15 +109,19 @@ impl Stream {
         match outcome {
             Ok(Fill::Block) => {
                 self.interest = Direction::Read;
-                // An idle connection needs no buffers.
-                self.input.release();
-                self.output.release();
-                self.transport.get_mut().into_iter().for_each(Transport::release);
+                self.release();
             }
             Ok(_) => {}
             Err(_) => self.input.fail(),
         }
         outcome
+    }
+
+    /// Gives back the memory of empty buffers, which an idle connection does not need.
+    pub fn release(&mut self) {
+        self.input.release();
+        self.output.release();
+        self.transport.get_mut().into_iter().for_each(Transport::release);
     }
 
     /// For whoever watches the connection of a suspended read, which has seen all input: receives

@@ -318,6 +318,9 @@ impl Connections {
         let (has_input, received, bound, last) = {
             let mut stream = connection.stream.borrow_mut();
             let (bound, last) = (!stream.is_movable(), stream.handler.last);
+            if bound {
+                stream.release();
+            }
             (stream.has_input(), stream.input().len(), bound, last)
         };
         // The rest may come at once. It would be stuck here with a handler that runs for long, though:
