@@ -24,7 +24,7 @@ local function fields(made, more)
 end
 
 -- A server whose handler answers with what it knows of the connection.
-local function start(made, more, options)
+local function start(made, more, options, run_options)
   return server.start(([[
     local moonbridge, http = require "moonbridge", require "moonbridge_http"
     local moonbridge_io = require "moonbridge_io"
@@ -42,8 +42,8 @@ local function start(made, more, options)
         return true
       end),
     }
-    moonbridge.run()
-  ]]):format(fields(made, more), options or ""))
+    moonbridge.run { %s }
+  ]]):format(fields(made, more), options or "", run_options or ""))
 end
 
 local function tls(more)
@@ -256,6 +256,16 @@ for _ in range(3):
     end
     assert.equal("eof", (select(2, idle:read())))
     assert.equal(0, s:wait())
+  end)
+
+  it("goes on at a reload: idle connections end in order, who asks anew is served", function()
+    local s = start(localhost, "", "", 'hangup = "reload"')
+    local idle = connect(s)
+    idle:write("GET / HTTP/1.1\r\nHost: a\r\n\r\n"):flush()
+    assert.equal("HTTP/1.1 200 OK\r\n", (idle:read(nil, "\n")))
+    s:signal("HUP")
+    assert.equal("eof", (select(2, idle:read())))
+    assert.matches("^https", (request(s)))
   end)
 
   it("sends the response of an authority about its certificate", function()
