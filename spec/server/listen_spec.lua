@@ -44,7 +44,7 @@ describe("a wrong call of listen", function()
       { "{ port = 80 }", "No protocol specified for listener #2" },
       { "{ proto = 7 }", 'Field "proto" of listener #2 must be a string' },
       { "{ proto = 'udp' }",
-        'Unknown protocol "udp" of listener #2; known: tcp, local, interval, main, inherit' },
+        'Unknown protocol "udp" of listener #2; known: tcp, tls, local, interval' },
       { "{ proto = 'inherited' }",
         'Unknown protocol "inherited" of listener #2; did you mean "inherit"?' },
       { "{ proto = 'tcp' }", "No port specified; " },
@@ -105,6 +105,8 @@ describe("a wrong call of listen", function()
       { "{ proto = 'tcp', port = 1, 7 }", 'option "1" of listener #2; known: proto, host, port, path' },
       { "{ proto = 'interval', delay = 1, named = 'x' }", 'did you mean "name"?' },
       { "{ proto = 'inherit', names = 'x' }", 'did you mean "name"?' },
+      -- Without its protocol it would be served in the clear.
+      { "{ proto = 'tcp', port = 1, certificate = 'x' }", 'Unknown option "certificate" of listener #2' },
     } do
       refuses(("{ %s, %s, connect = connect }"):format(TCP, case[1]), case[2])
     end

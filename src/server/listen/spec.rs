@@ -18,7 +18,10 @@ use crate::known_options;
 use crate::proxy::proxied::Proxied;
 use crate::server::identity;
 
-/// The names of all fields. Those of another protocol are accepted, and have no effect.
+/// How many of the names are not those of TLS.
+const PLAIN_NAMES: usize = 15;
+
+/// The names of all fields, those of TLS last. Others of another protocol are accepted, and have no effect.
 const NAMES: [&str; 22] = [
     "proto",
     "host",
@@ -137,7 +140,10 @@ impl Entry {
                 binding::kind(value)
             )));
         };
-        known_options::check(table, &format!("listener #{index}"), &NAMES, 0)?;
+        // A listener that forgets to be of TLS must not serve in the clear.
+        let is_tls = matches!(table.get::<Value>("proto")?, Value::String(proto) if proto == "tls");
+        let known = if is_tls { &NAMES[..] } else { &NAMES[..PLAIN_NAMES] };
+        known_options::check(table, &format!("listener #{index}"), known, 0)?;
         let proto = match table.get::<Value>("proto")? {
             Value::String(proto) => proto.to_string_lossy(),
             Value::Nil => {
