@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mlua::ffi::{self, lua_State};
 use mlua::{Function, IntoLua, IntoLuaMulti, Lua};
 
-use super::compat::{self, After, Continuation};
+use super::continuation::{self, After, Continuation};
 use super::method::{Action, Arguments, Call, Event, Method, Protection, Retirement, Value};
 use super::{misuse, userdata};
 use crate::sys::os::error_text::{self, ErrorCode};
@@ -28,7 +28,7 @@ pub fn function<M: Method>(
         values.push_front(word.into_lua(lua)?);
     }
     values.push_front(object.into_lua(lua)?);
-    compat::function::<GoOn<M>>(lua, run::<M>, values)
+    continuation::function::<GoOn<M>>(lua, run::<M>, values)
 }
 
 /// Puts the function of a method into a table under its name.
@@ -153,9 +153,9 @@ unsafe fn carry_out<M: Method>(state: *mut lua_State, call: &Call) -> After {
             count += 1;
         }
         if protection == Protection::None {
-            return compat::call::<GoOn<M>>(state, count, token);
+            return continuation::call::<GoOn<M>>(state, count, token);
         }
-        compat::protected_call::<GoOn<M>>(state, handler, count, token)
+        continuation::protected_call::<GoOn<M>>(state, handler, count, token)
     }
 }
 
@@ -221,7 +221,7 @@ unsafe fn rarely<M: Method>(state: *mut lua_State, action: Action) -> Result<Eve
             Action::Yield(values, token) => {
                 ffi::lua_settop(state, M::FRAME);
                 values.iter().for_each(|value| push::<M>(state, *value));
-                Err(compat::give_way::<GoOn<M>>(state, token))
+                Err(continuation::give_way::<GoOn<M>>(state, token))
             }
             Action::ReturnText(value, text) => {
                 push::<M>(state, value);

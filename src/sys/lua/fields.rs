@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mlua::ffi::{self, lua_State};
 use mlua::{Function, Lua, Table};
 
-use super::compat;
+use super::continuation;
 use super::driver;
 use super::method::Borrowed;
 use super::userdata::{self, Userdata};
@@ -101,7 +101,7 @@ unsafe extern "C-unwind" fn pick<F: ObjectFields>(state: *mut lua_State) -> c_in
                 let count = ffi::lua_gettop(state);
                 ffi::lua_pushvalue(state, COMPLETE);
                 ffi::lua_insert(state, 1);
-                return compat::finish_by(state, count);
+                return continuation::finish_by(state, count);
             }
         }
         1

@@ -6,6 +6,7 @@ pub mod c_file;
 pub mod call_loop;
 pub mod class;
 pub mod compat;
+pub mod continuation;
 pub mod driver;
 pub mod entry;
 pub mod fields;
