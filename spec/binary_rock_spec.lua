@@ -1,4 +1,4 @@
--- What checks and installs the binary rock. To build it takes an hour: `make rock-binary` tries it as well.
+-- What checks and installs the binary rock. To build it takes long: `make rock-binary` tries it as well.
 -- Runs once
 
 local lfs = require "lfs"
