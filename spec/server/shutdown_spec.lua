@@ -362,6 +362,9 @@ describe("SIGQUIT", function()
     local s = start("min_fork = 1, max_fork = 1," .. POOL)
     local worker = s:workers()[1]
     assert_served(asking(s, 1))
+    -- The client has its answer before the worker is idle again, which it shows by going to sleep.
+    local stat = ("/proc/%d/stat"):format(worker)
+    assert(process.wait_until(function() return process.slurp(stat):find(") S ", 1, true) end))
     process.kill(worker, "QUIT")
     assert_served(asking(s, 3))
     assert.same({ worker }, s:workers())

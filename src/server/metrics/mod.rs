@@ -15,7 +15,7 @@
 //! | [`report`] | everything as text |
 //! | [`lua`] | `counter`, `gauge`, `histogram`, `metrics` |
 
-mod area;
+pub mod area;
 mod buckets;
 mod declaration;
 pub mod exposition;

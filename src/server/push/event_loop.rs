@@ -121,7 +121,7 @@ impl EventLoop {
     /// Reads what there is, but not for long.
     fn read(&mut self) {
         for _ in 0..MESSAGES {
-            if self.waiting > BACKLOG {
+            if self.waiting > BACKLOG && self.is_served() {
                 return self.watch_line(false);
             }
             let Some(receiver) = self.line.receiver() else { return };
@@ -130,6 +130,10 @@ impl EventLoop {
                     let Some((message, descriptors)) = complete(message, descriptors) else {
                         continue;
                     };
+                    if matches!(message, ToPush::Serve(..)) && !self.is_served() {
+                        self.carry_out(message, descriptors);
+                        continue;
+                    }
                     self.waiting += size(&message);
                     self.backlog.push_back((message, descriptors));
                 }
@@ -148,8 +152,17 @@ impl EventLoop {
         }
     }
 
+    /// Whether a generation serves. Before, connections could not be given back, and no topic has a history: all
+    /// else waits until then, even if it came first.
+    fn is_served(&self) -> bool {
+        self.hub.generations.is_served()
+    }
+
     /// Does a slice of what was read. True if there is more.
     fn work(&mut self) -> bool {
+        if !self.is_served() {
+            return false;
+        }
         for _ in 0..CLIENTS {
             if self.hub.pass_on(CLIENTS, BYTES) {
                 return true;
@@ -266,5 +279,35 @@ fn size(message: &ToPush) -> usize {
         ToPush::Publish(Publication { topic, data, .. }) => 200 + topic.len() + data.len(),
         ToPush::Hold(_, _, state, held) => 500 + state.data.len() + held.len(),
         _ => 100,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::ipc::push_message::TopicSpec;
+    use crate::server::metrics::area::Area;
+    use crate::server::metrics::push::PushTotal;
+
+    #[test]
+    fn nothing_is_done_before_a_generation_serves() {
+        let counters = PushCounters::new(&Rc::new(Area::new(None).unwrap())).unwrap();
+        let line = Rc::new(PushLine::new().unwrap());
+        let (lifeline, _ours) = nix::unistd::pipe().unwrap();
+        let mut process = EventLoop::new(line.clone(), lifeline, counters.clone(), 10).unwrap();
+        let publication =
+            Publication { topic: b"news".into(), id: None, data: b"a".into(), is_in_file: false };
+        line.send(&ToPush::Publish(publication), &[]).unwrap();
+        process.read();
+        assert!(!process.work());
+        assert_eq!(counters.get(PushTotal::Published), 0);
+
+        let news = TopicSpec { name: b"news".into(), history: 5 };
+        let (channel, _theirs) = Channel::pair().unwrap();
+        line.send(&ToPush::Serve(1, None, vec![news]), &[channel.as_fd()]).unwrap();
+        process.read();
+        assert!(process.hub.returns.channel().is_some());
+        process.work();
+        assert_eq!(counters.get(PushTotal::Published), 1);
     }
 }

@@ -10,6 +10,11 @@ pub struct Generations {
 }
 
 impl Generations {
+    /// Whether one serves.
+    pub fn is_served(&self) -> bool {
+        self.current.is_some()
+    }
+
     /// This one serves from now on. Gives whether that is new.
     pub fn serve(&mut self, supervisor: i32) -> bool {
         self.current.replace(supervisor) != Some(supervisor)
@@ -39,9 +44,9 @@ mod tests {
     #[test]
     fn pools_are_found_over_several_generations() {
         let mut generations = Generations::default();
-        assert_eq!(generations.pool(1, 0), None);
+        assert_eq!((generations.is_served(), generations.pool(1, 0)), (false, None));
         assert!(generations.serve(1) && !generations.serve(1));
-        assert_eq!(generations.pool(1, 5), Some(5));
+        assert_eq!((generations.is_served(), generations.pool(1, 5)), (true, Some(5)));
         generations.replace(1, vec![Some(1), Some(0), None]);
         assert!(generations.serve(2));
         assert_eq!((generations.pool(1, 0), generations.pool(2, 0)), (Some(1), Some(0)));
