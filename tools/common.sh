@@ -32,5 +32,17 @@ need_toolchain() {
   fi
 }
 
+# Copies what cargo has built of the dependencies from one of its folders (target/luaVERSION/PROFILE) into another one
+# that lacks it, but for what depends on the version of Lua: without, each version would compile all of them.
+share_dependencies() {
+  local from=$1 to=$2 part
+  if [ "$from" = "$to" ]; then return; fi
+  for part in .fingerprint build deps; do
+    mkdir -p "$to/$part"
+    find "$from/$part" -mindepth 1 -maxdepth 1 -not -name '*moonbridge*' -not -name '*mlua*' \
+      -exec cp --archive --no-clobber --target-directory="$to/$part" {} +
+  done
+}
+
 # rustup installs cargo here, but only configures later shells.
 if ! have cargo && [ -x "$HOME/.cargo/bin/cargo" ]; then PATH="$HOME/.cargo/bin:$PATH"; fi
