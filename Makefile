@@ -25,7 +25,7 @@ example: ## run an example from this clone, e.g. NAME=echo; ARGS='its arguments'
 	@tools/install run
 	@tools/run $(or $(NAME),helloworld) $(ARGS)
 
-test: ## cargo tests, then the specs under Lua 5.3 and 5.4, a smoke set under others
+test: ## cargo tests, then the specs under Lua 5.3, 5.4 and in part 5.5, a smoke set under others; LUA=5.5 runs all under it
 	@tools/install build test
 	@exec setpriv --pdeathsig TERM tools/test
 

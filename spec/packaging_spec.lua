@@ -1,5 +1,6 @@
 -- What people meet first: the README's lines, the example, the make targets, the rock, and what is said
 -- when something is missing.
+-- Not under Lua 5.5: there is no LuaRocks for it.
 -- Takes long: the module is compiled for the rock.
 
 local lfs = require "lfs"

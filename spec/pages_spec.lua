@@ -1,4 +1,5 @@
 -- The programs of these pages run as they stand, and answer as the page shows.
+-- Not under Lua 5.5: there is no LuaSQL for it.
 
 local page = require "spec.support.page"
 local server = require "spec.support.server"

@@ -1,4 +1,5 @@
 -- examples/application.lua, spoken to by curl, by LuaSocket's HTTP client and over raw sockets.
+-- Not under Lua 5.5: there is no LuaSQL for it.
 
 local json = require "dkjson"
 local lfs = require "lfs"

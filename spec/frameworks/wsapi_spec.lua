@@ -1,4 +1,5 @@
 -- moonbridge.wsapi runs applications for WSAPI.
+-- Not under Lua 5.5: it refuses WSAPI's own library, which assigns to a variable of `for`.
 
 local lfs = require "lfs"
 local process = require "spec.support.process"

@@ -22,11 +22,11 @@ local shared = require "spec.support.shared"
 
 local server = { TIMEOUT = process.TIMEOUT }
 
---- The interpreter that runs the servers: that of the specs, or what LUA says.
+--- The interpreter that runs the servers: that of the specs, or what LUA says. Under Lua 5.5, it says both.
 server.interpreter = os.getenv("LUA") or "lua" .. _VERSION:match("%d+%.%d+")
 
 --- The interpreter that runs the specs, and has the libraries for that.
-server.own_interpreter = "lua" .. _VERSION:match("%d+%.%d+")
+server.own_interpreter = _VERSION == "Lua 5.5" and server.interpreter or "lua" .. _VERSION:match("%d+%.%d+")
 
 --- The version of the servers' interpreter, "5.1" to "5.5", or "jit" for LuaJIT.
 server.lua_version = _VERSION:match("%d+%.%d+")
@@ -49,11 +49,14 @@ Server.__index = function(self, key)
   return Server[key] or self.process[key]
 end
 
+-- Libraries in Lua that Debian has no package of for Lua 5.5: those for 5.4.
+local LIBRARIES = server.lua_version == "5.5" and "/usr/share/lua/5.4/?.lua;" or ""
+
 --- Where the interpreter of a started script finds the modules under test.
 local function environment(extra)
   local version = server.lua_version:gsub("%.", "_") -- LuaJIT has no variables of its own
   local env = {
-    LUA_PATH = root .. "/lua/?.lua;;",
+    LUA_PATH = root .. "/lua/?.lua;" .. LIBRARIES .. ";",
     LUA_CPATH = root .. "/build/lua" .. server.lua_version .. "/?.so;;",
     ["LUA_PATH_" .. version] = false,
     ["LUA_CPATH_" .. version] = false,
