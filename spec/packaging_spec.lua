@@ -120,6 +120,31 @@ describe("make", function()
       .. "or LuaJIT\n" }, { code, output })
   end)
 
+  it("build says in one sentence that the first build of a clone fails, or that there is no cc", function()
+    local build = "CARGO_TARGET_DIR=%s PATH=%s tools/build dev 5.4"
+    local code, output = run(build:format(quote(process.scratch("target")), cargo "1.88.0" .. ":$PATH"))
+    assert.equal(1, code)
+    assert.truthy(output:find("^moonbridge: cargo could not build the module, [^\n]+\n$"), output)
+    local bin = cargo "1.88.0"
+    run(("ln -s $(command -v bash) $(command -v sh) $(command -v dirname) %s/"):format(bin))
+    code, output = run(build:format(quote(process.scratch("target")), bin))
+    assert.equal(1, code)
+    assert.truthy(output:find("^moonbridge: cc was not found, [^\n]+\n$"), output)
+  end)
+
+  it("install says in one sentence that apt-get cannot install what is missing", function()
+    local bin = cargo "1.88.0"
+    local code, output = run(([[
+      ln -s $(command -v bash) $(command -v dirname) $(command -v env) $(command -v grep) %s/
+      printf '#!/bin/sh\necho 0' >%s/id
+      printf '#!/bin/sh\necho W: old lists >&2\necho E: no network >&2\nexit 100\n' >%s/apt-get
+      chmod +x %s/id %s/apt-get
+      PATH=%s tools/install build
+    ]]):gsub("%%s", bin))
+    assert.same({ 1, "== installing gcc libc6-dev\nmoonbridge: apt-get could not install gcc libc6-dev: "
+      .. "check the network, or install them yourself (it said: no network)\n" }, { code, output })
+  end)
+
   it("build says in one sentence that cargo is missing, and what to install", function()
     local bin = process.scratch("bin")
     lfs.mkdir(bin)
