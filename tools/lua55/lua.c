@@ -26,7 +26,8 @@ static int protected_main(lua_State *L) {
   luaL_openlibs(L);
   for (; script < command->count && strcmp(command->values[script], "-e") == 0; script += 2) {
     if (script + 1 == command->count) return luaL_error(L, "-e needs a chunk");
-    run(L, luaL_loadstring(L, command->values[script + 1]), 0);
+    const char *chunk = command->values[script + 1];
+    run(L, luaL_loadbuffer(L, chunk, strlen(chunk), "=(command line)"), 0);
   }
   if (script >= command->count) return 0;
   if (command->values[script][0] == '-') return luaL_error(L, "unknown option '%s'", command->values[script]);
