@@ -1,5 +1,5 @@
--- A complete application: notes with files, as a page, a JSON API and a stream of events; and an echo over
--- an upgraded connection.
+-- A complete application: notes with files, as a page, a JSON API and a stream of events; a chat over
+-- WebSockets; and an echo over an upgraded connection.
 --
 --   lua5.4 examples/application.lua notes.db        then open http://127.0.0.1:8080/
 --
@@ -16,6 +16,7 @@ local http = require "moonbridge_http"
 local folder = debug.getinfo(1, "S").source:match("^@(.*/)") or "./"
 package.path = folder .. "application/?.lua;" .. package.path
 local api = require "api"
+local chat = require "chat"
 local echo = require "echo"
 local events = require "events"
 local files = require "files"
@@ -45,9 +46,12 @@ local routes = {
   { "^api/notes$", GET = api.list, POST = api.create },
   { "^api/notes/(%d+)$", GET = api.show, DELETE = api.delete },
   { "^events$", GET = events.stream },
+  { "^chat$", GET = chat.show },
+  { "^chat/socket$", GET = chat.connect },
   { "^echo$", GET = echo.upgrade },
   { "^style%.css$", GET = asset("style.css", "text/css") },
   { "^live%.js$", GET = asset("live.js", "text/javascript") },
+  { "^chat%.js$", GET = asset("chat.js", "text/javascript") },
 }
 
 local function allowed(route)
@@ -85,10 +89,11 @@ local function answer(request)
 end
 
 store.create(path)
+events.create()
 
 moonbridge.listen {
   { proto = "tcp", host = "127.0.0.1", port = os.getenv("PORT") or 8080 },
-  -- Each event stream and each echo occupies a worker while it lasts.
+  -- Each echo occupies a worker while it lasts; event streams and chats do not.
   max_fork = 64,
   -- Processes must not share a database connection: each worker opens its own.
   prepare = function() store.open(path) end,

@@ -8,6 +8,7 @@
 -- A note is { "id", "comment", "created", "files": [ { "id", "name", "type", "size", "url" } ] }.
 -- Errors are { "error": text }.
 
+local events = require "events"
 local json = require "dkjson"
 local store = require "store"
 
@@ -21,8 +22,8 @@ local function list(items)
   return setmetatable(items, { __jsontype = "array" })
 end
 
---- The public form of a note.
-function api.encode(note)
+-- The public form of a note.
+local function encode(note)
   local files = list {}
   for index, file in ipairs(note.files) do
     files[index] = {
@@ -30,6 +31,11 @@ function api.encode(note)
     }
   end
   return { id = note.id, comment = note.comment, created = note.created, files = files }
+end
+
+--- Tells all who listen of a new note.
+function api.announce(note)
+  events.announce(note.id, json.encode(encode(note)))
 end
 
 local function send(request, status, value, fields)
@@ -68,7 +74,7 @@ function api.list(request)
   local after = number(request.get_params.after or "0")
   if not after then return api.fail(request, "400 Bad Request", "after has to be a number") end
   local notes = list {}
-  for index, note in ipairs(store.after(after, MOST)) do notes[index] = api.encode(note) end
+  for index, note in ipairs(store.after(after, MOST)) do notes[index] = encode(note) end
   return send(request, "200 OK", { notes = notes })
 end
 
@@ -89,14 +95,15 @@ function api.create(request)
   local objection = store.objection(comment, 0)
   if objection then return api.fail(request, "422 Unprocessable Content", objection) end
   local note = store.note(store.add(comment, {}))
-  return send(request, "201 Created", api.encode(note), { Location = "/api/notes/" .. note.id })
+  api.announce(note)
+  return send(request, "201 Created", encode(note), { Location = "/api/notes/" .. note.id })
 end
 
 --- GET /api/notes/ID
 function api.show(request, id)
   local note = number(id) and store.note(number(id))
   if not note then return api.fail(request, "404 Not Found", "there is no such note") end
-  return send(request, "200 OK", api.encode(note))
+  return send(request, "200 OK", encode(note))
 end
 
 --- DELETE /api/notes/ID

@@ -1,55 +1,44 @@
--- New notes as server-sent events. Workers share nothing but the database, so each stream polls it.
+-- New notes as server-sent events. A stream occupies no worker: its handler holds the response, which hears
+-- the topic "notes" from then on.
 
-local json = require "dkjson"
-local moonbridge_io = require "moonbridge_io"
-local api = require "api"
-local store = require "store"
+local moonbridge = require "moonbridge"
 
 local events = {}
 
--- Seconds between two queries, between keep-alive comments, and until the stream ends. Browsers then
--- reconnect and send the id of the last event they have seen.
-local PAUSE, SIGN_OF_LIFE, LONGEST = 0.25, 15, 600
+local TOPIC = "notes"
 
--- The maximum number of events per query.
-local MOST = 100
+-- How many notes a browser whose connection broke may have missed.
+local REMEMBERED = 100
 
--- Waits until the next query. Returns false if the client is gone or the server shuts down.
-local function wait(socket)
-  local input, _, terminated = moonbridge_io.poll({ [socket] = true }, nil, PAUSE, true)
-  if terminated then return false end
-  if not input then return true end
-  local size, status = socket:drain_nb()
-  return size ~= nil and status ~= "eof"
+-- Seconds between two signs of life.
+local SIGN_OF_LIFE = 15
+
+--- Declares the topic, before there are other processes.
+function events.create()
+  moonbridge.topic(TOPIC, { history = REMEMBERED })
 end
 
---- GET /events?after=ID
+--- Tells all streams of a note.
+-- @param id its number
+-- @param text the note as JSON
+function events.announce(id, text)
+  local event = ("id: %d\nevent: note\ndata: %s\n\n"):format(id, text)
+  local ok, message = moonbridge.publish(TOPIC, event, { id = tostring(id) })
+  if not ok then io.stderr:write("note ", id, " was not announced: ", message, "\n") end
+end
+
+--- GET /events?after=ID: first the notes behind the one with this number; or, if the topic does not remember
+-- all of them, an event `gap`, for which a client asks the API. Then all that are new.
 function events.stream(request)
-  local last = math.tointeger(tonumber(request.headers_value["Last-Event-ID"] or ""))
-    or math.tointeger(tonumber(request.get_params.after or "")) or store.last()
-  request:close_after_finish()
   request:send_status("200 OK")
   request:send_header("Content-Type", "text/event-stream")
   request:send_header("Cache-Control", "no-store")
   request:send_data("retry: 1000\n\n")
-  request:flush()
-  if request.method == "HEAD" then return true end
-  local begun = moonbridge_io.timeref()
-  local sent = begun
-  repeat
-    local notes = store.after(last, MOST)
-    for _, note in ipairs(notes) do
-      last = note.id
-      request:send_data("id: ", last, "\nevent: note\ndata: ", json.encode(api.encode(note)), "\n\n")
-    end
-    local silent = moonbridge_io.timeref(sent) >= SIGN_OF_LIFE
-    if silent then request:send_data(": still here\n\n") end
-    if silent or #notes > 0 then
-      request:flush()
-      sent = moonbridge_io.timeref()
-    end
-  until moonbridge_io.timeref(begun) >= LONGEST or not wait(request.socket)
-  return true
+  return request:hold {
+    topics = TOPIC, heartbeat = { SIGN_OF_LIFE, ": still here\n\n" },
+    last_id = request.headers_value["Last-Event-ID"] or request.get_params.after,
+    on_gap = "event: gap\ndata:\n\n",
+  }
 end
 
 return events

@@ -33,8 +33,22 @@ function item(note) {
   return made;
 }
 
-const source = new EventSource(`/events?after=${list.dataset.last}`);
-source.addEventListener("note", (event) => {
-  const note = JSON.parse(event.data);
+function show(note) {
+  list.dataset.last = Math.max(list.dataset.last, note.id);
   if (!document.getElementById(`note-${note.id}`)) list.prepend(item(note));
-});
+}
+
+// Gets what the stream cannot give, as the server does not remember so much.
+async function fetchMissed() {
+  let notes;
+  do {
+    const response = await fetch(`/api/notes?after=${list.dataset.last}`);
+    if (!response.ok) return;
+    ({ notes } = await response.json());
+    notes.forEach(show);
+  } while (notes.length);
+}
+
+const source = new EventSource(`/events?after=${list.dataset.last}`);
+source.addEventListener("note", (event) => show(JSON.parse(event.data)));
+source.addEventListener("gap", fetchMissed);

@@ -55,6 +55,7 @@ local NOTES = [[
     <ol id="notes" aria-live="polite" data-last="{last}">
 {=notes}    </ol>
   </section>
+  <p><a href="/chat">To the chat</a></p>
   <script type="module" src="/live.js"></script>
 ]]
 
@@ -108,7 +109,10 @@ local function note_html(note)
   })
 end
 
-local function send(request, status, values, fields)
+--- Sends a page.
+-- @param values `title`, `heading` and `content`, the last as HTML
+-- @param fields (optional) more header fields, by their names
+function page.send(request, status, values, fields)
   request:send_status(status)
   request:send_header("Content-Type", "text/html; charset=UTF-8")
   request:send_header("Cache-Control", "no-store")
@@ -129,7 +133,7 @@ function page.show(request)
   local notes = store.latest(SHOWN)
   local items = {}
   for index, note in ipairs(notes) do items[index] = note_html(note) end
-  return send(request, "200 OK", {
+  return page.send(request, "200 OK", {
     title = "Notes", heading = "Notes",
     content = form("") .. fill(NOTES, { notes = table.concat(items), last = store.last() }),
   })
@@ -137,14 +141,14 @@ end
 
 --- The form again, with the user's input and an error message.
 function page.refuse(request, status, problem, comment)
-  return send(request, status, {
+  return page.send(request, status, {
     title = "Error: the note was not added", heading = "Notes", content = form(comment, problem),
   })
 end
 
 --- An error page with a link back.
 function page.fail(request, status, text, fields)
-  return send(request, status, {
+  return page.send(request, status, {
     title = status, heading = status:match("^%d+ (.*)$"),
     content = fill('  <p>{text}</p>\n  <p><a href="/">To the notes</a></p>\n', { text = text }),
   }, fields)

@@ -1,5 +1,6 @@
 -- Receives the page's form: stores files of any size on disk, chunk by chunk.
 
+local api = require "api"
 local moonbridge_io = require "moonbridge_io"
 local page = require "page"
 local store = require "store"
@@ -94,6 +95,7 @@ function upload.handle(request)
     return page.refuse(request, status, problem, comment)
   end
   local id = store.add(comment, files)
+  api.announce(store.note(id))
   request:send_status("303 See Other")
   request:send_header("Location", "/#note-" .. id)
   return true

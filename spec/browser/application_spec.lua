@@ -116,6 +116,51 @@ describe("the page of examples/application.lua #browser", function()
     assert.same({}, b:console())
   end)
 
+  it("gets what it has missed while the server was away", function()
+    note("first")
+    local function items() return b:script("return [...document.querySelectorAll('#notes > li')].length") end
+    assert.truthy(process.wait_until(function() return items() == 1 end))
+    local port, arguments = s.port, { process.scratch("notes.db") }
+    assert.equal(0, s:stop())
+    local function start(file_port)
+      return server.start {
+        file = server.root .. "/examples/application.lua", args = arguments, port = file_port,
+      }
+    end
+    -- Another database has other notes, of which the topic remembers nothing.
+    local other = start()
+    for _, comment in ipairs { "of old", "second", "third" } do
+      other:curl("--fail --form-string comment=" .. process.quote(comment) .. " URL/")
+    end
+    assert.equal(0, other:stop())
+    s = start(port)
+    assert.truthy(process.wait_until(function() return items() == 3 end))
+    note("fourth")
+    assert.truthy(process.wait_until(function() return items() == 4 end))
+    assert.equal("fourth", b:find("#notes > li .comment"):text())
+  end)
+
+  it("has a chat", function()
+    b:find("a[href='/chat']"):click()
+    assert_at(s.url .. "/chat")
+    local function shows(text)
+      return process.wait_until(function() return b:find("#lines"):text():find(text, 1, true) end)
+    end
+    assert.truthy(shows "You are connected.")
+    local line = EVIL:gsub("\n", " ")
+    b:find("#name"):type("Ann")
+    b:find("#line"):type(line .. ENTER)
+    assert.truthy(shows "Ann has come")
+    assert.truthy(shows("Ann " .. line))
+    assert.equal("Chat", b:title())
+    assert.equal("", b:find("#line"):property("value"))
+    assert.same({ "textbox", "Name" }, { b:find("#name"):accessible() })
+    assert.same({ "textbox", "Line" }, { b:find("#line"):accessible() })
+    assert.same({ "button", "Say" }, { b:find("button"):accessible() })
+    b:screenshot("chat")
+    assert.same({}, b:console())
+  end)
+
   it("can be used by the keyboard and by assistive technology", function()
     assert.equal("en", b:find("html"):property("lang"))
     assert.same({ "main", "" }, { b:find("main"):accessible() })
@@ -147,5 +192,6 @@ describe("the page of examples/application.lua #browser", function()
     assert_valid("-F 'files=@" .. file("a.txt", "abc") .. "' -L URL/")
     assert_valid("--form-string comment= URL/")
     assert_valid("URL/none")
+    assert_valid("URL/chat")
   end)
 end)

@@ -45,6 +45,16 @@ local PAGES = {
   { name = "application-missing", path = "/none", is_error = true, start = function()
     return start("application", { process.scratch "notes.db" })
   end },
+  { name = "application-chat", path = "/chat", start = function()
+    return start("application", { process.scratch "notes.db" })
+  end, act = function()
+    b:find("#name"):type("Ann")
+    b:find("#line"):type("Hello, is anybody there?")
+    b:find("button"):click()
+    assert.truthy(process.wait_until(function()
+      return b:find("#lines"):text():find("Ann Hello, is anybody there?", 1, true)
+    end))
+  end },
   { name = "chat_page", path = "/", start = function()
     local port = server.free_port()
     return server.start { file = server.root .. "/examples/chat_page.lua", args = { port }, port = port }

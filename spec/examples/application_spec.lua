@@ -5,6 +5,7 @@ local json = require "dkjson"
 local lfs = require "lfs"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local websocket = require "spec.support.websocket"
 
 local s, database
 
@@ -232,6 +233,14 @@ describe("the events of examples/application.lua", function()
     return c
   end
 
+  -- Listens to new notes. Of a note that it does not know, the server cannot say what came behind it: it says
+  -- so when the stream hears.
+  local function listen_to_new()
+    local c = listen("/events?after=none")
+    assert(c:read_until("event: gap\ndata:\n\n"))
+    return c
+  end
+
   local function event(c)
     local id = assert(c:read_until("event: note\n")):match("id: (%d+)\n")
     return tonumber(id), json.decode(assert(c:read_until("\n\n")):match("data: ([^\n]*)"))
@@ -239,7 +248,7 @@ describe("the events of examples/application.lua", function()
 
   it("come to all who listen, from whichever process", function()
     start()
-    local listeners = { listen("/events"), listen("/events"), listen("/events?after=0") }
+    local listeners = { listen_to_new(), listen_to_new(), listen_to_new() }
     api("POST", "/api/notes", { comment = "first" })
     post { { "comment", "two\r\nlines" }, { "files", "x", "a.txt" } }
     for _, c in ipairs(listeners) do
@@ -250,15 +259,22 @@ describe("the events of examples/application.lua", function()
     end
     -- Who comes back gets what was missed.
     assert.equal(2, (event(listen("/events", "Last-Event-ID: 1\r\n"))))
-    local code, output = s:curl("--no-buffer --max-time 1 'URL/events?after=0' || true")
-    assert.equal(0, code)
-    assert.truthy(output:find("\nid: 1\nevent: note\ndata: {", 1, true))
+    assert.equal(2, (event(listen("/events?after=1"))))
+  end)
+
+  it("occupy no worker", function()
+    start()
+    local listeners = {}
+    for index = 1, 200 do listeners[index] = listen_to_new() end
+    assert.equal(201, (api("POST", "/api/notes", { comment = "first" })))
+    for _, c in ipairs(listeners) do assert.equal(1, (event(c))) end
+    assert.truthy(#s:workers() < 16)
   end)
 
   it("keep no process once the client has gone", function()
     start()
     for index = 1, 80 do
-      local c = listen("/events")
+      local c = listen_to_new()
       if index % 2 == 0 then c:reset() else c:close() end
     end
     assert.truthy(#s:workers() < 16)
@@ -267,11 +283,34 @@ describe("the events of examples/application.lua", function()
 
   it("end with the server", function()
     start()
-    local c = listen("/events")
+    local c = listen_to_new()
     s:signal("TERM")
     local rest, ending = c:read_all()
     assert.same({ "0\r\n\r\n", "closed" }, { rest:sub(-5), ending })
     assert.equal(0, s:wait())
+  end)
+end)
+
+describe("the chat of examples/application.lua", function()
+  local function ends_with_1008(ws)
+    local code = ws:closing()
+    return code == 1008
+  end
+
+  it("tells all what one says", function()
+    start()
+    assert.truthy(s:request("/chat").body:find('src="/chat.js"', 1, true))
+    local ann, bob = websocket.connect(s, "/chat/socket"), websocket.connect(s, "/chat/socket")
+    ann:send "Ann\nHello <b>!"
+    for _, ws in ipairs { ann, bob } do
+      assert.equal("\nAnn has come", ws:text())
+      assert.equal("Ann\nHello <b>!", ws:text())
+    end
+    ann:close()
+    assert.equal("\nAnn has left", bob:text())
+    bob:send "no line"
+    assert.truthy(ends_with_1008(bob))
+    assert.equal(426, s:request("/chat/socket").status)
   end)
 end)
 
