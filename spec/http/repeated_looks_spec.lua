@@ -55,6 +55,28 @@ describe("a name that is asked for again and again", function()
         return answer(request, table.concat(texts))
       end
 
+      function routes.plenty(request)
+        local params, found = request.get_params, 0
+        for _ = 1, 3 do
+          for number = 1, 100 do
+            if look(params, "n" .. number) == nil then found = found + 1 end
+          end
+          for _, name in ipairs { "a", "b", "c" } do found = found + #look(params, name) end
+          for number = 1, 50 do look(request.headers_flags["X-List"], "n" .. number) end
+        end
+        return answer(request, found, look(request.headers_flags["X-List"], "x"))
+      end
+
+      function routes.empty(request)
+        local params, names = request.get_params, {}
+        local before = { look(params, "a"), next(request.cookies) }
+        for name in pairs(params) do names[#names + 1] = name end
+        params.a, request.cookies.b = "x", "y"
+        for name in pairs(params) do names[#names + 1] = name end
+        return answer(request, #before, look(params, "a"), request.get_params_list.a[1],
+          look(request.cookies, "b"), table.concat(names))
+      end
+
       function routes.assigned(request)
         local params, cookies = request.get_params, request.cookies
         local before = look(params, "a") .. look(params, "b") .. look(params, "c") .. look(cookies, "a")
@@ -74,6 +96,13 @@ describe("a name that is asked for again and again", function()
         local after = look(values, "X-Text") .. look(lists, "X-Text")[1] .. look(lists, "x-text")[1]
         lists["x-text"] = { "c" }
         return answer(request, before, after, look(lists, "X-Text")[1])
+      end
+
+      function routes.headers_assigned_once(request)
+        local lists = request.headers
+        local before = look(lists, "X-Text")[1] .. look(lists, "x-text")[1]
+        lists["x-text"] = { "a" }
+        return answer(request, before, look(lists, "X-Text")[1], look(lists, "x-text")[1])
       end
 
       local kept
@@ -96,11 +125,14 @@ describe("a name that is asked for again and again", function()
   it("has the same value each time", function()
     assert.equal("1 4 nil 6 5 nil seven seven nil seven y x, y true", ask "/values")
     assert.equal("124" .. ("-"):rep(17), ask "/many")
+    assert.equal("309 true", ask "/plenty")
   end)
 
   it("has what is assigned to it", function()
     assert.equal("1245 x nil z y 6 axcz 1", ask "/assigned")
     assert.equal("sevensevenseven abb c", ask "/headers_assigned")
+    assert.equal("sevenseven a a", ask "/headers_assigned_once")
+    assert.equal("0 x x y a", s:request("/empty").body)
   end)
 
   it("has the value of its own request", function()

@@ -63,10 +63,20 @@ local function first_of(_, _, value)
   return value
 end
 
--- The metatable of views that map names to first values. `parse` makes a store of a text that `index`
--- searches. Returned with it: the store of a view, and the metatable of views that have a store,
--- or nothing to be searched.
-local function firsts_meta(index, parse)
+-- The metatable of views with these metamethods whose entries are found by the function that `search(memory)`
+-- makes: its twin finds what a view remembers, see recent.rs.
+local function remembering(meta, search)
+  local twin, remembered = {}, {}
+  meta.__index = search { false, meta, twin, remembered }
+  for event, method in pairs(meta) do twin[event] = method end
+  twin.__index = setmetatable(remembered, { __index = meta.__index })
+  return meta
+end
+
+-- The metatable of views that map names to first values. `parse` makes a store of a text that is searched by
+-- what `search` makes. Returned with it: the store of a view; and the metatables of views that have a store,
+-- and of those that are empty until something is assigned, where no function is called in vain.
+local function firsts_meta(search, parse)
   local stored = { __index = native.search_store }
 
   local function store_of(view)
@@ -85,14 +95,16 @@ local function firsts_meta(index, parse)
 
   function stored.__pairs(view) return each(store_of(view), first_of) end
 
-  local searched = { __index = index, __newindex = stored.__newindex, __pairs = stored.__pairs }
-  return searched, store_of, stored
+  local searched = { __newindex = stored.__newindex, __pairs = stored.__pairs }
+  local empty = { __newindex = stored.__newindex, __pairs = stored.__pairs }
+  return remembering(searched, search), store_of, stored, empty
 end
 
 local _
-maps.params_meta, maps.params_store, maps.stored_params =
+maps.params_meta, maps.params_store, maps.stored_params, maps.empty_params =
   firsts_meta(native.search_params, native.parse_query)
-maps.cookies_meta, _, maps.stored_cookies = firsts_meta(native.search_cookies, native.parse_cookies)
+maps.cookies_meta, _, maps.stored_cookies, maps.empty_cookies =
+  firsts_meta(native.search_cookies, native.parse_cookies)
 
 -- The view of a store of cookies.
 function maps.cookies(store)
@@ -105,12 +117,11 @@ function maps.firsts(store)
 end
 
 -- The metatable of sets of strings in any case: true or false for each.
-maps.flags_meta = {
-  __index = native.search_flags,
+maps.flags_meta = remembering({
   __pairs = function(view)
     return each(native.parse_flags(rawget(view, SOURCE) or ""), function(_, key) return key and true end)
   end,
-}
+}, native.search_flags)
 
 -- The same of the names of a store in lower case.
 function maps.flags(store)
@@ -124,9 +135,10 @@ function maps.flags(store)
   })
 end
 
--- The metatable of a view of header lines: names in any case to what `index` makes of them. `names(view)`
--- are those that the client has sent.
-function maps.headers_meta(index, names)
+-- The metatable of a view of header lines: names in any case to what a function finds that `search` makes.
+-- `names(view)` are those that the client has sent.
+function maps.headers_meta(search, names)
+  local index
   local function pairs_of(view)
     local list, position = names(view), 0
     return function()
@@ -151,14 +163,15 @@ function maps.headers_meta(index, names)
     rawset(view, type(key) == "string" and lower(key) or key, value)
   end
 
-  return {
-    __index = index,
+  local meta = remembering({
     __newindex = function(view, key, value)
       setmetatable(view, assigned)
       view[key] = value
     end,
     __pairs = pairs_of,
-  }
+  }, search)
+  index = meta.__index
+  return meta
 end
 
 -- Lua 5.1 and LuaJIT know no `__pairs`: `pairs` finds nothing of a view there but what it is made of.

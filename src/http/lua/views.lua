@@ -41,20 +41,19 @@ return function(steps, kept, accepted, lazy)
   for _, entry in ipairs(HEADERS) do
     local key, wrap = entry[1], entry[2]
     local step, number = steps[key], #metatables + 1
-    local function complete(view, name)
-      local value = wrap(accepted(step(name)))
-      rawset(view, name, value)
-      return value
-    end
+    local function complete(name) return wrap(accepted(step(name))) end
     local function names(view)
       return steps.has_view(number) and views[number] == view and accepted(steps.header_names()) or {}
     end
-    metatables[number] = maps.headers_meta(steps.header_view(key, complete, views, maps.flags_meta), names)
+    local function search(memory)
+      return steps.header_view(key, complete, views, maps.flags_meta, memory)
+    end
+    metatables[number] = maps.headers_meta(search, names)
   end
 
   metatables[POST_PARAMS] = maps.params_meta
   -- Those of views of an empty text.
-  metatables[EMPTY_PARAMS], metatables[EMPTY_COOKIES] = maps.stored_params, maps.stored_cookies
+  metatables[EMPTY_PARAMS], metatables[EMPTY_COOKIES] = maps.empty_params, maps.empty_cookies
 
   local function keep(key, value)
     rawset(kept[REQUEST], key, value)

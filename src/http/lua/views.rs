@@ -39,6 +39,9 @@ const EMPTY_COOKIES: c_int = 10;
 /// The parameters were made into a table for their list.
 const PARAMS_STORE: c_int = 0;
 
+/// Added to the number of a view that was given twice.
+const AGAIN: c_int = 16;
+
 /// Adds the fields and views to the steps of a connection object.
 pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     in_c(lua, table, shared)?;
@@ -126,7 +129,7 @@ pub fn flags(value: &[u8]) -> impl Iterator<Item = params::Pair<'_>> {
 /// Functions that make what is in C:
 ///
 /// * `fields(complete, views, kept, metatables)`: the `__index` of request objects;
-/// * `header_view(key, complete, views, metatable)`: that of a view of headers.
+/// * `header_view(key, complete, views, metatable, memory)`: that of a view of headers.
 fn in_c(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     let connection = shared.clone();
     type Arguments = (Function, Table, Table, Vec<Table>);
@@ -136,7 +139,8 @@ fn in_c(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()>
     };
     table.raw_set("fields", lua.create_function(fields)?)?;
     let connection = shared.clone();
-    let view = move |lua: &Lua, (key, complete, views, flags): (String, Function, Table, Table)| {
+    type ViewArguments = (String, Function, Table, Table, Table);
+    let view = move |lua: &Lua, (key, complete, views, flags, memory): ViewArguments| {
         let object = Userdata::new(lua, connection.clone())?;
         let make = match &*key {
             "headers" => view::index::<Header<HEADERS>>,
@@ -145,7 +149,7 @@ fn in_c(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()>
             "headers_value" => view::index::<Header<VALUE>>,
             _ => view::index::<Header<FLAGS>>,
         };
-        make(lua, &object, &complete, &views, &flags)
+        make(lua, &object, &complete, (&views, &memory), &flags)
     };
     table.raw_set("header_view", lua.create_function(view)?)
 }
@@ -191,7 +195,7 @@ impl ObjectFields for RequestFields {
                 let (line, is_only) = line.unwrap_or((&[], true));
                 (is_only && is_searched(line, b';', c.options.fields)).then(|| Borrowed::new(line))
             }),
-            b"body" if is_given(c, BODY) => FieldValue::Current(BODY),
+            b"body" if is_given(c, BODY) => current(c, BODY),
             b"body" if c.gather() => {
                 // The bytes stay where they are until the next body.
                 let text = Borrowed::new(c.body.ready());
@@ -218,6 +222,14 @@ impl ObjectFields for RequestFields {
     }
 }
 
+/// The view with this number, which was given before. From the third time on it is a field of the request: to make it
+/// one takes as long as to find it here three times.
+fn current(c: &mut HttpConnection, number: c_int) -> FieldValue {
+    let was_asked_again = is_given(c, AGAIN + number);
+    give(c, AGAIN + number);
+    FieldValue::Current(number, was_asked_again)
+}
+
 /// The view with this number, new or not; of the text, if that is searched.
 fn view(
     c: &mut HttpConnection,
@@ -225,7 +237,7 @@ fn view(
     text: fn(&mut HttpConnection) -> Option<Borrowed>,
 ) -> FieldValue {
     if is_given(c, number) {
-        return FieldValue::Current(number);
+        return current(c, number);
     }
     let Some(text) = text(c) else { return FieldValue::Complete };
     give(c, number);
@@ -284,12 +296,23 @@ impl<const NUMBER: c_int> ObjectView for Header<NUMBER> {
 pub fn searches(lua: &Lua, native: &Table) -> mlua::Result<()> {
     native.raw_set("view_source", view::source_key())?;
     native.raw_set("search_store", view::search_store(lua)?)?;
-    native.raw_set("search_params", view::search::<Params>(lua)?)?;
-    native.raw_set("search_cookies", view::search::<Cookies>(lua)?)?;
-    native.raw_set("search_flags", view::search::<Flags>(lua)?)?;
+    search(lua, native, "search_params", view::search::<Params>)?;
+    search(lua, native, "search_cookies", view::search::<Cookies>)?;
+    search(lua, native, "search_flags", view::search::<Flags>)?;
     parse(lua, native, "parse_query", |text| params::pairs(text).collect())?;
     parse(lua, native, "parse_cookies", |text| cookies(text).collect())?;
     parse(lua, native, "parse_flags", |text| flags(text).collect())
+}
+
+/// A function that makes the `__index` of views of text with a memory.
+fn search(
+    lua: &Lua,
+    native: &Table,
+    name: &str,
+    search: fn(&Lua, &Table) -> mlua::Result<Function>,
+) -> mlua::Result<()> {
+    let make = lua.create_function(move |lua, memory: Table| search(lua, &memory))?;
+    native.raw_set(name, make)
 }
 
 /// A function that makes a store of a text; nil and a message if its names or values collide.

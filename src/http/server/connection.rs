@@ -77,8 +77,8 @@ pub struct HttpConnection {
     pub usability: Usability,
     /// The timer of its handler.
     pub timer: ResponseTimer,
-    /// Which views of the request its handler was given, a bit for each.
-    pub views_given: u16,
+    /// Which views of the request its handler was given, once and again, a bit for each.
+    pub views_given: u32,
     /// Whether a trusted proxy sends the requests.
     pub is_believed: bool,
     /// The connection has TLS.

@@ -22,8 +22,8 @@ pub enum FieldValue {
     Text(Borrowed),
     /// A text that is kept in place of the view with this number.
     Kept(c_int, Borrowed),
-    /// The view with this number, which was made before.
-    Current(c_int),
+    /// The view with this number, which was made before; whether it becomes a field of the object.
+    Current(c_int, bool),
     /// A new view with this number, the number of its metatable, and its text unless that is empty.
     View(c_int, c_int, Option<Borrowed>),
     /// `complete(object, key)` returns it.
@@ -40,7 +40,7 @@ pub trait ObjectFields: 'static {
 }
 
 /// The `__index` of an object with fields. `views` gets the views by their numbers, `metatables` has what they
-/// are made with. A view that is asked for again becomes a field of the table that `kept` has at
+/// are made with. A view that is asked for again and again becomes a field of the table that `kept` has at
 /// [`driver::OBJECT`].
 ///
 /// # Errors
@@ -82,7 +82,10 @@ unsafe extern "C-unwind" fn pick<F: ObjectFields>(state: *mut lua_State) -> c_in
                 ffi::lua_pushvalue(state, -1);
                 ffi::lua_rawseti(state, VIEWS, number.into());
             }
-            FieldValue::Current(number) => {
+            FieldValue::Current(number, false) => {
+                ffi::lua_rawgeti(state, VIEWS, number.into());
+            }
+            FieldValue::Current(number, true) => {
                 ffi::lua_rawgeti(state, VIEWS, number.into());
                 // It will be found without this function.
                 if ffi::lua_rawgeti(state, KEPT, driver::OBJECT) == ffi::LUA_TTABLE {

@@ -1,7 +1,8 @@
-//! What was looked up again in a view: a name that is asked for again and again is not searched, and no string
-//! is made of its value. The first look only notes the name, since most are not asked for twice.
+//! What was looked up again and again in a view. The first looks at a name only note the name, since most are asked
+//! for once or twice. With the third, the view begins to *remember*: it gets the twin of its metatable, whose
+//! `__index` is a table, and what is there is found without any function. One view of each kind remembers at a time.
 //!
-//! Names and views are known by their addresses. A table keeps those alive that have a value there.
+//! `maps.lua` makes the twin and the *memory*, a table of the view that remembers and of what follows it below.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -12,112 +13,183 @@ use mlua::ffi::{self, lua_State};
 use super::userdata;
 
 /// How many names of a view are noted.
-const PLACES: usize = 8;
+const NAMES: usize = 8;
 
-/// Where the table has the view, behind that a name and its value for each place.
+/// How many values a view remembers.
+const VALUES: usize = 32;
+
+// The entries of the memory. All are there from the beginning: to change them takes no memory.
+/// The view that remembers.
 const VIEW: i64 = 1;
+/// The metatable of views that do not.
+const PLAIN: i64 = 2;
+/// That of the view that does.
+const TWIN: i64 = 3;
+/// Its `__index`. What is not there is looked up by the function of the plain metatable.
+const REMEMBERED: i64 = 4;
 
 /// What is known of the names that were looked up in one view.
 pub struct Recent {
     view: Cell<*const c_void>,
-    /// Names by their addresses, and whether the table has them: until then they may be over, and another one
-    /// may have the address.
-    names: [Cell<(*const c_void, bool)>; PLACES],
+    /// Names by their addresses, and whether they were looked up twice. One may be over by now, and another have its
+    /// address.
+    names: [Cell<(*const c_void, bool)>; NAMES],
     /// The place that is used next.
     next: Cell<usize>,
+    /// The view that remembers, its table, and how many values that has got.
+    owner: Cell<*const c_void>,
+    table: Cell<*const c_void>,
+    count: Cell<usize>,
 }
 
 /// What is known of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// It was not looked up before.
+    /// It was not looked up before, or once.
     First,
-    /// It was: the value is to be kept at this place.
-    Again(usize),
-    /// The table has its value.
-    Kept(usize),
+    /// It was looked up twice: its value is worth remembering.
+    Again,
 }
 
 impl Recent {
     /// Of no view yet.
     pub fn new() -> Self {
-        let (view, next) = (Cell::new(ptr::null()), Cell::new(0));
-        Recent { view, names: [const { Cell::new((ptr::null(), false)) }; PLACES], next }
+        Recent {
+            view: Cell::new(ptr::null()),
+            names: [const { Cell::new((ptr::null(), false)) }; NAMES],
+            next: Cell::new(0),
+            owner: Cell::new(ptr::null()),
+            table: Cell::new(ptr::null()),
+            count: Cell::new(0),
+        }
     }
 
     fn look(&self, view: *const c_void, name: *const c_void) -> Look {
         if self.view.replace(view) != view {
-            self.names.iter().for_each(|place| place.set((ptr::null(), false)));
+            self.names.iter().for_each(|noted| noted.set((ptr::null(), false)));
         }
-        for (place, known) in self.names.iter().enumerate() {
-            match known.get() {
-                (address, true) if address == name => return Look::Kept(place),
-                (address, false) if address == name => return Look::Again(place),
-                _ => {}
-            }
+        if let Some(noted) = self.names.iter().find(|noted| noted.get().0 == name) {
+            return if noted.replace((name, true)).1 { Look::Again } else { Look::First };
         }
         let place = self.next.get();
-        self.next.set((place + 1) % PLACES);
+        self.next.set((place + 1) % NAMES);
         self.names[place].set((name, false));
         Look::First
     }
 }
 
-/// Where the table has the name of a place; its value is the next one.
-const fn slot(place: usize) -> i64 {
-    VIEW + 1 + 2 * place as i64
-}
-
-/// Looks the name in slot 2 up for the view in slot 1. Pushes its value if that was kept.
+/// Looks the name in slot 2 up for the view in slot 1. Where the table of the view that remembers is asked, the view
+/// takes its place.
 ///
 /// # Safety
-/// `recent` is the index of a userdata of [`Recent`], `table` that of a table which only it is used with. One
-/// slot is free.
+/// `recent` is the index of a userdata of [`Recent`], `memory` that of its memory. Three slots are free.
 #[inline(always)]
-pub unsafe fn look(state: *mut lua_State, recent: c_int, table: c_int) -> Look {
+pub unsafe fn look(state: *mut lua_State, recent: c_int, memory: c_int) -> Look {
     // SAFETY: granted by the caller.
     unsafe {
         let Some(recent) = userdata::value::<Recent>(state, recent) else { return Look::First };
+        let mut view = ffi::lua_topointer(state, 1);
+        if view == recent.table.get() && !view.is_null() {
+            ffi::lua_rawgeti(state, memory, VIEW);
+            ffi::lua_replace(state, 1);
+            view = recent.owner.get();
+        }
         let name = ffi::lua_topointer(state, 2);
-        if name.is_null() {
-            return Look::First;
-        }
-        let look = recent.look(ffi::lua_topointer(state, 1), name);
-        if let Look::Kept(place) = look {
-            ffi::lua_rawgeti(state, table, slot(place) + 1);
-        }
-        look
+        if name.is_null() { Look::First } else { recent.look(view, name) }
     }
 }
 
-/// Keeps the value on top of the stack if the name is looked up [again](Look::Again).
+/// Remembers the value on top of the stack if the name in slot 2 is looked up [again](Look::Again), and if there is a
+/// value.
 ///
 /// # Safety
-/// As of [`look`], which gave the second argument for the same slots.
+/// As of [`look`], which gave the second argument.
 #[inline(always)]
-pub unsafe fn keep(state: *mut lua_State, look: Look, recent: c_int, table: c_int) {
-    let Look::Again(place) = look else { return };
-    // SAFETY: granted by the caller. The table has had its slots since it was made, so nothing fails.
+pub unsafe fn keep(state: *mut lua_State, look: Look, recent: c_int, memory: c_int) {
+    // SAFETY: granted by the caller.
     unsafe {
-        let Some(recent) = userdata::value::<Recent>(state, recent) else { return };
-        let name = ffi::lua_topointer(state, 2);
-        // Another function may have looked something up meanwhile.
-        if recent.view.get() != ffi::lua_topointer(state, 1)
-            || recent.names[place].replace((name, true)).0 != name
-        {
-            return recent.view.set(ptr::null());
+        if look == Look::Again && ffi::lua_type(state, -1) != ffi::LUA_TNIL {
+            remember(state, recent, memory);
         }
-        ffi::lua_pushvalue(state, 1);
-        ffi::lua_rawseti(state, table, VIEW);
-        ffi::lua_pushvalue(state, 2);
-        ffi::lua_rawseti(state, table, slot(place));
-        ffi::lua_pushvalue(state, -1);
-        ffi::lua_rawseti(state, table, slot(place) + 1);
     }
 }
 
-/// The size of the table.
-pub const SIZE: usize = 1 + 2 * PLACES;
+unsafe fn remember(state: *mut lua_State, recent: c_int, memory: c_int) {
+    // SAFETY: granted by the caller; at most seven slots are used. Of all calls only `lua_rawset` takes memory, and
+    // may fail.
+    unsafe {
+        let Some(recent) = userdata::value::<Recent>(state, recent) else { return };
+        let value = ffi::lua_gettop(state);
+        ffi::lua_pushvalue(state, memory);
+        let memory = value + 1;
+        let remembers = recent.owner.get() == ffi::lua_topointer(state, 1);
+        if (remembers || succeed(state, recent, memory)) && recent.count.get() < VALUES {
+            recent.count.set(recent.count.get() + 1);
+            ffi::lua_rawgeti(state, memory, REMEMBERED);
+            ffi::lua_pushvalue(state, 2);
+            ffi::lua_pushvalue(state, value);
+            ffi::lua_rawset(state, -3);
+        }
+        ffi::lua_settop(state, value);
+    }
+}
+
+/// From now on the view in slot 1 remembers, instead of another one. False if it cannot: it has another metatable, as
+/// something was assigned to it.
+unsafe fn succeed(state: *mut lua_State, recent: &Recent, memory: c_int) -> bool {
+    // SAFETY: as above; the memory is on top of the stack.
+    unsafe {
+        let (plain, twin, other) = (memory + 1, memory + 2, memory + 3);
+        ffi::lua_rawgeti(state, memory, PLAIN);
+        ffi::lua_rawgeti(state, memory, TWIN);
+        if !has_metatable(state, 1, plain) {
+            return false;
+        }
+        ffi::lua_rawgeti(state, memory, VIEW);
+        if has_metatable(state, other, twin) {
+            ffi::lua_pushvalue(state, plain);
+            ffi::lua_setmetatable(state, other);
+        }
+        ffi::lua_rawgeti(state, memory, REMEMBERED);
+        recent.table.set(ffi::lua_topointer(state, -1));
+        if recent.count.replace(0) > 0 {
+            clear(state);
+        }
+        ffi::lua_pushvalue(state, 1);
+        ffi::lua_rawseti(state, memory, VIEW);
+        ffi::lua_pushvalue(state, twin);
+        ffi::lua_setmetatable(state, 1);
+        recent.owner.set(ffi::lua_topointer(state, 1));
+        true
+    }
+}
+
+/// Whether the value at `index` has the metatable at another index.
+unsafe fn has_metatable(state: *mut lua_State, index: c_int, metatable: c_int) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        if ffi::lua_getmetatable(state, index) == 0 {
+            return false;
+        }
+        let has = ffi::lua_rawequal(state, -1, metatable) != 0;
+        ffi::lua_settop(state, -2);
+        has
+    }
+}
+
+/// Empties the table on top of the stack, which keeps its room.
+unsafe fn clear(state: *mut lua_State) {
+    // SAFETY: as above. Entries may be cleared while they are traversed.
+    unsafe {
+        ffi::lua_pushnil(state);
+        while ffi::lua_next(state, -2) != 0 {
+            ffi::lua_pop(state, 1);
+            ffi::lua_pushvalue(state, -1);
+            ffi::lua_pushnil(state);
+            ffi::lua_rawset(state, -4);
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -128,14 +200,19 @@ mod tests {
         let recent = Recent::new();
         let address = |number: usize| ptr::without_provenance(number);
         let (view, other) = (address(1000), address(2000));
-        for number in 1..=PLACES + 1 {
+        for _ in 0..2 {
+            assert_eq!(recent.look(view, address(1)), Look::First);
+        }
+        assert_eq!(recent.look(view, address(1)), Look::Again);
+        for number in 2..=NAMES + 1 {
             assert_eq!(recent.look(view, address(number)), Look::First);
         }
-        assert_eq!(recent.look(view, address(2)), Look::Again(1));
-        recent.names[1].set((address(2), true));
-        assert_eq!(recent.look(view, address(2)), Look::Kept(1));
-        assert_eq!(recent.look(view, address(1)), Look::First, "it was replaced");
-        assert_eq!(recent.look(other, address(3)), Look::First, "it was the other view's");
-        assert_eq!(recent.look(view, address(2)), Look::First);
+        for number in [2, 1, 1] {
+            assert_eq!(recent.look(view, address(number)), Look::First, "{number}");
+        }
+        assert_eq!(recent.look(view, address(1)), Look::Again);
+        for view in [other, view] {
+            assert_eq!(recent.look(view, address(1)), Look::First, "it was the other view's");
+        }
     }
 }

@@ -11,7 +11,7 @@ use mlua::ffi::{self, lua_State};
 use mlua::{Function, IntoLuaMulti, LightUserData, Lua, Table};
 
 use super::method::Borrowed;
-use super::recent::{self, Look, Recent};
+use super::recent::{self, Recent};
 use super::texts::undropped;
 use super::userdata::{self, Userdata};
 
@@ -46,7 +46,7 @@ pub enum ViewEntry {
     Split(Borrowed),
     /// A view of this text.
     View(Borrowed),
-    /// `complete(view, name)` returns it, the name being in lower case.
+    /// `complete(name)` returns it, the name being in lower case.
     Complete,
 }
 
@@ -68,18 +68,13 @@ pub fn search_store(lua: &Lua) -> mlua::Result<Function> {
     closure(lua, (), find_in_store)
 }
 
-/// The `__index` of views that are searched. A view that gets a table for its source gets another metatable
-/// as well.
+/// The `__index` of views that are searched, which [remember](recent) with this memory. A view that gets a table for
+/// its source gets another metatable as well.
 ///
 /// # Errors
 /// Out of memory.
-pub fn search<S: Search>(lua: &Lua) -> mlua::Result<Function> {
-    let (recent, table) = recent(lua)?;
-    closure(lua, (&recent, table), find::<S>)
-}
-
-fn recent(lua: &Lua) -> mlua::Result<(Userdata<Recent>, Table)> {
-    Ok((Userdata::new(lua, Recent::new())?, lua.create_table_with_capacity(recent::SIZE, 0)?))
+pub fn search<S: Search>(lua: &Lua, memory: &Table) -> mlua::Result<Function> {
+    closure(lua, (&Userdata::new(lua, Recent::new())?, memory), find::<S>)
 }
 
 /// Views that belong to an object, whose data they show as long as they are its *current* ones.
@@ -90,7 +85,7 @@ pub trait ObjectView: 'static {
     /// The number of the view among those of the object.
     const NUMBER: c_int;
 
-    /// Whether a view keeps its entries, under names in lower case: they are tables.
+    /// Whether a view keeps its entries, whatever case their names have: they are tables.
     const KEEPS: bool;
 
     /// Whether the object has a view with this number.
@@ -103,8 +98,8 @@ pub trait ObjectView: 'static {
     fn pieces(text: &[u8]) -> impl Iterator<Item = &[u8]>;
 }
 
-/// The `__index` of such views. `views` has the current ones by their numbers, `metatable` is that of
-/// [`ViewEntry::View`].
+/// The `__index` of such views, which [remember](recent) with this memory. `views` has the current ones by their
+/// numbers, `metatable` is that of [`ViewEntry::View`].
 ///
 /// # Errors
 /// Out of memory.
@@ -112,11 +107,11 @@ pub fn index<V: ObjectView>(
     lua: &Lua,
     object: &Userdata<V::Object>,
     complete: &Function,
-    views: &Table,
+    (views, memory): (&Table, &Table),
     metatable: &Table,
 ) -> mlua::Result<Function> {
-    let (recent, table) = recent(lua)?;
-    closure(lua, (complete, object, views, table, metatable, &recent), get::<V>)
+    let recent = Userdata::new(lua, Recent::new())?;
+    closure(lua, (complete, object, views, memory, metatable, &recent), get::<V>)
 }
 
 pub(super) fn closure(
@@ -137,12 +132,12 @@ pub(super) const OBJECT: c_int = ffi::lua_upvalueindex(2);
 pub(super) const VIEWS: c_int = ffi::lua_upvalueindex(3);
 
 /// Of views that belong to an object.
-const RECENT_TABLE: c_int = ffi::lua_upvalueindex(4);
+const MEMORY: c_int = ffi::lua_upvalueindex(4);
 const RECENT: c_int = ffi::lua_upvalueindex(6);
 
 /// Of views that are searched.
 const SEARCHED: c_int = ffi::lua_upvalueindex(1);
-const SEARCHED_TABLE: c_int = ffi::lua_upvalueindex(2);
+const SEARCHED_MEMORY: c_int = ffi::lua_upvalueindex(2);
 
 /// The metatable of the view with the given number, or the only metatable.
 pub(super) const fn metatable(number: c_int) -> c_int {
@@ -178,10 +173,7 @@ unsafe extern "C-unwind" fn find<S: Search>(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls with a valid state and at least 20 free slots. The text and the name stay on the
     // stack while they are searched and pushed.
     unsafe {
-        let look = recent::look(state, SEARCHED, SEARCHED_TABLE);
-        if matches!(look, Look::Kept(_)) {
-            return 1;
-        }
+        let look = recent::look(state, SEARCHED, SEARCHED_MEMORY);
         ffi::lua_settop(state, 2);
         if ffi::lua_type(state, 1) != ffi::LUA_TTABLE
             || ffi::lua_rawgetp(state, 1, source()) != ffi::LUA_TSTRING
@@ -194,7 +186,7 @@ unsafe extern "C-unwind" fn find<S: Search>(state: *mut lua_State) -> c_int {
             ViewEntry::Encoded(text) => push(state, decoded::<S>(text.bytes())),
             entry => push_entry(state, entry),
         }
-        recent::keep(state, look, SEARCHED, SEARCHED_TABLE);
+        recent::keep(state, look, SEARCHED, SEARCHED_MEMORY);
         1
     }
 }
@@ -219,81 +211,68 @@ unsafe extern "C-unwind" fn find_in_store(state: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn get<V: ObjectView>(state: *mut lua_State) -> c_int {
     // SAFETY: as above; the upvalues are those of `index`.
     unsafe {
+        let look = recent::look(state, RECENT, MEMORY);
         ffi::lua_settop(state, 2);
         if ffi::lua_type(state, 1) != ffi::LUA_TTABLE || ffi::lua_type(state, 2) != ffi::LUA_TSTRING
         {
             return 0;
         }
         if V::KEEPS && push_kept(state) {
+            recent::keep(state, look, RECENT, MEMORY);
             return 1;
         }
         let Some(object) = userdata::value::<V::Object>(state, OBJECT) else { return 0 };
         ffi::lua_rawgeti(state, VIEWS, V::NUMBER.into());
         let current = ffi::lua_rawequal(state, -1, 1) != 0 && V::is_given(object);
-        let look = match current && !V::KEEPS {
-            true => recent::look(state, RECENT, RECENT_TABLE),
-            false => Look::First,
-        };
-        if matches!(look, Look::Kept(_)) {
-            return 1;
-        }
         let entry = {
             let name = string(state, 2);
             let entry = AssertUnwindSafe(|| V::entry(object, name, current));
             catch_unwind(entry).unwrap_or(ViewEntry::Nil)
         };
-        if matches!(entry, ViewEntry::Complete) {
-            ffi::lua_pushvalue(state, COMPLETE);
-            ffi::lua_pushvalue(state, 1);
-            push_lower(state);
-            ffi::lua_call(state, 2, 1);
-            return 1;
-        }
         match entry {
+            ViewEntry::Complete => {
+                ffi::lua_pushvalue(state, COMPLETE);
+                push_lower(state, &[]);
+                ffi::lua_call(state, 1, 1);
+            }
             ViewEntry::Split(text) => push_pieces::<V>(state, text),
             entry => push_entry(state, entry),
         }
         if V::KEEPS {
-            ffi::lua_pushvalue(state, 3);
+            ffi::lua_pushvalue(state, KEPT);
             ffi::lua_pushvalue(state, -2);
             ffi::lua_rawset(state, 1);
-        } else {
-            recent::keep(state, look, RECENT, RECENT_TABLE);
+        }
+        if current {
+            recent::keep(state, look, RECENT, MEMORY);
         }
         1
     }
 }
 
-/// Puts the name in lower case into slot 3, and above it the entry that the view keeps for it; false if that
-/// is nil.
+/// The slot of the key under which a view keeps an entry: nothing that is assigned has it.
+const KEPT: c_int = 3;
+
+/// Puts that key into its slot, and above it the entry; false if that is nil.
 unsafe fn push_kept(state: *mut lua_State) -> bool {
     // SAFETY: the caller is `get`, with a view and a string in slots 1 and 2.
     unsafe {
-        let look = recent::look(state, RECENT, RECENT_TABLE);
-        if !matches!(look, Look::Kept(_)) {
-            push_lower(state);
-            recent::keep(state, look, RECENT, RECENT_TABLE);
-        }
-        ffi::lua_pushvalue(state, 3);
+        push_lower(state, &[0]);
+        ffi::lua_pushvalue(state, KEPT);
         ffi::lua_rawget(state, 1) != ffi::LUA_TNIL
     }
 }
 
-/// Pushes the string in slot 2 in lower case.
-unsafe fn push_lower(state: *mut lua_State) {
+/// Pushes the string in slot 2 in lower case, behind a prefix.
+unsafe fn push_lower(state: *mut lua_State, prefix: &[u8]) {
     // SAFETY: the caller is `get`.
     unsafe {
-        let name = string(state, 2);
         let mut lower = MADE.take();
         lower.clear();
-        lower.extend_from_slice(name);
+        lower.extend_from_slice(prefix);
+        lower.extend_from_slice(string(state, 2));
         lower.make_ascii_lowercase();
-        let is_lower = lower == name;
-        let lower = keep(lower);
-        match is_lower {
-            true => ffi::lua_pushvalue(state, 2),
-            false => push(state, lower),
-        }
+        push(state, keep(lower));
     }
 }
 
