@@ -50,7 +50,7 @@ impl RingWriter<'_> {
             return words.iter().for_each(|word| self.put_one(word.load(Relaxed)));
         };
         copy(here, words);
-        self.at = (self.at + words.len()) % self.data.len();
+        self.advance(words.len());
     }
 
     /// Writes bytes, filled up to whole words.
@@ -64,7 +64,15 @@ impl RingWriter<'_> {
 
     fn put_one(&mut self, word: u64) {
         self.data[self.at].store(word, Relaxed);
-        self.at = (self.at + 1) % self.data.len();
+        self.advance(1);
+    }
+
+    /// By so many words, up to the end of the memory.
+    fn advance(&mut self, words: usize) {
+        self.at += words;
+        if self.at == self.data.len() {
+            self.at = 0;
+        }
     }
 }
 
@@ -87,10 +95,18 @@ fn load(to: &mut [[u8; 8]], from: &[AtomicU64]) {
 }
 
 impl<'a> Ring<'a> {
-    /// The queue in this memory, which was all zero when the first process used it: [`HEADER`] words, and any
-    /// number of words for the strings.
+    /// The queue in this memory, which was all zero when the first process used it: [`HEADER`] words, and a power of
+    /// two of words for the strings.
     pub fn over(header: &'a [AtomicU64], data: &'a [AtomicU64]) -> Self {
+        debug_assert!(data.len().is_power_of_two());
         Ring { header, data }
+    }
+
+    /// Where in `data` a position is that is counted on and on: without a division, which takes as long as to write
+    /// the string.
+    #[inline(always)]
+    fn place(&self, position: u64) -> usize {
+        position as usize & (self.data.len() - 1)
     }
 
     /// The writer's side: adds a string of so many words, which `put` gives. Returns whether the queue has become
@@ -105,7 +121,7 @@ impl<'a> Ring<'a> {
             self.header[LOST].fetch_add(1, Relaxed);
             return false;
         }
-        let mut writer = RingWriter { data, at: written as usize % data.len() };
+        let mut writer = RingWriter { data, at: self.place(written) };
         writer.put([words as u64]);
         put(&mut writer);
         self.header[WRITTEN].store(written.wrapping_add(needed as u64), Release);
@@ -128,7 +144,7 @@ impl<'a> Ring<'a> {
                 self.header[READ].store(written, Release);
                 return;
             }
-            let at = read as usize % data.len();
+            let at = self.place(read);
             // A writer that has overwritten it can only have its own strings misread.
             let words = (data[at].load(Relaxed) as usize).min(there - 1);
             bytes.resize(8 * words, 0);
