@@ -1,10 +1,22 @@
 //! Byte queues of a connection: input that waits to be read, output that waits to be sent.
 //!
 //! Memory is allocated on use. A drained queue keeps what a busy connection needs again at once
-//! and gives back what a burst left behind.
+//! and gives back what a burst left behind. What was given back last is kept for the next queue:
+//! to allocate and to free it would cost a new connection more than its parts together.
+
+use std::cell::Cell;
+use std::mem;
 
 /// A drained queue larger than this gives its memory back.
 pub const KEEP: usize = 64 * 1024;
+
+/// Memory of fewer bytes is not worth keeping.
+const SMALLEST: usize = 8 * 1024;
+
+thread_local! {
+    /// What was given back last.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// A queue of bytes: appended behind, consumed in front, both O(1) amortised.
 #[derive(Debug, Default)]
@@ -72,8 +84,18 @@ impl Queue {
 
     /// Gives all memory back if the queue is empty.
     pub fn release(&mut self) {
-        if self.is_empty() {
-            *self = Queue::new();
+        if self.is_empty() && self.bytes.capacity() > 0 {
+            self.free();
+        }
+    }
+
+    /// Drops all bytes and gives all memory back.
+    pub fn free(&mut self) {
+        let mut bytes = mem::take(self).bytes;
+        if (SMALLEST..=KEEP).contains(&bytes.capacity()) {
+            bytes.clear();
+            // At the end of a thread it may be gone.
+            let _ = SPARE.try_with(|spare| spare.set(bytes));
         }
     }
 
@@ -87,6 +109,9 @@ impl Queue {
     /// appending is allowed.
     pub fn tail(&mut self, room: usize) -> &mut Vec<u8> {
         self.make_room(room);
+        if self.bytes.capacity() == 0 {
+            self.bytes = SPARE.try_with(Cell::take).unwrap_or_default();
+        }
         if self.bytes.capacity() - self.bytes.len() < room.div_ceil(2) {
             self.bytes.reserve(room);
         }
@@ -158,6 +183,21 @@ mod tests {
         assert!(queue.capacity() > 0);
         queue.release();
         assert_eq!(queue.capacity(), 0);
+    }
+
+    #[test]
+    fn memory_that_is_given_back_is_used_by_the_next_queue() {
+        let mut queue = Queue::new();
+        queue.tail(2 * SMALLEST).extend_from_slice(b"abc");
+        let memory = queue.live().as_ptr();
+        queue.release();
+        assert_eq!(queue.live(), b"abc", "it is in use");
+        queue.free();
+        assert_eq!((queue.live(), queue.capacity()), (&b""[..], 0));
+        let mut next = Queue::new();
+        let tail = next.tail(2 * SMALLEST);
+        assert_eq!((tail.as_ptr(), tail.len()), (memory, 0));
+        assert_ne!(queue.tail(2 * SMALLEST).as_ptr(), memory);
     }
 
     #[test]

@@ -61,7 +61,12 @@ impl Transport {
     ///
     /// # Errors
     /// What the system reports, or TLS.
+    #[inline(always)]
     pub fn settle(&mut self) -> io::Result<()> {
+        if self.session.is_none() { Ok(()) } else { self.settle_session() }
+    }
+
+    fn settle_session(&mut self) -> io::Result<()> {
         if !self.handshake()? {
             return Ok(());
         }
@@ -82,8 +87,13 @@ impl Transport {
     ///
     /// # Errors
     /// `WouldBlock` if nothing is there, else what the system reports, or TLS.
+    #[inline(always)]
     pub fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let Some(session) = &mut self.session else { return self.plain.receive(buffer) };
+        if self.session.is_none() { self.plain.receive(buffer) } else { self.decrypt(buffer) }
+    }
+
+    fn decrypt(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let Some(session) = &mut self.session else { return Ok(0) };
         loop {
             match session.take_plaintext(buffer)? {
                 Some(received) => return Ok(received),
@@ -116,8 +126,13 @@ impl Transport {
     ///
     /// # Errors
     /// `WouldBlock` if nothing can be sent now, else what the system reports, or TLS. Never raises SIGPIPE.
+    #[inline(always)]
     pub fn send(&mut self, parts: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
-        let Some(session) = &mut self.session else { return self.plain.send(parts, more) };
+        if self.session.is_none() { self.plain.send(parts, more) } else { self.encrypt(parts) }
+    }
+
+    fn encrypt(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let Some(session) = &mut self.session else { return Ok(0) };
         let mut sent = 0;
         loop {
             let outcome = match send_records(&self.plain, session) {

@@ -211,6 +211,11 @@ impl Digits {
 #[inline(always)]
 fn send_data(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodResult {
     let all = 2..=arguments.count();
+    if all == (2..=2)
+        && let Some(piece) = arguments.string(2)
+    {
+        return with(shared, |c| c.send_data(piece));
+    }
     if !all.clone().all(|index| arguments.string(index).is_some()) {
         return Err(Stop::Convert(2));
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::http::wire::framing::{self, Framing};
 use crate::http::wire::head::{Head, Known, Span, Version};
-use crate::http::wire::list::elements;
+use crate::http::wire::list::{elements, has_element};
 use crate::http::wire::names::Names;
 use crate::http::wire::refusal::Refusal;
 use crate::http::wire::uri::{Target, is_host};
@@ -78,8 +78,8 @@ impl Request {
     /// a connection only on request).
     pub fn closes(&self) -> bool {
         let asks = |option: &[u8]| {
-            let mut options = self.values(Known::Connection).flat_map(elements);
-            options.any(|o| o.eq_ignore_ascii_case(option))
+            let mut values = self.values(Known::Connection);
+            values.any(|value| has_element(value, option))
         };
         let keeps = self.head.version == Version::Http11 || asks(b"keep-alive");
         asks(b"close") || !keeps
@@ -149,22 +149,19 @@ impl Request {
 
     /// What the logs are told when a handler is called for the request of this client. `details`: there is an
     /// access log that also has fields of the request.
+    #[inline]
     pub fn opening<'a>(
         &'a self,
         client: Option<SocketAddr>,
         names: RequestNames<'a>,
         details: bool,
     ) -> Opening<'a> {
+        let mut opening = Opening { client, names, ..Opening::default() };
         if !self.head.has_request_line() {
-            return Opening { client, names, ..Opening::default() };
+            return opening;
         }
-        let mut opening = Opening {
-            client,
-            names,
-            version: Some(u8::from(self.head.version == Version::Http11)),
-            line: self.head.method.to(self.head.target).of(&self.bytes),
-            ..Opening::default()
-        };
+        opening.version = Some(u8::from(self.head.version == Version::Http11));
+        opening.line = self.head.method.to(self.head.target).of(&self.bytes);
         if details {
             for field in &self.head.fields {
                 let name = field.name.of(&self.bytes);

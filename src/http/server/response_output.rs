@@ -61,11 +61,17 @@ impl ResponseOutput {
     }
 
     /// Takes back the output that waits, see [`ResponseOutput::defer`].
+    #[inline(always)]
     pub fn recall(&mut self, stream: &HeldStream) {
         if self.response.is_deferred() {
-            let recalled = stream.with(Stream::recall);
-            self.response.restore(recalled.ok().flatten());
+            self.take_back(stream);
         }
+    }
+
+    #[inline(never)]
+    fn take_back(&mut self, stream: &HeldStream) {
+        let recalled = stream.with(Stream::recall);
+        self.response.restore(recalled.ok().flatten());
     }
 
     /// Sends what the response has ready.

@@ -15,10 +15,10 @@ impl ResponseTimer {
     pub fn set(&mut self, limit: Option<Duration>) {
         let Some(limit) = limit else { return };
         let nanoseconds = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
-        let (deadline, earlier) =
-            (alarm::about_now().saturating_add(nanoseconds), alarm::deadline());
+        let (now, earlier) = (alarm::about_now(), alarm::deadline());
+        let deadline = now.saturating_add(nanoseconds);
         if earlier == 0 || deadline < earlier {
-            alarm::set(deadline);
+            alarm::set_at(now, deadline);
             self.is_set = true;
         }
     }

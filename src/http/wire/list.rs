@@ -25,6 +25,13 @@ pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether a list has an element, in any case. Most values have one, without blanks around it.
+#[inline]
+pub fn has_element(value: &[u8], element: &[u8]) -> bool {
+    let is_it = |other: &[u8]| other.eq_ignore_ascii_case(element);
+    is_it(value) || (value.len() > element.len() && elements(value).any(is_it))
+}
+
 /// The text without blanks (SP and HTAB) at its begin and end.
 pub fn trim(text: &[u8]) -> &[u8] {
     fn is_text(byte: &u8) -> bool {
@@ -70,6 +77,16 @@ mod tests {
     #[test]
     fn commas_separate_and_blanks_around_elements_go() {
         assert_eq!(parse("a, b ,\tc d\t,e"), ["a", "b", "c d", "e"]);
+    }
+
+    #[test]
+    fn an_element_is_found_in_any_case() {
+        for list in ["close", "Close", "a, CLOSE", "close,", " close"] {
+            assert!(has_element(list.as_bytes(), b"close"), "{list}");
+        }
+        for list in ["", "clos", "closed", "a, closed", "\"a, close, b\""] {
+            assert!(!has_element(list.as_bytes(), b"close"), "{list}");
+        }
     }
 
     /// RFC 9110 5.6.1.2: a recipient must parse and ignore empty elements.

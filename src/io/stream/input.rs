@@ -181,7 +181,7 @@ impl Input {
 
     /// Drops all bytes and their memory.
     pub(super) fn drop_all(&mut self) {
-        self.queue = Queue::new();
+        self.queue.free();
     }
 
     /// The memory of the buffer, in bytes.

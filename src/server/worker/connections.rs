@@ -126,8 +126,26 @@ impl Connections {
         self.count_sending();
     }
 
+    /// A connection is for the handler, unless it has yet to begin.
+    #[inline(always)]
+    pub fn admit(&mut self, running: Running) -> Option<Running> {
+        let has_begun = {
+            let stream = running.connection.stream.borrow();
+            let handler = &stream.handler;
+            handler.proxied != Proxied::Expected && handler.tls.is_none() && stream.is_established()
+        };
+        if has_begun { Some(running) } else { self.begin(running) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin(&mut self, running: Running) -> Option<Running> {
+        let running = self.read_proxy_header(running)?;
+        self.shake_hands(running)
+    }
+
     /// A connection is for the handler, unless a proxy has yet to tell whose it is.
-    pub fn read_proxy_header(&mut self, running: Running) -> Option<Running> {
+    fn read_proxy_header(&mut self, running: Running) -> Option<Running> {
         let Running { connection, ticket, wakeup, .. } = &running;
         if connection.stream.borrow().handler.proxied != Proxied::Expected {
             return Some(running);
@@ -156,7 +174,7 @@ impl Connections {
     }
 
     /// A connection is for the handler, unless its TLS handshake is not over.
-    pub fn shake_hands(&mut self, running: Running) -> Option<Running> {
+    fn shake_hands(&mut self, running: Running) -> Option<Running> {
         let Running { connection, ticket, wakeup, .. } = &running;
         let ticket = *ticket;
         {

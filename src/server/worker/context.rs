@@ -11,42 +11,45 @@ pub trait Undertaking {
     fn describe(&self) -> Option<Vec<u8>>;
 }
 
-type Current = Option<Weak<dyn Undertaking>>;
+struct Context {
+    current: Option<Weak<dyn Undertaking>>,
+    /// The traceback of the error with which it has failed.
+    traceback: Option<String>,
+}
 
 thread_local! {
-    static CURRENT: RefCell<Current> = const { RefCell::new(None) };
-    static TRACEBACK: RefCell<Option<String>> = const { RefCell::new(None) };
+    static CONTEXT: RefCell<Context> = const { RefCell::new(Context { current: None, traceback: None }) };
 }
 
 /// An undertaking begins.
 pub fn begin(undertaking: &Rc<impl Undertaking + 'static>) {
     let weak = Rc::downgrade(undertaking);
-    CURRENT.with_borrow_mut(|current| *current = Some(weak));
+    CONTEXT.with_borrow_mut(|context| context.current = Some(weak));
 }
 
 /// The undertaking is over.
 pub fn end() {
-    CURRENT.with_borrow_mut(|current| *current = None);
-    TRACEBACK.with_borrow_mut(|traceback| *traceback = None);
+    CONTEXT.with_borrow_mut(|context| (context.current, context.traceback) = (None, None));
 }
 
 /// Keeps the traceback of a handler's error, whose stack is gone when the error is passed on.
 pub fn note_traceback(traceback: String) {
-    TRACEBACK.with_borrow_mut(|kept| *kept = Some(traceback));
+    CONTEXT.with_borrow_mut(|context| context.traceback = Some(traceback));
 }
 
 /// The traceback of the error with which the current undertaking failed.
 pub fn traceback() -> Option<String> {
-    TRACEBACK.with_borrow(Clone::clone)
+    CONTEXT.with_borrow(|context| context.traceback.clone())
 }
 
 /// The same; it is forgotten.
 pub fn take_traceback() -> Option<String> {
-    TRACEBACK.with_borrow_mut(Option::take)
+    CONTEXT.with_borrow_mut(|context| context.traceback.take())
 }
 
 /// What is being done, or failed last; `None` if there is nothing to say.
 pub fn describe() -> Option<Vec<u8>> {
-    let current = CURRENT.with_borrow(|current| current.as_ref().and_then(Weak::upgrade))?;
+    let current =
+        CONTEXT.with_borrow(|context| context.current.as_ref().and_then(Weak::upgrade))?;
     current.describe()
 }

@@ -120,8 +120,8 @@ pub fn open<'a>(stream: &Stream, opening: impl FnOnce(WantedFields) -> Opening<'
         }
         log.is_handling = true;
         let wanted = log.queue.as_ref().map(|queue| queue.wanted);
-        let opening = opening(wanted.unwrap_or_default());
-        let (begun, queued) = if wanted.is_none() {
+        let mut opening = opening(wanted.unwrap_or_default());
+        (opening.begun, opening.queued) = if wanted.is_none() {
             // A clock of some milliseconds will do.
             (alarm::about_now() / 1000, 0)
         } else {
@@ -136,8 +136,8 @@ pub fn open<'a>(stream: &Stream, opening: impl FnOnce(WantedFields) -> Opening<'
             log.handled = Some(Handled { begun, before, fields: Vec::new() });
             (begun, start.saturating_sub(ready) / 1000)
         };
-        let (pool, pid) = (log.pool, log.pid);
-        log.board.note(log.cell).write(&Opening { begun, queued, pool, pid, ..opening });
+        (opening.pool, opening.pid) = (log.pool, log.pid);
+        log.board.note(log.cell).write(&opening);
     });
 }
 

@@ -106,8 +106,7 @@ impl WorkSources {
             Source::Handshake(ticket) => self.connections.resume(ticket, Wakeup::Input),
             Source::Listener(index) => self.accept(index).and_then(|new| self.admit(new)),
         };
-        let running = running.and_then(|running| self.connections.read_proxy_header(running))?;
-        self.connections.shake_hands(running)
+        self.connections.admit(running?)
     }
 
     /// A connection comes from the supervisor: it is next.

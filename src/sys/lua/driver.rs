@@ -77,8 +77,13 @@ unsafe fn drive<M: Method>(state: *mut lua_State, mut event: Event) -> c_int {
     // SAFETY: the caller is a C function that was made for `M`.
     unsafe {
         loop {
-            event = match ask::<M>(state, event) {
-                Action::Done => return 0,
+            let action = ask::<M>(state, event);
+            if matches!(action, Action::Done) {
+                // Most methods return nothing: there is nothing to be dropped either.
+                std::mem::forget(action);
+                return 0;
+            }
+            event = match action {
                 Action::Return(value) => {
                     push::<M>(state, value);
                     return 1;

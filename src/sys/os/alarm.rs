@@ -67,12 +67,17 @@ pub fn forked() {
 
 /// Sets the deadline at which the process is killed, in nanoseconds of [`now`]'s clock; 0: none.
 pub fn set(deadline: u64) {
+    set_at(about_now(), deadline);
+}
+
+/// The same for who has just looked at the clock, by [`about_now`].
+pub fn set_at(now: u64, deadline: u64) {
     if deadline != 0 {
         catch();
     }
     DEADLINE.store(deadline, Relaxed);
     let rings = RINGS.load(Relaxed);
-    let near = rings != 0 && rings < about_now().saturating_add(NEAR);
+    let near = rings != 0 && rings < now.saturating_add(NEAR);
     if deadline == 0 {
         if near {
             stop();
