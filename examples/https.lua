@@ -1,6 +1,6 @@
 -- HTTPS on port 8443, with a certificate for localhost that the script makes by itself (by openssl):
 --
---   lua examples/https.lua
+--   lua5.4 examples/https.lua
 --
 -- Browsers warn, since nobody has signed it. curl --cacert https.pem https://localhost:8443/ does not.
 
