@@ -28,7 +28,7 @@ describe("a connection that is open when the server starts", function()
     local s = start [[
       local listener = assert(moonbridge_io.tcplisten("127.0.0.1", 0))
       other = assert(require "socket".connect("127.0.0.1", listener.local_tcpport))
-      io.stderr:write("expected ", ("%d"):format(other:getfd()), " (to 127.0.0.1:", listener.local_tcpport, ")\n")
+      io.stderr:write(("expected %d (to 127.0.0.1:%d)\n"):format(other:getfd(), listener.local_tcpport))
       local locals = assert(moonbridge_io.locallisten(PATH))
       ours = assert(moonbridge_io.localconnect(PATH))
     ]]

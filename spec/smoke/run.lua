@@ -5,7 +5,8 @@ local http = require "moonbridge_http"
 local io_library = require "moonbridge_io"
 
 local TIMEOUT = tonumber(os.getenv("TEST_TIMEOUT")) or 30
-local INTERPRETER = arg[-1]
+-- Under an emulator, the program that starts both.
+local INTERPRETER = os.getenv("INTERPRETER") or arg[-1]
 local VERSION = rawget(_G, "jit") and "LuaJIT" or _VERSION
 
 local passed, failed = 0, 0
@@ -52,9 +53,10 @@ end
 local SETTING = os.tmpname()
 write(SETTING, "first")
 
-local function start(port)
+local function start(port, tls_port)
   return assert(io_library.exec({ kill_with_parent = true },
-    "sh", "-c", 'exec "$@" 2>"$0"', LOG, INTERPRETER, "spec/smoke/server.lua", tostring(port), SETTING))
+    "sh", "-c", 'exec "$@" 2>"$0"', LOG, INTERPRETER, "spec/smoke/server.lua", tostring(port), SETTING,
+    tostring(tls_port)))
 end
 
 -- Calls a function until its result is true.
@@ -183,12 +185,20 @@ it("serves a connection in a coroutine whose poll function yields", function()
   listener:close()
 end)
 
-local port = free_port()
+local port, tls_port = free_port(), free_port()
 local url = ("http://127.0.0.1:%d"):format(port)
-local server = start(port)
+local server = start(port, tls_port)
 
 it("answers a request with parameters", function()
   equal("GET Moon", ready(url .. "/?name=Moon"))
+end)
+
+it("speaks TLS with clients who know its certificate", function()
+  local secure = ("https://127.0.0.1:%d/?name=Moon"):format(tls_port)
+  local certificate = dofile("spec/smoke/certificate.lua").certificate
+  local body, message = http.request { url = secure, tls = { ca = certificate } }
+  assert(body == "GET Moon", message)
+  assert(not http.request(secure))
 end)
 
 it("reads forms and uploads", function()

@@ -75,9 +75,14 @@ local function finalized(finalizer)
 end
 
 local sentinel
+local certificate = dofile "spec/smoke/certificate.lua"
 
 moonbridge.listen {
   { proto = "tcp", host = "127.0.0.1", port = tonumber(arg[1]) },
+  {
+    proto = "tls", host = "127.0.0.1", port = tonumber(arg[3]),
+    certificate = certificate.certificate, key = certificate.key,
+  },
   memory_limit = 50 * 1024 * 1024,
   max_fork = 4,
   prepare = function()

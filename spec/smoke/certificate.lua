@@ -1,0 +1,24 @@
+-- A certificate for localhost, signed by itself, valid for a hundred years, and its key; nobody trusts it.
+
+return {
+  certificate = [[
+-----BEGIN CERTIFICATE-----
+MIIBmzCCAUGgAwIBAgIUbiq5DZRKNi97CJXa7q/JRSztBc4wCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEzMDAwMDQxNVoYDzIxMjYxMTA2
+MDAwNDE1WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAAQdL1snf67mgFzOHqWEiY5ezvNWHmwZCAvDubsDOQpcfNH+hDMC8YaL
+dwO3QyN5UusUgJYCogpMsK/uppYWnteJo28wbTAdBgNVHQ4EFgQU+96/IxWVQFjn
+ImWM+xg99nAnyq8wHwYDVR0jBBgwFoAU+96/IxWVQFjnImWM+xg99nAnyq8wDwYD
+VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
+zj0EAwIDSAAwRQIhAOVem038b0L2RNvSGgXv7EAtnUFLmdHmpzkT4fA4eys2AiBA
+lQvK2cSoMKBqvmsJAC9kx+f5ir3yd8E5Ta7FVfgCXQ==
+-----END CERTIFICATE-----
+]],
+  key = [[
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgP8TpCtCYbrS8aL3g
+WIhH+pBEVs933UpATrNC2EuHnxuhRANCAAQdL1snf67mgFzOHqWEiY5ezvNWHmwZ
+CAvDubsDOQpcfNH+hDMC8YaLdwO3QyN5UusUgJYCogpMsK/uppYWnteJ
+-----END PRIVATE KEY-----
+]],
+}
