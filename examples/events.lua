@@ -8,10 +8,21 @@ local moonbridge = require "moonbridge"
 
 local PAGE = [[
 <!DOCTYPE html>
+<html lang="en">
 <meta charset="utf-8"><title>Events</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<style>
+  :root { color-scheme: light dark; }
+  body { font-family: sans-serif; max-width: 40em; margin: 2em auto; padding: 0 1em; }
+  form { display: flex; gap: .5em; }
+  input { font: inherit; padding: .4em; flex: 1; min-width: 0; }
+  button { font: inherit; padding: .4em 1em; }
+  li { padding: .15em 0; overflow-wrap: anywhere; }
+</style>
 <h1>Events</h1>
-<form><input name="text" autofocus required><button>Say</button></form>
-<ul></ul>
+<form><input name="text" aria-label="Text" autofocus required><button>Say</button></form>
+<ul aria-live="polite"></ul>
 <script>
   const list = document.querySelector("ul"), form = document.querySelector("form")
   new EventSource("events").onmessage = event => {

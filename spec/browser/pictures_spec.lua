@@ -68,6 +68,17 @@ local PAGES = {
     b:find("button"):click()
     assert.truthy(says("Ann: <b>Hello</b>, is anybody there?"))
   end },
+  { name = "events", path = "/", start = function() return start "events" end, act = function()
+    b:find("input"):type("<b>Hello</b>, is anybody there?")
+    b:find("button"):click()
+    assert.truthy(process.wait_until(function()
+      return b:find("ul"):text():find("<b>Hello</b>, is anybody there?", 1, true)
+    end))
+  end },
+  -- An error, since the browser asks for an icon that is not in the folder.
+  { name = "static", is_error = true, path = "/", start = function()
+    return start("static", { "examples" })
+  end },
   { name = "reverse_proxy", path = "/", start = function()
     local application = start("application", { process.scratch "notes.db" })
     add_notes(application)
