@@ -189,6 +189,7 @@ fn serve(
             // Before signals get through: none of these ends a worker that has not begun.
             let caught = worker_signals::catch_termination();
             drop(supervisor);
+            PushLine::close_receiver();
             drop(pid_file);
             let worker = caught.map_err(Fault::from).and_then(|()| become_worker(lua, *start));
             // A worker that cannot work must never go on with what the host does after `run`.

@@ -49,6 +49,15 @@ impl PushLine {
         LINE.set(line);
     }
 
+    /// This process, which was forked, only sends.
+    pub fn close_receiver() {
+        LINE.with_borrow_mut(|line| {
+            if let Some(line) = line.as_mut().and_then(Rc::get_mut) {
+                line.receiver = None;
+            }
+        });
+    }
+
     /// The line of this process, in a server.
     pub fn current() -> Option<Rc<PushLine>> {
         LINE.with_borrow(Option::clone)
