@@ -44,6 +44,12 @@ def echo(connection):
     connection.unwrap()
 
 
+def pair(connection):
+    """Sends two lines in one record."""
+    connection.sendall(b"one\ntwo\n")
+    echo(connection)
+
+
 def truncate(connection):
     connection.sendall(b"abc")
     line(connection)
@@ -201,7 +207,7 @@ def reset(raw):
 
 
 modes = {
-    "echo": tls_peer(echo), "truncate": tls_peer(truncate), "half_close": tls_peer(half_close),
+    "echo": tls_peer(echo), "pair": tls_peer(pair), "truncate": tls_peer(truncate), "half_close": tls_peer(half_close),
     "bulk": tls_peer(bulk), "http": tls_peer(http), "plain_http": http, "starttls": starttls, "silent": silent,
     "garbage": garbage, "slow": slow, "proxy": proxy, "reset": reset,
 }
