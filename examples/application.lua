@@ -27,17 +27,8 @@ local upload = require "upload"
 local given = ...
 local path = given or os.tmpname()
 
-local function asset(name, content_type)
-  local file = assert(io.open(folder .. "application/" .. name, "rb"))
-  local text = file:read("a")
-  file:close()
-  return function(request)
-    request:send_status("200 OK")
-    request:send_header("Content-Type", content_type)
-    request:send_data(text)
-    return true
-  end
-end
+-- The style sheet and the script of the page. Browsers ask each time whether they have changed.
+local static = http.static(folder .. "application", { cache_control = "no-cache" })
 
 -- A pattern for the path, and handlers by method, which get the request and the pattern's captures.
 local routes = {
@@ -49,9 +40,9 @@ local routes = {
   { "^chat$", GET = chat.show },
   { "^chat/socket$", GET = chat.connect },
   { "^echo$", GET = echo.upgrade },
-  { "^style%.css$", GET = asset("style.css", "text/css") },
-  { "^live%.js$", GET = asset("live.js", "text/javascript") },
-  { "^chat%.js$", GET = asset("chat.js", "text/javascript") },
+  { "^style%.css$", GET = static },
+  { "^live%.js$", GET = static },
+  { "^chat%.js$", GET = static },
 }
 
 local function allowed(route)

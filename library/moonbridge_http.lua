@@ -16,6 +16,7 @@
 ---@field maximum_input_chunk_size integer? maximum size of strings for stream callbacks (16384)
 ---@field minimum_output_chunk_size integer? shorter pieces of a response are joined to one chunk (1024)
 ---@field compress boolean|moonbridge_http.compress|nil compress responses (false)
+---@field decompress boolean|moonbridge_http.decompress|nil decompress request bodies (false)
 ---@field static_headers string|table|nil headers: lines, list of lines, list of pairs, or names to values
 ---@field idle_timeout number|false|nil until the first byte of a request (65)
 ---@field request_header_timeout number|false|nil until a request head is complete (120)
@@ -119,6 +120,9 @@ function request:send(status, content_type, content, headers) end
 ---@field level integer? from 1, fast, to 9, small (5)
 ---@field minimum integer? shorter bodies stay as they are, in bytes (256)
 ---@field types string[]? media types (those that become much smaller)
+
+---@class (exact) moonbridge_http.decompress
+---@field limit integer|false|nil the most that may come out (request_body_size_limit)
 
 ---@class (exact) moonbridge_http.file_options
 ---@field content_type string? the media type; without it, that of the extension

@@ -1,5 +1,5 @@
 -- One measurement: lua client.lua CLIENT TASK URL AMOUNT. Prints seconds, processor seconds, and the peak of
--- resident memory in KiB.
+-- resident memory in KiB. CLIENT is "ours", "luasocket" or "luasec"; CA the authority of an https server.
 
 local client, task, url, amount = arg[1], arg[2], arg[3], math.tointeger(tonumber(arg[4]))
 local gettime = require "socket".gettime
@@ -9,18 +9,21 @@ local tasks = {}
 if client == "ours" then
   local http = require "moonbridge_http"
 
+  local tls = os.getenv "CA" and { ca = os.getenv "CA" }
+
   function tasks.small()
-    for _ = 1, amount do assert(http.request(url .. "hello") == "Hello, World!\n") end
+    local options = tls and { url = url .. "hello", tls = tls } or url .. "hello"
+    for _ = 1, amount do assert(http.request(options) == "Hello, World!\n") end
   end
 
   function tasks.connect()
-    local options = { url = url .. "hello", keepalive = false }
+    local options = { url = url .. "hello", keepalive = false, tls = tls }
     for _ = 1, amount do assert(http.request(options) == "Hello, World!\n") end
   end
 
   function tasks.download()
     local size = 0
-    assert(http.request { url = url .. "download?size=" .. amount, receive = function(chunk)
+    assert(http.request { url = url .. "download?size=" .. amount, tls = tls, receive = function(chunk)
       size = size + #chunk
       return 1
     end })
@@ -36,11 +39,20 @@ if client == "ours" then
     assert(tonumber(body) == amount)
   end
 else
-  local http = require "socket.http"
+  local http = require(client == "luasec" and "ssl.https" or "socket.http")
   local ltn12 = require "ltn12"
   tasks.connect = function()
     for _ = 1, amount do assert(http.request(url .. "hello") == "Hello, World!\n") end
   end
+  -- LuaSec checks nothing unless it is told so.
+  tasks.connect = client == "luasec" and function()
+    for _ = 1, amount do
+      local body = {}
+      local _, status = http.request { url = url .. "hello", sink = ltn12.sink.table(body),
+        cafile = os.getenv "CA", verify = "peer", protocol = "any" }
+      assert(status == 200 and table.concat(body) == "Hello, World!\n")
+    end
+  end or tasks.connect
   tasks.small = tasks.connect -- it makes a connection for each request
 
   function tasks.download()

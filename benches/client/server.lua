@@ -1,4 +1,5 @@
--- What the clients ask for: a small page, a download of any size, an upload that is counted.
+-- What the clients ask for: a small page, a download of any size, an upload that is counted; with TLS if
+-- there is a CERTIFICATE and its KEY.
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"
 
@@ -30,7 +31,10 @@ function pages.upload(request)
 end
 
 moonbridge.listen {
-  { proto = "tcp", host = "127.0.0.1", port = os.getenv("PORT") },
+  {
+    proto = os.getenv("CERTIFICATE") and "tls" or "tcp", host = "127.0.0.1", port = os.getenv("PORT"),
+    certificate = os.getenv("CERTIFICATE"), key = os.getenv("KEY"),
+  },
   pre_fork = 1, min_fork = 1, max_fork = 1,
   connect = http.generate_handler({ request_body_size_limit = false, maximum_input_chunk_size = 65536 },
     function(request)

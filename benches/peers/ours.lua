@@ -1,5 +1,5 @@
 -- Our side of the comparison, in two workers, or as many as WORKERS says; with an access log in the file
--- that ACCESS_LOG names.
+-- that ACCESS_LOG names, and with TLS if there is a CERTIFICATE and its KEY.
 local cjson = require "cjson"
 local http = require "moonbridge_http"
 local moonbridge = require "moonbridge"
@@ -75,7 +75,10 @@ end
 local workers = tonumber(os.getenv("WORKERS")) or 2
 
 moonbridge.listen {
-  { proto = "tcp", host = "127.0.0.1", port = os.getenv("PORT") },
+  {
+    proto = os.getenv("CERTIFICATE") and "tls" or "tcp", host = "127.0.0.1", port = os.getenv("PORT"),
+    certificate = os.getenv("CERTIFICATE"), key = os.getenv("KEY"),
+  },
   pre_fork = workers, min_fork = workers, max_fork = workers,
   connect = http.generate_handler(function(request)
     local handler = handlers[request.path] or refuse

@@ -76,8 +76,16 @@ describe("the page of examples/application.lua", function()
       assert.truthy(output:find('<a href="/files/2">zwei ü.txt</a> <span class="hint">0 bytes<', 1, true))
       local file = s:request("/files/1")
       assert.equal(content, file.body)
-      assert.equal("attachment; filename*=UTF-8''one.bin", file.headers["content-disposition"])
+      assert.equal('attachment; filename="one.bin"', file.headers["content-disposition"])
       assert.equal("3500000", s:request({ method = "HEAD", target = "/files/1" }).headers["content-length"])
+      local part = s:request { target = "/files/1", headers = { Range = "bytes=1-5" } }
+      assert.same({ 206, "\1\2\r\n-" }, { part.status, part.body })
+      local style = s:request("/style.css")
+      assert.same({ 200, "text/css; charset=utf-8", "no-cache" },
+        { style.status, style.headers["content-type"], style.headers["cache-control"] })
+      assert.equal(304, s:request { target = "/style.css",
+        headers = { ["If-None-Match"] = style.headers.etag } }.status)
+      assert.equal(404, s:request("/store.lua").status)
       assert.same({ "file-1", "file-2" }, stored())
       assert.equal(0, s:stop())
     end
@@ -99,7 +107,7 @@ describe("the page of examples/application.lua", function()
     s:request { body = odd, headers = { ["Content-Type"] = "multipart/form-data; boundary=limit" } }
     local file = s:request("/files/2")
     assert.equal("application/octet-stream", file.headers["content-type"])
-    assert.equal("attachment; filename*=UTF-8''a%3bb.txt", file.headers["content-disposition"])
+    assert.equal('attachment; filename="a;b.txt"', file.headers["content-disposition"])
   end)
 
   it("says what was wrong with an upload, keeps the comment, and stores nothing", function()

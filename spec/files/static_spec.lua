@@ -322,6 +322,11 @@ describe("send_file", function()
     assert.equal("34", send(s, root .. "/public/ten.txt", nil, { Range = "bytes=3-4" }).body)
     assert.equal("3456789", get(s, "/handle").body)
     assert.equal("56", get(s, "/handle", { Range = "bytes=2-3" }).body)
+    -- It has another content than the whole file, and so another tag.
+    local tag, whole = get(s, "/handle").headers.etag, get(s, "/ten.txt").headers.etag
+    assert.not_equal(whole, tag)
+    assert.same({ 304, 200 }, { get(s, "/handle", { ["If-None-Match"] = tag }).status,
+      get(s, "/handle", { ["If-None-Match"] = whole }).status })
     local cookie = get(s, "/cookie")
     assert.same({ "0123456789", "a=b" }, { cookie.body, (cookie.headers["set-cookie"]:match "^[^;]*") })
   end)
@@ -416,6 +421,34 @@ describe("a large file", function()
     clients[3]:send "GET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n"
     assert.truthy(content == clients[3]:response().body)
     assert.equal("0123456789", clients[3]:response().body)
+  end)
+
+  it("of a GiB occupies neither worker nor memory, however many take it slowly", function()
+    process.run("truncate -s 1G " .. root .. "/public/gib.bin")
+    local s = server.start {
+      script = SERVER:gsub("connect = ", "min_fork = 1, max_fork = 1, connect = ", 1),
+      globals = { ROOT = root, STATIC = "" },
+    }
+    local function memory()
+      local sum = 0
+      for _, pid in ipairs(s:workers()) do
+        sum = sum + tonumber(process.slurp("/proc/" .. pid .. "/status"):match "RssAnon:%s*(%d+)")
+      end
+      return sum
+    end
+    assert.equal(200, get(s, "/ten.txt").status)
+    local before, clients = memory(), {}
+    for index = 1, 200 do
+      clients[index] = s:connect { receive_buffer = 4096 }
+      clients[index]:send "GET /gib.bin HTTP/1.1\r\nHost: x\r\n\r\n"
+    end
+    local nothing = ("\0"):rep(1000)
+    for _, c in ipairs(clients) do assert(c:read_until "\r\n\r\n") end
+    for _ = 1, 10 do
+      for _, c in ipairs(clients) do assert.equal(nothing, c:read(1000)) end
+      assert.equal(200, get(s, "/ten.txt").status)
+    end
+    assert.truthy(memory() - before < 10000, (memory() - before) .. " kB more")
   end)
 
   it("that becomes shorter while it is sent ends in a reset, never in other bytes", function()

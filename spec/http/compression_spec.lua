@@ -119,7 +119,11 @@ describe("a response", function()
     local head = get(s, "/send", GZIP, "HEAD")
     assert.same({ "", "gzip", 'W/"v1"' }, { head.body, head.headers["content-encoding"], head.headers.etag })
     local unchanged = get(s, "/send", { ["Accept-Encoding"] = "gzip", ["If-None-Match"] = 'W/"v1"' })
-    assert.same({ 304, "" }, { unchanged.status, unchanged.body })
+    assert.same({ 304, "", 'W/"v1"', "Accept-Encoding" },
+      { unchanged.status, unchanged.body, unchanged.headers.etag, unchanged.headers.vary })
+    unchanged = get(s, "/send", { ["If-None-Match"] = '"v1"' })
+    assert.same({ 304, '"v1"', "Accept-Encoding" },
+      { unchanged.status, unchanged.headers.etag, unchanged.headers.vary })
   end)
 
   it("stays as it is where compression is of no use, or of a file", function()

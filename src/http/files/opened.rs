@@ -61,6 +61,14 @@ impl OpenedFile {
         OpenedFile { file, size, modified, tag }
     }
 
+    /// The file from a position on, which has another content than all of it.
+    pub fn from(mut self, position: u64) -> Self {
+        if position > 0 {
+            self.tag.insert_str(self.tag.len() - 1, &format!("+{position:x}"));
+        }
+        self
+    }
+
     /// What conditions are compared with.
     pub fn validators(&self) -> Validators<'_> {
         Validators { tag: Some(self.tag.as_bytes()), modified: Some(self.modified) }
@@ -165,5 +173,9 @@ mod tests {
         assert_eq!(file.size, std::fs::metadata("Cargo.toml").unwrap().len());
         assert!(crate::http::wire::conditional::is_tag(file.tag.as_bytes()), "{}", file.tag);
         assert!(file.modified <= SystemTime::now());
+        let tag = file.tag.clone();
+        let (file, tag_of_rest) = (file.from(0), tag.replacen("\"", "", 2));
+        assert_eq!(file.tag, tag);
+        assert_eq!(file.from(26).tag, format!("\"{tag_of_rest}+1a\""));
     }
 }

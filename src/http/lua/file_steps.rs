@@ -133,8 +133,10 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
             _ => Vec::new(),
         };
         let outcome = with(c, |c| {
-            let representation = Representation::plain(open(&file)?, media_type(&name));
-            answer(representation, position.unwrap_or(0), &options, &mut c.request).map(Some)
+            let position = position.unwrap_or(0);
+            let opened = open(&file)?.from(position);
+            let representation = Representation::plain(opened, media_type(&name));
+            answer(representation, position, &options, &mut c.request).map(Some)
         })?;
         settle(lua, &kept, outcome)
     })?;

@@ -73,9 +73,11 @@ impl Compressing {
         length: Option<u64>,
         accepts: bool,
     ) -> Option<Encoder> {
-        let is_complete = !matches!(status, 100..=199 | 204 | 205 | 206 | 304);
+        let is_complete = !matches!(status, 100..=199 | 204 | 205 | 206);
         let lines = head.get(start..).unwrap_or_default();
-        let is_wanted = field(lines, b"content-type").is_some_and(|value| self.has_type(value))
+        // 304 does not say of which type the response is that it stands for (RFC 9110 15.4.5).
+        let has_type = |value| self.has_type(value);
+        let is_wanted = (status == 304 || field(lines, b"content-type").is_some_and(has_type))
             && field(lines, b"content-encoding").is_none()
             && field(lines, b"content-range").is_none()
             && !values(lines, b"cache-control").any(|value| has(value, b"no-transform"))
@@ -90,6 +92,9 @@ impl Compressing {
             return None;
         }
         rewrite(head, start);
+        if status == 304 {
+            return None;
+        }
         push_header(head, b"Content-Encoding", CODING.as_bytes());
         let gzip = GzEncoder::new(Vec::new(), Level::new(self.level));
         Some(Encoder { gzip, announced: length, taken: 0 })
@@ -235,12 +240,21 @@ mod tests {
     }
 
     #[test]
+    fn rfc_9110_15_4_5_304_says_of_the_response_what_that_would_say() {
+        let head = "ETag: \"a\"\n";
+        let varies = format!("{head}Vary: Accept-Encoding\n");
+        assert_eq!(begin(head, 304, None, false), (varies.clone(), false));
+        assert_eq!(begin(head, 304, None, true), (varies.replace("\"a", "W/\"a"), false));
+        let other = "ETag: \"a\"\nCache-Control: no-transform\n";
+        assert_eq!(begin(other, 304, None, true), (other.to_owned(), false));
+    }
+
+    #[test]
     fn what_is_small_compressed_partial_or_of_another_type_stays() {
         let text = "Content-Type: text/plain\n";
         for (lines, status, length) in [
             (text.to_owned(), 200, Some(255)),
             (text.to_owned(), 206, None),
-            (text.to_owned(), 304, None),
             (text.to_owned(), 204, None),
             (format!("{text}Content-Encoding: br\n"), 200, None),
             (format!("{text}Content-Range: bytes 0-1/2\n"), 200, None),

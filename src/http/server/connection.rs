@@ -157,7 +157,7 @@ impl HttpConnection {
             let accepts = compression::accepts(&accepted);
             self.output.response.compress(compressing.clone(), accepts);
         }
-        let mut checked = request.check(self.options.body);
+        let mut checked = request.check(self.options.body, self.options.decompress.is_some());
         if self.options.trusted.is_some()
             && let Err(refusal) = origin::told(request, &self.options, self.is_believed)
         {
@@ -168,7 +168,7 @@ impl HttpConnection {
                 Opened::Refused
             }
             Ok(announced) => {
-                self.body.begin(announced, self.options.body, !stream.input().is_empty());
+                self.body.begin(announced, &self.options, !stream.input().is_empty());
                 self.timer.set(self.options.response_timeout);
                 Opened::Ready
             }

@@ -167,7 +167,7 @@ impl Incoming {
         }
         if !body.checked {
             request.copy_head(stream.input(), size);
-            body.checked = request.check(options.body).is_ok();
+            body.checked = request.check(options.body, options.decompress.is_some()).is_ok();
         }
         body.checked
     }

@@ -48,6 +48,8 @@ pub struct Options {
     pub forwarded: Option<ForwardedFields>,
     /// `compress`: how bodies are compressed, if they are.
     pub compress: Option<Rc<Compressing>>,
+    /// `decompress`: request bodies that come compressed are read decompressed, up to so many bytes.
+    pub decompress: Option<u64>,
     /// With `--dev`.
     pub development: Option<Rc<Development>>,
 }
@@ -80,13 +82,14 @@ impl Default for Options {
             trusted: None,
             forwarded: None,
             compress: None,
+            decompress: None,
             development: None,
         }
     }
 }
 
 /// The names of all options.
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 24] = [
     "request_header_size_limit",
     "header_size_limit",
     "request_header_count_limit",
@@ -110,12 +113,14 @@ const NAMES: [&str; 23] = [
     TRUSTED,
     FORWARDED,
     COMPRESS,
+    DECOMPRESS,
 ];
 
 const TRUSTED: &str = "trusted";
 const FORWARDED: &str = "forwarded_fields";
 
 const COMPRESS: &str = "compress";
+const DECOMPRESS: &str = "decompress";
 
 const MINIMUM_RATE: &str = "request_body_minimum_rate";
 
@@ -174,6 +179,7 @@ impl Options {
         let what = format!("Option \"{TRUSTED}\"");
         options.trusted = trusted_peers::read(&table.raw_get(TRUSTED)?, &what)?;
         options.compress = compressing(&table.raw_get(COMPRESS)?)?.map(Rc::new);
+        options.decompress = decompressing(&table.raw_get(DECOMPRESS)?, options.body)?;
         options.forwarded = forwarded_fields(&table.raw_get(FORWARDED)?)?;
         if options.forwarded.is_some() && options.trusted.is_none() {
             let text = format!("Option \"{FORWARDED}\" is of use with \"{TRUSTED}\" only");
@@ -257,6 +263,22 @@ fn compressing(value: &Value) -> Reply<Option<Compressing>> {
         _ => return wrong("have a list of media types"),
     }
     Ok(Some(compressing))
+}
+
+/// The most that may come out of a compressed body: unless the application says otherwise, what a body that is not
+/// compressed may have.
+fn decompressing(value: &Value, limit: u64) -> Reply<Option<u64>> {
+    let table = match value {
+        Value::Nil | Value::Boolean(false) => return Ok(None),
+        Value::Boolean(true) => return Ok(Some(limit)),
+        Value::Table(table) => table,
+        _ => {
+            let text = format!("Option \"{DECOMPRESS}\" is expected to be a boolean or a table");
+            return Err(Fault::Misuse(text));
+        }
+    };
+    known_options::check(table, DECOMPRESS, &["limit"], 0)?;
+    Ok(Some(size(table, "limit")?.unwrap_or(limit)))
 }
 
 fn forwarded_fields(value: &Value) -> Reply<Option<ForwardedFields>> {

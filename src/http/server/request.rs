@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::http::wire::content_coding::ContentCoding;
 use crate::http::wire::framing::{self, Framing};
 use crate::http::wire::head::{Head, Known, Span, Version};
 use crate::http::wire::list::{elements, has_element};
@@ -36,6 +37,8 @@ pub struct BodyAnnounced {
     pub framing: Framing,
     /// The client waits for `100 Continue` before it sends it.
     pub expects_continue: bool,
+    /// How it is compressed, if that is the server's business.
+    pub coding: Option<ContentCoding>,
 }
 
 impl Request {
@@ -86,17 +89,21 @@ impl Request {
     }
 
     /// Checks the header fields and the target, in the order in which refusals take precedence, for a server
-    /// that takes bodies up to `limit` bytes.
+    /// that takes bodies up to `limit` bytes, and perhaps `decompresses` them.
     ///
     /// # Errors
     /// The refusal of the request.
-    pub fn check(&mut self, limit: u64) -> Result<BodyAnnounced, Refusal> {
+    pub fn check(&mut self, limit: u64, decompresses: bool) -> Result<BodyAnnounced, Refusal> {
         let length = framing::content_length(self.values(Known::ContentLength))?;
         if length.is_some_and(|length| length > limit) {
             return Err(Refusal::content_too_large("Announced request body size is too big"));
         }
         let coding = framing::transfer_coding(self.values(Known::TransferEncoding))?;
         let framing = framing::decide(self.head.version, length, coding)?;
+        let mut coding = None;
+        if decompresses && framing != Framing::Empty {
+            coding = ContentCoding::of(&self.joined(b"content-encoding"))?;
+        }
 
         // RFC 9110 10.1.1: in HTTP/1.0 the expectation is to be ignored.
         let mut expects_continue = false;
@@ -137,7 +144,7 @@ impl Request {
             }
             Err(_) => return Err(Refusal::bad_request("Invalid request target")),
         }
-        Ok(BodyAnnounced { framing, expects_continue })
+        Ok(BodyAnnounced { framing, expects_continue, coding })
     }
 
     /// Method and target, for the log.
@@ -193,9 +200,13 @@ mod tests {
     fn a_request_says_what_it_is_for_and_how_its_body_comes() {
         let fields = "Host: a:1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n";
         let mut request = request(&format!("PUT /b%20c?d=e HTTP/1.1\r\n{fields}"));
-        let announced = BodyAnnounced { framing: Framing::Length(3), expects_continue: true };
-        assert_eq!(request.check(3).ok(), Some(announced));
-        assert_eq!(request.check(2).unwrap_err().words(), "Announced request body size is too big");
+        let announced =
+            BodyAnnounced { framing: Framing::Length(3), expects_continue: true, coding: None };
+        assert_eq!(request.check(3, true).ok(), Some(announced));
+        assert_eq!(
+            request.check(2, true).unwrap_err().words(),
+            "Announced request body size is too big"
+        );
         assert_eq!(request.host.of(&request.bytes), b"a:1");
         assert_eq!(request.path.unwrap().of(&request.bytes), b"b%20c");
         assert_eq!(request.query.of(&request.bytes), b"?d=e");
@@ -226,6 +237,20 @@ mod tests {
     }
 
     #[test]
+    fn the_coding_of_a_body_is_the_server_s_business_where_it_is_asked_for() {
+        let with = |lines: &str, decompresses: bool| {
+            let mut request = request(&format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"));
+            request.check(9, decompresses).map(|it| it.coding).map_err(|refusal| refusal.code())
+        };
+        let gzip = "Content-Length: 3\r\nContent-Encoding: gzip\r\n";
+        assert_eq!(with(gzip, true), Ok(Some(ContentCoding::Gzip)));
+        assert_eq!(with(gzip, false), Ok(None));
+        let twice = format!("{gzip}content-encoding: deflate\r\n");
+        assert_eq!((with(&twice, true), with(&twice, false)), (Err(415), Ok(None)));
+        assert_eq!(with("Content-Length: 0\r\nContent-Encoding: br\r\n", true), Ok(None));
+    }
+
+    #[test]
     fn refusals_name_what_is_wrong() {
         for (text, words) in [
             ("GET / HTTP/1.1\r\n\r\n", "No valid host header"),
@@ -234,7 +259,7 @@ mod tests {
             ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT is not supported"),
             ("GET / HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n", "Unexpected Expect header"),
         ] {
-            assert_eq!(request(text).check(9).unwrap_err().words(), words);
+            assert_eq!(request(text).check(9, true).unwrap_err().words(), words);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::body_decoder::BodyDecoder;
+use super::options::Options;
 use super::request::BodyAnnounced;
 use crate::http::form::reader::{Form, FormStep};
 use crate::http::wire::framing::Framing;
@@ -79,10 +80,12 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    /// Prepares for the body of the next request, which has at most `limit` bytes. `is_coming`: there is input
-    /// behind the head.
-    pub fn begin(&mut self, announced: BodyAnnounced, limit: u64, is_coming: bool) {
-        self.decoder.begin(announced.framing, limit);
+    /// Prepares for the body of the next request. `is_coming`: there is input behind the head.
+    pub fn begin(&mut self, announced: BodyAnnounced, options: &Options, is_coming: bool) {
+        self.decoder.begin(announced.framing, options.body);
+        if let (Some(coding), Some(limit)) = (announced.coding, options.decompress) {
+            self.decoder.decompress(coding, limit);
+        }
         // A client that sends its body does not wait any more (RFC 9110 10.1.1).
         self.expects_continue = announced.expects_continue && !is_coming;
     }
@@ -99,7 +102,7 @@ impl RequestBody {
         self.decoder.begin(Framing::Empty, 0);
     }
 
-    /// Whether all of the body was received; decoded bytes may still wait.
+    /// Whether all of the body was received and decompressed; decoded bytes may still wait.
     pub fn is_received(&self) -> bool {
         self.decoder.is_received()
     }
@@ -132,11 +135,14 @@ impl RequestBody {
         self.reader = reader;
     }
 
-    /// Whether nobody has turned to the body yet, and all of it, up to 64 KiB, is among so many bytes of input.
+    /// Whether nobody has turned to the body yet, and all of it, up to 64 KiB, is among so many bytes of input. Then
+    /// nothing can be wrong with it.
     pub fn is_at_hand(&self, input: usize) -> bool {
         let received = input.min(BUFFER) as u64;
         let is_untouched = self.reader == Reader::Nobody && !self.is_used;
-        is_untouched && self.decoder.left().is_some_and(|left| left <= received)
+        is_untouched
+            && self.decoder.is_plain()
+            && self.decoder.left().is_some_and(|left| left <= received)
     }
 
     /// Takes the body, all of which is ready: nothing of it is left to be seen to.

@@ -19,6 +19,7 @@ pub(crate) mod base64;
 pub mod chunked;
 pub(crate) mod collision_guard;
 pub mod conditional;
+pub mod content_coding;
 pub mod cookies;
 pub(crate) mod date;
 pub mod disposition;

@@ -9,6 +9,8 @@ pub struct Refusal {
     pub status: &'static str,
     /// An explanation for people; empty if the status suffices.
     pub sentence: Cow<'static, str>,
+    /// Further header lines, complete.
+    fields: &'static str,
 }
 
 impl Refusal {
@@ -18,7 +20,7 @@ impl Refusal {
     }
 
     const fn new(status: &'static str, sentence: &'static str) -> Self {
-        Refusal { status, sentence: Cow::Borrowed(sentence) }
+        Refusal { status, sentence: Cow::Borrowed(sentence), fields: "" }
     }
 
     /// 400: the request does not follow RFC 9112.
@@ -44,6 +46,13 @@ impl Refusal {
     /// 415: the handler asks for a form, but the body is not one.
     pub const fn unsupported_media_type(sentence: &'static str) -> Self {
         Refusal::new("415 Unsupported Media Type", sentence)
+    }
+
+    /// 415: the body has a content coding that is not decoded; the response says which are (RFC 9110 12.5.3).
+    pub const fn unsupported_coding() -> Self {
+        let (status, sentence) = ("415 Unsupported Media Type", "Unsupported Content-Encoding");
+        let fields = "Accept-Encoding: gzip, deflate\r\n";
+        Refusal { status, sentence: Cow::Borrowed(sentence), fields }
     }
 
     /// 417: an expectation other than `100-continue`.
@@ -92,8 +101,14 @@ impl Refusal {
     pub fn write(&self, out: &mut Vec<u8>, static_headers: &[u8], date: Option<&[u8]>, head: bool) {
         let blank = if self.sentence.is_empty() { "" } else { "\n" };
         let body = [self.status, "\n", blank, &self.sentence, blank];
-        let response = ErrorResponse { status: self.status, fields: "", media_type: "text/plain" };
-        response.write(out, static_headers, date, &body, head);
+        let Refusal { status, fields, .. } = *self;
+        ErrorResponse { status, fields, media_type: "text/plain" }.write(
+            out,
+            static_headers,
+            date,
+            &body,
+            head,
+        );
     }
 }
 
