@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::opened::{FileKind, OpenedFile, extension_of, is_compressible, media_type};
+use super::media_types::MediaTypes;
+use super::opened::{FileKind, OpenedFile};
 use super::path::FilePath;
 use crate::http::wire::accept_encoding::AcceptEncoding;
 use crate::sys::os::beneath::{self, Links};
@@ -35,8 +36,8 @@ pub struct ServedFolder {
     pub links: Links,
     /// Compressed files beside a file are sent in its stead.
     pub is_precompressed: bool,
-    /// Media types of extensions, in lower case, that precede the common ones.
-    pub types: Vec<(Vec<u8>, String)>,
+    /// The media types of its files.
+    pub types: MediaTypes,
 }
 
 /// What a path stands for.
@@ -117,12 +118,6 @@ impl ServedFolder {
         Ok(if self.lists { Found::Listing(folder) } else { Found::Nothing })
     }
 
-    fn media_type(&self, name: &[u8]) -> Cow<'static, str> {
-        let extension = extension_of(name).unwrap_or_default();
-        let own = self.types.iter().find(|(own, _)| own.eq_ignore_ascii_case(extension));
-        own.map_or_else(|| media_type(name), |(_, media_type)| media_type.clone().into())
-    }
-
     /// Chooses among a file and those beside it that have its content compressed. One that is older than the file has
     /// another content.
     fn negotiate(
@@ -132,11 +127,12 @@ impl ServedFolder {
         accepts: &AcceptEncoding<'_>,
         open: impl Fn(&[u8], &str) -> io::Result<Option<FileKind>>,
     ) -> io::Result<Representation> {
-        let plain = Representation::plain(file, self.media_type(name));
-        if !self.is_precompressed || !is_compressible(&plain.media_type) {
+        let media_type = self.types.of(name);
+        let plain = Representation::plain(file, media_type.name);
+        if !self.is_precompressed || !media_type.is_compressible {
             return Ok(plain);
         }
-        let mut left = CODINGS.to_vec();
+        let mut left = if accepts.is_empty() { Vec::new() } else { CODINGS.to_vec() };
         while let Some(coding) = accepts.choose(left.iter().map(|(coding, _)| *coding)) {
             let Some(index) = left.iter().position(|(other, _)| *other == coding) else { break };
             let (coding, suffix) = left.remove(index);
@@ -250,7 +246,7 @@ mod tests {
                 serves_hidden: false,
                 links: Links::Inside,
                 is_precompressed: true,
-                types: vec![(b"png".to_vec(), "image/x".into())],
+                types: MediaTypes::new(vec![(b"png".to_vec(), "image/x".into())]),
             }
         }
     }

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`path`] | the path of a request as one below a folder (pure) |
 //! | [`folder`] | a folder that is served: which file a request is for |
-//! | [`opened`] | a file that was opened: its size, its validators, its media type |
+//! | [`opened`] | a file that was opened: its size and its validators |
+//! | [`media_types`] | media types by extension |
 //! | [`answer`] | what a request gets of a file: all of it, a part, or nothing (pure) |
 //! | [`byteranges`] | several parts of a file in one body |
 //! | [`listing`] | the page that lists a folder |
@@ -15,5 +16,6 @@ pub mod answer;
 pub mod byteranges;
 pub mod folder;
 pub mod listing;
+pub mod media_types;
 pub mod opened;
 pub mod path;

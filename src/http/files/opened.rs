@@ -1,17 +1,12 @@
 //! A file that was opened to be sent.
 
-use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
-use super::path::name_of;
 use crate::http::wire::conditional::Validators;
-
-/// What nobody knows more about.
-const BYTES: &str = "application/octet-stream";
 
 /// What was opened.
 #[derive(Debug)]
@@ -57,7 +52,7 @@ impl OpenedFile {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
         let modified = UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND));
-        let tag = format!("\"{:x}.{:x}-{size:x}{variant}\"", stat.st_mtime, stat.st_mtime_nsec);
+        let tag = tag(stat.st_mtime, stat.st_mtime_nsec, size, variant);
         OpenedFile { file, size, modified, tag }
     }
 
@@ -75,56 +70,30 @@ impl OpenedFile {
     }
 }
 
+/// The entity tag of a version. Each request for a file needs one, so it is not written by the general means.
+fn tag(seconds: i64, nanoseconds: i64, size: u64, variant: &str) -> String {
+    let mut tag = String::with_capacity(64);
+    tag.push('"');
+    push_hex(&mut tag, seconds as u64);
+    tag.push('.');
+    push_hex(&mut tag, nanoseconds as u64);
+    tag.push('-');
+    push_hex(&mut tag, size);
+    tag.push_str(variant);
+    tag.push('"');
+    tag
+}
+
+fn push_hex(text: &mut String, number: u64) {
+    let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        let digit = (number >> (4 * place)) as u8 & 15;
+        text.push(char::from(if digit < 10 { b'0' + digit } else { b'a' - 10 + digit }));
+    }
+}
+
 /// The last second that a date of HTTP can say: the end of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
-
-/// What follows the last dot of a file's name.
-pub fn extension_of(path: &[u8]) -> Option<&[u8]> {
-    let name = name_of(path);
-    name.iter().rposition(|byte| *byte == b'.').map(|dot| &name[dot + 1..])
-}
-
-/// The media type of a file by the extension of its name; text is taken for UTF-8.
-pub fn media_type(path: &[u8]) -> Cow<'static, str> {
-    let extension = extension_of(path).and_then(|extension| str::from_utf8(extension).ok());
-    let known = extension.and_then(|extension| mime_guess::from_ext(extension).first_raw());
-    let known = known.unwrap_or(BYTES);
-    match known {
-        "text/html" => "text/html; charset=utf-8".into(),
-        "text/css" => "text/css; charset=utf-8".into(),
-        "text/javascript" => "text/javascript; charset=utf-8".into(),
-        "text/plain" => "text/plain; charset=utf-8".into(),
-        text if text.starts_with("text/") => format!("{text}; charset=utf-8").into(),
-        other => other.into(),
-    }
-}
-
-/// Whether files of a media type become much smaller if they are compressed.
-pub fn is_compressible(media_type: &str) -> bool {
-    let essence = media_type.split(';').next().unwrap_or_default().trim();
-    let (kind, subtype) = essence.split_once('/').unwrap_or((essence, ""));
-    match kind {
-        "image" => matches!(subtype, "svg+xml" | "bmp" | "x-icon" | "vnd.microsoft.icon"),
-        "audio" | "video" => false,
-        "font" => !matches!(subtype, "woff" | "woff2"),
-        "application" => !matches!(
-            subtype,
-            "zip"
-                | "gzip"
-                | "x-gzip"
-                | "x-7z-compressed"
-                | "x-rar-compressed"
-                | "zstd"
-                | "x-bzip2"
-                | "x-xz"
-                | "pdf"
-                | "font-woff"
-                | "java-archive"
-                | "epub+zip"
-        ),
-        _ => true,
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -133,34 +102,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn media_types_are_known_by_the_extension() {
-        for (path, expected) in [
-            (&b"index.html"[..], "text/html; charset=utf-8"),
-            (b"a/b/style.CSS", "text/css; charset=utf-8"),
-            (b"app.js", "text/javascript; charset=utf-8"),
-            (b"a.json", "application/json"),
-            (b"a.svg", "image/svg+xml"),
-            (b"a.webp", "image/webp"),
-            (b"a.woff2", "font/woff2"),
-            (b"a.wasm", "application/wasm"),
-            (b"a.mp4", "video/mp4"),
-            (b"a.tar.gz", "application/gzip"),
-            (b"a.d/README", BYTES),
-            (b"a.unknownextension", BYTES),
-            (b"a.\xff", BYTES),
-            (b"", BYTES),
-        ] {
-            assert_eq!(media_type(path), expected, "{}", path.escape_ascii());
-        }
-    }
-
-    #[test]
-    fn pictures_and_archives_are_not_compressed_again() {
-        for name in [&b"a.html"[..], b"a.js", b"a.svg", b"a.wasm", b"a.ttf", b"a.bin"] {
-            assert!(is_compressible(&media_type(name)), "{}", name.escape_ascii());
-        }
-        for name in [&b"a.png"[..], b"a.mp4", b"a.zip", b"a.woff2", b"a.gz", b"a.ogg"] {
-            assert!(!is_compressible(&media_type(name)), "{}", name.escape_ascii());
+    fn a_tag_has_time_and_size_in_hexadecimal_digits() {
+        for (seconds, nanoseconds, size) in
+            [(0, 0, 0), (1, 15, 16), (1_764_460_800, 999_999_999, u64::MAX), (-1, 255, 256)]
+        {
+            let expected = format!("\"{seconds:x}.{nanoseconds:x}-{size:x}-br\"");
+            assert_eq!(tag(seconds, nanoseconds, size, "-br"), expected);
         }
     }
 

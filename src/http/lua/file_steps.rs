@@ -19,10 +19,12 @@ use crate::http::files::answer::{Asked, FileAnswer};
 use crate::http::files::byteranges;
 use crate::http::files::folder::{Found, Representation, Root, ServedFolder};
 use crate::http::files::listing;
-use crate::http::files::opened::{FileKind, OpenedFile, media_type};
+use crate::http::files::media_types::{MediaTypes, media_type};
+use crate::http::files::opened::{FileKind, OpenedFile};
 use crate::http::files::path::FilePath;
 use crate::http::server::connection::HttpConnection;
 use crate::http::server::request::Request;
+use crate::http::server::usability::Problem;
 use crate::http::wire::accept_encoding::AcceptEncoding;
 use crate::http::wire::conditional::Conditions;
 use crate::http::wire::disposition;
@@ -87,6 +89,7 @@ pub fn functions(lua: &Lua, native: &Table) -> mlua::Result<()> {
                 _ => Links::Inside,
             };
             let types = types.into_iter().map(|(name, kind)| (name.into_bytes(), kind)).collect();
+            let types = MediaTypes::new(types);
             ServedFolder { root, index, lists, serves_hidden, links, is_precompressed, types }
         });
         match served {
@@ -109,6 +112,8 @@ pub fn functions(lua: &Lua, native: &Table) -> mlua::Result<()> {
 ///
 /// * `find_file(folder, path, options)`: looks for what the path of a URI stands for in a folder. Returns a status, and
 ///   the reply is ready for `send_reply`; or nil if there is nothing; or false, a status code, a message and errno;
+/// * `serve_file(folder, path, options)`: the same, and sends the reply: true, or the code of a problem with its text; nil
+///   if there is nothing; or false, a status code (405 unless it is GET or HEAD), a message and errno;
 /// * `open_file(path or descriptor, position, options)`: the same for a file of the application;
 /// * `send_reply()`: sends the reply behind its status.
 ///
@@ -123,6 +128,29 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         let options = FileOptions::read(options.as_ref())?;
         let found = with(c, |c| find(&folder.0, &path.as_bytes(), &options, c))?;
         settle(lua, &kept, found)
+    })?;
+    step(lua, table, shared, "serve_file", |lua, c, (folder, path, options): Wanted| {
+        let folder = folder.borrow::<LuaFolder>()?;
+        let options = FileOptions::read(options.as_ref())?;
+        let found = with(c, |c| {
+            let method = c.request.head.method.of(&c.request.bytes);
+            if !matches!(method, b"GET" | b"HEAD") {
+                return Ok(Served::Refused);
+            }
+            Ok(match find(&folder.0, &path.as_bytes(), &options, c)? {
+                Some((status, reply)) => {
+                    Served::Sent(c.send_status(status.as_bytes()).and_then(|()| reply.send(c)))
+                }
+                None => Served::Nothing,
+            })
+        })?;
+        match found {
+            Ok(Served::Sent(Ok(()))) => true.into_lua_multi(lua),
+            Ok(Served::Sent(Err(error))) => problem(lua, error),
+            Ok(Served::Nothing) => Ok(MultiValue::new()),
+            Ok(Served::Refused) => (false, 405).into_lua_multi(lua),
+            Err(error) => failure(lua, &error),
+        }
     })?;
     let kept = reply.clone();
     type Given = (Value, Option<u64>, Option<Table>);
@@ -141,21 +169,36 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         settle(lua, &kept, outcome)
     })?;
     step(lua, table, shared, "send_reply", move |lua, c, (): ()| {
-        let FileReply { lines, length, body } = reply.take();
-        let sent = with(c, |c| {
-            c.output.response.leave_uncompressed();
-            c.send_lines(&lines, length)?;
-            match body {
-                ReplyBody::None => c.send_data(b""),
-                ReplyBody::Bytes(bytes) => c.send_data(&bytes),
-                ReplyBody::File(file) => c.send_file(file),
-            }
-        })?;
-        match sent {
-            Ok(_) => Ok(MultiValue::new()),
+        let reply = reply.take();
+        match with(c, |c| reply.send(c))? {
+            Ok(()) => Ok(MultiValue::new()),
             Err(error) => problem(lua, error),
         }
     })
+}
+
+/// What has become of a request for a file of a folder.
+enum Served {
+    /// It was answered, as far as that was possible.
+    Sent(Result<(), Problem>),
+    /// There is nothing at its path.
+    Nothing,
+    /// It is neither GET nor HEAD.
+    Refused,
+}
+
+impl FileReply {
+    /// Sends it behind its status.
+    fn send(self, c: &mut HttpConnection) -> Result<(), Problem> {
+        c.output.response.leave_uncompressed();
+        c.send_lines(&self.lines, self.length)?;
+        match self.body {
+            ReplyBody::None => c.send_data(b"")?,
+            ReplyBody::Bytes(bytes) => c.send_data(&bytes)?,
+            ReplyBody::File(file) => c.send_file(file)?,
+        };
+        Ok(())
+    }
 }
 
 impl FileOptions {
@@ -185,25 +228,28 @@ fn settle(lua: &Lua, reply: &RefCell<FileReply>, outcome: io::Result<Option<Read
             status.into_lua_multi(lua)
         }
         Ok(None) => Ok(MultiValue::new()),
-        Err(error) => {
-            let errno = error.raw_os_error();
-            let code = match errno {
-                Some(
-                    libc::ENOENT
-                    | libc::ENOTDIR
-                    | libc::EISDIR
-                    | libc::ENAMETOOLONG
-                    | libc::ELOOP
-                    | libc::ENXIO,
-                ) => 404,
-                Some(libc::EACCES | libc::EPERM) => 403,
-                Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => 503,
-                _ => 500,
-            };
-            let text = errno.map_or_else(|| error.to_string(), error_text::describe);
-            (false, code, text, errno).into_lua_multi(lua)
-        }
+        Err(error) => failure(lua, &error),
     }
+}
+
+/// Tells Lua what the system has reported: false, a status code, a message and errno.
+fn failure(lua: &Lua, error: &io::Error) -> StepResult {
+    let errno = error.raw_os_error();
+    let code = match errno {
+        Some(
+            libc::ENOENT
+            | libc::ENOTDIR
+            | libc::EISDIR
+            | libc::ENAMETOOLONG
+            | libc::ELOOP
+            | libc::ENXIO,
+        ) => 404,
+        Some(libc::EACCES | libc::EPERM) => 403,
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => 503,
+        _ => 500,
+    };
+    let text = errno.map_or_else(|| error.to_string(), error_text::describe);
+    (false, code, text, errno).into_lua_multi(lua)
 }
 
 fn find(
@@ -273,7 +319,8 @@ fn answer(
 ) -> io::Result<Ready> {
     let Representation { opened, media_type, coding, varies } = representation;
     let size = opened.size.saturating_sub(position);
-    let given: Option<[Vec<u8>; 6]> = (!options.is_plain).then(|| {
+    let is_plain = options.is_plain || !request.is_conditional_or_partial();
+    let given: Option<[Vec<u8>; 6]> = (!is_plain).then(|| {
         let names: [&[u8]; 6] = [
             b"if-match",
             b"if-none-match",

@@ -179,23 +179,32 @@ function files.add(steps, methods)
     return send(this, status, options)
   end
 
-  methods[STATIC] = function(this, site, path)
+  -- As the step serve_file, with further header fields.
+  local function serve_with_fields(this, site, path, settings)
     local method = this.method
-    if method ~= "GET" and method ~= "HEAD" then
-      this:send(PLAIN[405], "text/plain; charset=utf-8", PLAIN[405] .. "\n", { Allow = "GET, HEAD" })
-      return true
-    end
-    local options = site.options
-    local settings = site.settings
+    if method ~= "GET" and method ~= "HEAD" then return false, 405 end
+    local status, code, text = steps.find_file(site.folder, path, settings)
+    if not status then return status, code, text end
+    return send(this, status, site.options)
+  end
+
+  methods[STATIC] = function(this, site, path)
+    local settings, wanted = site.settings, path or "\0" -- which stands for nothing
     if site.cache_control then settings = { cache_control = site.cache_control(path) } end
-    local status, code, text
-    if path then status, code, text = steps.find_file(site.folder, path, settings) end
-    if status then
-      send(this, status, options)
-    elseif status == nil and options.fallback then
-      return options.fallback(this, path)
-    elseif status == nil then
+    local served, code, text
+    if site.options.headers then
+      served, code, text = serve_with_fields(this, site, wanted, settings)
+    else
+      served, code, text = steps.serve_file(site.folder, wanted, settings)
+    end
+    if served then
+      if served ~= true then error(steps.blame(served, code), 3) end
+    elseif served == nil and site.options.fallback then
+      return site.options.fallback(this, path)
+    elseif served == nil then
       plain(this, 404)
+    elseif code == 405 then
+      this:send(PLAIN[405], "text/plain; charset=utf-8", PLAIN[405] .. "\n", { Allow = "GET, HEAD" })
     else
       fail(this, code, text, nil, site.name)
     end

@@ -72,6 +72,14 @@ impl Request {
         joined
     }
 
+    /// Whether the request has one of the fields of RFC 9110 13.1 and 14.2: most have not.
+    pub fn is_conditional_or_partial(&self) -> bool {
+        self.head.fields.iter().any(|field| match field.name.of(&self.bytes) {
+            [b'i' | b'I', b'f' | b'F', b'-', ..] => true,
+            name => name.eq_ignore_ascii_case(b"range"),
+        })
+    }
+
     /// Whether a head in these bytes, complete or not, asks for a head only.
     pub fn is_head(&self, bytes: &[u8]) -> bool {
         self.head.has_request_line() && self.head.method.of(bytes) == b"HEAD"
@@ -248,6 +256,18 @@ mod tests {
         let twice = format!("{gzip}content-encoding: deflate\r\n");
         assert_eq!((with(&twice, true), with(&twice, false)), (Err(415), Ok(None)));
         assert_eq!(with("Content-Length: 0\r\nContent-Encoding: br\r\n", true), Ok(None));
+    }
+
+    #[test]
+    fn conditions_and_ranges_are_found_whatever_their_case() {
+        let has = |field: &str| {
+            request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n"))
+                .is_conditional_or_partial()
+        };
+        for field in ["IF-Match: *\r\n", "if-range: a\r\n", "RANGE: bytes=0-\r\n"] {
+            assert!(has(field), "{field}");
+        }
+        assert!(!has("") && !has("Iffy: a\r\n") && !has("Ranges: a\r\n"));
     }
 
     #[test]

@@ -19,6 +19,11 @@ impl<'a> AcceptEncoding<'a> {
         AcceptEncoding { value }
     }
 
+    /// Whether the client says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.value.is_empty()
+    }
+
     /// The best of the codings that are offered, in the order in which the server prefers them; none if the client
     /// likes the representation as it is better. A client that accepts nothing at all gets it as it is.
     pub fn choose<'b>(&self, offered: impl IntoIterator<Item = &'b str>) -> Option<&'b str> {
