@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 use super::media_types::MediaTypes;
 use super::opened::{FileKind, OpenedFile};
 use super::path::FilePath;
+use super::recent::RecentFiles;
 use crate::http::wire::accept_encoding::AcceptEncoding;
 use crate::sys::os::beneath::{self, Links};
 
@@ -38,6 +39,8 @@ pub struct ServedFolder {
     pub is_precompressed: bool,
     /// The media types of its files.
     pub types: MediaTypes,
+    /// Small files that were opened lately.
+    pub recent: RecentFiles,
 }
 
 /// What a path stands for.
@@ -95,12 +98,7 @@ impl ServedFolder {
         path: &FilePath,
         accepts: &AcceptEncoding<'_>,
     ) -> io::Result<Found> {
-        let open = |name: &[u8], variant: &str| match beneath::open(root.as_fd(), name, self.links)
-        {
-            Ok(file) => FileKind::look(file, variant).map(Some),
-            Err(error) if is_nothing(&error) => Ok(None),
-            Err(error) => Err(error),
-        };
+        let open = |name: &[u8], variant: &str| self.open(root, name, variant);
         let folder = match open(&path.relative, "")? {
             Some(FileKind::File(file)) if !path.is_folder => {
                 return self.negotiate(file, &path.relative, accepts, open).map(Found::File);
@@ -116,6 +114,24 @@ impl ServedFolder {
             }
         }
         Ok(if self.lists { Found::Listing(folder) } else { Found::Nothing })
+    }
+
+    /// Opens what a name below the folder stands for; None if nothing does.
+    fn open(&self, root: &OwnedFd, name: &[u8], variant: &str) -> io::Result<Option<FileKind>> {
+        if let Some(file) = self.recent.find(root.as_fd(), name, variant) {
+            return Ok(Some(FileKind::File(file)));
+        }
+        match beneath::open(root.as_fd(), name, self.links) {
+            Ok(file) => {
+                let found = FileKind::look(file, variant)?;
+                if let FileKind::File(file) = &found {
+                    self.recent.keep(name, variant, file);
+                }
+                Ok(Some(found))
+            }
+            Err(error) if is_nothing(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Chooses among a file and those beside it that have its content compressed. One that is older than the file has
@@ -219,11 +235,11 @@ fn is_nothing(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
-    use std::io::Read;
     use std::path::PathBuf;
     use std::time::SystemTime;
 
     use super::*;
+    use crate::sys::os::file_transfer;
 
     struct Folder(PathBuf);
 
@@ -247,6 +263,7 @@ mod tests {
                 links: Links::Inside,
                 is_precompressed: true,
                 types: MediaTypes::new(vec![(b"png".to_vec(), "image/x".into())]),
+                recent: RecentFiles::new(8),
             }
         }
     }
@@ -260,8 +277,9 @@ mod tests {
     fn content(found: Found) -> String {
         match found {
             Found::File(it) => {
-                let mut text = String::new();
-                File::from(it.opened.file).read_to_string(&mut text).unwrap();
+                let mut bytes = vec![0; usize::try_from(it.opened.size).unwrap()];
+                file_transfer::read_at(it.opened.file.as_fd(), 0, &mut bytes).unwrap();
+                let text = String::from_utf8(bytes).unwrap();
                 format!("{text} {} {} {}", it.media_type, it.coding.unwrap_or("-"), it.varies)
             }
             other => format!("{other:?}").split('(').next().unwrap_or_default().to_owned(),

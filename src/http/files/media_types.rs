@@ -17,12 +17,12 @@ pub struct MediaTypes {
     /// Media types of extensions that precede the common ones.
     own: Vec<(Vec<u8>, String)>,
     /// What was found for the extensions that were looked for first.
-    found: RefCell<Vec<(Vec<u8>, MediaType)>>,
+    found: RefCell<Vec<(Vec<u8>, TypeOfFile)>>,
 }
 
 /// A media type.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MediaType {
+pub struct TypeOfFile {
     /// Its name, with parameters.
     pub name: Cow<'static, str>,
     /// Whether such files become much smaller if they are compressed.
@@ -36,14 +36,14 @@ impl MediaTypes {
     }
 
     /// That of the file with this name.
-    pub fn of(&self, file: &[u8]) -> MediaType {
+    pub fn of(&self, file: &[u8]) -> TypeOfFile {
         let extension = extension_of(file).unwrap_or_default();
         if let Some((_, known)) = self.found.borrow().iter().find(|(known, _)| known == extension) {
             return known.clone();
         }
         let own = self.own.iter().find(|(own, _)| own.eq_ignore_ascii_case(extension));
         let name = own.map_or_else(|| media_type(file), |(_, name)| name.clone().into());
-        let media_type = MediaType { is_compressible: is_compressible(&name), name };
+        let media_type = TypeOfFile { is_compressible: is_compressible(&name), name };
         let mut found = self.found.borrow_mut();
         if found.len() < MOST {
             found.push((extension.to_vec(), media_type.clone()));
@@ -146,7 +146,7 @@ mod tests {
                 (b"a.png", "image/png", false),
                 (b"a", BYTES, true),
             ] {
-                let expected = MediaType { name: name.into(), is_compressible };
+                let expected = TypeOfFile { name: name.into(), is_compressible };
                 assert_eq!(types.of(path), expected, "{}", path.escape_ascii());
             }
         }

@@ -6,6 +6,7 @@
 //! | [`folder`] | a folder that is served: which file a request is for |
 //! | [`opened`] | a file that was opened: its size and its validators |
 //! | [`media_types`] | media types by extension |
+//! | [`recent`] | files that were opened lately, and are as they were |
 //! | [`answer`] | what a request gets of a file: all of it, a part, or nothing (pure) |
 //! | [`byteranges`] | several parts of a file in one body |
 //! | [`listing`] | the page that lists a folder |
@@ -19,3 +20,4 @@ pub mod listing;
 pub mod media_types;
 pub mod opened;
 pub mod path;
+pub mod recent;

@@ -2,11 +2,15 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
 use crate::http::wire::conditional::Validators;
+
+/// A file, or part of one, of up to this size is read and sent with its head; one that is larger is sent by the system.
+pub const READ_AT_ONCE: u64 = 64 * 1024;
 
 /// What was opened.
 #[derive(Debug)]
@@ -20,16 +24,39 @@ pub enum FileKind {
 }
 
 /// A file, and what identifies its version.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OpenedFile {
-    /// Its descriptor, whose position is its own.
-    pub file: OwnedFd,
+    /// Its descriptor. The position is its own as long as there is no clone.
+    pub file: Rc<OwnedFd>,
+    /// What of the file is there.
+    pub version: FileVersion,
     /// Its size in bytes.
     pub size: u64,
     /// When it was last modified, in full seconds: no date of HTTP says more.
     pub modified: SystemTime,
     /// Its entity tag, made of the time of its last modification in nanoseconds and its size.
     pub tag: String,
+}
+
+/// What changes with a file and its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileVersion {
+    place: (u64, u64),
+    size: i64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileVersion {
+    /// That of the file that this tells of.
+    pub fn of(stat: &FileStat) -> FileVersion {
+        FileVersion {
+            place: (stat.st_dev, stat.st_ino),
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
 }
 
 impl FileKind {
@@ -53,7 +80,7 @@ impl OpenedFile {
         let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
         let modified = UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND));
         let tag = tag(stat.st_mtime, stat.st_mtime_nsec, size, variant);
-        OpenedFile { file, size, modified, tag }
+        OpenedFile { file: Rc::new(file), version: FileVersion::of(stat), size, modified, tag }
     }
 
     /// The file from a position on, which has another content than all of it.

@@ -20,8 +20,9 @@ use crate::http::files::byteranges;
 use crate::http::files::folder::{Found, Representation, Root, ServedFolder};
 use crate::http::files::listing;
 use crate::http::files::media_types::{MediaTypes, media_type};
-use crate::http::files::opened::{FileKind, OpenedFile};
+use crate::http::files::opened::{FileKind, OpenedFile, READ_AT_ONCE};
 use crate::http::files::path::FilePath;
+use crate::http::files::recent::RecentFiles;
 use crate::http::server::connection::HttpConnection;
 use crate::http::server::request::Request;
 use crate::http::server::usability::Problem;
@@ -35,8 +36,8 @@ use crate::sys::lua::c_file;
 use crate::sys::os::beneath::Links;
 use crate::sys::os::{error_text, file_transfer, random};
 
-/// A file, or part of one, of up to this size is read and sent with its head; one that is larger is sent by the system.
-const READ_AT_ONCE: u64 = 64 * 1024;
+/// So many small files of a folder are kept open for a moment.
+const MOST_RECENT: usize = 32;
 
 /// What is to be sent behind the status.
 #[derive(Default)]
@@ -71,16 +72,17 @@ impl UserData for LuaFolder {}
 
 /// Puts into the table:
 ///
-/// * `served_folder(path, index, lists, serves_hidden, links, is_precompressed, types)`: a folder that is served, or
-///   nil and what is wrong. `index` is a list of names, `links` "none", "inside" or "anywhere", `types` a table of media
-///   types by extension;
+/// * `served_folder(path, index, lists, serves_hidden, links, is_precompressed, types, keeps)`: a folder that is served,
+///   or nil and what is wrong. `index` is a list of names, `links` "none", "inside" or "anywhere", `types` a table of
+///   media types by extension; if it `keeps` files, small ones stay open for a moment;
 /// * `close_folder(folder)`: closes one that is not used any more;
 /// * `file_number(file)`: the number of the descriptor of an open file of Lua's io library;
 /// * `describe(errno)`: the text of an error of the system.
 pub fn functions(lua: &Lua, native: &Table) -> mlua::Result<()> {
-    type Given = (LuaString, Vec<LuaString>, bool, bool, String, bool, HashMap<String, String>);
+    type Given =
+        (LuaString, Vec<LuaString>, bool, bool, String, bool, HashMap<String, String>, bool);
     let folder = |lua: &Lua, given: Given| {
-        let (path, index, lists, serves_hidden, links, is_precompressed, types) = given;
+        let (path, index, lists, serves_hidden, links, is_precompressed, types, keeps) = given;
         let served = Root::new(&path.as_bytes()).map_err(Fault::from).map(|root| {
             let index = index.iter().map(|name| name.as_bytes().to_vec()).collect();
             let links = match links.as_str() {
@@ -90,7 +92,17 @@ pub fn functions(lua: &Lua, native: &Table) -> mlua::Result<()> {
             };
             let types = types.into_iter().map(|(name, kind)| (name.into_bytes(), kind)).collect();
             let types = MediaTypes::new(types);
-            ServedFolder { root, index, lists, serves_hidden, links, is_precompressed, types }
+            let recent = RecentFiles::new(if keeps { MOST_RECENT } else { 0 });
+            ServedFolder {
+                root,
+                index,
+                lists,
+                serves_hidden,
+                links,
+                is_precompressed,
+                types,
+                recent,
+            }
         });
         match served {
             Ok(served) => lua.create_userdata(LuaFolder(served))?.into_lua_multi(lua),
@@ -403,8 +415,10 @@ fn part(opened: OpenedFile, position: u64, length: u64, is_head: bool) -> io::Re
         file_transfer::read_at(opened.file.as_fd(), position, &mut bytes)?;
         return Ok(ReplyBody::Bytes(bytes));
     }
+    // Large files are not kept, so nobody else has this one.
+    let file = Rc::try_unwrap(opened.file).map_err(|_| io::ErrorKind::ResourceBusy)?;
     if position > 0 {
-        file_transfer::seek(opened.file.as_fd(), position)?;
+        file_transfer::seek(file.as_fd(), position)?;
     }
-    Ok(ReplyBody::File(FileTail::new(opened.file, length)))
+    Ok(ReplyBody::File(FileTail::new(file, length)))
 }

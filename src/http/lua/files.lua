@@ -109,7 +109,7 @@ local function folder_at(path)
   local folder = folders[path]
   if folder then return folder end
   local text, number
-  folder, text, number = native.served_folder(path, {}, false, true, "inside", false, {})
+  folder, text, number = native.served_folder(path, {}, false, true, "inside", false, {}, false)
   if not folder then return nil, text, number end
   if folder_count == MOST_FOLDERS then
     for _, other in pairs(folders) do native.close_folder(other) end
@@ -221,7 +221,7 @@ function files.static(folder, options)
   if is_text(index) then index = { index } end
   local served, text = native.served_folder(folder, index or {}, options.listing or false,
     options.hidden or false, options.links or "inside", options.precompressed ~= false,
-    options.content_types or {})
+    options.content_types or {}, true)
   if not served then misuse(2, "Folder %q cannot be served: %s", folder, text) end
   local site = { folder = served, name = folder, options = options }
   local cache_control = options.cache_control
