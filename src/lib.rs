@@ -26,6 +26,10 @@ pub mod server;
 pub mod sys;
 mod trusted_peers;
 
+// For fuzz targets.
+#[cfg(feature = "tls")]
+pub use io::tls::record as tls_record;
+
 sys::lua::entry::entry_points! {
     /// `require "moonbridge"`: the supervisor (reference, "Global function listen").
     luaopen_moonbridge opens server::module;

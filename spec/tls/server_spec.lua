@@ -258,16 +258,6 @@ for _ in range(3):
     assert.equal(0, s:wait())
   end)
 
-  it("goes on at a reload: idle connections end in order, who asks anew is served", function()
-    local s = start(localhost, "", "", 'hangup = "reload"')
-    local idle = connect(s)
-    idle:write("GET / HTTP/1.1\r\nHost: a\r\n\r\n"):flush()
-    assert.equal("HTTP/1.1 200 OK\r\n", (idle:read(nil, "\n")))
-    s:signal("HUP")
-    assert.equal("eof", (select(2, idle:read())))
-    assert.matches("^https", (request(s)))
-  end)
-
   it("sends the response of an authority about its certificate", function()
     local file = process.scratch("ocsp.der")
     local handle = assert(io.open(file, "wb"))

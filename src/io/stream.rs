@@ -507,9 +507,33 @@ impl Stream {
         self.session().is_none_or(TlsSession::is_established)
     }
 
+    /// Goes on with a session that another process has begun.
+    pub fn resume(&mut self, session: TlsSession) {
+        if let Some(transport) = self.transport.get_mut() {
+            transport.secure(session);
+        }
+    }
+
     /// Whether another process can go on with the connection.
     pub fn is_movable(&self) -> bool {
-        !self.handler.personal && self.session().is_none()
+        !self.handler.personal && self.session().is_none_or(|session| session.state().is_some())
+    }
+
+    /// How much was received that nobody has read, in this process or as records.
+    pub fn unread(&self) -> usize {
+        self.input().len() + self.session().map_or(0, TlsSession::held)
+    }
+
+    /// Whether whoever watches the connection knows the keys of its session.
+    pub fn are_keys_told(&self) -> bool {
+        self.session().is_none_or(TlsSession::is_told)
+    }
+
+    /// They are known from now on.
+    pub fn set_keys_told(&mut self) {
+        if let Some(session) = self.transport.get_mut().and_then(Transport::session_mut) {
+            session.set_told();
+        }
     }
 
     /// The TLS session, if there is one and it is not closed.

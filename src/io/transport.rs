@@ -82,6 +82,11 @@ impl Transport {
         self.session.as_deref()
     }
 
+    /// The same, to be changed.
+    pub fn session_mut(&mut self) -> Option<&mut TlsSession> {
+        self.session.as_deref_mut()
+    }
+
     /// Receives behind what `buffer` has, without blocking; 0 at EOF. Without TLS into the spare
     /// capacity of `buffer`.
     ///

@@ -3,6 +3,10 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`session`] | a connection's records: sealed and opened, without system calls |
+//! | [`engine`] | what turns its bytes into records: `rustls`, or records of our own |
+//! | [`record`] | TLS 1.3 behind the handshake (pure) |
+//! | [`progress`] | what changes with each of its records (pure) |
+//! | [`established`], [`vault`] | such a session as a value for other processes, and the key that it travels under |
 //! | [`records`] | records that wait to be sent |
 //! | [`failure`] | what messages say about a failed handshake or session |
 //! | [`client`] | what a client asks of its peer, and the configuration that follows |
@@ -19,9 +23,16 @@ mod absent;
 #[cfg(feature = "tls")]
 mod client;
 #[cfg(feature = "tls")]
+mod engine;
+#[cfg(feature = "tls")]
+mod established;
+#[cfg(feature = "tls")]
 mod failure;
 #[cfg(feature = "tls")]
 mod pem;
+pub mod progress;
+#[cfg(feature = "tls")]
+pub mod record;
 #[cfg(feature = "tls")]
 mod records;
 #[cfg(feature = "tls")]
@@ -33,7 +44,9 @@ mod server;
 #[cfg(feature = "tls")]
 mod session;
 #[cfg(feature = "tls")]
-mod tickets;
+pub mod tickets;
+#[cfg(feature = "tls")]
+pub mod vault;
 #[cfg(feature = "tls")]
 mod verifier;
 #[cfg(feature = "tls")]
@@ -41,6 +54,8 @@ mod x509;
 
 #[cfg(not(feature = "tls"))]
 pub use absent::{CertificateFiles, ClientOptions, ServerOptions, Source, TlsServer, TlsSession};
+#[cfg(not(feature = "tls"))]
+pub use absent::{tickets, vault};
 #[cfg(feature = "tls")]
 pub use client::ClientOptions;
 #[cfg(feature = "tls")]

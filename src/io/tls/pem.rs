@@ -53,6 +53,13 @@ impl Source {
         }
     }
 
+    /// What the option says: a path, or the text.
+    pub fn text(&self) -> &[u8] {
+        match self {
+            Source::File(text) | Source::Text(text) => text.as_bytes(),
+        }
+    }
+
     /// What is there.
     ///
     /// # Errors

@@ -36,6 +36,13 @@ impl Records {
         self.end = (self.end + n).min(self.bytes.len());
     }
 
+    /// Appends bytes that are sealed already.
+    pub fn put(&mut self, bytes: &[u8]) {
+        let room = self.room(bytes.len());
+        room.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        self.written(bytes.len());
+    }
+
     /// The first `n` bytes were sent.
     pub fn sent(&mut self, n: usize) {
         self.start = (self.start + n).min(self.end);

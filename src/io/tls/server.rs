@@ -14,12 +14,15 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
+use sha2::{Digest, Sha256};
 
+use super::established::SecretsShown;
 use super::failure;
 use super::pem::{Source, Stamp};
 use super::resolver::Resolver;
 use super::session::TlsSession;
 use super::tickets::Tickets;
+use super::vault;
 use super::x509::Certificate;
 use crate::sys::os::error_text::CodedError;
 use crate::sys::os::fallback_allocator::secretly;
@@ -59,6 +62,21 @@ impl ServerOptions {
         self.certificates.iter().chain(self.names.iter().flat_map(|(_, certificates)| certificates))
     }
 
+    /// What makes a listener another one, as far as tickets are concerned: where its certificates are, and whose
+    /// certificates it asks its clients for.
+    fn identity(&self) -> Result<[u8; 32], String> {
+        let mut hash = Sha256::new();
+        let mut add = |part: &[u8]| {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        };
+        self.all().for_each(|files| add(files.certificate.text()));
+        if let Some(source) = &self.client_ca {
+            add(&source.read().map_err(|error| format!("option client_ca: {error}"))?);
+        }
+        Ok(hash.finalize().into())
+    }
+
     fn stamps(&self) -> Vec<Stamp> {
         let files = self.all().flat_map(|files| {
             [Some(&files.certificate), Some(&files.key), files.ocsp.as_ref()].into_iter().flatten()
@@ -89,7 +107,10 @@ impl TlsServer {
     /// What is wrong with them.
     pub fn new(options: ServerOptions) -> io::Result<Rc<TlsServer>> {
         let wrong = |text| CodedError { code: "configuration", text };
-        let tickets = secretly(|| Tickets::new().map(Arc::new)).map_err(wrong)?;
+        // Without it, connections stay in the process that has begun them.
+        let _ = vault::prepare();
+        let tickets =
+            Tickets::new(options.identity().map_err(wrong)?).map(Arc::new).map_err(wrong)?;
         let stamps = options.stamps();
         let config = build(&options, &tickets).map_err(wrong)?;
         Ok(Rc::new(TlsServer {
@@ -177,6 +198,8 @@ fn build(options: &ServerOptions, tickets: &Arc<Tickets>) -> Result<ServerConfig
     config.alpn_protocols.clone_from(&options.alpn);
     config.ticketer = tickets.clone();
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.enable_secret_extraction = true;
+    config.key_log = Arc::new(SecretsShown);
     Ok(config)
 }
 

@@ -3,20 +3,20 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic,
-};
-use rustls::{ClientConfig, CommonState, HandshakeKind, InvalidMessage, ServerConfig};
+use rustls::{ClientConfig, InvalidMessage, ServerConfig};
 use sha2::{Digest, Sha256};
 
+use super::engine::{Engine, JOIN_SIZE, Step};
+use super::established::Established;
 use super::failure;
+use super::progress::RecordProgress;
 use super::records::Records;
-use super::resolver::take_asked_name;
 use super::verifier::hexadecimal;
 use super::x509::Certificate;
 use crate::io::buffer::Queue;
@@ -35,15 +35,6 @@ const INCOMPLETE_LIMIT: usize = 256 * 1024;
 /// How much is sealed before it is sent.
 const SEAL_SIZE: usize = 64 * 1024;
 
-/// Parts up to this size share a record.
-const JOIN_SIZE: usize = 16 * 1024;
-
-/// Which end of the connection this is.
-enum Role {
-    Client(UnbufferedClientConnection),
-    Server(UnbufferedServerConnection),
-}
-
 /// A certificate that a peer has shown.
 pub struct PeerCertificate<'a> {
     /// As it was shown.
@@ -56,11 +47,9 @@ pub struct PeerCertificate<'a> {
 
 /// A connection's records and keys.
 pub struct TlsSession {
-    role: Role,
+    engine: Engine,
     /// Who the peer is expected to be, for messages; empty if that is not known.
     peer_name: String,
-    /// The name of a server that its client has asked for.
-    asked_name: Option<String>,
     /// Received and not processed.
     incoming: Queue,
     /// The size of the next receive.
@@ -97,7 +86,7 @@ impl TlsSession {
         let peer_name = name.to_str().into_owned();
         let connection = UnbufferedClientConnection::new(config, name)
             .map_err(|error| failure::describe(&error, &peer_name))?;
-        TlsSession::new(Role::Client(connection), peer_name)
+        TlsSession::begin(Engine::client(connection), peer_name)
     }
 
     /// The server's end.
@@ -107,14 +96,22 @@ impl TlsSession {
     pub fn server(config: Arc<ServerConfig>) -> io::Result<TlsSession> {
         let connection = UnbufferedServerConnection::new(config)
             .map_err(|error| failure::describe(&error, ""))?;
-        TlsSession::new(Role::Server(connection), String::new())
+        TlsSession::begin(Engine::server(connection), String::new())
     }
 
-    fn new(role: Role, peer_name: String) -> io::Result<TlsSession> {
-        let mut session = TlsSession {
-            role,
+    fn begin(engine: Engine, peer_name: String) -> io::Result<TlsSession> {
+        let mut session = TlsSession::new(engine, peer_name);
+        session.process();
+        match session.failure {
+            Some(failure) => Err(failure.into()),
+            None => Ok(session),
+        }
+    }
+
+    fn new(engine: Engine, peer_name: String) -> TlsSession {
+        TlsSession {
+            engine,
             peer_name,
-            asked_name: None,
             incoming: Queue::new(),
             receive_size: RECEIVE_SIZE,
             plaintext: Vec::new(),
@@ -124,24 +121,12 @@ impl TlsSession {
             ended: false,
             failure: None,
             broken: false,
-        };
-        session.process();
-        match session.failure {
-            Some(failure) => Err(failure.into()),
-            None => Ok(session),
-        }
-    }
-
-    fn state(&self) -> &CommonState {
-        match &self.role {
-            Role::Client(connection) => connection,
-            Role::Server(connection) => connection,
         }
     }
 
     /// Whether the handshake has come to its end.
     pub fn is_established(&self) -> bool {
-        !self.state().is_handshaking()
+        self.engine.is_established()
     }
 
     /// Whether the handshake goes on.
@@ -151,43 +136,103 @@ impl TlsSession {
 
     /// Whether the handshake was shortened by a ticket.
     pub fn is_resumed(&self) -> bool {
-        self.state().handshake_kind() == Some(HandshakeKind::Resumed)
+        self.engine.is_resumed()
     }
 
     /// `1.3` or `1.2`, once that is agreed on.
     pub fn version(&self) -> Option<&'static str> {
-        match self.state().protocol_version()? {
-            rustls::ProtocolVersion::TLSv1_3 => Some("1.3"),
-            rustls::ProtocolVersion::TLSv1_2 => Some("1.2"),
-            _ => None,
-        }
+        self.engine.version()
     }
 
     /// The cipher suite's name in the registry of IANA, once it is agreed on.
     pub fn cipher(&self) -> Option<String> {
-        let name = self.state().negotiated_cipher_suite()?.suite().as_str()?;
-        // Since version 1.3 the names say no more than the cipher, without the protocol's prefix.
-        Some(name.replacen("TLS13_", "TLS_", 1))
+        self.engine.cipher()
     }
 
     /// The protocol that was agreed on (RFC 7301).
     pub fn alpn(&self) -> Option<&[u8]> {
-        self.state().alpn_protocol()
+        self.engine.alpn()
     }
 
     /// The peer's own certificate, if it has shown one.
     pub fn peer_certificate(&self) -> Option<PeerCertificate<'_>> {
-        let der: &[u8] = self.state().peer_certificates()?.first()?;
+        let der = self.engine.peer_certificate()?;
         let subject = Certificate::parse(der).map(|certificate| certificate.subject);
         Some(PeerCertificate { der, subject, fingerprint: hexadecimal(&Sha256::digest(der)) })
     }
 
     /// The name of the server that the client asks for.
     pub fn server_name(&self) -> Option<&str> {
-        match &self.role {
-            Role::Client(_) => Some(&self.peer_name),
-            Role::Server(_) => self.asked_name.as_deref(),
+        match self.engine.is_server() {
+            true => self.engine.asked_name(),
+            false => Some(&self.peer_name),
         }
+    }
+
+    // Moving to another process.
+
+    /// Everything that another process needs to go on, but for [`TlsSession::progress`] and the bytes that belong to it.
+    /// `None` if the session stays in this process.
+    pub fn state(&self) -> Option<Rc<[u8]>> {
+        let is_over = self.failure.is_some() || self.broken || self.ended;
+        self.engine.established().filter(|_| !is_over)?.state()
+    }
+
+    /// How far it has come; nothing if the session stays in this process.
+    pub fn progress(&self) -> RecordProgress {
+        let (receiving, sending) = self.engine.established().map_or((0, 0), Established::sequences);
+        RecordProgress {
+            receiving,
+            sending,
+            unsent: self.unsent().len() as u64,
+            sealed: self.sealed as u64,
+            received: self.incoming.len() as u64,
+            peer_ended: self.peer_ended,
+        }
+    }
+
+    /// Received bytes of a record that is not complete.
+    pub fn received(&self) -> &[u8] {
+        self.incoming.live()
+    }
+
+    /// Opened input that was not taken.
+    pub fn opened(&self) -> &[u8] {
+        &self.plaintext
+    }
+
+    /// How much has been received and not been taken, the end of the input counted.
+    pub fn held(&self) -> usize {
+        self.incoming.len() + self.plaintext.len() + usize::from(self.peer_ended)
+    }
+
+    /// Whether whoever watches the connection knows its keys.
+    pub fn is_told(&self) -> bool {
+        self.engine.established().is_none_or(Established::is_told)
+    }
+
+    /// They are known from now on.
+    pub fn set_told(&mut self) {
+        if let Engine::Records(established) = &mut self.engine {
+            established.set_told();
+        }
+    }
+
+    /// Goes on with a session of another process, which had these bytes of records to send and had received those. `None`
+    /// if the state is of no use.
+    pub fn resume(
+        state: Rc<[u8]>,
+        progress: &RecordProgress,
+        (unsent, received): (&[u8], &[u8]),
+    ) -> Option<TlsSession> {
+        let established = Established::open(state, (progress.receiving, progress.sending))?;
+        let engine = Engine::Records(Box::new(established));
+        let mut session = TlsSession::new(engine, String::new());
+        session.incoming.push(received);
+        session.outgoing.put(unsent);
+        session.sealed = usize::try_from(progress.sealed).ok()?;
+        session.peer_ended = progress.peer_ended;
+        Some(session)
     }
 
     // Input.
@@ -205,7 +250,7 @@ impl TlsSession {
             b"TRACE",
         ];
         let received = self.incoming.live();
-        let is_begun = matches!(self.role, Role::Server(_)) && !self.is_established();
+        let is_begun = self.engine.is_server() && !self.is_established();
         is_begun && BEGINNINGS.iter().any(|beginning| received.starts_with(*beginning))
     }
 
@@ -230,13 +275,11 @@ impl TlsSession {
             self.failure = Some(failure::describe(&error, &self.peer_name));
             return;
         }
-        let outcome = self.advance();
-        if matches!(self.role, Role::Server(_))
-            && let Some(name) = take_asked_name()
-        {
-            self.asked_name = Some(name);
+        if self.peer_ended {
+            // What follows an end is to be ignored (RFC 8446, 6.1).
+            return self.incoming.clear();
         }
-        if let Err(error) = outcome {
+        if let Err(error) = self.advance() {
             self.fail(failure::describe(&error, &self.peer_name));
         } else if self.incoming.len() > INCOMPLETE_LIMIT {
             self.fail(failure::oversized(&self.peer_name));
@@ -247,7 +290,7 @@ impl TlsSession {
     fn fail(&mut self, failure: CodedError) {
         self.failure = Some(failure);
         self.broken = true;
-        while self.state().wants_write() && matches!(self.step(), Ok(Step::Encoded)) {}
+        self.engine.last_words(&mut self.incoming, &mut self.outgoing);
     }
 
     fn advance(&mut self) -> Result<(), rustls::Error> {
@@ -266,17 +309,7 @@ impl TlsSession {
     }
 
     fn step(&mut self) -> Result<Step, rustls::Error> {
-        let TlsSession { role, incoming, plaintext, outgoing, .. } = self;
-        let (discard, step) = match role {
-            Role::Client(connection) => {
-                step(connection.process_tls_records(incoming.live_mut()), plaintext, outgoing)
-            }
-            Role::Server(connection) => {
-                step(connection.process_tls_records(incoming.live_mut()), plaintext, outgoing)
-            }
-        };
-        incoming.consume(discard);
-        step
+        self.engine.step(&mut self.incoming, &mut self.plaintext, &mut self.outgoing)
     }
 
     /// Moves opened input behind `buffer`; how many bytes, 0 at the end; `None` if there is none yet.
@@ -331,15 +364,7 @@ impl TlsSession {
                 &joined
             }
         };
-        let TlsSession { role, incoming, outgoing, .. } = self;
-        let sealed = match role {
-            Role::Client(connection) => {
-                seal(connection.process_tls_records(incoming.live_mut()), next, outgoing)
-            }
-            Role::Server(connection) => {
-                seal(connection.process_tls_records(incoming.live_mut()), next, outgoing)
-            }
-        };
+        let sealed = self.engine.seal(next, &mut self.incoming, &mut self.outgoing);
         if !sealed {
             let failure = failure::unsealed(&self.peer_name);
             return Err(self.failure.clone().unwrap_or(failure).into());
@@ -373,15 +398,7 @@ impl TlsSession {
         if self.broken || !self.is_established() || std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let TlsSession { role, incoming, outgoing, .. } = self;
-        match role {
-            Role::Client(connection) => {
-                close_notify(connection.process_tls_records(incoming.live_mut()), outgoing);
-            }
-            Role::Server(connection) => {
-                close_notify(connection.process_tls_records(incoming.live_mut()), outgoing);
-            }
-        }
+        self.engine.close_notify(&mut self.incoming, &mut self.outgoing);
     }
 
     /// Gives back memory that an idle connection does not need.
@@ -392,101 +409,6 @@ impl TlsSession {
             self.plaintext = Vec::new();
         }
         self.receive_size = RECEIVE_SIZE;
-    }
-}
-
-/// What processing has come to.
-enum Step {
-    /// Something is to be sent; there may be more.
-    Encoded,
-    /// Input was opened; there may be more.
-    Opened,
-    /// The peer has said that it sends no more.
-    PeerEnded,
-    /// More has to be received for anything further.
-    Nothing,
-}
-
-/// Carries out what the library asks for; how many received bytes are done with.
-fn step<Data>(
-    status: UnbufferedStatus<'_, '_, Data>,
-    plaintext: &mut Vec<u8>,
-    outgoing: &mut Records,
-) -> (usize, Result<Step, rustls::Error>) {
-    let mut discard = status.discard;
-    let step = match status.state {
-        Err(error) => Err(error),
-        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
-            match traffic.next_record() {
-                None => break Ok(Step::Opened),
-                Some(Err(error)) => break Err(error),
-                Some(Ok(record)) => {
-                    discard += record.discard;
-                    plaintext.extend_from_slice(record.payload);
-                }
-            }
-        },
-        Ok(ConnectionState::EncodeTlsData(mut data)) => {
-            let mut size = 0;
-            loop {
-                match data.encode(outgoing.room(size)) {
-                    Ok(n) => {
-                        outgoing.written(n);
-                        break Ok(Step::Encoded);
-                    }
-                    Err(EncodeError::InsufficientSize(error)) => size = error.required_size,
-                    Err(EncodeError::AlreadyEncoded) => break Ok(Step::Nothing),
-                }
-            }
-        }
-        // From here on it is our concern that it gets there.
-        Ok(ConnectionState::TransmitTlsData(data)) => {
-            data.done();
-            Ok(Step::Encoded)
-        }
-        Ok(ConnectionState::PeerClosed) => Ok(Step::PeerEnded),
-        Ok(_) => Ok(Step::Nothing),
-    };
-    (discard, step)
-}
-
-/// Seals `bytes`; whether that was possible.
-fn seal<Data>(
-    status: UnbufferedStatus<'_, '_, Data>,
-    bytes: &[u8],
-    outgoing: &mut Records,
-) -> bool {
-    // Header, nonce and tag of each record, and a message that changes the keys.
-    let size = bytes.len() + (bytes.len() / JOIN_SIZE + 1) * 64 + 128;
-    match status.state {
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-            write(&mut traffic, size, outgoing, |traffic, room| traffic.encrypt(bytes, room))
-        }
-        _ => false,
-    }
-}
-
-fn close_notify<Data>(status: UnbufferedStatus<'_, '_, Data>, outgoing: &mut Records) {
-    if let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state {
-        write(&mut traffic, 128, outgoing, |traffic, room| traffic.queue_close_notify(room));
-    }
-}
-
-fn write<Data>(
-    traffic: &mut WriteTraffic<'_, Data>,
-    mut size: usize,
-    outgoing: &mut Records,
-    encrypt: impl Fn(&mut WriteTraffic<'_, Data>, &mut [u8]) -> Result<usize, EncryptError>,
-) -> bool {
-    loop {
-        match encrypt(traffic, outgoing.room(size)) {
-            Ok(n) => {
-                outgoing.written(n);
-                return true;
-            }
-            Err(EncryptError::InsufficientSize(error)) => size = error.required_size,
-            Err(EncryptError::EncryptExhausted) => return false,
-        }
     }
 }
 

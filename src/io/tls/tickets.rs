@@ -1,13 +1,20 @@
-//! Session tickets: a client comes back with one to whichever worker, also of those that are forked later. All
-//! derive the same keys from a secret that was made before the first fork, and each forgets the old ones.
+//! Session tickets: a client comes back with one to whichever worker, also of those that are forked later, and of the
+//! next generation. All derive the same keys from a secret that was made before the first fork, and each forgets the
+//! old ones.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use rustls::server::ProducesTickets;
 use sha2::Sha256;
+
+use super::vault;
+use crate::sys::os::fallback_allocator::secretly;
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// How long a key seals tickets. It opens them for as long again.
 const PERIOD: Duration = Duration::from_secs(6 * 3600);
@@ -15,11 +22,21 @@ const PERIOD: Duration = Duration::from_secs(6 * 3600);
 /// The number of the period that a ticket begins with.
 const EPOCH: usize = 8;
 
-/// Seals and opens tickets.
+/// Seals and opens the tickets of a listener.
 pub struct Tickets {
-    start: Instant,
-    keys: Mutex<Keys>,
+    /// Where a ticket is from: another listener may ask more of its clients.
+    listener: [u8; 32],
+    chain: &'static Chain,
 }
+
+/// The secrets of a server, one for each period.
+struct Chain {
+    /// When the first period has begun, in nanoseconds of the monotonic clock.
+    start: u64,
+    keys: Mutex<Box<Keys>>,
+}
+
+static CHAIN: OnceLock<Chain> = OnceLock::new();
 
 /// The secret of a period, and of the one before. No later secret tells an earlier one.
 struct Keys {
@@ -35,23 +52,80 @@ impl std::fmt::Debug for Tickets {
 }
 
 impl Tickets {
-    /// With a secret of its own.
+    /// Those of a listener that is known by these bytes.
     ///
     /// # Errors
     /// The system has no random numbers.
-    pub fn new() -> Result<Tickets, String> {
+    pub fn new(listener: [u8; 32]) -> Result<Tickets, String> {
+        let chain = match CHAIN.get() {
+            Some(chain) => chain,
+            None => {
+                let inherited = || vault::tickets().and_then(Chain::inherited);
+                let begun = secretly(|| inherited().map_or_else(Chain::new, Ok))?;
+                CHAIN.get_or_init(|| begun)
+            }
+        };
+        Ok(Tickets { listener, chain })
+    }
+
+    fn key(&self, keys: &Keys, epoch: u64) -> Option<LessSafeKey> {
+        let key = derived(keys.of(epoch)?, &[&b"ticket"[..], &self.listener].concat());
+        UnboundKey::new(&AES_256_GCM, &key).ok().map(LessSafeKey::new)
+    }
+}
+
+impl Chain {
+    /// With a secret of its own.
+    fn new() -> Result<Chain, String> {
         let mut current = [0; 32];
         getrandom::fill(&mut current).map_err(|error| format!("no random numbers: {error}"))?;
-        let keys = Keys { epoch: 0, current, previous: None };
-        Ok(Tickets { start: Instant::now(), keys: Mutex::new(keys) })
+        let keys = Box::new(Keys { epoch: 0, current, previous: None });
+        Ok(Chain { start: MonotonicTime::now().nanoseconds(), keys: Mutex::new(keys) })
+    }
+
+    /// That of the previous generation, if these words have one; they are cleared.
+    fn inherited(words: &[AtomicU64]) -> Option<Chain> {
+        let mut numbers = [0; vault::TICKETS];
+        for (number, word) in numbers.iter_mut().zip(words) {
+            *number = word.swap(0, Relaxed);
+        }
+        let [start, epoch, has_previous, secrets @ ..] = numbers;
+        let (current, previous) = secrets.split_at(4);
+        let previous = (has_previous != 0).then(|| secret_of(previous));
+        let keys = Box::new(Keys { epoch, current: secret_of(current), previous });
+        (start != 0).then(|| Chain { start, keys: Mutex::new(keys) })
+    }
+
+    /// Puts it into words.
+    fn pass_on(&self, words: &[AtomicU64]) {
+        let keys = self.keys();
+        let secrets = [keys.current, keys.previous.unwrap_or_default()];
+        let secrets = secrets.as_flattened().as_chunks::<8>().0;
+        let first = [self.start, keys.epoch, u64::from(keys.previous.is_some())];
+        let numbers = first.into_iter().chain(secrets.iter().map(|it| u64::from_ne_bytes(*it)));
+        words.iter().zip(numbers).for_each(|(word, number)| word.store(number, Relaxed));
     }
 
     /// The keys as they are now.
-    fn keys(&self) -> MutexGuard<'_, Keys> {
-        let now = self.start.elapsed().as_secs() / PERIOD.as_secs();
+    fn keys(&self) -> MutexGuard<'_, Box<Keys>> {
+        let since = MonotonicTime::now().nanoseconds().saturating_sub(self.start);
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.advance(now);
+        keys.advance(Duration::from_nanos(since).as_secs() / PERIOD.as_secs());
         keys
+    }
+}
+
+fn secret_of(words: &[u64]) -> [u8; 32] {
+    let mut secret = [0; 32];
+    let (places, _) = secret.as_chunks_mut::<8>();
+    places.iter_mut().zip(words).for_each(|(place, word)| *place = word.to_ne_bytes());
+    secret
+}
+
+/// Puts the secrets into the file for the next generation, which takes them out.
+pub fn pass_on() {
+    if let (Some(chain), Some(words)) = (CHAIN.get(), vault::tickets()) {
+        chain.pass_on(words);
     }
 }
 
@@ -64,14 +138,13 @@ impl Keys {
         }
     }
 
-    fn of(&self, epoch: u64) -> Option<LessSafeKey> {
-        let secret = match self.epoch.checked_sub(epoch)? {
+    /// The secret of a period.
+    fn of(&self, epoch: u64) -> Option<&[u8; 32]> {
+        match self.epoch.checked_sub(epoch)? {
             0 => Some(&self.current),
             1 => self.previous.as_ref(),
             _ => None,
-        };
-        let key = derived(secret?, b"ticket");
-        UnboundKey::new(&AES_256_GCM, &key).ok().map(LessSafeKey::new)
+        }
     }
 }
 
@@ -91,8 +164,8 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let keys = self.keys();
-        let key = keys.of(keys.epoch)?;
+        let keys = self.chain.keys();
+        let key = self.key(&keys, keys.epoch)?;
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).ok()?;
         let epoch = keys.epoch.to_be_bytes();
@@ -109,7 +182,7 @@ impl ProducesTickets for Tickets {
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (epoch, rest) = ticket.split_first_chunk::<EPOCH>()?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
-        let key = self.keys().of(u64::from_be_bytes(*epoch))?;
+        let key = self.key(&self.chain.keys(), u64::from_be_bytes(*epoch))?;
         let mut opened = sealed.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let length = key.open_in_place(nonce, Aad::from(*epoch), &mut opened).ok()?.len();
@@ -122,23 +195,36 @@ impl ProducesTickets for Tickets {
 mod tests {
     use super::*;
 
+    /// With secrets of its own.
+    fn tickets() -> Tickets {
+        Tickets { listener: [1; 32], chain: Box::leak(Box::new(Chain::new().unwrap())) }
+    }
+
     #[test]
     fn tickets_open_in_their_period_and_the_next_one() {
-        let tickets = Tickets::new().unwrap();
+        let tickets = tickets();
         let ticket = tickets.encrypt(b"state").unwrap();
         assert_eq!(tickets.decrypt(&ticket).as_deref(), Some(&b"state"[..]));
-        tickets.keys.lock().unwrap().advance(1);
+        tickets.chain.keys.lock().unwrap().advance(1);
         assert_eq!(tickets.decrypt(&ticket).as_deref(), Some(&b"state"[..]));
         let later = tickets.encrypt(b"later").unwrap();
-        tickets.keys.lock().unwrap().advance(2);
+        tickets.chain.keys.lock().unwrap().advance(2);
         assert_eq!(tickets.decrypt(&ticket), None);
         assert_eq!(tickets.decrypt(&later).as_deref(), Some(&b"later"[..]));
     }
 
     #[test]
+    fn tickets_open_at_their_listener_alone() {
+        let tickets = tickets();
+        let ticket = tickets.encrypt(b"state").unwrap();
+        let other = Tickets { listener: [2; 32], chain: tickets.chain };
+        assert_eq!(other.decrypt(&ticket), None);
+    }
+
+    #[test]
     fn processes_that_advance_by_themselves_agree() {
-        let tickets = Tickets::new().unwrap();
-        let keys = tickets.keys.lock().unwrap();
+        let tickets = tickets();
+        let keys = tickets.chain.keys.lock().unwrap();
         let mut one = Keys { epoch: 0, current: keys.current, previous: None };
         let mut other = Keys { epoch: 0, current: keys.current, previous: None };
         one.advance(1);
@@ -148,8 +234,24 @@ mod tests {
     }
 
     #[test]
+    fn the_next_generation_gets_the_secrets_and_leaves_none() {
+        let words = [const { AtomicU64::new(0) }; vault::TICKETS];
+        assert!(Chain::inherited(&words).is_none());
+        let own = tickets();
+        for epoch in 0..2 {
+            own.chain.keys.lock().unwrap().advance(epoch);
+            let ticket = own.encrypt(b"state").unwrap();
+            own.chain.pass_on(&words);
+            let chain = Box::leak(Box::new(Chain::inherited(&words).unwrap()));
+            assert!(words.iter().all(|word| word.load(Relaxed) == 0));
+            let next = Tickets { listener: [1; 32], chain };
+            assert_eq!(next.decrypt(&ticket).as_deref(), Some(&b"state"[..]));
+        }
+    }
+
+    #[test]
     fn what_is_no_ticket_is_refused() {
-        let tickets = Tickets::new().unwrap();
+        let tickets = tickets();
         let ticket = tickets.encrypt(b"state").unwrap();
         for length in 0..ticket.len() {
             assert_eq!(tickets.decrypt(&ticket[..length]), None);

@@ -6,6 +6,8 @@ use std::rc::Rc;
 use super::numbers::{ABSENT, Malformed, append, optional, present, split};
 use crate::io::Stream;
 use crate::io::session::Session;
+use crate::io::tls::TlsSession;
+use crate::io::tls::progress::MAX_STATE;
 use crate::proxy::header::MAX_HEADER;
 use crate::proxy::proxied::{Proxied, Told};
 
@@ -13,13 +15,13 @@ use crate::proxy::proxied::{Proxied, Told};
 pub const MAX_SESSION: usize = 16 * 1024;
 
 /// How many bytes the encoding takes beside the header of a proxy and the session.
-const FIXED: usize = 4 * 8;
+const FIXED: usize = 5 * 8;
 
 /// The longest key of a listener, in bytes.
 const MAX_KEY: usize = 512;
 
 /// The longest encoding, in bytes.
-pub const MAX_ATTRIBUTES: usize = FIXED + MAX_HEADER + MAX_SESSION + MAX_KEY;
+pub const MAX_ATTRIBUTES: usize = FIXED + MAX_HEADER + MAX_SESSION + MAX_KEY + MAX_STATE;
 
 /// What stays the same of a connection while a worker has it on lease.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -32,6 +34,9 @@ pub struct Attributes {
     pub away: Option<u64>,
     /// The listener (by its key) with whose certificates TLS has yet to begin.
     pub tls: Option<Rc<[u8]>>,
+    /// The keys of its TLS session and what that knows of the client, sealed
+    /// ([`TlsSession::state`](crate::io::tls::TlsSession::state)). They stay the same as long as no side changes keys.
+    pub secured: Option<Rc<[u8]>>,
 }
 
 impl fmt::Debug for Attributes {
@@ -51,10 +56,11 @@ impl Attributes {
             session: session.map(|session| session.bytes().clone()),
             away: session.and_then(|session| session.away),
             tls: stream.handler.tls.clone(),
+            secured: stream.session().and_then(TlsSession::state),
         }
     }
 
-    /// Gives them to a connection.
+    /// Gives them to a connection, but for its TLS session.
     pub fn apply(self, stream: &mut Stream) {
         stream.handler.proxied = self.proxied;
         let session = self.session.map(|bytes| Session::received(bytes, self.away));
@@ -68,6 +74,7 @@ impl Attributes {
             + self.header().map_or(0, <[u8]>::len)
             + self.session.as_ref().map_or(0, |it| it.len())
             + self.tls.as_ref().map_or(0, |it| it.len())
+            + self.secured.as_ref().map_or(0, |it| it.len())
     }
 
     /// The header of a proxy; empty if it has yet to come.
@@ -83,10 +90,13 @@ impl Attributes {
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         let length = |part: Option<&[u8]>| part.map_or(ABSENT, |part| part.len() as u64);
         let (header, session, tls) = (self.header(), self.session.as_deref(), self.tls.as_deref());
-        append(bytes, &[length(header), length(session), optional(self.away), length(tls)]);
+        let secured = self.secured.as_deref();
+        let away = optional(self.away);
+        append(bytes, &[length(header), length(session), away, length(tls), length(secured)]);
         bytes.extend_from_slice(header.unwrap_or_default());
         bytes.extend_from_slice(session.unwrap_or_default());
         bytes.extend_from_slice(tls.unwrap_or_default());
+        bytes.extend_from_slice(secured.unwrap_or_default());
     }
 
     /// Those at the beginning of the bytes, and what follows.
@@ -94,17 +104,18 @@ impl Attributes {
     /// # Errors
     /// There are none.
     pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), Malformed> {
-        let ([header, session, away, tls], rest) = split::<4>(bytes)?;
+        let ([header, session, away, tls, secured], rest) = split::<5>(bytes)?;
         let (header, rest) = part(header, rest)?;
         let (session, rest) = part(session, rest)?;
         let (tls, rest) = part(tls, rest)?;
+        let (secured, rest) = part(secured, rest)?;
         let proxied = match header {
             None => Proxied::No,
             Some([]) => Proxied::Expected,
             Some(header) => Proxied::By(Told::read(header).map_err(|_| Malformed)?),
         };
-        let (session, tls) = (session.map(Into::into), tls.map(Into::into));
-        Ok((Attributes { proxied, session, away: present(away), tls }, rest))
+        let [session, tls, secured] = [session, tls, secured].map(|part| part.map(Into::into));
+        Ok((Attributes { proxied, session, away: present(away), tls, secured }, rest))
     }
 }
 
@@ -129,7 +140,8 @@ mod tests {
             for session in [None, Some(Rc::from(&b""[..])), Some(Rc::from(&b"session"[..]))] {
                 let away = session.as_ref().map(|_| 7 << 40);
                 let tls = session.clone();
-                let attributes = Attributes { proxied: proxied.clone(), session, away, tls };
+                let (proxied, secured) = (proxied.clone(), session.clone());
+                let attributes = Attributes { proxied, session, away, tls, secured };
                 let mut bytes = Vec::new();
                 attributes.encode(&mut bytes);
                 assert_eq!(bytes.len(), attributes.size());

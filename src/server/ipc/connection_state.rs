@@ -13,14 +13,15 @@ use super::attributes::Attributes;
 use super::numbers::{ABSENT, Malformed, append, optional, present, split};
 use super::standing::Standing;
 use crate::io::Awaits;
+use crate::io::tls::progress::RecordProgress;
 
 /// The version of the encoding.
-pub const VERSION: u8 = 7;
+pub const VERSION: u8 = 8;
 
 /// How many bytes the encoding takes beside the data and the attributes.
 pub const OVERHEAD: usize = 1 + 8 * NUMBERS;
 
-const NUMBERS: usize = 15;
+const NUMBERS: usize = 21;
 
 /// The state of a connection that is in nobody's hands.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -39,9 +40,12 @@ pub struct ConnectionState {
     pub peer: Option<SocketAddr>,
     /// The record of the request whose response is being sent, see [`super::access_queue::Unsent`].
     pub record: Option<u64>,
+    /// How far its records have come, if it has TLS that moves ([`Attributes::secured`]).
+    pub records: Option<RecordProgress>,
     /// What a proxy has told of it, and what its handler keeps of it.
     pub attributes: Attributes,
-    /// Output that is not sent yet, see [`Unsent::bytes`], then received input that no handler has used.
+    /// Records that are not sent yet, and the beginning of one that was received; then output that is not sent yet, see
+    /// [`Unsent::bytes`], then received input that no handler has used.
     /// What is too long for a message is in a file in memory instead ([`super::channel::Parcel::input`]), unless the
     /// output is a file.
     pub data: Vec<u8>,
@@ -53,7 +57,9 @@ pub enum Stage {
     /// Waiting for its client's input.
     #[default]
     Waiting,
-    /// Calling a handler: its input is complete, or it is new and has none.
+    /// Calling a handler for the first time.
+    New,
+    /// Calling a handler: its input is complete.
     Ready,
     /// Sending its output.
     Sending(Unsent),
@@ -71,7 +77,7 @@ pub enum Stage {
 /// Output that a client has not taken yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsent {
-    /// So many bytes, with which the data begins.
+    /// So many bytes, with which the data begins, but for records.
     pub bytes: u64,
     /// Behind them a file, which comes with the connection, from its position to this one.
     pub file: Option<u64>,
@@ -126,6 +132,9 @@ impl fmt::Debug for ConnectionState {
     }
 }
 
+/// Stands for [`ConnectionState::records`] where there is none.
+const NO_RECORDS: u64 = 2;
+
 impl ConnectionState {
     /// The output that is to be sent, if there is some.
     pub fn unsent(&self) -> Option<Unsent> {
@@ -154,11 +163,14 @@ impl ConnectionState {
         let (deadline, queued) = (optional(self.deadline), optional(self.queued));
         let record = optional(self.record);
         let standing = self.standing.word();
+        let records = self.records.map_or(NO_RECORDS, |it| u64::from(it.peer_ended));
+        let RecordProgress { receiving, sending, unsent, sealed, received, .. } =
+            self.records.unwrap_or_default();
         bytes.reserve(self.size());
         bytes.push(VERSION);
         let numbers: [u64; NUMBERS] = [
             stage, size, then, time, stall, awaits, count, deadline, queued, standing, high, low,
-            port, record, sent_file,
+            port, record, sent_file, receiving, sending, unsent, sealed, received, records,
         ];
         append(bytes, &numbers);
         self.attributes.encode(bytes);
@@ -192,7 +204,27 @@ impl ConnectionState {
             port,
             record,
             sent_file,
+            receiving,
+            sending,
+            unsent,
+            sealed,
+            received,
+            records,
         ] = numbers;
+        let peer_ended = match records {
+            0 => Some(false),
+            1 => Some(true),
+            NO_RECORDS => None,
+            _ => return Err(DecodeError::Malformed),
+        };
+        let records = peer_ended.map(|peer_ended| RecordProgress {
+            receiving,
+            sending,
+            unsent,
+            sealed,
+            received,
+            peer_ended,
+        });
         let (attributes, data) = Attributes::decode(data)?;
         let awaits = match awaits {
             0 => Awaits::More,
@@ -209,6 +241,7 @@ impl ConnectionState {
             standing: Standing::of(standing),
             peer: address_of([high, low, port])?,
             record: present(record),
+            records,
             attributes,
             data: data.to_vec(),
         })
@@ -220,6 +253,7 @@ impl Stage {
     fn numbers(self) -> [u64; 5] {
         match self {
             Stage::Waiting => [0; 5],
+            Stage::New => [4, 0, 0, 0, 0],
             Stage::Ready => [1, 0, 0, 0, 0],
             Stage::Sending(Unsent { bytes, then, stall, file: _ }) => {
                 let (then, time) = match then {
@@ -242,6 +276,7 @@ impl Stage {
         Ok(match (stage, then) {
             (0, _) => Stage::Waiting,
             (1, _) => Stage::Ready,
+            (4, _) => Stage::New,
             (2, 0) => sending(Then::Close),
             (2, 1) => sending(Then::Park(present(time))),
             (2, 2) => sending(Then::Linger(time)),
@@ -280,7 +315,16 @@ mod tests {
                     session: Some((*b"chat").into()),
                     away: Some(5),
                     tls: Some((*b"tcp :: 443").into()),
+                    secured: Some((*b"sealed").into()),
                 },
+                records: Some(RecordProgress {
+                    receiving: 1,
+                    sending: 1 << 40,
+                    unsent: 3,
+                    sealed: 4,
+                    received: 5,
+                    peer_ended: true,
+                }),
                 data: b"GET /".to_vec(),
             },
             ConnectionState { awaits: Awaits::Bytes(1 << 33), ..of(Stage::Waiting) },
@@ -296,6 +340,7 @@ mod tests {
             sending(Then::Linger(9), Some(60_000)),
             sending(Then::Close, None),
             of(Stage::Lingering { until: 17, stall: None }),
+            of(Stage::New),
         ]
     }
 
@@ -321,7 +366,7 @@ mod tests {
             bytes[0] = VERSION + 1;
             let refusal = ConnectionState::decode(&bytes).unwrap_err();
             assert_eq!(refusal, DecodeError::Version(VERSION + 1));
-            assert!(refusal.to_string().contains("version 8"));
+            assert!(refusal.to_string().contains("version 9"));
         }
     }
 

@@ -11,7 +11,7 @@ use super::message::{Garbage, Message};
 use super::numbers::{append, only, optional, present, split};
 
 /// The version of these messages. A generation of another version cannot take over.
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 
 /// Stands for the status process where a socket's pool is told.
 pub const STATUS_PROCESS: u64 = u64::MAX - 1;
@@ -21,7 +21,8 @@ pub const STATUS_PROCESS: u64 = u64::MAX - 1;
 pub enum FromPredecessor {
     /// Comes first; with the standard error of the server, the file by which the successor can say that it has the
     /// sockets ([`crate::sys::os::worker_signals::take_ports`]), the way to the push process
-    /// ([`super::push_line`]), and the file of the metrics if there is one.
+    /// ([`super::push_line`]), the file with the key of TLS sessions ([`crate::io::tls::vault`]) if it has one, and the
+    /// file of the metrics if there is one.
     Hello(Hello),
     /// A listening socket, which comes with the message.
     Socket(PassedSocket),
@@ -46,6 +47,8 @@ pub struct Hello {
     pub group: u64,
     /// The log has told that handlers run as root.
     pub warned: bool,
+    /// Whether there is a key of TLS sessions.
+    pub has_key: bool,
 }
 
 /// A listening socket of the predecessor.
@@ -116,10 +119,12 @@ pub enum FromFirst {
 impl Message for FromPredecessor {
     fn encode(&self) -> Vec<u8> {
         match self {
-            FromPredecessor::Hello(Hello { clock, sockets, group, warned }) => fields(
-                b'h',
-                &[VERSION, u64::from(STATE_VERSION), *clock, *sockets, *group, u64::from(*warned)],
-            ),
+            FromPredecessor::Hello(Hello { clock, sockets, group, warned, has_key }) => {
+                let versions = [VERSION, u64::from(STATE_VERSION)];
+                let [warned, has_key] = [*warned, *has_key].map(u64::from);
+                let rest = [*clock, *sockets, *group, warned, has_key];
+                fields(b'h', &[&versions[..], &rest].concat())
+            }
             FromPredecessor::Socket(PassedSocket { is_own, workers, key }) => {
                 with_bytes(b's', &[u64::from(*is_own), *workers], key)
             }
@@ -149,8 +154,9 @@ impl Message for FromPredecessor {
                 if (version, state) != (VERSION, u64::from(STATE_VERSION)) {
                     return Err(Garbage);
                 }
-                let [clock, sockets, group, warned] = only::<4>(rest)?;
-                FromPredecessor::Hello(Hello { clock, sockets, group, warned: warned != 0 })
+                let [clock, sockets, group, warned, has_key] = only::<5>(rest)?;
+                let (warned, has_key) = (warned != 0, has_key != 0);
+                FromPredecessor::Hello(Hello { clock, sockets, group, warned, has_key })
             }
             [b's', rest @ ..] => {
                 let ([own, workers], key) = split::<2>(rest)?;
@@ -259,7 +265,13 @@ mod tests {
     #[test]
     fn messages_survive_their_encoding() {
         survives(vec![
-            FromPredecessor::Hello(Hello { clock: 1 << 50, sockets: 3, group: 77, warned: true }),
+            FromPredecessor::Hello(Hello {
+                clock: 1 << 50,
+                sockets: 3,
+                group: 77,
+                warned: true,
+                has_key: true,
+            }),
             FromPredecessor::Socket(PassedSocket {
                 is_own: true,
                 workers: 16,
@@ -294,9 +306,8 @@ mod tests {
 
     #[test]
     fn another_version_is_refused() {
-        let mut hello =
-            FromPredecessor::Hello(Hello { clock: 1, sockets: 0, group: 1, warned: false })
-                .encode();
+        let hello = Hello { clock: 1, sockets: 0, group: 1, warned: false, has_key: false };
+        let mut hello = FromPredecessor::Hello(hello).encode();
         hello[1] += 1;
         assert_eq!(FromPredecessor::decode(&hello), Err(Garbage));
         assert_eq!(ToFirst::decode(b"r1234567"), Err(Garbage));

@@ -11,6 +11,9 @@
 //! | parked | nobody yet | the worker takes it (input, timeout), or the supervisor revokes it |
 //! | taken | the worker | the worker parks it again or gives it up |
 //! | revoked | the supervisor | the worker notices and forgets it |
+//!
+//! A parked connection with TLS has its records' numbers here. Whoever has taken it may use them up; if that process
+//! dies, nobody goes on with the connection, so that no number is ever used twice.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
@@ -19,14 +22,15 @@ use nix::errno::Errno;
 
 use super::connection_state::ConnectionState;
 use super::standing::Standing;
+use crate::io::tls::progress::RecordProgress;
 use crate::sys::os::shared::SharedWords;
 
 /// Connections that one worker may have on lease. What it parks beyond goes to the supervisor.
 pub const LEASES: usize = 8192;
 
 /// Words of a lease: the state with the generation and the turn, the deadline, how often it was
-/// parked, and the connection's standing.
-const WORDS: usize = 4;
+/// parked, the connection's standing, and the numbers of the next records of TLS.
+const WORDS: usize = 6;
 
 const FREE: u64 = 0;
 const PARKED: u64 = 1;
@@ -55,8 +59,16 @@ fn parked(generation: u32, turn: u64) -> u64 {
 impl Lease<'_> {
     /// The worker's side: nobody acts on the connection before its input, or the deadline in
     /// milliseconds of the shared clock.
-    pub fn park(&self, generation: u32, deadline: Option<u64>, standing: Standing) {
+    pub fn park(
+        &self,
+        generation: u32,
+        deadline: Option<u64>,
+        standing: Standing,
+        (receiving, sending): (u64, u64),
+    ) {
         let turn = self.turns().wrapping_add(1);
+        self.0[4].store(receiving, Relaxed);
+        self.0[5].store(sending, Relaxed);
         self.0[3].store(standing.word(), Relaxed);
         self.0[1].store(deadline.unwrap_or(NEVER), Relaxed);
         self.0[2].store(turn, Relaxed);
@@ -78,16 +90,23 @@ impl Lease<'_> {
         self.0[0].store(FREE, SeqCst);
     }
 
-    /// The supervisor's side: takes the parked connection from the worker. Gives its state, or nothing if
-    /// the worker has it.
+    /// The supervisor's side: takes the parked connection from the worker. Gives its state, with records even if it has
+    /// no TLS, or nothing if the worker has it.
     pub fn revoke(&self, generation: u32) -> Option<ConnectionState> {
         let seen = self.parked(generation)?;
         let (deadline, standing) = (self.0[1].load(Relaxed), self.0[3].load(Relaxed));
+        let (receiving, sending) = (self.0[4].load(Relaxed), self.0[5].load(Relaxed));
         // Only if it is the same turn's still.
         let revoked = self.exchange(seen, word(generation, REVOKED));
         let deadline = (deadline != NEVER).then_some(deadline);
         let standing = Standing::of(standing);
-        revoked.then(|| ConnectionState { deadline, standing, ..ConnectionState::default() })
+        let records = Some(RecordProgress { receiving, sending, ..RecordProgress::default() });
+        revoked.then(|| ConnectionState {
+            deadline,
+            standing,
+            records,
+            ..ConnectionState::default()
+        })
     }
 
     /// The supervisor's side: whether the connection is parked, so that it could be revoked.
@@ -145,13 +164,15 @@ mod tests {
         let table = LeaseTable::new(2).unwrap();
         let lease = table.lease(1, 7).unwrap();
         assert_eq!(lease.revoke(0), None, "nothing is parked");
-        lease.park(3, Some(99), Standing::default());
+        lease.park(3, Some(99), Standing::default(), (0, 0));
         assert!(lease.take(3));
         assert_eq!(lease.revoke(3), None, "the worker has it");
         let standing = Standing { asked: true, skip: 5 };
-        lease.park(3, None, standing);
+        lease.park(3, None, standing, (7, 8));
         let state = lease.revoke(3).unwrap();
         assert_eq!((state.deadline, state.standing), (None, standing));
+        let records = state.records.unwrap();
+        assert_eq!((records.receiving, records.sending), (7, 8));
         assert!(!lease.take(3), "the supervisor has it");
     }
 
@@ -164,7 +185,7 @@ mod tests {
                 let worker = scope.spawn(|| {
                     let mut deadline = 0;
                     loop {
-                        lease.park(generation, Some(deadline), Standing::default());
+                        lease.park(generation, Some(deadline), Standing::default(), (0, 0));
                         if !lease.take(generation) {
                             return deadline;
                         }
@@ -186,9 +207,9 @@ mod tests {
         let table = LeaseTable::new(1).unwrap();
         let lease = table.lease(0, 0).unwrap();
         let standing = Standing::default();
-        lease.park(1, Some(5), standing);
+        lease.park(1, Some(5), standing, (0, 0));
         lease.free();
-        lease.park(2, Some(6), standing);
+        lease.park(2, Some(6), standing, (0, 0));
         assert_eq!(lease.revoke(1), None);
         assert_eq!(lease.revoke(2).unwrap().deadline, Some(6));
         assert!(table.lease(0, LEASES as u32).is_none());

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use nix::unistd::getppid;
 
 use super::inherited::Passed;
+use crate::io::tls::vault;
 use crate::server::ipc::channel::{Channel, Inbox, Received};
 use crate::server::ipc::clock;
 use crate::server::ipc::generation::FromPredecessor;
@@ -85,6 +86,12 @@ pub fn adopt() -> io::Result<Option<(Predecessor, Vec<Passed>)>> {
         return Err(io::Error::other("the old generation does not introduce itself"));
     };
     clock::start_at(MonotonicTime::at(hello.clock));
+    if hello.has_key
+        && let Some(key) = descriptors.next()
+    {
+        vault::adopt(key);
+    }
+    let metrics = descriptors.next();
     let mut sockets = Vec::new();
     for index in 0..hello.sockets {
         let (message, mut descriptors) = next()?;
@@ -93,7 +100,7 @@ pub fn adopt() -> io::Result<Option<(Predecessor, Vec<Passed>)>> {
         };
         sockets.push(Passed { index: index as usize, passed, socket });
     }
-    let (warned, group, metrics) = (hello.warned, hello.group as i32, descriptors.next());
+    let (warned, group) = (hello.warned, hello.group as i32);
     let predecessor = Predecessor { channel, first, stderr, ports, push, metrics, warned, group };
     Ok(Some((predecessor, sockets)))
 }

@@ -54,6 +54,8 @@ pub struct Connections {
     /// Parked connections whose handshake can go on.
     handshakes: VecDeque<Ticket>,
     failed_handshakes: LogThrottle,
+    /// The worker has left, and handshakes had begun.
+    ends_handshakes: bool,
 }
 
 impl Connections {
@@ -77,6 +79,7 @@ impl Connections {
             listeners,
             handshakes: VecDeque::new(),
             failed_handshakes: LogThrottle::default(),
+            ends_handshakes: false,
         }
     }
 
@@ -177,12 +180,8 @@ impl Connections {
     fn shake_hands(&mut self, running: Running) -> Option<Running> {
         let Running { connection, ticket, wakeup, .. } = &running;
         let ticket = *ticket;
-        {
-            let stream = connection.stream.borrow();
-            if stream.handler.tls.is_none() && stream.is_established() {
-                drop(stream);
-                return Some(running);
-            }
+        if handshake::is_over(&connection.stream.borrow()) {
+            return Some(running);
         }
         let progress =
             handshake::advance(&mut connection.stream.borrow_mut(), *wakeup, &self.listeners);
@@ -240,7 +239,7 @@ impl Connections {
     /// turn later.
     fn defers(&mut self, ticket: Ticket) -> bool {
         let parked = self.owned.places.parked(ticket);
-        if parked.is_none_or(|parked| parked.connection.stream.borrow().is_established()) {
+        if parked.is_none_or(|parked| handshake::is_over(&parked.connection.stream.borrow())) {
             return false;
         }
         if !self.handshakes.contains(&ticket) {
@@ -339,7 +338,7 @@ impl Connections {
             if bound {
                 stream.release();
             }
-            (stream.has_input(), stream.input().len(), bound, last)
+            (stream.has_input(), stream.unread(), bound, last)
         };
         // The rest may come at once. It would be stuck here with a handler that runs for long, though:
         // see `before_handler`.
@@ -461,7 +460,7 @@ impl Connections {
 
     /// A new connection, for whoever has time.
     pub fn pass_new(&mut self, connection: &Connection) {
-        let state = state_of(&connection.stream.borrow(), Stage::Ready);
+        let state = state_of(&connection.stream.borrow(), Stage::New);
         self.owned.give_up(connection, None, (state, None));
     }
 
@@ -548,9 +547,44 @@ impl Connections {
         let ours = parked.filter(|(ticket, parked)| {
             !(parked.stay.movable && self.owned.places.is_leased(*ticket))
         });
+        let until = MonotonicTime::now() + handshake::LAST;
         for ticket in ours.map(|(ticket, _)| ticket).collect::<Vec<_>>() {
-            self.hand_over_parked(ticket, with_input.contains(&ticket));
+            if self.shakes_hands(ticket) {
+                self.ends_handshakes = true;
+                self.parking.hasten(&mut self.owned.places, ticket, until);
+            } else {
+                self.hand_over_parked(ticket, with_input.contains(&ticket));
+            }
         }
+    }
+
+    /// Whether a parked connection has begun with a handshake that is not over.
+    fn shakes_hands(&mut self, ticket: Ticket) -> bool {
+        let parked = self.owned.places.parked(ticket);
+        parked.is_some_and(|parked| !parked.connection.stream.borrow().is_established())
+    }
+
+    /// The worker has left: whether nothing keeps it.
+    pub fn are_done(&self) -> bool {
+        let is_over = |parked: &Parked| parked.connection.stream.borrow().is_established();
+        self.have_sent()
+            && (!self.ends_handshakes
+                || self.owned.places.all_parked().all(|(_, parked)| is_over(parked)))
+    }
+
+    /// The worker has left, and something happened to a connection that it still has.
+    pub fn take_leave(&mut self, ticket: Ticket, wakeup: Wakeup) {
+        if self.shakes_hands(ticket) {
+            // Also when its time is up: this process may have had no processor meanwhile.
+            let running = self.resume(ticket, Wakeup::Input);
+            if let Some(running) = running.and_then(|running| self.shake_hands(running)) {
+                return self.owned.hand_over_new(&running.connection, running.ticket);
+            }
+            if wakeup == Wakeup::Input {
+                return;
+            }
+        }
+        self.hand_over_parked(ticket, false);
     }
 
     /// What the clients of a worker that leaves have not taken goes on in another worker.

@@ -2,10 +2,13 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use super::connection::Connection;
 use super::disposition::Disposition;
 use crate::io::stream::FileTail;
+use crate::io::tls::TlsSession;
+use crate::io::tls::progress::RecordProgress;
 use crate::io::{Stream, Wakeup};
 use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::channel::Parcel;
@@ -56,7 +59,28 @@ pub fn state_of(stream: &Stream, stage: Stage) -> ConnectionState {
     let (awaits, standing, peer) =
         (stream.input.awaits(), Standing::of_stream(stream), stream.known_peer());
     let attributes = Attributes::of_stream(stream);
-    ConnectionState { stage, awaits, standing, peer, attributes, ..ConnectionState::default() }
+    let session = stream.session().filter(|_| attributes.secured.is_some());
+    let records = session.map(TlsSession::progress);
+    let rest = ConnectionState::default();
+    ConnectionState { stage, awaits, standing, peer, records, attributes, ..rest }
+}
+
+/// What a connection's TLS session has sealed and not sent, and received of a record that is not complete.
+fn records_of(stream: &Stream) -> [&[u8]; 2] {
+    stream.session().map_or_else(Default::default, |it| [it.unsent(), it.received()])
+}
+
+/// Received input, first that which is no more a part of records.
+fn input_of(stream: &Stream) -> [&[u8]; 2] {
+    [stream.input(), stream.session().map(TlsSession::opened).unwrap_or_default()]
+}
+
+/// The parts as one, or as a file if they are too long for a message.
+fn packed(parts: &[&[u8]], longest: usize) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+    match parts.iter().map(|part| part.len()).sum::<usize>() <= longest {
+        true => Ok((parts.concat(), None)),
+        false => Ok((Vec::new(), Some(overflow::store(parts)?))),
+    }
 }
 
 /// The state of a connection that waits for input. If it has some that is `ready` to be used, it waits
@@ -69,12 +93,9 @@ pub fn waiting(
     deadline: Option<MonotonicTime>,
     ready: bool,
 ) -> io::Result<Packed> {
-    let input = stream.input();
-    let stage = if ready && !input.is_empty() { Stage::Ready } else { Stage::Waiting };
-    let (data, file) = match input.len() {
-        0..=MAX_PAYLOAD => (input.to_vec(), None),
-        _ => (Vec::new(), Some(overflow::store(&[input])?)),
-    };
+    let ([unsent, received], [input, opened]) = (records_of(stream), input_of(stream));
+    let stage = if ready && stream.unread() > 0 { Stage::Ready } else { Stage::Waiting };
+    let (data, file) = packed(&[unsent, received, input, opened], MAX_PAYLOAD)?;
     let deadline = deadline.map(clock::monotonic_milliseconds);
     Ok((ConnectionState { deadline, data, ..state_of(stream, stage) }, file))
 }
@@ -100,8 +121,10 @@ pub fn held(stream: &Stream) -> io::Result<Packed> {
 /// There is no memory or descriptor for a file.
 pub fn sending(departure: &Departure) -> io::Result<Packed> {
     let stream = departure.connection.stream.borrow();
-    if stream.session().is_some() {
-        // Its keys are this process's.
+    if let Some(session) = stream.session()
+        && (stream.output.file().is_some() || session.state().is_none())
+    {
+        // Its keys are this process's, or somebody would have to know how far it has come with the file.
         return Err(io::ErrorKind::ResourceBusy.into());
     }
     let record = stream.handler.unsent_record;
@@ -115,7 +138,8 @@ pub fn sending(departure: &Departure) -> io::Result<Packed> {
         let state = state_of(&stream, Stage::Sending(unsent));
         return Ok((ConnectionState { record, data, ..state }, Some(file)));
     }
-    let file = overflow::store(&[stream.output.queued(), stream.input()])?;
+    let ([unsent, received], [input, opened]) = (records_of(&stream), input_of(&stream));
+    let file = overflow::store(&[unsent, received, stream.output.queued(), input, opened])?;
     let unsent = departure.disposition.unsent(stream.pending(), None);
     Ok((ConnectionState { record, ..state_of(&stream, Stage::Sending(unsent)) }, Some(file)))
 }
@@ -129,6 +153,7 @@ pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Op
     let mut stream = Stream::accepted(parcel.connection, state.peer.map(Into::into));
     state.standing.apply(&mut stream);
     stream.handler.unsent_record = state.record;
+    let secured = state.attributes.secured.clone();
     state.attributes.apply(&mut stream);
     stream.handler.parked_until = state.deadline.map(clock::monotonic_at);
     let end = unsent.and_then(|unsent| unsent.file);
@@ -140,6 +165,10 @@ pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Op
         (Some(file), None) => overflow::load(file),
         (None, None) => Ok(state.data),
     };
+    let data = data.and_then(|mut data| {
+        secure_again(&mut stream, state.records, secured, &mut data)?;
+        Ok(data)
+    });
     let data = match data {
         Ok(data) => data,
         Err(error) => {
@@ -153,6 +182,24 @@ pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Op
     stream.put(output);
     stream.input.preload(input);
     Ok((stream, unsent))
+}
+
+/// Goes on with the TLS session of a connection, if it has one. Takes what belongs to it from the data.
+fn secure_again(
+    stream: &mut Stream,
+    records: Option<RecordProgress>,
+    secured: Option<Rc<[u8]>>,
+    data: &mut Vec<u8>,
+) -> io::Result<()> {
+    let Some((records, state)) = records.zip(secured) else { return Ok(()) };
+    let length = |part: u64| usize::try_from(part).unwrap_or(usize::MAX).min(data.len());
+    let (unsent, received) = (length(records.unsent), length(records.received));
+    let end = length(records.unsent.saturating_add(records.received));
+    let parts = data.get(..unsent).zip(data.get(unsent..end)).filter(|_| end == unsent + received);
+    let session = parts.and_then(|parts| TlsSession::resume(state, &records, parts));
+    stream.resume(session.ok_or(io::ErrorKind::InvalidData)?);
+    data.drain(..end);
+    Ok(())
 }
 
 #[cfg(test)]

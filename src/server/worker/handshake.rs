@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
-use crate::io::{Stream, Wakeup};
+use crate::io::{Fill, Stream, Wakeup};
 use crate::server::listen::listener::Listener;
 use crate::sys::os::error_text;
 
 /// How long a client may take for the handshake.
 pub const WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a worker that ends waits for handshakes that have begun: nobody else can go on with them.
+pub const LAST: Duration = Duration::from_secs(1);
 
 /// What a client gets that speaks HTTP without TLS.
 const PLAIN: &[u8] =
@@ -28,6 +31,23 @@ pub enum HandshakeProgress {
 
 /// Goes on with the handshake of a connection that was woken for that reason, or begins with it. Never blocks.
 pub fn advance(stream: &mut Stream, wakeup: Wakeup, listeners: &[Listener]) -> HandshakeProgress {
+    match wakeup {
+        _ if is_over(stream) => return HandshakeProgress::Complete,
+        Wakeup::Timeout => {
+            return failed(&format!("the handshake was not over within {} s", WITHIN.as_secs()));
+        }
+        Wakeup::Shutdown => return HandshakeProgress::Failed(None),
+        Wakeup::None | Wakeup::Input => {}
+    }
+    // As long as the client says nothing, the connection moves like any other.
+    if stream.handler.tls.is_some() && stream.input().is_empty() {
+        match stream.fill() {
+            Ok(Fill::Data(_)) => {}
+            Ok(Fill::Block) => return HandshakeProgress::Waits,
+            Ok(Fill::Eof) => return failed("the client has closed the connection before it"),
+            Err(error) => return failed(&error_text::reason(&error)),
+        }
+    }
     if let Some(key) = stream.handler.tls.take() {
         let is_its = |listener: &&Listener| listener.key().is_some_and(|known| *known == *key);
         let Some(server) = listeners.iter().find(is_its).and_then(Listener::tls) else {
@@ -38,30 +58,26 @@ pub fn advance(stream: &mut Stream, wakeup: Wakeup, listeners: &[Listener]) -> H
             Err(error) => return failed(&error_text::reason(&error)),
         }
     }
-    if stream.is_established() {
-        return HandshakeProgress::Complete;
-    }
-    match wakeup {
-        Wakeup::Timeout => {
-            failed(&format!("the handshake was not over within {} s", WITHIN.as_secs()))
+    match stream.handshake_nb() {
+        Ok(true) => {
+            // The time was that of the handshake.
+            stream.handler.parked_until = None;
+            HandshakeProgress::Complete
         }
-        Wakeup::Shutdown => HandshakeProgress::Failed(None),
-        Wakeup::None | Wakeup::Input => match stream.handshake_nb() {
-            Ok(true) => {
-                // The time was that of the handshake.
-                stream.handler.parked_until = None;
-                HandshakeProgress::Complete
+        Ok(false) => HandshakeProgress::Waits,
+        Err(error) => {
+            if stream.session().is_some_and(|session| session.is_plain_http()) {
+                stream.drop_session();
+                let _ = stream.send_nb(&[PLAIN]);
             }
-            Ok(false) => HandshakeProgress::Waits,
-            Err(error) => {
-                if stream.session().is_some_and(|session| session.is_plain_http()) {
-                    stream.drop_session();
-                    let _ = stream.send_nb(&[PLAIN]);
-                }
-                failed(&error_text::reason(&error))
-            }
-        },
+            failed(&error_text::reason(&error))
+        }
     }
+}
+
+/// Whether no handshake is left, as far as handlers are concerned.
+pub fn is_over(stream: &Stream) -> bool {
+    stream.handler.tls.is_none() && stream.is_established()
 }
 
 fn failed(reason: &str) -> HandshakeProgress {

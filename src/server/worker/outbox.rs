@@ -42,7 +42,8 @@ impl OutboxEntry {
         self.leased = self.leased || owned.lease_sending(ticket, &self.departure);
         if let Some(lease) = owned.places.lease(ticket).filter(|_| self.leased) {
             let standing = Standing::of_stream(&self.departure.connection.stream.borrow());
-            lease.park(ticket.generation(), None, standing);
+            // With TLS, files are not leased.
+            lease.park(ticket.generation(), None, standing, (0, 0));
         }
     }
 }

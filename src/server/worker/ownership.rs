@@ -12,8 +12,10 @@ use super::handover::{self, Departure, Packed};
 use super::places::Places;
 use super::request_log;
 use crate::io::session::Session;
+use crate::io::tls::TlsSession;
 use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::channel::Parcel;
+use crate::server::ipc::connection_state::{ConnectionState, Stage};
 use crate::server::ipc::message::Report;
 use crate::server::ipc::ticket::Ticket;
 use crate::sys::os::monotonic::MonotonicTime;
@@ -73,7 +75,9 @@ impl Ownership {
         };
         if leased.is_ok() {
             self.places.set_leased(ticket);
-            if let Some(session) = &mut connection.stream.borrow_mut().handler.session {
+            let mut stream = connection.stream.borrow_mut();
+            stream.set_keys_told();
+            if let Some(session) = &mut stream.handler.session {
                 session.set_told();
             }
         }
@@ -95,7 +99,8 @@ impl Ownership {
     /// Gives the supervisor duplicates of a connection that has nothing left to send but a file, and of the file. True
     /// if somebody else can go on with it from now on.
     pub fn lease_sending(&mut self, ticket: Ticket, departure: &Departure) -> bool {
-        if !self.places.has_lease(ticket) {
+        let has_file = departure.connection.stream.borrow().output.file().is_some();
+        if !has_file || !self.places.has_lease(ticket) {
             return false;
         }
         let Ok((state, Some(file))) = handover::sending(departure) else { return false };
@@ -135,13 +140,14 @@ impl Ownership {
     }
 
     /// As [`Ownership::rename`], if the handler keeps something else of the connection than the supervisor
-    /// knows.
+    /// knows, or if keys have changed.
     pub fn tell_session(&mut self, ticket: Ticket, connection: &Connection) -> Ticket {
-        let is_told = |session: &Session| session.is_told();
-        match connection.stream.borrow().handler.session.as_deref().is_none_or(is_told) {
-            true => ticket,
-            false => self.rename(ticket, connection),
-        }
+        let is_told = {
+            let stream = connection.stream.borrow();
+            let session = stream.handler.session.as_deref();
+            stream.are_keys_told() && session.is_none_or(Session::is_told)
+        };
+        if is_told { ticket } else { self.rename(ticket, connection) }
     }
 
     /// Gives a connection to the supervisor until its client sends something, or, if what it has sent
@@ -153,7 +159,8 @@ impl Ownership {
         deadline: Option<MonotonicTime>,
         ready: bool,
     ) {
-        if connection.stream.borrow().session().is_some() {
+        let stays = |session: &TlsSession| session.state().is_none();
+        if connection.stream.borrow().session().is_some_and(stays) {
             // Its keys are this process's.
             return self.close(connection, ticket);
         }
@@ -162,6 +169,21 @@ impl Ownership {
             Ok(packed) => self.give_up(connection, ticket, packed),
             // What it has sent cannot follow it.
             Err(_) => self.reset(connection, ticket),
+        }
+    }
+
+    /// Gives a connection that no handler has seen to the supervisor, for another worker.
+    pub fn hand_over_new(&mut self, connection: &Connection, ticket: Option<Ticket>) {
+        let packed = {
+            let stream = connection.stream.borrow();
+            stream.is_movable().then(|| handover::waiting(&stream, None, false))
+        };
+        match packed {
+            Some(Ok((state, file))) => {
+                let state = ConnectionState { stage: Stage::New, ..state };
+                self.give_up(connection, ticket, (state, file));
+            }
+            _ => self.close(connection, ticket),
         }
     }
 

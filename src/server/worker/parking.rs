@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::connection::{Connection, Parked, State, Stay};
 use super::places::Places;
 use super::quiet_time::QuietTime;
+use crate::io::tls::TlsSession;
 use crate::server::ipc::clock;
 use crate::server::ipc::message::MAX_PAYLOAD;
 use crate::server::ipc::standing::Standing;
@@ -93,7 +94,11 @@ impl ParkingLot {
         stay: Stay,
     ) {
         self.quiet_time.note_turn(places.len(), stay.since);
-        let standing = Standing::of_stream(&connection.stream.borrow());
+        let (standing, sequences) = {
+            let stream = connection.stream.borrow();
+            let progress = stream.session().map(TlsSession::progress).unwrap_or_default();
+            (Standing::of_stream(&stream), (progress.receiving, progress.sending))
+        };
         let Some(state) = places.state(ticket) else { return };
         *state = State::Parked(Parked { connection, stay });
         self.set_alarm(places, ticket, &stay);
@@ -108,6 +113,7 @@ impl ParkingLot {
                     ticket.generation,
                     stay.deadline.map(clock::monotonic_milliseconds),
                     standing,
+                    sequences,
                 );
             }
             Some(_) => {}
@@ -122,6 +128,14 @@ impl ParkingLot {
             *alarm = Some(due);
             self.alarms.push(Reverse((due, ticket)));
         }
+    }
+
+    /// A parked connection has no more time than until then.
+    pub fn hasten(&mut self, places: &mut Places, ticket: Ticket, until: MonotonicTime) {
+        let Some(Parked { stay, .. }) = places.parked(ticket) else { return };
+        stay.deadline = Some(stay.deadline.map_or(until, |deadline| deadline.min(until)));
+        let stay = *stay;
+        self.set_alarm(places, ticket, &stay);
     }
 
     /// The parked connection is running from now on. None if it is not parked, or not any more: the
@@ -157,7 +171,7 @@ impl ParkingLot {
             if stream.receive_awaited() {
                 return false;
             }
-            stream.input().len()
+            stream.unread()
         };
         if received >= MAX_PAYLOAD {
             // It is too much for the supervisor by now.

@@ -233,7 +233,7 @@ mod tests {
         assert!(!places.is_leased(renamed));
         places.set_leased(renamed);
         let lease = leases.lease(0, ticket.index).unwrap();
-        lease.park(renamed.generation, None, Standing::default());
+        lease.park(renamed.generation, None, Standing::default(), (0, 0));
         assert!(!lease.is_parked(ticket.generation) && lease.is_parked(renamed.generation));
     }
 }

@@ -249,27 +249,31 @@ impl WorkSources {
         }
     }
 
-    /// The last thing a worker does: it waits until all output is sent. Nothing new is taken.
+    /// The last thing a worker does: it waits until all output is sent, and for a moment until handshakes are over.
+    /// Nothing new is taken.
     pub fn send_rest(&mut self) {
-        if self.connections.have_sent() {
+        if self.connections.are_done() {
             return;
         }
         let _ = self.acceptor.watch(false);
         // What the supervisor still sends it takes back when this process has ended.
         let _ = self.events.epoll().delete(&*self.control);
-        while !self.connections.have_sent() {
+        while !self.connections.are_done() {
             let now = MonotonicTime::now();
             self.connections.look_after(now);
-            if self.collect(self.connections.next_alarm(), now).is_err() {
+            let until = if self.are_idle() { self.connections.next_alarm() } else { Some(now) };
+            if self.collect(until, now).is_err() {
                 // What clients have not taken ends with this process.
                 return;
             }
             while let Some(source) = self.next() {
                 match source {
                     Source::Sending(ticket) => self.connections.send_more(ticket),
-                    // Its lease was not revoked in time.
-                    Source::Parked(ticket, _) => self.connections.hand_over_parked(ticket, false),
-                    Source::Handshake(ticket) => self.connections.hand_over_parked(ticket, false),
+                    // Its lease was not revoked in time, or a handshake goes on.
+                    Source::Parked(ticket, wakeup) => self.connections.take_leave(ticket, wakeup),
+                    Source::Handshake(ticket) => {
+                        self.connections.take_leave(ticket, Wakeup::Input);
+                    }
                     Source::Control | Source::Listener(_) | Source::Arrival(_) => {}
                 }
             }

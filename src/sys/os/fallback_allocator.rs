@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 /// The size of the arena, in bytes. Unused, it only costs address space.
 const SIZE: usize = 4 * 1024 * 1024;
@@ -36,8 +36,12 @@ static ARENA: Arena = Arena::new();
 /// For secrets: not written to core files, and cleared when a block is freed.
 static SECRETS: Arena = Arena::new();
 
-/// Blocks are taken from the arena for secrets.
-static IS_SECRET: AtomicBool = AtomicBool::new(false);
+/// How many calls of [`secretly`] there are: blocks are taken from the arena for secrets if there are some.
+static SECRETLY: AtomicU32 = AtomicU32::new(0);
+
+fn is_secret() -> bool {
+    SECRETLY.load(Relaxed) > 0
+}
 
 /// Calls `make`. What it allocates does not appear in a core file, as long as there is room for it and the
 /// system knows `MADV_DONTDUMP`.
@@ -45,9 +49,9 @@ pub fn secretly<R>(make: impl FnOnce() -> R) -> R {
     let address = SECRETS.memory.get().cast();
     // SAFETY: the arena is whole pages that are ours; the call changes nothing but whether they are dumped.
     let _ = unsafe { libc::madvise(address, SIZE, libc::MADV_DONTDUMP) };
-    let before = IS_SECRET.swap(true, Relaxed);
+    SECRETLY.fetch_add(1, Relaxed);
     let made = make();
-    IS_SECRET.store(before, Relaxed);
+    SECRETLY.fetch_sub(1, Relaxed);
     made
 }
 
@@ -109,7 +113,7 @@ struct Fallback;
 // goes back to where it came from.
 unsafe impl GlobalAlloc for Fallback {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if IS_SECRET.load(Relaxed) {
+        if is_secret() {
             let block = SECRETS.allocate(layout);
             if !block.is_null() {
                 return block;
@@ -121,7 +125,7 @@ unsafe impl GlobalAlloc for Fallback {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let block = match IS_SECRET.load(Relaxed) {
+        let block = match is_secret() {
             true => ptr::null_mut(),
             // SAFETY: as the caller promises.
             false => unsafe { System.alloc_zeroed(layout) },
@@ -152,7 +156,7 @@ unsafe impl GlobalAlloc for Fallback {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if !ARENA.contains(block) && !SECRETS.contains(block) && !IS_SECRET.load(Relaxed) {
+        if !ARENA.contains(block) && !SECRETS.contains(block) && !is_secret() {
             // SAFETY: as the caller promises, and it is the system's.
             let moved = unsafe { System.realloc(block, layout, size) };
             if !moved.is_null() {

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use nix::sys::signal::Signal;
 use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
@@ -63,6 +63,13 @@ impl SharedWords {
             )
         }?;
         Ok(SharedWords { at: at.cast(), count })
+    }
+
+    /// The words do not appear in core files, where the system knows `MADV_DONTDUMP`.
+    pub fn keep_from_dumps(&self) {
+        let length = size_of::<AtomicU64>() * self.count;
+        // SAFETY: the mapping is ours; the call changes nothing but whether it is dumped.
+        let _ = unsafe { madvise(self.at.cast(), length, MmapAdvise::MADV_DONTDUMP) };
     }
 }
 

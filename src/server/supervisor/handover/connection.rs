@@ -130,6 +130,10 @@ impl Held {
     /// Something came from the client: whether a worker is to have the connection for it. What is to be
     /// skipped is discarded, and incomplete input is held.
     pub fn is_due(&mut self, connection: &OwnedFd) -> bool {
+        if self.state.records.is_some() {
+            // Only a worker reads records.
+            return true;
+        }
         if self.state.standing.skip == 0 {
             return self.input.is_due(connection.as_fd());
         }

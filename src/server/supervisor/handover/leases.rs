@@ -55,7 +55,9 @@ impl Revoked {
                 Revoked { descriptor, state, file: Some(file) }
             }
             None => {
-                let state = ConnectionState { attributes: leased.attributes, ..state };
+                let attributes = leased.attributes;
+                let records = state.records.filter(|_| attributes.secured.is_some());
+                let state = ConnectionState { attributes, records, ..state };
                 Revoked { descriptor, state, file: None }
             }
         })

@@ -215,15 +215,15 @@ impl Handover {
             self.reception.store.counts(pool).lost += 1;
             return;
         };
-        let is_new = state.data.is_empty() && input.is_none();
         let stage = state.stage;
         let held = self.reception.bounds.hold(state, input);
         match stage {
             Stage::Lingering { until, stall } => {
                 self.reception.linger(pool, connection, until, stall, now)
             }
-            Stage::Sending(_) => self.reception.queue(pool, connection, held, Wakeup::None),
-            Stage::Ready if is_new => self.reception.queue(pool, connection, held, Wakeup::None),
+            Stage::Sending(_) | Stage::New => {
+                self.reception.queue(pool, connection, held, Wakeup::None);
+            }
             Stage::Ready if !self.reception.ends(pool) => {
                 self.reception.queue(pool, connection, held, Wakeup::Input);
             }

@@ -18,6 +18,7 @@ use super::super::service::Service;
 use super::super::source::EventSource;
 use super::super::status_process::StatusProcess;
 use super::jobs;
+use crate::io::tls::{tickets, vault};
 use crate::server::ipc::channel::Channel;
 use crate::server::ipc::clock;
 use crate::server::ipc::generation::{FromPredecessor, Hello, PassedSocket, STATUS_PROCESS};
@@ -96,22 +97,26 @@ impl Succession {
         self.is_replaced
     }
 
-    /// This generation introduces itself to a candidate, with its listening sockets, the way to the push process and
-    /// the file with its metrics.
+    /// This generation introduces itself to a candidate, with its listening sockets, the way to the push process, the key
+    /// of TLS sessions and the file with its metrics.
     pub fn introduce(
         &mut self,
         channel: Channel,
         sockets: Vec<OpenSocket<'_>>,
         [push, metrics]: [Option<BorrowedFd<'_>>; 2],
     ) {
+        tickets::pass_on();
+        let key = vault::file();
         let hello = FromPredecessor::Hello(Hello {
             clock: clock::started().nanoseconds(),
             sockets: sockets.len() as u64,
             group: getpgrp().as_raw() as u64,
             warned: privileges::has_warned(),
+            has_key: key.is_some(),
         });
         // If the channel does not take something, the candidate waits in vain, and says so.
-        let descriptors = [Some(standard::stream(2)), worker_signals::ports_file(), push, metrics];
+        let stderr = Some(standard::stream(2));
+        let descriptors = [stderr, worker_signals::ports_file(), push, key, metrics];
         let descriptors: Vec<_> = descriptors.into_iter().flatten().collect();
         let _ = channel.send_patiently(&hello, &descriptors);
         let mut places = Vec::new();
