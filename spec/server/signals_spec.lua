@@ -415,8 +415,8 @@ describe("a worker", function()
     end)
     table.sort(own)
     assert.same({ "anon_inode", "pipe" }, own)
-    -- The port, the way to the push process, and the worker's end of the control channel: the supervisor looks
-    -- there for what a dead worker left.
+    -- The port, the way to the push process, and the worker's end of the control channel: the supervisor
+    -- looks there for what a dead worker left.
     assert.same({ "socket", "socket", "socket" }, shared)
   end)
 
