@@ -225,9 +225,10 @@ describe("metrics", function()
       ["moonbridge.histogram('a', '', {}, { 2, 1 })"] = 'histogram "a": the buckets must be at most',
       ["moonbridge.gauge('a', '', {}, { 1 })"] = 'gauge "a" has no buckets: only histograms have',
       ["moonbridge.counter('a'):add(-1)"] =
-        'counter "a": add: the value must be a number that is not negative, not -1',
-      ["moonbridge.gauge('a'):set('x')"] = 'gauge "a": set: the value must be a number, not string',
-      ["moonbridge.gauge('a'):set()"] = 'gauge "a": set: the value must be a number, not nil',
+        'counter "a": add: the value must be a finite number that is not negative, not -1',
+      ["moonbridge.gauge('a'):set('x')"] = 'gauge "a": set: the value must be a finite number, not string',
+      ["moonbridge.gauge('a'):set()"] = 'gauge "a": set: the value must be a finite number, not nil',
+      ["moonbridge.gauge('a'):set(-1 / 0)"] = 'gauge "a": set: the value must be a finite number, not -inf',
       ["moonbridge.gauge('a').set(1)"] = 'gauge "a": set: call it with a colon',
       ["moonbridge.counter('a', '', { 'b', 'c' }):add(1, { b = 1 })"] =
         'counter "a": add: the label "c" is missing',
@@ -256,6 +257,19 @@ describe("metrics", function()
         end }
     ]]
     assert.equal("counter: the server has been started already; metrics are declared before", (s:raw("")))
+  end)
+
+  it("have one series for label values that are the same in the text, which is UTF-8", function()
+    local code, output = server.run_script [[
+      local moonbridge = require "moonbridge"
+      local counter = moonbridge.counter("app_total", "", { "path" })
+      for _, path in ipairs { "\255", "\254", "1", 1, "\195\164" } do counter:add(1, { path = path }) end
+      print(moonbridge.metrics())
+    ]]
+    assert.equal(0, code)
+    local samples = {}
+    for labels in output:gmatch "app_total{([^\n]+)" do samples[#samples + 1] = labels end
+    assert.same({ 'path="\239\191\189"} 2', 'path="1"} 2', 'path="\195\164"} 1' }, samples)
   end)
 
   it("work in a program that is no server", function()

@@ -166,7 +166,7 @@ describe("the PROXY protocol", function()
     assert.equal(#bad + 1, status.figure(s, "proxy_errors"))
     local _, lines = s:log():gsub("no valid PROXY header", "")
     assert.equal(1, lines)
-    assert.truthy(s:log():find("1 connections were closed, which had no valid PROXY header. Of the last one, "
+    assert.truthy(s:log():find("Connections closed because they had no valid PROXY header: 1. The last one, "
       .. "from 127.0.0.1: the connection begins with something else", 1, true), s:log())
   end)
 

@@ -167,7 +167,11 @@ impl Call<'_> {
     fn amount(&self, value: &Value, least: f64) -> Reply<f64> {
         let number = number(value);
         number.filter(|number| number.is_finite() && *number >= least).ok_or_else(|| {
-            let expected = if least < 0.0 { "a number" } else { "a number that is not negative" };
+            let expected = if least < 0.0 {
+                "a finite number"
+            } else {
+                "a finite number that is not negative"
+            };
             let found = number.map_or(binding::kind(value).to_owned(), |it| it.to_string());
             self.wrong(&format!("the value must be {expected}, not {found}"))
         })
@@ -191,7 +195,8 @@ impl Call<'_> {
         let mut values = Vec::with_capacity(names.len());
         for name in names {
             let text = match table.raw_get::<Value>(name.as_str())? {
-                Value::String(text) => text.as_bytes().to_vec(),
+                // The text of the metrics is UTF-8: what would look the same there must be one value.
+                Value::String(text) => text.to_string_lossy().into_bytes(),
                 value @ (Value::Integer(_) | Value::Number(_) | Value::Boolean(_)) => {
                     value.to_string()?.into_bytes()
                 }

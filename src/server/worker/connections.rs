@@ -256,7 +256,7 @@ impl Connections {
         let peer = stream.endpoints().peer();
         let peer = peer.map_or("a local socket".to_owned(), |peer| address::text(&peer));
         complain(&format!(
-            "{count} connections were closed, which had no valid PROXY header. Of the last one, from {peer}: {reason}"
+            "Connections closed because they had no valid PROXY header: {count}. The last one, from {peer}: {reason}"
         ));
     }
 
