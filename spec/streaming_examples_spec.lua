@@ -3,6 +3,7 @@
 local http = require "moonbridge_http"
 local lfs = require "lfs"
 local mime = require "mime"
+local callbacks = require "spec.support.callbacks"
 local certificates = require "spec.support.certificates"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
@@ -110,15 +111,7 @@ describe("examples/reverse_proxy.lua", function()
       { proto = "tcp", host = "127.0.0.1", port = PORT },
       connect = http.generate_handler({ request_body_size_limit = false }, function(request)
         if request.path == "echo" then
-          local begun
-          request:receive_body(function(chunk)
-            if not begun then
-              request:send_status("200 OK")
-              begun = true
-            end
-            request:send_data(chunk)
-            return 1
-          end)
+          ]] .. callbacks.ECHO .. [[
         elseif request.path == "abort" then
           request:send_status("200 OK")
           request:send_body(function() return ("x"):rep(1e6), function() return nil, "no more" end end)

@@ -1,5 +1,6 @@
 -- request:receive_body and request:send_body: bodies of any size through callbacks.
 
+local callbacks = require "spec.support.callbacks"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 
@@ -62,15 +63,7 @@ describe("request:receive_body", function()
       return reply(request, "200 OK", tostring(concat))
     end
     function handlers.echo(request)
-      local begun
-      request:receive_body(function(chunk)
-        if not begun then
-          request:send_status("200 OK")
-          begun = true
-        end
-        request:send_data(chunk)
-        return 1
-      end)
+      ]] .. callbacks.ECHO .. [[
       return true
     end
     function handlers.throws(request)

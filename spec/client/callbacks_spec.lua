@@ -11,10 +11,7 @@ local server = require "spec.support.server"
 local recorder = callbacks.recorder
 local always, ok, once, play = scripted.always, scripted.ok, scripted.once, scripted.play
 
-after_each(function()
-  http.close_idle_connections()
-  server.cleanup()
-end)
+after_each(scripted.cleanup)
 
 describe("a receive callback", function()
   it("gets the body chunk by chunk, then an empty string; the first result is 1", function()

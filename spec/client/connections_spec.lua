@@ -11,10 +11,7 @@ local chunks = callbacks.chunks
 local always, literal = scripted.always, scripted.literal
 local ok, play = scripted.ok, scripted.play
 
-after_each(function()
-  http.close_idle_connections()
-  server.cleanup()
-end)
+after_each(scripted.cleanup)
 
 -- The connections that the requests came by.
 local function connections(s)

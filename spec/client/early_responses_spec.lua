@@ -9,10 +9,7 @@ local server = require "spec.support.server"
 
 local play = scripted.play
 
-after_each(function()
-  http.close_idle_connections()
-  server.cleanup()
-end)
+after_each(scripted.cleanup)
 
 -- Reads the head, answers at once, then reads the rest slowly and notes how much of the body came.
 local function early(status, extra)

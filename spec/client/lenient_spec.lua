@@ -2,14 +2,10 @@
 
 local http = require "moonbridge_http"
 local scripted = require "spec.support.scripted"
-local server = require "spec.support.server"
 
 local always = scripted.always
 
-after_each(function()
-  http.close_idle_connections()
-  server.cleanup()
-end)
+after_each(scripted.cleanup)
 
 local CHUNKED = "5\r\nhello\r\n0\r\n\r\n"
 local responses = {

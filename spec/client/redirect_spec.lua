@@ -9,10 +9,7 @@ local chunks, recorder = callbacks.chunks, callbacks.recorder
 local always, literal = scripted.always, scripted.literal
 local ok, play = scripted.ok, scripted.play
 
-after_each(function()
-  http.close_idle_connections()
-  server.cleanup()
-end)
+after_each(scripted.cleanup)
 
 describe("redirects", function()
   -- A server that redirects /N to /N-1, down to /0.

@@ -12,10 +12,7 @@ local server = require "spec.support.server"
 local chunks, recorder = callbacks.chunks, callbacks.recorder
 local always, ok, play = scripted.always, scripted.ok, scripted.play
 
-after_each(function()
-  http.close_idle_connections()
-  server.cleanup()
-end)
+after_each(scripted.cleanup)
 
 describe("the short form", function()
   it("returns body, status, headers and status line", function()

@@ -9,10 +9,7 @@ local recorder = callbacks.recorder
 local always, literal, ok = scripted.always, scripted.literal, scripted.ok
 local once, play = scripted.once, scripted.play
 
-after_each(function()
-  http.close_idle_connections()
-  server.cleanup()
-end)
+after_each(scripted.cleanup)
 
 describe("a response", function()
   local function body_of(response)

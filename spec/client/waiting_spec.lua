@@ -9,10 +9,7 @@ local server = require "spec.support.server"
 local recorder = callbacks.recorder
 local play = scripted.play
 
-after_each(function()
-  http.close_idle_connections()
-  server.cleanup()
-end)
+after_each(scripted.cleanup)
 
 describe("time limits", function()
   local function elapsed(f)

@@ -5,24 +5,11 @@ local server = require "spec.support.server"
 local socket = require "socket"
 local status = require "spec.support.status"
 
-local SERVER = [[
-  moonbridge = require "moonbridge"
-  local mio, http = require "moonbridge_io", require "moonbridge_http"
-  moonbridge.listen {
-    { proto = "tcp", host = "127.0.0.1", port = PORT },
-    pre_fork = 1, min_fork = WORKERS, max_fork = WORKERS,
-    connect = http.generate_handler(function(request)
-      request:send_status("200 OK")
-      if request.path == "status" then
-        ]] .. status.ANSWER .. [[
-      else
-        request:send_data(mio.getpid(), " ", #request.headers_csv_string.x)
-      end
-      return true
-    end, { idle_timeout = IDLE, request_header_timeout = HEAD, drain_timeout = 1 }),
-  }
-  moonbridge.run()
-]]
+local SERVER = status.script {
+  pool = "pre_fork = 1, min_fork = WORKERS, max_fork = WORKERS",
+  options = "idle_timeout = IDLE, request_header_timeout = HEAD, drain_timeout = 1",
+  answer = [[mio.getpid(), " ", #request.headers_csv_string.x]],
+}
 
 local function start(globals, command)
   globals = globals or {}
@@ -32,7 +19,7 @@ local function start(globals, command)
 end
 
 local GET = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-local COLD = 1.4 -- after so many seconds an idle connection is the supervisor's
+local COLD = status.COLD
 
 local figure = status.figure
 

@@ -51,7 +51,7 @@ end
 local function release(s) assert(io.open(s.flag, "w")):close() end
 
 local GET = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-local COLD = 1.4 -- after so many seconds an idle connection is the supervisor's
+local COLD = status.COLD
 
 local function pid(connection) return tonumber(connection:request("/").body:match("%d+")) end
 

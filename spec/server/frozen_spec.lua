@@ -5,9 +5,11 @@
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
+local status = require "spec.support.status"
 local workers = require "spec.support.workers"
 
-local COLD, pid, start, wait_ticks = workers.COLD, workers.pid, workers.start, workers.wait_ticks
+local pid, start, wait_ticks = workers.pid, workers.start, workers.wait_ticks
+local COLD = status.COLD
 
 describe("a worker that is frozen while it is idle", function()
   after_each(server.cleanup)

@@ -6,25 +6,13 @@ local server = require "spec.support.server"
 local socket = require "socket"
 local status = require "spec.support.status"
 
-local SERVER = [[
-  local moonbridge = require "moonbridge"
-  local http, mio = require "moonbridge_http", require "moonbridge_io"
-  moonbridge.listen{
-    { proto = "tcp", host = "127.0.0.1", port = PORT },
-    pre_fork = WORKERS, min_fork = WORKERS, max_fork = WORKERS,
-    connect = http.generate_handler(function(request)
-      if request.path == "slow" then os.execute("exec sleep 5") end
-      request:send_status("200 OK")
-      if request.path == "status" then
-        ]] .. status.ANSWER .. [[
-      else
-        request:send_data(request.path, " ", #(request.headers_value.x or ""), " ", request.body or "")
-      end
-      return true
-    end, { request_header_timeout = HEAD, request_header_size_limit = 200000 }),
-  }
-  moonbridge.run(RUN)
-]]
+local SERVER = status.script {
+  pool = "pre_fork = WORKERS, min_fork = WORKERS, max_fork = WORKERS",
+  options = "request_header_timeout = HEAD, request_header_size_limit = 200000",
+  before = 'if request.path == "slow" then os.execute("exec sleep 5") end',
+  answer = [[request.path, " ", #(request.headers_value.x or ""), " ", request.body or ""]],
+  run = "moonbridge.run(RUN)",
+}
 
 local function start(globals)
   local all = { WORKERS = 2, HEAD = 60, RUN = false }

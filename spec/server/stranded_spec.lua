@@ -3,9 +3,11 @@
 
 local server = require "spec.support.server"
 local socket = require "socket"
+local status = require "spec.support.status"
 local workers = require "spec.support.workers"
 
-local COLD, pid, start, wait_ticks = workers.COLD, workers.pid, workers.start, workers.wait_ticks
+local pid, start, wait_ticks = workers.pid, workers.start, workers.wait_ticks
+local COLD = status.COLD
 
 describe("an order that cannot be sent", function()
   after_each(server.cleanup)

@@ -8,25 +8,14 @@ local server = require "spec.support.server"
 local socket = require "socket"
 local status = require "spec.support.status"
 
-local SERVER = [[
-  local moonbridge = require "moonbridge"
-  local http = require "moonbridge_http"
-  moonbridge.listen{
-    { proto = "tcp", host = "127.0.0.1", port = PORT },
-    pre_fork = 2, min_fork = 2, max_fork = 2,
-    connect = http.generate_handler(function(request)
-      if request.path == "slow" then os.execute("exec sleep 1.5") end
-      request:send_status("200 OK")
-      if request.path == "status" then
-        ]] .. status.ANSWER .. [[
-      else
-        request:send_data(#(request.headers_value.x or ""))
-      end
-      return true
-    end),
-  }
-  if LIMIT then moonbridge.run{ waiting_input_limit = LIMIT } elseif not launched then moonbridge.run() end
-]]
+local SERVER = status.script {
+  pool = "pre_fork = 2, min_fork = 2, max_fork = 2",
+  before = 'if request.path == "slow" then os.execute("exec sleep 1.5") end',
+  answer = '#(request.headers_value.x or "")',
+  run = [[
+    if LIMIT then moonbridge.run{ waiting_input_limit = LIMIT } elseif not launched then moonbridge.run() end
+  ]],
+}
 
 local HALF = "GET / HTTP/1.1\r\nHost: a\r\nX: " .. ("a"):rep(60000)
 local MEGABYTE = 1000 * 1000

@@ -8,24 +8,11 @@ local status = require "spec.support.status"
 local holders, wait_holders = status.holders, status.wait_holders
 
 -- Answers with the worker's pid, on /held once the file FLAG exists.
-local SERVER = [[
-  local moonbridge, mio, http = require "moonbridge", require "moonbridge_io", require "moonbridge_http"
-  moonbridge.listen {
-    { proto = "tcp", host = "127.0.0.1", port = PORT },
-    pre_fork = WORKERS, min_fork = WORKERS, max_fork = WORKERS,
-    connect = http.generate_handler({ idle_timeout = 60 }, function(request)
-      if request.path == "held" then repeat mio.poll(nil, nil, 0.01) until io.open(FLAG) end
-      request:send_status("200 OK")
-      if request.path == "status" then
-        ]] .. status.ANSWER .. [[
-      else
-        request:send_data(mio.getpid())
-      end
-      return true
-    end),
-  }
-  moonbridge.run()
-]]
+local SERVER = status.script {
+  pool = "pre_fork = WORKERS, min_fork = WORKERS, max_fork = WORKERS",
+  options = "idle_timeout = 60",
+  before = 'if request.path == "held" then repeat mio.poll(nil, nil, 0.01) until io.open(FLAG) end',
+}
 
 local HELD = "GET /held HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -4,6 +4,19 @@ local process = require "spec.support.process"
 
 local callbacks = {}
 
+--- Lua text: sends a request's body back as it comes.
+callbacks.ECHO = [[
+  local begun
+  request:receive_body(function(chunk)
+    if not begun then
+      request:send_status("200 OK")
+      begun = true
+    end
+    request:send_data(chunk)
+    return 1
+  end)
+]]
+
 --- A receive callback that notes its calls {chunk, err}, and the notes.
 -- @param results list of what it returns for its first calls: {ret, err_or_f}; it returns true otherwise
 function callbacks.recorder(results)

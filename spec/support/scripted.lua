@@ -135,4 +135,10 @@ function scripted.echo(pause)
   ]]):format(pause or 0))
 end
 
+--- Ends all servers, and the client's connections to them.
+function scripted.cleanup()
+  require("moonbridge_http").close_idle_connections()
+  server.cleanup()
+end
+
 return scripted

@@ -10,6 +10,42 @@ status.ANSWER = [[
   for name, value in pairs(moonbridge.status()[1]) do request:send_data(name, "=", value, " ") end
 ]]
 
+--- Seconds after which an idle connection is the supervisor's.
+status.COLD = 1.5
+
+local SCRIPT = [[
+  moonbridge = require "moonbridge"
+  mio, http = require "moonbridge_io", require "moonbridge_http"
+  moonbridge.listen {
+    { proto = "tcp", host = "127.0.0.1", port = PORT },
+    POOL
+    connect = http.generate_handler(function(request)
+      BEFORE
+      request:send_status("200 OK")
+      if request.path == "status" then
+        FIGURES
+      else
+        request:send_data(ANSWER)
+      end
+      return true
+    end, { OPTIONS }),
+  }
+  RUN
+]]
+
+--- The script of a server whose handler answers /status with `status.ANSWER`. All parts are Lua text.
+-- @param parts table: `pool`, fields of the pool; `options`, those of the handler's options; `before`, what
+--   the handler does first; `answer`, what it sends for other paths (the worker's pid); `run`, the last
+--   statement (moonbridge.run())
+function status.script(parts)
+  local pool = parts.pool and parts.pool .. "," or ""
+  local texts = {
+    POOL = pool, OPTIONS = parts.options or "", BEFORE = parts.before or "",
+    FIGURES = status.ANSWER, ANSWER = parts.answer or "mio.getpid()", RUN = parts.run or "moonbridge.run()",
+  }
+  return (SCRIPT:gsub("%u+", texts))
+end
+
 --- A figure of the first pool, e.g. "parked". The server answers /status with `status.ANSWER`.
 function status.figure(s, name)
   return tonumber(s:request("/status").body:match(name .. "=(%d+)"))

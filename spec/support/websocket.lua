@@ -14,6 +14,25 @@ websocket.CLOSE, websocket.PING, websocket.PONG = 8, 9, 10
 
 local MASK = "\x12\x34\x56\x78"
 
+--- The beginning of the script of an application: `options`, from the global OPTIONS, whose `close` writes to
+-- the log; and `orders`, what texts make it do. "busy" keeps the handler until the file FLAG is removed.
+websocket.APP = [[
+  local moonbridge, http = require "moonbridge", require "moonbridge.http"
+  local options = (load("return " .. (OPTIONS or "{}")))()
+  local orders = {
+    pid = function(ws) ws:send(moonbridge.io.getpid()) end,
+    state = function(ws) ws:send(tostring(ws.state)) end,
+    busy = function(ws)
+      io.open(FLAG, "w"):close()
+      repeat moonbridge.io.poll(nil, nil, 0.01) until not io.open(FLAG)
+      ws:send("done")
+    end,
+  }
+  function options.close(ws, code, reason)
+    io.stderr:write(("closed %d %q %s\n"):format(code, reason, ws.state))
+  end
+]]
+
 local function masked(payload, key)
   local bytes = {}
   for index = 1, #payload do
@@ -125,5 +144,16 @@ function Socket:closing(timeout)
 end
 
 function Socket:close() self.raw:close() end
+
+--- Answers some pings and then no more; an error unless the server gives the connection up.
+function Socket:fall_silent()
+  for _ = 1, 3 do
+    assert(self:receive() == websocket.PING, "no ping")
+    assert(self:frame(websocket.PONG, ""))
+  end
+  assert(self:receive() == websocket.PING, "no ping")
+  local opcode, message = self:receive()
+  assert(opcode == nil and message == "closed", message)
+end
 
 return websocket

@@ -6,9 +6,6 @@ local process = require "spec.support.process"
 
 local workers = {}
 
---- Seconds after which an idle connection is the supervisor's.
-workers.COLD = 1.5
-
 -- The path says what the handler does first.
 local SERVER = [[
   local moonbridge, mio = require "moonbridge", require "moonbridge_io"

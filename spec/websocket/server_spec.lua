@@ -11,25 +11,14 @@ local TEXT, BINARY, CONTINUATION = websocket.TEXT, websocket.BINARY, websocket.C
 local CLOSE, PING, PONG = websocket.CLOSE, websocket.PING, websocket.PONG
 
 -- Echoes; some texts are orders.
-local APP = [[
-  local moonbridge, http = require "moonbridge", require "moonbridge.http"
-  local options = (load("return " .. (OPTIONS or "{}")))()
-  local orders = {
-    pid = function(ws) ws:send(moonbridge.io.getpid()) end,
-    fail = function() error("on purpose") end,
-    state = function(ws) ws:send(tostring(ws.state)) end,
-    protocol = function(ws) ws:send(tostring(ws.protocol)) end,
-    bye = function(ws)
-      ws:send("last")
-      ws:close(4001, "bye")
-      ws:send("never")
-    end,
-    busy = function(ws)
-      io.open(FLAG, "w"):close()
-      repeat moonbridge.io.poll(nil, nil, 0.01) until not io.open(FLAG)
-      ws:send("done")
-    end,
-  }
+local APP = websocket.APP .. [[
+  function orders.fail() error("on purpose") end
+  function orders.protocol(ws) ws:send(tostring(ws.protocol)) end
+  function orders.bye(ws)
+    ws:send("last")
+    ws:close(4001, "bye")
+    ws:send("never")
+  end
   function options.open(ws, request)
     ws.state = request.get_params.state
     if request.get_params.fail then error("not today") end
@@ -41,9 +30,6 @@ local APP = [[
     local order = orders[text]
     if order then return order(ws) end
     ws:send(text, kind)
-  end
-  function options.close(ws, code, reason)
-    io.stderr:write(("closed %d %q %s\n"):format(code, reason, ws.state))
   end
   local echo = http.websocket(options)
   moonbridge.listen {
@@ -284,12 +270,7 @@ describe("a WebSocket", function()
   it("is pinged when it is quiet, and is lost if it does not answer", function()
     start "{ heartbeat = 0.2 }"
     local ws = connect "/?state=s"
-    for _ = 1, 3 do
-      assert.same({ PING, "" }, { ws:receive() })
-      assert(ws:frame(PONG, ""))
-    end
-    assert.same({ PING, "" }, { ws:receive() })
-    assert.same({ nil, "closed" }, { ws:receive() })
+    ws:fall_silent()
     assert.truthy(s:wait_log('closed 1006 "" s'))
   end)
 

@@ -8,21 +8,10 @@ local websocket = require "spec.support.websocket"
 
 local CLOSE, PING, PONG, BINARY = websocket.CLOSE, websocket.PING, websocket.PONG, websocket.BINARY
 
-local APP = [[
-  local moonbridge, http = require "moonbridge", require "moonbridge.http"
-  local options = (load("return " .. (OPTIONS or "{}")))()
-  local orders = {
-    pid = function(ws) ws:send(moonbridge.io.getpid()) end,
-    state = function(ws) ws:send(tostring(ws.state)) end,
-    leave = function(ws) ws:unsubscribe("room") ws:send("left") end,
-    join = function(ws) ws:subscribe("room") ws:send("joined") end,
-    bye = function(ws) ws:close(4001, "bye") end,
-    busy = function(ws)
-      io.open(FLAG, "w"):close()
-      repeat moonbridge.io.poll(nil, nil, 0.01) until not io.open(FLAG)
-      ws:send("done")
-    end,
-  }
+local APP = websocket.APP .. [[
+  function orders.leave(ws) ws:unsubscribe("room") ws:send("left") end
+  function orders.join(ws) ws:subscribe("room") ws:send("joined") end
+  function orders.bye(ws) ws:close(4001, "bye") end
   function options.open(ws, request)
     ws.state = request.get_params.state
     ws:subscribe("room")
@@ -33,9 +22,6 @@ local APP = [[
     if said then return assert(moonbridge.publish("room", said)) end
     if orders[text] then return orders[text](ws) end
     ws:send(text, kind)
-  end
-  function options.close(ws, code, reason)
-    io.stderr:write(("closed %d %q %s\n"):format(code, reason, ws.state))
   end
   local chat = http.websocket(options)
   moonbridge.listen {
@@ -185,12 +171,7 @@ describe("a WebSocket that hears a topic", function()
   it("is pinged, and is lost if it does not answer", function()
     start "{ heartbeat = 0.2 }"
     local ws = connect "lost"
-    for _ = 1, 3 do
-      assert.same({ PING, "" }, { ws:receive() })
-      assert(ws:frame(PONG, ""))
-    end
-    assert.same({ PING, "" }, { ws:receive() })
-    assert.same({ nil, "closed" }, { ws:receive() })
+    ws:fall_silent()
     assert.truthy(s:wait_log('closed 1006 "" lost'))
     wait_count(0)
   end)

@@ -10,7 +10,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::address;
 use super::stream::Stream;
-use super::transport::{Kind, Transport};
+use super::transport::{DescriptorKind, Transport};
 use super::wait::{Direction, ready};
 use crate::sys::os::resolve;
 
@@ -123,9 +123,9 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
 }
 
 fn tcp_stream(socket: Socket, address: SocketAddr) -> Stream {
-    Stream::over(Transport::owned(OwnedFd::from(socket), Kind::Tcp), Some(address.into()))
+    Stream::over(Transport::owned(OwnedFd::from(socket), DescriptorKind::Tcp), Some(address.into()))
 }
 
 fn local_stream(socket: Socket) -> Stream {
-    Stream::over(Transport::owned(OwnedFd::from(socket), Kind::Local), None)
+    Stream::over(Transport::owned(OwnedFd::from(socket), DescriptorKind::Local), None)
 }

@@ -9,7 +9,7 @@ use super::args::borrow;
 use super::handle_table::stream_of_value;
 use super::tls_options;
 use crate::binding::{Reply, bytes};
-use crate::proxy::header::{Addresses, Header, Transport};
+use crate::proxy::header::{Addresses, Header, ProxiedTransport};
 
 /// The value of a field of a handle (reference, "socket.local_ip4" and so on): addresses, and
 /// `wakeup`, why the server called the handler, `proxy`, what
@@ -62,9 +62,9 @@ fn of_header(lua: &Lua, header: &Header<'_>) -> Reply<Table> {
     table.raw_set("version", header.version)?;
     table.raw_set("command", if header.is_local { "LOCAL" } else { "PROXY" })?;
     match header.transport {
-        Transport::Unknown => {}
-        Transport::Stream => table.raw_set("transport", "stream")?,
-        Transport::Datagram => table.raw_set("transport", "datagram")?,
+        ProxiedTransport::Unknown => {}
+        ProxiedTransport::Stream => table.raw_set("transport", "stream")?,
+        ProxiedTransport::Datagram => table.raw_set("transport", "datagram")?,
     }
     match header.addresses {
         Addresses::Unknown => {}

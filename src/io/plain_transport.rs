@@ -19,7 +19,7 @@ const DRAIN_LIMIT: usize = 4 * 1024 * 1024;
 
 /// The kinds of descriptors, which differ in how they send and end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DescriptorKind {
     /// A TCP connection: has half-close, FIN and RST.
     Tcp,
     /// A Unix domain socket.
@@ -28,18 +28,22 @@ pub enum Kind {
     Plain,
 }
 
-impl Kind {
+impl DescriptorKind {
     /// Asks the system what `fd` is.
-    pub fn of(fd: BorrowedFd<'_>) -> Kind {
+    pub fn of(fd: BorrowedFd<'_>) -> DescriptorKind {
         match SockRef::from(&fd).local_addr() {
-            Ok(address) => Kind::of_domain(address.domain()),
-            Err(_) => Kind::Plain,
+            Ok(address) => DescriptorKind::of_domain(address.domain()),
+            Err(_) => DescriptorKind::Plain,
         }
     }
 
     /// The kind of sockets of an address family.
-    pub fn of_domain(domain: Domain) -> Kind {
-        if domain == Domain::IPV4 || domain == Domain::IPV6 { Kind::Tcp } else { Kind::Local }
+    pub fn of_domain(domain: Domain) -> DescriptorKind {
+        if domain == Domain::IPV4 || domain == Domain::IPV6 {
+            DescriptorKind::Tcp
+        } else {
+            DescriptorKind::Local
+        }
     }
 }
 
@@ -47,7 +51,7 @@ impl Kind {
 #[derive(Debug)]
 pub struct PlainTransport {
     fd: Descriptor,
-    kind: Kind,
+    kind: DescriptorKind,
 }
 
 /// Whether a descriptor ends with its handle.
@@ -61,17 +65,17 @@ enum Descriptor {
 
 impl PlainTransport {
     /// A connection or descriptor of its own.
-    pub fn owned(fd: OwnedFd, kind: Kind) -> Self {
+    pub fn owned(fd: OwnedFd, kind: DescriptorKind) -> Self {
         PlainTransport { fd: Descriptor::Owned(fd), kind }
     }
 
     /// A standard stream of the process.
     pub fn standard(fd: BorrowedFd<'static>) -> Self {
-        PlainTransport { kind: Kind::of(fd), fd: Descriptor::Standard(fd) }
+        PlainTransport { kind: DescriptorKind::of(fd), fd: Descriptor::Standard(fd) }
     }
 
     /// The kind of the descriptor.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> DescriptorKind {
         self.kind
     }
 
@@ -103,8 +107,8 @@ impl PlainTransport {
     pub fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         loop {
             let outcome = match self.kind {
-                Kind::Plain if !self.ready(Direction::Read) => return Err(would_block()),
-                Kind::Plain => transfer::read_append(self.fd(), buffer),
+                DescriptorKind::Plain if !self.ready(Direction::Read) => return Err(would_block()),
+                DescriptorKind::Plain => transfer::read_append(self.fd(), buffer),
                 _ => transfer::recv_append(self.fd(), buffer),
             };
             match outcome {
@@ -117,7 +121,8 @@ impl PlainTransport {
     /// Whether the system sends files by itself without blocking.
     pub fn takes_files(&self) -> bool {
         let flags = || fcntl(self.fd(), FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
-        self.kind != Kind::Plain && flags().is_ok_and(|flags| flags.contains(OFlag::O_NONBLOCK))
+        self.kind != DescriptorKind::Plain
+            && flags().is_ok_and(|flags| flags.contains(OFlag::O_NONBLOCK))
     }
 
     /// Sends up to `count` bytes of a file, from its position on, as far as it goes without blocking; the number of
@@ -140,8 +145,10 @@ impl PlainTransport {
         loop {
             let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | more;
             let outcome = match (self.kind, parts) {
-                (Kind::Plain, _) if !self.ready(Direction::Write) => return Err(would_block()),
-                (Kind::Plain, parts) => pipe::write(self.fd(), parts),
+                (DescriptorKind::Plain, _) if !self.ready(Direction::Write) => {
+                    return Err(would_block());
+                }
+                (DescriptorKind::Plain, parts) => pipe::write(self.fd(), parts),
                 (_, [part]) => SockRef::from(&self.fd()).send_with_flags(part, flags),
                 (_, parts) => SockRef::from(&self.fd()).send_vectored_with_flags(parts, flags),
             };
@@ -180,9 +187,9 @@ impl PlainTransport {
         let mut left = DRAIN_LIMIT;
         while left > 0 {
             let outcome = match self.kind {
-                Kind::Plain => return,
-                Kind::Tcp => transfer::recv_discard(self.fd(), left),
-                Kind::Local => {
+                DescriptorKind::Plain => return,
+                DescriptorKind::Tcp => transfer::recv_discard(self.fd(), left),
+                DescriptorKind::Local => {
                     scratch.clear();
                     scratch.reserve(16 * 1024);
                     transfer::recv_append(self.fd(), &mut scratch)
@@ -195,13 +202,16 @@ impl PlainTransport {
         }
     }
 
-    /// Ends the connection in order, whoever else holds a duplicate of the descriptor: the peer reads
+    /// Ends the connection gracefully, whoever else holds a duplicate of the descriptor: the peer reads
     /// EOF behind all that was sent. (Closing would do that only with the last duplicate.)
     ///
     /// # Errors
     /// What the system reports.
     pub fn end_in_order(&self) -> io::Result<()> {
-        if matches!((&self.fd, self.kind), (Descriptor::Standard(_), _) | (_, Kind::Plain)) {
+        if matches!(
+            (&self.fd, self.kind),
+            (Descriptor::Standard(_), _) | (_, DescriptorKind::Plain)
+        ) {
             return Ok(());
         }
         // First: if this process is killed in between, the supervisor sees how it was to end.
@@ -215,12 +225,12 @@ impl PlainTransport {
     /// Ends the connection at once, whoever else holds a duplicate of the descriptor.
     pub fn end_at_once(&self) {
         match (&self.fd, self.kind) {
-            (Descriptor::Standard(_), _) | (_, Kind::Plain) => {}
+            (Descriptor::Standard(_), _) | (_, DescriptorKind::Plain) => {}
             _ => disconnect(self.fd()),
         }
     }
 
-    /// Ends the connection in order: a TCP peer gets FIN, behind all that was sent.
+    /// Closes the connection gracefully: a TCP peer gets FIN, behind all that was sent.
     ///
     /// # Errors
     /// What the system reports; the descriptor is closed all the same.
@@ -231,14 +241,14 @@ impl PlainTransport {
         }
     }
 
-    /// Prepares the end in order: whenever the last descriptor of a TCP connection is closed, its
+    /// Prepares a graceful end: whenever the last descriptor of a TCP connection is closed, its
     /// peer gets FIN.
     ///
     /// # Errors
     /// What the system reports.
     pub fn lift_linger(&self) -> io::Result<()> {
         match self.kind {
-            Kind::Tcp => SockRef::from(&self.fd()).set_linger(None),
+            DescriptorKind::Tcp => SockRef::from(&self.fd()).set_linger(None),
             _ => Ok(()),
         }
     }
@@ -249,7 +259,7 @@ impl PlainTransport {
     /// What the system reports; the descriptor is closed all the same.
     pub fn reset(self) -> io::Result<()> {
         match self.fd {
-            Descriptor::Owned(fd) if self.kind == Kind::Tcp => {
+            Descriptor::Owned(fd) if self.kind == DescriptorKind::Tcp => {
                 SockRef::from(&fd).set_linger(Some(Duration::ZERO))
             }
             Descriptor::Owned(_) => Ok(()),

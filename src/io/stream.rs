@@ -24,7 +24,7 @@ use socket2::SockAddr;
 
 use super::address::Endpoints;
 use super::tls::TlsSession;
-use super::transport::{Kind, Transport};
+use super::transport::{DescriptorKind, Transport};
 use super::wait;
 use crate::sys::os::hangup::{Ended, ended};
 use crate::sys::os::output_slot::DeferredOutput;
@@ -72,8 +72,8 @@ impl Stream {
     /// `peer` is what `accept` reported; without it the system is asked when needed.
     pub fn accepted(fd: OwnedFd, peer: Option<SockAddr>) -> Stream {
         let kind = match &peer {
-            Some(peer) => Kind::of_domain(peer.domain()),
-            None => Kind::of(fd.as_fd()),
+            Some(peer) => DescriptorKind::of_domain(peer.domain()),
+            None => DescriptorKind::of(fd.as_fd()),
         };
         Stream::over(Transport::owned(fd, kind), peer)
     }
@@ -575,12 +575,12 @@ impl Stream {
 
     /// Whether this is a TCP connection that is not closed.
     pub fn is_tcp(&self) -> bool {
-        self.transport.get().is_some_and(|transport| transport.kind() == Kind::Tcp)
+        self.transport.get().is_some_and(|transport| transport.kind() == DescriptorKind::Tcp)
     }
 
     /// Whether this is a connection over a local socket that is not closed.
     pub fn is_local(&self) -> bool {
-        self.transport.get().is_some_and(|transport| transport.kind() == Kind::Local)
+        self.transport.get().is_some_and(|transport| transport.kind() == DescriptorKind::Local)
     }
 
     /// The addresses of both ends. What was not asked for before the end of the connection is

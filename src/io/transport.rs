@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::poll::PollFlags;
 
-pub use super::plain_transport::Kind;
+pub use super::plain_transport::DescriptorKind;
 use super::plain_transport::PlainTransport;
 use super::tls::TlsSession;
 use super::wait::Direction;
@@ -33,7 +33,7 @@ impl Deref for Transport {
 
 impl Transport {
     /// A connection or descriptor of its own.
-    pub fn owned(fd: OwnedFd, kind: Kind) -> Transport {
+    pub fn owned(fd: OwnedFd, kind: DescriptorKind) -> Transport {
         Transport { plain: PlainTransport::owned(fd, kind), session: None }
     }
 
@@ -219,7 +219,7 @@ impl Transport {
 
     /// Whether the bytes of a write are those that the descriptor gets: then others may send them.
     pub fn sends_as_it_is(&self) -> bool {
-        self.kind() != Kind::Plain && self.session.is_none()
+        self.kind() != DescriptorKind::Plain && self.session.is_none()
     }
 
     /// Whether a receive would find something without asking the system.

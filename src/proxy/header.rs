@@ -32,7 +32,7 @@ pub struct Header<'a> {
     /// that the system tells are the right ones (LOCAL, or UNKNOWN in version 1).
     pub is_local: bool,
     /// What the client has used.
-    pub transport: Transport,
+    pub transport: ProxiedTransport,
     /// Who has connected to whom.
     pub addresses: Addresses<'a>,
     /// The vector of TLVs.
@@ -41,7 +41,7 @@ pub struct Header<'a> {
 
 /// How the client talks to the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub enum ProxiedTransport {
     /// Not told.
     Unknown,
     /// TCP, or a local socket of that kind.
@@ -73,7 +73,7 @@ pub enum Addresses<'a> {
 
 /// Why input is not a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
+pub enum MalformedHeader {
     /// It begins with something else.
     Missing,
     /// It exceeds the limits.
@@ -92,17 +92,17 @@ pub enum Malformed {
     Tlv,
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for MalformedHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Malformed::Missing => "the connection begins with something else",
-            Malformed::TooLong => "it is too long",
-            Malformed::Line => "its line is malformed",
-            Malformed::Version => "its version is unknown",
-            Malformed::Command => "its command is unknown",
-            Malformed::Family => "its address family or transport is unknown",
-            Malformed::Addresses => "it is too short for its addresses",
-            Malformed::Tlv => "one of its TLVs is cut off",
+            MalformedHeader::Missing => "the connection begins with something else",
+            MalformedHeader::TooLong => "it is too long",
+            MalformedHeader::Line => "its line is malformed",
+            MalformedHeader::Version => "its version is unknown",
+            MalformedHeader::Command => "its command is unknown",
+            MalformedHeader::Family => "its address family or transport is unknown",
+            MalformedHeader::Addresses => "it is too short for its addresses",
+            MalformedHeader::Tlv => "one of its TLVs is cut off",
         })
     }
 }
@@ -111,26 +111,26 @@ impl fmt::Display for Malformed {
 ///
 /// # Errors
 /// Whatever comes, it is no header.
-pub fn length(input: &[u8]) -> Result<Option<usize>, Malformed> {
+pub fn length(input: &[u8]) -> Result<Option<usize>, MalformedHeader> {
     let is_begun = |word: &[u8]| word.iter().zip(input).all(|(one, other)| one == other);
     if is_begun(SIGNATURE) {
         let Some(fixed) = input.first_chunk::<FIXED>() else { return Ok(None) };
         let size = FIXED + usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
         if fixed[12] >> 4 != 2 {
-            return Err(Malformed::Version);
+            return Err(MalformedHeader::Version);
         }
         if size > MAX_HEADER {
-            return Err(Malformed::TooLong);
+            return Err(MalformedHeader::TooLong);
         }
         return Ok((input.len() >= size).then_some(size));
     }
     if !is_begun(WORD) {
-        return Err(Malformed::Missing);
+        return Err(MalformedHeader::Missing);
     }
     let line = &input[..input.len().min(MAX_LINE)];
     match memchr::memchr(b'\n', line) {
         Some(end) => Ok(Some(end + 1)),
-        None if line.len() == MAX_LINE => Err(Malformed::TooLong),
+        None if line.len() == MAX_LINE => Err(MalformedHeader::TooLong),
         None => Ok(None),
     }
 }
@@ -139,10 +139,10 @@ pub fn length(input: &[u8]) -> Result<Option<usize>, Malformed> {
 ///
 /// # Errors
 /// It is none.
-pub fn parse(header: &[u8]) -> Result<Header<'_>, Malformed> {
+pub fn parse(header: &[u8]) -> Result<Header<'_>, MalformedHeader> {
     match length(header)? {
         Some(size) if size == header.len() => {}
-        _ => return Err(Malformed::Line),
+        _ => return Err(MalformedHeader::Line),
     }
     match header.strip_prefix(WORD) {
         Some(rest) => parse_line(rest),
@@ -151,33 +151,33 @@ pub fn parse(header: &[u8]) -> Result<Header<'_>, Malformed> {
 }
 
 /// Version 1, behind the word PROXY (2.1).
-fn parse_line(line: &[u8]) -> Result<Header<'_>, Malformed> {
+fn parse_line(line: &[u8]) -> Result<Header<'_>, MalformedHeader> {
     let line = line.strip_suffix(b"\r\n").and_then(|line| str::from_utf8(line).ok());
-    let line = line.ok_or(Malformed::Line)?;
+    let line = line.ok_or(MalformedHeader::Line)?;
     let mut parts = line.split(' ');
     let addresses = match parts.next() {
         // Whatever follows is to be ignored.
         Some("UNKNOWN") => Addresses::Unknown,
         Some("TCP4") => internet_line::<Ipv4Addr>(&mut parts)?,
         Some("TCP6") => internet_line::<Ipv6Addr>(&mut parts)?,
-        _ => return Err(Malformed::Line),
+        _ => return Err(MalformedHeader::Line),
     };
     let is_local = addresses == Addresses::Unknown;
-    let transport = if is_local { Transport::Unknown } else { Transport::Stream };
+    let transport = if is_local { ProxiedTransport::Unknown } else { ProxiedTransport::Stream };
     Ok(Header { version: 1, is_local, transport, addresses, vector: &[] })
 }
 
 fn internet_line<'a, A: FromStr + Into<IpAddr>>(
     parts: &mut std::str::Split<'_, char>,
-) -> Result<Addresses<'a>, Malformed> {
-    fn next<T>(part: Option<&str>, read: impl Fn(&str) -> Option<T>) -> Result<T, Malformed> {
-        part.and_then(read).ok_or(Malformed::Line)
+) -> Result<Addresses<'a>, MalformedHeader> {
+    fn next<T>(part: Option<&str>, read: impl Fn(&str) -> Option<T>) -> Result<T, MalformedHeader> {
+        part.and_then(read).ok_or(MalformedHeader::Line)
     }
     let ip = |text: &str| text.parse::<A>().ok().map(Into::into);
     let (source, destination) = (next(parts.next(), ip)?, next(parts.next(), ip)?);
     let (from, to) = (next(parts.next(), port)?, next(parts.next(), port)?);
     if parts.next().is_some() {
-        return Err(Malformed::Line);
+        return Err(MalformedHeader::Line);
     }
     let (source, destination) = (SocketAddr::new(source, from), SocketAddr::new(destination, to));
     Ok(Addresses::Internet { source, destination })
@@ -190,47 +190,47 @@ fn port(text: &str) -> Option<u16> {
 }
 
 /// Version 2 (2.2).
-fn parse_binary(header: &[u8]) -> Result<Header<'_>, Malformed> {
-    let (fixed, block) = header.split_first_chunk::<FIXED>().ok_or(Malformed::Missing)?;
+fn parse_binary(header: &[u8]) -> Result<Header<'_>, MalformedHeader> {
+    let (fixed, block) = header.split_first_chunk::<FIXED>().ok_or(MalformedHeader::Missing)?;
     match (fixed[12] & 0xf, protocol_block(fixed[13], block)) {
         // Its block is to be ignored, but may have TLVs.
         (0, block) => {
             let vector = block.map_or(&[][..], |header| header.vector);
-            let (transport, addresses) = (Transport::Unknown, Addresses::Unknown);
+            let (transport, addresses) = (ProxiedTransport::Unknown, Addresses::Unknown);
             Ok(Header { version: 2, is_local: true, transport, addresses, vector })
         }
         (1, block) => block,
-        _ => Err(Malformed::Command),
+        _ => Err(MalformedHeader::Command),
     }
 }
 
 /// The addresses and the TLVs behind them.
-fn protocol_block(family: u8, bytes: &[u8]) -> Result<Header<'_>, Malformed> {
+fn protocol_block(family: u8, bytes: &[u8]) -> Result<Header<'_>, MalformedHeader> {
     let transport = match family & 0xf {
-        0 => Transport::Unknown,
-        1 => Transport::Stream,
-        2 => Transport::Datagram,
-        _ => return Err(Malformed::Family),
+        0 => ProxiedTransport::Unknown,
+        1 => ProxiedTransport::Stream,
+        2 => ProxiedTransport::Datagram,
+        _ => return Err(MalformedHeader::Family),
     };
     let (addresses, vector) = match family >> 4 {
         0 => (Addresses::Unknown, bytes),
         1 => internet(bytes, |ip: [u8; 4]| ip.into())?,
         2 => internet(bytes, |ip: [u8; 16]| ip.into())?,
         3 => local(bytes)?,
-        _ => return Err(Malformed::Family),
+        _ => return Err(MalformedHeader::Family),
     };
     let header = Header { version: 2, is_local: false, transport, addresses, vector };
     let read: usize = header.tlvs().map(|(_, value)| 3 + value.len()).sum();
-    if read == vector.len() { Ok(header) } else { Err(Malformed::Tlv) }
+    if read == vector.len() { Ok(header) } else { Err(MalformedHeader::Tlv) }
 }
 
 /// The two addresses with which the bytes begin, and the rest.
 fn internet<const N: usize>(
     bytes: &[u8],
     ip: impl Fn([u8; N]) -> IpAddr,
-) -> Result<(Addresses<'_>, &[u8]), Malformed> {
-    fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Malformed> {
-        let (first, rest) = bytes.split_first_chunk::<N>().ok_or(Malformed::Addresses)?;
+) -> Result<(Addresses<'_>, &[u8]), MalformedHeader> {
+    fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], MalformedHeader> {
+        let (first, rest) = bytes.split_first_chunk::<N>().ok_or(MalformedHeader::Addresses)?;
         *bytes = rest;
         Ok(*first)
     }
@@ -241,8 +241,9 @@ fn internet<const N: usize>(
     Ok((Addresses::Internet { source, destination }, rest))
 }
 
-fn local(bytes: &[u8]) -> Result<(Addresses<'_>, &[u8]), Malformed> {
-    let (both, rest) = bytes.split_at_checked(2 * LOCAL_ADDRESS).ok_or(Malformed::Addresses)?;
+fn local(bytes: &[u8]) -> Result<(Addresses<'_>, &[u8]), MalformedHeader> {
+    let (both, rest) =
+        bytes.split_at_checked(2 * LOCAL_ADDRESS).ok_or(MalformedHeader::Addresses)?;
     let (source, destination) = both.split_at(LOCAL_ADDRESS);
     // A name of the abstract namespace begins with a zero byte.
     let end = |path: &[u8]| path.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use super::header::{self, Addresses, Header, Malformed};
+use super::header::{self, Addresses, Header, MalformedHeader};
 
 /// What a proxy has told of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Told {
     ///
     /// # Errors
     /// They are no header.
-    pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn read(bytes: &[u8]) -> Result<Self, MalformedHeader> {
         header::parse(bytes).map(|_| Told(bytes.into()))
     }
 

@@ -5,19 +5,19 @@
 //! | [`listen`] | `listen{...}`: from a Lua table to a pool with its open listeners |
 //! | [`ipc`] | what supervisor and workers share: channel, messages, leases, scoreboard |
 //! | [`metrics`] | what the server and the application count, and its text |
-//! | [`supervisor`] | forks workers, watches them, holds the connections that wait, ends in order |
+//! | [`supervisor`] | forks workers, watches them, holds the connections that wait, shuts down gracefully |
 //! | [`worker`] | the event loop around the handler |
 //! | [`push`] | holds connections without a process each, and passes on what is published |
 //! | [`status_process`] | answers whoever asks how the server does |
 //! | [`operator`] | options of `run`, log, status, pid file, launcher |
 //! | [`development`] | what `--dev` adds |
-//! | [`identity`] | the user that a process runs as |
+//! | [`credentials`] | the user that a process runs as |
 //! | [`run`], [`worker_start`] | from registered pools to a serving supervisor, and to its workers |
 //!
 //! `supervisor` and `worker` do not know each other: what they share is `ipc`.
 
+pub(crate) mod credentials;
 pub(crate) mod development;
-pub(crate) mod identity;
 pub mod ipc;
 pub(crate) mod listen;
 pub(crate) mod log_throttle;

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
 use nix::sys::signal::Signal;
 
+use super::credentials::Credentials;
 use super::development::Development;
-use super::identity::Identity;
 use super::ipc::clock;
 use super::ipc::push_line::PushLine;
 use super::listen::config::PoolConfig;
@@ -21,7 +21,7 @@ use super::metrics::server::ServerMetrics;
 use super::operator::access_log::{AccessLogSettings, calls};
 use super::operator::check;
 use super::operator::launcher::{self, Operations};
-use super::operator::service::Parts;
+use super::operator::service_files::Parts;
 use super::operator::{options, privileges};
 use super::push;
 use super::status_process;
@@ -143,7 +143,7 @@ fn serve(
         let code = Some(ErrorCode::Errno(errno as i32));
         Fault::System(format!("Could not start to serve: {reason}"), code)
     })?;
-    if let Some(Err(text)) = identity.as_ref().map(Identity::assume) {
+    if let Some(Err(text)) = identity.as_ref().map(Credentials::assume) {
         supervisor.close();
         registry.end();
         return Err(Fault::Misuse(text));

@@ -33,6 +33,7 @@ mod closing;
 pub mod delivery;
 pub mod descriptors;
 mod dispatch;
+mod end;
 mod ending;
 pub mod handover;
 pub mod liveness;
@@ -64,7 +65,7 @@ use nix::sys::signal::Signal;
 
 use super::development::watcher::Watcher;
 use super::ipc::clock;
-use super::listen::registry::{Pool, StatusListeners};
+use super::listen::pool::{Pool, StatusListeners};
 use super::metrics::server::ServerMetrics;
 use super::operator::access_log::AccessLogSettings;
 use super::operator::log::Log;
@@ -87,7 +88,7 @@ use source::EventSource;
 use status_process::StatusProcess;
 use watching::Watching;
 
-pub use parts::SupervisorEnd;
+pub use end::SupervisorEnd;
 
 /// The supervisor: its parts, and the event loop around them.
 pub struct Supervisor {

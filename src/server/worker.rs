@@ -12,8 +12,8 @@
 //! | [`accept`] | listeners |
 //! | [`connections`] | connections between two runs of the handler |
 //! | [`connection`] | one of them, and the states it can be in |
-//! | [`places`], [`ownership`], [`parking`], [`quiet_time`], [`outbox`] | parts of `connections` |
-//! | [`proxy_header`] | how a connection begins that comes through a proxy |
+//! | [`places`], [`ownership`], [`parking`], [`quiet_time`], [`outbox`], [`input_limit`] | parts of `connections` |
+//! | [`prologue`] | the beginning of connections: [`proxy_header`], [`handshake`] |
 //! | [`holding`] | the way to the push process |
 //! | [`disposition`], [`handover`] | what a handler decides; connections as values |
 //! | [`stopwatch`] | how long handlers run, and how much they send |
@@ -35,11 +35,13 @@ pub mod handle_methods;
 mod handover;
 mod handshake;
 mod holding;
+mod input_limit;
 mod lua_side;
 mod outbox;
 mod ownership;
 mod parking;
 mod places;
+mod prologue;
 mod proxy_header;
 mod quiet_time;
 mod recycling;

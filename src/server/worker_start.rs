@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 
 use super::ipc::access_queue::OwnQueue;
 use super::ipc::channel::Channel;
-use super::listen::registry::Pool;
+use super::listen::pool::Pool;
 
 /// What the fork left in a new worker.
 pub struct WorkerStart {

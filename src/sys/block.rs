@@ -15,22 +15,22 @@ pub const SIZE: usize = 16;
 
 /// Sixteen bytes.
 #[derive(Clone, Copy)]
-pub struct Block(vector::Bytes);
+pub struct Bytes16(vector::Bytes);
 
 /// A set of places in a block.
 #[derive(Clone, Copy)]
-pub struct Places(vector::Bytes);
+pub struct Matches(vector::Bytes);
 
-impl Block {
+impl Bytes16 {
     /// The bytes.
     #[inline(always)]
-    pub fn new(bytes: &[u8; SIZE]) -> Block {
-        Block(vector::load(bytes))
+    pub fn new(bytes: &[u8; SIZE]) -> Bytes16 {
+        Bytes16(vector::load(bytes))
     }
 
     /// Up to fifteen bytes, and zeros behind them.
     #[inline(always)]
-    pub fn padded(text: &[u8]) -> Block {
+    pub fn padded(text: &[u8]) -> Bytes16 {
         let (mut bytes, size) = ([0; SIZE], text.len());
         // Copies of a fixed size cost less than one of any size.
         if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
@@ -43,31 +43,31 @@ impl Block {
         } else if let ([first, ..], Some(middle), [.., last]) = (text, text.get(size / 2), text) {
             (bytes[0], bytes[size / 2], bytes[size - 1]) = (*first, *middle, *last);
         }
-        Block::new(&bytes)
+        Bytes16::new(&bytes)
     }
 
     /// Where `byte` stands.
     #[inline(always)]
-    pub fn is(self, byte: u8) -> Places {
-        Places(vector::equal(self.0, vector::each(byte)))
+    pub fn is(self, byte: u8) -> Matches {
+        Matches(vector::equal(self.0, vector::each(byte)))
     }
 
     /// Where a byte is not greater than `byte`.
     #[inline(always)]
-    pub fn is_at_most(self, byte: u8) -> Places {
-        Places(vector::equal(vector::smaller(self.0, vector::each(byte)), self.0))
+    pub fn is_at_most(self, byte: u8) -> Matches {
+        Matches(vector::equal(vector::smaller(self.0, vector::each(byte)), self.0))
     }
 
     /// Where a byte is from `first` to `last`.
     #[inline(always)]
-    pub fn is_from_to(self, first: u8, last: u8) -> Places {
-        Block(vector::difference(self.0, vector::each(first))).is_at_most(last - first)
+    pub fn is_from_to(self, first: u8, last: u8) -> Matches {
+        Bytes16(vector::difference(self.0, vector::each(first))).is_at_most(last - first)
     }
 
     /// The block with the bits of `byte` set in each byte.
     #[inline(always)]
-    pub fn with_bits(self, byte: u8) -> Block {
-        Block(vector::or(self.0, vector::each(byte)))
+    pub fn with_bits(self, byte: u8) -> Bytes16 {
+        Bytes16(vector::or(self.0, vector::each(byte)))
     }
 }
 
@@ -77,7 +77,7 @@ pub fn hex_digits(bytes: &[u8; SIZE]) -> [u8; 2 * SIZE] {
     vector::hex_digits(vector::load(bytes))
 }
 
-impl Places {
+impl Matches {
     /// The lowest place.
     #[inline(always)]
     pub fn first(self) -> Option<usize> {
@@ -92,30 +92,30 @@ impl Places {
     }
 }
 
-impl BitOr for Places {
-    type Output = Places;
+impl BitOr for Matches {
+    type Output = Matches;
 
     #[inline(always)]
-    fn bitor(self, other: Places) -> Places {
-        Places(vector::or(self.0, other.0))
+    fn bitor(self, other: Matches) -> Matches {
+        Matches(vector::or(self.0, other.0))
     }
 }
 
-impl BitAnd for Places {
-    type Output = Places;
+impl BitAnd for Matches {
+    type Output = Matches;
 
     #[inline(always)]
-    fn bitand(self, other: Places) -> Places {
-        Places(vector::and(self.0, other.0))
+    fn bitand(self, other: Matches) -> Matches {
+        Matches(vector::and(self.0, other.0))
     }
 }
 
-impl Not for Places {
-    type Output = Places;
+impl Not for Matches {
+    type Output = Matches;
 
     #[inline(always)]
-    fn not(self) -> Places {
-        Places(vector::equal(self.0, vector::each(0)))
+    fn not(self) -> Matches {
+        Matches(vector::equal(self.0, vector::each(0)))
     }
 }
 
@@ -222,7 +222,7 @@ mod tests {
         for byte in 0..=255u8 {
             let mut bytes = [b'm'; SIZE];
             bytes[11] = byte;
-            let block = Block::new(&bytes);
+            let block = Bytes16::new(&bytes);
             let found = |found: bool| found.then_some(11);
             assert_eq!(block.is(b'5').first(), found(byte == b'5'));
             assert_eq!((!block.is(b'm')).first(), found(byte != b'm'));
@@ -257,7 +257,7 @@ mod tests {
 
         #[test]
         fn a_short_text_is_padded_with_zeros(text in proptest::collection::vec(1..=255u8, 0..SIZE)) {
-            let block = Block::padded(&text);
+            let block = Bytes16::padded(&text);
             prop_assert_eq!(block.is(0).first(), Some(text.len()));
             for (place, byte) in text.iter().enumerate() {
                 let first = text.iter().position(|other| other == byte);

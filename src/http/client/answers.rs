@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use mlua::{Function, Lua, Table};
 
+use super::exchange_error::ExchangeError;
 use super::fields;
-use super::link::{ExchangeError, Link, ReceivedHead, Trip};
+use super::link::{Link, ReceivedHead, Trip};
 use super::links;
 use crate::sys::lua::driver;
 use crate::sys::lua::method::{Action, Arguments, Event, Method, Record, Value};

@@ -21,7 +21,7 @@ local UNSENT, REFUSED, WAITING, PARTIAL = 1, 2, 3, 4
 local INTERIM_LIMIT = 32
 -- How long a server may take to say "100 Continue" before it gets the body all the same (RFC 9110 10.1.1).
 local EXPECT_TIMEOUT = 1
--- So much of the body of a redirecting response is read in order to keep the connection, for so many seconds.
+-- How many bytes of a redirecting response's body to read to keep the connection, and for how many seconds.
 local DISCARD_LIMIT, DISCARD_TIMEOUT = 65536, 1
 
 -- The sending of what the first call could not send. A step returns "done"; "more": something was sent and

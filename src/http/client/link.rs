@@ -13,62 +13,14 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use super::body::{BodyError, Piece, ResponseBody, ResponseFraming};
-use super::head::{HeadError, LIMITS, ResponseHead, unfold};
+use super::exchange_error::ExchangeError;
+use super::head::{LIMITS, ResponseHead, unfold};
 use super::spin::{AdaptiveSpin, SPIN_TIME};
 use crate::http::wire::head::HeadProgress;
 use crate::io::tls::ClientOptions;
 use crate::io::wait::{Direction, ready_for};
 use crate::io::{Fill, Stream};
-use crate::sys::os::error_text::{self, ErrorCode};
 use crate::sys::os::fork_detection;
-
-/// Why an exchange has failed. The connection cannot be used any more.
-#[derive(Debug)]
-pub enum ExchangeError {
-    /// A system error.
-    Io(io::Error),
-    /// The head is refused.
-    Head(HeadError),
-    /// The body is refused.
-    Body(BodyError),
-    /// A finalizer that runs during a step uses the same connection.
-    InUse,
-    /// The connection no longer exists.
-    Gone,
-}
-
-impl ExchangeError {
-    /// The message for Lua.
-    pub fn text(&self) -> String {
-        match self {
-            ExchangeError::Io(error) => error_text::reason(error),
-            ExchangeError::Head(error) => error.to_string(),
-            ExchangeError::Body(error) => error.to_string(),
-            ExchangeError::InUse => "connection is in use".to_owned(),
-            ExchangeError::Gone => "connection is gone".to_owned(),
-        }
-    }
-
-    /// The errno, or what stands in its place.
-    pub fn code(&self) -> Option<ErrorCode> {
-        match self {
-            ExchangeError::Io(error) => ErrorCode::of(error),
-            _ => None,
-        }
-    }
-}
-
-impl From<io::Error> for ExchangeError {
-    fn from(error: io::Error) -> Self {
-        ExchangeError::Io(error)
-    }
-}
-
-impl From<BodyError> for ExchangeError {
-    fn from(error: BodyError) -> Self {
-        ExchangeError::Body(error)
-    }
-}
 
 /// A received response head.
 pub struct ReceivedHead<'a> {

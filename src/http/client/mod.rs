@@ -5,6 +5,7 @@
 //! | [`url`], [`head`], [`body`] | URLs, response heads, where a body ends (pure) |
 //! | [`fields`] | what Lua gets of a response head |
 //! | [`link`], `links` | a connection and its present exchange; links by number |
+//! | `exchange_error` | why an exchange has failed |
 //! | [`spin`] | whether to poll for a response before sleeping (pure) |
 //! | `native`, `answers`, `url_steps`, `tls_steps` | these for Lua |
 //! | `options.lua` | the arguments of a request, checked |
@@ -18,6 +19,7 @@
 
 mod answers;
 pub mod body;
+mod exchange_error;
 mod fields;
 pub mod head;
 mod link;

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Nil, Result, Table};
 
-use super::link::{ExchangeError, Link};
+use super::exchange_error::ExchangeError;
+use super::link::Link;
 use super::{answers, links};
 use crate::http::wire::trace_context::TraceParent;
 use crate::io::{Stream, connect, new_handle, stream_of};

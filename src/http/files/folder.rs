@@ -123,7 +123,7 @@ impl ServedFolder {
         }
         match beneath::open(root.as_fd(), name, self.links) {
             Ok(file) => {
-                let found = FileKind::look(file, variant)?;
+                let found = FileKind::of(file, variant)?;
                 if let FileKind::File(file) = &found {
                     self.recent.keep(name, variant, file);
                 }

@@ -60,11 +60,11 @@ impl FileVersion {
 }
 
 impl FileKind {
-    /// Looks at what a descriptor refers to. `variant`: what the entity tag has to say beside.
+    /// What a descriptor refers to. `variant`: a further part of the entity tag.
     ///
     /// # Errors
     /// What the system reports.
-    pub fn look(file: OwnedFd, variant: &str) -> io::Result<FileKind> {
+    pub fn of(file: OwnedFd, variant: &str) -> io::Result<FileKind> {
         let stat = fstat(file.as_fd())?;
         Ok(match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
             SFlag::S_IFREG => FileKind::File(OpenedFile::new(file, &stat, variant)),
@@ -140,10 +140,10 @@ mod tests {
 
     #[test]
     fn what_is_no_file_is_told_apart() {
-        let look = |path: &str| FileKind::look(File::open(path).unwrap().into(), "").unwrap();
-        assert!(matches!(look("/dev/null"), FileKind::Other));
-        assert!(matches!(look("/"), FileKind::Folder(_)));
-        let FileKind::File(file) = look("Cargo.toml") else { panic!("no file") };
+        let kind = |path: &str| FileKind::of(File::open(path).unwrap().into(), "").unwrap();
+        assert!(matches!(kind("/dev/null"), FileKind::Other));
+        assert!(matches!(kind("/"), FileKind::Folder(_)));
+        let FileKind::File(file) = kind("Cargo.toml") else { panic!("no file") };
         assert_eq!(file.size, std::fs::metadata("Cargo.toml").unwrap().len());
         assert!(crate::http::wire::conditional::is_tag(file.tag.as_bytes()), "{}", file.tag);
         assert!(file.modified <= SystemTime::now());

@@ -316,7 +316,7 @@ fn open(file: &Value) -> io::Result<OpenedFile> {
     }
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let opened: OwnedFd = openat(AT_FDCWD, OsStr::from_bytes(&path), flags, Mode::empty())?;
-    match FileKind::look(opened, "")? {
+    match FileKind::of(opened, "")? {
         FileKind::File(file) => Ok(file),
         FileKind::Folder(_) | FileKind::Other => Err(io::Error::from_raw_os_error(libc::EISDIR)),
     }

@@ -3,7 +3,7 @@
 use mlua::{Lua, MultiValue, Table, Value};
 
 use crate::binding::{self, Fault};
-use crate::server::ipc::request_record::FieldValue;
+use crate::server::ipc::request_record::LogValue;
 use crate::server::worker::request_log;
 
 /// Puts `log_field(name, value)` into the table.
@@ -23,16 +23,16 @@ pub fn add(lua: &Lua, native: &Table) -> mlua::Result<()> {
         let field = match &value {
             Value::Boolean(value) => {
                 flag = *value;
-                FieldValue::Boolean(flag)
+                LogValue::Boolean(flag)
             }
             Value::String(value) => {
                 text = value.as_bytes();
-                FieldValue::Text(&text)
+                LogValue::Text(&text)
             }
             Value::Integer(_) | Value::Number(_) => {
                 let Some(digits) = lua.coerce_string(value.clone())? else { return Ok(()) };
                 text = digits.as_bytes();
-                if is_json { FieldValue::Number(&text) } else { FieldValue::Text(&text) }
+                if is_json { LogValue::Number(&text) } else { LogValue::Text(&text) }
             }
             other => {
                 let (name, kind) = (name.to_string_lossy(), binding::kind(other));

@@ -19,7 +19,7 @@ use crate::server::operator::log_text;
 pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     step(lua, table, shared, "client_ip", |lua, c, (): ()| {
         let client = with(c, |c| {
-            let Some(stream) = c.stream.look() else {
+            let Some(stream) = c.stream.borrow() else {
                 // The handler has closed the connection.
                 return match told_by_proxies(c).client {
                     Some(Peer::Internet(ip, _)) => Some(ip),

@@ -25,7 +25,7 @@ pub struct BodyProgress {
 /// Which bodies are waited for.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
-    /// Up to so many bytes.
+    /// Up to that many bytes.
     pub limit: u64,
     /// Also those whose length is not announced, or whose client asks before it sends them.
     pub all: bool,

@@ -26,7 +26,7 @@ use crate::http::wire::header_lines::Misuse;
 use crate::http::wire::refusal::Refusal;
 use crate::io::sigterm;
 use crate::io::stream::{FileTail, Stream};
-use crate::server::ipc::held_state::{Framing, HeldState};
+use crate::server::ipc::held_state::{HeldState, MessageFraming};
 use crate::server::worker::context::{self, Undertaking};
 use crate::server::worker::request_log;
 use crate::sys::os::monotonic::MonotonicTime;
@@ -55,7 +55,7 @@ pub enum Conclusion {
     Keep,
     /// It can be closed at once.
     Close,
-    /// There is output, or input, to be seen to.
+    /// Output is still queued, or input has to be discarded.
     More,
 }
 
@@ -215,7 +215,7 @@ impl HttpConnection {
 
     /// Answers an error of the application with this text.
     pub fn answer_error(&mut self, text: &[u8]) {
-        let stream = self.stream.look();
+        let stream = self.stream.borrow();
         let parts = (&mut self.request, &mut self.output);
         failure::answer(text, &self.options, parts, stream.as_deref());
     }
@@ -255,7 +255,7 @@ impl HttpConnection {
     /// Makes all of a body of up to 64 KiB ready, if it is there and nobody has turned to it yet; whether
     /// that is so.
     pub fn gather(&mut self) -> bool {
-        let received = self.stream.look().map_or(0, |stream| stream.input().len());
+        let received = self.stream.borrow().map_or(0, |stream| stream.input().len());
         let is_at_hand = !self.usability.is_faulty && self.body.is_at_hand(received);
         is_at_hand && matches!(self.absorb(), Ok(false))
     }
@@ -314,7 +314,7 @@ impl HttpConnection {
 
     /// Before the response's head is finished: says that the connection will be closed if that can be
     /// foreseen (RFC 9112 9.6), and answers the expectation of a client whose body is wanted.
-    fn look_ahead(&mut self) {
+    fn prepare_head(&mut self) {
         if sigterm::received() {
             self.output.response.close_anyway();
         }
@@ -397,7 +397,7 @@ impl HttpConnection {
         if self.output.response.is_in_body() {
             return Ok(());
         }
-        self.look_ahead();
+        self.prepare_head();
         let response = &mut self.output.response;
         Ok(date::with_now(|now| response.finish_headers(now))?)
     }
@@ -458,13 +458,13 @@ impl HttpConnection {
         }
         self.output.response.leave_uncompressed();
         if !self.output.response.is_in_body() {
-            self.look_ahead();
+            self.prepare_head();
         }
         let fixed = &self.options.static_headers;
         let response = &mut self.output.response;
         if held.rules.once && response.has_no_head() && !response.is_head_request() {
             held.rules.heads = response.hold_head(otherwise.unwrap_or(NO_CONTENT), fixed)?;
-            held.framing = Framing::Whole;
+            held.framing = MessageFraming::Whole;
         } else {
             if otherwise.is_some() && !response.is_head_request() {
                 return Err(LATE_OTHERWISE.into());
@@ -489,7 +489,7 @@ impl HttpConnection {
     pub fn finish(&mut self) -> Result<usize, Problem> {
         self.usability.touch()?;
         if !self.output.response.is_in_body() {
-            self.look_ahead();
+            self.prepare_head();
         }
         let sent = self.output.finish(&self.stream);
         self.usability.note(sent)

@@ -77,7 +77,7 @@ fn was_forwarded(request: &mut Request) -> bool {
         .any(|name| values(request, name).next().is_some())
 }
 
-/// Whether the client has asked for HTML in so many words: a program that takes anything can read text.
+/// Whether the client has asked for HTML expressly: a program that takes anything can read text.
 fn accepts_html(request: &mut Request) -> bool {
     const HTML: &[u8] = b"text/html";
     let is_html = |range: &[u8]| {

@@ -27,8 +27,8 @@ impl HeldStream {
         self.0.take()
     }
 
-    /// The stream, for a look; `None` if there is none, or somebody else is using it.
-    pub fn look(&self) -> Option<Ref<'_, Stream>> {
+    /// The stream, to be read; `None` if there is none, or somebody else is using it.
+    pub fn borrow(&self) -> Option<Ref<'_, Stream>> {
         self.0.as_ref()?.try_borrow().ok()
     }
 
@@ -59,22 +59,22 @@ impl HeldStream {
 
     /// Whether there is one that is open.
     pub fn is_open(&self) -> bool {
-        self.look().is_some_and(|stream| stream.is_open())
+        self.borrow().is_some_and(|stream| stream.is_open())
     }
 
     /// Whether a request of this connection was taken, now or before.
     pub fn was_asked(&self) -> bool {
-        self.look().is_some_and(|stream| stream.handler.asked)
+        self.borrow().is_some_and(|stream| stream.handler.asked)
     }
 
     /// Whether the connection has changed its protocol.
     pub fn has_session(&self) -> bool {
-        self.look().is_some_and(|stream| stream.handler.session.is_some())
+        self.borrow().is_some_and(|stream| stream.handler.session.is_some())
     }
 
     /// Whether closing needs no lingering: the client has sent nothing that was not read.
     pub fn has_no_input(&self) -> bool {
-        self.0.is_none() || self.look().is_some_and(|stream| stream.input().is_empty())
+        self.0.is_none() || self.borrow().is_some_and(|stream| stream.input().is_empty())
     }
 
     /// Ends the connection by closing or resetting the stream.
@@ -140,7 +140,7 @@ mod tests {
             _ => panic!(),
         };
         let (mut held, _client) = pair();
-        let in_use = held.with(|_| (text(held.drain()), held.look().is_none()));
+        let in_use = held.with(|_| (text(held.drain()), held.borrow().is_none()));
         assert_eq!(in_use.unwrap(), ("Socket is in use".into(), true));
         held.take();
         assert_eq!(text(held.shut_down().map(|()| true)), "Response has already been finished");

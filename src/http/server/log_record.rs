@@ -8,7 +8,7 @@ use crate::server::worker::request_log;
 /// A handler is about to be called for the request.
 pub fn opened(c: &mut HttpConnection) {
     let HttpConnection { stream, request, options, is_believed, identity, .. } = c;
-    let Some(stream) = stream.look() else { return };
+    let Some(stream) = stream.borrow() else { return };
     request_log::open(&stream, |wanted| {
         if wanted.names {
             identity.make(request, *is_believed);

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`options`] | options of `generate_handler` |
 //! | [`time_limits`] | how long a turn waits for what |
-//! | [`turn`], [`turn_step`] | what happens in a call of the handler: a state machine over a connection, and its steps |
+//! | [`turn`] | what happens in a call of the handler: a state machine over a connection |
+//! | [`turn_state`], [`turn_step`] | its states, its events and actions |
+//! | [`supervision`] | what the process around a turn does with connections |
 //! | [`request_wait`], [`ending`] | waiting for a request, and what becomes of the connection after a response |
 //! | [`connection`] | a connection while it is served, put together from the parts below |
 //! | [`incoming`], [`body_progress`] | a request on its way in, and its body, if that is waited for |
@@ -37,7 +39,9 @@ pub mod request_wait;
 pub mod response;
 pub mod response_output;
 pub mod response_timer;
+pub mod supervision;
 pub mod time_limits;
 pub mod turn;
+pub mod turn_state;
 pub mod turn_step;
 pub mod usability;

@@ -145,7 +145,7 @@ impl RequestBody {
             && self.decoder.left().is_some_and(|left| left <= received)
     }
 
-    /// Takes the body, all of which is ready: nothing of it is left to be seen to.
+    /// Takes the whole body, which is ready.
     pub fn take_all(&mut self, reader: Reader) {
         self.reader = reader;
         self.consume(self.ready().len());

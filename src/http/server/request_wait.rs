@@ -1,4 +1,4 @@
-//! Waiting for a request: why the connection is looked at again, and until when it may be idle.
+//! Waiting for a request: why the wait has ended, and until when the connection may be idle.
 
 use super::incoming::Opened;
 use crate::io::stream::Wakeup;

@@ -18,7 +18,7 @@ use crate::http::wire::head::Version;
 use crate::http::wire::header_lines::{
     Misuse, StaticHeaders, check_header, push_header, status_code,
 };
-use crate::server::ipc::held_state::{Framing, Head};
+use crate::server::ipc::held_state::{HeldHead, MessageFraming};
 use crate::sys::os::output_slot::DeferredOutput;
 
 use body::{Body, BodyEnd};
@@ -441,7 +441,7 @@ impl Response {
         &mut self,
         otherwise: &[u8],
         fixed: &StaticHeaders,
-    ) -> Result<[Head; 2], Misuse> {
+    ) -> Result<[HeldHead; 2], Misuse> {
         if is_bodyless(self.status) || self.status == 205 {
             return Err(HELD_WITHOUT_BODY);
         }
@@ -454,11 +454,11 @@ impl Response {
         other.status(otherwise, fixed)?;
         let has_date = other.fields.finish_open(code, &mut other.out)?;
         let is_bodyless = is_bodyless(code);
-        let other = Head { lines: other.out, has_date, is_bodyless };
+        let other = HeldHead { lines: other.out, has_date, is_bodyless };
         let has_date = self.fields.finish_open(self.status, &mut self.out)?;
         let lines = self.out.split_off(self.head_start.min(self.out.len()));
         self.stage = ResponseStage::Held;
-        Ok([Head { lines, has_date, is_bodyless: false }, other])
+        Ok([HeldHead { lines, has_date, is_bodyless: false }, other])
     }
 
     /// Another process goes on with the response, whose header section has ended. None: it is complete, as the client
@@ -466,10 +466,10 @@ impl Response {
     ///
     /// # Errors
     /// The status has no body, or its length was announced.
-    pub fn hold_body(&mut self) -> Result<Option<Framing>, Misuse> {
+    pub fn hold_body(&mut self) -> Result<Option<MessageFraming>, Misuse> {
         let framing = match self.body.framing() {
-            BodyEnd::Chunked => Framing::Chunked,
-            BodyEnd::Close => Framing::Plain,
+            BodyEnd::Chunked => MessageFraming::Chunked,
+            BodyEnd::Close => MessageFraming::Plain,
             BodyEnd::Ignored => return Ok(None),
             BodyEnd::Length { .. } => return Err(HELD_LENGTH),
             BodyEnd::Bodyless => return Err(HELD_WITHOUT_BODY),

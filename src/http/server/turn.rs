@@ -4,18 +4,6 @@
 //! out, and works on a [`HttpConnection`], which never blocks. A turn serves one request and leaves the connection
 //! to its [`Supervision`]. Where nobody supervises, it goes on with the next request, and does all waiting by
 //! itself.
-//!
-//! | state | event | what follows |
-//! |---|---|---|
-//! | Free | `begin` | a request is there: handle it; refused or gone: end the connection; else park, or wait |
-//! | Handling | Returned | send the response; ask for a reader first if the handler has turned to the body |
-//! | Handling, Concluding, Reading | Threw | decide between an answer, a reset, and going on |
-//! | Concluding | Reader | send the response; let the reader read the rest of the body, if there is one |
-//! | Reading | BodyRead | keep or end the connection |
-//! | Retiring | Retired | the connection is kept, closed, shut or reset |
-//! | Awaiting | Ready | look for the next request, or refuse to wait longer |
-//! | Sending | Ready | send more; the client takes nothing: reset |
-//! | Lingering | Ready | discard input until the client's end; its time is up: reset |
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -26,63 +14,15 @@ use super::ending::{ConnectionEnd, TurnResult, failed, leave_body};
 use super::incoming::Opened;
 use super::log_record;
 use super::request_wait::RequestWait;
+use super::supervision::Supervision;
 use super::time_limits::TimeLimits;
+use super::turn_state::{AfterSending, TurnState};
 use super::turn_step::{Ready, TurnAction, TurnEvent};
 use super::usability::{Blameless, Problem};
 use crate::io::stream::{Stream, Wakeup};
-use crate::server::ipc::held_state::Framing;
+use crate::server::ipc::held_state::MessageFraming;
 use crate::server::ipc::request_record::End;
 use crate::sys::os::monotonic::MonotonicTime;
-
-/// For how long a client may go on sending where nobody supervises (see
-/// `src/server/supervisor/handover/lingering.rs`).
-const SENDING: Duration = Duration::from_secs(30);
-
-/// A function that takes a connection, with two times.
-type Take<R> = fn(&Rc<RefCell<Stream>>, Option<Duration>, Option<Duration>) -> R;
-
-/// What a worker does with connections between turns. In any other process `is_worker` and the functions
-/// return false, and the turn waits for itself.
-#[derive(Clone, Copy, Debug)]
-pub struct Supervision {
-    /// Whether this process is a worker.
-    pub is_worker: fn() -> bool,
-    /// Takes a connection that waits for a request: at most for the first time; its output may make no progress
-    /// for the second one. `None`: no limit.
-    pub park: Take<bool>,
-    /// Takes a connection that ends, with the same times. An error if its output cannot be sent.
-    pub linger: Take<std::io::Result<bool>>,
-    /// Takes a connection whose response another process goes on with; how is encoded.
-    pub hold: fn(&Rc<RefCell<Stream>>, Vec<u8>) -> bool,
-}
-
-/// What follows when all output is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AfterSending {
-    NextRequest,
-    Linger(TurnResult),
-}
-
-#[derive(Debug, Default)]
-enum TurnState {
-    #[default]
-    Free,
-    Handling,
-    Concluding {
-        keep: bool,
-    },
-    Reading,
-    Retiring(ConnectionEnd),
-    Awaiting(Rc<RefCell<Stream>>),
-    Sending {
-        reads: bool,
-        then: AfterSending,
-    },
-    Lingering {
-        until: Option<MonotonicTime>,
-        outcome: TurnResult,
-    },
-}
 
 /// A turn.
 #[derive(Debug)]
@@ -148,11 +88,7 @@ impl Turn {
                 self.linger(c, until, outcome)
             }
             (TurnState::Awaiting(stream), TurnEvent::Ready(ready)) => {
-                self.wait.end(match ready {
-                    Ready::Transfer => Wakeup::Input,
-                    Ready::Timeout => Wakeup::Timeout,
-                    Ready::Shutdown => Wakeup::Shutdown,
-                });
+                self.wait.end(ready.wakeup());
                 self.open(c, stream)
             }
             (TurnState::Sending { then: AfterSending::NextRequest, .. }, _) => {
@@ -209,7 +145,9 @@ impl Turn {
             self.wait.forget_idle_time();
             let until = match opened {
                 Opened::Buffering => after(self.times.of_body(c.incoming.missing().unwrap_or(0))),
-                _ => c.incoming.head_until(c.stream.look().as_deref(), || after(self.times.header)),
+                _ => {
+                    c.incoming.head_until(c.stream.borrow().as_deref(), || after(self.times.header))
+                }
             };
             (c.suspend(until), until)
         } else {
@@ -305,7 +243,7 @@ impl Turn {
 
     /// The connection has changed its protocol.
     fn pass_on(&mut self, c: &mut HttpConnection) -> TurnAction {
-        let wait = c.stream.look().and_then(|stream| stream.handler.session.as_ref()?.wait);
+        let wait = c.stream.borrow().and_then(|stream| stream.handler.session.as_ref()?.wait);
         let held = c.stream.with(|stream| stream.handler.session.as_mut()?.held.take());
         let Supervision { park, hold, .. } = self.supervision;
         let is_taken = c.stream.get().is_some_and(|stream| match held.ok().flatten() {
@@ -322,11 +260,8 @@ impl Turn {
             log_record::closed(c, End::Aborted);
             return self.reset(c, TurnResult::Result);
         };
-        let TimeLimits { idle, drain, stall, .. } = self.times;
-        held.rules.keeps = held.framing != Framing::Plain && c.is_kept_behind_hold();
-        held.rules.idle = idle.map(milliseconds);
-        held.rules.drain = drain.map_or(u64::from(u32::MAX), milliseconds);
-        held.rules.stall = stall.map(milliseconds);
+        held.rules.keeps = held.framing != MessageFraming::Plain && c.is_kept_behind_hold();
+        self.times.bound_hold(&mut held.rules);
         held.record = log_record::held(c);
         let hold = self.supervision.hold;
         if c.stream.get().is_some_and(|stream| hold(stream, held.encode())) {
@@ -372,8 +307,7 @@ impl Turn {
                 if c.stream.shut_down().is_err() {
                     return self.reset(c, outcome);
                 }
-                let time = self.times.drain.map(|drain| drain.max(SENDING));
-                let until = time.map(|time| MonotonicTime::now() + time);
+                let until = self.times.of_lingering().map(|time| MonotonicTime::now() + time);
                 self.linger(c, until, outcome)
             }
             (Ok(_), then) => {
@@ -433,10 +367,6 @@ impl Turn {
         }
         TurnAction::End(outcome)
     }
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX - 1)
 }
 
 #[cfg(test)]

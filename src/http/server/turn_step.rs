@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::ending::TurnResult;
+use crate::io::stream::Wakeup;
 
 /// What has happened.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,17 @@ pub enum Ready {
     Timeout,
     /// The server shuts down.
     Shutdown,
+}
+
+impl Ready {
+    /// Why the connection goes on that has waited for a request.
+    pub fn wakeup(self) -> Wakeup {
+        match self {
+            Ready::Transfer => Wakeup::Input,
+            Ready::Timeout => Wakeup::Timeout,
+            Ready::Shutdown => Wakeup::Shutdown,
+        }
+    }
 }
 
 /// What the driver has to do.

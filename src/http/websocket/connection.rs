@@ -7,12 +7,11 @@ use super::codec::Codec;
 use super::protocol::close::{self, Failure};
 use super::protocol::frame::{self, Opcode};
 use super::protocol::reader::{MessageKind, MessageReader, MessageRules, ReaderEvent, Side};
+use super::settings::Settings;
 use super::state::WebSocketState;
 use crate::io::Awaits;
 use crate::io::session::Session;
 use crate::io::stream::{Fill, Stream, Wakeup};
-use crate::server::ipc::clock;
-use crate::server::ipc::held_state::{Framing, HeldState, Rules};
 use crate::server::ipc::push_line::PushLine;
 use crate::server::ipc::push_message::ToPush;
 use crate::server::worker::context::Undertaking;
@@ -20,13 +19,6 @@ use crate::sys::os::monotonic::MonotonicTime;
 
 /// How many topics a client may hear.
 pub const MAX_TOPICS: usize = 32;
-
-/// How much may be queued for a client that is slow while it is held, in bytes.
-const HELD_LIMIT: u64 = 256 * 1024;
-
-/// How long its client may take to end its side then, and may take nothing, in milliseconds.
-const HELD_DRAIN: u64 = 2000;
-const HELD_STALL: u64 = 60_000;
 
 /// The longest value that the application keeps of a connection.
 pub const MAX_VALUE: usize = 4096;
@@ -37,25 +29,6 @@ const QUIET: &str = "nothing was sent for too long";
 /// How long the rest of a frame is waited for, and the rate at which it has to come, in bytes a second.
 const REST_WITHIN: Duration = Duration::from_secs(60);
 const REST_RATE: u64 = 10_000;
-
-/// What the application has settled for its connections.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// The longest message, in bytes.
-    pub limit: usize,
-    /// How long a client may be quiet before it is sent a ping, and then before it counts as lost.
-    pub heartbeat: Option<Duration>,
-    /// How long a client may send nothing but answers to pings.
-    pub timeout: Option<Duration>,
-}
-
-impl Settings {
-    /// How long the next event is waited for, if the client has been quiet for so long.
-    pub fn wait(&self, quiet: Duration) -> Option<Duration> {
-        let left = self.timeout.map(|timeout| timeout.saturating_sub(quiet));
-        [self.heartbeat, left].into_iter().flatten().min()
-    }
-}
 
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -321,30 +294,13 @@ impl WebSocket {
         if std::mem::take(&mut self.has_changed) {
             session.set(&self.state.encode());
         }
-        session.held =
-            (is_idle && !self.state.topics.is_empty()).then(|| self.held(settings).encode());
+        session.held = (is_idle && !self.state.topics.is_empty())
+            .then(|| settings.held(self.state.topics.clone()).encode());
         if self.state.topics.is_empty()
             && let Some(away) = session.away.take()
         {
             leave(away);
         }
-    }
-
-    /// How the connection is held meanwhile.
-    fn held(&self, settings: &Settings) -> HeldState {
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let now = MonotonicTime::now();
-        let deadline = settings.timeout.map(|timeout| clock::monotonic_milliseconds(now + timeout));
-        let rules = Rules {
-            keeps: true,
-            limit: HELD_LIMIT,
-            heartbeat: settings.heartbeat.map(|time| (milliseconds(time), Vec::new())),
-            drain: HELD_DRAIN,
-            stall: Some(HELD_STALL),
-            ..Rules::default()
-        };
-        let (framing, topics) = (Framing::WebSocket, self.state.topics.clone());
-        HeldState { framing, deadline, topics, rules, ..HeldState::default() }
     }
 
     /// The connection is lost.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`protocol`] | the protocol as bytes (pure) |
 //! | [`state`] | what the server keeps of a connection between two messages (pure) |
+//! | `settings` | what an application has settled for its connections (pure) |
 //! | [`codec`] | frames that may be compressed |
 //! | [`connection`] | a connection of the server while its events are handled, without Lua |
 //! | `server`, `server.lua` | `http.websocket` |
@@ -16,6 +17,7 @@ mod codec;
 mod connection;
 pub mod protocol;
 mod server;
+mod settings;
 pub mod state;
 
 use std::cell::RefCell;

@@ -9,10 +9,11 @@ use mlua::{
 };
 
 use super::codec::Codec;
-use super::connection::{self, Label, MAX_VALUE, Settings, SocketEvent, WebSocket};
+use super::connection::{self, Label, MAX_VALUE, SocketEvent, WebSocket};
 use super::protocol::close;
 use super::protocol::handshake::{self, Origins, Terms, Upgrade};
 use super::protocol::reader::MessageKind;
+use super::settings::Settings;
 use super::state::WebSocketState;
 use crate::http::server::response_timer::ResponseTimer;
 use crate::io::session::Session;

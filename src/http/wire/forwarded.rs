@@ -47,7 +47,7 @@ impl Origin<'_> {
 
 /// A `Forwarded` field that is malformed where it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub struct MalformedForwarded;
 
 /// What the lines of three fields say. An entry that is no address ends the list of the first.
 ///
@@ -86,7 +86,10 @@ fn from_the_end<'a>(lines: &[&'a [u8]]) -> impl Iterator<Item = &'a [u8]> {
 ///
 /// # Errors
 /// An element up to the client's is malformed.
-pub fn forwarded<'a>(lines: &[&'a [u8]], trusted: &Networks) -> Result<Origin<'a>, Malformed> {
+pub fn forwarded<'a>(
+    lines: &[&'a [u8]],
+    trusted: &Networks,
+) -> Result<Origin<'a>, MalformedForwarded> {
     let mut origin = Origin::default();
     for line in lines.iter().rev() {
         // From the begin: an open quoted string hides what follows it.
@@ -117,7 +120,7 @@ struct Element<'a> {
 
 impl<'a> Element<'a> {
     /// Reads pairs that semicolons separate (RFC 7239 4).
-    fn read(&mut self, element: &'a [u8]) -> Result<(), Malformed> {
+    fn read(&mut self, element: &'a [u8]) -> Result<(), MalformedForwarded> {
         let mut rest = element;
         loop {
             rest = trim(rest);
@@ -128,7 +131,7 @@ impl<'a> Element<'a> {
             if rest.is_empty() {
                 return Ok(());
             }
-            let equals = memchr::memchr(b'=', rest).ok_or(Malformed)?;
+            let equals = memchr::memchr(b'=', rest).ok_or(MalformedForwarded)?;
             let (name, value) = (&rest[..equals], &rest[equals + 1..]);
             let (value, behind) = take_value(value)?;
             let mut other = None;
@@ -138,15 +141,15 @@ impl<'a> Element<'a> {
                 b"host" => &mut self.host,
                 b"by" => &mut self.by,
                 name if !name.is_empty() && name.iter().all(is_token) => &mut other,
-                _ => return Err(Malformed),
+                _ => return Err(MalformedForwarded),
             };
             // None occurs more than once.
             if field.replace(value).is_some() {
-                return Err(Malformed);
+                return Err(MalformedForwarded);
             }
             rest = trim(behind);
             if !rest.is_empty() && !rest.starts_with(b";") {
-                return Err(Malformed);
+                return Err(MalformedForwarded);
             }
         }
     }
@@ -158,13 +161,17 @@ fn is_token(byte: &u8) -> bool {
 }
 
 /// A token or a quoted string, and what is behind it.
-fn take_value(text: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), Malformed> {
+fn take_value(text: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), MalformedForwarded> {
     let Some(text) = text.strip_prefix(b"\"") else {
         let end = text.iter().position(|byte| !is_token(byte)).unwrap_or(text.len());
         let (value, behind) = text.split_at(end);
-        return if value.is_empty() { Err(Malformed) } else { Ok((Cow::Borrowed(value), behind)) };
+        return if value.is_empty() {
+            Err(MalformedForwarded)
+        } else {
+            Ok((Cow::Borrowed(value), behind))
+        };
     };
-    let end = memchr::memchr2(b'"', b'\\', text).ok_or(Malformed)?;
+    let end = memchr::memchr2(b'"', b'\\', text).ok_or(MalformedForwarded)?;
     if text[end] == b'"' {
         return Ok((Cow::Borrowed(&text[..end]), &text[end + 1..]));
     }
@@ -173,11 +180,11 @@ fn take_value(text: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), Malformed> {
     while let Some(byte) = rest.next() {
         match byte {
             b'"' => return Ok((Cow::Owned(value), rest.as_slice())),
-            b'\\' => value.push(*rest.next().ok_or(Malformed)?),
+            b'\\' => value.push(*rest.next().ok_or(MalformedForwarded)?),
             byte => value.push(*byte),
         }
     }
-    Err(Malformed)
+    Err(MalformedForwarded)
 }
 
 /// An address with or without a port, or a local socket as nginx writes it; none if it is hidden or unknown.
@@ -241,7 +248,7 @@ mod tests {
         x_forwarded(&lines, &[], &[], &trusted()).client
     }
 
-    fn read<'a>(lines: &[&'a str]) -> Result<Origin<'a>, Malformed> {
+    fn read<'a>(lines: &[&'a str]) -> Result<Origin<'a>, MalformedForwarded> {
         let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
         forwarded(&lines, &trusted())
     }
@@ -345,7 +352,7 @@ mod tests {
             "=a",
             "f\"r=1",
         ] {
-            assert_eq!(read(&[line]), Err(Malformed), "{line}");
+            assert_eq!(read(&[line]), Err(MalformedForwarded), "{line}");
         }
         // Nobody looks that far.
         assert!(read(&["for=\"", "for=192.0.2.1"]).is_ok());

@@ -1,28 +1,28 @@
 //! How far a text consists of bytes of a kind.
 
-use crate::sys::block::{Block, Places, SIZE};
+use crate::sys::block::{Bytes16, Matches, SIZE};
 
 /// How many bytes come before the first one that `ends` answers for.
 #[inline(always)]
-fn length(text: &[u8], ends: impl Fn(Block) -> Places) -> usize {
+fn length(text: &[u8], ends: impl Fn(Bytes16) -> Matches) -> usize {
     let mut rest = text;
     while let Some((bytes, tail)) = rest.split_first_chunk::<SIZE>() {
-        if let Some(place) = ends(Block::new(bytes)).first() {
+        if let Some(place) = ends(Bytes16::new(bytes)).first() {
             return text.len() - rest.len() + place;
         }
         rest = tail;
     }
-    let place = ends(Block::padded(rest)).first();
+    let place = ends(Bytes16::padded(rest)).first();
     text.len() - rest.len() + place.map_or(rest.len(), |place| place.min(rest.len()))
 }
 
 #[inline(always)]
-fn is_control(bytes: Block) -> Places {
+fn is_control(bytes: Bytes16) -> Matches {
     bytes.is_at_most(0x1f) | bytes.is(0x7f)
 }
 
 #[inline(always)]
-fn is_blank_or_control(bytes: Block) -> Places {
+fn is_blank_or_control(bytes: Bytes16) -> Matches {
     bytes.is_at_most(b' ') | bytes.is(0x7f)
 }
 
@@ -78,7 +78,7 @@ pub fn before_any<const COUNT: usize>(text: &[u8], bytes: [u8; COUNT]) -> usize 
 /// How often `byte` is in a text.
 pub fn count(text: &[u8], byte: u8) -> usize {
     let (blocks, rest) = text.as_chunks::<SIZE>();
-    let whole: usize = blocks.iter().map(|block| Block::new(block).is(byte).count()).sum();
+    let whole: usize = blocks.iter().map(|block| Bytes16::new(block).is(byte).count()).sum();
     whole + rest.iter().filter(|other| **other == byte).count()
 }
 

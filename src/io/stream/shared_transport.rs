@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::input::{Fill, Input};
 use super::output::{Output, SLICES, total};
-use crate::io::transport::{Kind, Transport};
+use crate::io::transport::{DescriptorKind, Transport};
 
 /// How much of a file is sent to one client before others have their turn, in bytes.
 const FILE_TURN: u64 = 2 * 1024 * 1024;
@@ -65,7 +65,7 @@ impl SharedTransport {
             match transport.receive(room) {
                 Ok(0) => {
                     // A terminal may deliver more after an end of file.
-                    if transport.kind() != Kind::Plain {
+                    if transport.kind() != DescriptorKind::Plain {
                         input.set_eof();
                     }
                     return Ok(Fill::Eof);
@@ -127,7 +127,7 @@ impl SharedTransport {
                 Ok(n) => {
                     sent += output.sent(n);
                     // A short count of a socket means that the system's buffer is full.
-                    if n < size && self.get().is_some_and(|to| to.kind() != Kind::Plain) {
+                    if n < size && self.get().is_some_and(|to| to.kind() != DescriptorKind::Plain) {
                         break;
                     }
                 }
@@ -177,12 +177,14 @@ impl SharedTransport {
     pub fn finish(&mut self, eof: bool) -> io::Result<()> {
         match &self.transport {
             Some(_) if self.sharing == Sharing::Inherited => Ok(()),
-            Some(transport) if transport.kind() == Kind::Tcp => transport.shutdown_write(),
+            Some(transport) if transport.kind() == DescriptorKind::Tcp => {
+                transport.shutdown_write()
+            }
             _ => self.close(eof),
         }
     }
 
-    /// Closes the descriptor in order: a TCP peer gets FIN. Unless the peer has sent all (`eof`), discards
+    /// Closes the descriptor gracefully: a TCP peer gets FIN. Unless the peer has sent all (`eof`), discards
     /// the input that is there, which would cause a reset.
     ///
     /// # Errors
@@ -249,7 +251,11 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
         let duplicate = ours.try_clone().unwrap();
-        (SharedTransport::new(Transport::owned(ours.into(), Kind::Local)), duplicate, theirs)
+        (
+            SharedTransport::new(Transport::owned(ours.into(), DescriptorKind::Local)),
+            duplicate,
+            theirs,
+        )
     }
 
     #[test]

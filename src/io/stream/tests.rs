@@ -302,7 +302,7 @@ fn file(bytes: &[u8]) -> OwnedFd {
 fn a_file_goes_behind_what_was_queued_and_before_what_comes() {
     let content: Vec<u8> = (0..3_000_000_u32).map(|number| number as u8).collect();
     let (reader, writer) = std::io::pipe().unwrap();
-    let pipe = Stream::over(Transport::owned(writer.into(), Kind::Plain), None);
+    let pipe = Stream::over(Transport::owned(writer.into(), DescriptorKind::Plain), None);
     let mut peers: Vec<(Stream, Box<dyn Read + Send>)> = vec![(pipe, Box::new(reader))];
     for nonblocking in [false, true] {
         let (one, other) = (local(), tcp());

@@ -52,8 +52,8 @@ fn malformed_lines_are_refused() {
     ] {
         assert!(parse(format!("PROXY {line}\r\n").as_bytes()).is_err(), "{line:?}");
     }
-    assert_eq!(parse(b"PROXY UNKNOWN\n"), Err(Malformed::Line));
-    assert_eq!(parse(b"PROXY UNKNOWN\r\nGET"), Err(Malformed::Line));
+    assert_eq!(parse(b"PROXY UNKNOWN\n"), Err(MalformedHeader::Line));
+    assert_eq!(parse(b"PROXY UNKNOWN\r\nGET"), Err(MalformedHeader::Line));
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn headers_of_version_2() {
     let header = binary(0x21, 0x11, &[&block[..], &[2, 0, 3], b"abc", &[4, 0, 0]].concat());
     let parsed = parse(&header).unwrap();
     assert_eq!((parsed.version, parsed.is_local), (2, false));
-    assert_eq!(parsed.transport, Transport::Stream);
+    assert_eq!(parsed.transport, ProxiedTransport::Stream);
     assert_eq!(parsed.addresses, ends("192.0.2.1:56324", "198.51.100.1:443"));
     let tlvs: Vec<_> = parsed.tlvs().collect();
     assert_eq!(tlvs, [(2, &b"abc"[..]), (4, b"")]);
@@ -71,7 +71,7 @@ fn headers_of_version_2() {
     let header = binary(0x21, 0x22, &block);
     let parsed = parse(&header).unwrap();
     assert_eq!(parsed.addresses, ends("[::1]:80", "[::2]:81"));
-    assert_eq!(parsed.transport, Transport::Datagram);
+    assert_eq!(parsed.transport, ProxiedTransport::Datagram);
     let mut block = [0; 216];
     block[108..113].copy_from_slice(b"\0name");
     let header = binary(0x21, 0x31, &block);
@@ -99,16 +99,16 @@ fn of_local_connections_only_tlvs_count() {
 #[test]
 fn malformed_headers_of_version_2_are_refused() {
     for (command, family, block, error) in [
-        (0x22, 0x11, &[0; 12][..], Malformed::Command),
-        (0x21, 0x41, &[0; 12], Malformed::Family),
-        (0x21, 0x13, &[0; 12], Malformed::Family),
-        (0x21, 0x11, &[0; 11], Malformed::Addresses),
-        (0x21, 0x21, &[0; 35], Malformed::Addresses),
-        (0x21, 0x31, &[0; 215], Malformed::Addresses),
-        (0x21, 0x11, &[0; 14], Malformed::Tlv),
-        (0x21, 0x00, &[1, 0, 2, 0], Malformed::Tlv),
-        (0x11, 0x11, &[0; 12], Malformed::Version),
-        (0x21, 0x11, &[0; MAX_HEADER], Malformed::TooLong),
+        (0x22, 0x11, &[0; 12][..], MalformedHeader::Command),
+        (0x21, 0x41, &[0; 12], MalformedHeader::Family),
+        (0x21, 0x13, &[0; 12], MalformedHeader::Family),
+        (0x21, 0x11, &[0; 11], MalformedHeader::Addresses),
+        (0x21, 0x21, &[0; 35], MalformedHeader::Addresses),
+        (0x21, 0x31, &[0; 215], MalformedHeader::Addresses),
+        (0x21, 0x11, &[0; 14], MalformedHeader::Tlv),
+        (0x21, 0x00, &[1, 0, 2, 0], MalformedHeader::Tlv),
+        (0x11, 0x11, &[0; 12], MalformedHeader::Version),
+        (0x21, 0x11, &[0; MAX_HEADER], MalformedHeader::TooLong),
     ] {
         assert_eq!(parse(&binary(command, family, block)), Err(error), "{command} {family}");
     }
@@ -120,10 +120,10 @@ fn what_is_no_header_is_told_at_once() {
     assert_eq!(length(b"PROXY "), Ok(None));
     assert_eq!(length(b"P"), Ok(None));
     assert_eq!(length(b"\r"), Ok(None));
-    assert_eq!(length(b"PO"), Err(Malformed::Missing));
-    assert_eq!(length(b"GET / HTTP/1.1\r\n"), Err(Malformed::Missing));
-    assert_eq!(length(b"\r\n\r\n\r"), Err(Malformed::Missing));
-    assert_eq!(length(&[WORD, &[b'x'; 200]].concat()), Err(Malformed::TooLong));
+    assert_eq!(length(b"PO"), Err(MalformedHeader::Missing));
+    assert_eq!(length(b"GET / HTTP/1.1\r\n"), Err(MalformedHeader::Missing));
+    assert_eq!(length(b"\r\n\r\n\r"), Err(MalformedHeader::Missing));
+    assert_eq!(length(&[WORD, &[b'x'; 200]].concat()), Err(MalformedHeader::TooLong));
 }
 
 proptest! {

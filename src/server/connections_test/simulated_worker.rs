@@ -11,7 +11,7 @@ use crate::io::{Fill, Stream};
 use crate::server::ipc::channel::Channel;
 use crate::server::supervisor::handover::WorkerId;
 use crate::server::worker::connection::Running;
-use crate::server::worker::control::Control;
+use crate::server::worker::control::{Control, WorkerPhase};
 use crate::server::worker::event_loop::EventLoop;
 
 pub(super) struct SimulatedWorker {
@@ -46,7 +46,9 @@ impl SimulatedWorker {
 
     /// Whether it takes new connections now.
     pub(super) fn is_free(&self) -> bool {
-        self.task.is_none() && !self.leaves && self.event_loop.serves()
+        self.task.is_none()
+            && !self.leaves
+            && self.event_loop.control().phase() == WorkerPhase::Serving
     }
 
     /// Connections that would be lost if it were killed now.

@@ -19,6 +19,7 @@ use crate::server::ipc::message::{Order, Report};
 use crate::server::supervisor::handover::connection::Reserved;
 use crate::server::supervisor::handover::{Given, Handover, WorkerId};
 use crate::server::worker::connection::{Connection, Running};
+use crate::server::worker::control::WorkerPhase;
 use crate::server::worker::disposition::Disposition;
 use crate::server::worker::event_loop::Task;
 use crate::sys::os::monotonic::MonotonicTime;
@@ -173,7 +174,7 @@ impl World {
         });
         match task {
             Some(task) => self.begin(cell, task),
-            None if worker.event_loop.is_leaving() => {
+            None if worker.event_loop.control().phase() == WorkerPhase::Leaving => {
                 worker.event_loop.finish();
                 self.end(cell);
             }

@@ -23,7 +23,7 @@ use mlua::{Function, Lua};
 
 use super::worker::handle_methods::with_worker;
 use crate::binding;
-use page::Failure;
+use page::ShownError;
 use sources::Sources;
 use watcher::Watcher;
 
@@ -98,7 +98,7 @@ impl Development {
     /// The page for an error: its media type and its text.
     pub fn page(&self, task: &str, report: &str, html: bool) -> (&'static str, String) {
         let excerpts = self.sources.borrow().excerpts(report.as_bytes());
-        let failure = Failure { task, report, excerpts: &excerpts };
+        let failure = ShownError { task, report, excerpts: &excerpts };
         match html {
             true => ("text/html; charset=utf-8", failure.html()),
             false => ("text/plain; charset=utf-8", failure.text()),

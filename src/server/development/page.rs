@@ -15,7 +15,7 @@ pub const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// An error to be shown.
 #[derive(Debug)]
-pub struct Failure<'a> {
+pub struct ShownError<'a> {
     /// What was being done, e.g. a method and a target.
     pub task: &'a str,
     /// The message and, behind it, the traceback.
@@ -24,7 +24,7 @@ pub struct Failure<'a> {
     pub excerpts: &'a [Excerpt],
 }
 
-impl Failure<'_> {
+impl ShownError<'_> {
     /// The message, and the traceback.
     fn parts(&self) -> (&str, &str) {
         let parts = self.report.split_once("\nstack traceback:\n");
@@ -95,7 +95,7 @@ mod tests {
             lines: vec![(1, "a < b".into()), (2, "error '</pre>'".into())],
         }];
         let report = "<app>.lua:2: <script>\nstack traceback:\n\t[C]: in <x>";
-        let failure = Failure { task: "GET /?<b>", report, excerpts: &excerpts };
+        let failure = ShownError { task: "GET /?<b>", report, excerpts: &excerpts };
         let html = failure.html();
         for part in [
             "<title>Error: GET /?&lt;b&gt;</title>",
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn an_error_without_a_traceback_is_shown_too() {
-        let failure = Failure { task: "GET /", report: "oh", excerpts: &[] };
+        let failure = ShownError { task: "GET /", report: "oh", excerpts: &[] };
         assert_eq!(failure.text(), "500 Internal Server Error\n\nGET /\n\noh\n");
         assert!(!failure.html().contains("Traceback"));
     }

@@ -26,7 +26,7 @@ const REASON: usize = 1;
 
 /// A response of a worker whose output the client has not taken yet: the number of the queue, and a number
 /// there.
-pub type Unsent = u64;
+pub type UnsentResponse = u64;
 
 /// What follows a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,24 +34,24 @@ pub enum Sequel {
     /// The output is sent, or lost.
     Sent {
         /// Which.
-        unsent: Unsent,
+        unsent: UnsentResponse,
         /// When, in microseconds of the monotonic clock.
         at: u64,
         /// Bytes that were not sent; none if all were.
         lost: Option<u64>,
     },
     /// The output is another process's concern: the end of this one says nothing about it.
-    Moved(Unsent),
+    Moved(UnsentResponse),
     /// The worker with this queue has died.
     Died(u64),
 }
 
 /// What is read in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry<'a> {
+pub enum QueueEntry<'a> {
     /// A [record](super::request_record). With a number: its response's output is queued, and
     /// [`Sequel::Sent`] follows.
-    Record(Option<Unsent>, &'a [u8]),
+    Record(Option<UnsentResponse>, &'a [u8]),
     /// What has become of such output.
     Sequel(Sequel),
 }
@@ -62,18 +62,18 @@ const SENT: u64 = 2;
 const MOVED: u64 = 3;
 const DIED: u64 = 4;
 
-impl<'a> Entry<'a> {
+impl<'a> QueueEntry<'a> {
     /// The entry in the bytes.
     ///
     /// # Errors
     /// There is none.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let ([kind], rest) = split::<1>(bytes)?;
-        Ok(Entry::Sequel(match kind {
-            RECORD => return Ok(Entry::Record(None, rest)),
+        Ok(QueueEntry::Sequel(match kind {
+            RECORD => return Ok(QueueEntry::Record(None, rest)),
             UNSENT => {
                 let ([unsent], record) = split::<1>(rest)?;
-                return Ok(Entry::Record(Some(unsent), record));
+                return Ok(QueueEntry::Record(Some(unsent), record));
             }
             SENT => {
                 let [unsent, at, lost] = only::<3>(rest)?;
@@ -125,7 +125,7 @@ impl OwnQueue {
     /// As [`AccessQueue::push_record`].
     pub fn push_record(
         &self,
-        unsent: Option<Unsent>,
+        unsent: Option<UnsentResponse>,
         opening: &[AtomicU64],
         closing: &Closing<'_>,
     ) {
@@ -174,7 +174,7 @@ impl AccessQueue {
     pub fn push_record(
         &self,
         queue: usize,
-        unsent: Option<Unsent>,
+        unsent: Option<UnsentResponse>,
         opening: &[AtomicU64],
         closing: &Closing<'_>,
     ) {
@@ -212,16 +212,16 @@ impl AccessQueue {
     }
 
     /// The reader's side: calls `take` with each entry of a queue, oldest first.
-    pub fn drain(&self, queue: usize, bytes: &mut Vec<u8>, mut take: impl FnMut(Entry<'_>)) {
+    pub fn drain(&self, queue: usize, bytes: &mut Vec<u8>, mut take: impl FnMut(QueueEntry<'_>)) {
         self.ring(queue).drain(bytes, |bytes| {
             // Garbage of a worker that has scribbled over its memory is ignored.
-            if let Ok(entry) = Entry::decode(bytes) {
+            if let Ok(entry) = QueueEntry::decode(bytes) {
                 take(entry);
             }
         });
     }
 
-    /// The reader's side: so many lines could not be written, for this reason.
+    /// The reader's side: this number of lines could not be written, for this reason.
     pub fn complain(&self, lines: u64, errno: i32) {
         self.words[REASON].store(errno.unsigned_abs().into(), Relaxed);
         self.words[UNWRITTEN].fetch_add(lines, Relaxed);
@@ -267,7 +267,7 @@ mod tests {
         let mut bytes = Vec::new();
         queue.drain(0, &mut bytes, |_| panic!("another queue"));
         queue.drain(1, &mut bytes, |entry| {
-            assert_eq!(entry, Entry::Sequel(sequels[seen]));
+            assert_eq!(entry, QueueEntry::Sequel(sequels[seen]));
             seen += 1;
         });
         assert_eq!((seen, queue.lost()), (sequels.len(), (0, None)));
@@ -285,7 +285,7 @@ mod tests {
                 queue.push_record(0, unsent, &words(&bytes), &closing);
                 let mut count = 0;
                 queue.drain(0, &mut Vec::new(), |entry| {
-                    let Entry::Record(read, record) = entry else { panic!("{entry:?}") };
+                    let QueueEntry::Record(read, record) = entry else { panic!("{entry:?}") };
                     assert_eq!((read, decode(record)), (unsent, Ok((opening, closing))));
                     count += 1;
                 });
@@ -298,8 +298,8 @@ mod tests {
     fn garbage_is_no_entry() {
         for (kind, rest) in [(5, &b""[..]), (2, b"123"), (1, b""), (4, b"123456789")] {
             let bytes = [&[kind, 0, 0, 0, 0, 0, 0, 0], rest].concat();
-            assert_eq!(Entry::decode(&bytes), Err(Malformed));
-            assert_eq!(Entry::decode(&bytes[..7]), Err(Malformed));
+            assert_eq!(QueueEntry::decode(&bytes), Err(Malformed));
+            assert_eq!(QueueEntry::decode(&bytes[..7]), Err(Malformed));
         }
     }
 

@@ -126,7 +126,7 @@ impl Channel {
         Channel(self.0.try_clone().unwrap())
     }
 
-    /// Asks the kernel to take so many bytes of messages from this end, if this process may.
+    /// Asks the kernel to buffer that many bytes of messages from this end, if this process may.
     pub fn enlarge(&self, bytes: usize) {
         let _ = setsockopt(&self.0, sockopt::SndBufForce, &bytes)
             .or_else(|_| setsockopt(&self.0, sockopt::SndBuf, &bytes));
@@ -183,13 +183,13 @@ impl Channel {
         }
     }
 
-    /// Waits until there is a message, or the other end is gone, for so many milliseconds. False if
+    /// Waits until there is a message, or the other end is gone, for at most that many milliseconds. False if
     /// that is not so.
     pub fn wait_for_message(&self, time: u16) -> bool {
         self.wait(PollFlags::POLLIN, PollTimeout::from(time)) != Ok(0)
     }
 
-    /// Waits until a message can be sent, for so many milliseconds.
+    /// Waits until a message can be sent, for at most that many milliseconds.
     pub fn wait_for_room(&self, time: u16) {
         let _ = self.wait(PollFlags::POLLOUT, PollTimeout::from(time));
     }

@@ -38,7 +38,7 @@ pub fn milliseconds(at: Instant) -> u64 {
     u64::try_from(at.saturating_duration_since(start).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The instant that lies so many milliseconds behind the start of the clock.
+/// The instant that many milliseconds after the start of the clock.
 pub fn instant(milliseconds: u64) -> Instant {
     let (start, _) = *START.get_or_init(start_now);
     // A worker may have scribbled over the number: never overflow.
@@ -50,7 +50,7 @@ pub fn monotonic_milliseconds(at: MonotonicTime) -> u64 {
     at.nanoseconds().saturating_sub(started().nanoseconds()) / 1_000_000
 }
 
-/// The time of the monotonic clock so many milliseconds behind the start of the clock.
+/// The time of the monotonic clock that many milliseconds after the start of the clock.
 pub fn monotonic_at(milliseconds: u64) -> MonotonicTime {
     started() + Duration::from_millis(milliseconds)
 }

@@ -33,7 +33,7 @@ pub enum FromPredecessor {
     /// Connections, with their descriptors.
     Connections(Batch),
     /// All connections that waited have been passed on; others follow when handlers end.
-    Passed(Passed),
+    Passed(PassedCounts),
 }
 
 /// How the messages begin.
@@ -64,7 +64,7 @@ pub struct PassedSocket {
 
 /// How much was passed on at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Passed {
+pub struct PassedCounts {
     /// So many connections.
     pub connections: u64,
     /// When that began, in milliseconds of the shared clock.
@@ -138,7 +138,7 @@ impl Message for FromPredecessor {
             }
             FromPredecessor::Serve => vec![b'S'],
             FromPredecessor::Connections(batch) => batch.encode(),
-            FromPredecessor::Passed(Passed { connections, since }) => {
+            FromPredecessor::Passed(PassedCounts { connections, since }) => {
                 fields(b'p', &[*connections, *since])
             }
         }
@@ -176,7 +176,7 @@ impl Message for FromPredecessor {
             [b'S'] => FromPredecessor::Serve,
             [b'p', rest @ ..] => {
                 let [connections, since] = only::<2>(rest)?;
-                FromPredecessor::Passed(Passed { connections, since })
+                FromPredecessor::Passed(PassedCounts { connections, since })
             }
             _ => return Err(Garbage),
         })
@@ -282,7 +282,7 @@ mod tests {
             FromPredecessor::Job(JobState::Ended, b"x".to_vec()),
             FromPredecessor::Serve,
             FromPredecessor::Connections(Batch::default()),
-            FromPredecessor::Passed(Passed { connections: 3, since: 1 << 40 }),
+            FromPredecessor::Passed(PassedCounts { connections: 3, since: 1 << 40 }),
         ]);
         survives(vec![
             ToFirst::Ready(vec![Some(1), None]),

@@ -9,7 +9,7 @@ const VERSION: u64 = 1;
 
 /// How messages stand on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Framing {
+pub enum MessageFraming {
     /// Each is a chunk (RFC 9112 7.1).
     #[default]
     Chunked,
@@ -25,7 +25,7 @@ pub enum Framing {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeldState {
     /// How messages are written.
-    pub framing: Framing,
+    pub framing: MessageFraming,
     /// When it ends by itself, in milliseconds of the shared clock; none: never.
     pub deadline: Option<u64>,
     /// What it hears.
@@ -55,9 +55,9 @@ pub struct Rules {
     pub farewell: Option<Vec<u8>>,
     /// What is sent in the place of messages that the client has missed and that are not known any more.
     pub on_gap: Option<Vec<u8>>,
-    /// With [`Framing::Whole`]: the head of the response with a message, and that without. Without Date,
+    /// With [`MessageFraming::Whole`]: the head of the response with a message, and that without. Without Date,
     /// Content-Length and the end.
-    pub heads: [Head; 2],
+    pub heads: [HeldHead; 2],
     /// How long the connection waits for its next request.
     pub idle: Option<u64>,
     /// How long its client may take to end its side.
@@ -68,7 +68,7 @@ pub struct Rules {
 
 /// The head of a response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Head {
+pub struct HeldHead {
     /// Its lines.
     pub lines: Vec<u8>,
     /// It has a Date already.
@@ -82,10 +82,10 @@ impl HeldState {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let framing = match self.framing {
-            Framing::Chunked => 0,
-            Framing::Plain => 1,
-            Framing::Whole => 2,
-            Framing::WebSocket => 3,
+            MessageFraming::Chunked => 0,
+            MessageFraming::Plain => 1,
+            MessageFraming::Whole => 2,
+            MessageFraming::WebSocket => 3,
         };
         append(&mut bytes, &[VERSION, framing, optional(self.deadline), self.topics.len() as u64]);
         self.topics.iter().for_each(|topic| append_text(&mut bytes, topic));
@@ -102,10 +102,10 @@ impl HeldState {
     pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), Malformed> {
         let ([version, framing, deadline, count], mut rest) = split::<4>(bytes)?;
         let framing = match framing {
-            0 => Framing::Chunked,
-            1 => Framing::Plain,
-            2 => Framing::Whole,
-            3 => Framing::WebSocket,
+            0 => MessageFraming::Chunked,
+            1 => MessageFraming::Plain,
+            2 => MessageFraming::Whole,
+            3 => MessageFraming::WebSocket,
             _ => return Err(Malformed),
         };
         if version != VERSION {
@@ -157,11 +157,11 @@ impl Rules {
         let (beat_text, rest) = split_text(rest)?;
         let (farewell, rest) = split_optional(rest)?;
         let (on_gap, mut rest) = split_optional(rest)?;
-        let mut heads: [Head; 2] = Default::default();
+        let mut heads: [HeldHead; 2] = Default::default();
         for head in &mut heads {
             let ([has_date, is_bodyless], lines) = split::<2>(rest)?;
             let (lines, after) = split_text(lines)?;
-            *head = Head {
+            *head = HeldHead {
                 lines: lines.to_vec(),
                 has_date: has_date != 0,
                 is_bodyless: is_bodyless != 0,
@@ -201,15 +201,23 @@ mod tests {
             farewell: Some(b"bye".to_vec()),
             on_gap: Some(Vec::new()),
             heads: [
-                Head { lines: b"HTTP/1.1 200 OK\r\n".to_vec(), has_date: true, is_bodyless: false },
-                Head { lines: b"HTTP/1.1 204 \r\n".to_vec(), has_date: false, is_bodyless: true },
+                HeldHead {
+                    lines: b"HTTP/1.1 200 OK\r\n".to_vec(),
+                    has_date: true,
+                    is_bodyless: false,
+                },
+                HeldHead {
+                    lines: b"HTTP/1.1 204 \r\n".to_vec(),
+                    has_date: false,
+                    is_bodyless: true,
+                },
             ],
             idle: Some(1),
             drain: 2,
             stall: Some(3),
         };
         let all = HeldState {
-            framing: Framing::Whole,
+            framing: MessageFraming::Whole,
             deadline: Some(7),
             topics: vec![b"news".to_vec(), b"\0\xff".to_vec()],
             last_id: Some(b"17".to_vec()),
@@ -219,8 +227,8 @@ mod tests {
         vec![
             all,
             HeldState::default(),
-            HeldState { framing: Framing::Plain, ..HeldState::default() },
-            HeldState { framing: Framing::WebSocket, ..HeldState::default() },
+            HeldState { framing: MessageFraming::Plain, ..HeldState::default() },
+            HeldState { framing: MessageFraming::WebSocket, ..HeldState::default() },
         ]
     }
 

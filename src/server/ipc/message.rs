@@ -48,7 +48,7 @@ pub enum Report {
     Offer,
     /// The handler of this interval or main listener has returned.
     Ran(u32),
-    /// The worker ends in order: no result of `true`, or told to.
+    /// The worker ends gracefully: its handler has not returned `true`, or it was told to.
     Leaving,
     /// The connection of [`Order::Resume`] with this number is here; with a ticket, it is leased.
     Arrived(u64, Option<u64>),

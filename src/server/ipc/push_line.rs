@@ -16,7 +16,7 @@ use super::push_message::ToPush;
 const BUFFER: usize = 8 * 1024 * 1024;
 
 /// How long a message may wait for room, in milliseconds.
-const PATIENCE: u16 = 100;
+const ROOM_WITHIN: u16 = 100;
 
 /// Both ends in the first process; in others the one for sending.
 pub struct PushLine {
@@ -80,7 +80,7 @@ impl PushLine {
     pub fn send(&self, message: &ToPush, descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         match self.sender.send(message, descriptors) {
             Err(Errno::EAGAIN) => {
-                self.sender.wait_for_room(PATIENCE);
+                self.sender.wait_for_room(ROOM_WITHIN);
                 self.sender.send(message, descriptors)
             }
             outcome => outcome,

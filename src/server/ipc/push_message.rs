@@ -22,7 +22,7 @@ pub enum ToPush {
     Publish(Publication),
     /// How many connections hear this topic? The answer is a number on the socket that comes with the message.
     Count(Vec<u8>),
-    /// This generation serves: so many connections may be held, and these are the topics with a history. With the
+    /// This generation serves: at most that many connections may be held, and these are the topics with a history. With the
     /// channel for [`FromPush`].
     Serve(i32, Option<u64>, Vec<TopicSpec>),
     /// A generation is replaced: for each of its pools, the one that replaces it.

@@ -99,7 +99,7 @@ pub struct Closing<'a> {
 
 /// A value that a handler adds to a record.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum FieldValue<'a> {
+pub enum LogValue<'a> {
     /// A string.
     Text(&'a [u8]),
     /// An integer or a finite float, in decimal.
@@ -228,12 +228,12 @@ pub fn decode(bytes: &[u8]) -> Result<(Opening<'_>, Closing<'_>), Malformed> {
 }
 
 /// Appends a field to those of a record.
-pub fn add_field(fields: &mut Vec<u8>, name: &[u8], value: FieldValue<'_>) {
+pub fn add_field(fields: &mut Vec<u8>, name: &[u8], value: LogValue<'_>) {
     let (kind, text): (u8, &[u8]) = match value {
-        FieldValue::Text(text) => (0, text),
-        FieldValue::Number(digits) => (1, digits),
-        FieldValue::Boolean(false) => (2, b"false"),
-        FieldValue::Boolean(true) => (3, b"true"),
+        LogValue::Text(text) => (0, text),
+        LogValue::Number(digits) => (1, digits),
+        LogValue::Boolean(false) => (2, b"false"),
+        LogValue::Boolean(true) => (3, b"true"),
     };
     fields.push(kind);
     for part in [name, text] {
@@ -243,7 +243,7 @@ pub fn add_field(fields: &mut Vec<u8>, name: &[u8], value: FieldValue<'_>) {
 }
 
 /// The fields that a handler has added, in this order.
-pub fn fields(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], FieldValue<'_>)> {
+pub fn fields(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], LogValue<'_>)> {
     fn part<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
         let (length, rest) = bytes.split_first_chunk::<4>()?;
         let (part, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
@@ -255,9 +255,9 @@ pub fn fields(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], FieldValue<'_>)>
         bytes = rest;
         let (name, text) = (part(&mut bytes)?, part(&mut bytes)?);
         let value = match kind {
-            0 => FieldValue::Text(text),
-            1 => FieldValue::Number(text),
-            kind => FieldValue::Boolean(*kind == 3),
+            0 => LogValue::Text(text),
+            1 => LogValue::Number(text),
+            kind => LogValue::Boolean(*kind == 3),
         };
         Some((name, value))
     })
@@ -297,9 +297,9 @@ mod tests {
     #[test]
     fn a_record_survives_its_encoding() {
         let mut added = Vec::new();
-        add_field(&mut added, b"user", FieldValue::Text(b"jane"));
-        add_field(&mut added, b"rows", FieldValue::Number(b"12"));
-        add_field(&mut added, b"cached", FieldValue::Boolean(true));
+        add_field(&mut added, b"user", LogValue::Text(b"jane"));
+        add_field(&mut added, b"rows", LogValue::Number(b"12"));
+        add_field(&mut added, b"cached", LogValue::Boolean(true));
         for (opening, closing) in [
             (opening(), closing(&added)),
             (Opening::default(), Closing::default()),
@@ -315,9 +315,9 @@ mod tests {
         assert_eq!(
             read,
             [
-                (&b"user"[..], FieldValue::Text(b"jane")),
-                (b"rows", FieldValue::Number(b"12")),
-                (b"cached", FieldValue::Boolean(true)),
+                (&b"user"[..], LogValue::Text(b"jane")),
+                (b"rows", LogValue::Number(b"12")),
+                (b"cached", LogValue::Boolean(true)),
             ]
         );
     }
@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn fields_that_are_malformed_end_the_list() {
         let mut added = Vec::new();
-        add_field(&mut added, b"a", FieldValue::Text(b"b"));
+        add_field(&mut added, b"a", LogValue::Text(b"b"));
         for length in 0..added.len() {
             assert_eq!(fields(&added[..length]).count(), 0);
         }

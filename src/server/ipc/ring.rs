@@ -109,7 +109,7 @@ impl<'a> Ring<'a> {
         position as usize & (self.data.len() - 1)
     }
 
-    /// The writer's side: adds a string of so many words, which `put` gives. Returns whether the queue has become
+    /// The writer's side: adds a string of that many words, which `put` gives. Returns whether the queue has become
     /// half full, so that the reader should hurry.
     #[inline]
     pub fn push(&self, words: usize, put: impl FnOnce(&mut RingWriter<'a>)) -> bool {

@@ -10,7 +10,7 @@ use crate::sys::os::shared::SharedWords;
 /// What the server is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
-pub enum Stage {
+pub enum ServingStage {
     /// It serves.
     Serving = 0,
     /// It still serves, and will shut down soon.
@@ -32,16 +32,16 @@ impl ServerStage {
     }
 
     /// The supervisor's side.
-    pub fn publish(&self, stage: Stage) {
+    pub fn publish(&self, stage: ServingStage) {
         self.0[0].store(stage as u64, Relaxed);
     }
 
     /// What the supervisor said last.
-    pub fn get(&self) -> Stage {
+    pub fn get(&self) -> ServingStage {
         match self.0[0].load(Relaxed) {
-            0 => Stage::Serving,
-            1 => Stage::Leaving,
-            _ => Stage::Ending,
+            0 => ServingStage::Serving,
+            1 => ServingStage::Leaving,
+            _ => ServingStage::Ending,
         }
     }
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use mlua::{Function, Lua, Table, Value};
 
 use super::speaks_first;
-use super::spec::{Entry, ListenerSpec, StatusSpec};
+use super::spec::{ListenEntry, ListenerSpec, StatusSpec};
 use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{self, Fault, Reply};
 use crate::known_options;
-use crate::server::identity::Identity;
+use crate::server::credentials::Credentials;
 
 /// The most listeners one pool may have.
 pub const MAX_LISTENERS: usize = 100;
@@ -70,7 +70,7 @@ pub struct PoolConfig {
     /// A worker ends when its process has more memory, in bytes.
     pub max_memory: Option<usize>,
     /// What its workers run as; `None`: as the supervisor.
-    pub identity: Option<Identity>,
+    pub identity: Option<Credentials>,
 }
 
 impl PoolConfig {
@@ -138,9 +138,9 @@ pub fn parse(lua: &Lua, table: &Table) -> Reply<Listen> {
     };
     let (mut listeners, mut status) = (Vec::with_capacity(count), Vec::new());
     for index in 1..=count {
-        match Entry::parse(index, &table.raw_get(index)?, deferred)? {
-            Entry::Pool(spec) => listeners.push((index, spec)),
-            Entry::Status(spec) => status.push((index, spec)),
+        match ListenEntry::parse(index, &table.raw_get(index)?, deferred)? {
+            ListenEntry::Pool(spec) => listeners.push((index, spec)),
+            ListenEntry::Status(spec) => status.push((index, spec)),
         }
     }
     known_options::check(table, "listen", &NAMES, count)?;
@@ -202,7 +202,7 @@ fn pool(table: &Table, listeners: &[(usize, ListenerSpec)]) -> Reply<PoolConfig>
         max_requests: count(table, "max_requests")?.filter(|count| *count > 0),
         max_requests_jitter: count(table, "max_requests_jitter")?.unwrap_or(0),
         max_memory: memory(table, "max_memory")?,
-        identity: Identity::read(table)?,
+        identity: Credentials::read(table)?,
     })
 }
 

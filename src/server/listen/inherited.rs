@@ -39,7 +39,7 @@ struct Inherited {
 }
 
 /// A listening socket of the previous generation.
-pub struct Passed {
+pub struct PredecessorSocket {
     /// Its position among those that were passed.
     pub index: usize,
     /// What the previous generation says of it.
@@ -67,13 +67,14 @@ pub struct Inheritance {
 
 impl Inheritance {
     /// The sockets that the previous generation has passed.
-    pub fn of_generation(sockets: Vec<Passed>) -> Self {
-        let inherited = sockets.into_iter().filter_map(|Passed { index, passed, socket }| {
-            let name = String::from_utf8_lossy(&passed.key);
-            let name = name.strip_prefix("inherit ").unwrap_or(NAMELESS).to_owned();
-            let address = SockRef::from(&socket).local_addr().ok()?;
-            Some(Inherited { name, socket, address, passed: Some((index, passed)) })
-        });
+    pub fn of_generation(sockets: Vec<PredecessorSocket>) -> Self {
+        let inherited =
+            sockets.into_iter().filter_map(|PredecessorSocket { index, passed, socket }| {
+                let name = String::from_utf8_lossy(&passed.key);
+                let name = name.strip_prefix("inherit ").unwrap_or(NAMELESS).to_owned();
+                let address = SockRef::from(&socket).local_addr().ok()?;
+                Some(Inherited { name, socket, address, passed: Some((index, passed)) })
+            });
         let sockets = RefCell::new(Some(inherited.collect()));
         Inheritance { sockets, claimed: RefCell::default() }
     }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::unistd::getppid;
 
-use super::inherited::Passed;
+use super::inherited::PredecessorSocket;
 use crate::io::tls::vault;
 use crate::server::ipc::channel::{Channel, Inbox, Received};
 use crate::server::ipc::clock;
@@ -54,7 +54,7 @@ impl Predecessor {
 ///
 /// # Errors
 /// The predecessor speaks another version of the messages, or is gone.
-pub fn adopt() -> io::Result<Option<(Predecessor, Vec<Passed>)>> {
+pub fn adopt() -> io::Result<Option<(Predecessor, Vec<PredecessorSocket>)>> {
     let Some(value) = environment::take(VARIABLE) else { return Ok(None) };
     let Some([parent, channel, first]) = numbers(&value) else { return Ok(None) };
     if parent != getppid().as_raw() {
@@ -98,7 +98,7 @@ pub fn adopt() -> io::Result<Option<(Predecessor, Vec<Passed>)>> {
         let (FromPredecessor::Socket(passed), Some(socket)) = (message, descriptors.next()) else {
             return Err(io::Error::other("the old generation has not passed its sockets"));
         };
-        sockets.push(Passed { index: index as usize, passed, socket });
+        sockets.push(PredecessorSocket { index: index as usize, passed, socket });
     }
     let (warned, group) = (hello.warned, hello.group as i32);
     let predecessor = Predecessor { channel, first, stderr, ports, push, metrics, warned, group };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mlua::{Table, Value};
 use socket2::SockAddr;
 
+use super::fields::{access, backlog, flag, text};
 use super::proxies::Proxies;
 use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{self, Fault, Reply};
@@ -16,7 +17,6 @@ use crate::io::tls::ServerOptions;
 use crate::io::{address, tls_options};
 use crate::known_options;
 use crate::proxy::proxied::Proxied;
-use crate::server::identity;
 
 /// How many of the names are not those of TLS.
 const PLAIN_NAMES: usize = 15;
@@ -53,12 +53,9 @@ const PROTOCOLS: [&str; 7] = ["tcp", "tls", "local", "interval", "main", "inheri
 /// The default for `stuck_limit`.
 const STUCK_LIMIT: Duration = Duration::from_secs(30);
 
-/// The greatest number of waiting connections: more must be a mistake.
-const MAX_BACKLOG: f64 = 65_535.0;
-
 /// An entry of `listen{...}`.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Entry {
+pub enum ListenEntry {
     /// A listener of the pool.
     Pool(ListenerSpec),
     /// A listener of the status process.
@@ -128,7 +125,7 @@ pub enum ListenerSpec {
     },
 }
 
-impl Entry {
+impl ListenEntry {
     /// Parses the entry at `index` (from 1); `deferred` is the default for that option.
     ///
     /// # Errors
@@ -158,7 +155,7 @@ impl Entry {
                 )));
             }
         };
-        Ok(Entry::Pool(match proto.as_str() {
+        Ok(ListenEntry::Pool(match proto.as_str() {
             "tcp" => tcp(index, table, deferred)?,
             "tls" => tls(index, table)?,
             "local" => local(index, table)?,
@@ -173,7 +170,7 @@ impl Entry {
                 let name = text(index, table, "name")?.unwrap_or_default();
                 ListenerSpec::Main { name }
             }
-            "status" => return Ok(Entry::Status(status(index, table)?)),
+            "status" => return Ok(ListenEntry::Status(status(index, table)?)),
             other => {
                 return Err(Fault::misuse(format!(
                     "Unknown protocol \"{other}\" of listener #{index}; {}",
@@ -352,40 +349,6 @@ fn local(index: usize, table: &Table) -> Reply<ListenerSpec> {
     Ok(ListenerSpec::Local { path, access, backlog, proxies })
 }
 
-/// The permissions, the owner and the group of a socket file.
-fn access(index: usize, table: &Table) -> Reply<Access> {
-    let what = |name| format!("Field \"{name}\" of listener #{index}");
-    let mode = match table.get::<Value>("mode")? {
-        Value::Nil => None,
-        Value::String(digits) => Some(u32::from_str_radix(&digits.to_string_lossy(), 8).ok()),
-        other => Some(other.as_integer().and_then(|mode| u32::try_from(mode).ok())),
-    };
-    let mode = match mode {
-        Some(None) | Some(Some(0o1000..)) => {
-            return Err(Fault::misuse(format!(
-                "{} must be a string of octal digits such as \"0660\", or a number up to 511 (0777)",
-                what("mode")
-            )));
-        }
-        mode => mode.flatten(),
-    };
-    let owner = identity::user_of(&table.get("owner")?, &what("owner"))?.map(|(uid, _)| uid);
-    let group = identity::group_of(&table.get("group")?, &what("group"))?;
-    Ok(Access { mode, owner, group })
-}
-
-fn backlog(index: usize, table: &Table) -> Reply<i32> {
-    match table.get("backlog")? {
-        Amount::Missing => Ok(BACKLOG),
-        Amount::Of(count) if count.fract() == 0.0 && (1.0..=MAX_BACKLOG).contains(&count) => {
-            Ok(count as i32)
-        }
-        _ => Err(Fault::misuse(format!(
-            "Field \"backlog\" of listener #{index} must be a number of connections from 1 to {MAX_BACKLOG}"
-        ))),
-    }
-}
-
 fn interval(index: usize, table: &Table) -> Reply<ListenerSpec> {
     let name = text(index, table, "name")?.unwrap_or_default();
     let delay = match table.get("delay")? {
@@ -398,27 +361,4 @@ fn interval(index: usize, table: &Table) -> Reply<ListenerSpec> {
     };
     let strict = flag(index, table, "strict")?.unwrap_or(false);
     Ok(ListenerSpec::Interval { name, delay, strict })
-}
-
-fn flag(index: usize, table: &Table, field: &str) -> Reply<Option<bool>> {
-    match table.get::<Value>(field)? {
-        Value::Nil => Ok(None),
-        Value::Boolean(flag) => Ok(Some(flag)),
-        other => Err(wrong(index, field, "boolean", &other)),
-    }
-}
-
-fn text(index: usize, table: &Table, field: &str) -> Reply<Option<String>> {
-    match table.get::<Value>(field)? {
-        Value::Nil => Ok(None),
-        Value::String(text) => Ok(Some(text.to_string_lossy())),
-        other => Err(wrong(index, field, "string", &other)),
-    }
-}
-
-fn wrong(index: usize, field: &str, expected: &str, value: &Value) -> Fault {
-    let kind = binding::kind(value);
-    Fault::misuse(format!(
-        "Field \"{field}\" of listener #{index} must be a {expected}, not a {kind}"
-    ))
 }

@@ -82,7 +82,7 @@ impl Area {
         used.clamp(HEADER, WORDS)
     }
 
-    /// The block of so many words with that key; a new one is all zero. None if there is no room.
+    /// The block of that many words with that key; a new one is all zero. None if there is no room.
     pub fn block(self: &Rc<Self>, key: &[u8], length: usize) -> Option<Block> {
         let head = (2 + key.len().div_ceil(8)).next_multiple_of(LINE);
         let mut at = HEADER;

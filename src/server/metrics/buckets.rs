@@ -25,7 +25,7 @@ impl<const N: usize> LogLinear<N> {
         }
         let mut bits = 1;
         while bits <= 64 {
-            // The least number of so many bits.
+            // The least number with that many bits.
             let least = 1 << (bits - 1);
             let mut begin = 0;
             while begin < N && bounds[begin] < least {
@@ -70,8 +70,8 @@ mod tests {
     fn bounds_are_log_linear() {
         assert_eq!(BOUNDS.bounds, [100, 250, 500, 750, 1000, 2500, 5000, 7500]);
         assert_eq!(BOUNDS.scaled(1e3)[..3], [0.1, 0.25, 0.5]);
-        let usual = default_bounds();
-        assert_eq!((usual[0], usual[23]), (0.0001, 75.0));
+        let bounds = default_bounds();
+        assert_eq!((bounds[0], bounds[23]), (0.0001, 75.0));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the application says of a metric, checked (pure).
 
 use super::buckets;
-use super::exposition::Kind;
+use super::exposition::MetricKind;
 
 /// What the server's own metrics begin with.
 const OWN: &str = "moonbridge_";
@@ -14,7 +14,7 @@ const MAX_BOUNDS: usize = 200;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Declaration {
     /// What it is.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The name of its family: that of a counter without `_total`.
     pub name: String,
     /// What it tells, for people.
@@ -31,7 +31,7 @@ impl Declaration {
     /// # Errors
     /// A sentence that names the metric, and what is wrong.
     pub fn new(
-        kind: Kind,
+        kind: MetricKind,
         name: &str,
         help: &str,
         labels: Vec<String>,
@@ -47,8 +47,8 @@ impl Declaration {
             return Err(format!("{what}: names that begin with \"{OWN}\" are the server's own"));
         }
         let family = match kind {
-            Kind::Counter => name.strip_suffix("_total").unwrap_or(name),
-            Kind::Gauge | Kind::Histogram => name,
+            MetricKind::Counter => name.strip_suffix("_total").unwrap_or(name),
+            MetricKind::Gauge | MetricKind::Histogram => name,
         };
         let suffix = ["_total", "_created", "_bucket", "_count", "_sum", "_info"]
             .into_iter()
@@ -67,7 +67,7 @@ impl Declaration {
                      digit or \"__\""
                 ));
             }
-            if kind == Kind::Histogram && label == "le" {
+            if kind == MetricKind::Histogram && label == "le" {
                 return Err(format!("{what}: a histogram must not have a label \"le\""));
             }
             if labels[..index].contains(label) {
@@ -75,8 +75,8 @@ impl Declaration {
             }
         }
         let bounds = match kind {
-            Kind::Histogram => bounds.unwrap_or_else(buckets::default_bounds),
-            Kind::Counter | Kind::Gauge => Vec::new(),
+            MetricKind::Histogram => bounds.unwrap_or_else(buckets::default_bounds),
+            MetricKind::Counter | MetricKind::Gauge => Vec::new(),
         };
         let ascend = bounds.windows(2).all(|pair| pair[0] < pair[1]);
         if bounds.len() > MAX_BOUNDS || !ascend || !bounds.iter().all(|bound| bound.is_finite()) {
@@ -112,7 +112,7 @@ fn is_name(name: &str, other: impl Fn(u8) -> bool) -> bool {
 mod tests {
     use super::*;
 
-    fn declare(kind: Kind, name: &str, labels: &[&str]) -> Result<Declaration, String> {
+    fn declare(kind: MetricKind, name: &str, labels: &[&str]) -> Result<Declaration, String> {
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
         Declaration::new(kind, name, "", labels, None)
     }
@@ -120,14 +120,14 @@ mod tests {
     #[test]
     fn counters_may_be_named_with_or_without_total() {
         for name in ["jobs", "jobs_total"] {
-            assert_eq!(declare(Kind::Counter, name, &["a"]).unwrap().name, "jobs");
+            assert_eq!(declare(MetricKind::Counter, name, &["a"]).unwrap().name, "jobs");
         }
-        assert!(declare(Kind::Gauge, "ns:jobs_2", &[]).is_ok());
+        assert!(declare(MetricKind::Gauge, "ns:jobs_2", &[]).is_ok());
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        use Kind::{Counter, Gauge, Histogram};
+        use MetricKind::{Counter, Gauge, Histogram};
         for (kind, name, labels, text) in [
             (Counter, "a b", &[][..], "counter \"a b\": the name must consist"),
             (Counter, "", &[], "counter \"\": the name"),
@@ -152,12 +152,12 @@ mod tests {
 
     #[test]
     fn keys_tell_declarations_apart() {
-        let one = declare(Kind::Counter, "x", &["a", "b"]).unwrap();
-        assert_eq!(one.key(), declare(Kind::Counter, "x_total", &["a", "b"]).unwrap().key());
+        let one = declare(MetricKind::Counter, "x", &["a", "b"]).unwrap();
+        assert_eq!(one.key(), declare(MetricKind::Counter, "x_total", &["a", "b"]).unwrap().key());
         for other in [
-            declare(Kind::Gauge, "x", &["a", "b"]),
-            declare(Kind::Counter, "x", &["b", "a"]),
-            declare(Kind::Histogram, "x", &[]),
+            declare(MetricKind::Gauge, "x", &["a", "b"]),
+            declare(MetricKind::Counter, "x", &["b", "a"]),
+            declare(MetricKind::Histogram, "x", &[]),
         ] {
             assert_ne!(one.key(), other.unwrap().key());
         }

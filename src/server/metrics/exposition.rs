@@ -37,7 +37,7 @@ impl Format {
 
 /// What a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// A number that only grows.
     Counter,
     /// A number.
@@ -46,13 +46,13 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         }
     }
 }
@@ -63,7 +63,7 @@ pub struct Exposition {
     text: String,
     /// The family that samples belong to.
     name: String,
-    kind: Kind,
+    kind: MetricKind,
 }
 
 /// The names and values of labels.
@@ -72,11 +72,11 @@ pub type Labels<'a> = &'a [(&'a str, &'a str)];
 impl Exposition {
     /// No metric yet.
     pub fn new(format: Format) -> Self {
-        Exposition { format, text: String::new(), name: String::new(), kind: Kind::Gauge }
+        Exposition { format, text: String::new(), name: String::new(), kind: MetricKind::Gauge }
     }
 
     /// A family of metrics begins, whose name has no `_total`. Its samples follow.
-    pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
+    pub fn family(&mut self, name: &str, kind: MetricKind, help: &str) {
         let suffix = if self.format == Format::Text { total(kind) } else { "" };
         self.name = name.to_owned();
         self.kind = kind;
@@ -133,8 +133,8 @@ impl Exposition {
     }
 }
 
-fn total(kind: Kind) -> &'static str {
-    if kind == Kind::Counter { "_total" } else { "" }
+fn total(kind: MetricKind) -> &'static str {
+    if kind == MetricKind::Counter { "_total" } else { "" }
 }
 
 fn number(value: f64) -> String {
@@ -163,14 +163,14 @@ mod tests {
 
     fn text(format: Format) -> String {
         let mut text = Exposition::new(format);
-        text.family("requests", Kind::Counter, "All \"requests\",\nby \\.");
+        text.family("requests", MetricKind::Counter, "All \"requests\",\nby \\.");
         text.sample(&[], 3.0);
         text.sample(&[("path", "a\"b\\c\nd"), ("x", "")], 1e15);
-        text.family("temperature", Kind::Gauge, "");
+        text.family("temperature", MetricKind::Gauge, "");
         for value in [-0.5, f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
             text.sample(&[], value);
         }
-        text.family("seconds", Kind::Histogram, "Time.");
+        text.family("seconds", MetricKind::Histogram, "Time.");
         text.histogram(&[("a", "b")], &[0.00001, 1.0], &[2, 0, 1], 1.5);
         text.finish()
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use mlua::{Lua, MultiValue, Table, Value};
 
 use super::declaration::Declaration;
-use super::exposition::{Format, Kind};
+use super::exposition::{Format, MetricKind};
 use super::registry::Metrics;
 use super::report;
 use super::series::Series;
@@ -14,7 +14,7 @@ use crate::server::listen::registry::Registry;
 
 /// Defines the functions.
 pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result<()> {
-    for kind in [Kind::Counter, Kind::Gauge, Kind::Histogram] {
+    for kind in [MetricKind::Counter, MetricKind::Gauge, MetricKind::Histogram] {
         let metrics = registry.metrics.clone();
         binding::export(lua, module, kind.name(), move |lua, args| {
             declare(lua, kind, &metrics, args)
@@ -46,7 +46,7 @@ fn format(value: Option<&Value>) -> Reply<Format> {
 }
 
 /// `counter(name, help, labels)`, `gauge(name, help, labels)`, `histogram(name, help, labels, buckets)`.
-fn declare(lua: &Lua, kind: Kind, metrics: &Metrics, args: MultiValue) -> Reply<Table> {
+fn declare(lua: &Lua, kind: MetricKind, metrics: &Metrics, args: MultiValue) -> Reply<Table> {
     let what = kind.name();
     if metrics.is_closed() {
         return Err(Fault::misuse(format!(
@@ -74,7 +74,7 @@ fn declare(lua: &Lua, kind: Kind, metrics: &Metrics, args: MultiValue) -> Reply<
         _ => None,
     })?;
     let bounds = list(&what, "the buckets", "a list of numbers", buckets, number)?;
-    if bounds.is_some() && kind != Kind::Histogram {
+    if bounds.is_some() && kind != MetricKind::Histogram {
         return Err(Fault::misuse(format!("{what} has no buckets: only histograms have")));
     }
     let labels = labels.unwrap_or_default();
@@ -118,37 +118,38 @@ fn wrong(what: &str, name: &str, expected: &str, value: &Value) -> Fault {
 }
 
 /// The object of a metric, with its methods.
-fn object(lua: &Lua, kind: Kind, what: String, series: &Rc<Series>) -> mlua::Result<Table> {
+fn object(lua: &Lua, kind: MetricKind, what: String, series: &Rc<Series>) -> mlua::Result<Table> {
     let object = lua.create_table()?;
-    let method = |name: &'static str, least: f64, usual, act: fn(&Series, &[&[u8]], f64)| {
-        let (series, what) = (series.clone(), what.clone());
-        let function = binding::function(lua, move |_, args| {
-            let call = Call { what: &what, method: name };
-            let mut args = args.into_iter();
-            if !matches!(args.next(), Some(Value::Table(_))) {
-                return Err(call.wrong(&format!("call it with a colon, as {name} is a method")));
-            }
-            let mut amount = args.next().unwrap_or(Value::Nil);
-            let mut labels = args.next().unwrap_or(Value::Nil);
-            // Labels alone, where the amount can be left out.
-            if usual && matches!(amount, Value::Table(_)) && labels.is_nil() {
-                (amount, labels) = (Value::Nil, amount);
-            }
-            let amount = match amount {
-                Value::Nil if usual => 1.0,
-                other => call.amount(&other, least)?,
-            };
-            call.with_labels(&series, &labels, |values| act(&series, values, amount))
-        })?;
-        object.raw_set(name, function)
-    };
+    let method =
+        |name: &'static str, least: f64, can_be_left_out, act: fn(&Series, &[&[u8]], f64)| {
+            let (series, what) = (series.clone(), what.clone());
+            let function = binding::function(lua, move |_, args| {
+                let call = Call { what: &what, method: name };
+                let mut args = args.into_iter();
+                if !matches!(args.next(), Some(Value::Table(_))) {
+                    return Err(call.wrong(&format!("call it with a colon, as {name} is a method")));
+                }
+                let mut amount = args.next().unwrap_or(Value::Nil);
+                let mut labels = args.next().unwrap_or(Value::Nil);
+                // Labels alone, where the amount can be left out.
+                if can_be_left_out && matches!(amount, Value::Table(_)) && labels.is_nil() {
+                    (amount, labels) = (Value::Nil, amount);
+                }
+                let amount = match amount {
+                    Value::Nil if can_be_left_out => 1.0,
+                    other => call.amount(&other, least)?,
+                };
+                call.with_labels(&series, &labels, |values| act(&series, values, amount))
+            })?;
+            object.raw_set(name, function)
+        };
     match kind {
-        Kind::Counter => method("add", 0.0, true, Series::add)?,
-        Kind::Gauge => {
+        MetricKind::Counter => method("add", 0.0, true, Series::add)?,
+        MetricKind::Gauge => {
             method("add", f64::NEG_INFINITY, true, Series::add)?;
             method("set", f64::NEG_INFINITY, false, Series::set)?;
         }
-        Kind::Histogram => method("observe", f64::NEG_INFINITY, false, Series::observe)?,
+        MetricKind::Histogram => method("observe", f64::NEG_INFINITY, false, Series::observe)?,
     }
     Ok(object)
 }

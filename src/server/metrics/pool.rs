@@ -18,7 +18,7 @@ pub const REFUSALS: [u16; 12] = [400, 408, 413, 414, 415, 417, 421, 431, 500, 50
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Reason {
-    /// It ended in order: its handler has not returned true, it was recycled, or idle for too long.
+    /// It ended gracefully: its handler has not returned true, it was recycled, or idle for too long.
     Ended,
     /// Its handler has thrown, or `prepare` has failed: exit code 1.
     Error,

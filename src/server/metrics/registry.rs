@@ -114,9 +114,9 @@ fn full(what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::metrics::exposition::{Format, Kind};
+    use crate::server::metrics::exposition::{Format, MetricKind};
 
-    fn declare(metrics: &Metrics, kind: Kind, labels: &[&str]) -> Result<Rc<Series>, String> {
+    fn declare(metrics: &Metrics, kind: MetricKind, labels: &[&str]) -> Result<Rc<Series>, String> {
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
         metrics.declare(Declaration::new(kind, "x", "", labels, None).unwrap())
     }
@@ -124,21 +124,21 @@ mod tests {
     #[test]
     fn a_name_stands_for_one_metric() {
         let metrics = Metrics::default();
-        let one = declare(&metrics, Kind::Counter, &["a"]).unwrap();
-        assert!(Rc::ptr_eq(&one, &declare(&metrics, Kind::Counter, &["a"]).unwrap()));
-        let error = declare(&metrics, Kind::Counter, &["b"]).err().unwrap();
+        let one = declare(&metrics, MetricKind::Counter, &["a"]).unwrap();
+        assert!(Rc::ptr_eq(&one, &declare(&metrics, MetricKind::Counter, &["a"]).unwrap()));
+        let error = declare(&metrics, MetricKind::Counter, &["b"]).err().unwrap();
         assert_eq!(
             error,
             "counter \"x\": there is a counter of that name with other labels or buckets"
         );
-        let error = declare(&metrics, Kind::Gauge, &["a"]).err().unwrap();
+        let error = declare(&metrics, MetricKind::Gauge, &["a"]).err().unwrap();
         assert_eq!(error, "gauge \"x\": there is a counter of that name");
     }
 
     #[test]
     fn values_survive_a_generation_if_the_declaration_is_the_same() {
         let before = Metrics::default();
-        declare(&before, Kind::Counter, &["a"]).unwrap().add(&[b"1"], 2.0);
+        declare(&before, MetricKind::Counter, &["a"]).unwrap().add(&[b"1"], 2.0);
         before.pool(3).unwrap().meter(0).silent();
         let file = before.file().unwrap().try_clone_to_owned().unwrap();
         let text = |metrics: &Metrics| {
@@ -147,11 +147,11 @@ mod tests {
             text.finish()
         };
         let after = Metrics::inherit(file.try_clone().ok());
-        declare(&after, Kind::Counter, &["a"]).unwrap();
+        declare(&after, MetricKind::Counter, &["a"]).unwrap();
         assert!(text(&after).contains("x_total{a=\"1\"} 2\n"));
         assert_eq!(after.pool(3).unwrap().handled(), 1);
         let changed = Metrics::inherit(Some(file));
-        declare(&changed, Kind::Counter, &["b"]).unwrap();
+        declare(&changed, MetricKind::Counter, &["b"]).unwrap();
         assert!(!text(&changed).contains("x_total{"));
     }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::exposition::{Exposition, Format, Kind};
+use super::exposition::{Exposition, Format, MetricKind};
 use super::pool::{Histogram, PoolCounters, REASONS, REFUSALS, Supervised};
 use super::push::{PushCounters, PushTotal};
 use super::registry::Metrics;
@@ -34,21 +34,21 @@ pub fn text(
     let numbers: Vec<String> = (1..=pools.len()).map(|number| number.to_string()).collect();
     let pools: Vec<_> = numbers.iter().map(String::as_str).zip(pools).collect();
     let mut text = Exposition::new(format);
-    text.family("moonbridge_build_info", Kind::Gauge, "The version of Moonbridge.");
+    text.family("moonbridge_build_info", MetricKind::Gauge, "The version of Moonbridge.");
     text.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     write_gauges(&mut text, &pools);
     write_counters(&mut text, &pools);
     write_histograms(&mut text, &pools);
     write_processes(&mut text, &pools);
     if let Some(server) = server {
-        text.family("moonbridge_reloads", Kind::Counter, "Reloads by outcome.");
+        text.family("moonbridge_reloads", MetricKind::Counter, "Reloads by outcome.");
         for (outcome, what) in
             [("done", ServerTotal::Reloads), ("failed", ServerTotal::FailedReloads)]
         {
             text.sample(&[("outcome", outcome)], server.get(what) as f64);
         }
         let help = "Lines that a log has lost, since its output did not take them.";
-        text.family("moonbridge_log_lines_lost", Kind::Counter, help);
+        text.family("moonbridge_log_lines_lost", MetricKind::Counter, help);
         for (log, what) in
             [("server", ServerTotal::LostLines), ("access", ServerTotal::LostAccessLines)]
         {
@@ -63,7 +63,7 @@ pub fn text(
 }
 
 fn write_push(text: &mut Exposition, push: &PushCounters) {
-    text.family("moonbridge_held", Kind::Gauge, "Connections that are held.");
+    text.family("moonbridge_held", MetricKind::Gauge, "Connections that are held.");
     text.sample(&[], push.get(PushTotal::Held) as f64);
     let counters = [
         ("moonbridge_published", "Messages published.", PushTotal::Published),
@@ -81,7 +81,7 @@ fn write_push(text: &mut Exposition, push: &PushCounters) {
         ("moonbridge_held_refused", "Connections that could not be held.", PushTotal::Refused),
     ];
     for (name, help, what) in counters {
-        text.family(name, Kind::Counter, help);
+        text.family(name, MetricKind::Counter, help);
         text.sample(&[], push.get(what) as f64);
     }
 }
@@ -89,7 +89,7 @@ fn write_push(text: &mut Exposition, push: &PushCounters) {
 type Pools<'a> = [(&'a str, &'a PoolSource)];
 
 fn write_gauges(text: &mut Exposition, pools: &Pools<'_>) {
-    text.family("moonbridge_workers", Kind::Gauge, "Workers by what they do.");
+    text.family("moonbridge_workers", MetricKind::Gauge, "Workers by what they do.");
     for (number, PoolSource { scoreboard, .. }) in pools {
         let mut states = [("starting", 0), ("idle", 0), ("busy", 0), ("ending", 0)];
         for WorkerView { cell, .. } in scoreboard.workers() {
@@ -107,7 +107,7 @@ fn write_gauges(text: &mut Exposition, pools: &Pools<'_>) {
     }
     let help = "Connections by where they are: a worker is busy with them (handler), they are parked in a worker \
                 or at the supervisor, wait there for a worker (queue), or their client takes output (sending).";
-    text.family("moonbridge_connections", Kind::Gauge, help);
+    text.family("moonbridge_connections", MetricKind::Gauge, help);
     for (number, PoolSource { scoreboard, .. }) in pools {
         let [parked, waiting, queued] =
             [Total::Parked, Total::Waiting, Total::Queued].map(|total| scoreboard.total(total));
@@ -160,13 +160,13 @@ fn write_counters(text: &mut Exposition, pools: &Pools<'_>) {
         ),
     ];
     for (name, help, read) in counters {
-        text.family(name, Kind::Counter, help);
+        text.family(name, MetricKind::Counter, help);
         for (number, pool) in pools {
             text.sample(&[("pool", number)], read(&pool.counters) as f64);
         }
     }
     let help = "Requests that the server itself has refused, by status.";
-    text.family("moonbridge_requests_refused", Kind::Counter, help);
+    text.family("moonbridge_requests_refused", MetricKind::Counter, help);
     for (number, pool) in pools {
         for (status, count) in REFUSALS.into_iter().zip(pool.counters.refused()) {
             let status = if status == 0 { "other".to_owned() } else { status.to_string() };
@@ -174,7 +174,7 @@ fn write_counters(text: &mut Exposition, pools: &Pools<'_>) {
         }
     }
     let help = "Workers forked in the place of ended ones, by how those have ended.";
-    text.family("moonbridge_respawns", Kind::Counter, help);
+    text.family("moonbridge_respawns", MetricKind::Counter, help);
     for (number, pool) in pools {
         for ((_, reason), count) in REASONS.into_iter().zip(pool.counters.respawns()) {
             text.sample(&[("pool", number), ("reason", reason)], count as f64);
@@ -202,7 +202,7 @@ fn write_histograms(text: &mut Exposition, pools: &Pools<'_>) {
         ),
     ];
     for (name, help, read) in histograms {
-        text.family(name, Kind::Histogram, help);
+        text.family(name, MetricKind::Histogram, help);
         for (number, pool) in pools {
             let Histogram { bounds, counts, sum } = read(&pool.counters);
             text.histogram(&[("pool", number)], &bounds, &counts, sum);
@@ -213,14 +213,14 @@ fn write_histograms(text: &mut Exposition, pools: &Pools<'_>) {
 fn write_processes(text: &mut Exposition, pools: &Pools<'_>) {
     let usages: Vec<_> = pools.iter().map(|(_, pool)| used(pool)).collect();
     let help = "Processor time of the workers, with those that have ended.";
-    text.family("moonbridge_worker_processor_seconds", Kind::Counter, help);
+    text.family("moonbridge_worker_processor_seconds", MetricKind::Counter, help);
     for ((number, _), usage) in pools.iter().zip(&usages) {
         for (mode, time) in [("user", usage.user), ("system", usage.system)] {
             text.sample(&[("pool", number), ("mode", mode)], time.as_secs_f64());
         }
     }
     let help = "Resident memory of the workers together; what they share counts for each.";
-    text.family("moonbridge_worker_memory_bytes", Kind::Gauge, help);
+    text.family("moonbridge_worker_memory_bytes", MetricKind::Gauge, help);
     for ((number, _), usage) in pools.iter().zip(&usages) {
         text.sample(&[("pool", number)], usage.resident as f64);
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use super::area::{self, Area, Block};
 use super::declaration::Declaration;
-use super::exposition::{Exposition, Kind};
+use super::exposition::{Exposition, MetricKind};
 
 /// The most sets of label values, beside that of the overflow.
 pub const MAX_SERIES: usize = 500;
@@ -35,8 +35,8 @@ const FREE: u64 = 0;
 const BEGUN: u64 = 1;
 const TAKEN: u64 = 2;
 
-/// How often to look again at a slot that another process is taking.
-const PATIENCE: usize = 10_000;
+/// How often to check a slot again that another process is taking.
+const ATTEMPTS: usize = 10_000;
 
 /// A metric of the application.
 pub struct Series {
@@ -93,7 +93,7 @@ impl Series {
             let values = values.iter().map(String::as_str).chain(std::iter::repeat(OVERFLOW));
             let pairs: Vec<_> = labels.iter().map(String::as_str).zip(values).collect();
             let value = f64::from_bits(slot[HEAD].load(Relaxed));
-            if *kind == Kind::Histogram {
+            if *kind == MetricKind::Histogram {
                 let counts = &slot[HEAD + 1..][..=bounds.len()];
                 let counts: Vec<_> = counts.iter().map(|it| it.load(Relaxed)).collect();
                 text.histogram(&pairs, bounds, &counts, value);
@@ -135,7 +135,7 @@ impl Series {
         if values.len() > MAX_VALUES {
             return false;
         }
-        for _ in 0..PATIENCE {
+        for _ in 0..ATTEMPTS {
             match slot[STATE].compare_exchange(FREE, BEGUN, AcqRel, Acquire) {
                 Ok(_) => {
                     area::put(&slot[VALUES..HEAD], values);
@@ -157,7 +157,8 @@ impl Series {
 /// The words of a slot.
 fn width(declaration: &Declaration) -> usize {
     // A histogram has a sum, and one bucket more than bounds.
-    let own = if declaration.kind == Kind::Histogram { declaration.bounds.len() + 2 } else { 1 };
+    let own =
+        if declaration.kind == MetricKind::Histogram { declaration.bounds.len() + 2 } else { 1 };
     (HEAD + own).next_multiple_of(area::LINE)
 }
 
@@ -192,7 +193,7 @@ mod tests {
     use super::*;
     use crate::server::metrics::exposition::Format;
 
-    fn declared(kind: Kind, labels: &[&str]) -> Declaration {
+    fn declared(kind: MetricKind, labels: &[&str]) -> Declaration {
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
         Declaration::new(kind, "x", "", labels, Some(vec![1.0, 2.0])).unwrap()
     }
@@ -211,7 +212,7 @@ mod tests {
     #[test]
     fn values_are_kept_by_label_values() {
         let area = area();
-        let declaration = declared(Kind::Counter, &["a", "b"]);
+        let declaration = declared(MetricKind::Counter, &["a", "b"]);
         let series = Series::new(&area, declaration.clone()).unwrap();
         assert_eq!(samples(&series), [""; 0]);
         series.add(&[b"1", b""], 1.0);
@@ -228,12 +229,12 @@ mod tests {
     #[test]
     fn gauges_are_set_and_histograms_observed() {
         let area = area();
-        let gauge = Series::new(&area, declared(Kind::Gauge, &[])).unwrap();
+        let gauge = Series::new(&area, declared(MetricKind::Gauge, &[])).unwrap();
         assert_eq!(samples(&gauge), ["x 0"]);
         gauge.set(&[], 3.5);
         gauge.add(&[], -5.0);
         assert_eq!(samples(&gauge), ["x -1.5"]);
-        let histogram = Series::new(&area, declared(Kind::Histogram, &[])).unwrap();
+        let histogram = Series::new(&area, declared(MetricKind::Histogram, &[])).unwrap();
         for value in [0.5, 1.0, 1.5, 9.0] {
             histogram.observe(&[], value);
         }
@@ -250,7 +251,7 @@ mod tests {
     #[test]
     fn what_is_too_much_goes_to_the_overflow() {
         let area = area();
-        let series = Series::new(&area, declared(Kind::Counter, &["a"])).unwrap();
+        let series = Series::new(&area, declared(MetricKind::Counter, &["a"])).unwrap();
         for number in 0..MAX_SERIES + 3 {
             series.add(&[number.to_string().as_bytes()], 1.0);
         }
@@ -263,7 +264,7 @@ mod tests {
     #[test]
     fn a_slot_whose_owner_has_died_is_left_out() {
         let area = area();
-        let series = Series::new(&area, declared(Kind::Counter, &["a"])).unwrap();
+        let series = Series::new(&area, declared(MetricKind::Counter, &["a"])).unwrap();
         series.slot(1)[STATE].store(BEGUN, Relaxed);
         series.add(&[b"1"], 1.0);
         series.add(&[b"1"], 1.0);
@@ -273,7 +274,7 @@ mod tests {
     #[test]
     fn processes_that_need_the_same_slot_at_once_find_it() {
         let area = area();
-        let declaration = declared(Kind::Counter, &["a"]);
+        let declaration = declared(MetricKind::Counter, &["a"]);
         let file = area.file().unwrap();
         drop(Series::new(&area, declaration.clone()).unwrap());
         std::thread::scope(|scope| {

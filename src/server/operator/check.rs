@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use mlua::Lua;
 
 use crate::io::tls::TlsServer;
-use crate::server::listen::registry::Pool;
+use crate::server::listen::pool::Pool;
 use crate::server::listen::status_listener::StatusListener;
 
 /// When a certificate ends, in seconds since 1970, and whose it is.

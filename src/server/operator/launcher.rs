@@ -11,13 +11,13 @@ use mlua::{FromLua, Function, Lua, Table, Value};
 
 use super::log::{Level, Log};
 use super::options::{self, RunOptions};
-use super::service::{Service, StartError};
+use super::service_files::{ServiceFiles, StartError};
 use crate::binding::{self, Fault, Reply};
 use crate::http;
 use crate::io::listen::BACKLOG;
 use crate::known_options;
+use crate::server::credentials::Credentials;
 use crate::server::development::Development;
-use crate::server::identity::Identity;
 use crate::server::listen::proxies::Proxies;
 use crate::server::listen::registry::Registry;
 use crate::server::listen::spec::ListenerSpec;
@@ -31,16 +31,16 @@ const PAGE_PORT: &str = "8080";
 /// runs the script.
 #[derive(Default)]
 pub struct Operations {
-    service: RefCell<Option<Service>>,
+    service: RefCell<Option<ServiceFiles>>,
     /// What the command line says to run as, where a script is only checked.
-    checked: RefCell<Option<Identity>>,
+    checked: RefCell<Option<Credentials>>,
     exit_code: Cell<Option<i32>>,
 }
 
 impl Operations {
     /// The service that the launcher has opened; otherwise opens one with the given options, `anew` in a
     /// process that a reload has started.
-    pub fn take(&self, options: &RunOptions, anew: bool) -> Result<Service, StartError> {
+    pub fn take(&self, options: &RunOptions, anew: bool) -> Result<ServiceFiles, StartError> {
         match self.service.take() {
             Some(mut service) => {
                 // Not to be lost where the script says it and the command line does not.
@@ -52,7 +52,7 @@ impl Operations {
     }
 
     /// What a script that is only checked would run as.
-    pub fn checked_identity(&self, options: &RunOptions) -> Option<Identity> {
+    pub fn checked_identity(&self, options: &RunOptions) -> Option<Credentials> {
         self.checked.take().or_else(|| options.identity.clone())
     }
 
@@ -92,8 +92,8 @@ fn path_of(lua: &Lua, value: Value) -> mlua::Result<PathBuf> {
     Ok(OsStr::from_bytes(&path.as_bytes()).into())
 }
 
-fn open(options: &RunOptions, anew: bool) -> Result<Service, StartError> {
-    if anew { Service::open_anew(options) } else { Service::open(options) }
+fn open(options: &RunOptions, anew: bool) -> Result<ServiceFiles, StartError> {
+    if anew { ServiceFiles::open_anew(options) } else { ServiceFiles::open(options) }
 }
 
 /// Defines `launch` over `run`, which returns nil and a message instead of raising errors.

@@ -14,6 +14,7 @@ use nix::unistd::Uid;
 use super::log_stream::LogStream;
 use super::syslog::Syslog;
 use crate::sys::os::calendar::local_timestamp;
+use crate::sys::os::error_text;
 
 /// How often to retry waiting lines.
 const RETRY: Duration = Duration::from_millis(100);
@@ -169,12 +170,12 @@ impl Log {
         }
     }
 
-    /// Reopens the log file after it has been renamed. On failure the old file stays in use.
-    ///
-    /// # Errors
-    /// What the system reports.
-    pub fn reopen(&mut self) -> io::Result<()> {
-        self.stream.as_mut().map_or(Ok(()), LogStream::reopen)
+    /// The file was renamed: opens it anew. If that fails, the old one stays in use, and the log says why.
+    pub fn reopen(&mut self) {
+        if let Some(Err(error)) = self.stream.as_mut().map(LogStream::reopen) {
+            let reason = error_text::reason(&error);
+            self.notice(&format!("Could not reopen the log file: {reason}"));
+        }
     }
 }
 

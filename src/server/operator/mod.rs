@@ -23,7 +23,7 @@ pub mod notifier;
 pub mod options;
 pub mod pid_file;
 pub mod privileges;
-pub mod service;
+pub mod service_files;
 pub mod status;
 pub mod stderr_lines;
 pub mod syslog;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use mlua::{Table, Value};
 
-use super::access_log::format::Format;
+use super::access_log::format::LineFormat;
 use super::access_log::{AccessLogName, AccessLogOptions};
 use super::log::Level;
 use crate::binding::{self, Fault, Reply};
 use crate::known_options;
-use crate::server::identity::Identity;
+use crate::server::credentials::Credentials;
 use crate::server::listen::config::{bytes, count, seconds};
 
 /// The default name in the system log.
@@ -67,7 +67,7 @@ pub struct RunOptions {
     /// What the supervisor keeps to.
     pub limits: SupervisorLimits,
     /// What supervisor and workers run as, once ports and files are open.
-    pub identity: Option<Identity>,
+    pub identity: Option<Credentials>,
 }
 
 /// What the supervisor keeps to.
@@ -164,7 +164,7 @@ pub fn parse(value: Option<&Value>) -> Reply<RunOptions> {
         level,
         access_log: access_log(table)?,
         limits: limits(table)?,
-        identity: Identity::read(table)?,
+        identity: Credentials::read(table)?,
     })
 }
 
@@ -173,7 +173,7 @@ fn access_log(table: &Table) -> Reply<Option<AccessLogOptions>> {
         match table.get::<Value>("access_log_format")? {
             Value::Nil => None,
             Value::String(format) => {
-                let parsed = Format::parse(&format.to_string_lossy());
+                let parsed = LineFormat::parse(&format.to_string_lossy());
                 Some(parsed.map_err(|error| {
                     Fault::misuse(format!("Option \"access_log_format\": {error}"))
                 })?)
@@ -201,7 +201,7 @@ fn access_log(table: &Table) -> Reply<Option<AccessLogOptions>> {
             return Err(Fault::misuse("Option \"access_log_format\" without \"access_log\""));
         }
     };
-    Ok(Some(AccessLogOptions::Lines(to, format.unwrap_or(Format::Json))))
+    Ok(Some(AccessLogOptions::Lines(to, format.unwrap_or(LineFormat::Json))))
 }
 
 fn limits(table: &Table) -> Reply<SupervisorLimits> {

@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::unistd::geteuid;
 
-use crate::server::identity::Identity;
-use crate::server::listen::registry::Pool;
+use crate::server::credentials::Credentials;
+use crate::server::listen::pool::Pool;
 
 /// Checks that this process can become each user that its processes should run as. `server`: what supervisor
 /// and workers run as.
 ///
 /// # Errors
 /// A sentence that names the pool or the option.
-pub fn check(pools: &[Rc<Pool>], server: Option<&Identity>) -> Result<(), String> {
-    server.map_or(Ok(()), Identity::may_assume)?;
+pub fn check(pools: &[Rc<Pool>], server: Option<&Credentials>) -> Result<(), String> {
+    server.map_or(Ok(()), Credentials::may_assume)?;
     for pool in pools {
         let Some(identity) = &pool.config.identity else { continue };
         let number = pool.number;
@@ -28,7 +28,7 @@ pub fn check(pools: &[Rc<Pool>], server: Option<&Identity>) -> Result<(), String
 ///
 /// # Errors
 /// A sentence that names the pool.
-pub fn agree(pools: &[Rc<Pool>], server: Option<&Identity>) -> Result<(), String> {
+pub fn agree(pools: &[Rc<Pool>], server: Option<&Credentials>) -> Result<(), String> {
     for pool in pools {
         let Some(identity) = &pool.config.identity else { continue };
         let number = pool.number;
@@ -50,7 +50,7 @@ static WARNED: AtomicBool = AtomicBool::new(false);
 
 /// A warning if handlers run as root and nobody has said that they should; once, whatever generation of the
 /// server has `warned`.
-pub fn warning(pools: &[Rc<Pool>], server: Option<&Identity>, warned: bool) -> Option<String> {
+pub fn warning(pools: &[Rc<Pool>], server: Option<&Credentials>, warned: bool) -> Option<String> {
     if WARNED.fetch_or(warned, Relaxed) || warned {
         return None;
     }

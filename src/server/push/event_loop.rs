@@ -10,8 +10,9 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::socket::{MsgFlags, send};
 
-use super::hub::{Arrival, Hub};
-use super::message::Message;
+use super::hub::Hub;
+use super::message::TopicMessage;
+use super::new_stream::NewStream;
 use crate::server::ipc::channel::{Channel, Descriptors, Inbox, Parcel, Received};
 use crate::server::ipc::clock;
 use crate::server::ipc::overflow;
@@ -24,22 +25,22 @@ const LINE: u64 = 0xffff_ffff;
 const LIFELINE: u64 = 0xffff_fffe;
 const RETURNS: u64 = 0xffff_fffd;
 
-/// A slice: so many clients, or so many bytes, get a message before something else is looked at.
+/// The number of clients, and of bytes, that one slice of work passes a message on to.
 const CLIENTS: usize = 256;
 const BYTES: usize = 512 * 1024;
 
-/// So many messages are read before something else is looked at.
+/// The number of messages read at once.
 const MESSAGES: usize = 256;
 
-/// How many bytes of messages may wait in this process. What is beyond waits in the kernel, and then publishers are
-/// refused.
+/// How many bytes of messages may wait in this process. Further messages wait in the kernel until its buffer is full;
+/// then publishing fails.
 const BACKLOG: usize = 64 * 1024 * 1024;
 
 /// How soon to try again to give something back if the kernel does not say when it can take more, in milliseconds.
 const AGAIN: u64 = 10;
 
 /// The process.
-pub struct EventLoop {
+pub struct PushEventLoop {
     epoll: Rc<Epoll>,
     line: Rc<PushLine>,
     /// Watched.
@@ -56,9 +57,9 @@ pub struct EventLoop {
     ends: bool,
 }
 
-impl EventLoop {
+impl PushEventLoop {
     /// The process that is told what to do on this line, as long as the other end of the lifeline is open, and
-    /// holds so many connections at most.
+    /// holds at most `most` connections.
     ///
     /// # Errors
     /// What the kernel reports.
@@ -73,7 +74,7 @@ impl EventLoop {
         epoll.add(receiver, EpollEvent::new(EpollFlags::EPOLLIN, LINE))?;
         epoll.add(&lifeline, EpollEvent::new(EpollFlags::EPOLLIN, LIFELINE))?;
         let hub = Hub::new(epoll.clone(), counters, most);
-        Ok(EventLoop {
+        Ok(PushEventLoop {
             epoll,
             line,
             _lifeline: lifeline,
@@ -86,7 +87,7 @@ impl EventLoop {
         })
     }
 
-    /// Serves until the supervisor ends, or all have ended in order.
+    /// Serves until the supervisor ends, or all have ended gracefully.
     pub fn run(mut self) {
         let mut events = [EpollEvent::empty(); 256];
         loop {
@@ -95,9 +96,10 @@ impl EventLoop {
             let is_busy = self.work();
             self.hub.ring();
             self.say_end();
-            self.hub.returns.flush();
-            let again = (!self.hub.returns.is_empty() && self.hub.returns.channel().is_some())
-                .then(|| self.hub.now + AGAIN);
+            self.hub.departures.returns.flush();
+            let again = (!self.hub.departures.returns.is_empty()
+                && self.hub.departures.returns.channel().is_some())
+            .then(|| self.hub.now + AGAIN);
             let due = if is_busy { Some(0) } else { self.hub.next_alarm() };
             let due = [due, again].into_iter().flatten().min().map(clock::instant);
             let wait = due.map(|due| due.saturating_duration_since(now));
@@ -155,7 +157,7 @@ impl EventLoop {
     /// Whether a generation serves. Before, connections could not be given back, and no topic has a history: all
     /// else waits until then, even if it came first.
     fn is_served(&self) -> bool {
-        self.hub.generations.is_served()
+        self.hub.departures.generations.is_served()
     }
 
     /// Does a slice of what was read. True if there is more.
@@ -197,11 +199,11 @@ impl EventLoop {
                     state.data = data;
                 }
                 let from = (supervisor, pool);
-                self.hub.hold(Arrival { from, socket: connection, state: *state, held });
+                self.hub.hold(NewStream { from, socket: connection, state: *state, held });
                 false
             }
             ToPush::Publish(Publication { topic, id, data, .. }) => {
-                self.hub.publish(&topic, Rc::new(Message::new(id, data)));
+                self.hub.publish(&topic, Rc::new(TopicMessage::new(id, data)));
                 true
             }
             ToPush::Leave(name) => {
@@ -217,7 +219,7 @@ impl EventLoop {
                 false
             }
             ToPush::Serve(supervisor, most, topics) => {
-                self.hub.generations.serve(supervisor);
+                self.hub.departures.generations.serve(supervisor);
                 self.hub.limit(most);
                 let topics: Vec<_> = topics
                     .into_iter()
@@ -228,12 +230,12 @@ impl EventLoop {
                     let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
                     let event = EpollEvent::new(flags, RETURNS);
                     let _ = self.epoll.add(channel.as_fd(), event);
-                    self.hub.returns.lead_to(channel);
+                    self.hub.departures.returns.lead_to(channel);
                 }
                 false
             }
             ToPush::Replaced(supervisor, pools) => {
-                self.hub.generations.replace(supervisor, pools);
+                self.hub.departures.generations.replace(supervisor, pools);
                 false
             }
             ToPush::Drain => {
@@ -252,7 +254,7 @@ impl EventLoop {
     fn say_end(&mut self) {
         if self.ends && self.hub.len() == 0 && self.backlog.is_empty() {
             self.ends = false;
-            self.hub.returns.tell(FromPush::Ended);
+            self.hub.departures.returns.tell(FromPush::Ended);
         }
     }
 }
@@ -294,7 +296,7 @@ mod tests {
         let counters = PushCounters::new(&Rc::new(Area::new(None).unwrap())).unwrap();
         let line = Rc::new(PushLine::new().unwrap());
         let (lifeline, _ours) = nix::unistd::pipe().unwrap();
-        let mut process = EventLoop::new(line.clone(), lifeline, counters.clone(), 10).unwrap();
+        let mut process = PushEventLoop::new(line.clone(), lifeline, counters.clone(), 10).unwrap();
         let publication =
             Publication { topic: b"news".into(), id: None, data: b"a".into(), is_in_file: false };
         line.send(&ToPush::Publish(publication), &[]).unwrap();
@@ -306,7 +308,7 @@ mod tests {
         let (channel, _theirs) = Channel::pair().unwrap();
         line.send(&ToPush::Serve(1, None, vec![news]), &[channel.as_fd()]).unwrap();
         process.read();
-        assert!(process.hub.returns.channel().is_some());
+        assert!(process.hub.departures.returns.channel().is_some());
         process.work();
         assert_eq!(counters.get(PushTotal::Published), 1);
     }

@@ -2,14 +2,14 @@
 
 /// The generations, by the process ids of their supervisors.
 #[derive(Debug, Default)]
-pub struct Generations {
+pub struct GenerationPools {
     /// The one that serves.
     current: Option<i32>,
     /// Those before, in their order: for each of their pools, the one of the next generation.
     replaced: Vec<(i32, Vec<Option<u64>>)>,
 }
 
-impl Generations {
+impl GenerationPools {
     /// Whether one serves.
     pub fn is_served(&self) -> bool {
         self.current.is_some()
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn pools_are_found_over_several_generations() {
-        let mut generations = Generations::default();
+        let mut generations = GenerationPools::default();
         assert_eq!((generations.is_served(), generations.pool(1, 0)), (false, None));
         assert!(generations.serve(1) && !generations.serve(1));
         assert_eq!((generations.is_served(), generations.pool(1, 5)), (true, Some(5)));

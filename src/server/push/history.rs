@@ -3,30 +3,30 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::message::Message;
+use super::message::TopicMessage;
 
 /// The last messages of a topic, each with its number: those of all topics are numbered in one order.
 pub struct History {
     most: usize,
-    messages: VecDeque<(u64, Rc<Message>)>,
+    messages: VecDeque<(u64, Rc<TopicMessage>)>,
     /// The number and the id of the last message that is not here any more.
     forgotten: Option<(u64, Option<Box<[u8]>>)>,
 }
 
 impl History {
-    /// Keeps so many messages.
+    /// Keeps the last `most` messages.
     pub fn new(most: usize) -> Self {
         History { most, messages: VecDeque::new(), forgotten: None }
     }
 
-    /// Keeps so many messages from now on.
+    /// Keeps the last `most` messages from now on.
     pub fn resize(&mut self, most: usize) {
         self.most = most;
         self.forget();
     }
 
     /// A message was published.
-    pub fn add(&mut self, number: u64, message: Rc<Message>) {
+    pub fn add(&mut self, number: u64, message: Rc<TopicMessage>) {
         self.messages.push_back((number, message));
         self.forget();
     }
@@ -51,7 +51,7 @@ impl History {
     }
 
     /// The messages behind that number.
-    pub fn since(&self, number: u64) -> impl Iterator<Item = (u64, &Rc<Message>)> {
+    pub fn since(&self, number: u64) -> impl Iterator<Item = (u64, &Rc<TopicMessage>)> {
         let first = self.messages.partition_point(|(other, _)| *other <= number);
         self.messages.range(first..).map(|(number, message)| (*number, message))
     }
@@ -66,7 +66,7 @@ mod tests {
         let mut history = History::new(2);
         for number in [3, 5, 9] {
             let id = number.to_string().into_bytes();
-            history.add(number, Rc::new(Message::new(Some(id), Vec::new())));
+            history.add(number, Rc::new(TopicMessage::new(Some(id), Vec::new())));
         }
         assert_eq!((history.find(b"3"), history.find(b"5")), (Some(3), Some(5)));
         assert!(history.reaches(3) && !history.reaches(2));

@@ -29,7 +29,7 @@ pub const LONGEST_NAME: usize = 255;
 const LONGEST_HISTORY: f64 = 1e6;
 
 /// How long [`subscribers`] waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why nothing is published where no server runs.
 const NO_SERVER: &str = "No server runs in this process";
@@ -146,7 +146,7 @@ fn subscribers(lua: &Lua, args: MultiValue) -> Reply<i64> {
     line.send(&ToPush::Count(topic), &[theirs.as_fd()])?;
     drop(theirs);
     let mut answer = [0; 8];
-    let count = if wait::ready(ours.as_fd(), Direction::Read, Some(PATIENCE))? {
+    let count = if wait::ready(ours.as_fd(), Direction::Read, Some(ANSWER_WITHIN))? {
         recv(ours.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?
     } else {
         0

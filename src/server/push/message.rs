@@ -6,13 +6,13 @@ use std::rc::Rc;
 use crate::http::websocket::protocol::frame::{self, Opcode};
 use crate::http::wire::date;
 use crate::http::wire::header_lines::push_chunk_size;
-use crate::server::ipc::held_state::{Framing, Head, Rules};
+use crate::server::ipc::held_state::{HeldHead, MessageFraming, Rules};
 
 /// The end of a chunked body (RFC 9112 7.1).
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// A message.
-pub struct Message {
+pub struct TopicMessage {
     /// By which clients say what they have.
     pub id: Option<Box<[u8]>>,
     data: Rc<[u8]>,
@@ -25,11 +25,11 @@ pub struct Message {
 /// A response that was made, and for which rules.
 type MadeResponse = (Rc<Rules>, Rc<[u8]>);
 
-impl Message {
+impl TopicMessage {
     /// A message with these bytes.
     pub fn new(id: Option<Vec<u8>>, data: Vec<u8>) -> Self {
         let (id, data) = (id.map(Into::into), data.into());
-        Message {
+        TopicMessage {
             id,
             data,
             chunk: OnceCell::new(),
@@ -39,14 +39,16 @@ impl Message {
     }
 
     /// What is sent for it. `closes`: the connection ends behind it, which a head says.
-    pub fn framed(&self, framing: Framing, rules: &Rc<Rules>, closes: bool) -> Rc<[u8]> {
+    pub fn framed(&self, framing: MessageFraming, rules: &Rc<Rules>, closes: bool) -> Rc<[u8]> {
         match framing {
-            Framing::Plain => self.data.clone(),
+            MessageFraming::Plain => self.data.clone(),
             // An empty chunk would end the body.
-            Framing::Chunked if self.data.is_empty() => self.data.clone(),
-            Framing::Chunked => self.chunk.get_or_init(|| chunk(&self.data)).clone(),
-            Framing::WebSocket => self.frame.get_or_init(|| websocket_frame(&self.data)).clone(),
-            Framing::Whole => {
+            MessageFraming::Chunked if self.data.is_empty() => self.data.clone(),
+            MessageFraming::Chunked => self.chunk.get_or_init(|| chunk(&self.data)).clone(),
+            MessageFraming::WebSocket => {
+                self.frame.get_or_init(|| websocket_frame(&self.data)).clone()
+            }
+            MessageFraming::Whole => {
                 let mut made = self.response.borrow_mut();
                 if let Some((_, bytes)) =
                     made.as_ref().filter(|(whose, _)| Rc::ptr_eq(whose, rules) && !closes)
@@ -86,7 +88,7 @@ fn chunk(data: &[u8]) -> Rc<[u8]> {
 }
 
 /// A complete response with this head.
-pub fn response(head: &Head, body: &[u8], closes: bool) -> Vec<u8> {
+pub fn response(head: &HeldHead, body: &[u8], closes: bool) -> Vec<u8> {
     let mut bytes = head.lines.clone();
     date::with_now(|now| {
         if let Some(now) = now.filter(|_| !head.has_date) {
@@ -111,35 +113,38 @@ pub fn response(head: &Head, body: &[u8], closes: bool) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn head(lines: &str, is_bodyless: bool) -> Head {
-        Head { lines: lines.as_bytes().to_vec(), has_date: true, is_bodyless }
+    fn head(lines: &str, is_bodyless: bool) -> HeldHead {
+        HeldHead { lines: lines.as_bytes().to_vec(), has_date: true, is_bodyless }
     }
 
     #[test]
     fn a_message_is_framed_once_for_each_kind() {
-        let heads = [head("HTTP/1.1 200 OK\r\n", false), Head::default()];
+        let heads = [head("HTTP/1.1 200 OK\r\n", false), HeldHead::default()];
         let rules = Rc::new(Rules { heads, ..Rules::default() });
-        let message = Message::new(None, b"hello world, you".to_vec());
+        let message = TopicMessage::new(None, b"hello world, you".to_vec());
         for (framing, expected) in [
-            (Framing::Plain, "hello world, you"),
-            (Framing::Chunked, "10\r\nhello world, you\r\n"),
-            (Framing::Whole, "HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\nhello world, you"),
+            (MessageFraming::Plain, "hello world, you"),
+            (MessageFraming::Chunked, "10\r\nhello world, you\r\n"),
+            (
+                MessageFraming::Whole,
+                "HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\nhello world, you",
+            ),
         ] {
             let framed = message.framed(framing, &rules, false);
             assert_eq!(&*framed, expected.as_bytes());
             assert!(Rc::ptr_eq(&framed, &message.framed(framing, &rules, false)));
         }
         let other = Rc::new(Rules::default());
-        assert!(message.framed(Framing::Whole, &other, false).starts_with(b"Date: "));
-        let last = message.framed(Framing::Whole, &rules, true);
+        assert!(message.framed(MessageFraming::Whole, &other, false).starts_with(b"Date: "));
+        let last = message.framed(MessageFraming::Whole, &rules, true);
         assert!(last.starts_with(b"HTTP/1.1 200 OK\r\nConnection: close\r\n"));
     }
 
     #[test]
     fn a_frame_is_a_text_if_the_message_is_one() {
         let framed = |data: &[u8]| {
-            let message = Message::new(None, data.to_vec());
-            message.framed(Framing::WebSocket, &Rc::new(Rules::default()), false).to_vec()
+            let message = TopicMessage::new(None, data.to_vec());
+            message.framed(MessageFraming::WebSocket, &Rc::new(Rules::default()), false).to_vec()
         };
         assert_eq!(framed("\u{e4}".as_bytes()), b"\x81\x02\xc3\xa4");
         assert_eq!(framed(b"\xe4"), b"\x82\x01\xe4");
@@ -148,8 +153,10 @@ mod tests {
 
     #[test]
     fn an_empty_message_is_no_last_chunk() {
-        let message = Message::new(None, Vec::new());
-        assert!(message.framed(Framing::Chunked, &Rc::new(Rules::default()), false).is_empty());
+        let message = TopicMessage::new(None, Vec::new());
+        assert!(
+            message.framed(MessageFraming::Chunked, &Rc::new(Rules::default()), false).is_empty()
+        );
     }
 
     #[test]

@@ -6,25 +6,28 @@
 //! | [`lua`] | `topic`, `publish`, `subscribers` |
 //! | [`event_loop`] | the process: what it is told, and what it does next |
 //! | [`hub`] | the held connections, and what happens to them |
-//! | [`stream`], [`queue`] | one of them; what waits for a slow client (pure) |
+//! | [`streams`], [`stream`], [`new_stream`] | where they are; one of them; one that arrives |
+//! | [`queue`] | what waits for a slow client (pure) |
 //! | [`topics`], [`history`] | who hears what; the last messages (pure) |
 //! | [`message`] | a message, framed once for all |
 //! | [`alarms`], [`slab`], [`rule_book`], [`generations`] | parts of the hub |
-//! | [`ending`], [`returns`] | how connections end; what goes back to the supervisor |
+//! | [`departures`], [`returns`] | how connections leave; what goes back to the supervisor |
 
 mod alarms;
-mod ending;
+mod departures;
 mod event_loop;
 mod generations;
 mod history;
 mod hub;
 pub mod lua;
 mod message;
+mod new_stream;
 mod queue;
 mod returns;
 mod rule_book;
 mod slab;
 mod stream;
+mod streams;
 mod topics;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -35,7 +38,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::ipc::push_line::PushLine;
 use super::metrics::push::PushCounters;
 use crate::sys::os::process;
-use event_loop::EventLoop;
+use event_loop::PushEventLoop;
 
 /// Descriptors that the process needs beside those of connections.
 const SPARE: usize = 32;
@@ -59,7 +62,7 @@ pub fn serve(start: PushStart) {
     process::close_all_but(&kept.map(|it| it.as_raw_fd()));
     let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
     let most = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(SPARE);
-    if let Ok(event_loop) = EventLoop::new(line, lifeline, counters, most) {
+    if let Ok(event_loop) = PushEventLoop::new(line, lifeline, counters, most) {
         event_loop.run();
     }
 }

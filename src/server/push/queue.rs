@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 /// Bytes that a client has not taken.
 #[derive(Default)]
-pub struct Queue {
+pub struct StreamQueue {
     pieces: VecDeque<Piece>,
-    /// So many bytes of the first piece are sent.
+    /// How many bytes of the first piece are sent.
     sent: usize,
     size: usize,
     /// When the client last took something, in milliseconds of the shared clock.
@@ -22,7 +22,7 @@ struct Piece {
     is_message: bool,
 }
 
-impl Queue {
+impl StreamQueue {
     /// How many bytes wait behind the piece that is being sent.
     pub fn waiting(&self) -> u64 {
         let first = self.pieces.front().map_or(0, |piece| piece.bytes.len());
@@ -34,7 +34,7 @@ impl Queue {
         self.size - self.sent
     }
 
-    /// Adds a piece, of which so many bytes are sent already, which they can only be if nothing waits.
+    /// Adds a piece. Of it, `sent` bytes are sent already: 0 if anything waits.
     pub fn add(&mut self, bytes: Rc<[u8]>, sent: usize, is_message: bool) {
         if self.pieces.is_empty() {
             self.sent = sent;
@@ -53,7 +53,7 @@ impl Queue {
         self.pieces.front().and_then(|piece| piece.bytes.get(self.sent..))
     }
 
-    /// So many of the next bytes are sent.
+    /// The next `count` bytes are sent.
     pub fn advance(&mut self, count: usize) {
         self.sent += count;
         if self.pieces.front().is_some_and(|piece| piece.bytes.len() <= self.sent)
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn pieces_leave_in_order_and_the_oldest_whole_message_is_dropped() {
-        let mut queue = Queue::default();
+        let mut queue = StreamQueue::default();
         queue.add(Rc::from(&b"first"[..]), 2, true);
         queue.add(Rc::from(&b"beat"[..]), 0, false);
         queue.add(Rc::from(&b"second"[..]), 0, true);

@@ -9,19 +9,23 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv, send};
 use socket2::SockRef;
 
-use super::queue::Queue;
+use super::message::TopicMessage;
+use super::queue::StreamQueue;
 use super::topics::NONE;
 use crate::server::ipc::attributes::Attributes;
-use crate::server::ipc::held_state::{Framing, Rules};
+use crate::server::ipc::held_state::{HeldState, MessageFraming, Rules};
 use crate::server::ipc::standing::Standing;
 use crate::sys::os::socket_queues::unsent;
+
+/// A ping of a WebSocket (RFC 6455 5.5.2).
+const PING: [u8; 2] = [0x89, 0];
 
 /// The length of an empty pong, with its mask.
 const PONG: usize = 6;
 
 /// How far a held connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum StreamPhase {
     /// It hears its topics.
     Hearing,
     /// A worker has it; what it hears waits until it is back.
@@ -31,13 +35,13 @@ pub enum Phase {
 }
 
 /// A held connection. Times are milliseconds of the shared clock.
-pub struct Stream {
+pub struct PushStream {
     socket: OwnedFd,
     /// What it was held by: its supervisor, and its pool there.
     pub supervisor: i32,
     pub pool: u32,
-    pub phase: Phase,
-    pub framing: Framing,
+    pub phase: StreamPhase,
+    pub framing: MessageFraming,
     /// The kernel tells when the client takes more.
     pub awaits_room: bool,
     /// A ping was sent, which was not answered yet.
@@ -53,7 +57,7 @@ pub struct Stream {
     pub sent_at: u64,
     /// How many bytes it was given.
     pub bytes: u64,
-    queue: Option<Box<Queue>>,
+    queue: Option<Box<StreamQueue>>,
     pub standing: Standing,
     pub attributes: Attributes,
     /// Input that was received before it was held.
@@ -73,15 +77,29 @@ pub enum Written {
     Gone,
 }
 
-impl Stream {
+/// What is due for a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Duty {
+    Nothing,
+    /// Its client has taken nothing for too long.
+    Drop,
+    /// Its time is up.
+    End,
+    /// These bytes, as nothing was sent for a while.
+    Beat(Rc<[u8]>),
+    /// It goes to a worker: its client has not answered the last ping.
+    HandOver,
+}
+
+impl PushStream {
     /// A connection that was held by this supervisor, in this pool.
     pub fn new(socket: OwnedFd, (supervisor, pool): (i32, u32), rules: Rc<Rules>) -> Self {
-        Stream {
+        PushStream {
             socket,
             supervisor,
             pool,
-            phase: Phase::Hearing,
-            framing: Framing::default(),
+            phase: StreamPhase::Hearing,
+            framing: MessageFraming::default(),
             awaits_room: false,
             is_pinged: false,
             rules,
@@ -116,15 +134,23 @@ impl Stream {
         self.socket
     }
 
-    /// What has waited while it was away.
-    pub fn take_waiting(&mut self) -> Vec<(Rc<[u8]>, bool)> {
+    /// A worker has given it back with that. Gives what has waited meanwhile, each with whether it is a message.
+    pub fn come_back(
+        &mut self,
+        held: &HeldState,
+        standing: Standing,
+        attributes: Attributes,
+    ) -> Vec<(Rc<[u8]>, bool)> {
+        (self.phase, self.awaits_room) = (StreamPhase::Hearing, false);
+        (self.framing, self.deadline) = (held.framing, held.deadline.unwrap_or(u64::MAX));
+        (self.standing, self.attributes) = (standing, attributes);
         self.queue.take().map_or_else(Vec::new, |queue| queue.into_pieces().collect())
     }
 
     /// What the kernel is to tell of it.
     pub fn interest(&self) -> EpollFlags {
         let room = if self.awaits_room { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
-        let hears = self.framing == Framing::WebSocket && self.phase == Phase::Hearing;
+        let hears = self.framing == MessageFraming::WebSocket && self.phase == StreamPhase::Hearing;
         // A client that is slow to take what it gets is not listened to.
         let input =
             if hears && !self.awaits_room { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
@@ -144,7 +170,7 @@ impl Stream {
     }
 
     /// Nothing is heard from its client any more: whoever gets it sees the end of its input.
-    pub fn give_up_client(&self) {
+    fn give_up_client(&self) {
         let _ = SockRef::from(&self.socket).shutdown(Shutdown::Read);
     }
 
@@ -161,7 +187,7 @@ impl Stream {
         let mut dropped = 0;
         let mut sent = 0;
         match &mut self.queue {
-            None if self.phase == Phase::Away => {}
+            None if self.phase == StreamPhase::Away => {}
             None => {
                 sent = match transmit(&self.socket, bytes) {
                     Ok(sent) => sent,
@@ -197,7 +223,7 @@ impl Stream {
 
     /// Sends what waits. False if the client is gone.
     pub fn flush(&mut self, now: u64) -> bool {
-        if self.phase == Phase::Away {
+        if self.phase == StreamPhase::Away {
             return true;
         }
         let Some(queue) = &mut self.queue else { return true };
@@ -217,7 +243,7 @@ impl Stream {
 
     /// When something is to be done about it.
     pub fn due(&self) -> u64 {
-        if self.phase == Phase::Away {
+        if self.phase == StreamPhase::Away {
             return u64::MAX;
         }
         let later = |at: u64, time: Option<u64>| time.map_or(u64::MAX, |it| at.saturating_add(it));
@@ -225,15 +251,47 @@ impl Stream {
             Some(queue) => later(queue.progress, self.rules.stall),
             None => u64::MAX,
         };
-        if self.phase == Phase::Ending {
+        if self.phase == StreamPhase::Ending {
             return stalled;
         }
         let beat = later(self.sent_at, self.rules.heartbeat.as_ref().map(|(time, _)| *time));
         self.deadline.min(beat).min(stalled)
     }
 
+    /// What is due now, which is done from now on.
+    pub fn take_duty(&mut self, now: u64) -> Duty {
+        if self.is_stalled(now) {
+            return Duty::Drop;
+        }
+        if self.phase != StreamPhase::Hearing {
+            return Duty::Nothing;
+        }
+        if self.deadline <= now {
+            return Duty::End;
+        }
+        let rules = self.rules.clone();
+        let Some((time, text)) = &rules.heartbeat else { return Duty::Nothing };
+        if self.sent_at.saturating_add(*time) > now {
+            return Duty::Nothing;
+        }
+        self.sent_at = now;
+        if self.is_pinged {
+            self.give_up_client();
+            return Duty::HandOver;
+        }
+        // Whoever has not taken anything yet needs no sign of life.
+        if self.left() > 0 {
+            return Duty::Nothing;
+        }
+        self.is_pinged = self.framing == MessageFraming::WebSocket;
+        Duty::Beat(match self.is_pinged {
+            true => Rc::from(PING),
+            false => TopicMessage::new(None, text.clone()).framed(self.framing, &rules, false),
+        })
+    }
+
     /// Whether its client has taken nothing for too long.
-    pub fn is_stalled(&mut self, now: u64) -> bool {
+    fn is_stalled(&mut self, now: u64) -> bool {
         let (Some(queue), Some(time)) = (&mut self.queue, self.rules.stall) else { return false };
         if queue.progress.saturating_add(time) > now {
             return false;
@@ -257,5 +315,32 @@ fn transmit(socket: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
             Err(Errno::EAGAIN) => return Ok(0),
             outcome => return outcome,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn what_is_due_depends_on_rules_framing_and_client() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let rules = Rc::new(Rules { heartbeat: Some((10, b":\n\n".into())), ..Rules::default() });
+        let mut stream = PushStream::new(OwnedFd::from(ours), (1, 0), rules);
+        assert_eq!((stream.due(), stream.take_duty(9)), (10, Duty::Nothing));
+        assert!(matches!(stream.take_duty(10), Duty::Beat(bytes) if bytes.ends_with(b":\n\n\r\n")));
+        assert_eq!((stream.due(), stream.take_duty(19)), (20, Duty::Nothing));
+
+        stream.framing = MessageFraming::WebSocket;
+        assert_eq!(stream.take_duty(20), Duty::Beat(Rc::from(PING)));
+        assert_eq!(stream.take_duty(30), Duty::HandOver, "the ping has no answer");
+
+        stream.deadline = 35;
+        assert_eq!(stream.take_duty(35), Duty::End);
+        stream.phase = StreamPhase::Away;
+        assert_eq!((stream.due(), stream.take_duty(99)), (u64::MAX, Duty::Nothing));
+        drop(theirs);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::history::History;
-use super::message::Message;
+use super::message::TopicMessage;
 
 /// No subscription.
 pub const NONE: u32 = u32::MAX;
@@ -33,7 +33,7 @@ pub enum Missed {
     /// More than is known.
     TooMuch,
     /// These messages.
-    Messages(Vec<Rc<Message>>),
+    Messages(Vec<Rc<TopicMessage>>),
 }
 
 /// The topics. There are only those that somebody hears, or that have a history.
@@ -64,7 +64,7 @@ impl Default for Topics {
 }
 
 impl Topics {
-    /// These topics have a history of so many messages, and no others.
+    /// These topics have a history, each with its length in messages, and no others.
     pub fn declare(&mut self, declared: &[(Vec<u8>, usize)]) {
         let others = self.topics.iter().enumerate().filter(|(_, topic)| topic.history.is_some());
         let others: Vec<u32> = others
@@ -148,7 +148,7 @@ impl Topics {
     }
 
     /// A message was published: it is passed on by [`Topics::next`].
-    pub fn publish(&mut self, name: &[u8], message: &Rc<Message>) {
+    pub fn publish(&mut self, name: &[u8], message: &Rc<TopicMessage>) {
         self.number += 1;
         self.cursor = NONE;
         let Some(index) = self.names.get(name) else { return };
@@ -224,8 +224,8 @@ impl Topics {
 mod tests {
     use super::*;
 
-    fn message(id: &str) -> Rc<Message> {
-        Rc::new(Message::new(Some(id.as_bytes().to_vec()), Vec::new()))
+    fn message(id: &str) -> Rc<TopicMessage> {
+        Rc::new(TopicMessage::new(Some(id.as_bytes().to_vec()), Vec::new()))
     }
 
     fn heard(topics: &mut Topics, name: &[u8]) -> Vec<u32> {
@@ -273,7 +273,7 @@ mod tests {
         match topics.missed(first, last_id) {
             Missed::TooMuch => None,
             Missed::Messages(messages) => {
-                let id = |message: &Rc<Message>| {
+                let id = |message: &Rc<TopicMessage>| {
                     message.id.as_deref().unwrap().escape_ascii().to_string()
                 };
                 Some(messages.iter().map(id).collect())

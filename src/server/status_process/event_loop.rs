@@ -33,7 +33,7 @@ const LAST: Duration = Duration::from_millis(500);
 /// How long no connection is accepted if the system cannot give any.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The interval at which pools are looked at that may be stuck.
+/// How often to check whether pools are stuck.
 const SAMPLE: Duration = Duration::from_secs(1);
 
 /// A connection.

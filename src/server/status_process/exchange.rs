@@ -10,7 +10,7 @@ const LIMITS: HeadLimits = HeadLimits { head: 8 * 1024, fields: 64 };
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request<'a> {
+pub struct StatusRequest<'a> {
     /// The path, without what follows a question mark.
     pub path: &'a [u8],
     /// The value of the header field Accept.
@@ -19,7 +19,7 @@ pub struct Request<'a> {
 
 /// What is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
+pub struct StatusResponse {
     /// Status code and reason phrase.
     pub status: &'static str,
     /// The media type of the body.
@@ -28,11 +28,11 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-impl Response {
+impl StatusResponse {
     /// A line of text.
     pub fn line(status: &'static str, text: &str) -> Self {
         let body = format!("{text}\n").into_bytes();
-        Response { status, media_type: "text/plain; charset=utf-8", body }
+        StatusResponse { status, media_type: "text/plain; charset=utf-8", body }
     }
 }
 
@@ -52,7 +52,11 @@ pub struct Exchange {
 
 impl Exchange {
     /// Takes what the client has sent, and answers each request that is complete.
-    pub fn receive(&mut self, bytes: &[u8], mut answer: impl FnMut(Request<'_>) -> Response) {
+    pub fn receive(
+        &mut self,
+        bytes: &[u8],
+        mut answer: impl FnMut(StatusRequest<'_>) -> StatusResponse,
+    ) {
         if self.ends {
             return;
         }
@@ -74,7 +78,7 @@ impl Exchange {
         self.input.clear();
     }
 
-    fn respond(&mut self, answer: &mut impl FnMut(Request<'_>) -> Response) {
+    fn respond(&mut self, answer: &mut impl FnMut(StatusRequest<'_>) -> StatusResponse) {
         self.has_answered = true;
         let (head, input) = (&self.head, &self.input[..]);
         let method = head.method.of(input);
@@ -103,12 +107,12 @@ impl Exchange {
             let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
             let named = |field: &&Field| field.name.of(input).eq_ignore_ascii_case(b"accept");
             let accept = head.fields.iter().find(named).map(|field| field.value.of(input));
-            answer(Request { path, accept: accept.unwrap_or_default() })
+            answer(StatusRequest { path, accept: accept.unwrap_or_default() })
         } else {
             extra = "Allow: GET, HEAD\r\n";
-            Response::line("405 Method Not Allowed", "Only GET and HEAD are allowed")
+            StatusResponse::line("405 Method Not Allowed", "Only GET and HEAD are allowed")
         };
-        let Response { status, media_type, body } = response;
+        let StatusResponse { status, media_type, body } = response;
         let connection = if self.ends { "Connection: close\r\n" } else { "" };
         let length = body.len();
         let head = format!(
@@ -163,7 +167,7 @@ mod tests {
             exchange.receive(piece.as_bytes(), |request| {
                 let (path, accept) = (request.path, request.accept);
                 let text = [path, b" ", accept].concat();
-                Response::line("200 OK", &String::from_utf8_lossy(&text))
+                StatusResponse::line("200 OK", &String::from_utf8_lossy(&text))
             });
         }
         (String::from_utf8(exchange.output().to_vec()).unwrap(), exchange.ends())
@@ -219,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_first_request_is_answered_also_at_the_end() {
-        let answer = |_: Request<'_>| Response::line("200 OK", "x");
+        let answer = |_: StatusRequest<'_>| StatusResponse::line("200 OK", "x");
         let mut exchange = Exchange::default();
         assert!(!exchange.end(), "its request may be on its way");
         exchange.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", answer);
@@ -233,7 +237,7 @@ mod tests {
     #[test]
     fn output_is_sent_in_pieces() {
         let mut exchange = Exchange::default();
-        exchange.receive(b"GET / HTTP/1.0\r\n\r\n", |_| Response::line("200 OK", "x"));
+        exchange.receive(b"GET / HTTP/1.0\r\n\r\n", |_| StatusResponse::line("200 OK", "x"));
         let length = exchange.output().len();
         exchange.sent(10);
         assert_eq!(exchange.output().len(), length - 10);

@@ -3,10 +3,11 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::exchange::{Request, Response};
+use super::exchange::{StatusRequest, StatusResponse};
 use super::readiness::{Readiness, Watched};
 use crate::server::ipc::server_stage::ServerStage;
-use crate::server::listen::registry::{PoolView, Registry};
+use crate::server::listen::pool::PoolView;
+use crate::server::listen::registry::Registry;
 use crate::server::listen::spec::ListenerSpec;
 use crate::server::metrics::exposition::Format;
 use crate::server::metrics::registry::Metrics;
@@ -45,29 +46,31 @@ impl Pages {
     /// Answers a request.
     pub fn answer(
         &mut self,
-        request: &Request<'_>,
+        request: &StatusRequest<'_>,
         stuck_limit: Option<Duration>,
         now: Instant,
-    ) -> Response {
+    ) -> StatusResponse {
         match request.path {
-            b"/live" => Response::line("200 OK", "live"),
+            b"/live" => StatusResponse::line("200 OK", "live"),
             b"/ready" => self.ready(stuck_limit, now),
             b"/metrics" => self.metrics(Format::accepted(request.accept)),
-            _ => Response::line("404 Not Found", "There are /live, /ready and /metrics"),
+            _ => StatusResponse::line("404 Not Found", "There are /live, /ready and /metrics"),
         }
     }
 
-    fn metrics(&self, format: Format) -> Response {
+    fn metrics(&self, format: Format) -> StatusResponse {
         let text = report::text(format, &self.sources, self.server.as_ref(), &self.metrics);
         let (status, media_type) = ("200 OK", format.media_type());
-        Response { status, media_type, body: text.into_bytes() }
+        StatusResponse { status, media_type, body: text.into_bytes() }
     }
 
-    fn ready(&mut self, stuck_limit: Option<Duration>, now: Instant) -> Response {
+    fn ready(&mut self, stuck_limit: Option<Duration>, now: Instant) -> StatusResponse {
         let stage = self.stage.get();
         match self.readiness.judge(stage, &watched(&self.pools), stuck_limit, now) {
-            Ok(()) => Response::line("200 OK", "ready"),
-            Err(why) => Response::line("503 Service Unavailable", &format!("not ready: {why}")),
+            Ok(()) => StatusResponse::line("200 OK", "ready"),
+            Err(why) => {
+                StatusResponse::line("503 Service Unavailable", &format!("not ready: {why}"))
+            }
         }
     }
 }

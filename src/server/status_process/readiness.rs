@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::server::ipc::scoreboard::{Activity, Scoreboard, WorkerView};
-use crate::server::ipc::server_stage::Stage;
+use crate::server::ipc::server_stage::ServingStage;
 
 /// What is remembered of a pool.
 #[derive(Debug, Default)]
@@ -46,13 +46,13 @@ impl Readiness {
     /// Why the server is not ready, as a sentence.
     pub fn judge(
         &mut self,
-        stage: Stage,
+        stage: ServingStage,
         pools: &[Watched<'_>],
         stuck_limit: Option<Duration>,
         now: Instant,
     ) -> Result<(), String> {
         self.sample(pools, now);
-        if stage != Stage::Serving {
+        if stage != ServingStage::Serving {
             return Err("the server shuts down".to_owned());
         }
         for (number, (memory, pool)) in (1..).zip(self.pools.iter().zip(pools)) {
@@ -110,18 +110,18 @@ mod tests {
             let pools = [Watched { board: &board, takes_connections: true }];
             readiness.judge(stage, &pools, LIMIT, now)
         };
-        assert!(judge(Stage::Serving).unwrap_err().contains("pool #1 has no worker"));
+        assert!(judge(ServingStage::Serving).unwrap_err().contains("pool #1 has no worker"));
         board.assign(1, Some(78));
-        assert!(judge(Stage::Serving).is_err(), "it starts");
+        assert!(judge(ServingStage::Serving).is_err(), "it starts");
         board.note_prepared(1);
-        assert_eq!(judge(Stage::Serving), Ok(()), "it waits for the previous generation");
+        assert_eq!(judge(ServingStage::Serving), Ok(()), "it waits for the previous generation");
         board.cell(1).rest(1);
-        assert_eq!(judge(Stage::Serving), Ok(()));
-        for stage in [Stage::Leaving, Stage::Ending] {
+        assert_eq!(judge(ServingStage::Serving), Ok(()));
+        for stage in [ServingStage::Leaving, ServingStage::Ending] {
             assert!(judge(stage).unwrap_err().contains("shuts down"));
         }
         board.cell(1).set(Activity::Finishing);
-        assert!(judge(Stage::Serving).is_err());
+        assert!(judge(ServingStage::Serving).is_err());
     }
 
     #[test]
@@ -131,7 +131,7 @@ mod tests {
         let mut readiness = Readiness::default();
         let mut judge = |limit, seconds| {
             let pools = [Watched { board: &board, takes_connections: true }];
-            readiness.judge(Stage::Serving, &pools, limit, at(seconds))
+            readiness.judge(ServingStage::Serving, &pools, limit, at(seconds))
         };
         board.cell(0).set(Activity::Busy);
         assert_eq!(judge(LIMIT, 0), Ok(()));
@@ -153,6 +153,6 @@ mod tests {
         let mut readiness = Readiness::default();
         assert!(!readiness.sample(&pools, start));
         let later = start + Duration::from_secs(99);
-        assert_eq!(readiness.judge(Stage::Serving, &pools, LIMIT, later), Ok(()));
+        assert_eq!(readiness.judge(ServingStage::Serving, &pools, LIMIT, later), Ok(()));
     }
 }

@@ -15,11 +15,11 @@ use super::source::EventSource;
 use crate::server::ipc::access_queue::{AccessQueue, OwnQueue, Sequel};
 use crate::server::ipc::numbers::words;
 use crate::server::ipc::request_record::{self, Closing, End};
-use crate::server::listen::registry::{CELLS, Pool};
+use crate::server::listen::pool::{CELLS, Pool};
 use crate::server::log_throttle::LogThrottle;
 use crate::server::operator::access_log::AccessLogSettings;
 use crate::server::operator::access_log::calls::CallsStart;
-use crate::server::operator::access_log::output::{Output, Target};
+use crate::server::operator::access_log::output::{AccessLogOutput, AccessLogTarget};
 use crate::server::operator::access_log::reader::{REOPEN, RecordReader};
 use crate::server::operator::access_log::writer::Writer;
 use crate::server::operator::log::{Level, Log};
@@ -134,7 +134,8 @@ impl AccessLog {
         match (settings, stderr) {
             (AccessLogSettings::Lines(target, format), _) => {
                 // This process has it now.
-                let output = Output::new(std::mem::replace(target, Target::Stderr));
+                let output =
+                    AccessLogOutput::new(std::mem::replace(target, AccessLogTarget::Stderr));
                 let reader = RecordReader::new(queue.clone(), commands);
                 Writer { reader, format, output }.run()
             }
@@ -187,20 +188,18 @@ impl AccessLog {
         }
     }
 
-    /// The file was renamed.
-    ///
-    /// # Errors
-    /// It cannot be opened: the old one stays in use.
-    pub fn reopen(&mut self) -> std::io::Result<()> {
+    /// The file was renamed: it is opened anew. If that fails, the old one stays in use, and the log says why.
+    pub fn reopen(&mut self, log: &mut Log) {
         // For a process that is started later.
-        if let Some(target) = self.settings.target() {
-            target.reopen()?;
+        if let Some(Err(error)) = self.settings.target().map(AccessLogTarget::reopen) {
+            let reason = error_text::reason(&error);
+            log.notice(&format!("Could not reopen the access log: {reason}"));
+            return;
         }
         // A full pipe has enough such commands.
         if let Some(commands) = &self.commands {
             let _ = (&**commands).write(&[REOPEN]);
         }
-        Ok(())
     }
 
     /// All workers are gone: waits for the last lines.

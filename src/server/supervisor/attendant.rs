@@ -86,9 +86,9 @@ impl<T> Attendant<T> {
     }
 
     /// Waits for the end of the process, and kills it after this time.
-    pub fn end(&mut self, patience: Duration) {
+    pub fn end(&mut self, within: Duration) {
         let Some((pid, _kept)) = self.running.take() else { return };
-        let end = Instant::now() + patience;
+        let end = Instant::now() + within;
         while let Ok(WaitStatus::StillAlive) = waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
             if Instant::now() >= end {
                 let _ = kill(pid, Signal::SIGKILL);

@@ -13,7 +13,7 @@ use super::progress::Times;
 use super::source::EventSource;
 use crate::server::ipc::channel::{Channel, Inbox, Parcel, Received};
 use crate::server::ipc::message::{Order, Report};
-use crate::server::listen::registry::Pool;
+use crate::server::listen::pool::Pool;
 use crate::server::operator::log::{Level, Log};
 use crate::server::operator::stderr_lines::StderrLines;
 use crate::sys::os::process::{Fork, fork};

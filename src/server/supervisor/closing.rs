@@ -10,7 +10,7 @@ use super::ports::Taken;
 use super::service::Service;
 
 /// At a shutdown, connections whose handshake has begun, or whose client is about to send the first
-/// byte, may still arrive for so long.
+/// byte, may still arrive for this time.
 const LAST_ARRIVALS: Duration = Duration::from_millis(10);
 
 /// Closes the ports that no other generation has.

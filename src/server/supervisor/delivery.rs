@@ -20,7 +20,7 @@ const LATER: Duration = Duration::from_millis(200);
 /// With so much time of its own, a worker could have taken the order.
 const ENOUGH: Duration = Duration::from_millis(14);
 
-/// A worker that runs no handler and does not take an order for so long is given up.
+/// A worker that runs no handler and takes no order within this time is given up.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// How long to wait after an order could not be sent.

@@ -50,7 +50,7 @@ pub fn answer_offer(
     give_work(state, child, handover, Instant::now());
 }
 
-/// Gives other workers, if there are any, up to so many of the connections that a worker has parked.
+/// Gives other workers, if there are any, up to that many of the connections that a worker has parked.
 pub fn revoke(worker: WorkerId, most: usize, children: &Children, handover: &mut Handover) {
     let until = Instant::now() + balance::INTERVAL;
     let has_peers =

@@ -7,6 +7,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 
 use super::access_log::AccessLog;
+use super::end::SupervisorEnd;
 use super::ending::Ending;
 use super::push_process::PushProcess;
 use super::reload::{Reload, ReloadAction};
@@ -15,18 +16,12 @@ use super::shutdown::ServerPhase;
 use super::status_process::StatusProcess;
 use super::watching::Watching;
 use crate::server::ipc::message::Report;
-use crate::server::ipc::push_message::FromPush;
-use crate::server::ipc::server_stage::Stage;
 use crate::server::metrics::server::ServerMetrics;
 use crate::server::metrics::totals::ServerTotal;
-use crate::server::operator::access_log::calls::CallsStart;
 use crate::server::operator::log::Log;
 use crate::server::operator::notifier::Notifier;
 use crate::server::operator::options::Hangup;
 use crate::server::push::PushStart;
-use crate::server::status_process::StatusStart;
-use crate::server::worker_start::WorkerStart;
-use crate::sys::os::error_text;
 use crate::sys::os::usage::{ProcessEnd, Usage};
 
 /// Messages taken from one worker at once: one worker must not keep the others waiting.
@@ -37,20 +32,6 @@ const LAST_MESSAGES: usize = 4096;
 
 /// The exit code of a generation that does not become ready.
 const ERROR_AT_START: i32 = 3;
-
-/// How the supervisor ends: in its process, or in a new one.
-pub enum SupervisorEnd {
-    /// Everything is shut down; the exit code.
-    Ended(i32),
-    /// This process is a new worker.
-    Worker(Box<WorkerStart>),
-    /// This process is a new status process.
-    Status(StatusStart),
-    /// This process is a new one of an access log that is a function.
-    AccessLog(CallsStart),
-    /// This process is a new push process.
-    Push(PushStart),
-}
 
 /// The parts.
 pub struct SupervisorParts {
@@ -168,7 +149,7 @@ impl SupervisorParts {
                 ReloadAction::PushRuns if reload.is_replaced() => {}
                 ReloadAction::PushRuns => push.serve(),
                 ReloadAction::Signal(signal) => self.take_signal(signal),
-                ReloadAction::ReopenLogs => self.reopen_log(),
+                ReloadAction::ReopenLogs => self.reopen_logs(),
                 ReloadAction::Kill => self.kill_all(),
                 ReloadAction::Ended(Some(code)) => self.ending.shutdown.set_exit_code(code),
                 ReloadAction::Ended(None) => self.ending.shutdown.fail(),
@@ -197,21 +178,8 @@ impl SupervisorParts {
 
     /// The push process says something.
     pub fn hear_push(&mut self) {
-        let now = Instant::now();
-        for _ in 0..MESSAGES_AT_ONCE {
-            match self.push.receive() {
-                Some((FromPush::Connections(batch), descriptors)) => {
-                    self.service.handover.reception.inherit(batch, descriptors, now);
-                }
-                Some((FromPush::Record(record), _)) => {
-                    if let Some(access_log) = &self.service.access_log {
-                        access_log.push(&record);
-                    }
-                }
-                Some((FromPush::Ended, _)) => {}
-                None => return,
-            }
-        }
+        let Service { handover, access_log, .. } = &mut self.service;
+        self.push.hear(&mut handover.reception, access_log.as_ref(), MESSAGES_AT_ONCE);
     }
 
     /// The first process says something.
@@ -270,21 +238,16 @@ impl SupervisorParts {
                 }
                 self.kill_all();
             }
-            Signal::SIGUSR1 => self.reopen_log(),
+            Signal::SIGUSR1 => self.reopen_logs(),
             Signal::SIGUSR2 => self.service.log_status(&mut self.log),
             _ => {}
         }
     }
 
-    fn reopen_log(&mut self) {
-        if let Err(error) = self.log.reopen() {
-            let reason = error_text::reason(&error);
-            self.log.notice(&format!("Could not reopen the log file: {reason}"));
-        }
-        let access_log = self.service.access_log.as_mut();
-        if let Err(error) = access_log.map_or(Ok(()), AccessLog::reopen) {
-            let reason = error_text::reason(&error);
-            self.log.notice(&format!("Could not reopen the access log: {reason}"));
+    fn reopen_logs(&mut self) {
+        self.log.reopen();
+        if let Some(access_log) = &mut self.service.access_log {
+            access_log.reopen(&mut self.log);
         }
     }
 
@@ -390,11 +353,7 @@ impl SupervisorParts {
         if !self.reload.is_replaced() && !self.reload.is_candidate() {
             self.push.publish(&mut self.log, now);
         }
-        self.status.publish(match self.ending.shutdown.phase() {
-            ServerPhase::Serving => Stage::Serving,
-            ServerPhase::Leaving => Stage::Leaving,
-            ServerPhase::Draining | ServerPhase::Killing => Stage::Ending,
-        });
+        self.status.publish(self.ending.shutdown.phase().stage());
         let lost = self.service.access_log.as_ref().map_or(0, AccessLog::lost);
         self.metrics.note_lost_lines([self.log.lost(), lost]);
         self.service.publish(&mut self.log);

@@ -17,14 +17,14 @@ use crate::server::ipc::channel::Channel;
 use crate::server::ipc::clock;
 use crate::server::ipc::scoreboard::{Activity, Counter, Total};
 use crate::server::listen::listener::Listener;
-use crate::server::listen::registry::{CELLS, Pool};
+use crate::server::listen::pool::{CELLS, Pool};
 use crate::server::metrics::pool::{Reason, Supervised};
 use crate::server::operator::log::{Level, Log};
 use crate::server::operator::status::PoolStatus;
 use crate::sys::os::error_text;
 use crate::sys::os::usage::{self, LiveUsage, ProcessEnd, Usage};
 
-/// The log names so many workers of a full pool at most.
+/// How many workers of a full pool the log names at most.
 const NAMED: usize = 20;
 
 /// What all workers of a pool that have ended did together.

@@ -10,7 +10,7 @@ use crate::io::listen;
 use crate::server::ipc::attributes::Attributes;
 use crate::server::listen::accept_error::{AcceptError, classify};
 use crate::server::listen::listener::Listener;
-use crate::server::listen::registry::Pool;
+use crate::server::listen::pool::Pool;
 use crate::server::listen::spec::ListenerSpec;
 
 /// What became of taking one connection over.

@@ -10,7 +10,9 @@ use nix::fcntl::OFlag;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::unistd::{getpid, pipe2};
 
+use super::access_log::AccessLog;
 use super::attendant::Attendant;
+use super::handover::Reception;
 use super::source::EventSource;
 use crate::server::ipc::channel::{Channel, Descriptors, Inbox, Received};
 use crate::server::ipc::push_line::PushLine;
@@ -210,8 +212,27 @@ impl PushProcess {
         self.end != PushEnd::Ended
     }
 
+    /// Reads at most `most` messages from it, and passes connections to the reception and records to the access log.
+    pub fn hear(&mut self, reception: &mut Reception, log: Option<&AccessLog>, most: usize) {
+        let now = Instant::now();
+        for _ in 0..most {
+            match self.receive() {
+                Some((FromPush::Connections(batch), descriptors)) => {
+                    reception.inherit(batch, descriptors, now);
+                }
+                Some((FromPush::Record(record), _)) => {
+                    if let Some(log) = log {
+                        log.push(&record);
+                    }
+                }
+                Some((FromPush::Ended, _)) => {}
+                None => return,
+            }
+        }
+    }
+
     /// The next thing that comes from it.
-    pub fn receive(&mut self) -> Option<(FromPush, Descriptors)> {
+    fn receive(&mut self) -> Option<(FromPush, Descriptors)> {
         let mut place = 0;
         while let Some(channel) = self.channels.get(place) {
             match channel.receive(&mut self.inbox) {

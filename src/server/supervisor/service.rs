@@ -24,7 +24,7 @@ use super::source::CONNECTION;
 use super::timers::Timers;
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::message::Report;
-use crate::server::listen::registry::Pool;
+use crate::server::listen::pool::Pool;
 use crate::server::listen::spec::ListenerSpec;
 use crate::server::operator::access_log::AccessLogSettings;
 use crate::server::operator::log::{Level, Log};
@@ -69,7 +69,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Pools without workers yet, which may hold so many bytes of input, and so many descriptors. If they are
+    /// Pools without workers yet, within these bounds of input and descriptors. If they are
     /// `held`, workers do not serve before they are told to.
     ///
     /// # Errors

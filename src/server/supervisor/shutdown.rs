@@ -11,6 +11,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::server::ipc::server_stage::ServingStage;
+
 /// A killed worker that is still there after this time (the kernel holds it) does not keep the server.
 const DEATH_THROES: Duration = Duration::from_secs(5);
 
@@ -31,6 +33,17 @@ pub enum ServerPhase {
     Draining,
     /// Workers were killed.
     Killing,
+}
+
+impl ServerPhase {
+    /// What the status process is told of it.
+    pub fn stage(self) -> ServingStage {
+        match self {
+            ServerPhase::Serving => ServingStage::Serving,
+            ServerPhase::Leaving => ServingStage::Leaving,
+            ServerPhase::Draining | ServerPhase::Killing => ServingStage::Ending,
+        }
+    }
 }
 
 /// The end of the server.

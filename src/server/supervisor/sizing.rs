@@ -18,7 +18,7 @@ pub struct Census {
 pub struct Sizing {
     /// Workers that ended and are to be replaced without delay.
     replacements: usize,
-    /// The pool begins with so many workers, which are forked without delay.
+    /// The number of workers that a pool begins with, which are forked without delay.
     initial: usize,
     last_fork: Option<Instant>,
     /// After a failed fork or `prepare`: no fork before.
@@ -43,7 +43,7 @@ pub enum Advice {
 }
 
 impl Sizing {
-    /// A pool begins with so many workers.
+    /// A pool that begins with that many workers.
     pub fn begin_with(&mut self, workers: usize) {
         self.initial = workers;
     }
@@ -135,7 +135,7 @@ impl Sizing {
     fn shrinkage(&mut self, config: &PoolConfig, census: Census, now: Instant) -> Advice {
         if census.total <= config.min_fork || census.spare <= config.pre_fork {
             self.superfluous_since = None;
-            // A pool that has grown is looked at again: workers become idle without a word.
+            // Check a pool that has grown again: workers do not report that they become idle.
             if census.total > config.min_fork {
                 return Advice::Wait(now + config.exit_delay.clamp(LOOK_AGAIN.0, LOOK_AGAIN.1));
             }
@@ -150,7 +150,7 @@ impl Sizing {
 /// So many failures in a row are enough for a server that wants to end.
 const LAST_FAILURES: u32 = 3;
 
-/// How soon a grown pool is looked at again, at the earliest and at the latest.
+/// The shortest and the longest time until a pool that has grown is checked again.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 #[cfg(test)]

@@ -11,15 +11,15 @@ use nix::unistd::pipe2;
 
 use super::attendant::Attendant;
 use super::progress::Clock;
-use crate::server::ipc::server_stage::{ServerStage, Stage};
-use crate::server::listen::registry::StatusListeners;
+use crate::server::ipc::server_stage::{ServerStage, ServingStage};
+use crate::server::listen::pool::StatusListeners;
 use crate::server::listen::status_listener::StatusListener;
 use crate::server::operator::log::Log;
 use crate::server::status_process::StatusStart;
 use crate::sys::os::usage::ProcessEnd;
 
-/// The interval at which a process is looked at that a signal may have stopped.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often to check whether a signal has stopped the process.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The status process, and what it needs.
 pub struct StatusProcess {
@@ -36,7 +36,7 @@ pub struct StatusProcess {
 struct Watch {
     /// The process ends when this does.
     _lifeline: OwnedFd,
-    look_at: Instant,
+    check_at: Instant,
 }
 
 impl StatusProcess {
@@ -77,7 +77,7 @@ impl StatusProcess {
     }
 
     /// Tells it what the server is about.
-    pub fn publish(&self, stage: Stage) {
+    pub fn publish(&self, stage: ServingStage) {
         self.stage.publish(stage);
     }
 
@@ -88,9 +88,9 @@ impl StatusProcess {
             return None;
         }
         if let Some((pid, watch)) = self.process.running()
-            && watch.look_at <= now
+            && watch.check_at <= now
         {
-            watch.look_at = now + LOOK;
+            watch.check_at = now + CHECK_INTERVAL;
             if Clock::new(pid).is_stopped() {
                 log.notice("The status process was stopped; it is killed");
                 let _ = kill(pid, Signal::SIGKILL);
@@ -98,7 +98,7 @@ impl StatusProcess {
         }
         let lifeline = self.process.start(log, now, || {
             let (lifeline, ours) = pipe2(OFlag::O_CLOEXEC)?;
-            Ok((Watch { _lifeline: ours, look_at: now + LOOK }, lifeline))
+            Ok((Watch { _lifeline: ours, check_at: now + CHECK_INTERVAL }, lifeline))
         })?;
         let (listeners, stage) = (self.listeners.clone(), self.stage.clone());
         Some(StatusStart { listeners, lifeline, stage })
@@ -109,7 +109,7 @@ impl StatusProcess {
         if self.is_over || self.listeners.is_empty() {
             return None;
         }
-        self.process.running_with().map(|watch| watch.look_at).or(self.process.restart_at())
+        self.process.running_with().map(|watch| watch.check_at).or(self.process.restart_at())
     }
 
     /// A child has ended. True if it was this process.

@@ -3,37 +3,30 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
-use std::time::Instant;
 
 use nix::sys::epoll::Epoll;
 
 use super::connection::{Connection, Parked, Running, Stay};
-use super::control::{Control, Phase, complain};
-use super::disposition::{Disposition, milliseconds};
-use super::handover::{self, Arrival, state_of};
-use super::handshake::{self, HandshakeProgress};
+use super::control::{Control, WorkerPhase};
+use super::disposition::Disposition;
+use super::handover::{Arrival, state_of};
+use super::handshake;
 use super::holding::Holding;
+use super::input_limit::InputLimit;
 use super::outbox::{Outbox, SendOutcome};
 use super::ownership::Ownership;
 use super::parking::{DueConnection, ParkingLot};
 use super::places::Places;
-use super::proxy_header::{self, HeaderProgress};
+use super::prologue::{self, Prologue, Prologues};
 use super::request_log;
-use crate::io::{Wakeup, address};
-use crate::proxy::proxied::Proxied;
-use crate::server::ipc::clock;
+use crate::io::Wakeup;
 use crate::server::ipc::connection_state::Stage;
 use crate::server::ipc::lease::LeaseTable;
-use crate::server::ipc::message::{MAX_PAYLOAD, Report};
+use crate::server::ipc::message::MAX_PAYLOAD;
 use crate::server::ipc::scoreboard::Counter;
 use crate::server::ipc::ticket::Ticket;
 use crate::server::listen::listener::Listener;
-use crate::server::log_throttle::LogThrottle;
-use crate::sys::os::error_text;
 use crate::sys::os::monotonic::MonotonicTime;
-
-/// How many handshakes go on before other connections have their turn again.
-const HANDSHAKES: usize = 2;
 
 /// All connections of a worker but the one that the handler has.
 pub struct Connections {
@@ -46,14 +39,8 @@ pub struct Connections {
     ready: VecDeque<(Ticket, Wakeup)>,
     /// The way to the push process.
     pub holding: Option<Holding>,
-    /// How many bytes of input parked connections may hold that nobody else can hold.
-    input_limit: usize,
-    /// Connections that were closed because they held more.
-    shed: LogThrottle,
-    listeners: Rc<[Listener]>,
-    /// Parked connections whose handshake can go on.
-    handshakes: VecDeque<Ticket>,
-    failed_handshakes: LogThrottle,
+    input_limit: InputLimit,
+    prologues: Prologues,
     /// The worker has left, and handshakes had begun.
     ends_handshakes: bool,
 }
@@ -71,14 +58,11 @@ impl Connections {
             owned: Ownership::new(Places::new(epoll.clone(), leases, cell), control.clone()),
             parking: ParkingLot::new(MonotonicTime::now()),
             outbox: Outbox::new(epoll),
+            prologues: Prologues::new(control.clone(), listeners),
             control,
             ready: VecDeque::new(),
             holding: None,
-            input_limit,
-            shed: LogThrottle::default(),
-            listeners,
-            handshakes: VecDeque::new(),
-            failed_handshakes: LogThrottle::default(),
+            input_limit: InputLimit::new(input_limit),
             ends_handshakes: false,
         }
     }
@@ -118,7 +102,7 @@ impl Connections {
             match due {
                 DueConnection::Timeout(ticket) => self.ready.push_back((ticket, Wakeup::Timeout)),
                 // Hot connections have had time for one more request.
-                DueConnection::Cold(ticket) if self.control.phase() == Phase::Draining => {
+                DueConnection::Cold(ticket) if self.control.phase() == WorkerPhase::Draining => {
                     self.ready.push_back((ticket, Wakeup::Shutdown));
                 }
                 DueConnection::Cold(ticket) => self.hand_over_parked(ticket, false),
@@ -129,135 +113,39 @@ impl Connections {
         self.count_sending();
     }
 
-    /// A connection is for the handler, unless it has yet to begin.
+    /// A connection is for the handler, unless its beginning is not over: a PROXY header, a TLS handshake.
     #[inline(always)]
     pub fn admit(&mut self, running: Running) -> Option<Running> {
-        let has_begun = {
-            let stream = running.connection.stream.borrow();
-            let handler = &stream.handler;
-            handler.proxied != Proxied::Expected && handler.tls.is_none() && stream.is_established()
-        };
-        if has_begun { Some(running) } else { self.begin(running) }
+        let is_over = prologue::is_over(&running.connection.stream.borrow());
+        if is_over { Some(running) } else { self.begin(running) }
     }
 
     #[cold]
     #[inline(never)]
     fn begin(&mut self, running: Running) -> Option<Running> {
-        let running = self.read_proxy_header(running)?;
-        self.shake_hands(running)
-    }
-
-    /// A connection is for the handler, unless a proxy has yet to tell whose it is.
-    fn read_proxy_header(&mut self, running: Running) -> Option<Running> {
-        let Running { connection, ticket, wakeup, .. } = &running;
-        if connection.stream.borrow().handler.proxied != Proxied::Expected {
-            return Some(running);
-        }
-        let progress = proxy_header::advance(&mut connection.stream.borrow_mut(), *wakeup);
-        // The supervisor knows it as it was when it was leased, and input has come to this process.
-        let ticket = ticket.map(|ticket| self.owned.rename(ticket, connection));
-        match progress {
-            HeaderProgress::Complete => {
-                return Some(Running::new(running.connection, ticket, Wakeup::None));
-            }
-            HeaderProgress::Waits => {
-                let now = MonotonicTime::now();
-                let until = connection.stream.borrow().handler.parked_until;
-                let until = until.unwrap_or_else(|| now + proxy_header::WITHIN);
-                self.park(running.connection, ticket, Some(until), now);
-            }
-            HeaderProgress::Failed(reason) => {
-                if let Some(reason) = reason {
-                    self.note_proxy_error(connection, &reason);
-                }
-                self.owned.close(connection, ticket);
-            }
-        }
-        None
-    }
-
-    /// A connection is for the handler, unless its TLS handshake is not over.
-    fn shake_hands(&mut self, running: Running) -> Option<Running> {
-        let Running { connection, ticket, wakeup, .. } = &running;
-        let ticket = *ticket;
-        if handshake::is_over(&connection.stream.borrow()) {
-            return Some(running);
-        }
-        let progress =
-            handshake::advance(&mut connection.stream.borrow_mut(), *wakeup, &self.listeners);
-        match progress {
-            HandshakeProgress::Complete => {
-                if let Some(ticket) = ticket
-                    && self.owned.places.watch(ticket, connection).is_err()
-                {
-                    self.owned.close(connection, Some(ticket));
-                    return None;
-                }
-                return Some(Running::new(running.connection, ticket, Wakeup::None));
-            }
-            HandshakeProgress::Waits => {
-                let now = MonotonicTime::now();
-                let until = connection.stream.borrow().handler.parked_until;
-                let until = until.unwrap_or_else(|| now + handshake::WITHIN);
-                let stream = connection.stream.clone();
-                if let Some(ticket) = self.park(running.connection, ticket, Some(until), now) {
+        match self.prologues.advance(running, &mut self.owned) {
+            Prologue::Complete(running) => return Some(running),
+            Prologue::Waits(running, until) => {
+                let Running { connection, ticket, .. } = running;
+                let (stream, now) = (connection.stream.clone(), MonotonicTime::now());
+                let parked = self.park(connection, ticket, Some(until), now);
+                if let Some(ticket) = parked.filter(|_| !stream.borrow().is_established()) {
                     let _ = self.owned.places.watch_for(ticket, &stream.borrow());
                 }
             }
-            HandshakeProgress::Failed(reason) => {
-                if let Some(reason) = reason {
-                    self.note_handshake_error(connection, &reason);
-                }
-                self.owned.close(connection, ticket);
-            }
+            Prologue::Over => {}
         }
         None
     }
 
-    /// A handshake has failed: tells the log now and then.
-    fn note_handshake_error(&mut self, connection: &Connection, reason: &str) {
-        let Some(count) = self.failed_handshakes.count(1, Instant::now()) else { return };
-        let stream = connection.stream.borrow();
-        let peer = stream.endpoints().peer();
-        let peer = peer.map_or("a local socket".to_owned(), |peer| address::text(&peer));
-        complain(&format!("{count} TLS handshakes failed. The last one, with {peer}: {reason}"));
-    }
-
-    /// Connections whose handshake can go on: after what other connections have, and only a few at once, since
-    /// each takes long.
+    /// Connections whose handshake goes on: only a few at once, since each takes long.
     pub fn next_handshakes(&mut self) -> Vec<Ticket> {
-        let few = self.handshakes.len().min(HANDSHAKES);
-        self.handshakes.drain(..few).collect()
+        self.prologues.next_handshakes()
     }
 
     /// Whether handshakes can go on.
     pub fn have_handshakes(&self) -> bool {
-        !self.handshakes.is_empty()
-    }
-
-    /// Something came from the client of a parked connection: whether that concerns its handshake, which has its
-    /// turn later.
-    fn defers(&mut self, ticket: Ticket) -> bool {
-        let parked = self.owned.places.parked(ticket);
-        if parked.is_none_or(|parked| handshake::is_over(&parked.connection.stream.borrow())) {
-            return false;
-        }
-        if !self.handshakes.contains(&ticket) {
-            self.handshakes.push_back(ticket);
-        }
-        true
-    }
-
-    /// A connection had no PROXY header: counts that, and tells the log once a minute.
-    fn note_proxy_error(&self, connection: &Connection, reason: &str) {
-        let now = clock::monotonic_milliseconds(MonotonicTime::now());
-        let Some(count) = self.control.board().note_proxy_error(now) else { return };
-        let stream = connection.stream.borrow();
-        let peer = stream.endpoints().peer();
-        let peer = peer.map_or("a local socket".to_owned(), |peer| address::text(&peer));
-        complain(&format!(
-            "Connections closed because they had no valid PROXY header: {count}. The last one, from {peer}: {reason}"
-        ));
+        self.prologues.have_handshakes()
     }
 
     /// The handler is done with a connection. Gives its place if the worker keeps it.
@@ -267,7 +155,10 @@ impl Connections {
             (stream.is_open(), stream.pending() > 0)
         };
         if open && running.disposition == Disposition::Hold {
-            self.hold(&running);
+            match &self.holding {
+                Some(holding) => holding.take(&mut self.owned, &running),
+                None => self.reset(&running),
+            }
             return None;
         }
         if !open {
@@ -296,32 +187,12 @@ impl Connections {
                 return self.park(connection, ticket, timeout.map(|timeout| now + timeout), now);
             }
             Disposition::Linger { timeout, stall } if connection.stream.borrow().is_tcp() => {
-                let until = clock::monotonic_milliseconds(now + timeout);
-                let stall = stall.map(milliseconds);
-                let stage = Stage::Lingering { until, stall };
-                let state = state_of(&connection.stream.borrow(), stage);
-                self.owned.give_up(&connection, ticket, (state, None));
+                self.owned.linger(&connection, ticket, now + timeout, stall);
             }
             // Closing a local socket takes nothing from its peer.
             Disposition::Linger { .. } => self.owned.close(&connection, ticket),
         }
         None
-    }
-
-    /// The push process gets a connection.
-    fn hold(&mut self, Running { connection, ticket, .. }: &Running) {
-        let Some(holding) = &self.holding else {
-            return self.owned.reset(connection, *ticket);
-        };
-        let Ok(packed) = handover::held(&connection.stream.borrow()) else {
-            return self.owned.reset(connection, *ticket);
-        };
-        let held = std::mem::take(&mut connection.stream.borrow_mut().handler.held);
-        let Some(descriptor) = self.owned.let_go(connection, *ticket) else { return };
-        if let Err(errno) = holding.hold(descriptor, packed, held) {
-            let reason = error_text::describe(errno as i32);
-            complain(&format!("A connection could not be held: {reason}"));
-        }
     }
 
     /// Parks a connection, here or, if it is better off there, at the supervisor.
@@ -362,12 +233,12 @@ impl Connections {
         let movable = received == 0 && !bound;
         let holds = if lacks_input && !incomplete { received } else { 0 };
         // A client that is never quiet keeps no server.
-        let over = last && self.control.phase() == Phase::Draining && !incomplete;
+        let over = last && self.control.phase() == WorkerPhase::Draining && !incomplete;
         let deadline = if over { Some(since) } else { deadline };
         let stay = Stay { since, deadline, movable, incomplete, holds };
         self.parking.park(&mut self.owned.places, ticket, connection, stay);
         if holds > 0 {
-            self.bound_input();
+            self.input_limit.enforce(&mut self.parking, &mut self.owned);
         }
         if over {
             self.ready.push_back((ticket, Wakeup::Shutdown));
@@ -379,7 +250,7 @@ impl Connections {
 
     /// A parked connection is due: it is for the handler, unless its input is of no use yet.
     pub fn wake(&mut self, ticket: Ticket, wakeup: Wakeup) -> Option<Running> {
-        if wakeup == Wakeup::Input && self.defers(ticket) {
+        if wakeup == Wakeup::Input && self.prologues.defers(ticket, &mut self.owned.places) {
             return None;
         }
         self.resume(ticket, wakeup)
@@ -388,7 +259,7 @@ impl Connections {
     /// The same, and it is its turn.
     pub fn resume(&mut self, ticket: Ticket, wakeup: Wakeup) -> Option<Running> {
         if wakeup == Wakeup::Input && self.parking.waits_on(&mut self.owned.places, ticket) {
-            self.bound_input();
+            self.input_limit.enforce(&mut self.parking, &mut self.owned);
             return None;
         }
         let Parked { connection, stay } = self.parking.take(&mut self.owned.places, ticket)?;
@@ -403,29 +274,9 @@ impl Connections {
         Some(Running::new(connection, Some(ticket), wakeup))
     }
 
-    /// A connection comes from the supervisor. Its previous worker, which may be busy, holds a duplicate
-    /// until it has noticed. It is for the handler, unless its output is to be sent first.
+    /// A connection comes from the supervisor: it is for the handler, unless its output is to be sent first.
     pub fn receive(&mut self, arrival: Arrival) -> Option<Running> {
-        let Arrival { number, parcel, wakeup, state } = arrival;
-        let queued = state.queued.map(clock::monotonic_at);
-        let Ok((stream, unsent)) = handover::take_up(parcel, state) else {
-            self.control.report(&Report::Arrived(number, None));
-            return None;
-        };
-        let connection = Connection::new(stream);
-        let ticket = match unsent.and_then(|unsent| unsent.file) {
-            None => self.owned.receive(&connection, number),
-            Some(_) => {
-                self.owned.arrives(number);
-                let mut stream = connection.stream.borrow_mut();
-                // A failure shows with the next attempt.
-                if matches!(stream.flush_nb(), Ok(0) | Err(_)) {
-                    self.owned.confirm_arrival();
-                }
-                None
-            }
-        };
-        let mut running = Running { queued, ..Running::new(connection, ticket, wakeup) };
+        let (mut running, unsent) = self.owned.take_up(arrival)?;
         let Some(unsent) = unsent else { return Some(running) };
         running.disposition = Disposition::left(&unsent);
         if matches!(running.disposition, Disposition::Linger { .. }) {
@@ -464,23 +315,6 @@ impl Connections {
         self.owned.give_up(connection, None, (state, None));
     }
 
-    /// Closes connections that have waited longest with incomplete input that only this worker can hold, as
-    /// long as all hold more of it than they may.
-    fn bound_input(&mut self) {
-        let (mut closed, limit) = (0, self.input_limit);
-        while let Some((ticket, parked)) = self.parking.take_holder(&mut self.owned.places, limit) {
-            self.owned.close(&parked.connection, Some(ticket));
-            closed += 1;
-        }
-        if closed > 0
-            && let Some(closed) = self.shed.count(closed, Instant::now())
-        {
-            complain(&format!(
-                "{closed} waiting connections were closed: together they held more than {limit} bytes of input"
-            ));
-        }
-    }
-
     /// Sends the output of a connection that the handler is done with. Gives its place if the worker
     /// keeps it.
     fn send(&mut self, running: Running, now: MonotonicTime) -> Option<Ticket> {
@@ -497,7 +331,8 @@ impl Connections {
         let Some(running) = self.outbox.advance(&mut self.owned, ticket, now) else { return };
         match running.disposition {
             Disposition::Park { timeout, .. }
-                if self.control.phase() == Phase::Leaving && running.wakeup != Wakeup::Shutdown =>
+                if self.control.phase() == WorkerPhase::Leaving
+                    && running.wakeup != Wakeup::Shutdown =>
             {
                 request_log::sent(&mut running.connection.stream.borrow_mut());
                 let ready = running.connection.stream.borrow_mut().has_input();
@@ -511,19 +346,8 @@ impl Connections {
     /// This process has no descriptor left: resets the connection whose client has taken nothing for
     /// longest, measured by what it may. False if there is none.
     pub fn end_slowest(&mut self) -> bool {
-        self.outbox.end_slowest(&mut self.owned) || self.end_oldest_handshake()
-    }
-
-    fn end_oldest_handshake(&mut self) -> bool {
-        let parked = self.owned.places.all_parked();
-        let handshakes =
-            parked.filter(|(_, parked)| !parked.connection.stream.borrow().is_established());
-        let oldest = handshakes.min_by_key(|(_, parked)| parked.stay.since);
-        let Some(ticket) = oldest.map(|(ticket, _)| ticket) else { return false };
-        if let Some(parked) = self.parking.take(&mut self.owned.places, ticket) {
-            self.owned.reset(&parked.connection, Some(ticket));
-        }
-        true
+        self.outbox.end_slowest(&mut self.owned)
+            || prologue::end_oldest(&mut self.parking, &mut self.owned)
     }
 
     /// From now on, connections stay here until they are cold: a request that has begun has time to
@@ -538,17 +362,14 @@ impl Connections {
     }
 
     /// The worker leaves: its parked connections go to the supervisor, which takes back leased ones by
-    /// itself. `with_input` are those whose received input waits to be used.
+    /// itself. `with_input`: connections with received input that a handler has yet to use.
     pub fn leave(&mut self, with_input: Vec<Ticket>) {
         let mut with_input: HashSet<Ticket> = with_input.into_iter().collect();
         let ready = self.ready.iter().filter(|(_, wakeup)| *wakeup == Wakeup::Input);
         with_input.extend(ready.map(|(ticket, _)| *ticket));
-        let parked = self.owned.places.all_parked();
-        let ours = parked.filter(|(ticket, parked)| {
-            !(parked.stay.movable && self.owned.places.is_leased(*ticket))
-        });
+        let ours = self.owned.places.parked_alone().map(|(ticket, _)| ticket);
         let until = MonotonicTime::now() + handshake::LAST;
-        for ticket in ours.map(|(ticket, _)| ticket).collect::<Vec<_>>() {
+        for ticket in ours.collect::<Vec<_>>() {
             if self.shakes_hands(ticket) {
                 self.ends_handshakes = true;
                 self.parking.hasten(&mut self.owned.places, ticket, until);
@@ -577,7 +398,7 @@ impl Connections {
         if self.shakes_hands(ticket) {
             // Also when its time is up: this process may have had no processor meanwhile.
             let running = self.resume(ticket, Wakeup::Input);
-            if let Some(running) = running.and_then(|running| self.shake_hands(running)) {
+            if let Some(running) = running.and_then(|running| self.admit(running)) {
                 return self.owned.hand_over_new(&running.connection, running.ticket);
             }
             if wakeup == Wakeup::Input {
@@ -596,27 +417,14 @@ impl Connections {
     /// the worker dies, whatever kills it, the supervisor ends the connection, which the child would
     /// keep open.
     pub fn insure(&mut self, running: &mut Running) {
-        // The handler may be at work on the stream, or have closed it.
-        if !running.connection.stream.try_borrow().is_ok_and(|stream| stream.is_open()) {
-            return;
-        }
-        let ticket = self.owned.place(&running.connection, running.ticket);
-        // If nobody can watch it, it is the worker's alone.
-        let Ok(ticket) = ticket else { return };
-        running.ticket = Some(ticket);
-        if self.owned.places.has_lease(ticket) && !self.owned.places.is_leased(ticket) {
-            self.owned.lease(ticket, &running.connection);
-        }
+        self.owned.insure(running);
     }
 
     /// Connections that the supervisor could not take over if this process were killed.
     #[cfg(test)]
     pub fn unshared(&self) -> Vec<std::os::fd::OwnedFd> {
-        let shared = |ticket, stay: &Stay| stay.movable && self.owned.places.is_leased(ticket);
-        let parked = self.owned.places.all_parked();
-        let alone = parked.filter(|(ticket, parked)| !shared(*ticket, &parked.stay));
-        let connections =
-            alone.map(|(_, parked)| &parked.connection).chain(self.outbox.connections());
+        let alone = self.owned.places.parked_alone().map(|(_, parked)| &parked.connection);
+        let connections = alone.chain(self.outbox.connections());
         let duplicate = |connection: &Connection| {
             connection.stream.borrow().fd().and_then(|fd| fd.try_clone_to_owned().ok())
         };

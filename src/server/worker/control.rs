@@ -18,7 +18,7 @@ pub const ORDER_WITHIN: u16 = 100;
 
 /// Where the worker stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum WorkerPhase {
     Serving,
     /// What waits at the supervisor is served, then the worker ends.
     Draining,
@@ -32,7 +32,7 @@ pub struct Control {
     inbox: RefCell<Inbox>,
     scoreboard: Rc<Scoreboard>,
     cell: usize,
-    phase: Cell<Phase>,
+    phase: Cell<WorkerPhase>,
     /// How long to wait for an expected order, in milliseconds.
     order_within: u16,
     /// A previous generation of the server still serves.
@@ -55,7 +55,7 @@ impl Control {
         cell: usize,
         order_within: u16,
     ) -> Self {
-        let (inbox, phase) = (RefCell::default(), Cell::new(Phase::Serving));
+        let (inbox, phase) = (RefCell::default(), Cell::new(WorkerPhase::Serving));
         let held = Cell::new(false);
         Control { channel, inbox, scoreboard, cell, phase, order_within, held }
     }
@@ -76,12 +76,12 @@ impl Control {
     }
 
     /// Where the worker stands in its life.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> WorkerPhase {
         self.phase.get()
     }
 
     /// The worker has got there in its life.
-    pub fn enter(&self, phase: Phase) {
+    pub fn enter(&self, phase: WorkerPhase) {
         self.phase.set(phase);
     }
 

@@ -9,9 +9,9 @@ use nix::errno::Errno;
 
 use super::connection::Running;
 use super::connections::Connections;
-use super::control::{Control, Heard, Phase, complain};
+use super::control::{Control, Heard, WorkerPhase, complain};
 use super::disposition::Disposition;
-use super::events::Source;
+use super::events::WorkerSource;
 use super::handover::Arrival;
 use super::holding::Holding;
 use super::places::Places;
@@ -29,7 +29,7 @@ use crate::server::listen::listener::Listener;
 use crate::server::metrics::pool::Meter;
 use crate::sys::os::monotonic::MonotonicTime;
 
-/// A worker that only sends what is left at a shutdown asks so often whether there is more to do.
+/// The interval at which a worker that only sends remaining output at a shutdown offers to do more.
 const OFFER_AGAIN: Duration = Duration::from_millis(100);
 
 /// A worker that has nothing to do, and that was given nothing though something waits, asks again after
@@ -58,7 +58,7 @@ pub struct EventLoop {
 
 impl EventLoop {
     /// The loop of a worker in a pool with these listeners that wants `pre_fork` idle workers, with the
-    /// leases of its cell. Its parked connections may hold so many bytes of input that nobody else can
+    /// leases of its cell. Its parked connections may hold that many bytes of input that nobody else can
     /// hold.
     ///
     /// # Errors
@@ -112,18 +112,6 @@ impl EventLoop {
         self.sources.connections.places()
     }
 
-    /// Whether the worker takes new connections.
-    #[cfg(test)]
-    pub fn serves(&self) -> bool {
-        self.control.phase() == Phase::Serving
-    }
-
-    /// Whether the worker ends.
-    #[cfg(test)]
-    pub fn is_leaving(&self) -> bool {
-        self.control.phase() == Phase::Leaving
-    }
-
     /// Connections that would be lost if this process were killed now.
     #[cfg(test)]
     pub fn unshared(&self) -> Vec<std::os::fd::OwnedFd> {
@@ -141,14 +129,14 @@ impl EventLoop {
     /// What the kernel reports.
     pub fn ready(&mut self) -> Result<(), Errno> {
         self.control.try_send(&Report::Ready, &[])?;
-        while self.control.is_held() && self.control.phase() == Phase::Serving {
+        while self.control.is_held() && self.control.phase() == WorkerPhase::Serving {
             self.control.wait_for_order();
             self.take_orders();
         }
         self.sources.stopwatch.told(MonotonicTime::now());
         // It counts as starting until it is idle: a moment of work would make the pool grow.
         self.take_orders();
-        let serves = self.control.phase() == Phase::Serving;
+        let serves = self.control.phase() == WorkerPhase::Serving;
         if serves {
             self.sources.listen()?;
         }
@@ -174,7 +162,7 @@ impl EventLoop {
         if told {
             // At a shutdown the signal comes with an order, which says what to do first.
             self.take_orders();
-            told = self.control.phase() == Phase::Serving;
+            told = self.control.phase() == WorkerPhase::Serving;
         }
         let due = self.recycling.as_mut().and_then(Recycling::is_due);
         if let Some(Some(text)) = &due {
@@ -192,7 +180,7 @@ impl EventLoop {
             if let Some(task) = self.poll_task() {
                 return Some(task);
             }
-            if self.control.phase() == Phase::Leaving {
+            if self.control.phase() == WorkerPhase::Leaving {
                 return None;
             }
             self.wait(self.sources.stopwatch.now(), None);
@@ -214,9 +202,9 @@ impl EventLoop {
         if let Some(job) = self.jobs.pop_front() {
             return Some(Task::Job(job));
         }
-        while self.control.phase() != Phase::Leaving {
+        while self.control.phase() != WorkerPhase::Leaving {
             let running = match self.sources.next()? {
-                Source::Control => {
+                WorkerSource::Control => {
                     self.take_orders();
                     None
                 }
@@ -240,7 +228,7 @@ impl EventLoop {
             let (ready, start) = self.sources.stopwatch.begin(*queued, stream.written());
             request_log::begin_run(ready, start);
             stream.handler.wakeup = *wakeup;
-            stream.handler.last = self.control.phase() == Phase::Draining;
+            stream.handler.last = self.control.phase() == WorkerPhase::Draining;
         }
     }
 
@@ -251,7 +239,7 @@ impl EventLoop {
     }
 
     /// The worker ends after an error: its other connections go back to the supervisor. That of the
-    /// handler is reset, unless the handler was done with it for good.
+    /// handler is reset, unless the handler had ended it.
     pub fn abandon(&mut self, task: Option<Task>) {
         self.control.cell().add(Counter::Errors, 1);
         let now = MonotonicTime::now();
@@ -279,10 +267,10 @@ impl EventLoop {
         let idle = self.sources.are_idle();
         let refused = std::mem::take(&mut self.refused);
         let (control, phase) = (self.control.clone(), self.control.phase());
-        if control.board().wants_offers() && phase == Phase::Serving && !refused {
+        if control.board().wants_offers() && phase == WorkerPhase::Serving && !refused {
             return self.offer();
         }
-        if idle && phase == Phase::Draining {
+        if idle && phase == WorkerPhase::Draining {
             return self.drain(now, most);
         }
         let mut until = Some(now);
@@ -333,7 +321,7 @@ impl EventLoop {
             match self.control.hear() {
                 Heard::Order(order, parcel) => self.obey(order, parcel),
                 Heard::Nothing => return,
-                Heard::End => return self.control.enter(Phase::Leaving),
+                Heard::End => return self.control.enter(WorkerPhase::Leaving),
             }
         }
     }
@@ -356,12 +344,12 @@ impl EventLoop {
             },
             Order::Run(index) => self.jobs.push_back(index),
             Order::Nothing => self.refused = true,
-            Order::CheckPorts if self.control.phase() != Phase::Serving => {}
+            Order::CheckPorts if self.control.phase() != WorkerPhase::Serving => {}
             Order::CheckPorts => self.sources.check_ports(),
             Order::Serve => self.control.hold(false),
             Order::Terminate => self.leave(),
             Order::Drain => {
-                self.control.enter(Phase::Draining);
+                self.control.enter(WorkerPhase::Draining);
                 self.sources.begin_drain();
             }
         }
@@ -391,11 +379,11 @@ impl EventLoop {
     /// From now on the worker takes nothing new.
     fn leave(&mut self) {
         let phase = self.control.phase();
-        if phase == Phase::Leaving {
+        if phase == WorkerPhase::Leaving {
             return;
         }
-        self.control.enter(Phase::Leaving);
-        self.sources.leave(phase == Phase::Serving);
+        self.control.enter(WorkerPhase::Leaving);
+        self.sources.leave(phase == WorkerPhase::Serving);
         self.control.report(&Report::Leaving);
     }
 

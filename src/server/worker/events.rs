@@ -18,7 +18,7 @@ const EVENTS: usize = 64;
 
 /// What the worker attends to.
 #[derive(Debug)]
-pub enum Source {
+pub enum WorkerSource {
     /// The control channel.
     Control,
     /// A listener, by its position in the pool.
@@ -42,13 +42,13 @@ pub const PARKED: u64 = 2 << 60;
 pub const SENDING: u64 = 3 << 60;
 const NUMBER: u64 = LISTENER - 1;
 
-impl Source {
+impl WorkerSource {
     fn of(token: u64) -> Self {
         match token & !NUMBER {
-            LISTENER => Source::Listener((token & NUMBER) as usize),
-            PARKED => Source::Parked(Ticket::of(token & NUMBER), Wakeup::Input),
-            SENDING => Source::Sending(Ticket::of(token & NUMBER)),
-            _ => Source::Control,
+            LISTENER => WorkerSource::Listener((token & NUMBER) as usize),
+            PARKED => WorkerSource::Parked(Ticket::of(token & NUMBER), Wakeup::Input),
+            SENDING => WorkerSource::Sending(Ticket::of(token & NUMBER)),
+            _ => WorkerSource::Control,
         }
     }
 }
@@ -56,7 +56,7 @@ impl Source {
 /// The epoll set of a worker, and what is to be attended to before the next wait.
 pub struct Events {
     epoll: Rc<Epoll>,
-    pub queue: VecDeque<Source>,
+    pub queue: VecDeque<WorkerSource>,
     /// What the kernel writes to: to clear it for each wait would cost more than to read it.
     buffer: [EpollEvent; EVENTS],
 }
@@ -92,7 +92,7 @@ impl Events {
             Err(Errno::EINTR) => 0,
             outcome => outcome?,
         };
-        self.queue.extend(self.buffer[..count].iter().map(|event| Source::of(event.data())));
+        self.queue.extend(self.buffer[..count].iter().map(|event| WorkerSource::of(event.data())));
         Ok(count > 0)
     }
 }

@@ -5,9 +5,13 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use super::handover::Packed;
+use super::connection::Running;
+use super::control::complain;
+use super::handover::{self, Packed};
+use super::ownership::Ownership;
 use crate::server::ipc::push_line::PushLine;
 use crate::server::ipc::push_message::ToPush;
+use crate::sys::os::error_text;
 
 /// How often it is tried to pass a connection on to a process that is far behind.
 const ATTEMPTS: usize = 20;
@@ -26,11 +30,24 @@ impl Holding {
         Some(Holding { line, supervisor, pool: pool.saturating_sub(1) as u64 })
     }
 
+    /// Takes a connection over, which ends if that fails.
+    pub fn take(&self, owned: &mut Ownership, Running { connection, ticket, .. }: &Running) {
+        let Ok(packed) = handover::held(&connection.stream.borrow()) else {
+            return owned.reset(connection, *ticket);
+        };
+        let held = std::mem::take(&mut connection.stream.borrow_mut().handler.held);
+        let Some(descriptor) = owned.let_go(connection, *ticket) else { return };
+        if let Err(errno) = self.pass_on(descriptor, packed, held) {
+            let reason = error_text::describe(errno as i32);
+            complain(&format!("A connection could not be held: {reason}"));
+        }
+    }
+
     /// Passes a connection on. From then on, the end of this process does not concern it.
     ///
     /// # Errors
     /// What the kernel reports: the connection ends.
-    pub fn hold(&self, socket: OwnedFd, packed: Packed, held: Vec<u8>) -> Result<(), Errno> {
+    fn pass_on(&self, socket: OwnedFd, packed: Packed, held: Vec<u8>) -> Result<(), Errno> {
         let (state, file) = packed;
         let message = ToPush::Hold(self.supervisor, self.pool, Box::new(state), held);
         let descriptors = [Some(&socket), file.as_ref()];

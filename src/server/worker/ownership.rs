@@ -3,19 +3,22 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::connection::{Connection, State};
+use super::connection::{Connection, Running, State};
 use super::control::Control;
-use super::handover::{self, Departure, Packed};
+use super::disposition::milliseconds;
+use super::handover::{self, Arrival, Departure, Packed};
 use super::places::Places;
 use super::request_log;
 use crate::io::session::Session;
 use crate::io::tls::TlsSession;
 use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::channel::Parcel;
-use crate::server::ipc::connection_state::{ConnectionState, Stage};
+use crate::server::ipc::clock;
+use crate::server::ipc::connection_state::{ConnectionState, Stage, Unsent};
 use crate::server::ipc::message::Report;
 use crate::server::ipc::ticket::Ticket;
 use crate::sys::os::monotonic::MonotonicTime;
@@ -24,7 +27,8 @@ use crate::sys::os::monotonic::MonotonicTime;
 pub struct Ownership {
     pub places: Places,
     control: Rc<Control>,
-    /// See [`Ownership::arrives`].
+    /// A connection to which a file is sent has come from the supervisor, with this number. Until it is leased, or
+    /// confirmed otherwise, the supervisor would give it to another worker if this one died.
     arriving: Option<u64>,
 }
 
@@ -53,9 +57,34 @@ impl Ownership {
         }
     }
 
+    /// Takes up a connection that comes from the supervisor. Its previous worker, which may be busy, holds a duplicate
+    /// until it has noticed. Gives it with its output that is to be sent first, if there is some.
+    pub fn take_up(&mut self, arrival: Arrival) -> Option<(Running, Option<Unsent>)> {
+        let Arrival { number, parcel, wakeup, state } = arrival;
+        let queued = state.queued.map(clock::monotonic_at);
+        let Ok((stream, unsent)) = handover::take_up(parcel, state) else {
+            self.control.report(&Report::Arrived(number, None));
+            return None;
+        };
+        let connection = Connection::new(stream);
+        let ticket = match unsent.and_then(|unsent| unsent.file) {
+            None => self.receive(&connection, number),
+            Some(_) => {
+                self.arriving = Some(number);
+                let mut stream = connection.stream.borrow_mut();
+                // A failure shows with the next attempt.
+                if matches!(stream.flush_nb(), Ok(0) | Err(_)) {
+                    self.confirm_arrival();
+                }
+                None
+            }
+        };
+        Some((Running { queued, ..Running::new(connection, ticket, wakeup) }, unsent))
+    }
+
     /// A connection has come from the supervisor, which has a duplicate. Gives its place, unless the kernel
     /// cannot watch it.
-    pub fn receive(&mut self, connection: &Connection, number: u64) -> Option<Ticket> {
+    fn receive(&mut self, connection: &Connection, number: u64) -> Option<Ticket> {
         let ticket = self.places.admit(connection).ok();
         let leased = ticket.filter(|ticket| self.places.has_lease(*ticket));
         if let Some(ticket) = leased {
@@ -83,13 +112,7 @@ impl Ownership {
         }
     }
 
-    /// A connection to which a file is sent has come from the supervisor. Until it is leased, or confirmed otherwise,
-    /// the supervisor would give it to another worker if this one died.
-    pub fn arrives(&mut self, number: u64) {
-        self.arriving = Some(number);
-    }
-
-    /// It is this worker's from now on, unless it is leased.
+    /// What has come is this worker's from now on, unless it is leased.
     pub fn confirm_arrival(&mut self) {
         if let Some(number) = self.arriving.take() {
             self.control.report(&Report::Arrived(number, None));
@@ -184,6 +207,34 @@ impl Ownership {
                 self.give_up(connection, ticket, (state, file));
             }
             _ => self.close(connection, ticket),
+        }
+    }
+
+    /// Gives a connection that lingers to the supervisor.
+    pub fn linger(
+        &mut self,
+        connection: &Connection,
+        ticket: Option<Ticket>,
+        until: MonotonicTime,
+        stall: Option<Duration>,
+    ) {
+        let until = clock::monotonic_milliseconds(until);
+        let stage = Stage::Lingering { until, stall: stall.map(milliseconds) };
+        let state = handover::state_of(&connection.stream.borrow(), stage);
+        self.give_up(connection, ticket, (state, None));
+    }
+
+    /// Before a handler forks: the supervisor gets a duplicate of its connection.
+    pub fn insure(&mut self, running: &mut Running) {
+        // The handler may be at work on the stream, or have closed it.
+        if !running.connection.stream.try_borrow().is_ok_and(|stream| stream.is_open()) {
+            return;
+        }
+        // If nobody can watch it, it is the worker's alone.
+        let Ok(ticket) = self.place(&running.connection, running.ticket) else { return };
+        running.ticket = Some(ticket);
+        if self.places.has_lease(ticket) && !self.places.is_leased(ticket) {
+            self.lease(ticket, &running.connection);
         }
     }
 

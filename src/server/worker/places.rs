@@ -71,6 +71,12 @@ impl Places {
         }
     }
 
+    /// The parked connections that the supervisor could not take over by itself.
+    pub fn parked_alone(&self) -> impl Iterator<Item = (Ticket, &Parked)> {
+        self.all_parked()
+            .filter(|(ticket, parked)| !parked.stay.movable || !self.is_leased(*ticket))
+    }
+
     /// All parked connections.
     pub fn all_parked(&self) -> impl Iterator<Item = (Ticket, &Parked)> {
         self.places.iter().enumerate().filter_map(|(index, place)| match &place.state {
@@ -158,7 +164,7 @@ impl Places {
         if place.leased { self.leases.lease(self.cell, ticket.index) } else { None }
     }
 
-    /// Whether the connection can be leased: only so many have a lease.
+    /// Whether the connection can be leased: the number of leases is limited.
     pub fn has_lease(&self, ticket: Ticket) -> bool {
         self.leases.lease(self.cell, ticket.index).is_some()
     }

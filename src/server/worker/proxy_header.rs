@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::io::{Awaits, Fill, Stream, Wakeup};
-use crate::proxy::header::{self, Malformed};
+use crate::proxy::header::{self, MalformedHeader};
 use crate::proxy::proxied::{Proxied, Told};
 use crate::sys::os::error_text;
 
@@ -13,7 +13,7 @@ pub const WITHIN: Duration = Duration::from_secs(5);
 
 /// How far the header of a connection has come.
 #[derive(Debug, PartialEq, Eq)]
-pub enum HeaderProgress {
+pub enum ProxyHeaderProgress {
     /// The connection is for the handler.
     Complete,
     /// The header is incomplete.
@@ -23,25 +23,25 @@ pub enum HeaderProgress {
 }
 
 /// Goes on with the header of a connection that was woken for that reason. Never blocks.
-pub fn advance(stream: &mut Stream, wakeup: Wakeup) -> HeaderProgress {
+pub fn advance(stream: &mut Stream, wakeup: Wakeup) -> ProxyHeaderProgress {
     if stream.handler.proxied != Proxied::Expected {
-        return HeaderProgress::Complete;
+        return ProxyHeaderProgress::Complete;
     }
     match wakeup {
         Wakeup::Timeout => failed(&format!("it did not come within {} s", WITHIN.as_secs())),
-        Wakeup::Shutdown => HeaderProgress::Failed(None),
+        Wakeup::Shutdown => ProxyHeaderProgress::Failed(None),
         Wakeup::None | Wakeup::Input => receive(stream),
     }
 }
 
-fn failed(reason: &str) -> HeaderProgress {
-    HeaderProgress::Failed(Some(reason.to_owned()))
+fn failed(reason: &str) -> ProxyHeaderProgress {
+    ProxyHeaderProgress::Failed(Some(reason.to_owned()))
 }
 
-fn receive(stream: &mut Stream) -> HeaderProgress {
+fn receive(stream: &mut Stream) -> ProxyHeaderProgress {
     loop {
         match take(stream) {
-            Ok(true) => return HeaderProgress::Complete,
+            Ok(true) => return ProxyHeaderProgress::Complete,
             Ok(false) => {}
             Err(malformed) => return failed(&malformed.to_string()),
         }
@@ -49,7 +49,7 @@ fn receive(stream: &mut Stream) -> HeaderProgress {
             Ok(Fill::Data(_)) => {}
             Ok(Fill::Block) => {
                 stream.input.hold(Awaits::ProxyHeader);
-                return HeaderProgress::Waits;
+                return ProxyHeaderProgress::Waits;
             }
             Ok(Fill::Eof) => return failed("the connection was closed before"),
             Err(error) => return failed(&error_text::reason(&error)),
@@ -58,7 +58,7 @@ fn receive(stream: &mut Stream) -> HeaderProgress {
 }
 
 /// Takes the header out of the input; false if it is incomplete.
-fn take(stream: &mut Stream) -> Result<bool, Malformed> {
+fn take(stream: &mut Stream) -> Result<bool, MalformedHeader> {
     let Some(length) = header::length(stream.input())? else { return Ok(false) };
     let told = Told::read(stream.input().get(..length).unwrap_or_default())?;
     stream.consume(length);
@@ -84,21 +84,25 @@ mod tests {
         (stream, theirs)
     }
 
-    fn is_failed(progress: &HeaderProgress, reason: &str) -> bool {
-        matches!(progress, HeaderProgress::Failed(Some(text)) if text.contains(reason))
+    fn is_failed(progress: &ProxyHeaderProgress, reason: &str) -> bool {
+        matches!(progress, ProxyHeaderProgress::Failed(Some(text)) if text.contains(reason))
     }
 
     #[test]
     fn a_header_is_read_piece_by_piece_and_what_follows_is_left() {
         let (mut stream, mut proxy) = pair();
-        assert_eq!(advance(&mut stream, Wakeup::None), HeaderProgress::Waits);
+        assert_eq!(advance(&mut stream, Wakeup::None), ProxyHeaderProgress::Waits);
         proxy.write_all(b"PROXY TCP4 192.0.2.1 192.0.2.2").unwrap();
-        assert_eq!(advance(&mut stream, Wakeup::Input), HeaderProgress::Waits);
+        assert_eq!(advance(&mut stream, Wakeup::Input), ProxyHeaderProgress::Waits);
         proxy.write_all(b" 1 2\r\nGET /").unwrap();
-        assert_eq!(advance(&mut stream, Wakeup::Input), HeaderProgress::Complete);
+        assert_eq!(advance(&mut stream, Wakeup::Input), ProxyHeaderProgress::Complete);
         assert_eq!(stream.input(), b"GET /");
         assert_eq!(stream.handler.proxied.header().unwrap().version, 1);
-        assert_eq!(advance(&mut stream, Wakeup::Timeout), HeaderProgress::Complete, "it is over");
+        assert_eq!(
+            advance(&mut stream, Wakeup::Timeout),
+            ProxyHeaderProgress::Complete,
+            "it is over"
+        );
     }
 
     #[test]
@@ -111,6 +115,6 @@ mod tests {
         assert!(is_failed(&advance(&mut stream, Wakeup::None), "closed before"));
         let (mut stream, _client) = pair();
         assert!(is_failed(&advance(&mut stream, Wakeup::Timeout), "within 5 s"));
-        assert_eq!(advance(&mut stream, Wakeup::Shutdown), HeaderProgress::Failed(None));
+        assert_eq!(advance(&mut stream, Wakeup::Shutdown), ProxyHeaderProgress::Failed(None));
     }
 }

@@ -9,10 +9,10 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest time.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// With so many connections, each may have to wait for its turn, or its client for those of others.
+/// From this number of connections on, each may have to wait for its turn, or its client for those of others.
 const MANY: usize = 256;
 
-/// A connection is cold if it is quiet for so many times the mean time between two of its turns.
+/// A connection is cold if it is quiet for this multiple of the mean time between two of its turns.
 const TIMES: u32 = 8;
 
 /// The time for the connections of one worker.
@@ -34,7 +34,7 @@ impl QuietTime {
         self.limit
     }
 
-    /// One of so many connections had its turn.
+    /// One of that many connections had its turn.
     pub fn note_turn(&mut self, connections: usize, now: MonotonicTime) {
         self.turns += 1;
         let passed = now.saturating_duration_since(self.since);

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::io::Stream;
-use crate::server::ipc::access_queue::{OwnQueue, Sequel, Unsent, WantedFields};
+use crate::server::ipc::access_queue::{OwnQueue, Sequel, UnsentResponse, WantedFields};
 use crate::server::ipc::request_names::RequestNames;
-use crate::server::ipc::request_record::{self, Closing, End, FieldValue, Opening};
+use crate::server::ipc::request_record::{self, Closing, End, LogValue, Opening};
 use crate::server::ipc::scoreboard::Scoreboard;
 use crate::sys::os::alarm;
 use crate::sys::os::monotonic::MonotonicTime;
@@ -147,7 +147,7 @@ pub fn name(names: RequestNames<'_>) {
 }
 
 /// The handler adds a field to its request's record. False if it has added too much.
-pub fn add_field(name: &[u8], value: FieldValue<'_>) -> bool {
+pub fn add_field(name: &[u8], value: LogValue<'_>) -> bool {
     let add = |log: &mut RequestLog| {
         let Some(handled) = &mut log.handled else { return true };
         let before = handled.fields.len();
@@ -222,7 +222,7 @@ pub fn shared(stream: &mut Stream) {
     stream.handler.unsent_record = unsent;
 }
 
-fn tell(stream: &mut Stream, sequel: impl FnOnce(Unsent, u64) -> Sequel) {
+fn tell(stream: &mut Stream, sequel: impl FnOnce(UnsentResponse, u64) -> Sequel) {
     let Some(unsent) = stream.handler.unsent_record.take() else { return };
     // A write that has failed leaves nothing.
     let lost = stream.pending() as u64 + stream.output.dropped();

@@ -10,7 +10,7 @@ use super::accept::Acceptor;
 use super::connection::{Connection, Running};
 use super::connections::Connections;
 use super::control::{Control, complain};
-use super::events::{Events, Source};
+use super::events::{Events, WorkerSource};
 use super::handover::Arrival;
 use super::stopwatch::Stopwatch;
 use crate::io::Wakeup;
@@ -23,7 +23,7 @@ use crate::sys::os::monotonic::MonotonicTime;
 use crate::sys::os::process::close_for_good;
 use crate::sys::os::worker_signals;
 
-/// A worker that leaves takes so many connections from each port with it at most: the kernel tells one
+/// How many connections a worker that leaves takes from each port at most: the kernel tells one
 /// worker of each.
 const LAST_CONNECTIONS: usize = 4;
 
@@ -40,7 +40,7 @@ pub struct WorkSources {
 }
 
 impl WorkSources {
-    /// Of a worker with these listeners, with the leases of its cell. Its parked connections may hold so many bytes
+    /// Of a worker with these listeners, with the leases of its cell. Its parked connections may hold that many bytes
     /// of input that nobody else can hold. Nobody listens yet.
     ///
     /// # Errors
@@ -89,34 +89,34 @@ impl WorkSources {
     }
 
     /// The next source to attend to.
-    pub fn next(&mut self) -> Option<Source> {
+    pub fn next(&mut self) -> Option<WorkerSource> {
         self.events.queue.pop_front()
     }
 
     /// Attends to a source, except to the control channel. Gives the connection that the handler is to be called for.
-    pub fn take_in(&mut self, source: Source) -> Option<Running> {
+    pub fn take_in(&mut self, source: WorkerSource) -> Option<Running> {
         let running = match source {
-            Source::Control => None,
-            Source::Arrival(arrival) => self.connections.receive(*arrival),
-            Source::Parked(ticket, wakeup) => self.connections.wake(ticket, wakeup),
-            Source::Sending(ticket) => {
+            WorkerSource::Control => None,
+            WorkerSource::Arrival(arrival) => self.connections.receive(*arrival),
+            WorkerSource::Parked(ticket, wakeup) => self.connections.wake(ticket, wakeup),
+            WorkerSource::Sending(ticket) => {
                 self.connections.send_more(ticket);
                 None
             }
-            Source::Handshake(ticket) => self.connections.resume(ticket, Wakeup::Input),
-            Source::Listener(index) => self.accept(index).and_then(|new| self.admit(new)),
+            WorkerSource::Handshake(ticket) => self.connections.resume(ticket, Wakeup::Input),
+            WorkerSource::Listener(index) => self.accept(index).and_then(|new| self.admit(new)),
         };
         self.connections.admit(running?)
     }
 
     /// A connection comes from the supervisor: it is next.
     pub fn arrive(&mut self, arrival: Arrival) {
-        self.events.queue.push_front(Source::Arrival(Box::new(arrival)));
+        self.events.queue.push_front(WorkerSource::Arrival(Box::new(arrival)));
     }
 
     /// All listeners are to be asked for connections.
     pub fn check_ports(&mut self) {
-        self.events.queue.extend((0..self.listeners.len()).map(Source::Listener));
+        self.events.queue.extend((0..self.listeners.len()).map(WorkerSource::Listener));
     }
 
     /// Does what is due without an event. Gives when listeners that rest are asked again.
@@ -148,13 +148,15 @@ impl WorkSources {
     pub fn queue_ready(&mut self) {
         if self.connections.have_handshakes() {
             let next = self.connections.next_handshakes();
-            self.events.queue.extend(next.into_iter().map(Source::Handshake));
+            self.events.queue.extend(next.into_iter().map(WorkerSource::Handshake));
         }
         if self.connections.ready().is_empty() {
             return;
         }
         let ready = self.connections.ready().drain(..);
-        self.events.queue.extend(ready.map(|(ticket, wakeup)| Source::Parked(ticket, wakeup)));
+        self.events
+            .queue
+            .extend(ready.map(|(ticket, wakeup)| WorkerSource::Parked(ticket, wakeup)));
     }
 
     /// A new connection is for the handler, unless the next generation serves: then it is for that.
@@ -171,7 +173,7 @@ impl WorkSources {
     pub fn pass_new_connections(&mut self) {
         for source in std::mem::take(&mut self.events.queue) {
             match source {
-                Source::Listener(index) => {
+                WorkerSource::Listener(index) => {
                     if let Some(connection) = self.accept(index) {
                         self.connections.pass_new(&connection);
                     }
@@ -221,7 +223,7 @@ impl WorkSources {
     /// The server shuts down, and the supervisor has closed the ports. What waits at a service manager's stays there.
     pub fn begin_drain(&mut self) {
         self.connections.begin_drain();
-        self.events.queue.retain(|source| !matches!(source, Source::Listener(_)));
+        self.events.queue.retain(|source| !matches!(source, WorkerSource::Listener(_)));
         let _ = self.acceptor.watch(false);
     }
 
@@ -235,11 +237,11 @@ impl WorkSources {
         let mut with_input = Vec::new();
         for source in std::mem::take(&mut self.events.queue) {
             match source {
-                Source::Arrival(arrival) => {
+                WorkerSource::Arrival(arrival) => {
                     let Arrival { number, wakeup, state, .. } = *arrival;
                     self.control.report(&Report::Declined(number, wakeup, state));
                 }
-                Source::Parked(ticket, Wakeup::Input) => with_input.push(ticket),
+                WorkerSource::Parked(ticket, Wakeup::Input) => with_input.push(ticket),
                 _ => {}
             }
         }
@@ -268,13 +270,13 @@ impl WorkSources {
             }
             while let Some(source) = self.next() {
                 match source {
-                    Source::Sending(ticket) => self.connections.send_more(ticket),
+                    WorkerSource::Sending(ticket) => self.connections.send_more(ticket),
                     // Its lease was not revoked in time, or a handshake goes on.
-                    Source::Parked(ticket, wakeup) => self.connections.take_leave(ticket, wakeup),
-                    Source::Handshake(ticket) => {
+                    WorkerSource::Parked(ticket, wakeup) => self.connections.take_leave(ticket, wakeup),
+                    WorkerSource::Handshake(ticket) => {
                         self.connections.take_leave(ticket, Wakeup::Input);
                     }
-                    Source::Control | Source::Listener(_) | Source::Arrival(_) => {}
+                    WorkerSource::Control | WorkerSource::Listener(_) | WorkerSource::Arrival(_) => {}
                 }
             }
         }
@@ -284,7 +286,7 @@ impl WorkSources {
     #[cfg(test)]
     pub fn unshared(&self) -> Vec<std::os::fd::OwnedFd> {
         let arrivals = self.events.queue.iter().filter_map(|source| match source {
-            Source::Arrival(arrival) => arrival.parcel.connection.try_clone().ok(),
+            WorkerSource::Arrival(arrival) => arrival.parcel.connection.try_clone().ok(),
             _ => None,
         });
         arrivals.chain(self.connections.unshared()).collect()

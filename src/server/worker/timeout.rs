@@ -63,7 +63,7 @@ fn remaining() -> f64 {
     }
 }
 
-/// The point in time that lies so many seconds ahead; 0 for no time.
+/// The point in time in that many seconds; 0 for no time.
 fn deadline_in(seconds: f64) -> u64 {
     if seconds > 0.0 { alarm::now() + (seconds * 1e9).ceil() as u64 } else { 0 }
 }

@@ -1,4 +1,4 @@
-//! Field access on userdata, at the cost of a C function: the user's own fields first, then the
+//! Field access on userdata, as cheap as a C function: the user's own fields first, then the
 //! class's table of methods, then computed properties.
 //!
 //! The user's fields live in a table that is the userdata's user value, made at the first

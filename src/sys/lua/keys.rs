@@ -10,7 +10,7 @@ use mlua::{Lua, Table};
 pub enum SetKey {
     /// An integer.
     Integer(i64),
-    /// A full userdata, by its address. A weak table may lose it before it is looked at.
+    /// A full userdata, by its address. A weak table may lose it before anyone reads it.
     Userdata(*mut c_void),
 }
 

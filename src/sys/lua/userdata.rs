@@ -1,4 +1,4 @@
-//! Rust values that Lua keeps for C functions, found at the cost of an address.
+//! Rust values that Lua keeps for C functions, found by their addresses.
 
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;

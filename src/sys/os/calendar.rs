@@ -46,7 +46,7 @@ pub struct LocalTime {
     pub offset: i32,
 }
 
-/// The local time so many seconds after 1970 began in UTC.
+/// The local time that many seconds after 1970 began in UTC.
 pub fn local_time(seconds: u64) -> LocalTime {
     let seconds = libc::time_t::try_from(seconds).unwrap_or(0);
     // SAFETY: `localtime_r` fills the zeroed structure it is given.

@@ -26,7 +26,7 @@ use super::output_slot::{DeferredOutput, OutputSlot, Retrieved};
 /// How often the thread looks: output waits for two ticks at most.
 const TICK: Duration = Duration::from_millis(400);
 
-/// After so many ticks without output, the thread sleeps until there is some.
+/// After this number of ticks without output, the thread sleeps until there is some.
 const IDLE_TICKS: u32 = 10;
 
 /// The thread only sends: it needs little memory.

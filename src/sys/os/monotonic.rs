@@ -18,7 +18,7 @@ impl MonotonicTime {
         MonotonicTime(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
     }
 
-    /// The time at which the clock shows so many nanoseconds.
+    /// The time at which the clock shows that many nanoseconds.
     #[inline]
     pub fn at(nanoseconds: u64) -> Self {
         MonotonicTime(nanoseconds)

@@ -75,7 +75,7 @@ pub struct FrameHeader {
 pub enum HeaderProgress {
     /// A header.
     Complete(FrameHeader),
-    /// Less than a header, which needs at least so many bytes.
+    /// Less than a header, which needs at least that many bytes.
     Needs(usize),
 }
 

@@ -38,7 +38,7 @@ pub enum ReaderEvent {
     Pong,
     /// The peer closes the connection, and may say why.
     Close(Option<u16>),
-    /// The rest of the input is no whole frame. It is of use when it has so many bytes.
+    /// The rest of the input is no whole frame: wait until it has that many bytes.
     Needs(u64),
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use crate::server::ipc::access_queue::{Entry, Sequel, Unsent};
+use crate::server::ipc::access_queue::{QueueEntry, Sequel, UnsentResponse};
 use crate::server::ipc::request_record::{self, Closing, End, Opening};
 
 /// Records of responses that are not sent yet.
 #[derive(Debug, Default)]
 pub struct Assembler {
-    waiting: HashMap<Unsent, Waiting>,
+    waiting: HashMap<UnsentResponse, Waiting>,
 }
 
 #[derive(Debug)]
@@ -23,14 +23,14 @@ impl Assembler {
     pub fn take(
         &mut self,
         queue: u64,
-        entry: Entry<'_>,
+        entry: QueueEntry<'_>,
         mut complete: impl FnMut(&Opening<'_>, &Closing<'_>),
     ) {
         let sequel = match entry {
-            Entry::Record(None, record) => {
+            QueueEntry::Record(None, record) => {
                 return with(record, |opening, closing| complete(&opening, &closing));
             }
-            Entry::Record(Some(unsent), record) => {
+            QueueEntry::Record(Some(unsent), record) => {
                 let waiting = Waiting { record: record.to_vec(), owner: Some(queue) };
                 // A number that comes again is another response's: the first one is as good as sent.
                 if let Some(before) = self.waiting.insert(unsent, waiting) {
@@ -38,7 +38,7 @@ impl Assembler {
                 }
                 return;
             }
-            Entry::Sequel(sequel) => sequel,
+            QueueEntry::Sequel(sequel) => sequel,
         };
         match sequel {
             Sequel::Sent { unsent, at, lost } => {
@@ -112,7 +112,7 @@ mod tests {
     fn taken(
         assembler: &mut Assembler,
         queue: u64,
-        entry: Entry<'_>,
+        entry: QueueEntry<'_>,
     ) -> Vec<(u16, End, u64, Option<u64>)> {
         let mut taken = Vec::new();
         assembler.take(queue, entry, |_, closing| {
@@ -124,28 +124,28 @@ mod tests {
     #[test]
     fn a_record_waits_until_its_response_is_sent() {
         let mut assembler = Assembler::default();
-        let first = taken(&mut assembler, 0, Entry::Record(None, &record(1)));
+        let first = taken(&mut assembler, 0, QueueEntry::Record(None, &record(1)));
         assert_eq!(first, [(1, End::Complete, 50, None)]);
         for status in 2..6 {
-            let entry = Entry::Record(Some(status.into()), &record(status));
+            let entry = QueueEntry::Record(Some(status.into()), &record(status));
             assert_eq!(taken(&mut assembler, 0, entry), []);
         }
         let mut take = |queue, entry| taken(&mut assembler, queue, entry);
-        let sent = |unsent, lost| Entry::Sequel(Sequel::Sent { unsent, at: 130, lost });
+        let sent = |unsent, lost| QueueEntry::Sequel(Sequel::Sent { unsent, at: 130, lost });
         assert_eq!(take(1, sent(2, None)), [(2, End::Complete, 50, Some(30))]);
         assert_eq!(take(1, sent(2, None)), []);
         assert_eq!(take(0, sent(3, Some(20))), [(3, End::Aborted, 30, None)]);
-        assert_eq!(take(0, Entry::Sequel(Sequel::Moved(4))), []);
-        assert_eq!(take(9, Entry::Sequel(Sequel::Died(1))), []);
-        assert_eq!(take(9, Entry::Sequel(Sequel::Died(0))), [(5, End::Aborted, 50, None)]);
+        assert_eq!(take(0, QueueEntry::Sequel(Sequel::Moved(4))), []);
+        assert_eq!(take(9, QueueEntry::Sequel(Sequel::Died(1))), []);
+        assert_eq!(take(9, QueueEntry::Sequel(Sequel::Died(0))), [(5, End::Aborted, 50, None)]);
         assert_eq!(take(1, sent(4, None)), [(4, End::Complete, 50, Some(30))]);
-        assert_eq!(take(1, Entry::Record(None, b"garbage")), []);
+        assert_eq!(take(1, QueueEntry::Record(None, b"garbage")), []);
     }
 
     #[test]
     fn at_the_end_nothing_waits() {
         let mut assembler = Assembler::default();
-        taken(&mut assembler, 0, Entry::Record(Some(1), &record(200)));
+        taken(&mut assembler, 0, QueueEntry::Record(Some(1), &record(200)));
         let mut ended = 0;
         assembler.finish(|_, closing| ended += u32::from(closing.end == End::Aborted));
         assert_eq!(ended, 1);

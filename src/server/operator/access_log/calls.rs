@@ -16,7 +16,7 @@ use super::wall_clock::WallClock;
 use crate::binding;
 use crate::server::ipc::access_queue::AccessQueue;
 use crate::server::ipc::numbers::append;
-use crate::server::ipc::request_record::{self, Closing, FieldValue, Opening};
+use crate::server::ipc::request_record::{self, Closing, LogValue, Opening};
 use crate::server::log_throttle::LogThrottle;
 
 /// What the process needs in the beginning.
@@ -133,9 +133,9 @@ fn fields_of(
     let added = lua.create_table()?;
     for (name, value) in request_record::fields(record.1.fields) {
         let value = match value {
-            FieldValue::Text(text) => binding::bytes(lua, text)?,
-            FieldValue::Number(digits) => number(digits),
-            FieldValue::Boolean(value) => Value::Boolean(value),
+            LogValue::Text(text) => binding::bytes(lua, text)?,
+            LogValue::Number(digits) => number(digits),
+            LogValue::Boolean(value) => Value::Boolean(value),
         };
         added.raw_set(binding::bytes(lua, name)?, value)?;
     }

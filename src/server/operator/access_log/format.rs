@@ -6,7 +6,7 @@
 use super::fields::Field;
 use super::json;
 use super::moment::Moment;
-use super::text::{self, Piece};
+use super::text::{self, TextPiece};
 use crate::server::ipc::access_queue::WantedFields;
 use crate::server::ipc::request_record::{Closing, Opening};
 
@@ -15,23 +15,23 @@ const COMBINED: &str = "{client_ip} - - [{common_time}] \"{request}\" {status} {
 
 /// How a line looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum LineFormat {
     /// A JSON object (RFC 8259).
     Json,
     /// Text.
-    Text(Vec<Piece>),
+    Text(Vec<TextPiece>),
 }
 
-impl Format {
+impl LineFormat {
     /// The format of a name, or that of a text.
     ///
     /// # Errors
     /// A field that does not exist, or a brace that is not closed.
-    pub fn parse(format: &str) -> Result<Format, String> {
+    pub fn parse(format: &str) -> Result<LineFormat, String> {
         match format {
-            "json" => Ok(Format::Json),
-            "combined" => text::parse(COMBINED).map(Format::Text),
-            format if format.contains('{') => text::parse(format).map(Format::Text),
+            "json" => Ok(LineFormat::Json),
+            "combined" => text::parse(COMBINED).map(LineFormat::Text),
+            format if format.contains('{') => text::parse(format).map(LineFormat::Text),
             format => Err(format!(
                 "unknown format \"{format}\": \"json\", \"combined\", or a text with fields such as {{status}}"
             )),
@@ -41,10 +41,10 @@ impl Format {
     /// What lines have.
     pub fn wanted(&self) -> WantedFields {
         let has = |fields: &[Field]| match self {
-            Format::Json => true,
-            Format::Text(pieces) => pieces
+            LineFormat::Json => true,
+            LineFormat::Text(pieces) => pieces
                 .iter()
-                .any(|piece| matches!(piece, Piece::Field(field) if fields.contains(field))),
+                .any(|piece| matches!(piece, TextPiece::Field(field) if fields.contains(field))),
         };
         WantedFields {
             names: has(&[Field::RequestId, Field::TraceParent]),
@@ -55,8 +55,8 @@ impl Format {
     /// Appends a line, with its end.
     pub fn write(&self, record: (&Opening<'_>, &Closing<'_>), at: &Moment, line: &mut Vec<u8>) {
         match self {
-            Format::Json => json::write(record, at, line),
-            Format::Text(pieces) => {
+            LineFormat::Json => json::write(record, at, line),
+            LineFormat::Text(pieces) => {
                 pieces.iter().for_each(|piece| piece.write(record, at, line));
             }
         }
@@ -68,7 +68,7 @@ impl Format {
 mod tests {
     use super::*;
     use crate::server::ipc::request_names::RequestNames;
-    use crate::server::ipc::request_record::{End, FieldValue, add_field};
+    use crate::server::ipc::request_record::{End, LogValue, add_field};
     use crate::sys::os::calendar::LocalTime;
 
     const NAMES: &str = "abc 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -97,7 +97,7 @@ mod tests {
 
     fn line(format: &str, opening: Opening<'_>, closing: Closing<'_>) -> String {
         let mut line = Vec::new();
-        Format::parse(format).unwrap().write((&opening, &closing), &moment(), &mut line);
+        LineFormat::parse(format).unwrap().write((&opening, &closing), &moment(), &mut line);
         String::from_utf8(line).unwrap()
     }
 
@@ -117,9 +117,9 @@ mod tests {
     #[test]
     fn a_json_line_has_all_fields() {
         let mut added = Vec::new();
-        add_field(&mut added, b"us\"er", FieldValue::Text(b"j\n\xc3\xa4\xff\\"));
-        add_field(&mut added, b"n", FieldValue::Number(b"1.5"));
-        add_field(&mut added, b"b", FieldValue::Boolean(false));
+        add_field(&mut added, b"us\"er", LogValue::Text(b"j\n\xc3\xa4\xff\\"));
+        add_field(&mut added, b"n", LogValue::Number(b"1.5"));
+        add_field(&mut added, b"b", LogValue::Boolean(false));
         let expected = concat!(
             r#"{"time":"2026-03-09T08:07:06.012-01:30","client_ip":"192.0.2.1","client_port":5678,"#,
             r#""method":"GET","target":"/a?b","protocol":"HTTP/1.1","status":200,"bytes_in":80,"#,
@@ -163,8 +163,8 @@ mod tests {
     #[test]
     fn text_has_fields_in_braces() {
         let mut added = Vec::new();
-        add_field(&mut added, b"user", FieldValue::Text(b"j\""));
-        add_field(&mut added, b"user", FieldValue::Text(b"k"));
+        add_field(&mut added, b"user", LogValue::Text(b"j\""));
+        add_field(&mut added, b"user", LogValue::Text(b"k"));
         assert_eq!(
             line(
                 "{{{status}}} {field.user} {field.none} {request_id} {referer} é",
@@ -201,7 +201,7 @@ mod tests {
             ("{status} {traceparent}", true, false),
             ("{request}", false, false),
         ] {
-            let wanted = Format::parse(format).unwrap().wanted();
+            let wanted = LineFormat::parse(format).unwrap().wanted();
             assert_eq!(wanted, WantedFields { names, headers }, "{format}");
         }
     }
@@ -216,7 +216,7 @@ mod tests {
             ("jsno", "unknown format \"jsno\""),
             ("{status}\n{pid}", "a format with a line break"),
         ] {
-            let error = Format::parse(format).unwrap_err();
+            let error = LineFormat::parse(format).unwrap_err();
             assert!(error.starts_with(expected), "{format}: {error}");
         }
     }

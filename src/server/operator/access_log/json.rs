@@ -5,7 +5,7 @@ use super::fields::{protocol, push_address};
 use super::moment::Moment;
 use super::values::{boolean, is_plain, push_json, push_number, push_time};
 use crate::server::ipc::request_names::RequestNames;
-use crate::server::ipc::request_record::{self, Closing, FieldValue, Opening};
+use crate::server::ipc::request_record::{self, Closing, LogValue, Opening};
 
 /// Appends a line.
 pub fn write(record: (&Opening<'_>, &Closing<'_>), at: &Moment, line: &mut Vec<u8>) {
@@ -135,9 +135,9 @@ fn write_added(fields: &[u8], line: &mut Vec<u8>) {
             push_json(line, name);
             line.push(b':');
             match value {
-                FieldValue::Text(text) => push_json(line, text),
-                FieldValue::Number(digits) => line.extend_from_slice(digits),
-                FieldValue::Boolean(value) => line.extend_from_slice(boolean(value)),
+                LogValue::Text(text) => push_json(line, text),
+                LogValue::Number(digits) => line.extend_from_slice(digits),
+                LogValue::Boolean(value) => line.extend_from_slice(boolean(value)),
             }
         }
         line.push(b'}');

@@ -30,8 +30,8 @@ use std::path::PathBuf;
 
 use mlua::Function;
 
-use format::Format;
-use output::Target;
+use format::LineFormat;
+use output::AccessLogTarget;
 
 use crate::server::ipc::access_queue::WantedFields;
 
@@ -39,7 +39,7 @@ use crate::server::ipc::access_queue::WantedFields;
 #[derive(Clone, Debug, PartialEq)]
 pub enum AccessLogOptions {
     /// Lines go there, and look like that.
-    Lines(AccessLogName, Format),
+    Lines(AccessLogName, LineFormat),
     /// This function is called.
     Calls(Function),
 }
@@ -59,7 +59,7 @@ pub enum AccessLogName {
 #[derive(Debug)]
 pub enum AccessLogSettings {
     /// Lines go there, and look like that.
-    Lines(Target, Format),
+    Lines(AccessLogTarget, LineFormat),
     /// This function is called.
     Calls(Function),
 }
@@ -77,9 +77,9 @@ impl AccessLogOptions {
             AccessLogOptions::Lines(to, format) => (to, format),
         };
         let target = match to {
-            AccessLogName::Stdout => Target::Stdout,
-            AccessLogName::Stderr => Target::Stderr,
-            AccessLogName::File(path) => Target::open(path)?,
+            AccessLogName::Stdout => AccessLogTarget::Stdout,
+            AccessLogName::Stderr => AccessLogTarget::Stderr,
+            AccessLogName::File(path) => AccessLogTarget::open(path)?,
         };
         Ok(AccessLogSettings::Lines(target, format.clone()))
     }
@@ -95,7 +95,7 @@ impl AccessLogSettings {
     }
 
     /// The file, if it is one.
-    pub fn target(&mut self) -> Option<&mut Target> {
+    pub fn target(&mut self) -> Option<&mut AccessLogTarget> {
         match self {
             AccessLogSettings::Lines(target, _) => Some(target),
             AccessLogSettings::Calls(_) => None,

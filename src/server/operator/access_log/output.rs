@@ -25,7 +25,7 @@ const RAISED: [Signal; 3] = [Signal::SIGPIPE, Signal::SIGXFSZ, Signal::SIGTTOU];
 
 /// Where the access log goes.
 #[derive(Debug)]
-pub enum Target {
+pub enum AccessLogTarget {
     /// Standard output.
     Stdout,
     /// Standard error.
@@ -36,14 +36,14 @@ pub enum Target {
 
 /// A target, and what is to be written to it.
 #[derive(Debug)]
-pub struct Output {
-    target: Target,
+pub struct AccessLogOutput {
+    target: AccessLogTarget,
     batch: Vec<u8>,
     /// The last line was written only in part.
     torn: bool,
 }
 
-impl Target {
+impl AccessLogTarget {
     /// Appends to the file at `path`.
     ///
     /// # Errors
@@ -51,12 +51,12 @@ impl Target {
     pub fn open(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         let file = open(&path)?;
-        Ok(Target::File(path, file))
+        Ok(AccessLogTarget::File(path, file))
     }
 
     /// Lets that user reopen the file. Without the right to do so, it stays as it is.
     pub fn give_to(&self, owner: Uid) {
-        if let Target::File(_, file) = self
+        if let AccessLogTarget::File(_, file) = self
             && file.metadata().is_ok_and(|there| there.is_file())
         {
             let _ = fchown(file, Some(owner), None);
@@ -68,7 +68,7 @@ impl Target {
     /// # Errors
     /// What the system reports.
     pub fn reopen(&mut self) -> io::Result<()> {
-        if let Target::File(path, file) = self {
+        if let AccessLogTarget::File(path, file) = self {
             *file = open(path)?;
         }
         Ok(())
@@ -76,17 +76,17 @@ impl Target {
 
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
-            Target::Stdout => standard::stream(1),
-            Target::Stderr => standard::stream(2),
-            Target::File(_, file) => file.as_fd(),
+            AccessLogTarget::Stdout => standard::stream(1),
+            AccessLogTarget::Stderr => standard::stream(2),
+            AccessLogTarget::File(_, file) => file.as_fd(),
         }
     }
 }
 
-impl Output {
+impl AccessLogOutput {
     /// Nothing is written yet.
-    pub fn new(target: Target) -> Self {
-        Output { target, batch: Vec::new(), torn: false }
+    pub fn new(target: AccessLogTarget) -> Self {
+        AccessLogOutput { target, batch: Vec::new(), torn: false }
     }
 
     /// Its descriptor.
@@ -143,7 +143,7 @@ impl Output {
         poll(&mut waited, LONGEST_STALL).is_ok_and(|count| count > 0)
     }
 
-    /// As [`Target::reopen`].
+    /// As [`AccessLogTarget::reopen`].
     ///
     /// # Errors
     /// What the system reports.

@@ -4,14 +4,14 @@ use super::fields::{FIELDS, Field, Shown, push, shown};
 use super::moment::Moment;
 use super::values::{boolean, push_text};
 use crate::known_options::hint;
-use crate::server::ipc::request_record::{self, Closing, FieldValue, Opening};
+use crate::server::ipc::request_record::{self, Closing, LogValue, Opening};
 
 /// The prefix of the fields that handlers add.
 const ADDED: &str = "field.";
 
 /// A part of a line of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum TextPiece {
     /// It stands as it is.
     Literal(String),
     /// The value of a field, `-` if there is none.
@@ -24,7 +24,7 @@ pub enum Piece {
 ///
 /// # Errors
 /// A field that does not exist, a brace that is not closed, or a line break.
-pub fn parse(text: &str) -> Result<Vec<Piece>, String> {
+pub fn parse(text: &str) -> Result<Vec<TextPiece>, String> {
     if text.contains(['\n', '\r']) {
         return Err("a format with a line break: each request has one line".to_owned());
     }
@@ -46,47 +46,47 @@ pub fn parse(text: &str) -> Result<Vec<Piece>, String> {
             return Err(format!("a brace without its counterpart in \"{text}\"; write it twice"));
         };
         if !literal.is_empty() {
-            pieces.push(Piece::Literal(std::mem::take(&mut literal)));
+            pieces.push(TextPiece::Literal(std::mem::take(&mut literal)));
         }
         pieces.push(piece(name)?);
         rest = behind;
     }
     literal.push_str(rest);
     if !literal.is_empty() {
-        pieces.push(Piece::Literal(literal));
+        pieces.push(TextPiece::Literal(literal));
     }
     Ok(pieces)
 }
 
-fn piece(name: &str) -> Result<Piece, String> {
+fn piece(name: &str) -> Result<TextPiece, String> {
     if let Some(added) = name.strip_prefix(ADDED).filter(|added| !added.is_empty()) {
-        return Ok(Piece::Added(added.to_owned()));
+        return Ok(TextPiece::Added(added.to_owned()));
     }
     if let Some((_, field)) = FIELDS.iter().find(|(known, _)| *known == name) {
-        return Ok(Piece::Field(*field));
+        return Ok(TextPiece::Field(*field));
     }
     let known: Vec<&str> = FIELDS.iter().map(|(name, _)| *name).collect();
     Err(format!("unknown field \"{name}\"; {}", hint(name, &known)))
 }
 
-impl Piece {
+impl TextPiece {
     /// Appends it to a line.
     pub fn write(&self, record: (&Opening<'_>, &Closing<'_>), at: &Moment, line: &mut Vec<u8>) {
         match self {
-            Piece::Literal(text) => line.extend_from_slice(text.as_bytes()),
-            Piece::Field(field) => match shown(*field, record) {
+            TextPiece::Literal(text) => line.extend_from_slice(text.as_bytes()),
+            TextPiece::Field(field) => match shown(*field, record) {
                 Shown::Nothing => line.push(b'-'),
                 Shown::Text(text) => push_text(line, text),
                 shown => push(line, &shown, at),
             },
-            Piece::Added(name) => {
-                let added = |(key, _): &(&[u8], FieldValue<'_>)| *key == name.as_bytes();
+            TextPiece::Added(name) => {
+                let added = |(key, _): &(&[u8], LogValue<'_>)| *key == name.as_bytes();
                 match request_record::fields(record.1.fields).filter(added).last() {
-                    None | Some((_, FieldValue::Text(b""))) => line.push(b'-'),
-                    Some((_, FieldValue::Text(text) | FieldValue::Number(text))) => {
+                    None | Some((_, LogValue::Text(b""))) => line.push(b'-'),
+                    Some((_, LogValue::Text(text) | LogValue::Number(text))) => {
                         push_text(line, text);
                     }
-                    Some((_, FieldValue::Boolean(value))) => {
+                    Some((_, LogValue::Boolean(value))) => {
                         line.extend_from_slice(boolean(value));
                     }
                 }

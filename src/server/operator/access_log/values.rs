@@ -1,7 +1,7 @@
 //! How the values of a line of the access log are written (pure).
 
 use super::moment::digits;
-use crate::sys::block::{Block, SIZE};
+use crate::sys::block::{Bytes16, SIZE};
 
 /// A JSON string (RFC 8259, 7). Bytes that are no UTF-8 are shown as `\xHH` in it.
 pub(super) fn push_json(line: &mut Vec<u8>, text: &[u8]) {
@@ -43,11 +43,11 @@ pub(super) fn boolean(value: bool) -> &'static [u8] {
 
 /// Whether a text stands for itself in all formats: printable ASCII without quotes and backslashes.
 pub(super) fn is_plain(text: &[u8]) -> bool {
-    let odd = |block: Block| !block.is_from_to(b' ', b'~') | block.is(b'"') | block.is(b'\\');
+    let odd = |block: Bytes16| !block.is_from_to(b' ', b'~') | block.is(b'"') | block.is(b'\\');
     let (blocks, rest) = text.as_chunks::<SIZE>();
-    blocks.iter().all(|block| odd(Block::new(block)).first().is_none())
+    blocks.iter().all(|block| odd(Bytes16::new(block)).first().is_none())
         // The zeros behind the rest are odd.
-        && odd(Block::padded(rest)).first() == Some(rest.len())
+        && odd(Bytes16::padded(rest)).first() == Some(rest.len())
 }
 
 /// Text with `\xHH` for all but printable ASCII, for quotes and for backslashes.

@@ -1,15 +1,15 @@
 //! The process that writes the access log. It runs no Lua; that its output blocks, or its disk is full, is of
 //! no concern to anybody else.
 
-use super::format::Format;
-use super::output::Output;
+use super::format::LineFormat;
+use super::output::AccessLogOutput;
 use super::reader::{Command, RecordReader};
 use super::wall_clock::WallClock;
 use crate::server::ipc::access_queue::AccessQueue;
 use crate::server::ipc::request_record::{Closing, Opening};
 use crate::sys::os::process;
 
-/// A batch of so many bytes is written at once: the kernel takes a quarter less time for a byte than with 64 KiB.
+/// The size of a batch that is written at once: the kernel takes a quarter less time for a byte than with 64 KiB.
 const BATCH: usize = 256 * 1024;
 
 /// What the process needs.
@@ -17,9 +17,9 @@ pub struct Writer<'a> {
     /// What it writes.
     pub reader: RecordReader,
     /// How a line looks.
-    pub format: &'a Format,
+    pub format: &'a LineFormat,
     /// Where it goes.
-    pub output: Output,
+    pub output: AccessLogOutput,
 }
 
 impl Writer<'_> {
@@ -54,8 +54,8 @@ impl Writer<'_> {
 }
 
 fn write_line(
-    format: &Format,
-    output: &mut Output,
+    format: &LineFormat,
+    output: &mut AccessLogOutput,
     queue: &AccessQueue,
     record: (&Opening<'_>, &Closing<'_>),
     clock: &mut WallClock,
@@ -66,7 +66,7 @@ fn write_line(
     }
 }
 
-fn flush(output: &mut Output, queue: &AccessQueue) {
+fn flush(output: &mut AccessLogOutput, queue: &AccessQueue) {
     if let Err((lines, errno)) = output.flush() {
         queue.complain(lines, errno as i32);
     }

@@ -165,7 +165,7 @@ fn typical_turns(turns: impl Iterator<Item = u64> + Clone) -> f64 {
     squares / sum.max(1.0)
 }
 
-/// Whether a connection with so many turns makes about as much work as is usual.
+/// Whether a connection with this number of turns makes about as much work as the others.
 fn is_hot(turns: u64, typical: f64) -> bool {
     turns > 0 && (typical / FACTOR..=typical * FACTOR).contains(&(turns as f64))
 }

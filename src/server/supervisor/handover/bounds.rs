@@ -41,7 +41,7 @@ impl Bounds {
     }
 
     /// Closes the connections that have waited longest as long as too many descriptors are in use, with
-    /// so many `more`. False if that did not suffice.
+    /// `more` of them. False if that did not suffice.
     pub fn bound_descriptors(&self, store: &mut Store, more: usize) -> bool {
         // Both ends of a worker's channel, its standard error and its processor clock.
         let held = store.count() + 4 * store.workers() + more;
@@ -99,7 +99,7 @@ impl Bounds {
     }
 }
 
-/// Closes up to so many connections, each as `next` says. Gives how many.
+/// Closes up to that many connections, in the order that `next` gives. Returns how many.
 fn shed(store: &mut Store, most: usize, next: impl Fn(&mut Store) -> Option<Key>) -> usize {
     let mut closed = 0;
     while closed < most

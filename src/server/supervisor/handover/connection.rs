@@ -21,7 +21,7 @@ pub type Key = u64;
 
 /// A connection at the supervisor's side.
 #[derive(Debug)]
-pub struct Entry {
+pub struct SupervisedConnection {
     /// Its pool, by position in the supervisor.
     pub pool: usize,
     /// The descriptor. Of a connection that a worker has it is a duplicate.
@@ -167,7 +167,7 @@ impl Reserved {
     }
 }
 
-impl Entry {
+impl SupervisedConnection {
     /// What of it is sent to a worker.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let file = match &self.location {

@@ -85,7 +85,7 @@ impl HeldInput {
         }
     }
 
-    /// Makes room for so many bytes, and some more if little comes at a time; false if there is no memory.
+    /// Makes room for that many bytes, and some more if little comes at a time; false if there is no memory.
     fn reserve(&mut self, size: usize) -> bool {
         let before = self.bytes.capacity();
         if before - self.bytes.len() < size && self.bytes.try_reserve_exact(size.max(STEP)).is_err()

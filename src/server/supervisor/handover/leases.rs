@@ -6,7 +6,7 @@ use std::rc::Rc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
-use super::connection::{Entry, Key, Leased, Location, SendingFile};
+use super::connection::{Key, Leased, Location, SendingFile, SupervisedConnection};
 use super::store::Store;
 use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::connection_state::ConnectionState;
@@ -45,8 +45,9 @@ pub struct Revoked {
 
 impl Revoked {
     /// A leased connection, which has that state unless it was sending a file.
-    fn of(entry: Entry, state: ConnectionState) -> Option<Revoked> {
-        let Entry { descriptor, location: Location::Leased(leased), .. } = entry else {
+    fn of(entry: SupervisedConnection, state: ConnectionState) -> Option<Revoked> {
+        let SupervisedConnection { descriptor, location: Location::Leased(leased), .. } = entry
+        else {
             return None;
         };
         Some(match leased.sending {
@@ -115,7 +116,7 @@ impl Leases {
         };
         let leased: Vec<(Ticket, Key)> = store.leases(worker.pid).collect();
         let keys = leased.into_iter().filter(|(ticket, key)| is_interrupted(store, *ticket, *key));
-        let entries: Vec<Entry> =
+        let entries: Vec<SupervisedConnection> =
             keys.collect::<Vec<_>>().into_iter().filter_map(|(_, key)| store.leave(key)).collect();
         let revoked = |entry| Revoked::of(entry, ConnectionState::default());
         entries.into_iter().filter_map(revoked).collect()

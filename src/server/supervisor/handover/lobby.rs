@@ -10,7 +10,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use super::connection::{Entry, Key, Location};
+use super::connection::{Key, Location, SupervisedConnection};
 
 /// Which connections are watched, and until when.
 pub struct Lobby {
@@ -32,7 +32,7 @@ impl Lobby {
     }
 
     /// Watches a connection. Fails if the kernel cannot do that.
-    pub fn enter(&mut self, key: Key, connection: &Entry) -> Result<(), Errno> {
+    pub fn enter(&mut self, key: Key, connection: &SupervisedConnection) -> Result<(), Errno> {
         let descriptor: BorrowedFd<'_> = connection.descriptor.as_fd();
         let event = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
         self.epoll.add(descriptor, EpollEvent::new(event, self.token | key))?;
@@ -50,7 +50,7 @@ impl Lobby {
     }
 
     /// Watches a connection no longer.
-    pub fn leave(&mut self, key: Key, connection: &Entry) {
+    pub fn leave(&mut self, key: Key, connection: &SupervisedConnection) {
         let _ = self.epoll.delete(&connection.descriptor);
         if let Some(deadline) = connection.deadline() {
             self.alarms.remove(&(deadline, key));

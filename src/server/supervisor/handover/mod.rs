@@ -36,7 +36,7 @@ use crate::server::ipc::connection_state::{ConnectionState, Stage};
 use crate::server::ipc::message::{Order, Report};
 use crate::server::ipc::overflow;
 use crate::server::ipc::ticket::Ticket;
-use connection::{Entry, Held, Location, Reserved, SendingFile, close, reset};
+use connection::{Held, Location, Reserved, SendingFile, SupervisedConnection, close, reset};
 use leases::{Leases, Revoked};
 
 pub use bounds::Bounds;
@@ -163,9 +163,11 @@ impl Handover {
             return None;
         }
         match self.reception.store.leave(number)? {
-            Entry { descriptor, location: Location::Sent(_, overflow, attributes, _), .. } => {
-                Some(Settled { descriptor, overflow, attributes })
-            }
+            SupervisedConnection {
+                descriptor,
+                location: Location::Sent(_, overflow, attributes, _),
+                ..
+            } => Some(Settled { descriptor, overflow, attributes }),
             _ => None,
         }
     }
@@ -245,8 +247,11 @@ impl Handover {
         send: impl FnOnce(&Order, &[BorrowedFd<'_>]) -> Result<(), Errno>,
     ) -> Given {
         let key = self.reception.store.next_for(worker.pid, worker.pool, now);
-        let Some(Entry { pool, descriptor, location: Location::Queued(held, wakeup) }) =
-            key.and_then(|key| self.reception.store.leave(key))
+        let Some(SupervisedConnection {
+            pool,
+            descriptor,
+            location: Location::Queued(held, wakeup),
+        }) = key.and_then(|key| self.reception.store.leave(key))
         else {
             return Given::Nothing;
         };
@@ -262,7 +267,12 @@ impl Handover {
         let order = Order::Resume(key, wakeup, Box::new(state));
         let sent = send(
             &order,
-            &self.reception.store.get(key).map(Entry::descriptors).unwrap_or_default(),
+            &self
+                .reception
+                .store
+                .get(key)
+                .map(SupervisedConnection::descriptors)
+                .unwrap_or_default(),
         );
         let (Err(errno), Order::Resume(number, _, mut state)) = (sent, order) else {
             return Given::Sent;
@@ -316,7 +326,7 @@ impl Handover {
         }
         for key in self.reception.store.of_worker(worker.pid) {
             match self.reception.store.leave(key) {
-                Some(Entry {
+                Some(SupervisedConnection {
                     descriptor,
                     location: Location::Sent(_, Some(file), _, Some(state)),
                     ..

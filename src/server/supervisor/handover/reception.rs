@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::bounds::Bounds;
-use super::connection::{Entry, Held, Key, Location, Reserved, reset};
+use super::connection::{Held, Key, Location, Reserved, SupervisedConnection, reset};
 use super::lingering::{self, Lingering};
 use super::store::{Counts, Store};
 use super::successor::Successor;
@@ -39,7 +39,7 @@ impl Reception {
 
     /// Something happened to a connection in the lobby.
     pub fn event(&mut self, key: u64) {
-        if self.store.get_mut(key).is_some_and(Entry::take_input) {
+        if self.store.get_mut(key).is_some_and(SupervisedConnection::take_input) {
             self.wake(key, Wakeup::Input);
         }
         self.bounds.bound_input(&mut self.store);
@@ -64,10 +64,10 @@ impl Reception {
     /// lingered ends.
     fn wake(&mut self, key: Key, wakeup: Wakeup) {
         match self.store.leave(key) {
-            Some(Entry { pool, descriptor, location: Location::Waiting(held) }) => {
+            Some(SupervisedConnection { pool, descriptor, location: Location::Waiting(held) }) => {
                 self.queue(pool, descriptor, held, wakeup);
             }
-            Some(Entry { descriptor, .. }) => reset(descriptor),
+            Some(SupervisedConnection { descriptor, .. }) => reset(descriptor),
             None => {}
         }
     }
@@ -151,7 +151,8 @@ impl Reception {
     pub fn succeed(&mut self, successor: Successor) {
         self.successor = Some(successor);
         for key in self.store.without_worker() {
-            if let Some(Entry { pool, descriptor, location }) = self.store.leave(key) {
+            if let Some(SupervisedConnection { pool, descriptor, location }) = self.store.leave(key)
+            {
                 self.place(pool, descriptor, location);
             }
         }
@@ -182,7 +183,7 @@ impl Reception {
                 Some(connection) if has_file == input.is_some() => {
                     self.inherit_one(pool, Parcel { connection, input }, wakeup, state, now);
                 }
-                // This process may not open so many.
+                // That would exceed this process's limit.
                 _ => self.store.counts(pool).lost += 1,
             }
         }
@@ -217,8 +218,11 @@ impl Reception {
     pub fn shut_down(&mut self) {
         self.shuts_down = true;
         while let Some(key) = self.store.lobby().oldest() {
-            if let Some(Entry { pool, descriptor, location: Location::Waiting(held) }) =
-                self.store.leave(key)
+            if let Some(SupervisedConnection {
+                pool,
+                descriptor,
+                location: Location::Waiting(held),
+            }) = self.store.leave(key)
             {
                 self.dismiss(pool, descriptor, held);
             }
@@ -251,7 +255,7 @@ impl Reception {
         self.make_room_for(0)
     }
 
-    /// The same before so many descriptors come.
+    /// The same before that many descriptors come.
     pub fn make_room_for(&mut self, more: usize) -> bool {
         self.bounds.bound_descriptors(&mut self.store, more)
     }

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use nix::sys::epoll::Epoll;
 
-use super::connection::{Entry, Held, Key, Location, Reserved, reset};
+use super::connection::{Held, Key, Location, Reserved, SupervisedConnection, reset};
 use super::lobby::Lobby;
 use crate::server::ipc::clock;
 use crate::server::ipc::ticket::Ticket;
 
 /// All connections. Each one is found in the way that its location says, and in no other.
 pub struct Store {
-    connections: BTreeMap<Key, Entry>,
+    connections: BTreeMap<Key, SupervisedConnection>,
     last: Key,
     lobby: Lobby,
     pools: Vec<PoolIndex>,
@@ -51,7 +51,7 @@ struct WorkerIndex {
 }
 
 impl Store {
-    /// A store for so many pools. Events of the lobby carry `token` | key.
+    /// A store for that many pools. Events of the lobby carry `token` | key.
     pub fn new(epoll: Rc<Epoll>, token: u64, pools: usize) -> Self {
         Store {
             connections: BTreeMap::new(),
@@ -81,7 +81,8 @@ impl Store {
     /// the kernel cannot watch it, and closed if there is no memory for it, as there may be as many as
     /// clients like.
     pub fn enter(&mut self, pool: usize, descriptor: OwnedFd, location: Location) -> Option<Key> {
-        let (key, mut connection) = (self.last + 1, Entry { pool, descriptor, location });
+        let (key, mut connection) =
+            (self.last + 1, SupervisedConnection { pool, descriptor, location });
         let pool = &mut self.pools[pool];
         match &mut connection.location {
             Location::Waiting(_) | Location::Lingering(_) => {
@@ -119,7 +120,7 @@ impl Store {
     }
 
     /// A connection leaves.
-    pub fn leave(&mut self, key: Key) -> Option<Entry> {
+    pub fn leave(&mut self, key: Key) -> Option<SupervisedConnection> {
         let connection = self.connections.remove(&key)?;
         let pool = &mut self.pools[connection.pool];
         match &connection.location {
@@ -150,19 +151,20 @@ impl Store {
     }
 
     /// The connection with that key.
-    pub fn get(&self, key: Key) -> Option<&Entry> {
+    pub fn get(&self, key: Key) -> Option<&SupervisedConnection> {
         self.connections.get(&key)
     }
 
     /// The connection with that key. Its location stays of the same kind.
-    pub fn get_mut(&mut self, key: Key) -> Option<&mut Entry> {
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut SupervisedConnection> {
         self.connections.get_mut(&key)
     }
 
     /// All connections that no worker has, in the order of their arrival.
     pub fn without_worker(&self) -> Vec<Key> {
-        let has_none =
-            |entry: &Entry| !matches!(entry.location, Location::Sent(..) | Location::Leased(_));
+        let has_none = |entry: &SupervisedConnection| {
+            !matches!(entry.location, Location::Sent(..) | Location::Leased(_))
+        };
         self.connections.iter().filter(|(_, entry)| has_none(entry)).map(|(key, _)| *key).collect()
     }
 
@@ -189,7 +191,7 @@ impl Store {
     /// From now on all workers may have each queued connection.
     pub fn release_all(&mut self) {
         for key in self.pools.iter().flat_map(|pool| &pool.queue) {
-            if let Some(Entry { location: Location::Queued(held, _), .. }) =
+            if let Some(SupervisedConnection { location: Location::Queued(held, _), .. }) =
                 self.connections.get_mut(key)
             {
                 held.reserved = Reserved::No;

@@ -10,7 +10,7 @@ use crate::server::ipc::batch::{Batch, PassedConnection};
 use crate::server::ipc::channel::Channel;
 use crate::server::ipc::clock;
 use crate::server::ipc::connection_state::{ConnectionState, Stage};
-use crate::server::ipc::generation::{FromPredecessor, Passed};
+use crate::server::ipc::generation::{FromPredecessor, PassedCounts};
 use crate::server::ipc::overflow;
 
 /// The next generation.
@@ -89,7 +89,7 @@ impl Successor {
     /// All connections that waited were passed on. It began at that time of the shared clock in milliseconds.
     pub fn note_passed(&mut self, since: u64) {
         let connections = self.passed;
-        self.send(FromPredecessor::Passed(Passed { connections, since }), Vec::new());
+        self.send(FromPredecessor::Passed(PassedCounts { connections, since }), Vec::new());
     }
 
     /// Tells it, in the order of the calls.

@@ -21,7 +21,7 @@ use super::action::{Begin, ReloadAction};
 use super::news::ReloadNews;
 use crate::server::ipc::batch::{ANNOUNCEMENT, Batch};
 use crate::server::ipc::channel::{Channel, Descriptors, Inbox, Received};
-use crate::server::ipc::generation::{FromFirst, FromPredecessor, JobState, Passed, ToFirst};
+use crate::server::ipc::generation::{FromFirst, FromPredecessor, JobState, PassedCounts, ToFirst};
 use crate::server::listen::predecessor::Predecessor;
 use crate::server::operator::log::Log;
 
@@ -63,7 +63,7 @@ pub enum HandedOver {
     /// It says that this generation is to serve.
     Begin(Box<Begin>),
     /// All connections that waited are there.
-    Passed(Passed),
+    Passed(PassedCounts),
     /// Nothing more comes.
     End,
     /// Of no interest any more.

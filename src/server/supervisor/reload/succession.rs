@@ -72,7 +72,7 @@ struct Heirs {
 }
 
 impl Heirs {
-    /// Of so many pools with these sockets, as the next generation has claimed them.
+    /// Of that many pools with these sockets, as the next generation has claimed them.
     fn new(pools: usize, sockets: &[SocketOwner], claims: &[Option<u64>]) -> Self {
         let mut heirs = Heirs { pools: vec![None; pools], claimed: Vec::new() };
         for (place, pool) in sockets.iter().zip(claims).filter(|(_, pool)| pool.is_some()) {
@@ -127,7 +127,7 @@ impl Succession {
         self.introduced = Some(Introduced { channel, sockets: places });
     }
 
-    /// The next generation takes over from this one, which has so many pools. For each socket that it was told
+    /// The next generation takes over from this one, which has that many pools. For each socket that it was told
     /// of, the pool that has it. None if there is no such generation.
     fn begin(&mut self, claims: &[Option<u64>], pools: usize) -> Option<(Channel, Heirs)> {
         let Introduced { channel, sockets } = self.introduced.take()?;

@@ -11,7 +11,7 @@ use super::action::{Begin, ReloadAction};
 use super::jobs;
 use super::later::HandedOver;
 use crate::server::ipc::clock;
-use crate::server::ipc::generation::{Passed, STATUS_PROCESS};
+use crate::server::ipc::generation::{PassedCounts, STATUS_PROCESS};
 use crate::server::operator::log::Log;
 use crate::sys::os::own_file::OwnFile;
 use crate::sys::os::worker_signals;
@@ -44,7 +44,7 @@ pub fn inherit(
         }
         HandedOver::Job(state, key) => jobs::inherit(state, key, service, now),
         HandedOver::Begin(begin) => return Some(ReloadAction::Serve(begin)),
-        HandedOver::Passed(Passed { connections, since }) => {
+        HandedOver::Passed(PassedCounts { connections, since }) => {
             let time = clock::milliseconds(Instant::now()).saturating_sub(since);
             log.stats(&format!("Took over {connections} connections in {time} ms"));
         }

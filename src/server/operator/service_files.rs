@@ -8,13 +8,13 @@ use super::daemon;
 use super::log::Log;
 use super::options::{RunOptions, SupervisorLimits};
 use super::pid_file::PidFile;
-use crate::server::identity::Identity;
+use crate::server::credentials::Credentials;
 use crate::sys::os::error_text;
 use crate::sys::os::lock;
 use crate::sys::os::process::{self, Fork};
 
 /// An opened log and a locked pid file. Dropping it removes the pid file and unlocks both.
-pub struct Service {
+pub struct ServiceFiles {
     /// The log.
     pub log: Log,
     pid_file: Option<PidFile>,
@@ -25,7 +25,7 @@ pub struct Service {
     /// The limits for the supervisor.
     pub limits: SupervisorLimits,
     /// What to run as.
-    pub identity: Option<Identity>,
+    pub identity: Option<Credentials>,
 }
 
 /// What a service consists of.
@@ -63,7 +63,7 @@ impl StartError {
     }
 }
 
-impl Service {
+impl ServiceFiles {
     /// Opens and locks the files in the options, goes to the background if requested, and writes
     /// the pid file. Only the background process returns; the process that the user has started
     /// exits with code 0.
@@ -95,7 +95,14 @@ impl Service {
         }
         log.notice("Starting moonbridge server");
         let identity = options.identity.clone();
-        Ok(Service { log, later_log: None, access_log, pid_file, limits: options.limits, identity })
+        Ok(ServiceFiles {
+            log,
+            later_log: None,
+            access_log,
+            pid_file,
+            limits: options.limits,
+            identity,
+        })
     }
 
     /// The same in a process that a reload has started. The first process of the server has the pid file and
@@ -117,12 +124,19 @@ impl Service {
         let access_log = open_access_log(options)?;
         let (log, later_log) = (Log::bare(options.level), Some(later_log));
         let identity = options.identity.clone();
-        Ok(Service { log, later_log, access_log, pid_file: None, limits: options.limits, identity })
+        Ok(ServiceFiles {
+            log,
+            later_log,
+            access_log,
+            pid_file: None,
+            limits: options.limits,
+            identity,
+        })
     }
 
     /// Its parts.
     pub fn into_parts(self) -> Parts {
-        let Service { log, later_log, access_log, pid_file, .. } = self;
+        let ServiceFiles { log, later_log, access_log, pid_file, .. } = self;
         Parts { log, later_log, access_log, pid_file }
     }
 }

@@ -10,7 +10,7 @@ use crate::sys::os::error_text;
 
 /// The user and the groups of a process, looked up once: workers need no user database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct Credentials {
     /// What the options say, for messages.
     name: String,
     uid: Uid,
@@ -18,7 +18,7 @@ pub struct Identity {
     supplementary: Vec<Gid>,
 }
 
-impl Identity {
+impl Credentials {
     /// Reads the options `user` and `group`: without a group, the user's own ones; without a user, this
     /// process's user. `None` if neither is given.
     ///
@@ -46,7 +46,7 @@ impl Identity {
             None => vec![gid],
         };
         let name = entry.map_or_else(|| uid.to_string(), |entry| entry.name);
-        Ok(Some(Identity { name, uid, gid, supplementary }))
+        Ok(Some(Credentials { name, uid, gid, supplementary }))
     }
 
     /// The user.
@@ -54,7 +54,7 @@ impl Identity {
         self.uid
     }
 
-    /// This process becomes that user, for good.
+    /// This process becomes that user, irrevocably.
     ///
     /// # Errors
     /// A sentence that names the user and the reason.

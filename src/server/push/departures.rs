@@ -1,0 +1,150 @@
+//! How connections leave the push process: to a worker, closed or reset, and with the rest of their records for the
+//! access log.
+
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+
+use socket2::{Domain, SockRef};
+
+use super::generations::GenerationPools;
+use super::returns::Returns;
+use super::stream::PushStream;
+use crate::io::Wakeup;
+use crate::server::ipc::batch::PassedConnection;
+use crate::server::ipc::connection_state::{ConnectionState, Stage};
+use crate::server::ipc::push_message::FromPush;
+use crate::server::ipc::request_record::{self, Closing, End};
+use crate::sys::os::disconnect::disconnect;
+use crate::sys::os::monotonic::MonotonicTime;
+
+/// The way out.
+#[derive(Default)]
+pub struct Departures {
+    /// The pools of all generations.
+    pub generations: GenerationPools,
+    /// What goes back to the supervisor.
+    pub returns: Returns,
+}
+
+/// A connection for a worker.
+pub struct Departing {
+    connection: PassedConnection,
+    socket: OwnedFd,
+}
+
+impl Departing {
+    /// It comes back, under this name.
+    pub fn set_away(&mut self, name: u64) {
+        self.connection.state.attributes.away = Some(name);
+    }
+}
+
+impl Departures {
+    /// Prepares a WebSocket for a worker, which is to be told that reason. None if there is no worker for it, or if
+    /// its client has yet to take something.
+    pub fn prepare(&self, stream: &PushStream, wakeup: Wakeup) -> Option<Departing> {
+        let pool = self.pool(stream).filter(|_| stream.left() == 0)?;
+        let attributes = stream.attributes.clone();
+        let state = ConnectionState { standing: stream.standing, attributes, ..Default::default() };
+        let connection = PassedConnection { pool, wakeup: Some(wakeup), has_file: false, state };
+        Some(Departing { connection, socket: stream.duplicate().ok()? })
+    }
+
+    /// Gives a connection to a worker.
+    pub fn give_back(&mut self, Departing { connection, socket }: Departing) {
+        self.returns.give_back(connection, socket);
+    }
+
+    /// A response is sent: the connection goes back to the supervisor, or ends.
+    pub fn complete(&mut self, mut stream: PushStream, drains: bool, now: u64) {
+        self.tell_record(&mut stream, End::Complete);
+        let keeps = stream.rules.keeps && !drains;
+        let is_local = SockRef::from(&stream.socket()).domain().is_ok_and(|it| it == Domain::UNIX);
+        let Some(pool) = self.pool(&stream).filter(|_| keeps || !is_local) else {
+            return close(stream.into_socket());
+        };
+        let PushStream { ref rules, standing, .. } = stream;
+        let after = |time: u64| now.saturating_add(time);
+        let input = std::mem::take(&mut stream.input).into_vec();
+        let attributes = std::mem::take(&mut stream.attributes);
+        let state = ConnectionState { standing, attributes, ..ConnectionState::default() };
+        let (state, wakeup) = if keeps {
+            let wakeup = (!input.is_empty()).then_some(Wakeup::Input);
+            (ConnectionState { deadline: rules.idle.map(after), data: input, ..state }, wakeup)
+        } else {
+            let (until, stall) = (after(rules.drain), rules.stall);
+            (ConnectionState { stage: Stage::Lingering { until, stall }, ..state }, None)
+        };
+        let socket = stream.into_socket();
+        if !keeps {
+            finish(&socket);
+        }
+        let connection = PassedConnection { pool, wakeup, has_file: false, state };
+        self.returns.give_back(connection, socket);
+    }
+
+    /// A connection ends before its response is complete: the client gets RST, whoever has a duplicate.
+    pub fn abort(&mut self, mut stream: PushStream) {
+        self.tell_record(&mut stream, End::Aborted);
+        disconnect(stream.socket());
+    }
+
+    fn pool(&self, stream: &PushStream) -> Option<u64> {
+        self.generations.pool(stream.supervisor, u64::from(stream.pool))
+    }
+
+    fn tell_record(&mut self, stream: &mut PushStream, end: End) {
+        let opened = std::mem::take(&mut stream.record);
+        if let Some(record) = record(&opened, stream.bytes, stream.left(), end) {
+            self.returns.tell(FromPush::Record(record));
+        }
+    }
+}
+
+/// Everything is sent: the client gets FIN.
+fn finish(socket: &OwnedFd) {
+    let socket = SockRef::from(socket);
+    let _ = socket.set_linger(None);
+    let _ = socket.shutdown(Shutdown::Write);
+}
+
+/// The same, and nothing is heard any more.
+fn close(socket: OwnedFd) {
+    let socket = SockRef::from(&socket);
+    let _ = socket.set_linger(None);
+    let _ = socket.shutdown(Shutdown::Both);
+}
+
+/// The complete record of a request whose response has grown by `bytes`, of which `left` are not sent. None if there
+/// is no log.
+fn record(record: &[u8], bytes: u64, left: usize, end: End) -> Option<Vec<u8>> {
+    let (opening, closing) = request_record::decode(record).ok()?;
+    let sent = matches!(end, End::Complete)
+        .then(|| (MonotonicTime::now().nanoseconds() / 1000).saturating_sub(opening.begun));
+    let bytes_out = (closing.bytes_out + bytes).saturating_sub(left as u64);
+    let mut record = Vec::new();
+    opening.encode(&mut record);
+    Closing { bytes_out, sent, end, ..closing }.encode(&mut record);
+    Some(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::ipc::request_record::Opening;
+
+    #[test]
+    fn a_record_is_completed() {
+        let mut bytes = Vec::new();
+        Opening { line: b"GET /", ..Opening::default() }.encode(&mut bytes);
+        Closing { status: 200, bytes_out: 5, fields: b"", ..Closing::default() }.encode(&mut bytes);
+        let complete = record(&bytes, 7, 0, End::Complete).unwrap();
+        let (opening, closing) = request_record::decode(&complete).unwrap();
+        assert_eq!((opening.line, closing.status, closing.bytes_out), (&b"GET /"[..], 200, 12));
+        assert!(closing.sent.is_some());
+        let aborted = record(&bytes, 2, 3, End::Aborted).unwrap();
+        let (_, closing) = request_record::decode(&aborted).unwrap();
+        assert_eq!((closing.end, closing.bytes_out, closing.sent), (End::Aborted, 4, None));
+        assert_eq!(record(&[], 0, 0, End::Complete), None);
+    }
+}
