@@ -202,7 +202,7 @@ enum Served {
 impl FileReply {
     /// Sends it behind its status.
     fn send(self, c: &mut HttpConnection) -> Result<(), Problem> {
-        c.output.response.leave_uncompressed();
+        c.output.response.coding.withdraw();
         c.send_lines(&self.lines, self.length)?;
         match self.body {
             ReplyBody::None => c.send_data(b"")?,

@@ -155,7 +155,7 @@ impl HttpConnection {
         if let Some(compressing) = &self.options.compress {
             let accepted = request.joined(b"accept-encoding");
             let accepts = compression::accepts(&accepted);
-            self.output.response.compress(compressing.clone(), accepts);
+            self.output.response.coding.offer(compressing.clone(), accepts);
         }
         let mut checked = request.check(self.options.body, self.options.decompress.is_some());
         if self.options.trusted.is_some()
@@ -453,10 +453,10 @@ impl HttpConnection {
             return Err(response.is_over().into());
         }
         // What is published comes as it is.
-        if self.output.response.is_compressed() {
+        if self.output.response.coding.is_active() {
             return Err(COMPRESSED_HOLD.into());
         }
-        self.output.response.leave_uncompressed();
+        self.output.response.coding.withdraw();
         if !self.output.response.is_in_body() {
             self.prepare_head();
         }

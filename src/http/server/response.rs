@@ -9,20 +9,25 @@
 //! Sources: reference, "request:send_status" to "request:finish"; RFC 9112 6 and 9110 15.
 
 mod body;
+mod buffer;
+mod coding;
 mod fields;
+mod held;
+mod stage;
 
-use std::rc::Rc;
-
-use super::compression::{Compressing, Encoder};
 use crate::http::wire::head::Version;
 use crate::http::wire::header_lines::{
-    Misuse, StaticHeaders, check_header, push_header, status_code,
+    Misuse, StaticHeaders, check_header, push_header, push_status, status_code,
 };
 use crate::server::ipc::held_state::{HeldHead, MessageFraming};
 use crate::sys::os::output_slot::DeferredOutput;
 
-use body::{Body, BodyEnd};
-use fields::{CLOSE, Fields, HELD_LENGTH, check_informational};
+use body::Body;
+use buffer::ResponseBuffer;
+use coding::Coding;
+use fields::{CLOSE, Fields, check_informational};
+use held::HELD_WITHOUT_BODY;
+use stage::{NO_STATUS, ResponseStage};
 
 pub use body::{LENGTH_EXCEEDED, LENGTH_NOT_USED, PieceTaken};
 
@@ -32,38 +37,7 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// How much of a response waits for its end, in bytes: a body of 64 KiB, its head and its framing.
 const MOST_WAITING: usize = 80 * 1024;
 
-const NO_STATUS: Misuse = "HTTP status has not been sent yet";
-const STATUS_SENT: Misuse =
-    "HTTP status has already been sent: call send_status once for each response";
-const HEADERS_SENT: Misuse = "All HTTP headers have already been sent";
-const FINISHED: Misuse = "Response has already been finished";
-const HELD: Misuse = "The response is held: nothing more can be sent";
-const HELD_WITHOUT_BODY: Misuse = "A response whose status has no body cannot be held";
 const NO_UPGRADE: Misuse = "Status 101 cannot be sent to a client of HTTP/1.0";
-
-const OTHERWISE_INFORMATIONAL: Misuse = "A held response ends with a final status";
-
-/// Whether responses with this status have no body (RFC 9110 6.4.1).
-fn is_bodyless(status: u16) -> bool {
-    matches!(status, 101 | 204 | 304)
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum ResponseStage {
-    /// No final status yet.
-    #[default]
-    Start,
-    /// Header lines of an informational response may follow.
-    Interim,
-    /// Header lines may follow.
-    Head,
-    /// The header section is complete.
-    Body,
-    /// The response is complete.
-    Finished,
-    /// Another process goes on with it.
-    Held,
-}
 
 /// A response that is being made.
 #[derive(Debug, Default)]
@@ -71,24 +45,11 @@ pub struct Response {
     stage: ResponseStage,
     fields: Fields,
     body: Body,
-    /// What may compress the body, and whether the client accepts that, until the head is finished.
-    compressing: Option<(Rc<Compressing>, bool)>,
-    /// What does.
-    encoder: Option<Box<Encoder>>,
-    /// Bytes that are to be sent.
-    out: Vec<u8>,
-    /// They wait elsewhere, see [`Response::defer`].
-    is_deferred: bool,
-    /// They have waited before, see [`DeferredOutput::is_old`].
-    is_old: bool,
+    /// Whether the body is compressed.
+    pub coding: Coding,
+    buffer: ResponseBuffer,
     /// The status code last sent.
     status: u16,
-    /// Where in `out` the head of the response, or of an informational one, begins.
-    head_start: usize,
-    /// Where in `out` a further line of the finished head would stand, until that has left.
-    head_end: usize,
-    /// Whether a part of the final response was sent.
-    has_left: bool,
     http10: bool,
     head_request: bool,
 }
@@ -96,35 +57,18 @@ pub struct Response {
 impl Response {
     /// Prepares for the response to the next request; memory is kept.
     pub fn begin(&mut self, version: Version, head_request: bool, close: bool) {
-        self.out.clear();
+        self.buffer.begin();
         self.body = Body::default();
         self.http10 = version == Version::Http10;
         self.fields = Fields::new(self.http10, close);
-        (self.compressing, self.encoder) = (None, None);
+        self.coding = Coding::default();
         (self.stage, self.status) = (ResponseStage::Start, 0);
-        (self.head_start, self.head_end) = (0, 0);
-        (self.has_left, self.is_deferred, self.is_old) = (false, false, false);
         self.head_request = head_request;
-    }
-
-    /// The body is compressed if that suits it, and the client accepts it.
-    pub fn compress(&mut self, compressing: Rc<Compressing>, accepts: bool) {
-        self.compressing = Some((compressing, accepts));
-    }
-
-    /// Whether the body is being compressed.
-    pub fn is_compressed(&self) -> bool {
-        self.encoder.is_some()
-    }
-
-    /// The body stays as it is.
-    pub fn leave_uncompressed(&mut self) {
-        self.compressing = None;
     }
 
     /// Whether a status was sent: informational ones do not count.
     pub fn has_status(&self) -> bool {
-        !matches!(self.stage, ResponseStage::Start | ResponseStage::Interim)
+        self.stage.has_status()
     }
 
     /// The status code sent last, 0 if there was none.
@@ -134,12 +78,12 @@ impl Response {
 
     /// Whether the response is complete, or another process goes on with it.
     pub fn is_finished(&self) -> bool {
-        matches!(self.stage, ResponseStage::Finished | ResponseStage::Held)
+        self.stage.is_over()
     }
 
     /// What is wrong about sending more.
     pub fn is_over(&self) -> Misuse {
-        if self.stage == ResponseStage::Held { HELD } else { FINISHED }
+        self.stage.over()
     }
 
     /// Whether the connection has to be closed after this response.
@@ -164,21 +108,18 @@ impl Response {
 
     /// The announced length of the body and how much of it the handler has sent so far, while that counts.
     pub fn length(&self) -> Option<(u64, u64)> {
-        self.encoder.as_ref().map_or_else(|| self.body.length(), |encoder| encoder.length())
+        self.coding.length().unwrap_or_else(|| self.body.length())
     }
 
     /// Whether a part of the final response was sent: it cannot be replaced any more.
     pub fn has_left(&self) -> bool {
-        self.has_left || self.is_deferred
+        self.buffer.has_left()
     }
 
     /// Begins the response: three digits and, behind a space, a reason phrase.
     pub fn status(&mut self, status: &[u8], fixed: &StaticHeaders) -> Result<(), Misuse> {
-        let code = match self.stage {
-            ResponseStage::Start | ResponseStage::Interim => status_code(status)?,
-            ResponseStage::Finished | ResponseStage::Held => return Err(self.is_over()),
-            ResponseStage::Head | ResponseStage::Body => return Err(STATUS_SENT),
-        };
+        self.stage.takes_status()?;
+        let code = status_code(status)?;
         if code == 101 && self.http10 {
             // RFC 9110 7.8: Upgrade is to be ignored in a request of HTTP/1.0.
             return Err(NO_UPGRADE);
@@ -187,26 +128,20 @@ impl Response {
             self.end_interim();
         }
         self.status = code;
-        self.head_start = self.out.len();
-        self.out.extend_from_slice(b"HTTP/1.1 ");
-        self.out.extend_from_slice(status);
-        if status.len() == 3 {
-            // RFC 9112 4: the space is there also without a reason phrase.
-            self.out.push(b' ');
-        }
-        self.out.extend_from_slice(b"\r\n");
+        self.buffer.begin_head();
+        push_status(&mut self.buffer.bytes, status);
         if (100..200).contains(&self.status) && self.status != 101 {
             self.stage = ResponseStage::Interim;
             return Ok(());
         }
         self.stage = ResponseStage::Head;
-        self.fields.begin(fixed, &mut self.out);
+        self.fields.begin(fixed, &mut self.buffer.bytes);
         Ok(())
     }
 
     /// Sends a header line that means nothing to this server; before the status, it waits for that.
     pub fn early_header(&mut self, name: &[u8], value: &[u8]) -> Result<(), Misuse> {
-        if !matches!(self.stage, ResponseStage::Start | ResponseStage::Interim) {
+        if self.stage.has_status() {
             return self.header(name, value);
         }
         self.fields.keep(name, value)
@@ -214,12 +149,7 @@ impl Response {
 
     /// Sends a header line. Content-Length and Connection are also obeyed.
     pub fn header(&mut self, name: &[u8], value: &[u8]) -> Result<(), Misuse> {
-        match self.stage {
-            ResponseStage::Head | ResponseStage::Interim => {}
-            ResponseStage::Start => return Err(NO_STATUS),
-            ResponseStage::Body => return Err(HEADERS_SENT),
-            ResponseStage::Finished | ResponseStage::Held => return Err(self.is_over()),
-        }
+        self.stage.takes_header()?;
         check_header(name, value)?;
         let send = if self.stage == ResponseStage::Interim {
             check_informational(name, value)?;
@@ -228,7 +158,7 @@ impl Response {
             self.fields.add(name, value, self.status)?
         };
         if send {
-            push_header(&mut self.out, name, value);
+            push_header(&mut self.buffer.bytes, name, value);
         }
         Ok(())
     }
@@ -238,7 +168,7 @@ impl Response {
         if self.stage != ResponseStage::Head {
             return Err(NO_STATUS);
         }
-        self.out.extend_from_slice(lines);
+        self.buffer.bytes.extend_from_slice(lines);
         match length {
             Some(length) => self.header(b"Content-Length", length.to_string().as_bytes()),
             None => Ok(()),
@@ -259,19 +189,11 @@ impl Response {
             ResponseStage::Finished | ResponseStage::Held => return Err(self.is_over()),
             ResponseStage::Head => {}
         }
-        if let Some((compressing, accepts)) = self.compressing.take() {
-            let length = self.fields.length();
-            let (start, status) = (self.head_start, self.status);
-            let encoder = compressing.begin(&mut self.out, start, status, length, accepts);
-            if encoder.is_some() {
-                self.fields.forget_length();
-            }
-            self.encoder = encoder.filter(|_| !self.head_request).map(Box::new);
-        }
-        let framing = self.fields.finish(self.status, self.head_request, date, &mut self.out);
+        self.coding.begin(&mut self.buffer, self.status, &mut self.fields, self.head_request);
+        let out = &mut self.buffer.bytes;
+        let framing = self.fields.finish(self.status, self.head_request, date, out);
         self.body.begin(framing);
-        self.head_end = self.out.len();
-        self.out.extend_from_slice(b"\r\n");
+        self.buffer.finish_head();
         self.stage = ResponseStage::Body;
         Ok(())
     }
@@ -279,9 +201,9 @@ impl Response {
     fn end_interim(&mut self) {
         if self.http10 {
             // RFC 9110 15.2: not to be sent to a client of HTTP/1.0.
-            self.out.truncate(self.head_start);
+            self.buffer.drop_head();
         } else {
-            self.out.extend_from_slice(b"\r\n");
+            self.buffer.bytes.extend_from_slice(b"\r\n");
         }
         self.stage = ResponseStage::Start;
     }
@@ -292,17 +214,14 @@ impl Response {
     /// If the piece is large, the caller must send [`Response::parts`] with the same piece, then call
     /// [`Response::sent`].
     pub fn data(&mut self, piece: &[u8], minimum: usize) -> Result<PieceTaken, Misuse> {
-        match self.stage {
-            ResponseStage::Body if piece.is_empty() => Ok(PieceTaken::Joined),
-            ResponseStage::Body => match &mut self.encoder {
-                None => self.body.take(piece, minimum, MOST_WAITING, &mut self.out),
-                Some(encoder) => {
-                    let ready = encoder.take(piece)?;
-                    self.encoded(&ready, minimum)
-                }
-            },
-            ResponseStage::Start | ResponseStage::Interim | ResponseStage::Head => Err(NO_STATUS),
-            ResponseStage::Finished | ResponseStage::Held => Err(self.is_over()),
+        self.stage.takes_data()?;
+        match self.coding.encoder() {
+            _ if piece.is_empty() => Ok(PieceTaken::Joined),
+            None => self.body.take(piece, minimum, MOST_WAITING, &mut self.buffer.bytes),
+            Some(encoder) => {
+                let ready = encoder.take(piece)?;
+                self.encoded(&ready, minimum)
+            }
         }
     }
 
@@ -311,8 +230,8 @@ impl Response {
         if piece.is_empty() {
             return Ok(PieceTaken::Joined);
         }
-        let taken = self.body.take(piece, minimum, usize::MAX, &mut self.out)?;
-        Ok(if self.out.len() > MOST_WAITING { PieceTaken::Full } else { taken })
+        let taken = self.body.take(piece, minimum, usize::MAX, &mut self.buffer.bytes)?;
+        Ok(if self.buffer.bytes.len() > MOST_WAITING { PieceTaken::Full } else { taken })
     }
 
     /// The whole body, of the announced size, is sent behind [`Response::out`] by the caller, unless this is false: then
@@ -326,49 +245,40 @@ impl Response {
 
     /// What is to be sent for a large piece.
     pub fn parts<'a>(&'a self, piece: &'a [u8]) -> [&'a [u8]; 3] {
-        [&self.out, piece, self.body.chunk_end()]
+        [&self.buffer.bytes, piece, self.body.chunk_end()]
     }
 
     /// Forgets what the caller has sent: all of [`Response::parts`].
     pub fn sent(&mut self) {
-        self.out.clear();
-        (self.has_left, self.is_old) = (true, false);
+        self.buffer.sent();
     }
 
     /// The output, for the flusher to send if the handler does nothing more for a while. The caller gives it
     /// back, by [`Response::restore`], before anything further is done with the response.
     pub fn defer(&mut self) -> DeferredOutput {
-        self.is_deferred = true;
-        let (bytes, completion) = (std::mem::take(&mut self.out), self.body.completion());
-        DeferredOutput { bytes, completion, is_old: self.is_old }
+        self.buffer.defer(self.body.completion())
     }
 
     /// Whether [`Response::restore`] is due.
     pub fn is_deferred(&self) -> bool {
-        self.is_deferred
+        self.buffer.is_deferred()
     }
 
     /// Takes back the deferred output; `None` if a part has left, and the rest will before anything else.
     pub fn restore(&mut self, waiting: Option<DeferredOutput>) {
-        self.is_deferred = false;
-        self.is_old = waiting.as_ref().is_some_and(|waiting| waiting.is_old);
-        match waiting {
-            Some(waiting) => self.out = waiting.bytes,
-            None => {
-                self.body.forget_open();
-                self.has_left = true;
-            }
+        if !self.buffer.restore(waiting) {
+            self.body.forget_open();
         }
     }
 
     /// Pieces that wait to be joined do so no more: [`Response::out`] has all data so far.
     pub fn flush(&mut self) {
-        if let Some(encoder) = &mut self.encoder {
+        if let Some(encoder) = self.coding.encoder() {
             let ready = encoder.flush();
             // The encoder knows whether there may be a body.
             let _ = self.encoded(&ready, 0);
         }
-        self.body.flush(&mut self.out);
+        self.body.flush(&mut self.buffer.bytes);
     }
 
     /// Whether `minimum` bytes of the body were ignored since the last time: where a response with a body
@@ -381,32 +291,27 @@ impl Response {
     pub fn finish(&mut self, date: Option<&[u8]>) -> Result<(), Misuse> {
         match self.stage {
             ResponseStage::Finished => return Ok(()),
-            ResponseStage::Held => return Err(HELD),
+            ResponseStage::Held => return Err(self.is_over()),
             ResponseStage::Interim => {
                 self.end_interim();
                 return Err(NO_STATUS);
             }
             _ => self.finish_headers(date)?,
         }
-        if let Some(encoder) = &mut self.encoder {
+        if let Some(encoder) = self.coding.encoder() {
             let rest = encoder.finish()?;
             self.encoded(&rest, 0)?;
         }
-        self.body.finish(&mut self.out)?;
+        self.body.finish(&mut self.buffer.bytes)?;
         self.stage = ResponseStage::Finished;
         Ok(())
     }
 
     /// Closes the connection after the response, and announces it (RFC 9112 9.6).
     pub fn close_after_finish(&mut self) -> Result<(), Misuse> {
-        match self.stage {
-            ResponseStage::Body => Err(HEADERS_SENT),
-            ResponseStage::Finished | ResponseStage::Held => Err(self.is_over()),
-            _ => {
-                self.fields.set_close();
-                Ok(())
-            }
-        }
+        self.stage.takes_close()?;
+        self.fields.set_close();
+        Ok(())
     }
 
     /// Closes the connection after the response, announced unless the head has left.
@@ -417,7 +322,7 @@ impl Response {
             && head_is_finished
             && self.fields.take_close(self.status)
         {
-            self.out.splice(self.head_end..self.head_end, CLOSE.iter().copied());
+            self.buffer.insert_line(CLOSE);
             self.body.shift_open(CLOSE.len() as isize);
         }
     }
@@ -442,21 +347,13 @@ impl Response {
         otherwise: &[u8],
         fixed: &StaticHeaders,
     ) -> Result<[HeldHead; 2], Misuse> {
-        if is_bodyless(self.status) || self.status == 205 {
+        if held::is_bodyless(self.status) || self.status == 205 {
             return Err(HELD_WITHOUT_BODY);
         }
-        let code = status_code(otherwise)?;
-        if code < 200 {
-            return Err(OTHERWISE_INFORMATIONAL);
-        }
-        let mut other = Response { http10: self.http10, ..Response::default() };
-        other.fields = Fields::new(self.http10, self.closes());
-        other.status(otherwise, fixed)?;
-        let has_date = other.fields.finish_open(code, &mut other.out)?;
-        let is_bodyless = is_bodyless(code);
-        let other = HeldHead { lines: other.out, has_date, is_bodyless };
-        let has_date = self.fields.finish_open(self.status, &mut self.out)?;
-        let lines = self.out.split_off(self.head_start.min(self.out.len()));
+        let fields = Fields::new(self.http10, self.closes());
+        let other = held::head_without_message(otherwise, fields, fixed)?;
+        let has_date = self.fields.finish_open(self.status, &mut self.buffer.bytes)?;
+        let lines = self.buffer.take_head();
         self.stage = ResponseStage::Held;
         Ok([HeldHead { lines, has_date, is_bodyless: false }, other])
     }
@@ -467,13 +364,7 @@ impl Response {
     /// # Errors
     /// The status has no body, or its length was announced.
     pub fn hold_body(&mut self) -> Result<Option<MessageFraming>, Misuse> {
-        let framing = match self.body.framing() {
-            BodyEnd::Chunked => MessageFraming::Chunked,
-            BodyEnd::Close => MessageFraming::Plain,
-            BodyEnd::Ignored => return Ok(None),
-            BodyEnd::Length { .. } => return Err(HELD_LENGTH),
-            BodyEnd::Bodyless => return Err(HELD_WITHOUT_BODY),
-        };
+        let Some(framing) = held::framing(self.body.framing())? else { return Ok(None) };
         self.flush();
         self.stage = ResponseStage::Held;
         Ok(Some(framing))
@@ -483,12 +374,10 @@ impl Response {
     /// has left.
     pub fn send_continue(&mut self) {
         match self.stage {
-            ResponseStage::Start => self.out.extend_from_slice(CONTINUE),
+            ResponseStage::Start => self.buffer.bytes.extend_from_slice(CONTINUE),
             _ if self.has_left() => {}
             _ => {
-                self.out.splice(self.head_start..self.head_start, CONTINUE.iter().copied());
-                self.head_start += CONTINUE.len();
-                self.head_end += CONTINUE.len();
+                self.buffer.insert_before_head(CONTINUE);
                 self.body.shift_open(CONTINUE.len() as isize);
             }
         }
@@ -497,31 +386,25 @@ impl Response {
     /// What can be sent now: an unfinished head stays, so that it may still be replaced, and so do pieces
     /// that wait to be joined.
     pub fn out(&self) -> &[u8] {
-        self.out.get(..self.ready()).unwrap_or_default()
+        self.buffer.bytes.get(..self.ready()).unwrap_or_default()
     }
 
     fn ready(&self) -> usize {
-        if self.has_open_head() {
-            return self.head_start;
+        if self.stage.has_open_head() {
+            return self.buffer.head_start();
         }
-        self.body.open().unwrap_or(self.out.len())
+        self.body.open().unwrap_or(self.buffer.bytes.len())
     }
 
     /// Forgets what [`Response::out`] returned, it being sent.
     pub fn out_sent(&mut self) {
-        self.is_old = false;
         let ready = self.ready();
-        if self.has_open_head() {
-            self.head_start = 0;
-        } else {
-            self.has_left |= self.has_status();
-        }
         self.body.shift_open(-(ready as isize));
-        self.out.drain(..ready);
-    }
-
-    fn has_open_head(&self) -> bool {
-        matches!(self.stage, ResponseStage::Head | ResponseStage::Interim)
+        if self.stage.has_open_head() {
+            self.buffer.sent_before_head();
+        } else {
+            self.buffer.sent_some(ready, self.stage.has_status());
+        }
     }
 
     /// Ends the response with the given bytes, of that status, e.g. a refusal, and closes the connection after it.
@@ -531,11 +414,11 @@ impl Response {
         if self.stage == ResponseStage::Interim {
             self.end_interim();
         } else if self.has_status() {
-            self.out.truncate(self.head_start);
+            self.buffer.drop_head();
         }
         self.body.forget_open();
-        self.encoder = None;
-        write(&mut self.out, self.head_request);
+        self.coding.withdraw();
+        write(&mut self.buffer.bytes, self.head_request);
         self.status = status;
         self.stage = ResponseStage::Finished;
         self.fields.set_close();
@@ -543,7 +426,7 @@ impl Response {
 
     /// Gives back the memory that a large head took.
     pub fn release(&mut self, keep: usize) {
-        self.out.shrink_to(keep);
+        self.buffer.bytes.shrink_to(keep);
     }
 }
 

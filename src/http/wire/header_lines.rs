@@ -52,6 +52,17 @@ impl StaticHeaders {
     }
 }
 
+/// Adds the status line: three digits and, behind a space, a reason phrase.
+pub(in crate::http) fn push_status(out: &mut Vec<u8>, status: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status);
+    if status.len() == 3 {
+        // RFC 9112 4: the space is there also without a reason phrase.
+        out.push(b' ');
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 pub(in crate::http) fn push_header(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);

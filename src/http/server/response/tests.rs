@@ -172,7 +172,7 @@ fn line_ends_and_nul_never_get_into_a_head() {
         assert!(response.header(b"Name", bad.as_bytes()).is_err());
         assert!(response.header(bad.as_bytes(), b"value").is_err());
         assert!(StaticHeaders::default().add(b"Name", bad.as_bytes()).is_err());
-        assert_eq!(response.out, b"HTTP/1.1 200 OK\r\n");
+        assert_eq!(response.buffer.bytes, b"HTTP/1.1 200 OK\r\n");
     }
     for name in ["", "a b", "a:", "a "] {
         let mut response = http11();

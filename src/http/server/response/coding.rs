@@ -1,0 +1,88 @@
+//! The content coding of a response.
+
+use std::rc::Rc;
+
+use super::buffer::ResponseBuffer;
+use super::fields::Fields;
+use crate::http::server::compression::{Compressing, Encoder};
+
+/// Whether the body of a response is compressed.
+#[derive(Debug, Default)]
+pub struct Coding {
+    /// What may compress the body, and whether the client accepts that, until the head is finished.
+    offer: Option<(Rc<Compressing>, bool)>,
+    /// What does.
+    encoder: Option<Box<Encoder>>,
+}
+
+impl Coding {
+    /// The body is to be compressed if that suits it, and the client accepts it.
+    pub fn offer(&mut self, compressing: Rc<Compressing>, accepts: bool) {
+        self.offer = Some((compressing, accepts));
+    }
+
+    /// The body stays as it is.
+    pub fn withdraw(&mut self) {
+        *self = Coding::default();
+    }
+
+    /// Whether the body is being compressed.
+    pub fn is_active(&self) -> bool {
+        self.encoder.is_some()
+    }
+
+    /// The header lines are complete, and tell whether the body is compressed.
+    #[inline]
+    pub fn begin(
+        &mut self,
+        buffer: &mut ResponseBuffer,
+        status: u16,
+        fields: &mut Fields,
+        head_request: bool,
+    ) {
+        let Some((compressing, accepts)) = self.offer.take() else { return };
+        let (start, length) = (buffer.head_start(), fields.length());
+        let encoder = compressing.begin(&mut buffer.bytes, start, status, length, accepts);
+        if encoder.is_some() {
+            fields.forget_length();
+        }
+        self.encoder = encoder.filter(|_| !head_request).map(Box::new);
+    }
+
+    /// What compresses the body.
+    #[inline]
+    pub fn encoder(&mut self) -> Option<&mut Encoder> {
+        self.encoder.as_deref_mut()
+    }
+
+    /// The announced length of the body before it is compressed, and how much of it there was so far, while that
+    /// counts. None if the body is not compressed.
+    pub fn length(&self) -> Option<Option<(u64, u64)>> {
+        self.encoder.as_ref().map(|encoder| encoder.length())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head_of(coding: &mut Coding) -> String {
+        let (mut buffer, mut fields) = (ResponseBuffer::default(), Fields::new(false, false));
+        buffer.begin_head();
+        buffer.bytes.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n");
+        coding.begin(&mut buffer, 200, &mut fields, false);
+        String::from_utf8(buffer.bytes).unwrap()
+    }
+
+    #[test]
+    fn a_body_is_compressed_if_that_was_offered_and_not_withdrawn() {
+        let mut coding = Coding::default();
+        assert!(!head_of(&mut coding).contains("gzip") && coding.length().is_none());
+        coding.offer(Rc::default(), true);
+        assert!(head_of(&mut coding).contains("Content-Encoding: gzip"));
+        assert!(coding.is_active() && coding.encoder().is_some());
+        coding.withdraw();
+        coding.offer(Rc::default(), false);
+        assert!(head_of(&mut coding).contains("Vary") && !coding.is_active());
+    }
+}
