@@ -149,7 +149,7 @@ fn serve(
         return Err(Fault::Misuse(text));
     }
     match supervisor.serve() {
-        // Only the first process, which the outside knows, goes on behind `run`.
+        // Only the first process, which the outside knows, goes on after `run`.
         SupervisorEnd::Ended(code) if is_candidate => {
             supervisor.close();
             drop(supervisor);

@@ -1,7 +1,7 @@
 -- generate_handler: turns a function that answers requests into a `connect` function.
 --
 -- One call serves one request. Between requests, and while a request's head is incomplete, the
--- socket is parked, so that no process is occupied. Where nobody supervises, the call itself waits
+-- socket is parked, so that no process is occupied. Outside a worker, the call itself waits
 -- for further requests and returns when the connection ends.
 
 local native, io, new_connect = ...

@@ -63,7 +63,7 @@ impl Connect {
     const TRACE: c_int = 2;
     /// What Lua keeps for the turn: the socket and the request object.
     const KEPT: c_int = 3;
-    /// The metatables of the request object while it is handled, and behind that.
+    /// The metatables of the request object while it is handled, and afterwards.
     const LIVE: c_int = 4;
     const STALE: c_int = 5;
     /// `another(socket)` takes a turn over another connection object.

@@ -88,7 +88,7 @@ impl HeldStream {
         });
     }
 
-    /// Sends EOF behind the output, unless that was done before.
+    /// Sends EOF after the output, unless that was done before.
     ///
     /// # Errors
     /// As [`HeldStream::try_with`].

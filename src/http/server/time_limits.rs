@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::amount::MAX_SECONDS;
 use crate::server::ipc::held_state::Rules;
 
-/// For how long a client may go on sending where nobody supervises (see
+/// For how long a client may go on sending outside a worker (see
 /// `src/server/supervisor/handover/lingering.rs`).
 const SENDING: Duration = Duration::from_secs(30);
 
@@ -35,7 +35,7 @@ impl TimeLimits {
         Duration::try_from_secs_f64(seconds).ok()
     }
 
-    /// How long a client is listened to behind a response, where nobody supervises.
+    /// How long to discard a client's input after a response, outside of a server.
     pub fn of_lingering(&self) -> Option<Duration> {
         self.drain.map(|drain| drain.max(SENDING))
     }

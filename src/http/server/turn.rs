@@ -2,7 +2,7 @@
 //!
 //! A state machine without Lua. It answers each [`TurnEvent`] with the [`TurnAction`] that its driver has to carry
 //! out, and works on a [`HttpConnection`], which never blocks. A turn serves one request and leaves the connection
-//! to its [`Supervision`]. Where nobody supervises, it goes on with the next request, and does all waiting by
+//! to its [`Supervision`]. Outside a worker, it goes on with the next request, and does all waiting by
 //! itself.
 
 use std::cell::RefCell;
@@ -118,7 +118,7 @@ impl Turn {
                 log_record::refused(c);
                 self.shut(c, TurnResult::True)
             }
-            // The handler may have closed it behind its response.
+            // The handler may have closed it after its response.
             Opened::Gone => {
                 c.stream.end(Stream::close);
                 self.end(c, TurnResult::True)
@@ -127,7 +127,7 @@ impl Turn {
         }
     }
 
-    /// There is no request yet: the connection is parked. Where nobody supervises, the turn waits.
+    /// There is no request yet: the connection is parked. Outside a worker, the turn waits.
     fn await_request(&mut self, c: &mut HttpConnection, opened: Opened) -> TurnAction {
         let begun = opened != Opened::Idle;
         let refusal = self.wait.refusal(opened);
@@ -254,7 +254,7 @@ impl Turn {
         self.end(c, outcome)
     }
 
-    /// Another process goes on with the response, behind its output.
+    /// Another process goes on with the response, after the output so far.
     fn hold(&mut self, c: &mut HttpConnection) -> TurnAction {
         let Some(mut held) = c.hold.take().filter(|_| c.send_out().is_ok()) else {
             log_record::closed(c, End::Aborted);
@@ -270,7 +270,7 @@ impl Turn {
         self.reset(c, TurnResult::Result)
     }
 
-    /// Keeps the connection for its next request, behind its output.
+    /// Keeps the connection for its next request, once its output is sent.
     fn keep(&mut self, c: &mut HttpConnection) -> TurnAction {
         let TimeLimits { idle, stall, .. } = self.times;
         if c.stream.get().is_some_and(|stream| (self.supervision.park)(stream, idle, stall)) {
@@ -280,7 +280,7 @@ impl Turn {
     }
 
     /// Ends the connection: flush, FIN, drain, close; else RST. A worker does that, also if the handler's
-    /// error is thrown behind this.
+    /// error is thrown afterwards.
     fn shut(&mut self, c: &mut HttpConnection, outcome: TurnResult) -> TurnAction {
         if !c.stream.is_open() {
             return self.end(c, outcome);

@@ -1,4 +1,4 @@
-//! Turns over connections, where nobody supervises and where a worker does.
+//! Turns over connections, outside a worker and in one.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ const NOBODY: Supervision = Supervision {
     hold: |_, _| false,
 };
 
-/// A turn where nobody supervises, and the client.
+/// A turn outside a worker, and the client.
 struct Case {
     turn: Turn,
     connection: HttpConnection,

@@ -305,7 +305,7 @@ return function(times, poll)
   local stall, drain = times.stall_timeout or nil, times.drain_timeout or nil
   local limit = times.response_timeout or nil
 
-  -- Ends the connection. Where nobody supervises, all is sent first.
+  -- Ends the connection. Outside a worker, all is sent first.
   local function leave(socket)
     if finish(socket, drain, stall) then return true end
     local queued = socket:flush_nb()
@@ -316,8 +316,8 @@ return function(times, poll)
     return true
   end
 
-  -- Runs the events that there are. Returns nothing if the connection waits, and is parked; for how long it
-  -- has to be waited for where nobody supervises; or true and an error if it is over.
+  -- Runs the events that there are. Returns nothing if the connection is parked; outside a worker, how long to
+  -- wait for it; or true and an error if it is over.
   local function run(socket, handler)
     start(socket, handler.native)
     local ws, failed, err

@@ -10,7 +10,7 @@ use crate::sys::os::monotonic::MonotonicTime;
 /// Why the handler was called for a connection, as the server tells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wakeup {
-    /// It is new, or nobody supervises it.
+    /// It is new, or it is not in a worker.
     #[default]
     None,
     /// It was parked and has input (or the peer has closed).

@@ -43,7 +43,7 @@ pub struct HeldState {
 pub struct Rules {
     /// The first message completes the response.
     pub once: bool,
-    /// The connection goes on behind the response.
+    /// The connection goes on after the response.
     pub keeps: bool,
     /// How many bytes may wait for a client that is slow.
     pub limit: u64,

@@ -38,19 +38,19 @@ impl History {
         }
     }
 
-    /// The number of the last message with this id, as long as all behind it are here.
+    /// The number of the last message with this id, as long as all after it are here.
     pub fn find(&self, id: &[u8]) -> Option<u64> {
         let newest = self.messages.iter().rev().map(|(number, it)| (number, &it.id));
         let mut known = newest.chain(self.forgotten.iter().map(|(number, id)| (number, id)));
         known.find(|(_, other)| other.as_deref() == Some(id)).map(|(number, _)| *number)
     }
 
-    /// Whether all messages behind that number are here.
+    /// Whether all messages after that number are here.
     pub fn reaches(&self, number: u64) -> bool {
         self.forgotten.as_ref().is_none_or(|(forgotten, _)| *forgotten <= number)
     }
 
-    /// The messages behind that number.
+    /// The messages after that number.
     pub fn since(&self, number: u64) -> impl Iterator<Item = (u64, &Rc<TopicMessage>)> {
         let first = self.messages.partition_point(|(other, _)| *other <= number);
         self.messages.range(first..).map(|(number, message)| (*number, message))

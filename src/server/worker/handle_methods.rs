@@ -28,8 +28,8 @@ pub fn export(lua: &Lua) -> mlua::Result<()> {
 /// Output that is queued is sent before that, as the client takes it; the time begins when all is
 /// sent. A client that takes nothing for `stall` seconds (nil: 60; false: no limit) is reset.
 ///
-/// Returns true if a worker will see to it: the handler then returns true as well, and does not use
-/// the socket any more. Returns false where nobody supervises: the caller waits for itself.
+/// Returns true if the worker does it: the handler then returns true as well, and does not use
+/// the socket any more. Returns false outside a worker: the caller waits for itself.
 fn park(lua: &Lua, args: MultiValue) -> Reply<bool> {
     let (stream, timeout, stall) = arguments(lua, "park", &args)?;
     Ok(park_stream(&stream, timeout, stall))
@@ -49,7 +49,7 @@ pub fn park_stream(
 /// `timeout` (seconds; nil or false: none) is over, when the connection is reset. No worker is
 /// occupied by that. `stall` is that of `socket:park`.
 ///
-/// Returns true if a worker will see to it; false if the caller has to, because nobody supervises;
+/// Returns true if the worker does it; false outside a worker, where the caller has to do it;
 /// nil and a message if the output cannot be sent.
 fn linger(lua: &Lua, args: MultiValue) -> Reply<bool> {
     let (stream, timeout, stall) = arguments(lua, "linger", &args)?;
@@ -74,8 +74,8 @@ pub fn linger_stream(
     Ok(true)
 }
 
-/// The handler is done with a connection whose response another process goes on with; how is encoded. False where
-/// nobody supervises.
+/// The handler is done with a connection whose response another process goes on with; `held` says how. False
+/// outside a worker.
 pub fn hold_stream(stream: &Rc<RefCell<Stream>>, held: Vec<u8>) -> bool {
     if stream.borrow().session().is_some() {
         return false;
