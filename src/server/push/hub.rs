@@ -93,7 +93,7 @@ impl Hub {
             Ok(place) => place,
             Err(stream) => {
                 self.refuse();
-                return self.departures.abort(stream);
+                return self.departures.abort(*stream);
             }
         };
         self.subscribe(place, &topics);

@@ -53,17 +53,17 @@ impl PushStreams {
     }
 
     /// Holds a connection from now on. Gives its place; gives the connection back if it cannot be held.
-    pub fn add(&mut self, stream: PushStream) -> Result<u32, PushStream> {
+    pub fn add(&mut self, stream: PushStream) -> Result<u32, Box<PushStream>> {
         if self.slab.len() >= self.most {
-            return Err(stream);
+            return Err(Box::new(stream));
         }
-        let (place, generation) = self.slab.insert(stream)?;
+        let (place, generation) = self.slab.insert(stream).map_err(Box::new)?;
         let is_watched = self.slab.get_mut(place).is_some_and(|stream| {
             let event = EpollEvent::new(stream.interest(), token(place, generation));
             self.epoll.add(stream.socket(), event).is_ok()
         });
         if !is_watched && let Some(stream) = self.slab.remove(place) {
-            return Err(stream);
+            return Err(Box::new(stream));
         }
         self.publish_count();
         Ok(place)
