@@ -23,7 +23,7 @@ pub fn steps(lua: &Lua, shared: &SharedConnection) -> mlua::Result<Table> {
 
 fn response(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     step(lua, table, shared, "has_status", |lua, c, (): ()| {
-        with(c, |c| c.output.response.has_status())?.into_lua_multi(lua)
+        with(c, |c| c.output.response.stage().has_status())?.into_lua_multi(lua)
     })?;
     // blame(code, text): what is raised for the problem that a step has reported.
     step(lua, table, shared, "blame", |lua, c, (kind, text): (i64, String)| {

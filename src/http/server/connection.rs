@@ -18,6 +18,7 @@ use super::options::Options;
 use super::origin;
 use super::request::Request;
 use super::request_body::{BodyFailure, Reader, RequestBody, Supply};
+use super::response::ResponseStage;
 use super::response_output::ResponseOutput;
 use super::response_timer::ResponseTimer;
 use super::usability::{Problem, Usability};
@@ -394,7 +395,7 @@ impl HttpConnection {
     }
 
     fn finish_headers(&mut self) -> Result<(), Problem> {
-        if self.output.response.is_in_body() {
+        if self.output.response.stage().is_body() {
             return Ok(());
         }
         self.prepare_head();
@@ -412,7 +413,7 @@ impl HttpConnection {
     /// Sends a piece of the response's body; returns the output that is still queued.
     pub fn send_data(&mut self, piece: &[u8]) -> Result<usize, Problem> {
         self.usability.touch()?;
-        if !self.output.response.has_status() {
+        if !self.output.response.stage().has_status() {
             return Err("HTTP status has not been sent yet".into());
         }
         self.finish_unless_finished()?;
@@ -430,8 +431,8 @@ impl HttpConnection {
     }
 
     fn finish_unless_finished(&mut self) -> Result<(), Problem> {
-        if self.output.response.is_finished() {
-            return Err(self.output.response.is_over().into());
+        if self.output.response.stage().is_over() {
+            return Err(self.output.response.stage().over().into());
         }
         self.finish_headers()
     }
@@ -449,20 +450,21 @@ impl HttpConnection {
         self.usability.touch()?;
         self.recall();
         let response = &mut self.output.response;
-        if response.is_finished() {
-            return Err(response.is_over().into());
+        if response.stage().is_over() {
+            return Err(response.stage().over().into());
         }
         // What is published comes as it is.
         if self.output.response.coding.is_active() {
             return Err(COMPRESSED_HOLD.into());
         }
         self.output.response.coding.withdraw();
-        if !self.output.response.is_in_body() {
+        if !self.output.response.stage().is_body() {
             self.prepare_head();
         }
         let fixed = &self.options.static_headers;
         let response = &mut self.output.response;
-        if held.rules.once && response.has_no_head() && !response.is_head_request() {
+        if held.rules.once && response.stage() == ResponseStage::Head && !response.is_head_request()
+        {
             held.rules.heads = response.hold_head(otherwise.unwrap_or(NO_CONTENT), fixed)?;
             held.framing = MessageFraming::Whole;
         } else {
@@ -488,7 +490,7 @@ impl HttpConnection {
     /// Ends the response and sends it; returns the output that is still queued.
     pub fn finish(&mut self) -> Result<usize, Problem> {
         self.usability.touch()?;
-        if !self.output.response.is_in_body() {
+        if !self.output.response.stage().is_body() {
             self.prepare_head();
         }
         let sent = self.output.finish(&self.stream);
@@ -522,11 +524,12 @@ impl HttpConnection {
         })
     }
 
-    /// Whether, the response being sent, the connection is ready for its next request.
+    /// Whether, the response being sent, the connection is ready for its next request. With status 101 it leaves
+    /// HTTP (RFC 9110 15.2.2).
     pub fn is_reusable(&self) -> bool {
-        self.output.response.is_finished()
+        self.output.response.stage().is_over()
             && !self.output.response.closes()
-            && !self.output.response.switches_protocols()
+            && self.output.response.status_code() != 101
             && self.body.is_received()
             && !self.usability.is_faulty
     }

@@ -80,7 +80,7 @@ pub fn failed(c: &mut HttpConnection, text: &[u8]) -> ConnectionEnd {
             Blameless::Lost(_) => ConnectionEnd::Reset(outcome),
         };
     }
-    if c.output.response.is_finished() && !c.usability.is_faulty {
+    if c.output.response.stage().is_over() && !c.usability.is_faulty {
         // A callback that got the rest of the body has failed: the answer is complete all the same.
         return ConnectionEnd::Shut(TurnResult::Throw);
     }

@@ -23,19 +23,17 @@ use crate::server::ipc::held_state::{HeldHead, MessageFraming};
 use crate::sys::os::output_slot::DeferredOutput;
 
 use body::Body;
-use buffer::ResponseBuffer;
+use buffer::{MOST_WAITING, ResponseBuffer};
 use coding::Coding;
 use fields::{CLOSE, Fields, check_informational};
 use held::HELD_WITHOUT_BODY;
-use stage::{NO_STATUS, ResponseStage};
+use stage::NO_STATUS;
 
 pub use body::{LENGTH_EXCEEDED, LENGTH_NOT_USED, PieceTaken};
+pub use stage::ResponseStage;
 
 /// The answer to a client that asks whether it may send its body (RFC 9110 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-/// How much of a response waits for its end, in bytes: a body of 64 KiB, its head and its framing.
-const MOST_WAITING: usize = 80 * 1024;
 
 const NO_UPGRADE: Misuse = "Status 101 cannot be sent to a client of HTTP/1.0";
 
@@ -58,17 +56,16 @@ impl Response {
     /// Prepares for the response to the next request; memory is kept.
     pub fn begin(&mut self, version: Version, head_request: bool, close: bool) {
         self.buffer.begin();
-        self.body = Body::default();
+        (self.body, self.coding) = (Body::default(), Coding::default());
         self.http10 = version == Version::Http10;
         self.fields = Fields::new(self.http10, close);
-        self.coding = Coding::default();
         (self.stage, self.status) = (ResponseStage::Start, 0);
         self.head_request = head_request;
     }
 
-    /// Whether a status was sent: informational ones do not count.
-    pub fn has_status(&self) -> bool {
-        self.stage.has_status()
+    /// How far it has come.
+    pub fn stage(&self) -> ResponseStage {
+        self.stage
     }
 
     /// The status code sent last, 0 if there was none.
@@ -76,29 +73,9 @@ impl Response {
         self.status
     }
 
-    /// Whether the response is complete, or another process goes on with it.
-    pub fn is_finished(&self) -> bool {
-        self.stage.is_over()
-    }
-
-    /// What is wrong about sending more.
-    pub fn is_over(&self) -> Misuse {
-        self.stage.over()
-    }
-
     /// Whether the connection has to be closed after this response.
     pub fn closes(&self) -> bool {
         self.fields.closes()
-    }
-
-    /// Whether the connection leaves HTTP with this response (RFC 9110 15.2.2).
-    pub fn switches_protocols(&self) -> bool {
-        self.status == 101
-    }
-
-    /// Whether the header section has ended and the body has not.
-    pub fn is_in_body(&self) -> bool {
-        self.stage == ResponseStage::Body
     }
 
     /// Whether data may follow the head.
@@ -169,10 +146,8 @@ impl Response {
             return Err(NO_STATUS);
         }
         self.buffer.bytes.extend_from_slice(lines);
-        match length {
-            Some(length) => self.header(b"Content-Length", length.to_string().as_bytes()),
-            None => Ok(()),
-        }
+        length
+            .map_or(Ok(()), |length| self.header(b"Content-Length", length.to_string().as_bytes()))
     }
 
     /// Ends the header section; the second and further calls do nothing.
@@ -186,7 +161,7 @@ impl Response {
                 return Ok(());
             }
             ResponseStage::Body => return Ok(()),
-            ResponseStage::Finished | ResponseStage::Held => return Err(self.is_over()),
+            ResponseStage::Finished | ResponseStage::Held => return Err(self.stage.over()),
             ResponseStage::Head => {}
         }
         self.coding.begin(&mut self.buffer, self.status, &mut self.fields, self.head_request);
@@ -237,9 +212,7 @@ impl Response {
     /// The whole body, of the announced size, is sent behind [`Response::out`] by the caller, unless this is false: then
     /// the response has no body. The header section has to be finished.
     pub fn body_elsewhere(&mut self, size: u64) -> Result<bool, Misuse> {
-        if self.stage != ResponseStage::Body {
-            return Err(NO_STATUS);
-        }
+        self.stage.takes_data()?;
         self.body.take_elsewhere(size)
     }
 
@@ -291,7 +264,7 @@ impl Response {
     pub fn finish(&mut self, date: Option<&[u8]>) -> Result<(), Misuse> {
         match self.stage {
             ResponseStage::Finished => return Ok(()),
-            ResponseStage::Held => return Err(self.is_over()),
+            ResponseStage::Held => return Err(self.stage.over()),
             ResponseStage::Interim => {
                 self.end_interim();
                 return Err(NO_STATUS);
@@ -309,9 +282,7 @@ impl Response {
 
     /// Closes the connection after the response, and announces it (RFC 9112 9.6).
     pub fn close_after_finish(&mut self) -> Result<(), Misuse> {
-        self.stage.takes_close()?;
-        self.fields.set_close();
-        Ok(())
+        self.stage.takes_close().map(|()| _ = self.fields.set_close())
     }
 
     /// Closes the connection after the response, announced unless the head has left.
@@ -330,11 +301,6 @@ impl Response {
     /// Whether the client wants the head alone.
     pub fn is_head_request(&self) -> bool {
         self.head_request
-    }
-
-    /// Whether there is an unfinished head.
-    pub fn has_no_head(&self) -> bool {
-        self.stage == ResponseStage::Head
     }
 
     /// Another process completes the response, of which there is only an unfinished head: with this head, or one that
@@ -413,7 +379,7 @@ impl Response {
     pub fn replace(&mut self, status: u16, write: impl FnOnce(&mut Vec<u8>, bool)) {
         if self.stage == ResponseStage::Interim {
             self.end_interim();
-        } else if self.has_status() {
+        } else if self.stage.has_status() {
             self.buffer.drop_head();
         }
         self.body.forget_open();

@@ -165,7 +165,7 @@ impl ResponseOutput {
     /// As [`ResponseOutput::data`].
     pub fn finish(&mut self, stream: &HeldStream) -> Result<usize, Problem> {
         self.recall(stream);
-        let finished = if self.response.is_in_body() {
+        let finished = if self.response.stage().is_body() {
             self.response.finish(None)
         } else {
             date::with_now(|now| self.response.finish(now))
@@ -183,7 +183,7 @@ impl ResponseOutput {
 
     /// A handler that sends without anything leaving notices the end of its connection all the same.
     fn check_peer(&mut self, stream: &HeldStream) -> Result<(), Problem> {
-        let is_complete = self.response.is_in_body() && !self.response.has_body();
+        let is_complete = self.response.stage().is_body() && !self.response.has_body();
         stream.try_with(|stream| self.peer.check(stream, is_complete))
     }
 }

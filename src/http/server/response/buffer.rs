@@ -2,6 +2,9 @@
 
 use crate::sys::os::output_slot::{Completion, DeferredOutput};
 
+/// How much of a response waits for its end, in bytes: a body of 64 KiB, its head and its framing.
+pub const MOST_WAITING: usize = 80 * 1024;
+
 /// Bytes that are to be sent. A body is appended directly.
 #[derive(Debug, Default)]
 pub struct ResponseBuffer {

@@ -9,6 +9,7 @@ const HEADERS_SENT: Misuse = "All HTTP headers have already been sent";
 const FINISHED: Misuse = "Response has already been finished";
 const HELD: Misuse = "The response is held: nothing more can be sent";
 
+/// How far a response has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResponseStage {
     /// No final status yet.
@@ -27,7 +28,7 @@ pub enum ResponseStage {
 }
 
 impl ResponseStage {
-    /// Whether there is a final status.
+    /// Whether there is a final status: informational ones do not count.
     pub fn has_status(self) -> bool {
         !matches!(self, ResponseStage::Start | ResponseStage::Interim)
     }
@@ -35,6 +36,11 @@ impl ResponseStage {
     /// Whether header lines may follow.
     pub fn has_open_head(self) -> bool {
         matches!(self, ResponseStage::Head | ResponseStage::Interim)
+    }
+
+    /// Whether the header section has ended and the body has not.
+    pub fn is_body(self) -> bool {
+        self == ResponseStage::Body
     }
 
     /// Whether the response is complete, or another process goes on with it.
