@@ -1,7 +1,5 @@
 //! Why a connection is closed: codes, and the payload of a close frame (RFC 6455 5.5.1 and 7.4).
 
-/// The purpose of the connection is fulfilled.
-pub const NORMAL: u16 = 1000;
 /// A side goes away: the server shuts down.
 pub const GOING_AWAY: u16 = 1001;
 /// The peer has violated the protocol.
@@ -16,10 +14,6 @@ pub const INVALID_DATA: u16 = 1007;
 pub const POLICY: u16 = 1008;
 /// A message is too long.
 pub const TOO_LONG: u16 = 1009;
-/// This side has failed.
-pub const INTERNAL_ERROR: u16 = 1011;
-/// The server has been restarted, and does not know what the connection is for any more.
-pub const RESTART: u16 = 1012;
 
 /// The longest reason, in bytes: a control frame holds 125.
 pub const MAX_REASON: usize = 123;

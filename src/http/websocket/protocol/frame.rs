@@ -3,9 +3,6 @@
 use super::close::Failure;
 use super::mask;
 
-/// The longest payload of a control frame.
-pub const MAX_CONTROL: u64 = 125;
-
 /// The longest header, in bytes.
 pub const MAX_FRAME_HEADER: usize = 14;
 
