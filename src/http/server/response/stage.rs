@@ -3,11 +3,11 @@
 use crate::http::wire::header_lines::Misuse;
 
 pub const NO_STATUS: Misuse = "HTTP status has not been sent yet";
-const STATUS_SENT: Misuse =
+pub const STATUS_SENT: Misuse =
     "HTTP status has already been sent: call send_status once for each response";
-const HEADERS_SENT: Misuse = "All HTTP headers have already been sent";
-const FINISHED: Misuse = "Response has already been finished";
-const HELD: Misuse = "The response is held: nothing more can be sent";
+pub const HEADERS_SENT: Misuse = "All HTTP headers have already been sent";
+pub const FINISHED: Misuse = "Response has already been finished";
+pub const HELD: Misuse = "The response is held: nothing more can be sent";
 
 /// How far a response has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

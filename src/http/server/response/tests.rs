@@ -1,5 +1,6 @@
 //! Tests of the response's state machine and bytes.
 
+use super::stage::{FINISHED, HEADERS_SENT, STATUS_SENT};
 use super::*;
 use crate::http::wire::header_lines::{StaticHeaders, push_chunk_size};
 
