@@ -286,10 +286,21 @@ end)
 describe("without a supervisor", function()
   after_each(server.cleanup)
 
+  -- What a script prints that accepts connections and calls a handler by itself. Connections of `connect` and
+  -- `accept` are the two ends of one.
+  local function printed(script)
+    local code, output, log = server.run_script([[
+      local io, http = require "moonbridge_io", require "moonbridge_http"
+      local listener = assert(io.tcplisten("127.0.0.1", PORT))
+      local function connect() return assert(io.tcpconnect("127.0.0.1", PORT)) end
+      local function accept() return listener:accept() end
+    ]] .. script)
+    assert.same({ "", 0 }, { log, code })
+    return output
+  end
+
   it("a handler serves all requests of its connection, waiting by itself", function()
-    local code, output, log = server.run_script [[
-      local io = require "moonbridge_io"
-      local http = require "moonbridge_http"
+    local output = printed [[
       local polls = 0
       local handler = http.generate_handler(function(request)
         request:send_status("200 OK")
@@ -297,33 +308,27 @@ describe("without a supervisor", function()
         request:send_data("ok")
         return true
       end, { poll_function = function(...) polls = polls + 1 return io.poll(...) end, idle_timeout = 0.2 })
-      local listener = assert(io.tcplisten("127.0.0.1", PORT))
-      local client = assert(io.tcpconnect("127.0.0.1", PORT))
+      local client = connect()
       client:flush("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
-      print(handler(listener:accept()), polls > 0)
+      print(handler(accept()), polls > 0)
       local bytes = client:read()
       print(select(2, bytes:gsub("\r\n\r\nok", "")), bytes:match("408"))
     ]]
-    assert.equal("", log)
-    assert.equal(0, code)
     assert.equal("true\ttrue\n2\tnil\n", output)
   end)
 
   it("a handler runs in a coroutine whose poll_function yields", function()
-    local code, output, log = server.run_script [[
-      local io = require "moonbridge_io"
-      local http = require "moonbridge_http"
+    local output = printed [[
       local handler = http.generate_handler({ poll_function = coroutine.yield }, function(request)
         local body = request.body
         request:send_status("200 OK")
         request:send_data(body)
         return true
       end)
-      local listener = assert(io.tcplisten("127.0.0.1", PORT))
       local threads, clients = {}, {}
       for i = 1, 3 do
-        clients[i] = assert(io.tcpconnect("127.0.0.1", PORT))
-        local socket = listener:accept()
+        clients[i] = connect()
+        local socket = accept()
         threads[i] = coroutine.wrap(function() return handler(socket), "over" end)
         threads[i]()
       end
@@ -335,15 +340,11 @@ describe("without a supervisor", function()
       for i = 1, 3 do print(threads[i](true)) end
       for i = 1, 3 do print((clients[i]:read():match("\r\n\r\n(.*)$"))) end
     ]]
-    assert.equal("", log)
-    assert.equal(0, code)
     assert.equal("true\tover\ntrue\tover\ntrue\tover\n1\n2\n3\n", output)
   end)
 
   it("a kept connection in one coroutine does not mix with a request in another", function()
-    local code, output, log = server.run_script [[
-      local io = require "moonbridge_io"
-      local http = require "moonbridge_http"
+    local output = printed [[
       local handler = http.generate_handler({ poll_function = coroutine.yield }, function(request)
         local path = request.path
         local body = request.method == "POST" and request.body or ""
@@ -351,10 +352,9 @@ describe("without a supervisor", function()
         request:send_data(path, request.path, body, "!")
         return true
       end)
-      local listener = assert(io.tcplisten("127.0.0.1", PORT))
       local function open()
-        local client = assert(io.tcpconnect("127.0.0.1", PORT))
-        local socket = listener:accept()
+        local client = connect()
+        local socket = accept()
         local thread = coroutine.wrap(function() return handler(socket), "over" end)
         return function(text)
           client:flush(text)
@@ -372,8 +372,6 @@ describe("without a supervisor", function()
       print(slow_gets())
       print(kept_gets())
     ]]
-    assert.equal("", log)
-    assert.equal(0, code)
     assert.equal("aa!\nslowslow12!\nbb!\n", output)
   end)
 end)
