@@ -292,8 +292,7 @@ impl Connections {
         self.control.cell().put(Counter::Sending, self.outbox.len() as u64);
     }
 
-    /// A handler is about to be called, for whatever time: connections whose input is incomplete go
-    /// to the supervisor.
+    /// A handler is about to be called: connections whose input is incomplete go to the supervisor.
     pub fn before_handler(&mut self) {
         self.count_sending();
         while let Some((ticket, parked)) = self.parking.take_incomplete(&mut self.owned.places) {
