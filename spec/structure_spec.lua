@@ -12,6 +12,7 @@ local MAX_LINES = 400
 -- Files that are to be split; until then they must not grow.
 local LONG_FILES = {
   ["io/stream.rs"] = 576,
+  ["http/lua/file_steps.rs"] = 424,
   ["io/tls/session.rs"] = 528,
   ["http/server/connection.rs"] = 554,
 }

@@ -115,7 +115,7 @@ mod tests {
 
         fn open(&self, name: &str, content: &str) -> OpenedFile {
             fs::write(self.0.join(name), content).unwrap();
-            match FileKind::look(File::open(self.0.join(name)).unwrap().into(), "").unwrap() {
+            match FileKind::of(File::open(self.0.join(name)).unwrap().into(), "").unwrap() {
                 FileKind::File(file) => file,
                 other => panic!("{other:?}"),
             }

@@ -24,7 +24,7 @@ use crate::sys::os::output_slot::DeferredOutput;
 
 use body::Body;
 use buffer::{MOST_WAITING, ResponseBuffer};
-use coding::ContentCoding;
+use coding::ResponseCoding;
 use fields::{CLOSE, Fields, check_informational};
 use held::HELD_WITHOUT_BODY;
 use stage::NO_STATUS;
@@ -44,7 +44,7 @@ pub struct Response {
     fields: Fields,
     body: Body,
     /// Whether the body is compressed.
-    pub coding: ContentCoding,
+    pub coding: ResponseCoding,
     buffer: ResponseBuffer,
     /// The status code last sent.
     status: u16,
@@ -56,7 +56,7 @@ impl Response {
     /// Prepares for the response to the next request; memory is kept.
     pub fn begin(&mut self, version: Version, head_request: bool, close: bool) {
         self.buffer.begin();
-        (self.body, self.coding) = (Body::default(), ContentCoding::default());
+        (self.body, self.coding) = (Body::default(), ResponseCoding::default());
         self.http10 = version == Version::Http10;
         self.fields = Fields::new(self.http10, close);
         (self.stage, self.status) = (ResponseStage::Start, 0);

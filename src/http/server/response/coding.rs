@@ -8,14 +8,14 @@ use crate::http::server::compression::{Compressing, Encoder};
 
 /// Whether the body of a response is compressed.
 #[derive(Debug, Default)]
-pub struct ContentCoding {
+pub struct ResponseCoding {
     /// What may compress the body, and whether the client accepts that, until the head is finished.
     offer: Option<(Rc<Compressing>, bool)>,
     /// What does.
     encoder: Option<Box<Encoder>>,
 }
 
-impl ContentCoding {
+impl ResponseCoding {
     /// The body is to be compressed if that suits it, and the client accepts it.
     pub fn offer(&mut self, compressing: Rc<Compressing>, accepts: bool) {
         self.offer = Some((compressing, accepts));
@@ -23,7 +23,7 @@ impl ContentCoding {
 
     /// The body stays as it is.
     pub fn withdraw(&mut self) {
-        *self = ContentCoding::default();
+        *self = ResponseCoding::default();
     }
 
     /// Whether the body is being compressed.
@@ -66,7 +66,7 @@ impl ContentCoding {
 mod tests {
     use super::*;
 
-    fn head_of(coding: &mut ContentCoding) -> String {
+    fn head_of(coding: &mut ResponseCoding) -> String {
         let (mut buffer, mut fields) = (ResponseBuffer::default(), Fields::new(false, false));
         buffer.begin_head();
         buffer.bytes.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n");
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_body_is_compressed_if_that_was_offered_and_not_withdrawn() {
-        let mut coding = ContentCoding::default();
+        let mut coding = ResponseCoding::default();
         assert!(!head_of(&mut coding).contains("gzip") && coding.length().is_none());
         coding.offer(Rc::default(), true);
         assert!(head_of(&mut coding).contains("Content-Encoding: gzip"));
