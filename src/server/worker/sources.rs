@@ -272,11 +272,15 @@ impl WorkSources {
                 match source {
                     WorkerSource::Sending(ticket) => self.connections.send_more(ticket),
                     // Its lease was not revoked in time, or a handshake goes on.
-                    WorkerSource::Parked(ticket, wakeup) => self.connections.take_leave(ticket, wakeup),
+                    WorkerSource::Parked(ticket, wakeup) => {
+                        self.connections.take_leave(ticket, wakeup)
+                    }
                     WorkerSource::Handshake(ticket) => {
                         self.connections.take_leave(ticket, Wakeup::Input);
                     }
-                    WorkerSource::Control | WorkerSource::Listener(_) | WorkerSource::Arrival(_) => {}
+                    WorkerSource::Control
+                    | WorkerSource::Listener(_)
+                    | WorkerSource::Arrival(_) => {}
                 }
             }
         }
