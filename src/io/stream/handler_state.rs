@@ -38,7 +38,7 @@ impl Wakeup {
 pub struct HandlerState {
     /// By the server: why it calls the handler.
     pub wakeup: Wakeup,
-    /// By the server: it shuts down, and calls the handler for the last time.
+    /// By the server: it shuts down, and calls the handler for the last time, unless the connection is new.
     pub last: bool,
     /// By the server: the deadline the connection was parked with, if it was parked with one.
     pub parked_until: Option<MonotonicTime>,

@@ -18,6 +18,7 @@ use super::places::Places;
 use super::recycling::Recycling;
 use super::request_log;
 use super::sources::WorkSources;
+use crate::io::Wakeup;
 use crate::io::sigterm;
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::clock;
@@ -228,7 +229,9 @@ impl EventLoop {
             let (ready, start) = self.sources.stopwatch.begin(*queued, stream.written());
             request_log::begin_run(ready, start);
             stream.handler.wakeup = *wakeup;
-            stream.handler.last = self.control.phase() == WorkerPhase::Draining;
+            // Who has just come may have a request on its way, as TLS comes first.
+            let drains = self.control.phase() == WorkerPhase::Draining;
+            stream.handler.last = drains && *wakeup != Wakeup::None;
         }
     }
 
