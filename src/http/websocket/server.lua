@@ -316,8 +316,8 @@ return function(times, poll)
     return true
   end
 
-  -- Runs the events that there are. Returns nothing if the connection is parked; outside a worker, how long to
-  -- wait for it; or true and an error if it is over.
+  -- Runs the events that there are. Returns nothing if the connection is parked; outside a worker, how long
+  -- to wait for it; or true and an error if it is over.
   local function run(socket, handler)
     start(socket, handler.native)
     local ws, failed, err
