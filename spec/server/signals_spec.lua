@@ -336,15 +336,18 @@ import ctypes, os, socket, stat
 libc = ctypes.CDLL(None)
 pid = %d
 pidfd = os.pidfd_open(pid)
+channels = []
 for name in os.listdir("/proc/%%d/fd" %% pid):
     if not os.readlink("/proc/%%d/fd/%%s" %% (pid, name)).startswith("socket:"):
         continue
     fd = libc.syscall(438, pidfd, int(name), 0)
     s = socket.socket(fileno=fd)
-    # The control channel, and the way to the push process, which ignores it.
     if s.family == socket.AF_UNIX and s.type & 0xf == socket.SOCK_SEQPACKET:
-        s.send(b"\xffgarbage")
-        print("sent")
+        channels.append(s)
+# The control channel, and the way to the push process, which ignores it.
+for s in channels:
+    s.send(b"\xffgarbage")
+    print("sent")
 END]]):format(victim))
     assert.same({ 0, "sent\nsent\n" }, { code, output })
     assert.truthy(s:wait_log("Invalid message on the control channel; the worker is killed"))
