@@ -36,7 +36,7 @@ need_toolchain() {
 # that lacks it, but for what depends on the version of Lua: without, each version would compile all of them.
 share_dependencies() {
   local from=$1 to=$2 part
-  if [ "$from" = "$to" ]; then return; fi
+  if [ "$from" = "$to" ] || [ ! -d "$from" ]; then return; fi
   for part in .fingerprint build deps; do
     mkdir -p "$to/$part"
     find "$from/$part" -mindepth 1 -maxdepth 1 -not -name '*moonbridge*' -not -name '*mlua*' \

@@ -12,7 +12,7 @@ const LIMIT: usize = 100_000;
 fn decode(coding: ContentCoding, pieces: &[&[u8]], goal: usize) -> Result<Vec<u8>, u16> {
     let mut decoder = ContentDecoder::new(coding, LIMIT as u64);
     let mut all = Vec::new();
-    let mut take = |decoder: &mut ContentDecoder| {
+    let mut take = |decoder: &mut ContentDecoder| -> Result<bool, u16> {
         let mut out = Vec::new();
         decoder.decode(&mut out, goal).map_err(|refusal| refusal.code())?;
         all.extend_from_slice(&out);

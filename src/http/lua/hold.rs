@@ -57,6 +57,10 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         let Ok(mut connection) = shared.try_borrow_mut() else {
             return Err(Fault::misuse("request is in use"));
         };
+        // The push process has no keys of it.
+        if connection.stream.get().is_some_and(|stream| stream.borrow().session().is_some()) {
+            return Err(Fault::misuse("hold: a response cannot be held over TLS"));
+        }
         want(lua);
         match connection.hold(held, otherwise.as_deref()) {
             Ok(()) => Ok(true),
