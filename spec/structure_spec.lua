@@ -13,7 +13,6 @@ local MAX_LINES = 400
 local LONG_FILES = {
   ["io/stream.rs"] = 600,
   ["http/lua/file_steps.rs"] = 424,
-  ["io/tls/session.rs"] = 450,
   ["http/server/connection.rs"] = 554,
   ["server/worker/connections.rs"] = 439,
 }

@@ -7,6 +7,8 @@
 //! | [`record`] | TLS 1.3 behind the handshake (pure) |
 //! | [`progress`] | what changes with each of its records (pure) |
 //! | [`established`], [`vault`] | such a session as a value for other processes, and the key that it travels under |
+//! | [`received_records`] | records that were received and not processed |
+//! | [`next_piece`] | which bytes become the next records |
 //! | [`records`] | records that wait to be sent |
 //! | [`failure`] | what messages say about a failed handshake or session |
 //! | [`client`] | what a client asks of its peer, and the configuration that follows |
@@ -29,8 +31,12 @@ mod established;
 #[cfg(feature = "tls")]
 mod failure;
 #[cfg(feature = "tls")]
+mod next_piece;
+#[cfg(feature = "tls")]
 mod pem;
 pub mod progress;
+#[cfg(feature = "tls")]
+mod received_records;
 #[cfg(feature = "tls")]
 pub mod record;
 #[cfg(feature = "tls")]

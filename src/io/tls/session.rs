@@ -12,28 +12,16 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, InvalidMessage, ServerConfig};
 use sha2::{Digest, Sha256};
 
-use super::engine::{Engine, JOIN_SIZE, Step};
+use super::engine::{Engine, Step};
 use super::established::Established;
 use super::failure;
+use super::next_piece::next_piece;
 use super::progress::RecordProgress;
+use super::received_records::ReceivedRecords;
 use super::records::Records;
 use super::verifier::hexadecimal;
 use super::x509::Certificate;
-use crate::io::buffer::Queue;
 use crate::sys::os::error_text::CodedError;
-
-/// The size of one receive: a record of the largest size (RFC 8446, 5.2).
-const RECEIVE_SIZE: usize = 5 + 16 * 1024 + 256;
-
-/// The largest size of one receive, which bulk transfers get.
-const LARGEST_RECEIVE: usize = 4 * RECEIVE_SIZE;
-
-/// How much may be received that cannot be processed: the messages of a handshake, in records of
-/// whatever size.
-const INCOMPLETE_LIMIT: usize = 256 * 1024;
-
-/// How much is sealed before it is sent.
-const SEAL_SIZE: usize = 64 * 1024;
 
 /// A certificate that a peer has shown.
 pub struct PeerCertificate<'a> {
@@ -51,9 +39,7 @@ pub struct TlsSession {
     /// Who the peer is expected to be, for messages; empty if that is not known.
     peer_name: String,
     /// Received and not processed.
-    incoming: Queue,
-    /// The size of the next receive.
-    receive_size: usize,
+    incoming: ReceivedRecords,
     /// Opened and not taken.
     plaintext: Vec<u8>,
     /// Sealed, or of the handshake, and not sent.
@@ -112,8 +98,7 @@ impl TlsSession {
         TlsSession {
             engine,
             peer_name,
-            incoming: Queue::new(),
-            receive_size: RECEIVE_SIZE,
+            incoming: ReceivedRecords::new(),
             plaintext: Vec::new(),
             outgoing: Records::default(),
             sealed: 0,
@@ -186,14 +171,14 @@ impl TlsSession {
             sending,
             unsent: self.unsent().len() as u64,
             sealed: self.sealed as u64,
-            received: self.incoming.len() as u64,
+            received: self.incoming.queue.len() as u64,
             peer_ended: self.peer_ended,
         }
     }
 
     /// Received bytes of a record that is not complete.
     pub fn received(&self) -> &[u8] {
-        self.incoming.live()
+        self.incoming.queue.live()
     }
 
     /// Opened input that was not taken.
@@ -203,7 +188,7 @@ impl TlsSession {
 
     /// How much has been received and not been taken, the end of the input counted.
     pub fn held(&self) -> usize {
-        self.incoming.len() + self.plaintext.len() + usize::from(self.peer_ended)
+        self.incoming.queue.len() + self.plaintext.len() + usize::from(self.peer_ended)
     }
 
     /// Whether whoever watches the connection knows its keys.
@@ -228,7 +213,7 @@ impl TlsSession {
         let established = Established::open(state, (progress.receiving, progress.sending))?;
         let engine = Engine::Records(Box::new(established));
         let mut session = TlsSession::new(engine, String::new());
-        session.incoming.push(received);
+        session.incoming.queue.push(received);
         session.outgoing.put(unsent);
         session.sealed = usize::try_from(progress.sealed).ok()?;
         session.peer_ended = progress.peer_ended;
@@ -239,27 +224,18 @@ impl TlsSession {
 
     /// What was received before the session was there.
     pub fn preload(&mut self, bytes: &[u8]) {
-        self.incoming.push(bytes);
+        self.incoming.queue.push(bytes);
         self.process();
     }
 
     /// Whether the client has begun with a request of HTTP instead of a handshake.
     pub fn is_plain_http(&self) -> bool {
-        const BEGINNINGS: [&[u8; 5]; 9] = [
-            b"GET /", b"HEAD ", b"POST ", b"PUT /", b"DELET", b"OPTIO", b"PATCH", b"CONNE",
-            b"TRACE",
-        ];
-        let received = self.incoming.live();
-        let is_begun = self.engine.is_server() && !self.is_established();
-        is_begun && BEGINNINGS.iter().any(|beginning| received.starts_with(*beginning))
+        self.engine.is_server() && !self.is_established() && self.incoming.is_plain_http()
     }
 
     /// Where to receive.
     pub fn room(&mut self) -> &mut Vec<u8> {
-        if self.incoming.len() >= self.receive_size {
-            self.receive_size = (self.receive_size * 2).min(LARGEST_RECEIVE);
-        }
-        self.incoming.tail(self.receive_size)
+        self.incoming.room()
     }
 
     /// Processes what was received. Plaintext, an end or a failure is then there to be taken, and
@@ -277,11 +253,11 @@ impl TlsSession {
         }
         if self.peer_ended {
             // What follows an end is to be ignored (RFC 8446, 6.1).
-            return self.incoming.clear();
+            return self.incoming.queue.clear();
         }
         if let Err(error) = self.advance() {
             self.fail(failure::describe(&error, &self.peer_name));
-        } else if self.incoming.len() > INCOMPLETE_LIMIT {
+        } else if self.incoming.is_oversized() {
             self.fail(failure::oversized(&self.peer_name));
         }
     }
@@ -290,11 +266,11 @@ impl TlsSession {
     fn fail(&mut self, failure: CodedError) {
         self.failure = Some(failure);
         self.broken = true;
-        self.engine.last_words(&mut self.incoming, &mut self.outgoing);
+        self.engine.last_words(&mut self.incoming.queue, &mut self.outgoing);
     }
 
     fn advance(&mut self) -> Result<(), rustls::Error> {
-        let before = self.incoming.len();
+        let before = self.incoming.queue.len();
         loop {
             match self.step()? {
                 Step::Encoded | Step::Opened => {}
@@ -302,14 +278,12 @@ impl TlsSession {
                 Step::Nothing => break,
             }
         }
-        if before - self.incoming.len() >= self.receive_size {
-            self.receive_size = (self.receive_size * 2).min(LARGEST_RECEIVE);
-        }
+        self.incoming.note_processed(before);
         Ok(())
     }
 
     fn step(&mut self) -> Result<Step, rustls::Error> {
-        self.engine.step(&mut self.incoming, &mut self.plaintext, &mut self.outgoing)
+        self.engine.step(&mut self.incoming.queue, &mut self.plaintext, &mut self.outgoing)
     }
 
     /// Moves opened input behind `buffer`; how many bytes, 0 at the end; `None` if there is none yet.
@@ -355,16 +329,8 @@ impl TlsSession {
             None if !self.is_established() => return Ok(false),
             _ => {}
         }
-        let joined;
-        let next = match next(parts, sent, SEAL_SIZE) {
-            Next::Nothing => return Ok(false),
-            Next::Part(part) => part,
-            Next::Parts(bytes) => {
-                joined = bytes;
-                &joined
-            }
-        };
-        let sealed = self.engine.seal(next, &mut self.incoming, &mut self.outgoing);
+        let Some(next) = next_piece(parts, sent) else { return Ok(false) };
+        let sealed = self.engine.seal(&next, &mut self.incoming.queue, &mut self.outgoing);
         if !sealed {
             let failure = failure::unsealed(&self.peer_name);
             return Err(self.failure.clone().unwrap_or(failure).into());
@@ -398,7 +364,7 @@ impl TlsSession {
         if self.broken || !self.is_established() || std::mem::replace(&mut self.ended, true) {
             return;
         }
-        self.engine.close_notify(&mut self.incoming, &mut self.outgoing);
+        self.engine.close_notify(&mut self.incoming.queue, &mut self.outgoing);
     }
 
     /// Gives back memory that an idle connection does not need.
@@ -408,43 +374,5 @@ impl TlsSession {
         if self.plaintext.is_empty() {
             self.plaintext = Vec::new();
         }
-        self.receive_size = RECEIVE_SIZE;
-    }
-}
-
-/// The next bytes to seal.
-enum Next<'a> {
-    Nothing,
-    /// Of one part.
-    Part(&'a [u8]),
-    /// Of several small parts.
-    Parts(Vec<u8>),
-}
-
-/// The next bytes behind the first `sent` ones of the parts: up to `limit` of one, or several that
-/// fit into a record.
-fn next<'a>(parts: &'a [IoSlice<'_>], mut sent: usize, limit: usize) -> Next<'a> {
-    let mut rest = parts.iter().filter_map(|part| {
-        let skipped = sent.min(part.len());
-        sent -= skipped;
-        part.get(skipped..).filter(|part| !part.is_empty())
-    });
-    let Some(first) = rest.next() else { return Next::Nothing };
-    let mut joined = Vec::new();
-    if first.len() < JOIN_SIZE {
-        for part in rest {
-            if joined.is_empty() {
-                joined.extend_from_slice(first);
-            }
-            let room = JOIN_SIZE - joined.len();
-            joined.extend_from_slice(part.get(..room).unwrap_or(part));
-            if joined.len() == JOIN_SIZE {
-                break;
-            }
-        }
-    }
-    match joined.is_empty() {
-        true => Next::Part(first.get(..limit).unwrap_or(first)),
-        false => Next::Parts(joined),
     }
 }
