@@ -14,7 +14,6 @@ local LONG_FILES = {
   ["io/stream.rs"] = 600,
   ["http/lua/file_steps.rs"] = 424,
   ["http/server/connection.rs"] = 554,
-  ["server/worker/connections.rs"] = 439,
 }
 
 -- The pattern of a module of tests in the file of what it tests.

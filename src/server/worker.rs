@@ -12,7 +12,7 @@
 //! | [`accept`] | listeners |
 //! | [`connections`] | connections between two runs of the handler |
 //! | [`connection`] | one of them, and the states it can be in |
-//! | [`places`], [`ownership`], [`parking`], [`quiet_time`], [`outbox`], [`input_limit`] | parts of `connections` |
+//! | [`places`], [`ownership`], [`parking`], [`parking_terms`], [`quiet_time`], [`outbox`], [`input_limit`] | parts of `connections` |
 //! | [`prologue`] | the beginning of connections: [`proxy_header`], [`handshake`] |
 //! | [`holding`] | the way to the push process |
 //! | [`disposition`], [`handover`] | what a handler decides; connections as values |
@@ -40,6 +40,7 @@ mod lua_side;
 mod outbox;
 mod ownership;
 mod parking;
+mod parking_terms;
 mod places;
 mod prologue;
 mod proxy_header;

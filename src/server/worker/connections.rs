@@ -16,13 +16,13 @@ use super::input_limit::InputLimit;
 use super::outbox::{Outbox, SendOutcome};
 use super::ownership::Ownership;
 use super::parking::{DueConnection, ParkingLot};
+use super::parking_terms::ParkingTerms;
 use super::places::Places;
 use super::prologue::{self, Prologue, Prologues};
 use super::request_log;
 use crate::io::Wakeup;
 use crate::server::ipc::connection_state::Stage;
 use crate::server::ipc::lease::LeaseTable;
-use crate::server::ipc::message::MAX_PAYLOAD;
 use crate::server::ipc::scoreboard::Counter;
 use crate::server::ipc::ticket::Ticket;
 use crate::server::listen::listener::Listener;
@@ -36,13 +36,12 @@ pub struct Connections {
     control: Rc<Control>,
     /// Parked connections that are due without an event: their turn comes after that of the others, so
     /// that a client that sends without end does not keep these waiting.
-    ready: VecDeque<(Ticket, Wakeup)>,
+    pub ready: VecDeque<(Ticket, Wakeup)>,
     /// The way to the push process.
     pub holding: Option<Holding>,
     input_limit: InputLimit,
-    prologues: Prologues,
-    /// The worker has left, and handshakes had begun.
-    ends_handshakes: bool,
+    /// Those whose beginning is not over.
+    pub prologues: Prologues,
 }
 
 impl Connections {
@@ -63,7 +62,6 @@ impl Connections {
             ready: VecDeque::new(),
             holding: None,
             input_limit: InputLimit::new(input_limit),
-            ends_handshakes: false,
         }
     }
 
@@ -75,11 +73,6 @@ impl Connections {
     /// The places, for the Lua side.
     pub fn places_mut(&mut self) -> &mut Places {
         &mut self.owned.places
-    }
-
-    /// Parked connections that are due without an event.
-    pub fn ready(&mut self) -> &mut VecDeque<(Ticket, Wakeup)> {
-        &mut self.ready
     }
 
     /// Whether the client of none has to take output.
@@ -138,16 +131,6 @@ impl Connections {
         None
     }
 
-    /// Connections whose handshake goes on: only a few at once, since each takes long.
-    pub fn next_handshakes(&mut self) -> Vec<Ticket> {
-        self.prologues.next_handshakes()
-    }
-
-    /// Whether handshakes can go on.
-    pub fn have_handshakes(&self) -> bool {
-        self.prologues.have_handshakes()
-    }
-
     /// The handler is done with a connection. Gives its place if the worker keeps it.
     pub fn settle(&mut self, running: Running, now: MonotonicTime) -> Option<Ticket> {
         let (open, pending) = {
@@ -203,48 +186,34 @@ impl Connections {
         deadline: Option<MonotonicTime>,
         since: MonotonicTime,
     ) -> Option<Ticket> {
-        let (has_input, received, bound, last) = {
+        let terms = {
             let mut stream = connection.stream.borrow_mut();
-            let (bound, last) = (!stream.is_movable(), stream.handler.last);
-            if bound {
+            let terms = ParkingTerms::of(&mut stream);
+            if terms.is_bound {
                 stream.release();
             }
-            (stream.has_input(), stream.unread(), bound, last)
+            terms
         };
-        // The rest may come at once. It would be stuck here with a handler that runs for long, though:
-        // see `before_handler`.
-        let lacks_input = !has_input && received > 0;
         let ticket = ticket.map(|ticket| self.owned.tell_session(ticket, &connection));
-        let incomplete = lacks_input && received < MAX_PAYLOAD && !bound;
         let Ok(ticket) = self.owned.place(&connection, ticket) else {
             // The kernel cannot watch it: better an end than a connection nobody hears.
             self.owned.close(&connection, None);
             return None;
         };
-        if !self.owned.places.is_leased(ticket) && !lacks_input && !bound {
+        if !self.owned.places.is_leased(ticket) && terms.are_shared() {
             if !self.owned.places.has_lease(ticket) {
-                self.owned.hand_over(&connection, Some(ticket), deadline, has_input);
+                self.owned.hand_over(&connection, Some(ticket), deadline, terms.has_input);
                 return None;
             }
             self.owned.lease(ticket, &connection);
         }
-        // What other processes cannot have stays with this worker, whatever happens: input that
-        // was received is not in the duplicate.
-        let movable = received == 0 && !bound;
-        let holds = if lacks_input && !incomplete { received } else { 0 };
-        // A client that is never quiet keeps no server.
-        let over = last && self.control.phase() == WorkerPhase::Draining && !incomplete;
-        let deadline = if over { Some(since) } else { deadline };
-        let stay = Stay { since, deadline, movable, incomplete, holds };
+        let drains = self.control.phase() == WorkerPhase::Draining;
+        let (stay, wakeup) = terms.stay(since, deadline, drains);
         self.parking.park(&mut self.owned.places, ticket, connection, stay);
-        if holds > 0 {
+        if stay.holds > 0 {
             self.input_limit.enforce(&mut self.parking, &mut self.owned);
         }
-        if over {
-            self.ready.push_back((ticket, Wakeup::Shutdown));
-        } else if has_input {
-            self.ready.push_back((ticket, Wakeup::Input));
-        }
+        self.ready.extend(wakeup.map(|wakeup| (ticket, wakeup)));
         Some(ticket)
     }
 
@@ -369,8 +338,7 @@ impl Connections {
         let ours = self.owned.places.parked_alone().map(|(ticket, _)| ticket);
         let until = MonotonicTime::now() + handshake::LAST;
         for ticket in ours.collect::<Vec<_>>() {
-            if self.shakes_hands(ticket) {
-                self.ends_handshakes = true;
+            if self.prologues.finish_handshake(ticket, &mut self.owned.places) {
                 self.parking.hasten(&mut self.owned.places, ticket, until);
             } else {
                 self.hand_over_parked(ticket, with_input.contains(&ticket));
@@ -378,23 +346,14 @@ impl Connections {
         }
     }
 
-    /// Whether a parked connection has begun with a handshake that is not over.
-    fn shakes_hands(&mut self, ticket: Ticket) -> bool {
-        let parked = self.owned.places.parked(ticket);
-        parked.is_some_and(|parked| !parked.connection.stream.borrow().is_established())
-    }
-
     /// The worker has left: whether nothing keeps it.
     pub fn are_done(&self) -> bool {
-        let is_over = |parked: &Parked| parked.connection.stream.borrow().is_established();
-        self.have_sent()
-            && (!self.ends_handshakes
-                || self.owned.places.all_parked().all(|(_, parked)| is_over(parked)))
+        self.have_sent() && self.prologues.are_finished(&self.owned.places)
     }
 
     /// The worker has left, and something happened to a connection that it still has.
     pub fn take_leave(&mut self, ticket: Ticket, wakeup: Wakeup) {
-        if self.shakes_hands(ticket) {
+        if prologue::shakes_hands(ticket, &mut self.owned.places) {
             // Also when its time is up: this process may have had no processor meanwhile.
             let running = self.resume(ticket, Wakeup::Input);
             if let Some(running) = running.and_then(|running| self.admit(running)) {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Running};
+use super::connection::{Connection, Parked, Running};
 use super::control::{Control, complain};
 use super::handshake::{self, HandshakeProgress};
 use super::ownership::Ownership;
@@ -39,6 +39,8 @@ pub struct Prologues {
     listeners: Rc<[Listener]>,
     /// Parked connections whose handshake can go on.
     handshakes: VecDeque<Ticket>,
+    /// The worker has left, and handshakes had begun.
+    are_awaited: bool,
     failed_handshakes: LogThrottle,
 }
 
@@ -56,6 +58,7 @@ impl Prologues {
             control,
             listeners,
             handshakes: VecDeque::new(),
+            are_awaited: false,
             failed_handshakes: LogThrottle::default(),
         }
     }
@@ -129,7 +132,7 @@ impl Prologues {
         true
     }
 
-    /// Connections whose handshake goes on next.
+    /// Connections whose handshake goes on next: only a few at once, since each takes long.
     pub fn next_handshakes(&mut self) -> Vec<Ticket> {
         let few = self.handshakes.len().min(HANDSHAKES);
         self.handshakes.drain(..few).collect()
@@ -138,6 +141,18 @@ impl Prologues {
     /// Whether handshakes can go on.
     pub fn have_handshakes(&self) -> bool {
         !self.handshakes.is_empty()
+    }
+
+    /// The worker leaves: whether it waits for the handshake of a parked connection.
+    pub fn finish_handshake(&mut self, ticket: Ticket, places: &mut Places) -> bool {
+        let goes_on = shakes_hands(ticket, places);
+        self.are_awaited |= goes_on;
+        goes_on
+    }
+
+    /// The worker has left: whether no handshake keeps it.
+    pub fn are_finished(&self, places: &Places) -> bool {
+        !self.are_awaited || places.all_parked().all(|(_, parked)| is_established(parked))
     }
 
     /// A handshake has failed: tells the log now and then.
@@ -169,11 +184,18 @@ fn peer_text(connection: &Connection) -> String {
     peer.map_or("a local socket".to_owned(), |peer| address::text(&peer))
 }
 
+/// Whether a parked connection has begun with a handshake that is not over.
+pub fn shakes_hands(ticket: Ticket, places: &mut Places) -> bool {
+    places.parked(ticket).is_some_and(|parked| !is_established(parked))
+}
+
+fn is_established(parked: &Parked) -> bool {
+    parked.connection.stream.borrow().is_established()
+}
+
 /// Resets the connection whose handshake takes longest. False if there is none.
 pub fn end_oldest(parking: &mut ParkingLot, owned: &mut Ownership) -> bool {
-    let parked = owned.places.all_parked();
-    let handshakes =
-        parked.filter(|(_, parked)| !parked.connection.stream.borrow().is_established());
+    let handshakes = owned.places.all_parked().filter(|(_, parked)| !is_established(parked));
     let oldest = handshakes.min_by_key(|(_, parked)| parked.stay.since);
     let Some(ticket) = oldest.map(|(ticket, _)| ticket) else { return false };
     if let Some(parked) = parking.take(&mut owned.places, ticket) {

@@ -84,8 +84,8 @@ impl WorkSources {
     /// The same, also of what is due without an event.
     pub fn are_idle(&mut self) -> bool {
         self.are_empty()
-            && self.connections.ready().is_empty()
-            && !self.connections.have_handshakes()
+            && self.connections.ready.is_empty()
+            && !self.connections.prologues.have_handshakes()
     }
 
     /// The next source to attend to.
@@ -146,14 +146,14 @@ impl WorkSources {
 
     /// Queues connections that are due without an event.
     pub fn queue_ready(&mut self) {
-        if self.connections.have_handshakes() {
-            let next = self.connections.next_handshakes();
+        if self.connections.prologues.have_handshakes() {
+            let next = self.connections.prologues.next_handshakes();
             self.events.queue.extend(next.into_iter().map(WorkerSource::Handshake));
         }
-        if self.connections.ready().is_empty() {
+        if self.connections.ready.is_empty() {
             return;
         }
-        let ready = self.connections.ready().drain(..);
+        let ready = self.connections.ready.drain(..);
         self.events
             .queue
             .extend(ready.map(|(ticket, wakeup)| WorkerSource::Parked(ticket, wakeup)));
