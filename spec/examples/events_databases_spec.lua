@@ -1,5 +1,6 @@
 -- The examples that carry events from one machine to another, by databases that really run.
 
+local postgres = require "spec.support.postgres"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local streams = require "spec.support.streams"
@@ -24,44 +25,18 @@ local DATABASES = {
     end,
   },
   postgres = {
-    prepare = function()
-      local folder = process.scratch "cluster"
-      local self = { folder = folder, programs = "", prefix = "" }
-      local _, programs = process.run "ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1"
-      self.programs = programs:match "%S+"
-      -- PostgreSQL refuses to be run by root, and a path of a socket may not be long.
-      local code, output = process.run(([[
-        mkdir %s && chmod 700 %s && cd / &&
-        if [ "$(id -u)" = 0 ]; then
-          chmod a+x "$(dirname %s)" "$(dirname "$(dirname %s)")" && chown postgres: %s &&
-          run='setpriv --reuid=postgres --regid=postgres --clear-groups'
-        fi
-        $run %s/initdb --pgdata=%s/data --auth=trust --username=spec --locale=C --encoding=UTF8 --no-sync
-      ]]):format(folder, folder, folder, folder, folder, self.programs, folder))
-      assert(code == 0, output)
-      return self
-    end,
-    start = function(self)
-      return process.start { "sh", "-c", ([[
-        if [ "$(id -u)" = 0 ]; then run='setpriv --reuid=postgres --regid=postgres --clear-groups'; fi
-        cd / && exec $run %s/postgres -D %s/data -k %s -c listen_addresses= -c fsync=off \
-          -c dynamic_shared_memory_type=mmap
-      ]]):format(self.programs, self.folder, self.folder) }
-    end,
-    is_ready = function(self)
-      local command = ("%s/pg_isready -q -h %s -U spec -d postgres"):format(self.programs, self.folder)
-      return process.run(command) == 0
-    end,
+    prepare = postgres.cluster,
+    start = function(self) return self:start() end,
+    is_ready = function(self) return self:is_ready() end,
     options = function(self)
       return { env = { PGHOST = self.folder, PGUSER = "spec", PGDATABASE = "postgres" } }
     end,
     -- Who listens waits for the client, which has asked for the last new lines.
     listening = function(self)
-      local _, text = process.run(([[
-        %s/psql -h %s -U spec -d postgres -At -c "SELECT count(*) FROM pg_stat_activity
-          WHERE query LIKE 'SELECT id, text FROM line WHERE id >%%' AND state = 'idle'"
-      ]]):format(self.programs, self.folder))
-      return tonumber(text)
+      return tonumber(self:query [[
+        SELECT count(*) FROM pg_stat_activity
+          WHERE query LIKE 'SELECT id, text FROM line WHERE id >%' AND state = 'idle'
+      ]])
     end,
   },
 }

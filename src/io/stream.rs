@@ -379,9 +379,9 @@ impl Stream {
     /// # Errors
     /// What the system reports for the flush; the stream is closed all the same, with RST.
     pub fn close(&mut self) -> io::Result<()> {
-        // A handshake that has come to nothing yet needs no end.
+        // A handshake that has come to nothing yet needs no end, and that of TLS is for its own process to say.
         let is_done = self.is_finished() || !self.is_established();
-        let sent = is_done && self.output.is_empty();
+        let sent = is_done && self.output.is_empty() || self.transport.has_inherited_session();
         if !sent && let Err(error) = self.flush() {
             let _ = self.reset();
             return Err(error);
@@ -487,9 +487,7 @@ impl Stream {
     pub fn secure(&mut self, mut session: TlsSession) {
         let received = self.input().to_vec();
         self.consume(received.len());
-        if !received.is_empty() {
-            session.preload(&received);
-        }
+        session.preload(&received);
         if let Some(transport) = self.transport.get_mut() {
             transport.secure(session);
         }

@@ -10,7 +10,8 @@ pub use super::plain_transport::DescriptorKind;
 use super::plain_transport::PlainTransport;
 use super::tls::TlsSession;
 use super::wait::Direction;
-use crate::sys::os::file_transfer;
+use crate::sys::os::error_text::CodedError;
+use crate::sys::os::{file_transfer, fork_detection};
 
 /// How much of a file is copied at once where the system cannot send it, in bytes.
 const COPY: usize = 16 * 1024;
@@ -21,6 +22,8 @@ const COPY: usize = 16 * 1024;
 pub struct Transport {
     plain: PlainTransport,
     session: Option<Box<TlsSession>>,
+    /// The process that the session belongs to.
+    owner: u64,
 }
 
 impl Deref for Transport {
@@ -34,17 +37,33 @@ impl Deref for Transport {
 impl Transport {
     /// A connection or descriptor of its own.
     pub fn owned(fd: OwnedFd, kind: DescriptorKind) -> Transport {
-        Transport { plain: PlainTransport::owned(fd, kind), session: None }
+        Transport { plain: PlainTransport::owned(fd, kind), session: None, owner: 0 }
     }
 
     /// A standard stream of the process.
     pub fn standard(fd: BorrowedFd<'static>) -> Transport {
-        Transport { plain: PlainTransport::standard(fd), session: None }
+        Transport { plain: PlainTransport::standard(fd), session: None, owner: 0 }
     }
 
     /// All further bytes pass through `session`.
     pub fn secure(&mut self, session: TlsSession) {
-        self.session = Some(Box::new(session));
+        (self.session, self.owner) = (Some(Box::new(session)), fork_detection::generation());
+    }
+
+    /// Whether the session belongs to the process that this one was forked from. A child that sent or received records
+    /// would use the numbers that its parent goes on with (RFC 8446 5.3).
+    pub fn is_inherited(&self) -> bool {
+        self.session.is_some() && self.owner != fork_detection::generation()
+    }
+
+    /// The parts, if there is a session.
+    fn secured(&mut self) -> io::Result<Option<(&PlainTransport, &mut TlsSession)>> {
+        if self.is_inherited() {
+            let text = "the connection's TLS belongs to the process that this one was forked from: leave the \
+                        connection to that one, and open another one here";
+            return Err(CodedError { code: "forked", text: text.to_owned() }.into());
+        }
+        Ok(self.session.as_deref_mut().map(|session| (&self.plain, session)))
     }
 
     /// What follows is not for the session any more.
@@ -70,8 +89,8 @@ impl Transport {
         if !self.handshake()? {
             return Ok(());
         }
-        let Some(session) = &mut self.session else { return Ok(()) };
-        match send_records(&self.plain, session) {
+        let Some((plain, session)) = self.secured()? else { return Ok(()) };
+        match send_records(plain, session) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             outcome => outcome,
         }
@@ -98,11 +117,11 @@ impl Transport {
     }
 
     fn decrypt(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let Some(session) = &mut self.session else { return Ok(0) };
+        let Some((plain, session)) = self.secured()? else { return Ok(0) };
         loop {
             match session.take_plaintext(buffer)? {
                 Some(received) => return Ok(received),
-                None => receive_records(&self.plain, session)?,
+                None => receive_records(plain, session)?,
             }
         }
     }
@@ -137,17 +156,15 @@ impl Transport {
     }
 
     fn encrypt(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Some(session) = &mut self.session else { return Ok(0) };
+        let Some((plain, session)) = self.secured()? else { return Ok(0) };
         let mut sent = 0;
         loop {
-            let outcome = match send_records(&self.plain, session) {
+            let outcome = match send_records(plain, session) {
                 Ok(()) => {
                     sent += session.take_sent();
                     match session.seal(parts, sent) {
                         Ok(true) => continue,
-                        Ok(false) if session.is_handshaking() => {
-                            receive_records(&self.plain, session)
-                        }
+                        Ok(false) if session.is_handshaking() => receive_records(plain, session),
                         Ok(false) => return Ok(sent),
                         Err(error) => Err(error),
                     }
@@ -187,9 +204,9 @@ impl Transport {
     /// # Errors
     /// What the system reports.
     pub fn say_end(&mut self) -> io::Result<bool> {
-        let Some(session) = &mut self.session else { return Ok(true) };
+        let Some((plain, session)) = self.secured()? else { return Ok(true) };
         session.close_notify();
-        match send_records(&self.plain, session) {
+        match send_records(plain, session) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             outcome => outcome.map(|()| true),
         }

@@ -149,6 +149,15 @@ impl SharedTransport {
         self.sharing = Sharing::Inherited;
     }
 
+    /// Whether the connection's TLS is that of the process that this one was forked from.
+    pub fn has_inherited_session(&self) -> bool {
+        self.transport.as_ref().is_some_and(Transport::is_inherited)
+    }
+
+    fn is_inherited(&self) -> bool {
+        self.sharing == Sharing::Inherited || self.has_inherited_session()
+    }
+
     /// Goes on with a handshake, or with what the protocol has to say by itself, as far as that goes without
     /// blocking.
     ///
@@ -163,10 +172,10 @@ impl SharedTransport {
     /// # Errors
     /// What the system reports.
     pub fn say_end(&mut self) -> io::Result<bool> {
-        match (&mut self.transport, self.sharing) {
-            (None, _) | (_, Sharing::Inherited) => Ok(true),
-            (Some(transport), _) => transport.say_end(),
+        if self.is_inherited() {
+            return Ok(true);
         }
+        self.transport.as_mut().map_or(Ok(true), Transport::say_end)
     }
 
     /// All output is sent: sends EOF. Whatever is not TCP is closed instead, as by
@@ -176,7 +185,7 @@ impl SharedTransport {
     /// What the system reports.
     pub fn finish(&mut self, eof: bool) -> io::Result<()> {
         match &self.transport {
-            Some(_) if self.sharing == Sharing::Inherited => Ok(()),
+            Some(_) if self.is_inherited() => Ok(()),
             Some(transport) if transport.kind() == DescriptorKind::Tcp => {
                 transport.shutdown_write()
             }
@@ -190,10 +199,10 @@ impl SharedTransport {
     /// # Errors
     /// What the system reports; the descriptor is closed all the same.
     pub fn close(&mut self, eof: bool) -> io::Result<()> {
-        let Some(transport) = self.transport.take() else { return Ok(()) };
-        if self.sharing == Sharing::Inherited {
+        let is_inherited = self.is_inherited();
+        let Some(transport) = self.transport.take().filter(|_| !is_inherited) else {
             return Ok(());
-        }
+        };
         if !eof {
             transport.discard_input();
         }
@@ -210,15 +219,15 @@ impl SharedTransport {
     /// # Errors
     /// What the system reports; the descriptor is closed all the same.
     pub fn reset(&mut self) -> io::Result<()> {
-        let Some(transport) = self.transport.take() else { return Ok(()) };
-        match self.sharing {
-            Sharing::Inherited => {}
-            Sharing::None => return transport.reset(),
-            Sharing::Served => {
-                transport.end_at_once();
-                self.closed = transport.into_fd();
-            }
+        let is_inherited = self.is_inherited();
+        let Some(transport) = self.transport.take().filter(|_| !is_inherited) else {
+            return Ok(());
+        };
+        if self.sharing == Sharing::None {
+            return transport.reset();
         }
+        transport.end_at_once();
+        self.closed = transport.into_fd();
         Ok(())
     }
 
