@@ -186,6 +186,8 @@ describe("a WebSocket client", function()
         function() http.websocket_connect("ws://x/", { protocol = "a" }) end,
       ["option 'timeout' is expected to be a positive number of seconds, got string"] =
         function() http.websocket_connect("ws://x/", { timeout = "1" }) end,
+      ["option 'protocols' is expected to be a list of subprotocols, got table"] =
+        function() http.websocket_connect("ws://x/", { protocols = { chat = true, a = "b" } }) end,
     } do
       local ok, message = pcall(call)
       assert.is_false(ok)

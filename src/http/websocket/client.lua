@@ -1,11 +1,14 @@
 -- http.websocket_connect: WebSockets of other servers.
 
-local native, http, parts = ...
+local native, http, parts, arguments = ...
+local misuse, rules = arguments.misuse, arguments.rules
+local check_options, check_message, check_close =
+  arguments.check_options, arguments.check_message, arguments.check_close
 local options, request_head, waiting = parts.options, parts.request_head, parts.waiting
 
-local error, next, pairs, type = error, next, pairs, type
+local pairs, type = pairs, type
 local concat, format, math_type, setmetatable = table.concat, string.format, math.type, setmetatable
-local sort, tointeger, tostring, yield = table.sort, math.tointeger, tostring, coroutine.yield
+local tointeger, yield = math.tointeger, coroutine.yield
 local link = parts.native
 local now, wait = link.now, waiting.wait
 
@@ -18,52 +21,32 @@ local KINDS = { "text", "binary" }
 local TIMEOUT, CLOSE_TIMEOUT = 60, 5
 local FOREVER = 1e9
 
-local function misuse(level, ...) error(format(...), level + 1) end
-
 local function is_time(it) return math_type(it) and it > 0 and it < 1e9 end
-
-local function is_boolean(it) return type(it) == "boolean" end
 
 local checks = {
   headers = { "a table", function(it) return type(it) == "table" end },
-  protocols = { "a list of subprotocols", function(it)
-    if type(it) ~= "table" then return false end
-    for _, name in next, it do
-      if type(name) ~= "string" or not native.is_token(name) then return false end
-    end
-    return true
-  end },
+  protocols = rules.protocols,
   origin = { "a string", function(it) return type(it) == "string" end },
   timeout = { "a positive number of seconds", is_time },
-  message_limit = { "a number of bytes, at least 1", function(it)
-    local size = math_type(it) and tointeger(it)
-    return size and size >= 1 and size <= 1073741824
-  end },
-  compress = { "a boolean", is_boolean },
+  message_limit = rules.message_limit,
+  compress = rules.compress,
 }
 
+local texts = {
+  unknown = "unknown option '%s'", similar = "; did you mean '%s'?",
+  wrong = "option '%s' is expected to be %s, got %s",
+}
+
+-- Checks the URL, and that there are options or nothing. Gives the options.
 local function check(url, given)
   if type(url) ~= "string" then
     misuse(3, "bad argument #1 to 'websocket_connect' (URL expected, got %s)", type(url))
   end
-  if given == nil then return end
+  if given == nil then return {} end
   if type(given) ~= "table" then
     misuse(3, "bad argument #2 to 'websocket_connect' (table of options expected, got %s)", type(given))
   end
-  for name, it in next, given do
-    local rule = checks[name]
-    if not rule then
-      local names = {}
-      for known in next, checks do names[#names + 1] = known end
-      sort(names)
-      local similar = native.nearest(tostring(name), names)
-      misuse(3, "unknown option '%s'%s", tostring(name),
-        similar and format("; did you mean '%s'?", similar) or "")
-    end
-    if not rule[2](it) then
-      misuse(3, "option '%s' is expected to be %s, got %s", name, rule[1], type(it))
-    end
-  end
+  return given
 end
 
 -- The request of the handshake (RFC 6455 4.1). Fields that are its own cannot be given.
@@ -124,7 +107,6 @@ local methods = {}
 local meta = { __index = methods, __name = "moonbridge.websocket_client" }
 
 local function connect(waitfunc, url, given)
-  given = given or {}
   local text = url:gsub("^[wW][sS](:)", "http%1"):gsub("^[wW][sS][sS](:)", "https%1")
   local parsed, message = link.parse(text)
   if not parsed then return nil, message end
@@ -206,20 +188,6 @@ local function receive(ws, waitfunc, seconds)
   end
 end
 
-local function message_of(text, kind, name)
-  if math_type(text) then text = tostring(text) end
-  if type(text) ~= "string" then
-    misuse(3, "bad argument #1 to '%s' (string expected, got %s)", name, type(text))
-  end
-  if kind ~= nil and kind ~= "text" and kind ~= "binary" then
-    misuse(3, "bad argument #2 to '%s' (\"text\" or \"binary\" expected)", name)
-  end
-  if kind ~= "binary" and not native.is_text(text) then
-    misuse(3, "bad argument #1 to '%s' (a text must be UTF-8; send other data as \"binary\")", name)
-  end
-  return text, kind == "binary"
-end
-
 local function send(ws, waitfunc, text, is_binary)
   local queued, message = native.client_send(ws.native, text, is_binary)
   if not queued then return nil, message end
@@ -238,18 +206,6 @@ local function close(ws, waitfunc, code, reason)
   end
   finish(ws)
   return true
-end
-
-local function code_of(code, reason, name)
-  if code == nil then code = 1000 end
-  local number = math_type(code) and tointeger(code)
-  if not number or number < 0 or number > 65535 or not native.is_code(number) then
-    misuse(3, "bad argument #1 to '%s' (close code expected)", name)
-  end
-  if reason ~= nil and type(reason) ~= "string" then
-    misuse(3, "bad argument #2 to '%s' (string expected, got %s)", name, type(reason))
-  end
-  return number, reason or ""
 end
 
 local function seconds_of(seconds, name)
@@ -291,22 +247,22 @@ end
 
 function methods:send(text, kind)
   of(self, "send")
-  return send(self, nil, message_of(text, kind, "send"))
+  return send(self, nil, check_message(text, kind, "send"))
 end
 
 function methods:send_call(waitfunc, text, kind)
   of(self, "send_call")
   waits_by(waitfunc, "send_call")
-  return send(self, waitfunc, message_of(text, kind, "send_call"))
+  return send(self, waitfunc, check_message(text, kind, "send_call"))
 end
 
 function methods:send_yield(text, kind)
   of(self, "send_yield")
-  return send(self, yield, message_of(text, kind, "send_yield"))
+  return send(self, yield, check_message(text, kind, "send_yield"))
 end
 
 function methods:send_nb(text, kind)
-  local queued, message = native.client_send(of(self, "send_nb"), message_of(text, kind, "send_nb"))
+  local queued, message = native.client_send(of(self, "send_nb"), check_message(text, kind, "send_nb"))
   if not queued then return nil, message end
   return queued
 end
@@ -329,18 +285,18 @@ end
 
 function methods:close(code, reason)
   of(self, "close")
-  return close(self, nil, code_of(code, reason, "close"))
+  return close(self, nil, check_close(code, reason, "close"))
 end
 
 function methods:close_call(waitfunc, code, reason)
   of(self, "close_call")
   waits_by(waitfunc, "close_call")
-  return close(self, waitfunc, code_of(code, reason, "close_call"))
+  return close(self, waitfunc, check_close(code, reason, "close_call"))
 end
 
 function methods:close_yield(code, reason)
   of(self, "close_yield")
-  return close(self, yield, code_of(code, reason, "close_yield"))
+  return close(self, yield, check_close(code, reason, "close_yield"))
 end
 
 -- Lua 5.4: `local ws <close> = …`.
@@ -349,19 +305,22 @@ function meta.__close(ws) finish(ws) end
 --- http.websocket_connect(url, options)
 -- @return WebSocket; or nil, a message, and the status if the server has refused it
 function http.websocket_connect(url, given)
-  check(url, given)
+  given = check(url, given)
+  check_options(given, checks, texts)
   return connect(nil, url, given)
 end
 
 --- The same, calling waitfunc(socket, "r" or "w", moonbridge_io) instead of blocking.
 function http.websocket_connect_call(waitfunc, url, given)
   waits_by(waitfunc, "websocket_connect_call")
-  check(url, given)
+  given = check(url, given)
+  check_options(given, checks, texts)
   return connect(waitfunc, url, given)
 end
 
 --- The same with coroutine.yield as waiting function.
 function http.websocket_connect_yield(url, given)
-  check(url, given)
+  given = check(url, given)
+  check_options(given, checks, texts)
   return connect(yield, url, given)
 end

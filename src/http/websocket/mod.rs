@@ -7,6 +7,7 @@
 //! | `settings` | what an application has settled for its connections (pure) |
 //! | [`codec`] | frames that may be compressed |
 //! | [`connection`] | a connection of the server while its events are handled, without Lua |
+//! | `arguments.lua` | what both sides check of their options and arguments |
 //! | `server`, `server.lua` | `http.websocket` |
 //! | `client`, `client.lua` | `http.websocket_connect` |
 //!
@@ -36,13 +37,11 @@ pub fn install(lua: &Lua, http: &Table, io: &Table, parts: &Table) -> Result<Val
     let codec = Rc::new(RefCell::new(codec::Codec::default()));
     let native = server::table(lua, &codec)?;
     client::add(lua, &native, &codec)?;
-    let arguments = (&native, http, parts);
+    let name = "moonbridge.http.websocket.arguments";
+    let checks: Table = binding::chunk(lua, name, include_str!("arguments.lua"), &native)?;
+    let arguments = (&native, http, parts, &checks);
     let name = "moonbridge.http.websocket.client";
     binding::chunk::<()>(lua, name, include_str!("client.lua"), arguments)?;
-    binding::chunk(
-        lua,
-        "moonbridge.http.websocket",
-        include_str!("server.lua"),
-        (&native, http, io),
-    )
+    let arguments = (&native, http, io, &checks);
+    binding::chunk(lua, "moonbridge.http.websocket", include_str!("server.lua"), arguments)
 }

@@ -1,10 +1,13 @@
 -- http.websocket: the handshake, and the calls of the application's functions.
 
-local native, http, io = ...
+local native, http, io, arguments = ...
+local misuse, is_list, rules = arguments.misuse, arguments.is_list, arguments.rules
+local check_options, check_message = arguments.check_options, arguments.check_message
+local check_close = arguments.check_close
 
-local error, getmetatable, next, pcall, type = error, getmetatable, next, pcall, type
+local error, getmetatable, pcall, type = error, getmetatable, pcall, type
 local format, math_type, setmetatable, xpcall = string.format, math.type, setmetatable, xpcall
-local sort, tointeger, tostring = table.sort, math.tointeger, tostring
+local tointeger, tostring = math.tointeger, tostring
 local traceback = debug and debug.traceback or tostring
 local native_send, native_close, begin = native.send, native.close, native.begin
 local value, set_value, protocol_of = native.value, native.set_value, native.protocol
@@ -25,22 +28,11 @@ local QUEUED = 256 * 1024
 -- The time for that while a connection is opened, in seconds.
 local STALL_TIMEOUT = 60
 
-local function misuse(level, ...) error(format(...), level + 1) end
-
 -- The options of http.websocket.
 
 local function is_function(it) return type(it) == "function" end
 
 local function is_time(it) return it == false or math_type(it) and it > 0 and it < 1e9 end
-
--- Whether a value is a list of strings that pass the test.
-local function is_list(it, test)
-  if type(it) ~= "table" then return false end
-  for key, text in next, it do
-    if not math_type(key) or type(text) ~= "string" or not test(text) then return false end
-  end
-  return true
-end
 
 local function is_origin(text)
   return text == "*" or text == "null" or text:find("^%a[%w+.-]*://[^/%s]+$") ~= nil
@@ -51,38 +43,20 @@ local checks = {
   message = { "a function", is_function },
   close = { "a function", is_function },
   name = { "a string", function(it) return type(it) == "string" and it ~= "" and #it <= 200 end },
-  protocols = { "a list of subprotocols", function(it)
-    return is_list(it, function(name) return #name <= 200 and native.is_token(name) end)
-  end },
+  protocols = rules.protocols,
   origins = { 'a list of origins such as "https://example.com", or "*"', function(it)
     return it == "*" or is_list(it, is_origin)
   end },
-  message_limit = { "a number of bytes, at least 1", function(it)
-    local size = math_type(it) and tointeger(it)
-    return size and size >= 1 and size <= 1073741824
-  end },
+  message_limit = rules.message_limit,
   heartbeat = { "a positive number of seconds, or false", is_time },
   timeout = { "a positive number of seconds, or false", is_time },
-  compress = { "a boolean", function(it) return type(it) == "boolean" end },
+  compress = rules.compress,
 }
 
-local function check(options)
-  if type(options) ~= "table" then
-    misuse(3, "bad argument #1 to 'websocket' (table of options expected, got %s)", type(options))
-  end
-  for name, it in next, options do
-    local rule = checks[name]
-    if not rule then
-      local names = {}
-      for known in next, checks do names[#names + 1] = known end
-      sort(names)
-      local similar = native.nearest(tostring(name), names)
-      misuse(3, 'Unknown option "%s" of websocket%s', tostring(name),
-        similar and format('; did you mean "%s"?', similar) or "")
-    end
-    if not rule[2](it) then misuse(3, 'Option "%s" of websocket is expected to be %s', name, rule[1]) end
-  end
-end
+local texts = {
+  unknown = 'Unknown option "%s" of websocket', similar = '; did you mean "%s"?',
+  wrong = 'Option "%s" of websocket is expected to be %s',
+}
 
 local function seconds(it, default)
   if it == nil then return default end
@@ -115,17 +89,9 @@ end
 
 function methods.send(ws, text, kind)
   local socket = socket_of(ws, "send")
-  if math_type(text) then text = tostring(text) end
-  if type(text) ~= "string" then
-    misuse(2, "bad argument #1 to 'send' (string expected, got %s)", type(text))
-  end
-  if kind ~= nil and kind ~= "text" and kind ~= "binary" then
-    misuse(2, "bad argument #2 to 'send' (\"text\" or \"binary\" expected)")
-  end
-  if kind ~= "binary" and not native.is_text(text) then
-    misuse(2, "bad argument #1 to 'send' (a text must be UTF-8; send other data as \"binary\")")
-  end
-  local queued = native_send(socket, text, kind == "binary")
+  local is_binary
+  text, is_binary = check_message(text, kind, "send")
+  local queued = native_send(socket, text, is_binary)
   if not queued then return nil, "WebSocket is closed" end
   if queued > QUEUED and not await_room(ws) then return nil, "the client takes nothing" end
   return true
@@ -133,15 +99,7 @@ end
 
 function methods.close(ws, code, reason)
   local socket = socket_of(ws, "close")
-  if code == nil then code = 1000 end
-  local number = math_type(code) and tointeger(code)
-  if not number or number < 0 or number > 65535 or not native.is_code(number) then
-    misuse(2, "bad argument #1 to 'close' (close code expected)")
-  end
-  if reason ~= nil and type(reason) ~= "string" then
-    misuse(2, "bad argument #2 to 'close' (string expected, got %s)", type(reason))
-  end
-  native_close(socket, number, reason or "")
+  native_close(socket, check_close(code, reason, "close"))
   return true
 end
 
@@ -279,7 +237,10 @@ end
 
 --- http.websocket{open=, message=, close=, …}: a function that a handler calls with a request.
 function http.websocket(options)
-  check(options)
+  if type(options) ~= "table" then
+    misuse(2, "bad argument #1 to 'websocket' (table of options expected, got %s)", type(options))
+  end
+  check_options(options, checks, texts)
   if native.is_worker() and native.is_serving() then
     misuse(2, "http.websocket has to be called before requests are handled: all workers need its functions")
   end
