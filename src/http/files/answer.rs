@@ -2,10 +2,12 @@
 //!
 //! Source: RFC 9110 13.2.2 (the order of conditions), 14.2 (ranges), 15.3.7, 15.4.5, 15.5.13, 15.5.17.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use crate::http::wire::conditional::{Conditions, Outcome, Validators, allows_range, evaluate};
 use crate::http::wire::range::{ByteRange, Ranges, select};
+use crate::http::wire::scan::is_name;
 
 /// Parts of a file together, beyond which the whole file is sent instead: they are copied into memory.
 const MOST_IN_PARTS: u64 = 1024 * 1024;
@@ -21,6 +23,53 @@ pub struct Asked<'a> {
     pub range: &'a [u8],
     /// If-Range.
     pub if_range: &'a [u8],
+}
+
+/// The header fields that say what a request wants of a file (RFC 9110 13.1 and 14.2): the values of each as one list
+/// (5.3), empty if it is missing.
+#[derive(Debug, Default)]
+pub struct AskingFields<'a> {
+    if_match: Cow<'a, [u8]>,
+    if_none_match: Cow<'a, [u8]>,
+    if_unmodified_since: Cow<'a, [u8]>,
+    if_modified_since: Cow<'a, [u8]>,
+    range: Cow<'a, [u8]>,
+    if_range: Cow<'a, [u8]>,
+}
+
+impl<'a> AskingFields<'a> {
+    /// Those among the names and values of all fields. None if there are none, as in most requests.
+    pub fn among(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<Self> {
+        let (mut asking, mut is_asking) = (Self::default(), false);
+        for (name, value) in fields {
+            let list = match name.len() {
+                5 if is_name(name, b"Range") => &mut asking.range,
+                8 if is_name(name, b"If-Match") => &mut asking.if_match,
+                8 if is_name(name, b"If-Range") => &mut asking.if_range,
+                13 if is_name(name, b"If-None-Match") => &mut asking.if_none_match,
+                17 if is_name(name, b"If-Modified-Since") => &mut asking.if_modified_since,
+                19 if is_name(name, b"If-Unmodified-Since") => &mut asking.if_unmodified_since,
+                _ => continue,
+            };
+            is_asking = true;
+            if list.is_empty() {
+                *list = Cow::Borrowed(value);
+            } else {
+                list.to_mut().extend_from_slice(&[b", ", value].concat());
+            }
+        }
+        is_asking.then_some(asking)
+    }
+
+    /// What a request with this method asks for.
+    pub fn asked<'b>(&'b self, method: &'b [u8]) -> Asked<'b> {
+        let AskingFields {
+            if_match, if_none_match, if_unmodified_since, if_modified_since, ..
+        } = self;
+        let conditions =
+            Conditions { if_match, if_none_match, if_unmodified_since, if_modified_since };
+        Asked { method, conditions, range: &self.range, if_range: &self.if_range }
+    }
 }
 
 /// What it gets.
@@ -115,6 +164,33 @@ mod tests {
         if_unmodified_since: b"",
         if_modified_since: b"",
     };
+
+    #[test]
+    fn fields_are_found_whatever_their_case_and_joined() {
+        let fields: [(&[u8], &[u8]); 10] = [
+            (b"Host", b"a"),
+            (b"If-Modified-Since", DATE),
+            (b"IF-NONE-MATCH", b""),
+            (b"if-none-match", TAG),
+            (b"If-None-Match", b"\"b\""),
+            (b"if-match", b"*"),
+            (b"If-Unmodified-Since", LATER),
+            (b"RANGE", b"bytes=0-"),
+            (b"if-range", TAG),
+            (b"Ranges", b"x"),
+        ];
+        let asking = AskingFields::among(fields.into_iter()).unwrap();
+        let Asked { method, conditions, range, if_range } = asking.asked(b"GET");
+        assert_eq!((method, range, if_range), (&b"GET"[..], &b"bytes=0-"[..], TAG));
+        assert_eq!(
+            (conditions.if_match, conditions.if_none_match),
+            (&b"*"[..], &b"\"a\", \"b\""[..])
+        );
+        assert_eq!((conditions.if_modified_since, conditions.if_unmodified_since), (DATE, LATER));
+        for (name, value) in [(&b"Iffy"[..], &b"a"[..]), (b"Ranges", b"a"), (b"Host", b"a")] {
+            assert!(AskingFields::among([(name, value)].into_iter()).is_none());
+        }
+    }
 
     #[test]
     fn conditions_come_before_ranges() {

@@ -15,7 +15,7 @@ use nix::sys::stat::Mode;
 
 use super::step::{SharedConnection, StepResult, problem, step, with};
 use crate::binding::{self, Fault};
-use crate::http::files::answer::{Asked, FileAnswer};
+use crate::http::files::answer::{AskingFields, FileAnswer};
 use crate::http::files::byteranges;
 use crate::http::files::folder::{Found, Representation, Root, ServedFolder};
 use crate::http::files::listing;
@@ -27,7 +27,6 @@ use crate::http::server::connection::HttpConnection;
 use crate::http::server::request::Request;
 use crate::http::server::usability::Problem;
 use crate::http::wire::accept_encoding::AcceptEncoding;
-use crate::http::wire::conditional::Conditions;
 use crate::http::wire::disposition;
 use crate::http::wire::escape::encode_path;
 use crate::http::wire::header_lines::push_header;
@@ -176,7 +175,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
             let position = position.unwrap_or(0);
             let opened = open(&file)?.from(position);
             let representation = Representation::plain(opened, media_type(&name));
-            answer(representation, position, &options, &mut c.request).map(Some)
+            answer(representation, position, &options, &c.request).map(Some)
         })?;
         settle(lua, &kept, outcome)
     })?;
@@ -327,30 +326,14 @@ fn answer(
     representation: Representation,
     position: u64,
     options: &FileOptions,
-    request: &mut Request,
+    request: &Request,
 ) -> io::Result<Ready> {
     let Representation { opened, media_type, coding, varies } = representation;
     let size = opened.size.saturating_sub(position);
-    let is_plain = options.is_plain || !request.is_conditional_or_partial();
-    let given: Option<[Vec<u8>; 6]> = (!is_plain).then(|| {
-        let names: [&[u8]; 6] = [
-            b"if-match",
-            b"if-none-match",
-            b"if-unmodified-since",
-            b"if-modified-since",
-            b"range",
-            b"if-range",
-        ];
-        names.map(|name| request.joined(name))
-    });
-    let decided = given.as_ref().map_or(FileAnswer::Whole, |given| {
-        let [if_match, if_none_match, if_unmodified_since, if_modified_since, range, if_range] =
-            given;
-        let conditions =
-            Conditions { if_match, if_none_match, if_unmodified_since, if_modified_since };
-        let method = request.head.method.of(&request.bytes);
-        let asked = Asked { method, conditions, range, if_range };
-        FileAnswer::to(&asked, &opened.validators(), size, SystemTime::now())
+    let method = request.head.method.of(&request.bytes);
+    let asking = if options.is_plain { None } else { AskingFields::among(request.fields()) };
+    let decided = asking.map_or(FileAnswer::Whole, |asking| {
+        FileAnswer::to(&asking.asked(method), &opened.validators(), size, SystemTime::now())
     });
     let media_type = options.media_type.as_deref().unwrap_or(media_type.as_bytes());
 
@@ -375,7 +358,7 @@ fn answer(
             add("Content-Disposition", disposition::attachment(name).as_bytes());
         }
     }
-    let is_head = request.head.method.of(&request.bytes) == b"HEAD";
+    let is_head = method == b"HEAD";
     let (length, body) = match &decided {
         FileAnswer::Whole => {
             add("Content-Type", media_type);
