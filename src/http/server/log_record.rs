@@ -25,11 +25,7 @@ pub fn closed(c: &HttpConnection, end: End) {
 
 /// Another process goes on with the response: what it has to tell when that is over. Empty if there is no log.
 pub fn held(c: &HttpConnection) -> Vec<u8> {
-    if !request_log::ends() {
-        return Vec::new();
-    }
-    let record = c.stream.with(|stream| request_log::take(closing(c, End::Complete), stream));
-    record.unwrap_or_default()
+    request_log::take(c.stream.get().map(|stream| &**stream), || closing(c, End::Complete))
 }
 
 /// The request was refused without a handler: sends what there is of the refusal. A failure shows when the
@@ -43,14 +39,9 @@ pub fn refused(c: &mut HttpConnection) {
 }
 
 fn close(c: &HttpConnection, end: End, was_handled: bool) {
-    if !request_log::ends() {
-        return;
-    }
-    let closing = closing(c, end);
-    if c.stream.with(|stream| request_log::close(closing, was_handled, Some(stream))).is_err() {
-        // The handler has passed it on.
-        request_log::close(closing, was_handled, None);
-    }
+    // The handler may have passed it on.
+    let stream = c.stream.get().map(|stream| &**stream);
+    request_log::close(was_handled, stream, || closing(c, end));
 }
 
 fn closing(c: &HttpConnection, end: End) -> Closing<'static> {

@@ -141,6 +141,7 @@ impl OwnQueue {
 /// The queues of a server.
 pub struct AccessQueue {
     words: SharedWords,
+    queues: usize,
     /// Told when a queue is half full.
     wake: EventFd,
 }
@@ -152,19 +153,21 @@ impl AccessQueue {
     /// There is no memory, or no descriptor.
     pub fn new(queues: usize) -> Result<Self, Errno> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(AccessQueue { words: SharedWords::new(TROUBLE + (HEADER + WORDS) * queues)?, wake })
+        let words = SharedWords::new(TROUBLE + (HEADER + WORDS) * queues)?;
+        Ok(AccessQueue { words, queues, wake })
     }
 
     /// The headers come first: memory that nobody uses is not touched.
+    #[inline]
     fn ring(&self, queue: usize) -> Ring<'_> {
         let header = TROUBLE + queue * HEADER;
-        let data = TROUBLE + self.len() * HEADER + queue * WORDS;
+        let data = TROUBLE + self.queues * HEADER + queue * WORDS;
         Ring::over(&self.words[header..header + HEADER], &self.words[data..data + WORDS])
     }
 
     /// How many queues there are.
     pub fn len(&self) -> usize {
-        (self.words.len() - TROUBLE) / (HEADER + WORDS)
+        self.queues
     }
 
     /// The writer's side: adds a record, which begins with the words of its

@@ -109,14 +109,14 @@ pub enum LogValue<'a> {
 }
 
 impl<'a> Opening<'a> {
-    /// The method; empty if there was no request line.
-    pub fn method(&self) -> &'a [u8] {
-        divided(self.line).map_or(self.line, |(method, _)| method)
-    }
-
-    /// The request target; empty if there was no request line.
-    pub fn target(&self) -> &'a [u8] {
-        divided(self.line).map_or(&[], |(_, target)| target)
+    /// The method and the request target; empty if there was no request line.
+    #[inline]
+    pub fn method_and_target(&self) -> (&'a [u8], &'a [u8]) {
+        // Methods are short.
+        match self.line.iter().position(|byte| *byte == b' ') {
+            Some(space) => (&self.line[..space], &self.line[space + 1..]),
+            None => (self.line, &[]),
+        }
     }
 
     /// Appends its encoding: its numbers, and its texts one behind the other, each of them filled up to a
@@ -151,13 +151,6 @@ const NAMES: u32 = 48;
 /// The last number of an opening without names, when these are put behind its texts. None if it has names.
 pub fn with_names(lengths: u64, names: &[u8]) -> Option<u64> {
     (lengths >> NAMES == 0).then_some(lengths | (names.len() as u64) << NAMES)
-}
-
-/// What is before the first space, and behind it.
-fn divided(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    // Methods are short.
-    let space = text.iter().position(|byte| *byte == b' ')?;
-    Some((&text[..space], &text[space + 1..]))
 }
 
 /// How many numbers a closing begins with.
@@ -324,11 +317,12 @@ mod tests {
 
     #[test]
     fn texts_have_two_parts() {
-        assert_eq!((opening().method(), opening().target()), (&b"POST"[..], &b"/a?b=c"[..]));
-        let none = Opening::default();
-        assert_eq!((none.method(), none.target()), (&b""[..], &b""[..]));
-        let cut = Opening { line: b"PO", ..none };
-        assert_eq!((cut.method(), cut.target()), (&b"PO"[..], &b""[..]));
+        for (line, method, target) in
+            [("POST /a?b=c", "POST", "/a?b=c"), ("", "", ""), ("PO", "PO", "")]
+        {
+            let opening = Opening { line: line.as_bytes(), ..Opening::default() };
+            assert_eq!(opening.method_and_target(), (method.as_bytes(), target.as_bytes()));
+        }
     }
 
     #[test]

@@ -23,37 +23,40 @@ pub struct Ring<'a> {
     data: &'a [AtomicU64],
 }
 
-/// Where a string is written.
+/// Where a string is written: up to the end of the memory, and then from its beginning on.
 pub struct RingWriter<'a> {
+    here: &'a [AtomicU64],
     data: &'a [AtomicU64],
-    at: usize,
 }
 
 impl RingWriter<'_> {
     /// Writes words. No more than [`Ring::push`] was told of, or others are overwritten.
     #[inline(always)]
     pub fn put<const N: usize>(&mut self, words: [u64; N]) {
-        match self.data[self.at..].first_chunk::<N>() {
+        match self.here.split_first_chunk::<N>() {
             // Without a loop.
-            Some(here) if self.at + N < self.data.len() => {
+            Some((here, rest)) => {
                 here.iter().zip(words).for_each(|(to, word)| to.store(word, Relaxed));
-                self.at += N;
+                self.here = rest;
             }
-            _ => words.iter().for_each(|word| self.put_one(*word)),
+            None => words.iter().for_each(|word| self.put_one(*word)),
         }
     }
 
     /// Writes the words that are there.
     #[inline]
     pub fn copy(&mut self, words: &[AtomicU64]) {
-        let Some(here) = self.data[self.at..].get(..words.len()) else {
-            return words.iter().for_each(|word| self.put_one(word.load(Relaxed)));
-        };
-        copy(here, words);
-        self.advance(words.len());
+        match self.here.split_at_checked(words.len()) {
+            Some((here, rest)) => {
+                copy(here, words);
+                self.here = rest;
+            }
+            None => words.iter().for_each(|word| self.put_one(word.load(Relaxed))),
+        }
     }
 
     /// Writes bytes, filled up to whole words.
+    #[inline]
     pub fn put_bytes(&mut self, bytes: &[u8]) {
         let (whole, rest) = bytes.as_chunks::<8>();
         whole.iter().for_each(|bytes| self.put_one(u64::from_le_bytes(*bytes)));
@@ -63,16 +66,12 @@ impl RingWriter<'_> {
     }
 
     fn put_one(&mut self, word: u64) {
-        self.data[self.at].store(word, Relaxed);
-        self.advance(1);
-    }
-
-    /// By so many words, up to the end of the memory.
-    fn advance(&mut self, words: usize) {
-        self.at += words;
-        if self.at == self.data.len() {
-            self.at = 0;
+        if self.here.is_empty() {
+            self.here = self.data;
         }
+        let Some((to, rest)) = self.here.split_first() else { return };
+        to.store(word, Relaxed);
+        self.here = rest;
     }
 }
 
@@ -121,7 +120,7 @@ impl<'a> Ring<'a> {
             self.header[LOST].fetch_add(1, Relaxed);
             return false;
         }
-        let mut writer = RingWriter { data, at: self.place(written) };
+        let mut writer = RingWriter { here: &data[self.place(written)..], data };
         writer.put([words as u64]);
         put(&mut writer);
         self.header[WRITTEN].store(written.wrapping_add(needed as u64), Release);

@@ -161,41 +161,33 @@ pub fn add_field(name: &[u8], value: LogValue<'_>) -> bool {
     with(add).unwrap_or(true)
 }
 
-/// The response is over. Whether [`close`] is to be told more.
+/// The response is over. `was_handled`: a handler was called. The stream may have queued output; it is somebody else's
+/// now if there is none, or it is in use. `closing` is told by whoever knows.
 #[inline]
-pub fn ends() -> bool {
-    let end = |log: &mut RequestLog| {
-        let is_told = log.handled.is_some();
-        if !is_told {
-            log.over();
-        }
-        is_told
-    };
-    with(end).unwrap_or(false)
-}
-
-/// The response is over, on a stream that may have queued output; none if it is somebody else's now. `was_handled`:
-/// a handler was called.
-pub fn close(closing: Closing<'_>, was_handled: bool, stream: Option<&mut Stream>) {
+pub fn close<'a>(
+    was_handled: bool,
+    stream: Option<&RefCell<Stream>>,
+    closing: impl FnOnce() -> Closing<'a>,
+) {
     with(|log| {
         if let Some(handled) = log.handled.take() {
-            log.tell(closing, was_handled, &handled, stream);
-            log.over();
+            let mut stream = stream.and_then(|stream| stream.try_borrow_mut().ok());
+            log.tell(closing(), was_handled, &handled, stream.as_deref_mut());
         }
+        log.over();
     });
 }
 
 /// Another process goes on with the response: the record so far. Empty if there is none.
-pub fn take(closing: Closing<'_>, stream: &mut Stream) -> Vec<u8> {
+pub fn take<'a>(
+    stream: Option<&RefCell<Stream>>,
+    closing: impl FnOnce() -> Closing<'a>,
+) -> Vec<u8> {
     let take = |log: &mut RequestLog| {
-        let Handled { begun, before, fields } = log.handled.take()?;
-        let written = stream.output.transmitted() + stream.pending() as u64;
-        let bytes_out = written.saturating_sub(before);
-        let handled = Some(now().saturating_sub(begun));
-        let mut record = log.board.note(log.cell).read();
-        Closing { handled, bytes_out, fields: &fields, ..closing }.encode(&mut record);
+        let handled = log.handled.take();
+        let record = handled.map(|handled| log.record(&handled, stream, closing()));
         log.over();
-        Some(record)
+        record
     };
     with(take).flatten().unwrap_or_default()
 }
@@ -262,6 +254,24 @@ impl RequestLog {
         });
         let opening = self.board.note(self.cell).words();
         queue.push_record(unsent, opening, &closing);
+    }
+
+    /// The record of a response with which another process goes on.
+    fn record(
+        &self,
+        handled: &Handled,
+        stream: Option<&RefCell<Stream>>,
+        closing: Closing<'_>,
+    ) -> Vec<u8> {
+        let Handled { begun, before, fields } = handled;
+        let written = stream
+            .and_then(|stream| stream.try_borrow().ok())
+            .map_or(0, |stream| stream.output.transmitted() + stream.pending() as u64);
+        let handled = Some(now().saturating_sub(*begun));
+        let mut record = self.board.note(self.cell).read();
+        let bytes_out = written.saturating_sub(*before);
+        Closing { handled, bytes_out, fields, ..closing }.encode(&mut record);
+        record
     }
 
     /// Another request is about to be opened, by the handler of this one.

@@ -25,21 +25,26 @@ thread_local! {
 }
 
 /// So many random bytes, at most 256.
+#[inline]
 pub fn bytes<const N: usize>() -> [u8; N] {
     const { assert!(N <= BATCH) };
-    let mut out = [0; N];
     REST.with(|rest| {
         // A signal handler may have come in between.
-        let Ok(mut batch) = rest.try_borrow_mut() else { return fetch(&mut out) };
+        let Ok(mut batch) = rest.try_borrow_mut() else { return fetched() };
         let owner = fork_detection::generation();
-        if batch.owner != owner || batch.used + N > BATCH {
+        if batch.owner != owner {
             batch.fill(owner);
         }
-        let from = batch.used;
-        batch.used += N;
-        out.copy_from_slice(&batch.bytes[from..from + N]);
-    });
-    out
+        loop {
+            let used = batch.used;
+            if let Some(bytes) = batch.bytes.get(used..).and_then(<[u8]>::first_chunk::<N>) {
+                let bytes = *bytes;
+                batch.used = used + N;
+                return bytes;
+            }
+            batch.fill(owner);
+        }
+    })
 }
 
 impl Batch {
@@ -56,6 +61,13 @@ impl Batch {
         generator.fill_bytes(&mut self.bytes);
         self.used = 0;
     }
+}
+
+#[cold]
+fn fetched<const N: usize>() -> [u8; N] {
+    let mut out = [0; N];
+    fetch(&mut out);
+    out
 }
 
 #[cold]

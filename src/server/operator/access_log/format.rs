@@ -4,7 +4,7 @@
 //! all but printable ASCII, for quotes and for backslashes.
 
 use super::fields::Field;
-use super::json;
+use super::json::JsonLines;
 use super::moment::Moment;
 use super::text::{self, TextPiece};
 use crate::server::ipc::access_queue::WantedFields;
@@ -51,11 +51,24 @@ impl LineFormat {
             headers: has(&[Field::Referer, Field::UserAgent]),
         }
     }
+}
+
+/// Writes lines of a format.
+pub struct LineWriter<'a> {
+    format: &'a LineFormat,
+    json: JsonLines,
+}
+
+impl<'a> LineWriter<'a> {
+    /// Of this format.
+    pub fn new(format: &'a LineFormat) -> Self {
+        LineWriter { format, json: JsonLines::default() }
+    }
 
     /// Appends a line, with its end.
-    pub fn write(&self, record: (&Opening<'_>, &Closing<'_>), at: &Moment, line: &mut Vec<u8>) {
-        match self {
-            LineFormat::Json => json::write(record, at, line),
+    pub fn write(&mut self, record: (&Opening<'_>, &Closing<'_>), at: &Moment, line: &mut Vec<u8>) {
+        match self.format {
+            LineFormat::Json => self.json.write(record, at, line),
             LineFormat::Text(pieces) => {
                 pieces.iter().for_each(|piece| piece.write(record, at, line));
             }
@@ -97,7 +110,8 @@ mod tests {
 
     fn line(format: &str, opening: Opening<'_>, closing: Closing<'_>) -> String {
         let mut line = Vec::new();
-        LineFormat::parse(format).unwrap().write((&opening, &closing), &moment(), &mut line);
+        let format = LineFormat::parse(format).unwrap();
+        LineWriter::new(&format).write((&opening, &closing), &moment(), &mut line);
         String::from_utf8(line).unwrap()
     }
 
@@ -133,6 +147,18 @@ mod tests {
             "\n"
         );
         assert_eq!(line("json", opening(), closing(&added)), expected);
+    }
+
+    #[test]
+    fn lines_of_several_processes_name_the_right_one() {
+        let mut writer = LineWriter::new(&LineFormat::Json);
+        for (pool, pid) in [(1, 4711), (1, 4711), (2, 4711), (2, 4712), (1, 4711)] {
+            let mut line = Vec::new();
+            let opening = Opening { pool, pid, ..opening() };
+            writer.write((&opening, &closing(b"")), &moment(), &mut line);
+            let expected = format!("\"pool\":{pool},\"pid\":{pid},\"request_id\"");
+            assert!(String::from_utf8(line).unwrap().contains(&expected));
+        }
     }
 
     #[test]

@@ -112,8 +112,9 @@ pub(super) fn push_time(line: &mut Vec<u8>, time: u64) {
         line.push(b'.');
         return line.extend_from_slice(&digits::<6>(time % 1_000_000));
     }
-    let [a, b, c, d, e, f] = digits::<6>(time);
-    line.extend_from_slice(&[b'0', b'.', a, b, c, d, e, f]);
+    let mut text = digits::<8>(time);
+    text[1] = b'.';
+    line.extend_from_slice(&text);
 }
 
 /// A number in decimal.

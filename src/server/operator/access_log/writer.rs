@@ -1,7 +1,7 @@
 //! The process that writes the access log. It runs no Lua; that its output blocks, or its disk is full, is of
 //! no concern to anybody else.
 
-use super::format::LineFormat;
+use super::format::{LineFormat, LineWriter};
 use super::output::AccessLogOutput;
 use super::reader::{Command, RecordReader};
 use super::wall_clock::WallClock;
@@ -27,7 +27,7 @@ impl Writer<'_> {
     pub fn run(mut self) -> ! {
         let [commands, wake] = self.reader.descriptors();
         process::close_all_but(&[commands, wake, self.output.descriptor()]);
-        let mut clock = WallClock::default();
+        let (mut clock, mut lines) = (WallClock::default(), LineWriter::new(self.format));
         let queue = self.reader.queue.clone();
         loop {
             let command = self.reader.wait();
@@ -37,32 +37,22 @@ impl Writer<'_> {
                 queue.complain(0, error.raw_os_error().unwrap_or(libc::EIO));
             }
             clock.set();
-            let Writer { reader, format, output } = &mut self;
-            reader.read(|opening, closing| {
-                write_line(format, output, &queue, (opening, closing), &mut clock);
-            });
+            let Writer { reader, output, .. } = &mut self;
+            let mut write = |opening: &Opening<'_>, closing: &Closing<'_>| {
+                let at = clock.at(opening.begun);
+                if output.line(|line| lines.write((opening, closing), at, line)) >= BATCH {
+                    flush(output, &queue);
+                }
+            };
+            reader.read(&mut write);
+            if command == Command::End {
+                reader.finish(write);
+            }
             flush(output, &queue);
             if command == Command::End {
-                reader.finish(|opening, closing| {
-                    write_line(format, output, &queue, (opening, closing), &mut clock);
-                });
-                flush(output, &queue);
                 process::exit_now(0)
             }
         }
-    }
-}
-
-fn write_line(
-    format: &LineFormat,
-    output: &mut AccessLogOutput,
-    queue: &AccessQueue,
-    record: (&Opening<'_>, &Closing<'_>),
-    clock: &mut WallClock,
-) {
-    let at = clock.at(record.0.begun);
-    if output.line(|line| format.write(record, at, line)) >= BATCH {
-        flush(output, queue);
     }
 }
 
