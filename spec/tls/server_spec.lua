@@ -318,6 +318,33 @@ for _ in range(3):
     assert.matches("^https", (request(s)))
   end)
 
+  it("bears handshakes in records of any size, whenever they come", function()
+    local s = start(localhost, "", "min_fork = 1, max_fork = 1,")
+    local worker = s:workers()[1]
+    -- What a client begins with, without the header of its record.
+    local listener = assert(moonbridge_io.tcplisten("127.0.0.1", 0))
+    local client = assert(moonbridge_io.tlsconnect_nb("localhost", listener.local_tcpport, tls()))
+    assert(client:flush_nb())
+    local accepted = assert(listener:accept())
+    local length = string.unpack(">I2", (accepted:read(5)), 4)
+    local hello = accepted:read(length)
+    for _, size in ipairs { 1, 3, 4, 5, 64, length - 1, length } do
+      local handle = assert(moonbridge_io.tcpconnect("127.0.0.1", s.port))
+      for from = 1, length, size do
+        local part = hello:sub(from, from + size - 1)
+        -- In two pieces, so that each comes by itself.
+        handle:write("\22\3\1", string.pack(">I2", #part)):flush()
+        moonbridge_io.poll(nil, nil, 0.001)
+        handle:write(part):flush()
+        if from < 20 * size then moonbridge_io.poll(nil, nil, 0.001) end
+      end
+      assert.equal("\22\3\3", (handle:read(3)), size)
+      handle:reset()
+    end
+    assert.matches("^https", (request(s)))
+    assert.same({ worker }, s:workers())
+  end)
+
   it("does not renegotiate", function()
     local s = start(localhost)
     local code, output = process.run(("(echo R; sleep 0.5) | timeout 10 openssl s_client -tls1_2 -CAfile %s "

@@ -3,31 +3,16 @@
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic,
-};
 use rustls::{
     AlertDescription, CommonState, Error, HandshakeKind, InvalidMessage, ProtocolVersion,
 };
 
-use super::established::{Established, Secrets, SessionFacts, take_secrets};
-use super::record::{self, RecordFailure, RecordsOpened};
+use super::established::{Established, SessionFacts};
+use super::handshake::Handshake;
+use super::record::{RecordFailure, RecordsOpened};
 use super::records::Records;
-use super::resolver::take_asked_name;
+use super::unbuffered::{self, Step};
 use crate::io::buffer::Queue;
-use crate::sys::os::secret::Secret;
-
-/// Parts up to this size share a record.
-pub const JOIN_SIZE: usize = record::MAX_PLAINTEXT;
-
-/// A server's end as long as the library has it.
-pub struct Handshake {
-    connection: UnbufferedServerConnection,
-    /// The name that the client has asked for.
-    asked_name: Option<String>,
-    /// What the keys of TLS 1.3 follow from.
-    secrets: Option<Secret<Secrets>>,
-}
 
 /// One of the two ends of a session.
 pub enum Engine {
@@ -39,19 +24,6 @@ pub enum Engine {
     Over,
 }
 
-/// What processing has come to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Something is to be sent; there may be more.
-    Encoded,
-    /// Input was opened; there may be more.
-    Opened,
-    /// The peer has said that it sends no more.
-    PeerEnded,
-    /// More has to be received for anything further.
-    Nothing,
-}
-
 impl Engine {
     /// The client's end.
     pub fn client(connection: UnbufferedClientConnection) -> Engine {
@@ -60,7 +32,7 @@ impl Engine {
 
     /// The server's end.
     pub fn server(connection: UnbufferedServerConnection) -> Engine {
-        Engine::Server(Box::new(Handshake { connection, asked_name: None, secrets: None }))
+        Engine::Server(Box::new(Handshake::new(connection)))
     }
 
     /// What the library knows, as long as it has the session.
@@ -158,7 +130,7 @@ impl Engine {
         match self {
             Engine::Client(connection) => {
                 let status = connection.process_tls_records(incoming.live_mut());
-                let (discard, step) = step(status, plaintext, outgoing);
+                let (discard, step) = unbuffered::step(status, plaintext, outgoing);
                 incoming.consume(discard);
                 step
             }
@@ -217,12 +189,16 @@ impl Engine {
     /// Seals `bytes`; whether that was possible.
     pub fn seal(&mut self, bytes: &[u8], incoming: &mut Queue, outgoing: &mut Records) -> bool {
         match self {
-            Engine::Client(connection) => {
-                seal(connection.process_tls_records(incoming.live_mut()), bytes, outgoing)
-            }
-            Engine::Server(handshake) => {
-                seal(handshake.connection.process_tls_records(incoming.live_mut()), bytes, outgoing)
-            }
+            Engine::Client(connection) => unbuffered::seal(
+                connection.process_tls_records(incoming.live_mut()),
+                bytes,
+                outgoing,
+            ),
+            Engine::Server(handshake) => unbuffered::seal(
+                handshake.connection.process_tls_records(incoming.live_mut()),
+                bytes,
+                outgoing,
+            ),
             Engine::Records(established) => {
                 let size = established.layer.room_for(bytes.len());
                 let sealed = established.layer.seal(bytes, outgoing.room(size));
@@ -238,11 +214,17 @@ impl Engine {
     pub fn close_notify(&mut self, incoming: &mut Queue, outgoing: &mut Records) {
         match self {
             Engine::Client(connection) => {
-                close_notify(connection.process_tls_records(incoming.live_mut()), outgoing);
+                unbuffered::close_notify(
+                    connection.process_tls_records(incoming.live_mut()),
+                    outgoing,
+                );
             }
             Engine::Server(handshake) => {
                 let connection = &mut handshake.connection;
-                close_notify(connection.process_tls_records(incoming.live_mut()), outgoing);
+                unbuffered::close_notify(
+                    connection.process_tls_records(incoming.live_mut()),
+                    outgoing,
+                );
             }
             Engine::Records(established) => {
                 let sealed = established.layer.close_notify(outgoing.room(64));
@@ -251,54 +233,6 @@ impl Engine {
             Engine::Over => {}
         }
     }
-}
-
-impl Handshake {
-    /// Whether the handshake is one of TLS 1.3 and over.
-    fn is_over(&self) -> bool {
-        !self.connection.is_handshaking()
-            && self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
-            && self.secrets.is_some()
-    }
-
-    /// Processes one record more than before at a time, so that the library gets none behind the handshake: its
-    /// numbers and keys are then those that the handshake ends with.
-    fn step(
-        &mut self,
-        incoming: &mut Queue,
-        plaintext: &mut Vec<u8>,
-        outgoing: &mut Records,
-    ) -> Result<Step, Error> {
-        let mut seen = 0;
-        loop {
-            let end = match self.connection.is_handshaking() {
-                true => end_of_record(incoming.live(), seen),
-                false => incoming.len(),
-            };
-            let records = incoming.live_mut().get_mut(..end).unwrap_or_default();
-            let status = self.connection.process_tls_records(records);
-            let (discard, outcome) = step(status, plaintext, outgoing);
-            incoming.consume(discard);
-            if let Some(name) = take_asked_name() {
-                self.asked_name = Some(name);
-            }
-            if let Some(secrets) = take_secrets() {
-                self.secrets = Some(secrets);
-            }
-            seen = end.saturating_sub(discard);
-            if outcome != Ok(Step::Nothing) || seen >= incoming.len() || self.is_over() {
-                return outcome;
-            }
-        }
-    }
-}
-
-/// Where the record ends that begins at `from`; at the end if it is not complete.
-fn end_of_record(bytes: &[u8], from: usize) -> usize {
-    let header = bytes.get(from..).and_then(|rest| rest.first_chunk::<{ record::HEADER }>());
-    let Some([_, _, _, high, low]) = header else { return bytes.len() };
-    let length = usize::from(u16::from_be_bytes([*high, *low]));
-    bytes.len().min(from + record::HEADER + length)
 }
 
 impl From<RecordFailure> for Error {
@@ -311,89 +245,6 @@ impl From<RecordFailure> for Error {
             RecordFailure::Illegal => InvalidMessage::InvalidKeyUpdate.into(),
             RecordFailure::Alert(alert) => Error::AlertReceived(AlertDescription::from(alert)),
             RecordFailure::Exhausted => Error::EncryptError,
-        }
-    }
-}
-
-/// Carries out what the library asks for; how many received bytes are done with.
-fn step<Data>(
-    status: UnbufferedStatus<'_, '_, Data>,
-    plaintext: &mut Vec<u8>,
-    outgoing: &mut Records,
-) -> (usize, Result<Step, rustls::Error>) {
-    let mut discard = status.discard;
-    let step = match status.state {
-        Err(error) => Err(error),
-        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
-            match traffic.next_record() {
-                None => break Ok(Step::Opened),
-                Some(Err(error)) => break Err(error),
-                Some(Ok(record)) => {
-                    discard += record.discard;
-                    plaintext.extend_from_slice(record.payload);
-                }
-            }
-        },
-        Ok(ConnectionState::EncodeTlsData(mut data)) => {
-            let mut size = 0;
-            loop {
-                match data.encode(outgoing.room(size)) {
-                    Ok(n) => {
-                        outgoing.written(n);
-                        break Ok(Step::Encoded);
-                    }
-                    Err(EncodeError::InsufficientSize(error)) => size = error.required_size,
-                    Err(EncodeError::AlreadyEncoded) => break Ok(Step::Nothing),
-                }
-            }
-        }
-        // From here on it is our concern that it gets there.
-        Ok(ConnectionState::TransmitTlsData(data)) => {
-            data.done();
-            Ok(Step::Encoded)
-        }
-        Ok(ConnectionState::PeerClosed) => Ok(Step::PeerEnded),
-        Ok(_) => Ok(Step::Nothing),
-    };
-    (discard, step)
-}
-
-/// Seals `bytes`; whether that was possible.
-fn seal<Data>(
-    status: UnbufferedStatus<'_, '_, Data>,
-    bytes: &[u8],
-    outgoing: &mut Records,
-) -> bool {
-    // Header, nonce and tag of each record, and a message that changes the keys.
-    let size = bytes.len() + (bytes.len() / JOIN_SIZE + 1) * 64 + 128;
-    match status.state {
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-            write(&mut traffic, size, outgoing, |traffic, room| traffic.encrypt(bytes, room))
-        }
-        _ => false,
-    }
-}
-
-fn close_notify<Data>(status: UnbufferedStatus<'_, '_, Data>, outgoing: &mut Records) {
-    if let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state {
-        write(&mut traffic, 128, outgoing, |traffic, room| traffic.queue_close_notify(room));
-    }
-}
-
-fn write<Data>(
-    traffic: &mut WriteTraffic<'_, Data>,
-    mut size: usize,
-    outgoing: &mut Records,
-    encrypt: impl Fn(&mut WriteTraffic<'_, Data>, &mut [u8]) -> Result<usize, EncryptError>,
-) -> bool {
-    loop {
-        match encrypt(traffic, outgoing.room(size)) {
-            Ok(n) => {
-                outgoing.written(n);
-                return true;
-            }
-            Err(EncryptError::InsufficientSize(error)) => size = error.required_size,
-            Err(EncryptError::EncryptExhausted) => return false,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`session`] | a connection's records: sealed and opened, without system calls |
 //! | [`engine`] | what turns its bytes into records: `rustls`, or records of our own |
+//! | [`handshake`], [`unbuffered`] | a server's end as long as the library has it; what the library wants done |
 //! | [`record`] | TLS 1.3 behind the handshake (pure) |
 //! | [`progress`] | what changes with each of its records (pure) |
 //! | [`established`], [`vault`] | such a session as a value for other processes, and the key that it travels under |
@@ -31,6 +32,8 @@ mod established;
 #[cfg(feature = "tls")]
 mod failure;
 #[cfg(feature = "tls")]
+mod handshake;
+#[cfg(feature = "tls")]
 mod next_piece;
 #[cfg(feature = "tls")]
 mod pem;
@@ -51,6 +54,8 @@ mod server;
 mod session;
 #[cfg(feature = "tls")]
 pub mod tickets;
+#[cfg(feature = "tls")]
+mod unbuffered;
 #[cfg(feature = "tls")]
 pub mod vault;
 #[cfg(feature = "tls")]

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::IoSlice;
 
-use super::engine::JOIN_SIZE;
+use super::record;
 
 /// How much is sealed before it is sent.
 const SEAL_SIZE: usize = 64 * 1024;
@@ -18,14 +18,14 @@ pub fn next_piece<'a>(parts: &'a [IoSlice<'_>], mut sent: usize) -> Option<Cow<'
     });
     let first = rest.next()?;
     let mut joined = Vec::new();
-    if first.len() < JOIN_SIZE {
+    if first.len() < record::MAX_PLAINTEXT {
         for part in rest {
             if joined.is_empty() {
                 joined.extend_from_slice(first);
             }
-            let room = JOIN_SIZE - joined.len();
+            let room = record::MAX_PLAINTEXT - joined.len();
             joined.extend_from_slice(part.get(..room).unwrap_or(part));
-            if joined.len() == JOIN_SIZE {
+            if joined.len() == record::MAX_PLAINTEXT {
                 break;
             }
         }
@@ -52,8 +52,8 @@ mod tests {
             sent += piece.len();
         }
         assert_eq!(sent, total);
-        let behind = total - JOIN_SIZE - 4;
-        assert_eq!(sizes, [(JOIN_SIZE, true), (behind, false), (4, false)]);
+        let behind = total - record::MAX_PLAINTEXT - 4;
+        assert_eq!(sizes, [(record::MAX_PLAINTEXT, true), (behind, false), (4, false)]);
         assert_eq!(next_piece(&[], 0), None);
     }
 

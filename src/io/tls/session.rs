@@ -12,13 +12,14 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, InvalidMessage, ServerConfig};
 use sha2::{Digest, Sha256};
 
-use super::engine::{Engine, Step};
+use super::engine::Engine;
 use super::established::Established;
 use super::failure;
 use super::next_piece::next_piece;
 use super::progress::RecordProgress;
 use super::received_records::ReceivedRecords;
 use super::records::Records;
+use super::unbuffered::Step;
 use super::verifier::hexadecimal;
 use super::x509::Certificate;
 use crate::sys::os::error_text::CodedError;
