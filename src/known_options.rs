@@ -25,7 +25,7 @@ pub fn check(table: &Table, what: &str, known: &[&str], positions: usize) -> Rep
     Ok(())
 }
 
-/// What to say to whoever has written `name`: the nearest known one or, if none is similar, all of them.
+/// The hint for an unknown option `name`: the nearest known one or, if none is similar, all of them.
 pub fn hint(name: &str, known: &[&str]) -> String {
     match nearest(name, known) {
         Some(known) => format!("did you mean \"{known}\"?"),

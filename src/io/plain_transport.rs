@@ -202,7 +202,7 @@ impl PlainTransport {
         }
     }
 
-    /// Ends the connection gracefully, whoever else holds a duplicate of the descriptor: the peer reads
+    /// Ends the connection gracefully, even if other processes hold a duplicate of the descriptor: the peer reads
     /// EOF behind all that was sent. (Closing would do that only with the last duplicate.)
     ///
     /// # Errors
@@ -222,7 +222,7 @@ impl PlainTransport {
         outcome
     }
 
-    /// Ends the connection at once, whoever else holds a duplicate of the descriptor.
+    /// Ends the connection at once, even if other processes hold a duplicate of the descriptor.
     pub fn end_at_once(&self) {
         match (&self.fd, self.kind) {
             (Descriptor::Standard(_), _) | (_, DescriptorKind::Plain) => {}

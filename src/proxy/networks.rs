@@ -30,7 +30,7 @@ impl Networks {
         let network = network.map_err(|_| {
             "is not a network such as \"10.0.0.0/8\", an address or \"unix\"".to_owned()
         })?;
-        // Whoever writes that may have meant one machine.
+        // One machine may have been meant.
         if network.trunc() != network {
             let (prefix, whole) = (network.prefix_len(), network.trunc());
             return Err(format!("has more than {prefix} bits; the network would be \"{whole}\""));

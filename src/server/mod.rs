@@ -8,7 +8,7 @@
 //! | [`supervisor`] | forks workers, watches them, holds the connections that wait, shuts down gracefully |
 //! | [`worker`] | the event loop around the handler |
 //! | [`push`] | holds connections without a process each, and passes on what is published |
-//! | [`status_process`] | answers whoever asks how the server does |
+//! | [`status_process`] | answers health checks and serves the metrics |
 //! | [`operator`] | options of `run`, log, status, pid file, launcher |
 //! | [`development`] | what `--dev` adds |
 //! | [`credentials`] | the user that a process runs as |

@@ -164,7 +164,7 @@ fn serve(
             Ok(code.into_lua_multi(lua)?)
         }
         SupervisorEnd::Status(start) => {
-            // It ends with its supervisor, whoever else gets a signal.
+            // It ends with its supervisor, not by a signal.
             worker_signals::ignore_all();
             drop(supervisor);
             drop(pid_file);

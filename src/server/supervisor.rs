@@ -18,7 +18,7 @@
 //! | [`watching`] | in development: files that have changed are a reason to reload |
 //! | [`shutdown`], [`ending`], [`closing`] | how far the end of the server has come, and what is to be done about it |
 //! | [`attendant`] | a process beside the workers: when it starts, and how it ends |
-//! | [`status_process`] | the process that answers whoever asks how the server does |
+//! | [`status_process`] | the process that answers health checks and serves the metrics |
 //! | [`push_process`] | the process that holds connections and passes messages on |
 //! | [`access_log`] | the queues of the access log, and the process that writes it |
 //! | [`signals`], [`descriptors`] | what the supervisor needs of the kernel |

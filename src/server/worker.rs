@@ -130,8 +130,8 @@ impl Worker {
     /// This is the complete step; [`Worker::advance`] does it for most connections.
     pub fn next(&mut self, lua: &Lua, keep: bool, argument: &Value) -> mlua::Result<Value> {
         self.lua_side.note_fields(lua, argument);
-        let kept = self.settle(keep);
-        self.lua_side.publish(self.event_loop.connections().places_mut(), kept, argument)?;
+        let ticket = self.settle(keep);
+        self.lua_side.publish(self.event_loop.connections().places_mut(), ticket, argument)?;
         let job = self.job.take().map(Task::Job);
         let task = job.or_else(|| self.event_loop.next_task());
         let value = match &task {

@@ -116,8 +116,8 @@ local function cut(x)
   end
 end
 
--- The response is complete, the request is not: whoever takes a request gets all of it (RFC 9110 7.5), unless
--- the server closes the connection.
+-- The response is complete, the request is not: the server gets all of it (RFC 9110 7.5), unless it closes the
+-- connection.
 -- @return true; or nil, a message, and "send" if the send callback aborted
 local function complete(x)
   local job, failure = x.job, nil
@@ -269,7 +269,7 @@ local function begin(x, head)
   return go_on(x, round_trip(link, head, job.body, limit, job.method == "HEAD"))
 end
 
--- Passes the body, or what has come of it already, to whoever wants it.
+-- Passes the body, or what has come of it already, to its reader.
 -- @return true, or nil, a message and whose callback aborted
 local function deliver_body(x, whole)
   local job = x.job

@@ -15,12 +15,12 @@ local of_content = {
 
 -- A copy of the caller's headers without the named fields.
 local function without(headers, names)
-  local kept = {}
+  local allowed = {}
   for name, value in pairs(headers or {}) do
     local text = math_type(name) and type(value) == "table" and value[1] or name
-    if not (type(text) == "string" and names[lower(text)]) then kept[name] = value end
+    if not (type(text) == "string" and names[lower(text)]) then allowed[name] = value end
   end
-  return kept
+  return allowed
 end
 
 -- RFC 9110 15.4.2 to 15.4.4: POST becomes GET, and after 303 anything but HEAD does.

@@ -10,8 +10,8 @@ use std::time::Duration;
 /// How long to poll at most.
 pub const SPIN_TIME: Duration = Duration::from_micros(50);
 
-/// A response counts as quick if it came within this time although the thread slept, waking included.
-const QUICK: Duration = Duration::from_micros(100);
+/// A response came in time if it came within this time although the thread slept, waking included.
+const WAKE_TIME: Duration = Duration::from_micros(100);
 
 /// Credit from which on polling is worth it.
 const ENOUGH: i8 = 2;
@@ -40,7 +40,7 @@ impl AdaptiveSpin {
     /// processor: then sleeping is better, too.
     #[must_use]
     pub fn after(self, took: Duration, spun: bool) -> AdaptiveSpin {
-        let in_time = took <= if spun { SPIN_TIME } else { QUICK };
+        let in_time = took <= if spun { SPIN_TIME } else { WAKE_TIME };
         let credit = match (in_time, spun) {
             (true, _) => self.credit.saturating_add(1).min(MOST),
             (false, true) if self.credit - LOSS < ENOUGH => BACKOFF,

@@ -174,7 +174,7 @@ const LATELY: Duration = Duration::from_secs(1);
 /// The same where something is missing in it.
 const JUST_NOW: Duration = Duration::from_millis(50);
 
-/// A folder by its path. Whoever deploys may replace it, so it is opened anew now and then.
+/// A folder by its path. A deployment may replace it, so it is opened anew now and then.
 #[derive(Debug)]
 pub struct Root {
     path: Vec<u8>,

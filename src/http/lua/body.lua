@@ -161,7 +161,7 @@ return function(steps, env, times, methods, lazy)
     end
   end
 
-  -- Passes on what is there of the body to whoever reads it; false if more is to come.
+  -- Passes on what is there of the body to its reader; false if more is to come.
   local function pump()
     if state == "stream" then return pump_stream() end
     if state == "form" then return pump_form() end
@@ -178,14 +178,14 @@ return function(steps, env, times, methods, lazy)
     state = name
   end
 
-  -- Takes note of a body that was read at once, in C.
-  local function look()
+  -- Notices a body that was read at once, in C.
+  local function notice_taken()
     state = state or steps.taken()
   end
 
   -- Chooses the reader when reading is to begin. Without callbacks only forms are read.
   local function start()
-    look()
+    notice_taken()
     if state then return end
     if streamer then return set_reader("stream") end
     local kind = steps.form_kind()
@@ -202,7 +202,7 @@ return function(steps, env, times, methods, lazy)
       start()
       if state == "stream" or state == "form" then return not pump() end
     end
-    -- Nobody may be called now: the bytes are kept for whoever reads them.
+    -- Nobody may be called now: the bytes are kept for the next reader.
     local code, text = steps.absorb()
     if code == INPUT then return true end
     if code then problem(code, text) end
@@ -227,7 +227,7 @@ return function(steps, env, times, methods, lazy)
   end
 
   local function check_setup(callback)
-    look()
+    notice_taken()
     steps.touch_body()
     if state or steps.has_status() then error(TOO_LATE, 3) end
     if type(callback) ~= "function" then
@@ -237,7 +237,7 @@ return function(steps, env, times, methods, lazy)
 
   -- The body is read by other steps than those here (streaming.lua).
   function body.claim()
-    look()
+    notice_taken()
     steps.touch_body()
     if state or streamer or exact or patterns or steps.has_status() then error(TOO_LATE, 3) end
     set_reader("stream")
@@ -255,7 +255,7 @@ return function(steps, env, times, methods, lazy)
   function methods.stream_request_body(_, callback)
     if callback == nil then
       -- The older meaning: the body is read and thrown away.
-      look()
+      notice_taken()
       if not state then
         set_reader("stream")
         streamer = function() end
@@ -300,7 +300,7 @@ return function(steps, env, times, methods, lazy)
   end
 
   function lazy.body()
-    look()
+    notice_taken()
     if state == "failed" then error(failure, 0) end
     if state or streamer or exact or patterns then
       error("Request body has already been read or set up otherwise", 3)
@@ -341,7 +341,7 @@ return function(steps, env, times, methods, lazy)
       local words
       values, words = steps.form_at_once()
       if type(values) == "number" then problem(values, words) end
-      if not values then look() end
+      if not values then notice_taken() end
     end
     values = values or read_form()
     form_values[request] = values

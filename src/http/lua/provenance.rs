@@ -63,8 +63,8 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
 }
 
 /// What proxies tell of the request, and the host that it names itself.
-fn told<R>(c: &SharedConnection, look: impl FnOnce(Origin<'_>, &[u8]) -> R) -> mlua::Result<R> {
-    with(c, |c| look(told_by_proxies(c), c.request.host.of(&c.request.bytes)))
+fn told<R>(c: &SharedConnection, work: impl FnOnce(Origin<'_>, &[u8]) -> R) -> mlua::Result<R> {
+    with(c, |c| work(told_by_proxies(c), c.request.host.of(&c.request.bytes)))
 }
 
 fn told_by_proxies(c: &HttpConnection) -> Origin<'_> {

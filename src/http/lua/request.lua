@@ -6,7 +6,7 @@ local ipairs, type, error, tostring = ipairs, type, error, tostring
 local setmetatable, rawget, rawset = setmetatable, rawget, rawset
 local traceback = debug and debug.traceback or tostring
 
--- What is kept for the current turn, in a table that turn.rs fills: the socket and the request object.
+-- The table of the current turn, which turn.rs fills: the socket and the request object.
 local SOCKET, REQUEST = 1, 2
 
 -- A function that serves connections one after the other with `callback`, by the given steps. While it does,
@@ -15,7 +15,7 @@ return function(steps, callback, times, poll, another)
   local stall = times.stall_timeout or nil
   local methods = {} -- of request objects
   local lazy = {} -- fields of request objects: functions that make them
-  local kept = {}
+  local turn = {}
   local body -- the reader of the request's body
   local index, searched_form -- see views.lua
 
@@ -38,17 +38,17 @@ return function(steps, callback, times, poll, another)
 
   -- Waits until the client takes some of the output; false if it does not in time.
   local function await_room()
-    return wait(kept[SOCKET], body.absorb(), true, stall)
+    return wait(turn[SOCKET], body.absorb(), true, stall)
   end
 
   body = new_body(steps, {
     wait = function(writes, seconds)
-      return wait(kept[SOCKET], true, writes, seconds)
+      return wait(turn[SOCKET], true, writes, seconds)
     end,
-    request = function() return kept[REQUEST] end,
+    request = function() return turn[REQUEST] end,
     searched_form = function() return searched_form() end,
     cache = function(key, value)
-      rawset(kept[REQUEST], key, value)
+      rawset(turn[REQUEST], key, value)
     end,
   }, times, methods, lazy)
 
@@ -76,13 +76,13 @@ return function(steps, callback, times, poll, another)
   -- Reading the body while the response is sent cannot block any more: nothing is to be deferred.
   function methods.defer_reading() end
 
-  function lazy.socket() return kept[SOCKET] end
+  function lazy.socket() return turn[SOCKET] end
 
   -- What names the request, and where it comes from: kept, since it costs a search of the headers.
   for _, key in ipairs { "client_ip", "scheme", "host", "id", "traceparent", "tracestate" } do
     lazy[key] = function()
       local value = steps[key]()
-      rawset(kept[REQUEST], key, value)
+      rawset(turn[REQUEST], key, value)
       return value
     end
   end
@@ -96,7 +96,7 @@ return function(steps, callback, times, poll, another)
     return value
   end
 
-  index, searched_form = new_views(steps, kept, accepted, lazy)
+  index, searched_form = new_views(steps, turn, accepted, lazy)
   setmetatable(methods, { __index = index })
   local meta = { __index = methods, __name = "moonbridge.request", is_handled = true }
 
@@ -109,6 +109,6 @@ return function(steps, callback, times, poll, another)
     return rawget(methods, key) and over or nil
   end
 
-  return steps.connect(callback, trace, kept, meta, stale, another, wait, await_request,
+  return steps.connect(callback, trace, turn, meta, stale, another, wait, await_request,
     body.has_reader, body.read_rest, body.reset, new_server(times, poll))
 end

@@ -61,8 +61,8 @@ impl Connect {
     const HANDLER: c_int = 1;
     /// The message handler of its errors.
     const TRACE: c_int = 2;
-    /// What Lua keeps for the turn: the socket and the request object.
-    const KEPT: c_int = 3;
+    /// The table of the current turn: the socket and the request object.
+    const TURN: c_int = 3;
     /// The metatables of the request object while it is handled, and afterwards.
     const LIVE: c_int = 4;
     const STALE: c_int = 5;
@@ -90,7 +90,7 @@ const BODY_READ: isize = 2;
 const RETIRED: isize = 3;
 const RETIRED_WITH_BODY: isize = 4;
 const BODY_RESET: isize = 5;
-const RESULT_KEPT: isize = 6;
+const RESULT_STORED: isize = 6;
 const WAITED: isize = 7;
 const OTHER: isize = 8;
 
@@ -192,7 +192,7 @@ impl Connect {
             self.pending.set(Some(action));
             Some((RESULT, if has_body { RETIRED_WITH_BODY } else { RETIRED }))
         };
-        let (table, metatable) = (Self::KEPT, Self::STALE);
+        let (table, metatable) = (Self::TURN, Self::STALE);
         Action::Retire(Retirement { table, metatable, result: value.unwrap_or(result), keep })
     }
 
@@ -204,14 +204,14 @@ impl Connect {
                 if let Ok(mut connection) = self.connection.try_borrow_mut() {
                     log_record::opened(&mut connection);
                 }
-                let request = Value::Object(Self::KEPT, Self::LIVE);
+                let request = Value::Object(Self::TURN, Self::LIVE);
                 call(Self::HANDLER, [request, NOTHING, NOTHING, NOTHING], TRACED, HANDLED)
             }
             TurnAction::End(TurnResult::Result) => Action::Return(Value::Slot(RESULT)),
             TurnAction::End(TurnResult::True) => Action::Return(Value::Boolean(true)),
             TurnAction::End(TurnResult::Throw) => Action::Throw(self.error()),
             TurnAction::End(TurnResult::Serve) => Self::serve(),
-            TurnAction::FindReader => Action::Put(RESULT, result, RESULT_KEPT),
+            TurnAction::FindReader => Action::Put(RESULT, result, RESULT_STORED),
             TurnAction::ReadBody => call(Self::READ_REST, NO_ARGUMENTS, TRACED, BODY_READ),
             TurnAction::Wait { reads, writes, limit } => {
                 let (reads, writes) = (Value::Boolean(reads), Value::Boolean(writes));
@@ -238,21 +238,21 @@ impl Connect {
     #[inline(never)]
     fn rarely(&self, arguments: &Arguments<'_>, event: Event) -> Action {
         let result = arguments.result(1);
-        let kept = Value::Slot(RESULT);
+        let outcome = Value::Slot(RESULT);
         match event {
-            Event::Returned(RESULT_KEPT) => {
+            Event::Returned(RESULT_STORED) => {
                 call(Self::HAS_READER, NO_ARGUMENTS, TRACED, READER_FOUND)
             }
             Event::Returned(READER_FOUND) => {
                 let reads = arguments.truth(arguments.result(2));
-                self.go_on(TurnEvent::Reader(reads), kept)
+                self.go_on(TurnEvent::Reader(reads), outcome)
             }
-            Event::Returned(BODY_READ) => self.go_on(TurnEvent::BodyRead, kept),
+            Event::Returned(BODY_READ) => self.go_on(TurnEvent::BodyRead, outcome),
             Event::Returned(RETIRED_WITH_BODY) => {
                 call(Self::RESET, NO_ARGUMENTS, Protection::None, BODY_RESET)
             }
             Event::Returned(RETIRED | BODY_RESET) => {
-                self.pending.take().map_or(Action::Done, |action| self.perform(action, kept))
+                self.pending.take().map_or(Action::Done, |action| self.perform(action, outcome))
             }
             Event::Returned(WAITED) => {
                 let ready = if arguments.truth(result) {
@@ -262,7 +262,7 @@ impl Connect {
                 } else {
                     Ready::Timeout
                 };
-                self.go_on(TurnEvent::Ready(ready), kept)
+                self.go_on(TurnEvent::Ready(ready), outcome)
             }
             Event::Threw(WAITED) => {
                 if let (Ok(mut turn), Ok(mut connection)) =

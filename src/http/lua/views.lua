@@ -31,10 +31,10 @@ local VIEWS = {
 for _, entry in ipairs(HEADERS) do VIEWS[entry[1]] = true end
 
 -- Returns the `__index` of request objects, and a function that returns the store of a form's parameters if
--- they are searched in the body. `lazy` has functions that make the other fields, and gets some; `kept` has
+-- they are searched in the body. `lazy` has functions that make the other fields, and gets some; `turn` has
 -- the current request object at REQUEST; `accepted(value, words)` is what a step made of the client's texts,
 -- unless it refused them.
-return function(steps, kept, accepted, lazy)
+return function(steps, turn, accepted, lazy)
   local views = {} -- the current ones, by their numbers
   local metatables = { maps.params_meta, maps.cookies_meta }
 
@@ -56,7 +56,7 @@ return function(steps, kept, accepted, lazy)
   metatables[EMPTY_PARAMS], metatables[EMPTY_COOKIES] = maps.empty_params, maps.empty_cookies
 
   local function keep(key, value)
-    rawset(kept[REQUEST], key, value)
+    rawset(turn[REQUEST], key, value)
     return value
   end
 
@@ -65,7 +65,7 @@ return function(steps, kept, accepted, lazy)
 
   local function params_store()
     if steps.has_view(PARAMS) then return maps.params_store(views[PARAMS]) end
-    local this = kept[REQUEST]
+    local this = turn[REQUEST]
     local store = stores[this] or accepted(steps.get_params())
     stores[this] = store
     return store
@@ -78,7 +78,7 @@ return function(steps, kept, accepted, lazy)
   local index = steps.fields(function(_, key)
     local make = lazy[key]
     if make then return make() end
-  end, views, kept, metatables)
+  end, views, turn, metatables)
 
   -- The same where `pairs` does not ask views. Other fields by a tail call: their errors count levels.
   local function shown_index(this, key)

@@ -128,14 +128,14 @@ pub fn flags(value: &[u8]) -> impl Iterator<Item = params::Pair<'_>> {
 
 /// Functions that make what is in C:
 ///
-/// * `fields(complete, views, kept, metatables)`: the `__index` of request objects;
+/// * `fields(complete, views, turn, metatables)`: the `__index` of request objects;
 /// * `header_view(key, complete, views, metatable, memory)`: that of a view of headers.
 fn in_c(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     let connection = shared.clone();
     type Arguments = (Function, Table, Table, Vec<Table>);
-    let fields = move |lua: &Lua, (complete, views, kept, metatables): Arguments| {
+    let fields = move |lua: &Lua, (complete, views, turn, metatables): Arguments| {
         let object = Userdata::new(lua, connection.clone())?;
-        fields::index::<RequestFields>(lua, &object, &complete, (&views, &kept), metatables)
+        fields::index::<RequestFields>(lua, &object, &complete, (&views, &turn), metatables)
     };
     table.raw_set("fields", lua.create_function(fields)?)?;
     let connection = shared.clone();
@@ -201,7 +201,7 @@ impl ObjectFields for RequestFields {
                 let text = Borrowed::new(c.body.ready());
                 c.take_gathered(Reader::Whole);
                 give(c, BODY);
-                FieldValue::Kept(BODY, text)
+                FieldValue::Stored(BODY, text)
             }
             b"post_params" => view(c, POST_PARAMS, |c| {
                 let is_form = is_urlencoded(c) && c.gather();

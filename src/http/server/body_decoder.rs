@@ -1,4 +1,4 @@
-//! The decoder of a request's body (pure): input of the connection in, bytes for whoever reads the body out.
+//! The decoder of a request's body (pure): input of the connection in, bytes of the body out.
 
 use crate::http::wire::chunked::{ChunkedDecoder, ChunkedError, ChunkedEvent, ChunkedLimits};
 use crate::http::wire::content_coding::{ContentCoding, ContentDecoder};

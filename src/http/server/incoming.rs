@@ -46,8 +46,11 @@ struct Suspended {
 impl Incoming {
     /// Goes on with the request that [`Incoming::suspend`] has left, if there is one.
     pub fn resume(&mut self, request: &mut Request, stream: &mut Stream) {
-        let begun =
-            stream.handler.incomplete.take().and_then(|kept| kept.downcast::<Suspended>().ok());
+        let begun = stream
+            .handler
+            .incomplete
+            .take()
+            .and_then(|suspended| suspended.downcast::<Suspended>().ok());
         match begun {
             Some(begun) => {
                 request.head = begun.head;

@@ -242,7 +242,7 @@ impl RequestBody {
         u32::try_from(left).ok()
     }
 
-    /// Receives what is there of the body, within limits, for whoever may still read it.
+    /// Receives what is there of the body, within limits, for a reader that may still come.
     fn receive_ahead(&mut self, stream: &mut Stream) -> Result<(), BodyFailure> {
         loop {
             self.decode(stream, BUFFER)?;

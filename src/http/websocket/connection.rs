@@ -158,7 +158,7 @@ impl WebSocket {
             return;
         }
         if stream.handler.session.as_ref().is_some_and(|session| session.away.is_some()) {
-            // Whoever had it has sent the pings.
+            // Its last owner has sent the pings.
             self.close(stream, Some(close::GOING_AWAY), QUIET);
             return;
         }

@@ -133,8 +133,8 @@ pub const fn is_token_byte(byte: u8) -> bool {
 
 /// Whether `name` is this one, case-insensitively. Most are as they are usually written.
 #[inline(always)]
-pub fn is_name<const SIZE: usize>(name: &[u8], usual: &[u8; SIZE]) -> bool {
-    name == usual || name.eq_ignore_ascii_case(usual)
+pub fn is_name<const SIZE: usize>(name: &[u8], expected: &[u8; SIZE]) -> bool {
+    name == expected || name.eq_ignore_ascii_case(expected)
 }
 
 #[cfg(test)]

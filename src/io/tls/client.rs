@@ -20,7 +20,7 @@ use crate::sys::os::error_text::CodedError;
 use crate::sys::os::fallback_allocator::secretly;
 
 /// How many configurations are kept; of more, the oldest goes.
-const KEPT: usize = 16;
+const MOST_CONFIGURATIONS: usize = 16;
 
 /// What a client asks of its peer.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -118,25 +118,25 @@ impl ClientOptions {
 
     /// The configuration, one that is kept unless a file has changed.
     fn config(&self) -> Result<Arc<ClientConfig>, String> {
-        type Kept = (ClientOptions, Vec<Stamp>, Arc<ClientConfig>);
+        type CachedConfiguration = (ClientOptions, Vec<Stamp>, Arc<ClientConfig>);
         thread_local! {
-            static CONFIGURATIONS: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
+            static CONFIGURATIONS: RefCell<Vec<CachedConfiguration>> = const { RefCell::new(Vec::new()) };
         }
         let stamps = self.stamps();
-        CONFIGURATIONS.with_borrow_mut(|kept| {
-            if let Some(place) = kept.iter().position(|(options, ..)| options == self) {
-                if let Some((_, known, config)) = kept.get(place)
+        CONFIGURATIONS.with_borrow_mut(|cached| {
+            if let Some(place) = cached.iter().position(|(options, ..)| options == self) {
+                if let Some((_, known, config)) = cached.get(place)
                     && *known == stamps
                 {
                     return Ok(config.clone());
                 }
-                kept.remove(place);
+                cached.remove(place);
             }
             let config = Arc::new(self.build()?);
-            if kept.len() == KEPT {
-                kept.remove(0);
+            if cached.len() == MOST_CONFIGURATIONS {
+                cached.remove(0);
             }
-            kept.push((self.clone(), stamps, config.clone()));
+            cached.push((self.clone(), stamps, config.clone()));
             Ok(config)
         })
     }

@@ -17,7 +17,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 use super::snapshot::{Snapshot, counts};
 use super::trail;
 
-/// How long nothing must have happened: whoever saves several files does so within this time.
+/// How long nothing must have changed: an editor saves several files within this time.
 const QUIET: Duration = Duration::from_millis(100);
 
 /// The longest time from the first event on.
@@ -101,7 +101,7 @@ impl Watcher {
             return Vec::new();
         };
         let found = self.take_snapshot();
-        // Whoever replaces a file may have removed it before.
+        // A program that replaces a file may have removed it before.
         if self.snapshot.has_lost(&found) && now < since + LONGEST {
             self.pending = Some((since, now + QUIET));
             return Vec::new();

@@ -1,6 +1,6 @@
 //! The state of a connection: all that follows it from process to process, as one value (pure).
 //!
-//! Whoever gives a connection up makes this value of it: a worker whose connection turned cold, or that
+//! A process that gives a connection up makes this value of it: a worker whose connection turned cold, or that
 //! ends; the supervisor that revokes a lease or hands a connection to a worker. Any process of this
 //! program that has the descriptor and this value can go on with the connection. What a new feature has
 //! to know of a connection wherever it is becomes a field here, and [`VERSION`] is raised.

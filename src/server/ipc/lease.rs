@@ -12,7 +12,7 @@
 //! | taken | the worker | the worker parks it again or gives it up |
 //! | revoked | the supervisor | the worker notices and forgets it |
 //!
-//! A parked connection with TLS has its records' numbers here. Whoever has taken it may use them up; if that process
+//! A parked connection with TLS has its records' numbers here. The process that has taken it may use them up; if that
 //! dies, nobody goes on with the connection, so that no number is ever used twice.
 
 use std::sync::atomic::AtomicU64;

@@ -57,7 +57,7 @@ pub enum Report {
     /// A connection was parked for the first time; a duplicate comes with the message. Its attributes stay the
     /// same as long as it is leased.
     Leased(u64, Attributes),
-    /// A connection has nothing left to send but a file: duplicates of both come with the message. Whoever has them
+    /// A connection has nothing left to send but a file: duplicates of both come with the message. A process that has them
     /// can go on, and what is next is the state. With a number, it is the connection of that [`Order::Resume`], which
     /// has arrived.
     LeasedSending(u64, Option<u64>, ConnectionState),

@@ -18,7 +18,7 @@ pub enum ToPush {
     Hold(i32, u64, Box<ConnectionState>, Vec<u8>),
     /// The connection that is away under this name is over, or hears nothing any more.
     Leave(u64),
-    /// A message for whoever hears this topic.
+    /// A message for all that hear this topic.
     Publish(Publication),
     /// How many connections hear this topic? The answer is a number on the socket that comes with the message.
     Count(Vec<u8>),
@@ -27,7 +27,7 @@ pub enum ToPush {
     Serve(i32, Option<u64>, Vec<TopicSpec>),
     /// A generation is replaced: for each of its pools, the one that replaces it.
     Replaced(i32, Vec<Option<u64>>),
-    /// The server shuts down: whoever is held, or will be, is to be ended.
+    /// The server shuts down: all connections that are held, or will be, end.
     Drain,
     /// The same, and nobody will be held any more.
     End,

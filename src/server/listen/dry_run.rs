@@ -43,7 +43,7 @@ impl DryRun {
         let claimed = match spec {
             ListenerSpec::Tcp { host, port, .. } => inheritance.claim_tcp(host, port),
             ListenerSpec::Local { path, .. } => inheritance.claim_local(path),
-            // Whoever checks a script by hand has no such sockets.
+            // A script that is checked by hand gets no such sockets.
             ListenerSpec::Inherited { name, .. } if is_activated => {
                 return inheritance.claim(name.as_deref()).map(Some);
             }

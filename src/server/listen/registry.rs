@@ -309,7 +309,7 @@ impl Registry {
             RegistryStage::Open => {
                 self.stage.set(RegistryStage::Serving);
                 self.metrics.close();
-                // Whoever serves them lets them go.
+                // The process that serves them closes them.
                 Ok((self.pools.take(), self.status.take()))
             }
         }

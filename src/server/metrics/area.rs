@@ -18,8 +18,8 @@ use crate::sys::os::shared::SharedWords;
 /// The size, in words (64 MiB). The kernel gives memory to what is used of it.
 const WORDS: usize = 8 * 1024 * 1024;
 
-/// A generation that finds fewer free words begins with an area of its own: whoever changes declarations at
-/// each reload must not run out of them.
+/// A generation that finds fewer free words begins with an area of its own: a script that changes its declarations
+/// at each reload must not run out of them.
 const ROOM: usize = WORDS / 2;
 
 /// What the area begins with: the layout of blocks, and their meaning.

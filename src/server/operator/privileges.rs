@@ -24,7 +24,7 @@ pub fn check(pools: &[Rc<Pool>], server: Option<&Credentials>) -> Result<(), Str
     agree(pools, server)
 }
 
-/// Checks that these users do not exclude each other, whoever asks.
+/// Checks that these users do not exclude each other.
 ///
 /// # Errors
 /// A sentence that names the pool.

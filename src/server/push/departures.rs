@@ -83,7 +83,7 @@ impl Departures {
         self.returns.give_back(connection, socket);
     }
 
-    /// A connection ends before its response is complete: the client gets RST, whoever has a duplicate.
+    /// A connection ends before its response is complete: the client gets RST, even if other processes have a duplicate.
     pub fn abort(&mut self, mut stream: PushStream) {
         self.tell_record(&mut stream, End::Aborted);
         disconnect(stream.socket());

@@ -271,7 +271,7 @@ impl Hub {
         let now = self.now;
         let Some(stream) = self.streams.get_mut(place) else { return };
         if stream.phase == StreamPhase::Away {
-            // Whoever has it sees that, too.
+            // Its owner sees that, too.
             return drop(self.take(place));
         }
         if stream.interest().contains(EpollFlags::EPOLLIN)

@@ -68,7 +68,7 @@ fn topic(lua: &Lua, args: MultiValue, registry: &Registry) -> Reply<()> {
     registry.declare_topic(TopicSpec { name, history: history as u64 })
 }
 
-/// `publish(topic, message [, { id = "17" }])`: whoever is held and hears the topic gets the message. Returns true,
+/// `publish(topic, message [, { id = "17" }])`: all held connections that hear the topic get the message. Returns true,
 /// or nil and what is wrong. It does not wait for anybody.
 fn publish(lua: &Lua, args: MultiValue, registry: &Registry) -> Reply<bool> {
     let mut args = args.into_iter();

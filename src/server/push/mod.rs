@@ -58,8 +58,8 @@ pub struct PushStart {
 pub fn serve(start: PushStart) {
     let PushStart { line, lifeline, counters } = start;
     let Some(receiver) = line.receiver() else { return };
-    let kept = [receiver.as_fd(), line.sender(), lifeline.as_fd()];
-    process::close_all_but(&kept.map(|it| it.as_raw_fd()));
+    let needed = [receiver.as_fd(), line.sender(), lifeline.as_fd()];
+    process::close_all_but(&needed.map(|it| it.as_raw_fd()));
     let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
     let most = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(SPARE);
     if let Ok(event_loop) = PushEventLoop::new(line, lifeline, counters, most) {

@@ -169,7 +169,7 @@ impl PushStream {
         recv(self.socket.as_raw_fd(), &mut bytes[..PONG], MsgFlags::MSG_DONTWAIT).is_ok()
     }
 
-    /// Nothing is heard from its client any more: whoever gets it sees the end of its input.
+    /// Its client's input is not read any more: the next owner sees the end of it.
     fn give_up_client(&self) {
         let _ = SockRef::from(&self.socket).shutdown(Shutdown::Read);
     }
@@ -279,7 +279,7 @@ impl PushStream {
             self.give_up_client();
             return Duty::HandOver;
         }
-        // Whoever has not taken anything yet needs no sign of life.
+        // While output waits, a heartbeat would tell nothing.
         if self.left() > 0 {
             return Duty::Nothing;
         }

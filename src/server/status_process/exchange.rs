@@ -5,7 +5,7 @@ use crate::http::wire::head::{Field, Head, HeadLimits, HeadProgress, Known, Vers
 use crate::http::wire::list::elements;
 use crate::http::wire::refusal::Refusal;
 
-/// Whoever asks for the status has short heads.
+/// Requests for the status have short heads.
 const LIMITS: HeadLimits = HeadLimits { head: 8 * 1024, fields: 64 };
 
 /// A request.
@@ -228,10 +228,10 @@ mod tests {
         assert!(!exchange.end(), "its request may be on its way");
         exchange.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", answer);
         assert!(exchange.ends() && !exchange.output().is_empty());
-        let mut kept = Exchange::default();
-        kept.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", answer);
-        kept.sent(kept.output().len());
-        assert!(!kept.ends() && kept.end());
+        let mut persistent = Exchange::default();
+        persistent.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", answer);
+        persistent.sent(persistent.output().len());
+        assert!(!persistent.ends() && persistent.end());
     }
 
     #[test]

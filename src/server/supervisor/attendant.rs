@@ -42,7 +42,7 @@ impl<T> Attendant<T> {
         }
         match prepare().and_then(|parts| Ok((parts, fork()?))) {
             Ok(((_, needed), Fork::Child)) => return Some(needed),
-            Ok(((kept, _), Fork::Parent(pid))) => self.running = Some((pid, kept)),
+            Ok(((data, _), Fork::Parent(pid))) => self.running = Some((pid, data)),
             Err(errno) => {
                 let reason = error_text::describe(errno as i32);
                 log.notice(&format!("Could not start {}: {reason}", self.name));
@@ -62,12 +62,12 @@ impl<T> Attendant<T> {
 
     /// The process, if it runs, and what is kept for it.
     pub fn running(&mut self) -> Option<(Pid, &mut T)> {
-        self.running.as_mut().map(|(pid, kept)| (*pid, kept))
+        self.running.as_mut().map(|(pid, data)| (*pid, data))
     }
 
     /// What is kept for the process, if it runs.
     pub fn running_with(&self) -> Option<&T> {
-        self.running.as_ref().map(|(_, kept)| kept)
+        self.running.as_ref().map(|(_, data)| data)
     }
 
     /// When to call `start` again; `None` while the process runs, and before its first start.
@@ -124,9 +124,9 @@ mod tests {
     fn a_process_that_ended_starts_again_one_pause_after_its_start() {
         let (mut attendant, start) = (Attendant::new("it"), Instant::now());
         assert!(attendant.begin(start));
-        attendant.running = Some((Pid::from_raw(7), "kept"));
+        attendant.running = Some((Pid::from_raw(7), "data"));
         assert!(!attendant.begin(start + 2 * PAUSE));
-        assert_eq!((attendant.restart_at(), attendant.running_with()), (None, Some(&"kept")));
+        assert_eq!((attendant.restart_at(), attendant.running_with()), (None, Some(&"data")));
         assert!(!attendant.bury(8));
         assert!(attendant.bury(7));
         assert!(!attendant.bury(7));

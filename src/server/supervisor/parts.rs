@@ -37,7 +37,7 @@ const ERROR_AT_START: i32 = 3;
 pub struct SupervisorParts {
     /// What serves.
     pub service: Service,
-    /// The process that answers whoever asks how the server does.
+    /// The process that answers health checks and serves the metrics.
     pub status: StatusProcess,
     /// The process that holds connections.
     pub push: PushProcess,
@@ -144,7 +144,7 @@ impl SupervisorParts {
                     push.begin();
                     reload.begin(begin, service, status, log, now);
                 }
-                ReloadAction::Completed if push.runs() => reload.announce_push(),
+                ReloadAction::Completed if push.is_running() => reload.announce_push(),
                 ReloadAction::Completed => {}
                 ReloadAction::PushRuns if reload.is_replaced() => {}
                 ReloadAction::PushRuns => push.serve(),
@@ -164,9 +164,9 @@ impl SupervisorParts {
         if !ending.shutdown.serves() && !is_replaced {
             push.drain();
         }
-        let ran = push.runs();
+        let ran = push.is_running();
         let start = push.tend(log, now);
-        if !ran && push.runs() {
+        if !ran && push.is_running() {
             if is_replaced {
                 reload.announce_push();
             } else {

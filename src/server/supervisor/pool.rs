@@ -166,8 +166,8 @@ impl PoolState {
         self.cells[index] = false;
     }
 
-    /// This generation is replaced: what its workers have used so far is counted, since whoever tells the
-    /// metrics from now on does not know them.
+    /// This generation is replaced: what its workers have used so far is counted, since the
+    /// generation that reports the metrics from now on does not know them.
     pub fn count_usage(&self, children: &mut Children) {
         for child in children.of_pool_mut(self.index) {
             let Some(LiveUsage { user, system, .. }) = usage::of_process(child.pid()) else {

@@ -100,7 +100,7 @@ impl Ports {
         !self.closing.is_empty()
     }
 
-    /// Closes the ports in all processes. Whoever still waits there is refused.
+    /// Closes the ports in all processes. Clients that still wait there are refused.
     pub fn close(&mut self) {
         self.refuse();
         for (index, _) in self.closing.drain(..) {

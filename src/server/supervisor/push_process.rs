@@ -108,7 +108,7 @@ impl PushProcess {
     }
 
     /// Whether it runs, in the first process.
-    pub fn runs(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         self.process.running_with().is_some()
     }
 

@@ -137,7 +137,7 @@ impl Sizing {
             self.superfluous_since = None;
             // Check a pool that has grown again: workers do not report that they become idle.
             if census.total > config.min_fork {
-                return Advice::Wait(now + config.exit_delay.clamp(LOOK_AGAIN.0, LOOK_AGAIN.1));
+                return Advice::Wait(now + config.exit_delay.clamp(CHECK_AGAIN.0, CHECK_AGAIN.1));
             }
             return Advice::Rest;
         }
@@ -151,7 +151,7 @@ impl Sizing {
 const LAST_FAILURES: u32 = 3;
 
 /// The shortest and the longest time until a pool that has grown is checked again.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+const CHECK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 #[cfg(test)]
 mod tests {

@@ -277,7 +277,7 @@ impl Connections {
         }
     }
 
-    /// A new connection, for whoever has time.
+    /// Passes on a new connection, for any worker that has time.
     pub fn pass_new(&mut self, connection: &Connection) {
         let state = state_of(&connection.stream.borrow(), Stage::New);
         self.owned.give_up(connection, None, (state, None));

@@ -1,4 +1,4 @@
-//! What this process is doing, for the log: noted by whoever serves a protocol, read when a handler
+//! What this process is doing, for the log: noted by the code that serves a protocol, read when a handler
 //! fails or takes too long.
 
 use std::cell::RefCell;

@@ -45,13 +45,13 @@ impl LuaSide {
     pub fn publish(
         &self,
         places: &mut Places,
-        kept: Option<Ticket>,
+        ticket: Option<Ticket>,
         argument: &Value,
     ) -> mlua::Result<()> {
         for place in places.vacated() {
             self.handles.raw_set(i64::from(place) + 1, Value::Nil)?;
         }
-        if let Some(ticket) = kept.filter(|ticket| !places.is_published(*ticket))
+        if let Some(ticket) = ticket.filter(|ticket| !places.is_published(*ticket))
             && argument.is_userdata()
         {
             self.handles.raw_set(i64::from(ticket.index()) + 1, argument)?;

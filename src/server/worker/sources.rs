@@ -169,7 +169,7 @@ impl WorkSources {
     }
 
     /// An order comes first, and may take long. The kernel has told this worker alone of new
-    /// connections: they go to whoever has time.
+    /// connections: they go to any worker that has time.
     pub fn pass_new_connections(&mut self) {
         for source in std::mem::take(&mut self.events.queue) {
             match source {

@@ -20,8 +20,8 @@ pub enum FieldValue {
     Boolean(bool),
     /// A text.
     Text(Borrowed),
-    /// A text that is kept in place of the view with this number.
-    Kept(c_int, Borrowed),
+    /// A text that is stored in place of the view with this number.
+    Stored(c_int, Borrowed),
     /// The view with this number, which was made before; whether it becomes a field of the object.
     Current(c_int, bool),
     /// A new view with this number, the number of its metatable, and its text unless that is empty.
@@ -40,7 +40,7 @@ pub trait ObjectFields: 'static {
 }
 
 /// The `__index` of an object with fields. `views` gets the views by their numbers, `metatables` has what they
-/// are made with. A view that is asked for again and again becomes a field of the table that `kept` has at
+/// are made with. A view that is asked for again and again becomes a field of the table that `holder` has at
 /// [`driver::OBJECT`].
 ///
 /// # Errors
@@ -49,14 +49,14 @@ pub fn index<F: ObjectFields>(
     lua: &Lua,
     object: &Userdata<F::Object>,
     complete: &Function,
-    (views, kept): (&Table, &Table),
+    (views, holder): (&Table, &Table),
     metatables: Vec<Table>,
 ) -> mlua::Result<Function> {
     let metatables: mlua::Variadic<Table> = metatables.into_iter().collect();
-    closure(lua, (complete, object, views, kept, metatables), pick::<F>)
+    closure(lua, (complete, object, views, holder, metatables), pick::<F>)
 }
 
-const KEPT: c_int = ffi::lua_upvalueindex(4);
+const HOLDER: c_int = ffi::lua_upvalueindex(4);
 
 // As in view.rs, the functions below run as Lua C functions.
 
@@ -77,7 +77,7 @@ unsafe extern "C-unwind" fn pick<F: ObjectFields>(state: *mut lua_State) -> c_in
             FieldValue::Nil => return 0,
             FieldValue::Boolean(truth) => ffi::lua_pushboolean(state, c_int::from(truth)),
             FieldValue::Text(text) => push(state, text),
-            FieldValue::Kept(number, text) => {
+            FieldValue::Stored(number, text) => {
                 push(state, text);
                 ffi::lua_pushvalue(state, -1);
                 ffi::lua_rawseti(state, VIEWS, number.into());
@@ -88,7 +88,7 @@ unsafe extern "C-unwind" fn pick<F: ObjectFields>(state: *mut lua_State) -> c_in
             FieldValue::Current(number, true) => {
                 ffi::lua_rawgeti(state, VIEWS, number.into());
                 // It will be found without this function.
-                if ffi::lua_rawgeti(state, KEPT, driver::OBJECT) == ffi::LUA_TTABLE {
+                if ffi::lua_rawgeti(state, HOLDER, driver::OBJECT) == ffi::LUA_TTABLE {
                     ffi::lua_pushvalue(state, 2);
                     ffi::lua_pushvalue(state, -3);
                     ffi::lua_rawset(state, -3);

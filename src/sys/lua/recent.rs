@@ -1,5 +1,5 @@
-//! What was looked up again and again in a view. The first looks at a name only note the name, since most are asked
-//! for once or twice. With the third, the view begins to *remember*: it gets the twin of its metatable, whose
+//! What is looked up in a view repeatedly. The first two lookups only note the name, since most names are read once or
+//! twice. With the third, the view begins to *remember*: it gets the twin of its metatable, whose
 //! `__index` is a table, and what is there is found without any function. One view of each kind remembers at a time.
 //!
 //! `maps.lua` makes the twin and the *memory*, a table of the view that remembers and of what follows it below.
@@ -44,7 +44,7 @@ pub struct Recent {
 
 /// What is known of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum Lookup {
     /// It was not looked up before, or once.
     First,
     /// It was looked up twice: its value is worth remembering.
@@ -64,17 +64,17 @@ impl Recent {
         }
     }
 
-    fn look(&self, view: *const c_void, name: *const c_void) -> Look {
+    fn note_lookup(&self, view: *const c_void, name: *const c_void) -> Lookup {
         if self.view.replace(view) != view {
             self.names.iter().for_each(|noted| noted.set((ptr::null(), false)));
         }
         if let Some(noted) = self.names.iter().find(|noted| noted.get().0 == name) {
-            return if noted.replace((name, true)).1 { Look::Again } else { Look::First };
+            return if noted.replace((name, true)).1 { Lookup::Again } else { Lookup::First };
         }
         let place = self.next.get();
         self.next.set((place + 1) % NAMES);
         self.names[place].set((name, false));
-        Look::First
+        Lookup::First
     }
 }
 
@@ -84,10 +84,10 @@ impl Recent {
 /// # Safety
 /// `recent` is the index of a userdata of [`Recent`], `memory` that of its memory. Three slots are free.
 #[inline(always)]
-pub unsafe fn look(state: *mut lua_State, recent: c_int, memory: c_int) -> Look {
+pub unsafe fn note_lookup(state: *mut lua_State, recent: c_int, memory: c_int) -> Lookup {
     // SAFETY: granted by the caller.
     unsafe {
-        let Some(recent) = userdata::value::<Recent>(state, recent) else { return Look::First };
+        let Some(recent) = userdata::value::<Recent>(state, recent) else { return Lookup::First };
         let mut view = ffi::lua_topointer(state, 1);
         if view == recent.table.get() && !view.is_null() {
             ffi::lua_rawgeti(state, memory, VIEW);
@@ -95,20 +95,20 @@ pub unsafe fn look(state: *mut lua_State, recent: c_int, memory: c_int) -> Look 
             view = recent.owner.get();
         }
         let name = ffi::lua_topointer(state, 2);
-        if name.is_null() { Look::First } else { recent.look(view, name) }
+        if name.is_null() { Lookup::First } else { recent.note_lookup(view, name) }
     }
 }
 
-/// Remembers the value on top of the stack if the name in slot 2 is looked up [again](Look::Again), and if there is a
+/// Remembers the value on top of the stack if the name in slot 2 is looked up [again](Lookup::Again), and if there is a
 /// value.
 ///
 /// # Safety
-/// As of [`look`], which gave the second argument.
+/// As of [`note_lookup`], which gave the second argument.
 #[inline(always)]
-pub unsafe fn keep(state: *mut lua_State, look: Look, recent: c_int, memory: c_int) {
+pub unsafe fn keep(state: *mut lua_State, lookup: Lookup, recent: c_int, memory: c_int) {
     // SAFETY: granted by the caller.
     unsafe {
-        if look == Look::Again && ffi::lua_type(state, -1) != ffi::LUA_TNIL {
+        if lookup == Lookup::Again && ffi::lua_type(state, -1) != ffi::LUA_TNIL {
             remember(state, recent, memory);
         }
     }
@@ -201,18 +201,22 @@ mod tests {
         let address = |number: usize| ptr::without_provenance(number);
         let (view, other) = (address(1000), address(2000));
         for _ in 0..2 {
-            assert_eq!(recent.look(view, address(1)), Look::First);
+            assert_eq!(recent.note_lookup(view, address(1)), Lookup::First);
         }
-        assert_eq!(recent.look(view, address(1)), Look::Again);
+        assert_eq!(recent.note_lookup(view, address(1)), Lookup::Again);
         for number in 2..=NAMES + 1 {
-            assert_eq!(recent.look(view, address(number)), Look::First);
+            assert_eq!(recent.note_lookup(view, address(number)), Lookup::First);
         }
         for number in [2, 1, 1] {
-            assert_eq!(recent.look(view, address(number)), Look::First, "{number}");
+            assert_eq!(recent.note_lookup(view, address(number)), Lookup::First, "{number}");
         }
-        assert_eq!(recent.look(view, address(1)), Look::Again);
+        assert_eq!(recent.note_lookup(view, address(1)), Lookup::Again);
         for view in [other, view] {
-            assert_eq!(recent.look(view, address(1)), Look::First, "it was the other view's");
+            assert_eq!(
+                recent.note_lookup(view, address(1)),
+                Lookup::First,
+                "it was the other view's"
+            );
         }
     }
 }

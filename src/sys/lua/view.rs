@@ -149,7 +149,7 @@ pub(super) const fn metatable(number: c_int) -> c_int {
 // copied before any other code runs.
 
 thread_local! {
-    /// The text that was made last: it is dropped here, as a Lua error may jump over whoever pushes it.
+    /// The text that was made last: it is dropped here, as a Lua error may jump over the function that pushes it.
     static MADE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -173,7 +173,7 @@ unsafe extern "C-unwind" fn find<S: Search>(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls with a valid state and at least 20 free slots. The text and the name stay on the
     // stack while they are searched and pushed.
     unsafe {
-        let look = recent::look(state, SEARCHED, SEARCHED_MEMORY);
+        let lookup = recent::note_lookup(state, SEARCHED, SEARCHED_MEMORY);
         ffi::lua_settop(state, 2);
         if ffi::lua_type(state, 1) != ffi::LUA_TTABLE
             || ffi::lua_rawgetp(state, 1, source()) != ffi::LUA_TSTRING
@@ -186,7 +186,7 @@ unsafe extern "C-unwind" fn find<S: Search>(state: *mut lua_State) -> c_int {
             ViewEntry::Encoded(text) => push(state, decoded::<S>(text.bytes())),
             entry => push_entry(state, entry),
         }
-        recent::keep(state, look, SEARCHED, SEARCHED_MEMORY);
+        recent::keep(state, lookup, SEARCHED, SEARCHED_MEMORY);
         1
     }
 }
@@ -211,14 +211,14 @@ unsafe extern "C-unwind" fn find_in_store(state: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn get<V: ObjectView>(state: *mut lua_State) -> c_int {
     // SAFETY: as above; the upvalues are those of `index`.
     unsafe {
-        let look = recent::look(state, RECENT, MEMORY);
+        let lookup = recent::note_lookup(state, RECENT, MEMORY);
         ffi::lua_settop(state, 2);
         if ffi::lua_type(state, 1) != ffi::LUA_TTABLE || ffi::lua_type(state, 2) != ffi::LUA_TSTRING
         {
             return 0;
         }
-        if V::KEEPS && push_kept(state) {
-            recent::keep(state, look, RECENT, MEMORY);
+        if V::KEEPS && push_stored(state) {
+            recent::keep(state, lookup, RECENT, MEMORY);
             return 1;
         }
         let Some(object) = userdata::value::<V::Object>(state, OBJECT) else { return 0 };
@@ -239,26 +239,26 @@ unsafe extern "C-unwind" fn get<V: ObjectView>(state: *mut lua_State) -> c_int {
             entry => push_entry(state, entry),
         }
         if V::KEEPS {
-            ffi::lua_pushvalue(state, KEPT);
+            ffi::lua_pushvalue(state, ENTRY_KEY);
             ffi::lua_pushvalue(state, -2);
             ffi::lua_rawset(state, 1);
         }
         if current {
-            recent::keep(state, look, RECENT, MEMORY);
+            recent::keep(state, lookup, RECENT, MEMORY);
         }
         1
     }
 }
 
 /// The slot of the key under which a view keeps an entry: nothing that is assigned has it.
-const KEPT: c_int = 3;
+const ENTRY_KEY: c_int = 3;
 
 /// Puts that key into its slot, and above it the entry; false if that is nil.
-unsafe fn push_kept(state: *mut lua_State) -> bool {
+unsafe fn push_stored(state: *mut lua_State) -> bool {
     // SAFETY: the caller is `get`, with a view and a string in slots 1 and 2.
     unsafe {
         push_lower(state, &[0]);
-        ffi::lua_pushvalue(state, KEPT);
+        ffi::lua_pushvalue(state, ENTRY_KEY);
         ffi::lua_rawget(state, 1) != ffi::LUA_TNIL
     }
 }

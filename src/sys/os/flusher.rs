@@ -142,8 +142,7 @@ pub fn defer(socket: BorrowedFd<'_>, output: DeferredOutput) -> Result<Deferred,
     Ok(Deferred { index, process })
 }
 
-/// Sends all output that waits, as far as it goes without blocking: for whoever is about to wait for
-/// something.
+/// Sends all output that waits, as far as it goes without blocking: before a wait.
 pub fn send_now() {
     if PROCESS.load(Relaxed) == generation() {
         TABLE.iter().filter(|slot| slot.is_due()).for_each(OutputSlot::send);

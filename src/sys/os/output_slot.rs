@@ -1,6 +1,6 @@
 //! Output that waits in a slot, which two threads share without a lock.
 //!
-//! Each slot has a state, and whoever changes it by compare-and-exchange has the content.
+//! Each slot has a state, and the thread that changes it by compare-and-exchange has the content.
 //!
 //! | state | who has the content | what follows |
 //! |---|---|---|
@@ -96,8 +96,8 @@ impl OutputSlot {
         self.changes(FREE, OWNED)
     }
 
-    /// Lets output for a socket wait in a slot that was claimed. Whoever changes something for the thread to see
-    /// does that before: this is visible to all threads before what follows it.
+    /// Lets output for a socket wait in a slot that was claimed. What the thread must see has to be
+    /// changed before: that is visible to all threads once the slot is filled.
     pub(super) fn fill(&self, fd: RawFd, output: DeferredOutput) {
         self.seen.store(output.is_old, Relaxed);
         let content = Content { fd, output, sent: 0, errno: None };

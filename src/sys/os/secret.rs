@@ -21,7 +21,7 @@ const CHUNK: NonZeroUsize = NonZeroUsize::new(16 * 4096).unwrap();
 /// A block that no value has.
 struct Free(NonNull<u8>);
 
-// SAFETY: the block is memory that belongs to whoever has this value.
+// SAFETY: the block is memory that this value owns.
 unsafe impl Send for Free {}
 
 static FREE: Mutex<Vec<Free>> = Mutex::new(Vec::new());

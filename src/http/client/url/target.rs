@@ -41,24 +41,24 @@ pub fn escape(text: &[u8]) -> Vec<u8> {
 
 /// RFC 3986 5.2.4, for a path that begins with a slash.
 pub fn remove_dot_segments(path: &[u8]) -> Vec<u8> {
-    let mut kept: Vec<&[u8]> = Vec::new();
+    let mut resolved: Vec<&[u8]> = Vec::new();
     let mut segments = path.split(|&byte| byte == b'/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         let last = segments.peek().is_none();
         match segment {
             b"." | b".." => {
                 if segment == b".." {
-                    kept.pop();
+                    resolved.pop();
                 }
                 if last {
-                    kept.push(b"");
+                    resolved.push(b"");
                 }
             }
-            _ => kept.push(segment),
+            _ => resolved.push(segment),
         }
     }
     let mut result = Vec::with_capacity(path.len());
-    for segment in kept {
+    for segment in resolved {
         result.push(b'/');
         result.extend_from_slice(segment);
     }

@@ -171,8 +171,8 @@ fn mixed(one: &Team, other: &Team) -> usize {
 
 /// What is in the team and not in the new one.
 fn missing<'a>(team: &'a Team, new: &Team) -> impl Iterator<Item = usize> + use<'a> {
-    let kept: BTreeSet<usize> = new.values().flatten().copied().collect();
-    team.values().flatten().copied().filter(move |connection| !kept.contains(connection))
+    let members: BTreeSet<usize> = new.values().flatten().copied().collect();
+    team.values().flatten().copied().filter(move |connection| !members.contains(connection))
 }
 
 /// Divides the connections of two workers evenly, and so that as few of them as possible have others

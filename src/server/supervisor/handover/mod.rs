@@ -259,8 +259,8 @@ impl Handover {
         let (data, awaits) = input.take();
         let state = ConnectionState { data, awaits, ..state };
         let file = state.unsent().and_then(|unsent| unsent.file);
-        let kept = file.map(|_| Box::new(state.clone()));
-        let location = Location::Sent(worker.pid, overflow, state.attributes.clone(), kept);
+        let resumable = file.map(|_| Box::new(state.clone()));
+        let location = Location::Sent(worker.pid, overflow, state.attributes.clone(), resumable);
         let Some(key) = self.reception.store.enter(pool, descriptor, location) else {
             return Given::Failed;
         };

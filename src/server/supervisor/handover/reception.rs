@@ -214,7 +214,7 @@ impl Reception {
         self.queue(pool, descriptor, Held { state, ..Held::default() }, Wakeup::None);
     }
 
-    /// The server shuts down: whoever waits is told.
+    /// The server shuts down: handlers of waiting connections are told.
     pub fn shut_down(&mut self) {
         self.shuts_down = true;
         while let Some(key) = self.store.lobby().oldest() {

@@ -13,7 +13,7 @@ use crate::server::operator::log::Log;
 
 /// One thing that the supervisor is to do.
 pub enum ReloadAction {
-    /// Tell whoever runs the server.
+    /// Tell the operator.
     Tell(ReloadNews),
     /// Tell those who have asked for a reload: it is complete, or why the server goes on as it was.
     Answer(Vec<Asker>, Result<(), String>),

@@ -317,7 +317,7 @@ impl First {
     }
 }
 
-/// Whoever has asked for a reload is told that there is none.
+/// Tells the process that asked for a reload that there is none.
 pub fn refusal(asker: Option<Asker>, why: &'static str) -> Vec<ReloadAction> {
     let askers = asker.into_iter().collect();
     vec![

@@ -1,4 +1,4 @@
-//! What whoever runs the server is told of a reload.
+//! What the operator is told about a reload.
 
 use crate::server::metrics::server::ServerMetrics;
 use crate::server::metrics::totals::ServerTotal;
