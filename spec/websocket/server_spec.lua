@@ -22,6 +22,7 @@ local APP = websocket.APP .. [[
   function options.open(ws, request)
     ws.state = request.get_params.state
     if request.get_params.fail then error("not today") end
+    if request.get_params.bye then ws:close(4401, "who are you?") end
     if request.get_params.greets then ws:send("hello " .. request.get_params.greets) end
   end
   function options.message(ws, text, kind)
@@ -62,9 +63,9 @@ describe("a WebSocket", function()
   local function connect(path, headers) return websocket.connect(s, path, headers) end
 
   describe("is refused", function()
-    local function refusal(headers, path)
+    local function refusal(headers, path, body)
       local c = s:connect()
-      assert(c:send(websocket.request(path or "/", headers)))
+      assert(c:send(websocket.request(path or "/", headers) .. (body or "")))
       return c:response()
     end
 
@@ -79,6 +80,15 @@ describe("a WebSocket", function()
       assert.same({ 426, "13" }, { response.status, response.headers["sec-websocket-version"] })
       assert.equal(400, refusal({ ["Sec-WebSocket-Key"] = "short" }).status)
       assert.equal(400, refusal({ ["Sec-WebSocket-Key"] = false }).status)
+    end)
+
+    it("to a request with a body, and the worker stays", function()
+      start()
+      local pid = s:request("/plain").body
+      assert.equal(400, refusal({ ["Content-Length"] = "5" }, "/", "hello").status)
+      assert.equal(400, refusal({ ["Transfer-Encoding"] = "chunked" }, "/", "0\r\n\r\n").status)
+      assert.equal(pid, s:request("/plain").body)
+      connect("/", { ["Content-Length"] = "0" })
     end)
 
     it("to pages of other hosts", function()
@@ -251,9 +261,19 @@ describe("a WebSocket", function()
       assert.truthy(s:wait_log('GET /%?state=s %[%x+%]: .*on purpose'))
       assert.truthy(s:log():find('closed 1011 "" s', 1, true))
       assert.equal("other", other:ask("state"))
-      local failed = connect "/?fail=1"
+      local failed = connect "/?state=f&fail=1"
       assert.equal(1011, (failed:closing()))
       assert.truthy(s:wait_log("not today"))
+      assert.truthy(s:log():find('closed 1011 "" f', 1, true))
+      local place = s:log():match("(%S+:%d+): not today"):gsub("%p", "%%%0")
+      assert.truthy(s:wait_log(place .. ": in "))
+    end)
+
+    it("by its open function, without waiting for the client's answer", function()
+      start()
+      local ws = connect "/?state=s&bye=1"
+      assert.same({ 4401, "who are you?" }, { ws:closing() })
+      assert.truthy(s:wait_log('closed 4401 "who are you%?" s'))
     end)
 
     it("at a shutdown", function()

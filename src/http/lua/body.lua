@@ -37,10 +37,13 @@ return function(steps, env, times, methods, lazy)
 
   function body.reset()
     waited = 0
-    if not (state or streamer or exact or patterns) then return end
+    if not (state or streamer or exact or patterns or failure) then return end
     state, streamer, exact, patterns, current, metadata = nil, nil, nil, nil, nil, nil
     calls, failure, failure_trace = 0, nil, nil
   end
+
+  -- Keeps where an error was raised that is going to be passed on.
+  function body.note_failure(err, trace) failure, failure_trace = err, trace end
 
   -- The traceback of an error that a callback has raised, if `err` is that one.
   function body.traceback(err)

@@ -95,6 +95,11 @@ impl WebSocket {
         self.reader.message()
     }
 
+    /// The code with which it is over.
+    pub fn code(&self) -> Option<u16> {
+        self.closed.as_ref().map(|(code, _)| *code)
+    }
+
     /// Why it is over, in the words of the side that has closed it.
     pub fn reason(&self) -> &str {
         self.closed.as_ref().map_or("", |(_, reason)| reason)

@@ -5,13 +5,14 @@ local misuse, is_list, rules = arguments.misuse, arguments.is_list, arguments.ru
 local check_options, check_message = arguments.check_options, arguments.check_message
 local check_close = arguments.check_close
 
-local error, getmetatable, pcall, type = error, getmetatable, pcall, type
+local error, getmetatable, type = error, getmetatable, type
 local format, math_type, setmetatable, xpcall = string.format, math.type, setmetatable, xpcall
-local tointeger, tostring = math.tointeger, tostring
+local tointeger, tonumber, tostring = math.tointeger, tonumber, tostring
 local traceback = debug and debug.traceback or tostring
 local native_send, native_close, begin = native.send, native.close, native.begin
 local value, set_value, protocol_of = native.value, native.set_value, native.protocol
 local finish, keep, note_traceback = native.finish, native.keep, native.note_traceback
+local closed, leave_session = native.closed, native.leave_session
 local resume, start, next_event, rest =
   native.events.resume, native.events.start, native.events.next, native.events.rest
 
@@ -202,12 +203,36 @@ local function refuse(request, status, reason)
   return true
 end
 
+-- Runs the first event. If the connection is closed in it, the server ends it as it does after any other
+-- response: nothing of the client is read any more.
+local function open(socket, handler, request, note_failure)
+  local ws = new(socket, STALL_TIMEOUT, io.poll)
+  local failed, failure
+  local function fail(err)
+    if not failed then
+      failed, failure = true, err
+      note_failure(err, traceback("", 2))
+    end
+  end
+  if not xpcall(handler.open, fail, ws, request) then native_close(socket, INTERNAL_ERROR, "") end
+  local code, reason = closed(socket)
+  if code then
+    if handler.close then xpcall(handler.close, fail, ws, code, reason) end
+    leave_session(socket)
+  else
+    keep(socket, handler.native)
+  end
+  retire(ws)
+  if failed then error(failure, 0) end
+end
+
 -- Accepts a request, or refuses it.
-local function upgrade(request, handler, name)
+local function upgrade(request, handler, name, note_failure)
   local lists, values = request.headers_csv_string, request.headers_value
   local origin = values["Origin"]
   local accept, protocol, extensions, bits = native.judge(handler.native, {
     method = request.method, http = request.version, host = request.host,
+    has_body = lists["Transfer-Encoding"] ~= "" or tonumber(values["Content-Length"] or 0) > 0,
     upgrade = lists["Upgrade"], connection = lists["Connection"],
     version = values["Sec-WebSocket-Version"] or "", key = values["Sec-WebSocket-Key"] or "",
     protocols = lists["Sec-WebSocket-Protocol"], extensions = lists["Sec-WebSocket-Extensions"],
@@ -224,14 +249,7 @@ local function upgrade(request, handler, name)
   if extensions then request:send_header("Sec-WebSocket-Extensions", extensions) end
   request:finish()
   begin(socket, handler.native, name, label, protocol, bits)
-  if handler.open then
-    local ws = new(socket, STALL_TIMEOUT, io.poll)
-    local ok, err = pcall(handler.open, ws, request)
-    if not ok then native_close(socket, INTERNAL_ERROR, "") end
-    keep(socket, handler.native)
-    retire(ws)
-    if not ok then error(err, 0) end
-  end
+  if handler.open then open(socket, handler, request, note_failure) end
   return true
 end
 
@@ -255,10 +273,11 @@ function http.websocket(options)
   local name = register(options, handler)
   return function(request)
     local meta = type(request) == "table" and getmetatable(request)
-    if not (type(meta) == "table" and meta.is_handled) then
+    local note_failure = type(meta) == "table" and meta.note_failure
+    if not note_failure then
       misuse(2, "a WebSocket is called with the request that is being handled")
     end
-    return upgrade(request, handler, name)
+    return upgrade(request, handler, name, note_failure)
   end
 end
 

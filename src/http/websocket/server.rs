@@ -114,6 +114,7 @@ fn judge(lua: &Lua, (handler, request): (AnyUserData, Table)) -> Result<MultiVal
     let upgrade = Upgrade {
         method: &method,
         is_current: version == b"HTTP/1.1",
+        has_body: request.raw_get("has_body")?,
         upgrade: &upgrade,
         connection: &connection,
         version: &number,
@@ -200,7 +201,8 @@ fn values(lua: &Lua, native: &Table) -> Result<()> {
 
 /// `send(socket, message, is_binary)`: how many bytes are queued, or false if the WebSocket is closed;
 /// `close(socket, code, reason)`; `keep(socket, handler)`: the handler has
-/// returned for the first time; `finish(socket, drain, stall)`: true if the server does the rest.
+/// returned for the first time; `closed(socket)`: code and reason, or nil; `leave_session(socket)`: the connection is
+/// no WebSocket any more; `finish(socket, drain, stall)`: the same, and true if the server does the rest.
 fn sending(lua: &Lua, native: &Table, codec: &Rc<RefCell<Codec>>) -> Result<()> {
     let codec = codec.clone();
     let send = move |lua: &Lua, (socket, message, is_binary): (AnyUserData, LuaString, bool)| {
@@ -227,7 +229,30 @@ fn sending(lua: &Lua, native: &Table, codec: &Rc<RefCell<Codec>>) -> Result<()> 
         Ok(())
     };
     native.raw_set("keep", lua.create_function(keep)?)?;
+    let closed = |lua: &Lua, socket: AnyUserData| {
+        let closed = with(&socket, |it, _| it.code().map(|code| (code, it.reason().to_owned())));
+        match closed.flatten() {
+            Some((code, reason)) => (code, lua.create_string(reason)?).into_lua_multi(lua),
+            None => Ok(MultiValue::new()),
+        }
+    };
+    native.raw_set("closed", lua.create_function(closed)?)?;
+    let leave_session = |_: &Lua, socket: AnyUserData| {
+        if let Some(stream) = stream_of(&socket) {
+            self::leave_session(&stream);
+        }
+        Ok(())
+    };
+    native.raw_set("leave_session", lua.create_function(leave_session)?)?;
     native.raw_set("finish", lua.create_function(finish)?)
+}
+
+/// The connection is no WebSocket any more.
+fn leave_session(stream: &Rc<RefCell<Stream>>) {
+    let session = stream.borrow_mut().handler.session.take();
+    if let Some(away) = session.and_then(|session| session.away) {
+        connection::leave(away);
+    }
 }
 
 /// Ends a connection whose WebSocket is closed.
@@ -236,10 +261,7 @@ fn finish(
     (socket, drain, stall): (AnyUserData, Option<f64>, Option<f64>),
 ) -> Result<bool> {
     let Some(stream) = stream_of(&socket) else { return Ok(true) };
-    let session = stream.borrow_mut().handler.session.take();
-    if let Some(away) = session.and_then(|session| session.away) {
-        connection::leave(away);
-    }
+    leave_session(&stream);
     let lingers = server::linger(&stream, drain.map(seconds), stall.map(seconds));
     Ok(lingers.unwrap_or_else(|_| {
         // The client is gone.

@@ -34,6 +34,8 @@ pub struct Upgrade<'a> {
     pub method: &'a [u8],
     /// Whether its version is HTTP/1.1 or later.
     pub is_current: bool,
+    /// Whether it has a body.
+    pub has_body: bool,
     /// Upgrade.
     pub upgrade: &'a [u8],
     /// Connection.
@@ -106,6 +108,7 @@ const NO_UPGRADE: UpgradeRefusal = refusal(
 const OTHER_VERSION: UpgradeRefusal =
     refusal("426 Upgrade Required", "This server speaks version 13 of the WebSocket protocol.");
 const METHOD: UpgradeRefusal = refusal("400 Bad Request", "WebSocket requests are GET requests.");
+const BODY: UpgradeRefusal = refusal("400 Bad Request", "WebSocket requests have no body.");
 const HTTP_VERSION: UpgradeRefusal =
     refusal("400 Bad Request", "WebSocket requests need HTTP/1.1.");
 const KEY: UpgradeRefusal =
@@ -124,6 +127,9 @@ pub fn judge(request: &Upgrade<'_>, terms: &Terms) -> Result<Acceptance, Upgrade
     }
     if request.method != b"GET" {
         return Err(METHOD);
+    }
+    if request.has_body {
+        return Err(BODY);
     }
     if !request.is_current {
         return Err(HTTP_VERSION);
@@ -232,6 +238,7 @@ mod tests {
     const EXAMPLE: Upgrade<'_> = Upgrade {
         method: b"GET",
         is_current: true,
+        has_body: false,
         upgrade: b"websocket",
         connection: b"keep-alive, Upgrade",
         version: b"13",
@@ -272,6 +279,7 @@ mod tests {
         assert_eq!(refused(Upgrade { version: b"8", ..EXAMPLE }), OTHER_VERSION);
         assert_eq!(refused(Upgrade { version: b"", ..EXAMPLE }), OTHER_VERSION);
         assert_eq!(refused(Upgrade { method: b"POST", ..EXAMPLE }), METHOD);
+        assert_eq!(refused(Upgrade { has_body: true, ..EXAMPLE }), BODY);
         assert_eq!(refused(Upgrade { is_current: false, ..EXAMPLE }), HTTP_VERSION);
         for key in [
             &b""[..],
