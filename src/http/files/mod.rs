@@ -9,6 +9,7 @@
 //! | [`recent`] | files that were opened lately, and are as they were |
 //! | [`answer`] | what a request gets of a file: all of it, a part, or nothing (pure) |
 //! | [`byteranges`] | several parts of a file in one body |
+//! | [`reply`] | the response that is made of a file or a folder |
 //! | [`listing`] | the page that lists a folder |
 //!
 //! This room knows `wire`.
@@ -21,3 +22,4 @@ pub mod media_types;
 pub mod opened;
 pub mod path;
 pub mod recent;
+pub mod reply;

@@ -4,10 +4,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
-use std::time::SystemTime;
 
 use mlua::{AnyUserData, IntoLuaMulti, Lua, LuaString, MultiValue, Table, UserData, Value};
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -15,55 +14,24 @@ use nix::sys::stat::Mode;
 
 use super::step::{SharedConnection, StepResult, problem, step, with};
 use crate::binding::{self, Fault};
-use crate::http::files::answer::{AskingFields, FileAnswer};
-use crate::http::files::byteranges;
 use crate::http::files::folder::{Found, Representation, Root, ServedFolder};
 use crate::http::files::listing;
 use crate::http::files::media_types::{MediaTypes, media_type};
-use crate::http::files::opened::{FileKind, OpenedFile, READ_AT_ONCE};
+use crate::http::files::opened::{FileKind, OpenedFile};
 use crate::http::files::path::FilePath;
 use crate::http::files::recent::RecentFiles;
+use crate::http::files::reply::{FileOptions, FileReply, ReplyBody};
 use crate::http::server::connection::HttpConnection;
 use crate::http::server::request::Request;
 use crate::http::server::usability::Problem;
 use crate::http::wire::accept_encoding::AcceptEncoding;
-use crate::http::wire::disposition;
-use crate::http::wire::escape::encode_path;
-use crate::http::wire::header_lines::push_header;
 use crate::io::stream::FileTail;
 use crate::sys::lua::c_file;
 use crate::sys::os::beneath::Links;
-use crate::sys::os::{error_text, file_transfer, random};
+use crate::sys::os::error_text;
 
 /// So many small files of a folder are kept open for a moment.
 const MOST_RECENT: usize = 32;
-
-/// What is to be sent behind the status.
-#[derive(Default)]
-struct FileReply {
-    /// Header lines, without Content-Length.
-    lines: Vec<u8>,
-    length: Option<u64>,
-    body: ReplyBody,
-}
-
-#[derive(Default)]
-enum ReplyBody {
-    #[default]
-    None,
-    Bytes(Vec<u8>),
-    File(FileTail),
-}
-
-/// What the application says of a file.
-#[derive(Default)]
-struct FileOptions {
-    media_type: Option<Vec<u8>>,
-    attachment: Option<Vec<u8>>,
-    cache_control: Option<Vec<u8>>,
-    /// It is sent with another status, whatever the request asks for.
-    is_plain: bool,
-}
 
 struct LuaFolder(ServedFolder);
 
@@ -132,26 +100,26 @@ pub fn functions(lua: &Lua, native: &Table) -> mlua::Result<()> {
 pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     let reply = Rc::new(RefCell::new(FileReply::default()));
 
-    let kept = reply.clone();
+    let place = reply.clone();
     type Wanted = (AnyUserData, LuaString, Option<Table>);
     step(lua, table, shared, "find_file", move |lua, c, (folder, path, options): Wanted| {
         let folder = folder.borrow::<LuaFolder>()?;
-        let options = FileOptions::read(options.as_ref())?;
+        let options = read_options(options.as_ref())?;
         let found = with(c, |c| find(&folder.0, &path.as_bytes(), &options, c))?;
-        settle(lua, &kept, found)
+        settle(lua, &place, found)
     })?;
     step(lua, table, shared, "serve_file", |lua, c, (folder, path, options): Wanted| {
         let folder = folder.borrow::<LuaFolder>()?;
-        let options = FileOptions::read(options.as_ref())?;
+        let options = read_options(options.as_ref())?;
         let found = with(c, |c| {
             let method = c.request.head.method.of(&c.request.bytes);
             if !matches!(method, b"GET" | b"HEAD") {
                 return Ok(Served::Refused);
             }
             Ok(match find(&folder.0, &path.as_bytes(), &options, c)? {
-                Some((status, reply)) => {
-                    Served::Sent(c.send_status(status.as_bytes()).and_then(|()| reply.send(c)))
-                }
+                Some(reply) => Served::Sent(
+                    c.send_status(reply.status.as_bytes()).and_then(|()| send(reply, c)),
+                ),
                 None => Served::Nothing,
             })
         })?;
@@ -163,10 +131,10 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
             Err(error) => failure(lua, &error),
         }
     })?;
-    let kept = reply.clone();
+    let place = reply.clone();
     type Given = (Value, Option<u64>, Option<Table>);
     step(lua, table, shared, "open_file", move |lua, c, (file, position, options): Given| {
-        let options = FileOptions::read(options.as_ref())?;
+        let options = read_options(options.as_ref())?;
         let name = match &file {
             Value::String(path) => path.as_bytes().to_vec(),
             _ => Vec::new(),
@@ -177,11 +145,11 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
             let representation = Representation::plain(opened, media_type(&name));
             answer(representation, position, &options, &c.request).map(Some)
         })?;
-        settle(lua, &kept, outcome)
+        settle(lua, &place, outcome)
     })?;
     step(lua, table, shared, "send_reply", move |lua, c, (): ()| {
         let reply = reply.take();
-        match with(c, |c| reply.send(c))? {
+        match with(c, |c| send(reply, c))? {
             Ok(()) => Ok(MultiValue::new()),
             Err(error) => problem(lua, error),
         }
@@ -198,44 +166,43 @@ enum Served {
     Refused,
 }
 
-impl FileReply {
-    /// Sends it behind its status.
-    fn send(self, c: &mut HttpConnection) -> Result<(), Problem> {
-        c.output.response.coding.withdraw();
-        c.send_lines(&self.lines, self.length)?;
-        match self.body {
-            ReplyBody::None => c.send_data(b"")?,
-            ReplyBody::Bytes(bytes) => c.send_data(&bytes)?,
-            ReplyBody::File(file) => c.send_file(file)?,
-        };
-        Ok(())
-    }
+/// Sends a reply behind its status.
+fn send(reply: FileReply, c: &mut HttpConnection) -> Result<(), Problem> {
+    c.output.response.coding.withdraw();
+    c.send_lines(&reply.lines, reply.length)?;
+    match reply.body {
+        ReplyBody::None => c.send_data(b"")?,
+        ReplyBody::Bytes(bytes) => c.send_data(&bytes)?,
+        ReplyBody::File(file, length) => c.send_file(FileTail::new(file, length))?,
+    };
+    Ok(())
 }
 
-impl FileOptions {
-    fn read(table: Option<&Table>) -> mlua::Result<FileOptions> {
-        let Some(table) = table else { return Ok(FileOptions::default()) };
-        let text = |name: &str| -> mlua::Result<Option<Vec<u8>>> {
-            let value: Option<LuaString> = table.raw_get(name)?;
-            Ok(value.map(|value| value.as_bytes().to_vec()))
-        };
-        Ok(FileOptions {
-            media_type: text("content_type")?,
-            attachment: text("attachment")?,
-            cache_control: text("cache_control")?,
-            is_plain: table.raw_get::<Option<LuaString>>("status")?.is_some(),
-        })
-    }
+/// What the application says of a file in a table.
+fn read_options(table: Option<&Table>) -> mlua::Result<FileOptions> {
+    let Some(table) = table else { return Ok(FileOptions::default()) };
+    let text = |name: &str| -> mlua::Result<Option<Vec<u8>>> {
+        let value: Option<LuaString> = table.raw_get(name)?;
+        Ok(value.map(|value| value.as_bytes().to_vec()))
+    };
+    Ok(FileOptions {
+        media_type: text("content_type")?,
+        attachment: text("attachment")?,
+        cache_control: text("cache_control")?,
+        is_plain: table.raw_get::<Option<LuaString>>("status")?.is_some(),
+    })
 }
-
-/// A status with its reply.
-type Ready = (&'static str, FileReply);
 
 /// Tells Lua what was found, and keeps the reply.
-fn settle(lua: &Lua, reply: &RefCell<FileReply>, outcome: io::Result<Option<Ready>>) -> StepResult {
+fn settle(
+    lua: &Lua,
+    place: &RefCell<FileReply>,
+    outcome: io::Result<Option<FileReply>>,
+) -> StepResult {
     match outcome {
-        Ok(Some((status, ready))) => {
-            reply.replace(ready);
+        Ok(Some(reply)) => {
+            let status = reply.status;
+            place.replace(reply);
             status.into_lua_multi(lua)
         }
         Ok(None) => Ok(MultiValue::new()),
@@ -268,35 +235,23 @@ fn find(
     path: &[u8],
     options: &FileOptions,
     c: &mut HttpConnection,
-) -> io::Result<Option<Ready>> {
+) -> io::Result<Option<FileReply>> {
     let Some(path) = FilePath::of_uri(path, folder.serves_hidden) else { return Ok(None) };
     let request = &mut c.request;
     let accepts = request.joined(b"accept-encoding");
     match folder.find(&path, &AcceptEncoding::new(&accepts))? {
         Found::File(representation) => answer(representation, 0, options, request).map(Some),
         Found::FolderWithoutSlash => {
-            // Relative to the path of the request, which may begin elsewhere than the folder.
-            let location =
-                [b"./", &encode_path(path.name())[..], b"/", request.query.of(&request.bytes)]
-                    .concat();
-            let mut lines = Vec::new();
-            push_header(&mut lines, b"Location", &location);
-            let reply = FileReply { lines, length: Some(0), body: ReplyBody::None };
-            Ok(Some(("301 Moved Permanently", reply)))
+            let query = request.query.of(&request.bytes);
+            Ok(Some(FileReply::with_slash(path.name(), query)))
         }
         Found::Listing(opened) => {
             let names = listing::names(opened, folder.serves_hidden)?;
             let is_root = path.relative == b".";
             let title =
                 if is_root { b"/".to_vec() } else { [b"/", &path.relative[..], b"/"].concat() };
-            let page = listing::page(&title, &names, !is_root).into_bytes();
-            let mut lines = Vec::new();
-            push_header(&mut lines, b"Content-Type", b"text/html; charset=utf-8");
-            if let Some(value) = &options.cache_control {
-                push_header(&mut lines, b"Cache-Control", value);
-            }
-            let (length, body) = (Some(page.len() as u64), ReplyBody::Bytes(page));
-            Ok(Some(("200 OK", FileReply { lines, length, body })))
+            let page = listing::page(&title, &names, !is_root);
+            Ok(Some(FileReply::listing(page, options)))
         }
         Found::Nothing => Ok(None),
     }
@@ -327,81 +282,7 @@ fn answer(
     position: u64,
     options: &FileOptions,
     request: &Request,
-) -> io::Result<Ready> {
-    let Representation { opened, media_type, coding, varies } = representation;
-    let size = opened.size.saturating_sub(position);
+) -> io::Result<FileReply> {
     let method = request.head.method.of(&request.bytes);
-    let asking = if options.is_plain { None } else { AskingFields::among(request.fields()) };
-    let decided = asking.map_or(FileAnswer::Whole, |asking| {
-        FileAnswer::to(&asking.asked(method), &opened.validators(), size, SystemTime::now())
-    });
-    let media_type = options.media_type.as_deref().unwrap_or(media_type.as_bytes());
-
-    let mut lines = Vec::with_capacity(512);
-    let mut add = |name: &str, value: &[u8]| push_header(&mut lines, name.as_bytes(), value);
-    if varies {
-        add("Vary", b"Accept-Encoding");
-    }
-    if let Some(value) = &options.cache_control {
-        add("Cache-Control", value);
-    }
-    if !options.is_plain {
-        add("ETag", opened.tag.as_bytes());
-        add("Last-Modified", httpdate::fmt_http_date(opened.modified).as_bytes());
-        add("Accept-Ranges", b"bytes");
-    }
-    if matches!(decided, FileAnswer::Whole | FileAnswer::Part(_) | FileAnswer::Parts(_)) {
-        if let Some(coding) = coding {
-            add("Content-Encoding", coding.as_bytes());
-        }
-        if let Some(name) = &options.attachment {
-            add("Content-Disposition", disposition::attachment(name).as_bytes());
-        }
-    }
-    let is_head = method == b"HEAD";
-    let (length, body) = match &decided {
-        FileAnswer::Whole => {
-            add("Content-Type", media_type);
-            (Some(size), part(opened, position, size, is_head)?)
-        }
-        FileAnswer::Part(range) => {
-            add("Content-Range", byteranges::content_range(range, size).as_bytes());
-            add("Content-Type", media_type);
-            (Some(range.length), part(opened, position + range.start, range.length, is_head)?)
-        }
-        FileAnswer::Parts(ranges) => {
-            let boundary: String =
-                random::bytes::<12>().iter().map(|byte| format!("{byte:02x}")).collect();
-            let kind = String::from_utf8_lossy(media_type);
-            let body =
-                byteranges::body(opened.file.as_fd(), position, ranges, size, &kind, &boundary)?;
-            add("Content-Type", byteranges::media_type(&boundary).as_bytes());
-            (Some(body.len() as u64), ReplyBody::Bytes(body))
-        }
-        FileAnswer::NotModified => (None, ReplyBody::None),
-        FileAnswer::PreconditionFailed => (Some(0), ReplyBody::None),
-        FileAnswer::Unsatisfiable => {
-            add("Content-Range", format!("bytes */{size}").as_bytes());
-            (Some(0), ReplyBody::None)
-        }
-    };
-    Ok((decided.status(), FileReply { lines, length, body }))
-}
-
-/// So many bytes of a file from a position on.
-fn part(opened: OpenedFile, position: u64, length: u64, is_head: bool) -> io::Result<ReplyBody> {
-    if is_head || length == 0 {
-        return Ok(ReplyBody::None);
-    }
-    if length <= READ_AT_ONCE {
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-        file_transfer::read_at(opened.file.as_fd(), position, &mut bytes)?;
-        return Ok(ReplyBody::Bytes(bytes));
-    }
-    // Large files are not kept, so nobody else has this one.
-    let file = Rc::try_unwrap(opened.file).map_err(|_| io::ErrorKind::ResourceBusy)?;
-    if position > 0 {
-        file_transfer::seek(file.as_fd(), position)?;
-    }
-    Ok(ReplyBody::File(FileTail::new(file, length)))
+    FileReply::to(method, request.fields(), representation, position, options)
 }
