@@ -15,6 +15,22 @@ local LONG_FILES = {
   ["http/server/connection.rs"] = 554,
 }
 
+-- What the folders of `http` and `server` import of each other.
+local ROOMS = {
+  http = {
+    wire = {}, form = { "wire" }, files = { "wire" }, client = { "wire" },
+    server = { "form", "wire" }, websocket = { "server", "wire" },
+    lua = { "files", "form", "server", "wire" },
+  },
+  server = {
+    ipc = {}, listen = { "ipc", "metrics" }, metrics = { "ipc", "listen" }, development = {},
+    operator = { "development", "ipc", "listen", "metrics" },
+    push = { "ipc", "listen", "metrics" }, status_process = { "ipc", "listen", "metrics" },
+    worker = { "ipc", "listen", "metrics" },
+    supervisor = { "development", "ipc", "listen", "metrics", "operator", "push", "status_process" },
+  },
+}
+
 -- The pattern of a module of tests in the file of what it tests.
 local TESTS = "#%[cfg%(test%)%]%s*mod [%w_]+ %b{}"
 
@@ -131,6 +147,21 @@ describe("the sources", function()
       done[name] = true
     end
     for name in pairs(files) do visit(name) end
+  end)
+
+  it("import of the other folders what their folder may", function()
+    for house, rooms in pairs(ROOMS) do
+      local pattern = "^crate::" .. house .. "::([%w_]+)"
+      for name, file in pairs(files) do
+        local room = rooms[name:match(pattern)]
+        for _, import in ipairs(room and file.imports or {}) do
+          local other = import:match(pattern)
+          local allowed = not rooms[other] or other == name:match(pattern)
+          for _, known in ipairs(room) do allowed = allowed or other == known end
+          assert(allowed, ("%s imports %s"):format(file.path, import))
+        end
+      end
+    end
   end)
 
   it("have the methods of a type in the file that defines it", function()

@@ -10,8 +10,8 @@
 //! | [`client`] | `http.request` |
 //! | [`websocket`] | `http.websocket` and `http.websocket_connect` |
 //!
-//! `wire` knows none of the others, `form`, `client` and `websocket` know `wire`, `server` knows `wire` and `form`,
-//! `lua` knows them all.
+//! `wire` knows none of the others; `form`, `files` and `client` know `wire`, `server` knows `wire` and `form`,
+//! `websocket` knows `wire` and `server`, and `lua` knows all but `client` and `websocket`.
 
 pub mod client;
 pub mod files;

@@ -1,7 +1,7 @@
 //! Property test: the supervisor's side of connections ([`Handover`]) and the worker's ([`EventLoop`]) run
 //! against each other in one process, over their control channels, with clients at the other end and
-//! without Lua; now and then another generation takes over. Whatever happens in whatever order, no request is lost or answered twice, and no two
-//! workers have a connection at the same time.
+//! without Lua; now and then another generation takes over. For any sequence of events, no request is lost or
+//! answered twice, and no two workers have a connection at the same time.
 //!
 //! `CONNECTIONS_SEED=n cargo test connections_test` runs the sequence of one seed, `CONNECTIONS_SEEDS=n`
 //! as many as that. A sequence that fails is made shorter as long as it fails, and printed.

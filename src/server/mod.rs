@@ -14,7 +14,9 @@
 //! | [`credentials`] | the user that a process runs as |
 //! | [`run`], [`worker_start`] | from registered pools to a serving supervisor, and to its workers |
 //!
-//! `supervisor` and `worker` do not know each other: what they share is `ipc`.
+//! `ipc` and `development` know none of the others; `listen` and `metrics` know `ipc`, and each other where pools are
+//! counted; `worker`, `push`, `status_process` and `operator` know these, and `operator` `development`. `supervisor`
+//! knows all but `worker`: what these two share is `ipc`.
 
 pub(crate) mod credentials;
 pub(crate) mod development;

@@ -125,7 +125,10 @@ fn serve(
     let line = push_line(predecessor.as_ref()).inspect_err(|_| registry.end())?;
     PushLine::set(Some(line.clone()));
     let origin = predecessor.map(|predecessor| GenerationOrigin { predecessor, log: later_log });
-    let watcher = Development::of(lua).and_then(|development| development.take_watcher());
+    let report = |path| {
+        handle_methods::with_worker(|worker| worker.report_loaded(path));
+    };
+    let watcher = Development::of(lua).and_then(|development| development.take_watcher(report));
     let metrics = ServerMetrics::new(registry.metrics.clone()).map_err(Fault::Misuse)?;
     let counters = registry.metrics.push().map_err(Fault::Misuse)?;
     let push = PushSettings { line, counters, topics: registry.take_topics(), most: limits.held };

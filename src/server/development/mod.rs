@@ -13,7 +13,7 @@ pub mod sources;
 pub mod trail;
 pub mod watcher;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -21,7 +21,6 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua};
 
-use super::worker::handle_methods::with_worker;
 use crate::binding;
 use page::ShownError;
 use sources::Sources;
@@ -32,6 +31,8 @@ use watcher::Watcher;
 pub struct Development {
     /// Until the supervisor has it.
     watcher: RefCell<Option<Watcher>>,
+    /// Tells the supervisor of a file that was loaded after that.
+    report: Cell<fn(Vec<u8>)>,
     sources: RefCell<Sources>,
     /// Why the application cannot serve.
     failure: RefCell<Option<String>>,
@@ -56,7 +57,8 @@ impl Development {
         };
         let watcher = RefCell::new(watcher);
         let (sources, failure) = (RefCell::default(), RefCell::default());
-        let development = Rc::new(Development { watcher, sources, failure });
+        let report = Cell::new((|_| ()) as fn(Vec<u8>));
+        let development = Rc::new(Development { watcher, report, sources, failure });
         lua.set_app_data(development.clone());
         let note = lua.create_function(move |_, name: mlua::LuaString| {
             development.note(&name.as_bytes());
@@ -73,15 +75,13 @@ impl Development {
         let Some(path) = self.sources.borrow_mut().add(name) else { return };
         match self.watcher.borrow_mut().as_mut() {
             Some(watcher) => watcher.add(path),
-            None => {
-                let path = path.as_os_str().as_bytes().to_vec();
-                with_worker(|worker| worker.report_loaded(path));
-            }
+            None => self.report.get()(path.as_os_str().as_bytes().to_vec()),
         }
     }
 
-    /// The watcher is the supervisor's from now on.
-    pub fn take_watcher(&self) -> Option<Watcher> {
+    /// The watcher is the supervisor's from now on, and `report` tells it of what this process loads.
+    pub fn take_watcher(&self, report: fn(Vec<u8>)) -> Option<Watcher> {
+        self.report.set(report);
         self.watcher.take()
     }
 
