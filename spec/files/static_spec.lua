@@ -296,7 +296,9 @@ describe("http.static", function()
         function() http.static("/tmp", { indx = 1 }) end,
       ['Option "links" of static must be "inside", "none" or "anywhere"'] =
         function() http.static("/tmp", { links = "x" }) end,
-      ['Option "headers" of static must be a table of header fields, without those'] =
+      ['Option "headers" of static must be a table of names and valid values of header fields'] =
+        function() http.static("/tmp", { headers = { ["X-A"] = "b\r\nX-C: d" } }) end,
+      ["without those that the file has itself"] =
         function() http.static("/tmp", { headers = { ["Content-Type"] = "text/x" } }) end,
       ["expected a request, got a table"] = function() http.static "/tmp" {} end,
     } do

@@ -55,6 +55,9 @@ local ROUTES = [[
       try(request.send, request, "200 OK", nil, "", { "X-A: b" }),
       try(request.send, request, "200 OK", nil, "", { ["content-length"] = 5 }),
       try(request.send, request, "200 OK", "text/plain", "", { ["content-type"] = "text/html" }),
+      try(request.send, request, "200 OK", nil, "", { ["X-A"] = "b\r\nX-C: d" }),
+      try(request.send, request, "200 OK", nil, "", { ["X A"] = "b" }),
+      try(request.send, request, "200 OK", "text/plain\r\nX-C: d", ""),
     }
     for _, cookie in ipairs {
       { name = "a b", value = "" }, { value = "" }, { name = "a" }, { name = "a", value = {} },
@@ -185,6 +188,8 @@ describe("common responses:", function()
       "send expects a final status, not 100 Continue", "send expects a string as type, got a table",
       "send expects headers as strings, got X-A = table", "send expects headers as strings, got 1 = string",
       "send has its own content-length", "send has its own content-type",
+      "Invalid character in HTTP header value: X-A", "Invalid HTTP header name: X A",
+      "send expects a media type as type",
       'Field "name" of a cookie must be a token',
       'Field "name" of a cookie is missing', 'Field "value" of a cookie is missing',
       'Field "value" of a cookie must be a string or a number', 'Field "path"', "must have secure = true",

@@ -177,6 +177,7 @@ describe("generate_handler behind proxies", function()
     assert.truthy(response.body:find("Forwarded and X-Forwarded headers contradict each other", 1, true))
     _, response = trusted(s, { 'Forwarded: for="203.0.113.5' })
     assert.equal(400, response.status)
+    assert.truthy(response.body:find("\n\nMalformed Forwarded header\n", 1, true))
     _, response = ask(s:connect(), fields)
     assert.equal(200, response.status)
     for name, ip in pairs { Forwarded = "198.51.100.1", ["X-Forwarded"] = "203.0.113.5" } do

@@ -220,6 +220,7 @@ fn failure(lua: &Lua, error: &io::Error) -> StepResult {
             | libc::EISDIR
             | libc::ENAMETOOLONG
             | libc::ELOOP
+            | libc::ENOTSUP
             | libc::ENXIO,
         ) => 404,
         Some(libc::EACCES | libc::EPERM) => 403,
@@ -272,7 +273,8 @@ fn open(file: &Value) -> io::Result<OpenedFile> {
     let opened: OwnedFd = openat(AT_FDCWD, OsStr::from_bytes(&path), flags, Mode::empty())?;
     match FileKind::of(opened, "")? {
         FileKind::File(file) => Ok(file),
-        FileKind::Folder(_) | FileKind::Other => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+        FileKind::Folder(_) => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+        FileKind::Other => Err(io::Error::from_raw_os_error(libc::ENOTSUP)),
     }
 }
 

@@ -32,21 +32,27 @@ end
 -- Header fields that say what a file is, and which part is sent: twice, they would contradict each other.
 local OWN_FIELDS = {
   ["content-type"] = true, ["content-length"] = true, ["content-range"] = true, ["etag"] = true,
-  ["last-modified"] = true,
+  ["last-modified"] = true, ["transfer-encoding"] = true,
 }
 
 local function is_table_of_fields(value)
   if type(value) ~= "table" then return false end
-  for name in pairs(value) do
+  for name, content in pairs(value) do
     if not is_text(name) or OWN_FIELDS[lower(name)] then return false end
+    if not is_text(content) and type(content) ~= "number" then return false end
+    if native.header_fault(name, tostring(content)) then return false end
   end
   return true
 end
 
+local function is_status_with_body(value)
+  return is_text(value) and find(value, "^[2-5]%d%d") and not find(value, "^20[45]") and not find(value, "^304")
+end
+
 local common = {
   cache_control = { "a value of the header field Cache-Control", is_line },
-  headers = { "a table of header fields, without those that the file has itself, such as Content-Type",
-    is_table_of_fields },
+  headers = { "a table of names and valid values of header fields, without those that the file has itself, "
+    .. "such as Content-Type", is_table_of_fields },
 }
 
 -- What each option may be.
@@ -54,8 +60,7 @@ local file_options = {
   content_type = { "a media type", is_line },
   attachment = { "a boolean or a file name",
     function(value) return is_boolean(value) or is_text(value) end },
-  status = { 'a status, as in "404 Not Found"',
-    function(value) return is_text(value) and find(value, "^[2-5]%d%d") ~= nil end },
+  status = { 'a status with a body, as in "404 Not Found"', is_status_with_body },
   folder = { "the path of a folder", is_text },
   cache_control = common.cache_control, headers = common.headers,
 }

@@ -126,6 +126,8 @@ local function check_headers(headers, content_type)
     if OWN[key] or key == "content-type" and content_type ~= nil then
       misuse(3, "send has its own %s: leave it out of the headers", name)
     end
+    local fault = native.header_fault(name, tostring(value))
+    if fault then misuse(3, "%s: %s", fault, name) end
   end
   local tag, modified = find_header(headers, "etag"), find_header(headers, "last-modified")
   if tag ~= nil and not (type(tag) == "string" and native.is_tag(tag)) then
@@ -180,6 +182,7 @@ return function(steps, methods)
     if content_type ~= nil and type(content_type) ~= "string" then
       misuse(2, "send expects a string as type, got a %s", type(content_type))
     end
+    if content_type and find(content_type, "%c") then misuse(2, "send expects a media type as type") end
     if find(tostring(status), "^1") then misuse(2, "send expects a final status, not %s", status) end
     local tag, modified
     if headers ~= nil then tag, modified = check_headers(headers, content_type) end

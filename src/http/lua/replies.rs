@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use mlua::{Lua, LuaString, Table};
 
 use crate::http::wire::conditional::{self, Conditions, Outcome, Validators};
+use crate::http::wire::header_lines::check_header;
 
 /// The last second that a date of HTTP can say: the end of the year 9999.
 const LAST: u64 = 253_402_300_799;
@@ -14,7 +15,8 @@ const LAST: u64 = 253_402_300_799;
 /// * `precondition(tag, modified, if_match, if_none_match, if_unmodified_since, if_modified_since)`: the status code
 ///   of the answer, 304 or 412, or nil if the request is to be answered as usual;
 /// * `is_tag(text)`, `is_date(text)`: whether it is an entity tag, a date;
-/// * `date(seconds)`: the date that many seconds after 1970.
+/// * `date(seconds)`: the date that many seconds after 1970;
+/// * `header_fault(name, value)`: what is wrong with a header field, or nil.
 pub fn functions(lua: &Lua, native: &Table) -> mlua::Result<()> {
     type Texts = [Option<LuaString>; 6];
     let precondition = lua.create_function(|_, (a, b, c, d, e, f)| {
@@ -48,5 +50,9 @@ pub fn functions(lua: &Lua, native: &Table) -> mlua::Result<()> {
         let seconds = (seconds.max(0.0) as u64).min(LAST);
         Ok(httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds)))
     })?;
-    native.raw_set("date", date)
+    native.raw_set("date", date)?;
+    let header_fault = lua.create_function(|_, (name, value): (LuaString, LuaString)| {
+        Ok(check_header(&name.as_bytes(), &value.as_bytes()).err())
+    })?;
+    native.raw_set("header_fault", header_fault)
 }

@@ -9,7 +9,7 @@ use crate::http::wire::refusal::Refusal;
 use crate::io::Stream;
 use crate::proxy::proxied::{Peer, Proxied};
 
-const MALFORMED: Refusal = Refusal::bad_request("MalformedForwarded Forwarded header");
+const MALFORMED: Refusal = Refusal::bad_request("Malformed Forwarded header");
 const CONTRADICTION: Refusal =
     Refusal::bad_request("Forwarded and X-Forwarded headers contradict each other");
 
