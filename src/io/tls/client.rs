@@ -17,7 +17,7 @@ use super::roots;
 use super::session::TlsSession;
 use super::verifier::Verifier;
 use crate::sys::os::error_text::CodedError;
-use crate::sys::os::fallback_allocator::secretly;
+use crate::sys::os::secret_heap::secretly;
 
 /// How many configurations are kept; of more, the oldest goes.
 const MOST_CONFIGURATIONS: usize = 16;

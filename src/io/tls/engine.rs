@@ -13,6 +13,7 @@ use super::record::{RecordFailure, RecordsOpened};
 use super::records::Records;
 use super::unbuffered::{self, Step};
 use crate::io::buffer::Queue;
+use crate::sys::os::secret_heap::secretly;
 
 /// One of the two ends of a session.
 pub enum Engine {
@@ -129,7 +130,7 @@ impl Engine {
     ) -> Result<Step, Error> {
         match self {
             Engine::Client(connection) => {
-                let status = connection.process_tls_records(incoming.live_mut());
+                let status = secretly(|| connection.process_tls_records(incoming.live_mut()));
                 let (discard, step) = unbuffered::step(status, plaintext, outgoing);
                 incoming.consume(discard);
                 step
@@ -190,12 +191,12 @@ impl Engine {
     pub fn seal(&mut self, bytes: &[u8], incoming: &mut Queue, outgoing: &mut Records) -> bool {
         match self {
             Engine::Client(connection) => unbuffered::seal(
-                connection.process_tls_records(incoming.live_mut()),
+                secretly(|| connection.process_tls_records(incoming.live_mut())),
                 bytes,
                 outgoing,
             ),
             Engine::Server(handshake) => unbuffered::seal(
-                handshake.connection.process_tls_records(incoming.live_mut()),
+                secretly(|| handshake.connection.process_tls_records(incoming.live_mut())),
                 bytes,
                 outgoing,
             ),
@@ -215,14 +216,14 @@ impl Engine {
         match self {
             Engine::Client(connection) => {
                 unbuffered::close_notify(
-                    connection.process_tls_records(incoming.live_mut()),
+                    secretly(|| connection.process_tls_records(incoming.live_mut())),
                     outgoing,
                 );
             }
             Engine::Server(handshake) => {
                 let connection = &mut handshake.connection;
                 unbuffered::close_notify(
-                    connection.process_tls_records(incoming.live_mut()),
+                    secretly(|| connection.process_tls_records(incoming.live_mut())),
                     outgoing,
                 );
             }

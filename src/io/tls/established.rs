@@ -11,7 +11,7 @@ use super::progress::MAX_STATE;
 use super::record::RecordLayer;
 use super::record::traffic_keys::{MAX_SECRET, Suite, TrafficKeys};
 use super::vault;
-use crate::sys::os::secret::Secret;
+use crate::sys::os::secret::{Secret, clear_stack};
 
 /// The version of the encoding.
 const VERSION: u8 = 1;
@@ -67,13 +67,12 @@ impl Established {
         let directions = direction(&secrets.client, extracted.rx.0)
             .zip(direction(&secrets.server, extracted.tx.0))
             .ok_or_else(|| general("the session has no keys"))?;
-        Established::new(RecordLayer::new(directions.0, directions.1, false), known)
-            .ok_or_else(|| general("there is no memory for keys"))
+        Ok(Established::new(RecordLayer::new(directions.0, directions.1, false), known))
     }
 
-    fn new(layer: RecordLayer, known: SessionFacts) -> Option<Established> {
-        let layer = Secret::new(layer).ok()?;
-        Some(Established { layer, known, state: RefCell::new(None), is_told: false })
+    fn new(layer: RecordLayer, known: SessionFacts) -> Established {
+        let layer = Secret::new(layer);
+        Established { layer, known, state: RefCell::new(None), is_told: false }
     }
 
     /// The suite's name.
@@ -100,6 +99,7 @@ impl Established {
     /// Keys may have changed.
     pub fn note_changes(&mut self) {
         if self.layer.take_changed() {
+            clear_stack();
             *self.state.get_mut() = None;
             self.is_told = false;
         }
@@ -115,6 +115,7 @@ impl Established {
             return Some(state.clone()).filter(|state| state.len() <= MAX_STATE);
         }
         let state: Rc<[u8]> = vault::seal(&mut self.encode())?.into();
+        clear_stack();
         *self.state.borrow_mut() = Some(state.clone());
         Some(state).filter(|state| state.len() <= MAX_STATE)
     }
@@ -151,8 +152,15 @@ impl Established {
 
     /// What was sealed, with the numbers of the next records.
     pub fn open(state: Rc<[u8]>, sequences: (u64, u64)) -> Option<Established> {
+        let established = Established::unseal(state, sequences);
+        clear_stack();
+        established
+    }
+
+    #[inline(never)]
+    fn unseal(state: Rc<[u8]>, sequences: (u64, u64)) -> Option<Established> {
         let (layer, known) = vault::open(&state, |bytes| decode(bytes, sequences))?;
-        let established = Established::new(layer, known)?;
+        let established = Established::new(layer, known);
         Some(Established { state: RefCell::new(Some(state)), is_told: true, ..established })
     }
 }
@@ -212,6 +220,9 @@ impl KeyLog for SecretsShown {
     }
 
     fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
+        if !self.will_log(label) {
+            return;
+        }
         SHOWN.with_borrow_mut(|shown| {
             let place = if label == CLIENT { &mut shown.client } else { &mut shown.server };
             place.iter_mut().zip(secret).for_each(|(to, from)| *to = *from);
@@ -226,10 +237,10 @@ pub fn take_secrets() -> Option<Secret<Secrets>> {
         return None;
     }
     SHOWN.with_borrow_mut(|shown| {
-        let secrets = Secret::new(shown.clone()).ok();
+        let secrets = Secret::new(shown.clone());
         shown.client.fill(0);
         shown.server.fill(0);
-        secrets
+        Some(secrets)
     })
 }
 
@@ -242,7 +253,7 @@ mod tests {
         let direction = |byte, sequence| {
             TrafficKeys::new(suite, &vec![byte; suite.secret_length()], sequence).unwrap()
         };
-        Established::new(RecordLayer::new(direction(1, 5), direction(2, 7), true), known).unwrap()
+        Established::new(RecordLayer::new(direction(1, 5), direction(2, 7), true), known)
     }
 
     fn full() -> SessionFacts {

@@ -10,6 +10,7 @@ use super::resolver::take_asked_name;
 use super::unbuffered::{self, Step};
 use crate::io::buffer::Queue;
 use crate::sys::os::secret::Secret;
+use crate::sys::os::secret_heap::secretly;
 
 /// A server's end as long as the library has it.
 pub struct Handshake {
@@ -54,7 +55,7 @@ impl Handshake {
             // The beginning of a record may be wrong already.
             let end = next.unwrap_or(incoming.len());
             let records = incoming.live_mut().get_mut(..end).unwrap_or_default();
-            let status = self.connection.process_tls_records(records);
+            let status = secretly(|| self.connection.process_tls_records(records));
             let (discard, outcome) = unbuffered::step(status, plaintext, outgoing);
             incoming.consume(discard);
             self.seen = next.unwrap_or(self.seen).saturating_sub(discard);

@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::sys::os::error_text;
-use crate::sys::os::fallback_allocator::secretly;
+use crate::sys::os::secret_heap::secretly;
 
 /// Where a certificate or key is found.
 #[derive(Clone, PartialEq, Eq)]

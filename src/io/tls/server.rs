@@ -25,7 +25,7 @@ use super::tickets::Tickets;
 use super::vault;
 use super::x509::Certificate;
 use crate::sys::os::error_text::CodedError;
-use crate::sys::os::fallback_allocator::secretly;
+use crate::sys::os::secret_heap::secretly;
 
 /// How often is looked whether files have changed.
 const CHECK: Duration = Duration::from_secs(1);

@@ -23,6 +23,8 @@ use super::unbuffered::Step;
 use super::verifier::hexadecimal;
 use super::x509::Certificate;
 use crate::sys::os::error_text::CodedError;
+use crate::sys::os::secret::clear_stack;
+use crate::sys::os::secret_heap::secretly;
 
 /// A certificate that a peer has shown.
 pub struct PeerCertificate<'a> {
@@ -71,7 +73,7 @@ impl TlsSession {
     /// The configuration does not suit the peer.
     pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<TlsSession> {
         let peer_name = name.to_str().into_owned();
-        let connection = UnbufferedClientConnection::new(config, name)
+        let connection = secretly(|| UnbufferedClientConnection::new(config, name))
             .map_err(|error| failure::describe(&error, &peer_name))?;
         TlsSession::begin(Engine::client(connection), peer_name)
     }
@@ -242,6 +244,15 @@ impl TlsSession {
     /// Processes what was received. Plaintext, an end or a failure is then there to be taken, and
     /// answers to be sent.
     pub fn process(&mut self) {
+        let has_secrets = self.is_handshaking();
+        self.process_received();
+        if has_secrets {
+            clear_stack();
+        }
+    }
+
+    #[inline(never)]
+    fn process_received(&mut self) {
         if self.failure.is_some() {
             return;
         }

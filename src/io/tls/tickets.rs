@@ -13,8 +13,8 @@ use rustls::server::ProducesTickets;
 use sha2::Sha256;
 
 use super::vault;
-use crate::sys::os::fallback_allocator::secretly;
 use crate::sys::os::monotonic::MonotonicTime;
+use crate::sys::os::secret_heap::secretly;
 
 /// How long a key seals tickets. It opens them for as long again.
 const PERIOD: Duration = Duration::from_secs(6 * 3600);

@@ -4,13 +4,15 @@
 //! allocator falls back on a small arena: enough to notice, free memory, and continue. The host's
 //! allocator, and those of its Lua states, are not affected.
 //!
-//! Another arena has what must not appear in a core file: private keys.
+//! Secrets are in a heap of their own: see [`secret_heap`].
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use super::secret_heap;
 
 /// The size of the arena, in bytes. Unused, it only costs address space.
 const SIZE: usize = 4 * 1024 * 1024;
@@ -33,28 +35,6 @@ unsafe impl Sync for Arena {}
 
 static ARENA: Arena = Arena::new();
 
-/// For secrets: not written to core files, and cleared when a block is freed.
-static SECRETS: Arena = Arena::new();
-
-/// How many calls of [`secretly`] there are: blocks are taken from the arena for secrets if there are some.
-static SECRETLY: AtomicU32 = AtomicU32::new(0);
-
-fn is_secret() -> bool {
-    SECRETLY.load(Relaxed) > 0
-}
-
-/// Calls `make`. What it allocates does not appear in a core file, as long as there is room for it and the
-/// system knows `MADV_DONTDUMP`.
-pub fn secretly<R>(make: impl FnOnce() -> R) -> R {
-    let address = SECRETS.memory.get().cast();
-    // SAFETY: the arena is whole pages that are ours; the call changes nothing but whether they are dumped.
-    let _ = unsafe { libc::madvise(address, SIZE, libc::MADV_DONTDUMP) };
-    SECRETLY.fetch_add(1, Relaxed);
-    let made = make();
-    SECRETLY.fetch_sub(1, Relaxed);
-    made
-}
-
 #[global_allocator]
 static ALLOCATOR: Fallback = Fallback;
 
@@ -72,11 +52,6 @@ impl Arena {
     #[cold]
     fn allocate_after_failure(&self, layout: Layout) -> *mut u8 {
         self.failed.store(true, Relaxed);
-        self.allocate(layout)
-    }
-
-    #[cold]
-    fn allocate(&self, layout: Layout) -> *mut u8 {
         if layout.size() > LARGEST || layout.align() > 4096 {
             return ptr::null_mut();
         }
@@ -113,8 +88,8 @@ struct Fallback;
 // goes back to where it came from.
 unsafe impl GlobalAlloc for Fallback {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if is_secret() {
-            let block = SECRETS.allocate(layout);
+        if secret_heap::is_wanted() {
+            let block = secret_heap::allocate(layout);
             if !block.is_null() {
                 return block;
             }
@@ -125,7 +100,7 @@ unsafe impl GlobalAlloc for Fallback {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let block = match is_secret() {
+        let block = match secret_heap::is_wanted() {
             true => ptr::null_mut(),
             // SAFETY: as the caller promises.
             false => unsafe { System.alloc_zeroed(layout) },
@@ -143,10 +118,9 @@ unsafe impl GlobalAlloc for Fallback {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        if SECRETS.contains(block) {
-            // SAFETY: the block has this size.
-            unsafe { block.write_bytes(0, layout.size()) };
-            return SECRETS.free();
+        if secret_heap::contains(block) {
+            // SAFETY: as the caller promises.
+            return unsafe { secret_heap::free(block, layout) };
         }
         match ARENA.contains(block) {
             true => ARENA.free(),
@@ -156,7 +130,8 @@ unsafe impl GlobalAlloc for Fallback {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if !ARENA.contains(block) && !SECRETS.contains(block) && !is_secret() {
+        let is_secret = secret_heap::contains(block) || secret_heap::is_wanted();
+        if !ARENA.contains(block) && !is_secret {
             // SAFETY: as the caller promises, and it is the system's.
             let moved = unsafe { System.realloc(block, layout, size) };
             if !moved.is_null() {
@@ -208,7 +183,7 @@ mod tests {
         blocks.iter().for_each(|_| arena.free());
         assert_eq!(arena.allocate_after_failure(layout), blocks[0]);
         let large = Layout::from_size_align(LARGEST + 1, 1).unwrap();
-        assert!(arena.allocate(large).is_null());
+        assert!(arena.allocate_after_failure(large).is_null());
     }
 
     #[test]
@@ -216,26 +191,5 @@ mod tests {
         assert!(Vec::<u8>::new().try_reserve_exact(1 << 46).is_err());
         assert!(take_failure());
         assert!(!take_failure());
-    }
-
-    #[test]
-    fn secrets_are_in_memory_that_is_not_dumped() {
-        let secret = secretly(|| vec![7u8; 100]);
-        assert!(SECRETS.contains(secret.as_ptr().cast_mut()));
-        assert!(!SECRETS.contains(vec![7u8; 100].as_ptr().cast_mut()));
-        let address = secret.as_ptr() as usize;
-        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let mut is_here = false;
-        for line in maps.lines() {
-            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
-            let bound = |text| usize::from_str_radix(text, 16);
-            if let Some((Ok(from), Ok(to))) = range.map(|(from, to)| (bound(from), bound(to))) {
-                is_here = (from..to).contains(&address);
-            } else if is_here && line.starts_with("VmFlags:") {
-                assert!(line.split(' ').any(|flag| flag == "dd"), "{line}");
-                return;
-            }
-        }
-        panic!("there is no such mapping");
     }
 }

@@ -10,7 +10,7 @@
 //! | [`poll`], [`bounded_call`], [`pipe`], [`transfer`], [`receive`], [`flusher`] | waiting, writing and receiving; output that may wait for more |
 //! | [`resolve`], [`defer_accept`], [`disconnect`], [`hangup`], [`socket_queues`], [`open_sockets`] | names and sockets |
 //! | [`own_file`], [`beneath`], [`file_transfer`], [`lock`], [`standard`], [`environment`], [`inherited_descriptors`] | files and descriptors |
-//! | [`shared`], [`secret`], [`fallback_allocator`] | shared memory, memory for keys, and a reserve for failed allocations |
+//! | [`shared`], [`secret`], [`secret_heap`], [`fallback_allocator`] | shared memory, memory for keys, and a reserve for failed allocations |
 //! | [`calendar`], [`error_text`] | local time, and errors of the system, as text |
 //! | [`random`] | random bytes for ids |
 
@@ -44,6 +44,7 @@ pub mod random;
 pub mod receive;
 pub mod resolve;
 pub mod secret;
+pub mod secret_heap;
 pub mod shared;
 pub mod sigterm;
 pub mod socket_queues;
