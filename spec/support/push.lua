@@ -43,6 +43,7 @@ local SERVER = [[
   moonbridge.listen {
     { proto = "tcp", host = "127.0.0.1", port = PORT },
     { proto = "local", path = PATH },
+    LISTENER
     pre_fork = 1, min_fork = WORKERS, max_fork = WORKERS, connect = connect(1),
   }
   AFTER
@@ -60,13 +61,14 @@ local STREAM = [[
 
 --- Starts a server.
 -- @param options `handler` (Lua text: what is done with `request`, whose parameters are `get`; default: an
---   event stream), `before` and `after` (Lua text of the script before and behind its first pool), `workers`
---   (default 2), and those of server.start
+--   event stream), `before` and `after` (Lua text of the script before and behind its first pool), `listener`
+--   (Lua text of a further one), `workers` (default 2), and those of server.start
 function push.start(options)
   options = options or {}
   local path, log = process.scratch("socket"), process.scratch("access.log")
   local parts = {
     BEFORE = options.before or "", AFTER = options.after or "", HANDLER = options.handler or STREAM,
+    LISTENER = options.listener or "",
   }
   options.script = SERVER:gsub("%u+", parts)
   options.globals = {

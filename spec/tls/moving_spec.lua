@@ -295,31 +295,6 @@ describe("a WebSocket over TLS", function()
   end)
 end)
 
-describe("the push process", function()
-  it("gets no connection with TLS: hold and subscribe throw", function()
-    local s = server.start(([[
-      local moonbridge, http = require "moonbridge", require "moonbridge_http"
-      local chat = http.websocket { name = "chat", open = function(ws) ws:subscribe("news") end }
-      moonbridge.listen {
-        { proto = "tls", host = "127.0.0.1", port = PORT, certificate = %q, key = %q },
-        connect = http.generate_handler(function(request)
-          if request.path == "chat" then return chat(request) end
-          return request:hold { topics = "news" }
-        end),
-      }
-      moonbridge.run()
-    ]]):format(localhost.certificate, localhost.key))
-    local handle = connect(s)
-    assert(handle:write("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"):flush())
-    assert.equal("HTTP/1.1 500 Internal Server Error\r\n", (handle:read(nil, "\n")))
-    assert(s.process:wait_log("hold: a response cannot be held over TLS"))
-    handle = connect(s)
-    assert(handle:write(websocket.request("/chat", { Host = "localhost" })):flush())
-    assert(s.process:wait_log("subscribe: a WebSocket over TLS cannot hear topics"))
-    handle:close()
-  end)
-end)
-
 describe("a session ticket", function()
   it("outlives a reload", function()
     local s = start("min_fork = 2, max_fork = 2,", 'hangup = "reload"')

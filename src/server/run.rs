@@ -34,6 +34,7 @@ use super::worker::{context, handle_methods, reload, request_log};
 use super::worker_start::WorkerStart;
 use crate::binding::{self, Fault, Reply};
 use crate::http;
+use crate::io::tls::vault;
 use crate::io::{Handle, handle};
 use crate::sys::lua::alloc;
 use crate::sys::lua::call_loop::{self, Feed, NextCall};
@@ -205,7 +206,11 @@ fn serve(
 fn push_line(predecessor: Option<&Predecessor>) -> std::io::Result<Rc<PushLine>> {
     let line = match predecessor {
         Some(predecessor) => PushLine::of(predecessor.push.try_clone()?),
-        None => PushLine::new()?,
+        None => {
+            // The process is a child of this one, even if only a later generation has TLS.
+            vault::prepare()?;
+            PushLine::new()?
+        }
     };
     Ok(Rc::new(line))
 }

@@ -5,6 +5,7 @@ use mlua::{FromLua, Lua, LuaString, MultiValue, Table, Value};
 use super::step::SharedConnection;
 use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{self, Fault, Reply};
+use crate::io::tls::TlsSession;
 use crate::known_options;
 use crate::server;
 use crate::server::ipc::clock;
@@ -57,9 +58,11 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         let Ok(mut connection) = shared.try_borrow_mut() else {
             return Err(Fault::misuse("request is in use"));
         };
-        // The push process has no keys of it.
-        if connection.stream.get().is_some_and(|stream| stream.borrow().session().is_some()) {
-            return Err(Fault::misuse("hold: a response cannot be held over TLS"));
+        let stream = connection.stream.get();
+        if stream.is_some_and(|it| it.borrow().session().is_some_and(TlsSession::is_bound)) {
+            return Err(Fault::misuse(
+                "hold: a response cannot be held over TLS 1.2, as its keys are this process's alone",
+            ));
         }
         want(lua);
         match connection.hold(held, otherwise.as_deref()) {

@@ -294,7 +294,7 @@ impl WebSocket {
     /// What has changed follows the connection from now on. If its client hears topics, who passes messages on is
     /// to have it, unless half a message is here.
     pub fn keep(&mut self, stream: &mut Stream, settings: &Settings) {
-        let is_idle = stream.input().is_empty();
+        let is_idle = stream.unread() == 0;
         let Some(session) = &mut stream.handler.session else { return };
         if std::mem::take(&mut self.has_changed) {
             session.set(&self.state.encode());

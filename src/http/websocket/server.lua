@@ -110,8 +110,9 @@ local function subscribe(ws, topic, hears, name)
     misuse(3, "bad argument #1 to '%s' (name of 1 to 255 bytes expected)", name)
   end
   if not native.is_worker() then misuse(3, "%s needs a server: this process is no worker of one", name) end
-  -- The push process has no keys of such a connection.
-  if socket.tls then misuse(3, "%s: a WebSocket over TLS cannot hear topics", name) end
+  if native.is_bound(socket) then
+    misuse(3, "%s: a WebSocket over TLS 1.2 cannot hear topics, as its keys are this process's alone", name)
+  end
   if not native.subscribe(socket, topic, hears) then
     misuse(3, "%s: a WebSocket can hear 32 topics at most", name)
   end

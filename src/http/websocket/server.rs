@@ -19,6 +19,7 @@ use crate::http::server::response_timer::ResponseTimer;
 use crate::io::session::Session;
 use crate::io::stream::Stream;
 use crate::io::stream_of;
+use crate::io::tls::TlsSession;
 use crate::known_options;
 use crate::server;
 use crate::server::push::lua::want;
@@ -172,7 +173,7 @@ fn with<R>(socket: &AnyUserData, work: impl FnOnce(&mut WebSocket, &mut Stream) 
 }
 
 /// `value(socket)` and `set_value(socket, value)`: false if that is too long; `protocol(socket)`; `subscribe(socket,
-/// topic, hears)`: false if there are too many topics.
+/// topic, hears)`: false if there are too many topics; `is_bound(socket)`: whether it cannot move to another process.
 fn values(lua: &Lua, native: &Table) -> Result<()> {
     type Get = fn(&WebSocketState) -> Option<&Vec<u8>>;
     let get = |get: Get| {
@@ -196,7 +197,12 @@ fn values(lua: &Lua, native: &Table) -> Result<()> {
         want(lua);
         Ok(with(&socket, |it, _| it.subscribe(&topic.as_bytes(), hears)).unwrap_or(true))
     };
-    native.raw_set("subscribe", lua.create_function(subscribe)?)
+    native.raw_set("subscribe", lua.create_function(subscribe)?)?;
+    let is_bound = |_: &Lua, socket: AnyUserData| {
+        Ok(with(&socket, |_, stream| stream.session().is_some_and(TlsSession::is_bound))
+            .unwrap_or(false))
+    };
+    native.raw_set("is_bound", lua.create_function(is_bound)?)
 }
 
 /// `send(socket, message, is_binary)`: how many bytes are queued, or false if the WebSocket is closed;

@@ -166,6 +166,11 @@ impl TlsSession {
         self.engine.established().filter(|_| !is_over)?.state()
     }
 
+    /// Whether the session stays in this process, also if it does not fail.
+    pub fn is_bound(&self) -> bool {
+        self.engine.established().is_none_or(|established| established.state().is_none())
+    }
+
     /// How far it has come; nothing if the session stays in this process.
     pub fn progress(&self) -> RecordProgress {
         let (receiving, sending) = self.engine.established().map_or((0, 0), Established::sequences);

@@ -5,6 +5,7 @@
 //! | [`channel`], [`message`] | the control channel, and what is said on it (pure) |
 //! | [`generation`], [`batch`] | what the generations of a server tell each other at a reload; many connections in a message (pure) |
 //! | [`connection_state`], [`standing`], [`attributes`] | all that follows a connection from process to process (pure) |
+//! | [`secured`] | the TLS session as a part of that |
 //! | [`lease`], [`ticket`] | who may act on a connection that a worker has parked, and its name |
 //! | [`scoreboard`] | what each sees of the other without a system call |
 //! | [`server_stage`] | whether the server shuts down, as the status process is told |
@@ -36,6 +37,7 @@ pub(crate) mod request_note;
 pub(crate) mod request_record;
 pub(crate) mod ring;
 pub(crate) mod scoreboard;
+pub(crate) mod secured;
 pub(crate) mod server_stage;
 pub(crate) mod standing;
 pub(crate) mod texts;

@@ -4,11 +4,12 @@
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 
-use socket2::{Domain, SockRef};
+use socket2::SockRef;
 
 use super::generations::GenerationPools;
 use super::returns::Returns;
 use super::stream::PushStream;
+use super::transport::PushTransport;
 use crate::io::Wakeup;
 use crate::server::ipc::batch::PassedConnection;
 use crate::server::ipc::connection_state::{ConnectionState, Stage};
@@ -44,10 +45,10 @@ impl Departures {
     /// its client has yet to take something.
     pub fn prepare(&self, stream: &PushStream, wakeup: Wakeup) -> Option<Departing> {
         let pool = self.pool(stream).filter(|_| stream.left() == 0)?;
-        let attributes = stream.attributes.clone();
-        let state = ConnectionState { standing: stream.standing, attributes, ..Default::default() };
-        let connection = PassedConnection { pool, wakeup: Some(wakeup), has_file: false, state };
-        Some(Departing { connection, socket: stream.duplicate().ok()? })
+        let (wakeup, state) = (Some(wakeup), stream.state()?);
+        let connection = PassedConnection { pool, wakeup, has_file: false, state };
+        let socket = stream.transport.socket().try_clone_to_owned().ok()?;
+        Some(Departing { connection, socket })
     }
 
     /// Gives a connection to a worker.
@@ -58,35 +59,30 @@ impl Departures {
     /// A response is sent: the connection goes back to the supervisor, or ends.
     pub fn complete(&mut self, mut stream: PushStream, drains: bool, now: u64) {
         self.tell_record(&mut stream, End::Complete);
-        let keeps = stream.rules.keeps && !drains;
-        let is_local = SockRef::from(&stream.socket()).domain().is_ok_and(|it| it == Domain::UNIX);
-        let Some(pool) = self.pool(&stream).filter(|_| keeps || !is_local) else {
-            return close(stream.into_socket());
-        };
-        let PushStream { ref rules, standing, .. } = stream;
+        let keeps = stream.keeps(drains);
+        let pool = self.pool(&stream).filter(|_| keeps || !stream.transport.is_local());
+        let state = if keeps { stream.state() } else { Some(ConnectionState::default()) };
+        let Some((pool, state)) = pool.zip(state) else { return close(stream.transport) };
+        let PushStream { rules, input, transport, .. } = stream;
         let after = |time: u64| now.saturating_add(time);
-        let input = std::mem::take(&mut stream.input).into_vec();
-        let attributes = std::mem::take(&mut stream.attributes);
-        let state = ConnectionState { standing, attributes, ..ConnectionState::default() };
         let (state, wakeup) = if keeps {
             let wakeup = (!input.is_empty()).then_some(Wakeup::Input);
-            (ConnectionState { deadline: rules.idle.map(after), data: input, ..state }, wakeup)
+            (ConnectionState { deadline: rules.idle.map(after), ..state }, wakeup)
         } else {
+            finish(&transport, Shutdown::Write);
             let (until, stall) = (after(rules.drain), rules.stall);
             (ConnectionState { stage: Stage::Lingering { until, stall }, ..state }, None)
         };
-        let socket = stream.into_socket();
-        if !keeps {
-            finish(&socket);
-        }
         let connection = PassedConnection { pool, wakeup, has_file: false, state };
-        self.returns.give_back(connection, socket);
+        if let Some(socket) = transport.into_socket() {
+            self.returns.give_back(connection, socket);
+        }
     }
 
     /// A connection ends before its response is complete: the client gets RST, even if other processes have a duplicate.
     pub fn abort(&mut self, mut stream: PushStream) {
         self.tell_record(&mut stream, End::Aborted);
-        disconnect(stream.socket());
+        disconnect(stream.transport.socket());
     }
 
     fn pool(&self, stream: &PushStream) -> Option<u64> {
@@ -102,17 +98,17 @@ impl Departures {
 }
 
 /// Everything is sent: the client gets FIN.
-fn finish(socket: &OwnedFd) {
-    let socket = SockRef::from(socket);
+fn finish(transport: &PushTransport, how: Shutdown) {
+    let socket = transport.socket();
+    let socket = SockRef::from(&socket);
     let _ = socket.set_linger(None);
-    let _ = socket.shutdown(Shutdown::Write);
+    let _ = socket.shutdown(how);
 }
 
 /// The same, and nothing is heard any more.
-fn close(socket: OwnedFd) {
-    let socket = SockRef::from(&socket);
-    let _ = socket.set_linger(None);
-    let _ = socket.shutdown(Shutdown::Both);
+fn close(mut transport: PushTransport) {
+    transport.say_end();
+    finish(&transport, Shutdown::Both);
 }
 
 /// The complete record of a request whose response has grown by `bytes`, of which `left` are not sent. None if there

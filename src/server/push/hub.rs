@@ -5,19 +5,15 @@ use std::rc::Rc;
 use nix::sys::epoll::{Epoll, EpollFlags};
 
 use super::departures::Departures;
-use super::message::{LAST_CHUNK, TopicMessage, response};
-use super::new_stream::NewStream;
+use super::message::{GOING_AWAY, LAST_CHUNK, TopicMessage, response};
+use super::new_stream::{NewStream, unpack};
 use super::rule_book::RuleBook;
 use super::stream::{Duty, PushStream, StreamPhase, Written};
 use super::streams::PushStreams;
 use super::topics::{Missed, NONE, Topics};
 use crate::io::Wakeup;
-use crate::server::ipc::connection_state::ConnectionState;
 use crate::server::ipc::held_state::{HeldState, MessageFraming, Rules};
 use crate::server::metrics::push::{PushCounters, PushTotal};
-
-/// A close frame of a WebSocket with code 1001 (RFC 6455 7.4.1).
-const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
 /// The held connections.
 pub struct Hub {
@@ -85,10 +81,12 @@ impl Hub {
         let rules = self.rules.share(encoded_rules, held.rules.clone());
         if let Some(place) = arrival.state.attributes.away.and_then(|name| self.streams.away(name))
         {
-            return self.take_back(place, arrival.state, held, rules);
+            return self.take_back(place, arrival, held, rules);
         }
         let (topics, last_id) = (std::mem::take(&mut held.topics), held.last_id.take());
-        let (stream, output) = arrival.into_stream(held, rules, self.now);
+        let Some((stream, output)) = arrival.into_stream(held, rules, self.now) else {
+            return self.refuse();
+        };
         let place = match self.streams.add(stream) {
             Ok(place) => place,
             Err(stream) => {
@@ -178,9 +176,8 @@ impl Hub {
 
     /// Sends bytes to a client. False if it is not there any more.
     fn write(&mut self, place: u32, bytes: &Rc<[u8]>, is_message: bool) -> bool {
-        let now = self.now;
         let Some(stream) = self.streams.get_mut(place) else { return false };
-        match stream.write(bytes, is_message, now) {
+        match stream.write(bytes, is_message, self.now) {
             Written::Taken(dropped) => {
                 if dropped > 0 {
                     self.counters.add(PushTotal::Dropped, dropped);
@@ -226,13 +223,14 @@ impl Hub {
     }
 
     /// A connection that was away is back.
-    fn take_back(&mut self, place: u32, state: ConnectionState, held: HeldState, rules: Rc<Rules>) {
+    fn take_back(&mut self, place: u32, arrival: NewStream, held: HeldState, rules: Rc<Rules>) {
+        let Some((state, luggage)) = unpack(arrival.state) else { return self.remove(place) };
         let Some(stream) = self.streams.get_mut(place) else { return };
         (stream.rules, stream.sent_at) = (rules, self.now);
-        let waiting = stream.come_back(&held, state.standing, state.attributes);
+        let waiting = stream.come_back(&held, luggage.session, state);
         self.topics.unsubscribe(std::mem::replace(&mut stream.subscriptions, NONE));
         self.subscribe(place, &held.topics);
-        if !self.watch(place) || !self.write(place, &state.data.into(), false) {
+        if !self.watch(place) || !self.write(place, &luggage.output, false) {
             return;
         }
         for (bytes, is_message) in waiting {
@@ -253,7 +251,7 @@ impl Hub {
         let Some(mut departing) = self.departures.prepare(stream, wakeup) else {
             return self.remove(place);
         };
-        (stream.phase, stream.is_pinged) = (StreamPhase::Away, false);
+        stream.go_away();
         if self.drains {
             self.take(place);
         } else if self.watch(place) {
@@ -268,21 +266,19 @@ impl Hub {
     pub fn event(&mut self, token: u64, flags: EpollFlags) {
         let Some(place) = self.streams.find(token) else { return };
         let gone = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
-        let now = self.now;
         let Some(stream) = self.streams.get_mut(place) else { return };
         if stream.phase == StreamPhase::Away {
             // Its owner sees that, too.
             return drop(self.take(place));
         }
-        if stream.interest().contains(EpollFlags::EPOLLIN)
-            && flags.intersects(gone | EpollFlags::EPOLLIN)
-        {
-            if flags.intersects(gone) || !stream.take_pong() {
+        let (awaits_input, is_gone) = (stream.awaits_input(), flags.intersects(gone));
+        if awaits_input && stream.framing == MessageFraming::WebSocket {
+            if is_gone || flags.contains(EpollFlags::EPOLLIN) && !stream.take_pong() {
                 self.hand_over(place, Wakeup::Input);
             }
             return;
         }
-        if flags.intersects(gone) || !stream.flush(now) {
+        if is_gone || awaits_input && !stream.hear() || !stream.flush(self.now) {
             return self.remove(place);
         }
         if stream.left() > 0 {
@@ -380,6 +376,10 @@ impl Hub {
 
     /// The response is sent: the connection goes back to the supervisor, or ends.
     fn leave(&mut self, place: u32) {
+        let Some(stream) = self.streams.get_mut(place) else { return };
+        if !stream.say_end(self.drains, self.now) {
+            return self.await_room(place, true);
+        }
         if let Some(stream) = self.take(place) {
             self.departures.complete(stream, self.drains, self.now);
         }

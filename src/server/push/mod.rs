@@ -7,6 +7,7 @@
 //! | [`event_loop`] | the process: what it is told, and what it does next |
 //! | [`hub`] | the held connections, and what happens to them |
 //! | [`streams`], [`stream`], [`new_stream`] | where they are; one of them; one that arrives |
+//! | [`transport`] | what its bytes pass through |
 //! | [`queue`] | what waits for a slow client (pure) |
 //! | [`topics`], [`history`] | who hears what; the last messages (pure) |
 //! | [`message`] | a message, framed once for all |
@@ -29,6 +30,7 @@ mod slab;
 mod stream;
 mod streams;
 mod topics;
+mod transport;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;

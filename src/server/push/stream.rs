@@ -1,27 +1,24 @@
 //! A held connection.
 
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
-use nix::sys::socket::{MsgFlags, recv, send};
 use socket2::SockRef;
 
 use super::message::TopicMessage;
 use super::queue::StreamQueue;
 use super::topics::NONE;
+use super::transport::PushTransport;
+use crate::io::tls::TlsSession;
 use crate::server::ipc::attributes::Attributes;
+use crate::server::ipc::connection_state::ConnectionState;
 use crate::server::ipc::held_state::{HeldState, MessageFraming, Rules};
+use crate::server::ipc::secured::records_of;
 use crate::server::ipc::standing::Standing;
-use crate::sys::os::socket_queues::unsent;
 
 /// A ping of a WebSocket (RFC 6455 5.5.2).
 const PING: [u8; 2] = [0x89, 0];
-
-/// The length of an empty pong, with its mask.
-const PONG: usize = 6;
 
 /// How far a held connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +33,7 @@ pub enum StreamPhase {
 
 /// A held connection. Times are milliseconds of the shared clock.
 pub struct PushStream {
-    socket: OwnedFd,
+    pub transport: PushTransport,
     /// What it was held by: its supervisor, and its pool there.
     pub supervisor: i32,
     pub pool: u32,
@@ -60,7 +57,7 @@ pub struct PushStream {
     queue: Option<Box<StreamQueue>>,
     pub standing: Standing,
     pub attributes: Attributes,
-    /// Input that was received before it was held.
+    /// Input that has come before it was held, or in records since.
     pub input: Box<[u8]>,
     /// Its record for the access log; empty if there is none.
     pub record: Box<[u8]>,
@@ -93,9 +90,9 @@ pub enum Duty {
 
 impl PushStream {
     /// A connection that was held by this supervisor, in this pool.
-    pub fn new(socket: OwnedFd, (supervisor, pool): (i32, u32), rules: Rc<Rules>) -> Self {
+    pub fn new(transport: PushTransport, (supervisor, pool): (i32, u32), rules: Rc<Rules>) -> Self {
         PushStream {
-            socket,
+            transport,
             supervisor,
             pool,
             phase: StreamPhase::Hearing,
@@ -116,62 +113,80 @@ impl PushStream {
         }
     }
 
-    /// The socket.
-    pub fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    /// Whether the connection goes on behind the response.
+    pub fn keeps(&self, drains: bool) -> bool {
+        self.rules.keeps && !drains
     }
 
-    /// Another descriptor of the socket.
-    ///
-    /// # Errors
-    /// None is left.
-    pub fn duplicate(&self) -> std::io::Result<OwnedFd> {
-        self.socket.try_clone()
+    /// What follows it to the next process. None if its TLS session has failed.
+    pub fn state(&self) -> Option<ConnectionState> {
+        let session = self.transport.session();
+        let mut attributes = self.attributes.clone();
+        if let Some(session) = session {
+            attributes.secured = Some(session.state()?);
+        }
+        let ([unsent, received], records) =
+            (records_of(session), session.map(TlsSession::progress));
+        let data = [unsent, received, &self.input].concat();
+        let standing = self.standing;
+        Some(ConnectionState { standing, records, attributes, data, ..ConnectionState::default() })
     }
 
-    /// Gives the socket away.
-    pub fn into_socket(self) -> OwnedFd {
-        self.socket
+    /// A worker has it from now on.
+    pub fn go_away(&mut self) {
+        (self.phase, self.is_pinged) = (StreamPhase::Away, false);
+        self.transport.forget_session();
     }
 
-    /// A worker has given it back with that. Gives what has waited meanwhile, each with whether it is a message.
+    /// The worker has given it back with that. Gives what has waited meanwhile, each with whether it is a message.
     pub fn come_back(
         &mut self,
         held: &HeldState,
-        standing: Standing,
-        attributes: Attributes,
+        session: Option<TlsSession>,
+        state: ConnectionState,
     ) -> Vec<(Rc<[u8]>, bool)> {
         (self.phase, self.awaits_room) = (StreamPhase::Hearing, false);
         (self.framing, self.deadline) = (held.framing, held.deadline.unwrap_or(u64::MAX));
-        (self.standing, self.attributes) = (standing, attributes);
+        (self.standing, self.attributes) = (state.standing, state.attributes);
+        self.transport.take_back(session);
         self.queue.take().map_or_else(Vec::new, |queue| queue.into_pieces().collect())
     }
 
     /// What the kernel is to tell of it.
     pub fn interest(&self) -> EpollFlags {
         let room = if self.awaits_room { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
-        let hears = self.framing == MessageFraming::WebSocket && self.phase == StreamPhase::Hearing;
-        // A client that is slow to take what it gets is not listened to.
-        let input =
-            if hears && !self.awaits_room { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+        let input = if self.awaits_input() { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
         EpollFlags::EPOLLRDHUP | room | input
     }
 
-    /// Takes the answer to a ping, if that is all that the client has sent (RFC 6455 5.5.3).
+    /// Whether what the client sends concerns anybody now. A client that is slow to take what it gets is not listened to.
+    pub fn awaits_input(&self) -> bool {
+        let hears = match self.framing {
+            MessageFraming::WebSocket => true,
+            // Its next request can wait, but what its TLS says cannot be told from that before it is read.
+            _ => self.transport.session().is_some() && self.input.is_empty(),
+        };
+        hears && !self.awaits_room && self.phase == StreamPhase::Hearing
+    }
+
+    /// Its client has sent something, which is in records. False if it sends no more.
+    pub fn hear(&mut self) -> bool {
+        let mut input = std::mem::take(&mut self.input).into_vec();
+        let goes_on = self.transport.hear(&mut input);
+        self.input = input.into();
+        goes_on
+    }
+
+    /// Takes the answer to a ping, if that is all that the client has sent. What is in records is for a worker.
     pub fn take_pong(&mut self) -> bool {
-        let mut bytes = [0; PONG + 1];
-        let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        if recv(self.socket.as_raw_fd(), &mut bytes, peek) != Ok(PONG) || bytes[..2] != [0x8a, 0x80]
-        {
-            return false;
-        }
-        self.is_pinged = false;
-        recv(self.socket.as_raw_fd(), &mut bytes[..PONG], MsgFlags::MSG_DONTWAIT).is_ok()
+        let is_taken = self.transport.session().is_none() && self.transport.take_pong();
+        self.is_pinged &= !is_taken;
+        is_taken
     }
 
     /// Its client's input is not read any more: the next owner sees the end of it.
     fn give_up_client(&self) {
-        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Read);
+        let _ = SockRef::from(&self.transport.socket()).shutdown(Shutdown::Read);
     }
 
     /// How many bytes the client has not taken.
@@ -189,7 +204,7 @@ impl PushStream {
         match &mut self.queue {
             None if self.phase == StreamPhase::Away => {}
             None => {
-                sent = match transmit(&self.socket, bytes) {
+                sent = match self.transport.send(bytes) {
                     Ok(sent) => sent,
                     Err(_) => return Written::Gone,
                 };
@@ -228,7 +243,7 @@ impl PushStream {
         }
         let Some(queue) = &mut self.queue else { return true };
         while let Some(bytes) = queue.next() {
-            match transmit(&self.socket, bytes) {
+            match self.transport.send(bytes) {
                 Ok(0) => return true,
                 Ok(count) => {
                     queue.advance(count);
@@ -239,6 +254,15 @@ impl PushStream {
         }
         self.queue = None;
         true
+    }
+
+    /// Everything is sent: its client is told so if nothing follows. False if that has to wait.
+    pub fn say_end(&mut self, drains: bool, now: u64) -> bool {
+        let is_said = self.keeps(drains) || self.transport.say_end();
+        if !is_said {
+            self.queue.get_or_insert_default().progress = now;
+        }
+        is_said
     }
 
     /// When something is to be done about it.
@@ -297,24 +321,12 @@ impl PushStream {
             return false;
         }
         // The kernel tells that it has room only when it has much: a slow client takes long to get there.
-        let untaken = queue.left() + unsent(self.socket.as_fd());
+        let untaken = self.transport.untaken(queue.left());
         let has_taken = queue.untaken == 0 || untaken < queue.untaken;
         if has_taken {
             (queue.progress, queue.untaken) = (now, untaken);
         }
         !has_taken
-    }
-}
-
-/// Sends what goes without blocking.
-fn transmit(socket: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
-    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    loop {
-        match send(socket.as_raw_fd(), bytes, flags) {
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => return Ok(0),
-            outcome => return outcome,
-        }
     }
 }
 
@@ -328,7 +340,8 @@ mod tests {
     fn what_is_due_depends_on_rules_framing_and_client() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let rules = Rc::new(Rules { heartbeat: Some((10, b":\n\n".into())), ..Rules::default() });
-        let mut stream = PushStream::new(OwnedFd::from(ours), (1, 0), rules);
+        let transport = PushTransport::new(ours.into(), None);
+        let mut stream = PushStream::new(transport, (1, 0), rules);
         assert_eq!((stream.due(), stream.take_duty(9)), (10, Duty::Nothing));
         assert!(matches!(stream.take_duty(10), Duty::Beat(bytes) if bytes.ends_with(b":\n\n\r\n")));
         assert_eq!((stream.due(), stream.take_duty(19)), (20, Duty::Nothing));

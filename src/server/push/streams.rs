@@ -60,7 +60,7 @@ impl PushStreams {
         let (place, generation) = self.slab.insert(stream).map_err(Box::new)?;
         let is_watched = self.slab.get_mut(place).is_some_and(|stream| {
             let event = EpollEvent::new(stream.interest(), token(place, generation));
-            self.epoll.add(stream.socket(), event).is_ok()
+            self.epoll.add(stream.transport.socket(), event).is_ok()
         });
         if !is_watched && let Some(stream) = self.slab.remove(place) {
             return Err(Box::new(stream));
@@ -96,7 +96,7 @@ impl PushStreams {
         let token = self.token(place);
         self.slab.get_mut(place).is_some_and(|stream| {
             let mut event = EpollEvent::new(stream.interest(), token);
-            self.epoll.modify(stream.socket(), &mut event).is_ok()
+            self.epoll.modify(stream.transport.socket(), &mut event).is_ok()
         })
     }
 
@@ -133,7 +133,7 @@ impl PushStreams {
     /// Takes a connection, which is not watched any more.
     pub fn remove(&mut self, place: u32) -> Option<PushStream> {
         let stream = self.slab.remove(place)?;
-        let _ = self.epoll.delete(stream.socket());
+        let _ = self.epoll.delete(stream.transport.socket());
         self.publish_count();
         Some(stream)
     }
@@ -150,17 +150,17 @@ fn token(place: u32, generation: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
     use nix::sys::epoll::{EpollCreateFlags, EpollTimeout};
 
     use super::*;
     use crate::server::metrics::area::Area;
+    use crate::server::push::transport::PushTransport;
 
     fn connection() -> (PushStream, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (PushStream::new(OwnedFd::from(ours), (1, 0), Rc::default()), theirs)
+        (PushStream::new(PushTransport::new(ours.into(), None), (1, 0), Rc::default()), theirs)
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::Worker;
 use super::disposition::{Disposition, STALL};
 use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{self, Fault, Reply};
+use crate::io::tls::TlsSession;
 use crate::io::{Stream, stream_of};
 use crate::sys::os::{fork_detection, process};
 
@@ -75,9 +76,9 @@ pub fn linger_stream(
 }
 
 /// The handler is done with a connection whose response another process goes on with; `held` says how. False
-/// outside a worker.
+/// outside a worker, and if its TLS session is bound to this process.
 pub fn hold_stream(stream: &Rc<RefCell<Stream>>, held: Vec<u8>) -> bool {
-    if stream.borrow().session().is_some() {
+    if stream.borrow().session().is_some_and(TlsSession::is_bound) {
         return false;
     }
     let is_held = decide(stream, Disposition::Hold);

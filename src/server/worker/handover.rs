@@ -2,13 +2,11 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
 use super::connection::Connection;
 use super::disposition::Disposition;
 use crate::io::stream::FileTail;
 use crate::io::tls::TlsSession;
-use crate::io::tls::progress::RecordProgress;
 use crate::io::{Stream, Wakeup};
 use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::channel::Parcel;
@@ -16,6 +14,7 @@ use crate::server::ipc::clock;
 use crate::server::ipc::connection_state::{ConnectionState, Stage, Then, Unsent};
 use crate::server::ipc::message::MAX_PAYLOAD;
 use crate::server::ipc::overflow;
+use crate::server::ipc::secured::{self, records_of};
 use crate::server::ipc::standing::Standing;
 use crate::sys::os::monotonic::MonotonicTime;
 
@@ -65,11 +64,6 @@ pub fn state_of(stream: &Stream, stage: Stage) -> ConnectionState {
     ConnectionState { stage, awaits, standing, peer, records, attributes, ..rest }
 }
 
-/// What a connection's TLS session has sealed and not sent, and received of a record that is not complete.
-fn records_of(stream: &Stream) -> [&[u8]; 2] {
-    stream.session().map_or_else(Default::default, |it| [it.unsent(), it.received()])
-}
-
 /// Received input, first that which is no more a part of records.
 fn input_of(stream: &Stream) -> [&[u8]; 2] {
     [stream.input(), stream.session().map(TlsSession::opened).unwrap_or_default()]
@@ -93,7 +87,7 @@ pub fn waiting(
     deadline: Option<MonotonicTime>,
     ready: bool,
 ) -> io::Result<Packed> {
-    let ([unsent, received], [input, opened]) = (records_of(stream), input_of(stream));
+    let ([unsent, received], [input, opened]) = (records_of(stream.session()), input_of(stream));
     let stage = if ready && stream.unread() > 0 { Stage::Ready } else { Stage::Waiting };
     let (data, file) = packed(&[unsent, received, input, opened], MAX_PAYLOAD)?;
     let deadline = deadline.map(clock::monotonic_milliseconds);
@@ -103,16 +97,17 @@ pub fn waiting(
 /// The state of a connection that the push process gets, with output and input.
 ///
 /// # Errors
-/// There is no memory or descriptor for a file.
+/// There is no memory or descriptor for a file, or its TLS session stays.
 pub fn held(stream: &Stream) -> io::Result<Packed> {
-    let (output, input) = (stream.output.queued(), stream.input());
-    let unsent = Unsent { bytes: output.len() as u64, file: None, then: Then::Close, stall: None };
-    let stage = if output.is_empty() { Stage::Waiting } else { Stage::Sending(unsent) };
-    let state = state_of(stream, stage);
-    match output.len() + input.len() {
-        0..=HELD_INLINE => Ok((ConnectionState { data: [output, input].concat(), ..state }, None)),
-        _ => Ok((state, Some(overflow::store(&[output, input])?))),
+    if stream.session().is_some_and(|session| session.state().is_none()) {
+        return Err(io::ErrorKind::ResourceBusy.into());
     }
+    let ([unsent, received], [input, opened]) = (records_of(stream.session()), input_of(stream));
+    let output = stream.output.queued();
+    let queued = Unsent { bytes: output.len() as u64, file: None, then: Then::Close, stall: None };
+    let stage = if output.is_empty() { Stage::Waiting } else { Stage::Sending(queued) };
+    let (data, file) = packed(&[unsent, received, output, input, opened], HELD_INLINE)?;
+    Ok((ConnectionState { data, ..state_of(stream, stage) }, file))
 }
 
 /// The state of a connection whose client has not taken all output.
@@ -138,7 +133,7 @@ pub fn sending(departure: &Departure) -> io::Result<Packed> {
         let state = state_of(&stream, Stage::Sending(unsent));
         return Ok((ConnectionState { record, data, ..state }, Some(file)));
     }
-    let ([unsent, received], [input, opened]) = (records_of(&stream), input_of(&stream));
+    let ([unsent, received], [input, opened]) = (records_of(stream.session()), input_of(&stream));
     let file = overflow::store(&[unsent, received, stream.output.queued(), input, opened])?;
     let unsent = departure.disposition.unsent(stream.pending(), None);
     Ok((ConnectionState { record, ..state_of(&stream, Stage::Sending(unsent)) }, Some(file)))
@@ -166,7 +161,9 @@ pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Op
         (None, None) => Ok(state.data),
     };
     let data = data.and_then(|mut data| {
-        secure_again(&mut stream, state.records, secured, &mut data)?;
+        if let Some(session) = secured::resume(state.records, secured, &mut data)? {
+            stream.resume(session);
+        }
         Ok(data)
     });
     let data = match data {
@@ -182,24 +179,6 @@ pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Op
     stream.put(output);
     stream.input.preload(input);
     Ok((stream, unsent))
-}
-
-/// Goes on with the TLS session of a connection, if it has one. Takes what belongs to it from the data.
-fn secure_again(
-    stream: &mut Stream,
-    records: Option<RecordProgress>,
-    secured: Option<Rc<[u8]>>,
-    data: &mut Vec<u8>,
-) -> io::Result<()> {
-    let Some((records, state)) = records.zip(secured) else { return Ok(()) };
-    let length = |part: u64| usize::try_from(part).unwrap_or(usize::MAX).min(data.len());
-    let (unsent, received) = (length(records.unsent), length(records.received));
-    let end = length(records.unsent.saturating_add(records.received));
-    let parts = data.get(..unsent).zip(data.get(unsent..end)).filter(|_| end == unsent + received);
-    let session = parts.and_then(|parts| TlsSession::resume(state, &records, parts));
-    stream.resume(session.ok_or(io::ErrorKind::InvalidData)?);
-    data.drain(..end);
-    Ok(())
 }
 
 #[cfg(test)]
