@@ -182,6 +182,17 @@ describe("http.static", function()
     assert.same({ "body { }" }, { r.body, r.headers["content-encoding"], r.headers.vary })
   end)
 
+  it("serves the folder that has replaced another from the next request on", function()
+    local s = start()
+    assert.equal("0123456789", get(s, "/ten.txt").body)
+    process.run(("mv %s/public %s/old"):format(root, root))
+    assert.equal(404, get(s, "/ten.txt").status)
+    process.run(("mkdir %s/public && printf new > %s/public/ten.txt"):format(root, root))
+    assert.equal("new", get(s, "/ten.txt").body)
+    process.run(("rm -r %s/public && ln -s old %s/public"):format(root, root))
+    assert.equal("0123456789", get(s, "/ten.txt").body)
+  end)
+
   it("says how long a file may be kept, of what type it is, and more", function()
     local s = start [[cache_control = function(path) return path == "ten.txt" and "max-age=60" or nil end,
       content_types = { txt = "text/x-plain" }, headers = { ["X-Frame-Options"] = "DENY" }]]

@@ -1,16 +1,16 @@
 //! A folder that is served: which file a request is for.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat, stat};
 
 use super::media_types::MediaTypes;
 use super::opened::{FileKind, OpenedFile};
@@ -82,23 +82,8 @@ impl ServedFolder {
     /// # Errors
     /// What the system reports, but for what means that nothing is there.
     pub fn find(&self, path: &FilePath, accepts: &AcceptEncoding<'_>) -> io::Result<Found> {
-        match self.find_below(&*self.root.open(LATELY)?, path, accepts)? {
-            // What is missing may be in the folder that has replaced this one.
-            Found::Nothing => match self.root.reopen()? {
-                Some(root) => self.find_below(&root, path, accepts),
-                None => Ok(Found::Nothing),
-            },
-            found => Ok(found),
-        }
-    }
-
-    fn find_below(
-        &self,
-        root: &OwnedFd,
-        path: &FilePath,
-        accepts: &AcceptEncoding<'_>,
-    ) -> io::Result<Found> {
-        let open = |name: &[u8], variant: &str| self.open(root, name, variant);
+        let root = OnceCell::new();
+        let open = |name: &[u8], variant: &str| self.open(&root, name, variant);
         let folder = match open(&path.relative, "")? {
             Some(FileKind::File(file)) if !path.is_folder => {
                 return self.negotiate(file, &path.relative, accepts, open).map(Found::File);
@@ -116,11 +101,24 @@ impl ServedFolder {
         Ok(if self.lists { Found::Listing(folder) } else { Found::Nothing })
     }
 
-    /// Opens what a name below the folder stands for; None if nothing does.
-    fn open(&self, root: &OwnedFd, name: &[u8], variant: &str) -> io::Result<Option<FileKind>> {
-        if let Some(file) = self.recent.find(root.as_fd(), name, variant) {
+    /// Opens what a name below the folder stands for; None if nothing does. `root`: the folder, once it was needed.
+    fn open(
+        &self,
+        root: &OnceCell<Rc<OwnedFd>>,
+        name: &[u8],
+        variant: &str,
+    ) -> io::Result<Option<FileKind>> {
+        if let Some(file) = self.recent.find(&self.root.path, name, variant) {
             return Ok(Some(FileKind::File(file)));
         }
+        let root = match root.get() {
+            Some(root) => root.clone(),
+            None => {
+                let opened = self.root.open()?;
+                let _ = root.set(opened.clone());
+                opened
+            }
+        };
         match beneath::open(root.as_fd(), name, self.links) {
             Ok(file) => {
                 let found = FileKind::of(file, variant)?;
@@ -168,17 +166,18 @@ impl ServedFolder {
     }
 }
 
-/// For how long a folder counts as the one at its path.
-const LATELY: Duration = Duration::from_secs(1);
-
-/// The same where something is missing in it.
-const JUST_NOW: Duration = Duration::from_millis(50);
-
-/// A folder by its path. A deployment may replace it, so it is opened anew now and then.
+/// A folder by its path. A deployment may replace it, so each use looks whether it is still the one at that path.
 #[derive(Debug)]
 pub struct Root {
-    path: Vec<u8>,
-    opened: RefCell<(Rc<OwnedFd>, Instant)>,
+    path: PathBuf,
+    opened: RefCell<OpenedRoot>,
+}
+
+#[derive(Clone, Debug)]
+struct OpenedRoot {
+    folder: Rc<OwnedFd>,
+    /// Device and inode, which no other folder has while this one is open.
+    place: (u64, u64),
 }
 
 impl Root {
@@ -188,32 +187,26 @@ impl Root {
     /// There is none, or no current folder any more.
     pub fn new(path: &[u8]) -> io::Result<Root> {
         let path = std::path::absolute(OsStr::from_bytes(path))?;
-        let path = path.into_os_string().as_encoded_bytes().to_vec();
-        let opened = RefCell::new((Rc::new(open_folder(&path)?), Instant::now()));
+        let opened = RefCell::new(OpenedRoot::new(&path)?);
         Ok(Root { path, opened })
     }
 
-    fn open(&self, age: Duration) -> io::Result<Rc<OwnedFd>> {
-        let (folder, since) = self.opened.borrow().clone();
-        if since.elapsed() < age { Ok(folder) } else { self.renew() }
-    }
-
-    /// Opened anew, unless that was done just now.
-    fn reopen(&self) -> io::Result<Option<Rc<OwnedFd>>> {
-        let is_fresh = self.opened.borrow().1.elapsed() < JUST_NOW;
-        if is_fresh { Ok(None) } else { self.renew().map(Some) }
-    }
-
-    fn renew(&self) -> io::Result<Rc<OwnedFd>> {
-        let folder = Rc::new(open_folder(&self.path)?);
-        self.opened.replace((folder.clone(), Instant::now()));
-        Ok(folder)
+    fn open(&self) -> io::Result<Rc<OwnedFd>> {
+        let now = stat(&self.path)?;
+        if self.opened.borrow().place != (now.st_dev, now.st_ino) {
+            self.opened.replace(OpenedRoot::new(&self.path)?);
+        }
+        Ok(self.opened.borrow().folder.clone())
     }
 }
 
-fn open_folder(path: &[u8]) -> io::Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    Ok(openat(AT_FDCWD, OsStr::from_bytes(path), flags, Mode::empty())?)
+impl OpenedRoot {
+    fn new(path: &Path) -> io::Result<OpenedRoot> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let folder = openat(AT_FDCWD, path, flags, Mode::empty())?;
+        let stat = fstat(&folder)?;
+        Ok(OpenedRoot { folder: Rc::new(folder), place: (stat.st_dev, stat.st_ino) })
+    }
 }
 
 /// Whether an error means that there is nothing of that name that is served.
@@ -235,8 +228,7 @@ fn is_nothing(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
-    use std::path::PathBuf;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::sys::os::file_transfer;
@@ -307,25 +299,19 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_opened_anew_now_and_then() {
-        let root = Root::new(b".").unwrap();
-        let first = root.open(LATELY).unwrap();
-        assert!(Rc::ptr_eq(&first, &root.open(LATELY).unwrap()));
-        assert!(!Rc::ptr_eq(&first, &root.open(Duration::ZERO).unwrap()));
-        assert!(root.reopen().unwrap().is_none());
-    }
-
-    #[test]
-    fn a_folder_that_replaces_another_is_found() {
+    fn a_folder_that_replaces_another_counts_at_once() {
         let folder = Folder::new("replaced");
+        let old = folder.0.with_extension("old");
         let served = folder.served();
-        fs::remove_dir_all(&folder.0).unwrap();
+        let path = FilePath::of_uri(b"a.js", false).unwrap();
+        let find = || served.find(&path, &AcceptEncoding::new(b""));
+        assert!(content(find().unwrap()).starts_with("a.js "));
+        fs::rename(&folder.0, &old).unwrap();
+        assert_eq!(find().unwrap_err().kind(), io::ErrorKind::NotFound);
         fs::create_dir(&folder.0).unwrap();
-        fs::write(folder.0.join("new.js"), "new").unwrap();
-        std::thread::sleep(JUST_NOW);
-        let path = FilePath::of_uri(b"new.js", false).unwrap();
-        let found = served.find(&path, &AcceptEncoding::new(b"")).unwrap();
-        assert!(content(found).starts_with("new "));
+        fs::write(folder.0.join("a.js"), "new").unwrap();
+        assert!(content(find().unwrap()).starts_with("new "));
+        fs::remove_dir_all(&old).unwrap();
     }
 
     #[test]

@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::hash::Hasher;
-use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::fstatat;
 use rustc_hash::FxHasher;
 
@@ -56,7 +56,7 @@ impl RecentFiles {
     }
 
     /// The file that was opened by this path below the folder lately, if the path still leads to it, and it is as it was.
-    pub fn find(&self, folder: BorrowedFd<'_>, path: &[u8], variant: &str) -> Option<OpenedFile> {
+    pub fn find(&self, folder: &Path, path: &[u8], variant: &str) -> Option<OpenedFile> {
         let files = self.files.borrow();
         let hash = hash(path, variant);
         let known = files.iter().find(|known| known.is(hash, path, variant))?;
@@ -65,7 +65,8 @@ impl RecentFiles {
         }
         // The version of a link is not that of its file, so that one is opened again.
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
-        let stat = fstatat(folder, OsStr::from_bytes(path), flags).ok()?;
+        let path = [folder.as_os_str().as_bytes(), b"/", path].concat();
+        let stat = fstatat(AT_FDCWD, OsStr::from_bytes(&path), flags).ok()?;
         (FileVersion::of(&stat) == known.file.version).then(|| known.file.clone())
     }
 
@@ -98,7 +99,6 @@ impl RecentFiles {
 mod tests {
     use std::fs::{self, File};
     use std::io::Write;
-    use std::os::fd::AsFd;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
@@ -131,7 +131,6 @@ mod tests {
     #[test]
     fn a_file_is_known_until_anything_of_it_changes() {
         let folder = Folder::new("changes");
-        let root = File::open(&folder.0).unwrap();
         let changes: [&dyn Fn(&std::path::Path); 6] = [
             &|path| File::options().append(true).open(path).unwrap().write_all(b"x").unwrap(),
             &|path| fs::remove_file(path).unwrap(),
@@ -152,29 +151,28 @@ mod tests {
         for (index, change) in changes.into_iter().enumerate() {
             let (recent, name) = (RecentFiles::new(4), format!("sub/{index}.txt"));
             recent.keep(name.as_bytes(), "", &folder.open(&name, "hello"));
-            assert!(recent.find(root.as_fd(), name.as_bytes(), "").is_some());
-            assert!(recent.find(root.as_fd(), name.as_bytes(), "-gzip").is_none());
+            assert!(recent.find(&folder.0, name.as_bytes(), "").is_some());
+            assert!(recent.find(&folder.0, name.as_bytes(), "-gzip").is_none());
             // A file system may have a coarse clock.
             std::thread::sleep(Duration::from_millis(20));
             change(&folder.0.join(&name));
-            assert!(recent.find(root.as_fd(), name.as_bytes(), "").is_none(), "{index}");
+            assert!(recent.find(&folder.0, name.as_bytes(), "").is_none(), "{index}");
         }
     }
 
     #[test]
     fn only_some_small_files_are_kept_open() {
         let folder = Folder::new("some");
-        let root = File::open(&folder.0).unwrap();
         let recent = RecentFiles::new(2);
         for name in ["a", "b", "a", "c"] {
             recent.keep(name.as_bytes(), "", &folder.open(name, name));
         }
-        let is_known = |name: &str| recent.find(root.as_fd(), name.as_bytes(), "").is_some();
+        let is_known = |name: &str| recent.find(&folder.0, name.as_bytes(), "").is_some();
         assert!(!is_known("a") && is_known("b") && is_known("c"));
         recent.keep(b"d", "", &folder.open("d", &"x".repeat(READ_AT_ONCE as usize + 1)));
         assert!(!is_known("d") && is_known("b"));
         let none = RecentFiles::default();
         none.keep(b"a", "", &folder.open("a", "a"));
-        assert!(none.find(root.as_fd(), b"a", "").is_none());
+        assert!(none.find(&folder.0, b"a", "").is_none());
     }
 }

@@ -46,7 +46,8 @@ local function is_table_of_fields(value)
 end
 
 local function is_status_with_body(value)
-  return is_text(value) and find(value, "^[2-5]%d%d") and not find(value, "^20[45]") and not find(value, "^304")
+  local is_final = is_text(value) and find(value, "^[2-5]%d%d")
+  return is_final and not (find(value, "^20[45]") or find(value, "^304"))
 end
 
 local common = {
