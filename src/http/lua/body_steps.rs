@@ -3,7 +3,6 @@
 use mlua::{IntoLuaMulti, Lua, MultiValue, Table};
 
 use super::step::{Code, SharedConnection, code, problem, queued, step, with};
-use crate::http::server::connection::HttpConnection;
 use crate::http::server::request_body::{Reader, Supply};
 use crate::http::wire::refusal::Refusal;
 
@@ -22,31 +21,30 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         Ok(MultiValue::new())
     })?;
     // next_chunk(): a string of the body; or INPUT, END or a problem's code.
-    step(lua, table, shared, "next_chunk", |lua, c, (): ()| {
-        match with(c, HttpConnection::supply)? {
-            Ok(Supply::Ready) => {
-                let chunk = with(c, |c| {
-                    let ready = c.body.ready();
-                    let chunk = ready.get(..c.options.input_chunk).unwrap_or(ready);
-                    let result = lua.create_string(chunk);
-                    let size = chunk.len();
-                    c.body.consume(size);
-                    result
-                })?;
-                chunk?.into_lua_multi(lua)
-            }
-            Ok(Supply::Block) => code(lua, Code::Input),
-            Ok(Supply::End) => code(lua, Code::End),
-            Err(error) => problem(lua, error),
+    step(lua, table, shared, "next_chunk", |lua, c, (): ()| match with(c, |c| c.supply())? {
+        Ok(Supply::Ready) => {
+            let chunk = with(c, |c| {
+                let ready = c.body.ready();
+                let chunk = ready.get(..c.options.input_chunk).unwrap_or(ready);
+                let result = lua.create_string(chunk);
+                let size = chunk.len();
+                c.body.consume(size);
+                result
+            })?;
+            chunk?.into_lua_multi(lua)
         }
+        Ok(Supply::Block) => code(lua, Code::Input),
+        Ok(Supply::End) => code(lua, Code::End),
+        Err(error) => problem(lua, error),
     })?;
     // whole(): the rest of the body as a string; or INPUT or a problem's code.
-    step(lua, table, shared, "whole", |lua, c, (): ()| match with(c, HttpConnection::absorb)? {
+    step(lua, table, shared, "whole", |lua, c, (): ()| match with(c, |c| c.absorb())? {
         Ok(true) => code(lua, Code::Input),
         Ok(false) => {
             let whole = with(c, |c| {
-                let whole = lua.create_string(c.body.ready());
-                c.body.consume(c.body.ready().len());
+                let body = &mut c.exchange.body;
+                let whole = lua.create_string(body.ready());
+                body.consume(body.ready().len());
                 whole
             })?;
             whole?.into_lua_multi(lua)
@@ -54,7 +52,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         Err(error) => problem(lua, error),
     })?;
     // absorb(): receives what is there; INPUT if more may come.
-    step(lua, table, shared, "absorb", |lua, c, (): ()| match with(c, HttpConnection::absorb)? {
+    step(lua, table, shared, "absorb", |lua, c, (): ()| match with(c, |c| c.absorb())? {
         Ok(true) => code(lua, Code::Input),
         Ok(false) => Ok(MultiValue::new()),
         Err(error) => problem(lua, error),
@@ -65,7 +63,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     })?;
     // prepare_wait(): sends what the client may wait for.
     step(lua, table, shared, "prepare_wait", |lua, c, (): ()| {
-        queued(lua, with(c, HttpConnection::prepare_wait)?, 0)
+        queued(lua, with(c, |c| c.prepare_wait())?, 0)
     })?;
     // refuse_stall(): the client is too slow with its body; the words to be raised.
     step(lua, table, shared, "refuse_stall", |lua, c, (): ()| {

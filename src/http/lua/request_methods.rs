@@ -83,9 +83,9 @@ methods! { install_methods:
     SendStatus "send_status" = send_status, Some;
     SendHeader "send_header" = send_header, Some;
     SendData "send_data" = send_data, Some;
-    FinishHeaders "finish_headers" = |shared, _| with(shared, HttpConnection::flush_headers), Nothing;
-    Flush "flush" = |shared, _| with(shared, HttpConnection::flush), Nothing;
-    Finish "finish" = |shared, _| with(shared, HttpConnection::finish), Some;
+    FinishHeaders "finish_headers" = |shared, _| with(shared, |c| c.flush_headers()), Nothing;
+    Flush "flush" = |shared, _| with(shared, |c| c.flush()), Nothing;
+    Finish "finish" = |shared, _| with(shared, |c| c.finish()), Some;
     CloseAfterFinish "close_after_finish" = |shared, _| with(shared, close_after_finish), Some;
 }
 
@@ -101,7 +101,7 @@ fn run(
 ) -> Action {
     let outcome = match event {
         Event::Start => step(shared, arguments),
-        _ if arguments.truth(arguments.result(1)) => with(shared, HttpConnection::send_out),
+        _ if arguments.truth(arguments.result(1)) => with(shared, |c| c.send_out()),
         _ => with(shared, |c| Err(c.stalled())),
     };
     match outcome {

@@ -190,10 +190,10 @@ impl ObjectFields for RequestFields {
                 (is_searched && !is_given(c, PARAMS_STORE)).then(|| Borrowed::new(query))
             }),
             b"cookies" => view(c, COOKIES, |c| {
-                let request = &mut c.request;
+                let (request, most) = (&mut c.request, c.exchange.options.fields);
                 let line = request.names.first(&request.head.fields, &request.bytes, b"cookie");
                 let (line, is_only) = line.unwrap_or((&[], true));
-                (is_only && is_searched(line, b';', c.options.fields)).then(|| Borrowed::new(line))
+                (is_only && is_searched(line, b';', most)).then(|| Borrowed::new(line))
             }),
             b"body" if is_given(c, BODY) => current(c, BODY),
             b"body" if c.gather() => {

@@ -1,13 +1,15 @@
 //! What the logs are told of a request: when its handler is called, and when its response is over.
 
 use super::connection::HttpConnection;
+use super::exchange::HttpExchange;
 use super::origin;
 use crate::server::ipc::request_record::{Closing, End};
 use crate::server::worker::request_log;
 
 /// A handler is about to be called for the request.
 pub fn opened(c: &mut HttpConnection) {
-    let HttpConnection { stream, request, options, is_believed, identity, .. } = c;
+    let HttpConnection { exchange, request, is_believed, identity, .. } = c;
+    let HttpExchange { stream, options, .. } = exchange;
     let Some(stream) = stream.borrow() else { return };
     request_log::open(&stream, |wanted| {
         if wanted.names {

@@ -9,8 +9,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::connection::{Conclusion, HttpConnection};
+use super::connection::HttpConnection;
 use super::ending::{ConnectionEnd, TurnResult, failed, leave_body};
+use super::exchange::Conclusion;
 use super::incoming::Opened;
 use super::log_record;
 use super::request_wait::RequestWait;
