@@ -180,6 +180,22 @@ describe("a held response", function()
     assert.truthy(line:find('"bytes_out":' .. head + 11 + 10, 1, true), line)
     assert.truthy(line:find("aborted", 1, true), line)
   end)
+
+  it("is followed by requests whose lines in the access log name the client", function()
+    local s = push.start { handler = [[
+      request:send_status("200 OK")
+      return request:hold { topics = "news", timeout = 0.2 }
+    ]] }
+    local c = push.open(s)
+    assert.equal("", c.chunk())
+    assert.equal("0", c:request("/subscribers?topic=next").body)
+    local line
+    assert.truthy(process.wait_until(function()
+      line = (process.slurp(s.access_log) or ""):match("[^\n]*topic=next[^\n]*")
+      return line
+    end))
+    assert.truthy(line:find('"client_ip":"127.0.0.1"', 1, true), line)
+  end)
 end)
 
 describe("a response that is held once", function()

@@ -1,6 +1,8 @@
 -- Reference, "Slow requests": they are told of once, with a traceback, and go on.
 
+local process = require "spec.support.process"
 local server = require "spec.support.server"
+local websocket = require "spec.support.websocket"
 
 local function start(limit)
   return server.start(([[
@@ -74,6 +76,32 @@ describe("slow_request", function()
     assert(s:wait_log("app%.lua:22: in"), s:log())
     connection:send(("b"):rep(400000))
     assert(connection:read_until("done"))
+  end)
+
+  it("tells of a WebSocket whose function is slow, once for each event", function()
+    local s = server.start [[
+      local moonbridge, http = require "moonbridge", require "moonbridge_http"
+      local chat = http.websocket { message = function(ws, text)
+        moonbridge.io.poll({}, {}, tonumber(text))
+        ws:send("done")
+      end }
+      moonbridge.listen {
+        { proto = "tcp", host = "127.0.0.1", port = PORT }, min_fork = 1, max_fork = 1,
+        connect = http.generate_handler(chat),
+      }
+      moonbridge.run { slow_request = 0.2 }
+    ]]
+    local ws = websocket.connect(s, "/chat")
+    for _, seconds in ipairs { "0", "1.2", "0", "1.2" } do assert.equal("done", ws:ask(seconds)) end
+    local log = s:log()
+    local told = "slow request: GET /chat %[%x+%] from 127%.0%.0%.1:%d+, for [01]%.%d+ s"
+    assert.equal(2, count(log, told), log)
+    assert.equal(2, count(log, "app%.lua:3: in"), log)
+    local pid = math.tointeger(tonumber(log:match("PID (%d+)%] slow request")))
+    ws:send("30")
+    assert(s.process:wait_log("slow request", nil, 3))
+    process.kill(pid, "KILL")
+    assert(s.process:wait_log("PID " .. pid .. " died from signal 9 while it handled GET /chat %[%x+%] from"))
   end)
 
   it("tells nothing of others, or without the option", function()

@@ -53,6 +53,12 @@ impl Endpoints {
         self.local.get().copied().flatten()
     }
 
+    /// The other end, which is looked up if it is not known yet.
+    pub fn peer_of(&self, fd: Option<BorrowedFd<'_>>) -> Option<SocketAddr> {
+        let Some(fd) = fd else { return self.peer() };
+        *self.peer.get_or_init(|| SockRef::from(&fd).peer_addr().ok()?.as_socket())
+    }
+
     /// The other end.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer.get().copied().flatten()

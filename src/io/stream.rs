@@ -588,9 +588,9 @@ impl Stream {
         &self.endpoints
     }
 
-    /// The address of the client, if it is known without asking the system.
-    pub fn known_peer(&self) -> Option<SocketAddr> {
-        self.endpoints.peer()
+    /// The address of the client. The system is asked once if it is not known.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.endpoints.peer_of(self.transport.fd())
     }
 }
 

@@ -20,7 +20,7 @@ fn sender(stream: &Stream) -> Option<Peer> {
         Proxied::No => {}
         proxied => return proxied.client(),
     }
-    let address = stream.known_peer().or_else(|| stream.endpoints().peer());
+    let address = stream.peer();
     if address.is_none() && !stream.is_local() { None } else { Some(Peer::of(address)) }
 }
 
@@ -81,7 +81,7 @@ pub fn client(
 ) -> Option<SocketAddr> {
     // Most servers have no proxies, but each request is noted with its client.
     if options.trusted.is_none() && stream.handler.proxied == Proxied::No {
-        return stream.known_peer();
+        return stream.peer();
     }
     told_client(request, options, is_believed, stream)
 }
@@ -97,7 +97,7 @@ fn told_client(
     match told.or_else(|| stream.handler.proxied.client()) {
         Some(Peer::Internet(ip, port)) => Some(SocketAddr::new(ip, port)),
         Some(Peer::Local) => None,
-        None => stream.known_peer(),
+        None => stream.peer(),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::io::tls::TlsSession;
 use crate::known_options;
 use crate::server;
 use crate::server::push::lua::want;
-use crate::server::worker::context;
+use crate::server::worker::{context, request_log};
 
 /// What an application has settled in a call of `http.websocket`.
 struct Handler {
@@ -292,8 +292,9 @@ fn events(lua: &Lua, codec: Rc<RefCell<Codec>>) -> Result<Table> {
     let current = Rc::new(RefCell::new(Current::default()));
     let resumed = current.clone();
     let resume = move |lua: &Lua, (socket, limit): (AnyUserData, Option<f64>)| {
-        let name = with(&socket, |it, _| {
+        let name = with(&socket, |it, stream| {
             context::begin(it.label());
+            request_log::open_event(stream, &it.state().label);
             resumed.borrow_mut().label = Some(it.label().clone());
             lua.create_string(&it.state().handler)
         });
@@ -310,6 +311,7 @@ fn events(lua: &Lua, codec: Rc<RefCell<Codec>>) -> Result<Table> {
     let rest = move |_: &Lua, has_failed: bool| {
         let mut current = current.borrow_mut();
         current.timer.clear();
+        request_log::close_event();
         // The log will name the request whose handler has failed.
         if !has_failed {
             current.label = None;

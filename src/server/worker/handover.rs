@@ -56,7 +56,7 @@ pub type Packed = (ConnectionState, Option<OwnedFd>);
 /// The state of a connection that has neither input nor output that matters.
 pub fn state_of(stream: &Stream, stage: Stage) -> ConnectionState {
     let (awaits, standing, peer) =
-        (stream.input.awaits(), Standing::of_stream(stream), stream.known_peer());
+        (stream.input.awaits(), Standing::of_stream(stream), stream.peer());
     let attributes = Attributes::of_stream(stream);
     let session = stream.session().filter(|_| attributes.secured.is_some());
     let records = session.map(TlsSession::progress);

@@ -2,10 +2,12 @@
 //! access log.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::io::Stream;
+use crate::proxy::proxied::Peer;
 use crate::server::ipc::access_queue::{OwnQueue, Sequel, UnsentResponse, WantedFields};
 use crate::server::ipc::request_names::RequestNames;
 use crate::server::ipc::request_record::{self, Closing, End, LogValue, Opening};
@@ -139,6 +141,30 @@ pub fn open<'a>(stream: &Stream, opening: impl FnOnce(WantedFields) -> Opening<'
         (opening.pool, opening.pid) = (log.pool, log.pid);
         log.board.note(log.cell).write(&opening);
     });
+}
+
+/// A handler is about to be called for an event of a connection that is no request: it has no line in the access log.
+/// `line`: what began the connection.
+pub fn open_event(stream: &Stream, line: &[u8]) {
+    with(|log| {
+        if log.is_handling {
+            log.interrupt();
+        }
+        log.is_handling = true;
+        let client = match stream.handler.proxied.client() {
+            Some(Peer::Internet(ip, port)) => Some(SocketAddr::new(ip, port)),
+            Some(Peer::Local) => None,
+            None => stream.peer(),
+        };
+        let (begun, pool, pid) = (alarm::about_now() / 1000, log.pool, log.pid);
+        let opening = Opening { begun, pool, pid, client, line, ..Opening::default() };
+        log.board.note(log.cell).write(&opening);
+    });
+}
+
+/// The handler has returned.
+pub fn close_event() {
+    with(RequestLog::over);
 }
 
 /// The request that is handled has been given these names, unless it had some when it was opened.
