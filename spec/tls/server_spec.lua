@@ -68,6 +68,18 @@ local function connect(s, more)
   return assert(moonbridge_io.tlsconnect("localhost", s.port, tls(more)))
 end
 
+-- What a client begins with, without the header of its record.
+local function client_hello()
+  local listener = assert(moonbridge_io.tcplisten("127.0.0.1", 0))
+  local client = assert(moonbridge_io.tlsconnect_nb("localhost", listener.local_tcpport, tls()))
+  assert(client:flush_nb())
+  local accepted = assert(listener:accept())
+  local length = string.unpack(">I2", (accepted:read(5)), 4)
+  local hello = accepted:read(length)
+  for _, handle in ipairs { client, accepted, listener } do handle:close() end
+  return hello
+end
+
 describe("a listener with TLS", function()
   it("serves requests, whose scheme is https", function()
     local s = start(localhost, "alpn = { 'http/1.1' }")
@@ -321,23 +333,23 @@ for _ in range(3):
   it("bears handshakes in records of any size, whenever they come", function()
     local s = start(localhost, "", "min_fork = 1, max_fork = 1,")
     local worker = s:workers()[1]
-    -- What a client begins with, without the header of its record.
-    local listener = assert(moonbridge_io.tcplisten("127.0.0.1", 0))
-    local client = assert(moonbridge_io.tlsconnect_nb("localhost", listener.local_tcpport, tls()))
-    assert(client:flush_nb())
-    local accepted = assert(listener:accept())
-    local length = string.unpack(">I2", (accepted:read(5)), 4)
-    local hello = accepted:read(length)
+    local hello = client_hello()
+    local length = #hello
+    local function pause(handle)
+      handle:flush()
+      moonbridge_io.poll(nil, nil, 0.001)
+    end
     for _, size in ipairs { 1, 3, 4, 5, 64, length - 1, length } do
       local handle = assert(moonbridge_io.tcpconnect("127.0.0.1", s.port))
       for from = 1, length, size do
         local part = hello:sub(from, from + size - 1)
-        -- In two pieces, so that each comes by itself.
-        handle:write("\22\3\1", string.pack(">I2", #part)):flush()
-        moonbridge_io.poll(nil, nil, 0.001)
-        handle:write(part):flush()
-        if from < 20 * size then moonbridge_io.poll(nil, nil, 0.001) end
+        handle:write("\22\3\1", string.pack(">I2", #part))
+        -- The first ones in two pieces, each of which comes by itself.
+        if from < 20 * size then pause(handle) end
+        handle:write(part)
+        if from < 20 * size then pause(handle) end
       end
+      handle:flush()
       assert.equal("\22\3\3", (handle:read(3)), size)
       handle:reset()
     end
@@ -367,6 +379,29 @@ for _ in range(3):
       slow[index]:reset()
     end
     assert.matches("^https", (request(s)))
+  end)
+
+  it("reloads and ends while 300 clients are silent in their handshakes", function()
+    local s = start(localhost, "", "min_fork = 2, max_fork = 2,", 'hangup = "reload"')
+    local hello = client_hello()
+    local record = "\22\3\1" .. string.pack(">s2", hello)
+    local silent = {}
+    local function add()
+      for index = 1, 150 do
+        local handle = assert(moonbridge_io.tcpconnect("127.0.0.1", s.port))
+        -- Nothing, a half, or all that comes before the server has its turn.
+        handle:write(record:sub(1, index % 3 * #record // 2)):flush()
+        silent[#silent + 1] = handle
+      end
+      for _ = 1, 3 do assert.matches("^https", (request(s))) end
+    end
+    add()
+    s:signal("HUP")
+    assert(s.process:wait_log("Reload complete"))
+    add()
+    s:signal("TERM")
+    assert.equal(0, s:wait())
+    for _, handle in ipairs(silent) do handle:reset() end
   end)
 end)
 

@@ -136,6 +136,8 @@ impl RecordLayer {
                 [_, CLOSE_NOTIFY] => return Ok(RecordsOpened::End),
                 [_, USER_CANCELED] => {}
                 [_, alert] => return Err(RecordFailure::Alert(*alert)),
+                // RFC 8446 5.4.
+                [] => return Err(RecordFailure::Unexpected),
                 _ => return Err(RecordFailure::Malformed),
             },
             _ => return Err(RecordFailure::Unexpected),

@@ -272,7 +272,8 @@ fn alerts_are_ends_or_failures() {
     assert_eq!(end, (b"a".to_vec(), Ok(RecordsOpened::End)));
     assert_eq!(outcome(&[(21, &[1, 90]), (23, b"a")]), (b"a".to_vec(), Ok(RecordsOpened::More)));
     assert_eq!(outcome(&[(21, &[2, 40])]).1, Err(RecordFailure::Alert(40)));
-    for malformed in [&[][..], &[1], &[1, 0, 1]] {
+    assert_eq!(outcome(&[(21, &[])]).1, Err(RecordFailure::Unexpected));
+    for malformed in [&[1][..], &[1, 0, 1]] {
         assert_eq!(outcome(&[(21, malformed)]).1, Err(RecordFailure::Malformed));
     }
 }
