@@ -289,6 +289,7 @@ function moonbridge_http.websocket(options) end
 ---@field timeout number? seconds for connecting, and for each wait while something is sent (60)
 ---@field message_limit integer? maximum size of a message (1 MiB)
 ---@field compress boolean? offer compression (false)
+---@field tls moonbridge_io.tls_options? for `wss` URLs
 
 ---A WebSocket of another server.
 ---@class moonbridge_http.websocket_client

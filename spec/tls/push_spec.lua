@@ -1,6 +1,7 @@
 -- Connections with TLS 1.3 hear topics: the process that holds them goes on with their keys.
 
 local certificates = require "spec.support.certificates"
+local http = require "moonbridge_http"
 local moonbridge_io = require "moonbridge_io"
 local process = require "spec.support.process"
 local push = require "spec.support.push"
@@ -435,6 +436,22 @@ describe("a WebSocket over TLS that hears a topic", function()
     client:read_all()
     assert(s.process:wait_log("closed 1006"))
     push.wait_held(s, 0)
+  end)
+
+  it("talks to our own client", function()
+    local s = start()
+    local url = ("wss://localhost:%d/chat?name=own"):format(s.tls_port)
+    local ws = assert(http.websocket_connect(url, { tls = { ca = authority.certificate } }))
+    assert.equal("welcome", ws:receive(30))
+    push.wait_held(s, 1)
+    push.publish(s, "room", "news")
+    assert.equal("news", ws:receive(30))
+    assert(ws:send("hello"))
+    assert.matches("^own hello %d+$", (ws:receive(30)))
+    assert.is_true(ws:close())
+    local _, message = http.websocket_connect(url)
+    assert.matches("certificate", message)
+    assert.has_error(function() http.websocket_connect(url, { tls = { cert = "" } }) end)
   end)
 
   it("gets on with Python's websockets", function()

@@ -30,6 +30,7 @@ local checks = {
   timeout = { "a positive number of seconds", is_time },
   message_limit = rules.message_limit,
   compress = rules.compress,
+  tls = { "a table", function(it) return type(it) == "table" end },
 }
 
 local texts = {
@@ -115,6 +116,7 @@ local function connect(waitfunc, url, given)
     url = parsed, method = "GET", headers = given.headers, keep = options.KEEPALIVE,
     connect_timeout = timeout, stall_timeout = timeout, deadline = now() + timeout,
   }
+  if given.tls then job.tls, job.tls_number = link.tls(given.tls) end
   local key = native.key()
   local head, wrong = head_of(job, given, key)
   if not head then return nil, wrong end
