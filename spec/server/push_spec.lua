@@ -221,6 +221,16 @@ describe("a response that is held once", function()
     assert.equal(0, push.status(s).held)
   end)
 
+  it("has no heartbeat: that would be a response of its own", function()
+    local s = push.start { handler = [[
+      return request:hold { topics = "news", once = true, timeout = 0.5, heartbeat = { 0.05, "beat" } }
+    ]] }
+    local c = s:connect()
+    assert.equal(204, c:request("/").status)
+    -- Nothing of the first response is taken for the next one.
+    assert.equal("0", c:request("/subscribers?topic=news").body)
+  end)
+
   it("ends with the other status when no message comes", function()
     local s = push.start { handler = HANDLER }
     local c = s:connect()

@@ -320,6 +320,8 @@ impl HttpExchange {
         {
             held.rules.heads = response.hold_head(otherwise.unwrap_or(NO_CONTENT), fixed)?;
             held.framing = MessageFraming::Whole;
+            // Nothing can be sent before the message: that would be a response of its own.
+            held.rules.heartbeat = None;
         } else {
             if otherwise.is_some() && !response.is_head_request() {
                 return Err(LATE_OTHERWISE.into());
