@@ -1,6 +1,7 @@
 //! A file that was opened to be sent.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,6 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
 use crate::http::wire::conditional::Validators;
+use crate::http::wire::header_lines::push_header;
+use crate::sys::block::{SIZE, hex_digits};
 
 /// A file, or part of one, of up to this size is read and sent with its head; one that is larger is sent by the system.
 pub const READ_AT_ONCE: u64 = 64 * 1024;
@@ -34,8 +37,10 @@ pub struct OpenedFile {
     pub size: u64,
     /// When it was last modified, in full seconds: no date of HTTP says more.
     pub modified: SystemTime,
-    /// Its entity tag, made of the time of its last modification in nanoseconds and its size.
-    pub tag: String,
+    /// The header lines that tell its version, and that it can be had in parts; the first one has its entity tag. They
+    /// are written once for a file that is kept open.
+    lines: Rc<[u8]>,
+    tag: Range<usize>,
 }
 
 /// What changes with a file and its content.
@@ -80,43 +85,75 @@ impl OpenedFile {
         let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
         let modified = UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND));
         let tag = tag(stat.st_mtime, stat.st_mtime_nsec, size, variant);
-        OpenedFile { file: Rc::new(file), version: FileVersion::of(stat), size, modified, tag }
+        let (lines, tag) = lines(&tag, modified);
+        OpenedFile {
+            file: Rc::new(file),
+            version: FileVersion::of(stat),
+            size,
+            modified,
+            lines,
+            tag,
+        }
     }
 
     /// The file from a position on, which has another content than all of it.
     pub fn from(mut self, position: u64) -> Self {
         if position > 0 {
-            self.tag.insert_str(self.tag.len() - 1, &format!("+{position:x}"));
+            let mut tag = self.tag().to_vec();
+            tag.truncate(tag.len().saturating_sub(1));
+            tag.push(b'+');
+            push_hex(&mut tag, position);
+            tag.push(b'"');
+            (self.lines, self.tag) = lines(&tag, self.modified);
         }
         self
     }
 
+    /// Its entity tag, made of the time of its last modification in nanoseconds and its size.
+    pub fn tag(&self) -> &[u8] {
+        self.lines.get(self.tag.clone()).unwrap_or_default()
+    }
+
+    /// The lines ETag, Last-Modified and Accept-Ranges.
+    pub fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
     /// What conditions are compared with.
     pub fn validators(&self) -> Validators<'_> {
-        Validators { tag: Some(self.tag.as_bytes()), modified: Some(self.modified) }
+        Validators { tag: Some(self.tag()), modified: Some(self.modified) }
     }
 }
 
-/// The entity tag of a version. Each request for a file needs one, so it is not written by the general means.
-fn tag(seconds: i64, nanoseconds: i64, size: u64, variant: &str) -> String {
-    let mut tag = String::with_capacity(64);
-    tag.push('"');
+/// The header lines of a version, and where the tag is in them.
+fn lines(tag: &[u8], modified: SystemTime) -> (Rc<[u8]>, Range<usize>) {
+    let mut lines = Vec::with_capacity(160);
+    push_header(&mut lines, b"ETag", tag);
+    let end = lines.len() - 2;
+    push_header(&mut lines, b"Last-Modified", httpdate::fmt_http_date(modified).as_bytes());
+    push_header(&mut lines, b"Accept-Ranges", b"bytes");
+    (lines.into(), end - tag.len()..end)
+}
+
+/// The entity tag of a version. Each file that is opened needs one, so it is not written by the general means.
+fn tag(seconds: i64, nanoseconds: i64, size: u64, variant: &str) -> Vec<u8> {
+    let mut tag = Vec::with_capacity(64);
+    tag.push(b'"');
     push_hex(&mut tag, seconds as u64);
-    tag.push('.');
+    tag.push(b'.');
     push_hex(&mut tag, nanoseconds as u64);
-    tag.push('-');
+    tag.push(b'-');
     push_hex(&mut tag, size);
-    tag.push_str(variant);
-    tag.push('"');
+    tag.extend_from_slice(variant.as_bytes());
+    tag.push(b'"');
     tag
 }
 
-fn push_hex(text: &mut String, number: u64) {
-    let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);
-    for place in (0..digits).rev() {
-        let digit = (number >> (4 * place)) as u8 & 15;
-        text.push(char::from(if digit < 10 { b'0' + digit } else { b'a' - 10 + digit }));
-    }
+fn push_hex(text: &mut Vec<u8>, number: u64) {
+    let mut bytes = [0; SIZE];
+    bytes[8..].copy_from_slice(&number.to_be_bytes());
+    let zeros = number.leading_zeros() as usize / 4;
+    text.extend_from_slice(&hex_digits(&bytes)[16 + zeros.min(15)..]);
 }
 
 /// The last second that a date of HTTP can say: the end of the year 9999.
@@ -134,7 +171,7 @@ mod tests {
             [(0, 0, 0), (1, 15, 16), (1_764_460_800, 999_999_999, u64::MAX), (-1, 255, 256)]
         {
             let expected = format!("\"{seconds:x}.{nanoseconds:x}-{size:x}-br\"");
-            assert_eq!(tag(seconds, nanoseconds, size, "-br"), expected);
+            assert_eq!(tag(seconds, nanoseconds, size, "-br"), expected.as_bytes());
         }
     }
 
@@ -145,11 +182,16 @@ mod tests {
         assert!(matches!(kind("/"), FileKind::Folder(_)));
         let FileKind::File(file) = kind("Cargo.toml") else { panic!("no file") };
         assert_eq!(file.size, std::fs::metadata("Cargo.toml").unwrap().len());
-        assert!(crate::http::wire::conditional::is_tag(file.tag.as_bytes()), "{}", file.tag);
         assert!(file.modified <= SystemTime::now());
-        let tag = file.tag.clone();
-        let (file, tag_of_rest) = (file.from(0), tag.replacen("\"", "", 2));
-        assert_eq!(file.tag, tag);
-        assert_eq!(file.from(26).tag, format!("\"{tag_of_rest}+1a\""));
+        let tag = String::from_utf8(file.tag().to_vec()).unwrap();
+        assert!(crate::http::wire::conditional::is_tag(tag.as_bytes()), "{tag}");
+        let lines = |file: &OpenedFile| String::from_utf8(file.lines().to_vec()).unwrap();
+        let modified = httpdate::fmt_http_date(file.modified);
+        let rest = format!("\r\nLast-Modified: {modified}\r\nAccept-Ranges: bytes\r\n");
+        let file = file.from(0);
+        assert_eq!(lines(&file), format!("ETag: {tag}{rest}"));
+        let later = format!("{}+1a\"", &tag[..tag.len() - 1]);
+        let file = file.from(26);
+        assert_eq!((file.tag(), lines(&file)), (later.as_bytes(), format!("ETag: {later}{rest}")));
     }
 }

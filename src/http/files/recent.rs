@@ -1,29 +1,36 @@
 //! Files that were opened lately. One look at the path tells whether it still leads to the same version, which costs
 //! a fraction of opening and closing the file.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::hash::Hasher;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::fstatat;
 use rustc_hash::FxHasher;
 
 use super::opened::{FileVersion, OpenedFile, READ_AT_ONCE};
+use crate::sys::os::monotonic::MonotonicTime;
 
 /// For how long a file counts as one that may be opened by its path: folders on the way may become links.
 const LATELY: Duration = Duration::from_secs(1);
 
-/// The files that a folder keeps open.
-#[derive(Debug, Default)]
+/// How many files may be opened between two times at which the same one is, for that to be kept.
+const BETWEEN: usize = 256;
+
+/// The files that a folder keeps open: those that were opened twice lately. Of a large folder, most are asked for once
+/// in a while, and would only take the places of others.
+#[derive(Debug)]
 pub struct RecentFiles {
     /// At most so many.
     most: usize,
     files: RefCell<VecDeque<Recent>>,
+    /// The hashes of files that were opened, by their last bits.
+    opened: [Cell<u64>; BETWEEN],
 }
 
 #[derive(Debug)]
@@ -33,7 +40,7 @@ struct Recent {
     path: Vec<u8>,
     variant: String,
     file: OpenedFile,
-    since: Instant,
+    since: MonotonicTime,
 }
 
 fn hash(path: &[u8], variant: &str) -> u64 {
@@ -52,7 +59,8 @@ impl Recent {
 impl RecentFiles {
     /// Keeps up to `most` files open.
     pub fn new(most: usize) -> Self {
-        RecentFiles { most, files: RefCell::default() }
+        let opened = [const { Cell::new(0) }; BETWEEN];
+        RecentFiles { most, files: RefCell::default(), opened }
     }
 
     /// The file that was opened by this path below the folder lately, if the path still leads to it, and it is as it was.
@@ -60,7 +68,7 @@ impl RecentFiles {
         let files = self.files.borrow();
         let hash = hash(path, variant);
         let known = files.iter().find(|known| known.is(hash, path, variant))?;
-        if known.since.elapsed() >= LATELY {
+        if MonotonicTime::now() >= known.since + LATELY {
             return None;
         }
         // The version of a link is not that of its file, so that one is opened again.
@@ -70,18 +78,21 @@ impl RecentFiles {
         (FileVersion::of(&stat) == known.file.version).then(|| known.file.clone())
     }
 
-    /// Keeps a file that was just opened, unless it is a large one, whose position is not shared.
+    /// Keeps a file that was just opened, and not long before, unless it is a large one, whose position is not shared.
     pub fn keep(&self, path: &[u8], variant: &str, file: &OpenedFile) {
         if file.size > READ_AT_ONCE || self.most == 0 {
             return;
         }
         let hash = hash(path, variant);
+        if self.opened[hash as usize % BETWEEN].replace(hash) != hash {
+            return;
+        }
         let new = Recent {
             hash,
             path: path.to_vec(),
             variant: variant.to_owned(),
             file: file.clone(),
-            since: Instant::now(),
+            since: MonotonicTime::now(),
         };
         let mut files = self.files.borrow_mut();
         if let Some(known) = files.iter_mut().find(|known| known.is(hash, path, variant)) {
@@ -150,8 +161,10 @@ mod tests {
         ];
         for (index, change) in changes.into_iter().enumerate() {
             let (recent, name) = (RecentFiles::new(4), format!("sub/{index}.txt"));
-            recent.keep(name.as_bytes(), "", &folder.open(&name, "hello"));
-            assert!(recent.find(&folder.0, name.as_bytes(), "").is_some());
+            for is_known in [false, true] {
+                recent.keep(name.as_bytes(), "", &folder.open(&name, "hello"));
+                assert_eq!(recent.find(&folder.0, name.as_bytes(), "").is_some(), is_known);
+            }
             assert!(recent.find(&folder.0, name.as_bytes(), "-gzip").is_none());
             // A file system may have a coarse clock.
             std::thread::sleep(Duration::from_millis(20));
@@ -164,15 +177,17 @@ mod tests {
     fn only_some_small_files_are_kept_open() {
         let folder = Folder::new("some");
         let recent = RecentFiles::new(2);
-        for name in ["a", "b", "a", "c"] {
+        for name in ["a", "b", "c", "a", "b", "a", "c"] {
             recent.keep(name.as_bytes(), "", &folder.open(name, name));
         }
         let is_known = |name: &str| recent.find(&folder.0, name.as_bytes(), "").is_some();
         assert!(!is_known("a") && is_known("b") && is_known("c"));
-        recent.keep(b"d", "", &folder.open("d", &"x".repeat(READ_AT_ONCE as usize + 1)));
+        let none = RecentFiles::new(0);
+        for _ in 0..2 {
+            recent.keep(b"d", "", &folder.open("d", &"x".repeat(READ_AT_ONCE as usize + 1)));
+            none.keep(b"a", "", &folder.open("a", "a"));
+        }
         assert!(!is_known("d") && is_known("b"));
-        let none = RecentFiles::default();
-        none.keep(b"a", "", &folder.open("a", "a"));
         assert!(none.find(&folder.0, b"a", "").is_none());
     }
 }

@@ -73,17 +73,15 @@ impl FileReply {
         let media_type = options.media_type.as_deref().unwrap_or(media_type.as_bytes());
 
         let mut lines = Vec::with_capacity(512);
+        if !options.is_plain {
+            lines.extend_from_slice(opened.lines());
+        }
         let mut add = |name: &str, value: &[u8]| push_header(&mut lines, name.as_bytes(), value);
         if varies {
             add("Vary", b"Accept-Encoding");
         }
         if let Some(value) = &options.cache_control {
             add("Cache-Control", value);
-        }
-        if !options.is_plain {
-            add("ETag", opened.tag.as_bytes());
-            add("Last-Modified", httpdate::fmt_http_date(opened.modified).as_bytes());
-            add("Accept-Ranges", b"bytes");
         }
         if matches!(decided, FileAnswer::Whole | FileAnswer::Part(_) | FileAnswer::Parts(_)) {
             if let Some(coding) = coding {
