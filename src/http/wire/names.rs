@@ -80,17 +80,18 @@ impl Names {
     }
 }
 
-/// Whether a field has this name. Most have one of another length, or another first letter.
+/// Whether a field has this name. Most have one of another length, or with other letters at its ends.
 #[inline(always)]
 fn is_named(field: &Field, head: &[u8], name: &[u8]) -> bool {
     if field.name.size() != name.len() {
         return false;
     }
     let found = field.name.of(head);
-    match (found.first(), name.first()) {
-        (Some(a), Some(b)) if (a ^ b) & !0x20 != 0 => false,
-        _ => found == name || found.eq_ignore_ascii_case(name),
-    }
+    let ([first, .., last], [wanted_first, .., wanted_last]) = (found, name) else {
+        return found.eq_ignore_ascii_case(name);
+    };
+    let others = (first ^ wanted_first | last ^ wanted_last) & !0x20;
+    others == 0 && (found == name || found.eq_ignore_ascii_case(name))
 }
 
 /// A case-insensitive order of names: by length first, which distinguishes most of them.

@@ -40,6 +40,9 @@ pub struct Recent {
     owner: Cell<*const c_void>,
     table: Cell<*const c_void>,
     count: Cell<usize>,
+    /// The two metatables.
+    plain: Cell<*const c_void>,
+    twin: Cell<*const c_void>,
 }
 
 /// What is known of a name.
@@ -61,6 +64,8 @@ impl Recent {
             owner: Cell::new(ptr::null()),
             table: Cell::new(ptr::null()),
             count: Cell::new(0),
+            plain: Cell::new(ptr::null()),
+            twin: Cell::new(ptr::null()),
         }
     }
 
@@ -78,13 +83,18 @@ impl Recent {
     }
 }
 
-/// Looks the name in slot 2 up for the view in slot 1. Where the table of the view that remembers is asked, the view
-/// takes its place.
+/// Looks the name at that address, the string in slot 2, up for the view in slot 1. Where the table of the view that
+/// remembers is asked, the view takes its place.
 ///
 /// # Safety
 /// `recent` is the index of a userdata of [`Recent`], `memory` that of its memory. Three slots are free.
 #[inline(always)]
-pub unsafe fn note_lookup(state: *mut lua_State, recent: c_int, memory: c_int) -> Lookup {
+pub unsafe fn note_lookup(
+    state: *mut lua_State,
+    recent: c_int,
+    memory: c_int,
+    name: *const u8,
+) -> Lookup {
     // SAFETY: granted by the caller.
     unsafe {
         let Some(recent) = userdata::value::<Recent>(state, recent) else { return Lookup::First };
@@ -94,8 +104,7 @@ pub unsafe fn note_lookup(state: *mut lua_State, recent: c_int, memory: c_int) -
             ffi::lua_replace(state, 1);
             view = recent.owner.get();
         }
-        let name = ffi::lua_topointer(state, 2);
-        if name.is_null() { Lookup::First } else { recent.note_lookup(view, name) }
+        recent.note_lookup(view, name.cast())
     }
 }
 
@@ -115,78 +124,79 @@ pub unsafe fn keep(state: *mut lua_State, lookup: Lookup, recent: c_int, memory:
 }
 
 unsafe fn remember(state: *mut lua_State, recent: c_int, memory: c_int) {
-    // SAFETY: granted by the caller; at most seven slots are used. Of all calls only `lua_rawset` takes memory, and
-    // may fail.
+    // SAFETY: granted by the caller; at most eight slots are used. Of all calls only `lua_rawset` takes memory, and may
+    // fail.
     unsafe {
         let Some(recent) = userdata::value::<Recent>(state, recent) else { return };
         let value = ffi::lua_gettop(state);
-        ffi::lua_pushvalue(state, memory);
-        let memory = value + 1;
+        ffi::lua_rawgeti(state, memory, REMEMBERED);
         let remembers = recent.owner.get() == ffi::lua_topointer(state, 1);
-        if (remembers || succeed(state, recent, memory)) && recent.count.get() < VALUES {
+        if (remembers || succeed(state, recent, memory, value + 1)) && recent.count.get() < VALUES {
             recent.count.set(recent.count.get() + 1);
-            ffi::lua_rawgeti(state, memory, REMEMBERED);
             ffi::lua_pushvalue(state, 2);
             ffi::lua_pushvalue(state, value);
-            ffi::lua_rawset(state, -3);
+            ffi::lua_rawset(state, value + 1);
         }
         ffi::lua_settop(state, value);
     }
 }
 
-/// From now on the view in slot 1 remembers, instead of another one. False if it cannot: it has another metatable, as
-/// something was assigned to it.
-unsafe fn succeed(state: *mut lua_State, recent: &Recent, memory: c_int) -> bool {
-    // SAFETY: as above; the memory is on top of the stack.
+/// From now on the view in slot 1 remembers, instead of another one, in the table at `remembered`. False if it cannot:
+/// it has another metatable, as something was assigned to it. Leaves values on the stack.
+unsafe fn succeed(
+    state: *mut lua_State,
+    recent: &Recent,
+    memory: c_int,
+    remembered: c_int,
+) -> bool {
+    // SAFETY: as above.
     unsafe {
-        let (plain, twin, other) = (memory + 1, memory + 2, memory + 3);
-        ffi::lua_rawgeti(state, memory, PLAIN);
-        ffi::lua_rawgeti(state, memory, TWIN);
-        if !has_metatable(state, 1, plain) {
+        if recent.table.get().is_null() {
+            recent.table.set(ffi::lua_topointer(state, remembered));
+            for (place, address) in [(PLAIN, &recent.plain), (TWIN, &recent.twin)] {
+                ffi::lua_rawgeti(state, memory, place);
+                address.set(ffi::lua_topointer(state, -1));
+                ffi::lua_pop(state, 1);
+            }
+        }
+        if !has_metatable(state, 1, recent.plain.get()) {
             return false;
         }
-        ffi::lua_rawgeti(state, memory, VIEW);
-        if has_metatable(state, other, twin) {
-            ffi::lua_pushvalue(state, plain);
-            ffi::lua_setmetatable(state, other);
-        }
-        ffi::lua_rawgeti(state, memory, REMEMBERED);
-        recent.table.set(ffi::lua_topointer(state, -1));
         if recent.count.replace(0) > 0 {
-            clear(state);
+            clear(state, remembered);
+        }
+        ffi::lua_rawgeti(state, memory, VIEW);
+        if has_metatable(state, -1, recent.twin.get()) {
+            ffi::lua_rawgeti(state, memory, PLAIN);
+            ffi::lua_setmetatable(state, -3);
         }
         ffi::lua_pushvalue(state, 1);
         ffi::lua_rawseti(state, memory, VIEW);
-        ffi::lua_pushvalue(state, twin);
+        ffi::lua_rawgeti(state, memory, TWIN);
         ffi::lua_setmetatable(state, 1);
         recent.owner.set(ffi::lua_topointer(state, 1));
         true
     }
 }
 
-/// Whether the value at `index` has the metatable at another index.
-unsafe fn has_metatable(state: *mut lua_State, index: c_int, metatable: c_int) -> bool {
+/// Whether the value at `index` has the metatable at that address. If it has one, this is pushed.
+unsafe fn has_metatable(state: *mut lua_State, index: c_int, metatable: *const c_void) -> bool {
     // SAFETY: as above.
     unsafe {
-        if ffi::lua_getmetatable(state, index) == 0 {
-            return false;
-        }
-        let has = ffi::lua_rawequal(state, -1, metatable) != 0;
-        ffi::lua_settop(state, -2);
-        has
+        ffi::lua_getmetatable(state, index) != 0 && ffi::lua_topointer(state, -1) == metatable
     }
 }
 
-/// Empties the table on top of the stack, which keeps its room.
-unsafe fn clear(state: *mut lua_State) {
+/// Empties the table at `index`, which keeps its room.
+unsafe fn clear(state: *mut lua_State, index: c_int) {
     // SAFETY: as above. Entries may be cleared while they are traversed.
     unsafe {
         ffi::lua_pushnil(state);
-        while ffi::lua_next(state, -2) != 0 {
+        while ffi::lua_next(state, index) != 0 {
             ffi::lua_pop(state, 1);
             ffi::lua_pushvalue(state, -1);
             ffi::lua_pushnil(state);
-            ffi::lua_rawset(state, -4);
+            ffi::lua_rawset(state, index);
         }
     }
 }

@@ -173,15 +173,17 @@ unsafe extern "C-unwind" fn find<S: Search>(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls with a valid state and at least 20 free slots. The text and the name stay on the
     // stack while they are searched and pushed.
     unsafe {
-        let lookup = recent::note_lookup(state, SEARCHED, SEARCHED_MEMORY);
-        ffi::lua_settop(state, 2);
+        if ffi::lua_type(state, 2) != ffi::LUA_TSTRING {
+            return 0;
+        }
+        let name = string(state, 2);
+        let lookup = recent::note_lookup(state, SEARCHED, SEARCHED_MEMORY, name.as_ptr());
         if ffi::lua_type(state, 1) != ffi::LUA_TTABLE
             || ffi::lua_rawgetp(state, 1, source()) != ffi::LUA_TSTRING
-            || ffi::lua_type(state, 2) != ffi::LUA_TSTRING
         {
             return 0;
         }
-        let (text, name) = (string(state, 3), string(state, 2));
+        let text = string(state, -1);
         match catch_unwind(|| S::find(text, name)).unwrap_or(ViewEntry::Nil) {
             ViewEntry::Encoded(text) => push(state, decoded::<S>(text.bytes())),
             entry => push_entry(state, entry),
@@ -211,24 +213,26 @@ unsafe extern "C-unwind" fn find_in_store(state: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn get<V: ObjectView>(state: *mut lua_State) -> c_int {
     // SAFETY: as above; the upvalues are those of `index`.
     unsafe {
-        let lookup = recent::note_lookup(state, RECENT, MEMORY);
-        ffi::lua_settop(state, 2);
-        if ffi::lua_type(state, 1) != ffi::LUA_TTABLE || ffi::lua_type(state, 2) != ffi::LUA_TSTRING
-        {
+        if ffi::lua_type(state, 2) != ffi::LUA_TSTRING {
             return 0;
         }
-        if V::KEEPS && push_stored(state) {
-            recent::keep(state, lookup, RECENT, MEMORY);
-            return 1;
+        let name = string(state, 2);
+        let lookup = recent::note_lookup(state, RECENT, MEMORY, name.as_ptr());
+        if ffi::lua_type(state, 1) != ffi::LUA_TTABLE {
+            return 0;
+        }
+        if V::KEEPS {
+            ffi::lua_settop(state, 2);
+            if push_stored(state) {
+                recent::keep(state, lookup, RECENT, MEMORY);
+                return 1;
+            }
         }
         let Some(object) = userdata::value::<V::Object>(state, OBJECT) else { return 0 };
         ffi::lua_rawgeti(state, VIEWS, V::NUMBER.into());
         let current = ffi::lua_rawequal(state, -1, 1) != 0 && V::is_given(object);
-        let entry = {
-            let name = string(state, 2);
-            let entry = AssertUnwindSafe(|| V::entry(object, name, current));
-            catch_unwind(entry).unwrap_or(ViewEntry::Nil)
-        };
+        let entry = AssertUnwindSafe(|| V::entry(object, name, current));
+        let entry = catch_unwind(entry).unwrap_or(ViewEntry::Nil);
         match entry {
             ViewEntry::Complete => {
                 ffi::lua_pushvalue(state, COMPLETE);
