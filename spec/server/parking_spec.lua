@@ -236,6 +236,26 @@ describe("socket:park", function()
     assert.equal("false\tfalse\tnil\n", output)
   end)
 
+  it("keeps no memory for the next message of each of many connections", function()
+    local s = start [[http.generate_handler(http.websocket { message = function() end, heartbeat = false })]]
+    local function memory()
+      local rollup = process.slurp(("/proc/%d/smaps_rollup"):format(s:workers()[1]))
+      return tonumber(rollup:match "\nPss_Anon:%s*(%d+) kB") * 1024
+    end
+    local handshake = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+      .. "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    local clients = {}
+    local before
+    for index = 1, 500 do
+      clients[index] = s:connect()
+      clients[index]:send(handshake)
+      assert.matches("^HTTP/1.1 101", clients[index]:read_until "\r\n\r\n")
+      if index == 100 then before = memory() end
+    end
+    local each = (memory() - before) / 400
+    assert.is_true(each < 3072, each .. " bytes for each connection")
+  end)
+
   it("throws for a timeout that is no time", function()
     local s = start [[function(socket)
       for _, time in ipairs { -1, 0/0, "x", true } do

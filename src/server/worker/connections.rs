@@ -28,6 +28,9 @@ use crate::server::ipc::ticket::Ticket;
 use crate::server::listen::listener::Listener;
 use crate::sys::os::monotonic::MonotonicTime;
 
+/// Among so many connections, parked ones keep no empty buffers: each of 16 KiB would be touched again.
+const CROWD: usize = 64;
+
 /// All connections of a worker but the one that the handler has.
 pub struct Connections {
     owned: Ownership,
@@ -186,14 +189,10 @@ impl Connections {
         deadline: Option<MonotonicTime>,
         since: MonotonicTime,
     ) -> Option<Ticket> {
-        let terms = {
-            let mut stream = connection.stream.borrow_mut();
-            let terms = ParkingTerms::of(&mut stream);
-            if terms.is_bound {
-                stream.release();
-            }
-            terms
-        };
+        let terms = ParkingTerms::of(&mut connection.stream.borrow_mut());
+        if terms.is_bound || self.owned.places.len() >= CROWD {
+            connection.stream.borrow_mut().release();
+        }
         let ticket = ticket.map(|ticket| self.owned.tell_session(ticket, &connection));
         let Ok(ticket) = self.owned.place(&connection, ticket) else {
             // The kernel cannot watch it: better an end than a connection nobody hears.

@@ -19,6 +19,7 @@ use crate::server::ipc::message::Report;
 use crate::server::ipc::scoreboard::Counter;
 use crate::server::listen::listener::Listener;
 use crate::sys::os::error_text;
+use crate::sys::os::freed_memory::FreedMemory;
 use crate::sys::os::monotonic::MonotonicTime;
 use crate::sys::os::process::close_for_good;
 use crate::sys::os::worker_signals;
@@ -26,6 +27,9 @@ use crate::sys::os::worker_signals;
 /// How many connections a worker that leaves takes from each port at most: the kernel tells one
 /// worker of each.
 const LAST_CONNECTIONS: usize = 4;
+
+/// A worker that had this many more connections gives freed memory back to the kernel.
+const CROWD: usize = 128;
 
 /// The sources of what a worker does.
 pub struct WorkSources {
@@ -35,6 +39,8 @@ pub struct WorkSources {
     acceptor: Acceptor,
     /// The connections that the handler does not have.
     pub connections: Connections,
+    /// Counted in connections.
+    freed_memory: FreedMemory,
     /// What is measured.
     pub stopwatch: Stopwatch,
 }
@@ -57,6 +63,7 @@ impl WorkSources {
             acceptor: Acceptor::new(listeners.clone(), epoll.clone()),
             listeners: listeners.clone(),
             connections: Connections::new(epoll, control.clone(), leases, input_limit, listeners),
+            freed_memory: FreedMemory::new(CROWD),
             control,
             events,
             stopwatch: Stopwatch::new(MonotonicTime::now()),
@@ -122,6 +129,7 @@ impl WorkSources {
     /// Does what is due without an event. Gives when listeners that rest are asked again.
     pub fn look_after(&mut self, now: MonotonicTime) -> Option<MonotonicTime> {
         self.connections.look_after(now);
+        self.freed_memory.note(self.connections.places().len());
         self.acceptor.resume(now)
     }
 

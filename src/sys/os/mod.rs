@@ -10,7 +10,7 @@
 //! | [`poll`], [`bounded_call`], [`pipe`], [`transfer`], [`receive`], [`flusher`] | waiting, writing and receiving; output that may wait for more |
 //! | [`resolve`], [`defer_accept`], [`disconnect`], [`hangup`], [`socket_queues`], [`open_sockets`] | names and sockets |
 //! | [`own_file`], [`beneath`], [`file_transfer`], [`lock`], [`standard`], [`environment`], [`inherited_descriptors`] | files and descriptors |
-//! | [`shared`], [`secret`], [`secret_heap`], [`fallback_allocator`] | shared memory, memory for keys, and a reserve for failed allocations |
+//! | [`shared`], [`secret`], [`secret_heap`], [`fallback_allocator`], [`freed_memory`] | shared memory, memory for keys, a reserve for failed allocations, and what goes back to the kernel |
 //! | [`calendar`], [`error_text`] | local time, and errors of the system, as text |
 //! | [`random`] | random bytes for ids |
 
@@ -30,6 +30,7 @@ pub mod fallback_allocator;
 pub mod file_transfer;
 pub mod flusher;
 pub mod fork_detection;
+pub mod freed_memory;
 pub mod hangup;
 pub mod inherited_descriptors;
 pub mod lock;

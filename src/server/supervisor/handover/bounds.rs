@@ -11,6 +11,7 @@ use super::store::Store;
 use crate::server::ipc::connection_state::ConnectionState;
 use crate::server::log_throttle::LogThrottle;
 use crate::sys::os::fallback_allocator;
+use crate::sys::os::freed_memory::FreedMemory;
 
 /// Freed memory goes back to the kernel in pieces of this size, in bytes, at the least.
 const GIVEN_BACK: usize = 1024 * 1024;
@@ -20,8 +21,8 @@ pub struct Bounds {
     /// Descriptors of connections and workers.
     descriptors: usize,
     input: Rc<InputBudget>,
-    /// The most that was held since memory was given back.
-    peak: usize,
+    /// Counted in bytes of input.
+    freed_memory: FreedMemory,
     /// How many connections were closed, and why the last ones were, as far as the log is to tell.
     closed: Option<(usize, String)>,
     throttle: LogThrottle,
@@ -31,7 +32,13 @@ impl Bounds {
     /// So many bytes of input, so many descriptors of connections and workers.
     pub fn new(input: usize, descriptors: usize) -> Self {
         let input = InputBudget::new(input);
-        Bounds { descriptors, input, peak: 0, closed: None, throttle: LogThrottle::default() }
+        Bounds {
+            descriptors,
+            input,
+            freed_memory: FreedMemory::new(GIVEN_BACK),
+            closed: None,
+            throttle: LogThrottle::default(),
+        }
     }
 
     /// A connection in the state that a worker has told, or was told. The memory of its input is counted.
@@ -81,12 +88,7 @@ impl Bounds {
             fallback_allocator::give_back();
             self.note_closed(closed, "there was no memory left");
         }
-        let held = self.input.held();
-        self.peak = self.peak.max(held);
-        if self.peak - held >= GIVEN_BACK && held <= self.peak / 2 {
-            fallback_allocator::give_back();
-            self.peak = held;
-        }
+        self.freed_memory.note(self.input.held());
         let (closed, why) = self.closed.take()?;
         let closed = self.throttle.count(closed, now)?;
         Some(format!("{closed} waiting connections were closed: {why}"))

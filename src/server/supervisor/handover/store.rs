@@ -14,7 +14,8 @@ use crate::server::ipc::ticket::Ticket;
 
 /// All connections. Each one is found in the way that its location says, and in no other.
 pub struct Store {
-    connections: BTreeMap<Key, SupervisedConnection>,
+    /// In boxes: the nodes of a tree that grows at its end are half empty.
+    connections: BTreeMap<Key, Box<SupervisedConnection>>,
     last: Key,
     lobby: Lobby,
     pools: Vec<PoolIndex>,
@@ -114,7 +115,7 @@ impl Store {
                 }
             }
         }
-        self.connections.insert(key, connection);
+        self.connections.insert(key, Box::new(connection));
         self.last = key;
         Some(key)
     }
@@ -142,7 +143,7 @@ impl Store {
                 self.workers.entry(lease.worker).or_default().leased.remove(&lease.ticket);
             }
         }
-        Some(connection)
+        Some(*connection)
     }
 
     /// What became of a pool's connections.
@@ -152,12 +153,12 @@ impl Store {
 
     /// The connection with that key.
     pub fn get(&self, key: Key) -> Option<&SupervisedConnection> {
-        self.connections.get(&key)
+        self.connections.get(&key).map(Box::as_ref)
     }
 
     /// The connection with that key. Its location stays of the same kind.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut SupervisedConnection> {
-        self.connections.get_mut(&key)
+        self.connections.get_mut(&key).map(Box::as_mut)
     }
 
     /// All connections that no worker has, in the order of their arrival.
@@ -192,7 +193,7 @@ impl Store {
     pub fn release_all(&mut self) {
         for key in self.pools.iter().flat_map(|pool| &pool.queue) {
             if let Some(SupervisedConnection { location: Location::Queued(held, _), .. }) =
-                self.connections.get_mut(key)
+                self.connections.get_mut(key).map(Box::as_mut)
             {
                 held.reserved = Reserved::No;
             }
