@@ -9,11 +9,6 @@ local STAND_IN = { ["crate::io::tls::absent"] = true }
 
 local MAX_LINES = 400
 
--- Files that are to be split; until then they must not grow.
-local LONG_FILES = {
-  ["io/stream.rs"] = 600,
-}
-
 -- What the folders of `http` and `server` import of each other.
 local ROOMS = {
   http = {
@@ -179,8 +174,7 @@ describe("the sources", function()
 
   it("have no more than 400 lines each", function()
     for _, file in pairs(files) do
-      local most = LONG_FILES[file.path] or MAX_LINES
-      assert(file.lines <= most, ("%s has %d lines"):format(file.path, file.lines))
+      assert(file.lines <= MAX_LINES, ("%s has %d lines"):format(file.path, file.lines))
     end
   end)
 

@@ -106,7 +106,8 @@ impl HeldStream {
     pub fn drain(&self) -> Result<bool, Problem> {
         self.try_with(|stream| {
             loop {
-                stream.consume(stream.input().len());
+                let received = stream.input().len();
+                stream.consume(received);
                 match stream.fill()? {
                     Fill::Data(_) => {}
                     Fill::Block => return Ok(true),

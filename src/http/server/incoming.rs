@@ -125,7 +125,8 @@ impl Incoming {
                         self.promise(request, stream, head);
                     }
                     // What is there is of no use until more comes: it must not count as ready.
-                    stream.input.hold(self.awaits(waiting, begun, stream.input().len(), options));
+                    let received = stream.input().len();
+                    stream.input.hold(self.awaits(waiting, begun, received, options));
                     return Ok(if begun { waiting } else { Opened::Idle });
                 }
                 Ok(Fill::Eof) if waiting == Opened::Buffering => {}

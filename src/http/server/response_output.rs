@@ -9,7 +9,7 @@ use crate::http::wire::date;
 use crate::http::wire::head::Version;
 use crate::http::wire::header_lines::Misuse;
 use crate::http::wire::refusal::Refusal;
-use crate::io::stream::{FileTail, Stream};
+use crate::io::stream::FileTail;
 
 /// A response, and who is to get it. Its methods return how much output is still queued.
 #[derive(Debug, Default)]
@@ -70,7 +70,7 @@ impl ResponseOutput {
 
     #[inline(never)]
     fn take_back(&mut self, stream: &HeldStream) {
-        let recalled = stream.with(Stream::recall);
+        let recalled = stream.with(|stream| stream.recall());
         self.response.restore(recalled.ok().flatten());
     }
 

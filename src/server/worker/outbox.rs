@@ -313,8 +313,10 @@ fn untaken(stream: &Stream) -> usize {
 
 /// Throws away a piece of the input; false once the client sends no more.
 fn discard_some(stream: &mut Stream) -> io::Result<bool> {
-    stream.consume(stream.input().len());
+    let received = stream.input().len();
+    stream.consume(received);
     let filled = stream.fill()?;
-    stream.consume(stream.input().len());
+    let received = stream.input().len();
+    stream.consume(received);
     Ok(filled != Fill::Eof)
 }
