@@ -336,7 +336,7 @@ describe("misuse of held responses", function()
 
   it("is told", function()
     for handler, expected in pairs {
-      [ [[request:hold()]] ] = "hold expects a table of options, not nil",
+      [ [[request:hold()]] ] = "hold expects a table of options, not nothing",
       [ [[request:hold { topics = {} }]] ] = "there must be 1 to 100 topics",
       [ [[request:hold { topics = "" }]] ] = "must have 1 to 255 bytes, not 0",
       [ [[request:hold { topics = "a", topic = "b" }]] ] =
@@ -363,6 +363,21 @@ describe("misuse of held responses", function()
       local text = failure(handler)
       assert.truthy(text:find(expected, 1, true), handler .. ": " .. text)
     end
+  end)
+
+  it("leaves the response as it was", function()
+    local s = push.start { handler = [[
+      local ok, text = pcall(request.hold, request, { topics = "a", once = true, otherwise = "soon" })
+      assert(not ok and text:find("three digits", 1, true), text)
+      ok, text = pcall(request.hold, request, { topics = "a", once = true, otherwise = "100 Continue" })
+      assert(not ok and text:find("final status", 1, true), text)
+      ok, text = pcall(request.hold, request, { topics = {}, once = true })
+      assert(not ok, text)
+      request:send("503 Service Unavailable", "text/plain", "told")
+      return true
+    ]] }
+    local response = s:request("/")
+    assert.same({ 503, "told" }, { response.status, response.body })
   end)
 
   it("is told behind hold, and the response goes on", function()

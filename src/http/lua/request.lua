@@ -63,13 +63,7 @@ return function(steps, callback, times, poll, another)
     body.forget_callbacks()
   end
 
-  function methods.hold(this, options)
-    -- The message will be the whole body.
-    if type(options) == "table" and options.once == true and not steps.has_status() then
-      this:send_status "200 OK"
-    end
-    return steps.hold(this, options)
-  end
+  methods.hold = steps.hold
 
   function methods.log_field(_, name, value) native.log_field(name, value) end
 

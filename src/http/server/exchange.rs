@@ -11,6 +11,7 @@ use super::held_stream::HeldStream;
 use super::options::Options;
 use super::request_body::{BodyFailure, Reader, RequestBody, Supply};
 use super::response::ResponseStage;
+use super::response::held::final_status;
 use super::response_output::ResponseOutput;
 use super::usability::{Problem, Usability};
 use crate::http::wire::date;
@@ -31,6 +32,9 @@ const UNREAD_BODY: Misuse = "Status 101 cannot be sent before the request body h
 const NO_CONTENT: &[u8] = b"204 No Content";
 
 const COMPRESSED_HOLD: Misuse = "hold: this response is being compressed: send Cache-Control: no-transform, or hold it before any data";
+
+/// The status of a response that its message completes, unless the handler has sent another one.
+const OK: &[u8] = b"200 OK";
 
 const LATE_OTHERWISE: Misuse =
     "hold: \"otherwise\" needs \"once\", and a response whose headers have not been finished";
@@ -301,6 +305,10 @@ impl HttpExchange {
     /// the response if no message completes it.
     pub fn hold(&mut self, mut held: HeldState, otherwise: Option<&[u8]>) -> Result<(), Problem> {
         self.usability.touch()?;
+        otherwise.map(final_status).transpose()?;
+        if held.rules.once && !self.output.response.stage().has_status() {
+            self.send_status(OK)?;
+        }
         self.recall();
         let response = &mut self.output.response;
         if response.stage().is_over() {

@@ -12,7 +12,7 @@ mod body;
 mod buffer;
 mod coding;
 mod fields;
-mod held;
+pub mod held;
 mod stage;
 
 use crate::http::wire::head::Version;

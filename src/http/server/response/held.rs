@@ -23,15 +23,23 @@ pub fn head_without_message(
     mut fields: Fields,
     fixed: &StaticHeaders,
 ) -> Result<HeldHead, Misuse> {
-    let code = status_code(status)?;
-    if code < 200 {
-        return Err(INFORMATIONAL);
-    }
+    let code = final_status(status)?;
     let mut lines = Vec::new();
     push_status(&mut lines, status);
     fields.begin(fixed, &mut lines);
     let has_date = fields.finish_open(code, &mut lines)?;
     Ok(HeldHead { lines, has_date, is_bodyless: is_bodyless(code) })
+}
+
+/// The code of a status that can end a response.
+///
+/// # Errors
+/// It is none, or informational.
+pub fn final_status(status: &[u8]) -> Result<u16, Misuse> {
+    match status_code(status)? {
+        100..=199 => Err(INFORMATIONAL),
+        code => Ok(code),
+    }
 }
 
 /// How messages follow a head that was sent. None: they do not, as the client wants no body.
