@@ -17,7 +17,7 @@ mod stage;
 
 use crate::http::wire::head::Version;
 use crate::http::wire::header_lines::{
-    Misuse, StaticHeaders, check_header, push_header, push_status, status_code,
+    Misuse, StaticHeaders, push_header, push_status, status_code,
 };
 use crate::server::ipc::held_state::{HeldHead, MessageFraming};
 use crate::sys::os::output_slot::DeferredOutput;
@@ -127,7 +127,6 @@ impl Response {
     /// Sends a header line. Content-Length and Connection are also obeyed.
     pub fn header(&mut self, name: &[u8], value: &[u8]) -> Result<(), Misuse> {
         self.stage.takes_header()?;
-        check_header(name, value)?;
         let send = if self.stage == ResponseStage::Interim {
             check_informational(name, value)?;
             true

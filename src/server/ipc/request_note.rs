@@ -20,6 +20,7 @@ impl<'a> RequestNote<'a> {
     }
 
     /// The worker's side: it handles this request.
+    #[inline(always)]
     pub fn write(&self, opening: &Opening<'_>) {
         let Some((length, rest)) = self.0.split_first() else { return };
         let Some((to, mut rest)) = rest.split_first_chunk::<NUMBERS>() else { return };

@@ -115,6 +115,7 @@ pub fn begin_run(ready: MonotonicTime, start: MonotonicTime) {
 
 /// A handler is about to be called for a request on that stream, or one is refused. `opening` is told what lines of
 /// the access log have.
+#[inline(always)]
 pub fn open<'a>(stream: &Stream, opening: impl FnOnce(WantedFields) -> Opening<'a>) {
     with(|log| {
         if log.is_handling {

@@ -47,9 +47,9 @@ impl Fields {
         self.close |= fixed.closes();
     }
 
-    /// Takes a valid line of a final response; whether it is to be sent.
+    /// Takes a line of a final response; whether it is to be sent.
     pub fn add(&mut self, name: &[u8], value: &[u8], status: u16) -> Result<bool, Misuse> {
-        match Meaning::of(name) {
+        match Meaning::of_line(name, value)? {
             Meaning::None => return Ok(true),
             Meaning::TransferEncoding => return Err(TRANSFER_ENCODING),
             Meaning::ContentLength => return self.content_length(value, status),
@@ -174,9 +174,9 @@ impl Fields {
     }
 }
 
-/// Takes a valid line of an informational response.
+/// Takes a line of an informational response.
 pub fn check_informational(name: &[u8], value: &[u8]) -> Result<(), Misuse> {
-    match Meaning::of(name) {
+    match Meaning::of_line(name, value)? {
         Meaning::TransferEncoding => Err(TRANSFER_ENCODING),
         Meaning::ContentLength if decimal(value).is_none() => Err(NO_NUMBER),
         Meaning::ContentLength => Err(INFORMATIONAL_LENGTH),
@@ -203,6 +203,17 @@ enum Meaning {
 }
 
 impl Meaning {
+    /// That of a line, if it is valid.
+    #[inline]
+    fn of_line(name: &[u8], value: &[u8]) -> Result<Meaning, Misuse> {
+        let meaning = Meaning::of(name);
+        // A number is valid, and whatever else is no Content-Length.
+        if !matches!(meaning, Meaning::ContentLength) {
+            check_header(name, value)?;
+        }
+        Ok(meaning)
+    }
+
     #[inline]
     fn of(name: &[u8]) -> Meaning {
         match name.len() {
