@@ -438,6 +438,28 @@ describe("a WebSocket over TLS that hears a topic", function()
     push.wait_held(s, 0)
   end)
 
+  it("is lost if its client sends what is no record, which its handler is told", function()
+    local s = start()
+    local python = run { "python3", "-u", "-c", [[
+import socket, ssl, sys
+context = ssl.create_default_context(cafile=sys.argv[2])
+it = context.wrap_socket(socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=30),
+    server_hostname="localhost")
+it.sendall(b"GET /chat?name=x HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+text = b""
+while b"welcome" not in text:
+    text += it.recv(4096)
+plain = socket.socket(fileno=it.detach())
+plain.settimeout(30)
+# A frame behind it is none of the client's.
+plain.sendall(b"\x17\x03\x03\x00\x20" + b"x" * 32 + b"\x81\x84\x00\x00\x00\x00evil")
+plain.recv(65536)
+]], tostring(s.tls_port), authority.certificate }
+    assert(s.process:wait_log("closed 1006"), python:log())
+    push.wait_held(s, 0)
+  end)
+
   it("talks to our own client", function()
     local s = start()
     local url = ("wss://localhost:%d/chat?name=own"):format(s.tls_port)
@@ -485,10 +507,10 @@ describe("a connection with TLS 1.2", function()
         .. "-connect localhost:%d -servername localhost 2>&1"):format(request, authority.certificate,
         s.tls_port))
     end
-    local _, output = ask("GET /?once=1 HTTP/1.0\\r\\n\\r\\n")
+    local _, output = ask("GET /?once=1 HTTP/1.0\r\n\r\n")
     assert.matches("500 Internal Server Error", output, 1, true)
     assert(s.process:wait_log("hold: a response cannot be held over TLS 1.2"))
-    local request = websocket.request("/chat?name=x", { Host = "localhost" }):gsub("\r\n", "\\r\\n")
+    local request = websocket.request("/chat?name=x", { Host = "localhost" }):gsub("\r\n", "\r\n")
     ask(request)
     assert(s.process:wait_log("subscribe: a WebSocket over TLS 1.2 cannot hear topics"))
     assert.equal(0, push.status(s).held)

@@ -9,13 +9,14 @@ use socket2::SockRef;
 use super::message::TopicMessage;
 use super::queue::StreamQueue;
 use super::topics::NONE;
-use super::transport::PushTransport;
+use super::transport::{PushTransport, is_pong};
 use crate::io::tls::TlsSession;
 use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::connection_state::ConnectionState;
 use crate::server::ipc::held_state::{HeldState, MessageFraming, Rules};
 use crate::server::ipc::secured::records_of;
 use crate::server::ipc::standing::Standing;
+use crate::sys::os::disconnect::disconnect;
 
 /// A ping of a WebSocket (RFC 6455 5.5.2).
 const PING: [u8; 2] = [0x89, 0];
@@ -134,7 +135,7 @@ impl PushStream {
 
     /// A worker has it from now on.
     pub fn go_away(&mut self) {
-        (self.phase, self.is_pinged) = (StreamPhase::Away, false);
+        (self.phase, self.is_pinged, self.input) = (StreamPhase::Away, false, Box::default());
         self.transport.forget_session();
     }
 
@@ -177,11 +178,23 @@ impl PushStream {
         goes_on
     }
 
-    /// Takes the answer to a ping, if that is all that the client has sent. What is in records is for a worker.
+    /// Takes the answer to a ping. False if the client of a WebSocket has sent something else, or no more.
     pub fn take_pong(&mut self) -> bool {
-        let is_taken = self.transport.session().is_none() && self.transport.take_pong();
-        self.is_pinged &= !is_taken;
-        is_taken
+        if self.transport.session().is_none() {
+            let is_taken = self.transport.take_pong();
+            self.is_pinged &= !is_taken;
+            return is_taken;
+        }
+        let goes_on = self.hear();
+        if !goes_on && self.transport.session().is_some_and(|it| it.state().is_none()) {
+            // A worker is to tell the handler of the end, without what is no record.
+            disconnect(self.transport.socket());
+            self.transport.forget_session();
+        }
+        if is_pong(&self.input) {
+            (self.input, self.is_pinged) = (Box::default(), false);
+        }
+        goes_on && self.input.is_empty()
     }
 
     /// Its client's input is not read any more: the next owner sees the end of it.

@@ -87,12 +87,12 @@ impl PushTransport {
         }
     }
 
-    /// Takes the answer to a ping, if that is all that the client has sent (RFC 6455 5.5.3).
+    /// Takes the answer to a ping, if that is all that the client has sent without records.
     pub fn take_pong(&self) -> bool {
         let (socket, mut bytes) = (self.socket().as_raw_fd(), [0; PONG + 1]);
         let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         recv(socket, &mut bytes, peek) == Ok(PONG)
-            && bytes[..2] == [0x8a, 0x80]
+            && is_pong(&bytes[..PONG])
             && recv(socket, &mut bytes[..PONG], MsgFlags::MSG_DONTWAIT).is_ok()
     }
 
@@ -100,6 +100,11 @@ impl PushTransport {
     pub fn say_end(&mut self) -> bool {
         self.0.say_end().unwrap_or(true)
     }
+}
+
+/// Whether that is the answer to a ping without content, and nothing else (RFC 6455 5.5.3).
+pub fn is_pong(bytes: &[u8]) -> bool {
+    bytes.len() == PONG && bytes.starts_with(&[0x8a, 0x80])
 }
 
 #[cfg(test)]
