@@ -393,3 +393,68 @@ impl TlsSession {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::io::tls::client::ClientOptions;
+    use crate::io::tls::server::{ServerOptions, TlsServer};
+
+    /// What a client begins with, in one record.
+    fn hello() -> Vec<u8> {
+        let mut options = ClientOptions::default();
+        options.set_insecure(true);
+        options.set_fingerprints(vec![[0; 32]]);
+        options.session("localhost").unwrap().unsent().to_vec()
+    }
+
+    /// What a server without certificates says to bytes that come in such pieces, and why it ends.
+    fn answer<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Option<CodedError>) {
+        let server = TlsServer::new(ServerOptions::default()).unwrap();
+        let mut session = server.session().unwrap();
+        for piece in pieces {
+            session.room().extend_from_slice(piece);
+            session.process();
+        }
+        (session.unsent().to_vec(), session.failure)
+    }
+
+    proptest! {
+        #[test]
+        fn a_hello_is_the_same_in_records_and_pieces_of_any_size(
+            record in 1usize..300,
+            pieces in proptest::collection::vec(1usize..300, 1..50),
+        ) {
+            let whole = hello();
+            let mut bytes = Vec::new();
+            for part in whole[5..].chunks(record) {
+                bytes.extend_from_slice(&whole[..3]);
+                bytes.extend((part.len() as u16).to_be_bytes());
+                bytes.extend_from_slice(part);
+            }
+            let mut rest = &bytes[..];
+            let pieces = pieces.into_iter().cycle().map_while(|size| {
+                let (piece, behind) = rest.split_at(size.min(rest.len()));
+                rest = behind;
+                (!piece.is_empty()).then_some(piece)
+            });
+            let expected = answer(std::iter::once(&whole[..]));
+            prop_assert!(expected.1.is_some() && !expected.0.is_empty());
+            prop_assert_eq!(answer(pieces), expected);
+        }
+
+        #[test]
+        fn no_input_is_too_much_for_a_handshake(
+            bytes in proptest::collection::vec(any::<u8>(), 0..600),
+            at in any::<prop::sample::Index>(),
+            piece in 1usize..100,
+        ) {
+            let mut input = hello();
+            let at = at.index(input.len());
+            input.splice(at..at, bytes);
+            answer(input.chunks(piece));
+        }
+    }
+}
