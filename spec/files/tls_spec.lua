@@ -33,8 +33,8 @@ local function start()
   process.run(("mkdir -p %s && head -c %d /dev/urandom > %s/big.bin && printf 0123456789 > %s/ten.txt")
     :format(folder, SIZE, folder, folder))
   content = process.slurp(folder .. "/big.bin")
-  authority = certificates.authority()
-  local made = certificates.make { issuer = authority }
+  local made
+  made, authority = certificates.signed()
   return server.start {
     script = SERVER,
     globals = { FOLDER = folder, CERTIFICATE = made.certificate, KEY = made.key },

@@ -5,6 +5,7 @@ local faults = require "spec.support.faults"
 local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local tables = require "spec.support.tables"
 
 local SCRIPT = [[
   local moonbridge = require "moonbridge"
@@ -110,9 +111,7 @@ local SCRIPT = [[
 ]]
 
 local function options(more)
-  local all = { script = SCRIPT, globals = { POSIX = posix.path() } }
-  for name, value in pairs(more or {}) do all[name] = value end
-  return all
+  return tables.with({ script = SCRIPT, globals = { POSIX = posix.path() } }, more)
 end
 
 local CALLS = { "send", "sendto", "sendmsg", "write", "writev" }

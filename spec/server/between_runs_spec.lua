@@ -6,6 +6,7 @@ local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
 local status = require "spec.support.status"
+local tables = require "spec.support.tables"
 
 -- HTTP; the path says what the handler does. OPTIONS: Lua text of the pool's options.
 local SERVER = [[
@@ -40,8 +41,8 @@ local SERVER = [[
 ]]
 
 local function start(options, more)
-  local globals = { OPTIONS = options, IDLE = 60, HEAD = 60, FLAG = process.scratch("flag") }
-  for name, value in pairs(more or {}) do globals[name] = value end
+  local defaults = { OPTIONS = options, IDLE = 60, HEAD = 60, FLAG = process.scratch("flag") }
+  local globals = tables.with(defaults, more)
   local s = server.start { script = SERVER, globals = globals, command = globals.command }
   s.flag = globals.FLAG
   return s

@@ -5,6 +5,7 @@ local lfs = require "lfs"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
+local tables = require "spec.support.tables"
 
 local HANG = 5 -- seconds for which one worker is busy
 
@@ -61,8 +62,7 @@ local PLAIN = [[
 ]]
 
 local function start(script, more)
-  local globals = { HANG = HANG, DRAIN = 1, GATE = process.scratch("gate") }
-  for name, value in pairs(more or {}) do globals[name] = value end
+  local globals = tables.with({ HANG = HANG, DRAIN = 1, GATE = process.scratch("gate") }, more)
   local path = globals.PATH
   local listener = path and '{ proto = "local", path = PATH }'
     or '{ proto = "tcp", host = "127.0.0.1", port = PORT }'

@@ -6,6 +6,7 @@ local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
 local status = require "spec.support.status"
+local tables = require "spec.support.tables"
 
 -- HTTP; the target says how the handler answers. POOL and HTTP: Lua text of options.
 local SERVER = [[
@@ -53,8 +54,7 @@ local ROOMY = "response_buffering = 16 * 1024 * 1024, "
 
 local function start(more, command)
   local path = process.scratch("socket")
-  local globals = { POOL = "min_fork = 1, max_fork = 1", HTTP = ROOMY, PATH = path }
-  for name, value in pairs(more or {}) do globals[name] = value end
+  local globals = tables.with({ POOL = "min_fork = 1, max_fork = 1", HTTP = ROOMY, PATH = path }, more)
   local s = server.start { script = SERVER, globals = globals, command = command }
   s.path = path
   return s

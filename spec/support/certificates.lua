@@ -1,6 +1,7 @@
 --- Certificates for specs, made on the spot by OpenSSL.
 
 local process = require "spec.support.process"
+local tables = require "spec.support.tables"
 
 local certificates = {}
 
@@ -77,6 +78,14 @@ end
 --- An authority.
 function certificates.authority(name)
   return certificates.make { name = name or "Authority of specs", authority = true }
+end
+
+--- A certificate, by default for localhost, that an authority of its own has signed.
+-- @param options as of `certificates.make`
+-- @return the certificate, and the authority
+function certificates.signed(options)
+  local authority = certificates.authority()
+  return certificates.make(tables.with({ issuer = authority }, options)), authority
 end
 
 --- The SHA-256 of a certificate, in hexadecimal digits and colons.

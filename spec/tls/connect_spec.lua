@@ -4,20 +4,18 @@ local certificates = require "spec.support.certificates"
 local moonbridge_io = require "moonbridge_io"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local tables = require "spec.support.tables"
 local tls_peer = require "spec.support.tls_peer"
 
 local authority, localhost
 setup(function()
-  authority = certificates.authority()
-  localhost = certificates.make { issuer = authority }
+  localhost, authority = certificates.signed()
 end)
 
 after_each(tls_peer.cleanup)
 
 local function options(more)
-  local all = { ca = authority.certificate }
-  for name, value in pairs(more or {}) do all[name] = value end
-  return all
+  return tables.with({ ca = authority.certificate }, more)
 end
 
 local function connect(peer, more)

@@ -9,8 +9,7 @@ local tls_peer = require "spec.support.tls_peer"
 
 local authority, localhost
 before_each(function()
-  authority = certificates.authority()
-  localhost = certificates.make { issuer = authority }
+  localhost, authority = certificates.signed()
 end)
 
 after_each(function()

@@ -4,12 +4,12 @@ local certificates = require "spec.support.certificates"
 local http = require "moonbridge_http"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local tables = require "spec.support.tables"
 local tls_peer = require "spec.support.tls_peer"
 
 local authority, localhost
 setup(function()
-  authority = certificates.authority()
-  localhost = certificates.make { issuer = authority, names = { "localhost", "other.example" } }
+  localhost, authority = certificates.signed { names = { "localhost", "other.example" } }
 end)
 
 after_each(function()
@@ -18,9 +18,7 @@ after_each(function()
 end)
 
 local function tls(more)
-  local all = { ca = authority.certificate }
-  for name, value in pairs(more or {}) do all[name] = value end
-  return all
+  return tables.with({ ca = authority.certificate }, more)
 end
 
 local function url(peer, target, scheme)

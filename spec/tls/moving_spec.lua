@@ -4,14 +4,14 @@ local certificates = require "spec.support.certificates"
 local moonbridge_io = require "moonbridge_io"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local tables = require "spec.support.tables"
 local websocket = require "spec.support.websocket"
 
 local authority, localhost
 local running = {}
 
 before_each(function()
-  authority = certificates.authority()
-  localhost = certificates.make { issuer = authority }
+  localhost, authority = certificates.signed()
 end)
 
 after_each(function()
@@ -52,8 +52,7 @@ local function rest() moonbridge_io.poll(nil, nil, 0.5) end
 local TURNS = "min_fork = 1, max_fork = 1, max_requests = 1,"
 
 local function connect(s, more)
-  local options = { ca = authority.certificate, alpn = { "http/1.1" } }
-  for name, value in pairs(more or {}) do options[name] = value end
+  local options = tables.with({ ca = authority.certificate, alpn = { "http/1.1" } }, more)
   return assert(moonbridge_io.tlsconnect("localhost", s.port, options))
 end
 

@@ -9,8 +9,8 @@ local server = require "spec.support.server"
 local authority, port, running
 
 setup(function()
-  authority = certificates.authority()
-  local made = certificates.make { issuer = authority, names = { "db.example" }, addresses = {} }
+  local made
+  made, authority = certificates.signed { names = { "db.example" }, addresses = {} }
   local cluster = postgres.cluster()
   local function put(name, path) return cluster:put(name, process.slurp(path)) end
   port = server.free_port()

@@ -12,8 +12,7 @@ local authority, localhost
 local running = {}
 
 before_each(function()
-  authority = certificates.authority()
-  localhost = certificates.make { issuer = authority }
+  localhost, authority = certificates.signed()
 end)
 
 after_each(function()

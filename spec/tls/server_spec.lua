@@ -5,11 +5,11 @@ local http = require "moonbridge_http"
 local moonbridge_io = require "moonbridge_io"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local tables = require "spec.support.tables"
 
 local authority, localhost
 before_each(function()
-  authority = certificates.authority()
-  localhost = certificates.make { issuer = authority }
+  localhost, authority = certificates.signed()
 end)
 
 after_each(function()
@@ -47,15 +47,12 @@ local function start(made, more, options, run_options)
 end
 
 local function tls(more)
-  local all = { ca = authority.certificate }
-  for name, value in pairs(more or {}) do all[name] = value end
-  return all
+  return tables.with({ ca = authority.certificate }, more)
 end
 
 local function request(s, more)
   local options = { url = ("https://localhost:%d/"):format(s.port), tls = tls(), keepalive = false }
-  for name, value in pairs(more or {}) do options[name] = value end
-  return http.request(options)
+  return http.request(tables.with(options, more))
 end
 
 local function words(text)
