@@ -4,6 +4,7 @@
 use crate::http::wire::head::{Field, Head, HeadLimits, HeadProgress, Known, Version};
 use crate::http::wire::list::elements;
 use crate::http::wire::refusal::Refusal;
+use crate::http::wire::uri::Target;
 
 /// Requests for the status have short heads.
 const LIMITS: HeadLimits = HeadLimits { head: 8 * 1024, fields: 64 };
@@ -11,7 +12,7 @@ const LIMITS: HeadLimits = HeadLimits { head: 8 * 1024, fields: 64 };
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusRequest<'a> {
-    /// The path, without what follows a question mark.
+    /// The path without its leading slash, and without what follows a question mark.
     pub path: &'a [u8],
     /// The value of the header field Accept.
     pub accept: &'a [u8],
@@ -103,8 +104,10 @@ impl Exchange {
         self.ends = self.is_last || closes || has_body || head.version == Version::Http10;
         let mut extra = "";
         let response = if is_head || method == b"GET" {
-            let target = head.target.of(input);
-            let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+            let path = match Target::parse(method, head.target.of(input)) {
+                Ok(Target::Resource { path, .. }) => path,
+                _ => b"",
+            };
             let named = |field: &&Field| field.name.of(input).eq_ignore_ascii_case(b"accept");
             let accept = head.fields.iter().find(named).map(|field| field.value.of(input));
             answer(StatusRequest { path, accept: accept.unwrap_or_default() })
@@ -183,10 +186,16 @@ mod tests {
         let (output, ends) = whole;
         assert!(ends);
         assert_eq!(output.matches("HTTP/1.1 200 OK\r\n").count(), 2);
-        assert!(output.contains("no-store\r\n\r\n/a y\nHTTP/1.1"), "{output}");
+        assert!(output.contains("no-store\r\n\r\na y\nHTTP/1.1"), "{output}");
         assert!(output.ends_with(
-            "Content-Length: 4\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+            "Content-Length: 3\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
         ));
+    }
+
+    #[test]
+    fn a_target_may_be_an_absolute_uri() {
+        let (output, _) = exchange(&["GET http://x/live?b HTTP/1.1\r\nHost: x\r\n\r\n"]);
+        assert!(output.ends_with("\r\n\r\nlive \n"), "{output}");
     }
 
     #[test]

@@ -51,9 +51,9 @@ impl Pages {
         now: Instant,
     ) -> StatusResponse {
         match request.path {
-            b"/live" => StatusResponse::line("200 OK", "live"),
-            b"/ready" => self.ready(stuck_limit, now),
-            b"/metrics" => self.metrics(Format::accepted(request.accept)),
+            b"live" => StatusResponse::line("200 OK", "live"),
+            b"ready" => self.ready(stuck_limit, now),
+            b"metrics" => self.metrics(Format::accepted(request.accept)),
             _ => StatusResponse::line("404 Not Found", "There are /live, /ready and /metrics"),
         }
     }
