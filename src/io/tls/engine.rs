@@ -1,4 +1,4 @@
-//! What turns a session's bytes into records and back: `rustls`, and behind the handshake of TLS 1.3 with a client of
+//! What turns a session's bytes into records and back: `rustls`, and after the handshake of TLS 1.3 with a client of
 //! ours, records of our own ([`super::record`]), which other processes can go on with.
 
 use rustls::client::UnbufferedClientConnection;
@@ -19,7 +19,7 @@ use crate::sys::os::secret_heap::secretly;
 pub enum Engine {
     Client(Box<UnbufferedClientConnection>),
     Server(Box<Handshake>),
-    /// A server's end of TLS 1.3 behind the handshake.
+    /// A server's end of TLS 1.3 after the handshake.
     Records(Box<Established>),
     /// It has failed on the way from one to the other.
     Over,

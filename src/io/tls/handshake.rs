@@ -36,7 +36,7 @@ impl Handshake {
             && self.secrets.is_some()
     }
 
-    /// Processes one record more than before at a time, so that the library gets none behind the handshake: its
+    /// Processes one record more than before at a time, so that the library gets none after the handshake: its
     /// numbers and keys are then those that the handshake ends with.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! | [`session`] | a connection's records: sealed and opened, without system calls |
 //! | [`engine`] | what turns its bytes into records: `rustls`, or records of our own |
 //! | [`handshake`], [`unbuffered`] | a server's end as long as the library has it; what the library wants done |
-//! | [`record`] | TLS 1.3 behind the handshake (pure) |
+//! | [`record`] | TLS 1.3 after the handshake (pure) |
 //! | [`progress`] | what changes with each of its records (pure) |
 //! | [`established`], [`vault`] | such a session as a value for other processes, and the key that it travels under |
 //! | [`received_records`] | records that were received and not processed |

@@ -1,4 +1,4 @@
-//! TLS 1.3 behind the handshake, seen from the server (RFC 8446 5): opens the records of a client and seals those
+//! TLS 1.3 after the handshake, seen from the server (RFC 8446 5): opens the records of a client and seals those
 //! for it, changes keys when one of the two wishes (4.6.3), and tells of ends and failures (6). Pure: whoever has the
 //! secrets and the numbers of the next records can go on.
 

@@ -114,7 +114,7 @@ impl PushStream {
         }
     }
 
-    /// Whether the connection goes on behind the response.
+    /// Whether the connection goes on after the response.
     pub fn keeps(&self, drains: bool) -> bool {
         self.rules.keeps && !drains
     }

@@ -143,7 +143,7 @@ pub fn is_child() -> bool {
     WORKER.with_borrow(|own| own.exists() && !own.is_here())
 }
 
-/// Ends this process if a handler has forked it: what comes behind the handler is the worker's.
+/// Ends this process if a handler has forked it: what comes after the handler is the worker's.
 pub fn leave_child(code: i32) {
     if is_child() {
         process::exit_now(code);

@@ -1,4 +1,4 @@
-//! What a worker measures of the runs of its handler, with few looks at the clock: one behind each wait for
+//! What a worker measures of the runs of its handler, with few readings of the clock: one after each wait for
 //! events, and one when a handler has returned. A handler begins where the last of these was.
 
 use super::connection::Running;
