@@ -31,19 +31,22 @@ impl Bytes16 {
     /// Up to fifteen bytes, and zeros behind them.
     #[inline(always)]
     pub fn padded(text: &[u8]) -> Bytes16 {
-        let (mut bytes, size) = ([0; SIZE], text.len());
-        // Copies of a fixed size cost less than one of any size.
-        if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
-            bytes[..8].copy_from_slice(first);
-            bytes[size - 8..size].copy_from_slice(last);
-        } else if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>())
+        // Numbers of a fixed size, which may overlap, cost less than a copy of any size, and than its way by memory.
+        let size = text.len();
+        let (low, high) = if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk())
         {
-            bytes[..4].copy_from_slice(first);
-            bytes[size - 4..size].copy_from_slice(last);
+            let last = u64::from_le_bytes(*last);
+            (u64::from_le_bytes(*first), last.unbounded_shr(8 * (SIZE - size) as u32))
+        } else if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+            let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+            (u64::from(first) | u64::from(last) << (8 * (size - 4)), 0)
         } else if let ([first, ..], Some(middle), [.., last]) = (text, text.get(size / 2), text) {
-            (bytes[0], bytes[size / 2], bytes[size - 1]) = (*first, *middle, *last);
-        }
-        Bytes16::new(&bytes)
+            let middle = u64::from(*middle) << (8 * (size / 2));
+            (u64::from(*first) | middle | u64::from(*last) << (8 * (size - 1)), 0)
+        } else {
+            (0, 0)
+        };
+        Bytes16::new(&(u128::from(high) << 64 | u128::from(low)).to_le_bytes())
     }
 
     /// Where `byte` stands.
