@@ -27,7 +27,7 @@ use super::x509::Certificate;
 use crate::sys::os::error_text::CodedError;
 use crate::sys::os::secret_heap::secretly;
 
-/// How often is looked whether files have changed.
+/// How often is checked_at whether files have changed.
 const CHECK: Duration = Duration::from_secs(1);
 
 /// A certificate with its key.
@@ -90,7 +90,7 @@ pub struct TlsServer {
     options: ServerOptions,
     config: RefCell<Arc<ServerConfig>>,
     stamps: RefCell<Vec<Stamp>>,
-    looked: Cell<Instant>,
+    checked_at: Cell<Instant>,
     tickets: Arc<Tickets>,
 }
 
@@ -117,7 +117,7 @@ impl TlsServer {
             options,
             config: RefCell::new(Arc::new(config)),
             stamps: RefCell::new(stamps),
-            looked: Cell::new(Instant::now()),
+            checked_at: Cell::new(Instant::now()),
             tickets,
         }))
     }
@@ -127,15 +127,15 @@ impl TlsServer {
     /// # Errors
     /// Not enough memory.
     pub fn session(&self) -> io::Result<TlsSession> {
-        if self.looked.get().elapsed() >= CHECK {
-            self.looked.set(Instant::now());
-            self.look();
+        if self.checked_at.get().elapsed() >= CHECK {
+            self.checked_at.set(Instant::now());
+            self.reread_files();
         }
         TlsSession::server(self.config.borrow().clone())
     }
 
-    /// Reads files again that have changed. What cannot be used changes nothing, and is told.
-    fn look(&self) {
+    /// Reads files again that have changed. Files that cannot be used change nothing; standard error says so.
+    fn reread_files(&self) {
         let stamps = self.options.stamps();
         if *self.stamps.borrow() == stamps {
             return;

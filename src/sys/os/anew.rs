@@ -83,7 +83,7 @@ pub fn execute(changes: Changes<'_>) -> io::Result<Pid> {
     };
     let mut words = program.arguments.iter();
     let Changes { descriptors, stderr, variable: (name, value), mask, limit } = changes;
-    let kept: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let inherited: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let parent = nix::unistd::getpid();
     let mut command = Command::new(interpreter());
     command
@@ -99,7 +99,7 @@ pub fn execute(changes: Changes<'_>) -> io::Result<Pid> {
         if getppid() != parent {
             return Err(io::Error::other("the parent has ended"));
         }
-        for number in &kept {
+        for number in &inherited {
             // SAFETY: `fcntl` takes numbers; the descriptors are open in this copy of the process.
             unsafe { libc::fcntl(*number, libc::F_SETFD, 0) };
         }
