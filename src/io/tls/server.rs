@@ -27,7 +27,7 @@ use super::x509::Certificate;
 use crate::sys::os::error_text::CodedError;
 use crate::sys::os::secret_heap::secretly;
 
-/// How often is checked_at whether files have changed.
+/// Interval of checks whether files have changed.
 const CHECK: Duration = Duration::from_secs(1);
 
 /// A certificate with its key.
