@@ -50,7 +50,7 @@ describe("a reload with many idle connections", function()
         local mark = io.open(MARK)
         files = {}
         for i = 1, mark and 60 or 0 do files[i] = io.tmpfile() end
-      ]] .. APP,
+      ]] .. APP:gsub("max_fork = 2", "max_fork = 1"), -- one worker, so that they come in order
       command = { "sh", "-c", 'ulimit -n 400; exec "$@"', "sh", server.interpreter },
     }
     local connections = idle(s, 330)

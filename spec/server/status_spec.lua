@@ -142,6 +142,8 @@ describe("debug (-d)", function()
     assert.truthy(s:wait_log("Forked child process in pool #1 with PID %d+\n"))
     s:raw("f")
     assert.truthy(s:wait_log("terminated normally"))
+    -- Its successor, which is to be ended.
+    assert.truthy(s:wait_log("reported: Ready\n", nil, 2))
     s:stop()
     assert.truthy(s:log():find("%[Pool #1, PID %d+%] ordered: Drain\n"))
   end)

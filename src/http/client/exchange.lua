@@ -116,8 +116,8 @@ local function cut(x)
   end
 end
 
--- The response is complete, the request is not: the server gets all of it (RFC 9110 7.5), unless it closes the
--- connection.
+-- The response is complete, the request is not: the server gets all of it (RFC 9110 7.5), unless it closes
+-- the connection.
 -- @return true; or nil, a message, and "send" if the send callback aborted
 local function complete(x)
   local job, failure = x.job, nil

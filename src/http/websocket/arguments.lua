@@ -1,5 +1,5 @@
--- What both sides of a WebSocket check of what the application gives them. Errors have the position of the call
--- of the function that checks.
+-- What both sides of a WebSocket check of what the application gives them. Errors have the position of the
+-- call of the function that checks.
 
 local native = ...
 
