@@ -314,6 +314,16 @@ for _ in range(3):
     assert.matches("for https", body)
   end)
 
+  it("answers so also if the request comes in pieces", function()
+    local s = start(localhost)
+    local client = s:connect()
+    for _, piece in ipairs { "G", "ET / HTTP/1.1\r\n", "Host: a.example\r\n", "\r\n" } do
+      client:send(piece)
+      moonbridge_io.poll(nil, nil, 0.1)
+    end
+    assert.matches("^HTTP/1.1 400 .*for https", client:read_all())
+  end)
+
   it("refuses what is no handshake, and goes on", function()
     local s = start(localhost)
     for _, bytes in ipairs { "\0", ("\0"):rep(100), "SSH-2.0-x\r\n", "\22\3\1\0\5hello", "\22\3\1\255\255",

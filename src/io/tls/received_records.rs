@@ -53,9 +53,11 @@ impl ReceivedRecords {
         self.queue.len() > INCOMPLETE_LIMIT
     }
 
-    /// Whether it is a request of HTTP, instead of a handshake.
+    /// Whether it is a request of HTTP, or the beginning of one, instead of a handshake.
     pub fn is_plain_http(&self) -> bool {
-        METHODS.iter().any(|method| self.queue.live().starts_with(*method))
+        let begun = self.queue.live();
+        let is_this = |method: &&[u8; 5]| begun.starts_with(*method) || method.starts_with(begun);
+        !begun.is_empty() && METHODS.iter().any(is_this)
     }
 
     /// Gives back memory that an idle connection does not need.
@@ -104,9 +106,13 @@ mod tests {
 
     #[test]
     fn requests_without_tls_are_recognised() {
-        for (bytes, is_http) in
-            [(&b"GET / HTTP/1.1\r\n"[..], true), (b"OPTIONS * HTTP/1.1", true), (b"GET ", false)]
-        {
+        for (bytes, is_http) in [
+            (&b"GET / HTTP/1.1\r\n"[..], true),
+            (b"OPTIONS * HTTP/1.1", true),
+            (b"P", true),
+            (b"PX", false),
+            (b"", false),
+        ] {
             let mut records = ReceivedRecords::new();
             records.queue.push(bytes);
             assert_eq!(records.is_plain_http(), is_http);

@@ -10,6 +10,9 @@ use crate::sys::os::error_text;
 /// How long a client may take for the handshake.
 pub const WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a client that was refused may go on sending.
+pub const LINGER: Duration = Duration::from_secs(2);
+
 /// How long a worker that ends waits for handshakes that have begun: nobody else can go on with them.
 pub const LAST: Duration = Duration::from_secs(1);
 
@@ -27,6 +30,8 @@ pub enum HandshakeProgress {
     Waits,
     /// The connection is of no use; for this reason, unless it is the server that ends.
     Failed(Option<String>),
+    /// The same, and the client was told so. What it still sends has to be read for it to read that.
+    Refused(String),
 }
 
 /// Goes on with the handshake of a connection that was woken for that reason, or begins with it. Never blocks.
@@ -66,11 +71,14 @@ pub fn advance(stream: &mut Stream, wakeup: Wakeup, listeners: &[Listener]) -> H
         }
         Ok(false) => HandshakeProgress::Waits,
         Err(error) => {
+            let reason = error_text::reason(&error);
             if stream.session().is_some_and(|session| session.is_plain_http()) {
                 stream.drop_session();
-                let _ = stream.send_nb(&[PLAIN]);
+                if stream.send_nb(&[PLAIN]).is_ok() && stream.finish_nb().is_ok() {
+                    return HandshakeProgress::Refused(reason);
+                }
             }
-            failed(&error_text::reason(&error))
+            failed(&reason)
         }
     }
 }

@@ -113,6 +113,14 @@ impl Prologues {
             HandshakeProgress::Failed(Some(reason)) => {
                 self.note_handshake_error(&connection, &reason);
             }
+            HandshakeProgress::Refused(reason) => {
+                self.note_handshake_error(&connection, &reason);
+                if connection.stream.borrow().is_tcp() {
+                    let until = MonotonicTime::now() + handshake::LINGER;
+                    owned.linger(&connection, ticket, until, None);
+                    return Prologue::Over;
+                }
+            }
             HandshakeProgress::Failed(None) => {}
         }
         owned.close(&connection, ticket);
