@@ -1,14 +1,8 @@
---- Memory of processes: the proportional set size, which counts what n processes share by an n-th in each.
+--- Memory of programs with all their processes.
 
-local process = require "spec.support.process"
+local process_memory = require "spec.support.memory"
 
-local memory = {}
-
---- Bytes of one process; 0 if it has ended.
-function memory.pss(pid)
-  local text = process.slurp(("/proc/%d/smaps_rollup"):format(pid)) or ""
-  return (tonumber(text:match("\nPss:%s*(%d+) kB")) or 0) * 1024
-end
+local memory = { pss = process_memory.pss }
 
 --- Bytes of a program and all that came from it.
 function memory.of(started)

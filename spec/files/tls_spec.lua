@@ -20,10 +20,12 @@ local SERVER = [[
       end
       if request.path == "status" then request:send_status("200 OK") ]] .. status.ANSWER .. [[ return true end
       if request.path == "pid" then request:send("200 OK", "text/plain", mio.getpid()) return true end
+      -- The worker ends in order.
+      if request.path == "end" then request:send("200 OK", "text/plain", mio.getpid()) return false end
       return static(request)
     end),
   }
-  moonbridge.run()
+  moonbridge.run { hangup = "reload" }
 ]]
 
 local folder, content, authority
@@ -90,7 +92,21 @@ describe("a file over TLS", function()
     end
   end)
 
-  it("ends with its worker, and never as if it were whole", function()
+  it("goes on when its worker ends in order, and when the server reloads", function()
+    local s = start()
+    local file = process.scratch "whole"
+    local client = slow_curl(s, "1M", file)
+    assert(process.wait_until(function() return #(process.slurp(file) or "") > 100000 end))
+    local first = curl(s, "/end")
+    assert(process.wait_until(function() return curl(s, "/pid") ~= first end))
+    s:signal("HUP")
+    assert.truthy(s:wait_log("Reload complete"), s:log())
+    assert.is_nil(client:status())
+    assert.equal(0, client:wait(30))
+    assert.is_true(process.slurp(file) == content)
+  end)
+
+  it("ends with a worker that is killed, and never as if it were whole", function()
     local s = start()
     local file = process.scratch "part"
     local client = slow_curl(s, "1M", file)

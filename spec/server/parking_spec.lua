@@ -1,5 +1,6 @@
 -- socket:park: a handler that has nothing to do until its client speaks gives its process back.
 
+local memory = require "spec.support.memory"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
@@ -238,10 +239,6 @@ describe("socket:park", function()
 
   it("keeps no memory for the next message of each of many connections", function()
     local s = start [[http.generate_handler(http.websocket { message = function() end, heartbeat = false })]]
-    local function memory()
-      local rollup = process.slurp(("/proc/%d/smaps_rollup"):format(s:workers()[1]))
-      return tonumber(rollup:match "\nPss_Anon:%s*(%d+) kB") * 1024
-    end
     local handshake = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
       .. "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     local clients = {}
@@ -250,9 +247,9 @@ describe("socket:park", function()
       clients[index] = s:connect()
       clients[index]:send(handshake)
       assert.matches("^HTTP/1.1 101", clients[index]:read_until "\r\n\r\n")
-      if index == 100 then before = memory() end
+      if index == 100 then before = memory.pss(s:workers()[1]) end
     end
-    local each = (memory() - before) / 400
+    local each = (memory.pss(s:workers()[1]) - before) / 400
     assert.is_true(each < 3072, each .. " bytes for each connection")
   end)
 

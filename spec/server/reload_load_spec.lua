@@ -1,6 +1,7 @@
 -- Reloads under load: no client notices. RELOADS: how many in a row (default 8, at most one each 50 ms).
 
 local lfs = require "lfs"
+local memory = require "spec.support.memory"
 local process = require "spec.support.process"
 local crowd = require "spec.support.crowd"
 local proxies = require "spec.support.proxies"
@@ -40,10 +41,6 @@ describe("reloads in a row", function()
     return count
   end
 
-  local function memory(pid)
-    return tonumber(process.slurp(("/proc/%d/smaps_rollup"):format(pid)):match("\nPss:%s*(%d+) kB"))
-  end
-
   -- The supervisor that serves, once nothing of the old generation is left beside the first process.
   local function settled(s)
     return process.wait_until(function()
@@ -66,7 +63,7 @@ describe("reloads in a row", function()
     local s = server.start(SCRIPT)
     reload(s, 1)
     assert.truthy(settled(s), s:log())
-    local before = { descriptors = descriptors(s.pid), memory = memory(s.pid) }
+    local before = { descriptors = descriptors(s.pid), memory = memory.pss(s.pid) }
     clients = crowd.start(s.port, {
       kept = 16, new = 16, posts = 8, idle = 200, readers = 50, uploads = 20, probe = 1,
     })
@@ -81,8 +78,8 @@ describe("reloads in a row", function()
     local serving = settled(s)
     assert.truthy(serving, s:log())
     assert.equal(before.descriptors, descriptors(s.pid))
-    local now = memory(s.pid)
-    assert.truthy(now <= before.memory + 1000, ("%d kB, before %d"):format(now, before.memory))
+    local now = memory.pss(s.pid)
+    assert.truthy(now <= before.memory + 1000 * 1024, ("%d bytes, before %d"):format(now, before.memory))
     -- Whoever serves has what the first one had, and a bit for what ends.
     assert.truthy(process.wait_until(function() return descriptors(serving) < 40 end))
     assert.equal(0, s:stop())

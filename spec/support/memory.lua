@@ -1,6 +1,15 @@
---- What the memory of a process has in it, and what a core file would show of that.
+--- How much memory a process has, what is in it, and what a core file would show of that.
+
+local process = require "spec.support.process"
 
 local memory = {}
+
+--- Bytes of a process: its proportional set size, which counts what n processes share by an n-th in each.
+--- 0 if it has ended.
+function memory.pss(pid)
+  local text = process.slurp(("/proc/%d/smaps_rollup"):format(pid)) or ""
+  return (tonumber(text:match("\nPss:%s*(%d+) kB")) or 0) * 1024
+end
 
 -- The writable mappings of a process: { from, to, whether a core file has them }.
 local function mappings(pid)
