@@ -249,8 +249,8 @@ describe("a connection with TLS 1.3", function()
 end)
 
 describe("a WebSocket over TLS", function()
-  it("goes on with its state when its worker is killed, and behind a reload", function()
-    local s = server.start(([[
+  local function chat()
+    return server.start(([[
       local moonbridge, http = require "moonbridge", require "moonbridge_http"
       local moonbridge_io = require "moonbridge_io"
       local chat = http.websocket {
@@ -259,6 +259,7 @@ describe("a WebSocket over TLS", function()
           ws.state = (ws.state or "") .. text
           ws:send(moonbridge_io.getpid() .. " " .. ws.state)
         end,
+        close = function(ws, code) io.stderr:write("closed " .. code .. " " .. ws.state .. "\n") end,
       }
       moonbridge.listen {
         { proto = "tls", host = "127.0.0.1", port = PORT, certificate = %q, key = %q },
@@ -267,6 +268,12 @@ describe("a WebSocket over TLS", function()
       }
       moonbridge.run { hangup = "reload" }
     ]]):format(localhost.certificate, localhost.key))
+  end
+
+  local request = websocket.request("/", { Host = "localhost" })
+
+  it("goes on with its state when its worker is killed, and behind a reload", function()
+    local s = chat()
     local handle = connect(s)
     local function say(text)
       assert(handle:write(websocket.frame(websocket.TEXT, text)):flush())
@@ -274,7 +281,7 @@ describe("a WebSocket over TLS", function()
       assert.equal(0x81, first)
       return assert(handle:read(length)):match("^(%d+) (.*)$")
     end
-    assert(handle:write(websocket.request("/", { Host = "localhost" })):flush())
+    assert(handle:write(request):flush())
     repeat until assert(handle:read(nil, "\n")) == "\r\n"
     local first, state = say("a")
     assert.equal("a", state)
@@ -291,6 +298,19 @@ describe("a WebSocket over TLS", function()
     assert.equal("abc", state)
     assert.not_equal(second, third)
     handle:close()
+  end)
+
+  it("is told of the end of its worker with TLS 1.2, and so is its handler", function()
+    local s = chat()
+    local said = process.scratch("said")
+    assert(io.open(said, "wb")):write(request, websocket.frame(websocket.TEXT, "old")):close()
+    local client = process.start { "sh", "-c", ("(cat %s; sleep 30) | openssl s_client -quiet -tls1_2 "
+      .. "-CAfile %s -connect localhost:%d -servername localhost"):format(said, authority.certificate, s.port) }
+    running[#running + 1] = client
+    assert(process.wait_until(function() return client:output():find "%d old" end), client:log())
+    s:signal("HUP")
+    assert(s.process:wait_log("closed 1001 old"))
+    assert(process.wait_until(function() return client:output():find("\x88.\x03\xe9") end), client:output())
   end)
 end)
 

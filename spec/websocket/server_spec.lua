@@ -14,6 +14,7 @@ local CLOSE, PING, PONG = websocket.CLOSE, websocket.PING, websocket.PONG
 local APP = websocket.APP .. [[
   function orders.fail() error("on purpose") end
   function orders.protocol(ws) ws:send(tostring(ws.protocol)) end
+  function orders.more(ws) ws:send(("x"):rep(65536)) end
   function orders.bye(ws)
     ws:send("last")
     ws:close(4001, "bye")
@@ -42,8 +43,12 @@ local APP = websocket.APP .. [[
         request:send_data(moonbridge.io.getpid())
         return true
       end
+      if request.path == "late" then
+        echo(request)
+        error("too late")
+      end
       return echo(request)
-    end),
+    end, { stall_timeout = STALL }),
   }
   moonbridge.run { hangup = "reload" }
 ]]
@@ -224,6 +229,21 @@ describe("a WebSocket", function()
       assert.truthy(s:wait_log('closed 1006 "" gone'))
     end)
 
+    it("by a client that takes nothing, or is gone before it has taken all", function()
+      for stall, ends in pairs { [0.3] = false, [60] = true } do
+        start(nil, { STALL = stall })
+        local ws = connect "/?state=slow"
+        for _ = 1, 200 do
+          ws:send("more")
+          socket.sleep(0.002)
+        end
+        if ends then ws:close() end
+        assert.truthy(s:wait_log('closed 1006 "" slow'))
+        assert.equal("still served", connect("/"):ask("still served"))
+        s:stop()
+      end
+    end)
+
     it("with the code that says what was wrong", function()
       start '{ message_limit = 1000 }'
       for _, case in ipairs {
@@ -267,6 +287,16 @@ describe("a WebSocket", function()
       assert.truthy(s:log():find('closed 1011 "" f', 1, true))
       local place = s:log():match("(%S+:%d+): not today"):gsub("%p", "%%%0")
       assert.truthy(s:wait_log(place .. ": in "))
+    end)
+
+    it("with 1011 if the HTTP handler fails after the handshake", function()
+      start()
+      local ws = connect "/late?state=l&greets=you"
+      assert.equal("hello you", ws:text())
+      assert.equal(1011, (ws:closing()))
+      assert.truthy(s:wait_log("GET /late%?state=l&greets=you %[%x+%]: .*too late"))
+      assert.truthy(s:log():find('closed 1011 "" l\n', 1, true))
+      assert.equal("still served", connect("/"):ask("still served"))
     end)
 
     it("by its open function, without waiting for the client's answer", function()

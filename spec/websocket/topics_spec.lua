@@ -28,7 +28,8 @@ local APP = websocket.APP .. [[
     { proto = "tcp", host = "127.0.0.1", port = PORT }, pre_fork = 2, min_fork = 2, max_fork = 2,
     connect = http.generate_handler(function(request)
       if request.path == "say" then
-        assert(moonbridge.publish("room", request.get_params.text))
+        local get = request.get_params
+        assert(moonbridge.publish("room", get.text:rep(tonumber(get.size or 1))))
         request:send("200 OK", "text/plain", "said\n")
         return true
       end
@@ -39,16 +40,18 @@ local APP = websocket.APP .. [[
       return chat(request)
     end),
   }
-  moonbridge.run { hangup = "reload" }
+  moonbridge.run { hangup = "reload", hold_limit = HOLD_LIMIT }
 ]]
 
 describe("a WebSocket that hears a topic", function()
   local s, flag
   after_each(server.cleanup)
 
-  local function start(options)
+  local function start(options, hold_limit)
     flag = process.scratch("flag")
-    s = server.start { script = APP, globals = { OPTIONS = options, FLAG = flag } }
+    s = server.start {
+      script = APP, globals = { OPTIONS = options, FLAG = flag, HOLD_LIMIT = hold_limit },
+    }
     return s
   end
 
@@ -197,6 +200,46 @@ describe("a WebSocket that hears a topic", function()
     ws:close()
     assert.equal(0, s:wait())
     assert.truthy(s:log():find('closed 1001 .* last\n'))
+  end)
+
+  -- More than the kernel takes for a client that does not read.
+  local function say_much() s:request("/say?text=x&size=16000000") end
+
+  it("is closed when its client is slow, or gone while something waits for it", function()
+    start()
+    local slow, gone = connect "slow", connect "gone"
+    wait_count(2)
+    say_much()
+    gone:close()
+    assert.truthy(s:wait_log('closed 1006 "" gone'))
+    for _ = 1, 3 do say_much() end
+    assert.truthy(s:wait_log('closed 1006 "" slow'))
+    slow:close()
+    wait_count(0)
+    assert.equal("mine", connect("mine"):ask("state"))
+  end)
+
+  it("gets what waits for it before it is closed at a shutdown", function()
+    start()
+    local ws = connect "late"
+    wait_count(1)
+    say_much()
+    s:signal("TERM")
+    socket.sleep(0.5)
+    assert.equal(16000000, #ws:text())
+    assert.equal(1001, (ws:closing()))
+    ws:close()
+    assert.equal(0, s:wait())
+    assert.truthy(s:log():find('closed 1001 .* late\n'))
+  end)
+
+  it("is closed if it cannot be held", function()
+    start(nil, 1)
+    local one = connect "one"
+    wait_count(1)
+    websocket.connect(s, "/?state=two")
+    assert.truthy(s:wait_log('closed 1006 "" two'))
+    assert.equal("one", one:ask("state"))
   end)
 
   it("gets the rest of a message whose beginning has come", function()

@@ -17,6 +17,8 @@ pub struct Session {
     pub held: Option<Vec<u8>>,
     /// How long the handler's next call is waited for at first.
     pub wait: Option<Duration>,
+    /// The handler has thrown after the change of protocol: it is to end the connection.
+    pub has_failed: bool,
     /// What the handler has made of the bytes in this process.
     pub live: Option<Box<dyn Any>>,
 }
@@ -24,12 +26,13 @@ pub struct Session {
 impl Session {
     /// One that nobody else knows yet.
     pub fn new(bytes: &[u8], wait: Option<Duration>) -> Self {
-        Session { bytes: bytes.into(), is_told: false, away: None, held: None, wait, live: None }
+        Session { is_told: false, wait, ..Session::received(bytes.into(), None) }
     }
 
     /// One that has come from another process.
     pub fn received(bytes: Rc<[u8]>, away: Option<u64>) -> Self {
-        Session { bytes, is_told: true, away, held: None, wait: None, live: None }
+        let (held, wait, live) = Default::default();
+        Session { bytes, is_told: true, away, held, wait, has_failed: false, live }
     }
 
     /// As bytes.

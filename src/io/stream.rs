@@ -25,6 +25,7 @@ use socket2::SockAddr;
 use super::address::Endpoints;
 use super::tls::TlsSession;
 use super::transport::{DescriptorKind, Transport};
+use crate::sys::os::disconnect::disconnect;
 use duplex::Duplex;
 
 pub use super::wait::Direction;
@@ -164,6 +165,15 @@ impl Stream {
     pub fn reset(&mut self) -> io::Result<()> {
         self.end();
         self.transport.reset()
+    }
+
+    /// Gives the peer up, which gets RST: what is buffered is lost, and reads fail. The descriptor stays open, so that
+    /// whoever watches it learns of the end.
+    pub fn give_up_peer(&mut self) {
+        self.fd().into_iter().for_each(disconnect);
+        self.drop_session();
+        self.input.drop_all();
+        self.output.drop_all();
     }
 
     /// Hands the descriptor over, e.g. to another process. The stream is closed without a sign to

@@ -92,7 +92,8 @@ const RETIRED_WITH_BODY: isize = 4;
 const BODY_RESET: isize = 5;
 const RESULT_STORED: isize = 6;
 const WAITED: isize = 7;
-const OTHER: isize = 8;
+const FAILED_SERVED: isize = 8;
+const OTHER: isize = 9;
 
 const NOTHING: Value = Value::Absent;
 const NO_ARGUMENTS: [Value; 4] = [NOTHING; 4];
@@ -142,7 +143,7 @@ impl Connect {
             return Action::Raise(text.into());
         };
         if stream.try_borrow().is_ok_and(|stream| stream.handler.session.is_some()) {
-            return Self::serve();
+            return Self::serve(Protection::None, OTHER);
         }
         let (Ok(mut turn), Ok(mut connection)) =
             (self.turn.try_borrow_mut(), self.connection.try_borrow_mut())
@@ -157,8 +158,8 @@ impl Connect {
         self.perform(action, Value::Nil)
     }
 
-    fn serve() -> Action {
-        call(Self::SERVE, [Value::Slot(SOCKET), NOTHING, NOTHING, NOTHING], Protection::None, OTHER)
+    fn serve(protection: Protection, token: isize) -> Action {
+        call(Self::SERVE, [Value::Slot(SOCKET), NOTHING, NOTHING, NOTHING], protection, token)
     }
 
     #[cold]
@@ -210,7 +211,10 @@ impl Connect {
             TurnAction::End(TurnResult::Result) => Action::Return(Value::Slot(RESULT)),
             TurnAction::End(TurnResult::True) => Action::Return(Value::Boolean(true)),
             TurnAction::End(TurnResult::Throw) => Action::Throw(self.error()),
-            TurnAction::End(TurnResult::Serve) => Self::serve(),
+            TurnAction::End(TurnResult::Serve) => Self::serve(Protection::None, OTHER),
+            TurnAction::End(TurnResult::ServeAndThrow) => {
+                Self::serve(Protection::Caught, FAILED_SERVED)
+            }
             TurnAction::FindReader => Action::Put(RESULT, result, RESULT_STORED),
             TurnAction::ReadBody => call(Self::READ_REST, NO_ARGUMENTS, TRACED, BODY_READ),
             TurnAction::Wait { reads, writes, limit } => {
@@ -263,6 +267,9 @@ impl Connect {
                     Ready::Timeout
                 };
                 self.go_on(TurnEvent::Ready(ready), outcome)
+            }
+            Event::Returned(FAILED_SERVED) | Event::Threw(FAILED_SERVED) => {
+                Action::Throw(self.error())
             }
             Event::Threw(WAITED) => {
                 if let (Ok(mut turn), Ok(mut connection)) =

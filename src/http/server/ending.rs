@@ -15,6 +15,8 @@ pub enum TurnResult {
     Serve,
     /// What was thrown is passed on: the text of the turn, or if there is none, what the handler has thrown.
     Throw,
+    /// Both: the connection is served until it is over, then what was thrown is passed on.
+    ServeAndThrow,
 }
 
 /// What becomes of the connection when its request object is retired.
@@ -30,6 +32,8 @@ pub enum ConnectionEnd {
     Reset(TurnResult),
     /// It has changed its protocol: what serves that goes on.
     Upgrade,
+    /// The same, and the handler has thrown: what serves that ends it.
+    FailedUpgrade,
     /// Another process goes on with the response.
     Hold,
     /// It is over already.
@@ -40,7 +44,7 @@ impl ConnectionEnd {
     /// What this is for the response.
     pub fn of_response(self) -> End {
         match self {
-            ConnectionEnd::Shut(TurnResult::Throw) => End::Failed,
+            ConnectionEnd::Shut(TurnResult::Throw) | ConnectionEnd::FailedUpgrade => End::Failed,
             ConnectionEnd::Keep
             | ConnectionEnd::Close
             | ConnectionEnd::Hold
@@ -66,6 +70,9 @@ pub fn failed(c: &mut HttpConnection, text: &[u8]) -> ConnectionEnd {
     c.hold = None;
     if !c.stream.is_open() {
         return ConnectionEnd::Nothing(TurnResult::Throw);
+    }
+    if c.stream.has_session() {
+        return ConnectionEnd::FailedUpgrade;
     }
     if let Some(blameless) = &c.usability.blameless {
         // The client's fault, and if the handler said nothing else, or only missed it, no reason to end the

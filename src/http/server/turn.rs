@@ -237,6 +237,12 @@ impl Turn {
             }
             ConnectionEnd::Shut(outcome) => self.shut(c, outcome),
             ConnectionEnd::Upgrade => self.pass_on(c),
+            ConnectionEnd::FailedUpgrade => {
+                let _ = c.stream.with(|stream| {
+                    stream.handler.session.iter_mut().for_each(|it| it.has_failed = true);
+                });
+                self.end(c, TurnResult::ServeAndThrow)
+            }
             ConnectionEnd::Reset(outcome) => self.reset(c, outcome),
             ConnectionEnd::Nothing(outcome) => self.end(c, outcome),
         }
@@ -363,7 +369,7 @@ impl Turn {
     fn end(&mut self, c: &mut HttpConnection, outcome: TurnResult) -> TurnAction {
         self.state = TurnState::Free;
         match outcome {
-            TurnResult::Throw => drop(c.stream.take()),
+            TurnResult::Throw | TurnResult::ServeAndThrow => drop(c.stream.take()),
             TurnResult::Result | TurnResult::True | TurnResult::Serve => c.close(),
         }
         TurnAction::End(outcome)

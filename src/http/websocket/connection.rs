@@ -137,11 +137,13 @@ impl WebSocket {
         }
     }
 
-    /// The server calls for the connection: what has to be done beside reading.
-    pub fn begin(&mut self, stream: &mut Stream, settings: &Settings) {
+    /// The server calls for the connection: what has to be done beside reading. Whether its HTTP handler has failed.
+    pub fn begin(&mut self, stream: &mut Stream, settings: &Settings) -> bool {
+        let has_failed = stream.handler.session.as_ref().is_some_and(|it| it.has_failed);
         self.has_received = false;
         match stream.handler.wakeup {
             _ if self.closed.is_some() => {}
+            _ if has_failed => self.close(stream, Some(close::INTERNAL_ERROR), ""),
             Wakeup::Shutdown => {
                 self.close(stream, Some(close::GOING_AWAY), "the server shuts down");
             }
@@ -154,6 +156,7 @@ impl WebSocket {
             Wakeup::None | Wakeup::Input => {}
         }
         stream.handler.wakeup = Wakeup::None;
+        has_failed
     }
 
     /// The client has been quiet.

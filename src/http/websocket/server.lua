@@ -302,11 +302,12 @@ return function(times, poll)
   -- Runs the events that there are. Returns nothing if the connection is parked; outside a worker, how long
   -- to wait for it; or true and an error if it is over.
   local function run(socket, handler)
-    start(socket, handler.native)
-    local ws, failed, err
+    local failed = start(socket, handler.native)
+    local ws, err
     local function call(f, ...)
       ws = ws or new(socket, stall, poll)
-      local ok, text = xpcall(f, trace, ws, ...)
+      -- The log tells of the first error alone.
+      local ok, text = xpcall(f, failed and tostring or trace, ws, ...)
       if not ok and not failed then
         failed, err = true, text
         native_close(socket, INTERNAL_ERROR, "")

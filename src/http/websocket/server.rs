@@ -285,7 +285,7 @@ struct Current {
 }
 
 /// `resume(socket, seconds)`: the name of the handler, which may take so long, or nil if the session is none of
-/// ours; `start(socket, handler)`, then `next(socket, handler, stall)`: what is to be done; `rest(failed)`: the
+/// ours; `start(socket, handler)`: whether the HTTP handler has failed, then `next(socket, handler, stall)`: what is to be done; `rest(failed)`: the
 /// handler has returned for now.
 fn events(lua: &Lua, codec: Rc<RefCell<Codec>>) -> Result<Table> {
     let events = lua.create_table()?;
@@ -304,8 +304,7 @@ fn events(lua: &Lua, codec: Rc<RefCell<Codec>>) -> Result<Table> {
     events.raw_set("resume", lua.create_function(resume)?)?;
     let start = |_: &Lua, (socket, handler): (AnyUserData, AnyUserData)| {
         let settings = handler.borrow::<Handler>()?.settings;
-        with(&socket, |it, stream| it.begin(stream, &settings));
-        Ok(())
+        Ok(with(&socket, |it, stream| it.begin(stream, &settings)))
     };
     events.raw_set("start", lua.create_function(start)?)?;
     let rest = move |_: &Lua, has_failed: bool| {

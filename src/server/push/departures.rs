@@ -80,9 +80,21 @@ impl Departures {
     }
 
     /// A connection ends before its response is complete: the client gets RST, even if other processes have a duplicate.
+    /// That of a WebSocket goes to a worker, which finds it closed and tells the handler.
     pub fn abort(&mut self, mut stream: PushStream) {
         self.tell_record(&mut stream, End::Aborted);
         disconnect(stream.transport.socket());
+        if !stream.is_heard() {
+            return;
+        }
+        stream.forget_client();
+        let (pool, state) = (self.pool(&stream), stream.state());
+        let Some((pool, state)) = pool.zip(state) else { return };
+        let wakeup = Some(Wakeup::Input);
+        let connection = PassedConnection { pool, wakeup, has_file: false, state };
+        if let Some(socket) = stream.transport.into_socket() {
+            self.returns.give_back(connection, socket);
+        }
     }
 
     fn pool(&self, stream: &PushStream) -> Option<u64> {

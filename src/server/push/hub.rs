@@ -5,7 +5,7 @@ use std::rc::Rc;
 use nix::sys::epoll::{Epoll, EpollFlags};
 
 use super::departures::Departures;
-use super::message::{GOING_AWAY, LAST_CHUNK, TopicMessage, response};
+use super::message::{LAST_CHUNK, TopicMessage, response};
 use super::new_stream::{NewStream, unpack};
 use super::rule_book::RuleBook;
 use super::stream::{Duty, PushStream, StreamPhase, Written};
@@ -285,8 +285,13 @@ impl Hub {
             return;
         }
         match stream.phase {
-            StreamPhase::Hearing | StreamPhase::Away => self.await_room(place, false),
             StreamPhase::Ending => self.leave(place),
+            _ => {
+                self.await_room(place, false);
+                if self.drains {
+                    self.dismiss(place);
+                }
+            }
         }
     }
 
@@ -300,13 +305,10 @@ impl Hub {
                 Duty::Drop => {
                     self.counters.add(PushTotal::Slow, 1);
                     self.remove(place);
-                    continue;
                 }
                 Duty::End => self.end(place),
                 Duty::HandOver => self.hand_over(place, Wakeup::Input),
-                Duty::Beat(bytes) => {
-                    self.write(place, &bytes, false);
-                }
+                Duty::Beat(bytes) => drop(self.write(place, &bytes, false)),
             }
             self.streams.set_alarm(place);
         }
@@ -322,17 +324,18 @@ impl Hub {
 
     fn dismiss(&mut self, place: u32) {
         let Some(stream) = self.streams.get_mut(place) else { return };
-        match (stream.phase, stream.framing) {
-            (StreamPhase::Ending, _) => return,
-            (StreamPhase::Away, _) => return drop(self.take(place)),
-            (StreamPhase::Hearing, MessageFraming::WebSocket) if stream.left() == 0 => {
-                return self.hand_over(place, Wakeup::Shutdown);
+        match stream.phase {
+            StreamPhase::Ending => return,
+            StreamPhase::Away => return drop(self.take(place)),
+            // If its client has yet to take something, that comes first.
+            StreamPhase::Hearing if stream.is_heard() => {
+                self.topics.unsubscribe(std::mem::replace(&mut stream.subscriptions, NONE));
+                if stream.left() == 0 {
+                    self.hand_over(place, Wakeup::Shutdown);
+                }
+                return;
             }
-            (StreamPhase::Hearing, MessageFraming::WebSocket) => {
-                self.write(place, &Rc::from(GOING_AWAY), false);
-                return self.complete(place);
-            }
-            (StreamPhase::Hearing, _) => {}
+            StreamPhase::Hearing => {}
         }
         if let Some(text) = stream.rules.farewell.clone() {
             self.give(place, &TopicMessage::new(None, text));
@@ -343,11 +346,7 @@ impl Hub {
     /// A stream ends without a message.
     fn end(&mut self, place: u32) {
         let drains = self.drains;
-        let Some(stream) =
-            self.streams.get_mut(place).filter(|it| it.phase == StreamPhase::Hearing)
-        else {
-            return;
-        };
+        let Some(stream) = self.streams.hearing(place) else { return };
         if stream.framing == MessageFraming::WebSocket {
             return self.hand_over(place, Wakeup::Timeout);
         }
@@ -385,7 +384,7 @@ impl Hub {
         }
     }
 
-    /// A stream is over before its response is complete.
+    /// A stream is over before its response is complete, or its client is lost.
     fn remove(&mut self, place: u32) {
         if let Some(stream) = self.take(place) {
             self.departures.abort(stream);

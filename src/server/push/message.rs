@@ -11,9 +11,6 @@ use crate::server::ipc::held_state::{HeldHead, MessageFraming, Rules};
 /// The end of a chunked body (RFC 9112 7.1).
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// A close frame of a WebSocket with code 1001 (RFC 6455 7.4.1).
-pub const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
-
 /// A message.
 pub struct TopicMessage {
     /// By which clients say what they have.

@@ -133,6 +133,17 @@ impl PushStream {
         Some(ConnectionState { standing, records, attributes, data, ..ConnectionState::default() })
     }
 
+    /// Whether what its client sends is for a worker, which this process is to tell of its end.
+    pub fn is_heard(&self) -> bool {
+        self.framing == MessageFraming::WebSocket && self.phase == StreamPhase::Hearing
+    }
+
+    /// Nothing can be sent to its client any more, and what that has sent is of no use.
+    pub fn forget_client(&mut self) {
+        (self.queue, self.input) = (None, Box::default());
+        self.transport.forget_session();
+    }
+
     /// A worker has it from now on.
     pub fn go_away(&mut self) {
         (self.phase, self.is_pinged, self.input) = (StreamPhase::Away, false, Box::default());
@@ -288,7 +299,7 @@ impl PushStream {
             Some(queue) => later(queue.progress, self.rules.stall),
             None => u64::MAX,
         };
-        if self.phase == StreamPhase::Ending {
+        if self.phase == StreamPhase::Ending || self.awaits_taking() {
             return stalled;
         }
         let beat = later(self.sent_at, self.rules.heartbeat.as_ref().map(|(time, _)| *time));
@@ -300,7 +311,7 @@ impl PushStream {
         if self.is_stalled(now) {
             return Duty::Drop;
         }
-        if self.phase != StreamPhase::Hearing {
+        if self.phase != StreamPhase::Hearing || self.awaits_taking() {
             return Duty::Nothing;
         }
         if self.deadline <= now {
@@ -327,6 +338,11 @@ impl PushStream {
         })
     }
 
+    /// Whether it goes to no worker before its client has taken what waits.
+    fn awaits_taking(&self) -> bool {
+        self.framing == MessageFraming::WebSocket && self.left() > 0
+    }
+
     /// Whether its client has taken nothing for too long.
     fn is_stalled(&mut self, now: u64) -> bool {
         let (Some(queue), Some(time)) = (&mut self.queue, self.rules.stall) else { return false };
@@ -345,6 +361,7 @@ impl PushStream {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -368,5 +385,24 @@ mod tests {
         stream.phase = StreamPhase::Away;
         assert_eq!((stream.due(), stream.take_duty(99)), (u64::MAX, Duty::Nothing));
         drop(theirs);
+    }
+
+    #[test]
+    fn a_websocket_is_for_a_worker_when_its_client_has_taken_what_waits() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut stream =
+            PushStream::new(PushTransport::new(ours.into(), None), (1, 0), Rc::default());
+        (stream.framing, stream.deadline) = (MessageFraming::WebSocket, 5);
+        let much: Rc<[u8]> = vec![7; 4 << 20].into();
+        assert_eq!(stream.write(&much, true, 0), Written::Taken(0));
+        assert_eq!((stream.due(), stream.take_duty(9)), (u64::MAX, Duty::Nothing));
+        let mut taken = vec![0; much.len()];
+        let reader = std::thread::spawn(move || theirs.read_exact(&mut taken));
+        while stream.left() > 0 {
+            assert!(stream.flush(9));
+        }
+        assert!(reader.join().unwrap().is_ok());
+        assert_eq!((stream.due(), stream.take_duty(9)), (5, Duty::End));
     }
 }

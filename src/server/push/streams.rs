@@ -74,6 +74,11 @@ impl PushStreams {
         self.slab.get_mut(place)
     }
 
+    /// The same, if it hears its topics.
+    pub fn hearing(&mut self, place: u32) -> Option<&mut PushStream> {
+        self.get_mut(place).filter(|stream| stream.phase == StreamPhase::Hearing)
+    }
+
     /// What stands for the connection at a place in events and, while it is away, in messages.
     pub fn token(&self, place: u32) -> u64 {
         token(place, self.slab.generation(place))

@@ -65,9 +65,9 @@ impl Running {
 /// | parked | other input | parked |
 /// | parked | it is quiet for too long, or incomplete while another handler runs | handed over |
 /// | parked | the supervisor revokes its lease | forgotten |
-/// | parked | the worker leaves | handed over, or left to the supervisor if that has its lease |
+/// | parked | the worker leaves | handed over, or left to the supervisor if that has its lease; running, if it cannot be handed over and its handler is to be told |
 /// | sending | the client has taken all | what the handler has decided: closed, parked, handed over |
-/// | sending | the client takes nothing for too long, or is gone | reset |
+/// | sending | the client takes nothing for too long, or is gone | reset; parked, if its handler is to be told |
 /// | sending | the worker leaves | handed over with its output |
 ///
 /// A connection that is declined, handed over or forgotten is the supervisor's; one that is closed or
@@ -89,6 +89,14 @@ pub enum State {
 pub struct Parked {
     pub connection: Connection,
     pub stay: Stay,
+}
+
+impl Parked {
+    /// Whether it ends with this process, and its handler is to be told.
+    pub fn is_told_of_leaving(&self) -> bool {
+        let stream = self.connection.stream.borrow();
+        stream.handler.session.is_some() && !stream.is_movable()
+    }
 }
 
 /// How a connection is parked.

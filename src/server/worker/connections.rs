@@ -282,8 +282,7 @@ impl Connections {
         self.owned.give_up(connection, None, (state, None));
     }
 
-    /// Sends the output of a connection that the handler is done with. Gives its place if the worker
-    /// keeps it.
+    /// Sends the output of a connection that the handler is done with. Gives its place if the worker keeps it.
     fn send(&mut self, running: Running, now: MonotonicTime) -> Option<Ticket> {
         match self.outbox.send(&mut self.owned, running, now) {
             SendOutcome::Sent(running) => self.dispose(running, now),
@@ -310,15 +309,13 @@ impl Connections {
         }
     }
 
-    /// This process has no descriptor left: resets the connection whose client has taken nothing for
-    /// longest, measured by what it may. False if there is none.
+    /// Resets the connection that is nearest to its `stall_timeout`. False if no descriptor has become free.
     pub fn end_slowest(&mut self) -> bool {
         self.outbox.end_slowest(&mut self.owned)
             || prologue::end_oldest(&mut self.parking, &mut self.owned)
     }
 
-    /// From now on, connections stay here until they are cold: a request that has begun has time to
-    /// complete, and one that may be on its way is served.
+    /// From now on, connections stay here until they are cold: a request that has begun, or is on its way, is served.
     pub fn begin_drain(&mut self) {
         self.parking.begin_drain(&mut self.owned.places);
     }
@@ -331,18 +328,25 @@ impl Connections {
     /// The worker leaves: its parked connections go to the supervisor, which takes back leased ones by
     /// itself. `with_input`: connections with received input that a handler has yet to use.
     pub fn leave(&mut self, with_input: Vec<Ticket>) {
-        let mut with_input: HashSet<Ticket> = with_input.into_iter().collect();
         let ready = self.ready.iter().filter(|(_, wakeup)| *wakeup == Wakeup::Input);
-        with_input.extend(ready.map(|(ticket, _)| *ticket));
-        let ours = self.owned.places.parked_alone().map(|(ticket, _)| ticket);
+        let with_input: HashSet<Ticket> =
+            with_input.into_iter().chain(ready.map(|(ticket, _)| *ticket)).collect();
+        let parked = self.owned.places.parked_alone().filter(|(_, it)| !it.is_told_of_leaving());
         let until = MonotonicTime::now() + handshake::LAST;
-        for ticket in ours.collect::<Vec<_>>() {
+        for ticket in parked.map(|(ticket, _)| ticket).collect::<Vec<_>>() {
             if self.prologues.finish_handshake(ticket, &mut self.owned.places) {
                 self.parking.hasten(&mut self.owned.places, ticket, until);
             } else {
                 self.hand_over_parked(ticket, with_input.contains(&ticket));
             }
         }
+    }
+
+    /// The worker has left: the next connection whose handler is to be told that it ends.
+    pub fn next_to_tell(&mut self) -> Option<Running> {
+        let (ticket, _) =
+            self.owned.places.parked_alone().find(|(_, it)| it.is_told_of_leaving())?;
+        self.resume(ticket, Wakeup::Shutdown)
     }
 
     /// The worker has left: whether nothing keeps it.
@@ -370,9 +374,8 @@ impl Connections {
         self.outbox.pass_on(&mut self.owned);
     }
 
-    /// Before a handler forks: the supervisor gets a duplicate of its connection, as of parked ones. If
-    /// the worker dies, whatever kills it, the supervisor ends the connection, which the child would
-    /// keep open.
+    /// Before a handler forks: the supervisor gets a duplicate of its connection, as of parked ones. If the worker
+    /// dies, the supervisor ends the connection, which the child would keep open.
     pub fn insure(&mut self, running: &mut Running) {
         self.owned.insure(running);
     }
@@ -388,7 +391,7 @@ impl Connections {
         connections.filter_map(duplicate).collect()
     }
 
-    /// In a child of the worker: gives up this process's descriptors of the connections.
+    /// In a child of the worker: gives up its descriptors of the connections.
     pub fn disown(&mut self) {
         request_log::forget();
         self.owned.places.all_parked().for_each(|(_, parked)| drop(parked.connection.detach()));

@@ -182,7 +182,7 @@ impl EventLoop {
                 return Some(task);
             }
             if self.control.phase() == WorkerPhase::Leaving {
-                return None;
+                return self.sources.connections.next_to_tell().map(Task::Connection);
             }
             self.wait(self.sources.stopwatch.now(), None);
         }

@@ -58,6 +58,18 @@ pub enum SendOutcome {
     Lost,
 }
 
+/// Nothing can be sent to the client of a connection any more. False if the connection is to be reset; otherwise its
+/// handler is to be told, and learns of the end from the descriptor.
+fn lose(stream: &mut Stream, disposition: Disposition) -> bool {
+    let is_told =
+        stream.handler.session.is_some() && matches!(disposition, Disposition::Park { .. });
+    if is_told {
+        request_log::lost(stream);
+        stream.give_up_peer();
+    }
+    is_told
+}
+
 /// The connections that wait for their client to take output.
 pub struct Outbox {
     epoll: Rc<Epoll>,
@@ -94,6 +106,9 @@ impl Outbox {
             Ok(0) => return SendOutcome::Sent(running),
             Ok(_) => {}
             Err(_) => {
+                if lose(&mut running.connection.stream.borrow_mut(), running.disposition) {
+                    return SendOutcome::Sent(running);
+                }
                 owned.reset(&running.connection, running.ticket);
                 return SendOutcome::Lost;
             }
@@ -214,6 +229,7 @@ impl Outbox {
         // What the supervisor knows of it is not true any more.
         let ticket = owned.end_lease(ticket);
         let parks = matches!(disposition, Disposition::Park { .. });
+        let failed = failed && !lose(&mut connection.stream.borrow_mut(), disposition);
         if failed || (parks && owned.places.watch(ticket, &connection).is_err()) {
             owned.reset(&connection, Some(ticket));
             return None;
@@ -263,12 +279,20 @@ impl Outbox {
         }
     }
 
-    /// Resets the connection that would be the next to count as stalled. False if there is none.
+    /// Resets the connection that would be the next to count as stalled. False if no descriptor has become free.
     pub fn end_slowest(&mut self, owned: &mut Ownership) -> bool {
-        let Some((_, ticket)) = self.alarms.first().copied() else { return false };
-        if self.take(owned, ticket)
-            && let Some(departure) = self.remove(owned, ticket)
+        let Some((due, ticket)) = self.alarms.first().copied() else { return false };
+        if !self.take(owned, ticket) {
+            return true;
+        }
+        if let Some(OutboxEntry { departure, due: alarm, .. }) = self.entries.get_mut(&ticket)
+            && lose(&mut departure.connection.stream.borrow_mut(), departure.disposition)
         {
+            *alarm = None;
+            self.alarms.remove(&(due, ticket));
+            return false;
+        }
+        if let Some(departure) = self.remove(owned, ticket) {
             owned.reset(&departure.connection, Some(ticket));
         }
         true

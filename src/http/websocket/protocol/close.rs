@@ -15,6 +15,9 @@ pub const POLICY: u16 = 1008;
 /// A message is too long.
 pub const TOO_LONG: u16 = 1009;
 
+/// The server's handler has failed.
+pub const INTERNAL_ERROR: u16 = 1011;
+
 /// The longest reason, in bytes: a control frame holds 125.
 pub const MAX_REASON: usize = 123;
 
