@@ -304,8 +304,9 @@ describe("a WebSocket over TLS", function()
     local s = chat()
     local said = process.scratch("said")
     assert(io.open(said, "wb")):write(request, websocket.frame(websocket.TEXT, "old")):close()
-    local client = process.start { "sh", "-c", ("(cat %s; sleep 30) | openssl s_client -quiet -tls1_2 "
-      .. "-CAfile %s -connect localhost:%d -servername localhost"):format(said, authority.certificate, s.port) }
+    local command = "(cat %s; sleep 30) | openssl s_client -quiet -tls1_2 -CAfile %s -connect localhost:%d "
+      .. "-servername localhost"
+    local client = process.start { "sh", "-c", command:format(said, authority.certificate, s.port) }
     running[#running + 1] = client
     assert(process.wait_until(function() return client:output():find "%d old" end), client:log())
     s:signal("HUP")
