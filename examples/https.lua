@@ -33,7 +33,7 @@ moonbridge.listen {
   end),
 }
 
--- Whoever asks by http is sent to https.
+-- Requests by http are redirected to https.
 moonbridge.listen {
   { proto = "tcp", host = "127.0.0.1", port = 8080 },
   connect = http.generate_handler(function(request)

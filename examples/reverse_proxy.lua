@@ -34,7 +34,7 @@ local function append(values, own)
   return table.concat(all, ", ")
 end
 
--- The entry of this proxy for Via (RFC 9110 7.6.3), behind those of others.
+-- The entry of this proxy for Via (RFC 9110 7.6.3), after those of others.
 local function via(values, version)
   return append(values, version:match("[%d.]+$") .. " moonbridge")
 end

@@ -259,7 +259,7 @@ local websocket = {}
 ---@return string? message
 function websocket:send(text, kind) end
 
----Closes the connection behind what was sent.
+---Closes the connection after what was sent.
 ---@param code integer? 1000 by default
 ---@param reason string?
 ---@return true

@@ -221,7 +221,7 @@ function handle:park(timeout, stall) end
 ---In a server's "connect" handler: lets the server send the output and end it, and discard what the client
 ---still sends until it closes, without a process. Then the socket is not used any more. False where the
 ---caller has to close for itself: outside a server, and for other sockets than the handler's own.
----@param timeout number|false|nil seconds behind the output, then the client gets RST; nil or false: none
+---@param timeout number|false|nil seconds after the output, then the client gets RST; nil or false: none
 ---@param stall number|false|nil seconds for which the client may take no output; nil: 60, false: no limit
 ---@return boolean? lingers nil after an I/O error
 ---@return string? message

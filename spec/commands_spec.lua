@@ -21,7 +21,7 @@ local function command_lines(path)
   return list
 end
 
--- All command lines for a program, with its name at the beginning or behind variables: line and document.
+-- All command lines for a program, with its name at the beginning or after variables: line and document.
 local function lines_for(program)
   local found = {}
   for path in documents() do
@@ -143,7 +143,7 @@ describe("the first lines of examples/", function()
       local upstream = server.start {
         script = [[ require "moonbridge".listen { { proto = "tcp", host = "127.0.0.1", port = PORT },
           connect = require "moonbridge_http".generate_handler(function(request)
-            request:send("200 OK", "text/plain", "behind")
+            request:send("200 OK", "text/plain", "after")
             return true
           end) } require "moonbridge".run() ]],
       }

@@ -125,7 +125,7 @@ describe("the service", function()
         if ok then
           answered = answered + 1
           local worker = response.headers["x-worker"]
-          -- Each round of 100 ends with the death of whoever answered.
+          -- Each round of 100 ends with the death of the worker that answered.
           if answered % 100 == 0 and #killed < 5 then
             killed[#killed + 1] = worker
             process.kill(math.tointeger(tonumber(worker)), "KILL")

@@ -32,7 +32,7 @@ for _, page in ipairs { "callback", "client", "websocket" } do
   describe("docs/reference/" .. page .. ".md", function()
     after_each(server.cleanup)
 
-    local program -- the server that the examples behind it talk to
+    local program -- the server that the examples below it talk to
     for _, block in ipairs(blocks(assert(process.slurp("docs/reference/" .. page .. ".md")))) do
       local source, served = block.text, program
       if source:find("moonbridge.run()", 1, true) then

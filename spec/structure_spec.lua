@@ -17,7 +17,7 @@ local ROOMS = {
     lua = { "files", "form", "server", "wire" },
   },
   server = {
-    ipc = {}, listen = { "ipc", "metrics" }, metrics = { "ipc", "listen" }, development = {},
+    ipc = {}, listen = { "ipc", "metrics" }, metrics = { "ipc" }, development = {},
     operator = { "development", "ipc", "listen", "metrics" },
     push = { "ipc", "listen", "metrics" }, status_process = { "ipc", "listen", "metrics" },
     worker = { "ipc", "listen", "metrics" },
@@ -110,6 +110,34 @@ local function resolve(files, path, depth)
   return from and depth < 9 and resolve(files, from, depth + 1) or module
 end
 
+-- `graph`: for each node the set of those that it knows.
+local function assert_no_circle(graph)
+  local done, path = {}, {}
+  local function visit(node)
+    for index, before in ipairs(path) do
+      assert(before ~= node, "circle: " .. table.concat(path, " -> ", index) .. " -> " .. node)
+    end
+    if done[node] then return end
+    path[#path + 1] = node
+    for other in pairs(graph[node] or {}) do visit(other) end
+    path[#path] = nil
+    done[node] = true
+  end
+  for node in pairs(graph) do visit(node) end
+end
+
+-- The innermost folder that has two modules, and what of them stands side by side there. Nothing if one of the two is
+-- that folder itself.
+local function part(one, other)
+  local folder = ""
+  while true do
+    local first, second = one:match("^[%w_]+", #folder + 1), other:match("^[%w_]+", #folder + 1)
+    if not first or not second then return end
+    if first ~= second then return folder, folder .. first, folder .. second end
+    folder = folder .. first .. "::"
+  end
+end
+
 describe("the sources", function()
   -- No operators, escapes or goto of later versions, and no assignment to the variable of a loop.
   it("compile under Lua 5.1 and 5.5", function()
@@ -126,21 +154,33 @@ describe("the sources", function()
   find_imports(files)
 
   it("import each other in no circle, straight or through others", function()
-    local done, path = {}, {}
-    local function visit(name)
-      for index, before in ipairs(path) do
-        assert(before ~= name, "circle: " .. table.concat(path, " -> ", index) .. " -> " .. name)
-      end
-      if done[name] then return end
-      path[#path + 1] = name
-      for _, import in ipairs(files[name].imports) do
+    local graph = {}
+    for name, file in pairs(files) do
+      graph[name] = {}
+      for _, import in ipairs(file.imports) do
         local to = resolve(files, import, 0)
-        if to and to ~= name then visit(to) end
+        if to and to ~= name then graph[name][to] = true end
       end
-      path[#path] = nil
-      done[name] = true
     end
-    for name in pairs(files) do visit(name) end
+    assert_no_circle(graph)
+  end)
+
+  -- The folders and files side by side in a folder, each with all that is in it.
+  it("import each other in no circle of folders", function()
+    local graphs = {}
+    for name, file in pairs(files) do
+      for _, import in ipairs(file.imports) do
+        local to = resolve(files, import, 0)
+        local folder, one, other = part(name, to or name)
+        if one then
+          graphs[folder] = graphs[folder] or {}
+          local graph = graphs[folder]
+          graph[one], graph[other] = graph[one] or {}, graph[other] or {}
+          graph[one][other] = true
+        end
+      end
+    end
+    for _, graph in pairs(graphs) do assert_no_circle(graph) end
   end)
 
   it("import of the other folders what their folder may", function()

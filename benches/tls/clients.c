@@ -29,7 +29,7 @@ static void fail(const char *what) {
   exit(1);
 }
 
-// Tickets come behind the handshake, with the response.
+// Tickets come after the handshake, with the response.
 static int keep(SSL *ssl, SSL_SESSION *session) {
   (void)ssl;
   SSL_SESSION_free(last);

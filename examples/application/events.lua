@@ -27,7 +27,7 @@ function events.announce(id, text)
   if not ok then io.stderr:write("note ", id, " was not announced: ", message, "\n") end
 end
 
---- GET /events?after=ID: first the notes behind the one with this number; or, if the topic does not remember
+--- GET /events?after=ID: first the notes after the one with this number; or, if the topic does not remember
 -- all of them, an event `gap`, for which a client asks the API. Then all that are new.
 function events.stream(request)
   request:send_status("200 OK")

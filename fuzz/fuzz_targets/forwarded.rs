@@ -16,8 +16,8 @@ fuzz_target!(|input: &[u8]| {
 
     let told = "192.0.2.1, 10.0.0.1";
     let all = [&lines[..], &[told.as_bytes()]].concat();
-    let behind = x_forwarded(&all, &[], &[], &trusted);
-    assert_eq!(behind, x_forwarded(&[told.as_bytes()], &[], &[], &trusted));
+    let after = x_forwarded(&all, &[], &[], &trusted);
+    assert_eq!(after, x_forwarded(&[told.as_bytes()], &[], &[], &trusted));
 
     let told = &b"for=192.0.2.1;proto=https, for=10.0.0.1;host=a"[..];
     let all = [&lines[..], &[told]].concat();

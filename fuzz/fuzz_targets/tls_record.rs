@@ -1,4 +1,4 @@
-//! Records of TLS 1.3 behind the handshake: whatever a client that has the keys sends, the same data and the same end
+//! Records of TLS 1.3 after the handshake: whatever a client that has the keys sends, the same data and the same end
 //! come of it however it arrives, also when another process goes on.
 #![no_main]
 

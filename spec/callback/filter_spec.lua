@@ -112,7 +112,7 @@ describe("chains with LuaSocket's filters", function()
     assert.same({ nil, "full" }, { cb("a") })
   end)
 
-  it("passes errors to the callback behind the filter, without flushing", function()
+  it("passes errors to the callback after the filter, without flushing", function()
     local inner, calls = recorder()
     local cb = callback.receive.chain(mime.encode("base64"), inner)
     cb("a")

@@ -130,7 +130,7 @@ for name, form in pairs(forms) do
       assert.same({ { "" } }, calls)
     end)
 
-    it("ends although a callback replaces itself for ever", function()
+    it("ends although a callback replaces itself forever", function()
       local here, there = connected()
       there:flush("abc")
       there:finish()

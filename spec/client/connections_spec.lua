@@ -146,7 +146,7 @@ describe("a repeated request", function()
     assert.equal(1, s:requests()[3].connection)
   end)
 
-  it("takes responses that come in pieces, or behind interim ones", function()
+  it("takes responses that come in pieces, or after interim ones", function()
     local response = ok("ok")
     for _, pieces in ipairs {
       { response:sub(1, 7), response:sub(8) },

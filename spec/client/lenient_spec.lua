@@ -11,7 +11,7 @@ local CHUNKED = "5\r\nhello\r\n0\r\n\r\n"
 local responses = {
   ["both framings"] =
     "HTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n" .. CHUNKED,
-  ["blanks behind names"] = "HTTP/1.1 200 OK\r\nX \t: y\r\nContent-Length : 5\r\n\r\nhello",
+  ["blanks after names"] = "HTTP/1.1 200 OK\r\nX \t: y\r\nContent-Length : 5\r\n\r\nhello",
   ["blanks before the first name"] = "HTTP/1.1 200 OK\r\n  X: y\r\nContent-Length: 5\r\n\r\nhello",
   ["LF at all line ends"] = "HTTP/1.1 200 OK\nX: y\nContent-Length: 5\n\nhello",
   ["LF at one line end"] = "HTTP/1.1 200 OK\r\nX: y\nContent-Length: 5\r\n\r\nhello",

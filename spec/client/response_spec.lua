@@ -37,13 +37,13 @@ describe("a response", function()
     end
   end)
 
-  it("may come behind interim responses", function()
+  it("may come after interim responses", function()
     local interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
     local body, status = body_of(interim .. ok("x"))
     assert.same({ "x", 200 }, { body, status })
   end)
 
-  it("may have blanks behind the sizes of its chunks, as some senders pad them", function()
+  it("may have blanks after the sizes of its chunks, as some senders pad them", function()
     local chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert.equal("hello world", (body_of(chunked .. "6  \r\nhello \r\n5\t\r\nworld\r\n0 \r\n\r\n")))
   end)

@@ -241,7 +241,7 @@ describe("the events of examples/application.lua", function()
     return c
   end
 
-  -- Listens to new notes. Of a note that it does not know, the server cannot say what came behind it: it says
+  -- Listens to new notes. Of a note that it does not know, the server cannot say what came after it: it says
   -- so when the stream hears.
   local function listen_to_new()
     local c = listen("/events?after=none")
@@ -325,7 +325,7 @@ end)
 describe("the echo of examples/application.lua", function()
   local UPGRADE = "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
 
-  it("sends back what came behind the request, and what comes later", function()
+  it("sends back what came after the request, and what comes later", function()
     start()
     local c = s:connect()
     c:send(UPGRADE .. "at once")

@@ -1,4 +1,4 @@
--- A file that is being sent is a descriptor and a position: whoever has duplicates goes on with it,
+-- A file that is being sent is a descriptor and a position: any process with duplicates can go on with it,
 -- whatever becomes of the worker that began.
 
 local process = require "spec.support.process"
@@ -124,7 +124,7 @@ describe("a file that is being sent", function()
     end
   end)
 
-  it("has a line in the access log, whoever has sent its last byte", function()
+  it("has a line in the access log, whichever process has sent its last byte", function()
     local log = process.scratch("access")
     local s = start(1,
       ("access_log = %q, access_log_format = '{target} {status} {bytes_out} {end}'"):format(log))

@@ -412,7 +412,7 @@ describe("a large file", function()
   before_each(function() root = folder() end)
   after_each(server.cleanup)
 
-  it("occupies no worker, whoever takes it slowly, and is whole all the same", function()
+  it("occupies no worker while a client takes it slowly, and arrives complete", function()
     process.run(("head -c %d /dev/urandom > %s/public/big.bin"):format(16 * 1024 * 1024, root))
     local content = process.slurp(root .. "/public/big.bin")
     local s = server.start {

@@ -76,7 +76,7 @@ describe("a file over TLS", function()
     process.write(file, content:sub(1, 5000001))
     curl(s, "/big.bin", "-C - -o " .. file)
     assert.truthy(process.slurp(file) == content)
-    -- Over one connection, one behind the other.
+    -- Over one connection, one after the other.
     local both = curl(s, "/big.bin", ("-w '' https://localhost:%d/ten.txt"):format(s.port))
     assert.truthy(both == "0123456789" .. content or both == content .. "0123456789")
   end)

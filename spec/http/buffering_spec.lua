@@ -130,7 +130,7 @@ describe("request_buffering", function()
     end
   end)
 
-  it("does not wait for larger bodies, nor for ever", function()
+  it("does not wait for larger bodies, nor forever", function()
     local s = app.start(ROUTES, "{ request_buffering = 5, stall_timeout = 1 }")
     for _, length in ipairs { 5, 6 } do
       local connection = s:connect()

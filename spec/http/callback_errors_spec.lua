@@ -165,7 +165,7 @@ describe("an error of a callback for the request body", function()
     assert.equal(pid, s:request("/pid").body)
   end)
 
-  it("behind the response lets the response out", function()
+  it("after the response lets the response out", function()
     local connection = s:connect()
     connection:send("POST /late HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n" .. ("x"):rep(3000))
     local answer = connection:response()

@@ -104,7 +104,7 @@ describe("a compressed request body", function()
     assert.equal(long .. "end", post(s, "/file", packed(form), multipart).body)
   end)
 
-  it("may come in pieces, and another request behind it", function()
+  it("may come in pieces, and another request after it", function()
     local s = start()
     local body = packed(("0123456789"):rep(300))
     local c = s:connect()

@@ -43,7 +43,7 @@ local SERVER = [[
         request:send_header("Content-Length", 1000)
         request:send_data(("a"):rep(500))
         pcall(request.send_data, request, ("b"):rep(600))
-      elseif path == "held-behind" then
+      elseif path == "held-after" then
         request:send_status("200 OK")
         request:send_header("Content-Type", "text/plain")
         request:send_data("first")
@@ -151,7 +151,7 @@ describe("a response", function()
     assert.truthy(#large.body > 90000)
   end)
 
-  it("keeps its rules: an announced length, HTTP/1.0, an error behind the beginning", function()
+  it("keeps its rules: an announced length, HTTP/1.0, an error after the beginning", function()
     local s = start()
     assert.equal(500, get(s, "/short", GZIP).status)
     assert.truthy(s:wait_log "Content%-Length is 1000, but only 9 bytes were sent")
@@ -164,7 +164,7 @@ describe("a response", function()
     local s = start()
     local held = get(s, "/hold", GZIP)
     assert.same({ 200 }, { held.status, held.headers["content-encoding"] })
-    assert.equal(500, get(s, "/held-behind", GZIP).status)
+    assert.equal(500, get(s, "/held-after", GZIP).status)
   end)
 
   it("that has become shorter than announced is never complete", function()

@@ -33,9 +33,9 @@ local mistakes = {
     "Content length exceeded: Content-Length is 3, but 5 bytes were to be sent" },
   ["a bad length"] = { "request:send_header('Content-Length', 2.5)",
     "Content-Length is expected to be a number" },
-  ["an error behind close_after_finish"] = { "request:close_after_finish() error('oh dear')", "oh dear" },
-  ["an error behind a status without body"] = { "error('oh dear')", "oh dear", "204 No Content" },
-  ["an error behind an informational status"] = { "error('oh dear')", "oh dear", "103 Early Hints" },
+  ["an error after close_after_finish"] = { "request:close_after_finish() error('oh dear')", "oh dear" },
+  ["an error after a status without body"] = { "error('oh dear')", "oh dear", "204 No Content" },
+  ["an error after an informational status"] = { "error('oh dear')", "oh dear", "103 Early Hints" },
   ["an error that is no string"] = { "error({})", "error object is a table value" },
   ["running out of memory"] = { "local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1e6) .. i end",
     "not enough memory" },
@@ -81,7 +81,7 @@ describe("before a byte of the response has left,", function()
   end
 
   for _, name in ipairs { "an error with data queued", "an error with 60 KB of data queued" } do
-    it(name .. " is so for HEAD, HTTP/1.0, a body that was not read, and behind another response", function()
+    it(name .. " is so for HEAD, HTTP/1.0, a body that was not read, and after another response", function()
       local s = start(name)
       for _, version in ipairs { "1.1", "1.0" } do
         local connection = s:connect()
@@ -100,7 +100,7 @@ describe("before a byte of the response has left,", function()
     end)
   end
 
-  it("but not behind it: the connection is reset", function()
+  it("but not after it: the connection is reset", function()
     local s = app.start [[
       function routes.flushed(request)
         request:send_status("200 OK") request:flush() request:send_data("x") request:flush() error("late")

@@ -22,7 +22,7 @@ local ROUTES = [[
     return false
   end
   function routes.body(request) return reply(request, #request.body) end
-  -- Two that stop reading: before the head of their answer leaves, and behind it.
+  -- Two that stop reading: before the head of their answer leaves, and after it.
   function routes.refused(request)
     pcall(request.stream_request_body_now, request, function() error "too large" end)
     return reply(request, ("x"):rep(5000))
@@ -299,7 +299,7 @@ describe("a request that has begun when the server shuts down", function()
     end
   end)
 
-  it("is refused with 408 behind that, also if its client sends now and then", function()
+  it("is refused with 408 after that, also if its client sends now and then", function()
     local s = app.start(ROUTES)
     local connection = s:connect()
     connection:send(HEAD:sub(1, 20))

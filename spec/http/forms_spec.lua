@@ -111,7 +111,7 @@ describe("request.post_params and request.post_metadata", function()
     end
   end)
 
-  it("leave a body that is empty to whoever asks for it", function()
+  it("leave an empty body to a handler that asks for it", function()
     local s = start [[
       note(request.post_params.a, #request.post_params_list.a, request.body)
     ]]

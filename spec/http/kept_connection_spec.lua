@@ -46,7 +46,7 @@ describe("a kept connection", function()
   end)
 end)
 
--- RFC 9112 9.3: a server reads the whole body or closes the connection behind its response.
+-- RFC 9112 9.3: a server reads the whole body or closes the connection after its response.
 describe("the rest of a body that the handler has not asked for", function()
   after_each(server.cleanup)
 

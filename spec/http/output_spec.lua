@@ -133,7 +133,7 @@ describe("a response whose body is given by some calls of send_data", function()
   setup(function()
     s = faults.server(options())
     connection = s:connect()
-    -- Behind the first response on a connection the worker tells the supervisor of it.
+    -- After the first response on a connection the worker tells the supervisor of it.
     assert.equal(200, connection:request("/").status)
   end)
   teardown(server.cleanup)
@@ -231,7 +231,7 @@ for name, plain in pairs { ["of a worker"] = false, ["of a plain script"] = true
   end)
 end
 
-describe("an error of the handler behind a small piece", function()
+describe("an error of the handler after a small piece", function()
   after_each(server.cleanup)
 
   it("is answered with 500, as nothing has left", function()

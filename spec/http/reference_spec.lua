@@ -1,4 +1,4 @@
--- The examples of docs/reference/http.md are servers that run as they stand, and the commands behind
+-- The examples of docs/reference/http.md are servers that run as they stand, and the commands after
 -- them print what is shown.
 
 local page = require "spec.support.page"

@@ -82,7 +82,7 @@ describe("the turn of a handler", function()
     assert.equal(2, count)
   end)
 
-  it("passes an error on as it was thrown, also behind a yield, and the next turn is as usual", function()
+  it("passes an error on as it was thrown, also after a yield, and the next turn is as usual", function()
     local s = start [[
       local socket = ...
       local turn = coroutine.create(handler)

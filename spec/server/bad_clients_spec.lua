@@ -110,7 +110,7 @@ describe("on a connection that nobody serves at the moment", function()
     still_serves(s)
   end)
 
-  it("nothing that comes behind its last response does harm, nor its worker's death", function()
+  it("nothing that comes after its last response does harm, nor its worker's death", function()
     local s = start()
     local function ended()
       local c = s:connect()

@@ -346,7 +346,7 @@ describe("a shutdown", function()
     end
   end)
 
-  it("closes behind the response to a request that came in time", function()
+  it("closes after the response to a request that came in time", function()
     local s = start "min_fork = 1, max_fork = 1"
     local other = s:connect()
     pid(other)

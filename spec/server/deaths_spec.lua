@@ -62,7 +62,7 @@ describe("after deaths of workers in a random order", function()
       local pattern = ("%s while it handled GET %s from 127%%.0%%.0%%.1:%%d+, for %%d+%%.%%d+ s"):format(
         way.says, (target:gsub("%?", "%%?")))
       assert(s:wait_log(pattern), ("seed %d: no %s"):format(seed, pattern))
-      -- Right behind a death.
+      -- Right after a death.
       assert.equal(index, sample(s, "app_runs_total"), target)
     end
     for reason, count in pairs(expected) do

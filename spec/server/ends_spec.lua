@@ -113,13 +113,13 @@ describe("a connection that was taken from a busy worker", function()
 
   local function http() return taken_over((start(HTTP)), ask_http, hang_http) end
 
-  it("gets FIN behind a response with Connection: close", function()
+  it("gets FIN after a response with Connection: close", function()
     local c = http()
     c:send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert.equal("closed", (ending(c)))
   end)
 
-  it("gets FIN behind a response to HTTP/1.0", function()
+  it("gets FIN after a response to HTTP/1.0", function()
     local c = http()
     c:send("GET / HTTP/1.0\r\n\r\n")
     local how, bytes = ending(c)
@@ -127,7 +127,7 @@ describe("a connection that was taken from a busy worker", function()
     assert.truthy(bytes:find("\r\n\r\n%d+ $"))
   end)
 
-  it("gets RST if the handler fails behind a part of the response", function()
+  it("gets RST if the handler fails after a part of the response", function()
     local c = http()
     c:send("GET /broken HTTP/1.1\r\nHost: x\r\n\r\n")
     assert.equal("reset", (ending(c)))

@@ -137,7 +137,7 @@ describe("examples/chat_page.lua", function()
     assert.truthy(s:request("/").body:find("<title>Chat</title>", 1, true))
     assert.equal(404, s:request("/other").status)
     local one, two = websocket.connect(s, "/chat"), websocket.connect(s, "/chat")
-    -- Whoever hears itself is heard.
+    -- A client that hears itself is subscribed.
     one:send("Ann\nHello?")
     assert.same({ "* Ann has come", "Ann: Hello?" }, { one:text(), one:text() })
     two:send("Bob\nYes.")

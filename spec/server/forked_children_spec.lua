@@ -97,7 +97,7 @@ describe("a process that a handler forks", function()
     end)
   end
 
-  it("ends behind prepare and finish, and behind interval and main listeners", function()
+  it("ends after prepare and finish, and after interval and main listeners", function()
     local s = start([[
       min_fork = 1, pre_fork = 1, max_fork = 1,
       { proto = "interval", name = "tick", delay = 0.05 },

@@ -31,7 +31,7 @@ local function get(s, path)
   return c
 end
 
--- What the log says of each worker behind the line about the pool.
+-- What the log says of each worker after the line about the pool.
 local function named(s)
   assert.truthy(s:wait_log("Pool #1 is full: its workers %(%d+%) are busy, and connections or jobs wait\n"))
   local texts = {}

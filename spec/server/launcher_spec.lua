@@ -147,7 +147,7 @@ describe("the command line", function()
     end
   end)
 
-  it("passes on what follows the script, and takes a script with a dash behind --", function()
+  it("passes on what follows the script, and takes a script with a dash after --", function()
     local folder = process.scratch("x"):match("^(.*)/")
     process.write(folder .. "/-x.lua", "print(...) os.exit(8)")
     local code, output = launch({ "--", "-x.lua", "-h" }, { cwd = folder })
@@ -183,7 +183,7 @@ describe("errors at start-up", function()
     fails("error(setmetatable({}, {__tostring = function() return 'mine' end}))", ': mine')
   end)
 
-  it("tell of an error behind a listen, and of nothing else", function()
+  it("tell of an error after a listen, and of nothing else", function()
     local log = fails("listen { { proto = 'interval', delay = 1 }, connect = print }\nerror('oops')",
       'Error while executing "PATH": PATH:2: oops')
     assert.falsy(log:find("nothing has been served", 1, true), log)

@@ -308,7 +308,7 @@ describe("the background of a server", function()
     return s
   end
 
-  it("keeps no descriptor of whoever started it: a lock is free when that ends", function()
+  it("keeps no descriptor of the process that started it: a lock is free when that ends", function()
     local lock, pid = process.scratch("lock"), process.scratch("pid")
     local s = start_with_lock(lock, {
       script = SERVER, launcher = { "-b", "-p", pid, "-l", pid .. ".log" },

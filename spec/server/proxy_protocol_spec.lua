@@ -130,7 +130,7 @@ describe("the PROXY protocol", function()
     assert.equal(0, status.figure(s, "proxy_errors"))
   end)
 
-  it("calls a handler that speaks first once the header is there, with what is behind it", function()
+  it("calls a handler that speaks first once the header is there, with what is after it", function()
     local s = start()
     local c = s.raw()
     assert.is_true(c:silent(0.1))

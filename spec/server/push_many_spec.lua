@@ -143,7 +143,7 @@ describe("held responses", function()
       push.wait_held(s, 20)
       for round = 1, 3 do
         for index, ws in ipairs(sockets) do assert.equal("t" .. index, ws:ask("t" .. index)) end
-        -- What is published while a worker has a connection comes behind.
+        -- What is published while a worker has a connection comes after.
         push.publish(s, "news", round)
         for _, ws in ipairs(sockets) do assert.equal(tostring(round), ws:text()) end
       end

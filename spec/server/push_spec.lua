@@ -7,7 +7,7 @@ local server = require "spec.support.server"
 describe("a held response", function()
   after_each(server.cleanup)
 
-  it("hears what is published on its topics, behind what was sent before", function()
+  it("hears what is published on its topics, after what was sent before", function()
     local s = push.start { workers = 1 }
     local c = push.open(s)
     assert.truthy(c.head():find("Transfer%-Encoding: chunked"))
@@ -69,8 +69,8 @@ describe("a held response", function()
       assert.equal(("x"):rep(size), c.chunk())
     end
     push.publish(s, "large", "")
-    push.publish(s, "large", "behind")
-    assert.equal("behind", c.chunk())
+    push.publish(s, "large", "after")
+    assert.equal("after", c.chunk())
   end)
 
   it("notices that its client has gone", function()
@@ -152,7 +152,7 @@ describe("a held response", function()
     assert.equal("0", c:request("/subscribers?topic=news").body)
   end)
 
-  it("is closed behind the response if the handler says so", function()
+  it("is closed after the response if the handler says so", function()
     local s = push.start { handler = [[
       request:close_after_finish()
       request:send_status("200 OK")
@@ -380,7 +380,7 @@ describe("misuse of held responses", function()
     assert.same({ 503, "told" }, { response.status, response.body })
   end)
 
-  it("is told behind hold, and the response goes on", function()
+  it("is told after hold, and the response goes on", function()
     local s = push.start { handler = [[
       request:send_status "200 OK"
       request:hold { topics = "news" }
@@ -397,7 +397,7 @@ describe("misuse of held responses", function()
     assert.equal("x", c.chunk())
   end)
 
-  it("is told behind finish", function()
+  it("is told after finish", function()
     local s = push.start { handler = [[
       request:send("200 OK", "text/plain", "done")
       request:finish()

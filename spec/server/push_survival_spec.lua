@@ -50,7 +50,7 @@ describe("held responses", function()
     assert.equal(60, push.status(s).held)
   end)
 
-  it("are not lost when their worker dies right behind its handler", function()
+  it("are not lost when their worker dies right after its handler", function()
     local s = push.start { workers = 2, handler = [[
       request:send_status "200 OK"
       request:hold { topics = "news" }
@@ -84,7 +84,7 @@ describe("held responses", function()
     assert.equal(("hello\n%d;%d;"):format(number - 1, number), c.chunk() .. c.chunk() .. c.chunk())
   end)
 
-  it("are kept behind the response after a reload, in the pool that replaces theirs", function()
+  it("survive a reload when their response is over, in the pool that replaces theirs", function()
     local mark = process.scratch("mark")
     local s = push.start { workers = 1, before = ([[
       local again = io.open(%q)

@@ -1,4 +1,4 @@
--- Workers that are replaced behind a response, without a client noticing.
+-- Workers that are replaced after a response, without a client noticing.
 
 local process = require "spec.support.process"
 local proxies = require "spec.support.proxies"
@@ -109,7 +109,7 @@ describe("behind nginx, over kept connections", function()
     ["max_requests"] = { "max_requests = 4, min_fork = 2, max_fork = 4" },
     ["results that are not true"] = { "min_fork = 2, max_fork = 4",
       "N = (N or 0) + 1 if N % 3 > 0 then return true end" },
-    ["results that are not true, behind flushed responses"] = { "min_fork = 2, max_fork = 4",
+    ["results that are not true, after flushed responses"] = { "min_fork = 2, max_fork = 4",
       "N = (N or 0) + 1 request:flush() if N % 3 > 0 then return true end" },
   } do
     it("no POST fails because of " .. name, function()

@@ -80,7 +80,7 @@ describe("reloads in a row", function()
     assert.equal(before.descriptors, descriptors(s.pid))
     local now = memory.pss(s.pid)
     assert.truthy(now <= before.memory + 1000 * 1024, ("%d bytes, before %d"):format(now, before.memory))
-    -- Whoever serves has what the first one had, and a bit for what ends.
+    -- The serving process has as many as the first one had, and a few for what ends.
     assert.truthy(process.wait_until(function() return descriptors(serving) < 40 end))
     assert.equal(0, s:stop())
   end)

@@ -297,7 +297,7 @@ describe("a reload", function()
     assert.equal("true nil", c:response("GET").body)
   end)
 
-  it("comes behind one that has begun", function()
+  it("comes after one that has begun", function()
     local s = start { version = "--one" }
     local first, second = s:connect(), s:connect()
     write(version, "function prepare() os.execute('sleep 0.5') end --two")
@@ -440,7 +440,7 @@ describe("a reload", function()
     process.kill(pid, "HUP")
     assert.truthy(process.wait_until(function() return process.slurp(log):find("Reload failed") end))
     assert.truthy(process.slurp(log):find("no version", 1, true))
-    -- The log is reopened by whoever writes it.
+    -- The process that writes the log reopens it.
     assert(os.rename(log, log .. ".1"))
     process.kill(pid, "USR1")
     assert.truthy(process.wait_until(function() return lfs.attributes(log) end))

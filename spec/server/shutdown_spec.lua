@@ -300,7 +300,7 @@ describe("a connection that is in use when the server shuts down", function()
         local file = assert(io.open(flag, "w"))
         file:close()
       end
-      -- What its client has not received, a worker sends behind the handler.
+      -- A worker sends what its client has not received once the handler has returned.
       if case.receive_buffer then
         let_go()
         socket.sleep(0.2)

@@ -140,7 +140,7 @@ describe("a client that does not read its response", function()
       local s = start { HTTP = ROOMY .. "drain_timeout = 1.5" }
       local c = slow(s, request)
       others_are_served(s)
-      -- The end comes behind all the output, however long that takes.
+      -- The end comes after all the output, however long that takes.
       assert.equal(pattern(BIG):sub(1, 100), c:response("HEAD") and c:read_when(function(buffer)
         local at = buffer:find("00000001", 1, true)
         return at and #buffer >= at + 99 and at + 99
@@ -305,7 +305,7 @@ end)
 describe("a client that does not close its connection", function()
   after_each(server.cleanup)
 
-  it("occupies no process behind the answer to a handler's error", function()
+  it("occupies no process after the answer to a handler's error", function()
     local s = start { HTTP = "drain_timeout = 60" }
     local clients = {}
     for index = 1, 3 do
@@ -361,7 +361,7 @@ describe("output that is queued when a worker ends", function()
     assert.equal(200, last:request("/").status)
   end)
 
-  it("goes on with the input behind it", function()
+  it("goes on with the input after it", function()
     local s = start()
     local c = slow(s, get("/data?size=" .. BIG) .. get("/"):rep(2000))
     assert.equal(200, s:request("/last").status)
@@ -462,7 +462,7 @@ describe("output of any protocol", function()
     end
   end)
 
-  it("is sent before the end of a lingering connection, though an error comes behind", function()
+  it("is sent before the end of a lingering connection, though an error comes after", function()
     local s = start { POOL = "min_fork = 1, max_fork = 1", PROTOCOL = [[function(socket)
       socket:write_nb(("x"):rep(]] .. BIG .. [[))
       io.stderr:write("answered\n")

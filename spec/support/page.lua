@@ -1,4 +1,4 @@
---- The programs, files and commands of a page of the manual: blocks of code, and shell sessions behind them.
+--- The programs, files and commands of a page of the manual: blocks of code, and shell sessions after them.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"

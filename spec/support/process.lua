@@ -33,7 +33,7 @@ function process.slurp(path)
   return text
 end
 
---- Writes a file, in place of one that is there: whoever reads it finds the one or the other.
+--- Writes a file, in place of one that is there: readers find either the old or the new content.
 function process.write(path, text)
   local file = assert(io.open(path .. ".new", "wb"))
   assert(file:write(text))

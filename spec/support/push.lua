@@ -61,7 +61,7 @@ local STREAM = [[
 
 --- Starts a server.
 -- @param options `handler` (Lua text: what is done with `request`, whose parameters are `get`; default: an
---   event stream), `before` and `after` (Lua text of the script before and behind its first pool), `listener`
+--   event stream), `before` and `after` (Lua text of the script before and after its first pool), `listener`
 --   (Lua text of a further one), `workers` (default 2), and those of server.start
 function push.start(options)
   options = options or {}

@@ -164,7 +164,7 @@ describe("a client refuses, and says why,", function()
 end)
 
 describe("client certificates", function()
-  it("are shown to whoever asks", function()
+  it("are shown to a server that asks", function()
     local own = certificates.make { issuer = authority, name = "client" }
     for _, version in ipairs { "1.2", "1.3" } do
       local peer = tls_peer.python("echo", certificates.make { issuer = authority },

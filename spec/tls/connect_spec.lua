@@ -230,7 +230,7 @@ describe("starttls", function()
     handle:close()
   end)
 
-  it("refuses input that somebody has put behind the answer", function()
+  it("refuses input that somebody has put after the answer", function()
     local peer = tls_peer.python("starttls", localhost, { surplus = "injected\n" })
     local handle = hello(peer)
     handle:drain_nb(0)

@@ -1,5 +1,5 @@
 -- Processes that inherit a connection with TLS by a fork: if they sent records, their parent would use the
--- same record numbers again, so that whoever listens could read both.
+-- same record numbers again, so that an eavesdropper could read both.
 
 local certificates = require "spec.support.certificates"
 local posix = require "spec.support.posix"

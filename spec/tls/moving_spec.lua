@@ -1,4 +1,4 @@
--- Connections with TLS 1.3 move from process to process like any other, whoever their client is.
+-- Connections with TLS 1.3 move from process to process like any other, whatever their client.
 
 local certificates = require "spec.support.certificates"
 local moonbridge_io = require "moonbridge_io"
@@ -153,7 +153,7 @@ describe("a connection with TLS 1.3", function()
     assert.equal(4, select(2, output:gsub("%d+ 1%.3 TLS_", "")), output)
   end)
 
-  it("goes on behind the keys that either side asks for", function()
+  it("goes on after the keys that either side asks for", function()
     local s = start(TURNS)
     -- s_client changes its keys at a line "k", and asks for others at "K".
     local asks = "(for n in 1 2 3 4 5 6; do printf 'GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n'; "

@@ -151,7 +151,7 @@ local function kill_workers(s)
 end
 
 describe("a held response over TLS", function()
-  it("shows each message to curl -N when it comes, and the connection is kept behind it", function()
+  it("shows each message to curl -N when it comes, and the connection is kept after it", function()
     local s = start()
     local curl = run { "curl", "-sSN", "--cacert", authority.certificate, "-w", "%{num_connects};",
       ("https://localhost:%d/?beat=60&timeout=5"):format(s.tls_port),
@@ -183,7 +183,7 @@ describe("a held response over TLS", function()
     end
   end)
 
-  it("goes on behind the keys that either side asks for, and ends with close_notify", function()
+  it("goes on after the keys that either side asks for, and ends with close_notify", function()
     local s = start()
     -- s_client changes its keys at a line "k", and asks for others at "K".
     local shell = "(printf 'GET /?timeout=6 HTTP/1.0\\r\\n\\r\\n'; for n in 1 2 3 4; do sleep 1; "
@@ -318,7 +318,7 @@ print("alert" if plain.recv(65536)[:1] == b"\x17" else "nothing")
     assert.equal(6 + (count - status.dropped) * 500000 + 4, total)
   end)
 
-  it("ends with close_notify behind all that waits for a client that is slow", function()
+  it("ends with close_notify after all that waits for a client that is slow", function()
     local s = start()
     local slow = connect(s)
     slow:send("GET /?timeout=2 HTTP/1.0\r\n\r\n")
@@ -346,7 +346,7 @@ print("alert" if plain.recv(65536)[:1] == b"\x17" else "nothing")
     assert.equal("eof", status)
   end)
 
-  it("is possible behind a reload that brings TLS", function()
+  it("is possible after a reload that brings TLS", function()
     local mark = process.scratch("mark")
     local port = server.free_port()
     local s = server.start(([[
@@ -451,7 +451,7 @@ while b"welcome" not in text:
     text += it.recv(4096)
 plain = socket.socket(fileno=it.detach())
 plain.settimeout(30)
-# A frame behind it is none of the client's.
+# A frame after it is none of the client's.
 plain.sendall(b"\x17\x03\x03\x00\x20" + b"x" * 32 + b"\x81\x84\x00\x00\x00\x00evil")
 plain.recv(65536)
 ]], tostring(s.tls_port), authority.certificate }

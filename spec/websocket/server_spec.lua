@@ -128,7 +128,7 @@ describe("a WebSocket", function()
     assert.equal("nil", ws:ask("protocol"))
   end)
 
-  it("sends what its open function says behind the handshake", function()
+  it("sends what its open function says after the handshake", function()
     start()
     local ws = connect "/?greets=you"
     assert.equal("hello you", ws:text())
@@ -214,7 +214,7 @@ describe("a WebSocket", function()
       assert.truthy(s:wait_log('closed 1005 ""'))
     end)
 
-    it("by its handler, behind what that has sent", function()
+    it("by its handler, after what that has sent", function()
       start()
       local ws = connect "/"
       assert.equal("last", ws:ask("bye"))

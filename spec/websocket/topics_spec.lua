@@ -1,4 +1,4 @@
--- WebSockets that hear topics: what is published reaches them whoever has them.
+-- WebSockets that hear topics: what is published reaches them whichever process has them.
 
 local process = require "spec.support.process"
 local push = require "spec.support.push"
@@ -98,7 +98,7 @@ describe("a WebSocket that hears a topic", function()
     end
   end)
 
-  it("gets later what is said while a handler has it, behind the handler's answer", function()
+  it("gets what is published while a handler has it after the handler's answer", function()
     start()
     local ws = connect()
     wait_count(1)
@@ -123,7 +123,7 @@ describe("a WebSocket that hears a topic", function()
     assert.equal("heard", ws:text())
   end)
 
-  it("is forgotten when it ends, whoever ends it", function()
+  it("is forgotten when it ends, whichever side ends it", function()
     start()
     local one, two, three = connect "one", connect "two", connect "three"
     wait_count(3)

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use socket2::{SockAddr, SockRef};
 
-/// The address of a local socket: a path or, behind an `@`, a name of the abstract namespace (unix(7)).
+/// The address of a local socket: a path or, after an `@`, a name of the abstract namespace (unix(7)).
 ///
 /// # Errors
 /// "Invalid argument" for more than 107 bytes.

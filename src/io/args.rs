@@ -48,7 +48,7 @@ impl Args {
         self.bad(format_args!("{what} expected, got {}", binding::kind(got)))
     }
 
-    /// `self` of a method of handles, and the stream behind it.
+    /// `self` of a method of handles, and its stream.
     pub fn stream(&mut self) -> Reply<(Value, Rc<RefCell<Stream>>)> {
         let value = self.values.pop_front().unwrap_or(Value::Nil);
         match stream_of_value(&value) {

@@ -1,5 +1,5 @@
-//! The condition that input must meet before a reader can use it (pure). Whoever receives input of
-//! a parked connection checks it.
+//! The condition that input must meet before a reader can use it (pure). Every process that
+//! receives input of a parked connection checks it.
 
 use memchr::memchr_iter;
 

@@ -1,7 +1,7 @@
 //! Byte queues of a connection: input that waits to be read, output that waits to be sent.
 //!
 //! Memory is allocated on use. A drained queue keeps what a busy connection needs again at once
-//! and gives back what a burst left behind. What was given back last is kept for the next queue:
+//! and gives back the memory that a burst needed. What was given back last is kept for the next queue:
 //! to allocate and to free it would cost a new connection more than its parts together.
 
 use std::cell::Cell;
@@ -18,7 +18,7 @@ thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A queue of bytes: appended behind, consumed in front, both O(1) amortised.
+/// A queue of bytes: appended at the end, consumed from the front, both O(1) amortised.
 #[derive(Debug, Default)]
 pub struct Queue {
     /// Consumed bytes, then the live ones.

@@ -1,4 +1,4 @@
-//! The streams behind handles, by the address of the userdata.
+//! The streams of handles, by the address of the userdata.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -79,7 +79,7 @@ impl HandleTable {
     }
 }
 
-/// The stream behind a handle; `None` if the value is something else.
+/// The stream of a handle; `None` if the value is something else.
 pub fn stream_of(handle: &AnyUserData) -> Option<Rc<RefCell<Stream>>> {
     LIVE.with(|live| live.try_borrow_mut().ok()?.get(handle.to_pointer() as usize).cloned())
 }

@@ -99,7 +99,7 @@ pub struct Access {
     pub group: Option<Gid>,
 }
 
-/// Listens on a local socket at `path`, or at the abstract name behind an `@`. Removes an existing socket
+/// Listens on a local socket at `path`, or at the abstract name after an `@`. Removes an existing socket
 /// file first. Non-blocking, close-on-exec.
 ///
 /// # Errors

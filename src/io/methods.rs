@@ -38,7 +38,7 @@ enum WaitMode {
 }
 
 impl WaitMode {
-    /// The first argument behind `self` and the function to wait by.
+    /// The first argument after `self` and the function to wait by.
     const fn first(self) -> c_int {
         if matches!(self, WaitMode::Function) { 3 } else { 2 }
     }

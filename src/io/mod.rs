@@ -16,7 +16,7 @@
 //! | [`listen`] | listening sockets, also those of the server |
 //! | [`connect`] | connecting |
 //! | [`class`] | method tables, computed fields, user fields |
-//! | [`handle`], [`handle_table`] | what Lua holds of a stream; the stream behind it |
+//! | [`handle`], [`handle_table`] | what Lua holds of a stream, and how the stream is found |
 //! | [`methods`], [`fields`] | of handles |
 //! | [`listener`], [`child`], `child.lua` | the other two classes |
 //! | [`interop`], `ltn12.lua` | what cqueues, LuaSocket and ltn12 need |

@@ -203,7 +203,7 @@ impl PlainTransport {
     }
 
     /// Ends the connection gracefully, even if other processes hold a duplicate of the descriptor: the peer reads
-    /// EOF behind all that was sent. (Closing would do that only with the last duplicate.)
+    /// EOF after all that was sent. (Closing would do that only with the last duplicate.)
     ///
     /// # Errors
     /// What the system reports.
@@ -230,7 +230,7 @@ impl PlainTransport {
         }
     }
 
-    /// Closes the connection gracefully: a TCP peer gets FIN, behind all that was sent.
+    /// Closes the connection gracefully: a TCP peer gets FIN, after all that was sent.
     ///
     /// # Errors
     /// What the system reports; the descriptor is closed all the same.

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct Session {
     /// As bytes, which follow the connection into other processes.
     bytes: Rc<[u8]>,
-    /// Whoever watches the connection knows the bytes.
+    /// The supervisor knows the bytes.
     is_told: bool,
     /// The name under which another process keeps what is to be sent meanwhile.
     pub away: Option<u64>,
@@ -47,7 +47,7 @@ impl Session {
         }
     }
 
-    /// Whether whoever watches the connection knows it.
+    /// Whether the supervisor knows it.
     pub fn is_told(&self) -> bool {
         self.is_told
     }

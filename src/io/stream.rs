@@ -105,10 +105,10 @@ impl Stream {
     // The end: FIN in one direction, FIN in both, RST.
 
     /// Sends what is queued and then EOF; input may still be read (reference, "socket:finish").
-    /// Whatever is not TCP is closed instead, and its reads see EOF behind the buffered input.
+    /// Whatever is not TCP is closed instead, and its reads see EOF after the buffered input.
     pub fn finish(&mut self) -> io::Result<()> {
         self.flush()?;
-        while !self.transport.say_end()? {
+        while !self.transport.send_close_notify()? {
             self.wait(Direction::Write, None)?;
         }
         self.end_output()
@@ -118,7 +118,7 @@ impl Stream {
     /// queued. While there are some, EOF is still to come, by a further call.
     pub fn finish_nb(&mut self) -> io::Result<usize> {
         let mut left = self.flush_nb()?;
-        if left == 0 && !self.transport.say_end()? {
+        if left == 0 && !self.transport.send_close_notify()? {
             left = 1;
             self.interest = Direction::Write;
         }
@@ -150,7 +150,7 @@ impl Stream {
             return Err(error);
         }
         // Once all is sent, a failure of what follows is not reported.
-        while !sent && self.transport.say_end().is_ok_and(|said| !said) {
+        while !sent && self.transport.send_close_notify().is_ok_and(|is_sent| !is_sent) {
             self.wait(Direction::Write, None)?;
         }
         let closed = self.duplex.transport.close(self.duplex.input.is_eof());

@@ -1,4 +1,4 @@
-//! What is behind a stream: a descriptor, and for TLS the session that its bytes pass through.
+//! The transport of a stream: a descriptor, and for TLS the session that its bytes pass through.
 
 use std::io::{self, IoSlice};
 use std::ops::Deref;
@@ -106,7 +106,7 @@ impl Transport {
         self.session.as_deref_mut()
     }
 
-    /// Receives behind what `buffer` has, without blocking; 0 at EOF. Without TLS into the spare
+    /// Appends received bytes to `buffer`, without blocking; 0 at EOF. Without TLS into the spare
     /// capacity of `buffer`.
     ///
     /// # Errors
@@ -198,12 +198,11 @@ impl Transport {
         self.session().is_none_or(TlsSession::is_established)
     }
 
-    /// All output is sent: tells the peer so, where the protocol has a message for that; whether
-    /// that is sent as well.
+    /// All output is sent: with TLS, sends `close_notify`. Returns whether that has left as well.
     ///
     /// # Errors
     /// What the system reports.
-    pub fn say_end(&mut self) -> io::Result<bool> {
+    pub fn send_close_notify(&mut self) -> io::Result<bool> {
         let Some((plain, session)) = self.secured()? else { return Ok(true) };
         session.close_notify();
         match send_records(plain, session) {

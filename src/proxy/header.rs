@@ -135,7 +135,7 @@ pub fn length(input: &[u8]) -> Result<Option<usize>, MalformedHeader> {
     }
 }
 
-/// Reads a header, of which nothing is missing and behind which nothing follows.
+/// Reads a header, of which nothing is missing and after which nothing follows.
 ///
 /// # Errors
 /// It is none.
@@ -150,7 +150,7 @@ pub fn parse(header: &[u8]) -> Result<Header<'_>, MalformedHeader> {
     }
 }
 
-/// Version 1, behind the word PROXY (2.1).
+/// Version 1, after the word PROXY (2.1).
 fn parse_line(line: &[u8]) -> Result<Header<'_>, MalformedHeader> {
     let line = line.strip_suffix(b"\r\n").and_then(|line| str::from_utf8(line).ok());
     let line = line.ok_or(MalformedHeader::Line)?;
@@ -204,7 +204,7 @@ fn parse_binary(header: &[u8]) -> Result<Header<'_>, MalformedHeader> {
     }
 }
 
-/// The addresses and the TLVs behind them.
+/// The addresses and the TLVs after them.
 fn protocol_block(family: u8, bytes: &[u8]) -> Result<Header<'_>, MalformedHeader> {
     let transport = match family & 0xf {
         0 => ProxiedTransport::Unknown,

@@ -8,7 +8,7 @@ local take, failed = ...
 local tostring, type, pcall, rawequal = tostring, type, pcall, rawequal
 local traceback = debug.traceback
 
--- What `tostring` gives for values without words or a name (`__name`) of their own, behind their type.
+-- What `tostring` gives for values without words or a name (`__name`) of their own, after their type.
 local ADDRESS = "^: 0?x?%x+$"
 
 local function shown(err)

@@ -14,9 +14,9 @@
 //! | [`credentials`] | the user that a process runs as |
 //! | [`run`], [`worker_start`] | from registered pools to a serving supervisor, and to its workers |
 //!
-//! `ipc` and `development` know none of the others; `listen` and `metrics` know `ipc`, and each other where pools are
-//! counted; `worker`, `push`, `status_process` and `operator` know these, and `operator` `development`. `supervisor`
-//! knows all but `worker`: what these two share is `ipc`.
+//! `ipc` and `development` know none of the others; `metrics` knows `ipc`, and `listen` knows both; `worker`, `push`,
+//! `status_process` and `operator` know these three, and `operator` `development`. `supervisor` knows all but `worker`:
+//! what these two share is `ipc`.
 
 pub(crate) mod credentials;
 pub(crate) mod development;
@@ -71,7 +71,9 @@ pub fn module(lua: &Lua) -> Result<Table> {
         ))),
     })?;
     operator::status::export(lua, &module, registry.clone())?;
-    metrics::lua::export(lua, &module, registry.clone())?;
+    let pools = registry.clone();
+    let sources = move || pools.sources();
+    metrics::lua::export(lua, &module, registry.metrics.clone(), sources)?;
     push::lua::export(lua, &module, registry.clone())?;
     run::export(lua, &module, registry)?;
     module.raw_set("_VERSION", env!("CARGO_PKG_VERSION"))?;

@@ -54,7 +54,7 @@ local function public(options)
   local code, message = run(options)
   if not code then error(message, 2) end
   if code == "checked" then
-    -- What the script does behind `run` is for a server that has ended.
+    -- What the script does after `run` is for a server that has ended.
     stdout:write(message)
     exit(0, true)
   end

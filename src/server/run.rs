@@ -215,7 +215,7 @@ fn push_line(predecessor: Option<&Predecessor>) -> std::io::Result<Rc<PushLine>>
     Ok(Rc::new(line))
 }
 
-/// In a new process: from what the fork left to a worker. Gives its functions for `worker.lua`.
+/// In a new process: from what the fork left to a worker. Returns its functions for `worker.lua`.
 fn become_worker(lua: &Lua, start: WorkerStart) -> Reply {
     if let Some(identity) = &start.pool.config.identity {
         identity.assume().map_err(Fault::Misuse)?;
@@ -223,7 +223,7 @@ fn become_worker(lua: &Lua, start: WorkerStart) -> Reply {
     reseed(lua)?;
     worker_signals::install(start.supervisor, start.channel.as_fd(), &start.pool.sockets())?;
     if start.held {
-        // Until it serves, it is of no use without its supervisor.
+        // Until it serves, it is useless without its supervisor.
         let _ = process::set_parent_death_signal(Signal::SIGKILL);
     }
     if start.answers {
@@ -340,7 +340,7 @@ impl Feed for Tasks {
     }
 }
 
-/// Limits the memory of the Lua state. Gives what is wrong if it holds more already.
+/// Limits the memory of the Lua state. Returns what is wrong if it holds more already.
 fn limit_memory(lua: &Lua, config: &PoolConfig) -> mlua::Result<Option<String>> {
     let trouble = config.memory_trouble(lua)?;
     if let (Some(limit), None) = (config.memory_limit, &trouble) {

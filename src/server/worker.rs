@@ -52,6 +52,9 @@ mod sources;
 mod stopwatch;
 pub mod timeout;
 
+#[cfg(test)]
+pub(super) mod testing;
+
 use std::cell::RefCell;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
@@ -160,7 +163,7 @@ impl Worker {
     }
 
     /// As [`Worker::next`], without Lua: from a connection that is parked as it was before, or closed,
-    /// to the next parked one, or to a new one. Gives nothing if the complete step has to go on.
+    /// to the next parked one, or to a new one. Returns nothing if the complete step has to go on.
     pub fn advance(&mut self, keep: bool) -> Option<Subject> {
         if self.task.is_some() && !(keep && self.is_simple()) {
             return None;
@@ -182,7 +185,7 @@ impl Worker {
         Some(subject)
     }
 
-    /// The handler has returned. Gives the place of its connection if the worker keeps that.
+    /// The handler has returned. Returns the place of its connection if the worker keeps that.
     fn settle(&mut self, keep: bool) -> Option<Ticket> {
         alarm::disarm();
         let task = self.task.take()?;

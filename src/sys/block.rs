@@ -28,7 +28,7 @@ impl Bytes16 {
         Bytes16(vector::load(bytes))
     }
 
-    /// Up to fifteen bytes, and zeros behind them.
+    /// Up to fifteen bytes, and zeros after them.
     #[inline(always)]
     pub fn padded(text: &[u8]) -> Bytes16 {
         // Numbers of a fixed size, which may overlap, cost less than a copy of any size, and than its way by memory.

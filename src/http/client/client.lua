@@ -15,7 +15,7 @@ parts.connect, parts.close, parts.native = connect, close, native
 -- (RFC 9110 9.2.2).
 local idempotent = { GET = true, HEAD = true, OPTIONS = true, TRACE = true, PUT = true, DELETE = true }
 
--- One exchange over a connection, which is kept or closed behind it.
+-- One exchange over a connection, which is kept or closed after it.
 -- @return response; or nil, a message, whose callback aborted, and whether the server said nothing at all
 local function converse(connection, job, head, waitfunc, trip)
   job.connection = connection

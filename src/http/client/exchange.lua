@@ -1,5 +1,5 @@
 -- One request and its response over a connection. Both sides may speak at the same time: a server may answer
--- before it has read all, and who only sends then waits for ever.
+-- before it has read all, and a client that only sends then waits forever.
 
 local native, protocol, _, _, parts = ...
 local redirect, waiting = parts.redirect, parts.waiting

@@ -36,7 +36,7 @@ use mlua::{Lua, Result, Table, Value};
 
 use crate::{binding, callback, io};
 
-/// Puts the client's functions into the table of `moonbridge.http`. Gives the parts that they are made of.
+/// Puts the client's functions into the table of `moonbridge.http`. Returns the parts that they are made of.
 pub fn install(lua: &Lua, http: &Table) -> Result<Table> {
     let native = native::table(lua)?;
     url_steps::install(lua, &native)?;

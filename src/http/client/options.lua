@@ -177,7 +177,7 @@ local function from_defaults(url)
 end
 
 --- The job for the arguments of a request.
--- @return job; or nil and a message if it is to be thrown; or job and a message if the URL is of no use
+-- @return job; or nil and a message if it is to be thrown; or job and a message if the URL is invalid
 function options.job(first, body)
   local given = first
   if type(first) == "string" then

@@ -12,7 +12,7 @@ use crate::http::wire::escape::{encode_html, encode_path};
 /// More names than this are left out.
 const MOST_NAMES: usize = 10_000;
 
-/// The names in a folder, with a slash behind those of folders, sorted; those with a dot in front only if they are served.
+/// The names in a folder, with a slash after those of folders, sorted; those with a dot in front only if they are served.
 ///
 /// # Errors
 /// What the system reports.
@@ -54,7 +54,7 @@ pub fn page(title: &[u8], names: &[Vec<u8>], has_parent: bool) -> String {
         page.push_str("<li><a href=\"../\">../</a></li>\n");
     }
     for name in names {
-        // Behind "./", a colon in a name is not the end of a scheme.
+        // After "./", a colon in a name is not the end of a scheme.
         let href = html(&encode_path(name));
         let _ = writeln!(page, "<li><a href=\"./{href}\">{}</a></li>", html(name));
     }

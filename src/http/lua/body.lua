@@ -55,8 +55,8 @@ return function(steps, env, times, methods, lazy)
     return err
   end
 
-  -- Calls a callback. Its first error is its last: the rest of the body is thrown away, and whoever
-  -- reads on gets the same error.
+  -- Calls a callback. Its first error is its last: the rest of the body is discarded, and further
+  -- reads get the same error.
   local function call(callback, ...)
     calls = calls + 1
     local ok, err = xpcall(callback, trace, ...)

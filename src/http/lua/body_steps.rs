@@ -8,7 +8,7 @@ use crate::http::wire::refusal::Refusal;
 
 /// Adds them to the steps of a connection object.
 pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
-    // discard_body([close]): the rest of the body is thrown away, and the connection closed behind the
+    // discard_body([close]): the rest of the body is thrown away, and the connection closed after the
     // response.
     step(lua, table, shared, "discard_body", |_, c, close: Option<bool>| {
         with(c, |c| {

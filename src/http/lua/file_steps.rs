@@ -94,7 +94,7 @@ pub fn functions(lua: &Lua, native: &Table) -> mlua::Result<()> {
 /// * `serve_file(folder, path, options)`: the same, and sends the reply: true, or the code of a problem with its text; nil
 ///   if there is nothing; or false, a status code (405 unless it is GET or HEAD), a message and errno;
 /// * `open_file(path or descriptor, position, options)`: the same for a file of the application;
-/// * `send_reply()`: sends the reply behind its status.
+/// * `send_reply()`: sends the reply after its status.
 ///
 /// `options` is a table with `content_type`, `attachment`, `cache_control` (strings) and `status`, all optional.
 pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
@@ -166,7 +166,7 @@ enum Served {
     Refused,
 }
 
-/// Sends a reply behind its status.
+/// Sends a reply after its status.
 fn send(reply: FileReply, c: &mut HttpConnection) -> Result<(), Problem> {
     c.output.response.coding.withdraw();
     c.send_lines(&reply.lines, reply.length)?;

@@ -75,7 +75,7 @@ end
 
 -- The metatable of views that map names to first values. `parse` makes a store of a text that is searched by
 -- what `search` makes. Returned with it: the store of a view; and the metatables of views that have a store,
--- and of those that are empty until something is assigned, where no function is called in vain.
+-- and of those that are empty until something is assigned, which need no function.
 local function firsts_meta(search, parse)
   local stored = { __index = native.search_store }
 
@@ -178,7 +178,7 @@ end
 maps.pairs_asks_views = pairs(setmetatable({}, { __pairs = function() return true end })) == true
 
 -- What a handler gets of a view: the view itself if `pairs` works with it, else a table with all that it
--- has, and behind that the view. Other values are as they are.
+-- has, and after that the view. Other values are as they are.
 function maps.shown(value)
   local meta = not maps.pairs_asks_views and type(value) == "table" and getmetatable(value)
   if not meta or not meta.__pairs then return value end

@@ -12,7 +12,7 @@ return function(steps, body, methods)
   local send_data = methods.send_data
 
   -- The callback wants no more: what the client still sends is thrown away, and the connection closed
-  -- behind the response.
+  -- after the response.
   local function abandon()
     steps.discard_body(true)
   end

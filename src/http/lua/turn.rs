@@ -83,7 +83,7 @@ impl Connect {
 const SOCKET: c_int = 1;
 const RESULT: c_int = 2;
 
-// What has ended or returned. The first three are called behind the message handler.
+// What has ended or returned. The first three are called with the message handler below them.
 const HANDLED: isize = 0;
 const READER_FOUND: isize = 1;
 const BODY_READ: isize = 2;
@@ -109,7 +109,7 @@ impl Method for Connect {
     const FRAME: c_int = 2;
 
     fn step(this: &Connect, arguments: &Arguments<'_>, event: Event) -> Action {
-        // Behind the message handler.
+        // With the message handler below it.
         let result = arguments.result(2);
         match event {
             Event::Start => this.start(arguments),

@@ -32,7 +32,7 @@ const FLAGS: c_int = 7;
 const POST_PARAMS: c_int = 8;
 const BODY: c_int = 9;
 
-/// The metatables of views of an empty text, behind those of the views.
+/// The metatables of views of an empty text, after those of the views.
 const EMPTY_PARAMS: c_int = 9;
 const EMPTY_COOKIES: c_int = 10;
 

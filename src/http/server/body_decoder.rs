@@ -29,7 +29,7 @@ pub struct BodyDecoder {
     due: Due,
     /// What decompresses it; none any more once all was.
     content: Option<Box<ContentDecoder>>,
-    /// Decoded and not yet read, behind `start`.
+    /// Decoded and not yet read, after `start`.
     decoded: Vec<u8>,
     start: usize,
     /// Whether the body is thrown away as it comes.

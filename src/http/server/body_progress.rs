@@ -10,7 +10,7 @@ use crate::http::wire::list::elements;
 #[derive(Debug, Default)]
 pub struct BodyProgress {
     decoder: Option<Box<ChunkedDecoder>>,
-    /// Bytes behind the head that the decoder has seen.
+    /// Bytes after the head that the decoder has seen.
     seen: usize,
     /// The body is too large, or not what it should be.
     given_up: bool,

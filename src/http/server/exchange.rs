@@ -25,7 +25,7 @@ use crate::server::ipc::held_state::{HeldState, MessageFraming};
 /// Memory of each buffer that is kept for the next request.
 pub const KEEP: usize = 128 * 1024;
 
-/// The rest of a body must not be taken for the protocol behind it (RFC 9110 7.8).
+/// The rest of a body must not be taken for the protocol after it (RFC 9110 7.8).
 const UNREAD_BODY: Misuse = "Status 101 cannot be sent before the request body has been read";
 
 /// How a response ends that was to be completed by a message, and was not.
@@ -345,7 +345,7 @@ impl HttpExchange {
     }
 
     /// The handler has returned, and the response goes on in another process: whether the connection may have further
-    /// requests behind it.
+    /// requests after it.
     pub fn is_kept_behind_hold(&self) -> bool {
         !self.output.response.closes() && self.body.is_received() && !self.usability.is_faulty
     }

@@ -124,7 +124,7 @@ impl Incoming {
                     if waiting == Opened::Buffering {
                         self.promise(request, stream, head);
                     }
-                    // What is there is of no use until more comes: it must not count as ready.
+                    // What is there does not suffice until more comes: it must not count as ready.
                     let received = stream.input().len();
                     stream.input.hold(self.awaits(waiting, begun, received, options));
                     return Ok(if begun { waiting } else { Opened::Idle });
@@ -138,7 +138,7 @@ impl Incoming {
         }
     }
 
-    /// What has to come before it is of use to look at the input again.
+    /// What has to come before another look at the input can succeed.
     fn awaits(&self, waiting: Opened, begun: bool, received: usize, options: &Options) -> Awaits {
         match waiting {
             Opened::Buffering => {
@@ -150,7 +150,7 @@ impl Incoming {
         }
     }
 
-    /// Whether the body is to be waited for, behind a head of `size` bytes. Nobody waits for the body of a
+    /// Whether the body is to be waited for, after a head of `size` bytes. Nobody waits for the body of a
     /// request that is refused.
     fn lacks(
         &mut self,
@@ -176,7 +176,7 @@ impl Incoming {
         body.checked
     }
 
-    /// Tells a client that asks, before its body is waited for behind a head of `size` bytes, that it may send
+    /// Tells a client that asks, before its body is waited for after a head of `size` bytes, that it may send
     /// it. A failure shows when the client does not.
     fn promise(&mut self, request: &Request, stream: &mut Stream, size: usize) {
         let body = self.body.get_or_insert_default();

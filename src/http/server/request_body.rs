@@ -80,7 +80,7 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    /// Prepares for the body of the next request. `is_coming`: there is input behind the head.
+    /// Prepares for the body of the next request. `is_coming`: there is input after the head.
     pub fn begin(&mut self, announced: BodyAnnounced, options: &Options, is_coming: bool) {
         self.decoder.begin(announced.framing, options.body);
         if let (Some(coding), Some(limit)) = (announced.coding, options.decompress) {

@@ -93,7 +93,7 @@ impl Response {
         self.buffer.has_left()
     }
 
-    /// Begins the response: three digits and, behind a space, a reason phrase.
+    /// Begins the response: three digits and, after a space, a reason phrase.
     pub fn status(&mut self, status: &[u8], fixed: &StaticHeaders) -> Result<(), Misuse> {
         self.stage.takes_status()?;
         let code = status_code(status)?;
@@ -208,7 +208,7 @@ impl Response {
         Ok(if self.buffer.bytes.len() > MOST_WAITING { PieceTaken::Full } else { taken })
     }
 
-    /// The whole body, of the announced size, is sent behind [`Response::out`] by the caller, unless this is false: then
+    /// The whole body, of the announced size, is sent after [`Response::out`] by the caller, unless this is false: then
     /// the response has no body. The header section has to be finished.
     pub fn body_elsewhere(&mut self, size: u64) -> Result<bool, Misuse> {
         self.stage.takes_data()?;

@@ -38,7 +38,7 @@ local texts = {
   wrong = "option '%s' is expected to be %s, got %s",
 }
 
--- Checks the URL, and that there are options or nothing. Gives the options.
+-- Checks the URL, and that there are options or nothing. Returns the options.
 local function check(url, given)
   if type(url) ~= "string" then
     misuse(3, "bad argument #1 to 'websocket_connect' (URL expected, got %s)", type(url))

@@ -58,7 +58,7 @@ impl ClientSocket {
                 Ok((used, event)) => {
                     stream.consume(used);
                     match event {
-                        // What comes behind a close frame of ours is of no use.
+                        // What comes after a close frame of ours is ignored.
                         ReaderEvent::Message(_) if self.has_closed => {}
                         ReaderEvent::Message(kind) => return Received::Message(kind),
                         ReaderEvent::Ping => {

@@ -31,7 +31,7 @@ use crate::binding;
 /// Memory that is kept from message to message.
 const KEEP: usize = 64 * 1024;
 
-/// Puts the functions into the table of `moonbridge.http`, over the parts of its client. Gives `serve(times, poll)`: a function that serves the
+/// Puts the functions into the table of `moonbridge.http`, over the parts of its client. Returns `serve(times, poll)`: a function that serves the
 /// connections of a `connect` function which have become WebSockets.
 pub fn install(lua: &Lua, http: &Table, io: &Table, parts: &Table) -> Result<Value> {
     let codec = Rc::new(RefCell::new(codec::Codec::default()));

@@ -51,9 +51,9 @@ impl WebSocketState {
             if !is_there {
                 return Some(None);
             }
-            let (length, behind) = rest.split_first_chunk::<4>()?;
-            let (text, behind) = behind.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-            rest = behind;
+            let (length, after) = rest.split_first_chunk::<4>()?;
+            let (text, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            rest = after;
             Some(Some(text.to_vec()))
         };
         let state = WebSocketState {

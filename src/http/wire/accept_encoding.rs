@@ -67,11 +67,11 @@ fn weight_of(parameters: &[u8]) -> Weight {
     let mut rest = parameters;
     while let [b';', tail @ ..] = rest {
         let end = tail.iter().position(|byte| *byte == b';').unwrap_or(tail.len());
-        let (parameter, behind) = tail.split_at(end);
+        let (parameter, after) = tail.split_at(end);
         if let [b'q' | b'Q', b'=', value @ ..] = trim(parameter) {
             return thousandths(value).unwrap_or(0);
         }
-        rest = behind;
+        rest = after;
     }
     1000
 }

@@ -94,11 +94,11 @@ fn matches(list: &[u8], tag: Option<&[u8]>, is_same: fn(&[u8], &[u8]) -> bool) -
     loop {
         let start = rest.iter().position(|byte| !b" \t,".contains(byte)).unwrap_or(rest.len());
         // What follows a malformed tag is not understood.
-        let Some((one, behind)) = take_tag(&rest[start..]) else { return false };
+        let Some((one, after)) = take_tag(&rest[start..]) else { return false };
         if is_same(one, tag) {
             return true;
         }
-        rest = behind;
+        rest = after;
     }
 }
 

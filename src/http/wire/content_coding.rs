@@ -60,7 +60,7 @@ fn is_gzip(name: &[u8]) -> bool {
 pub struct ContentDecoder {
     coding: ContentCoding,
     state: Decompress,
-    /// What has come and was not decoded, behind `start`.
+    /// What has come and was not decoded, after `start`.
     pending: Vec<u8>,
     start: usize,
     /// How many bytes may still come out.

@@ -88,8 +88,8 @@ pub(in crate::http) fn first_decoded(text: &[u8], plus: Plus) -> Option<(u8, &[u
     let (&first, tail) = text.split_first()?;
     Some(match (first, tail) {
         (b'+', _) if plus == Plus::Space => (b' ', tail),
-        (b'%', [high, low, behind @ ..]) => match (hex_value(*high), hex_value(*low)) {
-            (Some(high), Some(low)) => (high << 4 | low, behind),
+        (b'%', [high, low, after @ ..]) => match (hex_value(*high), hex_value(*low)) {
+            (Some(high), Some(low)) => (high << 4 | low, after),
             _ => (first, tail),
         },
         _ => (first, tail),

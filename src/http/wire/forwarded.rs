@@ -124,8 +124,8 @@ impl<'a> Element<'a> {
         let mut rest = element;
         loop {
             rest = trim(rest);
-            if let Some(behind) = rest.strip_prefix(b";") {
-                rest = behind;
+            if let Some(after) = rest.strip_prefix(b";") {
+                rest = after;
                 continue;
             }
             if rest.is_empty() {
@@ -133,7 +133,7 @@ impl<'a> Element<'a> {
             }
             let equals = memchr::memchr(b'=', rest).ok_or(MalformedForwarded)?;
             let (name, value) = (&rest[..equals], &rest[equals + 1..]);
-            let (value, behind) = take_value(value)?;
+            let (value, after) = take_value(value)?;
             let mut other = None;
             let field = match name.to_ascii_lowercase().as_slice() {
                 b"for" => &mut self.client,
@@ -147,7 +147,7 @@ impl<'a> Element<'a> {
             if field.replace(value).is_some() {
                 return Err(MalformedForwarded);
             }
-            rest = trim(behind);
+            rest = trim(after);
             if !rest.is_empty() && !rest.starts_with(b";") {
                 return Err(MalformedForwarded);
             }
@@ -160,15 +160,15 @@ fn is_token(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:[]/".contains(byte)
 }
 
-/// A token or a quoted string, and what is behind it.
+/// A token or a quoted string, and what is after it.
 fn take_value(text: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), MalformedForwarded> {
     let Some(text) = text.strip_prefix(b"\"") else {
         let end = text.iter().position(|byte| !is_token(byte)).unwrap_or(text.len());
-        let (value, behind) = text.split_at(end);
+        let (value, after) = text.split_at(end);
         return if value.is_empty() {
             Err(MalformedForwarded)
         } else {
-            Ok((Cow::Borrowed(value), behind))
+            Ok((Cow::Borrowed(value), after))
         };
     };
     let end = memchr::memchr2(b'"', b'\\', text).ok_or(MalformedForwarded)?;

@@ -218,7 +218,7 @@ impl Head {
         }
     }
 
-    /// Takes the next line if it is complete and valid. It reads nothing behind the line, nor a part of it
+    /// Takes the next line if it is complete and valid. It reads nothing after the line, nor a part of it
     /// twice.
     #[inline(always)]
     fn take_line(&mut self, input: &[u8], limits: &HeadLimits) -> Result<bool, Refusal> {

@@ -52,7 +52,7 @@ impl StaticHeaders {
     }
 }
 
-/// Adds the status line: three digits and, behind a space, a reason phrase.
+/// Adds the status line: three digits and, after a space, a reason phrase.
 pub(in crate::http) fn push_status(out: &mut Vec<u8>, status: &[u8]) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status);

@@ -112,7 +112,7 @@ impl Refusal {
     }
 }
 
-/// A complete response of the server's own, behind which the connection is closed: all but its body.
+/// A complete response of the server's own, after which the connection is closed: all but its body.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorResponse<'a> {
     /// Status code and reason phrase.

@@ -74,8 +74,8 @@ impl Duplex {
         self.transport.get_mut().into_iter().for_each(Transport::release);
     }
 
-    /// For whoever watches the connection of a suspended read, which has seen all input: receives
-    /// once; whether the read is to go on, because what it awaits is there, the peer will send no
+    /// For the event loop that watches the connection of a suspended read, which has seen all input:
+    /// receives once. Returns whether to resume the read: what it awaits is there, the peer will send no
     /// more, or receiving has failed, which the read will report.
     pub fn receive_awaited(&mut self) -> bool {
         let seen = self.input().len();
@@ -158,7 +158,7 @@ impl Duplex {
         self.output.put(bytes);
     }
 
-    /// Queues a part of a file behind what is queued.
+    /// Queues a part of a file after what is queued.
     ///
     /// # Errors
     /// A file is queued already.
@@ -254,7 +254,7 @@ impl Duplex {
         outcome
     }
 
-    /// What is written behind a file is queued; what is still to be sent.
+    /// What is written after a file is queued; what is still to be sent.
     fn put_behind_file<'a, 'b>(&mut self, parts: &'a [&'b [u8]]) -> &'a [&'b [u8]] {
         if !self.output.has_file() {
             return parts;
@@ -263,7 +263,7 @@ impl Duplex {
         &[]
     }
 
-    /// As [`SharedTransport::send`], and then of the file behind it. The parts come before the file.
+    /// As [`SharedTransport::send`], and then of the file after it. The parts come before the file.
     fn transmit(&mut self, parts: &[&[u8]], sent: usize) -> io::Result<usize> {
         let mut outcome = self.transport.send(&mut self.output, parts, sent);
         while self.output.has_file() && self.output.queued().is_empty() && outcome.is_ok() {

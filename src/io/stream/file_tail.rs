@@ -1,4 +1,4 @@
-//! A part of a file that is to be sent behind the queued output.
+//! A part of a file that is to be sent after the queued output.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

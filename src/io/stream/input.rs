@@ -163,7 +163,7 @@ impl Input {
         self.error.report("Previous read error")
     }
 
-    /// A read has failed and reports the error: what was received is of no use.
+    /// A read has failed and reports the error: what was received is dropped.
     pub(super) fn fail(&mut self) {
         self.error = StickyError::Reported;
         self.queue.clear();

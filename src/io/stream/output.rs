@@ -19,7 +19,7 @@ pub struct Output {
     /// Output that waits for more, while the queue is empty.
     deferred: Option<Deferred>,
     queue: Queue,
-    /// What comes behind the queue: a file, and what was written behind that.
+    /// What comes after the queue: a file, and what was written after that.
     tail: Option<Box<(FileTail, Queue)>>,
     error: StickyError,
     /// See [`Output::transmitted`].
@@ -46,12 +46,12 @@ impl Output {
         self.queue.len() + self.tail.as_ref().map_or(0, |tail| tail.1.len())
     }
 
-    /// The file behind the queued bytes; none if something comes behind the file.
+    /// The file after the queued bytes; none if something comes after the file.
     pub fn file(&self) -> Option<&FileTail> {
         self.tail.as_deref().filter(|tail| tail.1.is_empty()).map(|tail| &tail.0)
     }
 
-    /// Whether there is a file behind the queued bytes.
+    /// Whether there is a file after the queued bytes.
     pub(super) fn has_file(&self) -> bool {
         self.tail.is_some()
     }
@@ -70,7 +70,7 @@ impl Output {
         Ok(())
     }
 
-    /// Sends up to `most` bytes of the file, the queue being empty; how many. When all are sent, what was written behind
+    /// Sends up to `most` bytes of the file, the queue being empty; how many. When all are sent, what was written after
     /// it is the queue.
     ///
     /// # Errors
@@ -170,10 +170,10 @@ impl Output {
 
     /// Queues what comes after the first `sent` bytes of the parts.
     pub(super) fn put_rest(&mut self, parts: &[&[u8]], sent: usize) {
-        behind(parts, sent).filter(|part| !part.is_empty()).for_each(|part| self.queue.push(part));
+        after(parts, sent).filter(|part| !part.is_empty()).for_each(|part| self.queue.push(part));
     }
 
-    /// The next bytes to send: the queue, and then the parts behind their first `sent` bytes. Returns
+    /// The next bytes to send: the queue, and then the parts after their first `sent` bytes. Returns
     /// the number of slices, and their total size.
     pub(super) fn next<'a>(
         &'a self,
@@ -182,7 +182,7 @@ impl Output {
         slices: &mut [IoSlice<'a>; SLICES],
     ) -> (usize, usize) {
         let (mut count, mut size) = (0, 0);
-        let bytes = std::iter::once(self.queue.live()).chain(behind(parts, sent));
+        let bytes = std::iter::once(self.queue.live()).chain(after(parts, sent));
         for (slot, part) in slices.iter_mut().zip(bytes.filter(|part| !part.is_empty())) {
             *slot = IoSlice::new(part);
             count += 1;
@@ -253,8 +253,8 @@ pub fn total(parts: &[&[u8]]) -> usize {
     parts.iter().map(|part| part.len()).sum()
 }
 
-/// The parts behind their first `sent` bytes.
-fn behind<'a>(parts: &'a [&'a [u8]], mut sent: usize) -> impl Iterator<Item = &'a [u8]> {
+/// The parts after their first `sent` bytes.
+fn after<'a>(parts: &'a [&'a [u8]], mut sent: usize) -> impl Iterator<Item = &'a [u8]> {
     parts.iter().map(move |part| {
         let done = sent.min(part.len());
         sent -= done;

@@ -80,7 +80,7 @@ impl SharedTransport {
         }
     }
 
-    /// Sends of the file behind the queue, which must be empty, as long as the system takes something, but not for ever.
+    /// Sends of the file after the queue, which must be empty, as long as the system takes something, but not forever.
     ///
     /// # Errors
     /// What the system reports; `UnexpectedEof` if the file has become shorter.
@@ -97,7 +97,7 @@ impl SharedTransport {
         Ok(())
     }
 
-    /// Sends the queue and then `parts` behind their first `sent` bytes until all is sent or the
+    /// Sends the queue and then `parts` after their first `sent` bytes until all is sent or the
     /// system takes no more; how many bytes of `parts` are sent now. Nothing is queued.
     ///
     /// # Errors
@@ -167,15 +167,15 @@ impl SharedTransport {
         self.transport.as_mut().map_or(Ok(()), Transport::settle)
     }
 
-    /// All output is sent: says so in the protocol, where that has words for it; whether they are sent.
+    /// All output is sent: with TLS, sends `close_notify`. Returns whether that has left as well.
     ///
     /// # Errors
     /// What the system reports.
-    pub fn say_end(&mut self) -> io::Result<bool> {
+    pub fn send_close_notify(&mut self) -> io::Result<bool> {
         if self.is_inherited() {
             return Ok(true);
         }
-        self.transport.as_mut().map_or(Ok(true), Transport::say_end)
+        self.transport.as_mut().map_or(Ok(true), Transport::send_close_notify)
     }
 
     /// All output is sent: sends EOF. Whatever is not TCP is closed instead, as by
@@ -236,9 +236,9 @@ impl SharedTransport {
         self.transport.take()?.into_fd()
     }
 
-    /// The descriptor of a closed transport that was served. An epoll set goes on watching a connection
-    /// whose number is closed as long as a duplicate is open elsewhere, so whoever watches it must take
-    /// it out of the set before this is dropped.
+    /// The descriptor of a closed transport that was served. As long as a duplicate is open elsewhere, an epoll
+    /// set goes on watching a connection whose number is closed, so the event loop must remove it from the
+    /// set before this is dropped.
     pub fn take_closed(&mut self) -> Option<OwnedFd> {
         self.closed.take()
     }

@@ -1,4 +1,4 @@
-//! In a module that was built without TLS: there are no sessions, and whoever wants one is told why.
+//! In a module that was built without TLS: there are no sessions, and a request for one fails with the reason.
 
 use std::io;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ pub mod vault {
         None
     }
 
-    /// It is of no use.
+    /// It cannot be used.
     pub fn adopt(_: OwnedFd) {}
 }
 

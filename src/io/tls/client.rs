@@ -80,7 +80,7 @@ impl ClientOptions {
     /// A session with the server `name`, a host name or an address.
     ///
     /// # Errors
-    /// The name or an option is of no use: a file cannot be read, a key does not belong to its certificate.
+    /// The name or an option is invalid: a file cannot be read, a key does not belong to its certificate.
     pub fn session(&self, name: &str) -> io::Result<TlsSession> {
         let config = self.config().map_err(|text| CodedError { code: "configuration", text })?;
         let server = ServerName::try_from(name.to_owned()).map_err(|_| CodedError {
@@ -103,8 +103,8 @@ impl ClientOptions {
         options
     }
 
-    /// The same for another server: whoever identifies itself to one does not do so to all, and a
-    /// fingerprint is that of one certificate.
+    /// The same for another server: a client that identifies itself to one does not do so to all,
+    /// and a fingerprint is that of one certificate.
     #[must_use]
     pub fn elsewhere(&self) -> ClientOptions {
         ClientOptions { identity: None, fingerprints: Vec::new(), ..self.clone() }

@@ -121,7 +121,7 @@ impl Engine {
     /// Processes a part of what was received.
     ///
     /// # Errors
-    /// The session has failed. What the peer is to be told of it, [`Engine::last_words`] gives.
+    /// The session has failed; [`Engine::encode_alert`] encodes what the peer is told.
     pub fn step(
         &mut self,
         incoming: &mut Queue,
@@ -180,8 +180,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// The session has failed: encodes what the protocol says to the peer about it.
-    pub fn last_words(&mut self, incoming: &mut Queue, outgoing: &mut Records) {
+    /// The session has failed: encodes the alert that tells the peer why.
+    pub fn encode_alert(&mut self, incoming: &mut Queue, outgoing: &mut Records) {
         while self.state().is_some_and(CommonState::wants_write)
             && matches!(self.step(incoming, &mut Vec::new(), outgoing), Ok(Step::Encoded))
         {}

@@ -42,7 +42,7 @@ pub struct Established {
     pub known: SessionFacts,
     /// What [`Established::state`] gives, as long as the keys are the same.
     state: RefCell<Option<Rc<[u8]>>>,
-    /// Whoever watches the connection knows that.
+    /// The supervisor knows this state.
     is_told: bool,
 }
 
@@ -86,7 +86,7 @@ impl Established {
         (receiving.sequence(), sending.sequence())
     }
 
-    /// Whether whoever watches the connection knows its keys.
+    /// Whether the supervisor knows its keys.
     pub fn is_told(&self) -> bool {
         self.is_told
     }
@@ -137,7 +137,7 @@ impl Established {
             bits |= if part.is_some() { bit } else { 0 };
             length += 4 + part.map_or(0, <[u8]>::len);
         }
-        // It never grows: nothing is left behind elsewhere in memory.
+        // It never grows, so no copy stays elsewhere in memory.
         let mut bytes = Vec::with_capacity(length);
         bytes.extend([VERSION, bits]);
         bytes.extend(receiving.suite().number().to_be_bytes());
@@ -171,8 +171,8 @@ fn decode(bytes: &[u8], (receiving, sending): (u64, u64)) -> Option<(RecordLayer
     };
     let suite = Suite::of(u16::from_be_bytes([*high, *low]))?;
     let mut direction = |sequence| {
-        let (secret, behind) = rest.split_at_checked(suite.secret_length())?;
-        rest = behind;
+        let (secret, after) = rest.split_at_checked(suite.secret_length())?;
+        rest = after;
         TrafficKeys::new(suite, secret, sequence)
     };
     let (receiving, sending) = (direction(receiving)?, direction(sending)?);
@@ -180,9 +180,9 @@ fn decode(bytes: &[u8], (receiving, sending): (u64, u64)) -> Option<(RecordLayer
         if bits & bit == 0 {
             return Some(None);
         }
-        let (length, behind) = rest.split_first_chunk::<4>()?;
-        let (part, behind) = behind.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-        rest = behind;
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (part, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        rest = after;
         Some(Some(part.to_vec()))
     };
     let (alpn, name, certificate) = (part(HAS_ALPN)?, part(HAS_NAME)?, part(HAS_CERTIFICATE)?);

@@ -1,4 +1,4 @@
-//! A server's end as long as `rustls` has it: the handshake, and with TLS 1.2 all that comes behind it.
+//! A server's end as long as `rustls` has it: the handshake, and with TLS 1.2 all that comes after it.
 
 use rustls::server::UnbufferedServerConnection;
 use rustls::{Error, ProtocolVersion};

@@ -8,7 +8,7 @@ use super::record;
 /// How much is sealed before it is sent.
 const SEAL_SIZE: usize = 64 * 1024;
 
-/// The next bytes behind the first `sent` ones of the parts: a piece of one part, or several parts that fit
+/// The next bytes after the first `sent` ones of the parts: a piece of one part, or several parts that fit
 /// into a record together. `None` if there are none.
 pub fn next_piece<'a>(parts: &'a [IoSlice<'_>], mut sent: usize) -> Option<Cow<'a, [u8]>> {
     let mut rest = parts.iter().filter_map(|part| {
@@ -52,8 +52,8 @@ mod tests {
             sent += piece.len();
         }
         assert_eq!(sent, total);
-        let behind = total - record::MAX_PLAINTEXT - 4;
-        assert_eq!(sizes, [(record::MAX_PLAINTEXT, true), (behind, false), (4, false)]);
+        let after = total - record::MAX_PLAINTEXT - 4;
+        assert_eq!(sizes, [(record::MAX_PLAINTEXT, true), (after, false), (4, false)]);
         assert_eq!(next_piece(&[], 0), None);
     }
 

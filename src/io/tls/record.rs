@@ -1,6 +1,6 @@
 //! TLS 1.3 after the handshake, seen from the server (RFC 8446 5): opens the records of a client and seals those
-//! for it, changes keys when one of the two wishes (4.6.3), and tells of ends and failures (6). Pure: whoever has the
-//! secrets and the numbers of the next records can go on.
+//! for it, changes keys when one of the two asks for it (4.6.3), and reports ends and failures (6). Pure: any process
+//! with the secrets and the numbers of the next records can go on.
 
 mod format;
 #[cfg(test)]
@@ -87,8 +87,8 @@ impl RecordLayer {
 
     // Input.
 
-    /// Opens the complete records of `incoming`, in place, and appends their data to `plaintext`. Gives how many bytes
-    /// are done with, and what was found. Behind an end or a failure nothing more is to be opened.
+    /// Opens the complete records of `incoming`, in place, and appends their data to `plaintext`. Returns how many bytes
+    /// are done with, and what was found. After an end or a failure nothing more is to be opened.
     pub fn open(
         &mut self,
         incoming: &mut [u8],
@@ -185,7 +185,7 @@ impl RecordLayer {
         length + (length.div_ceil(MAX_PLAINTEXT) + 2) * OVERHEAD + KEY_UPDATE.len() + 1
     }
 
-    /// Seals data, and before it what changes the keys if the peer has asked for that or they are used up. Gives how
+    /// Seals data, and before it what changes the keys if the peer has asked for that or they are used up. Returns how
     /// much of the room is filled.
     ///
     /// # Errors
@@ -213,7 +213,7 @@ impl RecordLayer {
         Ok(filled)
     }
 
-    /// Says that nothing further is sent (RFC 8446 6.1). Gives how much of the room is filled.
+    /// Says that nothing further is sent (RFC 8446 6.1). Returns how much of the room is filled.
     ///
     /// # Errors
     /// There are no keys left.
@@ -221,7 +221,7 @@ impl RecordLayer {
         self.sending.seal(ALERT, &[WARNING, CLOSE_NOTIFY], room)
     }
 
-    /// Says why the connection ends. Gives how much of the room is filled.
+    /// Says why the connection ends. Returns how much of the room is filled.
     pub fn tell(&mut self, failure: RecordFailure, room: &mut [u8]) -> usize {
         let Some(alert) = failure.alert() else { return 0 };
         self.sending.seal(ALERT, &[FATAL, alert], room).unwrap_or(0)

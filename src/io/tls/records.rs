@@ -1,6 +1,6 @@
 //! Records that wait to be sent (pure). Their memory is not cleared between two of them.
 
-/// Sealed records: written behind, sent in front.
+/// Sealed records: a queue, appended at its end and sent from its front.
 #[derive(Debug, Default)]
 pub struct Records {
     /// All of it initialised; what waits is from `start` to `end`.

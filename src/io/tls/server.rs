@@ -33,7 +33,7 @@ const CHECK: Duration = Duration::from_secs(1);
 /// A certificate with its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The certificate, and the intermediate ones behind it.
+    /// The certificate, and the intermediate ones after it.
     pub certificate: Source,
     /// Its key.
     pub key: Source,

@@ -1,5 +1,5 @@
 //! The TLS session of a connection: opens the records that were received and seals what is to be sent,
-//! without system calls. The handshake is a state of it: whoever reads or writes drives it.
+//! without system calls. The handshake is a state of it: reads and writes drive it.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -81,7 +81,7 @@ impl TlsSession {
     /// The server's end.
     ///
     /// # Errors
-    /// The configuration is of no use.
+    /// The configuration is invalid.
     pub fn server(config: Arc<ServerConfig>) -> io::Result<TlsSession> {
         let connection = UnbufferedServerConnection::new(config)
             .map_err(|error| failure::describe(&error, ""))?;
@@ -199,7 +199,7 @@ impl TlsSession {
         self.incoming.queue.len() + self.plaintext.len() + usize::from(self.peer_ended)
     }
 
-    /// Whether whoever watches the connection knows its keys.
+    /// Whether the supervisor knows its keys.
     pub fn is_told(&self) -> bool {
         self.engine.established().is_none_or(Established::is_told)
     }
@@ -212,7 +212,7 @@ impl TlsSession {
     }
 
     /// Goes on with a session of another process, which had these bytes of records to send and had received those. `None`
-    /// if the state is of no use.
+    /// if the state is invalid.
     pub fn resume(
         state: Rc<[u8]>,
         progress: &RecordProgress,
@@ -283,7 +283,7 @@ impl TlsSession {
     fn fail(&mut self, failure: CodedError) {
         self.failure = Some(failure);
         self.broken = true;
-        self.engine.last_words(&mut self.incoming.queue, &mut self.outgoing);
+        self.engine.encode_alert(&mut self.incoming.queue, &mut self.outgoing);
     }
 
     fn advance(&mut self) -> Result<(), rustls::Error> {
@@ -303,7 +303,7 @@ impl TlsSession {
         self.engine.step(&mut self.incoming.queue, &mut self.plaintext, &mut self.outgoing)
     }
 
-    /// Moves opened input behind `buffer`; how many bytes, 0 at the end; `None` if there is none yet.
+    /// Appends opened input to `buffer`; how many bytes, 0 at the end; `None` if there is none yet.
     ///
     /// # Errors
     /// Why nothing can be received any more.
@@ -333,7 +333,7 @@ impl TlsSession {
 
     // Output.
 
-    /// Seals the next bytes of the parts behind their first `sent` ones, once the handshake is over;
+    /// Seals the next bytes of the parts after their first `sent` ones, once the handshake is over;
     /// whether there is something to be sent now.
     ///
     /// # Errors
@@ -436,8 +436,8 @@ mod tests {
             }
             let mut rest = &bytes[..];
             let pieces = pieces.into_iter().cycle().map_while(|size| {
-                let (piece, behind) = rest.split_at(size.min(rest.len()));
-                rest = behind;
+                let (piece, after) = rest.split_at(size.min(rest.len()));
+                rest = after;
                 (!piece.is_empty()).then_some(piece)
             });
             let expected = answer(std::iter::once(&whole[..]));

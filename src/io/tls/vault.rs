@@ -1,5 +1,5 @@
 //! The key under which the secrets of sessions travel between processes: what stands in messages, in shared memory and
-//! in the memory of processes that only pass it on is of no use without it. Beside it is room for the secrets of session
+//! in the memory of processes that only pass it on is useless without it. Beside it is room for the secrets of session
 //! tickets, on their way to the next generation.
 //!
 //! It is in a file in memory that all processes of a server map, those of later generations as well, and that does not

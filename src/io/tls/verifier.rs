@@ -32,7 +32,7 @@ impl Verifier {
     /// without roots everything.
     ///
     /// # Errors
-    /// There are roots, but none of use.
+    /// There are roots, but none is usable.
     pub fn new(
         roots: Option<Arc<RootCertStore>>,
         trusted: Vec<CertificateDer<'static>>,

@@ -132,7 +132,7 @@ proptest! {
         ip in any::<[u8; 4]>(),
         ports in any::<(u16, u16)>(),
         tlvs in proptest::collection::vec(any::<(u8, Vec<u8>)>(), 0..5),
-        behind in any::<Vec<u8>>(),
+        after in any::<Vec<u8>>(),
     ) {
         let (source, destination) = (SocketAddr::from((ip, ports.0)), SocketAddr::from((ip, ports.1)));
         let addresses = Addresses::Internet { source, destination };
@@ -145,7 +145,7 @@ proptest! {
         }
         for header in [line.into_bytes(), binary(0x21, 0x11, &block)] {
             prop_assert_eq!(parse(&header).unwrap().addresses, addresses);
-            let input = [&header[..], &behind].concat();
+            let input = [&header[..], &after].concat();
             for end in 0..input.len() {
                 let expected = (end >= header.len()).then_some(header.len());
                 prop_assert_eq!(length(&input[..end]), Ok(expected));

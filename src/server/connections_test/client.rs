@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 /// What a client has done and seen.
 pub(super) struct Client {
     pub(super) socket: UnixStream,
-    /// Names the connection, whoever has a descriptor of its other end.
+    /// Names the connection: the same for every descriptor of its other end.
     pub(super) inode: u64,
     /// Requests sent, and bytes of the next one.
     pub(super) sent: usize,

@@ -13,6 +13,7 @@ use crate::server::supervisor::handover::WorkerId;
 use crate::server::worker::connection::Running;
 use crate::server::worker::control::{Control, WorkerPhase};
 use crate::server::worker::event_loop::EventLoop;
+use crate::server::worker::testing::unshared;
 
 pub(super) struct SimulatedWorker {
     pub(super) id: WorkerId,
@@ -26,7 +27,7 @@ pub(super) struct SimulatedWorker {
     pub(super) leaves: bool,
 }
 
-/// Names a connection, whoever has a descriptor of it.
+/// Names a connection: the same for every descriptor of it.
 pub(super) fn inode(descriptor: impl AsFd) -> u64 {
     fstat(descriptor).unwrap().st_ino
 }
@@ -55,11 +56,11 @@ impl SimulatedWorker {
     pub(super) fn unshared(&self) -> Vec<u64> {
         let task = self.task.iter();
         let running = task.filter_map(|task| task.connection.stream.borrow().fd().map(inode));
-        self.event_loop.unshared().into_iter().map(inode).chain(running).collect()
+        unshared(&self.event_loop).into_iter().map(inode).chain(running).collect()
     }
 }
 
-/// What the handler does: answers all requests that are there. Gives how many.
+/// What the handler does: answers all requests that are there. Returns how many.
 pub(super) fn answer(stream: &mut Stream) -> usize {
     let mut count = 0;
     while matches!(stream.fill(), Ok(Fill::Data(_))) {}

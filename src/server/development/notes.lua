@@ -21,7 +21,7 @@ return function()
     if found then note(found) end
   end
 
-  -- Behind the searcher for preloaded modules. It finds nothing itself.
+  -- After the searcher for preloaded modules. It finds nothing itself.
   insert(package.searchers, 2, function(name)
     if type(package.path) == "string" and type(package.cpath) == "string" then note_module(name) end
   end)

@@ -18,7 +18,7 @@ pub const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 pub struct ShownError<'a> {
     /// What was being done, e.g. a method and a target.
     pub task: &'a str,
-    /// The message and, behind it, the traceback.
+    /// The message and, after it, the traceback.
     pub report: &'a str,
     /// Places in the application, the innermost first.
     pub excerpts: &'a [Excerpt],

@@ -32,7 +32,7 @@ pub struct Excerpt {
 }
 
 impl Sources {
-    /// Adds a file by the name with which it is loaded. Gives its absolute path if it is new.
+    /// Adds a file by the name with which it is loaded. Returns its absolute path if it is new.
     pub fn add(&mut self, name: &[u8]) -> Option<PathBuf> {
         if self.0.iter().any(|(other, _)| other == name) {
             return None;
@@ -82,7 +82,7 @@ impl Sources {
     }
 }
 
-/// Whether a name that is found behind this byte is only the end of another one.
+/// Whether a name that is found after this byte is only the end of another one.
 fn is_of_path(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) || byte >= 0x80
 }

@@ -61,8 +61,8 @@ mod tests {
         let shown = |path: &str| -> Vec<String> {
             let text = |path: &Path| path.display().to_string();
             let entries = entries(&folder.join(path)).into_iter();
-            let behind = entries.filter(|(place, _)| place.starts_with(&folder));
-            behind
+            let inside = entries.filter(|(place, _)| place.starts_with(&folder));
+            inside
                 .map(|(place, name)| text(&place.join(name)).replace(&text(&folder), ""))
                 .collect()
         };

@@ -65,7 +65,7 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// Those of a connection. None if there are none, or not all of them: a part is of no use.
+    /// Those of a connection. None if there are none, or not all of them: a part cannot be used.
     pub fn into_parcel(self) -> Option<Parcel> {
         if self.is_cut {
             return None;
@@ -139,7 +139,7 @@ impl Channel {
     }
 
     /// Sends a message with duplicates of the given descriptors. Never blocks:
-    /// `EAGAIN` if the other side is far behind.
+    /// `EAGAIN` if the queue of the other side is full.
     pub fn send(
         &self,
         message: &impl Message,
@@ -201,7 +201,7 @@ impl Channel {
         }
     }
 
-    /// The beginning of the next message, which stays. Gives its size; 0 if there is none.
+    /// The beginning of the next message, which stays. Returns its size; 0 if there is none.
     pub fn peek(&self, beginning: &mut [u8]) -> usize {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         recv(self.0.as_raw_fd(), beginning, flags).unwrap_or(0)

@@ -55,7 +55,7 @@ pub fn monotonic_at(milliseconds: u64) -> MonotonicTime {
     started() + Duration::from_millis(milliseconds)
 }
 
-/// How long an event loop sleeps: rounded up, so that nothing is due too early; without a time, for ever.
+/// How long an event loop sleeps: rounded up, so that nothing is due too early; without a time, forever.
 pub fn timeout(wait: Option<Duration>) -> EpollTimeout {
     let Some(wait) = wait else { return EpollTimeout::NONE };
     // In 64 bits: whole microseconds of a `Duration` have 128, which cost a call to divide.

@@ -32,7 +32,7 @@ pub struct ConnectionState {
     pub deadline: Option<u64>,
     /// Since when it waits for a worker, in milliseconds of the shared clock.
     pub queued: Option<u64>,
-    /// What has to come before the received input is of use.
+    /// What has to come before the received input suffices.
     pub awaits: Awaits,
     /// How far it has got with its messages.
     pub standing: Standing,
@@ -79,11 +79,11 @@ pub enum Stage {
 pub struct Unsent {
     /// So many bytes, with which the data begins, but for records.
     pub bytes: u64,
-    /// Behind them a file, which comes with the connection, from its position to this one.
+    /// After them a file, which comes with the connection, from its position to this one.
     pub file: Option<u64>,
     /// What becomes of the connection when they are sent.
     pub then: Then,
-    /// For how many milliseconds the client may take nothing; none: for ever.
+    /// For how many milliseconds the client may take nothing; none: forever.
     pub stall: Option<u64>,
 }
 

@@ -13,7 +13,7 @@ pub enum MessageFraming {
     /// Each is a chunk (RFC 9112 7.1).
     #[default]
     Chunked,
-    /// They stand one behind the other until the connection ends.
+    /// They follow one another until the connection ends.
     Plain,
     /// One is the body of a response whose head is still to be sent.
     Whole,
@@ -95,7 +95,7 @@ impl HeldState {
         bytes
     }
 
-    /// The state in the bytes. Gives also the bytes of the rules, which are the same for the same rules.
+    /// The state in the bytes. Also returns the bytes of the rules, which are the same for the same rules.
     ///
     /// # Errors
     /// Another version, or no encoding.

@@ -90,7 +90,7 @@ impl Lease<'_> {
         self.0[0].store(FREE, SeqCst);
     }
 
-    /// The supervisor's side: takes the parked connection from the worker. Gives its state, with records even if it has
+    /// The supervisor's side: takes the parked connection from the worker. Returns its state, with records even if it has
     /// no TLS, or nothing if the worker has it.
     pub fn revoke(&self, generation: u32) -> Option<ConnectionState> {
         let seen = self.parked(generation)?;

@@ -10,10 +10,10 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::connection_state::ConnectionState;
 
-/// A file with these bytes, one part behind the other.
+/// A file with these bytes, one part after the other.
 ///
 /// # Errors
-/// What the system reports for want of descriptors or memory.
+/// What the system reports for lack of descriptors or memory.
 pub fn store(parts: &[&[u8]]) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create(c"moonbridge", MFdFlags::MFD_CLOEXEC)?);
     parts.iter().try_for_each(|part| file.write_all(part))?;

@@ -76,7 +76,7 @@ impl PushLine {
     /// Sends a message with duplicates of the descriptors. If there is no room it waits, but not for long.
     ///
     /// # Errors
-    /// What the kernel reports; `EAGAIN` if the process is far behind.
+    /// What the kernel reports; `EAGAIN` if the process's queue is full.
     pub fn send(&self, message: &ToPush, descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         match self.sender.send(message, descriptors) {
             Err(Errno::EAGAIN) => {

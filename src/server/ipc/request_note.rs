@@ -9,7 +9,7 @@ use super::request_record::{NUMBERS, Opening, with_names};
 /// Words of a note. Those of long texts are touched by long texts only: the kernel gives no memory for the others.
 pub const NOTE: usize = 4 * 1024 + 64;
 
-/// The opening of a request's record ([`super::request_record::Opening`]), behind its length in words.
+/// The opening of a request's record ([`super::request_record::Opening`]), after its length in words.
 #[derive(Clone, Copy)]
 pub struct RequestNote<'a>(&'a [AtomicU64]);
 
@@ -95,9 +95,9 @@ fn put(to: &mut &[AtomicU64], words: impl IntoIterator<Item = u64, IntoIter: Exa
 fn put_text(to: &mut &[AtomicU64], text: &[u8]) {
     let (whole, rest) = text.as_chunks::<8>();
     put(to, whole.iter().map(|bytes| u64::from_le_bytes(*bytes)));
-    if let Some((first, behind)) = to.split_first().filter(|_| !rest.is_empty()) {
+    if let Some((first, after)) = to.split_first().filter(|_| !rest.is_empty()) {
         first.store(word(text, rest), Relaxed);
-        *to = behind;
+        *to = after;
     }
 }
 

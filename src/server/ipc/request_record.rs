@@ -2,7 +2,7 @@
 //!
 //! A record has two parts. The [`Opening`] is known when a handler is called; a worker keeps it where the
 //! supervisor finds it should the worker die. The [`Closing`] is known when the response is over. The encoding
-//! of the one behind that of the other is a record. An opening that was cut off can be read all the same: its
+//! of the one after that of the other is a record. An opening that was cut off can be read all the same: its
 //! texts are cut.
 
 use std::net::SocketAddr;
@@ -119,7 +119,7 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// Appends its encoding: its numbers, and its texts one behind the other, each of them filled up to a
+    /// Appends its encoding: its numbers, and its texts one after the other, each of them filled up to a
     /// multiple of 8 bytes.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         let (numbers, texts) = self.parts();
@@ -148,7 +148,7 @@ impl<'a> Opening<'a> {
 /// Where the length of the names is in that of all texts.
 const NAMES: u32 = 48;
 
-/// The last number of an opening without names, when these are put behind its texts. None if it has names.
+/// The last number of an opening without names, when these are put after its texts. None if it has names.
 pub fn with_names(lengths: u64, names: &[u8]) -> Option<u64> {
     (lengths >> NAMES == 0).then_some(lengths | (names.len() as u64) << NAMES)
 }
@@ -157,7 +157,7 @@ pub fn with_names(lengths: u64, names: &[u8]) -> Option<u64> {
 const CLOSING: usize = 5;
 
 impl Closing<'_> {
-    /// Its numbers; its fields are behind them.
+    /// Its numbers; its fields are after them.
     pub fn numbers(&self) -> [u64; CLOSING] {
         let length = self.fields.len() as u64;
         let status = length << 32 | u64::from(self.status) << 8 | self.end as u64;
@@ -165,14 +165,14 @@ impl Closing<'_> {
         [status, self.bytes_in, self.bytes_out, handled, sent]
     }
 
-    /// Appends its encoding, which is a record behind that of an opening.
+    /// Appends its encoding, which is a record after that of an opening.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         append(bytes, &self.numbers());
         bytes.extend_from_slice(self.fields);
     }
 }
 
-/// The opening with which `bytes` begin, and what is behind it.
+/// The opening with which `bytes` begin, and what is after it.
 ///
 /// # Errors
 /// Not even its numbers are there.
@@ -181,8 +181,8 @@ pub fn decode_opening(bytes: &[u8]) -> Result<(Opening<'_>, &[u8]), Malformed> {
     let [begun, queued, process, high, low, port, version, lengths] = numbers;
     let mut text = |length: u64| {
         let length = usize::from(length as u16);
-        let (text, behind) = rest.split_at(length.next_multiple_of(8).min(rest.len()));
-        rest = behind;
+        let (text, after) = rest.split_at(length.next_multiple_of(8).min(rest.len()));
+        rest = after;
         &text[..length.min(text.len())]
     };
     let opening = Opening {

@@ -148,9 +148,9 @@ impl<'a> Ring<'a> {
             let words = (data[at].load(Relaxed) as usize).min(there - 1);
             bytes.resize(8 * words, 0);
             let (to, _) = bytes.as_chunks_mut::<8>();
-            let (behind, before) = (&data[at + 1..], &data[..at]);
-            let (first, rest) = to.split_at_mut(words.min(behind.len()));
-            load(first, &behind[..first.len()]);
+            let (after, before) = (&data[at + 1..], &data[..at]);
+            let (first, rest) = to.split_at_mut(words.min(after.len()));
+            load(first, &after[..first.len()]);
             load(rest, &before[..rest.len()]);
             take(bytes);
             read = read.wrapping_add(1 + words as u64);

@@ -84,7 +84,7 @@ pub enum Total {
     Errors,
     /// Workers forked in the place of ended ones.
     Respawns,
-    /// Parked connections closed for want of descriptors.
+    /// Parked connections closed for lack of descriptors.
     Shed,
     /// Parked connections taken from workers: slow or ended ones, or to spread or sort connections.
     Reclaimed,

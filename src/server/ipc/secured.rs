@@ -14,7 +14,7 @@ pub fn records_of(session: Option<&TlsSession>) -> [&[u8]; 2] {
 /// The session of a connection, if it has one that has moved here. Takes what belongs to it from the connection's data.
 ///
 /// # Errors
-/// The state is of no use.
+/// The state is invalid.
 pub fn resume(
     records: Option<RecordProgress>,
     secured: Option<Rc<[u8]>>,

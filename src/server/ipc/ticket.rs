@@ -11,7 +11,7 @@ pub struct Ticket {
 
 const GENERATION_BITS: u32 = 28;
 
-/// The generation behind `generation`, for the next connection at the same place.
+/// The generation after `generation`, for the next connection at the same place.
 pub fn next_generation(generation: u32) -> u32 {
     (generation + 1) & ((1 << GENERATION_BITS) - 1)
 }

@@ -165,7 +165,7 @@ impl Registry {
     }
 
     /// The script has failed: another function serves the ports of its pools and those of the previous generation
-    /// that nobody has claimed, or `otherwise` if there are none. Gives whether that is so.
+    /// that nobody has claimed, or `otherwise` if there are none. Returns whether that is so.
     pub fn serve_instead(
         &self,
         lua: &Lua,

@@ -7,24 +7,27 @@ use mlua::{Lua, MultiValue, Table, Value};
 use super::declaration::Declaration;
 use super::exposition::{Format, MetricKind};
 use super::registry::Metrics;
-use super::report;
+use super::report::{self, PoolSource};
 use super::series::Series;
 use crate::binding::{self, Fault, Reply};
-use crate::server::listen::registry::Registry;
 
-/// Defines the functions.
-pub fn export(lua: &Lua, module: &Table, registry: Rc<Registry>) -> mlua::Result<()> {
+/// Defines the functions. `pools` lists the sources of the pools' figures.
+pub fn export(
+    lua: &Lua,
+    module: &Table,
+    metrics: Rc<Metrics>,
+    pools: impl Fn() -> Vec<PoolSource> + 'static,
+) -> mlua::Result<()> {
     for kind in [MetricKind::Counter, MetricKind::Gauge, MetricKind::Histogram] {
-        let metrics = registry.metrics.clone();
+        let metrics = metrics.clone();
         binding::export(lua, module, kind.name(), move |lua, args| {
             declare(lua, kind, &metrics, args)
         })?;
     }
     binding::export(lua, module, "metrics", move |lua, args| {
         let format = format(args.front())?;
-        let server = registry.metrics.server().map_err(Fault::Misuse)?;
-        let sources = registry.sources();
-        let text = report::text(format, &sources, Some(&server), &registry.metrics);
+        let server = metrics.server().map_err(Fault::Misuse)?;
+        let text = report::text(format, &pools(), Some(&server), &metrics);
         binding::bytes(lua, text.as_bytes()).map_err(Fault::from)
     })
 }

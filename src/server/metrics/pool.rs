@@ -48,7 +48,7 @@ pub const REASONS: [(Reason, &str); 6] = [
 pub enum Supervised {
     /// Connections that it has accepted itself, at a shutdown.
     Accepted = ACCEPTED,
-    /// Parked connections that were closed for want of descriptors or memory.
+    /// Parked connections that were closed for lack of descriptors or memory.
     Shed = SHED,
     /// Parked connections that moved to another worker.
     Reclaimed,
@@ -61,7 +61,7 @@ pub enum Supervised {
     /// The same in the kernel.
     System,
     /// Workers that have ended: tells readers that the times have changed.
-    Buried,
+    Reaped,
 }
 
 // The words of a stripe.

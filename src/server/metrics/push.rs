@@ -21,7 +21,7 @@ pub enum PushTotal {
     Dropped,
     /// Clients that were dropped since they were too slow.
     Slow,
-    /// Connections that could not be held for want of descriptors or memory, or because of a limit.
+    /// Connections that could not be held for lack of descriptors or memory, or because of a limit.
     Refused,
 }
 

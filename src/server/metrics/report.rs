@@ -142,7 +142,7 @@ fn write_counters(text: &mut Exposition, pools: &Pools<'_>) {
         ),
         (
             "moonbridge_connections_shed",
-            "Parked connections closed for want of descriptors or memory.",
+            "Parked connections closed for lack of descriptors or memory.",
             |it| it.supervised(Supervised::Shed),
         ),
         ("moonbridge_connections_moved", "Parked connections moved to another worker.", |it| {
@@ -233,7 +233,7 @@ fn used(pool: &PoolSource) -> LiveUsage {
     for _ in 0..ATTEMPTS {
         let (before, complete);
         (before, usage, complete) = sample(pool);
-        if complete && before == pool.counters.supervised(Supervised::Buried) {
+        if complete && before == pool.counters.supervised(Supervised::Reaped) {
             return usage;
         }
         std::thread::sleep(PAUSE);
@@ -244,7 +244,7 @@ fn used(pool: &PoolSource) -> LiveUsage {
 /// How many workers had ended, what all have used, and whether all that live could be asked.
 fn sample(pool: &PoolSource) -> (u64, LiveUsage, bool) {
     let time = |what| Duration::from_micros(pool.counters.supervised(what));
-    let buried = pool.counters.supervised(Supervised::Buried);
+    let reaped = pool.counters.supervised(Supervised::Reaped);
     let [user, system] = [Supervised::User, Supervised::System].map(time);
     let (mut sum, mut complete) = (LiveUsage { user, system, resident: 0 }, true);
     for WorkerView { pid, .. } in pool.scoreboard.workers() {
@@ -257,5 +257,5 @@ fn sample(pool: &PoolSource) -> (u64, LiveUsage, bool) {
             None => complete = false,
         }
     }
-    (buried, sum, complete)
+    (reaped, sum, complete)
 }

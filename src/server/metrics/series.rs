@@ -1,7 +1,7 @@
 //! The values of one of the application's metrics, for each set of label values, in a [`Block`]. All workers
 //! write to the same words, so that nothing is lost when one dies.
 //!
-//! A set of label values takes a slot for ever. Who needs a new one takes the first free slot by
+//! A set of label values takes a slot forever. A process that needs a new one takes the first free slot by
 //! compare-and-exchange; the order of the scan lets two workers find the same slot for the same values. A
 //! worker that is killed meanwhile costs one slot. If all are taken, the values go to the first slot, whose
 //! label values are all [`OVERFLOW`].

@@ -119,7 +119,7 @@ fn finish(transport: &PushTransport, how: Shutdown) {
 
 /// The same, and nothing is heard any more.
 fn close(mut transport: PushTransport) {
-    transport.say_end();
+    transport.send_close_notify();
     finish(&transport, Shutdown::Both);
 }
 

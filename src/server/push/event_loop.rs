@@ -95,7 +95,7 @@ impl PushEventLoop {
             self.hub.now = clock::milliseconds(now);
             let is_busy = self.work();
             self.hub.ring();
-            self.say_end();
+            self.report_end();
             self.hub.departures.returns.flush();
             let again = (!self.hub.departures.returns.is_empty()
                 && self.hub.departures.returns.channel().is_some())
@@ -250,8 +250,8 @@ impl PushEventLoop {
         }
     }
 
-    /// Says that all have ended, once that is so.
-    fn say_end(&mut self) {
+    /// Once all connections have ended, reports that.
+    fn report_end(&mut self) {
         if self.ends && self.hub.len() == 0 && self.backlog.is_empty() {
             self.ends = false;
             self.hub.departures.returns.tell(FromPush::Ended);

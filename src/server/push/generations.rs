@@ -15,7 +15,7 @@ impl GenerationPools {
         self.current.is_some()
     }
 
-    /// This one serves from now on. Gives whether that is new.
+    /// This one serves from now on. Returns whether that is new.
     pub fn serve(&mut self, supervisor: i32) -> bool {
         self.current.replace(supervisor) != Some(supervisor)
     }

@@ -159,7 +159,7 @@ impl Hub {
         self.current.is_some()
     }
 
-    /// Gives a client a message. Gives its size.
+    /// Gives a client a message. Returns its size.
     fn give(&mut self, place: u32, message: &TopicMessage) -> usize {
         let drains = self.drains;
         let Some(stream) = self.streams.get_mut(place).filter(|it| it.phase != StreamPhase::Ending)
@@ -376,7 +376,7 @@ impl Hub {
     /// The response is sent: the connection goes back to the supervisor, or ends.
     fn leave(&mut self, place: u32) {
         let Some(stream) = self.streams.get_mut(place) else { return };
-        if !stream.say_end(self.drains, self.now) {
+        if !stream.send_close_notify(self.drains, self.now) {
             return self.await_room(place, true);
         }
         if let Some(stream) = self.take(place) {

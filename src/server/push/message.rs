@@ -38,7 +38,7 @@ impl TopicMessage {
         }
     }
 
-    /// What is sent for it. `closes`: the connection ends behind it, which a head says.
+    /// What is sent for it. `closes`: the connection ends after it, which a head says.
     pub fn framed(&self, framing: MessageFraming, rules: &Rc<Rules>, closes: bool) -> Rc<[u8]> {
         match framing {
             MessageFraming::Plain => self.data.clone(),

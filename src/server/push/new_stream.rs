@@ -29,7 +29,7 @@ pub struct Luggage {
     pub input: Box<[u8]>,
 }
 
-/// Takes it from the state. None if that is of no use.
+/// Takes it from the state. None if that is invalid.
 pub fn unpack(mut state: ConnectionState) -> Option<(ConnectionState, Luggage)> {
     let secured = state.attributes.secured.take();
     let session = secured::resume(state.records, secured, &mut state.data).ok()?;
@@ -41,7 +41,7 @@ pub fn unpack(mut state: ConnectionState) -> Option<(ConnectionState, Luggage)> 
 }
 
 impl NewStream {
-    /// The connection as it is held, and its output that is not sent yet. None if the state is of no use.
+    /// The connection as it is held, and its output that is not sent yet. None if the state is invalid.
     pub fn into_stream(
         self,
         held: HeldState,

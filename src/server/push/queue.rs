@@ -23,7 +23,7 @@ struct Piece {
 }
 
 impl StreamQueue {
-    /// How many bytes wait behind the piece that is being sent.
+    /// How many bytes wait after the piece that is being sent.
     pub fn waiting(&self) -> u64 {
         let first = self.pieces.front().map_or(0, |piece| piece.bytes.len());
         self.size.saturating_sub(first) as u64

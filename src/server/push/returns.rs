@@ -51,7 +51,7 @@ impl Returns {
         }
     }
 
-    /// Tells the supervisor, behind what was given back before.
+    /// Tells the supervisor, after what was given back before.
     pub fn tell(&mut self, message: FromPush) {
         self.queue.push_back((message, Vec::new()));
     }

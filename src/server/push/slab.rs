@@ -24,7 +24,7 @@ impl<T> Slab<T> {
         self.slots.len() - self.free.len()
     }
 
-    /// Adds a value. Gives its place and generation; gives the value back if there is no memory.
+    /// Adds a value. Returns its place and generation; returns the value if there is no memory.
     pub fn insert(&mut self, value: T) -> Result<(u32, u32), T> {
         if let Some(place) = self.free.pop() {
             let slot = &mut self.slots[place as usize];

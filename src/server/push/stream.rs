@@ -150,7 +150,7 @@ impl PushStream {
         self.transport.forget_session();
     }
 
-    /// The worker has given it back with that. Gives what has waited meanwhile, each with whether it is a message.
+    /// The worker has given it back with that. Returns what has waited meanwhile, each with whether it is a message.
     pub fn come_back(
         &mut self,
         held: &HeldState,
@@ -280,13 +280,13 @@ impl PushStream {
         true
     }
 
-    /// Everything is sent: its client is told so if nothing follows. False if that has to wait.
-    pub fn say_end(&mut self, drains: bool, now: u64) -> bool {
-        let is_said = self.keeps(drains) || self.transport.say_end();
-        if !is_said {
+    /// Everything is sent: with TLS, sends `close_notify` if nothing follows. False if that has to wait.
+    pub fn send_close_notify(&mut self, drains: bool, now: u64) -> bool {
+        let is_sent = self.keeps(drains) || self.transport.send_close_notify();
+        if !is_sent {
             self.queue.get_or_insert_default().progress = now;
         }
-        is_said
+        is_sent
     }
 
     /// When something is to be done about it.

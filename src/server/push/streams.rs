@@ -52,7 +52,7 @@ impl PushStreams {
         self.slab.places()
     }
 
-    /// Holds a connection from now on. Gives its place; gives the connection back if it cannot be held.
+    /// Holds a connection from now on. Returns its place; returns the connection if it cannot be held.
     pub fn add(&mut self, stream: PushStream) -> Result<u32, Box<PushStream>> {
         if self.slab.len() >= self.most {
             return Err(Box::new(stream));

@@ -44,7 +44,7 @@ impl PushTransport {
         self.0.session()
     }
 
-    /// Another process goes on with the session: its keys are of no use here any more.
+    /// Another process goes on with the session: its keys are not needed here any more.
     pub fn forget_session(&mut self) {
         self.0.drop_session();
     }
@@ -77,7 +77,7 @@ impl PushTransport {
         left + excess + unsent(self.socket())
     }
 
-    /// Receives behind `input` what the client has sent in records. False if it sends no more, or what it must not.
+    /// Appends to `input` what the client has sent in records. False if it sends no more, or something forbidden.
     pub fn hear(&mut self, input: &mut Vec<u8>) -> bool {
         let outcome = self.0.receive(input);
         self.0.release();
@@ -96,9 +96,9 @@ impl PushTransport {
             && recv(socket, &mut bytes[..PONG], MsgFlags::MSG_DONTWAIT).is_ok()
     }
 
-    /// Everything is sent: the client is told that nothing follows. False if that is not sent yet.
-    pub fn say_end(&mut self) -> bool {
-        self.0.say_end().unwrap_or(true)
+    /// Everything is sent: with TLS, sends `close_notify`. False if that has not left yet.
+    pub fn send_close_notify(&mut self) -> bool {
+        self.0.send_close_notify().unwrap_or(true)
     }
 }
 
@@ -123,7 +123,7 @@ mod tests {
         assert!(sent > 0 && sent < bytes.len());
         assert_eq!(transport.send(&bytes[sent..]).unwrap(), 0);
         assert!(transport.untaken(5) > 5);
-        assert!(transport.is_local() && transport.session().is_none() && transport.say_end());
+        assert!(transport.is_local() && transport.session().is_none() && transport.send_close_notify());
         drop(theirs);
         assert!(transport.send(&bytes).is_err());
     }

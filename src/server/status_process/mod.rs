@@ -1,4 +1,4 @@
-//! The status process: it answers whoever asks how the server does, while all workers are busy, frozen or
+//! The status process: it answers health checks while all workers are busy, frozen or
 //! starting. It runs no Lua, and sees of the server what is in shared memory.
 //!
 //! | module | what it is |

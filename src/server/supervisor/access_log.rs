@@ -102,7 +102,7 @@ impl AccessLog {
         self.first.get(pool).copied().unwrap_or(0) + cell
     }
 
-    /// Tells the log of lines that were lost. Gives when to start the process again.
+    /// Tells the log of lines that were lost. Returns when to start the process again.
     pub fn tend(&mut self, log: &mut Log, now: Instant) -> Option<Instant> {
         let (lost, reason) = self.queue.lost();
         let more = usize::try_from(lost.saturating_sub(self.told)).unwrap_or(usize::MAX);

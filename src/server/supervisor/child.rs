@@ -284,7 +284,7 @@ impl Child {
     /// Copies all that is left of its standard error, when it has ended.
     pub fn drain_stderr(&mut self, log: &mut Log) {
         let (number, pid) = (self.pool_number, self.worker.pid);
-        // Bounded: a process it started may go on writing for ever.
+        // Bounded: a process it started may go on writing forever.
         for _ in 0..64 {
             let before = self.stderr.total();
             if self.copy_stderr(log) || self.stderr.total() == before {

@@ -44,7 +44,7 @@ impl Children {
     /// Forks a worker for the pool at a position, with a cell of its own.
     ///
     /// # Errors
-    /// What the kernel reports for want of processes, memory or descriptors.
+    /// What the kernel reports for lack of processes, memory or descriptors.
     pub fn fork(&mut self, pool: &Pool, index: usize, cell: usize) -> Result<Forked, Errno> {
         let (ours, theirs) = Channel::pair()?;
         let lines = StderrLines::new()?;
@@ -63,7 +63,7 @@ impl Children {
             .add(&child.channel, event(EventSource::Control(pid)))
             .and_then(|()| self.epoll.add(child.stderr.reader(), event(EventSource::Stderr(pid))));
         if watched.is_err() {
-            // Out of kernel memory: a worker that cannot be heard is of no use.
+            // Out of kernel memory: a worker that cannot report is useless.
             child.kill(Signal::SIGKILL);
         }
         self.by_pid.insert(pid, child);

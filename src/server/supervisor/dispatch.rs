@@ -10,7 +10,7 @@ use super::handover::{Given, Handover, WorkerId};
 use super::pool::PoolState;
 use crate::server::ipc::message::Order;
 
-/// Hands what waits in a pool to its idle workers. Gives when to try again.
+/// Hands what waits in a pool to its idle workers. Returns when to try again.
 pub fn assign(
     state: &mut PoolState,
     children: &mut Children,
@@ -59,7 +59,7 @@ pub fn revoke(worker: WorkerId, most: usize, children: &Children, handover: &mut
     handover.revoke(worker, most, reserved);
 }
 
-/// Takes back the connections and ticks that a worker was given and has not taken. Gives its other orders,
+/// Takes back the connections and ticks that a worker was given and has not taken. Returns its other orders,
 /// which it has not taken either.
 pub fn take_back(
     worker: WorkerId,

@@ -91,7 +91,7 @@ impl Ending {
         }
     }
 
-    /// Begins the shutdown when the delay is over. Gives when it will be.
+    /// Begins the shutdown when the delay is over. Returns when it will be.
     pub fn tend(
         &mut self,
         reload: &mut Reload,

@@ -58,7 +58,7 @@ pub struct SupervisorParts {
 }
 
 impl SupervisorParts {
-    /// Lets all parts do what is due. Gives when something will be, or how the supervisor ends.
+    /// Lets all parts do what is due. Returns when something will be, or how the supervisor ends.
     pub fn advance(&mut self, now: Instant) -> ControlFlow<SupervisorEnd, Option<Instant>> {
         let files = self.watch_files(now);
         let actions = self.reload.advance(&self.service, &self.status, &mut self.log, now);
@@ -99,7 +99,7 @@ impl SupervisorParts {
         ControlFlow::Continue(due.flatten().min())
     }
 
-    /// Serves, prepares that, or ends it, as it is due. Gives when something will be.
+    /// Serves, prepares that, or ends it, as it is due. Returns when something will be.
     fn advance_service(&mut self, now: Instant) -> Next {
         let SupervisorParts { reload, service, ending, log, .. } = self;
         let wake = [service.tend(log, now), ending.tend(reload, service, log, now)];
@@ -157,7 +157,7 @@ impl SupervisorParts {
         }
     }
 
-    /// In the first process: starts the push process if it is wanted. Gives what it starts with in the new process.
+    /// In the first process: starts the push process if it is wanted. Returns what it starts with in the new process.
     fn tend_push(&mut self, now: Instant) -> Option<PushStart> {
         let SupervisorParts { push, reload, ending, log, .. } = self;
         let is_replaced = reload.is_replaced();
@@ -335,7 +335,7 @@ impl SupervisorParts {
         self.ending.kill(&mut self.reload, &mut self.service, &mut self.log);
     }
 
-    /// Asks for a reload if files have changed. Gives when to look again.
+    /// Asks for a reload if files have changed. Returns when to look again.
     fn watch_files(&mut self, now: Instant) -> Option<Instant> {
         if self.reload.is_replaced() {
             // Its successor watches them.
@@ -359,7 +359,7 @@ impl SupervisorParts {
         self.service.publish(&mut self.log);
     }
 
-    /// Tells the service manager how far the server is. Gives when to do so again.
+    /// Tells the service manager how far the server is. Returns when to do so again.
     fn notify(&mut self, now: Instant) -> Option<Instant> {
         if self.ending.shutdown.is_announced() && !self.reload.is_replaced() {
             self.notifier.stopping();

@@ -103,7 +103,7 @@ impl PoolState {
         Some(free)
     }
 
-    /// Forks a worker. Gives its cell and its end of the control channel in the new process, and `None` in
+    /// Forks a worker. Returns its cell and its end of the control channel in the new process, and `None` in
     /// the supervisor.
     pub fn fork(
         &mut self,
@@ -162,7 +162,7 @@ impl PoolState {
         totals.ended += 1;
         cell.reset();
         self.pool.scoreboard.assign(index, None);
-        counters.add(Supervised::Buried, 1);
+        counters.add(Supervised::Reaped, 1);
         self.cells[index] = false;
     }
 
@@ -194,7 +194,7 @@ impl PoolState {
         self.pool.counters.add(Supervised::Accepted, 1);
     }
 
-    /// Ends workers of which the pool has too many. Gives what else is to be done about its size: a fork,
+    /// Ends workers of which the pool has too many. Returns what else is to be done about its size: a fork,
     /// or nothing before some time.
     pub fn manage(&mut self, children: &mut Children, now: Instant) -> Advice {
         loop {
@@ -230,7 +230,7 @@ impl PoolState {
         }
     }
 
-    /// Ends workers that have been idle for longer than the pool allows. Gives when the next one will be.
+    /// Ends workers that have been idle for longer than the pool allows. Returns when the next one will be.
     pub fn end_idle(&mut self, children: &mut Children, now: Instant) -> Option<Instant> {
         let limit = self.pool.config.idle_timeout?;
         let mut next = None;
@@ -275,7 +275,7 @@ impl PoolState {
         self.pool.listeners.iter().filter_map(Listener::socket).any(|socket| is_readable(&socket))
     }
 
-    /// Tells the log if the pool has been full for a while, and what its workers do. Gives when to check
+    /// Tells the log if the pool has been full for a while, and what its workers do. Returns when to check
     /// again; none if the pool can still grow.
     pub fn check_saturation(
         &mut self,

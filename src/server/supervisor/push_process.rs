@@ -112,7 +112,7 @@ impl PushProcess {
         self.process.running_with().is_some()
     }
 
-    /// In the first process: starts it if it is to run and does not. Gives what it starts with in the new process.
+    /// In the first process: starts it if it is to run and does not. Returns what it starts with in the new process.
     pub fn tend(&mut self, log: &mut Log, now: Instant) -> Option<PushStart> {
         if !self.is_wanted || self.end == PushEnd::Ended {
             return None;
@@ -178,7 +178,7 @@ impl PushProcess {
     }
 
     fn tell(&self, message: &ToPush, descriptors: &[BorrowedFd<'_>]) {
-        // If it is that far behind, its connections end with the server.
+        // If its queue is full, its connections end with the server.
         let _ = self.settings.line.send(message, descriptors);
     }
 
@@ -277,6 +277,6 @@ const LOSSES: [(PushTotal, &str); 2] = [
     (PushTotal::Slow, "held connections were closed, as their clients were too slow"),
     (
         PushTotal::Refused,
-        "connections could not be held, for want of descriptors or memory, or since there are too many",
+        "connections could not be held, for lack of descriptors or memory, or since there are too many",
     ),
 ];

@@ -33,7 +33,7 @@ impl Saturation {
         self.next
     }
 
-    /// Notes a check. Gives whether the log is to tell that the pool is full.
+    /// Notes a check. Returns whether the log is to tell that the pool is full.
     pub fn note(&mut self, full: bool, now: Instant) -> bool {
         self.seemed = if full { self.seemed.saturating_add(1) } else { 0 };
         let confirmed = self.seemed >= CHECKS;

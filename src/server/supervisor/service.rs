@@ -113,7 +113,7 @@ impl Service {
         }
     }
 
-    /// It serves from now on, in the place of another generation. Gives what is wrong with ports that were open
+    /// It serves from now on, in the place of another generation. Returns what is wrong with ports that were open
     /// already.
     pub fn begin(&mut self, now: Instant) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -124,7 +124,7 @@ impl Service {
         wrong
     }
 
-    /// Does what is due in any phase. Gives when something will be.
+    /// Does what is due in any phase. Returns when something will be.
     pub fn tend(&mut self, log: &mut Log, now: Instant) -> Option<Instant> {
         if let Some(text) = self.handover.reception.tend_memory(now) {
             log.notice(&text);
@@ -135,7 +135,7 @@ impl Service {
         [self.handover.reception.advance(now), slow].into_iter().flatten().min()
     }
 
-    /// Serves. Gives when something will be due.
+    /// Serves. Returns when something will be due.
     pub fn serve(&mut self, log: &mut Log, now: Instant) -> Next {
         self.liveness.check_ports(&mut self.children, &self.handover, &mut self.pools, now);
         self.rebalance(log, now);
@@ -157,7 +157,7 @@ impl Service {
         Next::Wait(wake)
     }
 
-    /// Forks the workers that each pool begins with. Gives when to do so again.
+    /// Forks the workers that each pool begins with. Returns when to do so again.
     pub fn prepare(&mut self, log: &mut Log, now: Instant) -> Next {
         let mut wake = None;
         for index in 0..self.pools.len() {
@@ -188,7 +188,7 @@ impl Service {
         self.liveness.next(&self.children, serves, now)
     }
 
-    /// Sees to the size of a pool. Gives when to do so again, or in a new worker its start.
+    /// Sees to the size of a pool. Returns when to do so again, or in a new worker its start.
     fn size(
         &mut self,
         index: usize,
@@ -236,7 +236,7 @@ impl Service {
         }
     }
 
-    /// Forks one worker, which serves, or takes only what waits. Gives its start in the new process and `None`
+    /// Forks one worker, which serves, or takes only what waits. Returns its start in the new process and `None`
     /// in the supervisor.
     pub fn fork(
         &mut self,
@@ -263,7 +263,7 @@ impl Service {
         }))
     }
 
-    /// A worker reports. Gives what it wants of the server as a whole.
+    /// A worker reports. Returns what it wants of the server as a whole.
     pub fn take_report(
         &mut self,
         worker: WorkerId,
@@ -304,7 +304,7 @@ impl Service {
         None
     }
 
-    /// A worker has ended; it was killed for the end of the server, or not. Gives what is left of it; none if
+    /// A worker has ended; it was killed for the end of the server, or not. Returns what is left of it; none if
     /// the process was no worker.
     pub fn bury(
         &mut self,

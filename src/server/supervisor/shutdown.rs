@@ -86,7 +86,7 @@ impl Shutdown {
         self.phase != ServerPhase::Serving
     }
 
-    /// The server is told to end. Gives the time for which it serves on; none: the shutdown is to begin now.
+    /// The server is told to end. Returns the time for which it serves on; none: the shutdown is to begin now.
     pub fn leave(&mut self, now: Instant) -> Option<Duration> {
         if self.phase != ServerPhase::Serving || self.delay.is_zero() {
             return None;

@@ -36,7 +36,7 @@ impl SlowRequests {
         self.limit.is_some()
     }
 
-    /// Tells of requests that have become slow. Gives when to look again.
+    /// Tells of requests that have become slow. Returns when to look again.
     pub fn tend(&mut self, children: &Children, log: &mut Log, now: Instant) -> Option<Instant> {
         let limit = self.limit?;
         if let Some(next) = self.next.filter(|next| *next > now) {

@@ -61,7 +61,7 @@ impl StatusProcess {
         }
     }
 
-    /// What the script says of sockets that were open already applies from now on. Gives what is wrong.
+    /// What the script says of sockets that were open already applies from now on. Returns what is wrong.
     pub fn adjust(&self) -> Vec<String> {
         self.listeners.iter().filter_map(|it| it.listener.adjust().err()).collect()
     }
@@ -81,7 +81,7 @@ impl StatusProcess {
         self.stage.publish(stage);
     }
 
-    /// Forks the process if it is missing, and kills one that a signal has stopped. Gives what it starts with in the
+    /// Forks the process if it is missing, and kills one that a signal has stopped. Returns what it starts with in the
     /// new process.
     pub fn tend(&mut self, log: &mut Log, now: Instant) -> Option<StatusStart> {
         if self.is_over || self.listeners.is_empty() {

@@ -23,7 +23,7 @@ impl Timers {
         Timers(listeners.iter().enumerate().filter_map(timer).collect())
     }
 
-    /// Lets the time come to `now`. Gives when the next tick is due.
+    /// Lets the time come to `now`. Returns when the next tick is due.
     pub fn advance(&mut self, now: Instant) -> Option<Instant> {
         self.0.iter_mut().filter_map(|timer| timer.advance(now)).min()
     }

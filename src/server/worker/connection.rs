@@ -11,7 +11,7 @@ use crate::sys::os::monotonic::MonotonicTime;
 
 /// A connection. Its handle, if it has one, is known to Lua alone.
 pub struct Connection {
-    /// What is behind the handle.
+    /// The stream of the handle.
     pub stream: Rc<RefCell<Stream>>,
 }
 
@@ -61,7 +61,7 @@ impl Running {
 /// | running | the handler has parked it | parked; handed over if no lease is left |
 /// | running | the handler lingers, nothing is queued | handed over |
 /// | running | the handler fails | reset |
-/// | parked | input that is of use, its deadline, shutdown | running |
+/// | parked | input that suffices, its deadline, shutdown | running |
 /// | parked | other input | parked |
 /// | parked | it is quiet for too long, or incomplete while another handler runs | handed over |
 /// | parked | the supervisor revokes its lease | forgotten |
@@ -108,7 +108,7 @@ pub struct Stay {
     pub deadline: Option<MonotonicTime>,
     /// Whether the supervisor may take it.
     pub movable: bool,
-    /// Its input is of no use yet, and the supervisor can hold it.
+    /// Its input does not suffice yet, and the supervisor can hold it.
     pub incomplete: bool,
     /// How many bytes of incomplete input it holds that have to stay in this process.
     pub holds: usize,

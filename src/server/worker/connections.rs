@@ -33,9 +33,9 @@ const CROWD: usize = 64;
 
 /// All connections of a worker but the one that the handler has.
 pub struct Connections {
-    owned: Ownership,
+    pub(super) owned: Ownership,
     parking: ParkingLot,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
     control: Rc<Control>,
     /// Parked connections that are due without an event: their turn comes after that of the others, so
     /// that a client that sends without end does not keep these waiting.
@@ -134,7 +134,7 @@ impl Connections {
         None
     }
 
-    /// The handler is done with a connection. Gives its place if the worker keeps it.
+    /// The handler is done with a connection. Returns its place if the worker keeps it.
     pub fn settle(&mut self, running: Running, now: MonotonicTime) -> Option<Ticket> {
         let (open, pending) = {
             let stream = running.connection.stream.borrow();
@@ -216,7 +216,7 @@ impl Connections {
         Some(ticket)
     }
 
-    /// A parked connection is due: it is for the handler, unless its input is of no use yet.
+    /// A parked connection is due: it is for the handler, unless its input does not suffice yet.
     pub fn wake(&mut self, ticket: Ticket, wakeup: Wakeup) -> Option<Running> {
         if wakeup == Wakeup::Input && self.prologues.defers(ticket, &mut self.owned.places) {
             return None;
@@ -282,7 +282,7 @@ impl Connections {
         self.owned.give_up(connection, None, (state, None));
     }
 
-    /// Sends the output of a connection that the handler is done with. Gives its place if the worker keeps it.
+    /// Sends the output of a connection that the handler is done with. Returns its place if the worker keeps it.
     fn send(&mut self, running: Running, now: MonotonicTime) -> Option<Ticket> {
         match self.outbox.send(&mut self.owned, running, now) {
             SendOutcome::Sent(running) => self.dispose(running, now),
@@ -380,18 +380,7 @@ impl Connections {
         self.owned.insure(running);
     }
 
-    /// Connections that the supervisor could not take over if this process were killed.
-    #[cfg(test)]
-    pub fn unshared(&self) -> Vec<std::os::fd::OwnedFd> {
-        let alone = self.owned.places.parked_alone().map(|(_, parked)| &parked.connection);
-        let connections = alone.chain(self.outbox.connections());
-        let duplicate = |connection: &Connection| {
-            connection.stream.borrow().fd().and_then(|fd| fd.try_clone_to_owned().ok())
-        };
-        connections.filter_map(duplicate).collect()
-    }
-
-    /// In a child of the worker: gives up its descriptors of the connections.
+    /// In a child of the worker: gives up this process's descriptors of the connections.
     pub fn disown(&mut self) {
         request_log::forget();
         self.owned.places.all_parked().for_each(|(_, parked)| drop(parked.connection.detach()));

@@ -132,7 +132,7 @@ impl Control {
     }
 
     /// Tells the supervisor, with descriptors; if it is gone, the channel says so at the next look. If the
-    /// kernel does not let it be told, it would wait for ever: it learns from the end of this process.
+    /// kernel does not let it be told, it would wait forever: it learns from the end of this process.
     pub fn send(&self, report: &Report, descriptors: &[BorrowedFd<'_>]) {
         match self.try_send(report, descriptors) {
             Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}

@@ -49,10 +49,10 @@ pub enum Task {
 pub struct EventLoop {
     pre_fork: usize,
     control: Rc<Control>,
-    sources: WorkSources,
+    pub(super) sources: WorkSources,
     /// Intervals and main listeners whose handler is to be called.
     jobs: VecDeque<u32>,
-    /// The last offer was in vain.
+    /// The supervisor had nothing for the last offer.
     refused: bool,
     recycling: Option<Recycling>,
 }
@@ -111,12 +111,6 @@ impl EventLoop {
     /// The places of its connections.
     pub fn places(&self) -> &Places {
         self.sources.connections.places()
-    }
-
-    /// Connections that would be lost if this process were killed now.
-    #[cfg(test)]
-    pub fn unshared(&self) -> Vec<std::os::fd::OwnedFd> {
-        self.sources.unshared()
     }
 
     /// The connections.

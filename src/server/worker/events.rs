@@ -77,7 +77,7 @@ impl Events {
         &self.epoll
     }
 
-    /// Waits until the given time at most, or for ever, and queues what the kernel has. True if there was
+    /// Waits until the given time at most, or forever, and queues what the kernel has. True if there was
     /// something.
     ///
     /// # Errors

@@ -139,10 +139,10 @@ pub fn sending(departure: &Departure) -> io::Result<Packed> {
     Ok((ConnectionState { record, ..state_of(&stream, Stage::Sending(unsent)) }, Some(file)))
 }
 
-/// Goes on with a connection. Gives the output that is still to be sent, if there is some.
+/// Goes on with a connection. Returns the output that is still to be sent, if there is some.
 ///
 /// # Errors
-/// Its data cannot be read: the connection is of no use.
+/// Its data cannot be read, so the connection cannot continue.
 pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Option<Unsent>)> {
     let unsent = state.unsent();
     let mut stream = Stream::accepted(parcel.connection, state.peer.map(Into::into));

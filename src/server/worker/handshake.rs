@@ -28,7 +28,7 @@ pub enum HandshakeProgress {
     Complete,
     /// The handshake waits for the client.
     Waits,
-    /// The connection is of no use; for this reason, unless it is the server that ends.
+    /// The connection has failed, for this reason; without one, the server shuts down.
     Failed(Option<String>),
     /// The same, and the client was told so. What it still sends has to be read for it to read that.
     Refused(String),

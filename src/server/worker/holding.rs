@@ -13,7 +13,7 @@ use crate::server::ipc::push_line::PushLine;
 use crate::server::ipc::push_message::ToPush;
 use crate::sys::os::error_text;
 
-/// How often it is tried to pass a connection on to a process that is far behind.
+/// How many times to try to pass a connection on to a push process whose queue is full.
 const ATTEMPTS: usize = 20;
 
 /// The way to the push process, from a worker.

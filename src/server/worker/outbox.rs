@@ -11,7 +11,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use super::connection::{Running, State};
+use super::connection::{Connection, Running, State};
 use super::disposition::Disposition;
 use super::events::SENDING;
 use super::handover::{self, Departure};
@@ -172,15 +172,14 @@ impl Outbox {
         self.epoll.modify(stream.fd().ok_or(Errno::EBADF)?, &mut event)
     }
 
-    /// The connections that wait.
-    #[cfg(test)]
-    pub fn connections(&self) -> impl Iterator<Item = &super::connection::Connection> {
+    /// The connections whose output waits.
+    pub fn connections(&self) -> impl Iterator<Item = &Connection> {
         self.entries.values().map(|entry| &entry.departure.connection)
     }
 
     /// In a child of the worker: gives up this process's descriptors of the connections.
     pub fn disown(&mut self) {
-        self.entries.values().for_each(|entry| drop(entry.departure.connection.detach()));
+        self.connections().for_each(|connection| drop(connection.detach()));
     }
 
     /// Takes a connection out: it is running.
@@ -191,7 +190,7 @@ impl Outbox {
         Some(entry.departure)
     }
 
-    /// Something happened to a connection: sends what its client takes. Gives the connection when all is
+    /// Something happened to a connection: sends what its client takes. Returns the connection when all is
     /// sent: what the handler has decided comes now. If nothing more can be sent, it is reset.
     pub fn advance(
         &mut self,
@@ -298,7 +297,7 @@ impl Outbox {
         true
     }
 
-    /// The worker leaves: what clients have not taken goes on in another worker. What cannot for want of
+    /// The worker leaves: what clients have not taken goes on in another worker. What cannot for lack of
     /// memory or descriptors stays.
     pub fn pass_on(&mut self, owned: &mut Ownership) {
         for ticket in self.entries.keys().copied().collect::<Vec<_>>() {
@@ -324,7 +323,7 @@ impl Outbox {
     }
 }
 
-/// Sends what goes without blocking, and EOF behind it if that was asked for; what is left.
+/// Sends what goes without blocking, and EOF after it if that was asked for; what is left.
 fn push_out(stream: &mut Stream) -> io::Result<usize> {
     if stream.is_finished() { stream.finish_nb() } else { stream.flush_nb() }
 }

@@ -58,7 +58,7 @@ impl Ownership {
     }
 
     /// Takes up a connection that comes from the supervisor. Its previous worker, which may be busy, holds a duplicate
-    /// until it has noticed. Gives it with its output that is to be sent first, if there is some.
+    /// until it has noticed. Returns it with its output that is to be sent first, if there is some.
     pub fn take_up(&mut self, arrival: Arrival) -> Option<(Running, Option<Unsent>)> {
         let Arrival { number, parcel, wakeup, state } = arrival;
         let queued = state.queued.map(clock::monotonic_at);
@@ -82,7 +82,7 @@ impl Ownership {
         Some((Running { queued, ..Running::new(connection, ticket, wakeup) }, unsent))
     }
 
-    /// A connection has come from the supervisor, which has a duplicate. Gives its place, unless the kernel
+    /// A connection has come from the supervisor, which has a duplicate. Returns its place, unless the kernel
     /// cannot watch it.
     fn receive(&mut self, connection: &Connection, number: u64) -> Option<Ticket> {
         let ticket = self.places.admit(connection).ok();
@@ -145,7 +145,7 @@ impl Ownership {
         is_leased
     }
 
-    /// The connection is this worker's alone until it is leased again. Gives its name from now on.
+    /// The connection is this worker's alone until it is leased again. Returns its name from now on.
     pub fn end_lease(&mut self, ticket: Ticket) -> Ticket {
         let Some(renamed) = self.places.end_lease(ticket) else { return ticket };
         self.control.report(&Report::Released(ticket.number()));
@@ -251,7 +251,7 @@ impl Ownership {
         self.control.send(&report, &Parcel { connection: descriptor, input }.descriptors());
     }
 
-    /// Gives up a connection, which another process will have. Gives its descriptor.
+    /// Gives up a connection, which another process will have. Returns its descriptor.
     pub fn let_go(&mut self, connection: &Connection, ticket: Option<Ticket>) -> Option<OwnedFd> {
         let leased = ticket.filter(|ticket| self.places.is_leased(*ticket));
         if let Some(ticket) = ticket {

@@ -176,7 +176,7 @@ impl Places {
         }
     }
 
-    /// The supervisor's duplicate of a running connection is of no use any more: the connection gets another
+    /// The supervisor's duplicate of a running connection is outdated: the connection gets another
     /// name, since the old one is that of the lease until the supervisor knows. None if it is not leased.
     pub fn end_lease(&mut self, ticket: Ticket) -> Option<Ticket> {
         self.lease(ticket)?.free();

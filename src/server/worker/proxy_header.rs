@@ -18,7 +18,7 @@ pub enum ProxyHeaderProgress {
     Complete,
     /// The header is incomplete.
     Waits,
-    /// The connection is of no use; for this reason, unless it is the server that ends.
+    /// The connection has failed, for this reason; without one, the server shuts down.
     Failed(Option<String>),
 }
 

@@ -188,8 +188,8 @@ pub fn add_field(name: &[u8], value: LogValue<'_>) -> bool {
     with(add).unwrap_or(true)
 }
 
-/// The response is over. `was_handled`: a handler was called. The stream may have queued output; it is somebody else's
-/// now if there is none, or it is in use. `closing` is told by whoever knows.
+/// The response is over. `was_handled`: a handler was called. The stream may have queued output; without one, or if
+/// the stream is in use, it belongs to somebody else. `closing`: what the caller knows of the connection's end.
 #[inline]
 pub fn close<'a>(
     was_handled: bool,

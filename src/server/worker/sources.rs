@@ -35,7 +35,7 @@ const CROWD: usize = 128;
 pub struct WorkSources {
     listeners: Rc<[Listener]>,
     control: Rc<Control>,
-    events: Events,
+    pub(super) events: Events,
     acceptor: Acceptor,
     /// The connections that the handler does not have.
     pub connections: Connections,
@@ -100,7 +100,7 @@ impl WorkSources {
         self.events.queue.pop_front()
     }
 
-    /// Attends to a source, except to the control channel. Gives the connection that the handler is to be called for.
+    /// Attends to a source, except to the control channel. Returns the connection that the handler is to be called for.
     pub fn take_in(&mut self, source: WorkerSource) -> Option<Running> {
         let running = match source {
             WorkerSource::Control => None,
@@ -126,7 +126,7 @@ impl WorkSources {
         self.events.queue.extend((0..self.listeners.len()).map(WorkerSource::Listener));
     }
 
-    /// Does what is due without an event. Gives when listeners that rest are asked again.
+    /// Does what is due without an event. Returns when listeners that rest are asked again.
     pub fn look_after(&mut self, now: MonotonicTime) -> Option<MonotonicTime> {
         self.connections.look_after(now);
         self.freed_memory.note(self.connections.places().len());
@@ -292,16 +292,6 @@ impl WorkSources {
                 }
             }
         }
-    }
-
-    /// Connections that would be lost if this process were killed now.
-    #[cfg(test)]
-    pub fn unshared(&self) -> Vec<std::os::fd::OwnedFd> {
-        let arrivals = self.events.queue.iter().filter_map(|source| match source {
-            WorkerSource::Arrival(arrival) => arrival.parcel.connection.try_clone().ok(),
-            _ => None,
-        });
-        arrivals.chain(self.connections.unshared()).collect()
     }
 
     /// In a new child of the worker: gives up all descriptors of the worker's.

@@ -1,7 +1,7 @@
 //! A limit on the memory that a Lua state holds: an allocator in front of the one the host
 //! interpreter has given to its state.
 //!
-//! It is set in a worker alone and stays until the process ends, so it lives for ever.
+//! It is set in a worker alone and stays until the process ends, so it lives forever.
 
 use std::ffi::c_void;
 

@@ -2,7 +2,7 @@
 
 use mlua::{Lua, Value, ffi};
 
-/// The number of the descriptor behind an open file of Lua's io library; none for any other value, and for a closed file.
+/// The descriptor number of an open file of Lua's io library; none for any other value, and for a closed file.
 ///
 /// # Errors
 /// "not enough memory".

@@ -13,7 +13,7 @@ use super::compat;
 
 /// A C function that calls others and goes on when they return, also if they have yielded meanwhile.
 pub trait Continuation: 'static {
-    /// So many slots stay on the stack meanwhile; the results stand behind them.
+    /// So many slots stay on the stack meanwhile; the results stand after them.
     const FRAME: c_int;
 
     /// Goes on after [`call`], [`protected_call`] or [`give_way`] with that token; the number of results.

@@ -134,7 +134,7 @@ fn panicked<M: Method>(panic: Box<dyn Any + Send>) -> Action {
     Action::Raise(format!("'{}' panicked: {text}", M::NAME).into())
 }
 
-/// Calls a function. What it returns, or its error, stands behind the frame.
+/// Calls a function. What it returns, or its error, stands after the frame.
 #[inline(always)]
 unsafe fn carry_out<M: Method>(state: *mut lua_State, call: &Call) -> After {
     // SAFETY: as in `drive`; not more than 10 slots are used above the frame.
@@ -209,7 +209,7 @@ unsafe fn rarely<M: Method>(state: *mut lua_State, action: Action) -> Result<Eve
     unsafe {
         match action {
             Action::Put(slot, value, token) => {
-                // The value may be a result, which stands behind the frame.
+                // The value may be a result, which stands after the frame.
                 ffi::lua_settop(state, ffi::lua_gettop(state).max(M::FRAME));
                 push::<M>(state, value);
                 ffi::lua_replace(state, slot);

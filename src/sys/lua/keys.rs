@@ -28,7 +28,7 @@ pub fn split(
 ) -> mlua::Result<Option<Table>> {
     const SET: c_int = 1;
     const OTHERS: c_int = 2;
-    // SAFETY: the set is at index 1, with two values behind it, and there is room for three more. No
+    // SAFETY: the set is at index 1, with two values after it, and there is room for three more. No
     // call changes the key that `lua_next` has put on the stack. This frame holds nothing that an
     // error of Lua would leave undropped.
     unsafe {

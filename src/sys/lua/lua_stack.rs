@@ -13,7 +13,7 @@ use super::compat;
 
 /// The main thread of the Lua state whose stack is of interest.
 static MAIN: AtomicPtr<lua_State> = AtomicPtr::new(ptr::null_mut());
-/// The C functions behind `coroutine.resume` and what `coroutine.wrap` returns.
+/// The C functions of `coroutine.resume` and of what `coroutine.wrap` returns.
 static RESUME: AtomicUsize = AtomicUsize::new(0);
 static WRAPPED: AtomicUsize = AtomicUsize::new(0);
 

@@ -103,7 +103,7 @@ pub enum Protection {
     None,
     /// The method learns of it.
     Caught,
-    /// The same, behind the message handler that is this upvalue; it is the first result, and what the function
+    /// The same, with the message handler that is this upvalue; it is the first result, and what the function
     /// has returned, or its error, the next.
     Traced(c_int),
 }

@@ -48,7 +48,7 @@ impl Record {
         start..self.bytes.len()
     }
 
-    /// The record is of no use: it can be used again, unless it has become large.
+    /// The record is not needed any more: it can be reused, unless it has become large.
     pub fn give_back(mut self: Box<Self>) {
         if self.bytes.capacity() + self.fields.capacity() <= KEEP {
             self.clear();

@@ -267,7 +267,7 @@ unsafe fn push_stored(state: *mut lua_State) -> bool {
     }
 }
 
-/// Pushes the string in slot 2 in lower case, behind a prefix.
+/// Pushes the string in slot 2 in lower case, after a prefix.
 unsafe fn push_lower(state: *mut lua_State, prefix: &[u8]) {
     // SAFETY: the caller is `get`.
     unsafe {

@@ -1,7 +1,7 @@
 //! The timer that kills this process: `ITIMER_REAL` and SIGALRM.
 //!
-//! Once the deadline is over, SIGALRM is sent in stages, a few milliseconds apart. In each, whoever knows what
-//! was running ([`set_end`]) tries to log it and to end the process; src/sys/lua/timeout_report.rs does.
+//! Once the deadline is over, SIGALRM is sent in stages, a few milliseconds apart. In each, the function that knows
+//! what was running ([`set_end`]) tries to log it and to end the process; src/sys/lua/timeout_report.rs does.
 //!
 //! A timer far in the future is not changed when the deadline moves or is removed, which saves a
 //! system call in most requests. If it fires before the deadline, the handler sets it again, and

@@ -16,7 +16,7 @@ pub fn take(name: &str) -> Option<OsString> {
 /// `None` if there is no such descriptor.
 pub fn adopt(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: `fcntl` takes numbers. The descriptor is open, and the service manager has opened it
-    // for whoever reads the environment variables that only `take` gives, once.
+    // for the reader of environment variables that only `take` returns, once.
     unsafe {
         if libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) == -1 {
             return None;

@@ -20,7 +20,7 @@ const FINE: usize = 2048;
 const LARGEST: usize = 128 * 1024;
 const CLASSES: usize = FINE / GRAIN + (LARGEST / FINE).ilog2() as usize;
 
-/// How often a thread asks for the heap that another one is using. A child that was forked meanwhile would ask for ever.
+/// How often a thread asks for the heap that another one is using. A child that was forked meanwhile would ask forever.
 const TRIES: usize = 10_000;
 
 /// An address where no memory can be.

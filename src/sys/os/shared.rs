@@ -1,4 +1,4 @@
-//! Memory shared by a supervisor and its workers, or by whoever has a file in memory.
+//! Memory shared by a supervisor and its workers, or by all that have the memfd.
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;

@@ -22,7 +22,7 @@ pub fn read_append(file: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> io::Result<usi
 /// One non-blocking `recv` that discards up to `limit` bytes of a TCP socket's input.
 pub fn recv_discard(socket: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
-    // SAFETY: with MSG_TRUNC, TCP (tcp(7)) drops the bytes and stores nothing behind the pointer.
+    // SAFETY: with MSG_TRUNC, TCP (tcp(7)) drops the bytes and stores nothing after the pointer.
     let n = unsafe { libc::recv(socket.as_raw_fd(), std::ptr::null_mut(), limit, flags) };
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
@@ -35,7 +35,7 @@ fn append(
     let spare = buffer.spare_capacity_mut();
     let n = receive(spare.as_mut_ptr().cast(), spare.len());
     let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
-    // SAFETY: the kernel has written `n` bytes, at most `spare.len()`, behind the old length.
+    // SAFETY: the kernel has written `n` bytes, at most `spare.len()`, after the old length.
     unsafe { buffer.set_len(buffer.len() + n) };
     Ok(n)
 }

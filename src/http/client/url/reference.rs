@@ -25,7 +25,7 @@ pub fn join(base: &Url, reference: &[u8]) -> Result<Url, UrlError> {
         _ => None,
     };
     if let Some(url) = absolute {
-        // The server behind a local socket calls itself by the name it was asked for.
+        // A server on a local socket refers to itself by the name in the request.
         let is_local = matches!(base.endpoint, Endpoint::Local(_));
         let same = is_local && !url.secure && url.authority == base.authority;
         return Ok(if same { Url { target: url.target, ..base.clone() } } else { url });

@@ -130,9 +130,9 @@ fn decode(text: &[u8], escape: Escape) -> Cow<'_, [u8]> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&first, tail)) = rest.split_first() {
-        let (byte, behind) = escape(rest).unwrap_or((first, tail));
+        let (byte, after) = escape(rest).unwrap_or((first, tail));
         decoded.push(byte);
-        rest = behind;
+        rest = after;
     }
     Cow::Owned(decoded)
 }

@@ -38,7 +38,7 @@ pub enum PieceTaken {
     Complete,
     /// It was added to the output, of which so much is there that it should be sent.
     Full,
-    /// It completes a chunk but is too large to be copied: it is to be sent behind the output,
+    /// It completes a chunk but is too large to be copied: it is to be sent after the output,
     /// followed by [`Body::chunk_end`].
     Large,
 }

@@ -50,12 +50,12 @@ impl ResponseBuffer {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
-    /// Takes the head, and all behind it.
+    /// Takes the head, and all after it.
     pub fn take_head(&mut self) -> Vec<u8> {
         self.bytes.split_off(self.head_start.min(self.bytes.len()))
     }
 
-    /// Drops the head, and all behind it.
+    /// Drops the head, and all after it.
     pub fn drop_head(&mut self) {
         self.bytes.truncate(self.head_start);
     }
@@ -83,7 +83,7 @@ impl ResponseBuffer {
         self.is_deferred
     }
 
-    /// Takes back the deferred bytes, if none of them has left. Gives whether that is so.
+    /// Takes back the deferred bytes, if none of them has left. Returns whether that is so.
     pub fn restore(&mut self, waiting: Option<DeferredOutput>) -> bool {
         self.is_deferred = false;
         self.is_old = waiting.as_ref().is_some_and(|waiting| waiting.is_old);

@@ -120,7 +120,7 @@ impl Fields {
     }
 
     /// The same for a head of which the length of the body is not known yet: its Date, Content-Length and end are
-    /// still missing. Gives whether it has a Date.
+    /// still missing. Returns whether it has a Date.
     ///
     /// # Errors
     /// The length was announced already.

@@ -197,7 +197,7 @@ impl TrafficKeys {
         Ok(HEADER + inner + TAG)
     }
 
-    /// Opens a record in place. Gives its type, and where in it the content is.
+    /// Opens a record in place. Returns its type, and where in it the content is.
     pub fn open(&mut self, record: &mut [u8]) -> Result<(u8, Range<usize>), RecordFailure> {
         let (header, body) =
             record.split_first_chunk_mut::<HEADER>().ok_or(RecordFailure::BadRecord)?;
@@ -209,7 +209,7 @@ impl TrafficKeys {
         if opened.len() > MAX_PLAINTEXT + 1 {
             return Err(RecordFailure::Overflow);
         }
-        // Behind the type come as many zeros as the peer likes (RFC 8446 5.4).
+        // After the type come as many zeros as the peer likes (RFC 8446 5.4).
         let end = opened.iter().rposition(|byte| *byte != 0).ok_or(RecordFailure::Unexpected)?;
         let kind = opened.get(end).copied().ok_or(RecordFailure::Unexpected)?;
         Ok((kind, HEADER..HEADER + end))

@@ -42,14 +42,14 @@ pub fn parse(text: &str) -> Result<Vec<TextPiece>, String> {
             continue;
         }
         let field = brace.starts_with('{').then(|| rest.split_once('}')).flatten();
-        let Some((name, behind)) = field else {
+        let Some((name, after)) = field else {
             return Err(format!("a brace without its counterpart in \"{text}\"; write it twice"));
         };
         if !literal.is_empty() {
             pieces.push(TextPiece::Literal(std::mem::take(&mut literal)));
         }
         pieces.push(piece(name)?);
-        rest = behind;
+        rest = after;
     }
     literal.push_str(rest);
     if !literal.is_empty() {

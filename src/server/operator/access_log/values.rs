@@ -46,7 +46,7 @@ pub(super) fn is_plain(text: &[u8]) -> bool {
     let odd = |block: Bytes16| !block.is_from_to(b' ', b'~') | block.is(b'"') | block.is(b'\\');
     let (blocks, rest) = text.as_chunks::<SIZE>();
     blocks.iter().all(|block| odd(Bytes16::new(block)).first().is_none())
-        // The zeros behind the rest are odd.
+        // The zeros after the rest are odd.
         && odd(Bytes16::padded(rest)).first() == Some(rest.len())
 }
 
@@ -71,7 +71,7 @@ fn push_hex(line: &mut Vec<u8>, byte: u8) {
     line.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
 }
 
-/// 0 to 255 with a dot behind it, and the length of that.
+/// 0 to 255 with a dot after it, and the length of that.
 static OCTETS: [([u8; 4], u8); 256] = {
     let (mut octets, mut number) = ([([0; 4], 0); 256], 0usize);
     while number < 256 {
@@ -101,7 +101,7 @@ pub(super) fn push_ipv4(line: &mut Vec<u8>, octets: [u8; 4]) {
         length += usize::from(*size);
     }
     line.extend_from_slice(&text);
-    // Without the last dot and what is behind it.
+    // Without the last dot and what is after it.
     line.truncate(line.len() + length - 17);
 }
 

@@ -128,7 +128,7 @@ impl Balance {
     }
 }
 
-/// Adds the pool's hot connections to the view. Gives their workers and tickets.
+/// Adds the pool's hot connections to the view. Returns their workers and tickets.
 fn sample(
     view: &mut View,
     workers: &[WorkerId],

@@ -77,7 +77,7 @@ impl Bounds {
         closed
     }
 
-    /// Looks after the memory between two batches of events. Gives what the log is to tell.
+    /// Looks after the memory between two batches of events. Returns what the log is to tell.
     pub fn tend(&mut self, store: &mut Store, now: Instant) -> Option<String> {
         if fallback_allocator::take_failure() {
             let some = store.lobby().waiting().div_ceil(8);

@@ -61,7 +61,7 @@ impl HeldInput {
         self.bytes.is_empty()
     }
 
-    /// Something came from the client: receives it if it may be of no use alone. True if the
+    /// Something came from the client: receives it if it may not be enough yet. True if the
     /// reader is to look again: because what it awaits is there, the client sends no more, or there
     /// is as much as can be held.
     pub fn is_due(&mut self, connection: BorrowedFd<'_>) -> bool {

@@ -291,7 +291,7 @@ impl Handover {
     }
 
     /// Revokes up to `most` leases of a worker, of connections that it has parked and does not act on.
-    /// They go to the workers that may have them. Gives how many it has revoked.
+    /// They go to the workers that may have them. Returns how many it has revoked.
     pub fn revoke(&mut self, worker: WorkerId, most: usize, reserved: Reserved) -> usize {
         let tickets: Vec<Ticket> =
             self.reception.store.leases(worker.pid).map(|(ticket, _)| ticket).collect();

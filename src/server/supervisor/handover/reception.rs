@@ -45,7 +45,7 @@ impl Reception {
         self.bounds.bound_input(&mut self.store);
     }
 
-    /// Deals with connections whose time is up. Gives when the next one's is.
+    /// Deals with connections whose time is up. Returns when the next one's is.
     pub fn advance(&mut self, now: Instant) -> Option<Instant> {
         while let Some(key) = self.store.lobby().take_alarm(now) {
             match self.store.get_mut(key).and_then(|entry| entry.prolong(now)) {
@@ -260,7 +260,7 @@ impl Reception {
         self.bounds.bound_descriptors(&mut self.store, more)
     }
 
-    /// Looks after the memory between two batches of events. Gives what the log is to tell.
+    /// Looks after the memory between two batches of events. Returns what the log is to tell.
     pub fn tend_memory(&mut self, now: Instant) -> Option<String> {
         self.bounds.tend(&mut self.store, now)
     }

@@ -36,7 +36,7 @@ fn side(input: usize, descriptors: usize) -> Side {
 }
 
 impl Side {
-    /// A worker gives up a connection in this state. Gives the client's end.
+    /// A worker gives up a connection in this state. Returns the client's end.
     fn hand_over(&mut self, state: ConnectionState) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (parcel, report) = (Parcel::from(OwnedFd::from(ours)), Report::HandedOver(None, state));
@@ -170,13 +170,13 @@ fn a_lingering_connection_ends_with_its_client_or_its_time() {
     assert!(!side.handover.reception.has_lingering() && is_closed(&mut client));
 }
 
-/// The next generation takes what it gets now. Gives how many connections that were.
+/// The next generation takes what it gets now. Returns how many connections that were.
 fn inherit_from(side: &mut Side, channel: &Channel, next: &mut Side) -> usize {
     side.handover.reception.successor().unwrap().flush();
     inherit(channel, next)
 }
 
-/// The next generation takes what the channel has. Gives how many connections that were.
+/// The next generation takes what the channel has. Returns how many connections that were.
 fn inherit(channel: &Channel, next: &mut Side) -> usize {
     let (mut count, mut inbox) = (0, Inbox::default());
     loop {

@@ -58,7 +58,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Executes this program anew. Gives also the generation's end of the channel to it.
+    /// Executes this program anew. Also returns the generation's end of the channel to it.
     ///
     /// # Errors
     /// What the system reports.

@@ -3,7 +3,7 @@
 //!
 //! | event | what becomes of it |
 //! |---|---|
-//! | a reload is asked for | it begins, behind one that has begun; none if the server shuts down |
+//! | a reload is asked for | it begins, after one that has begun; none if the server shuts down |
 //! | the candidate is not ready in time, or ends | the reload has failed |
 //! | the candidate is ready | the generation that serves hands over to it; if it does not react in time, the candidate is told to serve alone |
 //! | the new generation serves | the reload is complete |
@@ -70,7 +70,7 @@ impl First {
         }
     }
 
-    /// A reload is asked for. It comes behind one that has begun.
+    /// A reload is asked for. It comes after one that has begun.
     pub fn ask(&mut self, asker: Option<Asker>, timeout: Option<Duration>) -> Vec<ReloadAction> {
         if self.refuses {
             return refusal(asker, SHUTTING_DOWN);
@@ -162,7 +162,7 @@ impl First {
         }
     }
 
-    /// The candidate, if there is one, is killed with all that it has started. Gives who waits for it, and what
+    /// The candidate, if there is one, is killed with all that it has started. Returns who waits for it, and what
     /// it has written to its standard error.
     fn give_up(&mut self, log: &mut Log) -> Option<(Vec<Asker>, String)> {
         let mut candidate = self.candidate.take()?;

@@ -48,10 +48,10 @@ impl Generations {
         self.list.iter().find(|generation| generation.pid == pid).map(|it| &it.link)
     }
 
-    /// Passes the last one a channel to a candidate. Gives it back if there is no generation.
+    /// Passes the last one a channel to a candidate. Returns it if there is no generation.
     pub fn introduce(&self, channel: Channel) -> Option<Channel> {
         let Some(current) = self.list.last() else { return Some(channel) };
-        // If that fails, the candidate waits in vain, and says so.
+        // If that fails, the candidate's wait times out, which it reports.
         let _ = current.link.send_patiently(&FromFirst::Introduce, &[channel.as_fd()]);
         None
     }
@@ -74,7 +74,7 @@ impl Generations {
         }
     }
 
-    /// Kills the supervisor of the one before the last. Gives its process id. Its workers end when their
+    /// Kills the supervisor of the one before the last. Returns its process id. Its workers end when their
     /// handlers have.
     pub fn kill_previous(&self) -> Option<i32> {
         let pid = self.list.iter().nth_back(1)?.pid;

@@ -175,7 +175,7 @@ impl Reload {
         }
     }
 
-    /// Passes on what the successor has not got yet. Gives when to try again, should the kernel not say when it
+    /// Passes on what the successor has not got yet. Returns when to try again, should the kernel not say when it
     /// takes more.
     pub fn flush(&self, service: &mut Service, now: Instant) -> Option<Instant> {
         succession::flush(&mut service.handover, now)

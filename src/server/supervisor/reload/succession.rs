@@ -114,7 +114,7 @@ impl Succession {
             warned: privileges::has_warned(),
             has_key: key.is_some(),
         });
-        // If the channel does not take something, the candidate waits in vain, and says so.
+        // If the channel does not take something, the candidate's wait times out, which it reports.
         let stderr = Some(standard::stream(2));
         let descriptors = [stderr, worker_signals::ports_file(), push, key, metrics];
         let descriptors: Vec<_> = descriptors.into_iter().flatten().collect();
@@ -213,7 +213,7 @@ fn end_workers(Service { children, handover, .. }: &mut Service, now: Instant) {
         let is_starting = child.life == Life::Starting;
         child.terminate(Life::Dismissed);
         if child.running.is_some() && !is_starting {
-            // A job may run for ever. Its handler may want to know.
+            // A job may run forever. Its handler may want to know.
             child.kill(Signal::SIGTERM);
         }
     }
@@ -224,7 +224,7 @@ pub fn owes(handover: &mut Handover) -> bool {
     handover.reception.successor().is_some_and(|successor| !successor.flush())
 }
 
-/// The same. Gives when to try again, should the kernel not say when the channel has room.
+/// The same. Returns when to try again, should the kernel not say when the channel has room.
 pub fn flush(handover: &mut Handover, now: Instant) -> Option<Instant> {
     owes(handover).then(|| now + FLUSH_AGAIN)
 }

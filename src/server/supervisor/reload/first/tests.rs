@@ -53,7 +53,7 @@ impl Scene {
         self.start + Duration::from_secs(seconds)
     }
 
-    /// A reload begins for whoever has asked. Gives also the candidate's end.
+    /// A reload begins. Also returns the candidate's end.
     fn begin(&mut self) -> (Vec<ReloadAction>, Other) {
         let (link, other) = Channel::pair().unwrap();
         let (channel, _) = Channel::pair().unwrap();

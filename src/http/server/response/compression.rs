@@ -64,7 +64,7 @@ impl Compressing {
 
     /// Looks at the header lines of a response, which stand in `head` from `start` on: if it is one of those that are
     /// compressed, it varies with Accept-Encoding; and if the client `accepts` it, the lines say that it is compressed.
-    /// `length` is the announced length. Gives what compresses the body then.
+    /// `length` is the announced length. Returns what compresses the body then.
     pub fn begin(
         &self,
         head: &mut Vec<u8>,

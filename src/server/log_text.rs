@@ -22,7 +22,7 @@ pub fn path_of(request: &Opening<'_>) -> String {
     shown(request.line.split(|byte| *byte == b'?').next().unwrap_or_default())
 }
 
-/// The id of a request, if it has one, behind a space.
+/// The id of a request, if it has one, after a space.
 pub fn id_of(request: &Opening<'_>) -> String {
     request.names.with_id(|id| match id {
         [] => String::new(),
