@@ -51,7 +51,7 @@ pub fn start(address: SocketAddr) -> io::Result<Stream> {
     let mut stream = tcp_stream(socket, address);
     match outcome {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            stream.set_failure(libc::ECONNREFUSED);
+            stream.duplex.set_failure(libc::ECONNREFUSED);
         }
         Err(error) if !is_under_way(&error) => return Err(error),
         _ => {}
@@ -86,7 +86,7 @@ pub fn local_nb(path: &Path) -> io::Result<Stream> {
     let mut stream = local_stream(socket);
     match outcome {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            stream.set_failure(libc::ECONNREFUSED);
+            stream.duplex.set_failure(libc::ECONNREFUSED);
         }
         outcome => outcome?,
     }

@@ -27,6 +27,7 @@ pub fn of_handle(lua: &Lua, handle: &Value, key: &str) -> Reply<Value> {
     if key == "tls" {
         let stream = borrow(&stream)?;
         return stream
+            .duplex
             .session()
             .map_or(Ok(Value::Nil), |session| tls_options::describe(lua, session));
     }

@@ -53,7 +53,7 @@ pub fn new_handle(lua: &Lua, stream: Stream) -> mlua::Result<AnyUserData> {
 /// Like [`new_handle`], for a stream outside a server: if it is not an internet connection, the
 /// handle has neither addresses nor a [`wakeup`](Stream::wakeup).
 pub fn new_free_handle(lua: &Lua, stream: Stream) -> mlua::Result<AnyUserData> {
-    if stream.is_tcp() {
+    if stream.duplex.is_tcp() {
         return new_handle(lua, stream);
     }
     create(lua, &*with_classes(lua, |classes| classes.plain.clone())?, stream)

@@ -14,13 +14,13 @@ use crate::binding::{Fault, Reply};
 /// Puts the methods into the tables of the three classes.
 pub fn install(lua: &Lua, prototypes: &Prototypes) -> mlua::Result<()> {
     let Prototypes { handle, listener, child } = prototypes;
-    method(lua, handle, "pollfd", |_, mut args| open(&mut args, |stream| stream.raw_fd()))?;
+    method(lua, handle, "pollfd", |_, mut args| open(&mut args, |stream| stream.duplex.raw_fd()))?;
     method(lua, handle, "events", |_, mut args| open(&mut args, |stream| events(stream)))?;
     method(lua, handle, "timeout", |_, mut args| open(&mut args, timeout))?;
     method(lua, handle, "dirty", |_, mut args| open(&mut args, Stream::has_input))?;
     method(lua, handle, "getfd", |_, mut args| {
         let (_, stream) = args.stream()?;
-        let fd = borrow(&stream)?.raw_fd();
+        let fd = borrow(&stream)?.duplex.raw_fd();
         // `select` ignores such objects.
         Ok(fd.unwrap_or(-1))
     })?;
@@ -52,7 +52,7 @@ fn open<R>(args: &mut Args, f: impl FnOnce(&mut Stream) -> R) -> Reply<R> {
 
 /// What the last blocked operation waits for; input if there was none.
 fn events(stream: &Stream) -> &'static str {
-    match stream.interest() {
+    match stream.duplex.interest() {
         Direction::Read => "r",
         Direction::Write => "w",
     }
@@ -60,9 +60,9 @@ fn events(stream: &Stream) -> &'static str {
 
 /// Zero if there is no need to wait, else nil: handles have no timeout.
 fn timeout(stream: &mut Stream) -> Option<u8> {
-    let ready = match stream.interest() {
+    let ready = match stream.duplex.interest() {
         Direction::Read => stream.has_input(),
-        Direction::Write => stream.raw_fd().is_none(),
+        Direction::Write => stream.duplex.raw_fd().is_none(),
     };
     ready.then_some(0)
 }

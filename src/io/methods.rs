@@ -82,7 +82,7 @@ const WRITABLE: usize = 5;
 
 /// The mode in which a read or a write that would block has to wait.
 fn mode(stream: &Stream, direction: Direction) -> usize {
-    match stream.condition(direction) {
+    match stream.duplex.condition(direction) {
         Direction::Read => READABLE,
         Direction::Write => WRITABLE,
     }
@@ -196,7 +196,7 @@ fn read(arguments: &Arguments<'_>, event: Event, waiting: WaitMode) -> Result<Ac
     let want = want(arguments, waiting.first())?;
     let mut stream = usable(&stream)?;
     // Without input, the state of the stream has to tell more.
-    let input = stream.input();
+    let input = stream.duplex.input();
     match want.find(input, 0) {
         Some((n, status)) if !input.is_empty() => Ok(take(&mut stream, n, status)),
         _ => receive(arguments, &mut stream, want, 0, waiting),
@@ -213,18 +213,18 @@ fn read_on(
     match event {
         Event::Returned(searched) if searched >= 0 => {
             let want = want(arguments, waiting.first())?;
-            let position = isize::try_from(stream.input.position()).unwrap_or(isize::MAX);
+            let position = isize::try_from(stream.duplex.input.position()).unwrap_or(isize::MAX);
             let seen = usize::try_from(searched.saturating_sub(position)).unwrap_or(0);
             receive(arguments, stream, want, seen, waiting)
         }
         // The string was copied: the buffer gives back the memory.
         Event::Returned(token) => {
-            stream.consume(0);
+            stream.duplex.consume(0);
             Ok(Action::ReturnPair(Value::Slot(LONG), Value::Word((-1 - token) as usize)))
         }
         // The wait was broken off: the input is not marked as waited for any more.
         _ => {
-            stream.consume(0);
+            stream.duplex.consume(0);
             Ok(Action::Throw(Value::Slot(arguments.result(1))))
         }
     }
@@ -243,13 +243,13 @@ fn receive(
     check_readable(stream)?;
     match want.receive(stream, seen, waiting == WaitMode::Blocking) {
         Ok((n, Status::Block)) if waiting != WaitMode::Never => {
-            let searched = stream.input.position().saturating_add(n as u64);
+            let searched = stream.duplex.input.position().saturating_add(n as u64);
             let token = isize::try_from(searched).unwrap_or(isize::MAX);
             let mode = mode(stream, Direction::Read);
             let action = waiting.wait(arguments, mode, Protection::Caught, token)?;
             // A yield that is not possible throws: then nothing waits for the input.
             if waiting != WaitMode::Yielding || arguments.may_yield() {
-                stream.input.hold(Awaits::More);
+                stream.duplex.input.hold(Awaits::More);
             }
             Ok(action)
         }
@@ -261,8 +261,8 @@ fn receive(
 /// Returns the first `n` bytes of the input, which are consumed.
 #[inline(always)]
 fn take(stream: &mut Stream, n: usize, status: Status) -> Action {
-    let bytes = Value::from(stream.input().get(..n).unwrap_or_default());
-    stream.input.consume_lazily(n);
+    let bytes = Value::from(stream.duplex.input().get(..n).unwrap_or_default());
+    stream.duplex.input.consume_lazily(n);
     if n > KEEP {
         return Action::Put(LONG, bytes, -1 - status as isize);
     }
@@ -326,12 +326,12 @@ fn send(
     let mut stream = usable(&stream)?;
     check_writable(&stream)?;
     let outcome = if !flush && !overflows(&stream, parts) {
-        parts.iter().for_each(|part| stream.put(part));
-        stream.output.check().map(|()| 0)
+        parts.iter().for_each(|part| stream.duplex.put(part));
+        stream.duplex.output.check().map(|()| 0)
     } else if waiting == WaitMode::Blocking {
-        stream.send_all(parts).map(|()| 0)
+        stream.duplex.send_all(parts).map(|()| 0)
     } else {
-        stream.send_nb(parts)
+        stream.duplex.send_nb(parts)
     };
     match (outcome, waiting) {
         (Err(error), _) => Ok(Action::Fail(error)),
@@ -348,7 +348,7 @@ fn send(
 
 /// Whether the small buffer of `write` is full with `parts`.
 fn overflows(stream: &Stream, parts: &[&[u8]]) -> bool {
-    stream.pending() + parts.iter().map(|part| part.len()).sum::<usize>() >= WRITE_BUFFER
+    stream.duplex.pending() + parts.iter().map(|part| part.len()).sum::<usize>() >= WRITE_BUFFER
 }
 
 /// `close` and `reset`.

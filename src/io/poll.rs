@@ -155,11 +155,11 @@ impl PollRequest {
             return Err(Fault::misuse("Attempt to poll a closed I/O handle"));
         }
         // A finished local socket has no descriptor: its reads and writes do not block.
-        match stream.raw_fd() {
+        match stream.duplex.raw_fd() {
             Some(_) if direction == Direction::Read && stream.has_input() => self.ready = true,
             Some(fd) => {
                 let write = direction == Direction::Write;
-                self.set.add_for(fd, stream.conditions(!write, write));
+                self.set.add_for(fd, stream.duplex.conditions(!write, write));
             }
             None => self.ready = true,
         }

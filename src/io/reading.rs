@@ -82,17 +82,17 @@ impl Want {
         mut seen: usize,
         waits: bool,
     ) -> io::Result<(usize, Status)> {
-        stream.input.check()?;
+        stream.duplex.input.check()?;
         loop {
-            let have = stream.input().len();
-            if let Some(found) = self.find(stream.input(), seen.min(have)) {
+            let have = stream.duplex.input().len();
+            if let Some(found) = self.find(stream.duplex.input(), seen.min(have)) {
                 return Ok(found);
             }
             seen = have;
-            match stream.fill_at_least(self.missing(have))? {
+            match stream.duplex.fill_at_least(self.missing(have))? {
                 Fill::Data(_) => {}
                 Fill::Eof => return Ok((have, Status::Eof)),
-                Fill::Block if waits => drop(stream.wait(Direction::Read, None)?),
+                Fill::Block if waits => drop(stream.duplex.wait(Direction::Read, None)?),
                 Fill::Block => return Ok((have, Status::Block)),
             }
         }
@@ -104,22 +104,22 @@ impl Want {
     /// # Errors
     /// What the system reports; afterwards "Previous read error".
     pub fn discard(&self, stream: &mut Stream, waits: bool) -> io::Result<(usize, Status)> {
-        stream.input.check()?;
+        stream.duplex.input.check()?;
         let mut want = *self;
         let mut total = 0;
         loop {
-            if let Some((n, status)) = want.find(stream.input(), 0) {
-                stream.consume(n);
+            if let Some((n, status)) = want.find(stream.duplex.input(), 0) {
+                stream.duplex.consume(n);
                 return Ok((total + n, status));
             }
-            let n = stream.input().len();
-            stream.consume(n);
+            let n = stream.duplex.input().len();
+            stream.duplex.consume(n);
             total += n;
             want.limit = want.limit.map(|limit| limit - n);
-            match stream.fill_at_least(want.missing(0))? {
+            match stream.duplex.fill_at_least(want.missing(0))? {
                 Fill::Data(_) => {}
                 Fill::Eof => return Ok((total, Status::Eof)),
-                Fill::Block if waits => drop(stream.wait(Direction::Read, None)?),
+                Fill::Block if waits => drop(stream.duplex.wait(Direction::Read, None)?),
                 Fill::Block => return Ok((total, Status::Block)),
             }
         }
@@ -202,7 +202,7 @@ mod tests {
         }
         theirs.write_all(b"\nnext").unwrap();
         assert_eq!(line.receive(&mut stream, 3, false).unwrap(), (4, Status::Term));
-        stream.consume(4);
+        stream.duplex.consume(4);
         drop(theirs);
         assert_eq!(line.receive(&mut stream, 0, true).unwrap(), (4, Status::Eof));
     }

@@ -17,7 +17,6 @@ mod shared_transport;
 
 use std::io;
 use std::net::SocketAddr;
-use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
 
 use socket2::SockAddr;
@@ -46,29 +45,13 @@ enum ClosePhase {
 /// A connection with its input and output. Dropping it resets the connection.
 #[derive(Debug)]
 pub struct Stream {
-    duplex: Duplex,
+    /// What reads and writes its bytes.
+    pub duplex: Duplex,
     phase: ClosePhase,
     /// The addresses of both ends, asked for when first needed.
     endpoints: Endpoints,
     /// What the server and its handler tell each other.
     pub handler: HandlerState,
-}
-
-/// Its bytes are read and written through it.
-impl Deref for Stream {
-    type Target = Duplex;
-
-    #[inline(always)]
-    fn deref(&self) -> &Duplex {
-        &self.duplex
-    }
-}
-
-impl DerefMut for Stream {
-    #[inline(always)]
-    fn deref_mut(&mut self) -> &mut Duplex {
-        &mut self.duplex
-    }
 }
 
 impl Stream {
@@ -97,9 +80,9 @@ impl Stream {
     /// Whether a read would find something without asking the system. A hold counts once: who asks
     /// again is not the read that was suspended.
     pub fn has_input(&mut self) -> bool {
-        self.input.has_unseen()
-            || self.has_received()
-            || (self.transport.get().is_none() && self.is_open())
+        self.duplex.input.has_unseen()
+            || self.duplex.has_received()
+            || (self.duplex.transport.get().is_none() && self.is_open())
     }
 
     // The end: FIN in one direction, FIN in both, RST.
@@ -107,9 +90,9 @@ impl Stream {
     /// Sends what is queued and then EOF; input may still be read (reference, "socket:finish").
     /// Whatever is not TCP is closed instead, and its reads see EOF after the buffered input.
     pub fn finish(&mut self) -> io::Result<()> {
-        self.flush()?;
-        while !self.transport.send_close_notify()? {
-            self.wait(Direction::Write, None)?;
+        self.duplex.flush()?;
+        while !self.duplex.transport.send_close_notify()? {
+            self.duplex.wait(Direction::Write, None)?;
         }
         self.end_output()
     }
@@ -117,10 +100,10 @@ impl Stream {
     /// As [`Stream::finish`], as far as it goes without blocking; the number of bytes that remain
     /// queued. While there are some, EOF is still to come, by a further call.
     pub fn finish_nb(&mut self) -> io::Result<usize> {
-        let mut left = self.flush_nb()?;
-        if left == 0 && !self.transport.send_close_notify()? {
+        let mut left = self.duplex.flush_nb()?;
+        if left == 0 && !self.duplex.transport.send_close_notify()? {
             left = 1;
-            self.interest = Direction::Write;
+            self.duplex.interest = Direction::Write;
         }
         match left {
             0 => self.end_output()?,
@@ -132,7 +115,7 @@ impl Stream {
     /// Everything is sent: sends EOF.
     fn end_output(&mut self) -> io::Result<()> {
         self.phase = self.phase.max(ClosePhase::Finished);
-        self.output.release();
+        self.duplex.output.release();
         self.duplex.transport.finish(self.duplex.input.is_eof())
     }
 
@@ -143,15 +126,16 @@ impl Stream {
     /// What the system reports for the flush; the stream is closed all the same, with RST.
     pub fn close(&mut self) -> io::Result<()> {
         // A handshake that has come to nothing yet needs no end, and that of TLS is for its own process to say.
-        let is_done = self.is_finished() || !self.is_established();
-        let sent = is_done && self.output.is_empty() || self.transport.has_inherited_session();
-        if !sent && let Err(error) = self.flush() {
+        let is_done = self.is_finished() || !self.duplex.is_established();
+        let sent = is_done && self.duplex.output.is_empty()
+            || self.duplex.transport.has_inherited_session();
+        if !sent && let Err(error) = self.duplex.flush() {
             let _ = self.reset();
             return Err(error);
         }
         // Once all is sent, a failure of what follows is not reported.
-        while !sent && self.transport.send_close_notify().is_ok_and(|is_sent| !is_sent) {
-            self.wait(Direction::Write, None)?;
+        while !sent && self.duplex.transport.send_close_notify().is_ok_and(|is_sent| !is_sent) {
+            self.duplex.wait(Direction::Write, None)?;
         }
         let closed = self.duplex.transport.close(self.duplex.input.is_eof());
         self.end();
@@ -164,7 +148,7 @@ impl Stream {
     /// What the system reports; the stream is closed all the same.
     pub fn reset(&mut self) -> io::Result<()> {
         self.end();
-        self.transport.reset()
+        self.duplex.transport.reset()
     }
 
     /// Gives the peer up, which gets RST: what is buffered is lost, and reads fail. The descriptor stays open, so that
@@ -180,14 +164,14 @@ impl Stream {
     /// the peer; buffered bytes are dropped, so see [`Duplex::input`] and [`Duplex::pending`] before.
     pub fn detach(&mut self) -> Option<OwnedFd> {
         self.end();
-        self.transport.detach()
+        self.duplex.transport.detach()
     }
 
     /// The stream is over: no buffer is needed any more.
     fn end(&mut self) {
         self.phase = ClosePhase::Closed;
-        self.input.drop_all();
-        self.output.drop_all();
+        self.duplex.input.drop_all();
+        self.duplex.output.drop_all();
     }
 
     /// Whether neither [`Stream::close`] nor [`Stream::reset`] was called.
@@ -202,19 +186,19 @@ impl Stream {
 
     /// The server's side: see [`SharedTransport::set_served`].
     pub fn set_served(&mut self) {
-        self.transport.set_served();
+        self.duplex.transport.set_served();
     }
 
     /// In a child of the process that serves it: what is queued is for that process to send, and the
     /// end of this stream is not the end of the connection.
     pub fn disown(&mut self) {
-        self.transport.set_inherited();
-        self.output.drop_all();
+        self.duplex.transport.set_inherited();
+        self.duplex.output.drop_all();
     }
 
     /// The server's side: see [`SharedTransport::take_closed`].
     pub fn take_closed(&mut self) -> Option<OwnedFd> {
-        self.transport.take_closed()
+        self.duplex.transport.take_closed()
     }
 
     // TLS.
@@ -223,41 +207,42 @@ impl Stream {
     ///
     /// Input that was received already is the beginning of the peer's handshake.
     pub fn secure(&mut self, mut session: TlsSession) {
-        let received = self.input().to_vec();
-        self.consume(received.len());
+        let received = self.duplex.input().to_vec();
+        self.duplex.consume(received.len());
         session.preload(&received);
-        if let Some(transport) = self.transport.get_mut() {
+        if let Some(transport) = self.duplex.transport.get_mut() {
             transport.secure(session);
         }
     }
 
     /// The peer does not speak TLS: what is written goes to it as it is.
     pub fn drop_session(&mut self) {
-        if let Some(transport) = self.transport.get_mut() {
+        if let Some(transport) = self.duplex.transport.get_mut() {
             transport.drop_session();
         }
     }
 
     /// Goes on with a session that another process has begun.
     pub fn resume(&mut self, session: TlsSession) {
-        if let Some(transport) = self.transport.get_mut() {
+        if let Some(transport) = self.duplex.transport.get_mut() {
             transport.secure(session);
         }
     }
 
     /// Whether another process can go on with the connection.
     pub fn is_movable(&self) -> bool {
-        !self.handler.personal && self.session().is_none_or(|session| session.state().is_some())
+        !self.handler.personal
+            && self.duplex.session().is_none_or(|session| session.state().is_some())
     }
 
     /// Whether the supervisor knows the keys of its session.
     pub fn are_keys_told(&self) -> bool {
-        self.session().is_none_or(TlsSession::is_told)
+        self.duplex.session().is_none_or(TlsSession::is_told)
     }
 
     /// They are known from now on.
     pub fn set_keys_told(&mut self) {
-        if let Some(session) = self.transport.get_mut().and_then(Transport::session_mut) {
+        if let Some(session) = self.duplex.transport.get_mut().and_then(Transport::session_mut) {
             session.set_told();
         }
     }
@@ -273,7 +258,7 @@ impl Stream {
 
     /// The address of the client. The system is asked once if it is not known.
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.endpoints.peer_of(self.transport.fd())
+        self.endpoints.peer_of(self.duplex.transport.fd())
     }
 }
 

@@ -31,7 +31,7 @@ pub fn install(lua: &Lua, module: &Table, handles: &Table) -> mlua::Result<()> {
                 let mut stream = open(&host, &port)?;
                 stream.secure(session);
                 if waits {
-                    stream.handshake()?;
+                    stream.duplex.handshake()?;
                 }
                 Ok(stream)
             })?;
@@ -75,14 +75,14 @@ fn starttls(mut args: Args, name: &str, waits: bool) -> Reply<Value> {
     if !stream.is_open() || stream.is_finished() {
         return Err(Fault::misuse("Attempt to start TLS on a closed or finished I/O handle"));
     }
-    if stream.session().is_some() {
+    if stream.duplex.session().is_some() {
         return Err(Fault::misuse("Attempt to start TLS on an I/O handle that has it already"));
     }
-    let left = if waits { stream.flush().map(|()| 0)? } else { stream.flush_nb()? };
+    let left = if waits { stream.duplex.flush().map(|()| 0)? } else { stream.duplex.flush_nb()? };
     if left > 0 {
         return Err(Fault::misuse("Attempt to start TLS while output is queued: flush it before"));
     }
-    if !stream.input().is_empty() {
+    if !stream.duplex.input().is_empty() {
         // Somebody may have put it there: it would count as sent by the peer whose name is checked.
         let text = "the peer has sent more than its answer before TLS has begun: it may not come from the peer";
         return Err(
@@ -91,7 +91,7 @@ fn starttls(mut args: Args, name: &str, waits: bool) -> Reply<Value> {
     }
     stream.secure(request.options.session(name_of(&request, &host))?);
     if waits {
-        stream.handshake()?;
+        stream.duplex.handshake()?;
     }
     Ok(this)
 }

@@ -1,7 +1,6 @@
 //! The transport of a stream: a descriptor, and for TLS the session that its bytes pass through.
 
 use std::io::{self, IoSlice};
-use std::ops::Deref;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::poll::PollFlags;
@@ -26,14 +25,6 @@ pub struct Transport {
     owner: u64,
 }
 
-impl Deref for Transport {
-    type Target = PlainTransport;
-
-    fn deref(&self) -> &PlainTransport {
-        &self.plain
-    }
-}
-
 impl Transport {
     /// A connection or descriptor of its own.
     pub fn owned(fd: OwnedFd, kind: DescriptorKind) -> Transport {
@@ -43,6 +34,12 @@ impl Transport {
     /// A standard stream of the process.
     pub fn standard(fd: BorrowedFd<'static>) -> Transport {
         Transport { plain: PlainTransport::standard(fd), session: None, owner: 0 }
+    }
+
+    /// The descriptor, past the session.
+    #[inline(always)]
+    pub fn plain(&self) -> &PlainTransport {
+        &self.plain
     }
 
     /// All further bytes pass through `session`.
@@ -235,7 +232,7 @@ impl Transport {
 
     /// Whether the bytes of a write are those that the descriptor gets: then others may send them.
     pub fn sends_as_it_is(&self) -> bool {
-        self.kind() != DescriptorKind::Plain && self.session.is_none()
+        self.plain().kind() != DescriptorKind::Plain && self.session.is_none()
     }
 
     /// Whether a receive would find something without asking the system.

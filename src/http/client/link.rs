@@ -87,7 +87,7 @@ impl Link {
     /// A link over a connection that may not be established yet. If the process ends, the server
     /// gets FIN: the end of an idle connection is not an error.
     pub fn new(stream: Rc<RefCell<Stream>>) -> Link {
-        if let Some(fd) = stream.try_borrow().ok().as_ref().and_then(|stream| stream.fd()) {
+        if let Some(fd) = stream.try_borrow().ok().as_ref().and_then(|stream| stream.duplex.fd()) {
             // Fails for local sockets.
             let _ = SockRef::from(&fd).set_linger(None);
         }
@@ -107,14 +107,14 @@ impl Link {
 
     /// The descriptor, unless it is closed.
     pub fn raw_fd(&self) -> Option<RawFd> {
-        self.stream().ok()?.raw_fd()
+        self.stream().ok()?.duplex.raw_fd()
     }
 
     /// Whether the connection is established, once it is writable.
     pub fn connected(&self) -> Result<(), ExchangeError> {
         let mut stream = self.stream()?;
-        stream.output.check()?;
-        match stream.fd() {
+        stream.duplex.output.check()?;
+        match stream.duplex.fd() {
             Some(fd) => Ok(SockRef::from(&fd).take_error()?.map_or(Ok(()), Err)?),
             None => Err(ExchangeError::Io(io::Error::from_raw_os_error(libc::ENOTCONN))),
         }
@@ -122,15 +122,15 @@ impl Link {
 
     /// Sends the queue and then the parts without blocking; returns how many bytes remain queued.
     pub fn send(&self, parts: &[&[u8]]) -> Result<usize, ExchangeError> {
-        Ok(self.stream()?.send_nb(parts)?)
+        Ok(self.stream()?.duplex.send_nb(parts)?)
     }
 
     /// Waits until one of the conditions holds, or for `timeout`; returns whether one does.
     pub fn wait(&self, read: bool, write: bool, timeout: Duration) -> Result<bool, ExchangeError> {
         let stream = self.stream()?;
-        match stream.fd() {
-            Some(_) if read && stream.has_received() => Ok(true),
-            Some(fd) => Ok(ready_for(fd, stream.conditions(read, write), Some(timeout))?),
+        match stream.duplex.fd() {
+            Some(_) if read && stream.duplex.has_received() => Ok(true),
+            Some(fd) => Ok(ready_for(fd, stream.duplex.conditions(read, write), Some(timeout))?),
             None => Ok(true),
         }
     }
@@ -144,7 +144,7 @@ impl Link {
 
     /// What a handshake that goes on waits for: "r" or "w".
     pub fn awaited(&self) -> &'static str {
-        match self.stream().map(|stream| stream.interest()) {
+        match self.stream().map(|stream| stream.duplex.interest()) {
             Ok(Direction::Write) => "w",
             _ => "r",
         }
@@ -152,7 +152,7 @@ impl Link {
 
     /// Goes on with the handshake; whether it is over.
     pub fn handshake(&self) -> Result<bool, ExchangeError> {
-        Ok(self.stream()?.handshake_nb()?)
+        Ok(self.stream()?.duplex.handshake_nb()?)
     }
 
     /// Whether to accept ambiguous heads from now on.
@@ -189,22 +189,23 @@ impl Link {
 
     fn is_silent(&self) -> bool {
         let Ok(mut stream) = self.stream() else { return false };
-        if stream.session().is_some() {
+        if stream.duplex.session().is_some() {
             // What comes may be a message of TLS.
-            return stream.input().is_empty() && matches!(stream.fill(), Ok(Fill::Block));
+            return stream.duplex.input().is_empty()
+                && matches!(stream.duplex.fill(), Ok(Fill::Block));
         }
-        let Some(fd) = stream.fd() else { return false };
+        let Some(fd) = stream.duplex.fd() else { return false };
         // Peeking is cheaper than receiving: it needs no buffer.
         let mut byte = [MaybeUninit::uninit()];
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         let found = SockRef::from(&fd).recv_with_flags(&mut byte, flags);
-        stream.input().is_empty()
+        stream.duplex.input().is_empty()
             && found.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Whether the server has sent anything for this exchange.
     pub fn is_answered(&self) -> bool {
-        self.stream().is_ok_and(|stream| !stream.input().is_empty())
+        self.stream().is_ok_and(|stream| !stream.duplex.input().is_empty())
     }
 
     /// Passes the next response head, which may be an interim one, to `take`; `None` if it needs
@@ -218,23 +219,23 @@ impl Link {
         let mut head = self.head.try_borrow_mut().map_err(|_| ExchangeError::InUse)?;
         let mut body = self.body.try_borrow_mut().map_err(|_| ExchangeError::InUse)?;
         let length = loop {
-            match head.advance(stream.input(), &LIMITS).map_err(ExchangeError::Head)? {
+            match head.advance(stream.duplex.input(), &LIMITS).map_err(ExchangeError::Head)? {
                 HeadProgress::Complete(length) => break length,
                 HeadProgress::Partial => {}
             }
-            match stream.fill()? {
+            match stream.duplex.fill()? {
                 Fill::Data(_) => {}
                 Fill::Eof => return Err(BodyError::Truncated.into()),
                 Fill::Block => return Ok(None),
             }
         };
-        let input = stream.input().get(..length).unwrap_or_default();
+        let input = stream.duplex.input().get(..length).unwrap_or_default();
         let framing = ResponseFraming::of(&head, input, to_head)?;
         let taken = take(ReceivedHead::new(&head, input));
         // An interim response says nothing about the connection.
         *body = (framing.body, framing.persistent);
         head.clear();
-        stream.consume(length);
+        stream.duplex.consume(length);
         Ok(Some(taken))
     }
 
@@ -267,18 +268,18 @@ impl Link {
         let spins = spin.spins() || limit.is_zero();
         let mut filled = Fill::Block;
         if spins {
-            filled = self.stream()?.fill()?;
+            filled = self.stream()?.duplex.fill()?;
             while filled == Fill::Block && start.elapsed() < SPIN_TIME.min(limit) {
                 // The server may need this processor.
                 std::thread::yield_now();
-                filled = self.stream()?.fill()?;
+                filled = self.stream()?.duplex.fill()?;
             }
         }
         if filled == Fill::Block {
             if limit.is_zero() || !self.wait(true, false, limit)? {
                 return Ok(None);
             }
-            filled = self.stream()?.fill()?;
+            filled = self.stream()?.duplex.fill()?;
         }
         if !limit.is_zero() {
             self.spin.set(spin.after(start.elapsed(), spins));
@@ -295,7 +296,7 @@ impl Link {
         let mut stream = self.stream()?;
         let mut body = self.body.try_borrow_mut().map_err(|_| ExchangeError::InUse)?;
         let mut head = self.head.try_borrow_mut().map_err(|_| ExchangeError::InUse)?;
-        let input = stream.input();
+        let input = stream.duplex.input();
         let HeadProgress::Complete(length) =
             head.advance(input, &LIMITS).map_err(ExchangeError::Head)?
         else {
@@ -310,11 +311,11 @@ impl Link {
             return Ok(None);
         };
         let surplus = input.len() > length + used;
-        let reusable = framing.persistent && !surplus && stream.pending() == 0;
+        let reusable = framing.persistent && !surplus && stream.duplex.pending() == 0;
         let taken = take(ReceivedHead::new(&head, fields), &content, reusable);
         *body = (ResponseBody::End, framing.persistent);
         head.clear();
-        stream.consume(length + used);
+        stream.duplex.consume(length + used);
         Ok(Some(taken))
     }
 
@@ -324,20 +325,20 @@ impl Link {
         let mut stream = self.stream()?;
         let mut body = self.body.try_borrow_mut().map_err(|_| ExchangeError::InUse)?;
         loop {
-            let (used, piece) = body.0.take(stream.input())?;
+            let (used, piece) = body.0.take(stream.duplex.input())?;
             match piece {
                 Piece::Data(data) => {
                     let taken = take(data);
-                    stream.consume(used);
+                    stream.duplex.consume(used);
                     return Ok(Some(taken));
                 }
                 Piece::End => {
-                    stream.consume(used);
+                    stream.duplex.consume(used);
                     return Ok(Some(take(b"")));
                 }
-                Piece::More => stream.consume(used),
+                Piece::More => stream.duplex.consume(used),
             }
-            match stream.fill()? {
+            match stream.duplex.fill()? {
                 Fill::Data(_) => {}
                 Fill::Eof => body.0.eof()?,
                 Fill::Block => return Ok(None),
@@ -353,7 +354,7 @@ impl Link {
             // The connection belongs to another process: neither send nor receive.
             drop(stream.detach());
         } else if stream.is_open() {
-            let in_order = in_order && stream.pending() == 0;
+            let in_order = in_order && stream.duplex.pending() == 0;
             // There is nothing to do about a failure.
             let _ = if in_order { stream.close() } else { stream.reset() };
         }
@@ -370,8 +371,8 @@ impl Link {
         let (Ok(stream), Ok(body)) = (self.stream(), self.body.try_borrow()) else { return false };
         body.0.is_end()
             && body.1
-            && stream.input().is_empty()
-            && stream.pending() == 0
-            && !stream.is_eof()
+            && stream.duplex.input().is_empty()
+            && stream.duplex.pending() == 0
+            && !stream.duplex.is_eof()
     }
 }

@@ -13,32 +13,34 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     step(lua, table, shared, "discard_body", |_, c, close: Option<bool>| {
         with(c, |c| {
             // If the request cannot be used any more, there is nothing to be discarded.
-            let usable = c.set_reader(Reader::Discard);
+            let usable = c.exchange.set_reader(Reader::Discard);
             if close.unwrap_or(false) && usable.is_ok() {
-                let _ = c.output.response.close_after_finish();
+                let _ = c.exchange.output.response.close_after_finish();
             }
         })?;
         Ok(MultiValue::new())
     })?;
     // next_chunk(): a string of the body; or INPUT, END or a problem's code.
-    step(lua, table, shared, "next_chunk", |lua, c, (): ()| match with(c, |c| c.supply())? {
-        Ok(Supply::Ready) => {
-            let chunk = with(c, |c| {
-                let ready = c.body.ready();
-                let chunk = ready.get(..c.options.input_chunk).unwrap_or(ready);
-                let result = lua.create_string(chunk);
-                let size = chunk.len();
-                c.body.consume(size);
-                result
-            })?;
-            chunk?.into_lua_multi(lua)
+    step(lua, table, shared, "next_chunk", |lua, c, (): ()| {
+        match with(c, |c| c.exchange.supply())? {
+            Ok(Supply::Ready) => {
+                let chunk = with(c, |c| {
+                    let ready = c.exchange.body.ready();
+                    let chunk = ready.get(..c.exchange.options.input_chunk).unwrap_or(ready);
+                    let result = lua.create_string(chunk);
+                    let size = chunk.len();
+                    c.exchange.body.consume(size);
+                    result
+                })?;
+                chunk?.into_lua_multi(lua)
+            }
+            Ok(Supply::Block) => code(lua, Code::Input),
+            Ok(Supply::End) => code(lua, Code::End),
+            Err(error) => problem(lua, error),
         }
-        Ok(Supply::Block) => code(lua, Code::Input),
-        Ok(Supply::End) => code(lua, Code::End),
-        Err(error) => problem(lua, error),
     })?;
     // whole(): the rest of the body as a string; or INPUT or a problem's code.
-    step(lua, table, shared, "whole", |lua, c, (): ()| match with(c, |c| c.absorb())? {
+    step(lua, table, shared, "whole", |lua, c, (): ()| match with(c, |c| c.exchange.absorb())? {
         Ok(true) => code(lua, Code::Input),
         Ok(false) => {
             let whole = with(c, |c| {
@@ -52,23 +54,23 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         Err(error) => problem(lua, error),
     })?;
     // absorb(): receives what is there; INPUT if more may come.
-    step(lua, table, shared, "absorb", |lua, c, (): ()| match with(c, |c| c.absorb())? {
+    step(lua, table, shared, "absorb", |lua, c, (): ()| match with(c, |c| c.exchange.absorb())? {
         Ok(true) => code(lua, Code::Input),
         Ok(false) => Ok(MultiValue::new()),
         Err(error) => problem(lua, error),
     })?;
     // received(): how many bytes of input the body has taken so far.
     step(lua, table, shared, "received", |lua, c, (): ()| {
-        with(c, |c| c.body.received())?.into_lua_multi(lua)
+        with(c, |c| c.exchange.body.received())?.into_lua_multi(lua)
     })?;
     // prepare_wait(): sends what the client may wait for.
     step(lua, table, shared, "prepare_wait", |lua, c, (): ()| {
-        queued(lua, with(c, |c| c.prepare_wait())?, 0)
+        queued(lua, with(c, |c| c.exchange.prepare_wait())?, 0)
     })?;
     // refuse_stall(): the client is too slow with its body; the words to be raised.
     step(lua, table, shared, "refuse_stall", |lua, c, (): ()| {
         let refusal = Refusal::timeout("Request body timed out");
-        problem(lua, with(c, |c| c.refuse_body(&refusal))?)
+        problem(lua, with(c, |c| c.exchange.refuse_body(&refusal))?)
     })?;
     Ok(())
 }

@@ -118,7 +118,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
             }
             Ok(match find(&folder.0, &path.as_bytes(), &options, c)? {
                 Some(reply) => Served::Sent(
-                    c.send_status(reply.status.as_bytes()).and_then(|()| send(reply, c)),
+                    c.exchange.send_status(reply.status.as_bytes()).and_then(|()| send(reply, c)),
                 ),
                 None => Served::Nothing,
             })
@@ -168,12 +168,12 @@ enum Served {
 
 /// Sends a reply after its status.
 fn send(reply: FileReply, c: &mut HttpConnection) -> Result<(), Problem> {
-    c.output.response.coding.withdraw();
-    c.send_lines(&reply.lines, reply.length)?;
+    c.exchange.output.response.coding.withdraw();
+    c.exchange.send_lines(&reply.lines, reply.length)?;
     match reply.body {
-        ReplyBody::None => c.send_data(b"")?,
-        ReplyBody::Bytes(bytes) => c.send_data(&bytes)?,
-        ReplyBody::File(file, length) => c.send_file(FileTail::new(file, length))?,
+        ReplyBody::None => c.exchange.send_data(b"")?,
+        ReplyBody::Bytes(bytes) => c.exchange.send_data(&bytes)?,
+        ReplyBody::File(file, length) => c.exchange.send_file(FileTail::new(file, length))?,
     };
     Ok(())
 }

@@ -41,7 +41,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         }
         Ok(FormProgress::Chunk) => {
             let chunk = with(c, |c| {
-                let form = c.body.form.as_mut()?;
+                let form = c.exchange.body.form.as_mut()?;
                 let chunk = lua.create_string(form.chunk());
                 form.chunk_taken();
                 Some(chunk)
@@ -55,7 +55,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     })?;
     // form_stream(): passes the field that begins on in chunks.
     step(lua, table, shared, "form_stream", |_, c, (): ()| {
-        with(c, |c| c.body.form.as_mut().map(Form::stream_field))?;
+        with(c, |c| c.exchange.body.form.as_mut().map(Form::stream_field))?;
         Ok(MultiValue::new())
     })?;
     // form_values(): the lists of the kept fields' values. The form is over then, but for its metadata.
@@ -64,12 +64,12 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     // if that is not so.
     step(lua, table, shared, "form_at_once", |lua, c, (): ()| {
         let read = with(c, |c| {
-            if kind(c) != "form" || !c.gather() {
+            if kind(c) != "form" || !c.exchange.gather() {
                 return Ok(false);
             }
             open(c, false)?;
             let is_complete = matches!(advance(c)?, FormProgress::End);
-            c.body.is_used = !is_complete;
+            c.exchange.body.is_used = !is_complete;
             Ok(is_complete)
         })?;
         match read {
@@ -80,7 +80,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     })?;
     // form_metadata(): the lists of the kept fields' metadata; nothing if it is no multipart form.
     step(lua, table, shared, "form_metadata", |lua, c, (): ()| {
-        let form = with(c, |c| c.body.form.take())?;
+        let form = with(c, |c| c.exchange.body.form.take())?;
         match form.filter(Form::is_multipart) {
             Some(mut form) => metadata(lua, &form.take_fields())?.into_lua_multi(lua),
             None => Ok(MultiValue::new()),
@@ -90,8 +90,9 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     // on it counts as used.
     step(lua, table, shared, "taken", |lua, c, (): ()| {
         let reader = with(c, |c| {
-            let reader = if c.body.is_used { Reader::Nobody } else { c.body.reader };
-            c.body.is_used |= reader != Reader::Nobody;
+            let reader =
+                if c.exchange.body.is_used { Reader::Nobody } else { c.exchange.body.reader };
+            c.exchange.body.is_used |= reader != Reader::Nobody;
             reader
         })?;
         match reader {
@@ -103,10 +104,11 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
 }
 
 fn values(lua: &Lua, shared: &SharedConnection) -> StepResult {
-    let fields = with(shared, |c| c.body.form.as_mut().map(Form::take_fields))?.unwrap_or_default();
+    let fields =
+        with(shared, |c| c.exchange.body.form.as_mut().map(Form::take_fields))?.unwrap_or_default();
     let pairs = fields.iter().map(|field| (&field.part.field_name[..], &field.value[..]));
     let made = lists(lua, pairs);
-    with(shared, |c| c.body.form.as_mut().map(|form| form.keep_parts(fields)))?;
+    with(shared, |c| c.exchange.body.form.as_mut().map(|form| form.keep_parts(fields)))?;
     settle(lua, shared, made)
 }
 
@@ -146,7 +148,7 @@ pub fn is_urlencoded(c: &HttpConnection) -> bool {
 }
 
 fn kind(c: &HttpConnection) -> &'static str {
-    let has_body = !c.body.is_received() || !c.body.ready().is_empty();
+    let has_body = !c.exchange.body.is_received() || !c.exchange.body.ready().is_empty();
     match content_type(c) {
         Ok(None) => "none",
         _ if !has_body => "none",
@@ -157,20 +159,20 @@ fn kind(c: &HttpConnection) -> &'static str {
 }
 
 fn open(c: &mut HttpConnection, asks: bool) -> Result<(), Problem> {
-    c.set_reader(Reader::Form)?;
+    c.exchange.set_reader(Reader::Form)?;
     let form = match content_type(c) {
         Ok(value) => {
-            let Options { fields, input_chunk, .. } = *c.options;
+            let Options { fields, input_chunk, .. } = *c.exchange.options;
             Form::new(value.unwrap_or_default(), fields, asks, input_chunk)
         }
         Err(()) => Err(Refusal::bad_request("More than one Content-Type header")),
     };
     match form {
         Ok(form) => {
-            c.body.form = Some(form);
+            c.exchange.body.form = Some(form);
             Ok(())
         }
-        Err(refusal) => Err(c.refuse_body(&refusal)),
+        Err(refusal) => Err(c.exchange.refuse_body(&refusal)),
     }
 }
 
@@ -185,20 +187,20 @@ enum FormProgress {
 /// Lets the form go on with what is there of the body, until something is to be done.
 fn advance(c: &mut HttpConnection) -> Result<FormProgress, Problem> {
     loop {
-        c.usability.touch()?;
-        let step = match c.body.step_form() {
+        c.exchange.usability.touch()?;
+        let step = match c.exchange.body.step_form() {
             Ok(step) => step,
-            Err(refusal) => return Err(c.refuse_body(&refusal)),
+            Err(refusal) => return Err(c.exchange.refuse_body(&refusal)),
         };
         match step {
             FormStep::Begin => {
-                let part = c.body.form.as_ref().and_then(Form::current).cloned();
+                let part = c.exchange.body.form.as_ref().and_then(Form::current).cloned();
                 return Ok(FormProgress::Begin(part.unwrap_or_default()));
             }
             FormStep::Chunk => return Ok(FormProgress::Chunk),
             FormStep::FieldEnd => return Ok(FormProgress::FieldEnd),
             FormStep::Done => return Ok(FormProgress::End),
-            FormStep::More => match c.supply()? {
+            FormStep::More => match c.exchange.supply()? {
                 Supply::Ready | Supply::End => {}
                 Supply::Block => return Ok(FormProgress::Input),
             },

@@ -58,16 +58,16 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         let Ok(mut connection) = shared.try_borrow_mut() else {
             return Err(Fault::misuse("request is in use"));
         };
-        let stream = connection.stream.get();
-        if stream.is_some_and(|it| it.borrow().session().is_some_and(TlsSession::is_bound)) {
+        let stream = connection.exchange.stream.get();
+        if stream.is_some_and(|it| it.borrow().duplex.session().is_some_and(TlsSession::is_bound)) {
             return Err(Fault::misuse(
                 "hold: a response cannot be held over TLS 1.2, as its keys are this process's alone",
             ));
         }
         want(lua);
-        match connection.hold(held, otherwise.as_deref()) {
+        match connection.exchange.hold(held, otherwise.as_deref()) {
             Ok(()) => Ok(true),
-            Err(problem) => Err(Fault::Misuse(connection.raised(problem).into_owned())),
+            Err(problem) => Err(Fault::Misuse(connection.exchange.raised(problem).into_owned())),
         }
     })
 }

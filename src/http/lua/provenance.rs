@@ -19,7 +19,7 @@ use crate::server::operator::log_text;
 pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     step(lua, table, shared, "client_ip", |lua, c, (): ()| {
         let client = with(c, |c| {
-            let Some(stream) = c.stream.borrow() else {
+            let Some(stream) = c.exchange.stream.borrow() else {
                 // The handler has closed the connection.
                 return match told_by_proxies(c).client {
                     Some(Peer::Internet(ip, _)) => Some(ip),
@@ -28,7 +28,8 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
             };
             // The system tells the peer of a connection that the server has not accepted.
             stream.endpoints();
-            origin::client(&c.request, &c.options, c.is_believed, &stream).map(|client| client.ip())
+            origin::client(&c.request, &c.exchange.options, c.is_believed, &stream)
+                .map(|client| client.ip())
         })?;
         client.map(|ip| ip.to_canonical().to_string()).into_lua_multi(lua)
     })?;
@@ -68,7 +69,7 @@ fn told<R>(c: &SharedConnection, work: impl FnOnce(Origin<'_>, &[u8]) -> R) -> m
 }
 
 fn told_by_proxies(c: &HttpConnection) -> Origin<'_> {
-    origin::told(&c.request, &c.options, c.is_believed).unwrap_or_default()
+    origin::told(&c.request, &c.exchange.options, c.is_believed).unwrap_or_default()
 }
 
 fn bytes(lua: &Lua, text: &[u8]) -> StepResult {

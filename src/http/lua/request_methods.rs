@@ -83,9 +83,9 @@ methods! { install_methods:
     SendStatus "send_status" = send_status, Some;
     SendHeader "send_header" = send_header, Some;
     SendData "send_data" = send_data, Some;
-    FinishHeaders "finish_headers" = |shared, _| with(shared, |c| c.flush_headers()), Nothing;
-    Flush "flush" = |shared, _| with(shared, |c| c.flush()), Nothing;
-    Finish "finish" = |shared, _| with(shared, |c| c.finish()), Some;
+    FinishHeaders "finish_headers" = |shared, _| with(shared, |c| c.exchange.flush_headers()), Nothing;
+    Flush "flush" = |shared, _| with(shared, |c| c.exchange.flush()), Nothing;
+    Finish "finish" = |shared, _| with(shared, |c| c.exchange.finish()), Some;
     CloseAfterFinish "close_after_finish" = |shared, _| with(shared, close_after_finish), Some;
 }
 
@@ -101,8 +101,8 @@ fn run(
 ) -> Action {
     let outcome = match event {
         Event::Start => step(shared, arguments),
-        _ if arguments.truth(arguments.result(1)) => with(shared, |c| c.send_out()),
-        _ => with(shared, |c| Err(c.stalled())),
+        _ if arguments.truth(arguments.result(1)) => with(shared, |c| c.exchange.send_out()),
+        _ => with(shared, |c| Err(c.exchange.stalled())),
     };
     match outcome {
         Ok(0) => Action::Done,
@@ -116,7 +116,9 @@ fn go_on(shared: &SharedConnection, outcome: MethodResult, leaves: Leaves) -> Ac
     const AWAIT_ROOM: c_int = 1;
     let Ok(mut c) = shared.try_borrow_mut() else { return Action::Raise(IN_USE.into()) };
     match outcome {
-        Ok(pending) if leaves == Leaves::Some && pending <= c.options.response_buffering => {
+        Ok(pending)
+            if leaves == Leaves::Some && pending <= c.exchange.options.response_buffering =>
+        {
             Action::Done
         }
         Ok(_) => Action::Call(Call {
@@ -126,7 +128,7 @@ fn go_on(shared: &SharedConnection, outcome: MethodResult, leaves: Leaves) -> Ac
             token: 0,
         }),
         Err(Stop::Convert(first)) => Action::ConvertToStrings(first),
-        Err(Stop::Problem(problem)) => Action::Raise(c.raised(problem)),
+        Err(Stop::Problem(problem)) => Action::Raise(c.exchange.raised(problem)),
     }
 }
 
@@ -164,7 +166,7 @@ fn text<'a>(
 #[inline(always)]
 fn send_status(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodResult {
     let status = text(arguments, 2, "HTTP status", || ": send e.g. \"200 OK\"".into())?;
-    with(shared, |c| c.send_status(status).map(|()| 0))
+    with(shared, |c| c.exchange.send_status(status).map(|()| 0))
 }
 
 #[inline(always)]
@@ -180,7 +182,7 @@ fn send_header(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodRe
             format!(": give {} a value, or leave it out", name.escape_ascii())
         })?
     };
-    with(shared, |c| c.send_header(name, value).map(|()| 0))
+    with(shared, |c| c.exchange.send_header(name, value).map(|()| 0))
 }
 
 /// A number in decimal digits.
@@ -214,20 +216,20 @@ fn send_data(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodResu
     if all == (2..=2)
         && let Some(piece) = arguments.string(2)
     {
-        return with(shared, |c| c.send_data(piece));
+        return with(shared, |c| c.exchange.send_data(piece));
     }
     if !all.clone().all(|index| arguments.string(index).is_some()) {
         return Err(Stop::Convert(2));
     }
     with(shared, |c| {
         let mut pieces = all.filter_map(|index| arguments.string(index));
-        pieces.try_fold(0, |_, piece| c.send_data(piece))
+        pieces.try_fold(0, |_, piece| c.exchange.send_data(piece))
     })
 }
 
 fn close_after_finish(c: &mut HttpConnection) -> Result<usize, Problem> {
-    c.usability.touch()?;
-    c.output.response.close_after_finish()?;
+    c.exchange.usability.touch()?;
+    c.exchange.output.response.close_after_finish()?;
     Ok(0)
 }
 
@@ -242,15 +244,15 @@ fn early_header(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodR
     let name = text(arguments, 1, "HTTP header name", String::new)?;
     let value = text(arguments, 2, "HTTP header value", String::new)?;
     with(shared, |c| {
-        c.usability.touch()?;
-        Ok(c.output.response.early_header(name, value).map(|()| 0)?)
+        c.exchange.usability.touch()?;
+        Ok(c.exchange.output.response.early_header(name, value).map(|()| 0)?)
     })
 }
 
 /// Marks the request as used, its handler turning to the body.
 fn touch_body(c: &mut HttpConnection) -> Result<usize, Problem> {
-    c.body.is_used = true;
-    c.usability.touch().map(|()| 0)
+    c.exchange.body.is_used = true;
+    c.exchange.usability.touch().map(|()| 0)
 }
 
 /// `set_reader(name)`: "whole", "stream", "form" or "discard".
@@ -261,7 +263,7 @@ fn set_reader(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodRes
         Some(b"form") => Reader::Form,
         _ => Reader::Discard,
     };
-    with(shared, |c| c.set_reader(reader).map(|()| 0))
+    with(shared, |c| c.exchange.set_reader(reader).map(|()| 0))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub fn steps(lua: &Lua, shared: &SharedConnection) -> mlua::Result<Table> {
 
 fn response(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     step(lua, table, shared, "has_status", |lua, c, (): ()| {
-        with(c, |c| c.output.response.stage().has_status())?.into_lua_multi(lua)
+        with(c, |c| c.exchange.output.response.stage().has_status())?.into_lua_multi(lua)
     })?;
     // blame(code, text): what is raised for the problem that a step has reported.
     step(lua, table, shared, "blame", |lua, c, (kind, text): (i64, String)| {
@@ -32,11 +32,11 @@ fn response(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result
             kind if kind == Code::Failed as i64 => Problem::Io(io::Error::other(text)),
             _ => Problem::Misuse(text.into()),
         };
-        with(c, |c| c.raised(problem))?.into_lua_multi(lua)
+        with(c, |c| c.exchange.raised(problem))?.into_lua_multi(lua)
     })?;
     // fail(): the request cannot be used any more.
     step(lua, table, shared, "fail", |_, c, (): ()| {
-        with(c, |c| c.usability.is_faulty = true)?;
+        with(c, |c| c.exchange.usability.is_faulty = true)?;
         Ok(MultiValue::new())
     })?;
     Ok(())

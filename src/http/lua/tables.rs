@@ -71,7 +71,9 @@ pub fn settle<T: IntoLuaMulti>(
 ) -> StepResult {
     match made {
         Ok(values) => values.into_lua_multi(lua),
-        Err(Unfit::Refused(refusal)) => problem(lua, with(shared, |c| c.refuse_body(&refusal))?),
+        Err(Unfit::Refused(refusal)) => {
+            problem(lua, with(shared, |c| c.exchange.refuse_body(&refusal))?)
+        }
         Err(Unfit::Lua(error)) => Err(error),
     }
 }

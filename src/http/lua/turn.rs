@@ -180,7 +180,7 @@ impl Connect {
             drop((turn, connection));
             return self.perform(action, result);
         }
-        let has_body = connection.body.is_used;
+        let has_body = connection.exchange.body.is_used;
         let action = turn.step(&mut connection, TurnEvent::Retired);
         let value = match action {
             TurnAction::End(TurnResult::Result) if !has_body => Some(result),

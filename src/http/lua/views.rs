@@ -47,7 +47,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     in_c(lua, table, shared)?;
     headers(lua, table, shared)?;
     // get_params(): the query's names and their values, a store of maps.lua.
-    let limit = with(shared, |c| c.options.fields)?;
+    let limit = with(shared, |c| c.exchange.options.fields)?;
     step(lua, table, shared, "get_params", move |lua, c, (): ()| {
         let query = with(c, |c| {
             give(c, PARAMS_STORE);
@@ -67,7 +67,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         with(c, |c| is_given(c, number))?.into_lua_multi(lua)
     })?;
     step(lua, table, shared, "faulty", |lua, c, (): ()| {
-        with(c, |c| c.usability.is_faulty)?.into_lua_multi(lua)
+        with(c, |c| c.exchange.usability.is_faulty)?.into_lua_multi(lua)
     })?;
     Ok(())
 }
@@ -90,7 +90,7 @@ fn slices(texts: &[Vec<u8>]) -> Vec<&[u8]> {
 /// Steps `headers`, `headers_csv_table`, … that take a name and return that name's entry.
 fn headers(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     const TOO_MANY: &str = "Too many elements in a header";
-    let limit = with(shared, |c| c.options.fields)?;
+    let limit = with(shared, |c| c.exchange.options.fields)?;
     step(lua, table, shared, "headers", |lua, c, name: LuaString| {
         let values = values(c, &name.as_bytes())?;
         settle(lua, c, sequence(lua, &slices(&values)))
@@ -177,16 +177,16 @@ impl ObjectFields for RequestFields {
             b"method" => span(c.request.head.method),
             b"query" => c.request.path.map_or(FieldValue::Nil, |_| span(c.request.query)),
             // A proxy may tell another one.
-            b"host" | b"scheme" if c.options.trusted.is_some() => FieldValue::Complete,
+            b"host" | b"scheme" if c.exchange.options.trusted.is_some() => FieldValue::Complete,
             b"host" => span(c.request.host),
             b"target" => span(c.request.head.target),
             b"version" => FieldValue::Text(Borrowed::new(c.request.head.version.name().as_bytes())),
             b"scheme" => FieldValue::Text(Borrowed::new(c.scheme().as_bytes())),
-            b"fresh" => FieldValue::Boolean(c.usability.is_fresh),
-            b"faulty" => FieldValue::Boolean(c.usability.is_faulty),
+            b"fresh" => FieldValue::Boolean(c.exchange.usability.is_fresh),
+            b"faulty" => FieldValue::Boolean(c.exchange.usability.is_faulty),
             b"get_params" => view(c, PARAMS, |c| {
                 let query = c.request.query.of(&c.request.bytes).get(1..).unwrap_or_default();
-                let is_searched = is_searched(query, b'&', c.options.fields);
+                let is_searched = is_searched(query, b'&', c.exchange.options.fields);
                 (is_searched && !is_given(c, PARAMS_STORE)).then(|| Borrowed::new(query))
             }),
             b"cookies" => view(c, COOKIES, |c| {
@@ -196,20 +196,21 @@ impl ObjectFields for RequestFields {
                 (is_only && is_searched(line, b';', most)).then(|| Borrowed::new(line))
             }),
             b"body" if is_given(c, BODY) => current(c, BODY),
-            b"body" if c.gather() => {
+            b"body" if c.exchange.gather() => {
                 // The bytes stay where they are until the next body.
-                let text = Borrowed::new(c.body.ready());
-                c.take_gathered(Reader::Whole);
+                let text = Borrowed::new(c.exchange.body.ready());
+                c.exchange.take_gathered(Reader::Whole);
                 give(c, BODY);
                 FieldValue::Stored(BODY, text)
             }
             b"post_params" => view(c, POST_PARAMS, |c| {
-                let is_form = is_urlencoded(c) && c.gather();
-                let body = c.body.ready();
+                let is_form = is_urlencoded(c) && c.exchange.gather();
+                let body = c.exchange.body.ready();
                 let text = Borrowed::new(body);
                 // Without a body there is no form to be read: `request.body` can still be asked for.
-                let is_searched = !body.is_empty() && is_searched(body, b'&', c.options.fields);
-                (is_form && is_searched).then(|| c.take_gathered(Reader::Form))?;
+                let is_searched =
+                    !body.is_empty() && is_searched(body, b'&', c.exchange.options.fields);
+                (is_form && is_searched).then(|| c.exchange.take_gathered(Reader::Form))?;
                 Some(text)
             }),
             b"headers" => view(c, HEADERS, |_| Some(Borrowed::new(b""))),
@@ -268,7 +269,8 @@ impl<const NUMBER: c_int> ObjectView for Header<NUMBER> {
         let first = c.request.names.first(fields, &c.request.bytes, name);
         let (first, is_only) = (first.map(|(first, _)| first), first.is_none_or(|(_, only)| only));
         let text = Borrowed::new(first.unwrap_or_default());
-        let is_short = || is_only && is_searched(first.unwrap_or_default(), b',', c.options.fields);
+        let is_short =
+            || is_only && is_searched(first.unwrap_or_default(), b',', c.exchange.options.fields);
         match (NUMBER, first) {
             (VALUE, None) => ViewEntry::Nil,
             (VALUE, Some(_)) if is_only => ViewEntry::Text(text),

@@ -5,7 +5,6 @@
 //! themselves is theirs.
 
 use std::cell::RefCell;
-use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
 use super::compression;
@@ -46,21 +45,6 @@ pub struct HttpConnection {
     pub identity: Identity,
 }
 
-/// What concerns the exchange is a connection's too.
-impl Deref for HttpConnection {
-    type Target = HttpExchange;
-
-    fn deref(&self) -> &HttpExchange {
-        &self.exchange
-    }
-}
-
-impl DerefMut for HttpConnection {
-    fn deref_mut(&mut self) -> &mut HttpExchange {
-        &mut self.exchange
-    }
-}
-
 impl HttpConnection {
     /// The scheme of a request's URI, unless a proxy tells another one.
     pub fn scheme(&self) -> &'static str {
@@ -91,19 +75,19 @@ impl HttpConnection {
             Ok(mut stream) => self.receive(&mut stream),
             Err(_) => Opened::Gone,
         };
-        self.stream.set(stream);
+        self.exchange.stream.set(stream);
         opened
     }
 
     fn receive(&mut self, stream: &mut Stream) -> Opened {
         self.is_believed = origin::is_believed(&self.exchange.options, stream);
-        self.is_secure = stream.session().is_some();
+        self.is_secure = stream.duplex.session().is_some();
         self.incoming.resume(&mut self.request, stream);
         match self.incoming.receive(&mut self.request, stream, &self.exchange.options) {
             Ok(Opened::Ready) => self.begin(stream),
             Ok(opened) => opened,
             Err(refusal) => {
-                self.refuse_head(stream.input(), &refusal);
+                self.refuse_head(stream.duplex.input(), &refusal);
                 Opened::Refused
             }
         }
@@ -134,12 +118,12 @@ impl HttpConnection {
             }
             Ok(announced) => {
                 let HttpExchange { body, options, .. } = &mut self.exchange;
-                body.begin(announced, options, !stream.input().is_empty());
+                body.begin(announced, options, !stream.duplex.input().is_empty());
                 self.timer.set(options.response_timeout);
                 Opened::Ready
             }
             Err(refusal) => {
-                self.refuse(&refusal);
+                self.exchange.refuse(&refusal);
                 Opened::Refused
             }
         }
@@ -166,13 +150,13 @@ impl HttpConnection {
         // For the logs.
         self.request.copy_head(input, input.len().min(self.exchange.options.head.head));
         self.exchange.output.begin(self.request.head.version, self.request.is_head(input), true);
-        self.refuse(refusal);
+        self.exchange.refuse(refusal);
     }
 
     /// In development, whether the application has failed to start. Then this request is answered with the reason.
     #[cold]
     fn cannot_serve(&mut self, stream: &Stream) -> bool {
-        let failure = self.options.development.as_ref().and_then(|it| it.failure());
+        let failure = self.exchange.options.development.as_ref().and_then(|it| it.failure());
         let Some(report) = failure else { return false };
         let parts = (&mut self.request, &mut self.exchange.output);
         failure::answer(report.as_bytes(), &self.exchange.options, parts, Some(stream));
@@ -188,15 +172,15 @@ impl HttpConnection {
 
     /// Refuses a connection on which there is no complete request.
     pub fn refuse_wait(&mut self, sentence: &'static str) {
-        let stream = self.stream.get().cloned();
+        let stream = self.exchange.stream.get().cloned();
         if let Some(Ok(stream)) = stream.as_ref().map(|stream| stream.try_borrow()) {
-            self.refuse_head(stream.input(), &Refusal::timeout(sentence));
+            self.refuse_head(stream.duplex.input(), &Refusal::timeout(sentence));
         }
     }
 
     /// Gives up the connection; its stream keeps the incomplete request, which is waited for until then.
     pub fn suspend(&mut self, until: Option<MonotonicTime>) -> Option<Rc<RefCell<Stream>>> {
-        let stream = self.stream.take()?;
+        let stream = self.exchange.stream.take()?;
         if let Ok(mut stream) = stream.try_borrow_mut() {
             self.incoming.suspend(&mut self.request, &mut stream, until);
         }

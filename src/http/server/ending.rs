@@ -57,24 +57,28 @@ impl ConnectionEnd {
 
 /// Nobody reads the rest of the body.
 pub fn leave_body(c: &mut HttpConnection) -> ConnectionEnd {
-    c.leave_body();
-    if c.hold.is_some() {
+    c.exchange.leave_body();
+    if c.exchange.hold.is_some() {
         return ConnectionEnd::Hold;
     }
-    if c.is_reusable() { ConnectionEnd::Keep } else { ConnectionEnd::Shut(TurnResult::Result) }
+    if c.exchange.is_reusable() {
+        ConnectionEnd::Keep
+    } else {
+        ConnectionEnd::Shut(TurnResult::Result)
+    }
 }
 
 /// An error with this text was thrown while the request was handled.
 pub fn failed(c: &mut HttpConnection, text: &[u8]) -> ConnectionEnd {
     c.timer.clear();
-    c.hold = None;
-    if !c.stream.is_open() {
+    c.exchange.hold = None;
+    if !c.exchange.stream.is_open() {
         return ConnectionEnd::Nothing(TurnResult::Throw);
     }
-    if c.stream.has_session() {
+    if c.exchange.stream.has_session() {
         return ConnectionEnd::FailedUpgrade;
     }
-    if let Some(blameless) = &c.usability.blameless {
+    if let Some(blameless) = &c.exchange.usability.blameless {
         // The client's fault, and if the handler said nothing else, or only missed it, no reason to end the
         // worker.
         let says = |words: &str| memchr::memmem::find(text, words.as_bytes()).is_some();
@@ -87,11 +91,11 @@ pub fn failed(c: &mut HttpConnection, text: &[u8]) -> ConnectionEnd {
             Blameless::Lost(_) => ConnectionEnd::Reset(outcome),
         };
     }
-    if c.output.response.stage().is_over() && !c.usability.is_faulty {
+    if c.exchange.output.response.stage().is_over() && !c.exchange.usability.is_faulty {
         // A callback that got the rest of the body has failed: the answer is complete all the same.
         return ConnectionEnd::Shut(TurnResult::Throw);
     }
-    if c.has_left() || c.usability.is_faulty {
+    if c.exchange.has_left() || c.exchange.usability.is_faulty {
         return ConnectionEnd::Reset(TurnResult::Throw);
     }
     c.answer_error(text);

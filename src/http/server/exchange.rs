@@ -113,7 +113,7 @@ impl HttpExchange {
     /// Makes all of a body of up to 64 KiB ready, if it is there and nobody has turned to it yet; whether
     /// that is so.
     pub fn gather(&mut self) -> bool {
-        let received = self.stream.borrow().map_or(0, |stream| stream.input().len());
+        let received = self.stream.borrow().map_or(0, |stream| stream.duplex.input().len());
         let is_at_hand = !self.usability.is_faulty && self.body.is_at_hand(received);
         is_at_hand && matches!(self.absorb(), Ok(false))
     }

@@ -66,7 +66,7 @@ fn is_client_near(stream: &Stream) -> bool {
     }
     match stream.endpoints().peer() {
         Some(peer) => peer.ip().to_canonical().is_loopback(),
-        None => !stream.is_tcp(),
+        None => !stream.duplex.is_tcp(),
     }
 }
 

@@ -74,7 +74,7 @@ impl HeldStream {
 
     /// Whether closing needs no lingering: the client has sent nothing that was not read.
     pub fn has_no_input(&self) -> bool {
-        self.0.is_none() || self.borrow().is_some_and(|stream| stream.input().is_empty())
+        self.0.is_none() || self.borrow().is_some_and(|stream| stream.duplex.input().is_empty())
     }
 
     /// Ends the connection by closing or resetting the stream.
@@ -106,9 +106,9 @@ impl HeldStream {
     pub fn drain(&self) -> Result<bool, Problem> {
         self.try_with(|stream| {
             loop {
-                let received = stream.input().len();
-                stream.consume(received);
-                match stream.fill()? {
+                let received = stream.duplex.input().len();
+                stream.duplex.consume(received);
+                match stream.duplex.fill()? {
                     Fill::Data(_) => {}
                     Fill::Block => return Ok(true),
                     Fill::Eof => return Ok(false),
@@ -153,7 +153,7 @@ mod tests {
         let (held, mut client) = pair();
         client.write_all(b"abc").unwrap();
         assert!(held.drain().unwrap() && held.has_no_input());
-        held.with(|stream| stream.put(b"def")).unwrap();
+        held.with(|stream| stream.duplex.put(b"def")).unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
         assert!(!held.drain().unwrap());
         held.end(Stream::close);

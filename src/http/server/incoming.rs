@@ -84,7 +84,7 @@ impl Incoming {
         if let Some(until) = self.until {
             return until;
         }
-        let elsewhere = stream.filter(|stream| stream.input.is_preloaded());
+        let elsewhere = stream.filter(|stream| stream.duplex.input.is_preloaded());
         elsewhere.and_then(|stream| stream.handler.parked_until).or_else(decide)
     }
 
@@ -106,27 +106,27 @@ impl Incoming {
     ) -> Result<Opened, Refusal> {
         loop {
             let (mut waiting, mut head) = (Opened::Partial, 0);
-            match request.head.advance(stream.input(), &options.head)? {
+            match request.head.advance(stream.duplex.input(), &options.head)? {
                 HeadProgress::Complete(size) => {
-                    if stream.is_eof() || !self.lacks(request, stream, size, options) {
-                        request.copy_head(stream.input(), size);
-                        stream.consume(size);
+                    if stream.duplex.is_eof() || !self.lacks(request, stream, size, options) {
+                        request.copy_head(stream.duplex.input(), size);
+                        stream.duplex.consume(size);
                         return Ok(Opened::Ready);
                     }
                     (waiting, head) = (Opened::Buffering, size);
                 }
                 HeadProgress::Partial => {}
             }
-            let begun = request.head.has_begun(stream.input());
-            match stream.fill() {
+            let begun = request.head.has_begun(stream.duplex.input());
+            match stream.duplex.fill() {
                 Ok(Fill::Data(_)) => {}
                 Ok(Fill::Block) => {
                     if waiting == Opened::Buffering {
                         self.promise(request, stream, head);
                     }
                     // What is there does not suffice until more comes: it must not count as ready.
-                    let received = stream.input().len();
-                    stream.input.hold(self.awaits(waiting, begun, received, options));
+                    let received = stream.duplex.input().len();
+                    stream.duplex.input.hold(self.awaits(waiting, begun, received, options));
                     return Ok(if begun { waiting } else { Opened::Idle });
                 }
                 Ok(Fill::Eof) if waiting == Opened::Buffering => {}
@@ -166,11 +166,11 @@ impl Incoming {
             return false;
         }
         let body = self.body.get_or_insert_default();
-        if !body.lacks(&request.head, stream.input(), size, wanted) {
+        if !body.lacks(&request.head, stream.duplex.input(), size, wanted) {
             return false;
         }
         if !body.checked {
-            request.copy_head(stream.input(), size);
+            request.copy_head(stream.duplex.input(), size);
             body.checked = request.check(options.body, options.decompress.is_some()).is_ok();
         }
         body.checked
@@ -180,8 +180,8 @@ impl Incoming {
     /// it. A failure shows when the client does not.
     fn promise(&mut self, request: &Request, stream: &mut Stream, size: usize) {
         let body = self.body.get_or_insert_default();
-        if body.owes_continue(&request.head, stream.input().len(), size) {
-            let _ = stream.send_nb(&[response::CONTINUE]);
+        if body.owes_continue(&request.head, stream.duplex.input().len(), size) {
+            let _ = stream.duplex.send_nb(&[response::CONTINUE]);
         }
     }
 }

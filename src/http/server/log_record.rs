@@ -27,7 +27,7 @@ pub fn closed(c: &HttpConnection, end: End) {
 
 /// Another process goes on with the response: what it has to tell when that is over. Empty if there is no log.
 pub fn held(c: &HttpConnection) -> Vec<u8> {
-    request_log::take(c.stream.get().map(|stream| &**stream), || closing(c, End::Complete))
+    request_log::take(c.exchange.stream.get().map(|stream| &**stream), || closing(c, End::Complete))
 }
 
 /// The request was refused without a handler: sends what there is of the refusal. A failure shows when the
@@ -35,19 +35,19 @@ pub fn held(c: &HttpConnection) -> Vec<u8> {
 pub fn refused(c: &mut HttpConnection) {
     if request_log::is_kept() {
         opened(c);
-        let _ = c.send_out();
+        let _ = c.exchange.send_out();
         close(c, End::Complete, false);
     }
 }
 
 fn close(c: &HttpConnection, end: End, was_handled: bool) {
     // The handler may have passed it on.
-    let stream = c.stream.get().map(|stream| &**stream);
+    let stream = c.exchange.stream.get().map(|stream| &**stream);
     request_log::close(was_handled, stream, || closing(c, end));
 }
 
 fn closing(c: &HttpConnection, end: End) -> Closing<'static> {
-    let status = c.output.response.status_code();
-    let bytes_in = c.request.bytes.len() as u64 + c.body.received();
+    let status = c.exchange.output.response.status_code();
+    let bytes_in = c.request.bytes.len() as u64 + c.exchange.body.received();
     Closing { status, bytes_in, end, ..Closing::default() }
 }

@@ -21,7 +21,7 @@ fn sender(stream: &Stream) -> Option<Peer> {
         proxied => return proxied.client(),
     }
     let address = stream.peer();
-    if address.is_none() && !stream.is_local() { None } else { Some(Peer::of(address)) }
+    if address.is_none() && !stream.duplex.is_local() { None } else { Some(Peer::of(address)) }
 }
 
 /// Whether a trusted proxy sends the requests of a connection.

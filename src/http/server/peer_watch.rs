@@ -27,7 +27,7 @@ impl PeerWatch {
     }
 
     fn check_at(&mut self, stream: &mut Stream, is_complete: bool, now: Instant) -> io::Result<()> {
-        if !stream.check_peer()? || !is_complete {
+        if !stream.duplex.check_peer()? || !is_complete {
             return Ok(());
         }
         let since = *self.half_closed.get_or_insert(now);
@@ -53,7 +53,7 @@ mod tests {
         let (mut watch, now) = (PeerWatch::default(), Instant::now());
         assert!(watch.check_at(&mut stream, true, now).is_ok());
         client.shutdown(Shutdown::Write).unwrap();
-        while !stream.check_peer().unwrap() {}
+        while !stream.duplex.check_peer().unwrap() {}
         assert!(watch.check_at(&mut stream, true, now + HALF_CLOSED).is_ok());
         assert!(watch.check_at(&mut stream, false, now + 2 * HALF_CLOSED).is_ok());
         let error = watch.check_at(&mut stream, true, now + 2 * HALF_CLOSED).unwrap_err();

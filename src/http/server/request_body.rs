@@ -217,7 +217,7 @@ impl RequestBody {
         }
         // The handler may still read on, so nothing of the body is discarded.
         let left = self.receive_ahead(stream).ok().and_then(|()| self.decoder.left());
-        let left = left.map(|left| left.saturating_sub(stream.input().len() as u64));
+        let left = left.map(|left| left.saturating_sub(stream.duplex.input().len() as u64));
         // Who has turned to the body usually reads all of it. Should it stop, a rest of known length can
         // be skipped, a chunked one cannot.
         self.skippable(left, if self.is_used { MOST } else { SKIPPED }).is_some()
@@ -229,7 +229,7 @@ impl RequestBody {
         let left = self.dispose(stream);
         let skipped = self.skippable(left, if head_has_left { MOST } else { SKIPPED });
         if let Some(skip) = skipped {
-            stream.input.set_skip(skip);
+            stream.duplex.input.set_skip(skip);
             self.decoder.give_up();
         }
         skipped.is_some()
@@ -269,15 +269,15 @@ impl RequestBody {
 
     /// Decodes input of the connection until `goal` bytes are ready or the input is used up.
     fn decode(&mut self, stream: &mut Stream, goal: usize) -> Result<(), BodyFailure> {
-        let (used, outcome) = self.decoder.decode(stream.input(), goal);
-        stream.consume(used);
+        let (used, outcome) = self.decoder.decode(stream.duplex.input(), goal);
+        stream.duplex.consume(used);
         outcome.map_err(BodyFailure::Refused)
     }
 }
 
 /// Receives once; false if nothing is there now.
 fn receive(stream: &mut Stream) -> Result<bool, BodyFailure> {
-    match stream.fill()? {
+    match stream.duplex.fill()? {
         Fill::Data(_) => Ok(true),
         Fill::Block => Ok(false),
         Fill::Eof => {

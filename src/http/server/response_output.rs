@@ -70,7 +70,7 @@ impl ResponseOutput {
 
     #[inline(never)]
     fn take_back(&mut self, stream: &HeldStream) {
-        let recalled = stream.with(|stream| stream.recall());
+        let recalled = stream.with(|stream| stream.duplex.recall());
         self.response.restore(recalled.ok().flatten());
     }
 
@@ -81,7 +81,7 @@ impl ResponseOutput {
     pub fn send(&mut self, stream: &HeldStream) -> Result<usize, Problem> {
         self.recall(stream);
         stream.try_with(|stream| {
-            let sent = stream.send_nb(&[self.response.out()]);
+            let sent = stream.duplex.send_nb(&[self.response.out()]);
             self.response.out_sent();
             sent
         })
@@ -107,7 +107,7 @@ impl ResponseOutput {
             Ok(PieceTaken::Complete) => self.defer(stream, true),
             Ok(PieceTaken::Full) => self.send(stream),
             Ok(PieceTaken::Large) => stream.try_with(|stream| {
-                let sent = stream.send_nb(&self.response.parts(piece));
+                let sent = stream.duplex.send_nb(&self.response.parts(piece));
                 self.response.sent();
                 sent
             }),
@@ -128,10 +128,10 @@ impl ResponseOutput {
         match self.response.body_elsewhere(size) {
             Ok(false) => self.send(stream),
             Ok(true) => stream.try_with(|stream| {
-                stream.put(self.response.out());
+                stream.duplex.put(self.response.out());
                 self.response.out_sent();
-                stream.put_file(file)?;
-                stream.flush_nb()
+                stream.duplex.put_file(file)?;
+                stream.duplex.flush_nb()
             }),
             Err(text) => Err(self.problem(text, usize::try_from(size).unwrap_or(usize::MAX))),
         }
@@ -140,7 +140,7 @@ impl ResponseOutput {
     /// Lets output wait for the end of the response. Where that is not possible, `complete` output is sent.
     fn defer(&mut self, stream: &HeldStream, complete: bool) -> Result<usize, Problem> {
         let waits = stream.with(|stream| {
-            let outcome = stream.defer(self.response.defer());
+            let outcome = stream.duplex.defer(self.response.defer());
             outcome.map_err(|waiting| self.response.restore(Some(waiting))).is_ok()
         })?;
         if complete && !waits { self.send(stream) } else { Ok(0) }

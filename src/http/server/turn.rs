@@ -62,7 +62,7 @@ impl Turn {
     /// Goes on.
     pub fn step(&mut self, c: &mut HttpConnection, event: TurnEvent<'_>) -> TurnAction {
         match (std::mem::take(&mut self.state), event) {
-            (TurnState::Handling, TurnEvent::Returned { keep }) if c.body.is_used => {
+            (TurnState::Handling, TurnEvent::Returned { keep }) if c.exchange.body.is_used => {
                 self.state = TurnState::Concluding { keep };
                 TurnAction::FindReader
             }
@@ -105,7 +105,7 @@ impl Turn {
     /// The turn is given up, as its driver could not wait.
     pub fn give_up(&mut self, c: &mut HttpConnection) {
         self.state = TurnState::Free;
-        c.stream.take();
+        c.exchange.stream.take();
     }
 
     /// Looks for the next request.
@@ -121,7 +121,7 @@ impl Turn {
             }
             // The handler may have closed it after its response.
             Opened::Gone => {
-                c.stream.end(Stream::close);
+                c.exchange.stream.end(Stream::close);
                 self.end(c, TurnResult::True)
             }
             opened => self.await_request(c, opened),
@@ -134,7 +134,7 @@ impl Turn {
         let refusal = self.wait.refusal(opened);
         if let Some(sentence) = refusal {
             // A client that has been answered before would take the refusal for the next answer.
-            if begun || !c.stream.was_asked() {
+            if begun || !c.exchange.stream.was_asked() {
                 c.refuse_wait(sentence);
                 log_record::refused(c);
             }
@@ -146,14 +146,14 @@ impl Turn {
             self.wait.forget_idle_time();
             let until = match opened {
                 Opened::Buffering => after(self.times.of_body(c.incoming.missing().unwrap_or(0))),
-                _ => {
-                    c.incoming.head_until(c.stream.borrow().as_deref(), || after(self.times.header))
-                }
+                _ => c
+                    .incoming
+                    .head_until(c.exchange.stream.borrow().as_deref(), || after(self.times.header)),
             };
             (c.suspend(until), until)
         } else {
             let until = self.wait.idle_until(|| after(self.times.idle));
-            let stream = c.stream.take();
+            let stream = c.exchange.stream.take();
             c.close();
             (stream, until)
         };
@@ -168,21 +168,21 @@ impl Turn {
 
     /// The handler has returned: ends its response and sends it.
     fn conclude(&mut self, c: &mut HttpConnection, keep: bool, reads: bool) -> TurnAction {
-        if c.stream.has_session() {
+        if c.exchange.stream.has_session() {
             return self.retire(ConnectionEnd::Upgrade);
         }
-        if c.hold.is_some() {
+        if c.exchange.hold.is_some() {
             return self.conclude_held(c, reads);
         }
         // A connection whose end cannot be announced any more goes on in another worker.
-        let goes_on = keep || c.has_left() && (self.supervision.is_worker)();
-        let concluded = c.conclude(goes_on, reads);
+        let goes_on = keep || c.exchange.has_left() && (self.supervision.is_worker)();
+        let concluded = c.exchange.conclude(goes_on, reads);
         let next = match concluded {
             Ok(Conclusion::Keep) => ConnectionEnd::Keep,
             Ok(Conclusion::Close) => ConnectionEnd::Close,
             // That the client has gone meanwhile is no error of the handler's.
-            _ if !c.stream.is_open() => ConnectionEnd::Nothing(TurnResult::Result),
-            _ if matches!(c.usability.blameless, Some(Blameless::Refused(_))) => {
+            _ if !c.exchange.stream.is_open() => ConnectionEnd::Nothing(TurnResult::Result),
+            _ if matches!(c.exchange.usability.blameless, Some(Blameless::Refused(_))) => {
                 ConnectionEnd::Shut(TurnResult::Result)
             }
             Ok(Conclusion::More) if reads => {
@@ -190,7 +190,7 @@ impl Turn {
                 return TurnAction::ReadBody;
             }
             Ok(Conclusion::More) => leave_body(c),
-            Err(Problem::Misuse(text)) if !c.usability.is_faulty => {
+            Err(Problem::Misuse(text)) if !c.exchange.usability.is_faulty => {
                 let next = failed(c, text.as_bytes());
                 self.error = Some(text.into_owned());
                 next
@@ -202,7 +202,7 @@ impl Turn {
 
     /// The same for a response that another process goes on with.
     fn conclude_held(&mut self, c: &mut HttpConnection, reads: bool) -> TurnAction {
-        if !c.stream.is_open() {
+        if !c.exchange.stream.is_open() {
             return self.retire(ConnectionEnd::Nothing(TurnResult::Result));
         }
         if reads {
@@ -222,7 +222,7 @@ impl Turn {
     fn go_on(&mut self, c: &mut HttpConnection, next: ConnectionEnd) -> TurnAction {
         if let ConnectionEnd::Shut(_) = next {
             // A failure shows when the rest is sent.
-            let _ = c.send_out();
+            let _ = c.exchange.send_out();
         }
         if next != ConnectionEnd::Hold {
             log_record::closed(c, next.of_response());
@@ -232,7 +232,7 @@ impl Turn {
             ConnectionEnd::Keep => self.keep(c),
             // Everything is sent: should the client be gone, that is no failure.
             ConnectionEnd::Close => {
-                c.stream.end(Stream::close);
+                c.exchange.stream.end(Stream::close);
                 self.end(c, TurnResult::Result)
             }
             ConnectionEnd::Shut(outcome) => self.shut(c, outcome),
@@ -250,10 +250,11 @@ impl Turn {
 
     /// The connection has changed its protocol.
     fn pass_on(&mut self, c: &mut HttpConnection) -> TurnAction {
-        let wait = c.stream.borrow().and_then(|stream| stream.handler.session.as_ref()?.wait);
-        let held = c.stream.with(|stream| stream.handler.session.as_mut()?.held.take());
+        let wait =
+            c.exchange.stream.borrow().and_then(|stream| stream.handler.session.as_ref()?.wait);
+        let held = c.exchange.stream.with(|stream| stream.handler.session.as_mut()?.held.take());
         let Supervision { park, hold, .. } = self.supervision;
-        let is_taken = c.stream.get().is_some_and(|stream| match held.ok().flatten() {
+        let is_taken = c.exchange.stream.get().is_some_and(|stream| match held.ok().flatten() {
             Some(held) => hold(stream, held),
             None => park(stream, wait, self.times.stall),
         });
@@ -263,15 +264,17 @@ impl Turn {
 
     /// Another process goes on with the response, after the output so far.
     fn hold(&mut self, c: &mut HttpConnection) -> TurnAction {
-        let Some(mut held) = c.hold.take().filter(|_| c.send_out().is_ok()) else {
+        let Some(mut held) = c.exchange.hold.take().filter(|_| c.exchange.send_out().is_ok())
+        else {
             log_record::closed(c, End::Aborted);
             return self.reset(c, TurnResult::Result);
         };
-        held.rules.keeps = held.framing != MessageFraming::Plain && c.is_kept_behind_hold();
+        held.rules.keeps =
+            held.framing != MessageFraming::Plain && c.exchange.is_kept_behind_hold();
         self.times.bound_hold(&mut held.rules);
         held.record = log_record::held(c);
         let hold = self.supervision.hold;
-        if c.stream.get().is_some_and(|stream| hold(stream, held.encode())) {
+        if c.exchange.stream.get().is_some_and(|stream| hold(stream, held.encode())) {
             return self.end(c, TurnResult::Result);
         }
         self.reset(c, TurnResult::Result)
@@ -280,7 +283,11 @@ impl Turn {
     /// Keeps the connection for its next request, once its output is sent.
     fn keep(&mut self, c: &mut HttpConnection) -> TurnAction {
         let TimeLimits { idle, stall, .. } = self.times;
-        if c.stream.get().is_some_and(|stream| (self.supervision.park)(stream, idle, stall)) {
+        if c.exchange
+            .stream
+            .get()
+            .is_some_and(|stream| (self.supervision.park)(stream, idle, stall))
+        {
             return self.end(c, TurnResult::Result);
         }
         self.send(c, true, AfterSending::NextRequest)
@@ -289,15 +296,16 @@ impl Turn {
     /// Ends the connection: flush, FIN, drain, close; else RST. A worker does that, also if the handler's
     /// error is thrown afterwards.
     fn shut(&mut self, c: &mut HttpConnection, outcome: TurnResult) -> TurnAction {
-        if !c.stream.is_open() {
+        if !c.exchange.stream.is_open() {
             return self.end(c, outcome);
         }
-        c.output.tell_refusal(&c.stream);
+        c.exchange.output.tell_refusal(&c.exchange.stream);
         if (self.supervision.is_worker)() {
             let linger = self.supervision.linger;
             let TimeLimits { drain, stall, .. } = self.times;
-            let sent = c.send_out();
-            match c.stream.get().filter(|_| sent.is_ok()).map(|s| linger(s, drain, stall)) {
+            let sent = c.exchange.send_out();
+            match c.exchange.stream.get().filter(|_| sent.is_ok()).map(|s| linger(s, drain, stall))
+            {
                 Some(Ok(true)) => return self.end(c, outcome),
                 Some(Ok(false)) => {}
                 Some(Err(_)) | None => return self.reset(c, outcome),
@@ -308,17 +316,17 @@ impl Turn {
 
     /// Sends what is queued, with input thrown away meanwhile.
     fn send(&mut self, c: &mut HttpConnection, reads: bool, then: AfterSending) -> TurnAction {
-        match (c.send_out(), then) {
+        match (c.exchange.send_out(), then) {
             (Ok(0), AfterSending::NextRequest) => self.next_request(c),
             (Ok(0), AfterSending::Linger(outcome)) => {
-                if c.stream.shut_down().is_err() {
+                if c.exchange.stream.shut_down().is_err() {
                     return self.reset(c, outcome);
                 }
                 let until = self.times.of_lingering().map(|time| MonotonicTime::now() + time);
                 self.linger(c, until, outcome)
             }
             (Ok(_), then) => {
-                let reads = reads && matches!(c.stream.drain(), Ok(true));
+                let reads = reads && matches!(c.exchange.stream.drain(), Ok(true));
                 self.state = TurnState::Sending { reads, then };
                 TurnAction::Wait { reads, writes: true, limit: self.times.stall }
             }
@@ -328,7 +336,7 @@ impl Turn {
     }
 
     fn next_request(&mut self, c: &mut HttpConnection) -> TurnAction {
-        let Some(stream) = c.stream.take() else { return self.end(c, TurnResult::Result) };
+        let Some(stream) = c.exchange.stream.take() else { return self.end(c, TurnResult::Result) };
         c.close();
         let idle_until = self.times.idle.map(|idle| MonotonicTime::now() + idle);
         self.wait = RequestWait::new(Wakeup::None, idle_until);
@@ -343,10 +351,10 @@ impl Turn {
         until: Option<MonotonicTime>,
         outcome: TurnResult,
     ) -> TurnAction {
-        match c.stream.drain() {
+        match c.exchange.stream.drain() {
             Ok(true) => {}
             Ok(false) => {
-                c.stream.end(Stream::close);
+                c.exchange.stream.end(Stream::close);
                 return self.end(c, outcome);
             }
             Err(_) => return self.reset(c, outcome),
@@ -361,7 +369,7 @@ impl Turn {
     }
 
     fn reset(&mut self, c: &mut HttpConnection, outcome: TurnResult) -> TurnAction {
-        c.stream.end(Stream::reset);
+        c.exchange.stream.end(Stream::reset);
         self.end(c, outcome)
     }
 
@@ -369,7 +377,7 @@ impl Turn {
     fn end(&mut self, c: &mut HttpConnection, outcome: TurnResult) -> TurnAction {
         self.state = TurnState::Free;
         match outcome {
-            TurnResult::Throw | TurnResult::ServeAndThrow => drop(c.stream.take()),
+            TurnResult::Throw | TurnResult::ServeAndThrow => drop(c.exchange.stream.take()),
             TurnResult::Result | TurnResult::True | TurnResult::Serve => c.close(),
         }
         TurnAction::End(outcome)

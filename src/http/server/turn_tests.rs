@@ -47,7 +47,7 @@ impl Case {
     }
 
     fn answer(&mut self) -> TurnAction {
-        self.connection.send_status(b"204 No Content").unwrap();
+        self.connection.exchange.send_status(b"204 No Content").unwrap();
         self.step(TurnEvent::Returned { keep: true })
     }
 
@@ -132,7 +132,7 @@ fn a_handler_that_has_turned_to_the_body_is_asked_for_a_reader() {
     let mut case = Case::new(TimeLimits::default());
     let request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab";
     assert_eq!(case.begin(request), TurnAction::Handle);
-    case.connection.body.is_used = true;
+    case.connection.exchange.body.is_used = true;
     assert_eq!(case.answer(), TurnAction::FindReader);
     assert_eq!(case.step(TurnEvent::Reader(true)), TurnAction::ReadBody);
     assert_eq!(case.step(TurnEvent::BodyRead), TurnAction::Retire);
@@ -148,7 +148,7 @@ fn the_fault_of_the_client_is_passed_on_only_with_another_error() {
     ] {
         let mut case = Case::new(TimeLimits::default());
         assert_eq!(case.begin(REQUEST), TurnAction::Handle);
-        case.connection.usability.blameless = Some(Blameless::Lost("too large".into()));
+        case.connection.exchange.usability.blameless = Some(Blameless::Lost("too large".into()));
         assert_eq!(case.step(TurnEvent::Threw(text.as_bytes())), TurnAction::Retire);
         assert_eq!(case.step(TurnEvent::Retired), TurnAction::End(outcome));
         assert!(!case.stream.borrow().is_open());

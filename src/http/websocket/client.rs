@@ -54,9 +54,9 @@ impl ClientSocket {
             if self.over.is_some() {
                 return Received::Over;
             }
-            match self.reader.next(stream.input(), &self.rules, &mut self.inflater) {
+            match self.reader.next(stream.duplex.input(), &self.rules, &mut self.inflater) {
                 Ok((used, event)) => {
-                    stream.consume(used);
+                    stream.duplex.consume(used);
                     match event {
                         // What comes after a close frame of ours is ignored.
                         ReaderEvent::Message(_) if self.has_closed => {}
@@ -72,7 +72,7 @@ impl ClientSocket {
                             self.close(&mut stream, code, "");
                             self.over = Some((code.unwrap_or(close::NONE), reason));
                         }
-                        ReaderEvent::Needs(_) => match stream.fill() {
+                        ReaderEvent::Needs(_) => match stream.duplex.fill() {
                             Ok(Fill::Data(_)) => {}
                             Ok(Fill::Block) => return Received::Nothing,
                             Ok(Fill::Eof) => self.lose("connection closed"),
@@ -103,7 +103,7 @@ impl ClientSocket {
         if !self.has_closed {
             let mut out = Vec::new();
             frame::append(&mut out, opcode, false, payload, Some(random::bytes()));
-            let _ = stream.send_nb(&[&out]);
+            let _ = stream.duplex.send_nb(&[&out]);
         }
     }
 
@@ -202,7 +202,7 @@ fn sending(lua: &Lua, native: &Table, codec: &Rc<RefCell<Codec>>) -> Result<()> 
         let key = Some(random::bytes());
         codec.borrow_mut().append(&mut out, opcode, &message, socket.bits, key);
         let sent = match socket.stream.try_borrow_mut() {
-            Ok(mut stream) => stream.send_nb(&[&out]),
+            Ok(mut stream) => stream.duplex.send_nb(&[&out]),
             Err(_) => return (false, "the socket is in use").into_lua_multi(lua),
         };
         match sent.map_err(Fault::from) {

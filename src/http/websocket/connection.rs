@@ -68,7 +68,7 @@ impl WebSocket {
     /// The connection of a stream that has a session. None if the session is none of a WebSocket.
     fn resume(session: &Session, stream: &Stream) -> Option<Self> {
         let state = WebSocketState::decode(session.bytes())?;
-        let begun = !stream.input().is_empty();
+        let begun = !stream.duplex.input().is_empty();
         Some(WebSocket {
             label: Rc::new(Label(state.label.clone())),
             state,
@@ -195,10 +195,10 @@ impl WebSocket {
             if let Some((code, _)) = self.closed {
                 return SocketEvent::Over(code);
             }
-            match self.reader.next(stream.input(), &rules, &mut codec.inflater) {
+            match self.reader.next(stream.duplex.input(), &rules, &mut codec.inflater) {
                 Ok((used, event)) => {
                     if used > 0 {
-                        stream.input.consume_lazily(used);
+                        stream.duplex.input.consume_lazily(used);
                         self.rest_until = None;
                     }
                     match event {
@@ -251,7 +251,7 @@ impl WebSocket {
     ) -> Option<SocketEvent> {
         if !self.has_received {
             self.has_received = true;
-            match stream.fill() {
+            match stream.duplex.fill() {
                 Ok(Fill::Data(_)) => return None,
                 Ok(Fill::Block) => {}
                 Ok(Fill::Eof) | Err(_) => {
@@ -272,22 +272,22 @@ impl WebSocket {
     ) -> Option<Duration> {
         if let Some(mut begun) = self.reader.put_back(Side::Server) {
             size = size.saturating_add(begun.len() as u64);
-            begun.extend_from_slice(stream.input());
-            let length = stream.input().len();
-            stream.consume(length);
-            stream.input.preload(&begun);
+            begun.extend_from_slice(stream.duplex.input());
+            let length = stream.duplex.input().len();
+            stream.duplex.consume(length);
+            stream.duplex.input.preload(&begun);
         }
         self.keep(stream, settings);
-        if stream.input().is_empty() {
+        if stream.duplex.input().is_empty() {
             self.rest_until = None;
-            stream.input.hold(Awaits::More);
+            stream.duplex.input.hold(Awaits::More);
             // Gives back the memory.
-            stream.consume(0);
+            stream.duplex.consume(0);
             return settings.wait(Duration::from_millis(self.state.quiet));
         }
-        stream.input.hold(Awaits::Bytes(size));
+        stream.duplex.input.hold(Awaits::Bytes(size));
         let now = MonotonicTime::now();
-        let missing = size.saturating_sub(stream.input().len() as u64);
+        let missing = size.saturating_sub(stream.duplex.input().len() as u64);
         let until = *self
             .rest_until
             .get_or_insert(now + REST_WITHIN + Duration::from_secs(missing / REST_RATE));
@@ -297,7 +297,7 @@ impl WebSocket {
     /// What has changed follows the connection from now on. If its client hears topics, who passes messages on is
     /// to have it, unless half a message is here.
     pub fn keep(&mut self, stream: &mut Stream, settings: &Settings) {
-        let is_idle = stream.unread() == 0;
+        let is_idle = stream.duplex.unread() == 0;
         let Some(session) = &mut stream.handler.session else { return };
         if std::mem::take(&mut self.has_changed) {
             session.set(&self.state.encode());
@@ -333,7 +333,7 @@ impl WebSocket {
         };
         let mut out = Vec::new();
         codec.append(&mut out, opcode, message, self.state.bits, None);
-        stream.put(&out);
+        stream.duplex.put(&out);
         true
     }
 
@@ -359,7 +359,7 @@ pub fn leave(away: u64) {
 fn put(stream: &mut Stream, opcode: Opcode, payload: &[u8]) {
     let mut out = Vec::with_capacity(frame::MAX_FRAME_HEADER + payload.len());
     frame::append(&mut out, opcode, false, payload, None);
-    stream.put(&out);
+    stream.duplex.put(&out);
 }
 
 /// Lets `work` use the WebSocket of a stream. None if there is none.

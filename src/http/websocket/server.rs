@@ -199,7 +199,7 @@ fn values(lua: &Lua, native: &Table) -> Result<()> {
     };
     native.raw_set("subscribe", lua.create_function(subscribe)?)?;
     let is_bound = |_: &Lua, socket: AnyUserData| {
-        Ok(with(&socket, |_, stream| stream.session().is_some_and(TlsSession::is_bound))
+        Ok(with(&socket, |_, stream| stream.duplex.session().is_some_and(TlsSession::is_bound))
             .unwrap_or(false))
     };
     native.raw_set("is_bound", lua.create_function(is_bound)?)
@@ -216,7 +216,7 @@ fn sending(lua: &Lua, native: &Table, codec: &Rc<RefCell<Codec>>) -> Result<()> 
         let message = message.as_bytes();
         let queued = with(&socket, |it, stream| {
             let is_sent = it.send(stream, kind, &message, &mut codec.borrow_mut());
-            is_sent.then(|| stream.pending())
+            is_sent.then(|| stream.duplex.pending())
         });
         match queued.flatten() {
             Some(queued) => queued.into_lua_multi(lua),

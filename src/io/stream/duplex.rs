@@ -129,7 +129,7 @@ impl Duplex {
     /// The output, if it cannot wait.
     pub fn defer(&mut self, waiting: DeferredOutput) -> Result<(), DeferredOutput> {
         match self.transport.get().filter(|transport| transport.sends_as_it_is()) {
-            Some(transport) => self.output.defer(transport.fd(), waiting),
+            Some(transport) => self.output.defer(transport.plain().fd(), waiting),
             None => Err(waiting),
         }
     }
@@ -185,12 +185,12 @@ impl Duplex {
     pub fn check_peer(&mut self) -> io::Result<bool> {
         self.output.check()?;
         let Some(transport) = self.transport.get() else { return Err(not_connected()) };
-        match ended(transport.fd()) {
+        match ended(transport.plain().fd()) {
             Ended::Nothing => Ok(false),
             Ended::Sending => Ok(true),
             Ended::Both => {
                 self.output.end();
-                let errno = transport.take_error().unwrap_or(libc::EPIPE);
+                let errno = transport.plain().take_error().unwrap_or(libc::EPIPE);
                 self.loss.note(Some(errno));
                 Err(io::Error::from_raw_os_error(errno))
             }
@@ -301,7 +301,7 @@ impl Duplex {
     pub fn wait(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<bool> {
         let Some(transport) = self.transport.get() else { return Err(not_connected()) };
         let (read, write) = (direction == Direction::Read, direction == Direction::Write);
-        wait::ready_for(transport.fd(), transport.conditions(read, write), timeout)
+        wait::ready_for(transport.plain().fd(), transport.conditions(read, write), timeout)
     }
 
     /// The conditions of `poll(2)` under which a read, a write, or one of them can get on: in a
@@ -356,7 +356,7 @@ impl Duplex {
 
     /// The descriptor's number; `None` once it is closed.
     pub fn raw_fd(&self) -> Option<RawFd> {
-        self.transport.get().map(|transport| transport.raw_fd())
+        self.transport.get().map(|transport| transport.plain().raw_fd())
     }
 
     /// The descriptor; `None` once it is closed.
@@ -366,11 +366,15 @@ impl Duplex {
 
     /// Whether this is a TCP connection that is not closed.
     pub fn is_tcp(&self) -> bool {
-        self.transport.get().is_some_and(|transport| transport.kind() == DescriptorKind::Tcp)
+        self.transport
+            .get()
+            .is_some_and(|transport| transport.plain().kind() == DescriptorKind::Tcp)
     }
 
     /// Whether this is a connection over a local socket that is not closed.
     pub fn is_local(&self) -> bool {
-        self.transport.get().is_some_and(|transport| transport.kind() == DescriptorKind::Local)
+        self.transport
+            .get()
+            .is_some_and(|transport| transport.plain().kind() == DescriptorKind::Local)
     }
 }

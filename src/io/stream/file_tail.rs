@@ -66,7 +66,7 @@ impl FileTail {
         self.is_copied |= !to.takes_files();
         let mut sent = Err(Errno::EINVAL.into());
         if !self.is_copied {
-            sent = to.send_file(self.file.as_fd(), count);
+            sent = to.plain().send_file(self.file.as_fd(), count);
         }
         if let Err(error) = &sent
             && error.raw_os_error() == Some(libc::EINVAL)

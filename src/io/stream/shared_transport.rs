@@ -50,7 +50,7 @@ impl SharedTransport {
 
     /// The descriptor, until it is closed.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.get().map(|transport| transport.fd())
+        self.get().map(|transport| transport.plain().fd())
     }
 
     /// Receives once, about `size` bytes if that is more than usual.
@@ -65,7 +65,7 @@ impl SharedTransport {
             match transport.receive(room) {
                 Ok(0) => {
                     // A terminal may deliver more after an end of file.
-                    if transport.kind() != DescriptorKind::Plain {
+                    if transport.plain().kind() != DescriptorKind::Plain {
                         input.set_eof();
                     }
                     return Ok(Fill::Eof);
@@ -127,7 +127,9 @@ impl SharedTransport {
                 Ok(n) => {
                     sent += output.sent(n);
                     // A short count of a socket means that the system's buffer is full.
-                    if n < size && self.get().is_some_and(|to| to.kind() != DescriptorKind::Plain) {
+                    if n < size
+                        && self.get().is_some_and(|to| to.plain().kind() != DescriptorKind::Plain)
+                    {
                         break;
                     }
                 }
@@ -186,8 +188,8 @@ impl SharedTransport {
     pub fn finish(&mut self, eof: bool) -> io::Result<()> {
         match &self.transport {
             Some(_) if self.is_inherited() => Ok(()),
-            Some(transport) if transport.kind() == DescriptorKind::Tcp => {
-                transport.shutdown_write()
+            Some(transport) if transport.plain().kind() == DescriptorKind::Tcp => {
+                transport.plain().shutdown_write()
             }
             _ => self.close(eof),
         }
@@ -204,12 +206,12 @@ impl SharedTransport {
             return Ok(());
         };
         if !eof {
-            transport.discard_input();
+            transport.plain().discard_input();
         }
         if self.sharing == Sharing::None {
             return transport.close();
         }
-        let outcome = transport.end_in_order();
+        let outcome = transport.plain().end_in_order();
         self.closed = transport.into_fd();
         outcome
     }
@@ -226,7 +228,7 @@ impl SharedTransport {
         if self.sharing == Sharing::None {
             return transport.reset();
         }
-        transport.end_at_once();
+        transport.plain().end_at_once();
         self.closed = transport.into_fd();
         Ok(())
     }

@@ -28,15 +28,15 @@ fn boxed<T: Read + 'static>((ours, theirs): (Stream, T)) -> (Stream, Box<dyn Rea
 }
 
 fn memory(stream: &Stream) -> usize {
-    stream.input.memory() + stream.output.memory()
+    stream.duplex.input.memory() + stream.duplex.output.memory()
 }
 
 /// Reads until input or EOF is there.
 fn fill(stream: &mut Stream) -> Fill {
     loop {
-        match stream.fill().unwrap() {
+        match stream.duplex.fill().unwrap() {
             Fill::Block => assert!(
-                stream.wait(Direction::Read, Some(Duration::from_secs(5))).unwrap(),
+                stream.duplex.wait(Direction::Read, Some(Duration::from_secs(5))).unwrap(),
                 "nothing came"
             ),
             fill => return fill,
@@ -47,14 +47,14 @@ fn fill(stream: &mut Stream) -> Fill {
 #[test]
 fn fill_appends_what_came_and_consume_drops_it() {
     let (mut ours, mut theirs) = tcp();
-    assert_eq!(ours.fill().unwrap(), Fill::Block);
+    assert_eq!(ours.duplex.fill().unwrap(), Fill::Block);
     theirs.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     assert_eq!(fill(&mut ours), Fill::Data(16));
-    ours.consume(4);
-    assert_eq!(ours.input(), b"/ HTTP/1.1\r\n");
+    ours.duplex.consume(4);
+    assert_eq!(ours.duplex.input(), b"/ HTTP/1.1\r\n");
     theirs.write_all(b"\r\n").unwrap();
     assert_eq!(fill(&mut ours), Fill::Data(2));
-    assert_eq!(ours.input(), b"/ HTTP/1.1\r\n\r\n");
+    assert_eq!(ours.duplex.input(), b"/ HTTP/1.1\r\n\r\n");
 }
 
 #[test]
@@ -62,20 +62,20 @@ fn fill_reports_the_end_of_input_again_and_again() {
     let (mut ours, theirs) = local();
     drop(theirs);
     assert_eq!(fill(&mut ours), Fill::Eof);
-    assert_eq!(ours.fill().unwrap(), Fill::Eof);
-    assert!(ours.is_eof() && ours.is_open());
+    assert_eq!(ours.duplex.fill().unwrap(), Fill::Eof);
+    assert!(ours.duplex.is_eof() && ours.is_open());
 }
 
 #[test]
 fn put_sends_nothing_before_a_flush() {
     let (mut ours, mut theirs) = local();
-    ours.put(b"abc");
-    ours.put(b"def");
-    assert_eq!(ours.pending(), 6);
+    ours.duplex.put(b"abc");
+    ours.duplex.put(b"def");
+    assert_eq!(ours.duplex.pending(), 6);
     theirs.set_nonblocking(true).unwrap();
     let mut buffer = [0; 16];
     assert!(theirs.read(&mut buffer).is_err());
-    assert_eq!(ours.flush_nb().unwrap(), 0);
+    assert_eq!(ours.duplex.flush_nb().unwrap(), 0);
     assert_eq!(theirs.read(&mut buffer).unwrap(), 6);
     assert_eq!(&buffer[..6], b"abcdef");
 }
@@ -83,9 +83,9 @@ fn put_sends_nothing_before_a_flush() {
 #[test]
 fn send_nb_sends_the_queue_before_the_parts() {
     let (mut ours, mut theirs) = tcp();
-    ours.put(b"one ");
+    ours.duplex.put(b"one ");
     let parts: Vec<&[u8]> = vec![b"two ", b"", b"three"];
-    assert_eq!(ours.send_nb(&parts).unwrap(), 0);
+    assert_eq!(ours.duplex.send_nb(&parts).unwrap(), 0);
     let mut buffer = [0; 13];
     theirs.read_exact(&mut buffer).unwrap();
     assert_eq!(&buffer, b"one two three");
@@ -95,14 +95,14 @@ fn send_nb_sends_the_queue_before_the_parts() {
 fn what_does_not_go_out_is_queued_and_counted() {
     let (mut ours, mut theirs) = local();
     let big: Vec<u8> = (0..4_000_000u32).map(|i| (i % 251) as u8).collect();
-    let mut left = ours.send_nb(&[&big, b"tail"]).unwrap();
-    assert!(left > 0 && left == ours.pending());
+    let mut left = ours.duplex.send_nb(&[&big, b"tail"]).unwrap();
+    assert!(left > 0 && left == ours.duplex.pending());
     let mut received = Vec::new();
     let mut buffer = vec![0; 100_000];
     while left > 0 {
         let n = theirs.read(&mut buffer).unwrap();
         received.extend_from_slice(&buffer[..n]);
-        left = ours.flush_nb().unwrap();
+        left = ours.duplex.flush_nb().unwrap();
     }
     drop(ours);
     theirs.read_to_end(&mut received).unwrap();
@@ -118,8 +118,8 @@ fn send_all_waits_for_a_slow_reader() {
         let mut all = Vec::new();
         theirs.read_to_end(&mut all).map(|n| (n, all.last().copied()))
     });
-    ours.put(b"head");
-    ours.send_all(&[&big, b"!"]).unwrap();
+    ours.duplex.put(b"head");
+    ours.duplex.send_all(&[&big, b"!"]).unwrap();
     ours.close().unwrap();
     assert_eq!(reader.join().unwrap().unwrap(), (3_000_005, Some(b'!')));
 }
@@ -128,9 +128,9 @@ fn send_all_waits_for_a_slow_reader() {
 fn close_ends_with_fin_even_with_unread_input() {
     let (mut ours, mut theirs) = tcp();
     theirs.write_all(&vec![0; 100_000]).unwrap();
-    ours.wait(Direction::Read, None).unwrap();
+    ours.duplex.wait(Direction::Read, None).unwrap();
     std::thread::sleep(Duration::from_millis(20));
-    ours.put(b"answer");
+    ours.duplex.put(b"answer");
     ours.close().unwrap();
     assert!(!ours.is_open());
     let mut received = Vec::new();
@@ -142,7 +142,7 @@ fn close_ends_with_fin_even_with_unread_input() {
 fn drop_and_reset_end_with_rst_and_lose_unsent_data() {
     for explicit in [false, true] {
         let (mut ours, mut theirs) = tcp();
-        ours.put(b"lost");
+        ours.duplex.put(b"lost");
         if explicit {
             ours.reset().unwrap();
         }
@@ -155,7 +155,7 @@ fn drop_and_reset_end_with_rst_and_lose_unsent_data() {
 #[test]
 fn finish_sends_eof_and_reads_go_on() {
     let (mut ours, mut theirs) = tcp();
-    ours.put(b"question");
+    ours.duplex.put(b"question");
     ours.finish().unwrap();
     let mut all = String::new();
     theirs.read_to_string(&mut all).unwrap();
@@ -170,7 +170,7 @@ fn finish_sends_eof_and_reads_go_on() {
 fn finish_nb_sends_eof_behind_all_that_is_queued() {
     for (mut ours, mut theirs) in [boxed(tcp()), boxed(local())] {
         let size = 16 * 1024 * 1024;
-        ours.put(&vec![7; size]);
+        ours.duplex.put(&vec![7; size]);
         assert!(ours.finish_nb().unwrap() > 0);
         assert!(ours.is_finished());
         let (mut piece, mut received) = (vec![0; 1024 * 1024], 0);
@@ -203,11 +203,11 @@ fn finish_without_close_ends_in_rst() {
 fn finish_of_a_local_socket_closes_it_and_emulates_eof() {
     let (mut ours, mut theirs) = local();
     theirs.write_all(b"unread").unwrap();
-    ours.put(b"bye");
+    ours.duplex.put(b"bye");
     ours.finish().unwrap();
-    assert_eq!(ours.raw_fd(), None);
+    assert_eq!(ours.duplex.raw_fd(), None);
     assert!(ours.is_open() && ours.has_input());
-    assert_eq!(ours.fill().unwrap(), Fill::Eof);
+    assert_eq!(ours.duplex.fill().unwrap(), Fill::Eof);
     let mut all = String::new();
     theirs.read_to_string(&mut all).unwrap();
     assert_eq!(all, "bye");
@@ -219,11 +219,11 @@ fn errors_stick_in_their_direction() {
     let (mut ours, theirs) = tcp();
     socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
     drop(theirs);
-    ours.wait(Direction::Read, None).unwrap();
-    assert_eq!(ours.fill().unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    assert_eq!(ours.fill().unwrap_err().to_string(), "Previous read error");
-    assert_eq!(ours.send_nb(&[b"x"]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-    assert_eq!(ours.send_nb(&[b"x"]).unwrap_err().to_string(), "Previous write error");
+    ours.duplex.wait(Direction::Read, None).unwrap();
+    assert_eq!(ours.duplex.fill().unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(ours.duplex.fill().unwrap_err().to_string(), "Previous read error");
+    assert_eq!(ours.duplex.send_nb(&[b"x"]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    assert_eq!(ours.duplex.send_nb(&[b"x"]).unwrap_err().to_string(), "Previous write error");
     assert_eq!(ours.close().unwrap_err().to_string(), "Previous write error");
     assert!(!ours.is_open());
 }
@@ -236,11 +236,11 @@ fn a_stream_costs_little_until_data_flows_and_gives_memory_back() {
     theirs.write_all(b"x").unwrap();
     fill(&mut ours);
     assert!(memory(&ours) > 0);
-    ours.consume(1);
+    ours.duplex.consume(1);
     theirs.write_all(b"y").unwrap();
     fill(&mut ours);
-    ours.consume(1);
-    assert_eq!(ours.fill().unwrap(), Fill::Block);
+    ours.duplex.consume(1);
+    assert_eq!(ours.duplex.fill().unwrap(), Fill::Block);
     assert_eq!(memory(&ours), 0);
 }
 
@@ -259,27 +259,27 @@ fn a_suspended_read_goes_on_when_what_it_awaits_is_there() {
     let (mut ours, mut theirs) = local();
     theirs.write_all(b"GET /").unwrap();
     fill(&mut ours);
-    ours.input.hold(Awaits::EmptyLine(100));
-    assert!(!ours.receive_awaited());
+    ours.duplex.input.hold(Awaits::EmptyLine(100));
+    assert!(!ours.duplex.receive_awaited());
     for (piece, there) in [(" HTTP/1.0\r", false), ("\n", false), ("\r\nx", true)] {
         theirs.write_all(piece.as_bytes()).unwrap();
-        assert_eq!(ours.receive_awaited(), there, "{piece:?}");
+        assert_eq!(ours.duplex.receive_awaited(), there, "{piece:?}");
     }
-    ours.input.hold(Awaits::Bytes(100));
+    ours.duplex.input.hold(Awaits::Bytes(100));
     drop(theirs);
-    assert!(ours.receive_awaited());
+    assert!(ours.duplex.receive_awaited());
 }
 
 #[test]
 fn output_that_a_failed_write_leaves_is_counted() {
     let (mut ours, theirs) = local();
     let bytes = vec![b'x'; 4 * 1024 * 1024];
-    let left = ours.send_nb(&[&bytes]).unwrap();
-    assert!(left > 0 && ours.output.dropped() == 0);
+    let left = ours.duplex.send_nb(&[&bytes]).unwrap();
+    assert!(left > 0 && ours.duplex.output.dropped() == 0);
     drop(theirs);
-    assert!(ours.flush_nb().is_err());
-    assert_eq!((ours.pending(), ours.output.dropped()), (0, left as u64));
-    assert_eq!(ours.output.transmitted(), (bytes.len() - left) as u64);
+    assert!(ours.duplex.flush_nb().is_err());
+    assert_eq!((ours.duplex.pending(), ours.duplex.output.dropped()), (0, left as u64));
+    assert_eq!(ours.duplex.output.transmitted(), (bytes.len() - left) as u64);
 }
 
 fn sendable<T: Read + Send + 'static>(
@@ -308,25 +308,25 @@ fn a_file_goes_behind_what_was_queued_and_before_what_comes() {
     for nonblocking in [false, true] {
         let (one, other) = (local(), tcp());
         for (ours, theirs) in [sendable(one), sendable(other)] {
-            let socket = socket2::SockRef::from(&ours.fd().unwrap()).try_clone().unwrap();
+            let socket = socket2::SockRef::from(&ours.duplex.fd().unwrap()).try_clone().unwrap();
             socket.set_nonblocking(nonblocking).unwrap();
             peers.push((ours, theirs));
         }
     }
     for (mut ours, mut theirs) in peers {
-        ours.put(b"head");
-        ours.put_file(FileTail::new(file(&content), content.len() as u64)).unwrap();
-        assert!(ours.put_file(FileTail::new(file(b"x"), 1)).is_err());
-        assert_eq!((ours.pending(), ours.written()), (3_000_004, 3_000_004));
-        let left = ours.send_nb(&[b"behind"]).unwrap();
-        assert_eq!(left, ours.pending());
+        ours.duplex.put(b"head");
+        ours.duplex.put_file(FileTail::new(file(&content), content.len() as u64)).unwrap();
+        assert!(ours.duplex.put_file(FileTail::new(file(b"x"), 1)).is_err());
+        assert_eq!((ours.duplex.pending(), ours.duplex.written()), (3_000_004, 3_000_004));
+        let left = ours.duplex.send_nb(&[b"behind"]).unwrap();
+        assert_eq!(left, ours.duplex.pending());
         let reader = std::thread::spawn(move || {
             let mut received = Vec::new();
             theirs.read_to_end(&mut received).unwrap();
             received
         });
-        ours.flush().unwrap();
-        assert_eq!((ours.pending(), ours.written()), (0, 3_000_010));
+        ours.duplex.flush().unwrap();
+        assert_eq!((ours.duplex.pending(), ours.duplex.written()), (0, 3_000_010));
         ours.close().unwrap();
         assert!(reader.join().unwrap() == [b"head", &content[..], b"behind"].concat());
     }
@@ -335,8 +335,8 @@ fn a_file_goes_behind_what_was_queued_and_before_what_comes() {
 #[test]
 fn a_file_that_is_too_short_fails_the_write() {
     let (mut ours, _theirs) = tcp();
-    ours.put_file(FileTail::new(file(b"short"), 100)).unwrap();
-    assert_eq!(ours.flush().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    assert_eq!(ours.pending(), 0);
-    assert!(ours.flush().is_err());
+    ours.duplex.put_file(FileTail::new(file(b"short"), 100)).unwrap();
+    assert_eq!(ours.duplex.flush().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(ours.duplex.pending(), 0);
+    assert!(ours.duplex.flush().is_err());
 }

@@ -55,7 +55,8 @@ impl SimulatedWorker {
     /// Connections that would be lost if it were killed now.
     pub(super) fn unshared(&self) -> Vec<u64> {
         let task = self.task.iter();
-        let running = task.filter_map(|task| task.connection.stream.borrow().fd().map(inode));
+        let running =
+            task.filter_map(|task| task.connection.stream.borrow().duplex.fd().map(inode));
         unshared(&self.event_loop).into_iter().map(inode).chain(running).collect()
     }
 }
@@ -63,17 +64,17 @@ impl SimulatedWorker {
 /// What the handler does: answers all requests that are there. Returns how many.
 pub(super) fn answer(stream: &mut Stream) -> usize {
     let mut count = 0;
-    while matches!(stream.fill(), Ok(Fill::Data(_))) {}
-    while stream.input().len() >= REQUEST {
-        let request = stream.input()[..REQUEST].to_vec();
-        stream.consume(REQUEST);
+    while matches!(stream.duplex.fill(), Ok(Fill::Data(_))) {}
+    while stream.duplex.input().len() >= REQUEST {
+        let request = stream.duplex.input()[..REQUEST].to_vec();
+        stream.duplex.consume(REQUEST);
         let size = if request[6] == b'L' { LARGE } else { 10 };
         let mut answer = request[..5].to_vec();
         answer.resize(size, b'.');
         answer.push(b'\n');
-        stream.put(&answer);
+        stream.duplex.put(&answer);
         count += 1;
     }
-    let _ = stream.flush_nb();
+    let _ = stream.duplex.flush_nb();
     count
 }

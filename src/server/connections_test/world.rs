@@ -151,7 +151,7 @@ impl World {
         let Some(worker) = &mut self.workers[cell] else { return };
         worker.event_loop.begin(&task);
         let Task::Connection(running) = task else { panic!("there are no jobs") };
-        let descriptor = running.connection.stream.borrow().fd().map(inode);
+        let descriptor = running.connection.stream.borrow().duplex.fd().map(inode);
         let name = descriptor.expect("the connection is open");
         for other in self.workers.iter().flatten().filter(|other| other.id.cell != cell) {
             assert!(!other.unshared().contains(&name), "two workers have a connection");
@@ -186,11 +186,11 @@ impl World {
         let (now, shuts_down) = (MonotonicTime::now() + self.passed, self.shuts_down);
         let Some(worker) = &mut self.workers[cell] else { return };
         let Some(mut running) = worker.task.take() else { return };
-        let Some(name) = running.connection.stream.borrow().fd().map(inode) else { return };
+        let Some(name) = running.connection.stream.borrow().duplex.fd().map(inode) else { return };
         let stall = Some(Duration::from_secs(60));
         let (mut keep, mut fails, mut ends) = (true, false, false);
         running.disposition = match decision {
-            _ if running.connection.stream.borrow().is_eof() => Disposition::Close,
+            _ if running.connection.stream.borrow().duplex.is_eof() => Disposition::Close,
             _ if running.wakeup == Wakeup::Shutdown => Disposition::Close,
             Decision::Linger => Disposition::Linger { timeout: Duration::from_secs(9), stall },
             Decision::Close => Disposition::Close,
@@ -207,7 +207,7 @@ impl World {
         if !matches!(running.disposition, Disposition::Park { .. }) {
             ends = true;
         }
-        running.connection.stream.borrow_mut().input.hold(Awaits::Bytes(REQUEST as u64));
+        running.connection.stream.borrow_mut().duplex.input.hold(Awaits::Bytes(REQUEST as u64));
         if matches!(running.disposition, Disposition::Linger { .. }) {
             let _ = running.connection.stream.borrow_mut().finish_nb();
         }

@@ -56,7 +56,7 @@ impl Attributes {
             session: session.map(|session| session.bytes().clone()),
             away: session.and_then(|session| session.away),
             tls: stream.handler.tls.clone(),
-            secured: stream.session().and_then(TlsSession::state),
+            secured: stream.duplex.session().and_then(TlsSession::state),
         }
     }
 

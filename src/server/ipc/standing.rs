@@ -16,13 +16,13 @@ const ASKED: u64 = 1 << 32;
 impl Standing {
     /// That of a connection.
     pub fn of_stream(stream: &Stream) -> Self {
-        Standing { asked: stream.handler.asked, skip: stream.input.skip() }
+        Standing { asked: stream.handler.asked, skip: stream.duplex.input.skip() }
     }
 
     /// Sets it. If input is to be skipped, none may be buffered.
     pub fn apply(self, stream: &mut Stream) {
         stream.handler.asked = self.asked;
-        stream.input.set_skip(self.skip);
+        stream.duplex.input.set_skip(self.skip);
     }
 
     /// Encodes it as a number, for messages and shared memory.

@@ -26,7 +26,7 @@ impl PushTransport {
 
     /// The socket.
     pub fn socket(&self) -> BorrowedFd<'_> {
-        self.0.fd()
+        self.0.plain().fd()
     }
 
     /// The socket, for another owner.
@@ -36,7 +36,7 @@ impl PushTransport {
 
     /// Whether it is a Unix domain socket.
     pub fn is_local(&self) -> bool {
-        self.0.kind() == DescriptorKind::Local
+        self.0.plain().kind() == DescriptorKind::Local
     }
 
     /// The TLS session.
@@ -123,7 +123,9 @@ mod tests {
         assert!(sent > 0 && sent < bytes.len());
         assert_eq!(transport.send(&bytes[sent..]).unwrap(), 0);
         assert!(transport.untaken(5) > 5);
-        assert!(transport.is_local() && transport.session().is_none() && transport.send_close_notify());
+        assert!(
+            transport.is_local() && transport.session().is_none() && transport.send_close_notify()
+        );
         drop(theirs);
         assert!(transport.send(&bytes).is_err());
     }

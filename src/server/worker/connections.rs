@@ -125,7 +125,7 @@ impl Connections {
                 let Running { connection, ticket, .. } = running;
                 let (stream, now) = (connection.stream.clone(), MonotonicTime::now());
                 let parked = self.park(connection, ticket, Some(until), now);
-                if let Some(ticket) = parked.filter(|_| !stream.borrow().is_established()) {
+                if let Some(ticket) = parked.filter(|_| !stream.borrow().duplex.is_established()) {
                     let _ = self.owned.places.watch_for(ticket, &stream.borrow());
                 }
             }
@@ -138,7 +138,7 @@ impl Connections {
     pub fn settle(&mut self, running: Running, now: MonotonicTime) -> Option<Ticket> {
         let (open, pending) = {
             let stream = running.connection.stream.borrow();
-            (stream.is_open(), stream.pending() > 0)
+            (stream.is_open(), stream.duplex.pending() > 0)
         };
         if open && running.disposition == Disposition::Hold {
             match &self.holding {
@@ -172,7 +172,9 @@ impl Connections {
             Disposition::Park { timeout, .. } => {
                 return self.park(connection, ticket, timeout.map(|timeout| now + timeout), now);
             }
-            Disposition::Linger { timeout, stall } if connection.stream.borrow().is_tcp() => {
+            Disposition::Linger { timeout, stall }
+                if connection.stream.borrow().duplex.is_tcp() =>
+            {
                 self.owned.linger(&connection, ticket, now + timeout, stall);
             }
             // Closing a local socket takes nothing from its peer.
@@ -191,7 +193,7 @@ impl Connections {
     ) -> Option<Ticket> {
         let terms = ParkingTerms::of(&mut connection.stream.borrow_mut());
         if terms.is_bound || self.owned.places.len() >= CROWD {
-            connection.stream.borrow_mut().release();
+            connection.stream.borrow_mut().duplex.release();
         }
         let ticket = ticket.map(|ticket| self.owned.tell_session(ticket, &connection));
         let Ok(ticket) = self.owned.place(&connection, ticket) else {
@@ -232,7 +234,8 @@ impl Connections {
         }
         let Parked { connection, stay } = self.parking.take(&mut self.owned.places, ticket)?;
         // A failure is for the handler to see.
-        if wakeup == Wakeup::Input && connection.stream.borrow_mut().skips().unwrap_or(false) {
+        if wakeup == Wakeup::Input && connection.stream.borrow_mut().duplex.skips().unwrap_or(false)
+        {
             let movable = connection.stream.borrow().is_movable();
             let stay = Stay::until(stay.deadline, MonotonicTime::now(), movable);
             self.parking.park(&mut self.owned.places, ticket, connection, stay);

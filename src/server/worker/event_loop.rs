@@ -220,7 +220,7 @@ impl EventLoop {
         self.sources.connections.before_handler();
         if let Task::Connection(Running { connection, wakeup, queued, .. }) = task {
             let mut stream = connection.stream.borrow_mut();
-            let (ready, start) = self.sources.stopwatch.begin(*queued, stream.written());
+            let (ready, start) = self.sources.stopwatch.begin(*queued, stream.duplex.written());
             request_log::begin_run(ready, start);
             stream.handler.wakeup = *wakeup;
             // Who has just come may have a request on its way, as TLS comes first.

@@ -78,7 +78,7 @@ pub fn linger_stream(
 /// The handler is done with a connection whose response another process goes on with; `held` says how. False
 /// outside a worker, and if its TLS session is bound to this process.
 pub fn hold_stream(stream: &Rc<RefCell<Stream>>, held: Vec<u8>) -> bool {
-    if stream.borrow().session().is_some_and(TlsSession::is_bound) {
+    if stream.borrow().duplex.session().is_some_and(TlsSession::is_bound) {
         return false;
     }
     let is_held = decide(stream, Disposition::Hold);

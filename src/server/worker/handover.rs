@@ -46,7 +46,7 @@ impl Departure {
     /// and with it the client.
     pub fn discards(&self) -> bool {
         !matches!(self.disposition, Disposition::Park { .. })
-            || self.connection.stream.borrow().input.skip() > 0
+            || self.connection.stream.borrow().duplex.input.skip() > 0
     }
 }
 
@@ -56,9 +56,9 @@ pub type Packed = (ConnectionState, Option<OwnedFd>);
 /// The state of a connection that has neither input nor output that matters.
 pub fn state_of(stream: &Stream, stage: Stage) -> ConnectionState {
     let (awaits, standing, peer) =
-        (stream.input.awaits(), Standing::of_stream(stream), stream.peer());
+        (stream.duplex.input.awaits(), Standing::of_stream(stream), stream.peer());
     let attributes = Attributes::of_stream(stream);
-    let session = stream.session().filter(|_| attributes.secured.is_some());
+    let session = stream.duplex.session().filter(|_| attributes.secured.is_some());
     let records = session.map(TlsSession::progress);
     let rest = ConnectionState::default();
     ConnectionState { stage, awaits, standing, peer, records, attributes, ..rest }
@@ -66,7 +66,7 @@ pub fn state_of(stream: &Stream, stage: Stage) -> ConnectionState {
 
 /// Received input, first that which is no more a part of records.
 fn input_of(stream: &Stream) -> [&[u8]; 2] {
-    [stream.input(), stream.session().map(TlsSession::opened).unwrap_or_default()]
+    [stream.duplex.input(), stream.duplex.session().map(TlsSession::opened).unwrap_or_default()]
 }
 
 /// The parts as one, or as a file if they are too long for a message.
@@ -87,8 +87,9 @@ pub fn waiting(
     deadline: Option<MonotonicTime>,
     ready: bool,
 ) -> io::Result<Packed> {
-    let ([unsent, received], [input, opened]) = (records_of(stream.session()), input_of(stream));
-    let stage = if ready && stream.unread() > 0 { Stage::Ready } else { Stage::Waiting };
+    let ([unsent, received], [input, opened]) =
+        (records_of(stream.duplex.session()), input_of(stream));
+    let stage = if ready && stream.duplex.unread() > 0 { Stage::Ready } else { Stage::Waiting };
     let (data, file) = packed(&[unsent, received, input, opened], MAX_PAYLOAD)?;
     let deadline = deadline.map(clock::monotonic_milliseconds);
     Ok((ConnectionState { deadline, data, ..state_of(stream, stage) }, file))
@@ -99,11 +100,12 @@ pub fn waiting(
 /// # Errors
 /// There is no memory or descriptor for a file, or its TLS session stays.
 pub fn held(stream: &Stream) -> io::Result<Packed> {
-    if stream.session().is_some_and(|session| session.state().is_none()) {
+    if stream.duplex.session().is_some_and(|session| session.state().is_none()) {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
-    let ([unsent, received], [input, opened]) = (records_of(stream.session()), input_of(stream));
-    let output = stream.output.queued();
+    let ([unsent, received], [input, opened]) =
+        (records_of(stream.duplex.session()), input_of(stream));
+    let output = stream.duplex.output.queued();
     let queued = Unsent { bytes: output.len() as u64, file: None, then: Then::Close, stall: None };
     let stage = if output.is_empty() { Stage::Waiting } else { Stage::Sending(queued) };
     let (data, file) = packed(&[unsent, received, output, input, opened], HELD_INLINE)?;
@@ -116,26 +118,27 @@ pub fn held(stream: &Stream) -> io::Result<Packed> {
 /// There is no memory or descriptor for a file.
 pub fn sending(departure: &Departure) -> io::Result<Packed> {
     let stream = departure.connection.stream.borrow();
-    if let Some(session) = stream.session()
-        && (stream.output.file().is_some() || session.state().is_none())
+    if let Some(session) = stream.duplex.session()
+        && (stream.duplex.output.file().is_some() || session.state().is_none())
     {
         // Its keys are this process's, or somebody would have to know how far it has come with the file.
         return Err(io::ErrorKind::ResourceBusy.into());
     }
     let record = stream.handler.unsent_record;
-    if let Some(file) = stream.output.file() {
+    if let Some(file) = stream.duplex.output.file() {
         // Besides, there is room for what is short.
-        if stream.output.in_memory() > 0 || stream.input().len() > MAX_PAYLOAD {
+        if stream.duplex.output.in_memory() > 0 || stream.duplex.input().len() > MAX_PAYLOAD {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
         let unsent = departure.disposition.unsent(0, Some(file.end()?));
-        let (data, file) = (stream.input().to_vec(), file.fd().try_clone_to_owned()?);
+        let (data, file) = (stream.duplex.input().to_vec(), file.fd().try_clone_to_owned()?);
         let state = state_of(&stream, Stage::Sending(unsent));
         return Ok((ConnectionState { record, data, ..state }, Some(file)));
     }
-    let ([unsent, received], [input, opened]) = (records_of(stream.session()), input_of(&stream));
-    let file = overflow::store(&[unsent, received, stream.output.queued(), input, opened])?;
-    let unsent = departure.disposition.unsent(stream.pending(), None);
+    let ([unsent, received], [input, opened]) =
+        (records_of(stream.duplex.session()), input_of(&stream));
+    let file = overflow::store(&[unsent, received, stream.duplex.output.queued(), input, opened])?;
+    let unsent = departure.disposition.unsent(stream.duplex.pending(), None);
     Ok((ConnectionState { record, ..state_of(&stream, Stage::Sending(unsent)) }, Some(file)))
 }
 
@@ -153,9 +156,9 @@ pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Op
     stream.handler.parked_until = state.deadline.map(clock::monotonic_at);
     let end = unsent.and_then(|unsent| unsent.file);
     let data = match (parcel.input, end) {
-        (Some(file), Some(end)) => {
-            FileTail::until(file, end).and_then(|file| stream.put_file(file)).map(|()| state.data)
-        }
+        (Some(file), Some(end)) => FileTail::until(file, end)
+            .and_then(|file| stream.duplex.put_file(file))
+            .map(|()| state.data),
         (None, Some(_)) => Err(io::ErrorKind::NotFound.into()),
         (Some(file), None) => overflow::load(file),
         (None, None) => Ok(state.data),
@@ -176,8 +179,8 @@ pub fn take_up(parcel: Parcel, state: ConnectionState) -> io::Result<(Stream, Op
     };
     let output = unsent.map_or(0, |unsent| usize::try_from(unsent.bytes).unwrap_or(usize::MAX));
     let (output, input) = data.split_at(output.min(data.len()));
-    stream.put(output);
-    stream.input.preload(input);
+    stream.duplex.put(output);
+    stream.duplex.input.preload(input);
     Ok((stream, unsent))
 }
 
@@ -206,14 +209,14 @@ mod tests {
     fn a_waiting_connection_goes_on_where_it_was() {
         for size in [0, 100, MAX_PAYLOAD + 1] {
             let (mut one, _client) = stream();
-            one.input.preload(&vec![7; size]);
+            one.duplex.input.preload(&vec![7; size]);
             Standing { asked: true, skip: 0 }.apply(&mut one);
             let deadline =
                 clock::monotonic_at(clock::monotonic_milliseconds(MonotonicTime::now()) + 5000);
             let packed = waiting(&one, Some(deadline), true).unwrap();
             assert_eq!(packed.0.stage == Stage::Ready, size > 0);
             let (other, unsent) = sent(packed, &mut one);
-            assert_eq!((other.input().len(), unsent), (size, None));
+            assert_eq!((other.duplex.input().len(), unsent), (size, None));
             assert_eq!(Standing::of_stream(&other), Standing { asked: true, skip: 0 });
             assert_eq!(other.handler.parked_until, Some(deadline));
         }
@@ -224,25 +227,25 @@ mod tests {
         let (mut one, _client) = stream();
         let file = overflow::store(&[b"0123456789"]).unwrap();
         file_transfer::seek(file.as_fd(), 3).unwrap();
-        one.put_file(FileTail::new(file, 4)).unwrap();
-        one.input.preload(b"GET");
+        one.duplex.put_file(FileTail::new(file, 4)).unwrap();
+        one.duplex.input.preload(b"GET");
         let connection = Connection::new(one);
         let disposition = Disposition::Park { timeout: None, stall: None };
         let departure = Departure { connection, disposition, wakeup: Wakeup::None };
         let packed = sending(&departure).unwrap();
         let mut stream = departure.connection.stream.borrow_mut();
         // Another process has the same descriptor.
-        file_transfer::seek(stream.output.file().unwrap().fd(), 5).unwrap();
+        file_transfer::seek(stream.duplex.output.file().unwrap().fd(), 5).unwrap();
         let (other, unsent) = sent(packed, &mut stream);
-        assert_eq!((other.pending(), other.input()), (2, &b"GET"[..]));
+        assert_eq!((other.duplex.pending(), other.duplex.input()), (2, &b"GET"[..]));
         assert_eq!(unsent.unwrap().file, Some(7));
     }
 
     #[test]
     fn unsent_output_goes_before_input() {
         let (mut one, _client) = stream();
-        one.put(b"response");
-        one.input.preload(b"GET");
+        one.duplex.put(b"response");
+        one.duplex.input.preload(b"GET");
         let timeout = Some(Duration::from_secs(5));
         let disposition = Disposition::Park { timeout, stall: None };
         let connection = Connection::new(one);
@@ -250,7 +253,10 @@ mod tests {
         let packed = sending(&departure).unwrap();
         let mut stream = departure.connection.stream.borrow_mut();
         let (other, unsent) = sent(packed, &mut stream);
-        assert_eq!((other.output.queued(), other.input()), (&b"response"[..], &b"GET"[..]));
+        assert_eq!(
+            (other.duplex.output.queued(), other.duplex.input()),
+            (&b"response"[..], &b"GET"[..])
+        );
         assert_eq!(unsent, Some(disposition.unsent(8, None)));
     }
 }

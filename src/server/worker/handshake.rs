@@ -45,8 +45,8 @@ pub fn advance(stream: &mut Stream, wakeup: Wakeup, listeners: &[Listener]) -> H
         Wakeup::None | Wakeup::Input => {}
     }
     // As long as the client says nothing, the connection moves like any other.
-    if stream.handler.tls.is_some() && stream.input().is_empty() {
-        match stream.fill() {
+    if stream.handler.tls.is_some() && stream.duplex.input().is_empty() {
+        match stream.duplex.fill() {
             Ok(Fill::Data(_)) => {}
             Ok(Fill::Block) => return HandshakeProgress::Waits,
             Ok(Fill::Eof) => return failed("the client has closed the connection before it"),
@@ -63,7 +63,7 @@ pub fn advance(stream: &mut Stream, wakeup: Wakeup, listeners: &[Listener]) -> H
             Err(error) => return failed(&error_text::reason(&error)),
         }
     }
-    match stream.handshake_nb() {
+    match stream.duplex.handshake_nb() {
         Ok(true) => {
             // The time was that of the handshake.
             stream.handler.parked_until = None;
@@ -72,9 +72,9 @@ pub fn advance(stream: &mut Stream, wakeup: Wakeup, listeners: &[Listener]) -> H
         Ok(false) => HandshakeProgress::Waits,
         Err(error) => {
             let reason = error_text::reason(&error);
-            if stream.session().is_some_and(|session| session.is_plain_http()) {
+            if stream.duplex.session().is_some_and(|session| session.is_plain_http()) {
                 stream.drop_session();
-                if stream.send_nb(&[PLAIN]).is_ok() && stream.finish_nb().is_ok() {
+                if stream.duplex.send_nb(&[PLAIN]).is_ok() && stream.finish_nb().is_ok() {
                     return HandshakeProgress::Refused(reason);
                 }
             }
@@ -85,7 +85,7 @@ pub fn advance(stream: &mut Stream, wakeup: Wakeup, listeners: &[Listener]) -> H
 
 /// Whether no handshake is left, as far as handlers are concerned.
 pub fn is_over(stream: &Stream) -> bool {
-    stream.handler.tls.is_none() && stream.is_established()
+    stream.handler.tls.is_none() && stream.duplex.is_established()
 }
 
 fn failed(reason: &str) -> HandshakeProgress {

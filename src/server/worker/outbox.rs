@@ -169,7 +169,7 @@ impl Outbox {
         }
         let mut event = EpollEvent::new(flags, SENDING | ticket.number());
         let stream = entry.departure.connection.stream.borrow();
-        self.epoll.modify(stream.fd().ok_or(Errno::EBADF)?, &mut event)
+        self.epoll.modify(stream.duplex.fd().ok_or(Errno::EBADF)?, &mut event)
     }
 
     /// The connections whose output waits.
@@ -206,7 +206,7 @@ impl Outbox {
             let mut stream = entry.departure.connection.stream.borrow_mut();
             let heard = match entry.departure.disposition {
                 _ if entry.deaf => Ok(true),
-                Disposition::Park { .. } => stream.skips(),
+                Disposition::Park { .. } => stream.duplex.skips(),
                 Disposition::Close | Disposition::Hold | Disposition::Linger { .. } => {
                     discard_some(&mut stream)
                 }
@@ -325,21 +325,21 @@ impl Outbox {
 
 /// Sends what goes without blocking, and EOF after it if that was asked for; what is left.
 fn push_out(stream: &mut Stream) -> io::Result<usize> {
-    if stream.is_finished() { stream.finish_nb() } else { stream.flush_nb() }
+    if stream.is_finished() { stream.finish_nb() } else { stream.duplex.flush_nb() }
 }
 
 /// Bytes that the client has not taken: queued here, or in the system.
 fn untaken(stream: &Stream) -> usize {
-    let in_system: Option<usize> = stream.fd().map(|fd: BorrowedFd<'_>| unsent(fd));
-    stream.pending() + in_system.unwrap_or(0)
+    let in_system: Option<usize> = stream.duplex.fd().map(|fd: BorrowedFd<'_>| unsent(fd));
+    stream.duplex.pending() + in_system.unwrap_or(0)
 }
 
 /// Throws away a piece of the input; false once the client sends no more.
 fn discard_some(stream: &mut Stream) -> io::Result<bool> {
-    let received = stream.input().len();
-    stream.consume(received);
-    let filled = stream.fill()?;
-    let received = stream.input().len();
-    stream.consume(received);
+    let received = stream.duplex.input().len();
+    stream.duplex.consume(received);
+    let filled = stream.duplex.fill()?;
+    let received = stream.duplex.input().len();
+    stream.duplex.consume(received);
     Ok(filled != Fill::Eof)
 }

@@ -73,7 +73,7 @@ impl Ownership {
                 self.arriving = Some(number);
                 let mut stream = connection.stream.borrow_mut();
                 // A failure shows with the next attempt.
-                if matches!(stream.flush_nb(), Ok(0) | Err(_)) {
+                if matches!(stream.duplex.flush_nb(), Ok(0) | Err(_)) {
                     self.confirm_arrival();
                 }
                 None
@@ -98,7 +98,7 @@ impl Ownership {
     pub fn lease(&mut self, ticket: Ticket, connection: &Connection) {
         let leased = {
             let stream = connection.stream.borrow();
-            let descriptor: Vec<_> = stream.fd().into_iter().collect();
+            let descriptor: Vec<_> = stream.duplex.fd().into_iter().collect();
             let attributes = Attributes::of_stream(&stream);
             self.control.try_send(&Report::Leased(ticket.number(), attributes), &descriptor)
         };
@@ -122,7 +122,7 @@ impl Ownership {
     /// Gives the supervisor duplicates of a connection that has nothing left to send but a file, and of the file. True
     /// if somebody else can go on with it from now on.
     pub fn lease_sending(&mut self, ticket: Ticket, departure: &Departure) -> bool {
-        let has_file = departure.connection.stream.borrow().output.file().is_some();
+        let has_file = departure.connection.stream.borrow().duplex.output.file().is_some();
         if !has_file || !self.places.has_lease(ticket) {
             return false;
         }
@@ -130,7 +130,8 @@ impl Ownership {
         let is_leased = state.unsent().is_some_and(|unsent| unsent.file.is_some()) && {
             let mut stream = departure.connection.stream.borrow_mut();
             let report = Report::LeasedSending(ticket.number(), self.arriving, state);
-            let descriptors: Vec<_> = stream.fd().into_iter().chain([file.as_fd()]).collect();
+            let descriptors: Vec<_> =
+                stream.duplex.fd().into_iter().chain([file.as_fd()]).collect();
             let told =
                 descriptors.len() == 2 && self.control.try_send(&report, &descriptors).is_ok();
             if told {
@@ -183,7 +184,7 @@ impl Ownership {
         ready: bool,
     ) {
         let stays = |session: &TlsSession| session.state().is_none();
-        if connection.stream.borrow().session().is_some_and(stays) {
+        if connection.stream.borrow().duplex.session().is_some_and(stays) {
             // Its keys are this process's.
             return self.close(connection, ticket);
         }

@@ -96,7 +96,7 @@ impl ParkingLot {
         self.quiet_time.note_turn(places.len(), stay.since);
         let (standing, sequences) = {
             let stream = connection.stream.borrow();
-            let progress = stream.session().map(TlsSession::progress).unwrap_or_default();
+            let progress = stream.duplex.session().map(TlsSession::progress).unwrap_or_default();
             (Standing::of_stream(&stream), (progress.receiving, progress.sending))
         };
         let Some(state) = places.state(ticket) else { return };
@@ -168,10 +168,10 @@ impl ParkingLot {
         let Some(Parked { connection, stay }) = parked else { return false };
         let received = {
             let mut stream = connection.stream.borrow_mut();
-            if stream.receive_awaited() {
+            if stream.duplex.receive_awaited() {
                 return false;
             }
-            stream.unread()
+            stream.duplex.unread()
         };
         if received >= MAX_PAYLOAD {
             // It is too much for the supervisor by now.

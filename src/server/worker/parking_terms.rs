@@ -24,7 +24,7 @@ impl ParkingTerms {
             is_bound: !stream.is_movable(),
             is_last: stream.handler.last,
             has_input: stream.has_input(),
-            received: stream.unread(),
+            received: stream.duplex.unread(),
         }
     }
 

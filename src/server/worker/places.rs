@@ -104,7 +104,7 @@ impl Places {
         let ticket = Ticket { index, generation: self.places[index as usize].generation };
         let watched = {
             let stream = connection.stream.borrow();
-            stream.fd().ok_or(Errno::EBADF).and_then(|fd| self.epoll.add(fd, event(ticket)))
+            stream.duplex.fd().ok_or(Errno::EBADF).and_then(|fd| self.epoll.add(fd, event(ticket)))
         };
         if let Err(errno) = watched {
             self.free.push(index);
@@ -120,7 +120,7 @@ impl Places {
     /// The kernel cannot do that.
     pub fn watch(&self, ticket: Ticket, connection: &Connection) -> Result<(), Errno> {
         let stream = connection.stream.borrow();
-        self.epoll.modify(stream.fd().ok_or(Errno::EBADF)?, &mut event(ticket))
+        self.epoll.modify(stream.duplex.fd().ok_or(Errno::EBADF)?, &mut event(ticket))
     }
 
     /// Watches a parked connection for what its handshake waits for.
@@ -128,12 +128,12 @@ impl Places {
     /// # Errors
     /// The kernel cannot do that.
     pub fn watch_for(&self, ticket: Ticket, stream: &Stream) -> Result<(), Errno> {
-        if !stream.conditions(true, false).contains(PollFlags::POLLOUT) {
+        if !stream.duplex.conditions(true, false).contains(PollFlags::POLLOUT) {
             return Ok(());
         }
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLOUT;
         let mut event = EpollEvent::new(flags, PARKED | ticket.number());
-        self.epoll.modify(stream.fd().ok_or(Errno::EBADF)?, &mut event)
+        self.epoll.modify(stream.duplex.fd().ok_or(Errno::EBADF)?, &mut event)
     }
 
     /// Gives up the place of a connection that is not parked. The caller tells the supervisor if it was
@@ -153,7 +153,7 @@ impl Places {
         // in the epoll set, which would report the client's end over and over.
         let mut stream = connection.stream.borrow_mut();
         let closed = stream.take_closed();
-        if let Some(fd) = stream.fd().or(closed.as_ref().map(AsFd::as_fd)) {
+        if let Some(fd) = stream.duplex.fd().or(closed.as_ref().map(AsFd::as_fd)) {
             let _ = self.epoll.delete(fd);
         }
     }

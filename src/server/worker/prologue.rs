@@ -48,7 +48,7 @@ pub struct Prologues {
 #[inline(always)]
 pub fn is_over(stream: &Stream) -> bool {
     let handler = &stream.handler;
-    handler.proxied != Proxied::Expected && handler.tls.is_none() && stream.is_established()
+    handler.proxied != Proxied::Expected && handler.tls.is_none() && stream.duplex.is_established()
 }
 
 impl Prologues {
@@ -115,7 +115,7 @@ impl Prologues {
             }
             HandshakeProgress::Refused(reason) => {
                 self.note_handshake_error(&connection, &reason);
-                if connection.stream.borrow().is_tcp() {
+                if connection.stream.borrow().duplex.is_tcp() {
                     let until = MonotonicTime::now() + handshake::LINGER;
                     owned.linger(&connection, ticket, until, None);
                     return Prologue::Over;
@@ -198,7 +198,7 @@ pub fn shakes_hands(ticket: Ticket, places: &mut Places) -> bool {
 }
 
 fn is_established(parked: &Parked) -> bool {
-    parked.connection.stream.borrow().is_established()
+    parked.connection.stream.borrow().duplex.is_established()
 }
 
 /// Resets the connection whose handshake takes longest. False if there is none.

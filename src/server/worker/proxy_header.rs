@@ -45,10 +45,10 @@ fn receive(stream: &mut Stream) -> ProxyHeaderProgress {
             Ok(false) => {}
             Err(malformed) => return failed(&malformed.to_string()),
         }
-        match stream.fill() {
+        match stream.duplex.fill() {
             Ok(Fill::Data(_)) => {}
             Ok(Fill::Block) => {
-                stream.input.hold(Awaits::ProxyHeader);
+                stream.duplex.input.hold(Awaits::ProxyHeader);
                 return ProxyHeaderProgress::Waits;
             }
             Ok(Fill::Eof) => return failed("the connection was closed before"),
@@ -59,9 +59,9 @@ fn receive(stream: &mut Stream) -> ProxyHeaderProgress {
 
 /// Takes the header out of the input; false if it is incomplete.
 fn take(stream: &mut Stream) -> Result<bool, MalformedHeader> {
-    let Some(length) = header::length(stream.input())? else { return Ok(false) };
-    let told = Told::read(stream.input().get(..length).unwrap_or_default())?;
-    stream.consume(length);
+    let Some(length) = header::length(stream.duplex.input())? else { return Ok(false) };
+    let told = Told::read(stream.duplex.input().get(..length).unwrap_or_default())?;
+    stream.duplex.consume(length);
     stream.handler.proxied = Proxied::By(told);
     // The time was the proxy's.
     stream.handler.parked_until = None;
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(advance(&mut stream, Wakeup::Input), ProxyHeaderProgress::Waits);
         proxy.write_all(b" 1 2\r\nGET /").unwrap();
         assert_eq!(advance(&mut stream, Wakeup::Input), ProxyHeaderProgress::Complete);
-        assert_eq!(stream.input(), b"GET /");
+        assert_eq!(stream.duplex.input(), b"GET /");
         assert_eq!(stream.handler.proxied.header().unwrap().version, 1);
         assert_eq!(
             advance(&mut stream, Wakeup::Timeout),

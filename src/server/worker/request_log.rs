@@ -135,7 +135,7 @@ pub fn open<'a>(stream: &Stream, opening: impl FnOnce(WantedFields) -> Opening<'
             });
             let (ready, start) = (ready.nanoseconds(), start.nanoseconds());
             let begun = start / 1000;
-            let before = stream.output.transmitted() + stream.pending() as u64;
+            let before = stream.duplex.output.transmitted() + stream.duplex.pending() as u64;
             log.handled = Some(Handled { begun, before, fields: Vec::new() });
             (begun, start.saturating_sub(ready) / 1000)
         };
@@ -244,7 +244,7 @@ pub fn shared(stream: &mut Stream) {
 fn tell(stream: &mut Stream, sequel: impl FnOnce(UnsentResponse, u64) -> Sequel) {
     let Some(unsent) = stream.handler.unsent_record.take() else { return };
     // A write that has failed leaves nothing.
-    let lost = stream.pending() as u64 + stream.output.dropped();
+    let lost = stream.duplex.pending() as u64 + stream.duplex.output.dropped();
     with(|log| {
         if let Some(queue) = &log.queue {
             queue.push(sequel(unsent, lost));
@@ -262,8 +262,9 @@ impl RequestLog {
     ) {
         let Some(queue) = &self.queue else { return };
         let goes_on = |stream: &Stream| stream.is_open() && closing.end != End::Aborted;
-        let pending = stream.as_ref().filter(|stream| goes_on(stream)).map_or(0, |s| s.pending());
-        let transmitted = stream.as_ref().map_or(0, |stream| stream.output.transmitted());
+        let pending =
+            stream.as_ref().filter(|stream| goes_on(stream)).map_or(0, |s| s.duplex.pending());
+        let transmitted = stream.as_ref().map_or(0, |stream| stream.duplex.output.transmitted());
         // The handler has just returned, if one was called.
         let age = now().saturating_sub(handled.begun);
         let closing = Closing {
@@ -291,9 +292,9 @@ impl RequestLog {
         closing: Closing<'_>,
     ) -> Vec<u8> {
         let Handled { begun, before, fields } = handled;
-        let written = stream
-            .and_then(|stream| stream.try_borrow().ok())
-            .map_or(0, |stream| stream.output.transmitted() + stream.pending() as u64);
+        let written = stream.and_then(|stream| stream.try_borrow().ok()).map_or(0, |stream| {
+            stream.duplex.output.transmitted() + stream.duplex.pending() as u64
+        });
         let handled = Some(now().saturating_sub(*begun));
         let mut record = self.board.note(self.cell).read();
         let bytes_out = written.saturating_sub(*before);

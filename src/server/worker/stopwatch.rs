@@ -66,7 +66,7 @@ impl Stopwatch {
         let Some(meter) = &self.meter else { return };
         let Some(running) = running else { return meter.silent() };
         let stream = running.connection.stream.borrow();
-        let size = stream.written().saturating_sub(self.written);
+        let size = stream.duplex.written().saturating_sub(self.written);
         if stream.handler.refused.is_some() {
             drop(stream);
             self.note_refusal(running);

@@ -18,7 +18,7 @@ pub fn unshared(event_loop: &EventLoop) -> Vec<OwnedFd> {
     let parked = connections.owned.places.parked_alone().map(|(_, parked)| &parked.connection);
     let sending = connections.outbox.connections();
     let duplicate = |connection: &Connection| {
-        connection.stream.borrow().fd().and_then(|fd| fd.try_clone_to_owned().ok())
+        connection.stream.borrow().duplex.fd().and_then(|fd| fd.try_clone_to_owned().ok())
     };
     arrivals.chain(parked.chain(sending).filter_map(duplicate)).collect()
 }
