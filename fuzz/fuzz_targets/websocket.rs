@@ -4,9 +4,9 @@
 mod support;
 
 use libfuzzer_sys::fuzz_target;
-use moonbridge::http::websocket::protocol::close::Failure;
-use moonbridge::http::websocket::protocol::deflate::Inflater;
-use moonbridge::http::websocket::protocol::reader::{
+use moonbridge::http::wire::websocket::close::Failure;
+use moonbridge::http::wire::websocket::deflate::Inflater;
+use moonbridge::http::wire::websocket::reader::{
     MessageReader, MessageRules, ReaderEvent, Side,
 };
 

@@ -154,10 +154,10 @@ impl Stream {
     /// Gives the peer up, which gets RST: what is buffered is lost, and reads fail. The descriptor stays open, so that
     /// whoever watches it learns of the end.
     pub fn give_up_peer(&mut self) {
-        self.fd().into_iter().for_each(disconnect);
+        self.duplex.fd().into_iter().for_each(disconnect);
         self.drop_session();
-        self.input.drop_all();
-        self.output.drop_all();
+        self.duplex.input.drop_all();
+        self.duplex.output.drop_all();
     }
 
     /// Hands the descriptor over, e.g. to another process. The stream is closed without a sign to

@@ -12,6 +12,7 @@
 //! | [`operator`] | options of `run`, log, status, pid file, launcher |
 //! | [`development`] | what `--dev` adds |
 //! | [`credentials`] | the user that a process runs as |
+//! | [`log_text`], [`log_throttle`] | what lines of the log share |
 //! | [`run`], [`worker_start`] | from registered pools to a serving supervisor, and to its workers |
 //!
 //! `ipc` and `development` know none of the others; `metrics` knows `ipc`, and `listen` knows both; `worker`, `push`,
@@ -22,6 +23,7 @@ pub(crate) mod credentials;
 pub(crate) mod development;
 pub mod ipc;
 pub(crate) mod listen;
+pub(crate) mod log_text;
 pub(crate) mod log_throttle;
 pub(crate) mod metrics;
 pub(crate) mod operator;

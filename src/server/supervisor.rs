@@ -13,6 +13,7 @@
 //! | [`pool`], [`sizing`], [`timers`], [`ports`], [`saturation`] | a pool: its size, jobs, ports, and whether it is full |
 //! | [`dispatch`] | what waits goes to workers that have time |
 //! | [`balance`] | which workers have which connections |
+//! | [`load`] | how busy workers are, and whether they leave processors for others |
 //! | [`liveness`], [`delivery`], [`progress`] | workers that do not get on |
 //! | [`reload`] | the script is run anew, and another process takes over |
 //! | [`watching`] | in development: files that have changed are a reason to reload |
@@ -37,6 +38,7 @@ mod end;
 mod ending;
 pub mod handover;
 pub mod liveness;
+pub mod load;
 mod parts;
 pub mod pool;
 pub mod ports;

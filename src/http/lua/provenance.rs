@@ -10,7 +10,7 @@ use crate::http::server::connection::HttpConnection;
 use crate::http::server::origin;
 use crate::http::wire::forwarded::Origin;
 use crate::proxy::proxied::Peer;
-use crate::server::operator::log_text;
+use crate::server::log_text;
 
 /// Adds to the steps of a connection object:
 ///

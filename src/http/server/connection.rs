@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::compression;
 use super::exchange::{HttpExchange, KEEP};
 use super::failure;
 use super::identity::Identity;
@@ -15,6 +14,7 @@ use super::incoming::{Incoming, Opened};
 use super::options::Options;
 use super::origin;
 use super::request::Request;
+use super::response::compression;
 use super::response_timer::ResponseTimer;
 use crate::http::wire::refusal::Refusal;
 use crate::io::stream::Stream;

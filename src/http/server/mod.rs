@@ -23,7 +23,6 @@
 
 pub mod body_decoder;
 pub mod body_progress;
-pub mod compression;
 pub mod connection;
 pub mod ending;
 pub mod exchange;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
 
-use super::compression::Compressing;
+use super::response::compression::Compressing;
 use super::time_limits::TimeLimits;
 use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{Fault, Reply};

@@ -12,7 +12,7 @@ use crate::http::wire::refusal::Refusal;
 use crate::http::wire::uri::{Target, is_host};
 use crate::server::ipc::request_names::RequestNames;
 use crate::server::ipc::request_record::Opening;
-use crate::server::operator::log_text::ascii;
+use crate::server::log_text::ascii;
 
 /// A request. Spans are positions in `bytes`.
 #[derive(Debug, Default)]

@@ -11,6 +11,7 @@
 mod body;
 mod buffer;
 mod coding;
+pub mod compression;
 mod fields;
 pub mod held;
 mod stage;

@@ -238,7 +238,7 @@ impl Turn {
             ConnectionEnd::Shut(outcome) => self.shut(c, outcome),
             ConnectionEnd::Upgrade => self.pass_on(c),
             ConnectionEnd::FailedUpgrade => {
-                let _ = c.stream.with(|stream| {
+                let _ = c.exchange.stream.with(|stream| {
                     stream.handler.session.iter_mut().for_each(|it| it.has_failed = true);
                 });
                 self.end(c, TurnResult::ServeAndThrow)

@@ -6,13 +6,15 @@ use std::rc::Rc;
 use mlua::{AnyUserData, IntoLuaMulti, Lua, LuaString, MultiValue, Result, Table, UserData};
 
 use super::codec::Codec;
-use super::protocol::close::{self, Failure};
-use super::protocol::deflate::Inflater;
-use super::protocol::extension::OFFER;
-use super::protocol::frame::{self, Opcode};
-use super::protocol::handshake::{self, Answer};
-use super::protocol::reader::{MessageKind, MessageReader, MessageRules, ReaderEvent, Side};
 use crate::binding::Fault;
+use crate::http::wire::websocket::close::{self, Failure};
+use crate::http::wire::websocket::deflate::Inflater;
+use crate::http::wire::websocket::extension::OFFER;
+use crate::http::wire::websocket::frame::{self, Opcode};
+use crate::http::wire::websocket::handshake::{self, Answer};
+use crate::http::wire::websocket::reader::{
+    MessageKind, MessageReader, MessageRules, ReaderEvent, Side,
+};
 use crate::io::stream::{Fill, Stream};
 use crate::io::stream_of;
 use crate::sys::os::random;

@@ -1,7 +1,7 @@
 //! Compression for all connections of a process: no connection has memory of its own for it.
 
-use super::protocol::deflate::{Deflater, Inflater};
-use super::protocol::frame::{self, Opcode};
+use crate::http::wire::websocket::deflate::{Deflater, Inflater};
+use crate::http::wire::websocket::frame::{self, Opcode};
 
 /// Shorter messages are not compressed: that would save nothing.
 const LEAST: usize = 64;

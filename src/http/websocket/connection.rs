@@ -4,11 +4,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::codec::Codec;
-use super::protocol::close::{self, Failure};
-use super::protocol::frame::{self, Opcode};
-use super::protocol::reader::{MessageKind, MessageReader, MessageRules, ReaderEvent, Side};
 use super::settings::Settings;
 use super::state::WebSocketState;
+use crate::http::wire::websocket::close::{self, Failure};
+use crate::http::wire::websocket::frame::{self, Opcode};
+use crate::http::wire::websocket::reader::{
+    MessageKind, MessageReader, MessageRules, ReaderEvent, Side,
+};
 use crate::io::Awaits;
 use crate::io::session::Session;
 use crate::io::stream::{Fill, Stream, Wakeup};

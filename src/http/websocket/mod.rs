@@ -2,7 +2,6 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`protocol`] | the protocol as bytes (pure) |
 //! | [`state`] | what the server keeps of a connection between two messages (pure) |
 //! | `settings` | what an application has settled for its connections (pure) |
 //! | [`codec`] | frames that may be compressed |
@@ -16,7 +15,6 @@
 mod client;
 mod codec;
 mod connection;
-pub mod protocol;
 mod server;
 mod settings;
 pub mod state;

@@ -10,12 +10,12 @@ use mlua::{
 
 use super::codec::Codec;
 use super::connection::{self, Label, MAX_VALUE, SocketEvent, WebSocket};
-use super::protocol::close;
-use super::protocol::handshake::{self, Origins, Terms, Upgrade};
-use super::protocol::reader::MessageKind;
 use super::settings::Settings;
 use super::state::WebSocketState;
 use crate::http::server::response_timer::ResponseTimer;
+use crate::http::wire::websocket::close;
+use crate::http::wire::websocket::handshake::{self, Origins, Terms, Upgrade};
+use crate::http::wire::websocket::reader::MessageKind;
 use crate::io::session::Session;
 use crate::io::stream::Stream;
 use crate::io::stream_of;

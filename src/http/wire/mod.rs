@@ -12,6 +12,7 @@
 //! | [`forwarded`], [`trace_context`] | where a request comes from; its id and its place in a trace |
 //! | `scan` | how far a text consists of bytes of a kind |
 //! | [`header_lines`], [`refusal`], [`date`] | what is sent |
+//! | [`websocket`] | the WebSocket protocol |
 //! | [`collision_guard`] | detects texts chosen to collide in Lua's string hash |
 
 pub mod accept_encoding;
@@ -41,3 +42,4 @@ pub(crate) mod scan;
 pub mod testing;
 pub mod trace_context;
 pub mod uri;
+pub mod websocket;

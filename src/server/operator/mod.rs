@@ -6,7 +6,7 @@
 //! | [`pid_file`], [`daemon`], [`notifier`] | their parts |
 //! | [`privileges`] | as which users the processes run |
 //! | [`launcher`], [`check`] | the program `moonbridge`, and its `--check` |
-//! | [`log`], [`line_queue`], [`log_stream`], [`log_text`], [`syslog`] | the log and its outputs |
+//! | [`log`], [`line_queue`], [`log_stream`], [`syslog`] | the log and its outputs |
 //! | [`access_log`] | a line for each request |
 //! | [`stderr_lines`] | the standard error of workers |
 //! | [`status`] | `status()`: what the pools are doing |
@@ -18,7 +18,6 @@ pub mod launcher;
 pub mod line_queue;
 pub mod log;
 pub mod log_stream;
-pub mod log_text;
 pub mod notifier;
 pub mod options;
 pub mod pid_file;

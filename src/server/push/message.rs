@@ -3,9 +3,9 @@
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
-use crate::http::websocket::protocol::frame::{self, Opcode};
 use crate::http::wire::date;
 use crate::http::wire::header_lines::push_chunk_size;
+use crate::http::wire::websocket::frame::{self, Opcode};
 use crate::server::ipc::held_state::{HeldHead, MessageFraming, Rules};
 
 /// The end of a chunked body (RFC 9112 7.1).

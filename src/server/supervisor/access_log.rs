@@ -16,6 +16,7 @@ use crate::server::ipc::access_queue::{AccessQueue, OwnQueue, Sequel};
 use crate::server::ipc::numbers::words;
 use crate::server::ipc::request_record::{self, Closing, End};
 use crate::server::listen::pool::{CELLS, Pool};
+use crate::server::log_text;
 use crate::server::log_throttle::LogThrottle;
 use crate::server::operator::access_log::AccessLogSettings;
 use crate::server::operator::access_log::calls::CallsStart;
@@ -23,7 +24,6 @@ use crate::server::operator::access_log::output::{AccessLogOutput, AccessLogTarg
 use crate::server::operator::access_log::reader::{REOPEN, RecordReader};
 use crate::server::operator::access_log::writer::Writer;
 use crate::server::operator::log::{Level, Log};
-use crate::server::operator::log_text;
 use crate::server::operator::stderr_lines::StderrLines;
 use crate::sys::os::monotonic::MonotonicTime;
 use crate::sys::os::{error_text, process};

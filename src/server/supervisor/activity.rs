@@ -7,7 +7,7 @@ use crate::server::ipc::request_record;
 use crate::server::ipc::scoreboard::{Activity, Counter};
 use crate::server::listen::listener::Listener;
 use crate::server::listen::spec::ListenerSpec;
-use crate::server::operator::log_text;
+use crate::server::log_text;
 
 /// What a worker is doing, and for how long as far as the supervisor has seen. `listeners`: those of its
 /// pool.

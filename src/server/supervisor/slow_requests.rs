@@ -8,8 +8,8 @@ use nix::sys::signal::Signal;
 
 use super::children::Children;
 use crate::server::ipc::request_record;
+use crate::server::log_text;
 use crate::server::operator::log::Log;
-use crate::server::operator::log_text;
 use crate::sys::os::monotonic::MonotonicTime;
 
 /// The sampling interval is a quarter of the limit, within these bounds.

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use super::buffer::ResponseBuffer;
+use super::compression::{Compressing, Encoder};
 use super::fields::Fields;
-use crate::http::server::compression::{Compressing, Encoder};
 
 /// Whether the body of a response is compressed.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use flate2::Compression as Level;
 use flate2::write::GzEncoder;
 
-use super::response::{LENGTH_EXCEEDED, LENGTH_NOT_USED};
+use super::{LENGTH_EXCEEDED, LENGTH_NOT_USED};
 use crate::http::wire::accept_encoding::AcceptEncoding;
 use crate::http::wire::header_lines::{Misuse, push_header};
 use crate::http::wire::list::{elements, trim};

@@ -2,10 +2,8 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`load`] | how busy workers are, and whether they leave processors for others |
 //! | [`placement`] | from a view of the load to moves (pure) |
 
-pub mod load;
 pub mod placement;
 
 use std::time::{Duration, Instant};
@@ -13,8 +11,8 @@ use std::time::{Duration, Instant};
 use super::children::Children;
 use super::handover::connection::Reserved;
 use super::handover::{Handover, WorkerId};
+use super::load::Demand;
 use crate::server::ipc::ticket::Ticket;
-use load::Demand;
 use placement::{HotConnection, Move, View, WorkerLoad, moves};
 
 /// The sampling interval of workers. A handler that runs for as long keeps its worker's other

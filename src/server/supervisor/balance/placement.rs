@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::load::Load;
+use crate::server::supervisor::load::Load;
 
 /// One worker of a pool.
 #[derive(Debug, Clone, Copy)]

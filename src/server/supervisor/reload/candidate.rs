@@ -13,8 +13,8 @@ use std::os::fd::AsRawFd;
 use crate::server::ipc::channel::Channel;
 use crate::server::ipc::message::RELOADED;
 use crate::server::listen::predecessor;
+use crate::server::log_text;
 use crate::server::operator::log::{Level, Log};
-use crate::server::operator::log_text;
 use crate::server::operator::stderr_lines::StderrLines;
 use crate::sys::os::anew::{self, Changes};
 
