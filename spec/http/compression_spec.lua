@@ -50,6 +50,12 @@ local SERVER = [[
         return request:hold { topics = "news" }
       elseif path == "file" then
         request:send_file(FILE, { content_type = "text/plain" })
+      elseif path == "held-events" or path == "held-untouched" then
+        request:send_status("200 OK")
+        request:send_header("Content-Type", path == "held-events" and "text/event-stream" or "text/html")
+        if path == "held-untouched" then request:send_header("Cache-Control", "no-transform") end
+        request:send_data("first")
+        return request:hold { topics = "news", timeout = 0.1 }
       elseif path == "hold" then
         request:send_status("200 OK")
         request:send_header("Content-Type", "application/json")
@@ -164,7 +170,18 @@ describe("a response", function()
     local s = start()
     local held = get(s, "/hold", GZIP)
     assert.same({ 200 }, { held.status, held.headers["content-encoding"] })
-    assert.equal(500, get(s, "/held-after", GZIP).status)
+    for _, target in ipairs { "/held-events", "/held-untouched" } do
+      assert.equal("first", get(s, target, GZIP).body)
+    end
+  end)
+
+  it("cannot be held after data that is compressed for some, whatever this client accepts", function()
+    local s = start()
+    for index, headers in ipairs { GZIP, {} } do
+      assert.equal(500, get(s, "/held-after", headers).status)
+      assert.truthy(s:wait_log("hold: this response is compressed for clients that accept it", nil, index))
+    end
+    assert.equal(500, get(s, "/held-after", {}, "HEAD").status)
   end)
 
   it("that has become shorter than announced is never complete", function()

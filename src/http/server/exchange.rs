@@ -31,7 +31,7 @@ const UNREAD_BODY: Misuse = "Status 101 cannot be sent before the request body h
 /// How a response ends that was to be completed by a message, and was not.
 const NO_CONTENT: &[u8] = b"204 No Content";
 
-const COMPRESSED_HOLD: Misuse = "hold: this response is being compressed: send Cache-Control: no-transform, or hold it before any data";
+const COMPRESSED_HOLD: Misuse = "hold: this response is compressed for clients that accept it: send Cache-Control: no-transform, or hold it before any data";
 
 /// The status of a response that its message completes, unless the handler has sent another one.
 const OK: &[u8] = b"200 OK";
@@ -314,8 +314,8 @@ impl HttpExchange {
         if response.stage().is_over() {
             return Err(response.stage().over().into());
         }
-        // What is published comes as it is.
-        if self.output.response.coding.is_active() {
+        // What is published comes as it is. The handler is told whether or not this client accepts compression.
+        if self.output.response.coding.is_negotiable() {
             return Err(COMPRESSED_HOLD.into());
         }
         self.output.response.coding.withdraw();

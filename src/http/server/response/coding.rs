@@ -13,12 +13,14 @@ pub struct ResponseCoding {
     offer: Option<(Rc<Compressing>, bool)>,
     /// What does.
     encoder: Option<Box<Encoder>>,
+    /// The body is compressed for clients that accept it, whatever this one does.
+    suits: bool,
 }
 
 impl ResponseCoding {
     /// The body is to be compressed if that suits it, and the client accepts it.
     pub fn offer(&mut self, compressing: Rc<Compressing>, accepts: bool) {
-        self.offer = Some((compressing, accepts));
+        *self = ResponseCoding { offer: Some((compressing, accepts)), ..ResponseCoding::default() };
     }
 
     /// The body stays as it is.
@@ -26,9 +28,9 @@ impl ResponseCoding {
         *self = ResponseCoding::default();
     }
 
-    /// Whether the body is being compressed.
-    pub fn is_active(&self) -> bool {
-        self.encoder.is_some()
+    /// Whether the body is compressed for clients that accept it: this one may be another one.
+    pub fn is_negotiable(&self) -> bool {
+        self.suits
     }
 
     /// The header lines are complete, and tell whether the body is compressed.
@@ -42,6 +44,11 @@ impl ResponseCoding {
     ) {
         let Some((compressing, accepts)) = self.offer.take() else { return };
         let (start, length) = (buffer.head_start(), fields.length());
+        let lines = buffer.bytes.get(start..).unwrap_or_default();
+        self.suits = compressing.suits(lines, status, length);
+        if !self.suits {
+            return;
+        }
         let encoder = compressing.begin(&mut buffer.bytes, start, status, length, accepts);
         if encoder.is_some() {
             fields.forget_length();
@@ -80,9 +87,11 @@ mod tests {
         assert!(!head_of(&mut coding).contains("gzip") && coding.length().is_none());
         coding.offer(Rc::default(), true);
         assert!(head_of(&mut coding).contains("Content-Encoding: gzip"));
-        assert!(coding.is_active() && coding.encoder().is_some());
+        assert!(coding.is_negotiable() && coding.encoder().is_some());
         coding.withdraw();
+        assert!(!coding.is_negotiable());
         coding.offer(Rc::default(), false);
-        assert!(head_of(&mut coding).contains("Vary") && !coding.is_active());
+        assert!(head_of(&mut coding).contains("Vary") && coding.encoder().is_none());
+        assert!(coding.is_negotiable());
     }
 }

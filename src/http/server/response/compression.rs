@@ -62,9 +62,23 @@ impl Compressing {
         }
     }
 
-    /// Looks at the header lines of a response, which stand in `head` from `start` on: if it is one of those that are
-    /// compressed, it varies with Accept-Encoding; and if the client `accepts` it, the lines say that it is compressed.
-    /// `length` is the announced length. Returns what compresses the body then.
+    /// Whether a response with these header lines is one of those that are compressed for clients that accept it.
+    /// `length` is the announced length.
+    pub fn suits(&self, lines: &[u8], status: u16, length: Option<u64>) -> bool {
+        let is_complete = !matches!(status, 100..=199 | 204 | 205 | 206);
+        // 304 does not say of which type the response is that it stands for (RFC 9110 15.4.5).
+        let has_type = |value| self.has_type(value);
+        is_complete
+            && (status == 304 || field(lines, b"content-type").is_some_and(has_type))
+            && field(lines, b"content-encoding").is_none()
+            && field(lines, b"content-range").is_none()
+            && !values(lines, b"cache-control").any(|value| has(value, b"no-transform"))
+            && length.is_none_or(|length| length >= self.minimum)
+    }
+
+    /// Of a response that [suits](Compressing::suits), whose header lines stand in `head` from `start` on: they say that it
+    /// varies with Accept-Encoding and, if the client `accepts` it, that it is compressed. Returns what compresses the
+    /// body then.
     pub fn begin(
         &self,
         head: &mut Vec<u8>,
@@ -73,18 +87,7 @@ impl Compressing {
         length: Option<u64>,
         accepts: bool,
     ) -> Option<Encoder> {
-        let is_complete = !matches!(status, 100..=199 | 204 | 205 | 206);
         let lines = head.get(start..).unwrap_or_default();
-        // 304 does not say of which type the response is that it stands for (RFC 9110 15.4.5).
-        let has_type = |value| self.has_type(value);
-        let is_wanted = (status == 304 || field(lines, b"content-type").is_some_and(has_type))
-            && field(lines, b"content-encoding").is_none()
-            && field(lines, b"content-range").is_none()
-            && !values(lines, b"cache-control").any(|value| has(value, b"no-transform"))
-            && length.is_none_or(|length| length >= self.minimum);
-        if !is_complete || !is_wanted {
-            return None;
-        }
         if !values(lines, b"vary").any(|value| has(value, b"accept-encoding") || has(value, b"*")) {
             push_header(head, b"Vary", b"Accept-Encoding");
         }
@@ -208,7 +211,10 @@ mod tests {
 
     fn begin(lines: &str, status: u16, length: Option<u64>, accepts: bool) -> (String, bool) {
         let mut head = lines.replace('\n', "\r\n").into_bytes();
-        let encoder = Compressing::default().begin(&mut head, 0, status, length, accepts);
+        let compressing = Compressing::default();
+        let suits = compressing.suits(&head, status, length);
+        let encoder = suits.then(|| compressing.begin(&mut head, 0, status, length, accepts));
+        let encoder = encoder.flatten();
         (String::from_utf8(head).unwrap().replace("\r\n", "\n"), encoder.is_some())
     }
 
