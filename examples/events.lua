@@ -1,4 +1,4 @@
--- Events for any number of open pages, without a process for each: all pages show each line that one of them sends.
+-- Events for any number of open pages, without a process for each: a line from one of them appears on all.
 -- A page that loses its connection gets what it has missed.
 --
 --   lua5.4 examples/events.lua                       then open http://127.0.0.1:8080/ in several windows, or

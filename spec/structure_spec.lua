@@ -1,5 +1,5 @@
--- The structure of src/: no circles of imports among files or folders, no object spread over files, no long files,
--- no name for two things.
+-- The structure of src/: no circles of imports among files or folders, no object spread over files, no long
+-- files, no name for two things.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"
@@ -126,8 +126,8 @@ local function assert_no_circle(graph)
   for node in pairs(graph) do visit(node) end
 end
 
--- The innermost folder that has two modules, and what of them stands side by side there. Nothing if one of the two
--- is that folder itself.
+-- The innermost folder that has two modules, and what of them stands side by side there. Nothing if one of
+-- the two is that folder itself.
 local function part(one, other)
   local folder = ""
   while true do
@@ -172,8 +172,8 @@ describe("the sources", function()
     assert_no_circle(graph)
   end)
 
-  -- As all that is in a folder, beside the other folders and files there. At the top, `http` and `server` know each
-  -- other, but none of their rooms do.
+  -- Each folder as a whole, beside the other folders and files there. At the top, `http` and `server` know
+  -- each other, but none of their rooms do.
   it("import each other in no circle of folders", function()
     local graphs = {}
     local function add(graph, one, other)

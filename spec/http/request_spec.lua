@@ -336,7 +336,7 @@ describe("request", function()
     assert.equal("false Response has already been finished\n0 nil nil", s:request("/notes").body)
   end)
 
-  it("leaves its parameters and cookies to a handler that keeps them; its header tables become empty", function()
+  it("leaves parameters and cookies to a handler that keeps them; its header tables are emptied", function()
     server.cleanup()
     s = app.start [[
       local kept
