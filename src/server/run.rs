@@ -105,7 +105,7 @@ fn serve(
         return Err(Fault::Misuse(text));
     }
     let Parts { mut log, later_log, mut access_log, pid_file } = service.into_parts();
-    for name in registry.inheritance.disclaim() {
+    for name in registry.inheritance.close_unclaimed() {
         log.notice(&format!("No listener has claimed the inherited socket \"{name}\""));
     }
     if let Some(identity) = &identity {

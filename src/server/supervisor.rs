@@ -215,7 +215,7 @@ impl Supervisor {
         // One SIGCHLD may stand for several children.
         loop {
             match usage::reap() {
-                Ok(Some((pid, end, usage))) => self.parts.bury(pid.as_raw(), end, &usage),
+                Ok(Some((pid, end, usage))) => self.parts.child_ended(pid.as_raw(), end, &usage),
                 Err(Errno::EINTR) => {}
                 Ok(None) | Err(_) => return,
             }

@@ -1,7 +1,7 @@
 //! What becomes of a connection when the response to a request is over, and how the turn ends with it.
 
 use super::connection::HttpConnection;
-use super::usability::{Blameless, FAULTY};
+use super::usability::{ClientFault, FAULTY};
 use crate::server::ipc::request_record::End;
 
 /// How a turn ends.
@@ -78,17 +78,17 @@ pub fn failed(c: &mut HttpConnection, text: &[u8]) -> ConnectionEnd {
     if c.exchange.stream.has_session() {
         return ConnectionEnd::FailedUpgrade;
     }
-    if let Some(blameless) = &c.exchange.usability.blameless {
+    if let Some(client_fault) = &c.exchange.usability.client_fault {
         // The client's fault, and if the handler said nothing else, or only missed it, no reason to end the
         // worker.
         let says = |words: &str| memchr::memmem::find(text, words.as_bytes()).is_some();
-        let outcome = match says(blameless.words()) || says(FAULTY) {
+        let outcome = match says(client_fault.words()) || says(FAULTY) {
             true => TurnResult::True,
             false => TurnResult::Throw,
         };
-        return match blameless {
-            Blameless::Refused(_) => ConnectionEnd::Shut(outcome),
-            Blameless::Lost(_) => ConnectionEnd::Reset(outcome),
+        return match client_fault {
+            ClientFault::Refused(_) => ConnectionEnd::Shut(outcome),
+            ClientFault::Lost(_) => ConnectionEnd::Reset(outcome),
         };
     }
     if c.exchange.output.response.stage().is_over() && !c.exchange.usability.is_faulty {

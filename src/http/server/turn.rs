@@ -19,7 +19,7 @@ use super::supervision::Supervision;
 use super::time_limits::TimeLimits;
 use super::turn_state::{AfterSending, TurnState};
 use super::turn_step::{Ready, TurnAction, TurnEvent};
-use super::usability::{Blameless, Problem};
+use super::usability::{ClientFault, Problem};
 use crate::io::stream::{Stream, Wakeup};
 use crate::server::ipc::held_state::MessageFraming;
 use crate::server::ipc::request_record::End;
@@ -182,7 +182,7 @@ impl Turn {
             Ok(Conclusion::Close) => ConnectionEnd::Close,
             // That the client has gone meanwhile is no error of the handler's.
             _ if !c.exchange.stream.is_open() => ConnectionEnd::Nothing(TurnResult::Result),
-            _ if matches!(c.exchange.usability.blameless, Some(Blameless::Refused(_))) => {
+            _ if matches!(c.exchange.usability.client_fault, Some(ClientFault::Refused(_))) => {
                 ConnectionEnd::Shut(TurnResult::Result)
             }
             Ok(Conclusion::More) if reads => {

@@ -148,7 +148,8 @@ fn the_fault_of_the_client_is_passed_on_only_with_another_error() {
     ] {
         let mut case = Case::new(TimeLimits::default());
         assert_eq!(case.begin(REQUEST), TurnAction::Handle);
-        case.connection.exchange.usability.blameless = Some(Blameless::Lost("too large".into()));
+        case.connection.exchange.usability.client_fault =
+            Some(ClientFault::Lost("too large".into()));
         assert_eq!(case.step(TurnEvent::Threw(text.as_bytes())), TurnAction::Retire);
         assert_eq!(case.step(TurnEvent::Retired), TurnAction::End(outcome));
         assert!(!case.stream.borrow().is_open());

@@ -76,18 +76,18 @@ impl Problem {
 
 /// What was raised in the handler without its fault, in these words.
 #[derive(Debug)]
-pub enum Blameless {
+pub enum ClientFault {
     /// The request was refused while it was handled.
     Refused(String),
     /// The connection has failed.
     Lost(String),
 }
 
-impl Blameless {
+impl ClientFault {
     /// What was raised.
     pub fn words(&self) -> &str {
         match self {
-            Blameless::Refused(words) | Blameless::Lost(words) => words,
+            ClientFault::Refused(words) | ClientFault::Lost(words) => words,
         }
     }
 }
@@ -100,12 +100,12 @@ pub struct Usability {
     /// The request cannot be used any more.
     pub is_faulty: bool,
     /// What was raised last without the handler's fault.
-    pub blameless: Option<Blameless>,
+    pub client_fault: Option<ClientFault>,
 }
 
 impl Default for Usability {
     fn default() -> Self {
-        Usability { is_fresh: true, is_faulty: false, blameless: None }
+        Usability { is_fresh: true, is_faulty: false, client_fault: None }
     }
 }
 
@@ -140,12 +140,12 @@ impl Usability {
 
     /// The text that is raised for a problem, which is remembered if the handler is not to blame.
     pub fn raise(&mut self, problem: Problem) -> Cow<'static, str> {
-        let (text, blame): (_, fn(String) -> Blameless) = match problem {
+        let (text, blame): (_, fn(String) -> ClientFault) = match problem {
             Problem::Misuse(text) => return text,
-            Problem::Refused(words) => (words, Blameless::Refused),
-            Problem::Io(error) => (error_text::reason(&error), Blameless::Lost),
+            Problem::Refused(words) => (words, ClientFault::Refused),
+            Problem::Io(error) => (error_text::reason(&error), ClientFault::Lost),
         };
-        self.blameless = Some(blame(text.clone()));
+        self.client_fault = Some(blame(text.clone()));
         text.into()
     }
 }
@@ -168,7 +168,7 @@ mod tests {
         let problem = usability.note::<()>(Err(failure)).unwrap_err();
         assert_eq!(usability.raise(problem), "Broken pipe");
         assert!(
-            matches!(&usability.blameless, Some(Blameless::Lost(text)) if text == "Broken pipe")
+            matches!(&usability.client_fault, Some(ClientFault::Lost(text)) if text == "Broken pipe")
         );
         assert!(matches!(usability.touch(), Err(Problem::Misuse(text)) if text == FAULTY));
     }
@@ -177,9 +177,9 @@ mod tests {
     fn mistakes_of_the_handler_are_told_and_not_remembered() {
         let mut usability = Usability::default();
         assert_eq!(usability.raise("oh".into()), "oh");
-        assert!(usability.blameless.is_none() && !usability.is_faulty);
+        assert!(usability.client_fault.is_none() && !usability.is_faulty);
         usability.raise(Problem::Refused("no".into()));
-        assert_eq!(usability.blameless.as_ref().map(Blameless::words), Some("no"));
+        assert_eq!(usability.client_fault.as_ref().map(ClientFault::words), Some("no"));
     }
 
     #[test]

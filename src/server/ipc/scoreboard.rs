@@ -1,7 +1,7 @@
 //! What workers and supervisor see of each other without a system call: one cell for each worker of
 //! a pool and a few flags, in shared memory.
 //!
-//! The supervisor trusts nothing it reads here with more than a decision about load: a worker that
+//! The supervisor uses what it reads here only for decisions about load: a worker that
 //! scribbles over its cell can only be misjudged.
 
 use std::sync::atomic::AtomicU64;

@@ -141,7 +141,7 @@ impl Inheritance {
     }
 
     /// Closes the unclaimed sockets, and returns the names of those that a service manager has passed.
-    pub fn disclaim(&self) -> Vec<String> {
+    pub fn close_unclaimed(&self) -> Vec<String> {
         let rest = self.sockets.borrow_mut().replace(Vec::new()).unwrap_or_default();
         rest.into_iter().filter(|socket| !socket.is_own()).map(|socket| socket.name).collect()
     }

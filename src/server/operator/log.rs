@@ -149,7 +149,7 @@ impl Log {
     }
 
     /// Retries waiting lines when it is time; returns when to call it again.
-    pub fn attend(&mut self, now: Instant) -> Option<Instant> {
+    pub fn retry_waiting(&mut self, now: Instant) -> Option<Instant> {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = self.retry().then(|| now + RETRY);
         }

@@ -83,7 +83,7 @@ impl Notifier {
     }
 
     /// Whether it is time to feed the watchdog.
-    pub fn is_hungry(&mut self, now: Instant) -> bool {
+    pub fn is_due(&mut self, now: Instant) -> bool {
         let Some(watchdog) = self.watchdog.as_mut().filter(|it| it.next <= now) else {
             return false;
         };

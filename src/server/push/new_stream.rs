@@ -23,20 +23,20 @@ pub struct NewStream {
 }
 
 /// What comes with a connection: its TLS session, its output that is not sent yet, and its input.
-pub struct Luggage {
+pub struct PendingData {
     pub session: Option<TlsSession>,
     pub output: Rc<[u8]>,
     pub input: Box<[u8]>,
 }
 
 /// Takes it from the state. None if that is invalid.
-pub fn unpack(mut state: ConnectionState) -> Option<(ConnectionState, Luggage)> {
+pub fn unpack(mut state: ConnectionState) -> Option<(ConnectionState, PendingData)> {
     let secured = state.attributes.secured.take();
     let session = secured::resume(state.records, secured, &mut state.data).ok()?;
     let data = std::mem::take(&mut state.data);
     let output = state.unsent().map_or(0, |unsent| unsent.bytes as usize);
     let (output, input) = data.split_at(output.min(data.len()));
-    let luggage = Luggage { session, output: output.into(), input: input.into() };
+    let luggage = PendingData { session, output: output.into(), input: input.into() };
     Some((state, luggage))
 }
 
@@ -49,7 +49,7 @@ impl NewStream {
         now: u64,
     ) -> Option<(PushStream, Rc<[u8]>)> {
         let ((supervisor, pool), socket) = (self.from, self.socket);
-        let (state, Luggage { session, output, input }) = unpack(self.state)?;
+        let (state, PendingData { session, output, input }) = unpack(self.state)?;
         let transport = PushTransport::new(socket, session);
         let mut stream = PushStream::new(transport, (supervisor, pool as u32), rules);
         (stream.framing, stream.deadline) = (held.framing, held.deadline.unwrap_or(u64::MAX));

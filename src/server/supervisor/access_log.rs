@@ -103,7 +103,7 @@ impl AccessLog {
     }
 
     /// Tells the log of lines that were lost. Returns when to start the process again.
-    pub fn tend(&mut self, log: &mut Log, now: Instant) -> Option<Instant> {
+    pub fn run_due(&mut self, log: &mut Log, now: Instant) -> Option<Instant> {
         let (lost, reason) = self.queue.lost();
         let more = usize::try_from(lost.saturating_sub(self.told)).unwrap_or(usize::MAX);
         if more > 0 {
@@ -158,7 +158,7 @@ impl AccessLog {
 
     /// A child has ended. Whether it was the process, which is started anew then.
     pub fn ended(&mut self, pid: i32, log: &mut Log) -> bool {
-        let is_it = self.process.bury(pid);
+        let is_it = self.process.child_ended(pid);
         if is_it {
             log.notice(&format!("The process of the access log with PID {pid} has ended"));
         }

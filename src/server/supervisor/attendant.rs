@@ -76,7 +76,7 @@ impl<T> Attendant<T> {
     }
 
     /// A child has ended and was waited for. True if it was this process.
-    pub fn bury(&mut self, pid: i32) -> bool {
+    pub fn child_ended(&mut self, pid: i32) -> bool {
         self.running.take_if(|(running, _)| running.as_raw() == pid).is_some()
     }
 
@@ -127,9 +127,9 @@ mod tests {
         attendant.running = Some((Pid::from_raw(7), "data"));
         assert!(!attendant.begin(start + 2 * PAUSE));
         assert_eq!((attendant.restart_at(), attendant.running_with()), (None, Some(&"data")));
-        assert!(!attendant.bury(8));
-        assert!(attendant.bury(7));
-        assert!(!attendant.bury(7));
+        assert!(!attendant.child_ended(8));
+        assert!(attendant.child_ended(7));
+        assert!(!attendant.child_ended(7));
         assert_eq!((attendant.restart_at(), attendant.running_with()), (Some(start + PAUSE), None));
         assert!(!attendant.begin(start + PAUSE / 2));
         assert!(attendant.begin(start + PAUSE));

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::delivery::{Delivery, Remedy};
+use super::delivery::{Delivery, DeliveryAction};
 use super::handover::WorkerId;
 use super::load::{Load, LoadSampler};
 use super::progress::Clock;
@@ -241,10 +241,10 @@ impl Child {
     }
 
     /// What to do about its orders.
-    pub fn check_orders(&mut self, now: Instant) -> Remedy {
+    pub fn check_orders(&mut self, now: Instant) -> DeliveryAction {
         if !is_readable(&self.their_end) {
             self.delivery.taken();
-            return Remedy::Wait;
+            return DeliveryAction::Wait;
         }
         let is_free = self.should_react();
         self.delivery.unread(&mut self.clock, is_free, now)

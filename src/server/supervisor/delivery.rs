@@ -28,7 +28,7 @@ const AGAIN: Duration = Duration::from_millis(10);
 
 /// What to do about an unread order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remedy {
+pub enum DeliveryAction {
     /// Nothing yet.
     Wait,
     /// Take it back.
@@ -98,8 +98,8 @@ impl Delivery {
     }
 
     /// An order is unread. `free`: the worker runs no handler that it would have to complete first.
-    pub fn unread(&mut self, clock: &mut Clock, free: bool, now: Instant) -> Remedy {
-        let Some((_, phase)) = self.check else { return Remedy::Wait };
+    pub fn unread(&mut self, clock: &mut Clock, free: bool, now: Instant) -> DeliveryAction {
+        let Some((_, phase)) = self.check else { return DeliveryAction::Wait };
         let begins = phase == Check::Sent || (phase == Check::TakenBack && !free);
         let had = if begins {
             self.progress.begin(clock, now);
@@ -110,11 +110,11 @@ impl Delivery {
         let (phase, wait, advice) = match phase {
             Check::TakenBack if had >= SILENCE => {
                 self.progress.begin(clock, now);
-                (phase, LATER, Remedy::GiveUp)
+                (phase, LATER, DeliveryAction::GiveUp)
             }
-            Check::TakenBack => (phase, LATER, Remedy::Wait),
-            _ if had >= ENOUGH => (Check::TakenBack, LATER, Remedy::TakeBack),
-            _ => (Check::Unread, SOON, Remedy::Wait),
+            Check::TakenBack => (phase, LATER, DeliveryAction::Wait),
+            _ if had >= ENOUGH => (Check::TakenBack, LATER, DeliveryAction::TakeBack),
+            _ => (Check::Unread, SOON, DeliveryAction::Wait),
         };
         self.check = Some((now + wait, phase));
         advice
@@ -140,17 +140,17 @@ mod tests {
         assert_eq!(delivery.next(), None);
         delivery.sent(start);
         assert!(!delivery.is_due(at(10)) && delivery.is_due(at(20)));
-        assert_eq!(delivery.unread(clock, true, at(20)), Remedy::Wait);
-        assert_eq!(delivery.unread(clock, true, at(40)), Remedy::TakeBack);
+        assert_eq!(delivery.unread(clock, true, at(20)), DeliveryAction::Wait);
+        assert_eq!(delivery.unread(clock, true, at(40)), DeliveryAction::TakeBack);
         let mut time = 40;
         let end = loop {
             time += 200;
             match delivery.unread(clock, time > 1000, at(time)) {
-                Remedy::Wait => {}
+                DeliveryAction::Wait => {}
                 advice => break (advice, time),
             }
         };
-        assert_eq!(end, (Remedy::GiveUp, 3840));
+        assert_eq!(end, (DeliveryAction::GiveUp, 3840));
         delivery.taken();
         assert_eq!(delivery.next(), None);
     }

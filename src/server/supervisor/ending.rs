@@ -92,7 +92,7 @@ impl Ending {
     }
 
     /// Begins the shutdown when the delay is over. Returns when it will be.
-    pub fn tend(
+    pub fn run_due(
         &mut self,
         reload: &mut Reload,
         service: &mut Service,
@@ -136,7 +136,7 @@ impl Ending {
             let state = &service.pools[index];
             let queued = service.handover.store().queued(index);
             match state.advise_shutdown(&service.children, queued, now) {
-                Advice::Fork if state.sizing.is_hopeless() => {
+                Advice::Fork if state.sizing.fails_persistently() => {
                     if service.children.of_pool(index).next().is_none() {
                         service.handover.reception.close_queued(index);
                     }
@@ -199,7 +199,7 @@ impl Ending {
         if self.shutdown.phase() != ServerPhase::Killing && push.outlasts(reload.is_replaced()) {
             return ControlFlow::Continue(None);
         }
-        if let Some(end) = self.outlast_clients(service, now) {
+        if let Some(end) = self.wait_for_lingering(service, now) {
             return ControlFlow::Continue(Some(end));
         }
         if !reload.outlives() {
@@ -221,7 +221,7 @@ impl Ending {
 
     /// All workers are gone: until when lingering connections still keep the server. None if there is
     /// nothing to wait for.
-    fn outlast_clients(&mut self, service: &mut Service, now: Instant) -> Option<Instant> {
+    fn wait_for_lingering(&mut self, service: &mut Service, now: Instant) -> Option<Instant> {
         (0..service.pools.len()).for_each(|index| service.handover.reception.close_queued(index));
         let end =
             self.shutdown.lingers_until(now).filter(|_| service.handover.reception.has_lingering());

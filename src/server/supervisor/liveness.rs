@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::child::{Child, Life};
 use super::children::Children;
-use super::delivery::Remedy;
+use super::delivery::DeliveryAction;
 use super::dispatch;
 use super::handover::{Handover, WorkerId};
 use super::pool::PoolState;
@@ -62,9 +62,11 @@ impl Liveness {
             }
             if child.delivery.is_due(now) {
                 match child.check_orders(now) {
-                    Remedy::Wait => {}
-                    Remedy::TakeBack => actions.push(LivenessAction::TakeBack(child.worker)),
-                    Remedy::GiveUp => actions.push(LivenessAction::GiveUp(child.worker)),
+                    DeliveryAction::Wait => {}
+                    DeliveryAction::TakeBack => {
+                        actions.push(LivenessAction::TakeBack(child.worker))
+                    }
+                    DeliveryAction::GiveUp => actions.push(LivenessAction::GiveUp(child.worker)),
                 }
             }
         }
@@ -88,7 +90,7 @@ impl Liveness {
             if handover.store().lease_count(child.pid()) == 0 || !is_idle_for(child, LEASES, now) {
                 continue;
             }
-            child.ignored = handover.unattended(child.worker);
+            child.ignored = handover.with_unread_input(child.worker);
             let ignores = child.ignored.is_some() && child.ignored == before;
             if ignores && !child.clock.is_runnable() && child.prompt() {
                 actions.push(LivenessAction::Revoke(child.worker));

@@ -64,10 +64,10 @@ impl SupervisorParts {
         let actions = self.reload.advance(&self.service, &self.status, &mut self.log, now);
         self.carry_out(actions);
         let is_candidate = self.reload.is_candidate();
-        if !is_candidate && let Some(start) = self.status.tend(&mut self.log, now) {
+        if !is_candidate && let Some(start) = self.status.run_due(&mut self.log, now) {
             return ControlFlow::Break(SupervisorEnd::Status(start));
         }
-        if let Some(start) = self.tend_push(now) {
+        if let Some(start) = self.start_push(now) {
             return ControlFlow::Break(SupervisorEnd::Push(start));
         }
         let served = match self.advance_service(now) {
@@ -90,10 +90,10 @@ impl SupervisorParts {
             if let Some(start) = access_log.start(&mut self.log, now) {
                 return ControlFlow::Break(SupervisorEnd::AccessLog(start));
             }
-            written = access_log.tend(&mut self.log, now);
+            written = access_log.run_due(&mut self.log, now);
         }
         let passed = self.reload.flush(&mut self.service, now);
-        let told = [self.notify(now), self.log.attend(now)];
+        let told = [self.notify(now), self.log.retry_waiting(now)];
         let due = [files, served, ends, check, status, written, passed, self.reload.due()];
         let due = due.into_iter().chain(told).chain([self.push.next()]);
         ControlFlow::Continue(due.flatten().min())
@@ -102,7 +102,7 @@ impl SupervisorParts {
     /// Serves, prepares that, or ends it, as it is due. Returns when something will be.
     fn advance_service(&mut self, now: Instant) -> Next {
         let SupervisorParts { reload, service, ending, log, .. } = self;
-        let wake = [service.tend(log, now), ending.tend(reload, service, log, now)];
+        let wake = [service.run_due(log, now), ending.run_due(reload, service, log, now)];
         let next = if !ending.shutdown.serves() {
             ending.advance(reload, service, log, now)
         } else if reload.is_candidate() {
@@ -158,14 +158,14 @@ impl SupervisorParts {
     }
 
     /// In the first process: starts the push process if it is wanted. Returns what it starts with in the new process.
-    fn tend_push(&mut self, now: Instant) -> Option<PushStart> {
+    fn start_push(&mut self, now: Instant) -> Option<PushStart> {
         let SupervisorParts { push, reload, ending, log, .. } = self;
         let is_replaced = reload.is_replaced();
         if !ending.shutdown.serves() && !is_replaced {
             push.drain();
         }
         let ran = push.is_running();
-        let start = push.tend(log, now);
+        let start = push.run_due(log, now);
         if !ran && push.is_running() {
             if is_replaced {
                 reload.announce_push();
@@ -275,7 +275,7 @@ impl SupervisorParts {
     }
 
     /// A child has ended. It may be none of the workers.
-    pub fn bury(&mut self, pid: i32, end: ProcessEnd, usage: &Usage) {
+    pub fn child_ended(&mut self, pid: i32, end: ProcessEnd, usage: &Usage) {
         let now = Instant::now();
         // Connections that it gave up are among its last messages. Bounded: a process that it forked may
         // have the other end.
@@ -292,12 +292,13 @@ impl SupervisorParts {
             }
         }
         let was_killed = self.ending.shutdown.phase() == ServerPhase::Killing;
-        let Some(mut child) = self.service.bury(pid, (end, usage), was_killed, &mut self.log)
+        let Some(mut child) =
+            self.service.child_ended(pid, (end, usage), was_killed, &mut self.log)
         else {
             let access_log = self.service.access_log.as_mut();
             if !access_log.is_some_and(|access_log| access_log.ended(pid, &mut self.log))
-                && !self.status.bury(pid, end, &mut self.log)
-                && !self.push.bury(pid, end, &mut self.log)
+                && !self.status.child_ended(pid, end, &mut self.log)
+                && !self.push.child_ended(pid, end, &mut self.log)
             {
                 // What it has said last.
                 self.hear_generation(pid);
@@ -366,7 +367,7 @@ impl SupervisorParts {
         } else if self.notifier.awaits_readiness() && self.service.is_ready() {
             self.notifier.ready();
         }
-        if self.notifier.is_hungry(now) && self.reload.feeds_watchdog() {
+        if self.notifier.is_due(now) && self.reload.feeds_watchdog() {
             self.notifier.feed();
         }
         self.notifier.next()

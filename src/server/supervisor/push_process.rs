@@ -113,7 +113,7 @@ impl PushProcess {
     }
 
     /// In the first process: starts it if it is to run and does not. Returns what it starts with in the new process.
-    pub fn tend(&mut self, log: &mut Log, now: Instant) -> Option<PushStart> {
+    pub fn run_due(&mut self, log: &mut Log, now: Instant) -> Option<PushStart> {
         if !self.is_wanted || self.end == PushEnd::Ended {
             return None;
         }
@@ -131,8 +131,8 @@ impl PushProcess {
     }
 
     /// A child has ended. True if it was this process.
-    pub fn bury(&mut self, pid: i32, end: ProcessEnd, log: &mut Log) -> bool {
-        if !self.process.bury(pid) {
+    pub fn child_ended(&mut self, pid: i32, end: ProcessEnd, log: &mut Log) -> bool {
+        if !self.process.child_ended(pid) {
             return false;
         }
         let held = self.settings.counters.get(PushTotal::Held);

@@ -125,13 +125,13 @@ impl Service {
     }
 
     /// Does what is due in any phase. Returns when something will be.
-    pub fn tend(&mut self, log: &mut Log, now: Instant) -> Option<Instant> {
-        if let Some(text) = self.handover.reception.tend_memory(now) {
+    pub fn run_due(&mut self, log: &mut Log, now: Instant) -> Option<Instant> {
+        if let Some(text) = self.handover.reception.trim_memory(now) {
             log.notice(&text);
         }
         let actions = self.liveness.check_orders(&mut self.children, now);
         self.carry_out(actions, log);
-        let slow = self.slow_requests.tend(&self.children, log, now);
+        let slow = self.slow_requests.run_due(&self.children, log, now);
         [self.handover.reception.advance(now), slow].into_iter().flatten().min()
     }
 
@@ -306,7 +306,7 @@ impl Service {
 
     /// A worker has ended; it was killed for the end of the server, or not. Returns what is left of it; none if
     /// the process was no worker.
-    pub fn bury(
+    pub fn child_ended(
         &mut self,
         pid: i32,
         (end, usage): (ProcessEnd, &Usage),

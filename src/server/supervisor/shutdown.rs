@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::server::ipc::server_stage::ServingStage;
 
 /// A killed worker that is still there after this time (the kernel holds it) does not keep the server.
-const DEATH_THROES: Duration = Duration::from_secs(5);
+const KILL_GRACE: Duration = Duration::from_secs(5);
 
 /// How long lingering connections may stay after the last worker.
 const LINGER: Duration = Duration::from_secs(2);
@@ -131,7 +131,7 @@ impl Shutdown {
         let begins = self.phase != ServerPhase::Killing;
         if begins {
             self.phase = ServerPhase::Killing;
-            self.due = Some(now + DEATH_THROES);
+            self.due = Some(now + KILL_GRACE);
         }
         begins
     }
@@ -172,7 +172,7 @@ mod tests {
         assert!(!shutdown.is_overdue(at(9)) && shutdown.is_overdue(at(10)));
         assert!(shutdown.kill(at(10)) && !shutdown.kill(at(11)));
         assert!(!shutdown.drain(at(12)));
-        assert_eq!(shutdown.due(), Some(at(10) + DEATH_THROES));
+        assert_eq!(shutdown.due(), Some(at(10) + KILL_GRACE));
         assert_eq!(shutdown.lingers_until(at(12)), None);
     }
 

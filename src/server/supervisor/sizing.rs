@@ -66,7 +66,7 @@ impl Sizing {
     }
 
     /// At a shutdown: whether forks have failed too often to wait for a success.
-    pub fn is_hopeless(&self) -> bool {
+    pub fn fails_persistently(&self) -> bool {
         self.failures >= LAST_FAILURES
     }
 

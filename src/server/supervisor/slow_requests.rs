@@ -37,7 +37,7 @@ impl SlowRequests {
     }
 
     /// Tells of requests that have become slow. Returns when to look again.
-    pub fn tend(&mut self, children: &Children, log: &mut Log, now: Instant) -> Option<Instant> {
+    pub fn run_due(&mut self, children: &Children, log: &mut Log, now: Instant) -> Option<Instant> {
         let limit = self.limit?;
         if let Some(next) = self.next.filter(|next| *next > now) {
             return Some(next);

@@ -83,7 +83,7 @@ impl StatusProcess {
 
     /// Forks the process if it is missing, and kills one that a signal has stopped. Returns what it starts with in the
     /// new process.
-    pub fn tend(&mut self, log: &mut Log, now: Instant) -> Option<StatusStart> {
+    pub fn run_due(&mut self, log: &mut Log, now: Instant) -> Option<StatusStart> {
         if self.is_over || self.listeners.is_empty() {
             return None;
         }
@@ -113,8 +113,8 @@ impl StatusProcess {
     }
 
     /// A child has ended. True if it was this process.
-    pub fn bury(&mut self, pid: i32, end: ProcessEnd, log: &mut Log) -> bool {
-        if !self.process.bury(pid) {
+    pub fn child_ended(&mut self, pid: i32, end: ProcessEnd, log: &mut Log) -> bool {
+        if !self.process.child_ended(pid) {
             return false;
         }
         log.notice(&format!("The status process (PID {pid}) has ended {end}; it is forked anew"));

@@ -59,7 +59,7 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Takes up watching again after a pause; tells when the pause ends.
+    /// Watches the listeners again after a pause. Returns when the pause ends.
     pub fn resume(&mut self, now: MonotonicTime) -> Option<MonotonicTime> {
         let until = self.paused_until?;
         if until > now {
@@ -77,7 +77,7 @@ impl Acceptor {
     pub fn accept(&mut self, index: usize) -> Result<Option<Connection>, Errno> {
         let Some(listener) = self.listeners.get(index) else { return Ok(None) };
         let Some(socket) = listener.socket() else { return Ok(None) };
-        // Bounded: a flood of connections that abort at once must not keep the worker here.
+        // Bounded: many connections that abort at once must not keep the worker here.
         let mut failure = Errno::ECONNABORTED;
         for _ in 0..64 {
             let error = match listen::accept(socket.as_fd()) {

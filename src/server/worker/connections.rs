@@ -197,7 +197,7 @@ impl Connections {
         }
         let ticket = ticket.map(|ticket| self.owned.tell_session(ticket, &connection));
         let Ok(ticket) = self.owned.place(&connection, ticket) else {
-            // The kernel cannot watch it: better an end than a connection nobody hears.
+            // The kernel cannot watch it: its input would go unnoticed.
             self.owned.close(&connection, None);
             return None;
         };
@@ -338,7 +338,7 @@ impl Connections {
         let until = MonotonicTime::now() + handshake::LAST;
         for ticket in parked.map(|(ticket, _)| ticket).collect::<Vec<_>>() {
             if self.prologues.finish_handshake(ticket, &mut self.owned.places) {
-                self.parking.hasten(&mut self.owned.places, ticket, until);
+                self.parking.limit_deadline(&mut self.owned.places, ticket, until);
             } else {
                 self.hand_over_parked(ticket, with_input.contains(&ticket));
             }
@@ -359,7 +359,7 @@ impl Connections {
 
     /// The worker has left, and something happened to a connection that it still has.
     pub fn take_leave(&mut self, ticket: Ticket, wakeup: Wakeup) {
-        if prologue::shakes_hands(ticket, &mut self.owned.places) {
+        if prologue::is_in_handshake(ticket, &mut self.owned.places) {
             // Also when its time is up: this process may have had no processor meanwhile.
             let running = self.resume(ticket, Wakeup::Input);
             if let Some(running) = running.and_then(|running| self.admit(running)) {

@@ -112,7 +112,7 @@ impl Control {
     }
 
     /// Waits for an order that is expected, or for the end of the supervisor. False if neither has come:
-    /// should the kernel not let it be sent, it comes later as an event.
+    /// an order that the kernel could not deliver in time comes later as an event.
     pub fn wait_for_order(&self) -> bool {
         self.channel.wait_for_message(self.order_within)
     }

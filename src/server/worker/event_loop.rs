@@ -1,4 +1,4 @@
-//! The event loop of a worker: it obeys the supervisor and attends to its [`WorkSources`], until there is something to
+//! The event loop of a worker: it carries out the supervisor's orders and serves its [`WorkSources`], until there is something to
 //! call the handler for. It knows nothing of Lua.
 
 use std::collections::VecDeque;
@@ -142,7 +142,7 @@ impl EventLoop {
     }
 
     /// The handler has returned at this time: counts that, and ends the worker if that is due.
-    /// Gives the place of its connection if the worker keeps that.
+    /// Returns the place of its connection if the worker keeps it.
     pub fn settle(&mut self, task: Task, keep: bool, now: MonotonicTime) -> Option<Ticket> {
         self.note_end(Some(&task), now);
         let ticket = match task {
@@ -223,7 +223,7 @@ impl EventLoop {
             let (ready, start) = self.sources.stopwatch.begin(*queued, stream.duplex.written());
             request_log::begin_run(ready, start);
             stream.handler.wakeup = *wakeup;
-            // Who has just come may have a request on its way, as TLS comes first.
+            // With TLS, the first request of a new connection may still be on its way.
             let drains = self.control.phase() == WorkerPhase::Draining;
             stream.handler.last = drains && *wakeup != Wakeup::None;
         }
@@ -253,7 +253,7 @@ impl EventLoop {
         self.sources.send_rest();
     }
 
-    /// The worker has come to its end: how the process ends is the orderly way.
+    /// The worker has ended gracefully: tells the supervisor so.
     pub fn over(&self) {
         self.control.cell().set(Activity::Ended);
     }
@@ -299,7 +299,7 @@ impl EventLoop {
     /// As [`WorkSources::collect`]; false if the worker has to leave.
     fn collect(&mut self, until: Option<MonotonicTime>, now: MonotonicTime) -> bool {
         self.sources.collect(until, now).unwrap_or_else(|_| {
-            // Something in this process has closed what it does not own: another one serves better.
+            // Some code in this process has closed a descriptor of the worker's: it is replaced.
             self.leave();
             false
         })
@@ -316,14 +316,14 @@ impl EventLoop {
     fn take_orders(&mut self) {
         loop {
             match self.control.hear() {
-                Heard::Order(order, parcel) => self.obey(order, parcel),
+                Heard::Order(order, parcel) => self.carry_out(order, parcel),
                 Heard::Nothing => return,
                 Heard::End => return self.control.enter(WorkerPhase::Leaving),
             }
         }
     }
 
-    fn obey(&mut self, order: Order, parcel: Option<Parcel>) {
+    fn carry_out(&mut self, order: Order, parcel: Option<Parcel>) {
         match order {
             Order::Resume(number, wakeup, state) => match parcel {
                 Some(parcel) => {

@@ -93,7 +93,7 @@ fn decide(stream: &Rc<RefCell<Stream>>, decision: Disposition) -> bool {
     with_worker(|worker| worker.decide(stream, decision)).unwrap_or(false)
 }
 
-/// A worker, as the process that it is sees it, and its children.
+/// The worker that this process is or was forked from.
 struct Own {
     worker: Weak<RefCell<Worker>>,
     generation: u64,
@@ -154,7 +154,7 @@ pub fn leave_child(code: i32) {
 pub fn with_worker<R>(ask: impl FnOnce(&mut Worker) -> R) -> Option<R> {
     let here = |own: &Own| own.worker.upgrade().filter(|_| own.is_here());
     let worker = WORKER.with_borrow(here)?;
-    // A finalizer may ask while the worker itself is at work: then it is nobody's turn.
+    // A finalizer may ask while the worker itself runs: then the answer is none.
     worker.try_borrow_mut().ok().map(|mut worker| ask(&mut worker))
 }
 

@@ -1,4 +1,4 @@
-//! What a worker's Lua code knows of its connections: their handles, found by their places.
+//! The Lua side of a worker's connections: their handles, found by their places.
 
 use mlua::{Lua, Table, Value};
 

@@ -31,7 +31,7 @@ struct OutboxEntry {
     /// When it has to have taken some.
     due: Option<MonotonicTime>,
     /// Its client sends no more, or what it sends has to wait.
-    deaf: bool,
+    ignores_input: bool,
     /// The supervisor could go on with it: what is left is a file.
     leased: bool,
 }
@@ -120,10 +120,10 @@ impl Outbox {
         };
         let ticket = owned.end_lease(ticket);
         let departure = Departure { connection, disposition, wakeup };
-        let deaf = !departure.discards();
+        let ignores_input = !departure.discards();
         let left = untaken(&departure.connection.stream.borrow());
         let due = disposition.stall().map(|stall| now + stall);
-        let mut entry = OutboxEntry { departure, left, due, deaf, leased: false };
+        let mut entry = OutboxEntry { departure, left, due, ignores_input, leased: false };
         if self.watch(ticket, &entry).is_err() {
             owned.reset(&entry.departure.connection, Some(ticket));
             return SendOutcome::Lost;
@@ -164,7 +164,7 @@ impl Outbox {
 
     fn watch(&self, ticket: Ticket, entry: &OutboxEntry) -> Result<(), Errno> {
         let mut flags = EpollFlags::EPOLLOUT;
-        if !entry.deaf {
+        if !entry.ignores_input {
             flags |= EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
         }
         let mut event = EpollEvent::new(flags, SENDING | ticket.number());
@@ -205,7 +205,7 @@ impl Outbox {
         let (outcome, heard) = {
             let mut stream = entry.departure.connection.stream.borrow_mut();
             let heard = match entry.departure.disposition {
-                _ if entry.deaf => Ok(true),
+                _ if entry.ignores_input => Ok(true),
                 Disposition::Park { .. } => stream.duplex.skips(),
                 Disposition::Close | Disposition::Hold | Disposition::Linger { .. } => {
                     discard_some(&mut stream)
@@ -217,7 +217,7 @@ impl Outbox {
         if let (Ok(1..), Ok(hears)) = (outcome, heard) {
             self.note_progress(ticket, now);
             if !hears {
-                self.deafen(ticket);
+                self.ignore_input(ticket);
             }
             if let Some(entry) = self.entries.get_mut(&ticket) {
                 entry.lease(owned, ticket);
@@ -236,10 +236,10 @@ impl Outbox {
         Some(Running { disposition, ..Running::new(connection, Some(ticket), wakeup) })
     }
 
-    /// The client has ended its side: that is not to be told over and over.
-    fn deafen(&mut self, ticket: Ticket) {
+    /// The client has ended its side, which the epoll set would report over and over.
+    fn ignore_input(&mut self, ticket: Ticket) {
         if let Some(entry) = self.entries.get_mut(&ticket) {
-            entry.deaf = true;
+            entry.ignores_input = true;
         }
         if let Some(entry) = self.entries.get(&ticket) {
             let _ = self.watch(ticket, entry);

@@ -157,7 +157,7 @@ impl Ownership {
     pub fn rename(&mut self, ticket: Ticket, connection: &Connection) -> Ticket {
         let renamed = self.end_lease(ticket);
         if renamed != ticket {
-            // The epoll set reports the name. A failure shows when nothing comes any more.
+            // The epoll set reports the name. If this fails, no events come any more.
             let _ = self.places.watch(renamed, connection);
         }
         renamed

@@ -131,7 +131,7 @@ impl ParkingLot {
     }
 
     /// A parked connection has no more time than until then.
-    pub fn hasten(&mut self, places: &mut Places, ticket: Ticket, until: MonotonicTime) {
+    pub fn limit_deadline(&mut self, places: &mut Places, ticket: Ticket, until: MonotonicTime) {
         let Some(Parked { stay, .. }) = places.parked(ticket) else { return };
         stay.deadline = Some(stay.deadline.map_or(until, |deadline| deadline.min(until)));
         let stay = *stay;

@@ -158,7 +158,7 @@ impl Places {
         }
     }
 
-    /// What decides about the connection, if the supervisor has a duplicate of it.
+    /// The lease that decides who may act on the connection, if the supervisor has a duplicate of it.
     pub fn lease(&self, ticket: Ticket) -> Option<Lease<'_>> {
         let place = self.places.get(ticket.index as usize)?;
         if place.leased { self.leases.lease(self.cell, ticket.index) } else { None }

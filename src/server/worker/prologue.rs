@@ -1,4 +1,4 @@
-//! The beginning of connections, before a handler sees them: a proxy tells whose one is, and the TLS handshake is done.
+//! The beginning of connections, before a handler sees them: the PROXY header and the TLS handshake.
 //! Meanwhile they are parked, so that slow clients occupy no worker.
 
 use std::collections::VecDeque;
@@ -72,7 +72,7 @@ impl Prologues {
         };
         match read {
             Prologue::Complete(running) if !is_over(&running.connection.stream.borrow()) => {
-                self.shake_hands(running, owned)
+                self.continue_handshake(running, owned)
             }
             other => other,
         }
@@ -97,7 +97,7 @@ impl Prologues {
         Prologue::Over
     }
 
-    fn shake_hands(&mut self, running: Running, owned: &mut Ownership) -> Prologue {
+    fn continue_handshake(&mut self, running: Running, owned: &mut Ownership) -> Prologue {
         let Running { connection, ticket, wakeup, .. } = running;
         let progress =
             handshake::advance(&mut connection.stream.borrow_mut(), wakeup, &self.listeners);
@@ -153,7 +153,7 @@ impl Prologues {
 
     /// The worker leaves: whether it waits for the handshake of a parked connection.
     pub fn finish_handshake(&mut self, ticket: Ticket, places: &mut Places) -> bool {
-        let goes_on = shakes_hands(ticket, places);
+        let goes_on = is_in_handshake(ticket, places);
         self.are_awaited |= goes_on;
         goes_on
     }
@@ -193,7 +193,7 @@ fn peer_text(connection: &Connection) -> String {
 }
 
 /// Whether a parked connection has begun with a handshake that is not over.
-pub fn shakes_hands(ticket: Ticket, places: &mut Places) -> bool {
+pub fn is_in_handshake(ticket: Ticket, places: &mut Places) -> bool {
     places.parked(ticket).is_some_and(|parked| !is_established(parked))
 }
 

@@ -1,4 +1,4 @@
-//! How a connection begins that comes through a proxy: its PROXY header is read before any handler sees it.
+//! The beginning of a connection through a proxy: its PROXY header is read before a handler sees it.
 
 use std::time::Duration;
 

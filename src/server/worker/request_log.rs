@@ -33,7 +33,7 @@ struct RequestLog {
     is_handling: bool,
     /// Requests whose handlers are waiting for that of another one, which they have called.
     outer: Vec<Interrupted>,
-    /// When the connection began to wait whose handler was called, and when that was; until a request is
+    /// When the connection of the current call began to wait, and when its handler was called; until a request is
     /// opened.
     called: Option<(MonotonicTime, MonotonicTime)>,
 }
@@ -144,7 +144,7 @@ pub fn open<'a>(stream: &Stream, opening: impl FnOnce(WantedFields) -> Opening<'
     });
 }
 
-/// A handler is about to be called for an event of a connection that is no request: it has no line in the access log.
+/// A handler is about to be called for an event that is not a request: it gets no line in the access log.
 /// `line`: what began the connection.
 pub fn open_event(stream: &Stream, line: &[u8]) {
     with(|log| {
@@ -310,7 +310,7 @@ impl RequestLog {
         self.outer.push(Interrupted { note, handled: self.handled.take() });
     }
 
-    /// A request is over: the handler goes on that has called the other one, if there is one.
+    /// A request is over. If the handler of another request had called its handler, that one continues.
     #[inline]
     fn over(&mut self) {
         self.board.note(self.cell).clear();

@@ -11,9 +11,9 @@ pub struct Stopwatch {
     meter: Option<Meter>,
     /// The last look at the clock.
     now: MonotonicTime,
-    /// When the kernel has told of what is attended to now.
+    /// When the kernel reported the event that is being handled.
     told: MonotonicTime,
-    /// When the connection began to wait whose handler runs.
+    /// When the connection of the running handler began to wait.
     ready: MonotonicTime,
     /// When that handler was called.
     start: MonotonicTime,
@@ -37,7 +37,7 @@ impl Stopwatch {
         self.meter.as_ref()
     }
 
-    /// The last look at the clock, when a handler returned or a wait ended.
+    /// The last reading of the clock, when a handler returned or a wait ended.
     pub fn now(&self) -> MonotonicTime {
         self.now
     }

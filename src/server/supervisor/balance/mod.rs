@@ -27,7 +27,7 @@ const CONNECTIONS: Duration = Duration::from_millis(50);
 const SAMPLED: usize = 256;
 
 /// With fewer turns in a second, it does not matter which processor receives a connection's packets.
-const BRISK: f64 = 100.0;
+const MIN_TURN_RATE: f64 = 100.0;
 
 /// Connections count as equally hot up to this factor.
 const FACTOR: f64 = 8.0;
@@ -139,7 +139,7 @@ fn sample(
         sampled.extend(turns.into_iter().map(|(ticket, turns)| (index, ticket, turns)));
     }
     let typical = typical_turns(sampled.iter().map(|(.., turns)| *turns));
-    let is_brisk = typical >= BRISK * period.as_secs_f64();
+    let is_brisk = typical >= MIN_TURN_RATE * period.as_secs_f64();
     let mut hot = Vec::new();
     for (index, ticket, turns) in sampled {
         if is_hot(turns, typical) {

@@ -65,7 +65,7 @@ pub fn moves(view: &View) -> Vec<Move> {
         // A worker that is stuck takes nothing from the others.
         return relief;
     }
-    let mut teams = vec![Team::new(); view.workers.len()];
+    let mut teams = vec![ByProcessor::new(); view.workers.len()];
     for (index, connection) in view.connections.iter().enumerate() {
         let processor = connection.processors.map_or(usize::MAX, |(_, now)| now);
         teams[connection.worker].entry(processor).or_default().push(index);
@@ -95,9 +95,9 @@ fn relief(view: &View) -> Vec<Move> {
 }
 
 /// The connections of a worker, by processor.
-type Team = BTreeMap<usize, Vec<usize>>;
+type ByProcessor = BTreeMap<usize, Vec<usize>>;
 
-fn size(team: &Team) -> usize {
+fn size(team: &ByProcessor) -> usize {
     team.values().map(Vec::len).sum()
 }
 
@@ -106,7 +106,7 @@ fn size(team: &Team) -> usize {
 ///
 /// Connections that are served often occupy a processor each time. More workers than processors would
 /// only be in each other's way then.
-fn share(view: &View, teams: &mut [Team]) -> Vec<Move> {
+fn share(view: &View, teams: &mut [ByProcessor]) -> Vec<Move> {
     let active = teams.iter().filter(|team| !team.is_empty()).count();
     let is_brisk = view.connections.iter().any(|connection| connection.processors.is_some());
     let settled = view.connections.iter().filter_map(|connection| connection.processors);
@@ -129,7 +129,7 @@ fn share(view: &View, teams: &mut [Team]) -> Vec<Move> {
 /// Lets pairs of workers divide their connections evenly, by processor, if an eighth of them is better
 /// off that way and neither of the two gets much more to do. Each worker is in two pairs, in each round
 /// with others.
-fn regroup(view: &View, teams: &mut [Team]) -> Vec<Move> {
+fn regroup(view: &View, teams: &mut [ByProcessor]) -> Vec<Move> {
     let active: Vec<usize> = (0..teams.len()).filter(|index| !teams[*index].is_empty()).collect();
     let mut moves = Vec::new();
     if active.len() < 2 {
@@ -153,16 +153,21 @@ fn regroup(view: &View, teams: &mut [Team]) -> Vec<Move> {
 }
 
 /// Whether two workers should have their connections divided in the new way.
-fn is_better(connections: &[HotConnection], old: (&Team, &Team), new: (&Team, &Team)) -> bool {
-    let turns =
-        |team: &Team| -> u64 { team.values().flatten().map(|c| connections[*c].turns).sum() };
+fn is_better(
+    connections: &[HotConnection],
+    old: (&ByProcessor, &ByProcessor),
+    new: (&ByProcessor, &ByProcessor),
+) -> bool {
+    let turns = |team: &ByProcessor| -> u64 {
+        team.values().flatten().map(|c| connections[*c].turns).sum()
+    };
     let (load, new_load) = (turns(old.0).max(turns(old.1)), turns(new.0).max(turns(new.1)));
     let gain = mixed(old.0, old.1).saturating_sub(mixed(new.0, new.1));
     gain > 0 && 8 * gain >= size(old.0) + size(old.1) && 4 * new_load <= 5 * load
 }
 
 /// How many connections two workers have of processors of which the other one has more.
-fn mixed(one: &Team, other: &Team) -> usize {
+fn mixed(one: &ByProcessor, other: &ByProcessor) -> usize {
     let fewer = |(processor, group): (&usize, &Vec<usize>)| {
         group.len().min(other.get(processor).map_or(0, Vec::len))
     };
@@ -170,21 +175,21 @@ fn mixed(one: &Team, other: &Team) -> usize {
 }
 
 /// What is in the team and not in the new one.
-fn missing<'a>(team: &'a Team, new: &Team) -> impl Iterator<Item = usize> + use<'a> {
+fn missing<'a>(team: &'a ByProcessor, new: &ByProcessor) -> impl Iterator<Item = usize> + use<'a> {
     let members: BTreeSet<usize> = new.values().flatten().copied().collect();
     team.values().flatten().copied().filter(move |connection| !members.contains(connection))
 }
 
 /// Divides the connections of two workers evenly, and so that as few of them as possible have others
 /// of their processor at the other worker.
-fn divide(one: &Team, other: &Team) -> (Team, Team) {
+fn divide(one: &ByProcessor, other: &ByProcessor) -> (ByProcessor, ByProcessor) {
     let processors: BTreeSet<usize> = one.keys().chain(other.keys()).copied().collect();
     let mut processors: Vec<usize> = processors.into_iter().collect();
-    let count = |team: &Team, processor| team.get(&processor).map_or(0, Vec::len) as isize;
+    let count = |team: &ByProcessor, processor| team.get(&processor).map_or(0, Vec::len) as isize;
     processors.sort_by_key(|processor| count(other, *processor) - count(one, *processor));
     let together = size(one) + size(other);
     let mut room = if size(one) > size(other) { together.div_ceil(2) } else { together / 2 };
-    let mut divided = (Team::new(), Team::new());
+    let mut divided = (ByProcessor::new(), ByProcessor::new());
     for processor in processors {
         let groups = one.get(&processor).into_iter().chain(other.get(&processor));
         let mut group: Vec<usize> = groups.flatten().copied().collect();

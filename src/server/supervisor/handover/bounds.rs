@@ -78,7 +78,7 @@ impl Bounds {
     }
 
     /// Looks after the memory between two batches of events. Returns what the log is to tell.
-    pub fn tend(&mut self, store: &mut Store, now: Instant) -> Option<String> {
+    pub fn run_due(&mut self, store: &mut Store, now: Instant) -> Option<String> {
         if fallback_allocator::take_failure() {
             let some = store.lobby().waiting().div_ceil(8);
             let closed = match self.input.held() {

@@ -136,7 +136,7 @@ impl Leases {
     }
 
     /// A parked connection of a worker that has input which nobody has received, and its turns.
-    pub fn unattended(&self, store: &Store, worker: WorkerId) -> Option<(Ticket, u64)> {
+    pub fn with_unread_input(&self, store: &Store, worker: WorkerId) -> Option<(Ticket, u64)> {
         let connections = store.leases(worker.pid);
         let (tickets, mut polled): (Vec<Ticket>, Vec<PollFd<'_>>) = connections
             .filter_map(|(ticket, key)| {

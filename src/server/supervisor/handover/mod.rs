@@ -356,7 +356,7 @@ impl Handover {
     }
 
     /// A parked connection of a worker that has input which nobody has received, and its turns.
-    pub fn unattended(&self, worker: WorkerId) -> Option<(Ticket, u64)> {
-        self.leases.unattended(&self.reception.store, worker)
+    pub fn with_unread_input(&self, worker: WorkerId) -> Option<(Ticket, u64)> {
+        self.leases.with_unread_input(&self.reception.store, worker)
     }
 }

@@ -261,8 +261,8 @@ impl Reception {
     }
 
     /// Looks after the memory between two batches of events. Returns what the log is to tell.
-    pub fn tend_memory(&mut self, now: Instant) -> Option<String> {
-        self.bounds.tend(&mut self.store, now)
+    pub fn trim_memory(&mut self, now: Instant) -> Option<String> {
+        self.bounds.run_due(&mut self.store, now)
     }
 
     /// What became of a pool's connections.

@@ -117,7 +117,7 @@ fn who_has_waited_longest_with_input_is_closed_if_memory_is_short() {
     assert!(
         side.handover
             .reception
-            .tend_memory(side.now)
+            .trim_memory(side.now)
             .is_some_and(|text| text.starts_with("1 waiting"))
     );
 }

@@ -124,7 +124,7 @@ impl Later {
     }
 
     /// Whether the predecessor may still hand over something.
-    pub fn is_heir(&self) -> bool {
+    pub fn expects_handover(&self) -> bool {
         self.predecessor.is_some()
     }
 
@@ -286,11 +286,11 @@ mod tests {
         assert!(!begin.is_alone && !scene.later.is_candidate());
         assert!(matches!(scene.predecessor_says(&job), HandedOver::Job(JobState::Running, _)));
         assert!(scene.first_says(&FromFirst::ServeAlone).is_empty(), "it serves already");
-        assert!(scene.later.is_heir());
+        assert!(scene.later.expects_handover());
         scene.predecessor = None;
         assert!(matches!(scene.later.hear_predecessor(), Some(HandedOver::End)));
         assert!(scene.later.hear_predecessor().is_none());
-        assert!(!scene.later.is_heir() && !scene.later.has_failed());
+        assert!(!scene.later.expects_handover() && !scene.later.has_failed());
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Reload {
     /// Whether another generation keeps this process: the predecessor hands over, or the successor has not
     /// taken everything.
     pub fn keeps(&self, service: &mut Service) -> bool {
-        matches!(&self.role, Role::Later(later) if later.is_heir())
+        matches!(&self.role, Role::Later(later) if later.expects_handover())
             || succession::owes(&mut service.handover)
     }
 

@@ -64,17 +64,17 @@ enum SocketOwner {
 
 /// Where the sockets of a generation are in the next one.
 #[derive(Debug, PartialEq, Eq)]
-struct Heirs {
+struct SocketPositions {
     /// For each pool, the one that replaces it.
     pools: Vec<Option<u64>>,
     /// The sockets that the next generation has.
     claimed: Vec<SocketOwner>,
 }
 
-impl Heirs {
+impl SocketPositions {
     /// Of that many pools with these sockets, as the next generation has claimed them.
     fn new(pools: usize, sockets: &[SocketOwner], claims: &[Option<u64>]) -> Self {
-        let mut heirs = Heirs { pools: vec![None; pools], claimed: Vec::new() };
+        let mut heirs = SocketPositions { pools: vec![None; pools], claimed: Vec::new() };
         for (place, pool) in sockets.iter().zip(claims).filter(|(_, pool)| pool.is_some()) {
             heirs.claimed.push(*place);
             if let SocketOwner::Pool(index, _) = place {
@@ -129,10 +129,14 @@ impl Succession {
 
     /// The next generation takes over from this one, which has that many pools. For each socket that it was told
     /// of, the pool that has it. None if there is no such generation.
-    fn begin(&mut self, claims: &[Option<u64>], pools: usize) -> Option<(Channel, Heirs)> {
+    fn begin(
+        &mut self,
+        claims: &[Option<u64>],
+        pools: usize,
+    ) -> Option<(Channel, SocketPositions)> {
         let Introduced { channel, sockets } = self.introduced.take()?;
         self.is_replaced = true;
-        Some((channel, Heirs::new(pools, &sockets, claims)))
+        Some((channel, SocketPositions::new(pools, &sockets, claims)))
     }
 
     /// The same, and hands over to it what this one has. False if there is no such generation.
@@ -244,7 +248,8 @@ mod tests {
             SocketOwner::Pool(1, 0),
             SocketOwner::Status(0),
         ];
-        let heirs = Heirs::new(3, &sockets, &[None, Some(4), Some(STATUS_PROCESS), Some(2)]);
+        let heirs =
+            SocketPositions::new(3, &sockets, &[None, Some(4), Some(STATUS_PROCESS), Some(2)]);
         assert_eq!(heirs.pools, [Some(4), None, None]);
         assert_eq!(
             heirs.claimed,
@@ -276,7 +281,10 @@ mod tests {
         assert_eq!(next(), (FromPredecessor::Socket(passed), 1));
         assert!(!succession.is_replaced());
         let (_, heirs) = succession.begin(&[Some(5)], 1).unwrap();
-        assert_eq!(heirs, Heirs { pools: vec![Some(5)], claimed: vec![SocketOwner::Pool(0, 1)] });
+        assert_eq!(
+            heirs,
+            SocketPositions { pools: vec![Some(5)], claimed: vec![SocketOwner::Pool(0, 1)] }
+        );
         assert!(succession.is_replaced() && succession.begin(&[Some(5)], 1).is_none());
     }
 }
