@@ -71,7 +71,7 @@ describe("a file that is being sent", function()
     status.wait_figure(s, "sending", 12)
     for _ = 1, 3 do
       for _, pid in ipairs(s:workers()) do process.kill(pid, "KILL") end
-      process.wait_until(function() return #s:workers() == 2 end)
+      assert.truthy(process.wait_until(function() return #s:workers() == 2 end))
       for index, c in ipairs(clients) do
         -- All take something in between, some from a worker that is dead by now.
         c.got = (c.got or "") .. assert(c:read(100000 * index))
@@ -161,6 +161,6 @@ describe("a file that is being sent", function()
     before = descriptors()
     for _, c in ipairs(slow(s, 10)) do c:reset() end
     status.wait_figure(s, "sending", 0)
-    process.wait_until(function() return descriptors() <= before + 2 end)
+    assert.truthy(process.wait_until(function() return descriptors() <= before + 2 end))
   end)
 end)
