@@ -1,8 +1,8 @@
 -- Reference, "The log" and "Metrics": whatever kills workers, each request is named and each death counted.
 
-local client = require "spec.support.client"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local status_listener = require "spec.support.status_listener"
 
 local DEATHS = 100
 
@@ -14,21 +14,11 @@ local WAYS = {
   { path = "sleep", signal = "SEGV", says = "died from signal 11", reason = "signal" },
 }
 
-local function sample(s, name)
-  local connection = client.connect(s.status_port, "127.0.0.1")
-  local text = connection:request("/metrics").body
-  connection:close()
-  for line in text:gmatch("[^\n]+") do
-    if line:sub(1, #name + 1) == name .. " " then return tonumber(line:sub(#name + 2)) end
-  end
-end
-
 describe("after deaths of workers in a random order", function()
   after_each(server.cleanup)
 
   it("the log has named each request, and the metrics are right", function()
-    local port = server.free_port()
-    local s = server.start{ launcher = true, globals = { STATUS = port }, script = [[
+    local s = status_listener.start{ script = [[
       local moonbridge = require "moonbridge"
       local http = require "moonbridge_http"
       local runs = moonbridge.counter("app_runs", "Runs.")
@@ -42,7 +32,6 @@ describe("after deaths of workers in a random order", function()
           require "moonbridge_io".poll({}, {}, 100)
         end) }
     ]] }
-    s.status_port = port
     local seed = os.time()
     local random = seed
     local expected = { exit = 0, timeout = 0, signal = 0 }
@@ -63,16 +52,12 @@ describe("after deaths of workers in a random order", function()
         way.says, (target:gsub("%?", "%%?")))
       assert(s:wait_log(pattern), ("seed %d: no %s"):format(seed, pattern))
       -- Right after a death.
-      assert.equal(index, sample(s, "app_runs_total"), target)
+      local text = status_listener.ask(s, "/metrics").body
+      assert.equal(index, status_listener.sample(text, "app_runs_total"), target)
     end
     for reason, count in pairs(expected) do
       local name = ('moonbridge_respawns_total{pool="1",reason="%s"}'):format(reason)
-      local value
-      process.wait_until(function()
-        value = sample(s, name)
-        return value == count
-      end)
-      assert.equal(count, value, ("%s, seed %d"):format(reason, seed))
+      status_listener.wait_sample(s, name, count)
     end
     assert.equal(DEATHS, expected.exit + expected.timeout + expected.signal)
   end)

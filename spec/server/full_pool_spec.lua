@@ -5,7 +5,7 @@ local process = require "spec.support.process"
 local server = require "spec.support.server"
 
 local function start(pool)
-  return server.start { launcher = true, script = ([[
+  return server.start_pool(pool, { before = [[
     local http = require "moonbridge_http"
     local function rest(seconds)
       local start = moonbridge_io.timeref()
@@ -18,11 +18,7 @@ local function start(pool)
       request:send_data("hello")
       return true
     end)
-    listen{
-      { proto = "tcp", host = "127.0.0.1", port = PORT },
-      %s
-    }
-  ]]):format(pool) }
+  ]] })
 end
 
 local function get(s, path)

@@ -5,15 +5,10 @@ local process = require "spec.support.process"
 local server = require "spec.support.server"
 
 local function start(pool, launcher, ready)
-  local globals = { FLAG = process.scratch("flag") }
-  return server.start { launcher = launcher or true, ready = ready, globals = globals, script = ([[
-    local function say(...) io.stderr:write(table.concat({ ... }, " "), "\n") end
-    _G.say = say
-    listen{
-      { proto = "tcp", host = "127.0.0.1", port = PORT },
-      %s
-    }
-  ]]):format(pool) }
+  return server.start_pool(pool, {
+    launcher = launcher, ready = ready, globals = { FLAG = process.scratch("flag") },
+    before = [[function say(...) io.stderr:write(table.concat({ ... }, " "), "\n") end]],
+  })
 end
 
 local function count(s, text)
@@ -94,9 +89,9 @@ describe("a worker", function()
     assert.same({ "", "reset" }, { s:raw("e") })
     local pid = s:wait_log("Child process in pool #1 with PID (%d+) returned with exit code 1\n")
     local prefix = "%[Pool #1, PID " .. pid .. "%] "
-    assert.truthy(s:log():find(prefix .. 'Error in "connect" function: [^\n]*app%.lua:7: oops\n'))
+    assert.truthy(s:log():find(prefix .. 'Error in "connect" function: [^\n]*app%.lua:3: oops\n'))
     assert.truthy(s:log():find(prefix .. "stack traceback:\n"))
-    assert.truthy(s:log():find(prefix .. "\t[^\n]*app%.lua:7: in "))
+    assert.truthy(s:log():find(prefix .. "\t[^\n]*app%.lua:3: in "))
     assert.equal("hello", (s:raw("x"))) -- by another one, forked at once, not after fork_error_delay
     assert.equal(0, count(s, "finish"))
   end)

@@ -3,19 +3,15 @@
 local server = require "spec.support.server"
 
 local function start(handlers, limit)
-  return server.start { launcher = true, script = ([[
-    local function hoard(bytes)
+  limit = limit or "8 * 1024 * 1024"
+  local pool = ("min_fork = 1, max_fork = 1, memory_limit = %s, %s"):format(limit, handlers)
+  return server.start_pool(pool, { before = [[
+    function hoard(bytes)
       local hoarded = {}
       for index = 1, bytes // 1000 do hoarded[index] = ("x"):rep(1000) .. index end
       return hoarded
     end
-    _G.hoard = hoard
-    listen{
-      { proto = "tcp", host = "127.0.0.1", port = PORT },
-      min_fork = 1, max_fork = 1, memory_limit = %s,
-      %s
-    }
-  ]]):format(limit or "8 * 1024 * 1024", handlers) }
+  ]] })
 end
 
 describe("memory_limit", function()

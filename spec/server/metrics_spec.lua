@@ -1,43 +1,23 @@
 -- moonbridge.metrics(), /metrics, and the application's own metrics.
 
-local client = require "spec.support.client"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local status_listener = require "spec.support.status_listener"
+local tables = require "spec.support.tables"
+
+local sample, wait_sample = status_listener.sample, status_listener.wait_sample
 
 local function start(script, globals, options)
-  options, globals = options or {}, globals or {}
-  globals.STATUS = server.free_port()
-  options.script = "local moonbridge = require 'moonbridge' "
-    .. "listen{ { proto = 'status', host = '127.0.0.1', port = STATUS } } " .. script
-  options.globals, options.launcher = globals, options.launcher or true
-  local s = server.start(options)
-  s.status_port = globals.STATUS
-  return s
+  return status_listener.start(tables.with({ globals = globals }, options, {
+    script = "local moonbridge = require 'moonbridge' "
+      .. "listen{ { proto = 'status', host = '127.0.0.1', port = STATUS } } " .. script,
+  }))
 end
 
 local function scrape(s, accept)
-  local connection = client.connect(s.status_port, "127.0.0.1")
-  local response = connection:request{ target = "/metrics", headers = accept and { accept = accept } }
-  connection:close()
+  local response = status_listener.ask(s, { target = "/metrics", headers = accept and { accept = accept } })
   assert.equal(200, response.status)
   return response.body, response.headers["content-type"]
-end
-
--- The value of the sample with that name and these labels, as written.
-local function sample(text, name)
-  for line in text:gmatch("[^\n]+") do
-    if line:sub(1, #name + 1) == name .. " " then return tonumber(line:sub(#name + 2)) end
-  end
-  error("no sample " .. name .. " in\n" .. text, 2)
-end
-
-local function wait_sample(s, name, expected)
-  local value
-  local reached = process.wait_until(function()
-    value = sample(scrape(s), name)
-    return value == expected
-  end)
-  assert(reached, ("%s is %s instead of %s"):format(name, value, expected))
 end
 
 local OPEN = "application/openmetrics-text; version=1.0.0"

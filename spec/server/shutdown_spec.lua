@@ -4,6 +4,7 @@ local lfs = require "lfs"
 local socket = require "socket"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local tables = require "spec.support.tables"
 
 -- Signals end a wait early.
 local REST = [[
@@ -30,18 +31,8 @@ local POOL = [[
 ]]
 
 local function start(pool, options)
-  options = options or {}
-  options.launcher = options.launcher or true
-  local globals = { FLAG = process.scratch("flag") }
-  for name, value in pairs(options.globals or {}) do globals[name] = value end
-  options.globals = globals
-  options.script = REST .. ([[
-    listen{
-      { proto = "tcp", host = "127.0.0.1", port = PORT },
-      %s
-    }
-  ]]):format(pool)
-  local s = server.start(options)
+  local globals = tables.with({ FLAG = process.scratch("flag") }, options and options.globals)
+  local s = server.start_pool(pool, tables.with({ before = REST }, options, { globals = globals }))
   s.flag = globals.FLAG
   return s
 end

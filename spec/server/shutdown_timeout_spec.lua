@@ -3,21 +3,20 @@
 local socket = require "socket"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local tables = require "spec.support.tables"
 
 local LIMIT = 1
 
 local function start(pool, options)
-  options = options or {}
-  options.launcher = options.launcher or { "--shutdown-timeout", tostring(LIMIT) }
-  options.script = [[
-    local function hang()
-      io.stderr:write("hangs\n")
-      while true do moonbridge_io.poll(nil, nil, 60) end
-    end
-    listen{
-      { proto = "tcp", host = "127.0.0.1", port = PORT }, min_fork = 1, max_fork = 1,
-  ]] .. pool .. "}"
-  return server.start(options)
+  return server.start_pool("min_fork = 1, max_fork = 1, " .. pool, tables.with({
+    launcher = { "--shutdown-timeout", tostring(LIMIT) },
+    before = [[
+      local function hang()
+        io.stderr:write("hangs\n")
+        while true do moonbridge_io.poll(nil, nil, 60) end
+      end
+    ]],
+  }, options))
 end
 
 -- Ends the server in order; what the log says of its worker when the time is over.

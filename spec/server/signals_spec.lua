@@ -5,17 +5,7 @@ local socket = require "socket"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 
-local function start(pool, options)
-  options = options or {}
-  options.launcher = options.launcher or true
-  options.script = (options.before or "") .. ([[
-    listen{
-      { proto = "tcp", host = "127.0.0.1", port = PORT },
-      %s
-    }
-  ]]):format(pool)
-  return server.start(options)
-end
+local start = server.start_pool
 
 -- A pool whose handler answers the first byte: "s": after a second, else at once; with its pid.
 local ANSWERS = [[

@@ -4,6 +4,8 @@ local client = require "spec.support.client"
 local lfs = require "lfs"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local status_listener = require "spec.support.status_listener"
+local tables = require "spec.support.tables"
 
 -- The handler runs for as long as the file at the path that it is sent is there.
 local SERVER = [[
@@ -24,23 +26,10 @@ local SERVER = [[
   }
 ]]
 
-local function start(globals, options)
-  options = options or {}
-  globals = globals or {}
-  globals.STATUS = globals.STATUS or server.free_port()
-  options.globals, options.launcher = globals, options.launcher or true
-  options.script = options.script or SERVER
-  local s = server.start(options)
-  s.status_port = globals.STATUS
-  return s
-end
+local ask = status_listener.ask
 
-local function ask(s, options)
-  if type(options) == "string" then options = { target = options } end
-  local connection = client.connect(s.status_port, "127.0.0.1")
-  local response = connection:request(options)
-  connection:close()
-  return response
+local function start(globals, options)
+  return status_listener.start(tables.with({ script = SERVER, globals = globals }, options))
 end
 
 local function wait_status(s, status)

@@ -3,14 +3,7 @@
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 
-local function start(pool, launcher)
-  return server.start { launcher = launcher or true, script = ([[
-    listen{
-      { proto = "tcp", host = "127.0.0.1", port = PORT },
-      %s
-    }
-  ]]):format(pool) }
-end
+local start = server.start_pool
 
 local ANSWERS = [[
   min_fork = 2, max_fork = 2,
@@ -113,7 +106,7 @@ describe("stats (-s)", function()
   after_each(server.cleanup)
 
   it("logs routine ends of workers, what they used, and worker counts", function()
-    local s = start(ANSWERS, { "-s" })
+    local s = start(ANSWERS, { launcher = { "-s" } })
     assert.truthy(s:wait_log("Pool #1: 2 workers %("))
     s:raw("f")
     local pid = s:wait_log("Child process in pool #1 with PID (%d+) terminated normally")
@@ -137,7 +130,7 @@ describe("debug (-d)", function()
   after_each(server.cleanup)
 
   it("logs every control message, and the statistics", function()
-    local s = start(ANSWERS, { "-d" })
+    local s = start(ANSWERS, { launcher = { "-d" } })
     assert.truthy(s:wait_log("%[Pool #1, PID %d+%] reported: Ready\n"))
     assert.truthy(s:wait_log("Forked child process in pool #1 with PID %d+\n"))
     s:raw("f")
@@ -149,7 +142,8 @@ describe("debug (-d)", function()
   end)
 
   it("shows nothing of what clients send", function()
-    local s = start("connect = require('moonbridge_http').generate_handler(print)", { "-d" })
+    local s = start("connect = require('moonbridge_http').generate_handler(print)",
+      { launcher = { "-d" } })
     local c = s:connect()
     c:send("GET /secret")
     assert.truthy(s:wait_log("reported: HandedOver%([^\n]* data: 11 bytes"))

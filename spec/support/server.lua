@@ -19,6 +19,7 @@ local socket = require "socket"
 local client = require "spec.support.client"
 local process = require "spec.support.process"
 local shared = require "spec.support.shared"
+local tables = require "spec.support.tables"
 
 local server = { TIMEOUT = process.TIMEOUT }
 
@@ -170,6 +171,17 @@ function server.start(options)
   running[#running + 1] = self
   self:wait_ready(options.ready, options.timeout)
   return self
+end
+
+--- Starts one pool by the launcher, with a listener at the server's port.
+--
+-- @param pool text: what follows that listener in `listen{…}`
+-- @param options those of `server.start`; `before` (text): what the script does before it listens
+function server.start_pool(pool, options)
+  local all = tables.with({ launcher = true }, options)
+  all.script = ('%s listen{ { proto = "tcp", host = "127.0.0.1", port = PORT }, %s }'):format(
+    all.before or "", pool)
+  return server.start(all)
 end
 
 --- Runs a script under the interpreter of the specs to its end (a program that is no server).

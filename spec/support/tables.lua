@@ -2,11 +2,12 @@
 
 local tables = {}
 
---- A new table with the fields of `defaults`, and over them those of `more`, which may be nil.
-function tables.with(defaults, more)
+--- A new table with the fields of all tables given, any of which may be nil. A later one overrides others.
+function tables.with(...)
   local all = {}
-  for name, value in pairs(defaults) do all[name] = value end
-  for name, value in pairs(more or {}) do all[name] = value end
+  for index = 1, select("#", ...) do
+    for name, value in pairs((select(index, ...)) or {}) do all[name] = value end
+  end
   return all
 end
 
