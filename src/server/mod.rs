@@ -45,11 +45,6 @@ use crate::binding::{self, Fault};
 use crate::sys::os::{anew, inherited_descriptors, process};
 use listen::registry::{ForgottenRun, Registry};
 
-pub use worker::handle_methods::{
-    hold_stream as hold, is_child, is_worker, leave_child, linger_stream as linger,
-    park_stream as park,
-};
-
 /// The module's table: `{listen, run, timeout, _VERSION, io, http}`.
 ///
 /// The reference documents `listen` and `timeout` as global functions, so they are defined as such

@@ -7,10 +7,10 @@ use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{self, Fault, Reply};
 use crate::io::tls::TlsSession;
 use crate::known_options;
-use crate::server;
 use crate::server::ipc::clock;
 use crate::server::ipc::held_state::{HeldState, Rules};
 use crate::server::push::lua::{LONGEST_NAME, want};
+use crate::server::worker::handle_methods;
 use crate::sys::os::monotonic::MonotonicTime;
 
 /// How many bytes may wait for a client, unless the handler says otherwise.
@@ -52,7 +52,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         if otherwise.is_some() && !held.rules.once {
             return Err(Fault::misuse("hold: \"otherwise\" needs \"once\""));
         }
-        if !server::is_worker() {
+        if !handle_methods::is_worker() {
             return Err(Fault::misuse("hold needs a server: this process is no worker of one"));
         }
         let Ok(mut connection) = shared.try_borrow_mut() else {

@@ -15,8 +15,7 @@ use crate::http::server::time_limits::TimeLimits;
 use crate::http::server::turn::Turn;
 use crate::http::server::turn_step::{Ready, TurnAction, TurnEvent};
 use crate::io::handle_table::stream_at;
-use crate::server;
-use crate::server::worker::context;
+use crate::server::worker::{context, handle_methods};
 use crate::sys::lua::driver;
 use crate::sys::lua::method::{
     Action, Arguments, Call, Event, Method, Protection, Retirement, Value,
@@ -24,10 +23,10 @@ use crate::sys::lua::method::{
 use crate::sys::lua::userdata::Userdata;
 
 const SUPERVISION: Supervision = Supervision {
-    is_worker: server::is_worker,
-    park: server::park,
-    linger: server::linger,
-    hold: server::hold,
+    is_worker: handle_methods::is_worker,
+    park: handle_methods::park_stream,
+    linger: handle_methods::linger_stream,
+    hold: handle_methods::hold_stream,
 };
 
 /// Puts `connect(...)` into the table of steps: it makes a `connect` function over the connection object. The
@@ -114,13 +113,13 @@ impl Method for Connect {
         match event {
             Event::Start => this.start(arguments),
             Event::Returned(HANDLED) => {
-                server::leave_child(0);
+                handle_methods::leave_child(0);
                 let keep = arguments.is_true(result);
                 this.go_on(TurnEvent::Returned { keep }, Value::Slot(result))
             }
             Event::Threw(HANDLED | READER_FOUND | BODY_READ) => {
                 // What follows is for the worker itself to do.
-                if server::is_child() {
+                if handle_methods::is_child() {
                     return Action::Throw(Value::Slot(result));
                 }
                 // The log will name the request when its connection has ended.

@@ -21,9 +21,8 @@ use crate::io::stream::Stream;
 use crate::io::stream_of;
 use crate::io::tls::TlsSession;
 use crate::known_options;
-use crate::server;
 use crate::server::push::lua::want;
-use crate::server::worker::{context, request_log};
+use crate::server::worker::{context, handle_methods, request_log};
 
 /// What an application has settled in a call of `http.websocket`.
 struct Handler {
@@ -47,7 +46,7 @@ const WAIT: i64 = 5;
 pub fn table(lua: &Lua, codec: &Rc<RefCell<Codec>>) -> Result<Table> {
     let native = lua.create_table()?;
     native.raw_set("nearest", known_options::nearest_function(lua)?)?;
-    native.raw_set("is_worker", lua.create_function(|_, ()| Ok(server::is_worker()))?)?;
+    native.raw_set("is_worker", lua.create_function(|_, ()| Ok(handle_methods::is_worker()))?)?;
     native
         .raw_set("is_serving", lua.create_function(|_, ()| Ok(context::describe().is_some()))?)?;
     native.raw_set(
@@ -268,7 +267,7 @@ fn finish(
 ) -> Result<bool> {
     let Some(stream) = stream_of(&socket) else { return Ok(true) };
     leave_session(&stream);
-    let lingers = server::linger(&stream, drain.map(seconds), stall.map(seconds));
+    let lingers = handle_methods::linger_stream(&stream, drain.map(seconds), stall.map(seconds));
     Ok(lingers.unwrap_or_else(|_| {
         // The client is gone.
         let _ = stream.borrow_mut().reset();
@@ -327,8 +326,8 @@ fn events(lua: &Lua, codec: Rc<RefCell<Codec>>) -> Result<Table> {
 fn rest(stream: &Rc<RefCell<Stream>>, limit: Option<Duration>, stall: Option<f64>) -> bool {
     let held = stream.borrow_mut().handler.session.as_mut().and_then(|session| session.held.take());
     match held {
-        Some(held) => server::hold(stream, held),
-        None => server::park(stream, limit, stall.map(seconds)),
+        Some(held) => handle_methods::hold_stream(stream, held),
+        None => handle_methods::park_stream(stream, limit, stall.map(seconds)),
     }
 }
 
