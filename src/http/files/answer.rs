@@ -12,7 +12,7 @@ use crate::http::wire::scan::is_name;
 /// Parts of a file together, beyond which the whole file is sent instead: they are copied into memory.
 const MOST_IN_PARTS: u64 = 1024 * 1024;
 
-/// What a request says of what it wants of a file. Fields that it does not have are empty.
+/// What a request wants of a file. Fields that it does not have are empty.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Asked<'a> {
     /// Its method.
@@ -25,7 +25,7 @@ pub struct Asked<'a> {
     pub if_range: &'a [u8],
 }
 
-/// The header fields that say what a request wants of a file (RFC 9110 13.1 and 14.2): the values of each as one list
+/// The header fields for that (RFC 9110 13.1 and 14.2): the values of each as one list
 /// (5.3), empty if it is missing.
 #[derive(Debug, Default)]
 pub struct AskingFields<'a> {

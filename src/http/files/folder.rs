@@ -19,7 +19,7 @@ use super::recent::RecentFiles;
 use crate::http::wire::accept_encoding::AcceptEncoding;
 use crate::sys::os::beneath::{self, Links};
 
-/// Content codings in the order in which they are preferred, with what stands after the name of a file that has it.
+/// Content codings in the order in which they are preferred, with the suffix of a file that has it.
 const CODINGS: [(&str, &str); 3] = [("br", ".br"), ("zstd", ".zst"), ("gzip", ".gz")];
 
 /// A folder, and what of it is served.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::http::wire::escape::{Plus, decode};
 
-/// The only name with a dot in front that is served unasked: RFC 8615.
+/// The only name with a leading dot that is served by default: RFC 8615.
 const WELL_KNOWN: &[u8] = b".well-known";
 
 /// A path below a folder, decoded once, without empty steps and dots.

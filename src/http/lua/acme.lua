@@ -1,4 +1,4 @@
--- http.acme_challenge: answers an authority that wants to know who has a host (http-01, RFC 8555 8.3).
+-- http.acme_challenge: answers an authority that verifies control of a host (http-01, RFC 8555 8.3).
 
 local error, type, open = error, type, io.open
 local find, match = string.find, string.match

@@ -1,6 +1,6 @@
 -- The body of a request: the ways to read it, and the callbacks that get it.
 --
--- `state` says who reads: nil (nobody yet), "stream" (a callback gets chunks), "form", "whole"
+-- `state` is the kind of reader: nil (none yet), "stream" (a callback gets chunks), "form", "whole"
 -- (request.body), "claimed" (streaming.lua), "done", "failed" (a callback has raised an error). Every
 -- pump may be entered again from a callback it calls.
 
@@ -83,7 +83,7 @@ return function(steps, env, times, methods, lazy)
     return min(stall or LONGEST, left)
   end
 
-  -- Waits for more of the body; all that the client may wait for is sent before. Returns what a step
+  -- Waits for more of the body; before, sends everything that the client may wait for. Returns what a step
   -- reported if the body will not come.
   function body.await()
     local code, text = steps.prepare_wait()
@@ -205,7 +205,7 @@ return function(steps, env, times, methods, lazy)
       start()
       if state == "stream" or state == "form" then return not pump() end
     end
-    -- Nobody may be called now: the bytes are kept for the next reader.
+    -- No callback may be called now: the bytes are kept for the next reader.
     local code, text = steps.absorb()
     if code == INPUT then return true end
     if code then problem(code, text) end

@@ -60,7 +60,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
     })?;
     // form_values(): the lists of the kept fields' values. The form is over then, but for its metadata.
     step(lua, table, shared, "form_values", |lua, c, (): ()| values(lua, c))?;
-    // form_at_once(): the same of a form whose body is there, and to which nobody has turned; nothing
+    // form_at_once(): the same of a form whose body is there, and that has no reader yet; nothing
     // if that is not so.
     step(lua, table, shared, "form_at_once", |lua, c, (): ()| {
         let read = with(c, |c| {

@@ -60,7 +60,7 @@ local function check_cookie(cookie)
   for _, key in ipairs { "name", "value" } do
     if cookie[key] == nil then misuse(3, "Field %q of a cookie is missing", key) end
   end
-  -- Browsers drop such cookies without a word (RFC 6265bis 4.1.3 and 5.7).
+  -- Browsers silently drop such cookies (RFC 6265bis 4.1.3 and 5.7).
   local name = cookie.name:lower()
   local is_of_host = cookie.secure and cookie.path == "/" and not cookie.domain
   if sub(name, 1, 7) == "__host-" and not is_of_host then

@@ -249,7 +249,7 @@ fn early_header(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodR
     })
 }
 
-/// Marks the request as used, its handler turning to the body.
+/// Marks the request as used: its handler begins with the body.
 fn touch_body(c: &mut HttpConnection) -> Result<usize, Problem> {
     c.exchange.body.is_used = true;
     c.exchange.usability.touch().map(|()| 0)

@@ -11,13 +11,13 @@ local guarded, give, take = protocol.guarded, protocol.give, protocol.take
 return function(steps, body, methods)
   local send_data = methods.send_data
 
-  -- The callback wants no more: what the client still sends is thrown away, and the connection closed
+  -- The callback wants no more: what the client still sends is discarded, and the connection closed
   -- after the response.
   local function abandon()
     steps.discard_body(true)
   end
 
-  -- What stopped the body: the callback is told. A refusal has been answered: the handler can only end.
+  -- Tells the callback what stopped the body. A refusal has been sent already: the handler can only end.
   local function broken(receive_cb, code, text)
     protocol.fail(receive_cb, text)
     if code == REFUSED then body.problem(code, text) end

@@ -36,7 +36,7 @@ impl BodyProgress {
     /// has `size` bytes.
     ///
     /// A body that is not wanted is not waited for, nor one that is framed wrongly or comes
-    /// with an expectation that nobody knows: the handler, or a refusal, sees to those.
+    /// with an unknown expectation: the handler, or a refusal, deals with those.
     pub fn lacks(&mut self, head: &Head, input: &[u8], size: usize, wanted: Wanted) -> bool {
         let Wanted { limit, all } = wanted;
         let values = |known: Known| head.of_kind(known).map(|field| field.value.of(input));

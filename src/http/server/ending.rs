@@ -11,11 +11,11 @@ pub enum TurnResult {
     Result,
     /// True is returned.
     True,
-    /// The connection is served on by the protocol that it has changed to; what that returns is returned.
+    /// Another protocol continues on the connection; its result is returned.
     Serve,
-    /// What was thrown is passed on: the text of the turn, or if there is none, what the handler has thrown.
+    /// The error is thrown on: the text of the turn or, without one, what the handler has thrown.
     Throw,
-    /// Both: the connection is served until it is over, then what was thrown is passed on.
+    /// Both: the other protocol continues until the end, then the error is thrown on.
     ServeAndThrow,
 }
 

@@ -1,5 +1,5 @@
-//! A request's body and its response while they are exchanged, and what they have to do with each other: what the
-//! client is told before its body is read, and whether the connection can be used further.
+//! A request's body and its response while they are exchanged, and how they affect each other: the interim response
+//! to a client that waits before it sends its body, and whether the connection can be used further.
 //!
 //! No Lua type is known here, and nothing waits: a step that cannot go on says for what it has to wait.
 
@@ -188,7 +188,7 @@ impl HttpExchange {
         }
     }
 
-    /// Nobody reads the rest of the body: it is skipped if that costs little, so that the connection can
+    /// No reader is left for the rest of the body: it is skipped if that costs little, so that the connection can
     /// be kept. Otherwise the connection will be closed.
     pub fn leave_body(&mut self) {
         if self.body.is_received() || self.output.response.closes() || self.usability.is_faulty {

@@ -57,7 +57,7 @@ fn page(
 /// Whether the client is on this machine, as far as its address tells.
 fn is_client_near(stream: &Stream) -> bool {
     if stream.handler.proxied.header().is_some() {
-        // The peer is a proxy, which has told whose request it is, or does not know.
+        // The peer is a proxy: it names the client, or does not know it.
         return match stream.handler.proxied.client() {
             Some(Peer::Internet(client, _)) => client.to_canonical().is_loopback(),
             Some(Peer::Local) => true,
@@ -77,7 +77,7 @@ fn was_forwarded(request: &mut Request) -> bool {
         .any(|name| values(request, name).next().is_some())
 }
 
-/// Whether the client has asked for HTML expressly: a program that takes anything can read text.
+/// Whether the client explicitly accepts HTML: a program that accepts anything can read text.
 fn accepts_html(request: &mut Request) -> bool {
     const HTML: &[u8] = b"text/html";
     let is_html = |range: &[u8]| {

@@ -27,7 +27,7 @@ impl HeldStream {
         self.0.take()
     }
 
-    /// The stream, to be read; `None` if there is none, or somebody else is using it.
+    /// The stream, to be read; `None` if there is none, or it is borrowed.
     pub fn borrow(&self) -> Option<Ref<'_, Stream>> {
         self.0.as_ref()?.try_borrow().ok()
     }

@@ -74,7 +74,7 @@ impl Incoming {
         stream.handler.incomplete = Some(Box::new(Suspended { head, body, until }));
     }
 
-    /// Until when an incomplete head is waited for. `decide` is asked if that was not decided before, here or
+    /// Until when an incomplete head is waited for. `decide` is called if that was not decided before, here or
     /// in another process.
     pub fn head_until(
         &self,

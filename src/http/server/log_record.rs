@@ -1,4 +1,4 @@
-//! What the logs are told of a request: when its handler is called, and when its response is over.
+//! What the logs learn of a request: when its handler is called, and when its response is over.
 
 use super::connection::HttpConnection;
 use super::exchange::HttpExchange;

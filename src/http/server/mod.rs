@@ -9,7 +9,7 @@
 //! | [`supervision`] | what the process around a turn does with connections |
 //! | [`request_wait`], [`ending`] | waiting for a request, and what becomes of the connection after a response |
 //! | [`connection`] | a connection while it is served, put together from the parts below |
-//! | [`exchange`] | the body of a request and its response, and what they have to do with each other |
+//! | [`exchange`] | the body of a request and its response, and how they affect each other |
 //! | [`incoming`], [`body_progress`] | a request on its way in, and its body, if that is waited for |
 //! | [`request`] | the head of a request, checked |
 //! | [`request_body`], [`body_decoder`] | its body as it is received and decoded |

@@ -42,7 +42,7 @@ pub struct Options {
     pub static_headers: StaticHeaders,
     /// `response_timeout`: a handler that takes longer is killed with its process.
     pub response_timeout: Option<Duration>,
-    /// `trusted`: the proxies whose word about clients and requests counts.
+    /// `trusted`: the proxies that are believed about clients and requests.
     pub trusted: Option<Networks>,
     /// `forwarded_fields`: which fields they send about a client; either if none.
     pub forwarded: Option<ForwardedFields>,

@@ -14,7 +14,7 @@ const CONTRADICTION: Refusal =
     Refusal::bad_request("Forwarded and X-Forwarded headers contradict each other");
 
 /// Who sends the requests of a connection: as its PROXY header tells, or else as the system does. None if that is
-/// unknown: nobody is to be taken for a local socket by mistake.
+/// unknown: an unknown peer must not pass for a local socket.
 fn sender(stream: &Stream) -> Option<Peer> {
     match &stream.handler.proxied {
         Proxied::No => {}

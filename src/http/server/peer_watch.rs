@@ -1,4 +1,4 @@
-//! Notices the end of a connection while a handler sends without anything leaving.
+//! Notices the end of a connection while a handler sends and nothing leaves the server.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The head of a request, checked: what is asked for, of which host, and how its body is framed.
+//! The head of a request, checked: its target, its host, and how its body is framed.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;

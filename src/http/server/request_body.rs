@@ -49,7 +49,7 @@ pub enum Supply {
     End,
 }
 
-/// Who reads the body of the request: there is one reader at most.
+/// The reader of the request's body: there is one at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reader {
     /// None yet.
@@ -162,12 +162,12 @@ impl RequestBody {
         Ok(step)
     }
 
-    /// Whether the client is to be told to go on: once. Nothing is said to one that sends the body already.
+    /// Whether to send 100 (Continue): once, and not to a client that sends the body already.
     pub fn take_expectation(&mut self) -> bool {
         std::mem::take(&mut self.expects_continue)
     }
 
-    /// Whether it waits to be told so, and the handler wants its body.
+    /// Whether the client waits for that, and the handler wants its body.
     pub fn is_wanted(&self) -> bool {
         self.expects_continue && self.is_used && self.reader != Reader::Discard
     }
@@ -218,7 +218,7 @@ impl RequestBody {
         // The handler may still read on, so nothing of the body is discarded.
         let left = self.receive_ahead(stream).ok().and_then(|()| self.decoder.left());
         let left = left.map(|left| left.saturating_sub(stream.duplex.input().len() as u64));
-        // Who has turned to the body usually reads all of it. Should it stop, a rest of known length can
+        // A handler that has begun with the body usually reads all of it. Should it stop, a rest of known length can
         // be skipped, a chunked one cannot.
         self.skippable(left, if self.is_used { MOST } else { SKIPPED }).is_some()
     }

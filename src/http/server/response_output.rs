@@ -11,7 +11,7 @@ use crate::http::wire::header_lines::Misuse;
 use crate::http::wire::refusal::Refusal;
 use crate::io::stream::FileTail;
 
-/// A response, and who is to get it. Its methods return how much output is still queued.
+/// A response, and the stream that it is sent on. Its methods return how much output is still queued.
 #[derive(Debug, Default)]
 pub struct ResponseOutput {
     /// The response.
@@ -181,7 +181,7 @@ impl ResponseOutput {
         Problem::of_body(text, length.map(|(all, sent)| (all, sent.saturating_add(more as u64))))
     }
 
-    /// A handler that sends without anything leaving notices the end of its connection all the same.
+    /// A handler whose output does not leave the server still notices the end of its connection.
     fn check_peer(&mut self, stream: &HeldStream) -> Result<(), Problem> {
         let is_complete = self.response.stage().is_body() && !self.response.has_body();
         stream.try_with(|stream| self.peer.check(stream, is_complete))

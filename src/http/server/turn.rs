@@ -230,7 +230,7 @@ impl Turn {
         match next {
             ConnectionEnd::Hold => self.hold(c),
             ConnectionEnd::Keep => self.keep(c),
-            // Everything is sent: should the client be gone, that is no failure.
+            // Everything is sent: it is no failure if the client has gone.
             ConnectionEnd::Close => {
                 c.exchange.stream.end(Stream::close);
                 self.end(c, TurnResult::Result)

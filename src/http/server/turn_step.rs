@@ -1,4 +1,4 @@
-//! What a turn and its driver tell each other at each step: what has happened, and what is to be done.
+//! What passes between a turn and its driver at each step: events, and actions.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub enum Ready {
 }
 
 impl Ready {
-    /// Why the connection goes on that has waited for a request.
+    /// Why the wait for a request has ended.
     pub fn wakeup(self) -> Wakeup {
         match self {
             Ready::Transfer => Wakeup::Input,

@@ -74,7 +74,7 @@ impl Problem {
     }
 }
 
-/// What was raised in the handler without its fault, in these words.
+/// A problem that the client has caused, with the text that was raised in the handler.
 #[derive(Debug)]
 pub enum ClientFault {
     /// The request was refused while it was handled.
@@ -138,7 +138,7 @@ impl Usability {
         outcome
     }
 
-    /// The text that is raised for a problem, which is remembered if the handler is not to blame.
+    /// The text that is raised for a problem. It is remembered if the client has caused it.
     pub fn raise(&mut self, problem: Problem) -> Cow<'static, str> {
         let (text, blame): (_, fn(String) -> ClientFault) = match problem {
             Problem::Misuse(text) => return text,

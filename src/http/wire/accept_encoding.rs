@@ -62,7 +62,7 @@ fn is_name(name: &[u8], coding: &str) -> bool {
         || coding == "gzip" && name.eq_ignore_ascii_case(b"x-gzip")
 }
 
-/// The weight in `;q=0.5`; 1 if there is none, 0 if it is none.
+/// The weight in `;q=0.5`; 1 if there is none, 0 if it is invalid.
 fn weight_of(parameters: &[u8]) -> Weight {
     let mut rest = parameters;
     while let [b';', tail @ ..] = rest {

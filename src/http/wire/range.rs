@@ -26,7 +26,7 @@ impl ByteRange {
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ranges {
-    /// The whole representation: nothing else was asked for, or not in a way that is understood.
+    /// The whole representation: the request has no range, or none that is understood.
     Whole,
     /// Parts of it, in the order of the request: at least one.
     Parts(Vec<ByteRange>),

@@ -83,7 +83,7 @@ impl ResponseBuffer {
         self.is_deferred
     }
 
-    /// Takes back the deferred bytes, if none of them has left. Returns whether that is so.
+    /// Takes back the deferred bytes, unless some have left. Returns whether it has.
     pub fn restore(&mut self, waiting: Option<DeferredOutput>) -> bool {
         self.is_deferred = false;
         self.is_old = waiting.as_ref().is_some_and(|waiting| waiting.is_old);

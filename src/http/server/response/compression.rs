@@ -66,7 +66,7 @@ impl Compressing {
     /// `length` is the announced length.
     pub fn suits(&self, lines: &[u8], status: u16, length: Option<u64>) -> bool {
         let is_complete = !matches!(status, 100..=199 | 204 | 205 | 206);
-        // 304 does not say of which type the response is that it stands for (RFC 9110 15.4.5).
+        // A 304 response does not have the type of the response that it replaces (RFC 9110 15.4.5).
         let has_type = |value| self.has_type(value);
         is_complete
             && (status == 304 || field(lines, b"content-type").is_some_and(has_type))

@@ -1,4 +1,4 @@
-//! How far a response has come, and what is wrong about a call that comes too early or too late.
+//! How far a response has come, and the error of a call that comes too early or too late.
 
 use crate::http::wire::header_lines::Misuse;
 
