@@ -67,7 +67,7 @@ pub struct Child {
     /// Whether it takes its orders.
     pub delivery: Delivery,
     load: LoadSampler,
-    /// What it has had of the processors.
+    /// Its processor time.
     pub clock: Clock,
     /// A leased connection, and its turns, whose input the worker ignored at the last check.
     pub ignored: Option<(Ticket, u64)>,

@@ -5,7 +5,7 @@ use crate::server::push::PushStart;
 use crate::server::status_process::StatusStart;
 use crate::server::worker_start::WorkerStart;
 
-/// How the supervisor ends: in its process, or in a new one.
+/// How the supervisor's loop ends: in its process, or in a new child.
 pub enum SupervisorEnd {
     /// Everything is shut down; the exit code.
     Ended(i32),

@@ -1,4 +1,4 @@
-//! The parts of the supervisor, and what each event means to them: what one part wants, others do.
+//! The parts of the supervisor, and how they handle each event: what one part asks for, others do.
 
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
@@ -99,7 +99,7 @@ impl SupervisorParts {
         ControlFlow::Continue(due.flatten().min())
     }
 
-    /// Serves, prepares that, or ends it, as it is due. Returns when something will be.
+    /// Serves, prepares to serve, or ends, as is due. Returns when something will be.
     fn advance_service(&mut self, now: Instant) -> Next {
         let SupervisorParts { reload, service, ending, log, .. } = self;
         let wake = [service.run_due(log, now), ending.run_due(reload, service, log, now)];
@@ -116,7 +116,7 @@ impl SupervisorParts {
         }
     }
 
-    /// Carries out what a part wants that knows of other generations.
+    /// Carries out the actions of the part that deals with other generations.
     fn carry_out(&mut self, actions: Vec<ReloadAction>) {
         for action in actions {
             let now = Instant::now();
@@ -176,20 +176,20 @@ impl SupervisorParts {
         start
     }
 
-    /// The push process says something.
+    /// A message of the push process.
     pub fn hear_push(&mut self) {
         let Service { handover, access_log, .. } = &mut self.service;
         self.push.hear(&mut handover.reception, access_log.as_ref(), MESSAGES_AT_ONCE);
     }
 
-    /// The first process says something.
+    /// A message of the first process.
     pub fn hear_first(&mut self) {
         while let Some(actions) = self.reload.hear_first() {
             self.carry_out(actions);
         }
     }
 
-    /// The predecessor hands something over.
+    /// The predecessor has handed something over.
     pub fn hear_predecessor(&mut self) {
         for _ in 0..MESSAGES_AT_ONCE {
             let SupervisorParts { reload, service, log, .. } = self;
@@ -200,7 +200,7 @@ impl SupervisorParts {
         }
     }
 
-    /// A later generation, or a candidate, says something.
+    /// A message of a later generation or a candidate.
     pub fn hear_generation(&mut self, pid: i32) {
         for _ in 0..MESSAGES_AT_ONCE {
             let heard = self.reload.hear_generation(pid, &mut self.log, Instant::now());
@@ -274,14 +274,14 @@ impl SupervisorParts {
         }
     }
 
-    /// A child has ended. It may be none of the workers.
+    /// A child has ended: a worker or another process.
     pub fn child_ended(&mut self, pid: i32, end: ProcessEnd, usage: &Usage) {
         let now = Instant::now();
         // Connections that it gave up are among its last messages. Bounded: a process that it forked may
         // have the other end.
         for _ in 0..LAST_MESSAGES {
             match self.service.children.receive_rest(pid) {
-                // It cannot take what it would be given.
+                // It cannot take any more work.
                 Some((_, Report::Offer, _)) => {}
                 Some((worker, report, parcel)) => {
                     let serves = self.ending.shutdown.serves();
@@ -373,7 +373,7 @@ impl SupervisorParts {
         self.notifier.next()
     }
 
-    /// What stays to be done when all workers are gone.
+    /// What is left to do when all workers are gone.
     pub fn close(&mut self) {
         self.notifier.stopping();
         if let Some(access_log) = self.service.access_log.take() {

@@ -1,4 +1,4 @@
-//! The push process, seen from the supervisor. The first process starts it when somebody has something for it;
+//! The push process, seen from the supervisor. The first process starts it when the first message arrives;
 //! the generation that serves gets back the connections whose response is over.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -53,7 +53,7 @@ pub struct PushProcess {
     epoll: Rc<Epoll>,
     settings: PushSettings,
     process: Attendant<OwnedFd>,
-    /// In the first process: somebody has something for it.
+    /// In the first process: a message waits for it.
     is_wanted: bool,
     /// What comes from it; more than one while a process or a generation follows another.
     channels: Vec<Channel>,

@@ -36,7 +36,7 @@ pub enum ServerPhase {
 }
 
 impl ServerPhase {
-    /// What the status process is told of it.
+    /// The stage that the status process learns.
     pub fn stage(self) -> ServingStage {
         match self {
             ServerPhase::Serving => ServingStage::Serving,
@@ -86,7 +86,7 @@ impl Shutdown {
         self.phase != ServerPhase::Serving
     }
 
-    /// The server is told to end. Returns the time for which it serves on; none: the shutdown is to begin now.
+    /// A request to end the server. Returns how long it continues to serve; none: the shutdown begins now.
     pub fn leave(&mut self, now: Instant) -> Option<Duration> {
         if self.phase != ServerPhase::Serving || self.delay.is_zero() {
             return None;

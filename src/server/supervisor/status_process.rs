@@ -76,7 +76,7 @@ impl StatusProcess {
         &self.claimed
     }
 
-    /// Tells it what the server is about.
+    /// Tells it the server's stage.
     pub fn publish(&self, stage: ServingStage) {
         self.stage.publish(stage);
     }

@@ -1,4 +1,4 @@
-//! The connections that workers have on lease: revoking the leases, and watching what becomes of them.
+//! The connections that workers have on lease: granting, revoking and sampling the leases.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;

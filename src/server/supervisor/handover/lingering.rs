@@ -17,7 +17,7 @@ const LINGER_WHILE_SENDING: Duration = Duration::from_secs(30);
 /// How much is discarded at once.
 const PIECE: usize = 16 * 1024;
 
-/// How a connection that lingers stands with its client.
+/// The state of a lingering connection.
 #[derive(Debug)]
 pub struct Lingering {
     /// How long the client may be silent when it has received all.
@@ -94,7 +94,7 @@ pub fn leave_to_kernel(connection: &OwnedFd) {
     }
 }
 
-/// Receives up to `limit` bytes and throws them away, without blocking; how many, 0 at the end. The
+/// Receives and discards up to `limit` bytes, without blocking; how many, 0 at the end. The
 /// amount is bounded: a client that sends without end must not keep the supervisor.
 pub fn discard(connection: &OwnedFd, limit: usize) -> Result<usize, Errno> {
     let mut scrap = [0u8; PIECE];

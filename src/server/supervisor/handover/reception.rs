@@ -164,7 +164,7 @@ impl Reception {
         self.successor.as_mut()
     }
 
-    /// The next generation has everything.
+    /// Everything has been passed to the next generation.
     pub fn forget_successor(&mut self) {
         self.successor = None;
     }
