@@ -17,6 +17,17 @@ local function write(path, text)
   file:close()
 end
 
+-- The contents of the files of a certificate, and a certificate with such files.
+local function texts(made)
+  return { certificate = process.slurp(made.certificate), key = process.slurp(made.key) }
+end
+local function restore(contents)
+  local folder = process.scratch("x"):match("^(.*)/")
+  local self = { folder = folder, certificate = folder .. "/certificate.pem", key = folder .. "/key.pem" }
+  for name, text in pairs(contents) do write(self[name], text) end
+  return self
+end
+
 -- A new key in a file: "ec" (P-256), or "rsa:BITS".
 local function new_key(path, kind)
   local bits = kind:match("^rsa:(%d+)$")
@@ -80,12 +91,19 @@ function certificates.authority(name)
   return certificates.make { name = name or "Authority of specs", authority = true }
 end
 
+local kept -- the texts of the two that `signed` returns without options: keys are made once
+
 --- A certificate, by default for localhost, that an authority of its own has signed.
 -- @param options as of `certificates.make`
 -- @return the certificate, and the authority
 function certificates.signed(options)
-  local authority = certificates.authority()
-  return certificates.make(tables.with({ issuer = authority }, options)), authority
+  if options or not kept then
+    local authority = certificates.authority()
+    local made = certificates.make(tables.with({ issuer = authority }, options))
+    if not options then kept = { texts(made), texts(authority) } end
+    return made, authority
+  end
+  return restore(kept[1]), restore(kept[2])
 end
 
 --- The SHA-256 of a certificate, in hexadecimal digits and colons.
