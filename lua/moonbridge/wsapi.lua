@@ -97,7 +97,9 @@ return function(application, options)
     return type(err) == "table" and err or debug.traceback(tostring(err), 2)
   end
   return http.generate_handler(function(request)
-    local ok, status, headers, chunks = xpcall(application, trace, environment(request))
+    local env = environment(request)
+    -- In a function of its own: Lua 5.1's xpcall passes no arguments on.
+    local ok, status, headers, chunks = xpcall(function() return application(env) end, trace)
     if not ok then return failed(request, status) end
     return respond(request, status, headers, chunks)
   end, options)

@@ -1,5 +1,21 @@
 -- What libraries written for Lua 5.1 miss in later versions, as globals: Debian has Orbit and CGILua for 5.1.
--- luacheck: globals unpack loadstring getfenv setfenv module package.seeall
+-- luacheck: globals unpack loadstring getfenv setfenv module load loadfile package.seeall
+
+if _VERSION == "Lua 5.1" then
+  -- Except that CGILua gives `load` and `loadfile` an environment, as Lua 5.2 and LuaJIT know it.
+  if not pcall(load, "") then
+    local load_51, loadfile_51 = load, loadfile
+    local function within(environment, func, message)
+      return func and environment and setfenv(func, environment) or func, message
+    end
+    function load(chunk, name, _, environment)
+      if type(chunk) == "function" then return within(environment, load_51(chunk, name)) end
+      return within(environment, loadstring(chunk, name))
+    end
+    function loadfile(path, _, environment) return within(environment, loadfile_51(path)) end
+  end
+  return
+end
 
 unpack = unpack or table.unpack
 loadstring = loadstring or load

@@ -185,6 +185,41 @@ it("serves a connection in a coroutine whose poll function yields", function()
   listener:close()
 end)
 
+it("limits waits by whole numbers of seconds, too", function()
+  local listener = assert(io_library.tcplisten("127.0.0.1", 0))
+  local client = assert(io_library.tcpconnect("127.0.0.1", listener.local_tcpport))
+  local limit
+  local function poll(_, _, seconds)
+    limit = seconds
+    return false
+  end
+  http.generate_handler(print, { idle_timeout = 3, poll_function = poll })(assert(listener:accept()))
+  assert(limit and limit > 0 and limit <= 3, limit)
+  client:close()
+  listener:close()
+end)
+
+it("runs an application for WSAPI", function()
+  local function application(env)
+    local is_read = false
+    return 201, { ["X-Names"] = { "one", "two" } }, function()
+      if is_read then return nil end
+      is_read = true
+      return env.REQUEST_METHOD .. env.PATH_INFO .. env.HTTP_X_TEST .. env.NOTHING .. env.input:read()
+    end
+  end
+  local listener = assert(io_library.tcplisten("127.0.0.1", 0))
+  local client = assert(io_library.tcpconnect("127.0.0.1", listener.local_tcpport))
+  local connection = assert(listener:accept())
+  assert(client:flush("POST /a%20b HTTP/1.1\r\nHost: h\r\nX-Test: yes\r\nConnection: close\r\n"
+    .. "Content-Length: 4\r\n\r\nbody"))
+  assert(require "moonbridge.wsapi" (application)(connection))
+  local answer = client:read()
+  assert(answer:find "^HTTP/1.1 201 " and answer:find "one\r\nX%-Names: two\r\n", answer)
+  assert(answer:find("POST/a byesbody", 1, true), answer)
+  listener:close()
+end)
+
 local port, tls_port = free_port(), free_port()
 local url = ("http://127.0.0.1:%d"):format(port)
 local server = start(port, tls_port)

@@ -211,7 +211,7 @@ impl Options {
     /// Out of memory.
     pub fn limits(times: &Table) -> mlua::Result<TimeLimits> {
         let number = |name: &str| match times.raw_get(name)? {
-            Value::Number(number) => Ok::<_, mlua::Error>(Some(number)),
+            Amount::Of(number) => Ok::<_, mlua::Error>(Some(number)),
             _ => Ok(None),
         };
         let time = |name| Ok::<_, mlua::Error>(number(name)?.map(Duration::from_secs_f64));
