@@ -1,6 +1,7 @@
 -- Reference, "The access log": each request has its line, whatever becomes of it.
 
 local json = require "dkjson"
+local faults = require "spec.support.faults"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local stuck = require "spec.support.stuck"
@@ -29,6 +30,10 @@ local function script(options, extra)
         elseif path == "exit" then
           os.exit(3)
         elseif path == "error" then
+          error("oh")
+        elseif path == "gone" then
+          io.stderr:write("gone\n")
+          require "moonbridge_io".poll({}, {}, 0.5)
           error("oh")
         elseif path == "late" then
           request:send_status("200 OK")
@@ -161,9 +166,18 @@ describe("the access log", function()
       connection:send("GET " .. case[1] .. " HTTP/1.1\r\nHost: x\r\n\r\n")
       connection:read_all()
     end
+    local gone = s:connect()
+    gone:send("GET /gone HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert.truthy(s:wait_log("gone\n"))
+    gone:reset()
     local ends = {}
-    for _, line in ipairs(lines(3)) do ends[line.target] = { line["end"], line.status } end
+    for _, line in ipairs(lines(4)) do
+      ends[line.target] = { line["end"], line.status }
+      if line["end"] ~= "failed" then assert.equal(json.null, line.sent_seconds) end
+      if line.target == "/gone" then assert.equal(0, line.bytes_out) end
+    end
     assert.same({
+      ["/gone"] = { "aborted", 500 },
       ["/error"] = { "failed", 500 }, ["/late"] = { "aborted", 200 }, ["/exit"] = { "died", json.null },
     }, ends)
   end)
@@ -217,6 +231,30 @@ describe("the access log", function()
       end
     end
     for index = 1, 100 do assert.equal(index % 2 == 0 and "died" or "complete", seen[index]) end
+  end)
+
+  it("has a line for a request that its worker was about to read when it was killed", function()
+    local path = process.scratch("access.log")
+    local s = faults.server(script(("access_log = %q"):format(path)))
+    local connection = s:connect()
+    assert.equal(404, connection:request("/").status)
+    s.faults:set { call = "recv", process = "workers", signal = "KILL", count = 1 }
+    connection:send("GET /unread HTTP/1.1\r\nHost: x\r\n\r\n")
+    connection:read_all()
+    local lines = {}
+    assert.truthy(process.wait_until(function()
+      lines = {}
+      for line in (process.slurp(path) or ""):gmatch("[^\n]+") do lines[#lines + 1] = json.decode(line) end
+      return #lines == 2
+    end), process.slurp(path))
+    local _, port = connection.raw:getsockname()
+    local line = lines[2]
+    assert.same({ "died", "127.0.0.1", tonumber(port), 1 },
+      { line["end"], line.client_ip, line.client_port, line.pool })
+    assert.same({}, { line.method, line.target, line.status, line.handler_seconds })
+    local told = ("with PID %d died from signal 9\n"):format(line.pid)
+    assert.truthy(s:log():find(told, 1, true), s:log())
+    assert.equal(404, s:request("/").status)
   end)
 
   it("has a line for a request that is handled within the handler of another one", function()
@@ -369,6 +407,7 @@ describe("the access log", function()
   it("takes no other values of fields, and not too many", function()
     for call, message in pairs {
       ['log_field()'] = "log_field expects a name, not a nil",
+      ['log_field("", 1)'] = "log_field expects a name, not an empty string",
       ['log_field("a", {})'] =
         'Field "a" of the access log must be a string, a number or a boolean, not a table',
       ['log_field("a", ("x"):rep(20000))'] = 'Field "a" is too long for the access log',

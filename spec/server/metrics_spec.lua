@@ -50,6 +50,8 @@ describe("metrics", function()
     for _ = 1, 3 do assert.equal(200, connection:request("/a?t=1").status) end
     assert.equal(200, connection:request("/b?t=2").status)
     assert.equal(400, s:request{ target = "/", host = false }.status)
+    -- A run is counted after its response is sent, its size last.
+    wait_sample(s, 'moonbridge_response_bytes_count{pool="1"}', 5)
     local text, kind = scrape(s, OPEN)
     assert.equal("application/openmetrics-text; version=1.0.0; charset=utf-8", kind)
     assert.equal("# EOF\n", text:sub(-6))

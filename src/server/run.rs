@@ -230,12 +230,12 @@ fn become_worker(lua: &Lua, start: WorkerStart) -> Reply {
         slow_report::install(request_log::had_begun);
     }
     let (pool, queue) = (&start.pool, start.access_queue.clone());
-    request_log::begin(pool.number, &pool.scoreboard, start.cell, queue);
     let (handlers, config) = (start.pool.handlers.clone(), start.pool.config.clone());
+    let is_http = speaks_first::is_client_first(lua, &handlers.connect)?;
+    request_log::begin(pool.number, is_http, (&pool.scoreboard, start.cell), queue);
     let has_jobs = start.pool.listeners.iter().any(|listener| listener.job().is_some());
-    let can_show = !has_jobs && speaks_first::is_client_first(lua, &handlers.connect)?;
     let handles = lua.create_table()?;
-    let worker = Rc::new(RefCell::new(Worker::new(start, handles.clone())?));
+    let worker = Rc::new(RefCell::new(Worker::new(start, handles.clone(), is_http)?));
     handle_methods::set_worker(&worker)?;
 
     let pool = lua.create_table()?;
@@ -264,7 +264,10 @@ fn become_worker(lua: &Lua, start: WorkerStart) -> Reply {
             Ok(())
         })?,
     )?;
-    step.raw_set("show", lua.create_function(move |lua, report| show(lua, report, can_show))?)?;
+    step.raw_set(
+        "show",
+        lua.create_function(move |lua, report| show(lua, report, is_http && !has_jobs))?,
+    )?;
     let describe: Function = lua.named_registry_value(DESCRIBE)?;
     let class = handle::class(lua)?;
     let values = call_loop::LoopValues {

@@ -93,6 +93,8 @@ pub struct Worker {
     task: Option<Task>,
     /// The interval or main listener it is called for next, which takes a complete step.
     job: Option<u32>,
+    /// There is an access log, and the handler is one that HTTP has made: it returns as soon as its response is over.
+    is_logged: bool,
 }
 
 impl Worker {
@@ -100,13 +102,16 @@ impl Worker {
     ///
     /// # Errors
     /// What the kernel reports.
-    pub fn new(start: WorkerStart, handles: Table) -> Result<Self, Errno> {
-        let WorkerStart { pool, cell, channel, input_limit, held, supervisor, .. } = start;
+    pub fn new(start: WorkerStart, handles: Table, is_http: bool) -> Result<Self, Errno> {
+        let WorkerStart {
+            pool, cell, channel, access_queue, input_limit, held, supervisor, ..
+        } = start;
         let board = pool.scoreboard.clone();
         let control = Control::new(channel, board, cell, ORDER_WITHIN);
         control.hold(held);
         let listeners = (pool.listeners.clone(), pool.config.pre_fork);
         let leases = (pool.leases.clone(), cell);
+        let is_logged = is_http && access_queue.is_some();
         Ok(Worker {
             event_loop: EventLoop::new(control, listeners, leases, input_limit)?
                 .recycled(Recycling::new(&pool.config))
@@ -115,6 +120,7 @@ impl Worker {
             lua_side: LuaSide::new(handles),
             task: None,
             job: None,
+            is_logged,
         })
     }
 
@@ -133,7 +139,8 @@ impl Worker {
     /// This is the complete step; [`Worker::advance`] does it for most connections.
     pub fn next(&mut self, lua: &Lua, keep: bool, argument: &Value) -> mlua::Result<Value> {
         self.lua_side.note_fields(lua, argument);
-        let ticket = self.settle(keep);
+        self.end_logged_run();
+        let ticket = self.settle(keep, MonotonicTime::now());
         self.lua_side.publish(self.event_loop.connections().places_mut(), ticket, argument)?;
         let job = self.job.take().map(Task::Job);
         let task = job.or_else(|| self.event_loop.next_task());
@@ -168,7 +175,9 @@ impl Worker {
         if self.task.is_some() && !(keep && self.is_simple()) {
             return None;
         }
-        self.settle(keep);
+        // The log has just looked at the clock.
+        let ended = self.end_logged_run();
+        self.settle(keep, ended.unwrap_or_else(MonotonicTime::now));
         let task = self.event_loop.next_task()?;
         let subject = match &task {
             Task::Job(index) => {
@@ -186,10 +195,15 @@ impl Worker {
     }
 
     /// The handler has returned. Returns the place of its connection if the worker keeps that.
-    fn settle(&mut self, keep: bool) -> Option<Ticket> {
+    fn settle(&mut self, keep: bool, now: MonotonicTime) -> Option<Ticket> {
         alarm::disarm();
         let task = self.task.take()?;
-        self.event_loop.settle(task, keep, MonotonicTime::now())
+        self.event_loop.settle(task, keep, now)
+    }
+
+    #[inline(always)]
+    fn end_logged_run(&self) -> Option<MonotonicTime> {
+        if self.is_logged { request_log::end_run() } else { None }
     }
 
     /// The handler has returned nothing: tells once in each pool what that means.

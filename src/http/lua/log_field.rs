@@ -13,8 +13,12 @@ pub fn add(lua: &Lua, native: &Table) -> mlua::Result<()> {
         let name = match args.next() {
             Some(Value::String(name)) if !name.as_bytes().is_empty() => name,
             other => {
-                let kind = other.as_ref().map_or("no value", binding::kind);
-                return Err(Fault::misuse(format!("log_field expects a name, not a {kind}")));
+                let kind = match other {
+                    Some(Value::String(_)) => "an empty string".to_owned(),
+                    Some(other) => format!("a {}", binding::kind(&other)),
+                    None => "nothing".to_owned(),
+                };
+                return Err(Fault::misuse(format!("log_field expects a name, not {kind}")));
             }
         };
         let value = args.next().unwrap_or(Value::Nil);

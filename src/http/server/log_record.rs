@@ -20,9 +20,9 @@ pub fn opened(c: &mut HttpConnection) {
     });
 }
 
-/// The response is over, as far as this turn is concerned.
-pub fn closed(c: &HttpConnection, end: End) {
-    close(c, end, true);
+/// The response is over, as far as this turn is concerned. `ends_run`: all that follows is that the connection is kept.
+pub fn closed(c: &HttpConnection, end: End, ends_run: bool) {
+    close(c, end, (true, ends_run));
 }
 
 /// Another process goes on with the response: what it has to tell when that is over. Empty if there is no log.
@@ -30,20 +30,20 @@ pub fn held(c: &HttpConnection) -> Vec<u8> {
     request_log::take(c.exchange.stream.get().map(|stream| &**stream), || closing(c, End::Complete))
 }
 
-/// The request was refused without a handler: sends what there is of the refusal. A failure shows when the
-/// rest is sent.
+/// The request was refused without a handler: sends what there is of the refusal. A failure shows again when
+/// the rest is sent.
 pub fn refused(c: &mut HttpConnection) {
     if request_log::is_kept() {
         opened(c);
-        let _ = c.exchange.send_out();
-        close(c, End::Complete, false);
+        let end = if c.exchange.send_out().is_ok() { End::Complete } else { End::Aborted };
+        close(c, end, (false, false));
     }
 }
 
-fn close(c: &HttpConnection, end: End, was_handled: bool) {
+fn close(c: &HttpConnection, end: End, (was_handled, ends_run): (bool, bool)) {
     // The handler may have passed it on.
     let stream = c.exchange.stream.get().map(|stream| &**stream);
-    request_log::close(was_handled, stream, || closing(c, end));
+    request_log::close(was_handled, ends_run, stream, || closing(c, end));
 }
 
 fn closing(c: &HttpConnection, end: End) -> Closing<'static> {

@@ -220,12 +220,15 @@ impl Turn {
 
     /// The response is over.
     fn go_on(&mut self, c: &mut HttpConnection, next: ConnectionEnd) -> TurnAction {
-        if let ConnectionEnd::Shut(_) = next {
-            // A failure shows when the rest is sent.
-            let _ = c.exchange.send_out();
+        let mut end = next.of_response();
+        if let ConnectionEnd::Shut(_) = next
+            && c.exchange.send_out().is_err()
+        {
+            // The client had gone. What follows fails as well.
+            end = End::Aborted;
         }
         if next != ConnectionEnd::Hold {
-            log_record::closed(c, next.of_response());
+            log_record::closed(c, end, next == ConnectionEnd::Keep);
         }
         match next {
             ConnectionEnd::Hold => self.hold(c),
@@ -266,7 +269,7 @@ impl Turn {
     fn hold(&mut self, c: &mut HttpConnection) -> TurnAction {
         let Some(mut held) = c.exchange.hold.take().filter(|_| c.exchange.send_out().is_ok())
         else {
-            log_record::closed(c, End::Aborted);
+            log_record::closed(c, End::Aborted, false);
             return self.reset(c, TurnResult::Result);
         };
         held.rules.keeps =

@@ -9,6 +9,9 @@ use super::request_record::{NUMBERS, Opening, with_names};
 /// Words of a note. Those of long texts are touched by long texts only: the kernel gives no memory for the others.
 pub const NOTE: usize = 4 * 1024 + 64;
 
+/// In the place of the length: a request is about to be read. Its numbers are known, but for the version and the lengths.
+const ANNOUNCED: u64 = u64::MAX;
+
 /// The opening of a request's record ([`super::request_record::Opening`]), after its length in words.
 #[derive(Clone, Copy)]
 pub struct RequestNote<'a>(&'a [AtomicU64]);
@@ -35,6 +38,32 @@ impl<'a> RequestNote<'a> {
         length.store((NUMBERS + most - rest.len()) as u64, Relaxed);
     }
 
+    /// The worker's side: it is about to read a request of which these numbers are known, see [`Opening::numbers`].
+    #[inline(always)]
+    pub fn announce(&self, numbers: [u64; NUMBERS]) {
+        let Some((length, rest)) = self.0.split_first() else { return };
+        let Some(to) = rest.first_chunk::<NUMBERS>() else { return };
+        to.iter().zip(numbers).for_each(|(to, number)| to.store(number, Relaxed));
+        length.store(ANNOUNCED, Relaxed);
+    }
+
+    /// The worker's side: there was no request, unless one has been noted or is over.
+    #[inline]
+    pub fn retract(&self) {
+        if self.0[0].load(Relaxed) == ANNOUNCED {
+            self.clear();
+        }
+    }
+
+    /// As [`RequestNote::read`], also for a request that was about to be read.
+    pub fn read_begun(&self) -> Vec<u8> {
+        let numbers = match self.0[0].load(Relaxed) {
+            ANNOUNCED => &self.0[1..=NUMBERS],
+            _ => self.words(),
+        };
+        bytes(numbers)
+    }
+
     /// The worker's side: the request it handles, which has had no names, has these.
     pub fn add_names(&self, names: &[u8]) {
         let lengths = &self.0[NUMBERS];
@@ -58,7 +87,7 @@ impl<'a> RequestNote<'a> {
 
     /// The worker's side: when the request began that is noted.
     pub fn begun(&self) -> Option<u64> {
-        (self.0[0].load(Relaxed) != 0).then(|| self.0[1].load(Relaxed))
+        (self.length() != 0).then(|| self.0[1].load(Relaxed))
     }
 
     /// What was noted last. For another process it may be a mixture, if the worker is just noting something
@@ -69,7 +98,7 @@ impl<'a> RequestNote<'a> {
 
     /// The same as bytes.
     pub fn read(&self) -> Vec<u8> {
-        self.words().iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect()
+        bytes(self.words())
     }
 
     /// The worker's side: what [`RequestNote::words`] gave before.
@@ -80,8 +109,15 @@ impl<'a> RequestNote<'a> {
     }
 
     fn length(&self) -> usize {
-        usize::try_from(self.0[0].load(Relaxed)).unwrap_or(0).min(self.0.len() - 1)
+        match self.0[0].load(Relaxed) {
+            ANNOUNCED => 0,
+            length => usize::try_from(length).unwrap_or(0).min(self.0.len() - 1),
+        }
     }
+}
+
+fn bytes(words: &[AtomicU64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect()
 }
 
 fn put(to: &mut &[AtomicU64], words: impl IntoIterator<Item = u64, IntoIter: ExactSizeIterator>) {
@@ -141,6 +177,26 @@ mod tests {
         note.add_names(&names);
         assert_eq!(note.read(), []);
         note.restore(&words);
-        assert_eq!(note.read(), read);
+        assert_eq!((note.read(), note.read_begun()), (read.clone(), read));
+    }
+
+    #[test]
+    fn a_request_that_is_announced_is_not_handled_yet() {
+        let memory = SharedWords::new(NOTE).unwrap();
+        let note = RequestNote::over(&memory);
+        let client = Some("192.0.2.1:80".parse().unwrap());
+        let opening =
+            Opening { begun: 7, queued: 2, pool: 1, pid: 3, client, ..Opening::default() };
+        note.announce(opening.numbers([0; 4]));
+        assert_eq!((note.read(), note.begun()), (vec![], None));
+        assert_eq!(decode_opening(&note.read_begun()), Ok((opening, &b""[..])));
+        note.retract();
+        assert_eq!(note.read_begun(), []);
+        note.announce(opening.numbers([0; 4]));
+        let opening = Opening { line: b"GET /", ..opening };
+        note.write(&opening);
+        note.retract();
+        assert_eq!(decode_opening(&note.read()), Ok((opening, &b""[..])));
+        assert_eq!(note.read_begun(), note.read());
     }
 }

@@ -136,12 +136,18 @@ impl<'a> Opening<'a> {
     pub fn parts(&self) -> ([u64; NUMBERS], [&'a [u8]; 4]) {
         let texts = [self.line, self.referer, self.user_agent, self.names.bytes()];
         let texts = texts.map(|text| &text[..text.len().min(LONGEST)]);
-        let [line, referer, user_agent, names] = texts.map(|text| text.len() as u64);
+        (self.numbers(texts.map(<[u8]>::len)), texts)
+    }
+
+    /// The numbers alone, for texts of these lengths.
+    #[inline(always)]
+    pub fn numbers(&self, lengths: [usize; 4]) -> [u64; NUMBERS] {
+        let [line, referer, user_agent, names] = lengths.map(|length| length as u64);
         let lengths = line | referer << 16 | user_agent << 32 | names << NAMES;
         let [high, low, port] = self.client.map_or([0, 0, ABSENT], numbers_of);
         let process = u64::from(self.pool) << 32 | u64::from(self.pid);
         let version = optional(self.version.map(u64::from));
-        ([self.begun, self.queued, process, high, low, port, version, lengths], texts)
+        [self.begun, self.queued, process, high, low, port, version, lengths]
     }
 }
 

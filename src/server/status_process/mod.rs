@@ -19,6 +19,7 @@ use std::rc::Rc;
 use super::ipc::server_stage::ServerStage;
 use super::listen::registry::Registry;
 use super::listen::status_listener::StatusListener;
+use crate::sys::os::time_slice;
 use event_loop::StatusLoop;
 use pages::Pages;
 
@@ -34,6 +35,8 @@ pub struct StatusStart {
 
 /// Serves until the supervisor ends, or wants that.
 pub fn serve(start: StatusStart, registry: &Registry) {
+    // An answer takes less than a millisecond, workers may compute for long.
+    time_slice::shorten();
     let pages = Pages::new(start.stage, registry);
     StatusLoop::new(start.listeners, start.lifeline, pages).run();
 }

@@ -165,11 +165,12 @@ impl AccessLog {
         is_it
     }
 
-    /// A worker has died while it handled the request with this opening, if there was one.
+    /// A worker has died while it handled or was about to read the request with this opening, if there was one.
     pub fn died(&self, pool: usize, cell: usize, opening: &[u8]) {
         if let Ok((noted, _)) = request_record::decode_opening(opening) {
-            let handled =
-                Some((MonotonicTime::now().nanoseconds() / 1000).saturating_sub(noted.begun));
+            let age = (MonotonicTime::now().nanoseconds() / 1000).saturating_sub(noted.begun);
+            // Without a request line, no handler was called.
+            let handled = noted.version.map(|_| age);
             let closing = Closing { end: End::Died, handled, ..Closing::default() };
             // Anew, as it may not be whole.
             let mut bytes = Vec::new();

@@ -255,6 +255,11 @@ impl Child {
         self.scoreboard.note(self.worker.cell).read()
     }
 
+    /// The same, also of a request that it was about to read.
+    pub fn begun_request(&self) -> Vec<u8> {
+        self.scoreboard.note(self.worker.cell).read_begun()
+    }
+
     /// Notes how many handlers it has run.
     pub fn note_turns(&mut self, now: Instant) {
         let turns = self.cell().turns();

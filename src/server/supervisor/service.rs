@@ -320,7 +320,7 @@ impl Service {
         child.drain_stderr(log);
         self.handover.remove_worker(worker);
         if let Some(access_log) = &self.access_log {
-            access_log.died(worker.pool, worker.cell, &child.request());
+            access_log.died(worker.pool, worker.cell, &child.begun_request());
         }
         let (level, text) = child.obituary(end, was_killed);
         log.line(level, "", &text);

@@ -221,7 +221,7 @@ impl EventLoop {
         if let Task::Connection(Running { connection, wakeup, queued, .. }) = task {
             let mut stream = connection.stream.borrow_mut();
             let (ready, start) = self.sources.stopwatch.begin(*queued, stream.duplex.written());
-            request_log::begin_run(ready, start);
+            request_log::begin_run(&stream, ready, start);
             stream.handler.wakeup = *wakeup;
             // With TLS, the first request of a new connection may still be on its way.
             let drains = self.control.phase() == WorkerPhase::Draining;

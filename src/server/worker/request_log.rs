@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::io::Stream;
-use crate::proxy::proxied::Peer;
+use crate::proxy::proxied::{Peer, Proxied};
 use crate::server::ipc::access_queue::{OwnQueue, Sequel, UnsentResponse, WantedFields};
 use crate::server::ipc::request_names::RequestNames;
 use crate::server::ipc::request_record::{self, Closing, End, LogValue, Opening};
@@ -25,6 +25,8 @@ struct RequestLog {
     pool: u32,
     pid: u32,
     queue: Option<OwnQueue>,
+    /// The pool's function reads an HTTP request whenever it is called.
+    is_http: bool,
     /// Responses so far whose output was queued.
     unsent: u64,
     /// The request that is handled, if there is an access log; what is known of it is noted on the board.
@@ -36,6 +38,8 @@ struct RequestLog {
     /// When the connection of the current call began to wait, and when its handler was called; until a request is
     /// opened.
     called: Option<(MonotonicTime, MonotonicTime)>,
+    /// When the response was over with which the run ends.
+    ended: Option<MonotonicTime>,
 }
 
 struct Handled {
@@ -62,22 +66,34 @@ fn with<R>(work: impl FnOnce(&mut RequestLog) -> R) -> Option<R> {
 
 /// Microseconds of the monotonic clock.
 fn now() -> u64 {
-    MonotonicTime::now().nanoseconds() / 1000
+    microseconds(MonotonicTime::now())
 }
 
-/// This process is a worker of the pool with that number, with the given place in the scoreboard.
-pub fn begin(pool: usize, board: &Rc<Scoreboard>, cell: usize, queue: Option<OwnQueue>) {
+fn microseconds(time: MonotonicTime) -> u64 {
+    time.nanoseconds() / 1000
+}
+
+/// This process is a worker of the pool with that number, with the given place in the scoreboard. `is_http`: its
+/// function is one that HTTP has made.
+pub fn begin(
+    pool: usize,
+    is_http: bool,
+    (board, cell): (&Rc<Scoreboard>, usize),
+    queue: Option<OwnQueue>,
+) {
     let log = RequestLog {
         board: board.clone(),
         cell,
         pool: u32::try_from(pool).unwrap_or(0),
         pid: std::process::id(),
         queue,
+        is_http,
         unsent: 0,
         handled: None,
         is_handling: false,
         outer: Vec::new(),
         called: None,
+        ended: None,
     };
     LOG.set(Some(log));
 }
@@ -99,7 +115,7 @@ pub fn had_begun(at: u64) -> bool {
 }
 
 /// The pool's function is called: at `start`, for a connection that has waited since `ready`.
-pub fn begin_run(ready: MonotonicTime, start: MonotonicTime) {
+pub fn begin_run(stream: &Stream, ready: MonotonicTime, start: MonotonicTime) {
     with(|log| {
         if log.is_handling {
             // Its end was never told of.
@@ -108,9 +124,38 @@ pub fn begin_run(ready: MonotonicTime, start: MonotonicTime) {
             log.over();
         }
         if log.queue.is_some() {
-            log.called = Some((ready, start));
+            (log.called, log.ended) = (Some((ready, start)), None);
+            if log.is_http && stream.handler.session.is_none() {
+                let (begun, pool, pid) = (microseconds(start), log.pool, log.pid);
+                let client = client(stream);
+                let opening = Opening { begun, pool, pid, client, ..Opening::default() };
+                log.board.note(log.cell).announce(opening.numbers([0; 4]));
+            }
         }
     });
+}
+
+/// The pool's function has returned. Gives when the response was over with which the run has ended, if the log has
+/// looked at the clock then.
+pub fn end_run() -> Option<MonotonicTime> {
+    let end = |log: &mut RequestLog| {
+        log.board.note(log.cell).retract();
+        log.ended
+    };
+    with(end).flatten()
+}
+
+/// The client, as the connection tells.
+#[inline]
+fn client(stream: &Stream) -> Option<SocketAddr> {
+    if stream.handler.proxied == Proxied::No {
+        return stream.peer();
+    }
+    match stream.handler.proxied.client() {
+        Some(Peer::Internet(ip, port)) => Some(SocketAddr::new(ip, port)),
+        Some(Peer::Local) => None,
+        None => stream.peer(),
+    }
 }
 
 /// A handler is about to be called for a request on that stream, or one is refused. `opening` is told what lines of
@@ -152,11 +197,7 @@ pub fn open_event(stream: &Stream, line: &[u8]) {
             log.interrupt();
         }
         log.is_handling = true;
-        let client = match stream.handler.proxied.client() {
-            Some(Peer::Internet(ip, port)) => Some(SocketAddr::new(ip, port)),
-            Some(Peer::Local) => None,
-            None => stream.peer(),
-        };
+        let client = client(stream);
         let (begun, pool, pid) = (alarm::about_now() / 1000, log.pool, log.pid);
         let opening = Opening { begun, pool, pid, client, line, ..Opening::default() };
         log.board.note(log.cell).write(&opening);
@@ -188,18 +229,22 @@ pub fn add_field(name: &[u8], value: LogValue<'_>) -> bool {
     with(add).unwrap_or(true)
 }
 
-/// The response is over. `was_handled`: a handler was called. The stream may have queued output; without one, or if
-/// the stream is in use, it belongs to somebody else. `closing`: what the caller knows of the connection's end.
+/// The response is over. `was_handled`: a handler was called. `ends_run`: nothing is left to do for the run of the pool's
+/// function. The stream may have queued output; without one, or if the stream is in use, it belongs to somebody else.
+/// `closing`: what the caller knows of the connection's end.
 #[inline]
 pub fn close<'a>(
     was_handled: bool,
+    ends_run: bool,
     stream: Option<&RefCell<Stream>>,
     closing: impl FnOnce() -> Closing<'a>,
 ) {
     with(|log| {
         if let Some(handled) = log.handled.take() {
             let mut stream = stream.and_then(|stream| stream.try_borrow_mut().ok());
-            log.tell(closing(), was_handled, &handled, stream.as_deref_mut());
+            let now = MonotonicTime::now();
+            log.ended = ends_run.then_some(now);
+            log.tell((closing(), now), was_handled, &handled, stream.as_deref_mut());
         }
         log.over();
     });
@@ -255,7 +300,7 @@ fn tell(stream: &mut Stream, sequel: impl FnOnce(UnsentResponse, u64) -> Sequel)
 impl RequestLog {
     fn tell(
         &mut self,
-        closing: Closing<'_>,
+        (closing, now): (Closing<'_>, MonotonicTime),
         was_handled: bool,
         handled: &Handled,
         stream: Option<&mut Stream>,
@@ -266,7 +311,7 @@ impl RequestLog {
             stream.as_ref().filter(|stream| goes_on(stream)).map_or(0, |s| s.duplex.pending());
         let transmitted = stream.as_ref().map_or(0, |stream| stream.duplex.output.transmitted());
         // The handler has just returned, if one was called.
-        let age = now().saturating_sub(handled.begun);
+        let age = microseconds(now).saturating_sub(handled.begun);
         let closing = Closing {
             handled: was_handled.then_some(age),
             sent: (closing.end != End::Aborted && pending == 0).then_some(age),

@@ -5,7 +5,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`process`], [`child`], [`anew`], [`usage`], [`fork_detection`] | fork, starting programs, this one among them, reaping; detecting a fork |
+//! | [`process`], [`child`], [`anew`], [`usage`], [`time_slice`], [`fork_detection`] | fork, starting programs, this one among them, reaping; processor time; detecting a fork |
 //! | [`sigterm`], [`worker_signals`], [`alarm`], [`dispositions`], [`blocked_signals`] | signals, and the timer that kills a worker |
 //! | [`poll`], [`bounded_call`], [`pipe`], [`transfer`], [`receive`], [`flusher`] | waiting, writing and receiving; output that may wait for more |
 //! | [`resolve`], [`defer_accept`], [`disconnect`], [`hangup`], [`socket_queues`], [`open_sockets`] | names and sockets |
@@ -50,6 +50,7 @@ pub mod shared;
 pub mod sigterm;
 pub mod socket_queues;
 pub mod standard;
+pub mod time_slice;
 pub mod transfer;
 pub mod usage;
 pub mod worker_signals;

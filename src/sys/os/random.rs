@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 
-use chacha20::ChaCha12Rng;
+use chacha20::ChaCha8Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 
 use super::fork_detection;
@@ -14,7 +14,7 @@ const BATCH: usize = 256;
 struct Batch {
     /// The process that has seeded the generator: a child must not use what its parent will use, too.
     owner: u64,
-    generator: Option<ChaCha12Rng>,
+    generator: Option<ChaCha8Rng>,
     used: usize,
     bytes: [u8; BATCH],
 }
@@ -56,7 +56,7 @@ impl Batch {
         let generator = self.generator.get_or_insert_with(|| {
             let mut seed = [0; 32];
             fetch(&mut seed);
-            ChaCha12Rng::from_seed(seed)
+            ChaCha8Rng::from_seed(seed)
         });
         generator.fill_bytes(&mut self.bytes);
         self.used = 0;
