@@ -329,6 +329,7 @@ function websocket_client:receive_nb() end
 ---@param kind "text"|"binary"|nil
 ---@return true? sent
 ---@return string? message
+---@return integer|string|nil errno a word if TLS has failed
 function websocket_client:send(text, kind) end
 
 ---@param waitfunc fun(handle: moonbridge_io.handle, mode: "r"|"w", module: table)
@@ -336,12 +337,14 @@ function websocket_client:send(text, kind) end
 ---@param kind "text"|"binary"|nil
 ---@return true? sent
 ---@return string? message
+---@return integer|string|nil errno a word if TLS has failed
 function websocket_client:send_call(waitfunc, text, kind) end
 
 ---@param text string|number
 ---@param kind "text"|"binary"|nil
 ---@return true? sent
 ---@return string? message
+---@return integer|string|nil errno a word if TLS has failed
 function websocket_client:send_yield(text, kind) end
 
 ---Sends a message as far as it goes.
@@ -349,11 +352,13 @@ function websocket_client:send_yield(text, kind) end
 ---@param kind "text"|"binary"|nil
 ---@return integer? queued
 ---@return string? message
+---@return integer|string|nil errno a word if TLS has failed
 function websocket_client:send_nb(text, kind) end
 
 ---Sends what is queued as far as it goes.
 ---@return integer? queued
 ---@return string? message
+---@return integer|string|nil errno a word if TLS has failed
 function websocket_client:flush_nb() end
 
 ---Sends a ping.
@@ -385,7 +390,7 @@ function websocket_client:close_yield(code, reason) end
 ---@param options moonbridge_http.websocket_connect_options?
 ---@return moonbridge_http.websocket_client? ws
 ---@return string? message
----@return integer? status of the server that has refused
+---@return integer|string|nil status of the server that has refused; or a word if TLS has failed
 function moonbridge_http.websocket_connect(url, options) end
 
 ---@param waitfunc fun(handle: moonbridge_io.handle, mode: "r"|"w", module: table)
@@ -393,14 +398,14 @@ function moonbridge_http.websocket_connect(url, options) end
 ---@param options moonbridge_http.websocket_connect_options?
 ---@return moonbridge_http.websocket_client? ws
 ---@return string? message
----@return integer? status
+---@return integer|string|nil status
 function moonbridge_http.websocket_connect_call(waitfunc, url, options) end
 
 ---@param url string
 ---@param options moonbridge_http.websocket_connect_options?
 ---@return moonbridge_http.websocket_client? ws
 ---@return string? message
----@return integer? status
+---@return integer|string|nil status
 function moonbridge_http.websocket_connect_yield(url, options) end
 
 ---@class (exact) moonbridge_http.static_options
@@ -524,7 +529,7 @@ function moonbridge_http.parse_query(query) end
 ---@param body string|moonbridge_callback.send_cb|nil
 ---@return string|1|nil body 1 if it went to a receive callback; nil if the request failed
 ---@return integer|any status or the message
----@return table<string,string>? headers names in any case → values
+---@return table<string,string>|any headers names in any case → values; or an errno, or a word of TLS
 ---@return string? line the status line
 function moonbridge_http.request(url, body) end
 
@@ -534,7 +539,7 @@ function moonbridge_http.request(url, body) end
 ---@param body string|moonbridge_callback.send_cb|nil
 ---@return string|1|nil body
 ---@return integer|any status or the message
----@return table<string,string>? headers
+---@return table<string,string>|any headers or the code
 ---@return string? line
 function moonbridge_http.request_call(waitfunc, url, body) end
 
@@ -543,7 +548,7 @@ function moonbridge_http.request_call(waitfunc, url, body) end
 ---@param body string|moonbridge_callback.send_cb|nil
 ---@return string|1|nil body
 ---@return integer|any status or the message
----@return table<string,string>? headers
+---@return table<string,string>|any headers or the code
 ---@return string? line
 function moonbridge_http.request_yield(url, body) end
 

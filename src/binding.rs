@@ -59,6 +59,15 @@ impl From<mlua::Error> for Fault {
     }
 }
 
+impl IntoLua for ErrorCode {
+    fn into_lua(self, lua: &Lua) -> mlua::Result<Value> {
+        match self {
+            ErrorCode::Errno(errno) => errno.into_lua(lua),
+            ErrorCode::Word(word) => word.into_lua(lua),
+        }
+    }
+}
+
 /// The results of a function of the public interface.
 pub type Reply<T = MultiValue> = Result<T, Fault>;
 
@@ -72,13 +81,7 @@ pub fn settle<R: IntoLuaMulti>(lua: &Lua, reply: Reply<R>) -> mlua::Result<Multi
     match reply {
         Ok(values) => values.into_lua_multi(lua),
         Err(Fault::Misuse(text)) => (marker(), text).into_lua_multi(lua),
-        Err(Fault::System(text, None)) => (Value::Nil, text, Value::Nil).into_lua_multi(lua),
-        Err(Fault::System(text, Some(ErrorCode::Errno(errno)))) => {
-            (Value::Nil, text, errno).into_lua_multi(lua)
-        }
-        Err(Fault::System(text, Some(ErrorCode::Word(word)))) => {
-            (Value::Nil, text, word).into_lua_multi(lua)
-        }
+        Err(Fault::System(text, code)) => (Value::Nil, text, code).into_lua_multi(lua),
         // A string, as everywhere in Lua. It already exists, so it needs no memory.
         Err(Fault::Lua(mlua::Error::MemoryError(_))) => {
             (marker(), "not enough memory").into_lua_multi(lua)

@@ -47,6 +47,20 @@ describe("max_requests", function()
     assert.falsy(s:log():find("exit", 1, true), s:log())
   end)
 
+  it("replaces a worker also while it is still finishing", function()
+    local go_on = process.scratch("go_on")
+    local s = server.start(script(([[
+      max_requests = 1, min_fork = 1, max_fork = 2, fork_delay = 1000,
+      finish = function()
+        while not io.open(%q) do require("moonbridge_io").poll(nil, nil, 0.01) end
+      end,
+    ]]):format(go_on)))
+    local connection = s:connect()
+    assert.not_equal(answerer(connection), answerer(connection))
+    process.write(go_on, "")
+    assert.truthy(process.wait_until(function() return answerer(connection) end))
+  end)
+
   it("is a different number in each worker with max_requests_jitter", function()
     local s = server.start(script("max_requests = 2, max_requests_jitter = 8, min_fork = 1, max_fork = 1"))
     local connection, counts, last = s:connect(), {}, nil

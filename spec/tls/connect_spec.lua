@@ -136,6 +136,18 @@ describe("a handle over TLS", function()
     assert.same({ nil, "Previous read error" }, { handle:read() })
   end)
 
+  it("tells of a write, too, why the peer has refused the connection", function()
+    local peer = tls_peer.python("echo", localhost, { client_ca = authority.certificate, version = "1.3" })
+    local handle = connect(peer)
+    local result, message, code
+    repeat
+      result, message, code = handle:flush(("x"):rep(100000))
+    until not result
+    assert.matches("options certificate and key", message)
+    assert.equal("alert", code)
+    handle:reset()
+  end)
+
   it("may still write when the peer has ended", function()
     local peer = tls_peer.python("half_close", localhost)
     local handle = connect(peer)
@@ -267,6 +279,34 @@ describe("starttls", function()
   end)
 end)
 
+describe("two sides that have too little in common", function()
+  local function refused(peer, more)
+    local handle, message, code = moonbridge_io.tlsconnect("localhost", peer.port, options(more))
+    assert.is_nil(handle)
+    return code, message
+  end
+
+  it("are told the version that lacks", function()
+    local peer = tls_peer.python("echo", localhost, { version = "1.2" })
+    local code, message = refused(peer, { min_version = "1.3" })
+    assert.equal("incompatible", code)
+    assert.equal("the server localhost does not support TLS 1.3, which option min_version asks for: leave "
+      .. "that option out, or have the server support 1.3", message)
+    code, message = refused(tls_peer.openssl(localhost, "-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0"))
+    assert.equal("incompatible", code)
+    assert.matches("supports neither TLS 1.3 nor 1.2", message, 1, true)
+  end)
+
+  it("are told that no protocol is common, in both versions", function()
+    for _, version in ipairs { "-tls1_2", "-tls1_3" } do
+      local peer = tls_peer.openssl(localhost, "-alpn", "a", version)
+      local code, message = refused(peer, { alpn = { "b", "c" } })
+      assert.equal("alpn", code)
+      assert.matches("no protocol in common", message)
+    end
+  end)
+end)
+
 describe("what a peer sends instead of a handshake", function()
   local function failure(mode, made, more)
     local peer = tls_peer.python(mode, made, more)
@@ -291,6 +331,12 @@ describe("what a peer sends instead of a handshake", function()
     local message, code = failure("reset")
     assert.equal("Connection reset by peer", message)
     assert.equal("number", type(code))
+  end)
+
+  it("is told: an end by close_notify, also while the connection stays open", function()
+    local message, code = failure("garbage", nil, { bytes = "15030300020100" })
+    assert.matches("closed the connection during the TLS handshake", message)
+    assert.equal("handshake_ended", code)
   end)
 
   it("is told: half a handshake", function()

@@ -68,6 +68,38 @@ describe("a request by https", function()
     assert.matches("without the end of TLS", message)
   end)
 
+  it("tells why the server has refused it after the handshake, whatever is being sent", function()
+    local peer = tls_peer.python("http", localhost, { client_ca = authority.certificate, version = "1.3" })
+    local function pieces()
+      local left = 200
+      return function()
+        left = left - 1
+        return left > 0 and ("x"):rep(30000) or ""
+      end
+    end
+    for name, body in pairs { none = false, string = ("x"):rep(6000000), callback = pieces() } do
+      local result, message, code = request { url = url(peer), body = body or nil }
+      assert.is_nil(result)
+      assert.matches("pass options certificate and key", message, 1, true)
+      assert.equal("alert", code, name)
+    end
+    local address = ("wss://localhost:%d/"):format(peer.port)
+    assert.equal("alert", (select(3, http.websocket_connect(address, { tls = tls() }))))
+    local truncating = tls_peer.python("http", localhost)
+    for _, receive in ipairs { false, function() return 1 end } do
+      local code = select(3, request { url = url(truncating, "/truncated"), receive = receive or nil })
+      assert.equal("truncated", code)
+    end
+  end)
+
+  it("has the errno of what the system says", function()
+    local address = ("localhost:%d/"):format(server.free_port())
+    local _, message, code = request { url = "https://" .. address }
+    assert.same({ "Connection refused", "number" }, { message, type(code) })
+    assert.is_nil((select(3, http.websocket_connect("wss://" .. address))))
+    assert.is_nil((select(3, request { url = url(tls_peer.python("silent")), timeout = 0.1 })))
+  end)
+
   it("sends and receives large bodies", function()
     local peer = tls_peer.python("http", localhost)
     assert.equal(200, select(2, request { url = url(peer, "/" .. ("x"):rep(60000)) }))

@@ -207,7 +207,46 @@ for _ in range(3):
     local body, message = request(s)
     assert.is_nil(body)
     assert.equal("string", type(message))
-    assert(s.process:wait_log("TLS handshakes failed"))
+    assert(s.process:wait_log("TLS handshakes failed: 1. The last one, with 127.0.0.1: "
+      .. "the client has shown no certificate"))
+  end)
+
+  it("tells the log what it has not in common with a client", function()
+    for _, case in ipairs {
+      { "alpn = 'x'", "-alpn y", "the client and this side have no protocol in common" },
+      { "min_version = '1.3'", "-tls1_2", "the client does not support TLS 1.3, which option min_version" },
+      { "", "-tls1_1 -cipher DEFAULT:@SECLEVEL=0", "too little in common for TLS" },
+    } do
+      local s = start(localhost, case[1])
+      assert.not_equal(0, (process.run(("openssl s_client -connect localhost:%d %s </dev/null 2>&1"):format(
+        s.port, case[2]))))
+      assert(s.process:wait_log(case[3]))
+    end
+  end)
+
+  it("tells the log why a client refuses it, but not of one that goes after its handshake", function()
+    local s = start(localhost)
+    local gone = connect(s)
+    gone:reset()
+    local handle, _, code = moonbridge_io.tlsconnect("localhost", s.port, { alpn = "a" })
+    assert.same({ nil, "unknown_authority" }, { handle, code })
+    assert(s.process:wait_log("TLS handshakes failed: 1. The last one, with 127.0.0.1: the client has ended "
+      .. "TLS with the alert \"unknown ca\": it does not trust the authority"))
+    assert.is_nil(s.process:log():find("Broken pipe", 1, true))
+  end)
+
+  it("waits for no handshake that begins with an end, or with an alert", function()
+    local s = start(localhost)
+    -- close_notify, a warning, a failure, one that is cancelled; then only an end.
+    for _, bytes in ipairs { "\21\3\1\0\2\1\0", "\21\3\1\0\2\1\112", "\21\3\1\0\2\2\40",
+        "\21\3\1\0\2\1\90\21\3\1\0\2\1\0", "" } do
+      local handle = assert(moonbridge_io.tcpconnect("127.0.0.1", s.port))
+      handle:flush(bytes)
+      if bytes == "" then handle:finish() end
+      handle:read()
+      handle:close()
+    end
+    assert.is_nil(s.process:log():find("within 10 s", 1, true))
   end)
 
   it("reads files again that have changed, without an end of connections", function()

@@ -17,8 +17,8 @@ function handle_pt.source(self, maxlen)
   local input_set = { [self] = true }
   return function()
     while true do
-      local data, status = handle_pt.read_nb(self, maxlen)
-      if data == nil then return nil, status end
+      local data, status, errno = handle_pt.read_nb(self, maxlen)
+      if data == nil then return nil, status, errno end
       if data ~= "" then return data end
       if status ~= "block" then return nil end
       moonbridge_io.poll(input_set)
@@ -29,13 +29,13 @@ end
 -- Writes what it gets; the end of the data flushes the handle and leaves it open.
 function handle_pt.sink(self)
   return function(chunk)
-    local result, message
+    local result, message, errno
     if chunk == nil then
-      result, message = handle_pt.flush(self)
+      result, message, errno = handle_pt.flush(self)
     else
-      result, message = handle_pt.write(self, chunk)
+      result, message, errno = handle_pt.write(self, chunk)
     end
-    if result == nil then return nil, message end
+    if result == nil then return nil, message, errno end
     return 1
   end
 end

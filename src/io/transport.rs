@@ -284,8 +284,26 @@ fn receive_records(plain: &PlainTransport, session: &mut TlsSession) -> io::Resu
 /// Sends what the session has ready.
 fn send_records(plain: &PlainTransport, session: &mut TlsSession) -> io::Result<()> {
     while session.has_unsent() {
-        let sent = plain.send(&[IoSlice::new(session.unsent())], false)?;
-        session.sent(sent);
+        match plain.send(&[IoSlice::new(session.unsent())], false) {
+            Ok(sent) => session.sent(sent),
+            Err(error) => return Err(reason(plain, session, error)),
+        }
     }
     Ok(())
+}
+
+/// Why sending has failed: if the connection is gone, the peer's last message may tell.
+#[cold]
+fn reason(plain: &PlainTransport, session: &mut TlsSession, error: io::Error) -> io::Error {
+    if !matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) {
+        return error;
+    }
+    while !session.has_ended() {
+        match plain.receive(session.room()) {
+            Ok(0) => session.end(),
+            Ok(_) => session.process(),
+            Err(_) => break,
+        }
+    }
+    session.breach().map_or(error, io::Error::from)
 }

@@ -19,7 +19,7 @@ use crate::sys::lua::method::{Action, Arguments, Event, Method, Record, Value};
 enum TripCode {
     /// Part of the request is unsent.
     Unsent = 1,
-    /// The request could not be sent; followed by a message.
+    /// The request could not be sent; followed by a message and its code.
     Refused = 2,
     /// No input before the timeout.
     Waiting = 3,
@@ -33,8 +33,8 @@ enum TripCode {
 ///
 /// `round_trip(link, head, body, seconds, to_head, keep)` and `head(link, to_head)` return status,
 /// headers, status line, body (nil if incomplete), and whether the connection can be reused. Without a
-/// response, `round_trip` returns a [`TripCode`], and `head` nil if it has to wait. Both return false
-/// and a message if the exchange has failed. `keep` (seconds) means that the connection was idle, and
+/// response, `round_trip` returns a [`TripCode`], and `head` nil if it has to wait. Both return false,
+/// a message and its code, or nil, if the exchange has failed. `keep` (seconds) means that the connection was idle, and
 /// becomes idle again if it can be reused.
 ///
 /// `now()` returns seconds; for `keep(link, seconds)`, `idle_since(link)`, `usable(link)` and
@@ -66,7 +66,7 @@ fn header_meta(lua: &Lua) -> mlua::Result<Table> {
 }
 
 fn failed(failure: &ExchangeError) -> Action {
-    Action::ReturnText(Value::Boolean(false), failure.text())
+    Action::ReturnFault(Value::Boolean(false), failure.text(), failure.code())
 }
 
 struct RoundTrip;
@@ -102,7 +102,7 @@ impl Method for RoundTrip {
             Ok(Trip::Unsent) => code(TripCode::Unsent),
             Ok(Trip::Refused(failure)) => {
                 let code = Value::Integer(TripCode::Refused as i64);
-                Action::ReturnText(code, failure.text())
+                Action::ReturnFault(code, failure.text(), failure.code())
             }
             Ok(Trip::Waiting) => code(TripCode::Waiting),
             Ok(Trip::Partial) => code(TripCode::Partial),

@@ -18,7 +18,7 @@ local idempotent = { GET = true, HEAD = true, OPTIONS = true, TRACE = true, PUT 
 -- One exchange over a connection, which is kept or closed after it.
 -- @return response; or nil, a message, whose callback aborted, and whether the server said nothing at all
 local function converse(connection, job, head, waitfunc, trip)
-  job.connection = connection
+  job.connection, job.code = connection, nil
   local x = {
     link = connection.link, handle = connection.handle, job = job, waitfunc = waitfunc, trip = trip,
     status = nil, headers = nil, line = nil, body = nil, reusable = nil,
@@ -132,7 +132,7 @@ end
 
 --- http.request(url [, body]) or http.request{url=, …}
 -- @return body (or 1 if it went to a receive callback), status, headers, status line; or nil, a message, and
---   a code if TLS has failed
+--   an errno, or a word if TLS has failed
 function http.request(first, body)
   local url = body == nil and parsed[first]
   if url and url.plain_head then return get(first, url) end

@@ -37,9 +37,10 @@ end
 local function establish(x, deadline)
   local left = deadline - now()
   if left <= 0 then return nil, "timeout" end
-  local ok, message = wait(x, "w", left)
-  if ok then ok, message = native.connected(x.link) end
+  local ok, message, code = wait(x, "w", left)
+  if ok then ok, message, code = native.connected(x.link) end
   if ok then return true end
+  x.job.code = code
   return nil, message
 end
 
@@ -50,17 +51,23 @@ local function tunnel(x, deadline)
   local server = format("%s:%d", host, url.port)
   local credentials = via.authorization and "Proxy-Authorization: " .. via.authorization .. "\r\n" or ""
   local head = format("CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", server, server, credentials)
-  local pending, why = native.send(x.link, head)
+  local pending, why, code = native.send(x.link, head)
   while pending and pending > 0 do
     local ok, message = wait(x, "w", deadline - now())
     if not ok then return nil, message end
-    pending, why = native.send(x.link)
+    pending, why, code = native.send(x.link)
   end
-  if not pending then return nil, why end
+  if not pending then
+    x.job.code = code
+    return nil, why
+  end
   while true do
     -- A successful answer has no body, and another one is not read.
     local status, headers, line = native.head(x.link, true)
-    if status == false then return nil, "proxy: " .. headers end
+    if status == false then
+      x.job.code = line
+      return nil, "proxy: " .. headers
+    end
     if status and status >= 300 then return nil, format("the proxy refuses the connection: %s", line) end
     if status and status >= 200 then
       if native.answered(x.link) then return nil, "the proxy has sent more than its answer" end
@@ -92,18 +99,19 @@ local function secure(x, deadline)
 end
 
 --- Connects to the addresses of the server, or of the proxy, in turn.
--- @return connection {key, handle, link, owner}, or nil and a message
+-- @return connection {key, handle, link, owner}, or nil and a message, whose code is `job.code`
 function connecting.connect(job, waitfunc)
   local url = job.url
   local server = job.proxy or url
   local deadline = now() + allowed(job, job.connect_timeout)
   local addresses, message = { server.path }, nil
   if server.host then
-    addresses, message = native.addresses(server.host, server.port)
+    addresses, message, job.code = native.addresses(server.host, server.port)
     if not addresses then return nil, message end
   end
   for _, address in ipairs(addresses) do
     local handle, link, owner = (server.path and native.connect_local or native.connect)(address)
+    job.code = nil
     if handle then
       local connection = {
         key = job.key, handle = handle, link = link, owner = owner, next = nil,
@@ -123,7 +131,7 @@ function connecting.connect(job, waitfunc)
       if ok then return connection end
       close(job, false)
     else
-      message = link
+      message, job.code = link, owner
     end
   end
   return nil, message

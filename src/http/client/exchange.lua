@@ -25,8 +25,8 @@ local EXPECT_TIMEOUT = 1
 local DISCARD_LIMIT, DISCARD_TIMEOUT = 65536, 1
 
 -- The sending of what the first call could not send. A step returns "done"; "more": something was sent and
--- more is to come; "blocked"; "expecting" a word of the server's; "failed" and a message; "aborted" and a
--- message, by the send callback.
+-- more is to come; "blocked"; "expecting" a word of the server's; "failed", a message and its code; "aborted"
+-- and a message, by the send callback.
 local function sender(link, job)
   local left = job.length
   local asked = false
@@ -61,15 +61,15 @@ local function sender(link, job)
     return chunk
   end
 
-  local function state(pending, message)
-    if not pending then return "failed", message end
+  local function state(pending, message, code)
+    if not pending then return "failed", message, code end
     job.sent = given - pending
     if pending > 0 then return "blocked" end
     return job.send_cb and "more" or "done"
   end
 
   return function()
-    local pending, message = native_send(link)
+    local pending, message, code = native_send(link)
     if pending == 0 and job.expects then
       if not asked then
         asked = true
@@ -77,9 +77,9 @@ local function sender(link, job)
       end
       job.expects = nil
       given = #(job.body or "")
-      pending, message = native_send(link, job.body)
+      pending, message, code = native_send(link, job.body)
     end
-    if pending ~= 0 or not job.send_cb then return state(pending, message) end
+    if pending ~= 0 or not job.send_cb then return state(pending, message, code) end
     local chunk, why = next_chunk()
     if not chunk then return "aborted", why end
     return state(send_chunk(chunk))
@@ -90,13 +90,13 @@ end
 -- @return true; or nil, a message, and "send" if the send callback aborted
 local function advance(x)
   if not x.step then return wait(x, "r") end
-  local state, message = x.step()
+  local state, message, code = x.step()
   if state == "aborted" then return nil, message, "send" end
   if state == "done" then
     x.step = nil
   elseif state == "failed" then
     -- The server may have answered before it closed.
-    x.step, x.failure = nil, message
+    x.step, x.failure, x.failure_code = nil, message, code
   elseif state == "expecting" then
     wait(x, "expect", EXPECT_TIMEOUT)
     return true
@@ -120,16 +120,16 @@ end
 -- the connection.
 -- @return true; or nil, a message, and "send" if the send callback aborted
 local function complete(x)
-  local job, failure = x.job, nil
+  local job, failure, code = x.job, nil, nil
   -- Where all of an announced length was sent, the callback is only to be told so.
   local lacking = x.step and job.sent ~= job.length
   if lacking and not native_persistent(x.link) then failure = "the server closes the connection" end
   while x.step and not failure do
-    local state, message = x.step()
+    local state, message, why_code = x.step()
     if state == "done" then
       x.step = nil
     elseif state == "failed" then
-      failure = message
+      failure, code = message, why_code
     elseif state == "aborted" then
       return nil, message, "send"
     elseif state == "blocked" then
@@ -137,12 +137,21 @@ local function complete(x)
       if not ok then failure = why end
     end
   end
-  failure = failure or x.failure
+  if not failure then failure, code = x.failure, x.failure_code end
   if not failure then return true end
+  job.code = code
   local size = job.body and #job.body or job.length
   local sent = math_max(job.sent or 0, 0)
   return nil, format("the response came before the request was sent, %d%s bytes of its body: %s", sent,
     size and format(" of %d", size) or "", failure)
+end
+
+-- Receiving has failed: the message. If sending had failed before, that is the reason, unless TLS knows
+-- another.
+local function lost(x, message, code)
+  if x.failure and type(code) ~= "string" then message, code = x.failure, x.failure_code end
+  x.job.code = code
+  return message
 end
 
 -- The final head: status, headers, status line; or nil and a message. `tried`: there may be input already.
@@ -158,7 +167,7 @@ local function receive_head(x, tried)
     tried = false
     repeat
       status, headers, line = native_head(link, to_head)
-      if status == false then return nil, x.failure or headers end
+      if status == false then return nil, lost(x, headers, line) end
       x.spoken = x.spoken or status ~= nil
       if status == 101 then return nil, "the server switches protocols without being asked" end
       local again = status and status < 200
@@ -175,13 +184,14 @@ end
 local function receive_body(x, deliver)
   local link = x.link
   while true do
-    local chunk, message = native_body(link)
+    local chunk, message, code = native_body(link)
     if chunk == "" then return true end
     if chunk then
       local ok, why, aborted = deliver(chunk)
       if not ok then return nil, why, aborted end
     elseif chunk == false then
       if message == NO_MEMORY then error(message, 0) end
+      x.job.code = code
       return nil, message
     else
       local ok, why, aborted = advance(x)
@@ -240,13 +250,13 @@ end
 -- What has come of a request that a round trip was made for; `status` and so on are its results.
 -- @return as begin
 local function go_on(x, status, headers, line, body, reusable)
-  if not status then return nil, headers end
+  if not status then return nil, lost(x, headers, line) end
   if status >= 100 then return status, headers, line, body, reusable end
   if status == UNSENT then
     x.step = sender(x.link, x.job)
   elseif status == REFUSED then
     -- The server may have answered before it closed.
-    x.failure = headers
+    x.failure, x.failure_code = headers, line
   elseif status == WAITING and not x.waitfunc then
     return nil, "timeout"
   end
@@ -261,8 +271,8 @@ local function begin(x, head)
   local job, link, trip = x.job, x.link, x.trip
   if trip then return go_on(x, unpack(trip, 1, 5)) end
   if job.send_cb or job.expects then
-    local pending, message = native_send(link, head, not job.expects and job.body or nil)
-    if pending then x.step = sender(link, job) else x.failure = message end
+    local pending, message, code = native_send(link, head, not job.expects and job.body or nil)
+    if pending then x.step = sender(link, job) else x.failure, x.failure_code = message, code end
     return receive_head(x, not pending)
   end
   local limit = x.waitfunc and 0 or allowed(job, job.stall_timeout)
@@ -302,8 +312,8 @@ end
 -- `refused_expectation`: the request is to be sent once more without its expectation.
 -- @param x {link, handle, job, waitfunc, trip}; `trip`: the results of a round trip, if there was one already
 -- @param head the request head
--- @return true; or nil, a message, "send" or "receive" if that callback aborted, and whether the server broke
---   the connection without a word
+-- @return true; or nil, a message (whose code is `job.code`), "send" or "receive" if that callback aborted,
+--   and whether the server broke the connection without a word
 return function(x, head)
   local status, headers, line, whole, reusable = begin(x, head)
   if not status then

@@ -1,7 +1,8 @@
 //! What the client's Lua calls: connecting, sending, receiving bodies. Links are numbers, see
 //! [`links`].
 //!
-//! A step returns `nil` while it has to wait, and `false, message` when the exchange has failed.
+//! A step returns `nil` while it has to wait, and `false, message, code` when the exchange has failed; the code
+//! is nil if there is none.
 
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -22,8 +23,13 @@ use crate::sys::os::{random, resolve};
 type Steps = Result<MultiValue>;
 
 /// `false, message`.
-pub(super) fn failed(lua: &Lua, message: impl ToString) -> Steps {
+pub(super) fn refused(lua: &Lua, message: impl ToString) -> Steps {
     (false, message.to_string()).into_lua_multi(lua)
+}
+
+/// `false, message, code`.
+pub(super) fn failed(lua: &Lua, failure: &ExchangeError) -> Steps {
+    (false, failure.text(), failure.code()).into_lua_multi(lua)
 }
 
 /// The table of native functions.
@@ -58,12 +64,12 @@ fn connecting(lua: &Lua, native: &Table) -> Result<()> {
             Ok(stream) => {
                 let handle = new_handle(lua, stream)?;
                 let Some(stream) = stream_of(&handle) else {
-                    return failed(lua, ExchangeError::Gone.text());
+                    return failed(lua, &ExchangeError::Gone);
                 };
                 let (number, owner) = links::register(Link::new(stream));
                 (handle, number, lua.create_userdata(owner)?).into_lua_multi(lua)
             }
-            Err(error) => failed(lua, ExchangeError::Io(error).text()),
+            Err(error) => failed(lua, &ExchangeError::Io(error)),
         }
     }
     let addresses = lua.create_function(|lua, (host, port): (String, u16)| {
@@ -72,14 +78,14 @@ fn connecting(lua: &Lua, native: &Table) -> Result<()> {
                 let list: Vec<String> = list.iter().map(SocketAddr::to_string).collect();
                 list.into_lua_multi(lua)
             }
-            Err(error) => failed(lua, error),
+            Err(error) => failed(lua, &ExchangeError::Io(error)),
         }
     })?;
     native.raw_set("addresses", addresses)?;
     let connect_tcp =
         lua.create_function(|lua, address: String| match address.parse::<SocketAddr>() {
             Ok(address) => link(lua, connect::start(address)),
-            Err(error) => failed(lua, error),
+            Err(error) => refused(lua, error),
         })?;
     native.raw_set("connect", connect_tcp)?;
     let connect_local = lua.create_function(|lua, path: LuaString| {
@@ -90,7 +96,7 @@ fn connecting(lua: &Lua, native: &Table) -> Result<()> {
     let connected = lua.create_function(|lua, link: i64| {
         match link_of(link).and_then(|link| link.connected()) {
             Ok(()) => true.into_lua_multi(lua),
-            Err(failure) => failed(lua, failure.text()),
+            Err(failure) => failed(lua, &failure),
         }
     })?;
     native.raw_set("connected", connected)?;
@@ -123,7 +129,7 @@ fn sending(lua: &Lua, native: &Table) -> Result<()> {
         let parts = [&a, &b, &c].map(|part| part.as_deref().unwrap_or_default());
         match link_of(link).and_then(|link| link.send(&parts)) {
             Ok(left) => left.into_lua_multi(lua),
-            Err(failure) => failed(lua, failure.text()),
+            Err(failure) => failed(lua, &failure),
         }
     })?;
     native.raw_set("send", send)?;
@@ -136,7 +142,7 @@ fn sending(lua: &Lua, native: &Table) -> Result<()> {
         let timeout = Duration::try_from_secs_f64(seconds.clamp(0.0, 1e9)).unwrap_or_default();
         match link_of(link).and_then(|link| link.wait(read, write, timeout)) {
             Ok(ready) => ready.into_lua_multi(lua),
-            Err(failure) => failed(lua, failure.text()),
+            Err(failure) => failed(lua, &failure),
         }
     })?;
     native.raw_set("wait", wait)
@@ -149,10 +155,10 @@ fn receiving(lua: &Lua, native: &Table) -> Result<()> {
         match link_of(link).and_then(|link| link.body(|piece| lua.create_string(piece))) {
             Ok(Some(Ok(piece))) => piece.into_lua_multi(lua),
             // The Lua around it throws this as the plain string that Lua itself throws.
-            Ok(Some(Err(mlua::Error::MemoryError(_)))) => failed(lua, "not enough memory"),
+            Ok(Some(Err(mlua::Error::MemoryError(_)))) => refused(lua, "not enough memory"),
             Ok(Some(Err(error))) => Err(error),
             Ok(None) => Nil.into_lua_multi(lua),
-            Err(failure) => failed(lua, failure.text()),
+            Err(failure) => failed(lua, &failure),
         }
     })?;
     native.raw_set("body", body)?;

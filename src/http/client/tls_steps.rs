@@ -4,11 +4,11 @@ use std::cell::RefCell;
 
 use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Nil, Result, Table, UserData, UserDataRef};
 
+use super::exchange_error::ExchangeError;
 use super::links;
 use super::native::failed;
 use crate::binding;
 use crate::io::tls_options::{self, ClientRequest};
-use crate::sys::os::error_text::ErrorCode;
 
 /// How many different options have numbers; of more, the oldest loses its own.
 const KNOWN: usize = 64;
@@ -39,31 +39,22 @@ pub fn install(lua: &Lua, native: &Table) -> Result<()> {
     let secure = lua.create_function(|lua, (link, host, settings): SecureArguments| {
         let request = settings.map_or_else(ClientRequest::default, |settings| settings.0.clone());
         let host = request.server_name.as_deref().unwrap_or(&host.to_string_lossy()).to_owned();
-        let Some(link) = links::get(link) else { return failed(lua, "connection is gone") };
+        let Some(link) = links::get(link) else { return failed(lua, &ExchangeError::Gone) };
         match link.secure(&request.options.for_http(), &host) {
             Ok(()) => true.into_lua_multi(lua),
-            Err(failure) => told(lua, &failure.text(), failure.code()),
+            Err(failure) => failed(lua, &failure),
         }
     })?;
     native.raw_set("secure", secure)?;
     let handshake = lua.create_function(|lua, link: i64| {
-        let Some(link) = links::get(link) else { return failed(lua, "connection is gone") };
+        let Some(link) = links::get(link) else { return failed(lua, &ExchangeError::Gone) };
         match link.handshake() {
             Ok(true) => true.into_lua_multi(lua),
             Ok(false) => (Nil, link.awaited()).into_lua_multi(lua),
-            Err(failure) => told(lua, &failure.text(), failure.code()),
+            Err(failure) => failed(lua, &failure),
         }
     })?;
     native.raw_set("handshake", handshake)
-}
-
-/// `false, message, code`.
-fn told(lua: &Lua, text: &str, code: Option<ErrorCode>) -> Result<MultiValue> {
-    match code {
-        Some(ErrorCode::Word(word)) => (false, text, word).into_lua_multi(lua),
-        Some(ErrorCode::Errno(errno)) => (false, text, errno).into_lua_multi(lua),
-        None => (false, text).into_lua_multi(lua),
-    }
 }
 
 /// The settings and their number.

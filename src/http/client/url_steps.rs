@@ -2,7 +2,7 @@
 
 use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Result, Table, UserData, UserDataRef};
 
-use super::native::failed;
+use super::native::refused;
 use super::url::{Endpoint, Url, join};
 use crate::http::wire::base64::base64;
 
@@ -16,13 +16,13 @@ impl UserData for Base {}
 pub fn install(lua: &Lua, native: &Table) -> Result<()> {
     let parse = lua.create_function(|lua, text: LuaString| match Url::parse(&text.as_bytes()) {
         Ok(url) => url_table(lua, url),
-        Err(error) => failed(lua, error),
+        Err(error) => refused(lua, error),
     })?;
     let join = lua.create_function(|lua, (url, reference): (Table, LuaString)| {
         let base: UserDataRef<Base> = url.raw_get("base")?;
         match join(&base.0, &reference.as_bytes()) {
             Ok(url) => url_table(lua, url),
-            Err(error) => failed(lua, error),
+            Err(error) => refused(lua, error),
         }
     })?;
     native.raw_set("parse", parse)?;

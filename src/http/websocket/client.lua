@@ -82,19 +82,19 @@ local function head_of(job, given, key)
 end
 
 -- Sends the request and receives the head of the final response.
--- @return status, headers, status line; or nil and a message
+-- @return status, headers, status line; or nil, a message and its code
 local function ask(x, head)
-  local pending, message = link.send(x.link, head)
+  local pending, message, code = link.send(x.link, head)
   while pending and pending > 0 do
     local ok
     ok, message = wait(x, "w")
     if not ok then return nil, message end
-    pending, message = link.send(x.link)
+    pending, message, code = link.send(x.link)
   end
-  if not pending then return nil, message end
+  if not pending then return nil, message, code end
   while true do
     local status, headers, line = link.head(x.link, false)
-    if status == false then return nil, headers end
+    if status == false then return nil, headers, line end
     if status and (status == 101 or status >= 200) then return status, headers, line end
     if not status then
       local ok
@@ -102,6 +102,11 @@ local function ask(x, head)
       if not ok then return nil, message end
     end
   end
+end
+
+-- The code of an error, if it is a word: an errno could be taken for a status.
+local function word(code)
+  return type(code) == "string" and code or nil
 end
 
 local methods = {}
@@ -121,12 +126,13 @@ local function connect(waitfunc, url, given)
   local head, wrong = head_of(job, given, key)
   if not head then return nil, wrong end
   local connection, failure = parts.connect(job, waitfunc)
-  if not connection then return nil, failure end
+  if not connection then return nil, failure, word(job.code) end
   local x = { link = connection.link, handle = connection.handle, job = job, waitfunc = waitfunc }
   local status, headers, line = ask(x, head)
   if status ~= 101 then
     parts.close(job, false)
-    return nil, status and "the server does not accept a WebSocket: " .. line or headers, status
+    if not status then return nil, headers, word(line) end
+    return nil, "the server does not accept a WebSocket: " .. line, status
   end
   local limit = tointeger(given.message_limit or 1048576)
   local socket, protocol = native.client(x.handle, key, given.protocols or {}, given.compress or false,
@@ -155,16 +161,16 @@ local function await(ws, waitfunc, mode, seconds)
   return wait(x, mode, seconds)
 end
 
--- Sends what is queued; true, or nil and a message.
+-- Sends what is queued; true, or nil, a message and its code.
 local function flush(ws, waitfunc, queued)
-  local message
+  local message, code
   while queued and queued > 0 do
     local ok
     ok, message = await(ws, waitfunc, "w", ws.timeout)
     if not ok then return nil, message end
-    queued, message = link.send(ws.connection.link)
+    queued, message, code = link.send(ws.connection.link)
   end
-  if not queued then return nil, message end
+  if not queued then return nil, message, code end
   return true
 end
 
@@ -191,8 +197,8 @@ local function receive(ws, waitfunc, seconds)
 end
 
 local function send(ws, waitfunc, text, is_binary)
-  local queued, message = native.client_send(ws.native, text, is_binary)
-  if not queued then return nil, message end
+  local queued, message, code = native.client_send(ws.native, text, is_binary)
+  if not queued then return nil, message, code end
   return flush(ws, waitfunc, queued)
 end
 
@@ -264,16 +270,16 @@ function methods:send_yield(text, kind)
 end
 
 function methods:send_nb(text, kind)
-  local queued, message = native.client_send(of(self, "send_nb"), check_message(text, kind, "send_nb"))
-  if not queued then return nil, message end
+  local queued, message, code = native.client_send(of(self, "send_nb"), check_message(text, kind, "send_nb"))
+  if not queued then return nil, message, code end
   return queued
 end
 
 function methods:flush_nb()
   of(self, "flush_nb")
   if not self.connection then return nil, "WebSocket is closed" end
-  local queued, message = link.send(self.connection.link)
-  if not queued then return nil, message end
+  local queued, message, code = link.send(self.connection.link)
+  if not queued then return nil, message, code end
   return queued
 end
 
@@ -305,7 +311,8 @@ end
 function meta.__close(ws) finish(ws) end
 
 --- http.websocket_connect(url, options)
--- @return WebSocket; or nil, a message, and the status if the server has refused it
+-- @return WebSocket; or nil, a message, and the status if the server has refused it, or a word if TLS has
+--   failed
 function http.websocket_connect(url, given)
   given = check(url, given)
   check_options(given, checks, texts)

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use mlua::{AnyUserData, IntoLuaMulti, Lua, LuaString, MultiValue, Result, Table, UserData};
 
 use super::codec::Codec;
-use crate::binding::Fault;
 use crate::http::wire::websocket::close::{self, Failure};
 use crate::http::wire::websocket::deflate::Inflater;
 use crate::http::wire::websocket::extension::OFFER;
@@ -17,6 +16,7 @@ use crate::http::wire::websocket::reader::{
 };
 use crate::io::stream::{Fill, Stream};
 use crate::io::stream_of;
+use crate::sys::os::error_text::{self, ErrorCode};
 use crate::sys::os::random;
 
 /// What `receive` returns first.
@@ -78,13 +78,7 @@ impl ClientSocket {
                             Ok(Fill::Data(_)) => {}
                             Ok(Fill::Block) => return Received::Nothing,
                             Ok(Fill::Eof) => self.lose("connection closed"),
-                            Err(error) => {
-                                let text = match Fault::from(error) {
-                                    Fault::System(text, _) => text,
-                                    _ => String::new(),
-                                };
-                                self.lose(&text);
-                            }
+                            Err(error) => self.lose(&error_text::reason(&error)),
                         },
                     }
                 }
@@ -190,7 +184,7 @@ fn client(
     (lua.create_userdata(socket)?, protocol).into_lua_multi(lua)
 }
 
-/// `send(socket, message, is_binary)`: how many bytes are queued, or false and why not; `ping(socket, payload)`;
+/// `send(socket, message, is_binary)`: how many bytes are queued, or false, why not, and a code; `ping(socket, payload)`;
 /// `shut(socket, code, reason)`: sends a close frame.
 fn sending(lua: &Lua, native: &Table, codec: &Rc<RefCell<Codec>>) -> Result<()> {
     let codec = codec.clone();
@@ -207,10 +201,12 @@ fn sending(lua: &Lua, native: &Table, codec: &Rc<RefCell<Codec>>) -> Result<()> 
             Ok(mut stream) => stream.duplex.send_nb(&[&out]),
             Err(_) => return (false, "the socket is in use").into_lua_multi(lua),
         };
-        match sent.map_err(Fault::from) {
+        match sent {
             Ok(queued) => queued.into_lua_multi(lua),
-            Err(Fault::System(text, _)) => (false, text).into_lua_multi(lua),
-            Err(_) => (false, "connection closed").into_lua_multi(lua),
+            Err(error) => {
+                let (text, code) = (error_text::reason(&error), ErrorCode::of(&error));
+                (false, text, code).into_lua_multi(lua)
+            }
         }
     };
     native.raw_set("client_send", lua.create_function(send)?)?;

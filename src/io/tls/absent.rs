@@ -129,6 +129,14 @@ impl TlsSession {
         match *self {}
     }
 
+    pub fn has_ended(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn breach(&self) -> Option<CodedError> {
+        match *self {}
+    }
+
     pub fn end(&mut self) {
         match *self {}
     }

@@ -12,6 +12,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::failure;
+use super::peer::TlsPeer;
 use super::pem::{Source, Stamp};
 use super::roots;
 use super::session::TlsSession;
@@ -90,7 +91,7 @@ impl ClientOptions {
         if self.insecure && self.fingerprints.is_empty() {
             warn(name);
         }
-        TlsSession::client(config, server)
+        TlsSession::client(config, server, self.only_tls13)
     }
 
     /// The same for requests of HTTP, whose protocol has a name (RFC 7301, 6).
@@ -173,7 +174,7 @@ impl ClientOptions {
                 let chain = identity.certificate.certificates("certificate")?;
                 let key = identity.key.key("key")?;
                 secretly(|| builder.with_client_auth_cert(chain, key))
-                    .map_err(|error| failure::describe(&error, "").text)?
+                    .map_err(|error| failure::describe(&error, &TlsPeer::default()).text)?
             }
         };
         config.alpn_protocols.clone_from(&self.alpn);

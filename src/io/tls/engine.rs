@@ -130,6 +130,10 @@ impl Engine {
     ) -> Result<Step, Error> {
         match self {
             Engine::Client(connection) => {
+                let end = unbuffered::end_of_handshake(incoming.live(), true);
+                if let Some(alert) = end.filter(|_| connection.is_handshaking()) {
+                    return Err(Error::AlertReceived(alert));
+                }
                 let status = secretly(|| connection.process_tls_records(incoming.live_mut()));
                 let (discard, step) = unbuffered::step(status, plaintext, outgoing);
                 incoming.consume(discard);

@@ -7,13 +7,13 @@ use httpdate::fmt_http_date;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
+use super::peer::TlsPeer;
 use crate::sys::os::error_text::CodedError;
 
-/// The failure of a session with `peer`, the name of a server, or the empty text.
-pub fn describe(error: &Error, peer: &str) -> CodedError {
-    let peer = who(peer);
+/// The failure of a session with this peer.
+pub fn describe(error: &Error, peer: &TlsPeer) -> CodedError {
     match error {
-        Error::InvalidCertificate(error) => certificate(error, &peer),
+        Error::InvalidCertificate(error) => certificate(error, peer),
         Error::NoCertificatesPresented => {
             coded("no_certificate", format!("{peer} has shown no certificate"))
         }
@@ -23,11 +23,9 @@ pub fn describe(error: &Error, peer: &str) -> CodedError {
                 "{peer} does not speak TLS: check the port, or whether STARTTLS has to come first"
             ),
         ),
-        Error::AlertReceived(alert) => alert_received(*alert, &peer),
-        Error::PeerIncompatible(reason) => incompatible(reason, &peer),
-        Error::NoApplicationProtocol => {
-            coded("alpn", format!("{peer} supports none of the protocols that option alpn names"))
-        }
+        Error::AlertReceived(alert) => alert_received(*alert, peer),
+        Error::PeerIncompatible(reason) => incompatible(reason, peer),
+        Error::NoApplicationProtocol => no_protocol(peer),
         Error::DecryptError => coded(
             "corrupt",
             format!("TLS data from {peer} is corrupt: it was changed on the way, or the peer is faulty"),
@@ -39,9 +37,9 @@ pub fn describe(error: &Error, peer: &str) -> CodedError {
         ),
         Error::Other(other) => match other.0.downcast_ref::<CodedError>() {
             Some(coded) => coded.clone(),
-            None => protocol(error, &peer),
+            None => protocol(error, peer),
         },
-        error => protocol(error, &peer),
+        error => protocol(error, peer),
     }
 }
 
@@ -49,15 +47,11 @@ fn coded(code: &'static str, text: String) -> CodedError {
     CodedError { code, text }
 }
 
-fn who(peer: &str) -> String {
-    if peer.is_empty() { "the client".to_owned() } else { format!("the server {peer}") }
-}
-
-fn protocol(error: &Error, peer: &str) -> CodedError {
+fn protocol(error: &Error, peer: &TlsPeer) -> CodedError {
     coded("protocol", format!("{peer} has broken the TLS protocol: {error}"))
 }
 
-fn certificate(error: &CertificateError, peer: &str) -> CodedError {
+fn certificate(error: &CertificateError, peer: &TlsPeer) -> CodedError {
     let date = |time: &UnixTime| {
         let since = std::time::Duration::from_secs(time.as_secs());
         SystemTime::UNIX_EPOCH.checked_add(since).map_or_else(String::new, fmt_http_date)
@@ -147,37 +141,94 @@ fn names(presented: &[String]) -> String {
     names.join(", ")
 }
 
-fn alert_received(alert: AlertDescription, peer: &str) -> CodedError {
+/// The peer has refused the connection.
+fn alert_received(alert: AlertDescription, peer: &TlsPeer) -> CodedError {
     let hint = match alert {
+        AlertDescription::CloseNotify => return end(true, peer),
+        AlertDescription::ProtocolVersion => return no_version(peer),
+        AlertDescription::NoApplicationProtocol => return no_protocol(peer),
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
             "it asks for a certificate: pass options certificate and key"
+        }
+        AlertDescription::UnknownCA => {
+            "it does not trust the authority that has signed the certificate of this side, or the intermediate \
+             certificates are missing there"
+        }
+        AlertDescription::CertificateExpired => {
+            "the certificate of this side has expired, or one of the two clocks is wrong"
         }
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateRevoked
-        | AlertDescription::CertificateExpired
         | AlertDescription::CertificateUnknown
-        | AlertDescription::UnknownCA
         | AlertDescription::AccessDenied => "it does not accept the certificate of this side",
-        AlertDescription::ProtocolVersion => {
-            "it supports no version that is allowed here, 1.2 or 1.3"
-        }
-        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
+        AlertDescription::HandshakeFailure if peer.is_client() => {
             "there is no cipher or key that both sides support"
         }
-        AlertDescription::UnrecognisedName => "it does not know the name it was asked for",
-        AlertDescription::NoApplicationProtocol => {
-            "it supports none of the protocols that option alpn names"
+        AlertDescription::HandshakeFailure => {
+            "there is no cipher or key that both sides support, or it asks for a certificate (options \
+             certificate and key)"
         }
+        AlertDescription::InsufficientSecurity => "it asks for stronger ciphers or keys",
+        AlertDescription::UnrecognisedName => "it does not know the name it was asked for",
         _ => "see there for the reason",
     };
     let name = spaced(&format!("{alert:?}"));
     coded("alert", format!("{peer} has ended TLS with the alert \"{name}\": {hint}"))
 }
 
-fn incompatible(reason: &PeerIncompatible, peer: &str) -> CodedError {
-    let name = spaced(&format!("{reason:?}"));
-    coded("incompatible", format!("{peer} and this side have too little in common for TLS: {name}"))
+/// No version of TLS is common.
+fn no_version(peer: &TlsPeer) -> CodedError {
+    let text = match (peer.only_tls13, peer.is_client()) {
+        (true, false) => format!(
+            "{peer} does not support TLS 1.3, which option min_version asks for: leave that option out, or have \
+             the server support 1.3"
+        ),
+        (true, true) => {
+            format!(
+                "{peer} does not support TLS 1.3, which option min_version of the listener asks for"
+            )
+        }
+        (false, _) => {
+            format!("{peer} supports neither TLS 1.3 nor 1.2: it is too old for this side")
+        }
+    };
+    coded("incompatible", text)
+}
+
+/// No protocol over TLS is common (RFC 7301, 3.2).
+fn no_protocol(peer: &TlsPeer) -> CodedError {
+    coded(
+        "alpn",
+        format!(
+            "{peer} and this side have no protocol in common: it supports none of those in option alpn"
+        ),
+    )
+}
+
+fn incompatible(reason: &PeerIncompatible, peer: &TlsPeer) -> CodedError {
+    let lack = match reason {
+        PeerIncompatible::ServerDoesNotSupportTls12Or13
+        | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+        | PeerIncompatible::SupportedVersionsExtensionRequired
+        | PeerIncompatible::Tls12NotOffered
+        | PeerIncompatible::Tls12NotOfferedOrEnabled => return no_version(peer),
+        PeerIncompatible::NoCipherSuitesInCommon => {
+            "no cipher that goes with the key of the certificate is common".to_owned()
+        }
+        PeerIncompatible::NoKxGroupsInCommon => {
+            "no way to exchange keys is common; this side has X25519, P-256 and P-384".to_owned()
+        }
+        PeerIncompatible::NoSignatureSchemesInCommon
+        | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => {
+            "the peer does not know signatures of the certificate's kind of key".to_owned()
+        }
+        PeerIncompatible::SignatureAlgorithmsExtensionRequired => {
+            "it names no signatures that it knows; clients of TLS 1.1 and older do not".to_owned()
+        }
+        other => spaced(&format!("{other:?}")),
+    };
+    coded("incompatible", format!("{peer} and this side have too little in common for TLS: {lack}"))
 }
 
 /// `HandshakeFailure` as `handshake failure`.
@@ -195,8 +246,7 @@ fn spaced(name: &str) -> String {
 }
 
 /// The descriptor ended before TLS did.
-pub fn end(handshaking: bool, peer: &str) -> CodedError {
-    let peer = who(peer);
+pub fn end(handshaking: bool, peer: &TlsPeer) -> CodedError {
     match handshaking {
         true => coded(
             "handshake_ended",
@@ -212,13 +262,13 @@ pub fn end(handshaking: bool, peer: &str) -> CodedError {
 }
 
 /// The peer sends messages without end.
-pub fn oversized(peer: &str) -> CodedError {
-    coded("protocol", format!("{} sends a TLS message that is too long", who(peer)))
+pub fn oversized(peer: &TlsPeer) -> CodedError {
+    coded("protocol", format!("{peer} sends a TLS message that is too long"))
 }
 
 /// Nothing can be sealed.
-pub fn unsealed(peer: &str) -> CodedError {
-    coded("protocol", format!("TLS with {} is over: nothing can be sent any more", who(peer)))
+pub fn unsealed(peer: &TlsPeer) -> CodedError {
+    coded("protocol", format!("TLS with {peer} is over: nothing can be sent any more"))
 }
 
 #[cfg(test)]

@@ -52,6 +52,11 @@ impl Handshake {
                 true => end_of_record(incoming.live(), self.seen),
                 false => None,
             };
+            let record = incoming.live().get(self.seen..).filter(|_| next.is_some());
+            let has_begun = self.connection.protocol_version().is_some();
+            if let Some(alert) = record.and_then(|it| unbuffered::end_of_handshake(it, has_begun)) {
+                return Err(Error::AlertReceived(alert));
+            }
             // The beginning of a record may be wrong already.
             let end = next.unwrap_or(incoming.len());
             let records = incoming.live_mut().get_mut(..end).unwrap_or_default();

@@ -11,6 +11,7 @@
 //! | [`received_records`] | records that were received and not processed |
 //! | [`next_piece`] | which bytes become the next records |
 //! | [`records`] | records that wait to be sent |
+//! | [`peer`] | who the peer is, and what it has shown (pure) |
 //! | [`failure`] | what messages say about a failed handshake or session |
 //! | [`client`] | what a client asks of its peer, and the configuration that follows |
 //! | [`server`], [`resolver`] | what a listener shows its clients: which certificate |
@@ -35,6 +36,8 @@ mod failure;
 mod handshake;
 #[cfg(feature = "tls")]
 mod next_piece;
+#[cfg(feature = "tls")]
+mod peer;
 #[cfg(feature = "tls")]
 mod pem;
 pub mod progress;

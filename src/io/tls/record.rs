@@ -8,7 +8,7 @@ mod tests;
 pub mod traffic_keys;
 
 use format::APPLICATION_DATA;
-pub use format::{HEADER, MAX_PLAINTEXT, OVERHEAD, RecordFailure, TAG};
+pub use format::{ALERT, HEADER, MAX_PLAINTEXT, OVERHEAD, RecordFailure, TAG};
 use traffic_keys::TrafficKeys;
 
 /// How long a sealed record may be without its header (RFC 8446 5.2).
@@ -18,7 +18,6 @@ const MAX_CIPHERTEXT: usize = MAX_PLAINTEXT + 256;
 const MOST_IDLE: u8 = 32;
 
 // Types of records (RFC 8446 B.1), beside the one in which they are all sealed.
-const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 
 // Alerts (RFC 8446 6).

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::established::SecretsShown;
 use super::failure;
+use super::peer::TlsPeer;
 use super::pem::{Source, Stamp};
 use super::resolver::Resolver;
 use super::session::TlsSession;
@@ -131,7 +132,7 @@ impl TlsServer {
             self.checked_at.set(Instant::now());
             self.reread_files();
         }
-        TlsSession::server(self.config.borrow().clone())
+        TlsSession::server(self.config.borrow().clone(), self.options.only_tls13)
     }
 
     /// Reads files again that have changed. Files that cannot be used change nothing; standard error says so.
@@ -211,7 +212,11 @@ fn certified(
     let key = files.key.key("key")?;
     let mut certified =
         secretly(|| CertifiedKey::from_der(chain, key, provider)).map_err(|error| {
-            format!("{}: {}", files.certificate.place(), failure::describe(&error, "").text)
+            format!(
+                "{}: {}",
+                files.certificate.place(),
+                failure::describe(&error, &TlsPeer::default()).text
+            )
         })?;
     if let Some(ocsp) = &files.ocsp {
         certified.ocsp = Some(ocsp.read().map_err(|error| format!("option ocsp: {error}"))?);

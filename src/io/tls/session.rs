@@ -10,37 +10,24 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, InvalidMessage, ServerConfig};
-use sha2::{Digest, Sha256};
 
 use super::engine::Engine;
 use super::established::Established;
 use super::failure;
 use super::next_piece::next_piece;
+use super::peer::{PeerCertificate, TlsPeer};
 use super::progress::RecordProgress;
 use super::received_records::ReceivedRecords;
 use super::records::Records;
 use super::unbuffered::Step;
-use super::verifier::hexadecimal;
-use super::x509::Certificate;
 use crate::sys::os::error_text::CodedError;
 use crate::sys::os::secret::clear_stack;
 use crate::sys::os::secret_heap::secretly;
 
-/// A certificate that a peer has shown.
-pub struct PeerCertificate<'a> {
-    /// As it was shown.
-    pub der: &'a [u8],
-    /// Whom it is for, as text.
-    pub subject: Option<String>,
-    /// SHA-256 of it, in pairs of hexadecimal digits and colons.
-    pub fingerprint: String,
-}
-
 /// A connection's records and keys.
 pub struct TlsSession {
     engine: Engine,
-    /// Who the peer is expected to be, for messages; empty if that is not known.
-    peer_name: String,
+    peer: TlsPeer,
     /// Received and not processed.
     incoming: ReceivedRecords,
     /// Opened and not taken.
@@ -62,7 +49,7 @@ pub struct TlsSession {
 impl fmt::Debug for TlsSession {
     // Without keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsSession").field("peer_name", &self.peer_name).finish_non_exhaustive()
+        f.debug_struct("TlsSession").field("peer", &self.peer.name).finish_non_exhaustive()
     }
 }
 
@@ -71,25 +58,30 @@ impl TlsSession {
     ///
     /// # Errors
     /// The configuration does not suit the peer.
-    pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<TlsSession> {
-        let peer_name = name.to_str().into_owned();
+    pub fn client(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        only_tls13: bool,
+    ) -> io::Result<TlsSession> {
+        let peer = TlsPeer { name: name.to_str().into_owned(), only_tls13 };
         let connection = secretly(|| UnbufferedClientConnection::new(config, name))
-            .map_err(|error| failure::describe(&error, &peer_name))?;
-        TlsSession::begin(Engine::client(connection), peer_name)
+            .map_err(|error| failure::describe(&error, &peer))?;
+        TlsSession::begin(Engine::client(connection), peer)
     }
 
     /// The server's end.
     ///
     /// # Errors
     /// The configuration is invalid.
-    pub fn server(config: Arc<ServerConfig>) -> io::Result<TlsSession> {
+    pub fn server(config: Arc<ServerConfig>, only_tls13: bool) -> io::Result<TlsSession> {
+        let peer = TlsPeer { name: String::new(), only_tls13 };
         let connection = UnbufferedServerConnection::new(config)
-            .map_err(|error| failure::describe(&error, ""))?;
-        TlsSession::begin(Engine::server(connection), String::new())
+            .map_err(|error| failure::describe(&error, &peer))?;
+        TlsSession::begin(Engine::server(connection), peer)
     }
 
-    fn begin(engine: Engine, peer_name: String) -> io::Result<TlsSession> {
-        let mut session = TlsSession::new(engine, peer_name);
+    fn begin(engine: Engine, peer: TlsPeer) -> io::Result<TlsSession> {
+        let mut session = TlsSession::new(engine, peer);
         session.process();
         match session.failure {
             Some(failure) => Err(failure.into()),
@@ -97,10 +89,10 @@ impl TlsSession {
         }
     }
 
-    fn new(engine: Engine, peer_name: String) -> TlsSession {
+    fn new(engine: Engine, peer: TlsPeer) -> TlsSession {
         TlsSession {
             engine,
-            peer_name,
+            peer,
             incoming: ReceivedRecords::new(),
             plaintext: Vec::new(),
             outgoing: Records::default(),
@@ -144,16 +136,14 @@ impl TlsSession {
 
     /// The peer's own certificate, if it has shown one.
     pub fn peer_certificate(&self) -> Option<PeerCertificate<'_>> {
-        let der = self.engine.peer_certificate()?;
-        let subject = Certificate::parse(der).map(|certificate| certificate.subject);
-        Some(PeerCertificate { der, subject, fingerprint: hexadecimal(&Sha256::digest(der)) })
+        self.engine.peer_certificate().map(PeerCertificate::of)
     }
 
     /// The name of the server that the client asks for.
     pub fn server_name(&self) -> Option<&str> {
         match self.engine.is_server() {
             true => self.engine.asked_name(),
-            false => Some(&self.peer_name),
+            false => Some(&self.peer.name),
         }
     }
 
@@ -220,7 +210,7 @@ impl TlsSession {
     ) -> Option<TlsSession> {
         let established = Established::open(state, (progress.receiving, progress.sending))?;
         let engine = Engine::Records(Box::new(established));
-        let mut session = TlsSession::new(engine, String::new());
+        let mut session = TlsSession::new(engine, TlsPeer::default());
         session.incoming.queue.push(received);
         session.outgoing.put(unsent);
         session.sealed = usize::try_from(progress.sealed).ok()?;
@@ -265,7 +255,7 @@ impl TlsSession {
             // An alert would come before an answer that the client understands.
             self.broken = true;
             let error = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
-            self.failure = Some(failure::describe(&error, &self.peer_name));
+            self.failure = Some(failure::describe(&error, &self.peer));
             return;
         }
         if self.peer_ended {
@@ -273,9 +263,9 @@ impl TlsSession {
             return self.incoming.queue.clear();
         }
         if let Err(error) = self.advance() {
-            self.fail(failure::describe(&error, &self.peer_name));
+            self.fail(failure::describe(&error, &self.peer));
         } else if self.incoming.is_oversized() {
-            self.fail(failure::oversized(&self.peer_name));
+            self.fail(failure::oversized(&self.peer));
         }
     }
 
@@ -324,10 +314,20 @@ impl TlsSession {
         !self.plaintext.is_empty() || self.peer_ended || self.failure.is_some()
     }
 
+    /// Whether nothing further is to be received.
+    pub fn has_ended(&self) -> bool {
+        self.peer_ended || self.failure.is_some()
+    }
+
+    /// Why nothing can be sent any more, unless the descriptor has ended after the handshake.
+    pub fn breach(&self) -> Option<CodedError> {
+        self.failure.clone().filter(|_| self.broken || !self.is_established())
+    }
+
     /// The descriptor has ended: too early in the handshake, or without the word that says so.
     pub fn end(&mut self) {
-        if !self.peer_ended && self.failure.is_none() {
-            self.failure = Some(failure::end(self.is_handshaking(), &self.peer_name));
+        if !self.has_ended() {
+            self.failure = Some(failure::end(self.is_handshaking(), &self.peer));
         }
     }
 
@@ -339,17 +339,16 @@ impl TlsSession {
     /// # Errors
     /// The keys are used up.
     pub fn seal(&mut self, parts: &[IoSlice<'_>], sent: usize) -> io::Result<bool> {
-        match &self.failure {
-            Some(failure) if self.broken || !self.is_established() => {
-                return Err(failure.clone().into());
-            }
-            None if !self.is_established() => return Ok(false),
-            _ => {}
+        if let Some(breach) = self.breach() {
+            return Err(breach.into());
+        }
+        if !self.is_established() {
+            return Ok(false);
         }
         let Some(next) = next_piece(parts, sent) else { return Ok(false) };
         let sealed = self.engine.seal(&next, &mut self.incoming.queue, &mut self.outgoing);
         if !sealed {
-            let failure = failure::unsealed(&self.peer_name);
+            let failure = failure::unsealed(&self.peer);
             return Err(self.failure.clone().unwrap_or(failure).into());
         }
         self.sealed = next.len();

@@ -1,10 +1,11 @@
 //! What `rustls` wants done between records that were received and those to be sent.
 
+use rustls::AlertDescription;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic,
 };
 
-use super::record::MAX_PLAINTEXT;
+use super::record::{ALERT, MAX_PLAINTEXT};
 use super::records::Records;
 
 /// What processing has come to.
@@ -63,6 +64,14 @@ pub fn step<Data>(
     (discard, step)
 }
 
+/// The alert that received bytes begin with, if it ends a handshake in which the library would wait for more: the peer
+/// sends no more; or a client begins with it instead of a hello (`has_begun`: the hello was there).
+pub fn end_of_handshake(received: &[u8], has_begun: bool) -> Option<AlertDescription> {
+    let [ALERT, _, _, 0, 2, _, description, ..] = *received else { return None };
+    let alert = AlertDescription::from(description);
+    (alert == AlertDescription::CloseNotify || !has_begun).then_some(alert)
+}
+
 /// Seals `bytes`; whether that was possible.
 pub fn seal<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
@@ -100,6 +109,24 @@ fn write<Data>(
             }
             Err(EncryptError::InsufficientSize(error)) => size = error.required_size,
             Err(EncryptError::EncryptExhausted) => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_ends_a_handshake_and_a_warning_only_before_it_begins() {
+        let alert = |level, description| [ALERT, 3, 3, 0, 2, level, description];
+        for has_begun in [false, true] {
+            let end = end_of_handshake(&alert(1, 0), has_begun);
+            assert_eq!(end, Some(AlertDescription::CloseNotify));
+            let warning = end_of_handshake(&alert(1, 112), has_begun);
+            assert_eq!(warning, (!has_begun).then_some(AlertDescription::UnrecognisedName));
+            assert_eq!(end_of_handshake(&alert(1, 0)[..6], has_begun), None, "incomplete");
+            assert_eq!(end_of_handshake(&[22, 3, 3, 0, 2, 1, 0], has_begun), None, "a handshake");
         }
     }
 }

@@ -173,11 +173,13 @@ impl Child {
         }
     }
 
-    /// It ends by itself.
-    pub fn leaving(&mut self) {
+    /// It ends by itself. Whether another one is to serve in its place, while it does what it has left to do.
+    pub fn leaving(&mut self) -> bool {
+        let served = self.is_serving();
         if self.will_serve() {
             self.life = Life::Leaving;
         }
+        served
     }
 
     /// Tells it to end as soon as it has nothing to do.

@@ -58,6 +58,8 @@ pub struct PoolState {
     saturation: Saturation,
     /// Why workers have ended in whose place none was forked yet.
     vacancies: VecDeque<Reason>,
+    /// Workers that were forked in the place of some that have not ended yet.
+    anticipated: usize,
     /// What became of connections, as far as metrics know it.
     counted: Counts,
     /// The same for connections without a valid PROXY header.
@@ -82,6 +84,7 @@ impl PoolState {
             logged: (0, 0),
             saturation: Saturation::new(now),
             vacancies: VecDeque::new(),
+            anticipated: 0,
             counted: Counts::default(),
             proxy_errors: 0,
             cells: vec![false; CELLS * pool.config.max_fork],
@@ -124,9 +127,10 @@ impl PoolState {
             }
             Ok(Forked::Parent(worker)) => {
                 self.pool.scoreboard.assign(cell, Some(worker.pid));
-                if let Some(reason) = self.vacancies.pop_front() {
-                    self.totals.respawns += 1;
-                    self.pool.counters.note_respawn(reason);
+                match self.vacancies.pop_front() {
+                    Some(reason) => self.note_respawn(reason),
+                    None if self.sizing.replaces() => self.anticipated += 1,
+                    None => {}
                 }
                 self.sizing.forked(now);
                 handover.add_worker(worker.pid);
@@ -145,6 +149,7 @@ impl PoolState {
 
     /// A worker has ended. Its cell becomes free, and what it counted is added up.
     pub fn ended(&mut self, child: &Child, end: ProcessEnd, usage: &Usage) {
+        let reason = reason(child, end);
         let counters = &self.pool.counters;
         for (what, time, counted) in [
             (Supervised::User, usage.user, child.counted.user),
@@ -152,7 +157,6 @@ impl PoolState {
         ] {
             counters.add(what, microseconds(time.saturating_sub(counted)));
         }
-        self.vacancies.push_back(reason(child, end));
         let (index, cell) = (child.worker.cell, child.cell());
         // A worker may have scribbled over its cell: never overflow.
         let totals = &mut self.totals;
@@ -164,6 +168,13 @@ impl PoolState {
         self.pool.scoreboard.assign(index, None);
         counters.add(Supervised::Reaped, 1);
         self.cells[index] = false;
+        match self.anticipated.checked_sub(1) {
+            Some(left) => {
+                self.anticipated = left;
+                self.note_respawn(reason);
+            }
+            None => self.vacancies.push_back(reason),
+        }
     }
 
     /// This generation is replaced: what its workers have used so far is counted, since the
@@ -179,11 +190,16 @@ impl PoolState {
         }
     }
 
+    fn note_respawn(&mut self, reason: Reason) {
+        self.totals.respawns += 1;
+        self.pool.counters.note_respawn(reason);
+    }
+
     /// Such a worker is to be replaced, or not.
     pub fn replace(&mut self, child: &Child, now: Instant) {
         match child.life {
             _ if !child.has_served => self.sizing.failed(&self.pool.config, now),
-            Life::Surplus | Life::Unresponsive => {}
+            Life::Surplus | Life::Unresponsive | Life::Leaving => {}
             _ => self.sizing.ended(),
         }
     }

@@ -288,7 +288,9 @@ impl Service {
             // The pool is sized before the next wait.
             Report::FewIdle => {}
             Report::Leaving => {
-                child.leaving();
+                if child.leaving() {
+                    state.sizing.ended();
+                }
                 dispatch::revoke(worker, usize::MAX, &self.children, &mut self.handover);
             }
             Report::Offer => dispatch::answer_offer(state, child, &mut self.handover, serves),

@@ -16,7 +16,7 @@ pub struct Census {
 /// What the policy remembers between decisions.
 #[derive(Debug, Clone, Default)]
 pub struct Sizing {
-    /// Workers that ended and are to be replaced without delay.
+    /// Workers that have ended, or are about to, and are to be replaced without delay.
     replacements: usize,
     /// The number of workers that a pool begins with, which are forked without delay.
     initial: usize,
@@ -75,9 +75,14 @@ impl Sizing {
         self.last_fork = Some(now);
     }
 
-    /// Notes that a worker ended which had served, and not because it was superfluous.
+    /// Notes that a worker ends which has served, and not because it is superfluous.
     pub fn ended(&mut self) {
         self.replacements += 1;
+    }
+
+    /// Whether the next worker that is forked replaces one.
+    pub fn replaces(&self) -> bool {
+        self.replacements > 0
     }
 
     /// Notes that a superfluous worker was told to end.
@@ -116,7 +121,6 @@ impl Sizing {
         self.initial = 0;
         let wanted = census.total < config.min_fork || census.spare < config.pre_fork;
         if census.total >= config.max_fork {
-            self.replacements = 0;
             return Advice::Rest;
         }
         if !wanted {
@@ -223,6 +227,16 @@ mod tests {
         sizing.forked(now);
         sizing.ended();
         assert_eq!(sizing.advise(&config, census(1, 1), now), Advice::Fork);
+    }
+
+    #[test]
+    fn in_a_full_pool_a_worker_that_ends_is_replaced_when_it_has_ended() {
+        let (config, now) = (config(1, 1, 1), Instant::now());
+        let mut sizing = Sizing::default();
+        sizing.forked(now);
+        sizing.ended();
+        assert_eq!(sizing.advise(&config, census(1, 0), now), Advice::Rest);
+        assert_eq!(sizing.advise(&config, census(0, 0), now), Advice::Fork);
     }
 
     #[test]

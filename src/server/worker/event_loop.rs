@@ -82,7 +82,8 @@ impl EventLoop {
     }
 
     /// The same for a worker that is replaced now and then.
-    pub fn recycled(self, recycling: Recycling) -> Self {
+    pub fn recycled(mut self, recycling: Recycling) -> Self {
+        self.sources.most_workers = recycling.most_workers;
         EventLoop { recycling: Some(recycling), ..self }
     }
 

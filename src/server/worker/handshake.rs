@@ -16,6 +16,9 @@ pub const LINGER: Duration = Duration::from_secs(2);
 /// How long a worker that ends waits for handshakes that have begun: nobody else can go on with them.
 pub const LAST: Duration = Duration::from_secs(1);
 
+/// The same if no other worker can take its place meanwhile, and connections wait for one.
+pub const LEAST: Duration = Duration::from_millis(100);
+
 /// What a client gets that speaks HTTP without TLS.
 const PLAIN: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 65\r\n\
@@ -28,7 +31,8 @@ pub enum HandshakeProgress {
     Complete,
     /// The handshake waits for the client.
     Waits,
-    /// The connection has failed, for this reason; without one, the server shuts down.
+    /// The connection has failed, for this reason; without one, the server shuts down, or the client has gone after its
+    /// handshake.
     Failed(Option<String>),
     /// The same, and the client was told so. What it still sends has to be read for it to read that.
     Refused(String),
@@ -78,7 +82,11 @@ pub fn advance(stream: &mut Stream, wakeup: Wakeup, listeners: &[Listener]) -> H
                     return HandshakeProgress::Refused(reason);
                 }
             }
-            failed(&reason)
+            match error.raw_os_error() {
+                // The client has gone after its handshake, as others do before their first request.
+                Some(_) if stream.duplex.is_established() => HandshakeProgress::Failed(None),
+                _ => failed(&reason),
+            }
         }
     }
 }

@@ -158,6 +158,11 @@ impl Prologues {
         goes_on
     }
 
+    /// The worker has left, and keeps others waiting: its handshakes end with it.
+    pub fn give_up(&mut self) {
+        self.are_awaited = false;
+    }
+
     /// The worker has left: whether no handshake keeps it.
     pub fn are_finished(&self, places: &Places) -> bool {
         !self.are_awaited || places.all_parked().all(|(_, parked)| is_established(parked))
@@ -167,7 +172,7 @@ impl Prologues {
     fn note_handshake_error(&mut self, connection: &Connection, reason: &str) {
         let Some(count) = self.failed_handshakes.count(1, Instant::now()) else { return };
         let peer = peer_text(connection);
-        complain(&format!("{count} TLS handshakes failed. The last one, with {peer}: {reason}"));
+        complain(&format!("TLS handshakes failed: {count}. The last one, with {peer}: {reason}"));
     }
 
     /// A connection had no PROXY header: counts that, and tells the log once a minute.

@@ -12,6 +12,8 @@ const MEASURING_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What a worker may do and have before it is replaced.
 pub struct Recycling {
+    /// How many workers its pool may have: if it has them, none is forked in its place before it has ended.
+    pub most_workers: usize,
     /// Calls of the handler that are left.
     calls_left: Option<u64>,
     /// Bytes of memory that it may have.
@@ -30,6 +32,7 @@ impl Recycling {
             hasher.finish() % config.max_requests_jitter.saturating_add(1)
         };
         Recycling {
+            most_workers: config.max_fork,
             calls_left: config.max_requests.map(|calls| calls.saturating_add(chance())),
             memory: config.max_memory,
             measured: None,

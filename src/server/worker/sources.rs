@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -12,11 +13,13 @@ use super::connections::Connections;
 use super::control::{Control, complain};
 use super::events::{Events, WorkerSource};
 use super::handover::Arrival;
+use super::handshake;
 use super::stopwatch::Stopwatch;
 use crate::io::Wakeup;
+use crate::io::wait::{self, Direction};
 use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::message::Report;
-use crate::server::ipc::scoreboard::Counter;
+use crate::server::ipc::scoreboard::{Counter, Total};
 use crate::server::listen::listener::Listener;
 use crate::sys::os::error_text;
 use crate::sys::os::freed_memory::FreedMemory;
@@ -43,6 +46,10 @@ pub struct WorkSources {
     freed_memory: FreedMemory,
     /// What is measured.
     pub stopwatch: Stopwatch,
+    /// How many workers the pool may have.
+    pub most_workers: usize,
+    /// The worker has left, and another one is to serve in its place.
+    is_replaced: bool,
 }
 
 impl WorkSources {
@@ -67,6 +74,8 @@ impl WorkSources {
             control,
             events,
             stopwatch: Stopwatch::new(MonotonicTime::now()),
+            most_workers: usize::MAX,
+            is_replaced: false,
         })
     }
 
@@ -238,6 +247,7 @@ impl WorkSources {
     /// The worker takes nothing new from now on, and has served until now, or not: its connections go to the
     /// supervisor, as far as that does not take them back by itself.
     pub fn leave(&mut self, has_served: bool) {
+        self.is_replaced = has_served && !worker_signals::are_ports_passed_on();
         let _ = self.acceptor.watch(false);
         if has_served {
             self.pass_last_connections();
@@ -268,10 +278,20 @@ impl WorkSources {
         let _ = self.acceptor.watch(false);
         // What the supervisor still sends it takes back when this process has ended.
         let _ = self.events.epoll().delete(&*self.control);
+        let mut patient_until = MonotonicTime::now() + handshake::LEAST;
         while !self.connections.are_done() {
             let now = MonotonicTime::now();
             self.connections.look_after(now);
-            let until = if self.are_idle() { self.connections.next_alarm() } else { Some(now) };
+            if now >= patient_until {
+                patient_until = now + handshake::LEAST;
+                if self.keeps_others_waiting() {
+                    self.connections.prologues.give_up();
+                    continue;
+                }
+            }
+            let alarms = [self.connections.next_alarm(), Some(patient_until)];
+            let until =
+                if self.are_idle() { alarms.into_iter().flatten().min() } else { Some(now) };
             if self.collect(until, now).is_err() {
                 // What clients have not taken ends with this process.
                 return;
@@ -292,6 +312,19 @@ impl WorkSources {
                 }
             }
         }
+    }
+
+    /// Whether connections wait for the worker that is to take the place of this one when it has ended.
+    fn keeps_others_waiting(&self) -> bool {
+        let waits = |listener: &Listener| {
+            listener.socket().is_some_and(|socket| {
+                wait::ready(socket.as_fd(), Direction::Read, Some(Duration::ZERO)).unwrap_or(false)
+            })
+        };
+        let board = self.control.board();
+        self.is_replaced
+            && board.total(Total::Workers) >= self.most_workers as u64
+            && (board.wants_offers() || self.listeners.iter().any(waits))
     }
 
     /// In a new child of the worker: gives up all descriptors of the worker's.

@@ -228,10 +228,11 @@ unsafe fn rarely<M: Method>(state: *mut lua_State, action: Action) -> Result<Eve
                 values.iter().for_each(|value| push::<M>(state, *value));
                 Err(continuation::give_way::<GoOn<M>>(state, token))
             }
-            Action::ReturnText(value, text) => {
+            Action::ReturnFault(value, text, code) => {
                 push::<M>(state, value);
                 push_text(state, text.into());
-                Err(2)
+                push_code(state, code);
+                Err(3)
             }
             Action::Record(record) => Err(record.push(state, upvalue::<M>(1))),
             Action::Fail(error) => {
@@ -240,11 +241,7 @@ unsafe fn rarely<M: Method>(state: *mut lua_State, action: Action) -> Result<Eve
                 let text = error_text::reason(&error);
                 drop(error);
                 push_text(state, text.into());
-                match code {
-                    Some(ErrorCode::Errno(errno)) => ffi::lua_pushinteger(state, errno.into()),
-                    Some(ErrorCode::Word(word)) => push_text(state, word.into()),
-                    None => ffi::lua_pushnil(state),
-                }
+                push_code(state, code);
                 Err(3)
             }
             Action::Raise(text) => {
@@ -300,4 +297,16 @@ unsafe fn push_text(state: *mut lua_State, text: Cow<'static, str>) {
         ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());
     }
     drop(text);
+}
+
+/// The third result of a function that has failed.
+unsafe fn push_code(state: *mut lua_State, code: Option<ErrorCode>) {
+    // SAFETY: as in `drive`.
+    unsafe {
+        match code {
+            Some(ErrorCode::Errno(errno)) => ffi::lua_pushinteger(state, errno.into()),
+            Some(ErrorCode::Word(word)) => push_text(state, word.into()),
+            None => ffi::lua_pushnil(state),
+        }
+    }
 }

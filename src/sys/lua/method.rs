@@ -11,6 +11,7 @@ use std::io;
 
 pub use super::arguments::{Arguments, Wrong};
 pub use super::record::Record;
+use crate::sys::os::error_text::ErrorCode;
 
 /// A method.
 pub trait Method: 'static {
@@ -50,8 +51,8 @@ pub enum Action {
     Return(Value),
     /// Return two values.
     ReturnPair(Value, Value),
-    /// Return a value and a text.
-    ReturnText(Value, String),
+    /// Return a value, the message of an error, and its code, or nil.
+    ReturnFault(Value, String, Option<ErrorCode>),
     /// Return the values of a record; the metatable of its table is the first upvalue.
     Record(Box<Record>),
     /// Return `nil, message, errno`.

@@ -12,6 +12,9 @@ pub const MAX_PLAINTEXT: usize = 1 << 14;
 /// The most that a record takes beside its content.
 pub const OVERHEAD: usize = HEADER + 1 + TAG;
 
+/// The type of records with alerts (RFC 8446 6).
+pub const ALERT: u8 = 21;
+
 /// The type that all sealed records show (RFC 8446 5.2), and that of data in them.
 pub const APPLICATION_DATA: u8 = 23;
 
