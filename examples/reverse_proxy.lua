@@ -4,12 +4,18 @@
 --   then: curl http://127.0.0.1:8080/
 --
 -- TIMEOUT is how many seconds to wait for the other server, by default 60.
+--
+-- TLS on both sides: with CERTIFICATE and KEY (files in PEM) the proxy listens for https. The other server
+-- may have an https URL; if a private authority has signed its certificate, UPSTREAM_CA names a file with that
+-- of the authority (SSL_CERT_FILE replaces the system's list of authorities).
 
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"
 
 local upstream = assert(arg[1], "usage: reverse_proxy.lua URL"):gsub("/$", "")
 local timeout = tonumber(os.getenv("TIMEOUT")) or 60
+local certificate, key = os.getenv("CERTIFICATE"), os.getenv("KEY")
+local tls = upstream:find("^https:") and { ca = os.getenv("UPSTREAM_CA") } or nil
 
 -- Fields of a single connection (RFC 9110 7.6.1), and fields that the client and server set themselves.
 -- Forwarded is left out: it says the same as the X-Forwarded fields, and anybody may have written it.
@@ -129,6 +135,7 @@ local function handle(request)
     body = body,
     redirect = false,
     timeout = timeout,
+    tls = tls,
     head = function(code, ...)
       status = code
       send_head(request, code, ...)
@@ -148,7 +155,10 @@ local function handle(request)
 end
 
 moonbridge.listen {
-  { proto = "tcp", host = "127.0.0.1", port = os.getenv("PORT") or 8080 },
+  {
+    proto = certificate and "tls" or "tcp", host = "127.0.0.1", port = os.getenv("PORT") or 8080,
+    certificate = certificate, key = key,
+  },
   connect = http.generate_handler({ request_body_size_limit = false }, handle),
 }
 

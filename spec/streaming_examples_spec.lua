@@ -158,6 +158,27 @@ describe("examples/reverse_proxy.lua", function()
     assert.same({ 302, "/elsewhere" }, { moved.status, moved.headers.location })
   end)
 
+  it("speaks TLS on both sides", function()
+    local made, authority = certificates.signed()
+    local app = server.start((APPLICATION:gsub('proto = "tcp"', ('proto = "tls", certificate = %q, key = %q')
+      :format(made.certificate, made.key))))
+    local proxy = server.start {
+      file = server.root .. "/examples/reverse_proxy.lua", args = { "https://localhost:" .. app.port },
+      env = { CERTIFICATE = made.certificate, KEY = made.key, UPSTREAM_CA = authority.certificate },
+    }
+    local url = ("https://localhost:%d/"):format(proxy.port)
+    local tls = { ca = authority.certificate }
+    assert.equal("GET a  127.0.0.1", (assert(http.request { url = url .. "a", tls = tls })))
+    local body = ("x"):rep(1000000)
+    assert.equal(body, (assert(http.request { url = url .. "echo", tls = tls, body = body })))
+    local distrustful = server.start {
+      file = server.root .. "/examples/reverse_proxy.lua", args = { "https://localhost:" .. app.port },
+    }
+    local response = distrustful:request("/")
+    assert.equal(502, response.status)
+    assert.matches("not issued by a trusted authority", response.body, 1, true)
+  end)
+
   it("streams both ways in flat memory", function()
     local app = server.start(APPLICATION)
     local proxy = run("reverse_proxy", app.url)

@@ -40,8 +40,9 @@ end
 
 --- A certificate and its key.
 -- @param options table or nil: `names` (list of DNS names, default localhost), `addresses` (default
---   127.0.0.1), `name` (CN), `issuer` (what this function returned; default: signed by itself), `authority`
---   (true: it may sign others), `key` ("ec", "rsa:2048" …), `days` (default 2), `expired`, `usage`
+--   127.0.0.1), `name` (CN; false: an empty subject), `issuer` (what this function returned; default:
+--   signed by itself), `authority` (true: it may sign others), `key` ("ec", "rsa:2048" …), `days` (default 2),
+--   `expired`, `early` (not valid yet), `old` (valid since 2020 and for `days` from now), `usage`
 --   (extended key usage), `digest`
 -- @return {certificate, key, folder, chain}: paths
 function certificates.make(options)
@@ -66,19 +67,23 @@ function certificates.make(options)
   write(folder .. "/extensions", table.concat(extensions, "\n") .. "\n")
   local subject = options.name or options.names and options.names[1] or "localhost"
   openssl(("req -new -key %s -subj %s -out %s/request.pem"):format(self.key,
-    process.quote("/O=Specs/CN=" .. subject), folder))
+    process.quote(options.name == false and "/" or "/O=Specs/CN=" .. subject), folder))
   local issuer = options.issuer or self
   local signer = options.issuer
     and ("-CA %s -CAkey %s -CAcreateserial"):format(issuer.certificate, issuer.key)
     or "-signkey " .. self.key
-  if options.expired then
+  local dates = options.expired and "-startdate 20200101000000Z -enddate 20200201000000Z"
+    or options.early and "-startdate 20900101000000Z -enddate 20900201000000Z"
+    or options.old and "-startdate 20200101000000Z -days " .. options.days
+  if dates then
     write(folder .. "/index", "")
     write(folder .. "/ca.conf", ("[ca]\ndefault_ca=d\n[d]\ndatabase=%s/index\nnew_certs_dir=%s\n"
       .. "rand_serial=yes\ndefault_md=sha256\npolicy=p\nunique_subject=no\n[p]\nCN=supplied\n")
       :format(folder, folder))
     openssl(("ca -batch -notext -config %s/ca.conf -in %s/request.pem -cert %s -keyfile %s -out %s %s "
-      .. "-extfile %s/extensions -startdate 20200101000000Z -enddate 20200201000000Z"):format(folder, folder,
-      issuer.certificate, issuer.key, self.certificate, options.issuer and "" or "-selfsign", folder))
+      .. "-extfile %s/extensions %s"):format(folder, folder,
+      issuer.certificate, issuer.key, self.certificate, options.issuer and "" or "-selfsign", folder,
+      dates))
     return self
   end
   openssl(("x509 -req -in %s/request.pem %s -days %d -%s -extfile %s/extensions -out %s"):format(folder,

@@ -107,6 +107,12 @@ describe("a client refuses, and says why,", function()
     assert.equal("expired", (refused(own, { ca = own.certificate })))
   end)
 
+  it("one that is not valid yet", function()
+    local code, message = refused(certificates.make { issuer = authority, early = true }, ca())
+    assert.equal("not_yet_valid", code)
+    assert.matches("not valid before %u%l%l, 01 Jan 2090", message)
+  end)
+
   it("an unknown authority, also one of the same name", function()
     for _, issuer in ipairs { certificates.authority "Other", certificates.authority() } do
       local code, message = refused(certificates.make { issuer = issuer }, ca())

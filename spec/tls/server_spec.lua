@@ -472,14 +472,57 @@ describe("listen refuses", function()
 end)
 
 describe("moonbridge --check", function()
-  it("tells when a certificate ends", function()
+  local function check(made, more)
     local path = process.scratch("app.lua")
-    local file = assert(io.open(path, "w"))
-    file:write(("listen { { %s }, connect = function() end }"):format(fields(localhost):gsub("PORT", "0")))
-    file:close()
-    local code, output = process.run(("%s %s/bin/moonbridge --check %s 2>&1"):format(server.interpreter,
-      server.root, path))
+    process.write(path, ("listen { { %s }, connect = function() end }"):format(
+      fields(made, more):gsub("PORT", "0")))
+    return process.run(("%s %s/bin/moonbridge --check %s 2>&1"):format(server.interpreter, server.root, path))
+  end
+
+  it("tells when a certificate ends, and which name it is shown for", function()
+    local nameless = certificates.make { issuer = authority, name = false, names = { "*.b.example" } }
+    local long = certificates.make { issuer = authority, days = 90 }
+    local name = "names = { ['%s'] = { certificate = %q, key = %q } }"
+    local code, output = check(localhost, name:format("a.b.example", nameless.certificate, nameless.key))
     assert.equal(0, code, output)
-    assert.matches("certificate of CN=localhost,O=Specs until %u%l%l, [^\n]+ %(in 1 days%)", output)
+    assert.matches("certificate of CN=localhost,O=Specs until %u%l%l, [^\n]+ %(in %d days?%)", output)
+    assert.matches('name "a.b.example": certificate of *.b.example, 127.0.0.1 until', output, 1, true)
+    assert.is_nil(output:find("warning", 1, true))
+    code, output = check(long, name:format("c.example", nameless.certificate, nameless.key))
+    assert.equal(0, code, output)
+    assert.matches("%(in %d%d days%)", output)
+    assert.matches('warning: that certificate is not for the name "c.example"', output, 1, true)
+  end)
+
+  it("fails if a certificate has expired, or is not valid yet, and warns before it ends", function()
+    for _, case in ipairs {
+      { { expired = true }, "the certificate of CN=localhost has expired on Sat, 01 Feb 2020" },
+      { { early = true }, "the certificate of CN=localhost is not valid before Sun, 01 Jan 2090" },
+    } do
+      local code, output = check(certificates.make(case[1]))
+      assert.equal(3, code)
+      assert.matches(case[2], output, 1, true)
+    end
+    local code, output = check(certificates.make { old = true, days = 3 })
+    assert.equal(0, code, output)
+    assert.matches("%(in %d days: renew it%)", output)
+  end)
+end)
+
+describe("ocsp", function()
+  it("may leave one out of several certificates", function()
+    local file = process.scratch("ocsp.der")
+    process.write(file, "any bytes")
+    local rsa = certificates.make { issuer = authority, key = "rsa:2048" }
+    local s = start(localhost, ("names = { ['two.example'] = { certificate = { %q, %q }, key = { %q, %q }, "
+      .. "ocsp = { false, %q } } }"):format(localhost.certificate, rsa.certificate, localhost.key, rsa.key,
+      file))
+    local function response(arguments)
+      local _, output = process.run(("echo | openssl s_client -status -connect localhost:%d -servername "
+        .. "two.example %s 2>&1"):format(s.port, arguments))
+      return output:find("OCSP response: no response sent", 1, true) == nil
+    end
+    assert.is_false(response(""))
+    assert.is_true(response("-tls1_2 -sigalgs RSA-PSS+SHA256:RSA+SHA256"))
   end)
 end)

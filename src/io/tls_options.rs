@@ -145,7 +145,7 @@ impl Reader<'_> {
         };
         let (certificates, keys): (Vec<Source>, Vec<Source>) =
             (sources("certificate")?, sources("key")?);
-        let ocsp: Vec<Source> = sources("ocsp")?;
+        let ocsp = self.ocsp()?;
         if keys.len() != certificates.len() {
             return Err(self.wrong("key", "to name as many files as option 'certificate'"));
         }
@@ -155,8 +155,31 @@ impl Reader<'_> {
         let mut ocsp = ocsp.into_iter();
         let pairs = certificates.into_iter().zip(keys);
         Ok(pairs
-            .map(|(certificate, key)| CertificateFiles { certificate, key, ocsp: ocsp.next() })
+            .map(|(certificate, key)| CertificateFiles {
+                certificate,
+                key,
+                ocsp: ocsp.next().flatten(),
+            })
             .collect())
+    }
+
+    /// Option `ocsp`: a file, or a list with a file or `false` for each certificate.
+    fn ocsp(&self) -> Reply<Vec<Option<Source>>> {
+        let expected = "to be a string, or a list of strings and false";
+        let source = |text: &mlua::LuaString| Source::of(&text.to_string_lossy());
+        match self.get("ocsp")? {
+            Value::Nil => Ok(Vec::new()),
+            Value::String(text) => Ok(vec![Some(source(&text))]),
+            Value::Table(list) => {
+                let files = list.sequence_values::<Value>().map(|file| match file? {
+                    Value::String(text) => Ok(Some(source(&text))),
+                    Value::Boolean(false) => Ok(None),
+                    _ => Err(self.wrong("ocsp", expected)),
+                });
+                files.collect()
+            }
+            _ => Err(self.wrong("ocsp", expected)),
+        }
     }
 
     /// Option `min_version`: whether that is 1.3.

@@ -17,6 +17,17 @@ pub fn ascii(bytes: &[u8]) -> Vec<u8> {
     text.into_bytes()
 }
 
+/// So many of something: `1 line`, `2 lines`.
+pub fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+/// Whether one or more were: the verb after [`counted`].
+pub fn were(count: u64) -> &'static str {
+    if count == 1 { "was" } else { "were" }
+}
+
 /// Method and path of a request: what follows the path may be confidential.
 pub fn path_of(request: &Opening<'_>) -> String {
     shown(request.line.split(|byte| *byte == b'?').next().unwrap_or_default())
@@ -76,6 +87,12 @@ fn escape(text: &mut String, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thing_is_counted_in_the_singular() {
+        let counts = [0, 1, 2].map(|count| format!("{} {}", counted(count, "line"), were(count)));
+        assert_eq!(counts, ["0 lines were", "1 line was", "2 lines were"]);
+    }
 
     #[test]
     fn ascii_escapes_all_but_printable_characters() {

@@ -211,6 +211,18 @@ pub struct ServerOptions {
     pub only_tls13: bool,
 }
 
+/// As where TLS is built in.
+pub struct ShownCertificate {
+    /// The name that it is shown for.
+    pub name: Option<String>,
+    /// Whose it is.
+    pub title: String,
+    /// From when until when.
+    pub valid: std::ops::Range<i64>,
+    /// Whether it is for that name.
+    pub covers_name: bool,
+}
+
 /// There is none.
 #[derive(Debug)]
 pub enum TlsServer {}
@@ -225,7 +237,7 @@ impl TlsServer {
         match *self {}
     }
 
-    pub fn ends(&self) -> Result<Vec<(i64, String)>, String> {
+    pub fn certificates(&self) -> Result<Vec<ShownCertificate>, String> {
         match *self {}
     }
 }

@@ -67,7 +67,9 @@ mod verifier;
 mod x509;
 
 #[cfg(not(feature = "tls"))]
-pub use absent::{CertificateFiles, ClientOptions, ServerOptions, Source, TlsServer, TlsSession};
+pub use absent::{
+    CertificateFiles, ClientOptions, ServerOptions, ShownCertificate, Source, TlsServer, TlsSession,
+};
 #[cfg(not(feature = "tls"))]
 pub use absent::{tickets, vault};
 #[cfg(feature = "tls")]
@@ -75,6 +77,6 @@ pub use client::ClientOptions;
 #[cfg(feature = "tls")]
 pub use pem::Source;
 #[cfg(feature = "tls")]
-pub use server::{CertificateFiles, ServerOptions, TlsServer};
+pub use server::{CertificateFiles, ServerOptions, ShownCertificate, TlsServer};
 #[cfg(feature = "tls")]
 pub use session::TlsSession;

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -86,6 +87,18 @@ impl ServerOptions {
     }
 }
 
+/// What the operator is told of a certificate.
+pub struct ShownCertificate {
+    /// The name in option `names` that it is shown for.
+    pub name: Option<String>,
+    /// Whose it is.
+    pub title: String,
+    /// From when until when it is valid, in seconds since 1970.
+    pub valid: Range<i64>,
+    /// Whether it is for that name.
+    pub covers_name: bool,
+}
+
 /// The TLS of a listener.
 pub struct TlsServer {
     options: ServerOptions,
@@ -153,17 +166,26 @@ impl TlsServer {
         *self.stamps.borrow_mut() = stamps;
     }
 
-    /// When each certificate ends, in seconds since 1970, with its subject.
+    /// What each certificate says, for the operator.
     ///
     /// # Errors
     /// A file cannot be read any more.
-    pub fn ends(&self) -> Result<Vec<(i64, String)>, String> {
-        let read = |files: &CertificateFiles| {
+    pub fn certificates(&self) -> Result<Vec<ShownCertificate>, String> {
+        let read = |name: Option<&str>, files: &CertificateFiles| {
             let chain = files.certificate.certificates("certificate")?;
             let first = chain.first().and_then(|der| Certificate::parse(der));
-            Ok(first.map(|certificate| (certificate.not_after, certificate.subject)))
+            Ok(first.map(|certificate| ShownCertificate {
+                name: name.map(str::to_owned),
+                title: certificate.title(),
+                valid: certificate.not_before..certificate.not_after,
+                covers_name: name.is_none_or(|name| certificate.covers(name)),
+            }))
         };
-        self.options.all().filter_map(|files| read(files).transpose()).collect()
+        let named = self.options.names.iter().flat_map(|(name, certificates)| {
+            certificates.iter().map(|files| (Some(name.as_str()), files))
+        });
+        let all = self.options.certificates.iter().map(|files| (None, files)).chain(named);
+        all.filter_map(|(name, files)| read(name, files).transpose()).collect()
     }
 }
 

@@ -1,7 +1,8 @@
-//! What a certificate says (pure): its time and its subject. Source: RFC 5280, 4.1; X.690 for the encoding.
+//! What a certificate says (pure): its time, its subject and its names. Source: RFC 5280, 4.1; X.690 for the encoding.
 //! Whether it is to be believed is not decided here.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 /// What is read of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub struct Certificate {
     pub not_after: i64,
     /// The subject as text, e.g. `CN=a.example,O=Example`.
     pub subject: String,
+    /// The host names and addresses that it is for.
+    pub names: Vec<String>,
 }
 
 const SEQUENCE: u8 = 0x30;
@@ -21,6 +24,11 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const VERSION: u8 = 0xa0;
 const BMP_STRING: u8 = 0x1e;
+const OCTET_STRING: u8 = 0x04;
+const EXTENSIONS: u8 = 0xa3;
+const SUBJECT_ALTERNATIVE_NAME: [u8; 3] = [0x55, 0x1d, 0x11];
+const DNS_NAME: u8 = 0x82;
+const IP_ADDRESS: u8 = 0x87;
 
 impl Certificate {
     /// Reads a certificate; `None` if it is none.
@@ -37,8 +45,66 @@ impl Certificate {
         let (validity, fields) = expect(fields, SEQUENCE)?;
         let (not_before, validity) = time(validity)?;
         let (not_after, _) = time(validity)?;
-        let (subject, _) = expect(fields, SEQUENCE)?;
-        Some(Certificate { not_before, not_after, subject: name(subject)? })
+        let (subject, fields) = expect(fields, SEQUENCE)?;
+        let names = alternative_names(fields).unwrap_or_default();
+        Some(Certificate { not_before, not_after, subject: name(subject)?, names })
+    }
+
+    /// Whose it is: the subject or, where that is empty, the names.
+    pub fn title(&self) -> String {
+        if self.subject.is_empty() { self.names.join(", ") } else { self.subject.clone() }
+    }
+
+    /// Whether it is for this host name, of which the first label may be `*`.
+    pub fn covers(&self, host: &str) -> bool {
+        let wildcard = host.split_once('.').map(|(_, domain)| format!("*.{domain}"));
+        self.names.iter().any(|name| {
+            let is = |host: &str| name.eq_ignore_ascii_case(host);
+            is(host) || wildcard.as_deref().is_some_and(is)
+        })
+    }
+}
+
+/// The names in the extensions, which are among the last fields of a certificate (RFC 5280, 4.2.1.6).
+fn alternative_names(mut fields: &[u8]) -> Option<Vec<String>> {
+    let mut extensions = loop {
+        let (tag, content, rest) = element(fields)?;
+        if tag == EXTENSIONS {
+            break expect(content, SEQUENCE)?.0;
+        }
+        fields = rest;
+    };
+    loop {
+        let (extension, rest) = expect(extensions, SEQUENCE)?;
+        extensions = rest;
+        let (kind, mut value) = expect(extension, OBJECT_IDENTIFIER)?;
+        if kind != SUBJECT_ALTERNATIVE_NAME {
+            continue;
+        }
+        if expect(value, OCTET_STRING).is_none() {
+            // Whether it is critical.
+            value = element(value)?.2;
+        }
+        let (mut list, _) = expect(expect(value, OCTET_STRING)?.0, SEQUENCE)?;
+        let mut names = Vec::new();
+        while let Some((tag, content, rest)) = element(list) {
+            list = rest;
+            match (tag, content.len()) {
+                (DNS_NAME, _) => names.push(escaped(&text(tag, content))),
+                (IP_ADDRESS, 4) => {
+                    names.extend(
+                        <[u8; 4]>::try_from(content).map(|it| IpAddr::from(it).to_string()),
+                    );
+                }
+                (IP_ADDRESS, 16) => {
+                    names.extend(
+                        <[u8; 16]>::try_from(content).map(|it| IpAddr::from(it).to_string()),
+                    );
+                }
+                _ => {}
+            }
+        }
+        return Some(names);
     }
 }
 
@@ -200,7 +266,7 @@ mod tests {
         tagged(SET, &tagged(SEQUENCE, &pair))
     }
 
-    fn certificate(from: &[u8], to: &[u8], subject: &[u8]) -> Vec<u8> {
+    fn certificate(from: &[u8], to: &[u8], subject: &[u8], extensions: &[u8]) -> Vec<u8> {
         let fields = [
             tagged(VERSION, &tagged(2, &[2])),
             tagged(2, &[1; 20]),
@@ -208,7 +274,8 @@ mod tests {
             tagged(SEQUENCE, &[]),
             tagged(SEQUENCE, &[tagged(UTC_TIME, from), tagged(GENERALIZED_TIME, to)].concat()),
             tagged(SEQUENCE, subject),
-            vec![0; 300],
+            tagged(SEQUENCE, &[0; 300]),
+            tagged(EXTENSIONS, &tagged(SEQUENCE, extensions)),
         ];
         tagged(SEQUENCE, &tagged(SEQUENCE, &fields.concat()))
     }
@@ -220,11 +287,47 @@ mod tests {
             attribute(&[0x2b, 6, 1, 0x84, 0], 0x13, b"x"),
             attribute(&[0x55, 4, 3], BMP_STRING, b"\0a\0\n"),
         ];
-        let der = certificate(b"700101000001Z", b"20501231235959Z", &subject.concat());
+        let der = certificate(b"700101000001Z", b"20501231235959Z", &subject.concat(), &[]);
         let read = Certificate::parse(&der).unwrap();
         assert_eq!(read.not_before, 1);
         assert_eq!(read.not_after, 2_556_143_999);
         assert_eq!(read.subject, "CN=a\\0A,1.3.6.1.512=x,O=Müller\\, Söhne");
+    }
+
+    #[test]
+    fn names_are_read_and_stand_for_a_subject_that_is_empty() {
+        let extension = |kind: &[u8], critical: &[u8], value: &[u8]| {
+            let kind = tagged(OBJECT_IDENTIFIER, kind);
+            tagged(SEQUENCE, &[&kind[..], critical, &tagged(OCTET_STRING, value)].concat())
+        };
+        let names = [
+            tagged(0x81, b"a@b.example"),
+            tagged(DNS_NAME, b"a.example"),
+            tagged(DNS_NAME, b"*.B.example"),
+            tagged(IP_ADDRESS, &[127, 0, 0, 1]),
+            tagged(IP_ADDRESS, &[1, 2]),
+        ];
+        let list = tagged(SEQUENCE, &names.concat());
+        for critical in [&[][..], &[1, 1, 0xff]] {
+            let extensions = [
+                extension(&[0x55, 0x1d, 0x13], &[1, 1, 0xff], &[0x30, 0]),
+                extension(&SUBJECT_ALTERNATIVE_NAME, critical, &list),
+            ];
+            let der = certificate(b"700101000001Z", b"20501231235959Z", &[], &extensions.concat());
+            let read = Certificate::parse(&der).unwrap();
+            assert_eq!(read.title(), "a.example, *.B.example, 127.0.0.1");
+            for (host, is_covered) in [
+                ("A.example", true),
+                ("x.b.example", true),
+                ("*.b.example", true),
+                ("b.example", false),
+                ("x.y.b.example", false),
+                ("x.a.example", false),
+                ("*.example", false),
+            ] {
+                assert_eq!(read.covers(host), is_covered, "{host}");
+            }
+        }
     }
 
     #[test]
@@ -245,7 +348,7 @@ mod tests {
 
     #[test]
     fn an_element_that_is_cut_off_is_none() {
-        let der = certificate(b"700101000001Z", b"20501231235959Z", b"");
+        let der = certificate(b"700101000001Z", b"20501231235959Z", b"", b"");
         for length in 0..der.len() {
             assert_eq!(Certificate::parse(&der[..length]), None);
         }
@@ -257,6 +360,7 @@ mod tests {
             let _ = Certificate::parse(&bytes);
             let _ = name(&bytes);
             let _ = time(&bytes);
+            let _ = alternative_names(&bytes);
         }
     }
 }

@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::io;
 
+use crate::server::log_text;
+
 /// The maximum size of the queue, in bytes.
 const LIMIT: usize = 256 * 1024;
 
@@ -139,7 +141,8 @@ impl LineQueue {
 
 /// The log line in place of lost lines.
 pub fn lost_lines(count: u64) -> String {
-    format!("({count} lines of the log were lost here)")
+    let (lines, were) = (log_text::counted(count, "line"), log_text::were(count));
+    format!("({lines} of the log {were} lost here)")
 }
 
 #[cfg(test)]

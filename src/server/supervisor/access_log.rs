@@ -111,7 +111,8 @@ impl AccessLog {
             if let Some(lines) = self.losses.count(more, now) {
                 let reason = reason.map(error_text::describe).unwrap_or_default();
                 let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
-                log.notice(&format!("The access log has lost {lines} lines{reason}"));
+                let lines = log_text::counted(lines as u64, "line");
+                log.notice(&format!("The access log has lost {lines}{reason}"));
             }
         }
         self.process.restart_at()

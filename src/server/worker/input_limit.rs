@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::control::complain;
 use super::ownership::Ownership;
 use super::parking::ParkingLot;
+use crate::server::log_text;
 use crate::server::log_throttle::LogThrottle;
 
 /// The limit, and the connections that it has cost.
@@ -30,8 +31,11 @@ impl InputLimit {
         if closed > 0
             && let Some(closed) = self.closed.count(closed, Instant::now())
         {
+            let closed = closed as u64;
+            let (connections, were) =
+                (log_text::counted(closed, "waiting connection"), log_text::were(closed));
             complain(&format!(
-                "{closed} waiting connections were closed: together they held more than {limit} bytes of input"
+                "{connections} {were} closed: together they held more than {limit} bytes of input"
             ));
         }
     }

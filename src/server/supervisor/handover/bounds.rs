@@ -9,6 +9,7 @@ use super::connection::{Held, Key, Reserved};
 use super::held_input::{HeldInput, InputBudget};
 use super::store::Store;
 use crate::server::ipc::connection_state::ConnectionState;
+use crate::server::log_text;
 use crate::server::log_throttle::LogThrottle;
 use crate::sys::os::fallback_allocator;
 use crate::sys::os::freed_memory::FreedMemory;
@@ -91,7 +92,9 @@ impl Bounds {
         self.freed_memory.note(self.input.held());
         let (closed, why) = self.closed.take()?;
         let closed = self.throttle.count(closed, now)?;
-        Some(format!("{closed} waiting connections were closed: {why}"))
+        let closed = closed as u64;
+        let connections = log_text::counted(closed, "waiting connection");
+        Some(format!("{connections} {} closed: {why}", log_text::were(closed)))
     }
 
     /// So many connections were closed.

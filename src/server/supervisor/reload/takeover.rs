@@ -12,6 +12,7 @@ use super::jobs;
 use super::later::HandedOver;
 use crate::server::ipc::clock;
 use crate::server::ipc::generation::{PassedCounts, STATUS_PROCESS};
+use crate::server::log_text;
 use crate::server::operator::log::Log;
 use crate::sys::os::own_file::OwnFile;
 use crate::sys::os::worker_signals;
@@ -46,7 +47,8 @@ pub fn inherit(
         HandedOver::Begin(begin) => return Some(ReloadAction::Serve(begin)),
         HandedOver::Passed(PassedCounts { connections, since }) => {
             let time = clock::milliseconds(Instant::now()).saturating_sub(since);
-            log.stats(&format!("Took over {connections} connections in {time} ms"));
+            let connections = log_text::counted(connections, "connection");
+            log.stats(&format!("Took over {connections} in {time} ms"));
         }
         HandedOver::End => service.pools.iter_mut().for_each(|state| state.timers.release(now)),
     }
