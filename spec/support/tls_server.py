@@ -173,6 +173,36 @@ def slow(raw):
     raw.recv(1)
 
 
+def damaged(raw, number=[0]):
+    """Answers a line, over TLS of which one byte is changed, or which ends there; another one on each connection."""
+    step, cuts = int(options["step"]), "cut" in options
+    at, sent = number[0] * step, 0
+    number[0] += 1
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    inner = tls.wrap_bio(incoming, outgoing, server_side=True)
+    work = [inner.do_handshake, lambda: inner.write(b"x" + inner.read(100)), inner.unwrap]
+    while work:
+        try:
+            work[0]()
+            work.pop(0)
+            waits = False
+        except ssl.SSLWantReadError:
+            waits = True
+        data = bytearray(outgoing.read())
+        if sent <= at < sent + len(data):
+            if cuts:
+                raw.sendall(data[:at - sent])
+                return
+            data[at - sent] ^= 1 << at % 8
+        raw.sendall(data)
+        sent += len(data)
+        if waits:
+            received = raw.recv(1 << 16)
+            if not received:
+                return
+            incoming.write(received)
+
+
 def proxy(raw):
     """A proxy for CONNECT and for requests in full."""
     head = b""
@@ -209,7 +239,7 @@ def reset(raw):
 modes = {
     "echo": tls_peer(echo), "pair": tls_peer(pair), "truncate": tls_peer(truncate), "half_close": tls_peer(half_close),
     "bulk": tls_peer(bulk), "http": tls_peer(http), "plain_http": http, "starttls": starttls, "silent": silent,
-    "garbage": garbage, "slow": slow, "proxy": proxy, "reset": reset,
+    "garbage": garbage, "damaged": damaged, "slow": slow, "proxy": proxy, "reset": reset,
 }
 
 

@@ -359,6 +359,34 @@ describe("what a peer sends instead of a handshake", function()
     end)
   end
 
+  for _, version in ipairs { "1.2", "1.3" } do
+    for _, how in ipairs { "changed", "cut" } do
+      it(("is an error with a code wherever it is %s, in version %s"):format(how, version), function()
+        local peer = tls_peer.python("damaged", localhost,
+          { version = version, step = "37", cut = how == "cut" and "1" or nil })
+        local failed = 0
+        for index = 1, 40 do
+          -- Under these options there are no sessions to resume.
+          local more = { alpn = version .. how .. index }
+          local handle, message, code = moonbridge_io.tlsconnect_nb("localhost", peer.port, options(more))
+          if handle then
+            handle:write("line\n")
+            local sent, data
+            sent, message, code = handle:flush()
+            if sent then data, message, code = handle:read(nil, "\n") end
+            handle:reset()
+            assert.is_true(data == nil or data == "xline\n" and message == "term")
+          end
+          if message ~= "term" then
+            failed = failed + 1
+            assert.matches("^[%l_]+$", tostring(code), message)
+          end
+        end
+        assert.is_true(failed >= 10, failed)
+      end)
+    end
+  end
+
   it("does not fill the memory", function()
     -- A certificate message of 64 KiB that never ends, in records of one byte.
     local peer = tls_peer.python("garbage", nil, { bytes = "16030300010b", times = "600000" })
