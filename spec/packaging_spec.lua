@@ -197,8 +197,7 @@ describe("the rock", function()
   -- The optimiser has no say in packaging, and would take minutes. Dependencies are those of other builds.
   local target = os.getenv("CARGO_TARGET_DIR") or "target"
   if target:sub(1, 1) ~= "/" then target = server.root .. "/" .. target end
-  local luarocks = ("PROFILE=dev CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR=%s "
-    .. "luarocks --lua-version %s"):format(quote(target), version)
+  local luarocks = ("PROFILE=dev CARGO_TARGET_DIR=%s luarocks --lua-version %s"):format(quote(target), version)
 
   -- Everything from the tree, nothing from the project's folder.
   local function from_tree(tree)
