@@ -253,6 +253,24 @@ describe("socket:park", function()
     assert.is_true(each < 3072, each .. " bytes for each connection")
   end)
 
+  it("collects what Lua has of a crowd of connections that has left, without another one", function()
+    local s = start [[function(socket)
+      local line, status = socket:read_nb(1024, "\n")
+      if status == "eof" then return socket:close() end
+      if line == "last\n" then setmetatable({}, { __gc = function() io.stderr:write("collected\n") end }) end
+      socket:write("hello\n")
+      return socket:park()
+    end]]
+    local clients = {}
+    for index = 1, 300 do
+      clients[index] = s:connect()
+      assert(clients[index]:send(index == 300 and "last\n" or "first\n"))
+      assert.equal("hello\n", clients[index]:read(6))
+    end
+    for _, client in ipairs(clients) do client:close() end
+    assert.truthy(s:wait_log "collected")
+  end)
+
   it("throws for a timeout that is no time", function()
     local s = start [[function(socket)
       for _, time in ipairs { -1, 0/0, "x", true } do

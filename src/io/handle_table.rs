@@ -79,6 +79,11 @@ impl HandleTable {
     }
 }
 
+/// Gives back the memory of handles that are gone.
+pub fn shrink() {
+    LIVE.with_borrow_mut(|live| live.all.shrink_to_fit());
+}
+
 /// The stream of a handle; `None` if the value is something else.
 pub fn stream_of(handle: &AnyUserData) -> Option<Rc<RefCell<Stream>>> {
     LIVE.with(|live| live.try_borrow_mut().ok()?.get(handle.to_pointer() as usize).cloned())

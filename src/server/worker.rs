@@ -17,6 +17,7 @@
 //! | [`holding`] | the way to the push process |
 //! | [`disposition`], [`handover`] | what a handler decides; connections as values |
 //! | [`stopwatch`] | how long handlers run, and how much they send |
+//! | [`tidying`] | what is done in Lua when a crowd of connections has left |
 //! | [`recycling`] | when a worker is replaced though its handler goes on |
 //! | [`lua_side`], [`handle_methods`] | what Lua sees |
 //! | [`reload`] | a worker asks for a new generation |
@@ -50,6 +51,7 @@ pub mod reload;
 pub mod request_log;
 mod sources;
 mod stopwatch;
+mod tidying;
 pub mod timeout;
 
 #[cfg(test)]
@@ -143,7 +145,7 @@ impl Worker {
         let ticket = self.settle(keep, MonotonicTime::now());
         self.lua_side.publish(self.event_loop.connections().places_mut(), ticket, argument)?;
         let job = self.job.take().map(Task::Job);
-        let task = job.or_else(|| self.event_loop.next_task());
+        let task = job.or_else(|| self.next_task(lua));
         let value = match &task {
             Some(Task::Connection(running)) => match self.published(running) {
                 Some(ticket) => self.lua_side.handle(ticket)?,
@@ -162,6 +164,17 @@ impl Worker {
         }
         self.task = task;
         Ok(value)
+    }
+
+    /// What the handler is called for next; nothing when the worker ends.
+    fn next_task(&mut self, lua: &Lua) -> Option<Task> {
+        loop {
+            let task = self.event_loop.next_task();
+            let lua_side = &mut self.lua_side;
+            if task.is_some() || !self.event_loop.tidy(|places| lua_side.tidy(lua, places)) {
+                return task;
+            }
+        }
     }
 
     /// The place of a connection whose handle Lua knows.

@@ -78,6 +78,11 @@ impl Connections {
         &mut self.owned.places
     }
 
+    /// Gives back memory that many more connections took.
+    pub fn shrink(&mut self) {
+        self.parking.shrink();
+    }
+
     /// Whether the client of none has to take output.
     pub fn have_sent(&self) -> bool {
         self.outbox.is_empty()

@@ -58,9 +58,8 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// The loop of a worker in a pool with these listeners that wants `pre_fork` idle workers, with the
-    /// leases of its cell. Its parked connections may hold that many bytes of input that nobody else can
-    /// hold.
+    /// The loop of a worker in a pool with these listeners that wants `pre_fork` idle workers, with the leases of its cell.
+    /// Its parked connections may hold that many bytes of input that nobody else can hold.
     ///
     /// # Errors
     /// What the kernel reports.
@@ -179,8 +178,16 @@ impl EventLoop {
             if self.control.phase() == WorkerPhase::Leaving {
                 return self.sources.connections.next_to_tell().map(Task::Connection);
             }
+            if self.sources.tidying.is_due(self.sources.stopwatch.now()) {
+                return None;
+            }
             self.wait(self.sources.stopwatch.now(), None);
         }
+    }
+
+    /// There was nothing to do: as [`WorkSources::tidy`].
+    pub fn tidy(&mut self, collect: impl FnOnce(&mut Places)) -> bool {
+        self.sources.tidy(collect)
     }
 
     /// The handler has returned, or thrown.
@@ -236,8 +243,7 @@ impl EventLoop {
         self.control.cell().set(Activity::Finishing);
     }
 
-    /// The worker ends after an error: its other connections go back to the supervisor. That of the
-    /// handler is reset, unless the handler had ended it.
+    /// The worker ends after an error: its other connections go back. That of the handler is reset, unless it had ended.
     pub fn abandon(&mut self, task: Option<Task>) {
         self.control.cell().add(Counter::Errors, 1);
         let now = MonotonicTime::now();
@@ -263,6 +269,9 @@ impl EventLoop {
     pub fn wait(&mut self, now: MonotonicTime, most: Option<MonotonicTime>) {
         let resumed = self.sources.look_after(now);
         let idle = self.sources.are_idle();
+        if idle && self.sources.tidying.is_due(now) {
+            return;
+        }
         let refused = std::mem::take(&mut self.refused);
         let (control, phase) = (self.control.clone(), self.control.phase());
         if control.board().wants_offers() && phase == WorkerPhase::Serving && !refused {

@@ -3,7 +3,7 @@
 use mlua::{Lua, Table, Value};
 
 use super::places::Places;
-use crate::io::stream_of;
+use crate::io::{handle_table, stream_of};
 use crate::server::ipc::ticket::Ticket;
 use crate::server::listen::listener::Listener;
 use crate::server::listen::spec::ListenerSpec;
@@ -58,6 +58,20 @@ impl LuaSide {
             places.set_published(ticket);
         }
         Ok(())
+    }
+
+    /// Forgets the handles of connections that have left, with their streams, unless the application has stopped the
+    /// garbage collection.
+    pub fn tidy(&mut self, lua: &Lua, places: &mut Places) {
+        let forgotten = self.publish(places, None, &Value::Nil);
+        if forgotten.is_err() || !lua.gc_is_running() {
+            return;
+        }
+        // What has a finalizer is freed by the second one.
+        for _ in 0..2 {
+            let _ = lua.gc_collect();
+        }
+        handle_table::shrink();
     }
 
     /// The handle with that place.

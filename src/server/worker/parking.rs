@@ -64,6 +64,12 @@ impl ParkingLot {
         }
     }
 
+    /// Gives back memory that many more connections took.
+    pub fn shrink(&mut self) {
+        self.alarms.shrink_to_fit();
+        self.incomplete.shrink_to_fit();
+    }
+
     /// How many connections are parked that the supervisor does not know of.
     pub fn alone(&self) -> usize {
         self.alone

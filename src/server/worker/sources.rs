@@ -14,7 +14,9 @@ use super::control::{Control, complain};
 use super::events::{Events, WorkerSource};
 use super::handover::Arrival;
 use super::handshake;
+use super::places::Places;
 use super::stopwatch::Stopwatch;
+use super::tidying::Tidying;
 use crate::io::Wakeup;
 use crate::io::wait::{self, Direction};
 use crate::server::ipc::lease::LeaseTable;
@@ -22,6 +24,7 @@ use crate::server::ipc::message::Report;
 use crate::server::ipc::scoreboard::{Counter, Total};
 use crate::server::listen::listener::Listener;
 use crate::sys::os::error_text;
+use crate::sys::os::fallback_allocator::give_back;
 use crate::sys::os::freed_memory::FreedMemory;
 use crate::sys::os::monotonic::MonotonicTime;
 use crate::sys::os::process::close_for_good;
@@ -44,6 +47,8 @@ pub struct WorkSources {
     pub connections: Connections,
     /// Counted in connections.
     freed_memory: FreedMemory,
+    /// What follows such a fall in Lua.
+    pub tidying: Tidying,
     /// What is measured.
     pub stopwatch: Stopwatch,
     /// How many workers the pool may have.
@@ -71,6 +76,7 @@ impl WorkSources {
             listeners: listeners.clone(),
             connections: Connections::new(epoll, control.clone(), leases, input_limit, listeners),
             freed_memory: FreedMemory::new(CROWD),
+            tidying: Tidying::new(MonotonicTime::now()),
             control,
             events,
             stopwatch: Stopwatch::new(MonotonicTime::now()),
@@ -138,8 +144,24 @@ impl WorkSources {
     /// Does what is due without an event. Returns when listeners that rest are asked again.
     pub fn look_after(&mut self, now: MonotonicTime) -> Option<MonotonicTime> {
         self.connections.look_after(now);
-        self.freed_memory.note(self.connections.places().len());
+        let count = self.connections.places().len();
+        if self.freed_memory.note(count) && count <= CROWD {
+            self.tidying.want();
+        }
         self.acceptor.resume(now)
+    }
+
+    /// Frees what this process has of connections that have left, with `collect` what Lua has. False if that is not due.
+    pub fn tidy(&mut self, collect: impl FnOnce(&mut Places)) -> bool {
+        let begun = MonotonicTime::now();
+        if !self.tidying.is_due(begun) {
+            return false;
+        }
+        self.connections.shrink();
+        collect(self.connections.places_mut());
+        give_back();
+        self.tidying.done(begun, MonotonicTime::now());
+        true
     }
 
     /// Waits until the given time at most, queues what the kernel has, then what is due without an event. True if

@@ -14,12 +14,15 @@ impl FreedMemory {
         FreedMemory { least, peak: 0 }
     }
 
-    /// So many units are in use: if they are at most half of the peak, freed memory goes back to the kernel.
+    /// So many units are in use: if they are at most half of the peak, freed memory goes back to the kernel. Whether that
+    /// is so.
     #[inline(always)]
-    pub fn note(&mut self, held: usize) {
-        if self.has_fallen(held) {
+    pub fn note(&mut self, held: usize) -> bool {
+        let has_fallen = self.has_fallen(held);
+        if has_fallen {
             give_back();
         }
+        has_fallen
     }
 
     #[inline(always)]
