@@ -33,6 +33,11 @@ local APP = websocket.APP .. [[
     if order then return order(ws) end
     ws:send(text, kind)
   end
+  local tell = options.close
+  function options.close(ws, ...)
+    if ws.state == "deadly" then os.execute("kill -9 $PPID") end
+    tell(ws, ...)
+  end
   local echo = http.websocket(options)
   moonbridge.listen {
     { proto = "tcp", host = "127.0.0.1", port = PORT },
@@ -345,6 +350,34 @@ describe("a WebSocket", function()
     process.kill(tonumber(pid), "KILL")
     assert.equal("second", ws:ask("state"))
     assert.not_equal(pid, ws:ask("pid"))
+  end)
+
+  it("is closed if its worker is killed in an event, and another one tells the handler once", function()
+    start(nil, { WORKERS = 2 })
+    local ws = connect "/?state=mine"
+    local pid = ws:ask("pid")
+    socket.sleep(0.1)
+    ws:send("busy")
+    assert.truthy(process.wait_until(function() return io.open(flag) end))
+    process.kill(tonumber(pid), "KILL")
+    assert.is_nil((ws:receive()))
+    assert.truthy(s:wait_log('closed 1006 "" mine'))
+    os.remove(flag)
+    assert.equal("other", connect("/?state=other"):ask("state"))
+    s:stop()
+    assert.equal(1, select(2, s:log():gsub('closed %d+ "" mine', "")))
+  end)
+
+  it("has its close function called once more if that has killed the worker", function()
+    start(nil, { WORKERS = 2 })
+    local ws = connect "/?state=deadly"
+    assert.equal("deadly", ws:ask("state"))
+    socket.sleep(0.1)
+    ws:close()
+    assert.truthy(s:wait_log("died from signal 9", nil, 2))
+    assert.equal("other", connect("/?state=other"):ask("state"))
+    s:stop()
+    assert.equal(2, select(2, s:log():gsub("died from signal 9", "")))
   end)
 
   it("goes on in another worker while its own is busy, also after it was cold", function()

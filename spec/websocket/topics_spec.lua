@@ -156,6 +156,7 @@ describe("a WebSocket that hears a topic", function()
     assert.is_nil((ws:receive()))
     os.remove(flag)
     wait_count(1)
+    assert.truthy(s:wait_log('closed 1006 "" kept'))
   end)
 
   it("goes on in the next generation", function()

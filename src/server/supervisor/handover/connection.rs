@@ -42,12 +42,12 @@ pub struct SupervisedConnection {
 /// | queued | a worker has time | sent |
 /// | sent | the worker has it | leased, or forgotten if the worker does not lease it |
 /// | sent | the worker declines it, leaves the message unread, or dies before it reads it | queued |
-/// | sent | the worker dies after it has read it | reset; queued if it is sent a file |
+/// | sent | the worker dies after it has read it | reset; queued if it is sent a file, or has a session |
 /// | leased | the lease is revoked: the worker is slow or dead, or another one is better off with it | waiting |
 /// | leased | the worker gives it up | waiting, queued or lingering |
 /// | leased | the worker closes it | forgotten |
 /// | leased | the worker is slow or dead while it sends a file | queued: another one goes on |
-/// | leased | the worker dies while it acts on it otherwise | reset |
+/// | leased | the worker dies while it acts on it otherwise | reset; queued if it has a session: its handler is told |
 /// | lingering | the client closes, or has had time enough for that | closed |
 ///
 /// At a shutdown, what has waited is queued at once; what comes back from a worker waits for a moment.
@@ -221,10 +221,15 @@ pub fn close(descriptor: OwnedFd) {
     let _ = socket.shutdown(Shutdown::Both);
 }
 
+/// Whether nobody was about to close the connection gracefully.
+pub fn is_reset_by_closing(descriptor: &OwnedFd) -> bool {
+    SockRef::from(descriptor).linger().ok().flatten().is_some()
+}
+
 /// Resets a connection: the client gets RST, even if a worker still has a duplicate. If the worker
 /// was about to close it gracefully (`SO_LINGER` is off then), the client gets FIN.
 pub fn reset(descriptor: OwnedFd) {
-    if SockRef::from(&descriptor).linger().ok().flatten().is_some() {
+    if is_reset_by_closing(&descriptor) {
         disconnect(descriptor.as_fd());
     } else {
         close(descriptor);

@@ -22,7 +22,7 @@ mod successor;
 #[cfg(test)]
 mod tests;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,11 @@ use crate::server::ipc::connection_state::{ConnectionState, Stage};
 use crate::server::ipc::message::{Order, Report};
 use crate::server::ipc::overflow;
 use crate::server::ipc::ticket::Ticket;
-use connection::{Held, Location, Reserved, SendingFile, SupervisedConnection, close, reset};
+use crate::sys::os::disconnect::disconnect;
+use crate::sys::os::hangup::{Ended, ended};
+use connection::{
+    Held, Location, Reserved, SendingFile, SupervisedConnection, close, is_reset_by_closing, reset,
+};
 use leases::{Leases, Revoked};
 
 pub use bounds::Bounds;
@@ -336,12 +340,34 @@ impl Handover {
                 }
                 Some(connection) => {
                     self.reception.store.counts(worker.pool).lost += 1;
-                    reset(connection.descriptor);
+                    self.lose(connection);
                 }
                 None => {}
             }
         }
         self.reception.store.remove_worker(worker.pid);
+    }
+
+    /// A connection breaks off with its worker. If its handler keeps something of it, another worker gets it once, finds it
+    /// closed, and tells the handler.
+    fn lose(&mut self, connection: SupervisedConnection) {
+        let SupervisedConnection { pool, descriptor, location } = connection;
+        let attributes = match location {
+            Location::Leased(leased) => leased.attributes,
+            Location::Sent(_, _, attributes, _) => attributes,
+            _ => Attributes::default(),
+        };
+        if attributes.session.is_none()
+            || ended(descriptor.as_fd()) == Ended::Both
+            || !is_reset_by_closing(&descriptor)
+        {
+            return reset(descriptor);
+        }
+        disconnect(descriptor.as_fd());
+        // The keys are no use without the numbers of its records.
+        let attributes = Attributes { secured: None, ..attributes };
+        let state = ConnectionState { attributes, ..ConnectionState::default() };
+        self.reception.queue(pool, descriptor, Held { state, ..Held::default() }, Wakeup::Input);
     }
 
     /// The connections that a worker has on lease, and their turns since they were last sampled.
