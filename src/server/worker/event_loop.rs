@@ -141,8 +141,7 @@ impl EventLoop {
         Ok(())
     }
 
-    /// The handler has returned at this time: counts that, and ends the worker if that is due.
-    /// Returns the place of its connection if the worker keeps it.
+    /// The handler has returned: counts that, and ends the worker if that is due. Returns the place of a connection it keeps.
     pub fn settle(&mut self, task: Task, keep: bool, now: MonotonicTime) -> Option<Ticket> {
         self.note_end(Some(&task), now);
         let ticket = match task {
