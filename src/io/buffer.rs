@@ -99,6 +99,17 @@ impl Queue {
         }
     }
 
+    /// Takes all bytes, with where the live ones begin among them.
+    pub fn take(&mut self) -> (Vec<u8>, usize) {
+        let Queue { bytes, start } = mem::take(self);
+        (bytes, start)
+    }
+
+    /// Puts back what was [taken](Queue::take), perhaps with fewer live bytes.
+    pub fn put_back(&mut self, (bytes, start): (Vec<u8>, usize)) {
+        *self = Queue { start: start.min(bytes.len()), bytes };
+    }
+
     /// Appends `bytes`.
     pub fn push(&mut self, bytes: &[u8]) {
         self.make_room(bytes.len());

@@ -29,7 +29,7 @@ pub fn of_handle(lua: &Lua, handle: &Value, key: &str) -> Reply<Value> {
         return stream
             .duplex
             .session()
-            .map_or(Ok(Value::Nil), |session| tls_options::describe(lua, session));
+            .map_or(Ok(Value::Nil), |session| tls_options::describe(lua, &session));
     }
     let Some((side, field)) = key.split_once('_') else { return Ok(Value::Nil) };
     let address = match side {

@@ -7,6 +7,7 @@
 //! | [`address`] | addresses, ports, paths (pure, except for looking up the ends of a connection) |
 //! | [`plain_transport`] | a descriptor and how its kind receives, sends and ends |
 //! | [`transport`] | a descriptor and, for TLS, the session that its bytes pass through |
+//! | [`shared_session`] | such a session, shared with the thread that sends deferred output |
 //! | [`tls`] | TLS sessions, certificates, whom to believe |
 //! | [`tls_options`], [`tls_functions`] | these for Lua |
 //! | [`stream`] | a connection with buffers and state, without Lua |
@@ -44,6 +45,7 @@ pub mod plain_transport;
 pub mod poll;
 pub mod reading;
 pub mod session;
+pub mod shared_session;
 pub mod stream;
 pub mod tls;
 pub mod tls_functions;

@@ -159,6 +159,14 @@ impl PlainTransport {
         }
     }
 
+    /// The same for one part, and nothing at once behind it.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn send_one(&self, part: &[u8]) -> io::Result<usize> {
+        self.send(&[IoSlice::new(part)], false)
+    }
+
     /// Whether an operation would not block now. Descriptors that `poll` does not know, and those
     /// in error, count as ready: the operation itself reports what is wrong.
     fn ready(&self, direction: Direction) -> bool {

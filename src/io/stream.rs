@@ -231,18 +231,24 @@ impl Stream {
 
     /// Whether another process can go on with the connection.
     pub fn is_movable(&self) -> bool {
-        !self.handler.personal
-            && self.duplex.session().is_none_or(|session| session.state().is_some())
+        !self.handler.personal && !self.is_bound()
+    }
+
+    /// Whether it has a TLS session that no other process can go on with now.
+    #[inline]
+    pub fn is_bound(&self) -> bool {
+        self.duplex.transport.get().is_some_and(Transport::is_bound)
     }
 
     /// Whether the supervisor knows the keys of its session.
     pub fn are_keys_told(&self) -> bool {
-        self.duplex.session().is_none_or(TlsSession::is_told)
+        self.duplex.session().is_none_or(|session| session.is_told())
     }
 
     /// They are known from now on.
     pub fn set_keys_told(&mut self) {
-        if let Some(session) = self.duplex.transport.get_mut().and_then(Transport::session_mut) {
+        if let Some(mut session) = self.duplex.transport.get_mut().and_then(Transport::session_mut)
+        {
             session.set_told();
         }
     }

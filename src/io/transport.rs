@@ -2,14 +2,17 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, RwLockWriteGuard};
 
 use nix::poll::PollFlags;
 
 pub use super::plain_transport::DescriptorKind;
 use super::plain_transport::PlainTransport;
+use super::shared_session::{SessionGuard, SharedSession, send_records, send_sealed};
 use super::tls::TlsSession;
 use super::wait::Direction;
 use crate::sys::os::error_text::CodedError;
+use crate::sys::os::output_slot::Seal;
 use crate::sys::os::{file_transfer, fork_detection};
 
 /// How much of a file is copied at once where the system cannot send it, in bytes.
@@ -20,7 +23,7 @@ const COPY: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Transport {
     plain: PlainTransport,
-    session: Option<Box<TlsSession>>,
+    session: Option<SharedSession>,
     /// The process that the session belongs to.
     owner: u64,
 }
@@ -44,7 +47,8 @@ impl Transport {
 
     /// All further bytes pass through `session`.
     pub fn secure(&mut self, session: TlsSession) {
-        (self.session, self.owner) = (Some(Box::new(session)), fork_detection::generation());
+        (self.session, self.owner) =
+            (Some(SharedSession::new(session)), fork_detection::generation());
     }
 
     /// Whether the session belongs to the process that this one was forked from. A child that sent or received records
@@ -54,13 +58,15 @@ impl Transport {
     }
 
     /// The parts, if there is a session.
-    fn secured(&mut self) -> io::Result<Option<(&PlainTransport, &mut TlsSession)>> {
+    fn secured(
+        &mut self,
+    ) -> io::Result<Option<(&PlainTransport, RwLockWriteGuard<'_, TlsSession>)>> {
         if self.is_inherited() {
             let text = "the connection's TLS belongs to the process that this one was forked from: leave the \
                         connection to that one, and open another one here";
             return Err(CodedError { code: "forked", text: text.to_owned() }.into());
         }
-        Ok(self.session.as_deref_mut().map(|session| (&self.plain, session)))
+        Ok(self.session.as_mut().map(|session| (&self.plain, session.write())))
     }
 
     /// What follows is not for the session any more.
@@ -86,21 +92,27 @@ impl Transport {
         if !self.handshake()? {
             return Ok(());
         }
-        let Some((plain, session)) = self.secured()? else { return Ok(()) };
-        match send_records(plain, session) {
+        let Some((plain, mut session)) = self.secured()? else { return Ok(()) };
+        match send_ready(plain, &mut session) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             outcome => outcome,
         }
     }
 
+    /// Whether there is a TLS session that no other process can go on with now.
+    #[inline]
+    pub fn is_bound(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.read().state().is_none())
+    }
+
     /// The TLS session, if there is one.
-    pub fn session(&self) -> Option<&TlsSession> {
-        self.session.as_deref()
+    pub fn session(&self) -> Option<SessionGuard<'_>> {
+        self.session.as_ref().map(SharedSession::read)
     }
 
     /// The same, to be changed.
-    pub fn session_mut(&mut self) -> Option<&mut TlsSession> {
-        self.session.as_deref_mut()
+    pub fn session_mut(&mut self) -> Option<RwLockWriteGuard<'_, TlsSession>> {
+        self.session.as_mut().map(SharedSession::write)
     }
 
     /// Appends received bytes to `buffer`, without blocking; 0 at EOF. Without TLS into the spare
@@ -114,11 +126,11 @@ impl Transport {
     }
 
     fn decrypt(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let Some((plain, session)) = self.secured()? else { return Ok(0) };
+        let Some((plain, mut session)) = self.secured()? else { return Ok(0) };
         loop {
             match session.take_plaintext(buffer)? {
                 Some(received) => return Ok(received),
-                None => receive_records(plain, session)?,
+                None => receive_records(plain, &mut session)?,
             }
         }
     }
@@ -153,27 +165,14 @@ impl Transport {
     }
 
     fn encrypt(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Some((plain, session)) = self.secured()? else { return Ok(0) };
-        let mut sent = 0;
+        let Some((plain, mut session)) = self.secured()? else { return Ok(0) };
         loop {
-            let outcome = match send_records(plain, session) {
-                Ok(()) => {
-                    sent += session.take_sent();
-                    match session.seal(parts, sent) {
-                        Ok(true) => continue,
-                        Ok(false) if session.is_handshaking() => receive_records(plain, session),
-                        Ok(false) => return Ok(sent),
-                        Err(error) => Err(error),
-                    }
-                }
-                Err(error) => Err(error),
-            };
-            match outcome {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && sent > 0 => {
-                    return Ok(sent);
-                }
-                outcome => outcome?,
+            let sent = send_sealed(&mut session, parts, |records| plain.send_one(records))
+                .map_err(|error| reason(plain, &mut session, error))?;
+            if sent > 0 || !session.is_handshaking() {
+                return Ok(sent);
             }
+            receive_records(plain, &mut session)?;
         }
     }
 
@@ -192,7 +191,7 @@ impl Transport {
     }
 
     fn is_established(&self) -> bool {
-        self.session().is_none_or(TlsSession::is_established)
+        self.session().is_none_or(|session| session.is_established())
     }
 
     /// All output is sent: with TLS, sends `close_notify`. Returns whether that has left as well.
@@ -200,9 +199,9 @@ impl Transport {
     /// # Errors
     /// What the system reports.
     pub fn send_close_notify(&mut self) -> io::Result<bool> {
-        let Some((plain, session)) = self.secured()? else { return Ok(true) };
+        let Some((plain, mut session)) = self.secured()? else { return Ok(true) };
         session.close_notify();
-        match send_records(plain, session) {
+        match send_ready(plain, &mut session) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             outcome => outcome.map(|()| true),
         }
@@ -230,20 +229,32 @@ impl Transport {
         }
     }
 
-    /// Whether the bytes of a write are those that the descriptor gets: then others may send them.
-    pub fn sends_as_it_is(&self) -> bool {
-        self.plain().kind() != DescriptorKind::Plain && self.session.is_none()
+    /// Whether the thread that sends deferred output may send for this process now.
+    #[inline(always)]
+    pub fn is_sent_for(&self) -> bool {
+        self.plain().kind() != DescriptorKind::Plain
+            && (self.session.is_none() || self.is_sealed_for())
+    }
+
+    fn is_sealed_for(&self) -> bool {
+        self.is_established() && !self.is_inherited()
+    }
+
+    /// What seals the output that the thread sends.
+    #[inline(always)]
+    pub fn seal(&self) -> Option<Arc<dyn Seal>> {
+        self.session.as_ref().map(SharedSession::seal)
     }
 
     /// Whether a receive would find something without asking the system.
     pub fn has_received(&self) -> bool {
-        self.session().is_some_and(TlsSession::has_received)
+        self.session().is_some_and(|session| session.has_received())
     }
 
     /// Gives back memory that an idle connection does not need.
     pub fn release(&mut self) {
         if let Some(session) = &mut self.session {
-            session.release();
+            session.write().release();
         }
     }
 
@@ -272,24 +283,19 @@ impl Transport {
 /// Receives once for the session, which answers what the protocol asks for, and keeps its failure.
 fn receive_records(plain: &PlainTransport, session: &mut TlsSession) -> io::Result<()> {
     // What the peer waits for first; a failure is for a write to report, since input may explain it.
-    let _ = send_records(plain, session);
+    let _ = send_ready(plain, session);
     match plain.receive(session.room())? {
         0 => session.end(),
         _ => session.process(),
     }
-    let _ = send_records(plain, session);
+    let _ = send_ready(plain, session);
     Ok(())
 }
 
 /// Sends what the session has ready.
-fn send_records(plain: &PlainTransport, session: &mut TlsSession) -> io::Result<()> {
-    while session.has_unsent() {
-        match plain.send(&[IoSlice::new(session.unsent())], false) {
-            Ok(sent) => session.sent(sent),
-            Err(error) => return Err(reason(plain, session, error)),
-        }
-    }
-    Ok(())
+fn send_ready(plain: &PlainTransport, session: &mut TlsSession) -> io::Result<()> {
+    let sent = send_records(session, |records| plain.send_one(records));
+    sent.map_err(|error| reason(plain, session, error))
 }
 
 /// Why sending has failed: if the connection is gone, the peer's last message may tell.

@@ -5,7 +5,6 @@ use mlua::{FromLua, Lua, LuaString, MultiValue, Table, Value};
 use super::step::SharedConnection;
 use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{self, Fault, Reply};
-use crate::io::tls::TlsSession;
 use crate::known_options;
 use crate::server::ipc::clock;
 use crate::server::ipc::held_state::{HeldState, Rules};
@@ -59,7 +58,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
             return Err(Fault::misuse("request is in use"));
         };
         let stream = connection.exchange.stream.get();
-        if stream.is_some_and(|it| it.borrow().duplex.session().is_some_and(TlsSession::is_bound)) {
+        if stream.is_some_and(|it| it.borrow().duplex.session().is_some_and(|it| it.is_bound())) {
             return Err(Fault::misuse(
                 "hold: a response cannot be held over TLS 1.2, as its keys are this process's alone",
             ));

@@ -119,6 +119,9 @@ fn go_on(shared: &SharedConnection, outcome: MethodResult, leaves: Leaves) -> Ac
         Ok(pending)
             if leaves == Leaves::Some && pending <= c.exchange.options.response_buffering =>
         {
+            let exchange = &mut c.exchange;
+            // If somebody else has the stream, it is for them to send.
+            let _ = exchange.output.leave(&exchange.stream);
             Action::Done
         }
         Ok(_) => Action::Call(Call {

@@ -36,6 +36,7 @@ impl HeldStream {
     ///
     /// # Errors
     /// There is none, or somebody else is using it.
+    #[inline(always)]
     pub fn with<R>(&self, work: impl FnOnce(&mut Stream) -> R) -> Result<R, Problem> {
         let Some(shared) = &self.0 else {
             return Err("Response has already been finished".into());

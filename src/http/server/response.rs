@@ -190,17 +190,17 @@ impl Response {
     /// [`Response::sent`].
     pub fn data(&mut self, piece: &[u8], minimum: usize) -> Result<PieceTaken, Misuse> {
         self.stage.takes_data()?;
-        match self.coding.encoder() {
-            _ if piece.is_empty() => Ok(PieceTaken::Joined),
-            None => self.body.take(piece, minimum, MOST_WAITING, &mut self.buffer.bytes),
-            Some(encoder) => {
-                let ready = encoder.take(piece)?;
-                self.encoded(&ready, minimum)
-            }
+        if piece.is_empty() {
+            return Ok(PieceTaken::Joined);
         }
+        if self.coding.is_active() {
+            return self.encoded(&self.coding.take(piece)?, minimum);
+        }
+        self.body.take(piece, minimum, MOST_WAITING, &mut self.buffer.bytes)
     }
 
     /// Takes a piece of the compressed body.
+    #[cold]
     fn encoded(&mut self, piece: &[u8], minimum: usize) -> Result<PieceTaken, Misuse> {
         if piece.is_empty() {
             return Ok(PieceTaken::Joined);
@@ -228,8 +228,10 @@ impl Response {
 
     /// The output, for the flusher to send if the handler does nothing more for a while. The caller gives it
     /// back, by [`Response::restore`], before anything further is done with the response.
+    #[inline(always)]
     pub fn defer(&mut self) -> DeferredOutput {
-        self.buffer.defer(self.body.completion())
+        let waiting = self.buffer.defer(self.body.completion());
+        if self.coding.is_active() { self.coding.defer(waiting, &self.body) } else { waiting }
     }
 
     /// Whether [`Response::restore`] is due.
@@ -246,10 +248,9 @@ impl Response {
 
     /// Pieces that wait to be joined do so no more: [`Response::out`] has all data so far.
     pub fn flush(&mut self) {
-        if let Some(encoder) = self.coding.encoder() {
-            let ready = encoder.flush();
+        if self.coding.is_active() {
             // The encoder knows whether there may be a body.
-            let _ = self.encoded(&ready, 0);
+            let _ = self.encoded(&self.coding.flush(), 0);
         }
         self.body.flush(&mut self.buffer.bytes);
     }
@@ -271,9 +272,8 @@ impl Response {
             }
             _ => self.finish_headers(date)?,
         }
-        if let Some(encoder) = self.coding.encoder() {
-            let rest = encoder.finish()?;
-            self.encoded(&rest, 0)?;
+        if self.coding.is_active() {
+            self.encoded(&self.coding.finish()?, 0)?;
         }
         self.body.finish(&mut self.buffer.bytes)?;
         self.stage = ResponseStage::Finished;

@@ -98,24 +98,27 @@ impl ResponseOutput {
         options: &Options,
     ) -> Result<usize, Problem> {
         self.recall(stream);
-        match self.response.data(piece, options.output_chunk) {
+        let is_complete = match self.response.data(piece, options.output_chunk) {
             Ok(PieceTaken::Ignored) if self.response.takes_ignored(options.output_chunk) => {
                 self.check_peer(stream)?;
-                self.defer(stream, true)
+                true
             }
-            Ok(PieceTaken::Ignored | PieceTaken::Joined) => self.defer(stream, false),
-            Ok(PieceTaken::Complete) => self.defer(stream, true),
-            Ok(PieceTaken::Full) => self.send(stream),
-            Ok(PieceTaken::Large) => stream.try_with(|stream| {
-                let sent = stream.duplex.send_nb(&self.response.parts(piece));
-                self.response.sent();
-                sent
-            }),
+            Ok(PieceTaken::Ignored | PieceTaken::Joined) => false,
+            Ok(PieceTaken::Complete) => true,
+            Ok(PieceTaken::Full) => return self.send(stream),
+            Ok(PieceTaken::Large) => {
+                return stream.try_with(|stream| {
+                    let sent = stream.duplex.send_nb(&self.response.parts(piece));
+                    self.response.sent();
+                    sent
+                });
+            }
             Err(text) => {
-                self.defer(stream, false)?;
-                Err(self.problem(text, piece.len()))
+                self.leave(stream)?;
+                return Err(self.problem(text, piece.len()));
             }
-        }
+        };
+        self.defer(stream, is_complete)
     }
 
     /// Sends a file as the body of the response, which has been announced with that length.
@@ -137,7 +140,18 @@ impl ResponseOutput {
         }
     }
 
+    /// The handler goes on, perhaps with output queued, which leaves as the client takes it.
+    ///
+    /// # Errors
+    /// As [`HeldStream::with`].
+    #[cold]
+    #[inline(never)]
+    pub fn leave(&mut self, stream: &HeldStream) -> Result<(), Problem> {
+        self.defer(stream, false).map(|_| ())
+    }
+
     /// Lets output wait for the end of the response. Where that is not possible, `complete` output is sent.
+    #[inline(always)]
     fn defer(&mut self, stream: &HeldStream, complete: bool) -> Result<usize, Problem> {
         let waits = stream.with(|stream| {
             let outcome = stream.duplex.defer(self.response.defer());

@@ -253,6 +253,8 @@ impl Turn {
 
     /// The connection has changed its protocol.
     fn pass_on(&mut self, c: &mut HttpConnection) -> TurnAction {
+        // What still waits goes with the connection. A failure shows when more is sent.
+        let _ = c.exchange.send_out();
         let wait =
             c.exchange.stream.borrow().and_then(|stream| stream.handler.session.as_ref()?.wait);
         let held = c.exchange.stream.with(|stream| stream.handler.session.as_mut()?.held.take());

@@ -19,7 +19,6 @@ use crate::http::wire::websocket::reader::MessageKind;
 use crate::io::session::Session;
 use crate::io::stream::Stream;
 use crate::io::stream_of;
-use crate::io::tls::TlsSession;
 use crate::known_options;
 use crate::server::push::lua::want;
 use crate::server::worker::{context, handle_methods, request_log};
@@ -198,7 +197,7 @@ fn values(lua: &Lua, native: &Table) -> Result<()> {
     };
     native.raw_set("subscribe", lua.create_function(subscribe)?)?;
     let is_bound = |_: &Lua, socket: AnyUserData| {
-        Ok(with(&socket, |_, stream| stream.duplex.session().is_some_and(TlsSession::is_bound))
+        Ok(with(&socket, |_, stream| stream.duplex.session().is_some_and(|it| it.is_bound()))
             .unwrap_or(false))
     };
     native.raw_set("is_bound", lua.create_function(is_bound)?)

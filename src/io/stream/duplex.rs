@@ -11,7 +11,7 @@ use super::input::{Fill, Input};
 use super::loss::Loss;
 use super::output::{Output, total};
 use super::shared_transport::{SharedTransport, not_connected};
-use crate::io::tls::TlsSession;
+use crate::io::shared_session::SessionGuard;
 use crate::io::transport::{DescriptorKind, Transport};
 use crate::io::wait::{self, Direction};
 use crate::sys::os::hangup::{Ended, ended};
@@ -117,7 +117,7 @@ impl Duplex {
 
     /// How much was received that nobody has read, in this process or as records.
     pub fn unread(&self) -> usize {
-        self.input().len() + self.session().map_or(0, TlsSession::held)
+        self.input().len() + self.session().map_or(0, |session| session.held())
     }
 
     // Output.
@@ -128,16 +128,17 @@ impl Duplex {
     /// # Errors
     /// The output, if it cannot wait.
     pub fn defer(&mut self, waiting: DeferredOutput) -> Result<(), DeferredOutput> {
-        match self.transport.get().filter(|transport| transport.sends_as_it_is()) {
-            Some(transport) => self.output.defer(transport.plain().fd(), waiting),
+        match self.transport.get().filter(|transport| transport.is_sent_for()) {
+            Some(transport) => self.output.defer(transport.plain().fd(), transport.seal(), waiting),
             None => Err(waiting),
         }
     }
 
     /// Takes back output that waits; `None` if there is none, or a part has left. Then the rest is queued.
+    #[inline(always)]
     pub fn recall(&mut self) -> Option<DeferredOutput> {
         self.output.recall().unwrap_or_else(|errno| {
-            self.note_loss(Some(errno));
+            self.note_loss(errno);
             None
         })
     }
@@ -321,13 +322,13 @@ impl Duplex {
     }
 
     /// The TLS session, if there is one and it is not closed.
-    pub fn session(&self) -> Option<&TlsSession> {
+    pub fn session(&self) -> Option<SessionGuard<'_>> {
         self.transport.get()?.session()
     }
 
     /// Whether there is no handshake that is not over.
     pub fn is_established(&self) -> bool {
-        self.session().is_none_or(TlsSession::is_established)
+        self.session().is_none_or(|session| session.is_established())
     }
 
     /// Goes on with the handshake as far as possible without blocking; whether it is over, as it is

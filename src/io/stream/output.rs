@@ -2,13 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use super::error::StickyError;
 use super::file_tail::FileTail;
 use crate::io::buffer::{KEEP, Queue};
 use crate::io::transport::Transport;
 use crate::sys::os::flusher::{self, Deferred};
-use crate::sys::os::output_slot::{DeferredOutput, Retrieved};
+use crate::sys::os::output_slot::{DeferredOutput, Retrieved, Seal};
 
 /// How many slices one send passes to the system without copying; the rest waits.
 pub const SLICES: usize = 16;
@@ -16,7 +17,7 @@ pub const SLICES: usize = 16;
 /// The output of a stream.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// Output that waits for more, while the queue is empty.
+    /// Output that waits for more, with the queue before it.
     deferred: Option<Deferred>,
     queue: Queue,
     /// What comes after the queue: a file, and what was written after that.
@@ -24,8 +25,8 @@ pub struct Output {
     error: StickyError,
     /// See [`Output::transmitted`].
     transmitted: u64,
-    /// The size of the output that waits.
-    deferred_size: usize,
+    /// How much of the queue waits with the deferred output.
+    deferred_queue: usize,
     /// See [`Output::dropped`].
     dropped: u64,
 }
@@ -107,22 +108,48 @@ impl Output {
         self.dropped
     }
 
-    /// Lets output for `socket` wait for more.
+    /// Lets output for `socket` wait for more, behind the queue, all of it through `seal`.
     ///
     /// # Errors
-    /// The output, if it cannot wait: something is queued, a write has failed, or it is empty.
+    /// The output, if it cannot wait: it comes behind a file, a write has failed, or there is none.
     pub(super) fn defer(
         &mut self,
         socket: BorrowedFd<'_>,
-        waiting: DeferredOutput,
+        seal: Option<Arc<dyn Seal>>,
+        mut waiting: DeferredOutput,
     ) -> Result<(), DeferredOutput> {
-        let is_ready = self.is_empty() && self.error.is_none();
-        if self.deferred.is_some() || !is_ready || waiting.bytes.is_empty() {
+        if self.deferred.is_some() || self.tail.is_some() || !self.error.is_none() {
             return Err(waiting);
         }
-        self.deferred_size = waiting.bytes.len();
-        self.deferred = Some(flusher::defer(socket, waiting)?);
+        self.deferred_queue = self.queue.len();
+        if self.deferred_queue > 0 || seal.is_some() {
+            self.prepare(&mut waiting, seal);
+        }
+        if waiting.is_empty() {
+            return Err(waiting);
+        }
+        match flusher::defer(socket, waiting) {
+            Ok(deferred) => self.deferred = Some(deferred),
+            Err(mut waiting) => {
+                self.put_queue_back(&mut waiting);
+                return Err(waiting);
+            }
+        }
         Ok(())
+    }
+
+    #[cold]
+    fn prepare(&mut self, waiting: &mut DeferredOutput, seal: Option<Arc<dyn Seal>>) {
+        let extras = waiting.extras();
+        (extras.queue, extras.seal) = (self.queue.take(), seal);
+    }
+
+    fn put_queue_back(&mut self, waiting: &mut DeferredOutput) {
+        if let Some(extras) = waiting.extras.take()
+            && self.deferred_queue > 0
+        {
+            self.queue.put_back(extras.queue);
+        }
     }
 
     /// Whether output waits for more.
@@ -133,21 +160,37 @@ impl Output {
     /// Takes back output that waits; if a part has left, the rest is queued.
     ///
     /// # Errors
-    /// The error (errno) of sending it, which the next write reports.
-    pub(super) fn recall(&mut self) -> Result<Option<DeferredOutput>, i32> {
+    /// The error (errno, if it has one) of sending it, which the next write reports.
+    #[inline(always)]
+    pub(super) fn recall(&mut self) -> Result<Option<DeferredOutput>, Option<i32>> {
         match self.deferred.take().map(Deferred::take) {
-            None => {}
-            Some(Retrieved::Untouched(waiting)) => return Ok(Some(waiting)),
-            Some(Retrieved::Begun(rest)) => {
-                self.transmitted += self.deferred_size.saturating_sub(rest.len()) as u64;
-                self.queue.push(&rest);
+            None => Ok(None),
+            Some(Retrieved::Untouched(waiting)) if waiting.extras.is_none() => Ok(Some(waiting)),
+            Some(Retrieved::Untouched(waiting)) => Ok(Some(self.recall_queue(waiting))),
+            Some(Retrieved::Begun(rest, sent)) => {
+                self.recall_rest(&rest, sent);
+                Ok(None)
             }
-            Some(Retrieved::Failed(errno)) => {
-                self.error = StickyError::Unreported(io::Error::from_raw_os_error(errno));
-                return Err(errno);
+            Some(Retrieved::Failed { error, sent, queued }) => {
+                self.transmitted += (self.deferred_queue.saturating_sub(queued) + sent) as u64;
+                let errno = error.raw_os_error();
+                self.error = StickyError::Unreported(error);
+                Err(errno)
             }
         }
-        Ok(None)
+    }
+
+    #[cold]
+    fn recall_queue(&mut self, mut waiting: DeferredOutput) -> DeferredOutput {
+        self.put_queue_back(&mut waiting);
+        self.transmitted += self.deferred_queue.saturating_sub(self.queue.len()) as u64;
+        waiting
+    }
+
+    #[cold]
+    fn recall_rest(&mut self, rest: &[u8], sent: usize) {
+        self.transmitted += (self.deferred_queue + sent) as u64;
+        self.queue.push(rest);
     }
 
     /// Queues `bytes`, unless a write has failed.
@@ -232,7 +275,7 @@ impl Output {
 
     /// Drops what is queued or waits, and its memory.
     pub(super) fn drop_all(&mut self) {
-        self.deferred = None;
+        self.deferred.take().map(Deferred::take);
         self.queue = Queue::new();
         self.tail = None;
     }

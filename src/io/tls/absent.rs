@@ -2,6 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::progress::RecordProgress;
 use crate::sys::os::error_text::CodedError;
@@ -69,7 +70,7 @@ impl TlsSession {
         match *self {}
     }
 
-    pub fn state(&self) -> Option<Rc<[u8]>> {
+    pub fn state(&self) -> Option<Arc<[u8]>> {
         match *self {}
     }
 
@@ -101,7 +102,7 @@ impl TlsSession {
         match *self {}
     }
 
-    pub fn resume(_: Rc<[u8]>, _: &RecordProgress, _: (&[u8], &[u8])) -> Option<TlsSession> {
+    pub fn resume(_: Arc<[u8]>, _: &RecordProgress, _: (&[u8], &[u8])) -> Option<TlsSession> {
         None
     }
 

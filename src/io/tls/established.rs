@@ -2,7 +2,7 @@
 //! for [`vault`]).
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::KeyLog;
 use rustls::server::UnbufferedServerConnection;
@@ -41,7 +41,7 @@ pub struct Established {
     pub layer: Secret<RecordLayer>,
     pub known: SessionFacts,
     /// What [`Established::state`] gives, as long as the keys are the same.
-    state: RefCell<Option<Rc<[u8]>>>,
+    state: OnceLock<Arc<[u8]>>,
     /// The supervisor knows this state.
     is_told: bool,
 }
@@ -72,7 +72,7 @@ impl Established {
 
     fn new(layer: RecordLayer, known: SessionFacts) -> Established {
         let layer = Secret::new(layer);
-        Established { layer, known, state: RefCell::new(None), is_told: false }
+        Established { layer, known, state: OnceLock::new(), is_told: false }
     }
 
     /// The suite's name.
@@ -100,24 +100,23 @@ impl Established {
     pub fn note_changes(&mut self) {
         if self.layer.take_changed() {
             clear_stack();
-            *self.state.get_mut() = None;
+            self.state = OnceLock::new();
             self.is_told = false;
         }
     }
 
     /// Everything but the numbers, sealed for other processes. `None` if it is too long, or in a state that does not
     /// move.
-    pub fn state(&self) -> Option<Rc<[u8]>> {
+    pub fn state(&self) -> Option<Arc<[u8]>> {
         if !self.layer.is_between_messages() {
             return None;
         }
-        if let Some(state) = &*self.state.borrow() {
-            return Some(state.clone()).filter(|state| state.len() <= MAX_STATE);
+        if self.state.get().is_none() {
+            let sealed = vault::seal(&mut self.encode())?;
+            clear_stack();
+            let _ = self.state.set(sealed.into());
         }
-        let state: Rc<[u8]> = vault::seal(&mut self.encode())?.into();
-        clear_stack();
-        *self.state.borrow_mut() = Some(state.clone());
-        Some(state).filter(|state| state.len() <= MAX_STATE)
+        self.state.get().filter(|state| state.len() <= MAX_STATE).cloned()
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -151,17 +150,17 @@ impl Established {
     }
 
     /// What was sealed, with the numbers of the next records.
-    pub fn open(state: Rc<[u8]>, sequences: (u64, u64)) -> Option<Established> {
+    pub fn open(state: Arc<[u8]>, sequences: (u64, u64)) -> Option<Established> {
         let established = Established::unseal(state, sequences);
         clear_stack();
         established
     }
 
     #[inline(never)]
-    fn unseal(state: Rc<[u8]>, sequences: (u64, u64)) -> Option<Established> {
+    fn unseal(state: Arc<[u8]>, sequences: (u64, u64)) -> Option<Established> {
         let (layer, known) = vault::open(&state, |bytes| decode(bytes, sequences))?;
         let established = Established::new(layer, known);
-        Some(Established { state: RefCell::new(Some(state)), is_told: true, ..established })
+        Some(Established { state: state.into(), is_told: true, ..established })
     }
 }
 

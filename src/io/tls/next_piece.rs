@@ -5,8 +5,8 @@ use std::io::IoSlice;
 
 use super::record;
 
-/// How much is sealed before it is sent.
-const SEAL_SIZE: usize = 64 * 1024;
+/// How much is sealed before it is sent: as much of a response as waits for its end, so that it leaves with one call.
+const SEAL_SIZE: usize = 5 * record::MAX_PLAINTEXT;
 
 /// The next bytes after the first `sent` ones of the parts: a piece of one part, or several parts that fit
 /// into a record together. `None` if there are none.

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
@@ -151,7 +150,7 @@ impl TlsSession {
 
     /// Everything that another process needs to go on, but for [`TlsSession::progress`] and the bytes that belong to it.
     /// `None` if the session stays in this process.
-    pub fn state(&self) -> Option<Rc<[u8]>> {
+    pub fn state(&self) -> Option<Arc<[u8]>> {
         let is_over = self.failure.is_some() || self.broken || self.ended;
         self.engine.established().filter(|_| !is_over)?.state()
     }
@@ -204,7 +203,7 @@ impl TlsSession {
     /// Goes on with a session of another process, which had these bytes of records to send and had received those. `None`
     /// if the state is invalid.
     pub fn resume(
-        state: Rc<[u8]>,
+        state: Arc<[u8]>,
         progress: &RecordProgress,
         (unsent, received): (&[u8], &[u8]),
     ) -> Option<TlsSession> {

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::numbers::{ABSENT, Malformed, append, optional, present, split};
 use crate::io::Stream;
 use crate::io::session::Session;
-use crate::io::tls::TlsSession;
 use crate::io::tls::progress::MAX_STATE;
 use crate::proxy::header::MAX_HEADER;
 use crate::proxy::proxied::{Proxied, Told};
@@ -36,7 +36,7 @@ pub struct Attributes {
     pub tls: Option<Rc<[u8]>>,
     /// The keys of its TLS session and what that knows of the client, sealed
     /// ([`TlsSession::state`](crate::io::tls::TlsSession::state)). They stay the same as long as no side changes keys.
-    pub secured: Option<Rc<[u8]>>,
+    pub secured: Option<Arc<[u8]>>,
 }
 
 impl fmt::Debug for Attributes {
@@ -56,7 +56,7 @@ impl Attributes {
             session: session.map(|session| session.bytes().clone()),
             away: session.and_then(|session| session.away),
             tls: stream.handler.tls.clone(),
-            secured: stream.duplex.session().and_then(TlsSession::state),
+            secured: stream.duplex.session().and_then(|session| session.state()),
         }
     }
 
@@ -114,7 +114,8 @@ impl Attributes {
             Some([]) => Proxied::Expected,
             Some(header) => Proxied::By(Told::read(header).map_err(|_| Malformed)?),
         };
-        let [session, tls, secured] = [session, tls, secured].map(|part| part.map(Into::into));
+        let ([session, tls], secured) =
+            ([session, tls].map(|part| part.map(Into::into)), secured.map(Into::into));
         Ok((Attributes { proxied, session, away: present(away), tls, secured }, rest))
     }
 }
@@ -140,7 +141,7 @@ mod tests {
             for session in [None, Some(Rc::from(&b""[..])), Some(Rc::from(&b"session"[..]))] {
                 let away = session.as_ref().map(|_| 7 << 40);
                 let tls = session.clone();
-                let (proxied, secured) = (proxied.clone(), session.clone());
+                let (proxied, secured) = (proxied.clone(), session.as_deref().map(Arc::from));
                 let attributes = Attributes { proxied, session, away, tls, secured };
                 let mut bytes = Vec::new();
                 attributes.encode(&mut bytes);

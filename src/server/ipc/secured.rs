@@ -1,7 +1,7 @@
 //! The TLS session of a connection: how it follows the connection as a part of its [state](super::connection_state).
 
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::io::tls::TlsSession;
 use crate::io::tls::progress::RecordProgress;
@@ -17,7 +17,7 @@ pub fn records_of(session: Option<&TlsSession>) -> [&[u8]; 2] {
 /// The state is invalid.
 pub fn resume(
     records: Option<RecordProgress>,
-    secured: Option<Rc<[u8]>>,
+    secured: Option<Arc<[u8]>>,
     data: &mut Vec<u8>,
 ) -> io::Result<Option<TlsSession>> {
     let Some((records, state)) = records.zip(secured) else { return Ok(None) };

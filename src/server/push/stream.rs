@@ -122,6 +122,7 @@ impl PushStream {
     /// What follows it to the next process. None if its TLS session has failed.
     pub fn state(&self) -> Option<ConnectionState> {
         let session = self.transport.session();
+        let session = session.as_deref();
         let mut attributes = self.attributes.clone();
         if let Some(session) = session {
             attributes.secured = Some(session.state()?);

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{MsgFlags, recv};
 
+use crate::io::shared_session::SessionGuard;
 use crate::io::tls::TlsSession;
 use crate::io::transport::{DescriptorKind, Transport};
 use crate::sys::os::socket_queues::unsent;
@@ -40,7 +41,7 @@ impl PushTransport {
     }
 
     /// The TLS session.
-    pub fn session(&self) -> Option<&TlsSession> {
+    pub fn session(&self) -> Option<SessionGuard<'_>> {
         self.0.session()
     }
 
@@ -71,7 +72,7 @@ impl PushTransport {
 
     /// How many bytes the client has not taken, if `left` bytes are not sent: here and in the kernel.
     pub fn untaken(&self, left: usize) -> usize {
-        let records = self.session().map(TlsSession::progress).unwrap_or_default();
+        let records = self.session().map(|session| session.progress()).unwrap_or_default();
         // What is sealed stands in both.
         let excess = records.unsent.saturating_sub(records.sealed) as usize;
         left + excess + unsent(self.socket())

@@ -11,7 +11,6 @@ use super::Worker;
 use super::disposition::{Disposition, STALL};
 use crate::amount::{Amount, MAX_SECONDS};
 use crate::binding::{self, Fault, Reply};
-use crate::io::tls::TlsSession;
 use crate::io::{Stream, stream_of};
 use crate::sys::os::{fork_detection, process};
 
@@ -78,7 +77,7 @@ pub fn linger_stream(
 /// The handler is done with a connection whose response another process goes on with; `held` says how. False
 /// outside a worker, and if its TLS session is bound to this process.
 pub fn hold_stream(stream: &Rc<RefCell<Stream>>, held: Vec<u8>) -> bool {
-    if stream.borrow().duplex.session().is_some_and(TlsSession::is_bound) {
+    if stream.borrow().duplex.session().is_some_and(|session| session.is_bound()) {
         return false;
     }
     let is_held = decide(stream, Disposition::Hold);

@@ -59,14 +59,14 @@ pub fn state_of(stream: &Stream, stage: Stage) -> ConnectionState {
         (stream.duplex.input.awaits(), Standing::of_stream(stream), stream.peer());
     let attributes = Attributes::of_stream(stream);
     let session = stream.duplex.session().filter(|_| attributes.secured.is_some());
-    let records = session.map(TlsSession::progress);
+    let records = session.map(|session| session.progress());
     let rest = ConnectionState::default();
     ConnectionState { stage, awaits, standing, peer, records, attributes, ..rest }
 }
 
 /// Received input, first that which is no more a part of records.
-fn input_of(stream: &Stream) -> [&[u8]; 2] {
-    [stream.duplex.input(), stream.duplex.session().map(TlsSession::opened).unwrap_or_default()]
+fn input_of<'a>(stream: &'a Stream, session: Option<&'a TlsSession>) -> [&'a [u8]; 2] {
+    [stream.duplex.input(), session.map(TlsSession::opened).unwrap_or_default()]
 }
 
 /// The parts as one, or as a file if they are too long for a message.
@@ -87,8 +87,9 @@ pub fn waiting(
     deadline: Option<MonotonicTime>,
     ready: bool,
 ) -> io::Result<Packed> {
-    let ([unsent, received], [input, opened]) =
-        (records_of(stream.duplex.session()), input_of(stream));
+    let session = stream.duplex.session();
+    let session = session.as_deref();
+    let ([unsent, received], [input, opened]) = (records_of(session), input_of(stream, session));
     let stage = if ready && stream.duplex.unread() > 0 { Stage::Ready } else { Stage::Waiting };
     let (data, file) = packed(&[unsent, received, input, opened], MAX_PAYLOAD)?;
     let deadline = deadline.map(clock::monotonic_milliseconds);
@@ -100,11 +101,12 @@ pub fn waiting(
 /// # Errors
 /// There is no memory or descriptor for a file, or its TLS session stays.
 pub fn held(stream: &Stream) -> io::Result<Packed> {
-    if stream.duplex.session().is_some_and(|session| session.state().is_none()) {
+    let session = stream.duplex.session();
+    let session = session.as_deref();
+    if session.is_some_and(|session| session.state().is_none()) {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
-    let ([unsent, received], [input, opened]) =
-        (records_of(stream.duplex.session()), input_of(stream));
+    let ([unsent, received], [input, opened]) = (records_of(session), input_of(stream, session));
     let output = stream.duplex.output.queued();
     let queued = Unsent { bytes: output.len() as u64, file: None, then: Then::Close, stall: None };
     let stage = if output.is_empty() { Stage::Waiting } else { Stage::Sending(queued) };
@@ -118,7 +120,9 @@ pub fn held(stream: &Stream) -> io::Result<Packed> {
 /// There is no memory or descriptor for a file.
 pub fn sending(departure: &Departure) -> io::Result<Packed> {
     let stream = departure.connection.stream.borrow();
-    if let Some(session) = stream.duplex.session()
+    let session = stream.duplex.session();
+    let session = session.as_deref();
+    if let Some(session) = session
         && (stream.duplex.output.file().is_some() || session.state().is_none())
     {
         // Its keys are this process's, or somebody would have to know how far it has come with the file.
@@ -135,8 +139,7 @@ pub fn sending(departure: &Departure) -> io::Result<Packed> {
         let state = state_of(&stream, Stage::Sending(unsent));
         return Ok((ConnectionState { record, data, ..state }, Some(file)));
     }
-    let ([unsent, received], [input, opened]) =
-        (records_of(stream.duplex.session()), input_of(&stream));
+    let ([unsent, received], [input, opened]) = (records_of(session), input_of(&stream, session));
     let file = overflow::store(&[unsent, received, stream.duplex.output.queued(), input, opened])?;
     let unsent = departure.disposition.unsent(stream.duplex.pending(), None);
     Ok((ConnectionState { record, ..state_of(&stream, Stage::Sending(unsent)) }, Some(file)))

@@ -14,7 +14,6 @@ use super::handover::{self, Arrival, Departure, Packed};
 use super::places::Places;
 use super::request_log;
 use crate::io::session::Session;
-use crate::io::tls::TlsSession;
 use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::channel::Parcel;
 use crate::server::ipc::clock;
@@ -183,8 +182,7 @@ impl Ownership {
         deadline: Option<MonotonicTime>,
         ready: bool,
     ) {
-        let stays = |session: &TlsSession| session.state().is_none();
-        if connection.stream.borrow().duplex.session().is_some_and(stays) {
+        if connection.stream.borrow().is_bound() {
             // Its keys are this process's.
             return self.close(connection, ticket);
         }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::connection::{Connection, Parked, State, Stay};
 use super::places::Places;
 use super::quiet_time::QuietTime;
-use crate::io::tls::TlsSession;
 use crate::server::ipc::clock;
 use crate::server::ipc::message::MAX_PAYLOAD;
 use crate::server::ipc::standing::Standing;
@@ -102,7 +101,7 @@ impl ParkingLot {
         self.quiet_time.note_turn(places.len(), stay.since);
         let (standing, sequences) = {
             let stream = connection.stream.borrow();
-            let progress = stream.duplex.session().map(TlsSession::progress).unwrap_or_default();
+            let progress = stream.duplex.session().map(|it| it.progress()).unwrap_or_default();
             (Standing::of_stream(&stream), (progress.receiving, progress.sending))
         };
         let Some(state) = places.state(ticket) else { return };

@@ -2,21 +2,23 @@
 //!
 //! A handler may go on in Lua or block in a foreign function, where nothing of this library runs, so
 //! a thread does it. It starts with the first output that waits, looks every [`TICK`] and sends what
-//! it has seen before, and sleeps when nothing has waited for a while. It blocks all signals, so that
-//! it interrupts none of the application's calls. No system call and no lock tells it of output,
-//! which waits in a [slot](super::output_slot).
+//! it has seen before; where the system has no room for all, it goes on as the client takes some. It
+//! sleeps when nothing has waited for a while. It blocks all signals, so that it interrupts none of the
+//! application's calls. No system call and no lock tells it of output, which waits in a
+//! [slot](super::output_slot).
 //!
 //! A child of this process has no such thread and must not send what is its parent's: there, the
-//! parent's output is gone.
+//! parent's output is gone. A process that exits sends before what goes without blocking.
 
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::Once;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
@@ -44,6 +46,8 @@ static REFUSED: AtomicU64 = AtomicU64::new(0);
 static COUNT: AtomicU32 = AtomicU32::new(0);
 /// 1 while the thread sleeps until it is woken.
 static ASLEEP: AtomicU32 = AtomicU32::new(0);
+/// Whether the thread is sending, or must not, as the process forks or exits: nothing may be half done then.
+static BUSY: AtomicBool = AtomicBool::new(false);
 
 /// Starts the thread for this process.
 #[cold]
@@ -51,6 +55,8 @@ fn start(process: u64) -> bool {
     if REFUSED.load(Relaxed) == process {
         return false;
     }
+    static HOOKS: Once = Once::new();
+    HOOKS.call_once(hook);
     // What is there is the parent's.
     TABLE.iter().for_each(OutputSlot::forget);
     ASLEEP.store(0, Relaxed);
@@ -58,6 +64,30 @@ fn start(process: u64) -> bool {
     let started_for = if is_started { &PROCESS } else { &REFUSED };
     started_for.store(process, Relaxed);
     is_started
+}
+
+/// Has the process look after the thread when it forks, and after output when it exits.
+fn hook() {
+    extern "C" fn pause() {
+        while BUSY.swap(true, Acquire) {
+            thread::yield_now();
+        }
+    }
+    extern "C" fn resume() {
+        BUSY.store(false, Release);
+    }
+    extern "C" fn exit() {
+        if PROCESS.load(Relaxed) == generation() {
+            pause();
+            send_now();
+            resume();
+        }
+    }
+    // SAFETY: the functions stay, as the library stays mapped (build.rs), and they do not unwind.
+    unsafe {
+        libc::pthread_atfork(Some(pause), Some(resume), Some(resume));
+        libc::atexit(exit);
+    }
 }
 
 /// The thread inherits the signal mask.
@@ -72,18 +102,45 @@ fn spawn() -> io::Result<()> {
 fn run() {
     let (mut count, mut idle) = (COUNT.load(Relaxed), 0);
     loop {
-        thread::sleep(TICK);
+        let tick = Instant::now() + TICK;
+        while awaits_room(tick) {
+            send_with(|slot| slot.blocked().is_some(), OutputSlot::send);
+        }
         let mut is_busy = COUNT.load(Relaxed) != count;
         count = COUNT.load(Relaxed);
-        for slot in &TABLE {
-            slot.send_old();
-            is_busy |= slot.is_due();
-        }
+        send_with(OutputSlot::is_due, OutputSlot::send_old);
+        is_busy |= TABLE.iter().any(OutputSlot::is_due);
         idle = if is_busy { 0 } else { idle + 1 };
         if idle > IDLE_TICKS {
             sleep();
             idle = 0;
         }
+    }
+}
+
+/// Whether a socket that had no room has some before that time.
+fn awaits_room(until: Instant) -> bool {
+    let left = until.saturating_duration_since(Instant::now());
+    let mut sockets = [libc::pollfd { fd: -1, events: libc::POLLOUT, revents: 0 }; SLOTS];
+    let mut count = 0;
+    for (socket, blocked) in sockets.iter_mut().zip(TABLE.iter().filter_map(OutputSlot::blocked)) {
+        socket.fd = blocked;
+        count += 1;
+    }
+    let milliseconds = left.as_micros().div_ceil(1000) as libc::c_int;
+    // SAFETY: the array has as many entries or more. Descriptors may be closed, which is told.
+    let ready = unsafe { libc::poll(sockets.as_mut_ptr(), count, milliseconds) };
+    if ready < 0 {
+        thread::sleep(left);
+    }
+    ready > 0
+}
+
+/// The thread sends of the slots that are `due`, unless the process forks or exits.
+fn send_with(due: fn(&OutputSlot) -> bool, send: fn(&OutputSlot)) {
+    if !BUSY.swap(true, Acquire) {
+        TABLE.iter().filter(|slot| due(slot)).for_each(send);
+        BUSY.store(false, Release);
     }
 }
 
@@ -112,7 +169,7 @@ fn futex(operation: libc::c_int) {
     unsafe { libc::syscall(libc::SYS_futex, word, operation, 1, timeout) };
 }
 
-/// Output that waits. Dropping it drops the output.
+/// Output that waits. Dropping it sends what goes without blocking.
 #[derive(Debug)]
 pub struct Deferred {
     index: usize,
@@ -151,23 +208,28 @@ pub fn send_now() {
 
 impl Deferred {
     /// Takes the output back; in a child of the process that has deferred it, nothing of it.
-    #[inline]
+    #[inline(always)]
     pub fn take(self) -> Retrieved {
-        let retrieved = self.remove();
+        let slot = self.slot();
         mem::forget(self);
-        retrieved.unwrap_or(Retrieved::Begun(Vec::new()))
+        match slot {
+            Some(slot) => slot.take(),
+            None => Retrieved::Begun(Vec::new(), 0),
+        }
     }
 
-    #[inline]
-    fn remove(&self) -> Option<Retrieved> {
-        let slot = TABLE.get(self.index).filter(|_| self.process == generation())?;
-        Some(slot.take())
+    #[inline(always)]
+    fn slot(&self) -> Option<&'static OutputSlot> {
+        TABLE.get(self.index).filter(|_| self.process == generation())
     }
 }
 
 impl Drop for Deferred {
     fn drop(&mut self) {
-        self.remove();
+        if let Some(slot) = self.slot() {
+            slot.send();
+            slot.take();
+        }
     }
 }
 
@@ -179,6 +241,7 @@ mod tests {
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use super::*;
+    use crate::sys::os::output_slot::OutputExtras;
 
     /// The table is one for all threads.
     fn alone() -> MutexGuard<'static, ()> {
@@ -191,7 +254,7 @@ mod tests {
     }
 
     fn output(text: &str) -> DeferredOutput {
-        DeferredOutput { bytes: text.into(), completion: Some((exclaim, 1)), is_old: false }
+        DeferredOutput { bytes: text.into(), completion: Some((exclaim, 1)), ..Default::default() }
     }
 
     fn text(output: DeferredOutput) -> String {
@@ -208,9 +271,10 @@ mod tests {
             Retrieved::Untouched(output) => assert_eq!(text(output), "abc"),
             other => panic!("{other:?}"),
         }
-        drop(defer(ours.as_fd(), output("def")).unwrap());
         send_now();
         assert_eq!(theirs.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(defer(ours.as_fd(), output("def")).unwrap());
+        assert_eq!(theirs.read(&mut [0; 9]).unwrap(), 4, "it is sent when its owner goes away");
     }
 
     #[test]
@@ -241,7 +305,7 @@ mod tests {
         assert_eq!((others.read(&mut buffer).unwrap(), &buffer[..3]), (3, &b"d!e"[..]));
         for deferred in [first, second] {
             match deferred.take() {
-                Retrieved::Begun(rest) => assert!(rest.is_empty()),
+                Retrieved::Begun(rest, _) => assert!(rest.is_empty()),
                 other => panic!("{other:?}"),
             }
         }
@@ -259,21 +323,32 @@ mod tests {
         let deferred = defer(ours.as_fd(), output("abc")).unwrap();
         send_now();
         match deferred.take() {
-            Retrieved::Failed(errno) => assert_eq!(errno, libc::EPIPE),
+            Retrieved::Failed { error, .. } => assert_eq!(error.raw_os_error(), Some(libc::EPIPE)),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn a_peer_that_does_not_read_gets_the_rest_later() {
+    fn a_peer_that_reads_late_gets_the_rest_as_it_reads() {
         let _alone = alone();
-        let (ours, _theirs) = UnixStream::pair().unwrap();
-        let size = 4 * 1024 * 1024;
-        let deferred = defer(ours.as_fd(), output(&"x".repeat(size))).unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let queue = (vec![b'q'; 4 * 1024 * 1024], 1);
+        let extras = OutputExtras { queue, ..OutputExtras::default() };
+        let waiting = DeferredOutput { extras: Some(Box::new(extras)), ..output("abc") };
+        let deferred = defer(ours.as_fd(), waiting).unwrap();
         send_now();
-        match deferred.take() {
-            Retrieved::Begun(rest) => assert!(!rest.is_empty() && rest.len() < size),
+        let waiting = match deferred.take() {
+            Retrieved::Untouched(output) => output,
             other => panic!("{other:?}"),
-        }
+        };
+        let (queue, sent) = &waiting.extras.as_ref().unwrap().queue;
+        assert!(*sent > 1 && *sent < queue.len() && waiting.bytes == b"abc");
+        let expected = queue.len() - 1;
+        let deferred = defer(ours.as_fd(), waiting).unwrap();
+        let mut received = vec![0; expected + 4];
+        theirs.read_exact(&mut received).unwrap();
+        assert!(received[..expected].iter().all(|byte| *byte == b'q'));
+        assert_eq!(&received[expected..], b"a!bc");
+        assert!(matches!(deferred.take(), Retrieved::Begun(rest, 4) if rest.is_empty()));
     }
 }

@@ -1,4 +1,4 @@
-//! Receives into the spare capacity of a vector, without clearing it first.
+//! Receives into the spare capacity of a vector, without clearing it first, and sends.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -24,6 +24,14 @@ pub fn recv_discard(socket: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
     // SAFETY: with MSG_TRUNC, TCP (tcp(7)) drops the bytes and stores nothing after the pointer.
     let n = unsafe { libc::recv(socket.as_raw_fd(), std::ptr::null_mut(), limit, flags) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+/// One non-blocking `send`, which raises no SIGPIPE; the number of bytes.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the pointer and the length are those of a slice.
+    let n = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 

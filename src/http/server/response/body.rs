@@ -156,6 +156,12 @@ impl Body {
         Some((complete_chunk, start))
     }
 
+    /// The same if there will be more in the output behind its `end`.
+    pub fn completion_of_more(&self, end: usize) -> Option<Completion> {
+        let is_chunked = self.framing == BodyEnd::Chunked;
+        is_chunked.then_some((complete_chunk, self.open.unwrap_or(end)))
+    }
+
     /// The pieces that wait in `out` do so no more.
     pub fn flush(&mut self, out: &mut Vec<u8>) {
         if let Some((complete, start)) = self.completion() {

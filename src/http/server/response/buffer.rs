@@ -73,9 +73,11 @@ impl ResponseBuffer {
     }
 
     /// Takes the bytes, for the flusher to send if the handler does nothing more for a while.
+    #[inline(always)]
     pub fn defer(&mut self, completion: Option<Completion>) -> DeferredOutput {
         self.is_deferred = true;
-        DeferredOutput { bytes: std::mem::take(&mut self.bytes), completion, is_old: self.is_old }
+        let bytes = std::mem::take(&mut self.bytes);
+        DeferredOutput { bytes, completion, is_old: self.is_old, extras: None }
     }
 
     /// Whether [`ResponseBuffer::restore`] is due.

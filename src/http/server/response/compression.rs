@@ -3,6 +3,7 @@
 //! Source: RFC 9110 8.4, 12.5.3 and 12.5.5.
 
 use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
 
 use flate2::Compression as Level;
 use flate2::write::GzEncoder;
@@ -11,6 +12,7 @@ use super::{LENGTH_EXCEEDED, LENGTH_NOT_USED};
 use crate::http::wire::accept_encoding::AcceptEncoding;
 use crate::http::wire::header_lines::{Misuse, push_header};
 use crate::http::wire::list::{elements, trim};
+use crate::sys::os::output_slot::Encode;
 
 /// The content coding.
 const CODING: &str = "gzip";
@@ -100,7 +102,7 @@ impl Compressing {
         }
         push_header(head, b"Content-Encoding", CODING.as_bytes());
         let gzip = GzEncoder::new(Vec::new(), Level::new(self.level));
-        Some(Encoder { gzip, announced: length, taken: 0 })
+        Some(Encoder { gzip, announced: length, taken: 0, has_rest: false })
     }
 }
 
@@ -157,6 +159,8 @@ pub struct Encoder {
     /// Its length before, where that was announced.
     announced: Option<u64>,
     taken: u64,
+    /// It may have kept something of what it has taken.
+    has_rest: bool,
 }
 
 impl Encoder {
@@ -174,12 +178,18 @@ impl Encoder {
         if self.announced.is_some_and(|announced| taken > announced) {
             return Err(LENGTH_EXCEEDED);
         }
-        self.taken = taken;
+        (self.taken, self.has_rest) = (taken, true);
         Ok(self.ready(|gzip| gzip.write_all(piece)))
+    }
+
+    /// Whether a flush gives anything.
+    pub fn has_rest(&self) -> bool {
+        self.has_rest
     }
 
     /// What of the compressed body makes all that was taken readable.
     pub fn flush(&mut self) -> Vec<u8> {
+        self.has_rest = false;
         self.ready(GzEncoder::flush)
     }
 
@@ -191,6 +201,7 @@ impl Encoder {
         if self.announced.is_some_and(|announced| self.taken < announced) {
             return Err(LENGTH_NOT_USED);
         }
+        self.has_rest = false;
         Ok(self.ready(GzEncoder::try_finish))
     }
 
@@ -198,6 +209,12 @@ impl Encoder {
     fn ready(&mut self, write: impl FnOnce(&mut GzEncoder<Vec<u8>>) -> io::Result<()>) -> Vec<u8> {
         let _ = write(&mut self.gzip);
         std::mem::take(self.gzip.get_mut())
+    }
+}
+
+impl Encode for Mutex<Encoder> {
+    fn take_rest(&self) -> Vec<u8> {
+        self.lock().unwrap_or_else(PoisonError::into_inner).flush()
     }
 }
 
