@@ -6,8 +6,8 @@
 -- TIMEOUT is how many seconds to wait for the other server, by default 60.
 --
 -- TLS on both sides: with CERTIFICATE and KEY (files in PEM) the proxy listens for https. The other server
--- may have an https URL; if a private authority has signed its certificate, UPSTREAM_CA names a file with that
--- of the authority (SSL_CERT_FILE replaces the system's list of authorities).
+-- may have an https URL; if a private authority has signed its certificate, UPSTREAM_CA names a file with
+-- that of the authority (SSL_CERT_FILE replaces the system's list of authorities).
 
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"

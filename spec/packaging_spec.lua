@@ -194,10 +194,10 @@ end)
 
 describe("the rock", function()
   local version = server.lua_version
-  -- The optimiser has no say in packaging, and would take minutes. Dependencies are those of other builds.
+  -- The optimiser has no say in packaging, and would take minutes. What was compiled before is used again.
   local target = os.getenv("CARGO_TARGET_DIR") or "target"
   if target:sub(1, 1) ~= "/" then target = server.root .. "/" .. target end
-  local luarocks = ("PROFILE=dev CARGO_TARGET_DIR=%s luarocks --lua-version %s"):format(quote(target), version)
+  local luarocks = "PROFILE=dev CARGO_TARGET_DIR=" .. quote(target) .. " luarocks --lua-version " .. version
 
   -- Everything from the tree, nothing from the project's folder.
   local function from_tree(tree)

@@ -62,8 +62,8 @@ end
 --- Two workers of ours, under the Lua version of MOONBRIDGE_BENCH_LUA (default 5.4).
 function peers.ours(port) return ours(port, {}) end
 
---- The same, with an access log in a file, which `rest` empties: the pages of a file that only grows may be new to a
--- virtual machine, and it would be measured how its host finds memory for them.
+--- The same, with an access log in a file, which `rest` empties: the pages of a file that only grows may be
+-- new to a virtual machine, and it would be measured how its host finds memory for them.
 function peers.logged(port)
   local path = process.scratch "access.log"
   local running = ours(port, { ACCESS_LOG = path })

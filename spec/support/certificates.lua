@@ -41,8 +41,8 @@ end
 --- A certificate and its key.
 -- @param options table or nil: `names` (list of DNS names, default localhost), `addresses` (default
 --   127.0.0.1), `name` (CN; false: an empty subject), `issuer` (what this function returned; default:
---   signed by itself), `authority` (true: it may sign others), `key` ("ec", "rsa:2048" …), `days` (default 2),
---   `expired`, `early` (not valid yet), `old` (valid since 2020 and for `days` from now), `usage`
+--   signed by itself), `authority` (true: it may sign others), `key` ("ec", "rsa:2048" …), `days` (default
+--   2), `expired`, `early` (not valid yet), `old` (valid since 2020 and for `days` from now), `usage`
 --   (extended key usage), `digest`
 -- @return {certificate, key, folder, chain}: paths
 function certificates.make(options)
