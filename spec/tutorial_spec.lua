@@ -1,4 +1,5 @@
--- docs/tutorial.md: who types its files and commands sees what the page shows.
+-- docs/tutorial.md: typing its files and commands shows what the page shows.
+-- Takes long: the page has many steps.
 -- Runs once: the page is about Lua 5.4.
 
 local page = require "spec.support.page"

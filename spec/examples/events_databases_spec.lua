@@ -1,4 +1,5 @@
 -- The examples that carry events from one machine to another, by databases that really run.
+-- Takes long: databases are started, and 1,000 clients.
 
 local postgres = require "spec.support.postgres"
 local process = require "spec.support.process"

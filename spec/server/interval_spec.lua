@@ -1,4 +1,5 @@
 -- Interval and main listeners.
+-- Takes long: much of it is waiting for time-outs.
 
 local socket = require "socket"
 local process = require "spec.support.process"

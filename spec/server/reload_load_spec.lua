@@ -1,4 +1,5 @@
 -- Reloads under load: no client notices. RELOADS: how many in a row (default 8, at most one each 50 ms).
+-- Takes long: many reloads, one after the other.
 
 local lfs = require "lfs"
 local memory = require "spec.support.memory"

@@ -1,4 +1,5 @@
 -- Keys do not appear in core files: neither those of certificates nor those of connections.
+-- Takes long: all of the processes' memory is searched.
 
 local certificates = require "spec.support.certificates"
 local memory = require "spec.support.memory"
