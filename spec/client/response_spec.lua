@@ -202,7 +202,7 @@ describe("servers that misbehave", function()
       c:setoption("linger", { on = true, timeout = 0 })
     ]]
     local cb, calls = recorder()
-    assert.same({ nil, "Connection reset by peer" }, { http.request { url = s.url, receive = cb } })
+    assert.same({ nil, "Connection reset by peer", 104 }, { http.request { url = s.url, receive = cb } })
     assert.same({ { "abc" }, { nil, "Connection reset by peer" } }, calls)
   end)
 end)
