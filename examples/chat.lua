@@ -2,13 +2,13 @@
 -- worker serves all clients in its own event loop. It is a "main" listener: the server ends with it, and
 -- SIGTERM, for which poll can wait, tells it that the server shuts down.
 --
---   lua5.4 examples/chat.lua /tmp/chat.socket        then, in several terminals: nc -U /tmp/chat.socket
---   (Debian: netcat-openbsd)
+--   lua5.4 examples/chat.lua        then, in several terminals: nc -U chat.socket
+--   (Debian: netcat-openbsd). An argument is the path of another socket.
 
 local moonbridge = require "moonbridge"
 local moonbridge_io = require "moonbridge_io"
 
-local path = assert(arg and arg[1], "usage: chat.lua SOCKET")
+local path = arg and arg[1] or "chat.socket"
 
 -- The maximum length of a line, and how much output to queue for a client, in bytes.
 local LONGEST, BEHIND = 1000, 100000

@@ -1,7 +1,7 @@
 -- A chat page over WebSockets: what one visitor says, all see. No process is held while nobody speaks:
 -- who a visitor is stays with the connection (ws.state), and so does what it hears (ws:subscribe).
 --
---   lua5.4 examples/chat_page.lua 8080         then open http://127.0.0.1:8080/ in two windows
+--   lua5.4 examples/chat_page.lua              then open http://127.0.0.1:8080/ in two windows
 
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"
@@ -97,7 +97,7 @@ local chat = http.websocket {
 }
 
 moonbridge.listen {
-  { proto = "tcp", host = "127.0.0.1", port = tonumber(arg and arg[1]) or 8080 },
+  { proto = "tcp", host = "127.0.0.1", port = tonumber(os.getenv "PORT") or 8080 },
   connect = http.generate_handler(function(request)
     if request.path == "chat" then return chat(request) end
     if request.path ~= "" then

@@ -8,6 +8,8 @@
 -- TLS on both sides: with CERTIFICATE and KEY (files in PEM) the proxy listens for https. The other server
 -- may have an https URL; if a private authority has signed its certificate, UPSTREAM_CA names a file with
 -- that of the authority (SSL_CERT_FILE replaces the system's list of authorities).
+--
+-- Interim responses (RFC 9110 15.2), trailers and upgrades end here: http.request does not tell of them.
 
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"

@@ -1,4 +1,4 @@
--- Streams a file of any size as a response, through a filter.
+-- Streams a file of any size as a response, through a filter; without FILE it streams itself.
 --
 --   lua5.4 examples/stream_file.lua FILE        then: curl http://127.0.0.1:8080/ | base64 -d
 --
@@ -11,7 +11,7 @@ local callback = require "moonbridge_callback"
 local ltn12 = require "ltn12"
 local mime = require "mime"
 
-local path = assert(arg[1], "usage: stream_file.lua FILE")
+local path = arg[1] or arg[0]
 
 moonbridge.listen {
   { proto = "tcp", host = "127.0.0.1", port = os.getenv("PORT") or 8080 },

@@ -67,13 +67,15 @@ describe("make", function()
     return quote(bin)
   end
 
-  it("run takes the next free port if 8080 is in use, and says so; and that a build failed", function()
-    local occupant = socket.bind("127.0.0.1", 8080) -- fails where somebody else has it, which is as good
-    local code, output = run("PATH=" .. cargo "1.88.0" .. ":$PATH tools/run")
-    if occupant then occupant:close() end
-    assert.equal(1, code, output)
-    assert.truthy(output:find("port 8080 is in use: trying 8081\n", 1, true), output)
-    assert.truthy(output:find("\nmoonbridge: cargo could not build the module, [^\n]+\n$"), output)
+  it("run and example take the next free port if theirs is in use, and say so", function()
+    for name, port in pairs { helloworld = 8080, events = 8080, echo = 7007 } do
+      local occupant = socket.bind("127.0.0.1", port) -- fails where somebody else has it, which is as good
+      local code, output = run("PATH=" .. cargo "1.88.0" .. ":$PATH tools/run " .. name)
+      if occupant then occupant:close() end
+      assert.equal(1, code, output)
+      assert.truthy(output:find(("port %d is in use: trying %d\n"):format(port, port + 1), 1, true), output)
+      assert.truthy(output:find("\nmoonbridge: cargo could not build the module, [^\n]+\n$"), output)
+    end
   end)
 
   it("run says in one sentence that a port that was asked for is in use", function()

@@ -55,10 +55,7 @@ local PAGES = {
       return b:find("#lines"):text():find("Ann Hello, is anybody there?", 1, true)
     end))
   end },
-  { name = "chat_page", path = "/", start = function()
-    local port = server.free_port()
-    return server.start { file = server.root .. "/examples/chat_page.lua", args = { port }, port = port }
-  end, act = function()
+  { name = "chat_page", path = "/", start = function() return start "chat_page" end, act = function()
     b:find("#name"):type("Ann")
     local function says(text)
       return process.wait_until(function() return b:find("#lines"):text():find(text, 1, true) end)

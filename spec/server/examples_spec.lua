@@ -132,8 +132,7 @@ describe("examples/chat_page.lua", function()
   after_each(server.cleanup)
 
   it("tells all visitors what one says, and who comes and goes", function()
-    local port = server.free_port()
-    local s = example("chat_page", { args = { port }, port = port })
+    local s = example "chat_page"
     assert.truthy(s:request("/").body:find("<title>Chat</title>", 1, true))
     assert.equal(404, s:request("/other").status)
     local one, two = websocket.connect(s, "/chat"), websocket.connect(s, "/chat")
