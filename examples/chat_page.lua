@@ -24,7 +24,8 @@ local PAGE = [[
   #lines .note { font-style: italic; }
   form { display: flex; gap: .5em; }
   input { font: inherit; padding: .4em; flex: 1; min-width: 0; }
-  #name { flex: 0 1 8em; }
+  #name { flex: 0 1 6em; }
+  ::placeholder { color: inherit; opacity: .8; }
   button { font: inherit; padding: .4em 1em; }
 </style>
 </head>
