@@ -7,7 +7,7 @@ use crate::io::{handle_table, stream_of};
 use crate::server::ipc::ticket::Ticket;
 use crate::server::listen::listener::Listener;
 use crate::server::listen::spec::ListenerSpec;
-use crate::sys::lua::class;
+use crate::sys::lua::{class, compat};
 
 /// The Lua side of a worker.
 pub struct LuaSide {
@@ -64,7 +64,7 @@ impl LuaSide {
     /// garbage collection.
     pub fn tidy(&mut self, lua: &Lua, places: &mut Places) {
         let forgotten = self.publish(places, None, &Value::Nil);
-        if forgotten.is_err() || !lua.gc_is_running() {
+        if forgotten.is_err() || !compat::is_collecting(lua) {
             return;
         }
         // What has a finalizer is freed by the second one.

@@ -3,6 +3,7 @@
 //!
 //! * User values: Lua 5.1 and LuaJIT give userdata an environment, which is somebody else's table at first.
 //! * Main threads, and whether a coroutine can yield.
+//! * Whether the garbage collection runs.
 //! * What the library's own chunks use of Lua's libraries (`compat.lua`).
 
 use std::ffi::c_int;
@@ -45,6 +46,19 @@ pub unsafe fn main_thread(state: *mut lua_State) -> *mut lua_State {
             main
         }
     }
+}
+
+/// Whether the garbage collection is known to run. Lua 5.1 and LuaJIT do not tell, and would start one that the
+/// application has stopped by collecting.
+#[must_use]
+pub fn is_collecting(lua: &Lua) -> bool {
+    #[cfg(any(feature = "lua51", feature = "luajit"))]
+    {
+        let _ = lua;
+        false
+    }
+    #[cfg(not(any(feature = "lua51", feature = "luajit")))]
+    lua.gc_is_running()
 }
 
 /// Pushes the table that [`set_user_value`] has given to the userdata at `index`, or another value if there is none;
