@@ -73,7 +73,7 @@ rock: ## pack a source rock
 	@tools/install build rock
 	@tools/rock
 
-rock-binary: ## pack a rock with compiled modules for Lua 5.1 to 5.5, glibc and musl; takes half an hour
+rock-binary: ## pack a rock with compiled modules for all versions of Lua, glibc and musl; takes half an hour
 	@tools/install rock-binary
 	@tools/rock-binary $(ARCHITECTURE)
 
