@@ -174,7 +174,11 @@ def slow(raw):
 
 
 def damaged(raw, number=[0]):
-    """Answers a line, over TLS of which one byte is changed, or which ends there; another one on each connection."""
+    """Answers a line, over TLS of which one byte is changed, or which ends there; another one on each connection.
+
+    Nothing follows what that byte is sent with: if it is a length, the client waits for more, and this side for the
+    client. Only the client ends the connection: closing it with unread input would reset it.
+    """
     step, cuts = int(options["step"]), "cut" in options
     at, sent = number[0] * step, 0
     number[0] += 1
@@ -191,9 +195,14 @@ def damaged(raw, number=[0]):
         data = bytearray(outgoing.read())
         if sent <= at < sent + len(data):
             if cuts:
-                raw.sendall(data[:at - sent])
-                return
-            data[at - sent] ^= 1 << at % 8
+                del data[at - sent:]
+            else:
+                data[at - sent] ^= 1 << at % 8
+            raw.sendall(data)
+            raw.shutdown(socket.SHUT_WR)
+            while raw.recv(1 << 16):
+                pass
+            return
         raw.sendall(data)
         sent += len(data)
         if waits:

@@ -333,6 +333,20 @@ describe("what a peer sends instead of a handshake", function()
     assert.equal("number", type(code))
   end)
 
+  for _, operation in ipairs { "read", "flush" } do
+    it("is told: a reset, also if the first message meets it, by " .. operation, function()
+      local peer = tls_peer.python("reset")
+      local handle = assert(moonbridge_io.tlsconnect_nb("localhost", peer.port, options()))
+      -- The descriptor alone: a handle would be ready as soon as it can send.
+      assert.is_true(moonbridge_io.poll({ [handle:getfd()] = true }, nil, process.TIMEOUT))
+      local result, message, code = handle[operation](handle)
+      assert.is_nil(result)
+      assert.equal("Connection reset by peer", message)
+      assert.equal("number", type(code))
+      handle:reset()
+    end)
+  end
+
   it("is told: an end by close_notify, also while the connection stays open", function()
     local message, code = failure("garbage", nil, { bytes = "15030300020100" })
     assert.matches("closed the connection during the TLS handshake", message)

@@ -283,9 +283,12 @@ impl Transport {
 /// Receives once for the session, which answers what the protocol asks for, and keeps its failure.
 fn receive_records(plain: &PlainTransport, session: &mut TlsSession) -> io::Result<()> {
     // What the peer waits for first; a failure is for a write to report, since input may explain it.
-    let _ = send_ready(plain, session);
+    let sent = send_ready(plain, session);
     match plain.receive(session.room())? {
-        0 => session.end(),
+        0 => match sent {
+            Err(error) if is_reset(&error) => return Err(error),
+            _ => session.end(),
+        },
         _ => session.process(),
     }
     let _ = send_ready(plain, session);
@@ -306,10 +309,17 @@ fn reason(plain: &PlainTransport, session: &mut TlsSession, error: io::Error) ->
     }
     while !session.has_ended() {
         match plain.receive(session.room()) {
+            Ok(0) if is_reset(&error) => break,
             Ok(0) => session.end(),
             Ok(_) => session.process(),
             Err(_) => break,
         }
     }
     session.breach().map_or(error, io::Error::from)
+}
+
+/// Whether a send tells that the connection was reset. The system tells that once; then a receive finds an end,
+/// which is none that the peer has sent.
+fn is_reset(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ECONNRESET)
 }
