@@ -2,7 +2,7 @@
 
 SHELL   := /bin/bash
 PROFILE ?= release
-VERSIONS := 5.3 5.4 5.5
+VERSIONS ?= 5.3 5.4 5.5
 
 .DEFAULT_GOAL := help
 .PHONY: help tools build run example test test-browser conformance annotations lint fmt bench bench-app bench-lapis bench-% rock rock-binary image map fuzz dev clean
