@@ -2,6 +2,7 @@
 -- Runs alone: it occupies all processors.
 -- Runs once: the two processes that know the connections are Rust.
 
+local faults = require "spec.support.faults"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local socket = require "socket"
@@ -90,5 +91,34 @@ describe("a worker that merely waits for a processor", function()
     for _, hog in ipairs(hogs) do hog:destroy() end
     local reclaimed = tonumber(s:request("/status").body)
     assert.truthy(reclaimed < served / 8, reclaimed .. " of " .. served)
+  end)
+end)
+
+describe("a worker that dies while it gives an idle connection to the supervisor", function()
+  after_each(server.cleanup)
+
+  it("costs nobody a connection", function()
+    local s = faults.server [[
+      local moonbridge, moonbridge_io = require "moonbridge", require "moonbridge_io"
+      moonbridge.listen {
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        min_fork = 1, max_fork = 1,
+        connect = require "moonbridge_http".generate_handler(function(request)
+          request:send_status("200 OK")
+          request:send_data(moonbridge_io.getpid())
+          return true
+        end),
+      }
+      moonbridge.run()
+    ]]
+    -- With the first descriptor the connection is leased, with the second one it is given up.
+    s.faults:set { call = "sendmsg", process = "workers", with_descriptors = true, skip = 1, count = 1,
+      signal = "KILL" }
+    local connection = s:connect()
+    local first = connection:request("/").body
+    s.faults:wait_hits("sendmsg")
+    local second = connection:request("/").body
+    assert.matches("^%d+$", second)
+    assert.not_equal(first, second)
   end)
 end)

@@ -8,8 +8,9 @@
 //! | state | who may act | how it ends |
 //! |---|---|---|
 //! | free | – | the worker parks a connection here |
-//! | parked | nobody yet | the worker takes it (input, timeout), or the supervisor revokes it |
+//! | parked | nobody yet | the worker takes it (input, timeout) or leaves it, or the supervisor revokes it |
 //! | taken | the worker | the worker parks it again or gives it up |
+//! | left | nobody: the worker gives it up | the worker has said so, or has died: the supervisor goes on |
 //! | revoked | the supervisor | the worker notices and forgets it |
 //!
 //! A parked connection with TLS has its records' numbers here. The process that has taken it may use them up; if that
@@ -36,6 +37,7 @@ const FREE: u64 = 0;
 const PARKED: u64 = 1;
 const TAKEN: u64 = 2;
 const REVOKED: u64 = 3;
+const LEFT: u64 = 4;
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
@@ -85,6 +87,16 @@ impl Lease<'_> {
         self.exchange(parked(generation, self.turns()), word(generation, TAKEN))
     }
 
+    /// The worker's side: gives up the parked connection as it is; false if it was revoked.
+    pub fn leave(&self, generation: u32) -> bool {
+        self.exchange(parked(generation, self.turns()), word(generation, LEFT))
+    }
+
+    /// Whether the worker has given up the connection and not yet said so, or died before it could.
+    pub fn is_left(&self, generation: u32) -> bool {
+        self.0[0].load(Acquire) == word(generation, LEFT)
+    }
+
     /// The worker's side: the connection is closed, or the supervisor has it.
     pub fn free(&self) {
         self.0[0].store(FREE, SeqCst);
@@ -93,7 +105,15 @@ impl Lease<'_> {
     /// The supervisor's side: takes the parked connection from the worker. Returns its state, with records even if it has
     /// no TLS, or nothing if the worker has it.
     pub fn revoke(&self, generation: u32) -> Option<ConnectionState> {
-        let seen = self.parked(generation)?;
+        self.seize(generation, self.parked(generation)?)
+    }
+
+    /// The supervisor's side: the same of a connection that a dead worker has left.
+    pub fn inherit(&self, generation: u32) -> Option<ConnectionState> {
+        self.seize(generation, word(generation, LEFT))
+    }
+
+    fn seize(&self, generation: u32, seen: u64) -> Option<ConnectionState> {
         let (deadline, standing) = (self.0[1].load(Relaxed), self.0[3].load(Relaxed));
         let (receiving, sending) = (self.0[4].load(Relaxed), self.0[5].load(Relaxed));
         // Only if it is the same turn's still.
@@ -174,6 +194,19 @@ mod tests {
         let records = state.records.unwrap();
         assert_eq!((records.receiving, records.sending), (7, 8));
         assert!(!lease.take(3), "the supervisor has it");
+    }
+
+    #[test]
+    fn what_a_worker_has_left_is_the_supervisors_once_the_worker_is_dead() {
+        let table = LeaseTable::new(1).unwrap();
+        let lease = table.lease(0, 0).unwrap();
+        lease.park(3, Some(99), Standing::default(), (7, 8));
+        assert_eq!(lease.inherit(3), None, "it is parked");
+        assert!(lease.leave(3) && lease.is_left(3));
+        assert_eq!(lease.revoke(3), None, "the worker is about to tell");
+        let state = lease.inherit(3).unwrap();
+        assert_eq!(state.deadline, Some(99));
+        assert!(lease.inherit(3).is_none() && !lease.leave(3));
     }
 
     #[test]

@@ -278,7 +278,8 @@ impl Connections {
 
     /// Gives a parked connection to the supervisor.
     pub fn hand_over_parked(&mut self, ticket: Ticket, ready: bool) {
-        if let Some(Parked { connection, stay }) = self.parking.take(&mut self.owned.places, ticket)
+        if let Some(Parked { connection, stay }) =
+            self.parking.leave(&mut self.owned.places, ticket)
         {
             self.owned.hand_over(&connection, Some(ticket), stay.deadline, ready);
         }

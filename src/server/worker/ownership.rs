@@ -248,6 +248,9 @@ impl Ownership {
         let Some(descriptor) = connection.detach() else { return };
         // Also if it is leased: the supervisor may have had no room for its duplicate.
         self.control.send(&report, &Parcel { connection: descriptor, input }.descriptors());
+        if let Some(ticket) = leased {
+            self.places.free_lease(ticket);
+        }
     }
 
     /// Gives up a connection, which another process will have. Returns its descriptor.

@@ -8,6 +8,7 @@ use super::connection::{Connection, Parked, State, Stay};
 use super::places::Places;
 use super::quiet_time::QuietTime;
 use crate::server::ipc::clock;
+use crate::server::ipc::lease::Lease;
 use crate::server::ipc::message::MAX_PAYLOAD;
 use crate::server::ipc::standing::Standing;
 use crate::server::ipc::ticket::Ticket;
@@ -146,8 +147,24 @@ impl ParkingLot {
     /// The parked connection is running from now on. None if it is not parked, or not any more: the
     /// supervisor may have revoked its lease.
     pub fn take(&mut self, places: &mut Places, ticket: Ticket) -> Option<Parked> {
+        self.end(places, ticket, |lease| lease.take(ticket.generation))
+    }
+
+    /// The same for a connection that the supervisor is to have, which gets it even if this process dies before it can
+    /// say so.
+    pub fn leave(&mut self, places: &mut Places, ticket: Ticket) -> Option<Parked> {
+        self.end(places, ticket, |lease| lease.leave(ticket.generation))
+    }
+
+    #[inline(always)]
+    fn end(
+        &mut self,
+        places: &mut Places,
+        ticket: Ticket,
+        end: impl FnOnce(Lease<'_>) -> bool,
+    ) -> Option<Parked> {
         let movable = places.parked(ticket)?.stay.movable;
-        if movable && places.lease(ticket).is_some_and(|lease| !lease.take(ticket.generation)) {
+        if movable && places.lease(ticket).is_some_and(|lease| !end(lease)) {
             self.forget(places, ticket);
             return None;
         }

@@ -139,7 +139,8 @@ impl Places {
     /// Gives up the place of a connection that is not parked. The caller tells the supervisor if it was
     /// leased.
     pub fn discharge(&mut self, ticket: Ticket, connection: &Connection) {
-        if let Some(lease) = self.lease(ticket) {
+        // What was left is free when the supervisor knows.
+        if let Some(lease) = self.lease(ticket).filter(|lease| !lease.is_left(ticket.generation)) {
             lease.free();
         }
         let Some(place) = self.place(ticket) else { return };
@@ -162,6 +163,13 @@ impl Places {
     pub fn lease(&self, ticket: Ticket) -> Option<Lease<'_>> {
         let place = self.places.get(ticket.index as usize)?;
         if place.leased { self.leases.lease(self.cell, ticket.index) } else { None }
+    }
+
+    /// The supervisor knows that the connection of a place which was given up is its own.
+    pub fn free_lease(&self, ticket: Ticket) {
+        if let Some(lease) = self.leases.lease(self.cell, ticket.index) {
+            lease.free();
+        }
     }
 
     /// Whether the connection can be leased: the number of leases is limited.

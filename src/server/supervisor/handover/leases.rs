@@ -103,6 +103,18 @@ impl Leases {
         Revoked::of(store.leave(key)?, state)
     }
 
+    /// The connections that a dead worker was about to give up when it died.
+    pub fn left(&self, store: &mut Store, worker: WorkerId) -> Vec<Revoked> {
+        let leases = &self.0[worker.pool].leases;
+        let leased: Vec<(Ticket, Key)> = store.leases(worker.pid).collect();
+        let left = leased.into_iter().filter_map(|(ticket, key)| {
+            let lease = leases.lease(worker.cell, ticket.index())?;
+            let state = lease.inherit(ticket.generation())?;
+            Revoked::of(store.leave(key)?, state)
+        });
+        left.collect()
+    }
+
     /// The connections that a dead worker was sending files to when it died: what it was about to send, the kernel
     /// knows.
     pub fn interrupted(&self, store: &mut Store, worker: WorkerId) -> Vec<Revoked> {

@@ -322,10 +322,12 @@ impl Handover {
         self.reception.wait(pool, descriptor, Held { state, reserved, ..Held::default() });
     }
 
-    /// A worker is dead: others get what it had parked. What it was acting on is reset.
+    /// A worker is dead: others get what it had parked or was about to give up. What it was acting on is reset.
     pub fn remove_worker(&mut self, worker: WorkerId) {
         self.revoke(worker, usize::MAX, Reserved::No);
-        for revoked in self.leases.interrupted(&mut self.reception.store, worker) {
+        let left = self.leases.left(&mut self.reception.store, worker);
+        let interrupted = self.leases.interrupted(&mut self.reception.store, worker);
+        for revoked in left.into_iter().chain(interrupted) {
             self.reclaim(worker.pool, revoked, Reserved::No);
         }
         for key in self.reception.store.of_worker(worker.pid) {
