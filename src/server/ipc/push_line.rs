@@ -3,17 +3,18 @@
 //! Messages are atomic, so all may send on the same end. They wait in the kernel until the process reads them,
 //! also while none runs.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
 
 use super::channel::Channel;
-use super::push_message::ToPush;
+use super::push_message::{Publication, ToPush};
 
-/// How many bytes of messages the kernel is asked to take.
-const BUFFER: usize = 8 * 1024 * 1024;
+/// How many bytes of messages the kernel is asked to take: what may be published, however short the messages are, and more.
+/// If this process may not have so much, less can be published at once.
+const BUFFER: usize = 64 * 1024 * 1024;
 
 /// How long a message may wait for room, in milliseconds.
 const ROOM_WITHIN: u16 = 100;
@@ -22,6 +23,8 @@ const ROOM_WITHIN: u16 = 100;
 pub struct PushLine {
     sender: Channel,
     receiver: Option<Channel>,
+    /// The last publication found no room in time.
+    is_full: Cell<bool>,
 }
 
 thread_local! {
@@ -36,12 +39,12 @@ impl PushLine {
     pub fn new() -> Result<Self, Errno> {
         let (sender, receiver) = Channel::pair()?;
         sender.enlarge(BUFFER);
-        Ok(PushLine { sender, receiver: Some(receiver) })
+        Ok(PushLine { sender, receiver: Some(receiver), is_full: Cell::default() })
     }
 
     /// The one of the first process, in a later generation.
     pub fn of(sender: OwnedFd) -> Self {
-        PushLine { sender: Channel::from(sender), receiver: None }
+        PushLine { sender: Channel::from(sender), receiver: None, is_full: Cell::default() }
     }
 
     /// This process and those that it forks send on this line.
@@ -85,5 +88,41 @@ impl PushLine {
             }
             outcome => outcome,
         }
+    }
+
+    /// Publishes a message. Who publishes again and again without room has waited once for it.
+    ///
+    /// # Errors
+    /// As for [`PushLine::send`].
+    pub fn publish(
+        &self,
+        message: Publication,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), Errno> {
+        let message = ToPush::Publish(message);
+        let outcome = match self.is_full.get() {
+            true => self.sender.send(&message, descriptors),
+            false => self.send(&message, descriptors),
+        };
+        self.is_full.set(outcome == Err(Errno::EAGAIN));
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::channel::Inbox;
+    use super::*;
+
+    #[test]
+    fn publishing_waits_for_room_once() {
+        let (sender, receiver) = Channel::pair().unwrap();
+        let line = PushLine { sender, receiver: Some(receiver), is_full: Cell::default() };
+        let publish = || line.publish(Publication::default(), &[]);
+        while publish().is_ok() {}
+        assert!(line.is_full.get(), "the next one does not wait");
+        let (receiver, mut inbox) = (line.receiver().unwrap(), Inbox::default());
+        receiver.receive::<ToPush>(&mut inbox).unwrap();
+        assert_eq!((publish(), line.is_full.get()), (Ok(()), false));
     }
 }

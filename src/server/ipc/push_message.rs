@@ -42,8 +42,19 @@ pub struct Publication {
     pub id: Option<Vec<u8>>,
     /// The message, or nothing if it comes as a file.
     pub data: Vec<u8>,
-    /// It does.
-    pub is_in_file: bool,
+    /// The length of that file.
+    pub in_file: Option<u64>,
+}
+
+/// What a publication counts beside its texts, in bytes: the kernel, too, needs memory for each message.
+const PUBLICATION: usize = 512;
+
+impl Publication {
+    /// How much of what may wait it takes, in bytes.
+    pub fn cost(&self) -> u64 {
+        let id = self.id.as_ref().map_or(0, Vec::len);
+        (PUBLICATION + self.topic.len() + id + self.data.len()) as u64 + self.in_file.unwrap_or(0)
+    }
 }
 
 /// A topic whose messages are kept.
@@ -76,8 +87,9 @@ impl Message for ToPush {
                 append_text(&mut bytes, held);
                 state.encode(&mut bytes);
             }
-            ToPush::Publish(Publication { topic, id, data, is_in_file }) => {
-                bytes.push(if *is_in_file { b'f' } else { b'p' });
+            ToPush::Publish(Publication { topic, id, data, in_file }) => {
+                bytes.push(b'p');
+                append(&mut bytes, &[optional(*in_file)]);
                 append_text(&mut bytes, topic);
                 append_optional(&mut bytes, id.as_deref());
                 bytes.extend_from_slice(data);
@@ -117,12 +129,13 @@ impl Message for ToPush {
                 let state = ConnectionState::decode(state)?;
                 ToPush::Hold(process(supervisor)?, pool, Box::new(state), held.to_vec())
             }
-            [kind @ (b'p' | b'f'), rest @ ..] => {
+            [b'p', rest @ ..] => {
+                let ([in_file], rest) = split::<1>(rest)?;
                 let (topic, rest) = split_text(rest)?;
                 let (id, data) = split_optional(rest)?;
                 let (topic, id) = (topic.to_vec(), id.map(<[u8]>::to_vec));
-                let is_in_file = *kind == b'f';
-                ToPush::Publish(Publication { topic, id, data: data.to_vec(), is_in_file })
+                let (data, in_file) = (data.to_vec(), present(in_file));
+                ToPush::Publish(Publication { topic, id, data, in_file })
             }
             [b'c', topic @ ..] => ToPush::Count(topic.to_vec()),
             [b's', rest @ ..] => {
@@ -208,9 +221,9 @@ mod tests {
                 topic: b"news".to_vec(),
                 id: Some(b"1".to_vec()),
                 data: b"\0text".to_vec(),
-                is_in_file: false,
+                in_file: None,
             }),
-            ToPush::Publish(Publication { is_in_file: true, ..Publication::default() }),
+            ToPush::Publish(Publication { in_file: Some(1 << 40), ..Publication::default() }),
             ToPush::Publish(Publication::default()),
             ToPush::Count(b"news".to_vec()),
             ToPush::Leave(1 << 40),

@@ -1,4 +1,5 @@
-//! What is counted of held connections, in a [`Block`]. The push process counts, but for [`PushTotal::Wanted`].
+//! What is counted of held connections, in a [`Block`]. The push process counts, but for [`PushTotal::Wanted`] and what
+//! publishers add to [`PushTotal::Unread`].
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,9 +24,14 @@ pub enum PushTotal {
     Slow,
     /// Connections that could not be held for lack of descriptors or memory, or because of a limit.
     Refused,
+    /// The cost of what is published and not read yet. A publisher adds it once it has sent it, so that none who dies
+    /// leaves something that nobody subtracts: for a moment it may be less than 0.
+    Unread,
+    /// The cost of what the process has read and not done yet.
+    Undone,
 }
 
-const WORDS: usize = 7;
+const WORDS: usize = 9;
 
 /// The counters.
 #[derive(Clone)]
@@ -42,6 +48,11 @@ impl PushCounters {
         self.0.words()[what as usize].fetch_add(amount, Relaxed);
     }
 
+    /// Subtracts from one.
+    pub fn subtract(&self, what: PushTotal, amount: u64) {
+        self.0.words()[what as usize].fetch_sub(amount, Relaxed);
+    }
+
     /// Sets one.
     pub fn set(&self, what: PushTotal, value: u64) {
         self.0.words()[what as usize].store(value, Relaxed);
@@ -50,5 +61,11 @@ impl PushCounters {
     /// Its value.
     pub fn get(&self, what: PushTotal) -> u64 {
         self.0.words()[what as usize].load(Relaxed)
+    }
+
+    /// How much of what was published waits for the process.
+    pub fn waiting(&self) -> u64 {
+        let unread = self.get(PushTotal::Unread).cast_signed().max(0).cast_unsigned();
+        unread.saturating_add(self.get(PushTotal::Undone))
     }
 }

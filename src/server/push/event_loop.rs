@@ -18,7 +18,7 @@ use crate::server::ipc::clock;
 use crate::server::ipc::overflow;
 use crate::server::ipc::push_line::PushLine;
 use crate::server::ipc::push_message::{FromPush, Publication, ToPush, encode_count};
-use crate::server::metrics::push::PushCounters;
+use crate::server::metrics::push::{PushCounters, PushTotal};
 
 /// Tokens of what is no stream: no stream has such a place.
 const LINE: u64 = 0xffff_ffff;
@@ -47,6 +47,7 @@ pub struct PushEventLoop {
     _lifeline: OwnedFd,
     inbox: Inbox,
     hub: Hub,
+    counters: PushCounters,
     /// What was read and not yet done.
     backlog: VecDeque<(ToPush, Descriptors)>,
     /// The size of the messages in it.
@@ -73,13 +74,14 @@ impl PushEventLoop {
         let receiver = line.receiver().ok_or(Errno::EBADF)?;
         epoll.add(receiver, EpollEvent::new(EpollFlags::EPOLLIN, LINE))?;
         epoll.add(&lifeline, EpollEvent::new(EpollFlags::EPOLLIN, LIFELINE))?;
-        let hub = Hub::new(epoll.clone(), counters, most);
+        let hub = Hub::new(epoll.clone(), counters.clone(), most);
         Ok(PushEventLoop {
             epoll,
             line,
             _lifeline: lifeline,
             inbox: Inbox::default(),
             hub,
+            counters,
             backlog: VecDeque::new(),
             waiting: 0,
             is_full: false,
@@ -129,6 +131,9 @@ impl PushEventLoop {
             let Some(receiver) = self.line.receiver() else { return };
             match receiver.receive::<ToPush>(&mut self.inbox) {
                 Ok(Received::Message(message, descriptors)) => {
+                    if let ToPush::Publish(publication) = &message {
+                        self.counters.subtract(PushTotal::Unread, publication.cost());
+                    }
                     let Some((message, descriptors)) = complete(message, descriptors) else {
                         continue;
                     };
@@ -137,6 +142,7 @@ impl PushEventLoop {
                         continue;
                     }
                     self.waiting += size(&message);
+                    self.counters.set(PushTotal::Undone, self.waiting as u64);
                     self.backlog.push_back((message, descriptors));
                 }
                 // Whatever the application has sent there.
@@ -171,6 +177,7 @@ impl PushEventLoop {
             }
             let Some((message, descriptors)) = self.backlog.pop_front() else { return false };
             self.waiting -= size(&message);
+            self.counters.set(PushTotal::Undone, self.waiting as u64);
             let is_long = self.carry_out(message, descriptors);
             if self.is_full && self.waiting < BACKLOG / 2 {
                 self.watch_line(true);
@@ -264,11 +271,11 @@ fn complete(message: ToPush, descriptors: Descriptors) -> Option<(ToPush, Descri
     match message {
         ToPush::Publish(publication) => {
             let file = descriptors.into_single();
-            if publication.is_in_file != file.is_some() {
+            if publication.in_file.is_some() != file.is_some() {
                 return None;
             }
             let data = file.map_or(Ok(publication.data), overflow::load).ok()?;
-            let message = ToPush::Publish(Publication { data, ..publication });
+            let message = ToPush::Publish(Publication { data, in_file: None, ..publication });
             Some((message, Descriptors::default()))
         }
         other => Some((other, descriptors)),
@@ -278,7 +285,7 @@ fn complete(message: ToPush, descriptors: Descriptors) -> Option<(ToPush, Descri
 /// About how much memory a message takes.
 fn size(message: &ToPush) -> usize {
     match message {
-        ToPush::Publish(Publication { topic, data, .. }) => 200 + topic.len() + data.len(),
+        ToPush::Publish(publication) => publication.cost() as usize,
         ToPush::Hold(_, _, state, held) => 500 + state.data.len() + held.len(),
         _ => 100,
     }
@@ -289,7 +296,6 @@ mod tests {
     use super::*;
     use crate::server::ipc::push_message::TopicSpec;
     use crate::server::metrics::area::Area;
-    use crate::server::metrics::push::PushTotal;
 
     #[test]
     fn nothing_is_done_before_a_generation_serves() {
@@ -298,7 +304,7 @@ mod tests {
         let (lifeline, _ours) = nix::unistd::pipe().unwrap();
         let mut process = PushEventLoop::new(line.clone(), lifeline, counters.clone(), 10).unwrap();
         let publication =
-            Publication { topic: b"news".into(), id: None, data: b"a".into(), is_in_file: false };
+            Publication { topic: b"news".into(), id: None, data: b"a".into(), in_file: None };
         line.send(&ToPush::Publish(publication), &[]).unwrap();
         process.read();
         assert!(!process.work());

@@ -19,7 +19,7 @@ use crate::server::ipc::push_message::{
     LONGEST_TEXT, Publication, ToPush, TopicSpec, decode_count,
 };
 use crate::server::listen::registry::Registry;
-use crate::server::metrics::push::PushTotal;
+use crate::server::metrics::push::{PushCounters, PushTotal};
 use crate::sys::os::error_text::ErrorCode;
 
 /// The longest name of a topic, and the longest id, in bytes.
@@ -30,6 +30,9 @@ const LONGEST_HISTORY: f64 = 1e6;
 
 /// How long [`subscribers`] waits for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// How much may wait for the push process, in bytes ([`Publication::cost`]). A longer message passes if nothing waits.
+const WAITING: u64 = 64 * 1024 * 1024;
 
 /// Why nothing is published where no server runs.
 const NO_SERVER: &str = "No server runs in this process";
@@ -101,22 +104,32 @@ fn publish(lua: &Lua, args: MultiValue, registry: &Registry) -> Reply<bool> {
     let Some(line) = PushLine::current() else {
         return Err(Fault::System(NO_SERVER.into(), None));
     };
-    if !is_wanted(registry) {
-        return Ok(true);
+    let Some(counters) = wanted(registry) else { return Ok(true) };
+    let mut publication = Publication { topic, id, data, in_file: None };
+    let (cost, waiting) = (publication.cost(), counters.waiting());
+    if waiting > 0 && waiting.saturating_add(cost) > WAITING {
+        return Err(too_much());
     }
-    let is_in_file = data.len() > LONGEST_TEXT;
-    let (data, file) =
-        if is_in_file { (Vec::new(), Some(overflow::store(&[&data])?)) } else { (data, None) };
-    let message = ToPush::Publish(Publication { topic, id, data, is_in_file });
+    let mut file = None;
+    if publication.data.len() > LONGEST_TEXT {
+        let data = std::mem::take(&mut publication.data);
+        file = Some(overflow::store(&[&data])?);
+        publication.in_file = Some(data.len() as u64);
+    }
     let descriptors: Vec<_> = file.iter().map(AsFd::as_fd).collect();
-    match line.send(&message, &descriptors) {
-        Ok(()) => Ok(true),
-        Err(Errno::EAGAIN) => Err(Fault::System(
-            "More is published than can be passed on".into(),
-            Some(ErrorCode::Errno(Errno::EAGAIN as i32)),
-        )),
+    match line.publish(publication, &descriptors) {
+        Ok(()) => {
+            counters.add(PushTotal::Unread, cost);
+            Ok(true)
+        }
+        Err(Errno::EAGAIN) => Err(too_much()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+fn too_much() -> Fault {
+    let code = Some(ErrorCode::Errno(Errno::EAGAIN as i32));
+    Fault::System("More is published than can be passed on".into(), code)
 }
 
 /// A connection will be held: what is published from now on may be heard.
@@ -126,9 +139,9 @@ pub fn want(lua: &Lua) {
     }
 }
 
-/// Whether somebody may hear a message: otherwise no process is started for it.
-fn is_wanted(registry: &Registry) -> bool {
-    registry.metrics.push().is_ok_and(|counters| counters.get(PushTotal::Wanted) > 0)
+/// The counters, if somebody may hear a message: otherwise no process is started for it.
+fn wanted(registry: &Registry) -> Option<PushCounters> {
+    registry.metrics.push().ok().filter(|counters| counters.get(PushTotal::Wanted) > 0)
 }
 
 /// `subscribers(topic)`: how many connections hear a topic, or nil and what is wrong.
@@ -138,7 +151,7 @@ fn subscribers(lua: &Lua, args: MultiValue) -> Reply<i64> {
         return Err(Fault::System(NO_SERVER.into(), None));
     };
     let registry = Registry::of(lua);
-    if !is_wanted(&registry) {
+    if wanted(&registry).is_none() {
         return Ok(0);
     }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;

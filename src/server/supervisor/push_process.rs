@@ -137,6 +137,7 @@ impl PushProcess {
         }
         let held = self.settings.counters.get(PushTotal::Held);
         self.settings.counters.set(PushTotal::Held, 0);
+        self.settings.counters.set(PushTotal::Undone, 0);
         log.notice(&format!(
             "The push process (PID {pid}) has ended {end}, and with it {held} held connections; it is forked anew"
         ));
