@@ -62,6 +62,38 @@ describe("held responses", function()
     for _, c in ipairs(streams) do assert.equal("x;", heard(c, "x;")) end
   end)
 
+  it("hear every message that is published when their clients have the head", function()
+    local s = push.start { workers = 1 }
+    push.open(s)
+    local holder = push.process(s)
+    process.freeze(holder)
+    local c = s:connect()
+    c:send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    -- The only worker answers this when the handler of the other request has returned.
+    push.get(s, "/pid")
+    assert.truthy(c:silent(0))
+    process.thaw(holder)
+    assert(c:read_until("hello\n\r\n"))
+    push.publish(s, "news", "x;")
+    assert.equal("x;", heard(c, "x;"))
+  end)
+
+  it("are sent at once what their handler flushes", function()
+    local s = push.start { workers = 1, handler = [[
+      request:send_status "200 OK"
+      request:send_data "early;"
+      if get.flush then request:flush() end
+      return request:hold { topics = "news" }
+    ]] }
+    push.open(s)
+    local holder = push.process(s)
+    process.freeze(holder)
+    local c = s:connect()
+    c:send("GET /?flush=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert(c:read_until("early;\r\n"))
+    process.thaw(holder)
+  end)
+
   it("hear each message once and in order over reloads, 1,000 of them", function()
     local s = push.start { workers = 2, before = [[moonbridge.topic("news", { history = 10 })]] }
     local streams = open_many(s, 1000)

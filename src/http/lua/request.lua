@@ -93,7 +93,7 @@ return function(steps, callback, times, poll, another)
   index, searched_form = new_views(steps, turn, accepted, lazy)
   setmetatable(methods, { __index = index })
   local meta = { __index = methods, __name = "moonbridge.request", is_handled = true }
-  meta.note_failure = body.note_failure
+  meta.note_failure, meta.finish_later = body.note_failure, steps.finish_later
 
   -- The metatable of request objects whose turn is over.
   local function over() error("Response has already been finished", 2) end

@@ -16,7 +16,7 @@ use crate::sys::lua::userdata::Userdata;
 ///
 /// * `methods(methods, await_room)` puts the methods of requests into a table. `await_room` waits until the
 ///   client takes some of the output, and returns false if it does not in time;
-/// * the steps `touch_body`, `set_reader` and `early_header`, which raise what is wrong themselves.
+/// * the steps `finish_later`, `touch_body`, `set_reader` and `early_header`, which raise what is wrong themselves.
 pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<()> {
     let connection = shared.clone();
     let methods = lua.create_function(move |lua, (methods, await_room): (Table, Function)| {
@@ -237,6 +237,7 @@ fn close_after_finish(c: &mut HttpConnection) -> Result<usize, Problem> {
 }
 
 methods! { install_steps:
+    FinishLater "finish_later" = |shared, _| with(shared, finish_later), Some;
     TouchBody "touch_body" = |shared, _| with(shared, touch_body), Some;
     SetReader "set_reader" = set_reader, Some;
     EarlyHeader "early_header" = early_header, Some;
@@ -250,6 +251,13 @@ fn early_header(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodR
         c.exchange.usability.touch()?;
         Ok(c.exchange.output.response.early_header(name, value).map(|()| 0)?)
     })
+}
+
+/// `finish_later()`: ends the response, which leaves with what is sent next.
+fn finish_later(c: &mut HttpConnection) -> Result<usize, Problem> {
+    c.exchange.usability.touch()?;
+    c.exchange.prepare_head();
+    c.exchange.output.finish_later(&c.exchange.stream).map(|()| 0)
 }
 
 /// Marks the request as used: its handler begins with the body.

@@ -172,7 +172,7 @@ impl HttpExchange {
 
     /// Before the response's head is finished: says that the connection will be closed if that can be
     /// foreseen (RFC 9112 9.6), and answers the expectation of a client whose body is wanted.
-    fn prepare_head(&mut self) {
+    pub fn prepare_head(&mut self) {
         if sigterm::received() {
             self.output.response.close_anyway();
         }

@@ -87,6 +87,17 @@ impl ResponseOutput {
         })
     }
 
+    /// Queues what the response has ready: it leaves with what is sent next.
+    ///
+    /// # Errors
+    /// As [`HeldStream::with`].
+    pub fn queue(&mut self, stream: &HeldStream) -> Result<(), Problem> {
+        self.recall(stream);
+        stream.with(|stream| stream.duplex.put(self.response.out()))?;
+        self.response.out_sent();
+        Ok(())
+    }
+
     /// Adds a piece of the response's body, and sends it or lets it wait for more.
     ///
     /// # Errors
@@ -178,14 +189,28 @@ impl ResponseOutput {
     /// # Errors
     /// As [`ResponseOutput::data`].
     pub fn finish(&mut self, stream: &HeldStream) -> Result<usize, Problem> {
+        self.end(stream)?;
+        self.send(stream)
+    }
+
+    /// Ends the response and queues it.
+    ///
+    /// # Errors
+    /// As [`ResponseOutput::data`].
+    pub fn finish_later(&mut self, stream: &HeldStream) -> Result<(), Problem> {
+        self.end(stream)?;
+        self.queue(stream)
+    }
+
+    #[inline(always)]
+    fn end(&mut self, stream: &HeldStream) -> Result<(), Problem> {
         self.recall(stream);
         let finished = if self.response.stage().is_body() {
             self.response.finish(None)
         } else {
             date::with_now(|now| self.response.finish(now))
         };
-        finished.map_err(|text| self.problem(text, 0))?;
-        self.send(stream)
+        finished.map_err(|text| self.problem(text, 0))
     }
 
     /// What is wrong with the body, of which the handler has just tried to send so many bytes `more`.

@@ -253,11 +253,15 @@ impl Turn {
 
     /// The connection has changed its protocol.
     fn pass_on(&mut self, c: &mut HttpConnection) -> TurnAction {
-        // What still waits goes with the connection. A failure shows when more is sent.
-        let _ = c.exchange.send_out();
         let wait =
             c.exchange.stream.borrow().and_then(|stream| stream.handler.session.as_ref()?.wait);
         let held = c.exchange.stream.with(|stream| stream.handler.session.as_mut()?.held.take());
+        // What still waits goes with the connection. A failure shows when more is sent.
+        let _ = match &held {
+            // Who has the answer also hears the topics: who passes messages on sends it.
+            Ok(Some(_)) => c.exchange.output.queue(&c.exchange.stream),
+            _ => c.exchange.send_out().map(|_| ()),
+        };
         let Supervision { park, hold, .. } = self.supervision;
         let is_taken = c.exchange.stream.get().is_some_and(|stream| match held.ok().flatten() {
             Some(held) => hold(stream, held),
@@ -267,10 +271,10 @@ impl Turn {
         self.end(c, outcome)
     }
 
-    /// Another process goes on with the response, after the output so far.
+    /// Another process goes on with the response, and sends the output so far: who has that also hears the topics.
     fn hold(&mut self, c: &mut HttpConnection) -> TurnAction {
-        let Some(mut held) = c.exchange.hold.take().filter(|_| c.exchange.send_out().is_ok())
-        else {
+        let queued = c.exchange.output.queue(&c.exchange.stream);
+        let Some(mut held) = c.exchange.hold.take().filter(|_| queued.is_ok()) else {
             log_record::closed(c, End::Aborted, false);
             return self.reset(c, TurnResult::Result);
         };

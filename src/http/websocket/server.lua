@@ -228,7 +228,7 @@ local function open(socket, handler, request, note_failure)
 end
 
 -- Accepts a request, or refuses it.
-local function upgrade(request, handler, name, note_failure)
+local function upgrade(request, handler, name, meta)
   local lists, values = request.headers_csv_string, request.headers_value
   local origin = values["Origin"]
   local accept, protocol, extensions, bits = native.judge(handler.native, {
@@ -248,9 +248,10 @@ local function upgrade(request, handler, name, note_failure)
   request:send_header("Sec-WebSocket-Accept", accept)
   if protocol then request:send_header("Sec-WebSocket-Protocol", protocol) end
   if extensions then request:send_header("Sec-WebSocket-Extensions", extensions) end
-  request:finish()
+  -- The answer leaves when `open` has returned: then the client hears its topics.
+  meta.finish_later()
   begin(socket, handler.native, name, label, protocol, bits)
-  if handler.open then open(socket, handler, request, note_failure) end
+  if handler.open then open(socket, handler, request, meta.note_failure) end
   return true
 end
 
@@ -274,11 +275,10 @@ function http.websocket(options)
   local name = register(options, handler)
   return function(request)
     local meta = type(request) == "table" and getmetatable(request)
-    local note_failure = type(meta) == "table" and meta.note_failure
-    if not note_failure then
+    if type(meta) ~= "table" or not meta.finish_later then
       misuse(2, "a WebSocket is called with the request that is being handled")
     end
-    return upgrade(request, handler, name, note_failure)
+    return upgrade(request, handler, name, meta)
   end
 end
 

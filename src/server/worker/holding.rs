@@ -9,6 +9,7 @@ use super::connection::Running;
 use super::control::complain;
 use super::handover::{self, Packed};
 use super::ownership::Ownership;
+use super::request_log;
 use crate::server::ipc::push_line::PushLine;
 use crate::server::ipc::push_message::ToPush;
 use crate::sys::os::error_text;
@@ -35,7 +36,12 @@ impl Holding {
         let Ok(packed) = handover::held(&connection.stream.borrow()) else {
             return owned.reset(connection, *ticket);
         };
-        let held = std::mem::take(&mut connection.stream.borrow_mut().handler.held);
+        let held = {
+            let mut stream = connection.stream.borrow_mut();
+            // Output of a handshake that is not sent yet goes with the connection.
+            request_log::sent(&mut stream);
+            std::mem::take(&mut stream.handler.held)
+        };
         let Some(descriptor) = owned.let_go(connection, *ticket) else { return };
         if let Err(errno) = self.pass_on(descriptor, packed, held) {
             let reason = error_text::describe(errno as i32);
