@@ -10,6 +10,12 @@ const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// How much room is made at once for what is decompressed.
 const ROOM: usize = 16 * 1024;
 
+/// How long the compressed form of a message of that length may be. What cannot be compressed becomes longer: by 9/8 in a
+/// block with fixed codes (RFC 1951 3.2.6), by 5 bytes in each stored block (3.2.4), of which the peer may make many.
+pub fn bound(length: usize) -> usize {
+    length.saturating_add(length / 8).saturating_add(64)
+}
+
 /// Compresses messages. One serves any number of connections with the same window.
 pub struct Deflater {
     state: Compress,

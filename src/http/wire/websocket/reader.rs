@@ -1,7 +1,7 @@
 //! From frames to messages: assembly, limits, and what the protocol forbids (RFC 6455 5.4 to 5.6, 8.1).
 
 use super::close::{self, Failure};
-use super::deflate::Inflater;
+use super::deflate::{self, Inflater};
 use super::frame::{self, FrameHeader, HeaderProgress, Opcode};
 use super::mask;
 use super::text::TextCheck;
@@ -129,8 +129,12 @@ impl MessageReader {
         if header.is_compressed && (!rules.inflates || header.opcode == Opcode::Continuation) {
             return Err(Failure::protocol("reserved bits"));
         }
-        let before = if self.begun.is_some() { self.parts().len() as u64 } else { 0 };
-        if header.length > (rules.limit as u64).saturating_sub(before) {
+        let (before, is_compressed) = match self.begun {
+            Some(begun) => (self.parts().len() as u64, begun.is_compressed),
+            None => (0, header.is_compressed),
+        };
+        let limit = if is_compressed { deflate::bound(rules.limit) } else { rules.limit };
+        if header.length > (limit as u64).saturating_sub(before) {
             return Err(Failure { code: close::TOO_LONG, reason: "message too long" });
         }
         Ok(())

@@ -196,3 +196,29 @@ proptest! {
         prop_assert_eq!(&read(&pieces, true), &whole);
     }
 }
+
+/// What cannot be compressed is longer in its compressed form.
+#[test]
+fn the_limit_is_for_messages_not_for_their_compressed_form() {
+    let mut seed = 1_u32;
+    let mut noise = |length| -> Vec<u8> {
+        let next = |_| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 24) as u8
+        };
+        (0..length).map(next).collect()
+    };
+    for (length, fits) in [(999, true), (1000, true), (1001, false)] {
+        let (message, mut packed, mut input) = (noise(length), Vec::new(), Vec::new());
+        assert!(Deflater::new(15).compress(&message, &mut packed) && packed.len() > length);
+        put(&mut input, Opcode::Binary, false, true, &packed[..500]);
+        put(&mut input, Opcode::Continuation, true, false, &packed[500..]);
+        let (seen, failure) = read(&[&input], false);
+        match fits {
+            true => assert_eq!(seen, [(ReaderEvent::Message(MessageKind::Binary), message)]),
+            false => assert_eq!(failure.map(|it| it.code), Some(close::TOO_LONG)),
+        }
+    }
+    let endless = failure_of(|out| put(out, Opcode::Binary, true, true, &[0; 1200]));
+    assert_eq!(endless, close::TOO_LONG);
+}
