@@ -12,7 +12,9 @@ pub struct StreamQueue {
     size: usize,
     /// When the client last took something, in milliseconds of the shared clock.
     pub progress: u64,
-    /// How many bytes it had not taken when that was last looked at, here and in the system.
+    /// When that was last looked at in the kernel.
+    pub looked_at: u64,
+    /// How many bytes it had not taken then, here and in the kernel.
     pub untaken: usize,
 }
 

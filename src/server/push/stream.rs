@@ -255,7 +255,7 @@ impl PushStream {
         }
         let queue = self.queue.get_or_insert_default();
         if sent > 0 || queue.left() == 0 {
-            queue.progress = now;
+            (queue.progress, queue.looked_at) = (now, now);
         }
         queue.add(bytes.clone(), sent, is_message);
         Written::Taken(dropped)
@@ -297,7 +297,8 @@ impl PushStream {
         }
         let later = |at: u64, time: Option<u64>| time.map_or(u64::MAX, |it| at.saturating_add(it));
         let stalled = match &self.queue {
-            Some(queue) => later(queue.progress, self.rules.stall),
+            Some(queue) => later(queue.progress, self.rules.stall)
+                .min(later(queue.looked_at, self.rules.stall.map(look_interval))),
             None => u64::MAX,
         };
         if self.phase == StreamPhase::Ending || self.awaits_taking() {
@@ -347,17 +348,24 @@ impl PushStream {
     /// Whether its client has taken nothing for too long.
     fn is_stalled(&mut self, now: u64) -> bool {
         let (Some(queue), Some(time)) = (&mut self.queue, self.rules.stall) else { return false };
-        if queue.progress.saturating_add(time) > now {
+        let is_over = queue.progress.saturating_add(time) <= now;
+        if !is_over && queue.looked_at.saturating_add(look_interval(time)) > now {
             return false;
         }
         // The kernel tells that it has room only when it has much: a slow client takes long to get there.
         let untaken = self.transport.untaken(queue.left());
         let has_taken = queue.untaken == 0 || untaken < queue.untaken;
+        queue.looked_at = now;
         if has_taken {
             (queue.progress, queue.untaken) = (now, untaken);
         }
-        !has_taken
+        is_over && !has_taken
     }
+}
+
+/// How often to look whether a client that may take nothing for `stall` milliseconds has taken something.
+fn look_interval(stall: u64) -> u64 {
+    (stall / 8).max(1)
 }
 
 #[cfg(test)]
@@ -386,6 +394,26 @@ mod tests {
         stream.phase = StreamPhase::Away;
         assert_eq!((stream.due(), stream.take_duty(99)), (u64::MAX, Duty::Nothing));
         drop(theirs);
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_is_dropped_soon_after_its_time() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let rules = Rc::new(Rules { stall: Some(80), ..Rules::default() });
+        let mut stream = PushStream::new(PushTransport::new(ours.into(), None), (1, 0), rules);
+        let until_dropped = |stream: &mut PushStream| loop {
+            let now = stream.due();
+            match stream.take_duty(now) {
+                Duty::Drop => return now,
+                duty => assert_eq!(duty, Duty::Nothing),
+            }
+        };
+        assert_eq!(stream.write(&vec![7; 4 << 20].into(), true, 0), Written::Taken(0));
+        assert_eq!(until_dropped(&mut stream), 90, "what it has taken by the first look counts");
+        theirs.read_exact(&mut [0; 150_000]).unwrap();
+        assert_eq!((stream.take_duty(100), stream.due()), (Duty::Nothing, 110));
+        assert_eq!(until_dropped(&mut stream), 180);
     }
 
     #[test]
