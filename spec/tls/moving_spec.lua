@@ -58,8 +58,8 @@ local function connect(s, more)
 end
 
 -- Asks over a connection that is kept: the words of the answer.
-local function ask(handle)
-  assert(handle:write("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"):flush())
+local function ask(handle, path)
+  assert(handle:write("GET ", path or "/", " HTTP/1.1\r\nHost: localhost\r\n\r\n"):flush())
   local length
   repeat
     local line = assert(handle:read(nil, "\n"))
@@ -201,6 +201,49 @@ describe("a connection with TLS 1.3", function()
     end
     s:signal("TERM")
     assert.equal(0, s:wait())
+  end)
+
+  it("is not lost in its handshake to what the last worker has left behind", function()
+    local flag = process.scratch("flag")
+    local s = server.start { globals = { FLAG = flag }, script = ([[
+      local moonbridge, http = require "moonbridge", require "moonbridge_http"
+      local moonbridge_io = require "moonbridge_io"
+      local function reclaimed() return moonbridge.status()[1].reclaimed end
+      moonbridge.listen {
+        { proto = "tls", host = "127.0.0.1", port = PORT, certificate = %q, key = %q },
+        min_fork = 1, max_fork = 1,
+        connect = http.generate_handler({ idle_timeout = 60 }, function(request)
+          local before = reclaimed()
+          local ends = request.path == "end"
+          if ends then
+            io.open(FLAG .. "begun", "w"):close()
+            repeat moonbridge_io.poll(nil, nil, 0.01) until io.open(FLAG)
+          end
+          if request.path == "stuck" then
+            repeat moonbridge_io.poll(nil, nil, 0.01) until reclaimed() > before
+          end
+          request:send("200 OK", "text/plain", tostring(moonbridge_io.getpid()))
+          return not ends
+        end),
+      }
+      moonbridge.run()
+    ]]):format(localhost.certificate, localhost.key) }
+    local idle, last = connect(s), connect(s)
+    local first = ask(idle)[1]
+    assert(last:write("GET /end HTTP/1.1\r\nHost: localhost\r\n\r\n"):flush())
+    assert.truthy(process.wait_until(function() return io.open(flag .. "begun") end))
+    local begun = assert(moonbridge_io.tlsconnect_nb("localhost", s.port, { ca = authority.certificate }))
+    assert(begun:flush_nb())
+    assert(io.open(flag, "w")):close()
+    assert.truthy(moonbridge_io.poll({ [begun] = true }, nil, 10))
+    -- What the supervisor takes from the next worker makes it look at its leases.
+    local other, stuck = connect(s), connect(s)
+    local second = ask(other)[1]
+    assert.not_equal(first, second)
+    ask(stuck, "/stuck")
+    assert(begun:write("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"):flush_nb())
+    assert.truthy(moonbridge_io.poll({ [begun] = true }, nil, 10))
+    assert.equal("HTTP/1.1 200 OK\r\n", (begun:read(nil, "\n")))
   end)
 
   it("waits at no worker when it is idle or its request is incomplete", function()

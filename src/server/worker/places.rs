@@ -98,8 +98,13 @@ impl Places {
     /// The kernel cannot watch its descriptor.
     pub fn admit(&mut self, connection: &Connection) -> Result<Ticket, Errno> {
         let index = self.free.pop().unwrap_or_else(|| {
+            let index = self.places.len() as u32;
             self.places.push(Place::default());
-            (self.places.len() - 1) as u32
+            // Who had the cell before may have left it parked or revoked, under the same name.
+            if let Some(lease) = self.leases.lease(self.cell, index) {
+                lease.free();
+            }
+            index
         });
         let ticket = Ticket { index, generation: self.places[index as usize].generation };
         let watched = {
@@ -249,5 +254,31 @@ mod tests {
         let lease = leases.lease(0, ticket.index).unwrap();
         lease.park(renamed.generation, None, Standing::default(), (0, 0));
         assert!(!lease.is_parked(ticket.generation) && lease.is_parked(renamed.generation));
+    }
+
+    #[test]
+    fn what_the_last_worker_has_left_of_a_lease_concerns_nobody() {
+        let leases = Rc::new(LeaseTable::new(1).unwrap());
+        let worker = || {
+            let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
+            let mut places = Places::new(epoll, leases.clone(), 0);
+            let (one, other) = UnixStream::pair().unwrap();
+            let connection = Connection::new(Stream::accepted(one.into(), None));
+            let ticket = places.admit(&connection).unwrap();
+            places.set_leased(ticket);
+            (places, ticket, connection, other)
+        };
+        for is_revoked in [false, true] {
+            let (last, name, ..) = worker();
+            let lease = last.lease(name).unwrap();
+            lease.park(name.generation, None, Standing::default(), (0, 0));
+            if is_revoked {
+                lease.revoke(name.generation).unwrap();
+            }
+            let (next, ticket, ..) = worker();
+            let lease = next.lease(ticket).unwrap();
+            assert_eq!(ticket, name);
+            assert!(!lease.is_parked(ticket.generation) && !lease.is_revoked(ticket.generation));
+        }
     }
 }
