@@ -239,7 +239,7 @@ function gauge:set(value, labels) end
 ---@class moonbridge.histogram
 local histogram = {}
 
----Counts a value.
+---Counts a value, which is not negative unless the metric has a negative bucket.
 ---@param value number
 ---@param labels moonbridge.labels?
 function histogram:observe(value, labels) end

@@ -23,6 +23,15 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// The values of a list; none if the table has names or gaps, which would make it shorter than it looks.
+///
+/// # Errors
+/// Those of Lua.
+pub fn list(table: &Table) -> mlua::Result<Option<Vec<Value>>> {
+    let values = table.sequence_values().collect::<mlua::Result<Vec<Value>>>()?;
+    Ok((table.pairs::<Value, Value>().count() == values.len()).then_some(values))
+}
+
 /// Why a function of the public interface has failed.
 #[derive(Debug)]
 pub enum Fault {

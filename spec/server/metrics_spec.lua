@@ -202,6 +202,15 @@ describe("metrics", function()
       ["moonbridge.gauge('a', 1)"] = 'gauge "a": the help must be a string, not a number',
       ["moonbridge.gauge('a', '', 'b')"] = 'gauge "a": the labels must be a list of names, not a string',
       ["moonbridge.gauge('a', '', { 'b-c' })"] = 'gauge "a": label "b-c" must consist of letters',
+      ["moonbridge.gauge('a', '', { b = 1 })"] =
+        'gauge "a": the labels must be a list of names, without keys or gaps',
+      ["moonbridge.gauge('a', '', { 'b', c = 'd' })"] = "must be a list of names, without keys or gaps",
+      ["moonbridge.gauge('a', '', { 'b', nil, 'c' })"] = 'gauge "a": the labels must be a list of names',
+      ["moonbridge.histogram('a', '', {}, { b = 1 })"] =
+        'histogram "a": the buckets must be a list of numbers, without keys or gaps',
+      ["moonbridge.counter('_total')"] = 'counter "_total": the name must have something before "_total"',
+      ["moonbridge.histogram('a'):observe(-1)"] =
+        'histogram "a": observe: the value must be a finite number that is not negative, not -1',
       ["moonbridge.gauge('a') moonbridge.counter('a')"] = 'counter "a": there is a gauge of that name',
       ["moonbridge.gauge('moonbridge_a')"] = 'names that begin with "moonbridge_" are the server\'s own',
       ["moonbridge.histogram('a', '', {}, { 2, 1 })"] = 'histogram "a": the buckets must be at most',
@@ -228,6 +237,20 @@ describe("metrics", function()
       assert.truthy(errors:find(message, 1, true), errors)
       assert.truthy(errors:find("app.lua:2:", 1, true), errors)
     end
+  end)
+
+  it("have no sum in OpenMetrics if they are histograms with negative buckets", function()
+    local code, output = server.run_script [[
+      local moonbridge = require "moonbridge"
+      moonbridge.histogram("app_change", "", {}, { -1, 1 }):observe(-2)
+      print(moonbridge.metrics())
+      print(moonbridge.metrics("text"))
+    ]]
+    assert.equal(0, code)
+    local open, text = output:match "^(.-)# EOF(.*)$"
+    assert.equal(1, sample(open, 'app_change_bucket{le="-1.0"}'))
+    assert.falsy(open:find("app_change_[cs]"))
+    assert.equal(-2, sample(text, "app_change_sum"))
   end)
 
   it("are declared before the server starts", function()

@@ -125,9 +125,11 @@ impl Reader<'_> {
             Value::Nil => Ok(Vec::new()),
             Value::String(text) => Ok(vec![text.as_bytes().to_vec()]),
             Value::Table(list) => {
-                let texts = list.sequence_values::<Value>().map(|text| match text? {
+                let wrong = || self.wrong(name, "to be a string or a list of strings");
+                let texts = binding::list(&list)?.ok_or_else(wrong)?;
+                let texts = texts.iter().map(|text| match text {
                     Value::String(text) => Ok(text.as_bytes().to_vec()),
-                    _ => Err(self.wrong(name, "to be a string or a list of strings")),
+                    _ => Err(wrong()),
                 });
                 texts.collect()
             }
@@ -171,10 +173,12 @@ impl Reader<'_> {
             Value::Nil => Ok(Vec::new()),
             Value::String(text) => Ok(vec![Some(source(&text))]),
             Value::Table(list) => {
-                let files = list.sequence_values::<Value>().map(|file| match file? {
-                    Value::String(text) => Ok(Some(source(&text))),
+                let wrong = || self.wrong("ocsp", expected);
+                let files = binding::list(&list)?.ok_or_else(wrong)?;
+                let files = files.iter().map(|file| match file {
+                    Value::String(text) => Ok(Some(source(text))),
                     Value::Boolean(false) => Ok(None),
-                    _ => Err(self.wrong("ocsp", expected)),
+                    _ => Err(wrong()),
                 });
                 files.collect()
             }

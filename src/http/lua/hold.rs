@@ -104,7 +104,9 @@ fn read(lua: &Lua, options: &Table) -> Reply<HeldState> {
 fn topics(options: &Table) -> Reply<Vec<Vec<u8>>> {
     let list = match options.get::<Value>("topics")? {
         Value::String(name) => vec![Value::String(name)],
-        Value::Table(list) => list.sequence_values().collect::<mlua::Result<Vec<Value>>>()?,
+        Value::Table(list) => binding::list(&list)?.ok_or_else(|| {
+            Fault::misuse("hold: topics must be a name, or a list of names without keys or gaps")
+        })?,
         other => return Err(wrong("topics", "a name, or a list of names", &other)),
     };
     if list.is_empty() || list.len() > MOST_TOPICS {

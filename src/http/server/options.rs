@@ -8,7 +8,7 @@ use mlua::{Lua, Table, Value};
 use super::response::compression::Compressing;
 use super::time_limits::TimeLimits;
 use crate::amount::{Amount, MAX_SECONDS};
-use crate::binding::{Fault, Reply};
+use crate::binding::{self, Fault, Reply};
 use crate::http::wire::head::HeadLimits;
 use crate::http::wire::header_lines::StaticHeaders;
 use crate::known_options;
@@ -251,14 +251,15 @@ fn compressing(value: &Value) -> Reply<Option<Compressing>> {
     match table.raw_get("types")? {
         Value::Nil => {}
         Value::Table(types) => {
-            let mut list = Vec::new();
-            for media_type in types.sequence_values::<Value>() {
-                let Value::String(media_type) = media_type? else {
-                    return wrong("have a list of media types");
-                };
-                list.push(media_type.to_string_lossy().to_ascii_lowercase());
+            let name = |media_type: &Value| match media_type {
+                Value::String(name) => Some(name.to_string_lossy().to_ascii_lowercase()),
+                _ => None,
+            };
+            let list = binding::list(&types)?.and_then(|list| list.iter().map(name).collect());
+            match list {
+                Some(list) => compressing.types = Some(list),
+                None => return wrong("have a list of media types"),
             }
-            compressing.types = Some(list);
         }
         _ => return wrong("have a list of media types"),
     }

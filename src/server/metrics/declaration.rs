@@ -56,6 +56,9 @@ impl Declaration {
         if let Some(suffix) = suffix {
             return Err(format!("{what}: the name must not end with \"{suffix}\""));
         }
+        if family.is_empty() {
+            return Err(format!("{what}: the name must have something before \"_total\""));
+        }
         if labels.len() > MAX_LABELS {
             return Err(format!("{what} has more than {MAX_LABELS} labels"));
         }
@@ -135,6 +138,8 @@ mod tests {
             (Gauge, "moonbridge_x", &[], "are the server's own"),
             (Gauge, "x_total", &[], "gauge \"x_total\": the name must not end with \"_total\""),
             (Counter, "x_sum_total", &[], "must not end with \"_sum\""),
+            (Counter, "_total", &[], "must have something before \"_total\""),
+            (Counter, "_total_total", &[], "must not end with \"_total\""),
             (Counter, "x", &["a:b"], "label \"a:b\" must consist"),
             (Counter, "x", &["__a"], "label \"__a\" must"),
             (Counter, "x", &["a", "a"], "has the label \"a\" twice"),

@@ -91,7 +91,8 @@ impl Exposition {
         self.line(total(self.kind), labels, None, value);
     }
 
-    /// A histogram, with one more count than bounds.
+    /// A histogram, with one more count than bounds. OpenMetrics wants sums that only grow: where values may be
+    /// negative, it has none, and then no count either.
     pub fn histogram(&mut self, labels: Labels<'_>, bounds: &[f64], counts: &[u64], sum: f64) {
         let mut all = 0_u64;
         for (index, count) in counts.iter().enumerate() {
@@ -99,8 +100,11 @@ impl Exposition {
             let bound = bounds.get(index).copied().unwrap_or(f64::INFINITY);
             self.line("_bucket", labels, Some(bound), all as f64);
         }
-        self.line("_count", labels, None, all as f64);
-        self.line("_sum", labels, None, sum);
+        let is_negative = bounds.first().is_some_and(|bound| *bound < 0.0);
+        if self.format == Format::Text || !is_negative {
+            self.line("_count", labels, None, all as f64);
+            self.line("_sum", labels, None, sum);
+        }
     }
 
     /// The whole text.
@@ -210,6 +214,22 @@ seconds_sum{a="b"} 1.5
         ] {
             assert!(text.contains(line), "{text}");
         }
+    }
+
+    #[test]
+    fn histograms_of_negative_values_have_no_sum_in_open_metrics() {
+        let text = |format| {
+            let mut text = Exposition::new(format);
+            text.family("x", MetricKind::Histogram, "");
+            text.histogram(&[], &[-1.0, 1.0], &[2, 0, 1], -4.0);
+            text.finish()
+        };
+        let open = text(Format::OpenMetrics);
+        assert!(
+            open.ends_with("x_bucket{le=\"1.0\"} 2\nx_bucket{le=\"+Inf\"} 3\n# EOF\n"),
+            "{open}"
+        );
+        assert!(text(Format::Text).ends_with("x_count 3\nx_sum -4\n# EOF\n"));
     }
 
     #[test]

@@ -99,12 +99,13 @@ fn list<T>(
         Value::Table(table) => table,
         other => return Err(wrong(what, name, expected, &other)),
     };
-    let mut list = Vec::new();
-    for value in table.sequence_values::<Value>() {
-        let value = value?;
-        list.push(read(&value).ok_or_else(|| wrong(what, name, expected, &value))?);
-    }
-    Ok(Some(list))
+    let Some(values) = binding::list(&table)? else {
+        return Err(Fault::misuse(format!(
+            "{what}: {name} must be {expected}, without keys or gaps"
+        )));
+    };
+    let one = |value: Value| read(&value).ok_or_else(|| wrong(what, name, expected, &value));
+    values.into_iter().map(one).collect::<Reply<_>>().map(Some)
 }
 
 fn number(value: &Value) -> Option<f64> {
@@ -152,7 +153,12 @@ fn object(lua: &Lua, kind: MetricKind, what: String, series: &Rc<Series>) -> mlu
             method("add", f64::NEG_INFINITY, true, Series::add)?;
             method("set", f64::NEG_INFINITY, false, Series::set)?;
         }
-        MetricKind::Histogram => method("observe", f64::NEG_INFINITY, false, Series::observe)?,
+        MetricKind::Histogram => {
+            // Without a negative bound, the sum must only grow.
+            let is_negative = series.declaration().bounds.first().is_some_and(|bound| *bound < 0.0);
+            let least = if is_negative { f64::NEG_INFINITY } else { 0.0 };
+            method("observe", least, false, Series::observe)?;
+        }
     }
     Ok(object)
 }
