@@ -375,6 +375,9 @@ describe("the access log", function()
     assert.truthy(s:wait_log("The access log has lost %d+ lines?: File too large"), s:log())
     s:stop()
     assert.falsy(s:log():find("The process of the access log", 1, true), s:log())
+    for line in process.slurp(path):gmatch "[^\n]*\n?" do
+      assert.truthy(line == "" or line:sub(-1) == "\n" and json.decode(line), line)
+    end
   end)
 
   it("goes on over a reload", function()

@@ -1,9 +1,12 @@
 //! Where the access log goes. Lines are written whole, in batches; a line that cannot be written is counted.
+//!
+//! The system may take a part of a line, as where the disk is full or the reader of a pipe has stopped. That part is
+//! removed from the end of a file; elsewhere the rest of the line comes first when there is room again.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Seek};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -39,8 +42,8 @@ pub enum AccessLogTarget {
 pub struct AccessLogOutput {
     target: AccessLogTarget,
     batch: Vec<u8>,
-    /// The last line was written only in part.
-    torn: bool,
+    /// What is missing of a line that was written in part.
+    tail: Vec<u8>,
 }
 
 impl AccessLogTarget {
@@ -74,6 +77,24 @@ impl AccessLogTarget {
         Ok(())
     }
 
+    /// Removes what was written last from the end of a file. False if it is no file, or somebody else has written to
+    /// it since.
+    fn remove_last(&self, bytes: usize) -> bool {
+        let AccessLogTarget::File(_, file) = self else { return false };
+        let (Ok(metadata), Ok(end)) = (file.metadata(), (&*file).stream_position()) else {
+            return false;
+        };
+        metadata.is_file()
+            && metadata.len() == end
+            && file.set_len(end.saturating_sub(bytes as u64)).is_ok()
+    }
+
+    /// Which file it is.
+    fn identity(&self) -> Option<(u64, u64)> {
+        let AccessLogTarget::File(_, file) = self else { return None };
+        file.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    }
+
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
             AccessLogTarget::Stdout => standard::stream(1),
@@ -86,7 +107,7 @@ impl AccessLogTarget {
 impl AccessLogOutput {
     /// Nothing is written yet.
     pub fn new(target: AccessLogTarget) -> Self {
-        AccessLogOutput { target, batch: Vec::new(), torn: false }
+        AccessLogOutput { target, batch: Vec::new(), tail: Vec::new() }
     }
 
     /// Its descriptor.
@@ -113,25 +134,37 @@ impl AccessLogOutput {
     }
 
     fn write(&mut self, batch: &[u8]) -> Result<(), (u64, Errno)> {
-        let mut rest = batch;
-        while !rest.is_empty() {
-            // Once there is room again, the line that was cut ends.
-            let bytes: &[u8] = if self.torn { b"\n" } else { rest };
-            let written = without(&RAISED, || Ok(nix::unistd::write(self.target.fd(), bytes)?));
-            match written
+        let lines = |bytes| memchr::memchr_iter(b'\n', bytes).count() as u64;
+        let tail = std::mem::take(&mut self.tail);
+        if let Err((written, errno)) = self.write_all(&tail) {
+            self.tail = tail[written..].to_vec();
+            return Err((lines(batch), errno));
+        }
+        let Err((written, errno)) = self.write_all(batch) else { return Ok(()) };
+        let (written, rest) = batch.split_at(written);
+        let mut lost = lines(rest);
+        let begun = written.len() - memchr::memrchr(b'\n', written).map_or(0, |end| end + 1);
+        if begun > 0 && !self.target.remove_last(begun) {
+            let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+            self.tail = rest[..end].to_vec();
+            lost = lost.saturating_sub(1);
+        }
+        Err((lost, errno))
+    }
+
+    /// Writes all of it. The error tells how much of it was written.
+    fn write_all(&self, bytes: &[u8]) -> Result<(), (usize, Errno)> {
+        let mut written = 0;
+        while written < bytes.len() {
+            let rest = &bytes[written..];
+            let outcome = without(&RAISED, || Ok(nix::unistd::write(self.target.fd(), rest)?));
+            match outcome
                 .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
             {
-                Ok(_) if self.torn => self.torn = false,
-                Ok(written) => rest = &rest[written..],
+                Ok(count) => written += count,
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) if self.has_room() => {}
-                Err(errno) => {
-                    let lost = memchr::memchr_iter(b'\n', rest).count() as u64;
-                    // The rest begins with a whole line unless one was cut.
-                    let at = batch.len() - rest.len();
-                    self.torn |= at > 0 && batch[at - 1] != b'\n';
-                    return Err((lost, errno));
-                }
+                Err(errno) => return Err((written, errno)),
             }
         }
         Ok(())
@@ -148,8 +181,11 @@ impl AccessLogOutput {
     /// # Errors
     /// What the system reports.
     pub fn reopen(&mut self) -> io::Result<()> {
+        let before = self.target.identity();
         self.target.reopen()?;
-        self.torn = false;
+        if self.target.identity() != before {
+            self.tail.clear();
+        }
         Ok(())
     }
 }
@@ -159,4 +195,39 @@ fn open(path: &Path) -> io::Result<File> {
     options.append(true).create(true).mode(MODE);
     // A named pipe without a reader is an error instead of a reason to wait.
     options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use nix::fcntl::OFlag;
+    use nix::unistd::pipe2;
+
+    use super::*;
+
+    #[test]
+    fn a_line_that_a_pipe_has_taken_in_part_is_completed_when_it_takes_more() {
+        let (reader, writer) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).unwrap();
+        let mut reader = File::from(reader);
+        let mut read = || {
+            let mut bytes = Vec::new();
+            let _ = reader.read_to_end(&mut bytes);
+            bytes
+        };
+        let target = AccessLogTarget::File(PathBuf::new(), File::from(writer));
+        let mut output = AccessLogOutput::new(target);
+        for _ in 0..100 {
+            output.line(|line| line.extend_from_slice(&[[b'x'; 999].as_slice(), b"\n"].concat()));
+        }
+        let (lost, errno) = output.flush().unwrap_err();
+        assert_eq!(errno, Errno::EAGAIN);
+        let mut bytes = read();
+        assert_ne!(bytes.last(), Some(&b'\n'));
+        assert_eq!(output.flush(), Ok(()));
+        bytes.extend(read());
+        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+        assert!(lines.all(|line| line.len() == 1000 && line.ends_with(b"\n")));
+        assert_eq!(bytes.len() as u64 / 1000 + lost, 100);
+    }
 }
