@@ -84,6 +84,22 @@ describe("a worker that is frozen while it is idle", function()
     assert.are_not.equal(first, s:workers()[1])
   end)
 
+  it("is replaced if it has nothing and nobody needs it, too", function()
+    local s = start(2)
+    local ids = s:workers()
+    for _, id in ipairs(ids) do freeze(id) end
+    for _, id in ipairs(ids) do
+      assert.truthy(s:wait_log(("PID %d] The worker does not react; it is killed"):format(id)))
+    end
+    assert.truthy(process.wait_until(function()
+      local now = s:workers()
+      for _, id in ipairs(now) do
+        if id == ids[1] or id == ids[2] then return false end
+      end
+      return #now == 2
+    end))
+  end)
+
   it("is replaced also if it has connections that nobody else can have", function()
     local s = start(1, nil, true)
     local c = s:connect()

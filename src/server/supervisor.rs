@@ -217,8 +217,11 @@ impl Supervisor {
             match usage::reap() {
                 Ok(Some((pid, end, usage))) => self.parts.child_ended(pid.as_raw(), end, &usage),
                 Err(Errno::EINTR) => {}
-                Ok(None) | Err(_) => return,
+                Ok(None) | Err(_) => break,
             }
+        }
+        while let Some(pid) = usage::stopped() {
+            self.parts.service.children.stopped(pid.as_raw());
         }
     }
 

@@ -78,6 +78,15 @@ impl Children {
         Some(child)
     }
 
+    /// A signal has stopped a worker: an order shows whether it goes on in time.
+    pub fn stopped(&mut self, pid: i32) {
+        if let Some(child) = self.by_pid.get_mut(&pid).filter(|child| child.is_serving())
+            && !child.prompt()
+        {
+            child.order(&Order::CheckPorts);
+        }
+    }
+
     /// What is left is given up: it cannot even be killed.
     pub fn clear(&mut self) {
         self.by_pid.clear();

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 /// How a process ended.
@@ -77,6 +78,11 @@ pub fn reap() -> Result<Option<(Pid, ProcessEnd, Usage)>, Errno> {
         ProcessEnd::Killed(libc::WTERMSIG(status))
     };
     Ok(Some((Pid::from_raw(pid), end, usage)))
+}
+
+/// A child that a signal has stopped since the last call; `None` if there is none.
+pub fn stopped() -> Option<Pid> {
+    waitid(Id::All, WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG).ok()?.pid()
 }
 
 fn duration(time: libc::timeval) -> Duration {
