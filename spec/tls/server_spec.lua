@@ -2,9 +2,11 @@
 
 local certificates = require "spec.support.certificates"
 local http = require "moonbridge_http"
+local json = require "dkjson"
 local moonbridge_io = require "moonbridge_io"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local status_listener = require "spec.support.status_listener"
 local tables = require "spec.support.tables"
 
 local authority, localhost
@@ -361,6 +363,34 @@ for _ in range(3):
       moonbridge_io.poll(nil, nil, 0.1)
     end
     assert.matches("^HTTP/1.1 400 .*for https", client:read_all())
+  end)
+
+  it("has a line in the access log for HTTP without TLS, and counts it", function()
+    local path = process.scratch("access.log")
+    local status = server.free_port()
+    local listener = ('{ proto = "status", host = "127.0.0.1", port = %d },'):format(status)
+    local s = start(localhost, nil, listener, ("access_log = %q"):format(path))
+    s.status_port = status
+    for _, text in ipairs { "GET /a?b HTTP/1.0\r\nHost: x\r\n\r\n", "GET /half" } do
+      local client = s:connect()
+      client:send(text)
+      assert.matches("^HTTP/1.1 400 ", client:read_all())
+    end
+    local lines = {}
+    assert.truthy(process.wait_until(function()
+      lines = {}
+      for line in (process.slurp(path) or ""):gmatch "([^\n]*)\n" do lines[#lines + 1] = json.decode(line) end
+      return #lines == 2
+    end))
+    table.sort(lines, function(one, other) return one.bytes_in > other.bytes_in end)
+    local whole, half = lines[1], lines[2]
+    assert.same({ "GET", "/a?b", "HTTP/1.0", 400, 30, "complete" },
+      { whole.method, whole.target, whole.protocol, whole.status, whole.bytes_in, whole["end"] })
+    assert.same({ "127.0.0.1", 400, 9 }, { half.client_ip, half.status, half.bytes_in })
+    assert.is_nil(half.target)
+    assert.equal(whole.bytes_out, half.bytes_out)
+    assert.truthy(whole.bytes_out > 65)
+    status_listener.wait_sample(s, 'moonbridge_requests_refused_total{pool="1",status="400"}', 2)
   end)
 
   it("refuses what is no handshake, and goes on", function()

@@ -92,6 +92,7 @@ const SIZE_WORDS: usize = SIZES + 2;
 pub struct PoolCounters(Block);
 
 /// A worker's part of them.
+#[derive(Clone)]
 pub struct Meter(Block);
 
 /// A histogram as read.

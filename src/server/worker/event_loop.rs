@@ -94,7 +94,7 @@ impl EventLoop {
 
     /// The same for a worker that counts what it does.
     pub fn counted(mut self, meter: Meter) -> Self {
-        self.sources.stopwatch.count(meter);
+        self.sources.count(meter);
         self
     }
 

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
+use super::request_log;
+use crate::http::wire::head::{Head, HeadLimits, Version};
 use crate::io::{Fill, Stream, Wakeup};
+use crate::server::ipc::request_record::{Closing, End, Opening};
 use crate::server::listen::listener::Listener;
 use crate::sys::os::error_text;
 
@@ -19,7 +22,10 @@ pub const LAST: Duration = Duration::from_secs(1);
 /// The same if no other worker can take its place meanwhile, and connections wait for one.
 pub const LEAST: Duration = Duration::from_millis(100);
 
-/// What a client gets that speaks HTTP without TLS.
+/// The status of what a client gets that speaks HTTP without TLS.
+pub const REFUSED: u16 = 400;
+
+/// All of it.
 const PLAIN: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 65\r\n\
     Connection: close\r\n\r\nThis port is for https: the request came to it over http, as is.\n";
@@ -34,8 +40,9 @@ pub enum HandshakeProgress {
     /// The connection has failed, for this reason; without one, the server shuts down, or the client has gone after its
     /// handshake.
     Failed(Option<String>),
-    /// The same, and the client was told so. What it still sends has to be read for it to read that.
-    Refused(String),
+    /// The client speaks HTTP without TLS, and gets a response that says so, unless it has gone: the reason, and what
+    /// the access log learns of the end. What the client still sends has to be read for it to read that.
+    Refused(String, Closing<'static>),
 }
 
 /// Goes on with the handshake of a connection that was woken for that reason, or begins with it. Never blocks.
@@ -76,11 +83,8 @@ pub fn advance(stream: &mut Stream, wakeup: Wakeup, listeners: &[Listener]) -> H
         Ok(false) => HandshakeProgress::Waits,
         Err(error) => {
             let reason = error_text::reason(&error);
-            if stream.duplex.session().is_some_and(|session| session.is_plain_http()) {
-                stream.drop_session();
-                if stream.duplex.send_nb(&[PLAIN]).is_ok() && stream.finish_nb().is_ok() {
-                    return HandshakeProgress::Refused(reason);
-                }
+            if let Some(request) = plain_request(stream) {
+                return HandshakeProgress::Refused(reason, refuse(stream, &request));
             }
             match error.raw_os_error() {
                 // The client has gone after its handshake, as others do before their first request.
@@ -89,6 +93,31 @@ pub fn advance(stream: &mut Stream, wakeup: Wakeup, listeners: &[Listener]) -> H
             }
         }
     }
+}
+
+/// What a client has sent that speaks HTTP without TLS.
+fn plain_request(stream: &Stream) -> Option<Vec<u8>> {
+    let session = stream.duplex.session()?;
+    session.is_plain_http().then(|| session.received().to_vec())
+}
+
+/// Tells a client that its request is refused, and the access log as much of the request as has come.
+fn refuse(stream: &mut Stream, request: &[u8]) -> Closing<'static> {
+    stream.drop_session();
+    let mut head = Head::default();
+    // What is wrong with it does not matter any more.
+    let _ = head.advance(request, &HeadLimits { head: usize::MAX, fields: usize::MAX });
+    let version = head.has_request_line().then_some(u8::from(head.version == Version::Http11));
+    let line = head.method.to(head.target).of(request);
+    request_log::open_refusal(stream, |client| Opening {
+        client,
+        version,
+        line,
+        ..Opening::default()
+    });
+    let sent = stream.duplex.send_nb(&[PLAIN]).is_ok() && stream.finish_nb().is_ok();
+    let end = if sent { End::Complete } else { End::Aborted };
+    Closing { status: REFUSED, bytes_in: request.len() as u64, end, ..Closing::default() }
 }
 
 /// Whether no handshake is left, as far as handlers are concerned.

@@ -12,12 +12,15 @@ use super::ownership::Ownership;
 use super::parking::ParkingLot;
 use super::places::Places;
 use super::proxy_header::{self, ProxyHeaderProgress};
+use super::request_log;
 use crate::io::{Stream, Wakeup, address};
 use crate::proxy::proxied::Proxied;
 use crate::server::ipc::clock;
+use crate::server::ipc::request_record::End;
 use crate::server::ipc::ticket::Ticket;
 use crate::server::listen::listener::Listener;
 use crate::server::log_throttle::LogThrottle;
+use crate::server::metrics::pool::Meter;
 use crate::sys::os::monotonic::MonotonicTime;
 
 /// How many handshakes go on before other connections have their turn again.
@@ -42,6 +45,8 @@ pub struct Prologues {
     /// The worker has left, and handshakes had begun.
     are_awaited: bool,
     failed_handshakes: LogThrottle,
+    /// Where refused requests are counted; none in a test.
+    pub meter: Option<Meter>,
 }
 
 /// Whether the handler may see a connection.
@@ -60,6 +65,7 @@ impl Prologues {
             handshakes: VecDeque::new(),
             are_awaited: false,
             failed_handshakes: LogThrottle::default(),
+            meter: None,
         }
     }
 
@@ -113,9 +119,13 @@ impl Prologues {
             HandshakeProgress::Failed(Some(reason)) => {
                 self.note_handshake_error(&connection, &reason);
             }
-            HandshakeProgress::Refused(reason) => {
+            HandshakeProgress::Refused(reason, closing) => {
                 self.note_handshake_error(&connection, &reason);
-                if connection.stream.borrow().duplex.is_tcp() {
+                if let Some(meter) = &self.meter {
+                    meter.refused(handshake::REFUSED);
+                }
+                request_log::close_refusal(&connection.stream, closing);
+                if closing.end == End::Complete && connection.stream.borrow().duplex.is_tcp() {
                     let until = MonotonicTime::now() + handshake::LINGER;
                     owned.linger(&connection, ticket, until, None);
                     return Prologue::Over;

@@ -189,6 +189,21 @@ pub fn open<'a>(stream: &Stream, opening: impl FnOnce(WantedFields) -> Opening<'
     });
 }
 
+/// A request is refused before it comes to HTTP. `opening` makes what is known of it, from the client.
+pub fn open_refusal<'a>(stream: &Stream, opening: impl FnOnce(Option<SocketAddr>) -> Opening<'a>) {
+    if is_kept() {
+        with(|log| log.called = None);
+        open(stream, |_| opening(client(stream)));
+    }
+}
+
+/// The response to such a request is sent as far as possible.
+pub fn close_refusal(stream: &RefCell<Stream>, closing: Closing<'_>) {
+    if is_kept() {
+        close(false, false, Some(stream), || closing);
+    }
+}
+
 /// A handler is about to be called for an event that is not a request: it gets no line in the access log.
 /// `line`: what began the connection.
 pub fn open_event(stream: &Stream, line: &[u8]) {

@@ -23,6 +23,7 @@ use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::message::Report;
 use crate::server::ipc::scoreboard::{Counter, Total};
 use crate::server::listen::listener::Listener;
+use crate::server::metrics::pool::Meter;
 use crate::sys::os::error_text;
 use crate::sys::os::fallback_allocator::give_back;
 use crate::sys::os::freed_memory::FreedMemory;
@@ -250,6 +251,12 @@ impl WorkSources {
             self.acceptor.pause(errno, MonotonicTime::now());
         }
         None
+    }
+
+    /// What happens is counted there.
+    pub fn count(&mut self, meter: Meter) {
+        self.connections.prologues.meter = Some(meter.clone());
+        self.stopwatch.count(meter);
     }
 
     /// The handler has failed, or a connection could not be accepted.
