@@ -97,7 +97,8 @@ function request:finish_headers() end
 function request:send_data(...) end
 
 ---Keeps the response open without a worker: from the end of the handler on, the client gets what is
----published on the topics. Nothing can be sent afterwards. Only in a server.
+---published on the topics. Nothing can be sent afterwards. Only in a server. Over TLS 1.2 the response
+---ends with its worker.
 ---@param options moonbridge_http.hold_options
 ---@return true
 function request:hold(options) end

@@ -497,21 +497,3 @@ plain.recv(65536)
     assert.equal("all well\n", output)
   end)
 end)
-
-describe("a connection with TLS 1.2", function()
-  it("is not held: hold and subscribe throw", function()
-    local s = start()
-    local function ask(request)
-      return process.run(("(printf '%s'; sleep 1) | openssl s_client -quiet -tls1_2 -CAfile %s "
-        .. "-connect localhost:%d -servername localhost 2>&1"):format(request, authority.certificate,
-        s.tls_port))
-    end
-    local _, output = ask("GET /?once=1 HTTP/1.0\r\n\r\n")
-    assert.matches("500 Internal Server Error", output, 1, true)
-    assert(s.process:wait_log("hold: a response cannot be held over TLS 1.2"))
-    local request = websocket.request("/chat?name=x", { Host = "localhost" }):gsub("\r\n", "\r\n")
-    ask(request)
-    assert(s.process:wait_log("subscribe: a WebSocket over TLS 1.2 cannot hear topics"))
-    assert.equal(0, push.status(s).held)
-  end)
-end)

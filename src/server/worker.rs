@@ -47,6 +47,7 @@ mod prologue;
 mod proxy_header;
 mod quiet_time;
 mod recycling;
+mod relays;
 pub mod reload;
 pub mod request_log;
 mod sources;
@@ -274,7 +275,7 @@ impl Worker {
     /// Before a handler forks: see [`Connections::insure`].
     pub fn insure(&mut self) {
         if let Some(Task::Connection(running)) = &mut self.task {
-            self.event_loop.connections().insure(running);
+            self.event_loop.connections().owned.insure(running);
         }
     }
 

@@ -57,12 +57,6 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
         let Ok(mut connection) = shared.try_borrow_mut() else {
             return Err(Fault::misuse("request is in use"));
         };
-        let stream = connection.exchange.stream.get();
-        if stream.is_some_and(|it| it.borrow().duplex.session().is_some_and(|it| it.is_bound())) {
-            return Err(Fault::misuse(
-                "hold: a response cannot be held over TLS 1.2, as its keys are this process's alone",
-            ));
-        }
         want(lua);
         match connection.exchange.hold(held, otherwise.as_deref()) {
             Ok(()) => Ok(true),

@@ -197,8 +197,7 @@ fn values(lua: &Lua, native: &Table) -> Result<()> {
     };
     native.raw_set("subscribe", lua.create_function(subscribe)?)?;
     let is_bound = |_: &Lua, socket: AnyUserData| {
-        Ok(with(&socket, |_, stream| stream.duplex.session().is_some_and(|it| it.is_bound()))
-            .unwrap_or(false))
+        Ok(with(&socket, |_, stream| stream.is_bound()).unwrap_or(false))
     };
     native.raw_set("is_bound", lua.create_function(is_bound)?)
 }

@@ -45,6 +45,8 @@ pub struct Rules {
     pub once: bool,
     /// The connection goes on after the response.
     pub keeps: bool,
+    /// It is the end of a socket pair, whose other end a worker has: that has the client.
+    pub relayed: bool,
     /// How many bytes may wait for a client that is slow.
     pub limit: u64,
     /// Beyond that its oldest messages are dropped, and not the client.
@@ -134,12 +136,15 @@ impl HeldState {
 const ONCE: u64 = 1;
 const KEEPS: u64 = 2;
 const DROPS_OLDEST: u64 = 4;
+const RELAYED: u64 = 8;
 
 impl Rules {
     fn encode(&self, bytes: &mut Vec<u8>) {
         let flag = |is_set: bool, flag| if is_set { flag } else { 0 };
-        let flags =
-            flag(self.once, ONCE) | flag(self.keeps, KEEPS) | flag(self.drops_oldest, DROPS_OLDEST);
+        let flags = flag(self.once, ONCE)
+            | flag(self.keeps, KEEPS)
+            | flag(self.drops_oldest, DROPS_OLDEST)
+            | flag(self.relayed, RELAYED);
         let beat = self.heartbeat.as_ref();
         append(bytes, &[flags, self.limit, optional(beat.map(|(time, _)| *time))]);
         append(bytes, &[optional(self.idle), self.drain, optional(self.stall)]);
@@ -174,6 +179,7 @@ impl Rules {
         Ok(Rules {
             once: flags & ONCE != 0,
             keeps: flags & KEEPS != 0,
+            relayed: flags & RELAYED != 0,
             limit,
             drops_oldest: flags & DROPS_OLDEST != 0,
             heartbeat: present(beat).map(|time| (time, beat_text.to_vec())),
@@ -195,6 +201,7 @@ mod tests {
         let rules = Rules {
             once: true,
             keeps: true,
+            relayed: true,
             limit: 1 << 40,
             drops_oldest: true,
             heartbeat: Some((15_000, b":\n\n".to_vec())),

@@ -83,7 +83,10 @@ impl Departures {
     /// That of a WebSocket goes to a worker, which finds it closed and tells the handler.
     pub fn abort(&mut self, mut stream: PushStream) {
         self.tell_record(&mut stream, End::Aborted);
-        disconnect(stream.transport.socket());
+        // The worker that has the client of a relayed one learns of it when the socket is closed.
+        if !stream.rules.relayed {
+            disconnect(stream.transport.socket());
+        }
         if !stream.is_heard() {
             return;
         }
@@ -120,6 +123,7 @@ fn finish(transport: &PushTransport, how: Shutdown) {
 /// The same, and nothing is heard any more.
 fn close(mut transport: PushTransport) {
     transport.send_close_notify();
+    transport.discard_input();
     finish(&transport, Shutdown::Both);
 }
 

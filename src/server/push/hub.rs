@@ -187,12 +187,8 @@ impl Hub {
                 }
                 true
             }
-            Written::TooSlow => {
-                self.counters.add(PushTotal::Slow, 1);
-                self.remove(place);
-                false
-            }
-            Written::Gone => {
+            written => {
+                self.counters.add(PushTotal::Slow, u64::from(written == Written::TooSlow));
                 self.remove(place);
                 false
             }
@@ -265,13 +261,12 @@ impl Hub {
     /// The kernel has something to tell of a stream.
     pub fn event(&mut self, token: u64, flags: EpollFlags) {
         let Some(place) = self.streams.find(token) else { return };
-        let gone = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
         let Some(stream) = self.streams.get_mut(place) else { return };
         if stream.phase == StreamPhase::Away {
             // Its owner sees that, too.
             return drop(self.take(place));
         }
-        let (awaits_input, is_gone) = (stream.awaits_input(), flags.intersects(gone));
+        let (awaits_input, is_gone) = (stream.awaits_input(), flags.intersects(stream.gone()));
         if awaits_input && stream.framing == MessageFraming::WebSocket {
             if is_gone || flags.contains(EpollFlags::EPOLLIN) && !stream.take_pong() {
                 self.hand_over(place, Wakeup::Input);
@@ -280,6 +275,11 @@ impl Hub {
         }
         if is_gone || awaits_input && !stream.hear() || !stream.flush(self.now) {
             return self.remove(place);
+        }
+        if stream.is_given_up(flags) {
+            self.dismiss(place);
+            self.streams.watch(place);
+            return;
         }
         if stream.left() > 0 {
             return;

@@ -116,7 +116,7 @@ impl PushStream {
 
     /// Whether the connection goes on after the response.
     pub fn keeps(&self, drains: bool) -> bool {
-        self.rules.keeps && !drains
+        self.rules.keeps && !drains && !self.rules.relayed
     }
 
     /// What follows it to the next process. None if its TLS session has failed.
@@ -169,7 +169,24 @@ impl PushStream {
     pub fn interest(&self) -> EpollFlags {
         let room = if self.awaits_room { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
         let input = if self.awaits_input() { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
-        EpollFlags::EPOLLRDHUP | room | input
+        let end = if self.is_dismissed() { EpollFlags::empty() } else { EpollFlags::EPOLLRDHUP };
+        end | room | input
+    }
+
+    /// Whether the worker that has its client ends now, and with it the response.
+    pub fn is_given_up(&self, flags: EpollFlags) -> bool {
+        self.rules.relayed && flags.contains(EpollFlags::EPOLLRDHUP)
+    }
+
+    /// Whether the worker that has its client knows that its response ends.
+    fn is_dismissed(&self) -> bool {
+        self.rules.relayed && self.phase == StreamPhase::Ending
+    }
+
+    /// What tells that its client is gone. A worker that ends first ends its own direction.
+    pub fn gone(&self) -> EpollFlags {
+        let end = if self.rules.relayed { EpollFlags::empty() } else { EpollFlags::EPOLLRDHUP };
+        end | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR
     }
 
     /// Whether what the client sends concerns anybody now. A client that is slow to take what it gets is not listened to.
@@ -414,6 +431,18 @@ mod tests {
         theirs.read_exact(&mut [0; 150_000]).unwrap();
         assert_eq!((stream.take_duty(100), stream.due()), (Duty::Nothing, 110));
         assert_eq!(until_dropped(&mut stream), 180);
+    }
+
+    #[test]
+    fn the_end_of_a_worker_that_passes_on_is_told_until_the_response_ends() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let rules = Rc::new(Rules { relayed: true, keeps: true, ..Rules::default() });
+        let mut stream = PushStream::new(PushTransport::new(ours.into(), None), (1, 0), rules);
+        let end = EpollFlags::EPOLLRDHUP;
+        assert!(stream.is_given_up(end) && stream.interest().contains(end));
+        assert!(!stream.gone().intersects(end) && !stream.keeps(false));
+        stream.phase = StreamPhase::Ending;
+        assert!(stream.is_given_up(end) && !stream.interest().contains(end));
     }
 
     #[test]

@@ -97,6 +97,12 @@ impl PushTransport {
             && recv(socket, &mut bytes[..PONG], MsgFlags::MSG_DONTWAIT).is_ok()
     }
 
+    /// Everything is sent, and what the client has sent is of no use: a local socket that is closed before it is read
+    /// would take from the client what that has not read.
+    pub fn discard_input(&self) {
+        self.0.plain().discard_input();
+    }
+
     /// Everything is sent: with TLS, sends `close_notify`. False if that has not left yet.
     pub fn send_close_notify(&mut self) -> bool {
         self.0.send_close_notify().unwrap_or(true)

@@ -60,6 +60,7 @@ impl Running {
 /// | running | the handler returns, output is queued | sending |
 /// | running | the handler has parked it | parked; handed over if no lease is left |
 /// | running | the handler lingers, nothing is queued | handed over |
+/// | running | the handler has held its response, and its TLS session stays here | relayed |
 /// | running | the handler fails | reset |
 /// | parked | input that suffices, its deadline, shutdown | running |
 /// | parked | other input | parked |
@@ -69,6 +70,9 @@ impl Running {
 /// | sending | the client has taken all | what the handler has decided: closed, parked, handed over |
 /// | sending | the client takes nothing for too long, or is gone | reset; parked, if its handler is to be told |
 /// | sending | the worker leaves | handed over with its output |
+/// | relayed | the response is sent | parked, or closed |
+/// | relayed | the client is gone, or the push process gives it up | reset |
+/// | relayed | the worker leaves | relayed, until the push process has ended the response |
 ///
 /// A connection that is declined, handed over or forgotten is the supervisor's; one that is closed or
 /// reset is over. In both cases its place is free.
@@ -83,6 +87,8 @@ pub enum State {
     Parked(Parked),
     /// It waits for its client to take output: the outbox has it.
     Sending,
+    /// The push process holds its response, whose bytes pass through here: the relays have it.
+    Relayed,
 }
 
 /// A parked connection.

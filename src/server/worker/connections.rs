@@ -19,6 +19,7 @@ use super::parking::{DueConnection, ParkingLot};
 use super::parking_terms::ParkingTerms;
 use super::places::Places;
 use super::prologue::{self, Prologue, Prologues};
+use super::relays::Relays;
 use super::request_log;
 use crate::io::Wakeup;
 use crate::server::ipc::connection_state::Stage;
@@ -34,8 +35,9 @@ const CROWD: usize = 64;
 /// All connections of a worker but the one that the handler has.
 pub struct Connections {
     pub(super) owned: Ownership,
-    parking: ParkingLot,
+    pub(super) parking: ParkingLot,
     pub(super) outbox: Outbox,
+    pub(super) relays: Relays,
     control: Rc<Control>,
     /// Parked connections that are due without an event: their turn comes after that of the others, so
     /// that a client that sends without end does not keep these waiting.
@@ -59,7 +61,8 @@ impl Connections {
         Connections {
             owned: Ownership::new(Places::new(epoll.clone(), leases, cell), control.clone()),
             parking: ParkingLot::new(MonotonicTime::now()),
-            outbox: Outbox::new(epoll),
+            outbox: Outbox::new(epoll.clone()),
+            relays: Relays::new(epoll),
             prologues: Prologues::new(control.clone(), listeners),
             control,
             ready: VecDeque::new(),
@@ -78,14 +81,9 @@ impl Connections {
         &mut self.owned.places
     }
 
-    /// Gives back memory that many more connections took.
-    pub fn shrink(&mut self) {
-        self.parking.shrink();
-    }
-
     /// Whether the client of none has to take output.
     pub fn have_sent(&self) -> bool {
-        self.outbox.is_empty()
+        self.outbox.is_empty() && self.relays.is_empty()
     }
 
     /// When something is due without an event.
@@ -110,7 +108,7 @@ impl Connections {
             }
         }
         self.outbox.end_stalled(&mut self.owned, now);
-        self.control.cell().put(Counter::Parked, self.parking.alone() as u64);
+        self.control.cell().put(Counter::Parked, (self.parking.alone() + self.relays.len()) as u64);
         self.count_sending();
     }
 
@@ -147,7 +145,7 @@ impl Connections {
         };
         if open && running.disposition == Disposition::Hold {
             match &self.holding {
-                Some(holding) => holding.take(&mut self.owned, &running),
+                Some(holding) => holding.take(&mut self.owned, &mut self.relays, &running),
                 None => self.reset(&running),
             }
             return None;
@@ -318,6 +316,16 @@ impl Connections {
         }
     }
 
+    /// Something has happened to a held connection whose session stays here.
+    #[cold]
+    #[inline(never)]
+    pub fn relay(&mut self, ticket: Ticket) {
+        let stays = self.control.phase() == WorkerPhase::Serving;
+        if let Some(running) = self.relays.advance(&mut self.owned, ticket, stays) {
+            self.send(running, MonotonicTime::now());
+        }
+    }
+
     /// Resets the connection that is nearest to its `stall_timeout`. False if no descriptor has become free.
     pub fn end_slowest(&mut self) -> bool {
         self.outbox.end_slowest(&mut self.owned)
@@ -378,21 +386,11 @@ impl Connections {
         self.hand_over_parked(ticket, false);
     }
 
-    /// What the clients of a worker that leaves have not taken goes on in another worker.
-    pub fn pass_on_output(&mut self) {
-        self.outbox.pass_on(&mut self.owned);
-    }
-
-    /// Before a handler forks: the supervisor gets a duplicate of its connection, as of parked ones. If the worker
-    /// dies, the supervisor ends the connection, which the child would keep open.
-    pub fn insure(&mut self, running: &mut Running) {
-        self.owned.insure(running);
-    }
-
     /// In a child of the worker: gives up this process's descriptors of the connections.
     pub fn disown(&mut self) {
         request_log::forget();
         self.owned.places.all_parked().for_each(|(_, parked)| drop(parked.connection.detach()));
         self.outbox.disown();
+        self.relays.disown();
     }
 }

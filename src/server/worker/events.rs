@@ -29,6 +29,8 @@ pub enum WorkerSource {
     Handshake(Ticket),
     /// A connection of the outbox: its client takes more output or is gone.
     Sending(Ticket),
+    /// A held connection whose session stays here: its client or the push process has something to say.
+    Relayed(Ticket),
     /// A connection that comes from the supervisor.
     Arrival(Box<Arrival>),
 }
@@ -40,6 +42,8 @@ pub const LISTENER: u64 = 1 << 60;
 pub const PARKED: u64 = 2 << 60;
 /// Tokens of connections in the outbox: this | number of the ticket.
 pub const SENDING: u64 = 3 << 60;
+/// Tokens of held connections and their socket pairs: this | number of the ticket.
+pub const RELAYED: u64 = 4 << 60;
 const NUMBER: u64 = LISTENER - 1;
 
 impl WorkerSource {
@@ -48,6 +52,7 @@ impl WorkerSource {
             LISTENER => WorkerSource::Listener((token & NUMBER) as usize),
             PARKED => WorkerSource::Parked(Ticket::of(token & NUMBER), Wakeup::Input),
             SENDING => WorkerSource::Sending(Ticket::of(token & NUMBER)),
+            RELAYED => WorkerSource::Relayed(Ticket::of(token & NUMBER)),
             _ => WorkerSource::Control,
         }
     }

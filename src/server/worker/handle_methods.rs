@@ -75,11 +75,8 @@ pub fn linger_stream(
 }
 
 /// The handler is done with a connection whose response another process goes on with; `held` says how. False
-/// outside a worker, and if its TLS session is bound to this process.
+/// outside a worker.
 pub fn hold_stream(stream: &Rc<RefCell<Stream>>, held: Vec<u8>) -> bool {
-    if stream.borrow().duplex.session().is_some_and(|session| session.is_bound()) {
-        return false;
-    }
     let is_held = decide(stream, Disposition::Hold);
     if is_held {
         stream.borrow_mut().handler.held = held;

@@ -1,5 +1,6 @@
 //! The way of connections to the push process.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -9,7 +10,11 @@ use super::connection::Running;
 use super::control::complain;
 use super::handover::{self, Packed};
 use super::ownership::Ownership;
+use super::relays::Relays;
 use super::request_log;
+use crate::io::Stream;
+use crate::server::ipc::connection_state::Stage;
+use crate::server::ipc::held_state::{HeldState, MessageFraming};
 use crate::server::ipc::push_line::PushLine;
 use crate::server::ipc::push_message::ToPush;
 use crate::sys::os::error_text;
@@ -32,20 +37,42 @@ impl Holding {
     }
 
     /// Takes a connection over, which ends if that fails.
-    pub fn take(&self, owned: &mut Ownership, Running { connection, ticket, .. }: &Running) {
+    #[cold]
+    #[inline(never)]
+    pub fn take(&self, owned: &mut Ownership, relays: &mut Relays, running: &Running) {
+        let Running { connection, ticket, .. } = running;
+        if connection.stream.borrow().is_bound() {
+            return self.relay(owned, relays, running);
+        }
         let Ok(packed) = handover::held(&connection.stream.borrow()) else {
             return owned.reset(connection, *ticket);
         };
-        let held = {
-            let mut stream = connection.stream.borrow_mut();
-            // Output of a handshake that is not sent yet goes with the connection.
-            request_log::sent(&mut stream);
-            std::mem::take(&mut stream.handler.held)
-        };
+        let held = held_of(&mut connection.stream.borrow_mut());
         let Some(descriptor) = owned.let_go(connection, *ticket) else { return };
         if let Err(errno) = self.pass_on(descriptor, packed, held) {
-            let reason = error_text::describe(errno as i32);
-            complain(&format!("A connection could not be held: {reason}"));
+            complain_of(&errno.into());
+        }
+    }
+
+    /// The same for one whose TLS session stays here.
+    fn relay(&self, owned: &mut Ownership, relays: &mut Relays, running: &Running) {
+        // The frames of a WebSocket's client are for a worker: it is not held if it cannot go there.
+        let held = held_of(&mut running.connection.stream.borrow_mut());
+        let held = HeldState::decode(&held).ok().map(|(held, _)| held);
+        let Some(mut held) = held.filter(|held| held.framing != MessageFraming::WebSocket) else {
+            return owned.reset(&running.connection, running.ticket);
+        };
+        let descriptor = match relays.begin(owned, running, &mut held) {
+            Ok(descriptor) => descriptor,
+            Err(error) => {
+                complain_of(&error);
+                return owned.reset(&running.connection, running.ticket);
+            }
+        };
+        let state = handover::state_of(&running.connection.stream.borrow(), Stage::Waiting);
+        // If that fails, the end of the descriptor tells the relays.
+        if let Err(errno) = self.pass_on(descriptor, (state, None), held.encode()) {
+            complain_of(&errno.into());
         }
     }
 
@@ -67,4 +94,15 @@ impl Holding {
         }
         outcome
     }
+}
+
+/// What the push process is to know. Output that is not sent yet goes with the connection.
+fn held_of(stream: &mut Stream) -> Vec<u8> {
+    request_log::sent(stream);
+    std::mem::take(&mut stream.handler.held)
+}
+
+fn complain_of(error: &io::Error) {
+    let reason = error.raw_os_error().map_or_else(|| error.to_string(), error_text::describe);
+    complain(&format!("A connection could not be held: {reason}"));
 }

@@ -223,7 +223,8 @@ impl Ownership {
         self.give_up(connection, ticket, (state, None));
     }
 
-    /// Before a handler forks: the supervisor gets a duplicate of its connection.
+    /// Before a handler forks: the supervisor gets a duplicate of its connection, as of parked ones. If the worker
+    /// dies, the supervisor ends the connection, which the child would keep open.
     pub fn insure(&mut self, running: &mut Running) {
         // The handler may be at work on the stream, or have closed it.
         if !running.connection.stream.try_borrow().is_ok_and(|stream| stream.is_open()) {

@@ -126,6 +126,10 @@ impl WorkSources {
                 self.connections.send_more(ticket);
                 None
             }
+            WorkerSource::Relayed(ticket) => {
+                self.connections.relay(ticket);
+                None
+            }
             WorkerSource::Handshake(ticket) => self.connections.resume(ticket, Wakeup::Input),
             WorkerSource::Listener(index) => self.accept(index).and_then(|new| self.admit(new)),
         };
@@ -158,7 +162,7 @@ impl WorkSources {
         if !self.tidying.is_due(begun) {
             return false;
         }
-        self.connections.shrink();
+        self.connections.parking.shrink();
         collect(self.connections.places_mut());
         give_back();
         self.tidying.done(begun, MonotonicTime::now());
@@ -269,6 +273,7 @@ impl WorkSources {
     /// The server shuts down, and the supervisor has closed the ports. What waits at a service manager's stays there.
     pub fn begin_drain(&mut self) {
         self.connections.begin_drain();
+        self.connections.relays.dismiss();
         self.events.queue.retain(|source| !matches!(source, WorkerSource::Listener(_)));
         let _ = self.acceptor.watch(false);
     }
@@ -289,12 +294,16 @@ impl WorkSources {
                     self.control.report(&Report::Declined(number, wakeup, state));
                 }
                 WorkerSource::Parked(ticket, Wakeup::Input) => with_input.push(ticket),
+                // The kernel tells of it only once.
+                WorkerSource::Relayed(_) => self.events.queue.push_back(source),
                 _ => {}
             }
         }
         self.connections.leave(with_input);
+        self.connections.relays.dismiss();
         if has_served {
-            self.connections.pass_on_output();
+            let Connections { outbox, owned, .. } = &mut self.connections;
+            outbox.pass_on(owned);
         }
     }
 
@@ -328,6 +337,7 @@ impl WorkSources {
             while let Some(source) = self.next() {
                 match source {
                     WorkerSource::Sending(ticket) => self.connections.send_more(ticket),
+                    WorkerSource::Relayed(ticket) => self.connections.relay(ticket),
                     // Its lease was not revoked in time, or a handshake goes on.
                     WorkerSource::Parked(ticket, wakeup) => {
                         self.connections.take_leave(ticket, wakeup)
