@@ -98,7 +98,7 @@ describe("an access log that is a function", function()
       if request.target == "/exit" then os.exit(1) end
       if request.target == "/block" then require "moonbridge_io".poll({}, {}, 100) end
       file:write(request.target, "\n")
-    ]])
+    ]], "shutdown_timeout = 1,")
     assert.equal(200, s:request("/exit").status)
     assert.truthy(s:wait_log("The process of the access log with PID %d+ has ended"))
     assert.equal(200, s:request("/a").status)
@@ -111,7 +111,57 @@ describe("an access log that is a function", function()
     local s, lines = start('file:setvbuf("full"); file:write(request.target, "\\n")')
     for index = 1, 50 do s:request("/" .. index) end
     s:stop()
-    assert.equal("/50", lines(50)[50])
+    lines(50)
+  end)
+
+  it("is called for all requests before the server ends, however slow it is", function()
+    local s, lines = start('require "moonbridge_io".poll({}, {}, 0.04); file:write(request.target, "\\n")')
+    for index = 1, 50 do assert.equal(200, s:request("/" .. index).status) end
+    s:stop()
+    lines(50)
+    assert.falsy(s:log():find("has lost", 1, true), s:log())
+  end)
+
+  it("loses the request for which it ends its process, and no other one", function()
+    local s, lines = start([[
+      if request.target == "/7" then os.exit(3) end
+      file:write(request.target, "\n")
+    ]])
+    for index = 1, 20 do assert.equal(200, s:request("/" .. index).status) end
+    assert.truthy(s:wait_log("The access log has lost 1 line\n"), s:log())
+    s:stop()
+    local seen = {}
+    for _, target in ipairs(lines(19)) do seen[target] = true end
+    for index = 1, 20 do assert.equal(index ~= 7 or nil, seen["/" .. index]) end
+  end)
+
+  it("is killed at the shutdown timeout, and the log tells how many requests it has missed", function()
+    local s, lines = start([[
+      file:write(request.target, "\n")
+      if calls == 3 then while true do end end
+    ]], "shutdown_timeout = 1,")
+    for index = 1, 10 do assert.equal(200, s:request("/" .. index).status) end
+    s:stop()
+    lines(3)
+    assert.truthy(s:log():find("The access log has lost 8 lines\n", 1, true), s:log())
+  end)
+
+  it("has the log tell at the end what was lost since it has told that", function()
+    local s, lines = start([[
+      if request.target ~= "/last" then os.exit(3) end
+      file:write(request.target, "\n")
+    ]])
+    for index = 1, 2 do
+      s:request("/" .. index)
+      assert.truthy(process.wait_until(function()
+        return select(2, s:log():gsub("The process of the access log with PID", "")) == index
+      end))
+    end
+    assert.truthy(s:wait_log("The access log has lost 1 line\n"), s:log())
+    s:request("/last")
+    lines(1)
+    s:stop()
+    assert.equal(2, select(2, s:log():gsub("The access log has lost 1 line\n", "")))
   end)
 
   it("is that of the new script after a reload", function()

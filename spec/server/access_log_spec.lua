@@ -202,6 +202,48 @@ describe("the access log", function()
     assert.truthy(line.bytes_out > 8 * 1024 * 1024)
   end)
 
+  it("tells that a worker has died before its client had been sent all", function()
+    local s, lines = start(nil, "max_fork = 1")
+    local slow = s:connect({ receive_buffer = 65536 })
+    slow:send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert(slow:read(1000))
+    -- Its handler has returned when the only worker has time.
+    local pid = math.tointeger(tonumber(s:request("/pid").body))
+    process.kill(pid, "KILL")
+    slow:read_all()
+    local line = lines(2)[2]
+    assert.same({ "/big", 200, "died", 0, json.null },
+      { line.target, line.status, line["end"], line.bytes_out, line.sent_seconds })
+  end)
+
+  it("has no line for the event of a WebSocket that ends its worker", function()
+    local path = process.scratch("access.log")
+    local s = server.start(([[
+      local moonbridge = require "moonbridge"
+      local http = require "moonbridge_http"
+      local websocket = http.websocket{ message = function() os.exit(3) end }
+      moonbridge.listen{
+        { proto = "tcp", host = "127.0.0.1", port = PORT },
+        connect = http.generate_handler(function(request)
+          if request.path == "ws" then return websocket(request) end
+          request:send_status("200 OK")
+          return true
+        end)
+      }
+      moonbridge.run{ access_log = %q, access_log_format = "{target} {status} {end}" }
+    ]]):format(path))
+    local connection = s:connect()
+    connection:send("GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+      .. "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    assert.truthy(assert(connection:read_until("\r\n\r\n")):find("^HTTP/1.1 101"))
+    connection:send("\x81\x81\0\0\0\0a")
+    connection:read_all()
+    assert.truthy(s:wait_log("returned with exit code 3 while it handled"), s:log())
+    assert.equal(200, s:request("/after").status)
+    s:stop()
+    assert.equal("/ws 101 complete\n/after 200 complete\n", process.slurp(path))
+  end)
+
   it("has a line for each of 100 requests, whatever kills their workers", function()
     local s, lines = start(nil, "pre_fork = 4, max_fork = 8")
     for index = 1, 100 do
@@ -337,6 +379,29 @@ describe("the access log", function()
     assert.equal(50, select(2, process.slurp(path):gsub("\n", "")))
   end)
 
+  it("waits for its process at the end, and tells what that has not written", function()
+    for timeout, count in pairs { [60] = 50, [1] = 0 } do
+      local s, _, path = start(('access_log_format = "{target}", shutdown_timeout = %d'):format(timeout))
+      local pid = math.tointeger(tonumber(s:request("/pid").body))
+      assert.truthy(process.wait_until(function() return process.slurp(path) == "/pid\n" end))
+      for _, child in ipairs(s:workers()) do
+        if child ~= pid then process.kill(child, "STOP") end
+      end
+      for index = 1, 50 do s:request("/" .. index) end
+      local loggers = s:workers()
+      s:signal("TERM")
+      assert.truthy(process.wait_until(function() return not process.alive(pid) end))
+      if count > 0 then
+        for _, child in ipairs(loggers) do process.kill(child, "CONT") end
+      end
+      s:stop()
+      assert.equal(1 + count, select(2, process.slurp(path):gsub("\n", "")))
+      local told = s:log():find("The access log has lost 50 lines\n", 1, true)
+      assert.equal(count == 0, told ~= nil, s:log())
+      server.cleanup()
+    end
+  end)
+
   it("writes to standard output", function()
     local s = server.start(script('access_log = "stdout", access_log_format = "{status} {target}"'))
     s:request("/a")
@@ -355,7 +420,7 @@ describe("the access log", function()
       local s = server.start {
         -- Python, which has made the stream, ignores SIGPIPE.
         command = command("env", "--default-signal=PIPE", server.interpreter),
-        script = script('access_log = "stdout"'),
+        script = script('access_log = "stdout", shutdown_timeout = 1'),
       }
       for _ = 1, 300 do assert.equal(404, s:request("/" .. ("x"):rep(1000)).status) end
       if loss then assert.truthy(s:wait_log(loss), s:log()) end

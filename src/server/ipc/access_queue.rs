@@ -19,10 +19,12 @@ use crate::sys::os::shared::SharedWords;
 /// Words of a queue, a MiB: some thousand requests, for the time in which the reader waits for a processor.
 const WORDS: usize = 128 * 1024;
 
-/// Words before the queues: how many lines could not be written, and the last reason.
+/// Words before the queues: how many lines could not be written, the last reason, and how many requests the reader
+/// has taken whose lines are not written yet.
 const TROUBLE: usize = 8;
 const UNWRITTEN: usize = 0;
 const REASON: usize = 1;
+const IN_HAND: usize = 2;
 
 /// A response of a worker whose output the client has not taken yet: the number of the queue, and a number
 /// there.
@@ -214,14 +216,64 @@ impl AccessQueue {
         }
     }
 
-    /// The reader's side: calls `take` with each entry of a queue, oldest first.
-    pub fn drain(&self, queue: usize, bytes: &mut Vec<u8>, mut take: impl FnMut(QueueEntry<'_>)) {
-        self.ring(queue).drain(bytes, |bytes| {
+    /// The reader's side: calls `take` with each entry of a queue, oldest first. Another reader would read them again
+    /// until `release` has been called.
+    pub fn drain(
+        &self,
+        queue: usize,
+        bytes: &mut Vec<u8>,
+        mut take: impl FnMut(QueueEntry<'_>),
+        release: impl FnMut(),
+    ) {
+        let take = |bytes: &[u8]| {
             // Garbage of a worker that has scribbled over its memory is ignored.
             if let Ok(entry) = QueueEntry::decode(bytes) {
                 take(entry);
             }
-        });
+        };
+        self.ring(queue).drain(bytes, take, release);
+    }
+
+    /// The reader's side: calls `take` with the oldest entry of a queue. False if there is none.
+    pub fn take_one(
+        &self,
+        queue: usize,
+        bytes: &mut Vec<u8>,
+        take: impl FnOnce(QueueEntry<'_>),
+    ) -> bool {
+        self.ring(queue).take_one(bytes, |bytes| {
+            if let Ok(entry) = QueueEntry::decode(bytes) {
+                take(entry);
+            }
+        })
+    }
+
+    /// Whether there is something to read.
+    pub fn has_more(&self) -> bool {
+        (0..self.len()).any(|queue| self.ring(queue).has_more())
+    }
+
+    /// The reader's side: it has taken so many requests whose lines are not written yet.
+    pub fn hold(&self, requests: usize) {
+        self.words[IN_HAND].store(requests as u64, Relaxed);
+    }
+
+    /// The reader has ended: what it had in hand is lost.
+    pub fn abandon(&self) {
+        let in_hand = self.words[IN_HAND].swap(0, Relaxed);
+        self.words[UNWRITTEN].fetch_add(in_hand, Relaxed);
+    }
+
+    /// There will be no reader any more: what nobody has read is lost.
+    pub fn close(&self) {
+        let mut unread = 0;
+        for queue in 0..self.len() {
+            let count = |entry: QueueEntry<'_>| {
+                unread += u64::from(matches!(entry, QueueEntry::Record(..)));
+            };
+            self.drain(queue, &mut Vec::new(), count, || {});
+        }
+        self.words[UNWRITTEN].fetch_add(unread, Relaxed);
     }
 
     /// The reader's side: this number of lines could not be written, for this reason.
@@ -268,11 +320,12 @@ mod tests {
         sequels.iter().for_each(|sequel| queue.push(1, *sequel));
         let mut seen = 0;
         let mut bytes = Vec::new();
-        queue.drain(0, &mut bytes, |_| panic!("another queue"));
-        queue.drain(1, &mut bytes, |entry| {
+        queue.drain(0, &mut bytes, |_| panic!("another queue"), || {});
+        let take = |entry: QueueEntry<'_>| {
             assert_eq!(entry, QueueEntry::Sequel(sequels[seen]));
             seen += 1;
-        });
+        };
+        queue.drain(1, &mut bytes, take, || {});
         assert_eq!((seen, queue.lost()), (sequels.len(), (0, None)));
     }
 
@@ -287,14 +340,31 @@ mod tests {
             for unsent in [None, Some(3)] {
                 queue.push_record(0, unsent, &words(&bytes), &closing);
                 let mut count = 0;
-                queue.drain(0, &mut Vec::new(), |entry| {
+                let take = |entry: QueueEntry<'_>| {
                     let QueueEntry::Record(read, record) = entry else { panic!("{entry:?}") };
                     assert_eq!((read, decode(record)), (unsent, Ok((opening, closing))));
                     count += 1;
-                });
+                };
+                queue.drain(0, &mut Vec::new(), take, || {});
                 assert_eq!(count, 1);
             }
         }
+    }
+
+    #[test]
+    fn what_no_reader_completes_is_lost() {
+        let queue = AccessQueue::new(2).unwrap();
+        queue.push_record(1, Some(1), &words(&[0; 64]), &Closing::default());
+        queue.push(1, Sequel::Moved(1));
+        queue.push_record(0, None, &words(&[0; 64]), &Closing::default());
+        queue.hold(3);
+        assert!(queue.has_more() && queue.take_one(0, &mut Vec::new(), |_| {}));
+        queue.abandon();
+        queue.abandon();
+        assert_eq!(queue.lost(), (3, None));
+        assert!(queue.has_more());
+        queue.close();
+        assert_eq!((queue.lost(), queue.has_more()), ((4, None), false));
     }
 
     #[test]

@@ -109,6 +109,11 @@ pub enum LogValue<'a> {
 }
 
 impl<'a> Opening<'a> {
+    /// Whether it is that of an event, which is no request: it names what began the connection, but has no version.
+    pub fn is_event(&self) -> bool {
+        self.version.is_none() && !self.line.is_empty()
+    }
+
     /// The method and the request target; empty if there was no request line.
     #[inline]
     pub fn method_and_target(&self) -> (&'a [u8], &'a [u8]) {

@@ -129,36 +129,71 @@ impl<'a> Ring<'a> {
     }
 
     /// The reader's side: calls `take` with each string, oldest first. Their room is free from time to time and
-    /// at the end: a writer whose cache line is taken away for each string would wait for it each time.
-    pub fn drain(&self, bytes: &mut Vec<u8>, mut take: impl FnMut(&[u8])) {
-        let data = self.data;
-        let batch = (data.len() / 8) as u64;
+    /// at the end, after a call of `release`: a writer whose cache line is taken away for each string would wait for
+    /// it each time.
+    pub fn drain(
+        &self,
+        bytes: &mut Vec<u8>,
+        mut take: impl FnMut(&[u8]),
+        mut release: impl FnMut(),
+    ) {
+        let batch = (self.data.len() / 8) as u64;
         let mut read = self.header[READ].load(Relaxed);
         let mut freed = read;
-        loop {
-            let written = self.header[WRITTEN].load(Acquire);
-            let there = written.wrapping_sub(read) as usize;
-            if there == 0 || there > data.len() {
-                // More than fits is what a writer claims that scribbles: nothing of it can be told apart.
-                self.header[READ].store(written, Release);
-                return;
-            }
-            let at = self.place(read);
-            // A writer that has overwritten it can only have its own strings misread.
-            let words = (data[at].load(Relaxed) as usize).min(there - 1);
-            bytes.resize(8 * words, 0);
-            let (to, _) = bytes.as_chunks_mut::<8>();
-            let (after, before) = (&data[at + 1..], &data[..at]);
-            let (first, rest) = to.split_at_mut(words.min(after.len()));
-            load(first, &after[..first.len()]);
-            load(rest, &before[..rest.len()]);
+        while let Some(next) = self.next(read, bytes) {
             take(bytes);
-            read = read.wrapping_add(1 + words as u64);
+            read = next;
             if read.wrapping_sub(freed) >= batch {
                 freed = read;
+                release();
                 self.header[READ].store(read, Release);
             }
         }
+        if read != freed {
+            release();
+            self.header[READ].store(read, Release);
+        }
+    }
+
+    /// The reader's side: calls `take` with the oldest string, whose room is free then. False if there is none.
+    pub fn take_one(&self, bytes: &mut Vec<u8>, take: impl FnOnce(&[u8])) -> bool {
+        let next = self.next(self.header[READ].load(Relaxed), bytes);
+        if let Some(next) = next {
+            take(bytes);
+            self.header[READ].store(next, Release);
+        }
+        next.is_some()
+    }
+
+    /// Reads the string at this position. Returns the next position; none if there is no string.
+    #[inline]
+    fn next(&self, read: u64, bytes: &mut Vec<u8>) -> Option<u64> {
+        let data = self.data;
+        let written = self.header[WRITTEN].load(Acquire);
+        let there = written.wrapping_sub(read) as usize;
+        if there == 0 {
+            return None;
+        }
+        if there > data.len() {
+            // More than fits is what a writer claims that scribbles: nothing of it can be told apart.
+            self.header[READ].store(written, Release);
+            return None;
+        }
+        let at = self.place(read);
+        // A writer that has overwritten it can only have its own strings misread.
+        let words = (data[at].load(Relaxed) as usize).min(there - 1);
+        bytes.resize(8 * words, 0);
+        let (to, _) = bytes.as_chunks_mut::<8>();
+        let (after, before) = (&data[at + 1..], &data[..at]);
+        let (first, rest) = to.split_at_mut(words.min(after.len()));
+        load(first, &after[..first.len()]);
+        load(rest, &before[..rest.len()]);
+        Some(read.wrapping_add(1 + words as u64))
+    }
+
+    /// Whether there is a string.
+    pub fn has_more(&self) -> bool {
+        self.header[WRITTEN].load(Acquire) != self.header[READ].load(Relaxed)
     }
 
     /// How many strings were lost so far.
@@ -178,7 +213,7 @@ mod tests {
 
     fn taken(ring: Ring<'_>) -> Vec<Vec<u8>> {
         let mut taken = Vec::new();
-        ring.drain(&mut Vec::new(), |bytes| taken.push(bytes.to_vec()));
+        ring.drain(&mut Vec::new(), |bytes| taken.push(bytes.to_vec()), || {});
         taken
     }
 
@@ -268,12 +303,44 @@ mod tests {
             let mut bytes = Vec::new();
             let mut number = 0u32;
             while number < 20_000 {
-                ring.drain(&mut bytes, |bytes| {
-                    let text = text(number);
-                    assert_eq!(bytes, text);
-                    number += 1;
-                });
+                ring.drain(
+                    &mut bytes,
+                    |bytes| {
+                        let text = text(number);
+                        assert_eq!(bytes, text);
+                        number += 1;
+                    },
+                    || {},
+                );
             }
         });
+    }
+
+    #[test]
+    fn room_is_free_after_each_string_or_when_the_reader_says_so() {
+        let memory = memory(64);
+        let ring = Ring::over(&memory[..HEADER], &memory[HEADER..]);
+        for number in 0..10 {
+            push(&ring, &text(number));
+        }
+        let read = || ring.header[READ].load(Relaxed);
+        let mut bytes = Vec::new();
+        assert!(ring.take_one(&mut bytes, |bytes| assert_eq!(bytes, text(0))));
+        assert!(ring.has_more() && read() == 2);
+        let mut seen = 1;
+        let released = std::cell::Cell::new(0);
+        ring.drain(
+            &mut bytes,
+            |bytes| {
+                assert_eq!(bytes, text(seen));
+                seen += 1;
+            },
+            || {
+                assert!(read() < ring.header[WRITTEN].load(Relaxed));
+                released.set(released.get() + 1);
+            },
+        );
+        assert!(seen == 10 && released.get() > 1 && !ring.has_more());
+        assert!(!ring.take_one(&mut bytes, |_| panic!("nothing is there")));
     }
 }

@@ -28,7 +28,7 @@ use crate::server::operator::stderr_lines::StderrLines;
 use crate::sys::os::monotonic::MonotonicTime;
 use crate::sys::os::{error_text, process};
 
-/// For how long the last lines are waited for when the server ends.
+/// For how long the last lines are waited for when the server is ended at once.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// The access log of a server, or of a generation of it.
@@ -104,18 +104,22 @@ impl AccessLog {
 
     /// Tells the log of lines that were lost. Returns when to start the process again.
     pub fn run_due(&mut self, log: &mut Log, now: Instant) -> Option<Instant> {
-        let (lost, reason) = self.queue.lost();
+        let (lost, _) = self.queue.lost();
         let more = usize::try_from(lost.saturating_sub(self.told)).unwrap_or(usize::MAX);
-        if more > 0 {
-            self.told = lost;
-            if let Some(lines) = self.losses.count(more, now) {
-                let reason = reason.map(error_text::describe).unwrap_or_default();
-                let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
-                let lines = log_text::counted(lines as u64, "line");
-                log.notice(&format!("The access log has lost {lines}{reason}"));
-            }
+        self.told = lost;
+        if let Some(lines) = self.losses.count(more, now) {
+            self.tell(lines, log);
         }
-        self.process.restart_at()
+        let restart =
+            self.process.restart_at().filter(|_| self.commands.is_some() || self.queue.has_more());
+        restart.into_iter().chain(self.losses.due()).min()
+    }
+
+    fn tell(&self, lines: usize, log: &mut Log) {
+        let reason = self.queue.lost().1.map(error_text::describe).unwrap_or_default();
+        let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+        let lines = log_text::counted(lines as u64, "line");
+        log.notice(&format!("The access log has lost {lines}{reason}"));
     }
 
     /// How many lines were lost since the beginning.
@@ -126,7 +130,10 @@ impl AccessLog {
     /// Starts the process if none runs. In the new process, one that writes lines does so until its end; for one
     /// that calls a function, which is for the Lua code around this, this gives what it needs.
     pub fn start(&mut self, log: &mut Log, now: Instant) -> Option<CallsStart> {
-        let AccessLog { settings, queue, reader, stderr, process: attendant, .. } = self;
+        let AccessLog { settings, queue, reader, stderr, process: attendant, commands, .. } = self;
+        if commands.is_none() && !queue.has_more() {
+            return None;
+        }
         let (commands, stderr) = attendant.start(log, now, || {
             let copy = |fd: &OwnedFd| fd.try_clone().map_err(|_| Errno::EMFILE);
             let stderr = stderr.as_ref().map(|(_, writer)| copy(writer)).transpose()?;
@@ -161,6 +168,9 @@ impl AccessLog {
     pub fn ended(&mut self, pid: i32, log: &mut Log) -> bool {
         let is_it = self.process.child_ended(pid);
         if is_it {
+            self.queue.abandon();
+        }
+        if is_it && (self.commands.is_some() || self.queue.has_more()) {
             log.notice(&format!("The process of the access log with PID {pid} has ended"));
         }
         is_it
@@ -168,7 +178,9 @@ impl AccessLog {
 
     /// A worker has died while it handled or was about to read the request with this opening, if there was one.
     pub fn died(&self, pool: usize, cell: usize, opening: &[u8]) {
-        if let Ok((noted, _)) = request_record::decode_opening(opening) {
+        if let Ok((noted, _)) = request_record::decode_opening(opening)
+            && !noted.is_event()
+        {
             let age = (MonotonicTime::now().nanoseconds() / 1000).saturating_sub(noted.begun);
             // Without a request line, no handler was called.
             let handled = noted.version.map(|_| age);
@@ -204,11 +216,24 @@ impl AccessLog {
         }
     }
 
-    /// All workers are gone: waits for the last lines.
-    pub fn close(mut self, log: &mut Log) {
+    /// All workers are gone: whether the last lines are written.
+    pub fn finish(&mut self) -> bool {
         // The process ends when nobody has this any more.
         self.commands = None;
+        self.process.running().is_none() && !self.queue.has_more()
+    }
+
+    /// The server is at its end: waits for a moment for lines that are not written, and tells of those that are lost.
+    pub fn close(&mut self, log: &mut Log) {
+        self.commands = None;
         self.process.end(LAST_LINES);
+        self.queue.abandon();
+        self.queue.close();
+        let now = Instant::now();
+        self.run_due(log, now);
+        if let Some(lines) = self.losses.rest() {
+            self.tell(lines, log);
+        }
         // Bounded: a process that it has started may go on writing.
         for _ in 0..64 {
             if !self.copy_stderr(log) {

@@ -202,6 +202,13 @@ impl Ending {
         if let Some(end) = self.wait_for_lingering(service, now) {
             return ControlFlow::Continue(Some(end));
         }
+        // A candidate has never written anything.
+        if self.shutdown.phase() != ServerPhase::Killing
+            && !reload.is_candidate()
+            && service.access_log.as_mut().is_some_and(|log| !log.finish())
+        {
+            return ControlFlow::Continue(None);
+        }
         if !reload.outlives() {
             return ControlFlow::Break(self.shutdown.exit_code());
         }

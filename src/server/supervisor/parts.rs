@@ -376,8 +376,9 @@ impl SupervisorParts {
     /// What is left to do when all workers are gone.
     pub fn close(&mut self) {
         self.notifier.stopping();
-        if let Some(access_log) = self.service.access_log.take() {
+        if let Some(access_log) = &mut self.service.access_log {
             access_log.close(&mut self.log);
+            self.metrics.note_lost_lines([self.log.lost(), access_log.lost()]);
         }
         self.log.settle();
         if self.reload.is_candidate() {

@@ -52,23 +52,34 @@ impl Assembler {
                     waiting.owner = None;
                 }
             }
-            Sequel::Died(queue) => self.end(|waiting| waiting.owner == Some(queue), complete),
+            Sequel::Died(queue) => {
+                let died =
+                    |closing: &mut Closing<'_>| (closing.end, closing.bytes_out) = (End::Died, 0);
+                self.end(|waiting| waiting.owner == Some(queue), died, complete);
+            }
         }
+    }
+
+    /// How many records wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Nothing more is told: completes what waits.
     pub fn finish(&mut self, complete: impl FnMut(&Opening<'_>, &Closing<'_>)) {
-        self.end(|_| true, complete);
+        self.end(|_| true, |closing| closing.end = End::Aborted, complete);
     }
 
     fn end(
         &mut self,
         mut ends: impl FnMut(&Waiting) -> bool,
+        how: impl Fn(&mut Closing<'_>),
         mut complete: impl FnMut(&Opening<'_>, &Closing<'_>),
     ) {
         for (_, waiting) in self.waiting.extract_if(|_, waiting| ends(waiting)) {
-            with(&waiting.record, |opening, closing| {
-                complete(&opening, &Closing { end: End::Aborted, ..closing });
+            with(&waiting.record, |opening, mut closing| {
+                how(&mut closing);
+                complete(&opening, &closing);
             });
         }
     }
@@ -137,7 +148,7 @@ mod tests {
         assert_eq!(take(0, sent(3, Some(20))), [(3, End::Aborted, 30, None)]);
         assert_eq!(take(0, QueueEntry::Sequel(Sequel::Moved(4))), []);
         assert_eq!(take(9, QueueEntry::Sequel(Sequel::Died(1))), []);
-        assert_eq!(take(9, QueueEntry::Sequel(Sequel::Died(0))), [(5, End::Aborted, 50, None)]);
+        assert_eq!(take(9, QueueEntry::Sequel(Sequel::Died(0))), [(5, End::Died, 0, None)]);
         assert_eq!(take(1, sent(4, None)), [(4, End::Complete, 50, Some(30))]);
         assert_eq!(take(1, QueueEntry::Record(None, b"garbage")), []);
     }

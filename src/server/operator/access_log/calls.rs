@@ -11,11 +11,10 @@ use mlua::{Function, Lua, LuaString, Table, Value};
 use nix::unistd::dup2_stderr;
 
 use super::fields::{FIELDS, Shown, push, shown};
-use super::reader::{Command, RecordReader};
+use super::reader::{Command, RecordReader, RecordSink};
 use super::wall_clock::WallClock;
 use crate::binding;
 use crate::server::ipc::access_queue::AccessQueue;
-use crate::server::ipc::numbers::append;
 use crate::server::ipc::request_record::{self, Closing, LogValue, Opening};
 use crate::server::log_throttle::LogThrottle;
 
@@ -34,10 +33,27 @@ pub struct CallsStart {
 struct Calls {
     reader: RecordReader,
     clock: WallClock,
-    /// Records that the function has not been called with yet.
-    complete: VecDeque<Vec<u8>>,
+    complete: Complete,
+    /// Nobody can have anything more to say.
     is_over: bool,
     failures: LogThrottle,
+}
+
+/// Records for which the call of the function has not ended.
+#[derive(Default)]
+struct Complete(VecDeque<Vec<u8>>);
+
+impl RecordSink for Complete {
+    fn complete(&mut self, opening: &Opening<'_>, closing: &Closing<'_>) {
+        let mut record = Vec::new();
+        opening.encode(&mut record);
+        closing.encode(&mut record);
+        self.0.push_back(record);
+    }
+
+    fn release(&mut self) -> usize {
+        self.0.len()
+    }
 }
 
 /// In the new process: gives the functions for `run.lua`:
@@ -50,7 +66,7 @@ pub fn begin(lua: &Lua, start: CallsStart) -> mlua::Result<Table> {
     let calls = Calls {
         reader: RecordReader::new(start.queue, start.commands),
         clock: WallClock::default(),
-        complete: VecDeque::new(),
+        complete: Complete::default(),
         is_over: false,
         failures: LogThrottle::default(),
     };
@@ -89,22 +105,22 @@ pub fn begin(lua: &Lua, start: CallsStart) -> mlua::Result<Table> {
 impl Calls {
     fn next(&mut self) -> Option<Vec<u8>> {
         let Calls { reader, clock, complete, is_over, .. } = self;
-        while complete.is_empty() && !*is_over {
+        // The function has returned; if it ends this process, only the request that it was called for is lost.
+        reader.hold(complete.0.len());
+        loop {
+            if let Some(record) = complete.0.pop_front() {
+                return Some(record);
+            }
+            if reader.read_one(complete) {
+                continue;
+            }
+            if *is_over {
+                reader.finish(complete);
+                return complete.0.pop_front();
+            }
             *is_over = reader.wait() == Command::End;
             clock.set();
-            let mut keep = |opening: &Opening<'_>, closing: &Closing<'_>| {
-                let mut record = Vec::new();
-                opening.encode(&mut record);
-                append(&mut record, &closing.numbers());
-                record.extend_from_slice(closing.fields);
-                complete.push_back(record);
-            };
-            reader.read(&mut keep);
-            if *is_over {
-                reader.finish(keep);
-            }
         }
-        complete.pop_front()
     }
 }
 
