@@ -96,6 +96,18 @@ function certificates.authority(name)
   return certificates.make { name = name or "Authority of specs", authority = true }
 end
 
+--- A response of the authority (OCSP) that the certificate is good.
+-- @return path of a file in DER
+function certificates.ocsp(made, issuer)
+  local path = process.scratch("ocsp.der")
+  local serial = openssl("x509 -noout -serial -in " .. made.certificate):match("=(%x+)")
+  write(path .. ".index", ("V\t391231235959Z\t\t%s\tunknown\t/CN=any\n"):format(serial))
+  openssl(("ocsp -index %s.index -rsigner %s -rkey %s -CA %s -issuer %s -cert %s -respout %s -noverify "
+    .. "-ndays 2"):format(path, issuer.certificate, issuer.key, issuer.certificate, issuer.certificate,
+    made.certificate, path))
+  return path
+end
+
 local kept -- the texts of the two that `signed` returns without options: keys are made once
 
 --- A certificate, by default for localhost, that an authority of its own has signed.

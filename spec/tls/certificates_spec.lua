@@ -87,6 +87,18 @@ describe("a client believes", function()
   end)
 end)
 
+describe("an empty list of fingerprints", function()
+  it("is a mistake, and no way to believe everybody", function()
+    for _, name in ipairs { "fingerprints", "alpn" } do
+      for _, list in ipairs { {}, { nil, "x" }, { sha256 = "x" } } do
+        assert.error_matches(function()
+          moonbridge_io.tlsconnect("localhost", 1, { [name] = list, insecure = true })
+        end, "Option '" .. name .. "'")
+      end
+    end
+  end)
+end)
+
 describe("a client refuses, and says why,", function()
   local function ca() return { ca = authority.certificate } end
 

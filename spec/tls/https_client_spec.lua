@@ -161,6 +161,16 @@ describe("redirects between schemes", function()
     assert.is_nil(body)
     assert.matches("asks for a certificate", message)
   end)
+
+  it("check the certificates of another server, where fingerprints were all that was checked", function()
+    local pinned, other = certificates.make(), certificates.make()
+    local from, to = tls_peer.python("http", pinned), tls_peer.python("http", other)
+    local options = { fingerprints = certificates.fingerprint(pinned), insecure = true }
+    assert.equal("1 1 /x", (request { url = url(from, "/x"), tls = options }))
+    local body, _, code = request { url = url(from, "/to?" .. url(to, "/y")), tls = options }
+    assert.same({ nil, "unknown_authority" }, { body, code })
+    assert.equal(0, #noted(to))
+  end)
 end)
 
 describe("a proxy", function()

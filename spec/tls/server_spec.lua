@@ -3,6 +3,7 @@
 local certificates = require "spec.support.certificates"
 local http = require "moonbridge_http"
 local json = require "dkjson"
+local moonbridge = require "moonbridge"
 local moonbridge_io = require "moonbridge_io"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
@@ -18,6 +19,12 @@ after_each(function()
   http.close_idle_connections()
   server.cleanup()
 end)
+
+local function replace(path, text)
+  local handle = assert(io.open(path, "wb"))
+  handle:write(text)
+  handle:close()
+end
 
 -- The fields of a listener for these certificates, as text.
 local function fields(made, more)
@@ -309,15 +316,71 @@ for _ in range(3):
   end)
 
   it("sends the response of an authority about its certificate", function()
-    local file = process.scratch("ocsp.der")
-    local handle = assert(io.open(file, "wb"))
-    handle:write("any bytes: they are the client's to judge")
-    handle:close()
+    local file = certificates.ocsp(localhost, authority)
     local s = start(localhost, ("ocsp = %q"):format(file))
     local command = "echo | openssl s_client -status -connect localhost:%d 2>&1"
-    local _, output = process.run(command:format(s.port))
-    assert.matches("OCSP response", output, 1, true)
-    assert.is_nil(output:find("OCSP response: no response sent", 1, true))
+    local function asked() return select(2, process.run(command:format(s.port))) end
+    assert.matches("Cert Status: good", asked(), 1, true)
+    -- Nor does a response that is of no use stop the rest.
+    for _, wrong in ipairs { "", "nonsense", process.slurp(localhost.certificate) } do
+      replace(file, wrong)
+      local before = #s.process:log()
+      assert(process.wait_until(function()
+        asked()
+        return s.process:log():find("option ocsp", before, true)
+      end))
+      assert.matches("Cert Status: good", asked(), 1, true)
+    end
+  end)
+
+  it("does not begin with a response that is of no use", function()
+    local other = certificates.make { issuer = authority }
+    local file = process.scratch("ocsp.der")
+    for _, case in ipairs {
+      { "", "no response of an authority" },
+      { "-----BEGIN OCSP RESPONSE-----", "in DER" },
+      { "\48\3\10\1\6", "declines to answer" },
+      { ("x"):rep(70000), "too long" },
+      { process.slurp(certificates.ocsp(other, authority)), "about another certificate" },
+    } do
+      replace(file, case[1])
+      local ok, message = pcall(moonbridge.listen, {
+        { proto = "tls", host = "127.0.0.1", port = 0, certificate = localhost.certificate,
+          key = localhost.key, ocsp = file },
+        connect = print,
+      })
+      assert.is_false(ok)
+      assert.matches(case[2], message, 1, true)
+    end
+  end)
+
+  it("asks for a full handshake once client_ca has changed", function()
+    local own = certificates.make { issuer = authority, name = "client" }
+    local file, session = process.scratch("client_ca.pem"), process.scratch("session")
+    replace(file, process.slurp(authority.certificate))
+    local s = start(localhost, ("client_ca = %q"):format(file))
+    for _, version in ipairs { "1_2", "1_3" } do
+      local function ask(more)
+        local _, output = process.run(("(printf 'GET / HTTP/1.0\r\n\r\n'; sleep 0.1) | "
+          .. "openssl s_client -quiet -tls%s -CAfile %s -connect localhost:%d -cert %s -key %s %s "
+          .. "2>/dev/null"):format(version, authority.certificate, s.port, own.certificate, own.key, more))
+        return words(output)
+      end
+      local kept = "-sess_in " .. session .. " -sess_out " .. session
+      local function kind(more)
+        local list = ask(more)
+        for index, word in ipairs(list) do
+          if word == "https" then return list[index + 4] end
+        end
+        return "refused"
+      end
+      replace(file, process.slurp(authority.certificate))
+      assert(process.wait_until(function() return kind("-sess_out " .. session) == "full" end))
+      assert.equal("resumed", kind(kept))
+      replace(file, process.slurp(certificates.authority("Other").certificate))
+      assert(process.wait_until(function() return kind(kept) ~= "resumed" end))
+      assert.equal("refused", kind(kept))
+    end
   end)
 
   it("reads PROXY headers before the handshake", function()
@@ -541,9 +604,8 @@ end)
 
 describe("ocsp", function()
   it("may leave one out of several certificates", function()
-    local file = process.scratch("ocsp.der")
-    process.write(file, "any bytes")
     local rsa = certificates.make { issuer = authority, key = "rsa:2048" }
+    local file = certificates.ocsp(rsa, authority)
     local s = start(localhost, ("names = { ['two.example'] = { certificate = { %q, %q }, key = { %q, %q }, "
       .. "ocsp = { false, %q } } }"):format(localhost.certificate, rsa.certificate, localhost.key, rsa.key,
       file))

@@ -119,12 +119,12 @@ impl Reader<'_> {
         }
     }
 
-    /// A string, or a list of strings.
+    /// A string, or a list of strings; an empty list is none of them, so that nothing goes unchecked by mistake.
     fn strings(&self, name: &str) -> Reply<Vec<Vec<u8>>> {
         match self.get(name)? {
             Value::Nil => Ok(Vec::new()),
             Value::String(text) => Ok(vec![text.as_bytes().to_vec()]),
-            Value::Table(list) => {
+            Value::Table(list) if list.raw_len() > 0 => {
                 let wrong = || self.wrong(name, "to be a string or a list of strings");
                 let texts = binding::list(&list)?.ok_or_else(wrong)?;
                 let texts = texts.iter().map(|text| match text {
@@ -133,6 +133,7 @@ impl Reader<'_> {
                 });
                 texts.collect()
             }
+            Value::Table(_) => Err(self.wrong(name, "to be a list that is not empty")),
             _ => Err(self.wrong(name, "to be a string or a list of strings")),
         }
     }
@@ -172,7 +173,7 @@ impl Reader<'_> {
         match self.get("ocsp")? {
             Value::Nil => Ok(Vec::new()),
             Value::String(text) => Ok(vec![Some(source(&text))]),
-            Value::Table(list) => {
+            Value::Table(list) if list.raw_len() > 0 => {
                 let wrong = || self.wrong("ocsp", expected);
                 let files = binding::list(&list)?.ok_or_else(wrong)?;
                 let files = files.iter().map(|file| match file {

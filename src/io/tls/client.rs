@@ -105,10 +105,11 @@ impl ClientOptions {
     }
 
     /// The same for another server: a client that identifies itself to one does not do so to all,
-    /// and a fingerprint is that of one certificate.
+    /// and a fingerprint is that of one certificate. Where it was all that was checked, the usual checks take its place.
     #[must_use]
     pub fn elsewhere(&self) -> ClientOptions {
-        ClientOptions { identity: None, fingerprints: Vec::new(), ..self.clone() }
+        let insecure = self.insecure && self.fingerprints.is_empty();
+        ClientOptions { identity: None, fingerprints: Vec::new(), insecure, ..self.clone() }
     }
 
     fn stamps(&self) -> Vec<Stamp> {

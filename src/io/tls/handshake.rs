@@ -7,6 +7,7 @@ use super::established::{Secrets, take_secrets};
 use super::record;
 use super::records::Records;
 use super::resolver::take_asked_name;
+use super::tickets;
 use super::unbuffered::{self, Step};
 use crate::io::buffer::Queue;
 use crate::sys::os::secret::Secret;
@@ -17,6 +18,8 @@ pub struct Handshake {
     pub connection: UnbufferedServerConnection,
     /// The name that the client has asked for.
     pub asked_name: Option<String>,
+    /// Until when the certificate is valid that the client has shown, in seconds since 1970.
+    peer_end: Option<i64>,
     /// What the keys of TLS 1.3 follow from.
     pub secrets: Option<Secret<Secrets>>,
     /// How many received bytes are records that the library has seen and still needs.
@@ -26,7 +29,7 @@ pub struct Handshake {
 impl Handshake {
     /// The beginning.
     pub fn new(connection: UnbufferedServerConnection) -> Handshake {
-        Handshake { connection, asked_name: None, secrets: None, seen: 0 }
+        Handshake { connection, asked_name: None, peer_end: None, secrets: None, seen: 0 }
     }
 
     /// Whether the handshake is one of TLS 1.3 and over.
@@ -60,8 +63,10 @@ impl Handshake {
             // The beginning of a record may be wrong already.
             let end = next.unwrap_or(incoming.len());
             let records = incoming.live_mut().get_mut(..end).unwrap_or_default();
+            tickets::set_peer_end(self.peer_end);
             let status = secretly(|| self.connection.process_tls_records(records));
             let (discard, outcome) = unbuffered::step(status, plaintext, outgoing);
+            self.peer_end = tickets::take_peer_end();
             incoming.consume(discard);
             self.seen = next.unwrap_or(self.seen).saturating_sub(discard);
             if let Some(name) = take_asked_name() {

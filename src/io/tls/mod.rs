@@ -16,16 +16,21 @@
 //! | [`client`] | what a client asks of its peer, and the configuration that follows |
 //! | [`server`], [`resolver`] | what a listener shows its clients: which certificate |
 //! | [`tickets`] | the tickets that clients come back with |
-//! | [`verifier`] | who a client believes |
+//! | [`verifier`], [`client_verifier`] | who a client believes, and who a listener does |
 //! | [`roots`] | the authorities that the system trusts |
 //! | [`pem`] | certificates and keys in files |
-//! | [`x509`] | what a certificate says (pure) |
+//! | [`x509`], [`ocsp`] | what a certificate says, and what is a response about it (pure) |
+//! | [`der`] | how both are encoded (pure) |
 //! | [`absent`] | all of that in a module that was built without TLS |
 
 #[cfg(not(feature = "tls"))]
 mod absent;
 #[cfg(feature = "tls")]
 mod client;
+#[cfg(feature = "tls")]
+mod client_verifier;
+#[cfg(feature = "tls")]
+mod der;
 #[cfg(feature = "tls")]
 mod engine;
 #[cfg(feature = "tls")]
@@ -36,6 +41,8 @@ mod failure;
 mod handshake;
 #[cfg(feature = "tls")]
 mod next_piece;
+#[cfg(feature = "tls")]
+mod ocsp;
 #[cfg(feature = "tls")]
 mod peer;
 #[cfg(feature = "tls")]

@@ -11,14 +11,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 
+use super::client_verifier::ClientVerifier;
 use super::established::SecretsShown;
 use super::failure;
+use super::ocsp;
 use super::peer::TlsPeer;
 use super::pem::{Source, Stamp};
 use super::resolver::Resolver;
@@ -66,17 +69,15 @@ impl ServerOptions {
 
     /// What makes a listener another one, as far as tickets are concerned: where its certificates are, and whose
     /// certificates it asks its clients for.
-    fn identity(&self) -> Result<[u8; 32], String> {
+    fn identity(&self, client_ca: &[CertificateDer<'_>]) -> [u8; 32] {
         let mut hash = Sha256::new();
         let mut add = |part: &[u8]| {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         };
         self.all().for_each(|files| add(files.certificate.text()));
-        if let Some(source) = &self.client_ca {
-            add(&source.read().map_err(|error| format!("option client_ca: {error}"))?);
-        }
-        Ok(hash.finalize().into())
+        client_ca.iter().for_each(|certificate| add(certificate));
+        hash.finalize().into()
     }
 
     fn stamps(&self) -> Vec<Stamp> {
@@ -103,10 +104,14 @@ pub struct ShownCertificate {
 pub struct TlsServer {
     options: ServerOptions,
     config: RefCell<Arc<ServerConfig>>,
+    /// What clients are shown.
+    shown: RefCell<Shown>,
     stamps: RefCell<Vec<Stamp>>,
     checked_at: Cell<Instant>,
-    tickets: Arc<Tickets>,
 }
+
+/// All certificates that clients are shown, each with its key and the response of its authority.
+type Shown = Vec<Arc<CertifiedKey>>;
 
 impl fmt::Debug for TlsServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -123,16 +128,14 @@ impl TlsServer {
         let wrong = |text| CodedError { code: "configuration", text };
         // Without it, connections stay in the process that has begun them.
         let _ = vault::prepare();
-        let tickets =
-            Tickets::new(options.identity().map_err(wrong)?).map(Arc::new).map_err(wrong)?;
         let stamps = options.stamps();
-        let config = build(&options, &tickets).map_err(wrong)?;
+        let (config, shown) = build(&options, None).map_err(wrong)?;
         Ok(Rc::new(TlsServer {
             options,
             config: RefCell::new(Arc::new(config)),
+            shown: RefCell::new(shown),
             stamps: RefCell::new(stamps),
             checked_at: Cell::new(Instant::now()),
-            tickets,
         }))
     }
 
@@ -154,8 +157,12 @@ impl TlsServer {
         if *self.stamps.borrow() == stamps {
             return;
         }
-        match build(&self.options, &self.tickets) {
-            Ok(config) => *self.config.borrow_mut() = Arc::new(config),
+        let built = build(&self.options, Some(&*self.shown.borrow()));
+        match built {
+            Ok((config, shown)) => {
+                *self.config.borrow_mut() = Arc::new(config);
+                *self.shown.borrow_mut() = shown;
+            }
             Err(text) => {
                 let _ = writeln!(
                     io::stderr(),
@@ -189,10 +196,16 @@ impl TlsServer {
     }
 }
 
-fn build(options: &ServerOptions, tickets: &Arc<Tickets>) -> Result<ServerConfig, String> {
+/// The configuration, and what it shows. With what was shown `before`, a response of an authority that cannot be used
+/// does not stop the rest.
+fn build(options: &ServerOptions, before: Option<&Shown>) -> Result<(ServerConfig, Shown), String> {
     let provider = Arc::new(ring::default_provider());
-    let load = |files: &Vec<CertificateFiles>| {
-        files.iter().map(|files| certified(files, &provider)).collect::<Result<Vec<_>, _>>()
+    let mut shown = Shown::new();
+    let mut load = |files: &Vec<CertificateFiles>| {
+        let loaded = files.iter().map(|files| certified(files, &provider, before));
+        let loaded = loaded.collect::<Result<Vec<_>, _>>()?;
+        shown.extend(loaded.iter().cloned());
+        Ok::<_, String>(loaded)
     };
     let mut names = HashMap::new();
     for (name, files) in &options.names {
@@ -203,32 +216,36 @@ fn build(options: &ServerOptions, tickets: &Arc<Tickets>) -> Result<ServerConfig
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)
         .map_err(|error| error.to_string())?;
-    let builder = match &options.client_ca {
-        None => builder.with_no_client_auth(),
-        Some(source) => {
+    let client_ca = options.client_ca.as_ref().map(|source| source.certificates("client_ca"));
+    let client_ca = client_ca.transpose()?.unwrap_or_default();
+    let tickets = Tickets::new(options.identity(&client_ca))?;
+    let builder = match client_ca.is_empty() {
+        true => builder.with_no_client_auth(),
+        false => {
             let mut roots = RootCertStore::empty();
-            for certificate in source.certificates("client_ca")? {
+            for certificate in client_ca {
                 roots.add(certificate).map_err(|error| format!("option client_ca: {error}"))?;
             }
             let verifier =
                 WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                     .build()
                     .map_err(|error| format!("option client_ca: {error}"))?;
-            builder.with_client_cert_verifier(verifier)
+            builder.with_client_cert_verifier(Arc::new(ClientVerifier(verifier)))
         }
     };
     let mut config = builder.with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols.clone_from(&options.alpn);
-    config.ticketer = tickets.clone();
+    config.ticketer = Arc::new(tickets);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.enable_secret_extraction = true;
     config.key_log = Arc::new(SecretsShown);
-    Ok(config)
+    Ok((config, shown))
 }
 
 fn certified(
     files: &CertificateFiles,
     provider: &CryptoProvider,
+    before: Option<&Shown>,
 ) -> Result<Arc<CertifiedKey>, String> {
     let chain = files.certificate.certificates("certificate")?;
     let key = files.key.key("key")?;
@@ -240,8 +257,29 @@ fn certified(
                 failure::describe(&error, &TlsPeer::default()).text
             )
         })?;
-    if let Some(ocsp) = &files.ocsp {
-        certified.ocsp = Some(ocsp.read().map_err(|error| format!("option ocsp: {error}"))?);
+    if let Some(source) = &files.ocsp {
+        let own = certified.cert.first().cloned().unwrap_or_else(|| CertificateDer::from(&[][..]));
+        certified.ocsp = match (staple(source, &own), before) {
+            (Ok(response), _) => Some(response),
+            (Err(text), None) => return Err(text),
+            // A response is often renewed after its certificate.
+            (Err(text), Some(before)) => {
+                let _ = writeln!(
+                    io::stderr(),
+                    "TLS: {text}; the last one about this certificate is sent on"
+                );
+                let same = before.iter().find(|shown| shown.cert.first() == Some(&own));
+                same.and_then(|shown| shown.ocsp.clone())
+            }
+        };
     }
     Ok(Arc::new(certified))
+}
+
+/// The response of an authority about this certificate.
+fn staple(source: &Source, certificate: &[u8]) -> Result<Vec<u8>, String> {
+    let response = source.read().map_err(|error| format!("option ocsp: {error}"))?;
+    ocsp::check(&response, certificate)
+        .map_err(|reason| format!("option ocsp: {} {reason}", source.place()))?;
+    Ok(response)
 }

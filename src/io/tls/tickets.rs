@@ -2,10 +2,11 @@
 //! next generation. All derive the same keys from a secret that was made before the first fork, and each forgets the
 //! old ones.
 
+use std::cell::Cell;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hmac::{Hmac, KeyInit, Mac};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -21,6 +22,24 @@ const PERIOD: Duration = Duration::from_secs(6 * 3600);
 
 /// The number of the period that a ticket begins with.
 const EPOCH: usize = 8;
+
+/// How many bytes tell until when the certificate is valid that a ticket stands for.
+const END: usize = 8;
+
+thread_local! {
+    /// Until when the certificate is valid that the client has shown whose handshake is processed; in seconds since 1970.
+    static PEER_END: Cell<Option<i64>> = const { Cell::new(None) };
+}
+
+/// Sets until when the certificate is valid that the client has shown whose handshake is processed.
+pub fn set_peer_end(end: Option<i64>) {
+    PEER_END.set(end);
+}
+
+/// That end, which belongs to the handshake.
+pub fn take_peer_end() -> Option<i64> {
+    PEER_END.take()
+}
 
 /// Seals and opens the tickets of a listener.
 pub struct Tickets {
@@ -169,7 +188,8 @@ impl ProducesTickets for Tickets {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).ok()?;
         let epoch = keys.epoch.to_be_bytes();
-        let mut sealed = plain.to_vec();
+        let end = PEER_END.get().unwrap_or(i64::MAX).to_be_bytes();
+        let mut sealed = [&end[..], plain].concat();
         key.seal_in_place_append_tag(
             Nonce::assume_unique_for_key(nonce),
             Aad::from(epoch),
@@ -186,8 +206,14 @@ impl ProducesTickets for Tickets {
         let mut opened = sealed.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let length = key.open_in_place(nonce, Aad::from(*epoch), &mut opened).ok()?.len();
-        opened.truncate(length);
-        Some(opened)
+        let end = i64::from_be_bytes(*opened.first_chunk::<END>()?);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        if i64::try_from(now.as_secs()).ok()? > end {
+            return None;
+        }
+        // The ticket that follows on this one ends no later.
+        set_peer_end(Some(end));
+        Some(opened.get(END..length)?.to_vec())
     }
 }
 
@@ -211,6 +237,20 @@ mod tests {
         tickets.chain.keys.lock().unwrap().advance(2);
         assert_eq!(tickets.decrypt(&ticket), None);
         assert_eq!(tickets.decrypt(&later).as_deref(), Some(&b"later"[..]));
+    }
+
+    #[test]
+    fn tickets_outlast_no_certificate_nor_do_those_that_follow() {
+        let tickets = tickets();
+        let now =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
+        for (end, is_valid) in [(now - 10, false), (now + 1000, true)] {
+            set_peer_end(Some(end));
+            let ticket = tickets.encrypt(b"state").unwrap();
+            set_peer_end(None);
+            assert_eq!(tickets.decrypt(&ticket).is_some(), is_valid);
+            assert_eq!(take_peer_end(), is_valid.then_some(end));
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
+use super::der::{INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, element, expect};
+
 /// What is read of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
@@ -11,20 +13,19 @@ pub struct Certificate {
     pub not_before: i64,
     /// In seconds since 1970: valid until here.
     pub not_after: i64,
+    /// The number that its authority has given it.
+    pub serial: Vec<u8>,
     /// The subject as text, e.g. `CN=a.example,O=Example`.
     pub subject: String,
     /// The host names and addresses that it is for.
     pub names: Vec<String>,
 }
 
-const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
-const OBJECT_IDENTIFIER: u8 = 0x06;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const VERSION: u8 = 0xa0;
 const BMP_STRING: u8 = 0x1e;
-const OCTET_STRING: u8 = 0x04;
 const EXTENSIONS: u8 = 0xa3;
 const SUBJECT_ALTERNATIVE_NAME: [u8; 3] = [0x55, 0x1d, 0x11];
 const DNS_NAME: u8 = 0x82;
@@ -38,8 +39,9 @@ impl Certificate {
         if fields.first() == Some(&VERSION) {
             fields = element(fields)?.2;
         }
-        // Serial number, signature algorithm, issuer.
-        for _ in 0..3 {
+        let (serial, mut fields) = expect(fields, INTEGER)?;
+        // Signature algorithm, issuer.
+        for _ in 0..2 {
             fields = element(fields)?.2;
         }
         let (validity, fields) = expect(fields, SEQUENCE)?;
@@ -47,7 +49,8 @@ impl Certificate {
         let (not_after, _) = time(validity)?;
         let (subject, fields) = expect(fields, SEQUENCE)?;
         let names = alternative_names(fields).unwrap_or_default();
-        Some(Certificate { not_before, not_after, subject: name(subject)?, names })
+        let (serial, subject) = (serial.to_vec(), name(subject)?);
+        Some(Certificate { not_before, not_after, serial, subject, names })
     }
 
     /// Whose it is: the subject or, where that is empty, the names.
@@ -106,30 +109,6 @@ fn alternative_names(mut fields: &[u8]) -> Option<Vec<String>> {
         }
         return Some(names);
     }
-}
-
-/// The first element: its tag, its content, and what follows.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match usize::from(first) {
-        length @ 0..=0x7f => (length, rest),
-        long => {
-            let (digits, rest) = rest.split_at_checked(long & 0x7f)?;
-            if digits.is_empty() || digits.len() > 4 {
-                return None;
-            }
-            (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
-        }
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
-}
-
-/// The content of the first element, if it has this tag, and what follows.
-fn expect(bytes: &[u8], expected: u8) -> Option<(&[u8], &[u8])> {
-    let (tag, content, rest) = element(bytes)?;
-    (tag == expected).then_some((content, rest))
 }
 
 /// A time in seconds since 1970, and what follows (RFC 5280, 4.1.2.5).
