@@ -44,6 +44,9 @@ describe("a client believes", function()
     local usual = { certificate = folder .. "/c.pem", key = folder .. "/k.pem" }
     accepted(usual, { ca = usual.certificate })
     assert.equal("wrong_name", (refused(usual, { ca = usual.certificate, server_name = "a.example" })))
+    local code, message = refused(usual, { ca = own.certificate })
+    assert.equal("unknown_authority", code)
+    assert.matches("pass it in option ca", message, 1, true)
   end)
 
   it("what the system trusts, of which SSL_CERT_FILE may name another list", function()
@@ -149,13 +152,19 @@ describe("a client refuses, and says why,", function()
   end)
 
   it("a certificate that is not for servers", function()
-    local code = refused(certificates.make { issuer = authority, usage = "clientAuth" }, ca())
+    local code, message = refused(certificates.make { issuer = authority, usage = "clientAuth" }, ca())
     assert.equal("wrong_purpose", code)
+    assert.matches("serverAuth", message, 1, true)
   end)
 
   it("files that are of no use", function()
     local made = certificates.make { issuer = authority }
+    local odd = process.scratch("p521.pem")
+    assert.equal(0, (process.run(("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-521 -nodes "
+      .. "-keyout %s -out %s.cert -subj /CN=a -days 1 2>&1"):format(odd, odd))))
     for _, wrong in ipairs {
+      { { certificate = odd .. ".cert", key = odd },
+        "file \"" .. odd .. "\" has a key of a kind that is not supported" },
       { { ca = "/nonexistent" }, "option ca: cannot read file \"/nonexistent\": No such file" },
       { { ca = made.key }, "has no certificate" },
       { { certificate = made.key, key = made.key }, "option certificate" },

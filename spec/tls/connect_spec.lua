@@ -214,6 +214,19 @@ describe("a handle over TLS", function()
   end)
 end)
 
+describe("socket.tls", function()
+  it("stays readable after close and reset", function()
+    for _, ending in ipairs { "close", "reset" } do
+      local handle = assert(moonbridge_io.tlsconnect("localhost", tls_peer.python("echo", localhost).port,
+        options()))
+      local before = handle.tls
+      handle[ending](handle)
+      assert.same(before, handle.tls)
+      assert.equal("string", type(before.peer_certificate.fingerprint))
+    end
+  end)
+end)
+
 describe("starttls", function()
   local function hello(peer)
     local handle = assert(moonbridge_io.tcpconnect("localhost", peer.port))

@@ -4,7 +4,7 @@ use std::cell::{RefCell, RefMut};
 use std::ffi::c_int;
 use std::rc::Rc;
 
-use mlua::{Lua, Table};
+use mlua::{Lua, ObjectLike, Table, Value as LuaValue};
 
 use super::args::{Args, borrow};
 use super::awaits::Awaits;
@@ -13,6 +13,7 @@ use super::class::method;
 use super::handle_table::stream_at;
 use super::reading::{Status, Want};
 use super::stream::{Direction, Stream};
+use super::tls_options;
 use crate::binding::{Fault, Reply};
 use crate::sys::lua::driver::install as add;
 use crate::sys::lua::method::{Action, Arguments, Call, Event, Method, Protection, Value, Wrong};
@@ -141,8 +142,8 @@ transfers! {
 /// Puts the methods into the table of handles.
 pub fn install(lua: &Lua, table: &Table, module: &Table) -> mlua::Result<()> {
     install_transfers(lua, table, module)?;
-    method(lua, table, "close", |_, args| close(args, Stream::close))?;
-    method(lua, table, "reset", |_, args| close(args, Stream::reset))?;
+    method(lua, table, "close", |lua, args| close(lua, args, Stream::close))?;
+    method(lua, table, "reset", |lua, args| close(lua, args, Stream::reset))?;
     method(lua, table, "finish", |_, args| finish(args))
 }
 
@@ -352,15 +353,24 @@ fn overflows(stream: &Stream, parts: &[&[u8]]) -> bool {
 }
 
 /// `close` and `reset`.
-fn close(mut args: Args, end: fn(&mut Stream) -> std::io::Result<()>) -> Reply<bool> {
-    let (_, stream) = args.stream()?;
-    let mut stream = borrow(&stream)?;
+fn close(lua: &Lua, mut args: Args, end: fn(&mut Stream) -> std::io::Result<()>) -> Reply<bool> {
+    let (this, shared) = args.stream()?;
+    let mut stream = borrow(&shared)?;
     if !stream.is_open() {
         return Err(Fault::misuse("Attempt to close a closed I/O handle"));
     }
     // The fields of the handle stay readable.
     stream.endpoints();
-    end(&mut stream)?;
+    let tls = match stream.duplex.session() {
+        Some(session) => tls_options::describe(lua, &session)?,
+        None => LuaValue::Nil,
+    };
+    let ended = end(&mut stream);
+    drop(stream);
+    if let (LuaValue::UserData(handle), false) = (&this, tls.is_nil()) {
+        handle.set("tls", tls)?;
+    }
+    ended?;
     Ok(true)
 }
 

@@ -12,7 +12,6 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::failure;
-use super::peer::TlsPeer;
 use super::pem::{Source, Stamp};
 use super::roots;
 use super::session::TlsSession;
@@ -175,7 +174,7 @@ impl ClientOptions {
                 let chain = identity.certificate.certificates("certificate")?;
                 let key = identity.key.key("key")?;
                 secretly(|| builder.with_client_auth_cert(chain, key))
-                    .map_err(|error| failure::describe(&error, &TlsPeer::default()).text)?
+                    .map_err(|e| failure::of_own(&e, &identity.certificate, &identity.key))?
             }
         };
         config.alpn_protocols.clone_from(&self.alpn);

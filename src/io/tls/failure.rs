@@ -1,6 +1,7 @@
 //! What messages say about a handshake or session that has failed: what is wrong, and what to do about it.
 //! The codes are for programs (reference, "TLS").
 
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use httpdate::fmt_http_date;
@@ -8,6 +9,7 @@ use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
 use super::peer::TlsPeer;
+use super::pem::Source;
 use crate::sys::os::error_text::CodedError;
 
 /// The failure of a session with this peer.
@@ -30,6 +32,14 @@ pub fn describe(error: &Error, peer: &TlsPeer) -> CodedError {
             "corrupt",
             format!("TLS data from {peer} is corrupt: it was changed on the way, or the peer is faulty"),
         ),
+        Error::InvalidMessage(reason) => broken(&format!("{reason:?}"), peer),
+        Error::PeerMisbehaved(reason) => broken(&format!("{reason:?}"), peer),
+        Error::InappropriateMessage { got_type, .. } => {
+            broken(&format!("Unexpected{got_type:?}"), peer)
+        }
+        Error::InappropriateHandshakeMessage { got_type, .. } => {
+            broken(&format!("Unexpected{got_type:?}"), peer)
+        }
         Error::InconsistentKeys(_) => coded(
             "wrong_key",
             "the key does not belong to the certificate: pass the one that the certificate was made for"
@@ -49,6 +59,25 @@ fn coded(code: &'static str, text: String) -> CodedError {
 
 fn protocol(error: &Error, peer: &TlsPeer) -> CodedError {
     coded("protocol", format!("{peer} has broken the TLS protocol: {error}"))
+}
+
+/// How the peer has broken the protocol, by the library's name for that.
+fn broken(name: &str, peer: &TlsPeer) -> CodedError {
+    coded("protocol", format!("{peer} has broken the TLS protocol: {}", words(name)))
+}
+
+/// Why a certificate of this side, or its key, is of no use.
+pub fn of_own(error: &Error, certificate: &Source, key: &Source) -> String {
+    match error {
+        Error::General(_) => format!(
+            "option key: {} has a key of a kind that is not supported: use ECDSA with P-256 or P-384, RSA with 2048 \
+             to 4096 bits, or Ed25519",
+            key.place()
+        ),
+        error => {
+            format!("{}: {}", certificate.place(), describe(error, &TlsPeer::default()).text)
+        }
+    }
 }
 
 fn certificate(error: &CertificateError, peer: &TlsPeer) -> CodedError {
@@ -79,7 +108,8 @@ fn certificate(error: &CertificateError, peer: &TlsPeer) -> CodedError {
             "unknown_authority",
             format!(
                 "the certificate of {peer} was not issued by a trusted authority: if it is a private one, \
-                 pass its certificate in option ca"
+                 pass its certificate in option {}; or {peer} does not send the intermediate certificates",
+                option(peer)
             ),
         ),
         CertificateError::NotValidForNameContext { expected, presented } => coded(
@@ -111,18 +141,48 @@ fn certificate(error: &CertificateError, peer: &TlsPeer) -> CodedError {
         ),
         CertificateError::InvalidPurposeContext { .. } => coded(
             "wrong_purpose",
-            format!("the certificate of {peer} is not meant for this end of a connection"),
+            format!(
+                "the certificate of {peer} is not meant for this end of a connection: its owner needs one with the \
+                 extended key usage {}",
+                if peer.is_client() { "clientAuth" } else { "serverAuth" }
+            ),
         ),
         CertificateError::Other(other) => match other.0.downcast_ref::<CodedError>() {
             Some(coded) => coded.clone(),
-            // A certificate that signs others does not identify a server.
-            None => coded(
-                "bad_certificate",
-                format!("the certificate of {peer} is of no use for a server: {}", other.0),
-            ),
+            None => refused(&other.0.to_string(), peer),
         },
-        other => coded("bad_certificate", format!("the certificate of {peer} is refused: {other}")),
+        other => refused(&format!("{other:?}"), peer),
     }
+}
+
+/// The certificate is refused, for a reason by the library's name.
+fn refused(reason: &str, peer: &TlsPeer) -> CodedError {
+    match (reason, peer.is_client()) {
+        // That of an authority, as OpenSSL makes them by default, is believed only if it is itself trusted.
+        ("CaUsedAsEndEntity", false) => coded(
+            "unknown_authority",
+            format!(
+                "the certificate of {peer} is one of an authority (CA:TRUE), mostly signed by itself: to trust it, pass \
+                 it in option ca"
+            ),
+        ),
+        ("CaUsedAsEndEntity", true) => coded(
+            "bad_certificate",
+            format!(
+                "the certificate of {peer} is one of an authority (CA:TRUE): the client needs one of its own, signed \
+                 by one in option client_ca"
+            ),
+        ),
+        _ => coded(
+            "bad_certificate",
+            format!("the certificate of {peer} is refused: {}", words(reason)),
+        ),
+    }
+}
+
+/// The option that names who may have signed the certificates of this peer.
+fn option(peer: &TlsPeer) -> &'static str {
+    if peer.is_client() { "client_ca" } else { "ca" }
 }
 
 /// The names in a certificate, a few of them.
@@ -130,7 +190,9 @@ fn names(presented: &[String]) -> String {
     let name = |name: &String| {
         // As `DnsName("a.example")`, or an address.
         let inner = name.split_once('(').and_then(|(_, inner)| inner.strip_suffix(')'));
-        inner.unwrap_or(name).trim_matches('"').to_owned()
+        let inner = inner.unwrap_or(name).trim_matches('"');
+        // Addresses in their usual form.
+        inner.parse().map_or_else(|_| inner.to_owned(), |address: IpAddr| address.to_string())
     };
     let mut names: Vec<String> = presented.iter().take(4).map(name).collect();
     match presented.len() {
@@ -245,6 +307,11 @@ fn spaced(name: &str) -> String {
     text
 }
 
+/// A name of the library as words, without what is in it.
+fn words(name: &str) -> String {
+    spaced(name.split(|it: char| !it.is_ascii_alphanumeric()).next().unwrap_or_default())
+}
+
 /// The descriptor ended before TLS did.
 pub fn end(handshaking: bool, peer: &TlsPeer) -> CodedError {
     match handshaking {
@@ -293,5 +360,6 @@ mod tests {
         assert_eq!(names(&presented(0)), "no name at all");
         assert_eq!(names(&presented(2)), "0.example, 1.example");
         assert!(names(&presented(9)).ends_with("3.example, 5 more"));
+        assert_eq!(names(&["IpAddress(0::1)".to_owned()]), "::1");
     }
 }

@@ -22,7 +22,6 @@ use super::client_verifier::ClientVerifier;
 use super::established::SecretsShown;
 use super::failure;
 use super::ocsp;
-use super::peer::TlsPeer;
 use super::pem::{Source, Stamp};
 use super::resolver::Resolver;
 use super::session::TlsSession;
@@ -249,14 +248,8 @@ fn certified(
 ) -> Result<Arc<CertifiedKey>, String> {
     let chain = files.certificate.certificates("certificate")?;
     let key = files.key.key("key")?;
-    let mut certified =
-        secretly(|| CertifiedKey::from_der(chain, key, provider)).map_err(|error| {
-            format!(
-                "{}: {}",
-                files.certificate.place(),
-                failure::describe(&error, &TlsPeer::default()).text
-            )
-        })?;
+    let mut certified = secretly(|| CertifiedKey::from_der(chain, key, provider))
+        .map_err(|error| failure::of_own(&error, &files.certificate, &files.key))?;
     if let Some(source) = &files.ocsp {
         let own = certified.cert.first().cloned().unwrap_or_else(|| CertificateDer::from(&[][..]));
         certified.ocsp = match (staple(source, &own), before) {
