@@ -1,4 +1,5 @@
 -- How the compiled module is found and loaded: by lua/moonbridge/native.lua, or by the interpreter alone.
+-- Needs all versions: modules for other versions of Lua than the one it runs under.
 
 local lfs = require "lfs"
 local process = require "spec.support.process"

@@ -2,6 +2,7 @@
 -- when something is missing.
 -- Not under Lua 5.5: there is no LuaRocks for it.
 -- Takes long: the module is compiled for the rock.
+-- Needs all versions: modules for other versions of Lua than the one it runs under.
 
 local lfs = require "lfs"
 local process = require "spec.support.process"

@@ -561,6 +561,10 @@ describe("listen refuses", function()
     refused(start_of .. 'key = 1', "Option 'key' of listener #1")
     local key = ("key = %q, "):format(localhost.key)
     refused(start_of .. key .. 'names = { a = { certificate = "b" } }', "name \"a\"")
+    for _, name in ipairs { "*", "a.*.b", "127.0.0.1", "b\u{fc}cher.example" } do
+      refused(("%s%snames = { ['%s'] = { certificate = %q, key = %q } }"):format(
+        start_of, key, name, localhost.certificate, localhost.key), "not \"" .. name .. "\"")
+    end
   end)
 end)
 
@@ -596,7 +600,14 @@ describe("moonbridge --check", function()
       assert.equal(3, code)
       assert.matches(case[2], output, 1, true)
     end
-    local code, output = check(certificates.make { old = true, days = 3 })
+    local expired = certificates.make { expired = true, name = "Authority" }
+    local chain = process.scratch("chain.pem")
+    local function text(path) return assert(io.open(path)):read("a") end
+    process.write(chain, text(localhost.certificate) .. text(expired.certificate))
+    local code, output = check { certificate = chain, key = localhost.key }
+    assert.equal(3, code)
+    assert.matches("the certificate of CN=Authority has expired on Sat, 01 Feb 2020", output, 1, true)
+    code, output = check(certificates.make { old = true, days = 3 })
     assert.equal(0, code, output)
     assert.matches("%(in %d days: renew it%)", output)
   end)

@@ -1,5 +1,7 @@
 //! What Lua says about TLS: the options of a client, and what `socket.tls` tells of a session.
 
+use std::net::Ipv4Addr;
+
 use mlua::{Lua, Table, Value};
 
 use super::tls::{CertificateFiles, ClientOptions, ServerOptions, Source, TlsSession};
@@ -74,6 +76,11 @@ pub fn server(table: &Table, what: &str) -> Reply<ServerOptions> {
                     return Err(reader.wrong("names", "to be a table: names to tables"));
                 };
                 let name = name.to_string_lossy();
+                if !is_host_pattern(&name) {
+                    let expected =
+                        "to have names of hosts, such as \"b.example\" or \"*.b.example\"";
+                    return Err(reader.wrong("names", &format!("{expected}, not \"{name}\"")));
+                }
                 let what = format!("name \"{name}\" of {what}");
                 known_options::check(&table, &what, &["certificate", "key", "ocsp"], 0)?;
                 let inner = Reader { table: &table, what: &what };
@@ -94,6 +101,17 @@ pub fn server(table: &Table, what: &str) -> Reply<ServerOptions> {
         alpn: reader.protocols()?,
         only_tls13: reader.only_tls13()?,
     })
+}
+
+/// Whether a client can ask for a host that matches: it asks for no IP address (RFC 6066, 3), and for the ASCII form of
+/// an internationalised name. `*` stands for the first label.
+fn is_host_pattern(name: &str) -> bool {
+    let host = name.strip_prefix("*.").unwrap_or(name);
+    let is_label = |label: &str| {
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        (1..=63).contains(&label.len()) && label.bytes().all(is_part)
+    };
+    host.len() <= 253 && host.split('.').all(is_label) && host.parse::<Ipv4Addr>().is_err()
 }
 
 /// A table of options.
@@ -270,6 +288,29 @@ pub fn table(value: Value, what: &str) -> Reply<Option<Table>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_those_that_clients_can_ask_for() {
+        for name in
+            ["b.example", "*.b.example", "a", "localhost", "xn--bcher-kva.example", "_a.b-c.d"]
+        {
+            assert!(is_host_pattern(name), "{name}");
+        }
+        for name in [
+            "",
+            "*",
+            "*.",
+            "a.*.b",
+            "b*.example",
+            "a..b",
+            "a.",
+            "127.0.0.1",
+            "::1",
+            "b\u{fc}cher.example",
+        ] {
+            assert!(!is_host_pattern(name), "{name}");
+        }
+    }
 
     #[test]
     fn fingerprints_are_32_bytes_with_or_without_colons() {

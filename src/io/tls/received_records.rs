@@ -12,9 +12,8 @@ const LARGEST_RECEIVE: usize = 4 * RECEIVE_SIZE;
 /// any size.
 const INCOMPLETE_LIMIT: usize = 256 * 1024;
 
-/// What a request of HTTP begins with.
-const METHODS: [&[u8; 5]; 9] =
-    [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"DELET", b"OPTIO", b"PATCH", b"CONNE", b"TRACE"];
+/// The length of the longest method of HTTP that is recognised, in bytes.
+const LONGEST_METHOD: usize = 32;
 
 /// Records that were received and not processed.
 pub struct ReceivedRecords {
@@ -53,11 +52,14 @@ impl ReceivedRecords {
         self.queue.len() > INCOMPLETE_LIMIT
     }
 
-    /// Whether it is a request of HTTP, or the beginning of one, instead of a handshake.
+    /// Whether it is a request of HTTP, or the beginning of one, instead of a handshake: a method in capital letters,
+    /// possibly after empty lines (RFC 9112, 2.2). Records begin with a byte that is no letter.
     pub fn is_plain_http(&self) -> bool {
         let begun = self.queue.live();
-        let is_this = |method: &&[u8; 5]| begun.starts_with(*method) || method.starts_with(begun);
-        !begun.is_empty() && METHODS.iter().any(is_this)
+        let line = begun.trim_ascii_start();
+        let method = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+        let is_part = |byte: &u8| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_');
+        !begun.is_empty() && method.len() <= LONGEST_METHOD && method.iter().all(is_part)
     }
 
     /// Gives back memory that an idle connection does not need.
@@ -110,7 +112,12 @@ mod tests {
             (&b"GET / HTTP/1.1\r\n"[..], true),
             (b"OPTIONS * HTTP/1.1", true),
             (b"P", true),
-            (b"PX", false),
+            (b"\r\nPROPFIND /", true),
+            (b"PRI * HTTP/2.0", true),
+            (b"\r\n", true),
+            (b"get /", false),
+            (b"P\0", false),
+            (&[b'P'; 33], false),
             (b"", false),
         ] {
             let mut records = ReceivedRecords::new();

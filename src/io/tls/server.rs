@@ -172,26 +172,29 @@ impl TlsServer {
         *self.stamps.borrow_mut() = stamps;
     }
 
-    /// What each certificate says, for the operator.
+    /// What each certificate says, with those of authorities that are sent along, for the operator.
     ///
     /// # Errors
     /// A file cannot be read any more.
     pub fn certificates(&self) -> Result<Vec<ShownCertificate>, String> {
         let read = |name: Option<&str>, files: &CertificateFiles| {
             let chain = files.certificate.certificates("certificate")?;
-            let first = chain.first().and_then(|der| Certificate::parse(der));
-            Ok(first.map(|certificate| ShownCertificate {
+            let read = chain.iter().filter_map(|der| Certificate::parse(der)).enumerate();
+            let shown = read.map(|(index, certificate)| ShownCertificate {
                 name: name.map(str::to_owned),
                 title: certificate.title(),
                 valid: certificate.not_before..certificate.not_after,
-                covers_name: name.is_none_or(|name| certificate.covers(name)),
-            }))
+                // Those of authorities, which follow, are for no name.
+                covers_name: index > 0 || name.is_none_or(|name| certificate.covers(name)),
+            });
+            Ok(shown.collect::<Vec<_>>())
         };
         let named = self.options.names.iter().flat_map(|(name, certificates)| {
             certificates.iter().map(|files| (Some(name.as_str()), files))
         });
         let all = self.options.certificates.iter().map(|files| (None, files)).chain(named);
-        all.filter_map(|(name, files)| read(name, files).transpose()).collect()
+        let shown: Result<Vec<_>, String> = all.map(|(name, files)| read(name, files)).collect();
+        Ok(shown?.into_iter().flatten().collect())
     }
 }
 
