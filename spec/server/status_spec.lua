@@ -138,7 +138,7 @@ describe("debug (-d)", function()
     -- Its successor, which is to be ended.
     assert.truthy(s:wait_log("reported: Ready\n", nil, 2))
     s:stop()
-    assert.truthy(s:log():find("%[Pool #1, PID %d+%] ordered: Drain\n"))
+    assert.truthy(s:log():find("%[Pool #1, PID %d+%] ordered: Drain\n"), s:log())
   end)
 
   it("shows nothing of what clients send", function()

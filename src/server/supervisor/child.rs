@@ -288,6 +288,13 @@ impl Child {
         self.stderr.read(|line, cut| write_line(log, number, pid, line, cut))
     }
 
+    /// Tells the log which orders it was given, if that is to show them.
+    pub fn log_orders(&mut self, log: &mut Log) {
+        for text in self.journal.as_mut().map(std::mem::take).unwrap_or_default() {
+            log.line(Level::Debug, &self.prefix(), &text);
+        }
+    }
+
     /// Copies all that is left of its standard error, when it has ended.
     pub fn drain_stderr(&mut self, log: &mut Log) {
         let (number, pid) = (self.pool_number, self.worker.pid);

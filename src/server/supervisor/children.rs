@@ -196,10 +196,6 @@ impl Children {
 
     /// Tells the log which orders were given, if it is to show them.
     pub fn log_orders(&mut self, log: &mut Log) {
-        for child in self.by_pid.values_mut() {
-            for text in child.journal.as_mut().map(std::mem::take).unwrap_or_default() {
-                log.line(Level::Debug, &child.prefix(), &text);
-            }
-        }
+        self.by_pid.values_mut().for_each(|child| child.log_orders(log));
     }
 }

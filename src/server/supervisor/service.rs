@@ -319,6 +319,7 @@ impl Service {
         let Service { pools, children, handover, .. } = self;
         dispatch::take_back(worker, &mut pools[worker.pool], children, handover);
         let mut child = self.children.remove(pid)?;
+        child.log_orders(log);
         child.drain_stderr(log);
         self.handover.remove_worker(worker);
         if let Some(access_log) = &self.access_log {
