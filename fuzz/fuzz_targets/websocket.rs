@@ -6,9 +6,7 @@ mod support;
 use libfuzzer_sys::fuzz_target;
 use moonbridge::http::wire::websocket::close::Failure;
 use moonbridge::http::wire::websocket::deflate::Inflater;
-use moonbridge::http::wire::websocket::reader::{
-    MessageReader, MessageRules, ReaderEvent, Side,
-};
+use moonbridge::http::wire::websocket::reader::{MessageReader, MessageRules, ReaderEvent, Side};
 
 const LIMIT: usize = 1000;
 
