@@ -218,6 +218,11 @@ function Process:output()
   return process.slurp(self.folder .. "/stdout") or ""
 end
 
+--- Waits until the program has written this text to its standard output; throws an error if it does not.
+function Process:expect_output(text)
+  assert(process.wait_until(function() return self:output():find(text, 1, true) end), self:log())
+end
+
 --- Waits until a Lua pattern matches the log; returns the match, or nil when the time is over.
 -- @param count how often it must match, default once
 function Process:wait_log(pattern, timeout, count)

@@ -61,21 +61,27 @@ local STREAM = [[
 
 --- Starts a server.
 -- @param options `handler` (Lua text: what is done with `request`, whose parameters are `get`; default: an
---   event stream), `before` and `after` (Lua text of the script before and after its first pool), `listener`
---   (Lua text of a further one), `workers` (default 2), and those of server.start
+--   event stream), `before` and `after` (Lua text of the script before and after its first pool), `tls` (of
+--   certificates.make: a further port for it, `tls_port`), `workers` (default 2), and those of server.start
 function push.start(options)
   options = options or {}
   local path, log = process.scratch("socket"), process.scratch("access.log")
+  local tls_port, tls_listener = nil, ""
+  if options.tls then
+    tls_port = server.free_port()
+    tls_listener = ('{ proto = "tls", host = "127.0.0.1", port = %d, certificate = %q, key = %q },'):format(
+      tls_port, options.tls.certificate, options.tls.key)
+  end
   local parts = {
     BEFORE = options.before or "", AFTER = options.after or "", HANDLER = options.handler or STREAM,
-    LISTENER = options.listener or "",
+    LISTENER = tls_listener,
   }
   options.script = SERVER:gsub("%u+", parts)
   options.globals = {
     WORKERS = options.workers or 2, PATH = path, LOG = log, HOLD_LIMIT = options.hold_limit,
   }
   local s = server.start(options)
-  s.path, s.access_log = path, log
+  s.path, s.access_log, s.tls_port = path, log, tls_port
   return s
 end
 

@@ -55,14 +55,9 @@ local HANDLER = [[
 -- A server with a port for TLS beside the plain one.
 local function start(options)
   options = options or {}
-  local port = server.free_port()
-  options.listener = ([[
-    { proto = "tls", host = "127.0.0.1", port = %d, certificate = %q, key = %q },
-  ]]):format(port, localhost.certificate, localhost.key)
+  options.tls = localhost
   options.before, options.handler = BEFORE:gsub("POSIX", ("%q"):format(posix.path())), HANDLER
-  local s = push.start(options)
-  s.tls_port = port
-  return s
+  return push.start(options)
 end
 
 local function run(argv)
@@ -86,16 +81,12 @@ local function client(s, target, ...)
   return run { "python3", "-u", script, tostring(s.tls_port), authority.certificate, target, ... }
 end
 
-local function wait_output(program, text)
-  assert(process.wait_until(function() return program:output():find(text, 1, true) end), program:log())
-end
-
 -- A stream that has begun.
 local function open(s, target, ...)
   local before = push.status(s).held
   local stream = client(s, target, ...)
   push.wait_held(s, before + 1)
-  wait_output(stream, "hello\n")
+  stream:expect_output("hello\n")
   return stream
 end
 
@@ -116,9 +107,9 @@ describe("a held response over TLS 1.2", function()
     for number = 1, 3 do
       push.publish(s, "news", number .. "%0A")
       all = all .. number .. "\n"
-      wait_output(stream, all)
+      stream:expect_output(all)
     end
-    wait_output(stream, all .. "1;")
+    stream:expect_output(all .. "1;")
     push.wait_held(s, 1)
     push.publish(s, "news", "message")
     assert.equal(0, stream:wait(), stream:log())
@@ -128,7 +119,7 @@ describe("a held response over TLS 1.2", function()
   it("has heartbeats, and another status if no message comes", function()
     local s = start()
     local beating = curl(s, {}, "/?beat=0.1")
-    wait_output(beating, "beat\nbeat\n")
+    beating:expect_output("beat\nbeat\n")
     local once = curl(s, { "-w", "%{http_code};" }, "/?once=1&timeout=0.1",
       "/?once=1&timeout=0.1&otherwise=1")
     assert.equal(0, once:wait(), once:log())
@@ -152,7 +143,7 @@ describe("a held response over TLS 1.2", function()
     one:signal "KILL"
     push.wait_held(s, 1)
     other:signal "TERM"
-    wait_output(other, "left")
+    other:expect_output("left")
     push.wait_held(s, 0)
     assert.equal(0, push.subscribers(s, "news"))
   end)
@@ -168,7 +159,7 @@ describe("a held response over TLS 1.2", function()
     until push.status(s).slow > 0 or sent > 500
     push.wait_held(s, 1)
     slow:signal "USR1"
-    wait_output(slow, "\ncut")
+    slow:expect_output("\ncut")
   end)
 
   it("keeps what waits for a slow client, and ends with close_notify after it", function()
@@ -180,7 +171,7 @@ describe("a held response over TLS 1.2", function()
     assert(process.wait_until(function() return push.status(s).delivered == 2 end))
     assert(process.wait_until(function() return push.subscribers(s, "news") == 0 end))
     slow:signal "USR1"
-    wait_output(slow, "\nnotified")
+    slow:expect_output("\nnotified")
     assert.equal(20000000, #slow:output():match("hello\n(x+)last\nnotified$"))
     push.wait_held(s, 0)
   end)
@@ -199,7 +190,7 @@ describe("a held response over TLS 1.2", function()
     end
     assert.equal(0, once:wait(), once:log())
     assert.equal("bye\n200", once:output())
-    wait_output(cleartext, "bye\n\nnotified")
+    cleartext:expect_output("bye\n\nnotified")
     push.wait_held(s, 0)
 
     s = start { workers = 1 }
@@ -215,9 +206,9 @@ describe("a held response over TLS 1.2", function()
     local slow, stream = open(s, "/", "1.1", "slow"), open(s, "/")
     push.get(s, "/publish?topic=news&message=x&size=8000000")
     s:signal "TERM"
-    wait_output(stream, "bye\n\r\n0\r\n\r\n\nnotified")
+    stream:expect_output("bye\n\r\n0\r\n\r\n\nnotified")
     slow:signal "USR1"
-    wait_output(slow, "bye\n\r\n0\r\n\r\n\nnotified")
+    slow:expect_output("bye\n\r\n0\r\n\r\n\nnotified")
     assert.equal(0, s:wait())
   end)
 
@@ -225,14 +216,14 @@ describe("a held response over TLS 1.2", function()
     local s = start { workers = 1 }
     local stream = open(s, "/")
     process.kill(worker(s), "KILL")
-    wait_output(stream, "\ncut")
+    stream:expect_output("\ncut")
     push.wait_held(s, 0)
     stream = open(s, "/", "1.0")
     process.kill(push.process(s), "KILL")
-    wait_output(stream, "\ncut")
+    stream:expect_output("\ncut")
     stream = open(s, "/")
     push.publish(s, "news", "again")
-    wait_output(stream, "again")
+    stream:expect_output("again")
   end)
 
   it("ends with its worker, whatever that has forked", function()
@@ -240,11 +231,11 @@ describe("a held response over TLS 1.2", function()
     local stream, other = open(s, "/"), open(s, "/")
     local child = math.tointeger(tonumber(push.get(s, "/fork")))
     push.publish(s, "news", "still")
-    wait_output(stream, "still")
+    stream:expect_output("still")
     other:signal "KILL"
     push.wait_held(s, 1)
     process.kill(worker(s), "KILL")
-    wait_output(stream, "\ncut")
+    stream:expect_output("\ncut")
     push.wait_held(s, 0)
     process.kill(child, "KILL")
   end)
@@ -263,7 +254,7 @@ describe("a held response over TLS 1.2", function()
       assert.equal(pid, worker(s))
     end
     for _, stream in ipairs(streams) do
-      wait_output(stream, "20;")
+      stream:expect_output("20;")
       local text = stream:output():gsub("^.-\r\n\r\n", ""):gsub("%x+\r\n", ""):gsub("\r\n", "")
       assert.equal("hello\n1;2;3;4;5;6;7;8;9;10;11;12;13;14;15;16;17;18;19;20;", text)
       stream:signal "KILL"
@@ -289,9 +280,9 @@ describe("a held response over TLS 1.2", function()
     s.tls_port = s.port
     s.faults:set { call = "socketpair", process = "workers", errno = "EMFILE", count = 1 }
     local refused = client(s, "/")
-    wait_output(refused, "\ncut")
+    refused:expect_output("\ncut")
     assert(s.process:wait_log("A connection could not be held: Too many open files"))
-    wait_output(client(s, "/"), "hello\n")
+    client(s, "/"):expect_output("hello\n")
   end)
 end)
 

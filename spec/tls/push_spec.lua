@@ -55,15 +55,10 @@ local HANDLER = [[
 -- A server with a port for TLS beside the plain one.
 local function start(options)
   options = options or {}
-  local port = server.free_port()
-  options.listener = ([[
-    { proto = "tls", host = "127.0.0.1", port = %d, certificate = %q, key = %q },
-  ]]):format(port, localhost.certificate, localhost.key)
+  options.tls = localhost
   options.before = CHAT:gsub("HEARTBEAT", options.heartbeat or "nil") .. (options.before or "")
   options.handler = options.handler or HANDLER
-  local s = push.start(options)
-  s.tls_port = port
-  return s
+  return push.start(options)
 end
 
 local Client = {}
@@ -132,10 +127,6 @@ local function run(argv)
   return client
 end
 
-local function wait_output(client, text)
-  assert(process.wait_until(function() return client:output():find(text, 1, true) end), client:log())
-end
-
 -- Kills as many workers as there are, each when it has just answered.
 local function kill_workers(s)
   local count = 0
@@ -161,7 +152,7 @@ describe("a held response over TLS", function()
     for number = 1, 3 do
       push.publish(s, "news", number .. "%0A")
       all = all .. number .. "\n"
-      wait_output(curl, all)
+      curl:expect_output(all)
     end
     assert.equal(0, curl:wait())
     assert.matches("^hello\n1\n2\n3\n1;1 %d+0;$", curl:output())
@@ -193,10 +184,10 @@ describe("a held response over TLS", function()
     push.wait_held(s, 1)
     for number = 1, 6 do
       push.publish(s, "news", "message" .. number .. ";")
-      wait_output(client, "message" .. number .. ";")
+      client:expect_output("message" .. number .. ";")
       moonbridge_io.poll(nil, nil, 0.7)
     end
-    wait_output(client, "closed")
+    client:expect_output("closed")
     assert.equal(4, select(2, client:output():gsub("KEYUPDATE", "")), client:output())
     assert.is_nil(client:output():find("error", 1, true), client:output())
   end)
@@ -268,15 +259,15 @@ plain.settimeout(30)
 plain.sendall(b"\x17\x03\x03\x00\x20" + b"x" * 32)
 print("alert" if plain.recv(65536)[:1] == b"\x17" else "nothing")
 ]], tostring(s.tls_port), authority.certificate }
-    wait_output(python, "ready")
+    python:expect_output("ready")
     local other = open(s)
     push.wait_held(s, 3)
     python:signal "USR1"
     push.wait_held(s, 2)
-    wait_output(python, "polite")
+    python:expect_output("polite")
     python:signal "USR1"
     push.wait_held(s, 1)
-    wait_output(python, "alert")
+    python:expect_output("alert")
     push.publish(s, "news", "still")
     other:read_until("still")
   end)

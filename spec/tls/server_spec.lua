@@ -602,8 +602,7 @@ describe("moonbridge --check", function()
     end
     local expired = certificates.make { expired = true, name = "Authority" }
     local chain = process.scratch("chain.pem")
-    local function text(path) return assert(io.open(path)):read("a") end
-    process.write(chain, text(localhost.certificate) .. text(expired.certificate))
+    process.write(chain, process.slurp(localhost.certificate) .. process.slurp(expired.certificate))
     local code, output = check { certificate = chain, key = localhost.key }
     assert.equal(3, code)
     assert.matches("the certificate of CN=Authority has expired on Sat, 01 Feb 2020", output, 1, true)

@@ -221,9 +221,9 @@ fn build(options: &ServerOptions, before: Option<&Shown>) -> Result<(ServerConfi
     let client_ca = options.client_ca.as_ref().map(|source| source.certificates("client_ca"));
     let client_ca = client_ca.transpose()?.unwrap_or_default();
     let tickets = Tickets::new(options.identity(&client_ca))?;
-    let builder = match client_ca.is_empty() {
-        true => builder.with_no_client_auth(),
-        false => {
+    let builder = match options.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(_) => {
             let mut roots = RootCertStore::empty();
             for certificate in client_ca {
                 roots.add(certificate).map_err(|error| format!("option client_ca: {error}"))?;
