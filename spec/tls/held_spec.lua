@@ -221,6 +221,8 @@ describe("a held response over TLS 1.2", function()
     stream = open(s, "/", "1.0")
     process.kill(push.process(s), "KILL")
     stream:expect_output("\ncut")
+    -- `open` counts from there.
+    push.wait_held(s, 0)
     stream = open(s, "/")
     push.publish(s, "news", "again")
     stream:expect_output("again")
