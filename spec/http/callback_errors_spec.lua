@@ -76,7 +76,11 @@ local ROUTES = [[
   end
   -- The body comes while the client does not take the response.
   function routes.sending(request)
-    request:stream_request_body(function() calls = calls + 1 error("broken sink", 0) end)
+    request:stream_request_body(function()
+      calls = calls + 1
+      io.stderr:write("called while sending\n")
+      error("broken sink", 0)
+    end)
     calls = 0
     request:send_status("200 OK")
     local words
@@ -158,6 +162,8 @@ describe("an error of a callback for the request body", function()
   it("reaches the handler also where it sends, and the answer is complete", function()
     local connection = s:connect { receive_buffer = 4096 }
     connection:send("POST /sending HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" .. ("x"):rep(1000))
+    -- A client that reads as fast as the handler sends would let it send without a wait for room.
+    assert.truthy(s:wait_log("called while sending"))
     local answer = connection:response()
     assert.equal(200, answer.status)
     assert.equal(8000000 + #"1 broken sink", #answer.body)

@@ -283,6 +283,7 @@ describe("a process that a handler forks", function()
     local other = s:connect()
     assert.equal("page", other:request("/").body)
     assert.equal("page", s:request("/fork").body)
+    assert.truthy(s:wait_log("child %d+")) -- what a worker writes passes through the supervisor
     local cpu = s:cpu()
     s:signal("KILL")
     assert(process.wait_until(function() return not server.listening(s.port) end))

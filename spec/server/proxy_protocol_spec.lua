@@ -195,7 +195,11 @@ describe("the PROXY protocol", function()
   it("counts incomplete headers in waiting_input_limit", function()
     local s = start { run = "{ waiting_input_limit = 65536 }" }
     local incomplete = binary(0x21, 0x11, ("x"):rep(4000)):sub(1, -2)
-    for _ = 1, 40 do s.proxied():send(incomplete) end
+    local kept = {} -- one that is collected is closed
+    for i = 1, 40 do
+      kept[i] = s.proxied()
+      kept[i]:send(incomplete)
+    end
     assert.truthy(s:wait_log("were closed: together they held more than 65536 bytes of input"))
     assert.truthy(status.figure(s, "shed") > 0)
   end)
