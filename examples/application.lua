@@ -13,6 +13,13 @@
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"
 
+for name, package in pairs { ["luasql.sqlite3"] = "lua-sql-sqlite3", dkjson = "lua-dkjson" } do
+  if not pcall(require, name) then
+    io.stderr:write("application.lua needs the module ", name, " (Debian: ", package, ")\n")
+    os.exit(2)
+  end
+end
+
 local folder = debug.getinfo(1, "S").source:match("^@(.*/)") or "./"
 package.path = folder .. "application/?.lua;" .. package.path
 local api = require "api"
@@ -79,7 +86,11 @@ local function answer(request)
   return fail(request, "404 Not Found", "There is nothing at this address.")
 end
 
-store.create(path)
+local is_created, problem = pcall(store.create, path)
+if not is_created then
+  io.stderr:write("application.lua cannot use the database ", path, ": ", tostring(problem), "\n")
+  os.exit(2)
+end
 events.create()
 
 moonbridge.listen {

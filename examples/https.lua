@@ -1,8 +1,11 @@
--- HTTPS on port 8443, with a certificate for localhost that the script makes by itself (by openssl):
+-- HTTPS on port 8443, with a certificate for localhost that the script makes by itself (by openssl), in the
+-- current folder:
 --
---   lua5.4 examples/https.lua
+--   lua5.4 examples/https.lua        then open https://localhost:8443/
+--   curl --cacert https.pem https://localhost:8443/
 --
--- Browsers warn, since nobody has signed it. curl --cacert https.pem https://localhost:8443/ does not.
+-- Browsers warn, since nobody has signed the certificate; curl, which is given it, does not. PORT is another
+-- port for https, HTTP_PORT another one for http (8080).
 
 local http = require "moonbridge_http"
 local moonbridge = require "moonbridge"
@@ -15,15 +18,19 @@ local function certificate(folder)
     local made = os.execute(("umask 077 && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 "
       .. "-nodes -days 365 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 "
       .. "-keyout '%s' -out '%s' 2>/dev/null"):format(key, pem))
-    assert(made == true or made == 0, "the program openssl is needed to make a certificate")
+    if made ~= true and made ~= 0 then
+      io.stderr:write("https.lua cannot make ", pem, ": it needs openssl, and a folder to write in\n")
+      os.exit(2)
+    end
   end
   return pem, key
 end
 
 local pem, key = certificate(os.getenv "HTTPS_FOLDER" or ".")
+local port = os.getenv "PORT" or 8443
 
 moonbridge.listen {
-  { proto = "tls", host = "127.0.0.1", port = 8443, certificate = pem, key = key },
+  { proto = "tls", host = "127.0.0.1", port = port, certificate = pem, key = key },
   connect = http.generate_handler(function(request)
     local tls = request.socket.tls
     request:send_status("200 OK")
@@ -35,9 +42,10 @@ moonbridge.listen {
 
 -- Requests by http are redirected to https.
 moonbridge.listen {
-  { proto = "tcp", host = "127.0.0.1", port = 8080 },
+  { proto = "tcp", host = "127.0.0.1", port = os.getenv "HTTP_PORT" or 8080 },
   connect = http.generate_handler(function(request)
-    request:redirect("https://localhost:8443/" .. (request.path or "") .. (request.query or ""), 301)
+    local path = (request.path or "") .. (request.query or "")
+    request:redirect(("https://localhost:%s/%s"):format(port, path), 301)
     return true
   end),
 }

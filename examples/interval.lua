@@ -5,7 +5,11 @@
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"
 
-local pause = tonumber(arg and arg[1]) or 60
+local pause = tonumber(arg[1] or 60)
+if not pause or pause <= 0 then
+  io.stderr:write("usage: interval.lua [SECONDS]\n")
+  os.exit(2)
+end
 local report = os.tmpname()
 
 -- Writes a file atomically.

@@ -9,12 +9,16 @@
 -- may have an https URL; if a private authority has signed its certificate, UPSTREAM_CA names a file with
 -- that of the authority (SSL_CERT_FILE replaces the system's list of authorities).
 --
--- Interim responses (RFC 9110 15.2), trailers and upgrades end here: http.request does not tell of them.
+-- Trailers and upgrades end here: http.request does not tell of them.
 
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"
 
-local upstream = assert(arg[1], "usage: reverse_proxy.lua URL"):gsub("/$", "")
+local upstream = (arg[1] or ""):gsub("/$", "")
+if not upstream:find("^https?://[^/]") and not upstream:find("^unix:/") then
+  io.stderr:write("usage: reverse_proxy.lua URL, e.g. http://127.0.0.1:8000 or unix:/run/app.sock:\n")
+  os.exit(2)
+end
 local timeout = tonumber(os.getenv("TIMEOUT")) or 60
 local certificate, key = os.getenv("CERTIFICATE"), os.getenv("KEY")
 local tls = upstream:find("^https:") and { ca = os.getenv("UPSTREAM_CA") } or nil
@@ -80,17 +84,31 @@ end
 -- 204 and 205 have no content, whatever the other server sends.
 local EMPTY = { [204] = true, [205] = true }
 
-local function send_head(request, status, fields, line)
+-- Sends a status and the fields that come with it, but for those `without`.
+local function pass_on(request, status, fields, line, without)
   request:send_status(("%d %s"):format(status, line:match("^%S+ %d+ (.*)") or ""))
-  local without = dropped(fields["Connection"] or "")
-  -- A client may stop sending once it has a whole response: finish it only when the request is sent.
-  local is_early = status < 300 and not request.complete
-  without["content-length"] = without["content-length"] or EMPTY[status] or is_early
   request:send_header("Via", via({ fields["Via"] }, line:match("^%S+")))
   without["via"] = true
   for name, values in pairs(fields) do
     for value in (without[name] and "" or values):gmatch("[^\n]+") do request:send_header(name, value) end
   end
+end
+
+-- Interim responses (RFC 9110 15.2), such as 103. Expect is not passed on, so nobody waits for a 100.
+local function send_interim(request, status, fields, line)
+  if status == 100 then return end
+  local without = dropped(fields["Connection"] or "")
+  without["content-length"] = true
+  pass_on(request, status, fields, line, without)
+  request:finish_headers()
+end
+
+local function send_head(request, status, fields, line)
+  local without = dropped(fields["Connection"] or "")
+  -- A client may stop sending once it has a whole response: finish it only when the request is sent.
+  local is_early = status < 300 and not request.complete
+  without["content-length"] = without["content-length"] or EMPTY[status] or is_early
+  pass_on(request, status, fields, line, without)
   -- After a refusal we stop sending, so our client still has to send the rest of the body.
   if status >= 300 and not request.complete then request:close_after_finish() end
   request:finish_headers()
@@ -138,6 +156,7 @@ local function handle(request)
     redirect = false,
     timeout = timeout,
     tls = tls,
+    interim = function(...) send_interim(request, ...) end,
     head = function(code, ...)
       status = code
       send_head(request, code, ...)

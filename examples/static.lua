@@ -5,10 +5,14 @@
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"
 
-local folder = arg and arg[1] or (arg and arg[0]:match("^(.*)/") or ".")
+local folder = arg[1] or arg[0]:match("^(.*)/") or "."
 
 -- Browsers ask again for each use, and get 304 as long as a file stays the same.
-local static = http.static(folder, { listing = true, cache_control = "no-cache" })
+local is_folder, static = pcall(http.static, folder, { listing = true, cache_control = "no-cache" })
+if not is_folder then
+  io.stderr:write("static.lua: ", static, "\n")
+  os.exit(2)
+end
 
 moonbridge.listen{
   { proto = "tcp", host = "127.0.0.1", port = tonumber(os.getenv("PORT")) or 8080 },

@@ -8,10 +8,20 @@
 local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"
 local callback = require "moonbridge_callback"
-local ltn12 = require "ltn12"
-local mime = require "mime"
+local has_ltn12, ltn12 = pcall(require, "ltn12")
+local has_mime, mime = pcall(require, "mime")
+if not has_ltn12 or not has_mime then
+  io.stderr:write("stream_file.lua needs LuaSocket's modules ltn12 and mime (Debian: lua-socket)\n")
+  os.exit(2)
+end
 
 local path = arg[1] or arg[0]
+local is_file, problem = io.open(path, "rb")
+if not is_file then
+  io.stderr:write("stream_file.lua cannot read ", problem, "\n")
+  os.exit(2)
+end
+is_file:close()
 
 moonbridge.listen {
   { proto = "tcp", host = "127.0.0.1", port = os.getenv("PORT") or 8080 },

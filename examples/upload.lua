@@ -6,7 +6,16 @@ local moonbridge = require "moonbridge"
 local http = require "moonbridge_http"
 local callback = require "moonbridge_callback"
 
-local folder, limit = assert(arg[1], "usage: upload.lua FOLDER [BYTES]"), tonumber(arg[2]) or 1000000
+local folder, limit = arg[1], tonumber(arg[2] or 1000000)
+if not folder or not limit then
+  io.stderr:write("usage: upload.lua FOLDER [BYTES], where BYTES is how large a file may be\n")
+  os.exit(2)
+end
+local is_folder, problem = io.open(folder .. "/.")
+if not is_folder then
+  io.stderr:write("upload.lua cannot use the folder ", problem, "\n")
+  os.exit(2)
+end
 
 -- A receive callback that passes chunks to another one, up to a total number of bytes.
 local function limited(receive_cb)

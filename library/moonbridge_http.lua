@@ -494,6 +494,7 @@ function moonbridge_http.parse_query(query) end
 ---@field receive moonbridge_callback.receive_cb? gets the body of the response
 ---@field sink function? an ltn12 sink, instead of receive
 ---@field head moonbridge_http.head_function? is called before the body comes
+---@field interim fun(status: integer, headers: table, line: string)? is told of each interim response (1xx)
 ---@field timeout number|moonbridge_http.time_limits|nil seconds for connecting, and for each wait (60)
 ---@field redirect boolean|integer|nil whether, or how often, redirects are followed (5)
 ---@field keepalive boolean|number|nil whether, or for how many seconds, the connection is kept (30)

@@ -366,6 +366,25 @@ describe("examples/reverse_proxy.lua as an intermediary (RFC 9110 7.6)", functio
     assert.equal("\r\n0\r\n\r\n", c:read_until("0\r\n\r\n"))
   end)
 
+  it("passes interim responses on at once, to those who can take them (RFC 9110 15.2)", function()
+    local hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: X-One\r\nX-One: secret\r\n"
+      .. "Content-Length: 5\r\n\r\n"
+    local proxy = proxied {
+      events = hints,
+      hints = "HTTP/1.1 100 Continue\r\n\r\n" .. hints .. "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    }
+    local expected = "HTTP/1.1 103 Early Hints\r\nVia: 1.1 moonbridge\r\nlink: </a>\r\n\r\n"
+    local c = proxy:connect()
+    c:send("GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+    local received = c:read_until("\r\n\r\n")
+    write("go_on", "")
+    assert.equal(expected, received)
+    local text = proxy:raw("GET /hints HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert.equal(expected .. "HTTP/1.1 200 OK\r\n", text:sub(1, #expected + 17))
+    assert.matches("^HTTP/1.1 200 OK\r\n", proxy:raw("GET /hints HTTP/1.0\r\nHost: x\r\n\r\n"))
+    assert.falsy(proxy:log():find("Error"), proxy:log())
+  end)
+
   it("answers a body that cannot be understood with 400, and leaves its worker alive", function()
     local proxy = proxied()
     local text = proxy:raw("POST /hang HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -41,6 +41,14 @@ describe("a response", function()
     local interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
     local body, status = body_of(interim .. ok("x"))
     assert.same({ "x", 200 }, { body, status })
+    local told = {}
+    body, status = http.request {
+      url = once(interim .. ok("x")).url,
+      timeout = server.TIMEOUT,
+      interim = function(code, headers, line) told[#told + 1] = { code, headers.LINK or "", line } end,
+    }
+    assert.same({ "x", 200 }, { body, status })
+    assert.same({ { 100, "", "HTTP/1.1 100 Continue" }, { 103, "x", "HTTP/1.1 103 Early Hints" } }, told)
   end)
 
   it("may have blanks after the sizes of its chunks, as some senders pad them", function()

@@ -152,17 +152,72 @@ describe("examples/https.lua", function()
   after_each(server.cleanup)
 
   it("serves https with a certificate of its own, and sends those who ask by http there", function()
-    local port = server.free_port()
+    local port, http_port = server.free_port(), server.free_port()
     local folder = process.scratch("x"):match("^(.*)/")
-    local text = process.slurp(server.root .. "/examples/https.lua")
-    text = text:gsub("8443", port):gsub("port = 8080", "port = PORT")
-    local s = server.start { script = text, env = { HTTPS_FOLDER = folder } }
+    example("https", { port = port, env = { HTTPS_FOLDER = folder, HTTP_PORT = http_port } })
     local curl = "curl -sS --cacert %s/https.pem https://localhost:%d/ 2>&1"
     local code, output = process.run(curl:format(folder, port))
     assert.equal(0, code, output)
     assert.matches("^Hello over https, TLS 1.3 with TLS_", output)
-    local response = s:request("/a?b=c")
-    assert.equal(301, response.status)
-    assert.equal(("https://localhost:%d/a?b=c"):format(port), response.headers.location)
+    code, output = process.run(("curl -sS -o /dev/null -w '%%{http_code} %%{redirect_url}' "
+      .. "'http://127.0.0.1:%d/a?b=c'"):format(http_port))
+    assert.same({ 0, ("301 https://localhost:%d/a?b=c"):format(port) }, { code, output })
+  end)
+end)
+
+describe("the examples", function()
+  -- What a user may forget or mistype: the example, its arguments, what the sentence about that says, and the
+  -- environment.
+  local MISTAKES = {
+    { "application", { "/nowhere/notes.db" }, "cannot use the database /nowhere/notes.db" },
+    { "https", {}, "cannot make /nowhere/https.pem: it needs openssl", { HTTPS_FOLDER = "/nowhere" } },
+    { "interval", { "soon" }, "usage: interval.lua [SECONDS]" },
+    { "interval", { "0" }, "usage: interval.lua [SECONDS]" },
+    { "reverse_proxy", {}, "usage: reverse_proxy.lua URL" },
+    { "reverse_proxy", { "127.0.0.1:8000" }, "usage: reverse_proxy.lua URL" },
+    { "send_mail", {}, "usage: send_mail.lua HOST PORT FROM TO SUBJECT FILE" },
+    { "send_mail", { "127.0.0.1", "25", "me", "<you>", "Hi", "LICENSE" }, "have no place here" },
+    { "static", { "/nowhere" }, '"/nowhere" cannot be served: No such file or directory' },
+    { "stream_file", { "/nowhere" }, "cannot read /nowhere: No such file or directory" },
+    { "upload", {}, "usage: upload.lua FOLDER [BYTES]" },
+    { "upload", { ".", "many" }, "usage: upload.lua FOLDER [BYTES]" },
+    { "upload", { "/nowhere" }, "cannot use the folder /nowhere" },
+  }
+  -- Lua's modules that an example needs, and the Debian package in the sentence about that.
+  local MODULES = {
+    { "application", "dkjson", "lua-dkjson" },
+    { "application", "luasql.sqlite3", "lua-sql-sqlite3" },
+    { "send_mail", "mime", "lua-socket" },
+    { "stream_file", "ltn12", "lua-socket" },
+  }
+
+  -- How an example ends that cannot begin.
+  local function ends(options)
+    local code, output, log = server.run_script(options)
+    assert.same({ 2, "" }, { code, output }, log)
+    assert.matches("^[^\n]+\n$", log)
+    return log
+  end
+
+  it("end with one sentence if they are called in the wrong way", function()
+    for _, mistake in ipairs(MISTAKES) do
+      local name, args, sentence, env = table.unpack(mistake)
+      local file = ("%s/examples/%s.lua"):format(server.root, name)
+      assert.matches(sentence, ends { file = file, args = args, env = env }, 1, true)
+    end
+  end)
+
+  it("end with one sentence if a module is missing", function()
+    for _, case in ipairs(MODULES) do
+      local name, module, package = table.unpack(case)
+      local log = ends {
+        script = ([[
+          package.preload[%q] = function() error("module %%q not found") end
+          arg[0] = %q
+          dofile(arg[0])
+        ]]):format(module, ("%s/examples/%s.lua"):format(server.root, name)),
+      }
+      assert.matches("(Debian: " .. package .. ")", log, 1, true)
+    end
   end)
 end)

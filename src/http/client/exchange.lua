@@ -156,7 +156,7 @@ end
 
 -- The final head: status, headers, status line; or nil and a message. `tried`: there may be input already.
 local function receive_head(x, tried)
-  local link, to_head = x.link, x.job.method == "HEAD"
+  local link, to_head, on_interim = x.link, x.job.method == "HEAD", x.job.on_interim
   local interim = 0
   local status, headers, line
   repeat
@@ -174,6 +174,7 @@ local function receive_head(x, tried)
       if again then
         interim = interim + 1
         if interim > INTERIM_LIMIT then return nil, "too many interim responses" end
+        if on_interim then on_interim(status, headers, line) end
       end
     until not again
   until status

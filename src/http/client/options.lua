@@ -62,6 +62,7 @@ local checks = {
   receive = { "a receive callback", callable_or_nil },
   sink = { "an ltn12 sink", callable_or_nil },
   head = { "a function", callable_or_nil },
+  interim = { "a function", callable_or_nil },
   timeout = { "a positive number of seconds, or a table {connect=, stall=, total=} of such",
     function(value)
       if type(value) ~= "table" then return is_time(value) end
@@ -153,6 +154,7 @@ local function from_options(given, url)
     send_cb = text == nil and content or nil,
     receive_cb = given.receive or given.sink and callback.from_sink(given.sink) or nil,
     on_head = given.head,
+    on_interim = given.interim,
     redirects = choice(given.redirect, options.REDIRECTS, 0),
     follow = given.redirect ~= false and given.redirect ~= 0,
     keep = given.keepalive ~= 0 and choice(given.keepalive, options.KEEPALIVE, false),
