@@ -211,10 +211,13 @@ describe("a proxy", function()
   end)
 
   it("must be one that is spoken to by http", function()
-    for _, proxy in ipairs { "https://a", "ftp://a", "http://" } do
+    for proxy, reason in pairs {
+      ["https://a"] = '"https" is not supported, only http is', ["http://"] = "no host",
+      ["SOCKS5://a:1"] = '"socks5" is not supported, only http is',
+    } do
       local body, message = request { url = "https://localhost/", proxy = proxy }
       assert.is_nil(body)
-      assert.matches("^proxy: ", message)
+      assert.matches("^proxy: .*" .. reason, message)
     end
   end)
 

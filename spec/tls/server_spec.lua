@@ -582,6 +582,7 @@ describe("moonbridge --check", function()
     local name = "names = { ['%s'] = { certificate = %q, key = %q } }"
     local code, output = check(localhost, name:format("a.b.example", nameless.certificate, nameless.key))
     assert.equal(0, code, output)
+    assert.matches('\n  TLS listener on interface "', output, 1, true)
     assert.matches("certificate of CN=localhost,O=Specs until %u%l%l, [^\n]+ %(in %d days?%)", output)
     assert.matches('name "a.b.example": certificate of *.b.example, 127.0.0.1 until', output, 1, true)
     assert.is_nil(output:find("warning", 1, true))

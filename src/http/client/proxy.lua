@@ -41,12 +41,12 @@ function proxy.of(setting, url)
   if setting == true then text = of_environment(url) end
   if not text then return false end
   if not text:find("://", 1, true) then text = "http://" .. text end
-  local found, message = native.parse(text)
-  if found and (found.secure or found.path) then
-    message = "it must be spoken to by http"
-  elseif found then
-    return found
+  local scheme = lower(text:match("^(.-)://"))
+  if scheme ~= "http" then
+    return nil, format("proxy: %q is not supported, only http is", scheme)
   end
+  local found, message = native.parse(text)
+  if found then return found end
   return nil, format("proxy: %s", message)
 end
 

@@ -230,14 +230,14 @@ impl ListenerSpec {
             _ => format!("{kind} listener \"{name}\""),
         };
         match self {
-            ListenerSpec::Tcp { host, port, .. } => match chosen {
-                Some(port) => {
-                    format!(
-                        "TCP listener on interface \"{host}\", port {port} (chosen by the kernel)"
-                    )
+            ListenerSpec::Tcp { host, port, tls, .. } => {
+                let kind = if tls.is_some() { "TLS" } else { "TCP" };
+                let place = format!("{kind} listener on interface \"{host}\", port ");
+                match chosen {
+                    Some(port) => format!("{place}{port} (chosen by the kernel)"),
+                    None => format!("{place}{port}"),
                 }
-                None => format!("TCP listener on interface \"{host}\", port {port}"),
-            },
+            }
             ListenerSpec::Local { path, .. } => {
                 format!("local socket listener with path \"{}\"", Path::new(path).display())
             }
