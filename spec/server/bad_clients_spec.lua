@@ -123,6 +123,7 @@ describe("on a connection that nobody serves at the moment", function()
     garbage:send(("\0\1"):rep(50000))
     finished:finish()
     still_serves(s)
+    process.wait_asleep(s:workers()[1])
     process.kill(s:workers()[1], "KILL")
     assert.truthy(s:wait_log("died from signal 9"))
     for _, c in ipairs { garbage, finished, left } do

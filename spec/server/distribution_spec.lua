@@ -122,7 +122,7 @@ describe("connections that keep one worker busy", function()
 
   -- Lets the connections ask until different workers answer.
   local function assert_parted(connections, seconds, between)
-    local deadline = socket.gettime() + 10
+    local deadline = socket.gettime() + server.TIMEOUT
     local first, second
     repeat
       between()
@@ -198,6 +198,6 @@ describe("busy connections", function()
     assert.truthy(process.wait_until(function()
       local one, two = last(clients[1]), last(clients[2])
       return one and one ~= two and one:find("^%d+$") and two:find("^%d+$")
-    end, 15), clients[1]:output() .. "\n" .. clients[2]:output())
+    end), clients[1]:output() .. "\n" .. clients[2]:output())
   end)
 end)

@@ -265,8 +265,8 @@ describe("socket:park", function()
     for index = 1, 300 do
       clients[index] = s:connect()
       assert(clients[index]:send(index == 300 and "last\n" or "first\n"))
-      assert.equal("hello\n", clients[index]:read(6))
     end
+    for _, client in ipairs(clients) do assert.equal("hello\n", client:read(6)) end
     for _, client in ipairs(clients) do client:close() end
     assert.truthy(s:wait_log "collected")
   end)

@@ -4,6 +4,7 @@ local client = require "spec.support.client"
 local lfs = require "lfs"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local status = require "spec.support.status"
 local status_listener = require "spec.support.status_listener"
 local tables = require "spec.support.tables"
 
@@ -32,11 +33,11 @@ local function start(globals, options)
   return status_listener.start(tables.with({ script = SERVER, globals = globals }, options))
 end
 
-local function wait_status(s, status)
+local function wait_status(s, code)
   local response
   local reached = process.wait_until(function()
     response = ask(s, "/ready")
-    return response.status == status
+    return response.status == code
   end)
   assert(reached, "/ready says " .. response.status .. " " .. response.body)
   return response.body
@@ -46,6 +47,16 @@ local function touch(name)
   local path = process.scratch(name)
   assert(io.open(path, "w")):close()
   return path
+end
+
+-- The status process: the one that has the port.
+local function find(s)
+  for _, pid in ipairs(s:workers()) do
+    local port = (":%04X"):format(s.status_port)
+    local text = process.slurp("/proc/" .. pid .. "/net/tcp") or ""
+    local inode = text:match(port .. " %x+:%x+ 0A %S+ %S+ %S+ +%d+ +%d+ (%d+)")
+    if status.descriptors(pid)[("socket:[%s]"):format(inode)] then return pid end
+  end
 end
 
 describe("a status listener", function()
@@ -113,25 +124,12 @@ describe("a status listener", function()
   it("is a process that is replaced when it ends or is stopped", function()
     local s = start()
     wait_status(s, 200)
-    local function find()
-      for _, pid in ipairs(s:workers()) do
-        local port = (":%04X"):format(s.status_port)
-        local text = process.slurp("/proc/" .. pid .. "/net/tcp") or ""
-        local inode = text:match(port .. " %x+:%x+ 0A %S+ %S+ %S+ +%d+ +%d+ (%d+)")
-        -- It may have ended meanwhile.
-        local listed, iterator, state = pcall(lfs.dir, "/proc/" .. pid .. "/fd")
-        for fd in listed and iterator or next, listed and state or {} do
-          local target = lfs.symlinkattributes("/proc/" .. pid .. "/fd/" .. fd, "target")
-          if target == ("socket:[%s]"):format(inode) then return pid end
-        end
-      end
-    end
     for _, signal in ipairs { "KILL", "STOP" } do
-      local pid = assert(find())
+      local pid = assert(find(s))
       for _, ignored in ipairs { "TERM", "INT", "HUP", "USR1" } do process.kill(pid, ignored) end
       process.kill(pid, signal)
       assert.truthy(process.wait_until(function()
-        local now = find()
+        local now = find(s)
         return now and now ~= pid
       end), s:log())
       assert.equal("live\n", ask(s, "/live").body)
@@ -220,6 +218,7 @@ describe("a status listener", function()
     wait_status(s, 200)
     local kept = client.connect(s.status_port, "127.0.0.1")
     assert.equal("live\n", kept:request("/live").body)
+    local first = assert(find(s))
     for round = 1, 3 do
       s:signal("HUP")
       assert.truthy(process.wait_until(function()
@@ -229,6 +228,8 @@ describe("a status listener", function()
       end), s:log())
       assert.equal("live\n", ask(s, "/live").body)
     end
+    -- A client that is slow to notice finds FIN all the same.
+    assert(process.wait_until(function() return not process.alive(first) end))
     assert.equal("closed", select(2, kept:read_all()))
     -- The port belongs to nobody but the generation that serves.
     assert.equal(0, s:stop())

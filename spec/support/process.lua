@@ -122,6 +122,15 @@ function process.alive(pid)
   return entry ~= nil and entry.state ~= "Z"
 end
 
+--- Waits until a process sleeps. A worker whose client has the answer is idle then, and has parked the
+-- connection.
+function process.wait_asleep(pid)
+  assert(process.wait_until(function()
+    local entry = stat(pid)
+    return entry and entry.state == "S"
+  end), "the process does not go to sleep")
+end
+
 local frozen = {} -- pids
 
 --- Freezes a process, as SIGSTOP, a cgroup's freezer or an unreachable disk do, and waits until it stands.

@@ -7,6 +7,7 @@
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"
+local status = require "spec.support.status"
 
 local push = {}
 
@@ -100,13 +101,13 @@ local NAMES = { "held", "published", "delivered", "dropped", "slow", "refused" }
 
 --- What status() says of held connections.
 function push.status(s)
-  local status, text = {}, push.get(s, "/status")
+  local figures, text = {}, push.get(s, "/status")
   local index = 0
   for number in text:gmatch("%d+") do
     index = index + 1
-    status[NAMES[index]] = tonumber(number)
+    figures[NAMES[index]] = tonumber(number)
   end
-  return status
+  return figures
 end
 
 --- Waits until so many connections are held.
@@ -119,16 +120,14 @@ function push.wait_held(s, count)
   if not done then error(("%s connections are held, not %d"):format(held, count), 2) end
 end
 
---- Opens a stream, and waits until one more connection is held.
+--- Asks for a stream.
 -- @param options of server.connect, and `method`, `version`, `headers` (text)
 -- @return the connection, with the methods `head()` and `chunk()`: the next chunk, "" for the last one
-function push.open(s, target, options)
+function push.ask(s, target, options)
   options = options or {}
-  local before = push.status(s).held
   local c = s:connect(options)
   c:send(("%s %s HTTP/%s\r\nHost: x\r\n%s\r\n"):format(options.method or "GET", target or "/",
     options.version or "1.1", options.headers or ""))
-  push.wait_held(s, before + 1)
   local stream = setmetatable({}, { __index = c })
   local head
   function stream.head()
@@ -145,13 +144,24 @@ function push.open(s, target, options)
   return stream
 end
 
---- The process id of the push process: the child that is no worker, as its standard error is the server's.
+--- The same, and waits until one more connection is held.
+function push.open(s, target, options)
+  local before = push.status(s).held
+  local stream = push.ask(s, target, options)
+  push.wait_held(s, before + 1)
+  return stream
+end
+
+--- The process id of the push process, or nil: the child that waits by epoll and has no file in memory. Each
+-- worker has some, also one that is just beginning.
 function push.process(s)
   for _, pid in ipairs(s:children()) do
-    local _, target = process.run(("readlink /proc/%d/fd/2"):format(pid))
-    local _, own = process.run(("readlink /proc/%d/fd/2"):format(s.pid))
-    local _, polls = process.run(("ls -l /proc/%d/fd | grep -c eventpoll"):format(pid))
-    if target == own and tonumber(polls) == 1 then return pid end
+    local waits, works = false, false
+    for name in pairs(status.descriptors(pid)) do
+      waits = waits or name == "anon_inode:[eventpoll]"
+      works = works or name:find("^/memfd:") ~= nil
+    end
+    if waits and not works then return pid end
   end
 end
 

@@ -71,14 +71,16 @@ local function inode(connection)
   end
 end
 
-local function has(pid, name)
-  local folder = ("/proc/%d/fd"):format(pid)
+--- What a process has open: a set of paths, and of what the kernel calls the rest ("socket:[1234]").
+function status.descriptors(pid)
+  local folder, names = ("/proc/%d/fd"):format(pid), {}
   local listed, iterator, state = pcall(lfs.dir, folder)
-  if not listed then return false end
+  if not listed then return names end
   for fd in iterator, state do
-    if lfs.symlinkattributes(folder .. "/" .. fd, "target") == name then return true end
+    local name = lfs.symlinkattributes(folder .. "/" .. fd, "target")
+    if name then names[name] = true end
   end
-  return false
+  return names
 end
 
 --- Which processes have the connection open: "supervisor", "worker PID", or several with commas.
@@ -86,9 +88,9 @@ function status.holders(s, connection)
   local number = inode(connection)
   if not number then return "" end
   local name, found = ("socket:[%s]"):format(number), {}
-  if has(s.pid, name) then found[1] = "supervisor" end
+  if status.descriptors(s.pid)[name] then found[1] = "supervisor" end
   for _, pid in ipairs(s:workers()) do
-    if has(pid, name) then found[#found + 1] = "worker " .. pid end
+    if status.descriptors(pid)[name] then found[#found + 1] = "worker " .. pid end
   end
   return table.concat(found, ", ")
 end

@@ -105,19 +105,23 @@ function Socket:send(text) return assert(self:frame(websocket.TEXT, text)) end
 --- Receives a frame, whose first byte is kept as `first`.
 -- @return opcode, payload; or nil and how the connection has ended
 function Socket:receive(timeout)
-  local bytes, reason = self.raw:read_when(function(buffer)
+  local size
+  local header, reason = self.raw:read_when(function(buffer)
     if #buffer < 2 then return nil end
-    local length, header = buffer:byte(2), 2
+    local length, last = buffer:byte(2), 2
     assert(length < 128, "the server masks")
-    if length == 126 then header = 4 elseif length == 127 then header = 10 end
-    if #buffer < header then return nil end
-    if header > 2 then length = string.unpack(header == 4 and ">I2" or ">I8", buffer, 3) end
-    self.header = header
-    return #buffer >= header + length and header + length or nil
+    if length == 126 then last = 4 elseif length == 127 then last = 10 end
+    if #buffer < last then return nil end
+    if last > 2 then length = string.unpack(last == 4 and ">I2" or ">I8", buffer, 3) end
+    size = length
+    return last
   end, timeout)
-  if not bytes then return nil, reason end
-  self.first = bytes:byte(1)
-  return self.first & 15, bytes:sub(self.header + 1)
+  if not header then return nil, reason end
+  local payload
+  payload, reason = self.raw:read(size, timeout)
+  if not payload then return nil, reason end
+  self.first = header:byte(1)
+  return self.first & 15, payload
 end
 
 --- Receives a text.
@@ -145,12 +149,21 @@ end
 
 function Socket:close() self.raw:close() end
 
---- Answers some pings and then no more; an error unless the server gives the connection up.
-function Socket:fall_silent()
-  for _ = 1, 3 do
-    assert(self:receive() == websocket.PING, "no ping")
-    assert(self:frame(websocket.PONG, ""))
+--- Answers pings until the server closes the connection; returns the code.
+function Socket:keep_silent()
+  local opcode, payload = self:receive()
+  while opcode == websocket.PING do
+    self:frame(websocket.PONG, "")
+    opcode, payload = self:receive()
   end
+  assert(opcode == websocket.CLOSE, ("opcode %s, %q"):format(opcode, payload))
+  return (string.unpack(">I2", payload))
+end
+
+--- Answers a ping and then no more; an error unless the server gives the connection up.
+function Socket:fall_silent()
+  assert(self:receive() == websocket.PING, "no ping")
+  assert(self:frame(websocket.PONG, ""))
   assert(self:receive() == websocket.PING, "no ping")
   local opcode, message = self:receive()
   assert(opcode == nil and message == "closed", message)

@@ -1,13 +1,15 @@
 //! The process: listeners and connections, all bounded in number and in time.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use nix::sys::socket::{MsgFlags, recv, send};
+use socket2::SockRef;
 
 use super::exchange::Exchange;
 use super::pages::Pages;
@@ -225,9 +227,12 @@ impl Connection {
         true
     }
 
-    /// Everything is sent. Closing at once could take from the client what is on its way.
+    /// Everything is sent. Closing at once could take from the client what is on its way. One that does not end its
+    /// side in time finds FIN all the same, as long as it has sent nothing more.
     fn finish(&mut self, until: Instant) {
-        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
+        let socket = SockRef::from(&self.socket);
+        let _ = socket.set_linger(None);
+        let _ = socket.shutdown(Shutdown::Write);
         (self.lingers, self.deadline) = (true, until);
     }
 }
