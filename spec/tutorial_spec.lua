@@ -72,9 +72,15 @@ describe("docs/tutorial.md", function()
     assert(os.execute(("cd %s && %s"):format(quote(parent), table.concat(indented "mkdir", " && "))))
     ports = { [APPLICATION] = tostring(server.free_port()), [NGINX] = tostring(server.free_port()) }
     application = nil
-    local nginx
+    local nginx, checked
     for _, step in ipairs(page.steps "docs/tutorial.md") do
       for name, text in pairs(step.files) do process.write(folder .. "/" .. name, here(text)) end
+      if step.files["app.lua"] and not checked then
+        -- The program that the page begins with, found as the page says; `lua` may be another version.
+        checked = true
+        local code, output = run "moonbridge --check app.lua"
+        assert.equal(0, code, output)
+      end
       if step.files["app.lua"] then restart() end
       if step.files["guestbook.conf"] then nginx = start_nginx() end
       for _, pair in ipairs(step.commands) do
