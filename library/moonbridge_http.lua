@@ -142,7 +142,7 @@ function request:send(status, content_type, content, headers) end
 ---@return integer? errno
 function request:send_file(file, options) end
 
----A redirect without a body.
+---A redirect without a body: a whole response.
 ---@param location string a URI
 ---@param status 301|302|303|307|308|string|nil 303 by default
 function request:redirect(location, status) end

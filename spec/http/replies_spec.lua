@@ -30,8 +30,17 @@ local ROUTES = [[
       http_only = true, same_site = "Lax", domain = "example.org" }
     request:set_cookie{ name = "b", value = 1 }
     request:send_status("103 Early Hints")
-    request:redirect("/")
+    request:send_status("303 See Other")
     request:set_cookie{ name = "c", value = "" }
+  end
+  -- Each of them is a whole response.
+  function routes.whole(request)
+    local how = request.query
+    if how == "?redirect" then request:redirect("/")
+    elseif how == "?empty" then request:send("204 No Content")
+    else request:send("200 OK", nil, "", { ETag = '"v1"' }) end
+    note(try(request.set_cookie, request, { name = "a", value = "b" }))
+    return true
   end
   function routes.sign(request)
     local secret = request.query == "?old" and SECRETS[2] or SECRETS
@@ -174,6 +183,16 @@ describe("common responses:", function()
       assert.equal("nil", verified("user=" .. cookie:match("%x+$")))
     end
     assert.equal("nil", ask("GET", "/verify").body)
+  end)
+
+  it("send and redirect send whole responses: nothing can be added", function()
+    for status, query in pairs { [303] = "?redirect", [204] = "?empty", [304] = "" } do
+      local response = ask("GET", "/whole" .. query, status == 304 and 'If-None-Match: "v1"' or nil)
+      assert.equal(status, response.status)
+      assert.same({}, cookies_of(response))
+    end
+    local text = "All HTTP headers have already been sent"
+    assert.equal(("\n"):rep(3), (s:request("/notes").body:gsub("[^\n]*" .. text, "") .. "\n"))
   end)
 
   it("misuse is an error that says what is wrong, before anything is sent", function()

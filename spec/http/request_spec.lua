@@ -278,6 +278,21 @@ describe("request", function()
     end)
   end)
 
+  it("has nothing under keys that are no strings, which are no names", function()
+    for _, more in ipairs { "", "x" } do
+      for _, view in ipairs { "get_params", "get_params_list", "cookies", "headers", "headers_csv_table",
+        "headers_csv_string", "headers_value", "headers_flags", "headers_flags.A", "headers_flags.Z" }
+      do
+        local expression = [[(function(view)
+          for _ in ipairs(view) do return "does not end" end
+          return view[1], view[1.5], view[true], view[{}] end)(request.]] .. view .. ")"
+        local text = "a=1" .. more:rep(5000)
+        local headers = { { "Cookie", text }, { "A", "b" .. (", b"):rep(#more * 40) } }
+        assert.equal("nil nil nil nil", show(expression, { target = "/?" .. text, headers = headers }), view)
+      end
+    end
+  end)
+
   describe(".fresh", function()
     it("is true until the request object is used", function()
       assert.equal("true", show("request.fresh"))

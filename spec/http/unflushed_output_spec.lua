@@ -2,6 +2,7 @@
 -- however much it is; and also when the process exits.
 
 local certificates = require "spec.support.certificates"
+local client = require "spec.support.client"
 local faults = require "spec.support.faults"
 local moonbridge_io = require "moonbridge_io"
 local process = require "spec.support.process"
@@ -37,6 +38,37 @@ local SCRIPT = [[
     if request.socket.tls then assert(request.socket.tls.version == params.version) end
     ways[params.way](params.path)
     if not params.finish then request:send_data("ended") end
+    return true
+  end
+
+  local answers = {
+    empty = function(request) request:send("204 No Content") end,
+    conditional = function(request) request:send("200 OK", "text/plain", "text", { ETag = '"v1"' }) end,
+    redirect = function(request) request:redirect("/") end,
+    head = function(request)
+      request:send_status("200 OK")
+      request:send_data()
+    end,
+    hints = function(request)
+      request:send_status("103 Early Hints")
+      request:send_header("Link", "</a>")
+      request:send_status("200 OK")
+    end,
+    held = function(request)
+      request:send_status("200 OK")
+      request:send_data("begun")
+      request:hold { topics = "topic" }
+    end,
+  }
+
+  function routes.answer(request)
+    local params = request.get_params
+    answers[params.kind](request)
+    if params.flush then
+      request:flush()
+      os.execute("kill -9 $PPID")
+    end
+    ways.lua(params.path)
     return true
   end
 
@@ -228,6 +260,46 @@ describe("what a handler has sent and not flushed", function()
       go(path)
       assert.not_equal(0, curl:wait())
       assert.equal("begun", curl:output())
+    end)
+  end
+end)
+
+describe("while its handler goes on, a client gets", function()
+  local s
+  setup(function() s = server.start(options()) end)
+  teardown(server.cleanup)
+
+  for what, case in pairs {
+    ["a response without a body"] = { "empty", "^HTTP/1.1 204 .*\r\n\r\n$" },
+    ["that its version is still the current one"] = { "conditional", "^HTTP/1.1 304 .*\r\n\r\n$", '"v1"' },
+    ["that the current version is another one"] = { "conditional", "^HTTP/1.1 412 .*\r\n\r\n$", nil, '"v2"' },
+    ["a redirect"] = { "redirect", "^HTTP/1.1 303 .*\r\nLocation: /\r\n.*\r\n\r\n$" },
+    ["headers that send_data without arguments has ended"] = { "head", "^HTTP/1.1 200 .*\r\n\r\n$" },
+    ["an informational response that a status has ended"] =
+      { "hints", "^HTTP/1.1 103 [^\r]*\r\nLink: </a>\r\n\r\n$" },
+    ["the beginning of a held response"] = { "held", "^HTTP/1.1 200 .*\r\n\r\n5\r\nbegun\r\n$" },
+  } do
+    local kind, expected, none_match, match = case[1], case[2], case[3], case[4]
+
+    local function ask(more)
+      local connection, path = s:connect(), process.scratch "go"
+      local target = ("/answer?kind=%s&path=%s%s"):format(kind, path, more)
+      connection:send(client.format {
+        target = target, headers = { ["If-None-Match"] = none_match, ["If-Match"] = match },
+      })
+      assert.matches(expected, assert(connection:read_until(kind == "held" and "begun\r\n" or "\r\n\r\n")))
+      return connection, path
+    end
+
+    it(what, function()
+      local connection, path = ask ""
+      process.write(path, "")
+      if kind == "hints" then assert.equal(200, connection:response().status) end
+    end)
+
+    it(what .. ", at once after a flush", function()
+      -- The worker does nothing more: it is killed.
+      ask "&flush=1"
     end)
   end
 end)

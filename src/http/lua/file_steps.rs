@@ -118,7 +118,7 @@ pub fn add(lua: &Lua, table: &Table, shared: &SharedConnection) -> mlua::Result<
             }
             Ok(match find(&folder.0, &path.as_bytes(), &options, c)? {
                 Some(reply) => Served::Sent(
-                    c.exchange.send_status(reply.status.as_bytes()).and_then(|()| send(reply, c)),
+                    c.exchange.send_status(reply.status.as_bytes()).and_then(|_| send(reply, c)),
                 ),
                 None => Served::Nothing,
             })

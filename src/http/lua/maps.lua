@@ -33,12 +33,12 @@ end
 
 local lists_meta = {}
 
--- A missing list is an empty one; it is remembered, and skipped by `pairs`.
+-- A missing list is an empty one; it is remembered, and skipped by `pairs`. What is no string is no name.
 function lists_meta.__index(view, key)
   if key == nil then return nil end
   local store = rawget(view, SOURCE)
   local list = list_of(store, key, store[key])
-  if list == nil then
+  if list == nil and type(key) == "string" then
     list = {}
     store[key] = list
   end
@@ -127,7 +127,8 @@ maps.flags_meta = remembering({
 function maps.flags(store)
   return setmetatable({}, {
     __index = function(_, key)
-      return type(key) == "string" and store[lower(key)] ~= nil
+      if type(key) ~= "string" then return nil end
+      return store[lower(key)] ~= nil
     end,
     __pairs = function()
       return each(store, function(_, key) return key and true end)

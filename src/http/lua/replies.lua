@@ -173,6 +173,7 @@ return function(steps, methods)
     this:send_status(status)
     send_header(this, "Location", location)
     send_header(this, "Content-Length", 0)
+    send_data(this)
   end
 
   function methods.send(this, status, content_type, content, headers)
@@ -194,7 +195,7 @@ return function(steps, methods)
       if code == 412 then
         this:send_status "412 Precondition Failed"
         send_header(this, "Content-Length", 0)
-        return
+        return send_data(this)
       end
       if code then status, is_body_sent = "304 Not Modified", false end
     end
@@ -205,7 +206,9 @@ return function(steps, methods)
         send_header(this, name, value)
       end
     end
-    if not is_body_sent or find(tostring(status), "^20[45]") or find(tostring(status), "^304") then return end
+    if not is_body_sent or find(tostring(status), "^20[45]") or find(tostring(status), "^304") then
+      return send_data(this)
+    end
     if content_type ~= nil then send_header(this, "Content-Type", content_type) end
     send_header(this, "Content-Length", #text)
     send_data(this, text)

@@ -169,7 +169,7 @@ fn text<'a>(
 #[inline(always)]
 fn send_status(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodResult {
     let status = text(arguments, 2, "HTTP status", || ": send e.g. \"200 OK\"".into())?;
-    with(shared, |c| c.exchange.send_status(status).map(|()| 0))
+    with(shared, |c| c.exchange.send_status(status))
 }
 
 #[inline(always)]
@@ -216,6 +216,10 @@ impl Digits {
 #[inline(always)]
 fn send_data(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodResult {
     let all = 2..=arguments.count();
+    if all.is_empty() {
+        // It begins the body all the same.
+        return with(shared, |c| c.exchange.send_data(b""));
+    }
     if all == (2..=2)
         && let Some(piece) = arguments.string(2)
     {

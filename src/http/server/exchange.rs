@@ -230,13 +230,16 @@ impl HttpExchange {
         self.output.response.has_left()
     }
 
-    /// Sends the response's status.
-    pub fn send_status(&mut self, status: &[u8]) -> Result<(), Problem> {
+    /// Sends the response's status; returns the output that is still queued.
+    pub fn send_status(&mut self, status: &[u8]) -> Result<usize, Problem> {
         self.usability.touch()?;
         if status.starts_with(b"101") && !self.body.is_read() {
             return Err(UNREAD_BODY.into());
         }
-        Ok(self.output.response.status(status, &self.options.static_headers)?)
+        if self.output.response.status(status, &self.options.static_headers)? {
+            return self.send_out();
+        }
+        Ok(0)
     }
 
     /// Sends a header line of the response.
@@ -341,7 +344,7 @@ impl HttpExchange {
             }
         }
         self.hold = Some(Box::new(held));
-        Ok(())
+        self.output.leave(&self.stream)
     }
 
     /// The handler has returned, and the response goes on in another process: whether the connection may have further

@@ -94,15 +94,16 @@ impl Response {
         self.buffer.has_left()
     }
 
-    /// Begins the response: three digits and, after a space, a reason phrase.
-    pub fn status(&mut self, status: &[u8], fixed: &StaticHeaders) -> Result<(), Misuse> {
+    /// Begins the response: three digits and, after a space, a reason phrase. True: an informational one has ended.
+    pub fn status(&mut self, status: &[u8], fixed: &StaticHeaders) -> Result<bool, Misuse> {
         self.stage.takes_status()?;
         let code = status_code(status)?;
         if code == 101 && self.http10 {
             // RFC 9110 7.8: Upgrade is to be ignored in a request of HTTP/1.0.
             return Err(NO_UPGRADE);
         }
-        if self.stage == ResponseStage::Interim {
+        let ends_interim = self.stage == ResponseStage::Interim;
+        if ends_interim {
             self.end_interim();
         }
         self.status = code;
@@ -110,11 +111,11 @@ impl Response {
         push_status(&mut self.buffer.bytes, status);
         if (100..200).contains(&self.status) && self.status != 101 {
             self.stage = ResponseStage::Interim;
-            return Ok(());
+            return Ok(ends_interim);
         }
         self.stage = ResponseStage::Head;
         self.fields.begin(fixed, &mut self.buffer.bytes);
-        Ok(())
+        Ok(ends_interim)
     }
 
     /// Sends a header line that means nothing to this server; before the status, it waits for that.
@@ -150,9 +151,8 @@ impl Response {
             .map_or(Ok(()), |length| self.header(b"Content-Length", length.to_string().as_bytes()))
     }
 
-    /// Ends the header section; the second and further calls do nothing.
-    ///
-    /// `date` is the value of Date, unless the application sent one.
+    /// Ends the header section; the second and further calls do nothing. `date`: the value of Date, unless the
+    /// application sent one.
     pub fn finish_headers(&mut self, date: Option<&[u8]>) -> Result<(), Misuse> {
         match self.stage {
             ResponseStage::Start => return Err(NO_STATUS),

@@ -15,7 +15,7 @@ fn http11() -> Response {
 }
 
 fn start(response: &mut Response, status: &str) -> Result<(), Misuse> {
-    response.status(status.as_bytes(), &StaticHeaders::default())
+    response.status(status.as_bytes(), &StaticHeaders::default()).map(|_| ())
 }
 
 /// Sends a piece as the connection does, with everything joined up to 8 bytes.
