@@ -3,12 +3,12 @@
 local certificates = require "spec.support.certificates"
 local http = require "moonbridge_http"
 local json = require "dkjson"
-local moonbridge = require "moonbridge"
 local moonbridge_io = require "moonbridge_io"
 local process = require "spec.support.process"
 local server = require "spec.support.server"
 local status_listener = require "spec.support.status_listener"
 local tables = require "spec.support.tables"
+local tls_listener = require "spec.support.tls_listener"
 
 local authority, localhost
 before_each(function()
@@ -26,34 +26,7 @@ local function replace(path, text)
   handle:close()
 end
 
--- The fields of a listener for these certificates, as text.
-local function fields(made, more)
-  return ('proto = "tls", host = "127.0.0.1", port = PORT, certificate = %q, key = %q, %s'):format(
-    made.certificate, made.key, more or "")
-end
-
--- A server whose handler answers with what it knows of the connection.
-local function start(made, more, options, run_options)
-  return server.start(([[
-    local moonbridge, http = require "moonbridge", require "moonbridge_http"
-    local moonbridge_io = require "moonbridge_io"
-    moonbridge.listen {
-      { %s },
-      max_fork = 4, %s
-      connect = http.generate_handler(function(request)
-        local tls = request.socket.tls
-        local peer = tls.peer_certificate
-        request:send_status("200 OK")
-        request:send_data(table.concat({
-          request.scheme, tls.version, tls.alpn or "-", tls.server_name or "-",
-          tls.resumed and "resumed" or "full", peer and peer.subject or "-", tostring(moonbridge_io.getpid()),
-        }, " "))
-        return true
-      end),
-    }
-    moonbridge.run { %s }
-  ]]):format(fields(made, more), options or "", run_options or ""))
-end
+local fields, start = tls_listener.fields, tls_listener.start
 
 local function tls(more)
   return tables.with({ ca = authority.certificate }, more)
@@ -315,45 +288,6 @@ for _ in range(3):
     assert.equal(0, s:wait())
   end)
 
-  it("sends the response of an authority about its certificate", function()
-    local file = certificates.ocsp(localhost, authority)
-    local s = start(localhost, ("ocsp = %q"):format(file))
-    local command = "echo | openssl s_client -status -connect localhost:%d 2>&1"
-    local function asked() return select(2, process.run(command:format(s.port))) end
-    assert.matches("Cert Status: good", asked(), 1, true)
-    -- Nor does a response that is of no use stop the rest.
-    for _, wrong in ipairs { "", "nonsense", process.slurp(localhost.certificate) } do
-      replace(file, wrong)
-      local before = #s.process:log()
-      assert(process.wait_until(function()
-        asked()
-        return s.process:log():find("option ocsp", before, true)
-      end))
-      assert.matches("Cert Status: good", asked(), 1, true)
-    end
-  end)
-
-  it("does not begin with a response that is of no use", function()
-    local other = certificates.make { issuer = authority }
-    local file = process.scratch("ocsp.der")
-    for _, case in ipairs {
-      { "", "no response of an authority" },
-      { "-----BEGIN OCSP RESPONSE-----", "in DER" },
-      { "\48\3\10\1\6", "declines to answer" },
-      { ("x"):rep(70000), "too long" },
-      { process.slurp(certificates.ocsp(other, authority)), "about another certificate" },
-    } do
-      replace(file, case[1])
-      local ok, message = pcall(moonbridge.listen, {
-        { proto = "tls", host = "127.0.0.1", port = 0, certificate = localhost.certificate,
-          key = localhost.key, ocsp = file },
-        connect = print,
-      })
-      assert.is_false(ok)
-      assert.matches(case[2], message, 1, true)
-    end
-  end)
-
   it("asks for a full handshake once client_ca has changed", function()
     local own = certificates.make { issuer = authority, name = "client" }
     local file, session = process.scratch("client_ca.pem"), process.scratch("session")
@@ -375,11 +309,11 @@ for _ in range(3):
         return "refused"
       end
       replace(file, process.slurp(authority.certificate))
+      -- Workers read the file again one by one.
       assert(process.wait_until(function() return kind("-sess_out " .. session) == "full" end))
-      assert.equal("resumed", kind(kept))
+      assert(process.wait_until(function() return kind(kept) == "resumed" end))
       replace(file, process.slurp(certificates.authority("Other").certificate))
-      assert(process.wait_until(function() return kind(kept) ~= "resumed" end))
-      assert.equal("refused", kind(kept))
+      assert(process.wait_until(function() return kind(kept) == "refused" end))
     end
   end)
 
@@ -565,67 +499,5 @@ describe("listen refuses", function()
       refused(("%s%snames = { ['%s'] = { certificate = %q, key = %q } }"):format(
         start_of, key, name, localhost.certificate, localhost.key), "not \"" .. name .. "\"")
     end
-  end)
-end)
-
-describe("moonbridge --check", function()
-  local function check(made, more)
-    local path = process.scratch("app.lua")
-    process.write(path, ("listen { { %s }, connect = function() end }"):format(
-      fields(made, more):gsub("PORT", "0")))
-    return process.run(("%s %s/bin/moonbridge --check %s 2>&1"):format(server.interpreter, server.root, path))
-  end
-
-  it("tells when a certificate ends, and which name it is shown for", function()
-    local nameless = certificates.make { issuer = authority, name = false, names = { "*.b.example" } }
-    local long = certificates.make { issuer = authority, days = 90 }
-    local name = "names = { ['%s'] = { certificate = %q, key = %q } }"
-    local code, output = check(localhost, name:format("a.b.example", nameless.certificate, nameless.key))
-    assert.equal(0, code, output)
-    assert.matches('\n  TLS listener on interface "', output, 1, true)
-    assert.matches("certificate of CN=localhost,O=Specs until %u%l%l, [^\n]+ %(in %d days?%)", output)
-    assert.matches('name "a.b.example": certificate of *.b.example, 127.0.0.1 until', output, 1, true)
-    assert.is_nil(output:find("warning", 1, true))
-    code, output = check(long, name:format("c.example", nameless.certificate, nameless.key))
-    assert.equal(0, code, output)
-    assert.matches("%(in %d%d days%)", output)
-    assert.matches('warning: that certificate is not for the name "c.example"', output, 1, true)
-  end)
-
-  it("fails if a certificate has expired, or is not valid yet, and warns before it ends", function()
-    for _, case in ipairs {
-      { { expired = true }, "the certificate of CN=localhost has expired on Sat, 01 Feb 2020" },
-      { { early = true }, "the certificate of CN=localhost is not valid before Sun, 01 Jan 2090" },
-    } do
-      local code, output = check(certificates.make(case[1]))
-      assert.equal(3, code)
-      assert.matches(case[2], output, 1, true)
-    end
-    local expired = certificates.make { expired = true, name = "Authority" }
-    local chain = process.scratch("chain.pem")
-    process.write(chain, process.slurp(localhost.certificate) .. process.slurp(expired.certificate))
-    local code, output = check { certificate = chain, key = localhost.key }
-    assert.equal(3, code)
-    assert.matches("the certificate of CN=Authority has expired on Sat, 01 Feb 2020", output, 1, true)
-    code, output = check(certificates.make { old = true, days = 3 })
-    assert.equal(0, code, output)
-    assert.matches("%(in %d days: renew it%)", output)
-  end)
-end)
-
-describe("ocsp", function()
-  it("may leave one out of several certificates", function()
-    local rsa = certificates.make { issuer = authority, key = "rsa:2048" }
-    local file = certificates.ocsp(rsa, authority)
-    local s = start(localhost, ("names = { ['two.example'] = { certificate = { %q, %q }, key = { %q, %q }, "
-      .. "ocsp = { false, %q } } }"):format(localhost.certificate, rsa.certificate, localhost.key, rsa.key,
-      file))
-    local function response(arguments)
-      local _, output = process.run(("echo | openssl s_client -status -connect localhost:%d -servername "
-        .. "two.example %s 2>&1"):format(s.port, arguments))
-      return output:find("OCSP response: no response sent", 1, true) == nil
-    end
-    assert.is_false(response(""))
-    assert.is_true(response("-tls1_2 -sigalgs RSA-PSS+SHA256:RSA+SHA256"))
   end)
 end)
