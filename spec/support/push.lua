@@ -49,7 +49,8 @@ local SERVER = [[
   }
   AFTER
   moonbridge.run {
-    shutdown_timeout = 5, hold_limit = HOLD_LIMIT, access_log = LOG, access_log_format = "json",
+    shutdown_timeout = SHUTDOWN_TIMEOUT, hold_limit = HOLD_LIMIT,
+    access_log = LOG, access_log_format = "json",
   }
 ]]
 
@@ -63,7 +64,8 @@ local STREAM = [[
 --- Starts a server.
 -- @param options `handler` (Lua text: what is done with `request`, whose parameters are `get`; default: an
 --   event stream), `before` and `after` (Lua text of the script before and after its first pool), `tls` (of
---   certificates.make: a further port for it, `tls_port`), `workers` (default 2), and those of server.start
+--   certificates.make: a further port for it, `tls_port`), `workers` (default 2), `shutdown_timeout` (default
+--   5), and those of server.start
 function push.start(options)
   options = options or {}
   local path, log = process.scratch("socket"), process.scratch("access.log")
@@ -80,6 +82,7 @@ function push.start(options)
   options.script = SERVER:gsub("%u+", parts)
   options.globals = {
     WORKERS = options.workers or 2, PATH = path, LOG = log, HOLD_LIMIT = options.hold_limit,
+    SHUTDOWN_TIMEOUT = options.shutdown_timeout or 5,
   }
   local s = server.start(options)
   s.path, s.access_log, s.tls_port = path, log, tls_port

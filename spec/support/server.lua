@@ -222,9 +222,9 @@ function Server:stop(signal)
   return code
 end
 
---- A raw connection to the server (see spec.support.client).
+--- A raw connection to the server (see spec.support.client), at another port if `options.port` says so.
 function Server:connect(options)
-  return client.connect(self.port, self.host, options)
+  return client.connect(options and options.port or self.port, self.host, options)
 end
 
 --- Sends raw bytes on a new connection and returns all that comes back until the server closes.

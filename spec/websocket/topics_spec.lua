@@ -34,6 +34,10 @@ local APP = websocket.APP .. [[
         request:send("200 OK", "text/plain", "said\n")
         return true
       end
+      if request.path == "held" then
+        request:send("200 OK", "text/plain", tostring(moonbridge.status().push.held))
+        return true
+      end
       if request.path == "count" then
         request:send("200 OK", "text/plain", tostring(moonbridge.subscribers("room")))
         return true
@@ -81,6 +85,10 @@ describe("a WebSocket that hears a topic", function()
 
   local function wait_count(wanted)
     assert.truthy(process.wait_until(function() return count() == wanted end), count())
+  end
+
+  local function wait_held(wanted)
+    assert.truthy(process.wait_until(function() return tonumber(s:request("/held").body) == wanted end))
   end
 
   it("gets what others say, in order", function()
@@ -145,6 +153,23 @@ describe("a WebSocket that hears a topic", function()
     wait_count(1)
     s:request("/say?text=heard")
     assert.equal("heard", ws:text())
+  end)
+
+  it("gets what was published before it left, also if its messages have come together", function()
+    start()
+    local ws = connect "s"
+    wait_count(1)
+    assert(ws.raw:send(websocket.frame(1, "say early") .. websocket.frame(1, "leave")))
+    assert.equal("left", ws:text())
+    assert.equal("early", ws:text())
+    wait_count(0)
+    s:request("/say?text=lost")
+    assert.equal("s", ws:ask("state"))
+    wait_held(0)
+    assert.equal("joined", ws:ask("join"))
+    wait_count(1)
+    s:request("/say?text=late")
+    assert.equal("late", ws:text())
   end)
 
   it("is forgotten when it ends, whichever side ends it", function()

@@ -64,6 +64,8 @@ pub struct WebSocket {
     has_received: bool,
     /// Until when the rest of a frame has to be there.
     rest_until: Option<MonotonicTime>,
+    /// Its client heard topics when the connection came here: messages may wait for it.
+    was_hearing: bool,
 }
 
 impl WebSocket {
@@ -73,6 +75,7 @@ impl WebSocket {
         let begun = !stream.duplex.input().is_empty();
         Some(WebSocket {
             label: Rc::new(Label(state.label.clone())),
+            was_hearing: !state.topics.is_empty(),
             state,
             reader: MessageReader::default(),
             has_changed: false,
@@ -296,19 +299,18 @@ impl WebSocket {
         Some(until.saturating_duration_since(now))
     }
 
-    /// What has changed follows the connection from now on. If its client hears topics, who passes messages on is
-    /// to have it, unless half a message is here.
+    /// What has changed follows the connection from now on. If its client hears topics, or messages wait for it, who passes them on
+    /// is to have it, unless half a message is here.
     pub fn keep(&mut self, stream: &mut Stream, settings: &Settings) {
         let is_idle = stream.duplex.unread() == 0;
         let Some(session) = &mut stream.handler.session else { return };
         if std::mem::take(&mut self.has_changed) {
             session.set(&self.state.encode());
         }
-        session.held = (is_idle && !self.state.topics.is_empty())
-            .then(|| settings.held(self.state.topics.clone()).encode());
-        if self.state.topics.is_empty()
-            && let Some(away) = session.away.take()
-        {
+        let is_heard = !self.state.topics.is_empty() || self.was_hearing && session.away.is_some();
+        session.held =
+            (is_idle && is_heard).then(|| settings.held(self.state.topics.clone()).encode());
+        if !is_heard && let Some(away) = session.away.take() {
             leave(away);
         }
     }

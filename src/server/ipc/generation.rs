@@ -11,7 +11,7 @@ use super::message::{Garbage, Message};
 use super::numbers::{append, only, optional, present, split};
 
 /// The version of these messages. A generation of another version cannot take over.
-const VERSION: u64 = 4;
+const VERSION: u64 = 5;
 
 /// Stands for the status process where a socket's pool is told.
 pub const STATUS_PROCESS: u64 = u64::MAX - 1;

@@ -27,6 +27,8 @@ pub enum ToPush {
     Serve(i32, Option<u64>, Vec<TopicSpec>),
     /// A generation is replaced: for each of its pools, the one that replaces it.
     Replaced(i32, Vec<Option<u64>>),
+    /// No worker is left of a generation that was replaced: it ends when it has what is for it.
+    Gone(i32),
     /// The server shuts down: all connections that are held, or will be, end.
     Drain,
     /// The same, and nobody will be held any more.
@@ -66,7 +68,7 @@ pub struct TopicSpec {
     pub history: u64,
 }
 
-/// What the push process tells the supervisor of the generation that serves.
+/// What the push process tells the supervisors of generations.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FromPush {
     /// Connections whose response is over, with their descriptors.
@@ -110,6 +112,10 @@ impl Message for ToPush {
                 bytes.push(b'r');
                 append(&mut bytes, &[number(*supervisor)]);
                 pools.iter().for_each(|pool| append(&mut bytes, &[optional(*pool)]));
+            }
+            ToPush::Gone(supervisor) => {
+                bytes.push(b'g');
+                append(&mut bytes, &[number(*supervisor)]);
             }
             ToPush::Leave(name) => {
                 bytes.push(b'l');
@@ -155,6 +161,7 @@ impl Message for ToPush {
                 let pools = pools.iter().map(|pool| present(u64::from_le_bytes(*pool))).collect();
                 ToPush::Replaced(process(supervisor)?, pools)
             }
+            [b'g', rest @ ..] => ToPush::Gone(process(only::<1>(rest)?[0])?),
             [b'l', rest @ ..] => ToPush::Leave(only::<1>(rest)?[0]),
             [b'd'] => ToPush::Drain,
             [b'e'] => ToPush::End,
@@ -230,6 +237,7 @@ mod tests {
             ToPush::Serve(1, Some(7), vec![topic(b"a", 100), topic(b"b", 1)]),
             ToPush::Serve(i32::MAX, None, vec![]),
             ToPush::Replaced(3, vec![Some(0), None, Some(9)]),
+            ToPush::Gone(4),
             ToPush::Drain,
             ToPush::End,
         ] {

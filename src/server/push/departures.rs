@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use socket2::SockRef;
 
-use super::generations::GenerationPools;
+use super::generations::{GenerationPools, PoolPlace};
 use super::returns::Returns;
 use super::stream::PushStream;
 use super::transport::PushTransport;
@@ -29,6 +29,7 @@ pub struct Departures {
 
 /// A connection for a worker.
 pub struct Departing {
+    supervisor: i32,
     connection: PassedConnection,
     socket: OwnedFd,
 }
@@ -44,25 +45,27 @@ impl Departures {
     /// Prepares a WebSocket for a worker, which is to be told that reason. None if there is no worker for it, or if
     /// its client has yet to take something.
     pub fn prepare(&self, stream: &PushStream, wakeup: Wakeup) -> Option<Departing> {
-        let pool = self.pool(stream).filter(|_| stream.left() == 0)?;
+        let PoolPlace { supervisor, pool, .. } = self.way(stream).filter(|_| stream.left() == 0)?;
         let (wakeup, state) = (Some(wakeup), stream.state()?);
         let connection = PassedConnection { pool, wakeup, has_file: false, state };
         let socket = stream.transport.socket().try_clone_to_owned().ok()?;
-        Some(Departing { connection, socket })
+        Some(Departing { supervisor, connection, socket })
     }
 
     /// Gives a connection to a worker.
-    pub fn give_back(&mut self, Departing { connection, socket }: Departing) {
-        self.returns.give_back(connection, socket);
+    pub fn give_back(&mut self, Departing { supervisor, connection, socket }: Departing) {
+        self.returns.give_back(supervisor, connection, socket);
     }
 
     /// A response is sent: the connection goes back to the supervisor, or ends.
-    pub fn complete(&mut self, mut stream: PushStream, drains: bool, now: u64) {
+    pub fn complete(&mut self, mut stream: PushStream, now: u64) {
         self.tell_record(&mut stream, End::Complete);
-        let keeps = stream.keeps(drains);
-        let pool = self.pool(&stream).filter(|_| keeps || !stream.transport.is_local());
+        let keeps = stream.keeps();
+        let place = self.way(&stream).filter(|_| keeps || !stream.transport.is_local());
         let state = if keeps { stream.state() } else { Some(ConnectionState::default()) };
-        let Some((pool, state)) = pool.zip(state) else { return close(stream.transport) };
+        let Some((PoolPlace { supervisor, pool, .. }, state)) = place.zip(state) else {
+            return close(stream.transport);
+        };
         let PushStream { rules, input, transport, .. } = stream;
         let after = |time: u64| now.saturating_add(time);
         let (state, wakeup) = if keeps {
@@ -75,7 +78,7 @@ impl Departures {
         };
         let connection = PassedConnection { pool, wakeup, has_file: false, state };
         if let Some(socket) = transport.into_socket() {
-            self.returns.give_back(connection, socket);
+            self.returns.give_back(supervisor, connection, socket);
         }
     }
 
@@ -91,17 +94,32 @@ impl Departures {
             return;
         }
         stream.forget_client();
-        let (pool, state) = (self.pool(&stream), stream.state());
-        let Some((pool, state)) = pool.zip(state) else { return };
+        let (place, state) = (self.way(&stream), stream.state());
+        let Some((PoolPlace { supervisor, pool, .. }, state)) = place.zip(state) else { return };
         let wakeup = Some(Wakeup::Input);
         let connection = PassedConnection { pool, wakeup, has_file: false, state };
         if let Some(socket) = stream.transport.into_socket() {
-            self.returns.give_back(connection, socket);
+            self.returns.give_back(supervisor, connection, socket);
         }
     }
 
-    fn pool(&self, stream: &PushStream) -> Option<u64> {
-        self.generations.pool(stream.supervisor, u64::from(stream.pool))
+    /// Whether nothing replaces the pool of a connection.
+    pub fn is_stranded(&self, stream: &PushStream) -> bool {
+        self.place(stream).is_some_and(|place| place.ends)
+    }
+
+    /// Whether a connection belongs to the generation of that supervisor now.
+    pub fn belongs_to(&self, stream: &PushStream, supervisor: i32) -> bool {
+        self.place(stream).is_some_and(|place| place.supervisor == supervisor)
+    }
+
+    fn place(&self, stream: &PushStream) -> Option<PoolPlace> {
+        self.generations.place(stream.supervisor, u64::from(stream.pool))
+    }
+
+    /// The same, if that can be reached.
+    fn way(&self, stream: &PushStream) -> Option<PoolPlace> {
+        self.place(stream).filter(|place| self.returns.leads_to(place.supervisor))
     }
 
     fn tell_record(&mut self, stream: &mut PushStream, end: End) {

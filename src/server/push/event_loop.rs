@@ -98,10 +98,8 @@ impl PushEventLoop {
             let is_busy = self.work();
             self.hub.ring();
             self.report_end();
-            self.hub.departures.returns.flush();
-            let again = (!self.hub.departures.returns.is_empty()
-                && self.hub.departures.returns.channel().is_some())
-            .then(|| self.hub.now + AGAIN);
+            self.hub.flush_returns();
+            let again = (!self.hub.departures.returns.is_empty()).then(|| self.hub.now + AGAIN);
             let due = if is_busy { Some(0) } else { self.hub.next_alarm() };
             let due = [due, again].into_iter().flatten().min().map(clock::instant);
             let wait = due.map(|due| due.saturating_duration_since(now));
@@ -115,6 +113,11 @@ impl PushEventLoop {
                 match event.data() {
                     LINE => self.read(),
                     LIFELINE => return,
+                    RETURNS if event.events().contains(EpollFlags::EPOLLHUP) => {
+                        for supervisor in self.hub.departures.returns.take_closed() {
+                            self.hub.forget_away(Some(supervisor));
+                        }
+                    }
                     RETURNS => {}
                     token => self.hub.event(token, event.events()),
                 }
@@ -237,13 +240,19 @@ impl PushEventLoop {
                     let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
                     let event = EpollEvent::new(flags, RETURNS);
                     let _ = self.epoll.add(channel.as_fd(), event);
-                    self.hub.departures.returns.lead_to(channel);
+                    self.hub.departures.returns.lead_to(supervisor, channel);
                 }
                 false
             }
             ToPush::Replaced(supervisor, pools) => {
                 self.hub.departures.generations.replace(supervisor, pools);
-                false
+                self.hub.dismiss_stranded();
+                true
+            }
+            ToPush::Gone(supervisor) => {
+                self.hub.forget_away(Some(supervisor));
+                self.hub.departures.returns.end(supervisor);
+                true
             }
             ToPush::Drain => {
                 self.hub.drain();
@@ -251,6 +260,7 @@ impl PushEventLoop {
             }
             ToPush::End => {
                 self.hub.drain();
+                self.hub.forget_away(None);
                 self.ends = true;
                 true
             }
@@ -314,7 +324,7 @@ mod tests {
         let (channel, _theirs) = Channel::pair().unwrap();
         line.send(&ToPush::Serve(1, None, vec![news]), &[channel.as_fd()]).unwrap();
         process.read();
-        assert!(process.hub.departures.returns.channel().is_some());
+        assert!(process.hub.departures.returns.leads_to(1));
         process.work();
         assert_eq!(counters.get(PushTotal::Published), 1);
     }

@@ -9,6 +9,17 @@ pub struct GenerationPools {
     replaced: Vec<(i32, Vec<Option<u64>>)>,
 }
 
+/// A pool of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolPlace {
+    /// The supervisor of the generation.
+    pub supervisor: i32,
+    /// The pool there.
+    pub pool: u64,
+    /// Nothing replaces it: its connections end.
+    pub ends: bool,
+}
+
 impl GenerationPools {
     /// Whether one serves.
     pub fn is_served(&self) -> bool {
@@ -25,15 +36,21 @@ impl GenerationPools {
         self.replaced.push((supervisor, pools));
     }
 
-    /// The pool that stands for that one now; none if nothing replaces it.
-    pub fn pool(&self, supervisor: i32, pool: u64) -> Option<u64> {
-        if self.current == Some(supervisor) {
-            return Some(pool);
+    /// Where the connections of that pool belong now. None if its generation is not known.
+    pub fn place(&self, supervisor: i32, mut pool: u64) -> Option<PoolPlace> {
+        let Some(first) = self.replaced.iter().rposition(|(other, _)| *other == supervisor) else {
+            let is_current = self.current == Some(supervisor);
+            return is_current.then_some(PoolPlace { supervisor, pool, ends: false });
+        };
+        for (supervisor, pools) in &self.replaced[first..] {
+            let heir = usize::try_from(pool).ok().and_then(|pool| *pools.get(pool)?);
+            // The next generation may not serve yet.
+            if heir.is_none() || self.current == Some(*supervisor) {
+                return Some(PoolPlace { supervisor: *supervisor, pool, ends: heir.is_none() });
+            }
+            pool = heir?;
         }
-        let first = self.replaced.iter().rposition(|(other, _)| *other == supervisor)?;
-        self.replaced[first..].iter().try_fold(pool, |pool, (_, pools)| {
-            pools.get(usize::try_from(pool).ok()?).copied().flatten()
-        })
+        self.current.map(|supervisor| PoolPlace { supervisor, pool, ends: false })
     }
 }
 
@@ -44,16 +61,21 @@ mod tests {
     #[test]
     fn pools_are_found_over_several_generations() {
         let mut generations = GenerationPools::default();
-        assert_eq!((generations.is_served(), generations.pool(1, 0)), (false, None));
+        let place = |supervisor, pool| Some(PoolPlace { supervisor, pool, ends: false });
+        let last = |supervisor, pool| Some(PoolPlace { supervisor, pool, ends: true });
+        assert_eq!((generations.is_served(), generations.place(1, 0)), (false, None));
         assert!(generations.serve(1) && !generations.serve(1));
-        assert_eq!((generations.is_served(), generations.pool(1, 5)), (true, Some(5)));
+        assert_eq!((generations.is_served(), generations.place(1, 5)), (true, place(1, 5)));
         generations.replace(1, vec![Some(1), Some(0), None]);
+        let pools: Vec<_> = (0..4).map(|pool| generations.place(1, pool)).collect();
+        assert_eq!(pools, [place(1, 0), place(1, 1), last(1, 2), last(1, 3)], "2 does not serve");
         assert!(generations.serve(2));
-        assert_eq!((generations.pool(1, 0), generations.pool(2, 0)), (Some(1), Some(0)));
+        assert_eq!((generations.place(1, 0), generations.place(2, 0)), (place(2, 1), place(2, 0)));
         generations.replace(2, vec![Some(7), None]);
+        assert_eq!((generations.place(1, 0), generations.place(1, 1)), (last(2, 1), place(2, 0)));
         generations.serve(3);
-        let pools: Vec<_> = (0..4).map(|pool| generations.pool(1, pool)).collect();
-        assert_eq!(pools, [None, Some(7), None, None]);
-        assert_eq!((generations.pool(2, 0), generations.pool(9, 0)), (Some(7), None));
+        let pools: Vec<_> = (0..4).map(|pool| generations.place(1, pool)).collect();
+        assert_eq!(pools, [last(2, 1), place(3, 7), last(1, 2), last(1, 3)]);
+        assert_eq!((generations.place(2, 0), generations.place(9, 0)), (place(3, 7), None));
     }
 }

@@ -4,13 +4,14 @@ use std::rc::Rc;
 
 use nix::sys::epoll::{Epoll, EpollFlags};
 
+use super::broadcast::Broadcast;
 use super::departures::Departures;
 use super::message::{LAST_CHUNK, TopicMessage, response};
 use super::new_stream::{NewStream, unpack};
 use super::rule_book::RuleBook;
 use super::stream::{Duty, PushStream, StreamPhase, Written};
 use super::streams::PushStreams;
-use super::topics::{Missed, NONE, Topics};
+use super::topics::Topics;
 use crate::io::Wakeup;
 use crate::server::ipc::held_state::{HeldState, MessageFraming, Rules};
 use crate::server::metrics::push::{PushCounters, PushTotal};
@@ -18,13 +19,11 @@ use crate::server::metrics::push::{PushCounters, PushTotal};
 /// The held connections.
 pub struct Hub {
     streams: PushStreams,
-    topics: Topics,
+    broadcast: Broadcast,
     rules: RuleBook,
     counters: PushCounters,
     /// The way out.
     pub departures: Departures,
-    /// The message that is being passed on.
-    current: Option<Rc<TopicMessage>>,
     last_chunk: Rc<[u8]>,
     /// The server shuts down.
     drains: bool,
@@ -37,11 +36,10 @@ impl Hub {
     pub fn new(epoll: Rc<Epoll>, counters: PushCounters, most: usize) -> Self {
         Hub {
             streams: PushStreams::new(epoll, counters.clone(), most),
-            topics: Topics::default(),
+            broadcast: Broadcast::default(),
             rules: RuleBook::default(),
             counters,
             departures: Departures::default(),
-            current: None,
             last_chunk: LAST_CHUNK.into(),
             drains: false,
             now: 0,
@@ -55,7 +53,7 @@ impl Hub {
 
     /// Topics and who hears them.
     pub fn topics(&mut self) -> &mut Topics {
-        &mut self.topics
+        self.broadcast.topics()
     }
 
     /// When something is due, in milliseconds of the shared clock.
@@ -94,79 +92,53 @@ impl Hub {
                 return self.departures.abort(*stream);
             }
         };
-        self.subscribe(place, &topics);
+        let Some(stream) = self.streams.get_mut(place) else { return };
+        self.broadcast.subscribe(place, stream, &topics);
+        let missed = last_id.map(|last_id| self.broadcast.missed(stream, &last_id));
+        let ends = self.drains || self.departures.is_stranded(stream);
         // What was sent before is in the record already.
         if self.write(place, &output, false)
             && let Some(stream) = self.streams.get_mut(place)
         {
             stream.bytes = 0;
         }
-        if let Some(last_id) = last_id {
-            self.catch_up(place, &last_id);
+        for message in missed.into_iter().flatten() {
+            self.give(place, &message);
         }
-        if self.drains {
+        if ends {
             self.dismiss(place);
         }
         self.streams.set_alarm(place);
     }
 
-    fn subscribe(&mut self, place: u32, topics: &[Vec<u8>]) {
-        let Some(stream) = self.streams.get_mut(place) else { return };
-        for topic in topics {
-            stream.subscriptions = self.topics.subscribe(place, topic, stream.subscriptions);
-        }
-    }
-
-    /// A client that comes back gets what it has missed.
-    fn catch_up(&mut self, place: u32, last_id: &[u8]) {
-        let Some(stream) = self.streams.get_mut(place) else { return };
-        match self.topics.missed(stream.subscriptions, last_id) {
-            Missed::TooMuch => {
-                let Some(text) = stream.rules.on_gap.clone() else { return };
-                self.give(place, &TopicMessage::new(None, text));
-            }
-            Missed::Messages(messages) => {
-                for message in messages {
-                    self.give(place, &message);
-                }
-            }
-        }
-    }
-
     /// A message was published: it is passed on by [`Hub::pass_on`].
     pub fn publish(&mut self, topic: &[u8], message: Rc<TopicMessage>) {
         self.counters.add(PushTotal::Published, 1);
-        self.topics.publish(topic, &message);
-        self.current = Some(message);
+        self.broadcast.publish(topic, message);
     }
 
     /// Passes the current message on to at most `most` clients, and about `bytes` bytes. False if it is over.
     pub fn pass_on(&mut self, most: usize, mut bytes: usize) -> bool {
-        let Some(message) = self.current.clone() else { return false };
         let mut given = 0;
-        for _ in 0..most {
-            let Some(place) = self.topics.next() else {
-                self.current = None;
-                break;
-            };
+        let goes_on = loop {
+            if given == most || bytes == 0 {
+                break true;
+            }
+            let Some((place, message)) = self.broadcast.next() else { break false };
             bytes = bytes.saturating_sub(self.give(place, &message));
             given += 1;
-            if bytes == 0 {
-                break;
-            }
-        }
-        self.counters.add(PushTotal::Delivered, given);
-        self.current.is_some()
+        };
+        self.counters.add(PushTotal::Delivered, given as u64);
+        goes_on
     }
 
     /// Gives a client a message. Returns its size.
     fn give(&mut self, place: u32, message: &TopicMessage) -> usize {
-        let drains = self.drains;
         let Some(stream) = self.streams.get_mut(place).filter(|it| it.phase != StreamPhase::Ending)
         else {
             return 0;
         };
-        let bytes = message.framed(stream.framing, &stream.rules, drains && stream.rules.keeps);
+        let bytes = message.framed(stream.framing, &stream.rules, stream.closes());
         let once = stream.rules.once || stream.framing == MessageFraming::Whole;
         if self.write(place, &bytes, true) && once {
             self.complete(place);
@@ -224,8 +196,9 @@ impl Hub {
         let Some(stream) = self.streams.get_mut(place) else { return };
         (stream.rules, stream.sent_at) = (rules, self.now);
         let waiting = stream.come_back(&held, luggage.session, state);
-        self.topics.unsubscribe(std::mem::replace(&mut stream.subscriptions, NONE));
-        self.subscribe(place, &held.topics);
+        self.broadcast.unsubscribe(stream);
+        self.broadcast.subscribe(place, stream, &held.topics);
+        let ends = stream.is_dismissed;
         if !self.watch(place) || !self.write(place, &luggage.output, false) {
             return;
         }
@@ -234,7 +207,7 @@ impl Hub {
                 return;
             }
         }
-        if self.drains {
+        if ends {
             self.dismiss(place);
         }
         self.streams.set_alarm(place);
@@ -248,7 +221,7 @@ impl Hub {
             return self.remove(place);
         };
         stream.go_away();
-        if self.drains {
+        if stream.is_dismissed {
             self.take(place);
         } else if self.watch(place) {
             departing.set_away(name);
@@ -287,8 +260,9 @@ impl Hub {
         match stream.phase {
             StreamPhase::Ending => self.leave(place),
             _ => {
+                let ends = stream.is_dismissed;
                 self.await_room(place, false);
-                if self.drains {
+                if ends {
                     self.dismiss(place);
                 }
             }
@@ -322,14 +296,42 @@ impl Hub {
         }
     }
 
+    /// A generation was replaced: those end whose pool nothing replaces.
+    pub fn dismiss_stranded(&mut self) {
+        for place in self.streams.places() {
+            if self.streams.get_mut(place).is_some_and(|it| self.departures.is_stranded(it)) {
+                self.dismiss(place);
+            }
+        }
+    }
+
+    /// No worker has a connection any more: of the generation of this supervisor, or of any.
+    pub fn forget_away(&mut self, supervisor: Option<i32>) {
+        for place in self.streams.places() {
+            let is_lost = |stream: &mut PushStream| {
+                stream.phase == StreamPhase::Away
+                    && supervisor.is_none_or(|it| self.departures.belongs_to(stream, it))
+            };
+            if self.streams.get_mut(place).is_some_and(is_lost) {
+                self.take(place);
+            }
+        }
+    }
+
+    /// Sends what goes back to supervisors.
+    pub fn flush_returns(&mut self) {
+        self.departures.returns.flush(self.streams.dismissed() == 0);
+    }
+
     fn dismiss(&mut self, place: u32) {
-        let Some(stream) = self.streams.get_mut(place) else { return };
+        let Some(stream) = self.streams.dismiss(place) else { return };
         match stream.phase {
             StreamPhase::Ending => return,
-            StreamPhase::Away => return drop(self.take(place)),
+            // It comes back, unless its worker closes it.
+            StreamPhase::Away => return self.broadcast.unsubscribe(stream),
             // If its client has yet to take something, that comes first.
             StreamPhase::Hearing if stream.is_heard() => {
-                self.topics.unsubscribe(std::mem::replace(&mut stream.subscriptions, NONE));
+                self.broadcast.unsubscribe(stream);
                 if stream.left() == 0 {
                     self.hand_over(place, Wakeup::Shutdown);
                 }
@@ -345,13 +347,12 @@ impl Hub {
 
     /// A stream ends without a message.
     fn end(&mut self, place: u32) {
-        let drains = self.drains;
         let Some(stream) = self.streams.hearing(place) else { return };
         if stream.framing == MessageFraming::WebSocket {
             return self.hand_over(place, Wakeup::Timeout);
         }
         if stream.framing == MessageFraming::Whole {
-            let bytes = response(&stream.rules.heads[1], &[], drains && stream.rules.keeps);
+            let bytes = response(&stream.rules.heads[1], &[], stream.closes());
             if !self.write(place, &bytes.into(), false) {
                 return;
             }
@@ -363,7 +364,7 @@ impl Hub {
     fn complete(&mut self, place: u32) {
         let Some(stream) = self.streams.get_mut(place) else { return };
         stream.phase = StreamPhase::Ending;
-        self.topics.unsubscribe(std::mem::replace(&mut stream.subscriptions, NONE));
+        self.broadcast.unsubscribe(stream);
         let last = self.last_chunk.clone();
         if stream.framing == MessageFraming::Chunked && !self.write(place, &last, false) {
             return;
@@ -376,11 +377,11 @@ impl Hub {
     /// The response is sent: the connection goes back to the supervisor, or ends.
     fn leave(&mut self, place: u32) {
         let Some(stream) = self.streams.get_mut(place) else { return };
-        if !stream.send_close_notify(self.drains, self.now) {
+        if !stream.send_close_notify(self.now) {
             return self.await_room(place, true);
         }
         if let Some(stream) = self.take(place) {
-            self.departures.complete(stream, self.drains, self.now);
+            self.departures.complete(stream, self.now);
         }
     }
 
@@ -392,8 +393,8 @@ impl Hub {
     }
 
     fn take(&mut self, place: u32) -> Option<PushStream> {
-        let stream = self.streams.remove(place)?;
-        self.topics.unsubscribe(stream.subscriptions);
+        let mut stream = self.streams.remove(place)?;
+        self.broadcast.unsubscribe(&mut stream);
         Some(stream)
     }
 }

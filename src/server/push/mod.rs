@@ -9,12 +9,14 @@
 //! | [`streams`], [`stream`], [`new_stream`] | where they are; one of them; one that arrives |
 //! | [`transport`] | what its bytes pass through |
 //! | [`queue`] | what waits for a slow client (pure) |
+//! | [`broadcast`] | the message that is being passed on, and to whom |
 //! | [`topics`], [`history`] | who hears what; the last messages (pure) |
 //! | [`message`] | a message, framed once for all |
 //! | [`alarms`], [`slab`], [`rule_book`], [`generations`] | parts of the hub |
-//! | [`departures`], [`returns`] | how connections leave; what goes back to the supervisor |
+//! | [`departures`], [`returns`] | how connections leave; what goes back to supervisors |
 
 mod alarms;
+mod broadcast;
 mod departures;
 mod event_loop;
 mod generations;

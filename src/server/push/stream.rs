@@ -44,6 +44,8 @@ pub struct PushStream {
     pub awaits_room: bool,
     /// A ping was sent, which was not answered yet.
     pub is_pinged: bool,
+    /// It ends with the server, its pool, or the worker that has its client.
+    pub is_dismissed: bool,
     pub rules: Rc<Rules>,
     /// The first of its subscriptions.
     pub subscriptions: u32,
@@ -100,6 +102,7 @@ impl PushStream {
             framing: MessageFraming::default(),
             awaits_room: false,
             is_pinged: false,
+            is_dismissed: false,
             rules,
             subscriptions: NONE,
             deadline: u64::MAX,
@@ -115,8 +118,13 @@ impl PushStream {
     }
 
     /// Whether the connection goes on after the response.
-    pub fn keeps(&self, drains: bool) -> bool {
-        self.rules.keeps && !drains && !self.rules.relayed
+    pub fn keeps(&self) -> bool {
+        self.rules.keeps && !self.is_dismissed && !self.rules.relayed
+    }
+
+    /// Whether its client is to be told that the connection does not go on.
+    pub fn closes(&self) -> bool {
+        self.rules.keeps && self.is_dismissed
     }
 
     /// What follows it to the next process. None if its TLS session has failed.
@@ -169,18 +177,15 @@ impl PushStream {
     pub fn interest(&self) -> EpollFlags {
         let room = if self.awaits_room { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
         let input = if self.awaits_input() { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
-        let end = if self.is_dismissed() { EpollFlags::empty() } else { EpollFlags::EPOLLRDHUP };
+        // The worker that has its client knows that its response ends.
+        let is_known = self.rules.relayed && self.phase == StreamPhase::Ending;
+        let end = if is_known { EpollFlags::empty() } else { EpollFlags::EPOLLRDHUP };
         end | room | input
     }
 
     /// Whether the worker that has its client ends now, and with it the response.
     pub fn is_given_up(&self, flags: EpollFlags) -> bool {
         self.rules.relayed && flags.contains(EpollFlags::EPOLLRDHUP)
-    }
-
-    /// Whether the worker that has its client knows that its response ends.
-    fn is_dismissed(&self) -> bool {
-        self.rules.relayed && self.phase == StreamPhase::Ending
     }
 
     /// What tells that its client is gone. A worker that ends first ends its own direction.
@@ -299,8 +304,8 @@ impl PushStream {
     }
 
     /// Everything is sent: with TLS, sends `close_notify` if nothing follows. False if that has to wait.
-    pub fn send_close_notify(&mut self, drains: bool, now: u64) -> bool {
-        let is_sent = self.keeps(drains) || self.transport.send_close_notify();
+    pub fn send_close_notify(&mut self, now: u64) -> bool {
+        let is_sent = self.keeps() || self.transport.send_close_notify();
         if !is_sent {
             self.queue.get_or_insert_default().progress = now;
         }
@@ -440,7 +445,7 @@ mod tests {
         let mut stream = PushStream::new(PushTransport::new(ours.into(), None), (1, 0), rules);
         let end = EpollFlags::EPOLLRDHUP;
         assert!(stream.is_given_up(end) && stream.interest().contains(end));
-        assert!(!stream.gone().intersects(end) && !stream.keeps(false));
+        assert!(!stream.gone().intersects(end) && !stream.keeps());
         stream.phase = StreamPhase::Ending;
         assert!(stream.is_given_up(end) && !stream.interest().contains(end));
     }

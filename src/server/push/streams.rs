@@ -19,6 +19,8 @@ pub struct PushStreams {
     room: usize,
     /// The most connections.
     most: usize,
+    /// How many of them end.
+    dismissed: usize,
 }
 
 impl PushStreams {
@@ -31,6 +33,7 @@ impl PushStreams {
             counters,
             room: most,
             most,
+            dismissed: 0,
         };
         streams.publish_count();
         streams
@@ -45,6 +48,18 @@ impl PushStreams {
     /// How many connections are held.
     pub fn len(&self) -> usize {
         self.slab.len()
+    }
+
+    /// How many connections were dismissed that are still there.
+    pub fn dismissed(&self) -> usize {
+        self.dismissed
+    }
+
+    /// A connection ends: with the server, its pool, or the worker that has its client.
+    pub fn dismiss(&mut self, place: u32) -> Option<&mut PushStream> {
+        let stream = self.slab.get_mut(place)?;
+        self.dismissed += usize::from(!std::mem::replace(&mut stream.is_dismissed, true));
+        Some(stream)
     }
 
     /// All places with a connection.
@@ -139,6 +154,7 @@ impl PushStreams {
     pub fn remove(&mut self, place: u32) -> Option<PushStream> {
         let stream = self.slab.remove(place)?;
         let _ = self.epoll.delete(stream.transport.socket());
+        self.dismissed -= usize::from(stream.is_dismissed);
         self.publish_count();
         Some(stream)
     }
@@ -186,7 +202,10 @@ mod tests {
         assert_eq!(epoll.wait(&mut events, EpollTimeout::ZERO), Ok(1));
         assert_eq!(events[0].data(), token);
 
+        assert!(streams.dismiss(place).is_some() && streams.dismiss(place).is_some());
+        assert_eq!(streams.dismissed(), 1);
         assert!(streams.watch(place) && streams.remove(place).is_some());
+        assert_eq!(streams.dismissed(), 0);
         assert_eq!((streams.find(token), streams.watch(place)), (None, false));
         assert_eq!((streams.len(), counters.get(PushTotal::Held)), (0, 0));
         streams.limit(None);

@@ -213,6 +213,7 @@ impl Ending {
             return ControlFlow::Break(self.shutdown.exit_code());
         }
         self.shutdown.rest();
+        push.close();
         service.handover.reception.forget_successor();
         // With them go their ports.
         service.pools.clear();

@@ -28,6 +28,8 @@ use crate::sys::os::usage::ProcessEnd;
 enum PushEnd {
     /// They are held.
     Serving,
+    /// Another generation serves: it is told when nothing comes from this one any more.
+    Replaced,
     /// They are told to end.
     Draining,
     /// The same, and no others follow.
@@ -167,7 +169,7 @@ impl PushProcess {
         match self.end {
             PushEnd::Draining => self.tell(&ToPush::Drain, &[]),
             PushEnd::Ending => self.tell(&ToPush::End, &[]),
-            PushEnd::Serving | PushEnd::Ended => {}
+            PushEnd::Serving | PushEnd::Replaced | PushEnd::Ended => {}
         }
     }
 
@@ -201,6 +203,12 @@ impl PushProcess {
     /// All workers are gone: whether the held connections, or what is on its way back, have yet to end.
     pub fn outlasts(&mut self, is_replaced: bool) -> bool {
         if is_replaced {
+            if self.end == PushEnd::Serving
+                && !self.channels.is_empty()
+                && self.settings.line.send(&ToPush::Gone(getpid().as_raw()), &[]).is_ok()
+            {
+                self.end = PushEnd::Replaced;
+            }
             return !self.channels.is_empty();
         }
         if !self.may_hold() {
@@ -211,6 +219,13 @@ impl PushProcess {
             self.tell(&ToPush::End, &[]);
         }
         self.end != PushEnd::Ended
+    }
+
+    /// Nothing can come any more that this generation could do something with.
+    pub fn close(&mut self) {
+        for channel in self.channels.drain(..) {
+            let _ = self.epoll.delete(&channel);
+        }
     }
 
     /// Reads at most `most` messages from it, and passes connections to the reception and records to the access log.
