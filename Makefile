@@ -15,7 +15,7 @@ tools: ## install what building and testing need and this machine lacks
 	@tools/install build test
 
 build: ## build/luaVERSION/moonbridge.so for Lua 5.3, 5.4 and 5.5, or e.g. VERSIONS='5.1 jit'
-	@tools/build $(PROFILE) $(VERSIONS)
+	@PROGRESS=1 tools/build $(PROFILE) $(VERSIONS)
 
 run: ## serve examples/helloworld.lua on 127.0.0.1:8080; PORT=8081, LUA=lua5.3
 	@tools/install run
