@@ -144,7 +144,7 @@ describe("the PROXY protocol", function()
     assert.equal("nil line\n", c:read_until("\n"))
   end)
 
-  it("closes connections without a valid header, counts them, and tells the log once", function()
+  it("closes connections without a valid header, counts them, and tells the log", function()
     local s = start()
     local bad = {
       GET, "PROXY TCP4 1 2 3 4\r\n" .. GET, "PROXY UNKNOWN\n" .. GET, "PROXY " .. ("x"):rep(200),
@@ -168,6 +168,10 @@ describe("the PROXY protocol", function()
     assert.equal(1, lines)
     assert.truthy(s:log():find("Connections closed because they had no valid PROXY header: 1. The last one, "
       .. "from 127.0.0.1: the connection begins with something else", 1, true), s:log())
+    s:signal("TERM")
+    assert.equal(0, s:wait())
+    local rest = s:log():match("%[Pool #1%] Connections closed because they had [%a ]+: (%d+) more\n")
+    assert.equal(#bad, tonumber(rest), s:log())
   end)
 
   it("waits for the header without a worker, for 5 seconds at most", function()
@@ -200,7 +204,7 @@ describe("the PROXY protocol", function()
       kept[i] = s.proxied()
       kept[i]:send(incomplete)
     end
-    assert.truthy(s:wait_log("were closed: together they held more than 65536 bytes of input"))
+    assert.truthy(s:wait_log("w%a+ closed: together they held more than 65536 bytes of input"))
     assert.truthy(status.figure(s, "shed") > 0)
   end)
 

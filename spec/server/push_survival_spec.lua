@@ -231,6 +231,12 @@ describe("held responses", function()
     assert.equal("hello\nx", second.chunk() .. second.chunk())
     local status = push.status(s)
     assert.same({ 2, 1 }, { status.held, status.refused })
+    for _ = 1, 3 do s:raw "GET / HTTP/1.1\r\nHost: x\r\n\r\n" end
+    s:signal("TERM")
+    assert.equal(0, s:wait())
+    local told = 0
+    for number in s:log():gmatch("(%d+) connections could not be held") do told = told + number end
+    assert.equal(4, told, s:log())
   end)
 
   it("are refused if no descriptor is left", function()

@@ -217,6 +217,15 @@ for _ in range(3):
     assert.is_nil(s.process:log():find("Broken pipe", 1, true))
   end)
 
+  it("tells the log at the end how many further handshakes have failed", function()
+    local s = start(localhost)
+    for _ = 1, 4 do assert.is_nil((moonbridge_io.tlsconnect("localhost", s.port, { alpn = "a" }))) end
+    assert(s.process:wait_log("TLS handshakes failed: 1. The last one, "))
+    s.process:signal("TERM")
+    assert.equal(0, s.process:wait())
+    assert.truthy(s.process:log():find("[Pool #1] TLS handshakes failed: 3 more\n", 1, true), s.process:log())
+  end)
+
   it("waits for no handshake that begins with an end, or with an alert", function()
     local s = start(localhost)
     -- close_notify, a warning, a failure, one that is cancelled; then only an end.

@@ -22,6 +22,7 @@
 //! | [`status_process`] | the process that answers health checks and serves the metrics |
 //! | [`push_process`] | the process that holds connections and passes messages on |
 //! | [`access_log`] | the queues of the access log, and the process that writes it |
+//! | [`losses`] | what was lost, for the log |
 //! | [`signals`], [`descriptors`] | what the supervisor needs of the kernel |
 
 mod access_log;
@@ -39,6 +40,7 @@ mod ending;
 pub mod handover;
 pub mod liveness;
 pub mod load;
+mod losses;
 mod parts;
 pub mod pool;
 pub mod ports;

@@ -8,6 +8,7 @@
 //! | [`secured`] | the TLS session as a part of that |
 //! | [`lease`], [`ticket`] | who may act on a connection that a worker has parked, and its name |
 //! | [`scoreboard`] | what each sees of the other without a system call |
+//! | [`pool_losses`] | connections that workers could not keep, for the log |
 //! | [`server_stage`] | whether the server shuts down, as the status process is told |
 //! | [`request_record`], [`request_names`] | what is known of a request, for the logs (pure) |
 //! | [`request_note`], [`ring`] | the request a worker handles; a queue; both in shared memory |
@@ -30,6 +31,7 @@ pub(crate) mod lease;
 pub(crate) mod message;
 pub(crate) mod numbers;
 pub(crate) mod overflow;
+pub(crate) mod pool_losses;
 pub(crate) mod push_line;
 pub mod push_message;
 pub(crate) mod request_names;

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use nix::errno::Errno;
 
+use super::pool_losses::{COUNT, LossCount, PoolLoss};
 use super::request_note::{NOTE, RequestNote};
-use crate::server::log_throttle::INTERVAL;
 use crate::sys::os::shared::SharedWords;
 
 /// What a worker is doing.
@@ -62,11 +62,9 @@ const CELL: usize = 8;
 const SCARCITY: usize = 0;
 const OFFERS: usize = 1;
 const NO_RESULT: usize = 2;
-const PROXY_ERRORS: usize = 3;
-/// How many of them the log has told, and when.
-const TOLD: usize = 4;
-const TOLD_AT: usize = 5;
-const HEADER: usize = 3 * CELL;
+/// The first of them; what the supervisor says is before it.
+const LOSSES: usize = 3 * CELL;
+const HEADER: usize = 5 * CELL;
 
 /// What the supervisor says of the whole pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -303,22 +301,10 @@ impl Scoreboard {
         flag.load(Relaxed) == 0 && flag.swap(1, SeqCst) == 0
     }
 
-    /// The worker's side: a connection had no valid PROXY header. Returns the number that the log is to
-    /// mention now, in milliseconds of the shared clock, if it is time.
-    pub fn note_proxy_error(&self, now_ms: u64) -> Option<u64> {
-        let count = self.words[PROXY_ERRORS].fetch_add(1, SeqCst) + 1;
-        let told_at = self.words[TOLD_AT].load(SeqCst);
-        if told_at != 0 && now_ms < told_at + INTERVAL.as_millis() as u64 {
-            return None;
-        }
-        // Of several workers one tells.
-        self.words[TOLD_AT].compare_exchange(told_at, now_ms.max(1), SeqCst, SeqCst).ok()?;
-        Some(count.saturating_sub(self.words[TOLD].swap(count, SeqCst)))
-    }
-
-    /// How many connections had no valid PROXY header.
-    pub fn proxy_errors(&self) -> u64 {
-        self.words[PROXY_ERRORS].load(Relaxed)
+    /// How many connections workers have closed for that reason.
+    pub fn losses(&self, loss: PoolLoss) -> LossCount<'_> {
+        let from = LOSSES + COUNT * loss as usize;
+        LossCount::over(&self.words[from..from + COUNT])
     }
 
     /// The supervisor's side: asks workers that have time to offer themselves.
@@ -352,12 +338,15 @@ mod tests {
     }
 
     #[test]
-    fn connections_without_a_header_are_told_once_a_minute() {
-        let board = Scoreboard::new(2).unwrap();
-        assert_eq!(board.note_proxy_error(0), Some(1));
-        assert_eq!(board.note_proxy_error(59_999), None);
-        assert_eq!(board.note_proxy_error(60_001), Some(2));
-        assert_eq!(board.proxy_errors(), 3);
+    fn each_reason_for_a_loss_has_a_count_of_its_own() {
+        let board = Scoreboard::new(1).unwrap();
+        board.publish(Total::Queued, 7);
+        for (times, loss) in (1..).zip(PoolLoss::ALL) {
+            board.losses(loss).note(times, 0);
+        }
+        board.cell(0).rest(5);
+        assert_eq!(PoolLoss::ALL.map(|loss| board.losses(loss).total()), [1, 2, 3]);
+        assert_eq!((board.total(Total::Queued), board.cell(0).idle_since()), (7, 5));
     }
 
     #[test]

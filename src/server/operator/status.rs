@@ -7,6 +7,7 @@ use std::rc::Rc;
 use mlua::{Lua, Table};
 
 use crate::binding::{self, Fault};
+use crate::server::ipc::pool_losses::PoolLoss;
 use crate::server::ipc::scoreboard::{Activity, Counter, Scoreboard, Total};
 use crate::server::listen::registry::Registry;
 use crate::server::listen::spec::ListenerSpec;
@@ -57,7 +58,7 @@ impl PoolStatus {
             shed: board.total(Total::Shed),
             reclaimed: board.total(Total::Reclaimed),
             lost: board.total(Total::Lost),
-            proxy_errors: board.proxy_errors(),
+            proxy_errors: board.losses(PoolLoss::ProxyHeader).total(),
             ..PoolStatus::default()
         };
         // When a worker ends, its counters are added to the totals.

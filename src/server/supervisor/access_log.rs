@@ -17,7 +17,7 @@ use crate::server::ipc::numbers::words;
 use crate::server::ipc::request_record::{self, Closing, End};
 use crate::server::listen::pool::{CELLS, Pool};
 use crate::server::log_text;
-use crate::server::log_throttle::LogThrottle;
+use crate::server::log_throttle::{LogThrottle, Occasion};
 use crate::server::operator::access_log::AccessLogSettings;
 use crate::server::operator::access_log::calls::CallsStart;
 use crate::server::operator::access_log::output::{AccessLogOutput, AccessLogTarget};
@@ -102,29 +102,29 @@ impl AccessLog {
         self.first.get(pool).copied().unwrap_or(0) + cell
     }
 
-    /// Tells the log of lines that were lost. Returns when to start the process again.
-    pub fn run_due(&mut self, log: &mut Log, now: Instant) -> Option<Instant> {
-        let (lost, _) = self.queue.lost();
-        let more = usize::try_from(lost.saturating_sub(self.told)).unwrap_or(usize::MAX);
-        self.told = lost;
-        if let Some(lines) = self.losses.count(more, now) {
-            self.tell(lines, log);
-        }
-        let restart =
-            self.process.restart_at().filter(|_| self.commands.is_some() || self.queue.has_more());
-        restart.into_iter().chain(self.losses.due()).min()
+    /// When to start the process again.
+    pub fn next(&self) -> Option<Instant> {
+        self.process.restart_at().filter(|_| self.commands.is_some() || self.queue.has_more())
     }
 
-    fn tell(&self, lines: usize, log: &mut Log) {
-        let reason = self.queue.lost().1.map(error_text::describe).unwrap_or_default();
-        let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
-        let lines = log_text::counted(lines as u64, "line");
-        log.notice(&format!("The access log has lost {lines}{reason}"));
+    /// Tells the log of lines that were lost, if it is time. Returns when it will be.
+    pub fn tell_lost(&mut self, log: &mut Log, occasion: Occasion) -> Option<Instant> {
+        let (lost, reason) = self.queue.lost();
+        let more = usize::try_from(lost.saturating_sub(self.told)).unwrap_or(usize::MAX);
+        self.told = lost;
+        self.losses.note(more);
+        if let Some(lines) = self.losses.take(occasion) {
+            let reason = reason.map(error_text::describe).unwrap_or_default();
+            let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+            let lines = log_text::counted(lines as u64, "line");
+            log.notice(&format!("The access log has lost {lines}{reason}"));
+        }
+        self.losses.due()
     }
 
     /// How many lines were lost since the beginning.
     pub fn lost(&self) -> u64 {
-        self.told
+        self.queue.lost().0
     }
 
     /// Starts the process if none runs. In the new process, one that writes lines does so until its end; for one
@@ -223,17 +223,12 @@ impl AccessLog {
         self.process.running().is_none() && !self.queue.has_more()
     }
 
-    /// The server is at its end: waits for a moment for lines that are not written, and tells of those that are lost.
+    /// The server is at its end: waits for a moment for lines that are not written. Others are lost.
     pub fn close(&mut self, log: &mut Log) {
         self.commands = None;
         self.process.end(LAST_LINES);
         self.queue.abandon();
         self.queue.close();
-        let now = Instant::now();
-        self.run_due(log, now);
-        if let Some(lines) = self.losses.rest() {
-            self.tell(lines, log);
-        }
         // Bounded: a process that it has started may go on writing.
         for _ in 0..64 {
             if !self.copy_stderr(log) {

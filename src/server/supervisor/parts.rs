@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use super::access_log::AccessLog;
 use super::end::SupervisorEnd;
 use super::ending::Ending;
+use super::losses;
 use super::push_process::PushProcess;
 use super::reload::{Reload, ReloadAction};
 use super::service::{Next, Service, WorkerRequest};
@@ -16,6 +17,7 @@ use super::shutdown::ServerPhase;
 use super::status_process::StatusProcess;
 use super::watching::Watching;
 use crate::server::ipc::message::Report;
+use crate::server::log_throttle::Occasion;
 use crate::server::metrics::server::ServerMetrics;
 use crate::server::metrics::totals::ServerTotal;
 use crate::server::operator::log::Log;
@@ -79,23 +81,23 @@ impl SupervisorParts {
         }
         let ends = self.ending.conclude(&self.reload, &mut self.service, &mut self.push, now);
         let ends = ends.map_break(SupervisorEnd::Ended)?;
-        self.publish(now);
+        let lost = self.publish(Occasion::at(now));
         // A candidate has no ports to check yet.
         let serves = self.ending.shutdown.serves() && !is_candidate;
         let check = self.service.next_check(serves, now);
         let status = self.status.next().filter(|_| !is_candidate);
         // A candidate's standard error is not the server's yet.
-        let mut written = None;
+        let mut restart = None;
         if let Some(access_log) = self.service.access_log.as_mut().filter(|_| !is_candidate) {
             if let Some(start) = access_log.start(&mut self.log, now) {
                 return ControlFlow::Break(SupervisorEnd::AccessLog(start));
             }
-            written = access_log.run_due(&mut self.log, now);
+            restart = access_log.next();
         }
         let passed = self.reload.flush(&mut self.service, now);
-        let told = [self.notify(now), self.log.retry_waiting(now)];
-        let due = [files, served, ends, check, status, written, passed, self.reload.due()];
-        let due = due.into_iter().chain(told).chain([self.push.next()]);
+        let told = [lost, self.notify(now), self.log.retry_waiting(now)];
+        let due = [files, served, ends, check, status, restart, passed];
+        let due = due.into_iter().chain(told).chain([self.reload.due(), self.push.next()]);
         ControlFlow::Continue(due.flatten().min())
     }
 
@@ -292,9 +294,8 @@ impl SupervisorParts {
             }
         }
         let was_killed = self.ending.shutdown.phase() == ServerPhase::Killing;
-        let Some(mut child) =
-            self.service.child_ended(pid, (end, usage), was_killed, &mut self.log)
-        else {
+        let child = self.service.child_ended(pid, (end, usage), was_killed, &mut self.log);
+        let Some(mut child) = child else {
             let access_log = self.service.access_log.as_mut();
             if !access_log.is_some_and(|access_log| access_log.ended(pid, &mut self.log))
                 && !self.status.child_ended(pid, end, &mut self.log)
@@ -349,15 +350,16 @@ impl SupervisorParts {
         self.watching.due().filter(|_| serves)
     }
 
-    /// Puts into shared memory and into the log what only the supervisor knows.
-    fn publish(&mut self, now: Instant) {
+    /// Puts into shared memory and into the log what only the supervisor knows. Returns when it will know more.
+    fn publish(&mut self, occasion: Occasion) -> Option<Instant> {
         if !self.reload.is_replaced() && !self.reload.is_candidate() {
-            self.push.publish(&mut self.log, now);
+            self.push.count_losses();
         }
         self.status.publish(self.ending.shutdown.phase().stage());
         let lost = self.service.access_log.as_ref().map_or(0, AccessLog::lost);
         self.metrics.note_lost_lines([self.log.lost(), lost]);
         self.service.publish(&mut self.log);
+        losses::tell(&mut self.service, &mut self.push, &mut self.log, occasion)
     }
 
     /// Tells the service manager how far the server is. Returns when to do so again.
@@ -376,10 +378,8 @@ impl SupervisorParts {
     /// What is left to do when all workers are gone.
     pub fn close(&mut self) {
         self.notifier.stopping();
-        if let Some(access_log) = &mut self.service.access_log {
-            access_log.close(&mut self.log);
-            self.metrics.note_lost_lines([self.log.lost(), access_log.lost()]);
-        }
+        self.service.access_log.iter_mut().for_each(|access_log| access_log.close(&mut self.log));
+        self.publish(Occasion::last());
         self.log.settle();
         if self.reload.is_candidate() {
             // The ports are those of the generation that serves.

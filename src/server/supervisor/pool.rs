@@ -15,6 +15,7 @@ use super::sizing::{Advice, Census, Sizing};
 use super::timers::Timers;
 use crate::server::ipc::channel::Channel;
 use crate::server::ipc::clock;
+use crate::server::ipc::pool_losses::PoolLoss;
 use crate::server::ipc::scoreboard::{Activity, Counter, Total};
 use crate::server::listen::listener::Listener;
 use crate::server::listen::pool::{CELLS, Pool};
@@ -351,7 +352,8 @@ impl PoolState {
         board.publish(Total::Waiting, handover.store().waiting(self.index) as u64);
         board.publish(Total::Queued, queued as u64);
         let before = std::mem::replace(&mut self.counted, counts);
-        let proxy_errors = (board.proxy_errors(), self.proxy_errors);
+        let proxy_errors = board.losses(PoolLoss::ProxyHeader).total();
+        let proxy_errors = (proxy_errors, self.proxy_errors);
         self.proxy_errors = proxy_errors.0;
         for (what, now, before) in [
             (Supervised::Shed, counts.shed, before.shed),

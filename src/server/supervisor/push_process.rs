@@ -17,7 +17,7 @@ use super::source::EventSource;
 use crate::server::ipc::channel::{Channel, Descriptors, Inbox, Received};
 use crate::server::ipc::push_line::PushLine;
 use crate::server::ipc::push_message::{FromPush, ToPush, TopicSpec};
-use crate::server::log_throttle::LogThrottle;
+use crate::server::log_throttle::{LogThrottle, Occasion};
 use crate::server::metrics::push::{PushCounters, PushTotal};
 use crate::server::operator::log::Log;
 use crate::server::push::PushStart;
@@ -148,6 +148,8 @@ impl PushProcess {
 
     /// This generation begins to serve. If topics have a history, the process is needed.
     pub fn begin(&mut self) {
+        // Of what was before, its predecessor has told.
+        self.told = LOSSES.map(|(what, _)| self.settings.counters.get(what));
         if !self.settings.topics.is_empty() {
             self.settings.counters.set(PushTotal::Wanted, 1);
             self.serve();
@@ -265,20 +267,23 @@ impl PushProcess {
         None
     }
 
-    /// Tells the log of clients that were dropped.
-    pub fn publish(&mut self, log: &mut Log, now: Instant) {
-        for (((what, text), told), losses) in
-            LOSSES.iter().zip(&mut self.told).zip(&mut self.losses)
-        {
+    /// This generation serves: looks how many clients were dropped.
+    pub fn count_losses(&mut self) {
+        for (((what, _), told), losses) in LOSSES.iter().zip(&mut self.told).zip(&mut self.losses) {
             let count = self.settings.counters.get(*what);
-            let more = usize::try_from(count.saturating_sub(*told)).unwrap_or(usize::MAX);
+            losses.note(usize::try_from(count.saturating_sub(*told)).unwrap_or(usize::MAX));
             *told = count;
-            if more > 0
-                && let Some(clients) = losses.count(more, now)
-            {
+        }
+    }
+
+    /// Tells the log of clients that were dropped, if it is time. Returns when it will be.
+    pub fn tell_losses(&mut self, log: &mut Log, occasion: Occasion) -> Option<Instant> {
+        for ((_, text), losses) in LOSSES.iter().zip(&mut self.losses) {
+            if let Some(clients) = losses.take(occasion) {
                 log.notice(&format!("{clients} {text}"));
             }
         }
+        self.losses.iter().filter_map(LogThrottle::due).min()
     }
 
     /// The server has ended, and the process with it.

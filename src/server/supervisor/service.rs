@@ -126,9 +126,7 @@ impl Service {
 
     /// Does what is due in any phase. Returns when something will be.
     pub fn run_due(&mut self, log: &mut Log, now: Instant) -> Option<Instant> {
-        if let Some(text) = self.handover.reception.trim_memory(now) {
-            log.notice(&text);
-        }
+        self.handover.reception.trim_memory();
         let actions = self.liveness.check_orders(&mut self.children, now);
         self.carry_out(actions, log);
         let slow = self.slow_requests.run_due(&self.children, log, now);
@@ -345,6 +343,11 @@ impl Service {
             Some(ListenerSpec::Main { name }) if !name.is_empty() => format!(" \"{name}\""),
             _ => String::new(),
         }
+    }
+
+    /// How many bytes of input the parked connections of a worker may hold.
+    pub fn input_limit(&self) -> usize {
+        self.input_limit
     }
 
     /// Whether connections wait for a worker, or for a last request.

@@ -64,10 +64,10 @@ impl Connections {
             outbox: Outbox::new(epoll.clone()),
             relays: Relays::new(epoll),
             prologues: Prologues::new(control.clone(), listeners),
+            input_limit: InputLimit::new(input_limit, control.clone()),
             control,
             ready: VecDeque::new(),
             holding: None,
-            input_limit: InputLimit::new(input_limit),
         }
     }
 

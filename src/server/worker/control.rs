@@ -8,9 +8,12 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use crate::server::ipc::channel::{Channel, Inbox, Parcel, Received};
+use crate::server::ipc::clock;
 use crate::server::ipc::message::{Order, Report};
+use crate::server::ipc::pool_losses::PoolLoss;
 use crate::server::ipc::scoreboard::{self, Activity, Scoreboard};
 use crate::sys::os::error_text;
+use crate::sys::os::monotonic::MonotonicTime;
 use crate::sys::os::{process, worker_signals};
 
 /// How long a worker waits for an order that it has reason to expect, in milliseconds.
@@ -68,6 +71,12 @@ impl Control {
     /// What the worker and the supervisor see of each other.
     pub fn board(&self) -> &Scoreboard {
         &self.scoreboard
+    }
+
+    /// So many connections were closed for that reason. Returns the number that the log is to mention now, if it is time.
+    pub fn note_loss(&self, loss: PoolLoss, count: u64) -> Option<u64> {
+        let now = clock::monotonic_milliseconds(MonotonicTime::now());
+        self.scoreboard.losses(loss).note(count, now)
     }
 
     /// The channel, to be watched.

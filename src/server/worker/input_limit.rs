@@ -1,37 +1,36 @@
 //! How much incomplete input the parked connections of a worker may hold that no other process can hold.
 
-use std::time::Instant;
+use std::rc::Rc;
 
-use super::control::complain;
+use super::control::{Control, complain};
 use super::ownership::Ownership;
 use super::parking::ParkingLot;
+use crate::server::ipc::pool_losses::PoolLoss;
 use crate::server::log_text;
-use crate::server::log_throttle::LogThrottle;
 
-/// The limit, and the connections that it has cost.
+/// The limit.
 pub struct InputLimit {
     /// In bytes.
     limit: usize,
-    closed: LogThrottle,
+    control: Rc<Control>,
 }
 
 impl InputLimit {
     /// So many bytes in all.
-    pub fn new(limit: usize) -> Self {
-        InputLimit { limit, closed: LogThrottle::default() }
+    pub fn new(limit: usize, control: Rc<Control>) -> Self {
+        InputLimit { limit, control }
     }
 
     /// Closes the connections that have waited longest, as long as all hold more than they may.
-    pub fn enforce(&mut self, parking: &mut ParkingLot, owned: &mut Ownership) {
+    pub fn enforce(&self, parking: &mut ParkingLot, owned: &mut Ownership) {
         let (mut closed, limit) = (0, self.limit);
         while let Some((ticket, parked)) = parking.take_holder(&mut owned.places, limit) {
             owned.close(&parked.connection, Some(ticket));
             closed += 1;
         }
         if closed > 0
-            && let Some(closed) = self.closed.count(closed, Instant::now())
+            && let Some(closed) = self.control.note_loss(PoolLoss::Input, closed)
         {
-            let closed = closed as u64;
             let (connections, were) =
                 (log_text::counted(closed, "waiting connection"), log_text::were(closed));
             complain(&format!(

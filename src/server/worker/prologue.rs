@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::connection::{Connection, Parked, Running};
 use super::control::{Control, complain};
@@ -15,11 +15,10 @@ use super::proxy_header::{self, ProxyHeaderProgress};
 use super::request_log;
 use crate::io::{Stream, Wakeup, address};
 use crate::proxy::proxied::Proxied;
-use crate::server::ipc::clock;
+use crate::server::ipc::pool_losses::PoolLoss;
 use crate::server::ipc::request_record::End;
 use crate::server::ipc::ticket::Ticket;
 use crate::server::listen::listener::Listener;
-use crate::server::log_throttle::LogThrottle;
 use crate::server::metrics::pool::Meter;
 use crate::sys::os::monotonic::MonotonicTime;
 
@@ -44,7 +43,6 @@ pub struct Prologues {
     handshakes: VecDeque<Ticket>,
     /// The worker has left, and handshakes had begun.
     are_awaited: bool,
-    failed_handshakes: LogThrottle,
     /// Where refused requests are counted; none in a test.
     pub meter: Option<Meter>,
 }
@@ -64,7 +62,6 @@ impl Prologues {
             listeners,
             handshakes: VecDeque::new(),
             are_awaited: false,
-            failed_handshakes: LogThrottle::default(),
             meter: None,
         }
     }
@@ -179,16 +176,15 @@ impl Prologues {
     }
 
     /// A handshake has failed: tells the log now and then.
-    fn note_handshake_error(&mut self, connection: &Connection, reason: &str) {
-        let Some(count) = self.failed_handshakes.count(1, Instant::now()) else { return };
+    fn note_handshake_error(&self, connection: &Connection, reason: &str) {
+        let Some(count) = self.control.note_loss(PoolLoss::Handshake, 1) else { return };
         let peer = peer_text(connection);
         complain(&format!("TLS handshakes failed: {count}. The last one, with {peer}: {reason}"));
     }
 
-    /// A connection had no PROXY header: counts that, and tells the log once a minute.
+    /// A connection had no PROXY header: counts that, and tells the log now and then.
     fn note_proxy_error(&self, connection: &Connection, reason: &str) {
-        let now = clock::monotonic_milliseconds(MonotonicTime::now());
-        let Some(count) = self.control.board().note_proxy_error(now) else { return };
+        let Some(count) = self.control.note_loss(PoolLoss::ProxyHeader, 1) else { return };
         let peer = peer_text(connection);
         complain(&format!(
             "Connections closed because they had no valid PROXY header: {count}. The last one, from {peer}: {reason}"

@@ -16,7 +16,7 @@ use super::wall_clock::WallClock;
 use crate::binding;
 use crate::server::ipc::access_queue::AccessQueue;
 use crate::server::ipc::request_record::{self, Closing, LogValue, Opening};
-use crate::server::log_throttle::LogThrottle;
+use crate::server::log_throttle::{LogThrottle, Occasion};
 
 /// What the process needs in the beginning.
 pub struct CallsStart {
@@ -37,6 +37,8 @@ struct Calls {
     /// Nobody can have anything more to say.
     is_over: bool,
     failures: LogThrottle,
+    /// What the last one says.
+    failure: Vec<u8>,
 }
 
 /// Records for which the call of the function has not ended.
@@ -69,6 +71,7 @@ pub fn begin(lua: &Lua, start: CallsStart) -> mlua::Result<Table> {
         complete: Complete::default(),
         is_over: false,
         failures: LogThrottle::default(),
+        failure: Vec::new(),
     };
     let calls = Rc::new(RefCell::new(calls));
     let shared = calls.clone();
@@ -86,13 +89,10 @@ pub fn begin(lua: &Lua, start: CallsStart) -> mlua::Result<Table> {
         }
     })?;
     let failed = lua.create_function(move |_, text: LuaString| {
-        let Some(times) = calls.borrow_mut().failures.count(1, Instant::now()) else {
-            return Ok(());
-        };
-        let before = if times > 1 { format!("{times} times, at last: ") } else { String::new() };
-        let text = text.as_bytes();
-        let line = [b"Error in \"access_log\" function: ", before.as_bytes(), &text[..], b"\n"];
-        let _ = std::io::stderr().write_all(&line.concat());
+        let mut calls = calls.borrow_mut();
+        calls.failures.note(1);
+        calls.failure = text.as_bytes().to_vec();
+        calls.tell_failures(Occasion::at(Instant::now()));
         Ok(())
     })?;
     let step = lua.create_table()?;
@@ -103,11 +103,20 @@ pub fn begin(lua: &Lua, start: CallsStart) -> mlua::Result<Table> {
 }
 
 impl Calls {
+    /// Tells of errors of the function, if it is time.
+    fn tell_failures(&mut self, occasion: Occasion) {
+        let Some(times) = self.failures.take(occasion) else { return };
+        let before = if times > 1 { format!("{times} times, at last: ") } else { String::new() };
+        let parts =
+            [b"Error in \"access_log\" function: ", before.as_bytes(), &self.failure, b"\n"];
+        let _ = std::io::stderr().write_all(&parts.concat());
+    }
+
     fn next(&mut self) -> Option<Vec<u8>> {
-        let Calls { reader, clock, complete, is_over, .. } = self;
         // The function has returned; if it ends this process, only the request that it was called for is lost.
-        reader.hold(complete.0.len());
+        self.reader.hold(self.complete.0.len());
         loop {
+            let Calls { reader, clock, complete, is_over, .. } = self;
             if let Some(record) = complete.0.pop_front() {
                 return Some(record);
             }
@@ -116,10 +125,15 @@ impl Calls {
             }
             if *is_over {
                 reader.finish(complete);
-                return complete.0.pop_front();
+                let last = complete.0.pop_front();
+                if last.is_none() {
+                    self.tell_failures(Occasion::last());
+                }
+                return last;
             }
             *is_over = reader.wait() == Command::End;
             clock.set();
+            self.tell_failures(Occasion::at(Instant::now()));
         }
     }
 }

@@ -10,7 +10,7 @@ use super::held_input::{HeldInput, InputBudget};
 use super::store::Store;
 use crate::server::ipc::connection_state::ConnectionState;
 use crate::server::log_text;
-use crate::server::log_throttle::LogThrottle;
+use crate::server::log_throttle::{LogThrottle, Occasion};
 use crate::sys::os::fallback_allocator;
 use crate::sys::os::freed_memory::FreedMemory;
 
@@ -24,9 +24,9 @@ pub struct Bounds {
     input: Rc<InputBudget>,
     /// Counted in bytes of input.
     freed_memory: FreedMemory,
-    /// How many connections were closed, and why the last ones were, as far as the log is to tell.
-    closed: Option<(usize, String)>,
-    throttle: LogThrottle,
+    /// Connections that were closed, as far as the log is to tell, and why the last ones were.
+    closed: LogThrottle,
+    why: String,
 }
 
 impl Bounds {
@@ -37,8 +37,8 @@ impl Bounds {
             descriptors,
             input,
             freed_memory: FreedMemory::new(GIVEN_BACK),
-            closed: None,
-            throttle: LogThrottle::default(),
+            closed: LogThrottle::default(),
+            why: String::new(),
         }
     }
 
@@ -78,8 +78,8 @@ impl Bounds {
         closed
     }
 
-    /// Looks after the memory between two batches of events. Returns what the log is to tell.
-    pub fn run_due(&mut self, store: &mut Store, now: Instant) -> Option<String> {
+    /// Looks after the memory between two batches of events.
+    pub fn run_due(&mut self, store: &mut Store) {
         if fallback_allocator::take_failure() {
             let some = store.lobby().waiting().div_ceil(8);
             let closed = match self.input.held() {
@@ -90,17 +90,22 @@ impl Bounds {
             self.note_closed(closed, "there was no memory left");
         }
         self.freed_memory.note(self.input.held());
-        let (closed, why) = self.closed.take()?;
-        let closed = self.throttle.count(closed, now)?;
-        let closed = closed as u64;
-        let connections = log_text::counted(closed, "waiting connection");
-        Some(format!("{connections} {} closed: {why}", log_text::were(closed)))
+    }
+
+    /// What the log is to tell of connections that were closed, if it is time, and when it will be.
+    pub fn report_closed(&mut self, occasion: Occasion) -> (Option<String>, Option<Instant>) {
+        let closed = self.closed.take(occasion).map(|closed| {
+            let closed = closed as u64;
+            let connections = log_text::counted(closed, "waiting connection");
+            format!("{connections} {} closed: {}", log_text::were(closed), self.why)
+        });
+        (closed, self.closed.due())
     }
 
     /// So many connections were closed.
     pub fn note_closed(&mut self, count: usize, why: &str) {
-        let before = self.closed.take().map_or(0, |(before, _)| before);
-        self.closed = Some((before + count, why.to_owned()));
+        self.closed.note(count);
+        self.why = why.to_owned();
     }
 }
 

@@ -15,6 +15,7 @@ use crate::server::ipc::batch::{Batch, PassedConnection};
 use crate::server::ipc::channel::{Descriptors, Parcel};
 use crate::server::ipc::clock;
 use crate::server::ipc::connection_state::{ConnectionState, Stage};
+use crate::server::log_throttle::Occasion;
 
 /// At a shutdown, a connection that was in use until now has so long for a last request, which may be on its
 /// way: its client may not know that it ends.
@@ -260,9 +261,14 @@ impl Reception {
         self.bounds.bound_descriptors(&mut self.store, more)
     }
 
-    /// Looks after the memory between two batches of events. Returns what the log is to tell.
-    pub fn trim_memory(&mut self, now: Instant) -> Option<String> {
-        self.bounds.run_due(&mut self.store, now)
+    /// Looks after the memory between two batches of events.
+    pub fn trim_memory(&mut self) {
+        self.bounds.run_due(&mut self.store);
+    }
+
+    /// As [`Bounds::report_closed`].
+    pub fn report_closed(&mut self, occasion: Occasion) -> (Option<String>, Option<Instant>) {
+        self.bounds.report_closed(occasion)
     }
 
     /// What became of a pool's connections.

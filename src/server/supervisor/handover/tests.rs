@@ -15,6 +15,7 @@ use crate::server::ipc::generation::FromPredecessor;
 use crate::server::ipc::lease::LeaseTable;
 use crate::server::ipc::message::MAX_PAYLOAD;
 use crate::server::ipc::scoreboard::Scoreboard;
+use crate::server::log_throttle::{INTERVAL, Occasion};
 
 const WORKER: WorkerId = WorkerId { pid: 1, pool: 0, cell: 0 };
 
@@ -114,12 +115,11 @@ fn who_has_waited_longest_with_input_is_closed_if_memory_is_short() {
     let states = [&b""[..], &[b'a'; 100], &[b'a'; 100], &[b'a'; 100]];
     let mut clients = states.map(|data| side.hand_over(with(data, Awaits::Bytes(200))));
     assert_eq!(clients.each_mut().map(is_closed), [false, true, false, false]);
-    assert!(
-        side.handover
-            .reception
-            .trim_memory(side.now)
-            .is_some_and(|text| text.starts_with("1 waiting"))
-    );
+    let (text, due) = side.handover.reception.report_closed(Occasion::at(side.now));
+    assert!(text.is_some_and(|text| text.starts_with("1 waiting")) && due.is_none());
+    let _another = side.hand_over(with(&[b'a'; 100], Awaits::Bytes(200)));
+    let (text, due) = side.handover.reception.report_closed(Occasion::at(side.now));
+    assert_eq!((text, due), (None, Some(side.now + INTERVAL)));
 }
 
 #[test]
