@@ -1,5 +1,6 @@
 -- The structure of src/: no circles of imports among files or folders, no object spread over files, no long
 -- files, no name for two things.
+-- Any version: nothing of it depends on Lua's.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"

@@ -138,7 +138,7 @@ describe("tools/test", function()
         io.open(path, "w"):close()
         assert(second, "disturbed")
       end)]]):format(once), "-- Runs once\nit('is sound', function() end)")
-    assert.equal(1, run:wait(30))
+    assert.equal(1, run:wait(120))
     local summary = run:output():match("\n\n(==.*)")
     local function assert_says(pattern) assert.matches(pattern, summary) end
     for version, tests in pairs { ["5%.3"] = 3, ["5%.4"] = 4 } do
@@ -155,11 +155,11 @@ describe("tools/test", function()
   it("says what has failed and what was under way when it is cut off", function()
     local flag = process.scratch("waits")
     local run = run_tests("it('is broken', function() error('oops') end)",
-      ("it('waits', function() io.open(%q .. _VERSION, 'w') os.execute('exec sleep 60') end)"):format(flag))
+      ("it('waits', function() io.open(%q .. _VERSION, 'w') os.execute('exec sleep 600') end)"):format(flag))
     assert.truthy(process.wait_until(function()
       return process.slurp(flag .. "Lua 5.3") and process.slurp(flag .. "Lua 5.4")
         and select(2, run:output():gsub("1 failed\n", "")) == 2
-    end, 30))
+    end, 120))
     run:signal("TERM")
     assert.equal(130, run:wait())
     local summary = run:output():match("\n== cut off by SIGTERM after %d+ s; [^\n]+RUNNER_TIMEOUT.*")
@@ -170,10 +170,10 @@ describe("tools/test", function()
   end)
 
   it("says which limit was hit, and during which test", function()
-    local run = run_tests({ RUNNER_TIMEOUT = 3 },
-      "-- Runs once\nit('waits', function() os.execute('sleep 60') end)")
-    assert.equal(1, run:wait(60))
-    assert.matches("\nbusted%-5%.4%S* broke off after RUNNER_TIMEOUT %(3 s%), during: waits\n", run:output())
+    local run = run_tests({ RUNNER_TIMEOUT = 5 },
+      "-- Runs once\nit('waits', function() os.execute('sleep 600') end)")
+    assert.equal(1, run:wait(120))
+    assert.matches("\nbusted%-5%.4%S* broke off after RUNNER_TIMEOUT %(5 s%), during: waits\n", run:output())
     run:destroy()
   end)
 end)
@@ -195,11 +195,11 @@ describe("a run that is killed", function()
     file:write(s.pid, " ", process.slurp(pid_file), " ", table.concat(s:workers(), " "))
     file:close()
     os.rename(PIDS .. ".new", PIDS)
-    require("socket").sleep(60)
+    require("socket").sleep(600)
   ]]):format(server.root)
 
   local function pids(path)
-    local text = assert(process.wait_until(function() return process.slurp(path) end, 30))
+    local text = assert(process.wait_until(function() return process.slurp(path) end, 120))
     local list = {}
     for pid in text:gmatch("%d+") do list[#list + 1] = tonumber(pid) end
     return list

@@ -1,5 +1,6 @@
 -- The examples that carry events from one machine to another, by databases that really run.
 -- Takes long: databases are started, and 1,000 clients.
+-- Any version: nothing of it depends on Lua's.
 
 local postgres = require "spec.support.postgres"
 local process = require "spec.support.process"

@@ -1,5 +1,6 @@
 -- A file that is being sent is a descriptor and a position: any process with duplicates can go on with it,
 -- whatever becomes of the worker that began.
+-- Any version: nothing of it depends on Lua's.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"

@@ -1,4 +1,5 @@
 -- Files over TLS: the same as without, but that the keys of a connection are in its worker.
+-- Any version: nothing of it depends on Lua's.
 
 local certificates = require "spec.support.certificates"
 local process = require "spec.support.process"

@@ -1,5 +1,6 @@
 -- nginx or HAProxy in front, with connections that it keeps, as in most deployments: its users see no fault
 -- of ours.
+-- Any version: nothing of it depends on Lua's.
 
 local client = require "spec.support.client"
 local proxies = require "spec.support.proxies"

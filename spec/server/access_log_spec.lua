@@ -1,4 +1,5 @@
 -- Reference, "The access log": each request has its line, whatever becomes of it.
+-- Any version: nothing of it depends on Lua's.
 
 local json = require "dkjson"
 local faults = require "spec.support.faults"

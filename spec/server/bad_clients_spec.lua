@@ -1,4 +1,5 @@
 -- What clients do to parked connections, by malice or accident, and a server short of descriptors.
+-- Any version: nothing of it depends on Lua's.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"

@@ -1,4 +1,5 @@
 -- A system that runs out of something: the server waits, tells, and goes on.
+-- Any version: nothing of it depends on Lua's.
 
 local socket = require "socket"
 local faults = require "spec.support.faults"

@@ -1,4 +1,5 @@
 -- Nobody keeps others waiting: neither those who are there already, nor those who come in crowds.
+-- Any version: nothing of it depends on Lua's.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"

@@ -1,6 +1,7 @@
 -- What was given to an idle worker that does not get on (it is stopped, or the kernel holds it) goes to
 -- others, and the worker is replaced.
 -- Takes long: much of it is waiting for time-outs.
+-- Any version: nothing of it depends on Lua's.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"

@@ -1,4 +1,5 @@
 -- A pool whose workers are all busy while something waits says so in the log.
+-- Any version: nothing of it depends on Lua's.
 
 local socket = require "socket"
 local process = require "spec.support.process"

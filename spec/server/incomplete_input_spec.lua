@@ -1,5 +1,6 @@
 -- A connection whose input is of no use yet (half a head) waits where it disturbs nobody: for a moment in
 -- its worker, then at the supervisor, which adds to it without calling a handler.
+-- Any version: nothing of it depends on Lua's.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"

@@ -1,4 +1,5 @@
 -- Reference, "The log": whatever happens to it, the service goes on.
+-- Any version: nothing of it depends on Lua's.
 
 local faults = require "spec.support.faults"
 local process = require "spec.support.process"

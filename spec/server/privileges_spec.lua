@@ -1,4 +1,5 @@
 -- The users that supervisor and workers run as, who may connect to a local socket, the backlog.
+-- Any version: nothing of it depends on Lua's.
 
 local lfs = require "lfs"
 local process = require "spec.support.process"

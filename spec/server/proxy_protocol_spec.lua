@@ -1,5 +1,6 @@
 -- The PROXY protocol on a listener: the header is read before any handler has the connection, and what it has
 -- told stays with the connection.
+-- Any version: nothing of it depends on Lua's.
 
 local client = require "spec.support.client"
 local process = require "spec.support.process"

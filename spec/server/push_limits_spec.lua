@@ -1,4 +1,5 @@
 -- What may wait for the push process, here while it is stopped.
+-- Any version: nothing of it depends on Lua's.
 
 local process = require "spec.support.process"
 local push = require "spec.support.push"

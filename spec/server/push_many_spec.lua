@@ -1,5 +1,6 @@
 -- Held responses as they are deployed: thousands, of several pools, behind nginx and HAProxy, to curl; while
 -- workers are killed and the server is reloaded.
+-- Any version: nothing of it depends on Lua's.
 
 local moonbridge_io = require "moonbridge_io"
 local process = require "spec.support.process"

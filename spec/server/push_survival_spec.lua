@@ -1,4 +1,5 @@
 -- Held responses outlive workers, reloads and slow neighbours, and end in order at a shutdown.
+-- Any version: nothing of it depends on Lua's.
 
 local process = require "spec.support.process"
 local push = require "spec.support.push"

@@ -1,4 +1,5 @@
 -- An old generation that does not react when it is to hand over.
+-- Any version: nothing of it depends on Lua's.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"

@@ -1,5 +1,6 @@
 -- Reloads under load: no client notices. RELOADS: how many in a row (default 8, at most one each 50 ms).
 -- Takes long: many reloads, one after the other.
+-- Any version: nothing of it depends on Lua's.
 
 local lfs = require "lfs"
 local memory = require "spec.support.memory"

@@ -1,4 +1,5 @@
 -- A reload takes many idle connections over: several in one message, and as many as descriptors allow.
+-- Any version: nothing of it depends on Lua's.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"

@@ -1,4 +1,5 @@
 -- A reload of a server that has given up root, and what a new script says of ports that stay open.
+-- Any version: nothing of it depends on Lua's.
 
 local lfs = require "lfs"
 local process = require "spec.support.process"

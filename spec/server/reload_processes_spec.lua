@@ -1,5 +1,6 @@
 -- The processes of a server that is reloaded: as process 1 of a container, with another version of the
 -- library, with generations that die.
+-- Any version: nothing of it depends on Lua's.
 
 local lfs = require "lfs"
 local process = require "spec.support.process"

@@ -1,4 +1,5 @@
 -- How long a shutdown may take: what takes longer is killed, and named in the log.
+-- Any version: nothing of it depends on Lua's.
 
 local socket = require "socket"
 local process = require "spec.support.process"

@@ -30,6 +30,15 @@ local function slow(s)
   return c
 end
 
+local function assert_reaped(s)
+  assert.truthy(process.wait_until(function()
+    for _, entry in ipairs(s:descendants()) do
+      if entry.state == "Z" then return false end
+    end
+    return true
+  end))
+end
+
 local function count(s, text)
   local _, found = s:log():gsub(text, "")
   return found
@@ -143,7 +152,7 @@ describe("SIGTERM to the supervisor, once more,", function()
       end
     end)
     socket.sleep(0.4)
-    for _, entry in ipairs(outer:descendants()) do assert.not_equal("Z", entry.state) end
+    assert_reaped(outer)
     process.kill(inner, "TERM")
     assert.equal(0, outer:wait())
   end)
@@ -200,7 +209,7 @@ describe("SIGTERM to a worker", function()
     -- The only worker: a pool that has grown ends any of its workers later.
     local s = start((ANSWERS:gsub("max_fork = 4", "max_fork = 1")))
     local pid = s:raw("x")
-    socket.sleep(0.5) -- until its handler has returned
+    process.wait_asleep(pid)
     process.kill(tonumber(pid), "TERM")
     socket.sleep(0.1)
     assert.equal(pid, (s:raw("x")))
@@ -228,17 +237,20 @@ describe("a killed supervisor", function()
   it("takes idle workers along at once, busy ones after their answer; its ports are free at once", function()
     local s = start(ANSWERS)
     local c = slow(s)
-    local idle = {}
-    for _, pid in ipairs(s:workers()) do
-      if #(process.slurp(("/proc/%d/task/%d/children"):format(pid, pid)) or "") == 0 then
-        idle[#idle + 1] = pid
+    local idle
+    assert.truthy(process.wait_until(function()
+      idle = {}
+      for _, pid in ipairs(s:workers()) do
+        if #(process.slurp(("/proc/%d/task/%d/children"):format(pid, pid)) or "") == 0 then
+          idle[#idle + 1] = pid
+        end
       end
-    end
+      return #idle > 0
+    end))
     s:signal("KILL")
     s:wait()
     local again = start(ANSWERS, { port = s.port })
     assert.truthy(tonumber((again:raw("x"))))
-    assert.truthy(#idle > 0)
     for _, pid in ipairs(idle) do
       assert.truthy(process.wait_until(function() return not process.alive(pid) end))
     end
@@ -289,7 +301,7 @@ describe("what else happens to a supervisor", function()
   it("reaps children it does not know", function()
     local s = start(ANSWERS, { before = 'io.popen("sleep 0.1")' })
     socket.sleep(0.3)
-    for _, entry in ipairs(s:descendants()) do assert.not_equal("Z", entry.state) end
+    assert_reaped(s)
     assert.truthy(tonumber((s:raw("x"))))
   end)
 
@@ -392,11 +404,12 @@ describe("a worker", function()
     for _, target in pairs(descriptors("self")) do inherited[target] = true end
     local s = start("connect = function(s) s:write(moonbridge_io.getpid()) return true end",
       { before = before, launcher = { "-p", process.scratch("pid"), "-l", process.scratch("log") } })
-    local supervisor, worker = descriptors(s.pid), tonumber((s:raw("")))
+    local worker = tonumber((s:raw("")))
     local own, shared
     -- The client may know that its connection ends before the worker has closed it.
     process.wait_until(function()
       own, shared = {}, {}
+      local supervisor = descriptors(s.pid)
       for number, target in pairs(descriptors(worker)) do
         local list = supervisor[number] == target and shared or own
         if list == own or target:find("^socket") and not inherited[target] then

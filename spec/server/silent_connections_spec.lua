@@ -1,5 +1,6 @@
 -- Connections whose client has not said anything: no process is needed for them, and none can take
 -- them down.
+-- Any version: nothing of it depends on Lua's.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"

@@ -1,6 +1,7 @@
 -- A process is occupied only while a handler runs: a client that takes its response slowly, or not
 -- at all, occupies none when the handler has returned.
 -- Takes long: much of it is waiting for time-outs.
+-- Any version: nothing of it depends on Lua's.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"

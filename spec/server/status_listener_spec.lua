@@ -1,4 +1,5 @@
 -- Listeners of the status process: /live and /ready, whatever the workers do.
+-- Any version: nothing of it depends on Lua's.
 
 local client = require "spec.support.client"
 local lfs = require "lfs"

@@ -1,5 +1,6 @@
 -- No worker is stranded: an order that cannot be sent is sent later or to another one, and so is a
 -- report.
+-- Any version: nothing of it depends on Lua's.
 
 local server = require "spec.support.server"
 local socket = require "socket"

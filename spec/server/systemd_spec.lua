@@ -1,4 +1,5 @@
 -- Socket activation, notification and watchdog: the spec plays systemd's side.
+-- Any version: nothing of it depends on Lua's.
 
 local lfs = require "lfs"
 local process = require "spec.support.process"

@@ -1,5 +1,6 @@
 -- What waiting connections have sent is held by the supervisor, in memory that is bounded; and should there
 -- be no memory all the same, some of them are closed and the server goes on.
+-- Any version: nothing of it depends on Lua's.
 
 local client = require "spec.support.client"
 local faults = require "spec.support.faults"

@@ -1,4 +1,5 @@
 -- Which certificates a client of TLS believes, and what it says about the others.
+-- Any version: nothing of it depends on Lua's.
 
 local certificates = require "spec.support.certificates"
 local moonbridge_io = require "moonbridge_io"

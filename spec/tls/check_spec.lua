@@ -1,4 +1,5 @@
--- Runs once: what `moonbridge --check` tells of certificates.
+-- What `moonbridge --check` tells of certificates.
+-- Any version: nothing of it depends on Lua's.
 
 local certificates = require "spec.support.certificates"
 local process = require "spec.support.process"

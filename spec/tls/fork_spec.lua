@@ -1,5 +1,6 @@
 -- Processes that inherit a connection with TLS by a fork: if they sent records, their parent would use the
 -- same record numbers again, so that an eavesdropper could read both.
+-- Any version: nothing of it depends on Lua's.
 
 local certificates = require "spec.support.certificates"
 local posix = require "spec.support.posix"

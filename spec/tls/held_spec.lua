@@ -1,4 +1,5 @@
 -- Responses over TLS 1.2 are held, too: the worker has the keys and passes on what the push process says.
+-- Any version: nothing of it depends on Lua's.
 
 local certificates = require "spec.support.certificates"
 local faults = require "spec.support.faults"

@@ -1,4 +1,5 @@
 -- http.request over TLS: kept connections, redirects between schemes, proxies.
+-- Any version: nothing of it depends on Lua's.
 
 local certificates = require "spec.support.certificates"
 local http = require "moonbridge_http"

@@ -1,5 +1,6 @@
 -- Connections with TLS 1.3 move from process to process like any other, whatever their client.
 -- Takes long: connections have to become cold.
+-- Any version: nothing of it depends on Lua's.
 
 local certificates = require "spec.support.certificates"
 local moonbridge_io = require "moonbridge_io"

@@ -1,4 +1,5 @@
--- Runs once: what authorities say of certificates (OCSP) goes to clients along with these.
+-- What authorities say of certificates (OCSP) goes to clients along with these.
+-- Any version: nothing of it depends on Lua's.
 
 local certificates = require "spec.support.certificates"
 local moonbridge = require "moonbridge"

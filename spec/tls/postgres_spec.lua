@@ -1,4 +1,5 @@
 -- starttls with PostgreSQL: what its own clients call sslmode=verify-full.
+-- Any version: nothing of it depends on Lua's.
 
 local certificates = require "spec.support.certificates"
 local moonbridge_io = require "moonbridge_io"

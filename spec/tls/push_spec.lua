@@ -1,4 +1,5 @@
 -- Connections with TLS 1.3 hear topics: the process that holds them goes on with their keys.
+-- Any version: nothing of it depends on Lua's.
 
 local certificates = require "spec.support.certificates"
 local http = require "moonbridge_http"

@@ -1,5 +1,6 @@
 -- Keys do not appear in core files: neither those of certificates nor those of connections.
 -- Takes long: all of the processes' memory is searched.
+-- Any version: nothing of it depends on Lua's.
 
 local certificates = require "spec.support.certificates"
 local memory = require "spec.support.memory"

@@ -1,5 +1,6 @@
 -- Clients of other implementations, Python's `websockets` and Node's `ws`, which have the
 -- cases of the Autobahn test suite: lengths, fragments, pings, UTF-8, close codes, limits and compression.
+-- Any version: nothing of it depends on Lua's.
 
 local process = require "spec.support.process"
 local server = require "spec.support.server"
