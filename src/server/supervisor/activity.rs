@@ -26,7 +26,7 @@ pub fn describe(child: &Child, listeners: &[Listener], now: Instant) -> String {
         }
         (None, Activity::Finishing) => "runs finish".to_owned(),
         (None, Activity::Ended) => "runs finalizers".to_owned(),
-        (None, Activity::Busy) if !child.is_serving() && sending > 0 => {
+        (None, Activity::Busy | Activity::Idle) if !child.is_serving() && sending > 0 => {
             let clients = if sending == 1 { "client" } else { "clients" };
             format!("sends output to {sending} slow {clients}")
         }
