@@ -7,7 +7,6 @@ local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 local push = require "spec.support.push"
 local server = require "spec.support.server"
-local websocket = require "spec.support.websocket"
 
 local authority, localhost
 local running = {}
@@ -24,11 +23,9 @@ end)
 
 local BEFORE = [[
   local posix = package.loadlib(POSIX, "luaopen_posix")()
-  local chat = http.websocket { open = function(ws) ws:subscribe("room") end }
 ]]
 
 local HANDLER = [[
-  if request.path == "chat" then return chat(request) end
   if request.path == "fork" then
     local child = posix.fork()
     if child == 0 then
@@ -286,17 +283,5 @@ describe("a held response over TLS 1.2", function()
     refused:expect_output("\ncut")
     assert(s.process:wait_log("A connection could not be held: Too many open files"))
     client(s, "/"):expect_output("hello\n")
-  end)
-end)
-
-describe("a WebSocket over TLS 1.2", function()
-  it("hears no topics: subscribe throws", function()
-    local s = start()
-    local request = websocket.request("/chat", { Host = "localhost" })
-    process.run(("(printf '%s'; sleep 1) | openssl s_client -quiet -tls1_2 -CAfile %s "
-      .. "-connect localhost:%d -servername localhost 2>&1"):format(request,
-      authority.certificate, s.tls_port))
-    assert(s.process:wait_log("subscribe: a WebSocket over TLS 1.2 cannot hear topics"))
-    assert.equal(0, push.status(s).held)
   end)
 end)

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub struct Session {
     pub away: Option<u64>,
     /// What that process is to be told when it gets the connection, if it is to have it.
     pub held: Option<Vec<u8>>,
+    /// The end of a socket pair from which that process's messages come, if it does not get the connection.
+    pub relay: Option<OwnedFd>,
     /// How long the handler's next call is waited for at first.
     pub wait: Option<Duration>,
     /// The handler has thrown after the change of protocol: it is to end the connection.
@@ -31,8 +34,8 @@ impl Session {
 
     /// One that has come from another process.
     pub fn received(bytes: Rc<[u8]>, away: Option<u64>) -> Self {
-        let (held, wait, live) = Default::default();
-        Session { bytes, is_told: true, away, held, wait, has_failed: false, live }
+        let (held, relay, wait, live) = Default::default();
+        Session { bytes, is_told: true, away, held, relay, wait, has_failed: false, live }
     }
 
     /// As bytes.

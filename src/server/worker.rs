@@ -47,6 +47,7 @@ mod prologue;
 mod proxy_header;
 mod quiet_time;
 mod recycling;
+mod relayed_socket;
 mod relays;
 pub mod reload;
 pub mod request_log;

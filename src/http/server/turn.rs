@@ -264,7 +264,7 @@ impl Turn {
         };
         let Supervision { park, hold, .. } = self.supervision;
         let is_taken = c.exchange.stream.get().is_some_and(|stream| match held.ok().flatten() {
-            Some(held) => !stream.borrow().is_bound() && hold(stream, held),
+            Some(held) => hold(stream, held),
             None => park(stream, wait, self.times.stall),
         });
         let outcome = if is_taken { TurnResult::Result } else { TurnResult::Serve };

@@ -310,6 +310,8 @@ impl WebSocket {
         let is_heard = !self.state.topics.is_empty() || self.was_hearing && session.away.is_some();
         session.held =
             (is_idle && is_heard).then(|| settings.held(self.state.topics.clone()).encode());
+        // Nothing waits any more when it comes here again.
+        self.was_hearing &= !is_idle || !self.state.topics.is_empty();
         if !is_heard && let Some(away) = session.away.take() {
             leave(away);
         }

@@ -110,9 +110,6 @@ local function subscribe(ws, topic, hears, name)
     misuse(3, "bad argument #1 to '%s' (name of 1 to 255 bytes expected)", name)
   end
   if not native.is_worker() then misuse(3, "%s needs a server: this process is no worker of one", name) end
-  if native.is_bound(socket) then
-    misuse(3, "%s: a WebSocket over TLS 1.2 cannot hear topics, as its keys are this process's alone", name)
-  end
   if not native.subscribe(socket, topic, hears) then
     misuse(3, "%s: a WebSocket can hear 32 topics at most", name)
   end

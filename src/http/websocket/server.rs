@@ -171,7 +171,7 @@ fn with<R>(socket: &AnyUserData, work: impl FnOnce(&mut WebSocket, &mut Stream) 
 }
 
 /// `value(socket)` and `set_value(socket, value)`: false if that is too long; `protocol(socket)`; `subscribe(socket,
-/// topic, hears)`: false if there are too many topics; `is_bound(socket)`: whether it cannot move to another process.
+/// topic, hears)`: false if there are too many topics.
 fn values(lua: &Lua, native: &Table) -> Result<()> {
     type Get = fn(&WebSocketState) -> Option<&Vec<u8>>;
     let get = |get: Get| {
@@ -195,11 +195,7 @@ fn values(lua: &Lua, native: &Table) -> Result<()> {
         want(lua);
         Ok(with(&socket, |it, _| it.subscribe(&topic.as_bytes(), hears)).unwrap_or(true))
     };
-    native.raw_set("subscribe", lua.create_function(subscribe)?)?;
-    let is_bound = |_: &Lua, socket: AnyUserData| {
-        Ok(with(&socket, |_, stream| stream.is_bound()).unwrap_or(false))
-    };
-    native.raw_set("is_bound", lua.create_function(is_bound)?)
+    native.raw_set("subscribe", lua.create_function(subscribe)?)
 }
 
 /// `send(socket, message, is_binary)`: how many bytes are queued, or false if the WebSocket is closed;

@@ -33,8 +33,9 @@ impl Broadcast {
         place.zip(self.current.clone())
     }
 
-    /// The stream at that place hears these topics, too.
+    /// The stream at that place hears these topics from now on, and no others.
     pub fn subscribe(&mut self, place: u32, stream: &mut PushStream, topics: &[Vec<u8>]) {
+        self.unsubscribe(stream);
         for topic in topics {
             stream.subscriptions = self.topics.subscribe(place, topic, stream.subscriptions);
         }

@@ -222,7 +222,7 @@ impl PushEventLoop {
             }
             ToPush::Count(topic) => {
                 if let Some(socket) = descriptors.into_single() {
-                    let answer = encode_count(self.hub.topics().count(&topic));
+                    let answer = encode_count(self.hub.broadcast.topics().count(&topic));
                     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
                     let _ = send(socket.as_raw_fd(), &answer, flags);
                 }
@@ -235,7 +235,7 @@ impl PushEventLoop {
                     .into_iter()
                     .map(|topic| (topic.name, usize::try_from(topic.history).unwrap_or(usize::MAX)))
                     .collect();
-                self.hub.topics().declare(&topics);
+                self.hub.broadcast.topics().declare(&topics);
                 if let Some(channel) = descriptors.into_single().map(Channel::from) {
                     let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
                     let event = EpollEvent::new(flags, RETURNS);

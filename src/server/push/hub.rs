@@ -11,7 +11,6 @@ use super::new_stream::{NewStream, unpack};
 use super::rule_book::RuleBook;
 use super::stream::{Duty, PushStream, StreamPhase, Written};
 use super::streams::PushStreams;
-use super::topics::Topics;
 use crate::io::Wakeup;
 use crate::server::ipc::held_state::{HeldState, MessageFraming, Rules};
 use crate::server::metrics::push::{PushCounters, PushTotal};
@@ -19,7 +18,8 @@ use crate::server::metrics::push::{PushCounters, PushTotal};
 /// The held connections.
 pub struct Hub {
     streams: PushStreams,
-    broadcast: Broadcast,
+    /// Who hears what.
+    pub broadcast: Broadcast,
     rules: RuleBook,
     counters: PushCounters,
     /// The way out.
@@ -51,11 +51,6 @@ impl Hub {
         self.streams.len()
     }
 
-    /// Topics and who hears them.
-    pub fn topics(&mut self) -> &mut Topics {
-        self.broadcast.topics()
-    }
-
     /// When something is due, in milliseconds of the shared clock.
     pub fn next_alarm(&self) -> Option<u64> {
         self.streams.next_alarm()
@@ -77,9 +72,13 @@ impl Hub {
             return self.refuse();
         };
         let rules = self.rules.share(encoded_rules, held.rules.clone());
-        if let Some(place) = arrival.state.attributes.away.and_then(|name| self.streams.away(name))
-        {
+        let away = arrival.state.attributes.away;
+        if let Some(place) = away.and_then(|name| self.streams.away(name)) {
             return self.take_back(place, arrival, held, rules);
+        }
+        // The end of its stream is on its way to its worker, to which this descriptor leads.
+        if away.is_some() && rules.relayed {
+            return;
         }
         let (topics, last_id) = (std::mem::take(&mut held.topics), held.last_id.take());
         let Some((stream, output)) = arrival.into_stream(held, rules, self.now) else {
@@ -96,6 +95,8 @@ impl Hub {
         self.broadcast.subscribe(place, stream, &topics);
         let missed = last_id.map(|last_id| self.broadcast.missed(stream, &last_id));
         let ends = self.drains || self.departures.is_stranded(stream);
+        let is_named = stream.rules.relayed && stream.framing == MessageFraming::WebSocket;
+        let output = if is_named { self.streams.token(place).to_le_bytes().into() } else { output };
         // What was sent before is in the record already.
         if self.write(place, &output, false)
             && let Some(stream) = self.streams.get_mut(place)
@@ -195,9 +196,12 @@ impl Hub {
         let Some((state, luggage)) = unpack(arrival.state) else { return self.remove(place) };
         let Some(stream) = self.streams.get_mut(place) else { return };
         (stream.rules, stream.sent_at) = (rules, self.now);
-        let waiting = stream.come_back(&held, luggage.session, state);
-        self.broadcast.unsubscribe(stream);
+        stream.deadline = held.deadline.unwrap_or(u64::MAX);
         self.broadcast.subscribe(place, stream, &held.topics);
+        if stream.rules.relayed {
+            return self.streams.set_alarm(place);
+        }
+        let waiting = stream.come_back(&held, luggage.session, state);
         let ends = stream.is_dismissed;
         if !self.watch(place) || !self.write(place, &luggage.output, false) {
             return;
@@ -291,30 +295,26 @@ impl Hub {
     /// The server shuts down: all end.
     pub fn drain(&mut self) {
         self.drains = true;
-        for place in self.streams.places() {
+        for place in self.streams.places(|_| true) {
             self.dismiss(place);
         }
     }
 
     /// A generation was replaced: those end whose pool nothing replaces.
     pub fn dismiss_stranded(&mut self) {
-        for place in self.streams.places() {
-            if self.streams.get_mut(place).is_some_and(|it| self.departures.is_stranded(it)) {
-                self.dismiss(place);
-            }
+        for place in self.streams.places(|stream| self.departures.is_stranded(stream)) {
+            self.dismiss(place);
         }
     }
 
     /// No worker has a connection any more: of the generation of this supervisor, or of any.
     pub fn forget_away(&mut self, supervisor: Option<i32>) {
-        for place in self.streams.places() {
-            let is_lost = |stream: &mut PushStream| {
-                stream.phase == StreamPhase::Away
-                    && supervisor.is_none_or(|it| self.departures.belongs_to(stream, it))
-            };
-            if self.streams.get_mut(place).is_some_and(is_lost) {
-                self.take(place);
-            }
+        let is_lost = |stream: &PushStream| {
+            stream.phase == StreamPhase::Away
+                && supervisor.is_none_or(|it| self.departures.belongs_to(stream, it))
+        };
+        for place in self.streams.places(is_lost) {
+            self.take(place);
         }
     }
 
@@ -348,7 +348,7 @@ impl Hub {
     /// A stream ends without a message.
     fn end(&mut self, place: u32) {
         let Some(stream) = self.streams.hearing(place) else { return };
-        if stream.framing == MessageFraming::WebSocket {
+        if stream.is_heard() {
             return self.hand_over(place, Wakeup::Timeout);
         }
         if stream.framing == MessageFraming::Whole {

@@ -9,7 +9,8 @@ use socket2::SockRef;
 use super::message::TopicMessage;
 use super::queue::StreamQueue;
 use super::topics::NONE;
-use super::transport::{PushTransport, is_pong};
+use super::transport::PushTransport;
+use crate::http::wire::websocket::frame::is_empty_pong;
 use crate::io::tls::TlsSession;
 use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::connection_state::ConnectionState;
@@ -144,7 +145,9 @@ impl PushStream {
 
     /// Whether what its client sends is for a worker, which this process is to tell of its end.
     pub fn is_heard(&self) -> bool {
-        self.framing == MessageFraming::WebSocket && self.phase == StreamPhase::Hearing
+        self.framing == MessageFraming::WebSocket
+            && self.phase == StreamPhase::Hearing
+            && !self.rules.relayed
     }
 
     /// Nothing can be sent to its client any more, and what that has sent is of no use.
@@ -167,7 +170,7 @@ impl PushStream {
         state: ConnectionState,
     ) -> Vec<(Rc<[u8]>, bool)> {
         (self.phase, self.awaits_room) = (StreamPhase::Hearing, false);
-        (self.framing, self.deadline) = (held.framing, held.deadline.unwrap_or(u64::MAX));
+        self.framing = held.framing;
         (self.standing, self.attributes) = (state.standing, state.attributes);
         self.transport.take_back(session);
         self.queue.take().map_or_else(Vec::new, |queue| queue.into_pieces().collect())
@@ -197,7 +200,8 @@ impl PushStream {
     /// Whether what the client sends concerns anybody now. A client that is slow to take what it gets is not listened to.
     pub fn awaits_input(&self) -> bool {
         let hears = match self.framing {
-            MessageFraming::WebSocket => true,
+            // What the client of a relayed one sends, its worker has.
+            MessageFraming::WebSocket => !self.rules.relayed,
             // Its next request can wait, but what its TLS says cannot be told from that before it is read.
             _ => self.transport.session().is_some() && self.input.is_empty(),
         };
@@ -225,7 +229,7 @@ impl PushStream {
             disconnect(self.transport.socket());
             self.transport.forget_session();
         }
-        if is_pong(&self.input) {
+        if is_empty_pong(&self.input) {
             (self.input, self.is_pinged) = (Box::default(), false);
         }
         goes_on && self.input.is_empty()
@@ -355,8 +359,10 @@ impl PushStream {
         if self.left() > 0 {
             return Duty::Nothing;
         }
-        self.is_pinged = self.framing == MessageFraming::WebSocket;
-        Duty::Beat(match self.is_pinged {
+        let is_ping = self.framing == MessageFraming::WebSocket;
+        // The worker of a relayed one looks for the answer.
+        self.is_pinged = is_ping && !rules.relayed;
+        Duty::Beat(match is_ping {
             true => Rc::from(PING),
             false => TopicMessage::new(None, text.clone()).framed(self.framing, &rules, false),
         })

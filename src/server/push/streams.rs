@@ -62,9 +62,11 @@ impl PushStreams {
         Some(stream)
     }
 
-    /// All places with a connection.
-    pub fn places(&self) -> Vec<u32> {
-        self.slab.places()
+    /// All places with such a connection.
+    pub fn places(&mut self, is_such: impl Fn(&PushStream) -> bool) -> Vec<u32> {
+        let mut places = self.slab.places();
+        places.retain(|place| self.slab.get_mut(*place).is_some_and(|stream| is_such(stream)));
+        places
     }
 
     /// Holds a connection from now on. Returns its place; returns the connection if it cannot be held.
@@ -105,10 +107,11 @@ impl PushStreams {
         self.slab.has(place, generation).then_some(place)
     }
 
-    /// The place of a connection that is away under that token.
+    /// The place of a connection that a worker has under that token.
     pub fn away(&mut self, token: u64) -> Option<u32> {
         let place = self.find(token)?;
-        (self.slab.get_mut(place)?.phase == StreamPhase::Away).then_some(place)
+        let stream = self.slab.get_mut(place)?;
+        (stream.phase == StreamPhase::Away || stream.rules.relayed).then_some(place)
     }
 
     /// Watches a connection for what it is interested in now. False if it is not there, or the kernel refuses.

@@ -5,13 +5,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{MsgFlags, recv};
 
+use crate::http::wire::websocket::frame::{EMPTY_PONG, is_empty_pong};
 use crate::io::shared_session::SessionGuard;
 use crate::io::tls::TlsSession;
 use crate::io::transport::{DescriptorKind, Transport};
 use crate::sys::os::socket_queues::unsent;
-
-/// The length of an empty pong, with its mask.
-const PONG: usize = 6;
 
 /// The socket, and the session.
 pub struct PushTransport(Transport);
@@ -90,11 +88,11 @@ impl PushTransport {
 
     /// Takes the answer to a ping, if that is all that the client has sent without records.
     pub fn take_pong(&self) -> bool {
-        let (socket, mut bytes) = (self.socket().as_raw_fd(), [0; PONG + 1]);
+        let (socket, mut bytes) = (self.socket().as_raw_fd(), [0; EMPTY_PONG + 1]);
         let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        recv(socket, &mut bytes, peek) == Ok(PONG)
-            && is_pong(&bytes[..PONG])
-            && recv(socket, &mut bytes[..PONG], MsgFlags::MSG_DONTWAIT).is_ok()
+        recv(socket, &mut bytes, peek) == Ok(EMPTY_PONG)
+            && is_empty_pong(&bytes[..EMPTY_PONG])
+            && recv(socket, &mut bytes[..EMPTY_PONG], MsgFlags::MSG_DONTWAIT).is_ok()
     }
 
     /// Everything is sent, and what the client has sent is of no use: a local socket that is closed before it is read
@@ -107,11 +105,6 @@ impl PushTransport {
     pub fn send_close_notify(&mut self) -> bool {
         self.0.send_close_notify().unwrap_or(true)
     }
-}
-
-/// Whether that is the answer to a ping without content, and nothing else (RFC 6455 5.5.3).
-pub fn is_pong(bytes: &[u8]) -> bool {
-    bytes.len() == PONG && bytes.starts_with(&[0x8a, 0x80])
 }
 
 #[cfg(test)]

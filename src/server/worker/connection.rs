@@ -71,8 +71,9 @@ impl Running {
 /// | sending | the client takes nothing for too long, or is gone | reset; parked, if its handler is to be told |
 /// | sending | the worker leaves | handed over with its output |
 /// | relayed | the response is sent | parked, or closed |
-/// | relayed | the client is gone, or the push process gives it up | reset |
-/// | relayed | the worker leaves | relayed, until the push process has ended the response |
+/// | relayed | the client of a WebSocket has sent something | running |
+/// | relayed | the client is gone, or the push process gives it up | reset; running, if its handler is to be told |
+/// | relayed | the worker leaves | relayed, until the push process has ended the response; parked, if its handler is to be told |
 ///
 /// A connection that is declined, handed over or forgotten is the supervisor's; one that is closed or
 /// reset is over. In both cases its place is free.

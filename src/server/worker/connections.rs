@@ -316,14 +316,17 @@ impl Connections {
         }
     }
 
-    /// Something has happened to a held connection whose session stays here.
+    /// Something has happened to a held connection whose session stays here. Returns it if it is for the handler.
     #[cold]
     #[inline(never)]
-    pub fn relay(&mut self, ticket: Ticket) {
+    pub fn relay(&mut self, ticket: Ticket) -> Option<Running> {
         let stays = self.control.phase() == WorkerPhase::Serving;
-        if let Some(running) = self.relays.advance(&mut self.owned, ticket, stays) {
-            self.send(running, MonotonicTime::now());
+        let running = self.relays.advance(&mut self.owned, ticket, stays)?;
+        if running.wakeup != Wakeup::None {
+            return Some(running);
         }
+        self.send(running, MonotonicTime::now());
+        None
     }
 
     /// Resets the connection that is nearest to its `stall_timeout`. False if no descriptor has become free.
@@ -345,6 +348,7 @@ impl Connections {
     /// The worker leaves: its parked connections go to the supervisor, which takes back leased ones by
     /// itself. `with_input`: connections with received input that a handler has yet to use.
     pub fn leave(&mut self, with_input: Vec<Ticket>) {
+        self.relays.park_sockets(&mut self.owned, &mut self.parking);
         let ready = self.ready.iter().filter(|(_, wakeup)| *wakeup == Wakeup::Input);
         let with_input: HashSet<Ticket> =
             with_input.into_iter().chain(ready.map(|(ticket, _)| *ticket)).collect();

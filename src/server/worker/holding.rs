@@ -14,7 +14,7 @@ use super::relays::Relays;
 use super::request_log;
 use crate::io::Stream;
 use crate::server::ipc::connection_state::Stage;
-use crate::server::ipc::held_state::{HeldState, MessageFraming};
+use crate::server::ipc::held_state::HeldState;
 use crate::server::ipc::push_line::PushLine;
 use crate::server::ipc::push_message::ToPush;
 use crate::sys::os::error_text;
@@ -56,10 +56,8 @@ impl Holding {
 
     /// The same for one whose TLS session stays here.
     fn relay(&self, owned: &mut Ownership, relays: &mut Relays, running: &Running) {
-        // The frames of a WebSocket's client are for a worker: it is not held if it cannot go there.
         let held = held_of(&mut running.connection.stream.borrow_mut());
-        let held = HeldState::decode(&held).ok().map(|(held, _)| held);
-        let Some(mut held) = held.filter(|held| held.framing != MessageFraming::WebSocket) else {
+        let Ok((mut held, _)) = HeldState::decode(&held) else {
             return owned.reset(&running.connection, running.ticket);
         };
         let descriptor = match relays.begin(owned, running, &mut held) {

@@ -126,10 +126,7 @@ impl WorkSources {
                 self.connections.send_more(ticket);
                 None
             }
-            WorkerSource::Relayed(ticket) => {
-                self.connections.relay(ticket);
-                None
-            }
+            WorkerSource::Relayed(ticket) => self.connections.relay(ticket),
             WorkerSource::Handshake(ticket) => self.connections.resume(ticket, Wakeup::Input),
             WorkerSource::Listener(index) => self.accept(index).and_then(|new| self.admit(new)),
         };
@@ -337,7 +334,8 @@ impl WorkSources {
             while let Some(source) = self.next() {
                 match source {
                     WorkerSource::Sending(ticket) => self.connections.send_more(ticket),
-                    WorkerSource::Relayed(ticket) => self.connections.relay(ticket),
+                    // Its WebSockets have left before.
+                    WorkerSource::Relayed(ticket) => drop(self.connections.relay(ticket)),
                     // Its lease was not revoked in time, or a handshake goes on.
                     WorkerSource::Parked(ticket, wakeup) => {
                         self.connections.take_leave(ticket, wakeup)

@@ -50,6 +50,9 @@ const MASKED: u8 = 0x80;
 const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
 
+/// The length of an empty pong, with its mask.
+pub const EMPTY_PONG: usize = 6;
+
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
@@ -116,6 +119,11 @@ pub fn parse(input: &[u8]) -> Result<HeaderProgress, Failure> {
     }
     let key = key.first_chunk::<4>().copied();
     Ok(HeaderProgress::Complete(FrameHeader { is_last, is_compressed, opcode, key, length, size }))
+}
+
+/// Whether that is the answer to a ping without content, and nothing else (5.5.3).
+pub fn is_empty_pong(bytes: &[u8]) -> bool {
+    bytes.len() == EMPTY_PONG && bytes.starts_with(&[FIN | Opcode::Pong as u8, MASKED])
 }
 
 /// Appends a header.

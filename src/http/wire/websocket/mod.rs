@@ -2,6 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`cursor`] | where frames begin and end that pass by |
 //! | [`frame`], [`mask`] | frames: their headers, and the masking of their payload |
 //! | [`reader`] | from frames to messages, within limits |
 //! | [`text`] | whether a text that comes in pieces is UTF-8 |
@@ -11,6 +12,7 @@
 //! | [`handshake`] | the request and the response that begin a connection |
 
 pub mod close;
+pub mod cursor;
 pub mod deflate;
 pub mod extension;
 pub mod frame;
