@@ -14,6 +14,52 @@ local WAYS = {
   { path = "sleep", signal = "SEGV", says = "died from signal 11", reason = "signal" },
 }
 
+describe("after the death of a worker whose clients have not taken their responses", function()
+  after_each(server.cleanup)
+
+  it("the log names their requests, and they are counted", function()
+    local s = status_listener.start{ script = [[
+      local http = require "moonbridge_http"
+      listen{ { proto = "status", host = "127.0.0.1", port = STATUS } }
+      listen{ { proto = "tcp", host = "127.0.0.1", port = PORT }, min_fork = 1, max_fork = 1,
+        connect = http.generate_handler(function(request)
+          request:send_status "200 OK"
+          if request.path == "pid" then
+            request:send_data(require "moonbridge_io".getpid())
+          else
+            request:send_data(("x"):rep(8 * 1024 * 1024))
+          end
+          return true
+        end, { response_buffering = 16 * 1024 * 1024 }) }
+    ]] }
+    local slow, ports = {}, {}
+    for index, target in ipairs { "/taken?n=0", "/big?n=1", "/big?n=2" } do
+      local connection = s:connect({ receive_buffer = 65536 })
+      connection:send(("GET %s HTTP/1.1\r\nHost: x\r\n\r\n"):format(target))
+      assert(connection:read(1000))
+      slow[index], ports[index] = connection, connection.local_port
+    end
+    assert(slow[1]:read(8 * 1024 * 1024 - 2000))
+    slow[1]:close()
+    local pid
+    -- Its handlers have returned when the only worker has time, and the first response has left it.
+    assert(process.wait_until(function()
+      pid = math.tointeger(tonumber(s:request("/pid").body))
+      local text = status_listener.ask(s, "/metrics").body
+      return status_listener.sample(text, 'moonbridge_connections{pool="1",place="sending"}') == 2
+    end))
+    process.kill(pid, "KILL")
+    for index = 2, 3 do
+      local pattern = "[Pool #1, PID %d] was sending the response to GET /big?n=%d from 127.0.0.1:%d, for "
+      local text = pattern:format(pid, index - 1, ports[index])
+      assert(process.wait_until(function() return s:log():find(text, 1, true) end), s:log())
+    end
+    assert.falsy(s:log():find("/taken", 1, true), s:log())
+    assert.truthy(s:log():find(("with PID %d died from signal 9\n"):format(pid), 1, true), s:log())
+    status_listener.wait_sample(s, 'moonbridge_connections_lost_total{pool="1"}', 2)
+  end)
+end)
+
 describe("after deaths of workers in a random order", function()
   after_each(server.cleanup)
 
@@ -60,5 +106,6 @@ describe("after deaths of workers in a random order", function()
       status_listener.wait_sample(s, name, count)
     end
     assert.equal(DEATHS, expected.exit + expected.timeout + expected.signal)
+    status_listener.wait_sample(s, 'moonbridge_connections_lost_total{pool="1"}', DEATHS)
   end)
 end)

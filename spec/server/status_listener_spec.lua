@@ -122,6 +122,18 @@ describe("a status listener", function()
     wait_status(s, 200)
   end)
 
+  it("is not ready while the workers of a pool are stopped", function()
+    local s = start()
+    wait_status(s, 200)
+    local attendant = find(s)
+    for _, pid in ipairs(s:workers()) do
+      if pid ~= attendant then process.freeze(pid) end
+    end
+    assert.equal("not ready: pool #1 is stuck: signals have stopped its workers\n", ask(s, "/ready").body)
+    assert.equal("live\n", ask(s, "/live").body)
+    wait_status(s, 200)
+  end)
+
   it("is a process that is replaced when it ends or is stopped", function()
     local s = start()
     wait_status(s, 200)
@@ -212,6 +224,22 @@ describe("a status listener", function()
       assert.equal(3, code, script)
       assert.truthy(errors:find(message, 1, true), errors)
     end
+  end)
+
+  it("is as ready as the next generation when it answers its last request", function()
+    local s = start({}, { launcher = { "--hangup", "reload" } })
+    wait_status(s, 200)
+    local kept = client.connect(s.status_port, "127.0.0.1")
+    assert.equal("ready\n", kept:request("/ready").body)
+    local first = assert(find(s))
+    process.freeze(first)
+    kept:send "GET /ready HTTP/1.1\r\nHost: x\r\n\r\n"
+    s:signal("HUP")
+    assert(s:wait_log("Reload complete"))
+    process.thaw(first)
+    -- Unless it was killed meanwhile: a status process that is stopped is replaced.
+    local text = kept:read_all() or ""
+    assert.truthy(text == "" or text:find("ready\n$") and not text:find("not ready", 1, true), text)
   end)
 
   it("moves to the next generation without a refused connection", function()

@@ -24,6 +24,7 @@ use socket2::SockAddr;
 use super::address::Endpoints;
 use super::tls::TlsSession;
 use super::transport::{DescriptorKind, Transport};
+use crate::proxy::proxied::{Peer, Proxied};
 use crate::sys::os::disconnect::disconnect;
 use duplex::Duplex;
 
@@ -265,6 +266,19 @@ impl Stream {
     /// The address of the client. The system is asked once if it is not known.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.endpoints.peer_of(self.duplex.transport.fd())
+    }
+
+    /// The client, as the connection tells: a proxy may have told its address.
+    #[inline]
+    pub fn client(&self) -> Option<SocketAddr> {
+        if self.handler.proxied == Proxied::No {
+            return self.peer();
+        }
+        match self.handler.proxied.client() {
+            Some(Peer::Internet(ip, port)) => Some(SocketAddr::new(ip, port)),
+            Some(Peer::Local) => None,
+            None => self.peer(),
+        }
     }
 }
 

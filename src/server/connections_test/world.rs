@@ -17,7 +17,7 @@ use crate::server::ipc::attributes::Attributes;
 use crate::server::ipc::channel::{Inbox, Received};
 use crate::server::ipc::message::{Order, Report};
 use crate::server::supervisor::handover::connection::Reserved;
-use crate::server::supervisor::handover::{Given, Handover, WorkerId};
+use crate::server::supervisor::handover::{Given, Handover, LostConnections, WorkerId};
 use crate::server::worker::connection::{Connection, Running};
 use crate::server::worker::control::WorkerPhase;
 use crate::server::worker::disposition::Disposition;
@@ -96,7 +96,7 @@ impl World {
             }
         }
         drop(channel);
-        handover.remove_worker(id);
+        handover.remove_worker(id, LostConnections::default());
     }
 
     fn kill(&mut self, cell: usize) {

@@ -12,6 +12,12 @@ pub const NOTE: usize = 4 * 1024 + 64;
 /// In the place of the length: a request is about to be read. Its numbers are known, but for the version and the lengths.
 const ANNOUNCED: u64 = u64::MAX;
 
+/// The same: the request is over. It is still there, until another one is about to be read.
+const OVER: u64 = u64::MAX - 1;
+
+/// Words of the note of a response that is being sent. What does not fit of the request line is cut.
+pub const SENDING: usize = 1 + NUMBERS + 64;
+
 /// The opening of a request's record ([`super::request_record::Opening`]), after its length in words.
 #[derive(Clone, Copy)]
 pub struct RequestNote<'a>(&'a [AtomicU64]);
@@ -80,7 +86,27 @@ impl<'a> RequestNote<'a> {
         self.0[0].store((self.0.len() - 1 - rest.len()) as u64, Relaxed);
     }
 
-    /// It is handling none.
+    /// The worker's side: the request that it was handling is over.
+    pub fn finish(&self) {
+        self.0[0].store(OVER, Relaxed);
+    }
+
+    /// The worker's side: the numbers and the request line of the request that was over last; empty if that is not known
+    /// any more.
+    pub fn last(&self) -> Vec<u8> {
+        if self.0[0].load(Relaxed) != OVER {
+            return Vec::new();
+        }
+        let line = usize::from(self.0[NUMBERS].load(Relaxed) as u16).div_ceil(8);
+        bytes(&self.0[1..self.0.len().min(1 + NUMBERS + line)])
+    }
+
+    /// Whether nothing is noted.
+    pub fn is_clear(&self) -> bool {
+        self.0[0].load(Relaxed) == 0
+    }
+
+    /// It is handling none, and nothing is known of the last one.
     pub fn clear(&self) {
         self.0[0].store(0, Relaxed);
     }
@@ -110,7 +136,7 @@ impl<'a> RequestNote<'a> {
 
     fn length(&self) -> usize {
         match self.0[0].load(Relaxed) {
-            ANNOUNCED => 0,
+            ANNOUNCED | OVER => 0,
             length => usize::try_from(length).unwrap_or(0).min(self.0.len() - 1),
         }
     }
@@ -178,6 +204,34 @@ mod tests {
         assert_eq!(note.read(), []);
         note.restore(&words);
         assert_eq!((note.read(), note.read_begun()), (read.clone(), read));
+    }
+
+    #[test]
+    fn a_request_that_is_over_is_known_for_a_while() {
+        let memory = SharedWords::new(NOTE + SENDING).unwrap();
+        let (note, sending) =
+            (RequestNote::over(&memory[..NOTE]), RequestNote::over(&memory[NOTE..]));
+        let long = vec![b'x'; LONGEST];
+        for line in [&b"GET /"[..], b"GET /something/longer", &long] {
+            let opening = Opening { begun: 7, line, user_agent: b"x", ..Opening::default() };
+            note.write(&opening);
+            assert_eq!(note.last(), []);
+            note.finish();
+            assert_eq!((note.read(), note.read_begun(), note.begun()), (vec![], vec![], None));
+            let last = note.last();
+            let (last, _) = decode_opening(&last).unwrap();
+            assert_eq!((last.begun, last.line, last.user_agent), (7, line, &b""[..]));
+            sending.write(&last);
+            let read = sending.read();
+            let cut = &line[..line.len().min(64 * 8)];
+            assert_eq!(decode_opening(&read).unwrap().0.line, cut);
+        }
+        note.retract();
+        assert!(!note.last().is_empty());
+        note.announce(Opening::default().numbers([0; 4]));
+        assert_eq!(note.last(), []);
+        note.clear();
+        assert!(note.is_clear() && !sending.is_clear());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use nix::errno::Errno;
 
 use super::pool_losses::{COUNT, LossCount, PoolLoss};
-use super::request_note::{NOTE, RequestNote};
+use super::request_note::{NOTE, RequestNote, SENDING};
 use crate::sys::os::shared::SharedWords;
 
 /// What a worker is doing.
@@ -57,6 +57,9 @@ const IDLE_SINCE: usize = 1;
 
 /// Words of a cell: one cache line, so that workers do not slow each other down.
 const CELL: usize = 8;
+
+/// How many responses that a worker is sending are noted at most.
+const NOTED: usize = 16;
 
 /// Words before the first cell.
 const SCARCITY: usize = 0;
@@ -190,6 +193,8 @@ impl Cell<'_> {
 pub struct Scoreboard {
     words: SharedWords,
     notes: SharedWords,
+    /// Notes of responses that the workers' clients have not taken yet.
+    sending: SharedWords,
     /// The process id of each worker, and [`PREPARED`]; 0: the cell is free.
     pids: SharedWords,
 }
@@ -227,6 +232,7 @@ impl Scoreboard {
         Ok(Scoreboard {
             words: SharedWords::new(HEADER + CELL * workers)?,
             notes: SharedWords::new(NOTE * workers)?,
+            sending: SharedWords::new(NOTED * SENDING * workers)?,
             pids: SharedWords::new(workers)?,
         })
     }
@@ -256,6 +262,13 @@ impl Scoreboard {
     pub fn note(&self, index: usize) -> RequestNote<'_> {
         let from = NOTE * index;
         RequestNote::over(&self.notes[from..from + NOTE])
+    }
+
+    /// Notes of responses that the worker at `index` is sending, though it has handled their requests.
+    pub fn sending(&self, index: usize) -> impl Iterator<Item = RequestNote<'_>> {
+        let from = NOTED * SENDING * index;
+        let words = &self.sending[from..from + NOTED * SENDING];
+        words.chunks_exact(SENDING).map(RequestNote::over)
     }
 
     /// The supervisor's side: that process has the cell at `index`; `None`: it is free.

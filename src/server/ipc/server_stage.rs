@@ -17,6 +17,8 @@ pub enum ServingStage {
     Leaving = 1,
     /// It shuts down.
     Ending = 2,
+    /// The next generation serves in its place.
+    Replaced = 3,
 }
 
 /// The word.
@@ -41,6 +43,7 @@ impl ServerStage {
         match self.0[0].load(Relaxed) {
             0 => ServingStage::Serving,
             1 => ServingStage::Leaving,
+            3 => ServingStage::Replaced,
             _ => ServingStage::Ending,
         }
     }

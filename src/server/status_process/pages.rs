@@ -13,6 +13,7 @@ use crate::server::metrics::exposition::Format;
 use crate::server::metrics::registry::Metrics;
 use crate::server::metrics::report::{self, PoolSource};
 use crate::server::metrics::totals::ServerCounters;
+use crate::sys::os::process_state;
 
 /// The pages, and what they tell.
 pub struct Pages {
@@ -82,7 +83,7 @@ fn watched(pools: &[PoolView]) -> Vec<Watched<'_>> {
     let watch = |pool| {
         let PoolView { scoreboard, listeners, .. }: &PoolView = pool;
         let takes_connections = !listeners.iter().all(|(spec, _)| is_job(spec));
-        Watched { board: scoreboard, takes_connections }
+        Watched { board: scoreboard, takes_connections, is_stopped: process_state::is_stopped }
     };
     pools.iter().map(watch).collect()
 }

@@ -27,6 +27,8 @@ pub struct Watched<'a> {
     pub board: &'a Scoreboard,
     /// It takes connections: its handlers are to return.
     pub takes_connections: bool,
+    /// Whether a signal has stopped the process with that id.
+    pub is_stopped: fn(i32) -> bool,
 }
 
 impl Readiness {
@@ -52,12 +54,21 @@ impl Readiness {
         now: Instant,
     ) -> Result<(), String> {
         self.sample(pools, now);
-        if stage != ServingStage::Serving {
-            return Err("the server shuts down".to_owned());
+        match stage {
+            ServingStage::Serving => {}
+            // It could serve when it took over.
+            ServingStage::Replaced => return Ok(()),
+            ServingStage::Leaving | ServingStage::Ending => {
+                return Err("the server shuts down".to_owned());
+            }
         }
         for (number, (memory, pool)) in (1..).zip(self.pools.iter().zip(pools)) {
-            if !pool.board.workers().any(|worker| worker.serves()) {
+            let mut serving = pool.board.workers().filter(|worker| worker.serves()).peekable();
+            if serving.peek().is_none() {
                 return Err(format!("pool #{number} has no worker that serves"));
+            }
+            if serving.all(|worker| (pool.is_stopped)(worker.pid)) {
+                return Err(format!("pool #{number} is stuck: signals have stopped its workers"));
             }
             let time = memory.busy_since.map(|since| now.saturating_duration_since(since));
             if let (Some(limit), Some(time)) = (stuck_limit, time)
@@ -96,6 +107,10 @@ mod tests {
 
     const LIMIT: Option<Duration> = Some(Duration::from_secs(30));
 
+    fn watched(board: &Scoreboard) -> [Watched<'_>; 1] {
+        [Watched { board, takes_connections: true, is_stopped: |pid| pid == 99 }]
+    }
+
     fn board() -> Scoreboard {
         let board = Scoreboard::new(2).unwrap();
         board.assign(0, Some(77));
@@ -106,10 +121,7 @@ mod tests {
     fn a_pool_needs_a_worker_that_serves() {
         let (board, now) = (Scoreboard::new(2).unwrap(), Instant::now());
         let mut readiness = Readiness::default();
-        let mut judge = |stage| {
-            let pools = [Watched { board: &board, takes_connections: true }];
-            readiness.judge(stage, &pools, LIMIT, now)
-        };
+        let mut judge = |stage| readiness.judge(stage, &watched(&board), LIMIT, now);
         assert!(judge(ServingStage::Serving).unwrap_err().contains("pool #1 has no worker"));
         board.assign(1, Some(78));
         assert!(judge(ServingStage::Serving).is_err(), "it starts");
@@ -122,6 +134,20 @@ mod tests {
         }
         board.cell(1).set(Activity::Finishing);
         assert!(judge(ServingStage::Serving).is_err());
+        assert_eq!(judge(ServingStage::Replaced), Ok(()), "the next generation serves");
+    }
+
+    #[test]
+    fn workers_that_are_stopped_do_not_serve() {
+        let (board, now) = (board(), Instant::now());
+        let mut readiness = Readiness::default();
+        let mut judge = || readiness.judge(ServingStage::Serving, &watched(&board), LIMIT, now);
+        board.assign(1, Some(99));
+        board.cell(0).rest(1);
+        board.cell(1).rest(1);
+        assert_eq!(judge(), Ok(()), "one is not");
+        board.assign(0, None);
+        assert!(judge().unwrap_err().contains("have stopped its workers"));
     }
 
     #[test]
@@ -130,8 +156,7 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut readiness = Readiness::default();
         let mut judge = |limit, seconds| {
-            let pools = [Watched { board: &board, takes_connections: true }];
-            readiness.judge(ServingStage::Serving, &pools, limit, at(seconds))
+            readiness.judge(ServingStage::Serving, &watched(&board), limit, at(seconds))
         };
         board.cell(0).set(Activity::Busy);
         assert_eq!(judge(LIMIT, 0), Ok(()));
@@ -149,7 +174,7 @@ mod tests {
     fn a_job_may_run_for_ever() {
         let (board, start) = (board(), Instant::now());
         board.cell(0).set(Activity::Busy);
-        let pools = [Watched { board: &board, takes_connections: false }];
+        let pools = watched(&board).map(|pool| Watched { takes_connections: false, ..pool });
         let mut readiness = Readiness::default();
         assert!(!readiness.sample(&pools, start));
         let later = start + Duration::from_secs(99);

@@ -9,14 +9,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::delivery::{Delivery, DeliveryAction};
-use super::handover::WorkerId;
+use super::handover::{LostConnections, WorkerId};
 use super::load::{Load, LoadSampler};
 use super::progress::Clock;
 use super::readiness::is_readable;
 use crate::server::ipc::channel::Channel;
 use crate::server::ipc::message::Order;
+use crate::server::ipc::request_note::RequestNote;
 use crate::server::ipc::request_record;
-use crate::server::ipc::scoreboard::{Activity, Cell, Scoreboard};
+use crate::server::ipc::scoreboard::{Activity, Cell, Counter, Scoreboard};
 use crate::server::ipc::ticket::Ticket;
 use crate::server::log_text;
 use crate::server::operator::log::{Level, Log};
@@ -317,6 +318,28 @@ impl Child {
             text.push_str(&format!(" while it handled {request}"));
         }
         (level, text)
+    }
+
+    /// What the log says of each response that it was sending when it ended, as far as they were noted.
+    pub fn unsent(&self) -> Vec<String> {
+        let now = MonotonicTime::now().nanoseconds() / 1000;
+        let text = |note: RequestNote<'_>| {
+            let noted = note.read();
+            let (request, _) = request_record::decode_opening(&noted).ok()?;
+            Some(format!("was sending the response to {}", log_text::handled(&request, now)))
+        };
+        self.scoreboard.sending(self.worker.cell).filter_map(text).collect()
+    }
+
+    /// The connections that end with it, as far as they have no leases.
+    pub fn lost(&self, end: ProcessEnd) -> LostConnections {
+        let is_orderly = matches!(end, ProcessEnd::Exited(_)) && self.life == Life::Leaving;
+        if is_orderly || self.activity() == Activity::Ended {
+            return LostConnections::default();
+        }
+        let others =
+            self.cell().get(Counter::Parked).saturating_add(self.cell().get(Counter::Sending));
+        LostConnections { handled: !self.request().is_empty(), others }
     }
 
     fn end(&self, end: ProcessEnd, killed: bool) -> (Level, String) {

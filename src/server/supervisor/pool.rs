@@ -104,6 +104,7 @@ impl PoolState {
         self.cells[free] = true;
         self.pool.scoreboard.cell(free).reset();
         self.pool.scoreboard.note(free).clear();
+        self.pool.scoreboard.sending(free).for_each(|note| note.clear());
         Some(free)
     }
 

@@ -1,10 +1,12 @@
 //! Whether a process gets on: the processor time that the kernel has given it, and its state.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
+
+use crate::sys::os::process_state;
 
 /// The most that counts from one sample to the next: if the supervisor itself did not get on (all
 /// processes of a container may be frozen for a while), it knows nothing of the others.
@@ -62,20 +64,12 @@ impl Clock {
 
     /// Whether the process runs or waits for a processor.
     pub fn is_runnable(&self) -> bool {
-        self.state() == Some(b'R')
+        process_state::letter(self.pid.as_raw()) == Some(b'R')
     }
 
     /// Whether a signal has stopped the process.
     pub fn is_stopped(&self) -> bool {
-        self.state() == Some(b'T')
-    }
-
-    /// The state of the process as a letter (proc_pid_stat(5)).
-    fn state(&self) -> Option<u8> {
-        let text = fs::read(format!("/proc/{}/stat", self.pid)).ok()?;
-        // The name in brackets may contain anything.
-        let end = text.iter().rposition(|byte| *byte == b')')?;
-        text.get(end + 2).copied()
+        process_state::is_stopped(self.pid.as_raw())
     }
 }
 

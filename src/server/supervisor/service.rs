@@ -319,12 +319,13 @@ impl Service {
         let mut child = self.children.remove(pid)?;
         child.log_orders(log);
         child.drain_stderr(log);
-        self.handover.remove_worker(worker);
+        self.handover.remove_worker(worker, child.lost(end));
         if let Some(access_log) = &self.access_log {
             access_log.died(worker.pool, worker.cell, &child.begun_request());
         }
         let (level, text) = child.obituary(end, was_killed);
         log.line(level, "", &text);
+        child.unsent().iter().for_each(|text| log.line(level, &child.prefix(), text));
         if log.logs(Level::Stats) {
             log.stats(&format!("Child process with PID {pid} has used {usage}"));
         }

@@ -78,7 +78,9 @@ impl StatusProcess {
 
     /// Tells it the server's stage.
     pub fn publish(&self, stage: ServingStage) {
-        self.stage.publish(stage);
+        if !self.is_over {
+            self.stage.publish(stage);
+        }
     }
 
     /// Forks the process if it is missing, and kills one that a signal has stopped. Returns what it starts with in the
@@ -128,6 +130,8 @@ impl StatusProcess {
                 listener.listener.give_away();
             }
         }
+        // The old workers end; the server goes on.
+        self.stage.publish(ServingStage::Replaced);
         self.is_over = true;
         self.process.let_go();
         self.close_ports();

@@ -34,17 +34,26 @@ struct OutboxEntry {
     ignores_input: bool,
     /// The supervisor could go on with it: what is left is a file.
     leased: bool,
+    /// Where it is noted.
+    note: Option<usize>,
 }
 
 impl OutboxEntry {
     /// If what is left is a file, the supervisor gets duplicates, unless it has them, and may act from now on.
     fn lease(&mut self, owned: &mut Ownership, ticket: Ticket) {
         self.leased = self.leased || owned.lease_sending(ticket, &self.departure);
+        if self.leased {
+            self.forget_note();
+        }
         if let Some(lease) = owned.places.lease(ticket).filter(|_| self.leased) {
             let standing = Standing::of_stream(&self.departure.connection.stream.borrow());
             // With TLS, files are not leased.
             lease.park(ticket.generation(), None, standing, (0, 0));
         }
+    }
+
+    fn forget_note(&mut self) {
+        self.note.take().into_iter().for_each(request_log::forget_sending);
     }
 }
 
@@ -123,8 +132,10 @@ impl Outbox {
         let ignores_input = !departure.discards();
         let left = untaken(&departure.connection.stream.borrow());
         let due = disposition.stall().map(|stall| now + stall);
-        let mut entry = OutboxEntry { departure, left, due, ignores_input, leased: false };
+        let note = request_log::note_sending();
+        let mut entry = OutboxEntry { departure, left, due, ignores_input, leased: false, note };
         if self.watch(ticket, &entry).is_err() {
+            entry.forget_note();
             owned.reset(&entry.departure.connection, Some(ticket));
             return SendOutcome::Lost;
         }
@@ -184,7 +195,8 @@ impl Outbox {
 
     /// Takes a connection out: it is running.
     fn remove(&mut self, owned: &mut Ownership, ticket: Ticket) -> Option<Departure> {
-        let entry = self.entries.remove(&ticket)?;
+        let mut entry = self.entries.remove(&ticket)?;
+        entry.forget_note();
         entry.due.map(|due| self.alarms.remove(&(due, ticket)));
         owned.enter(ticket, State::Running);
         Some(entry.departure)

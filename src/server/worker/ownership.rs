@@ -59,6 +59,7 @@ impl Ownership {
     /// Takes up a connection that comes from the supervisor. Its previous worker, which may be busy, holds a duplicate
     /// until it has noticed. Returns it with its output that is to be sent first, if there is some.
     pub fn take_up(&mut self, arrival: Arrival) -> Option<(Running, Option<Unsent>)> {
+        request_log::forget_last();
         let Arrival { number, parcel, wakeup, state } = arrival;
         let queued = state.queued.map(clock::monotonic_at);
         let Ok((stream, unsent)) = handover::take_up(parcel, state) else {

@@ -25,6 +25,7 @@ use super::events::RELAYED;
 use super::ownership::Ownership;
 use super::parking::ParkingLot;
 use super::relayed_socket::RelayedSocket;
+use super::request_log;
 use crate::http::wire::websocket::frame::{EMPTY_PONG, is_empty_pong};
 use crate::io::Wakeup;
 use crate::io::stream::Fill;
@@ -151,6 +152,7 @@ impl Relays {
         ticket: Ticket,
         stays: bool,
     ) -> Option<Running> {
+        request_log::forget_last();
         let relay = self.entries.get_mut(&ticket)?;
         let step = relay.advance();
         if let Step::GoesOn = step {

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::io::Stream;
-use crate::proxy::proxied::{Peer, Proxied};
 use crate::server::ipc::access_queue::{OwnQueue, Sequel, UnsentResponse, WantedFields};
 use crate::server::ipc::request_names::RequestNames;
 use crate::server::ipc::request_record::{self, Closing, End, LogValue, Opening};
@@ -127,35 +126,45 @@ pub fn begin_run(stream: &Stream, ready: MonotonicTime, start: MonotonicTime) {
             (log.called, log.ended) = (Some((ready, start)), None);
             if log.is_http && stream.handler.session.is_none() {
                 let (begun, pool, pid) = (microseconds(start), log.pool, log.pid);
-                let client = client(stream);
+                let client = stream.client();
                 let opening = Opening { begun, pool, pid, client, ..Opening::default() };
-                log.board.note(log.cell).announce(opening.numbers([0; 4]));
+                return log.board.note(log.cell).announce(opening.numbers([0; 4]));
             }
         }
+        log.board.note(log.cell).clear();
     });
+}
+
+/// What follows is not about the last request.
+pub fn forget_last() {
+    with(|log| log.board.note(log.cell).clear());
+}
+
+/// The client of the last request has yet to take the response: notes that for the case that this process dies.
+/// Returns where.
+pub fn note_sending() -> Option<usize> {
+    with(|log| {
+        let last = log.board.note(log.cell).last();
+        let (opening, _) = request_record::decode_opening(&last).ok()?;
+        let (place, note) =
+            log.board.sending(log.cell).enumerate().find(|(_, note)| note.is_clear())?;
+        note.write(&opening);
+        Some(place)
+    })?
+}
+
+/// The response that was noted there is another process's concern, or nobody's.
+pub fn forget_sending(place: usize) {
+    with(|log| log.board.sending(log.cell).nth(place).map(|note| note.clear()));
 }
 
 /// The pool's function has returned. Gives when the response was over with which the run has ended, if the log has
 /// looked at the clock then.
 pub fn end_run() -> Option<MonotonicTime> {
-    let end = |log: &mut RequestLog| {
+    with(|log| {
         log.board.note(log.cell).retract();
         log.ended
-    };
-    with(end).flatten()
-}
-
-/// The client, as the connection tells.
-#[inline]
-fn client(stream: &Stream) -> Option<SocketAddr> {
-    if stream.handler.proxied == Proxied::No {
-        return stream.peer();
-    }
-    match stream.handler.proxied.client() {
-        Some(Peer::Internet(ip, port)) => Some(SocketAddr::new(ip, port)),
-        Some(Peer::Local) => None,
-        None => stream.peer(),
-    }
+    })?
 }
 
 /// A handler is about to be called for a request on that stream, or one is refused. `opening` is told what lines of
@@ -193,7 +202,7 @@ pub fn open<'a>(stream: &Stream, opening: impl FnOnce(WantedFields) -> Opening<'
 pub fn open_refusal<'a>(stream: &Stream, opening: impl FnOnce(Option<SocketAddr>) -> Opening<'a>) {
     if is_kept() {
         with(|log| log.called = None);
-        open(stream, |_| opening(client(stream)));
+        open(stream, |_| opening(stream.client()));
     }
 }
 
@@ -212,7 +221,7 @@ pub fn open_event(stream: &Stream, line: &[u8]) {
             log.interrupt();
         }
         log.is_handling = true;
-        let client = client(stream);
+        let client = stream.client();
         let (begun, pool, pid) = (alarm::about_now() / 1000, log.pool, log.pid);
         let opening = Opening { begun, pool, pid, client, line, ..Opening::default() };
         log.board.note(log.cell).write(&opening);
@@ -373,7 +382,7 @@ impl RequestLog {
     /// A request is over. If the handler of another request had called its handler, that one continues.
     #[inline]
     fn over(&mut self) {
-        self.board.note(self.cell).clear();
+        self.board.note(self.cell).finish();
         self.is_handling = false;
         if !self.outer.is_empty() {
             self.resume();

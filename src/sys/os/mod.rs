@@ -5,7 +5,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`process`], [`child`], [`anew`], [`usage`], [`time_slice`], [`fork_detection`] | fork, starting programs, this one among them, reaping; processor time; detecting a fork |
+//! | [`process`], [`child`], [`anew`], [`usage`], [`time_slice`], [`process_state`], [`fork_detection`] | fork, starting programs, this one among them, reaping; processor time; states of others; detecting a fork |
 //! | [`sigterm`], [`worker_signals`], [`alarm`], [`dispositions`], [`blocked_signals`] | signals, and the timer that kills a worker |
 //! | [`poll`], [`bounded_call`], [`pipe`], [`transfer`], [`receive`], [`flusher`] | waiting, writing and receiving; output that may wait for more |
 //! | [`resolve`], [`defer_accept`], [`disconnect`], [`hangup`], [`socket_queues`], [`open_sockets`] | names and sockets |
@@ -41,6 +41,7 @@ pub mod own_file;
 pub mod pipe;
 pub mod poll;
 pub mod process;
+pub mod process_state;
 pub mod random;
 pub mod receive;
 pub mod resolve;

@@ -33,6 +33,15 @@ pub struct WorkerId {
     pub cell: usize,
 }
 
+/// Connections that end with their worker, as far as that tells of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LostConnections {
+    /// It handled a request.
+    pub handled: bool,
+    /// Those that waited in it, and those whose clients had yet to take a response.
+    pub others: u64,
+}
+
 /// A connection that was taken from its worker.
 pub struct Revoked {
     /// Its descriptor.

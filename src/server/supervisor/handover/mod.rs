@@ -44,7 +44,7 @@ use connection::{
 use leases::{Leases, Revoked};
 
 pub use bounds::Bounds;
-pub use leases::{Shared, WorkerId};
+pub use leases::{LostConnections, Shared, WorkerId};
 pub use reception::Reception;
 pub use store::{Counts, Store};
 pub use successor::Successor;
@@ -323,13 +323,16 @@ impl Handover {
     }
 
     /// A worker is dead: others get what it had parked or was about to give up. What it was acting on is reset.
-    pub fn remove_worker(&mut self, worker: WorkerId) {
+    /// `lost`: what it had besides.
+    pub fn remove_worker(&mut self, worker: WorkerId, lost: LostConnections) {
+        let files = self.reception.store.sent_files(worker.pid) as u64;
         self.revoke(worker, usize::MAX, Reserved::No);
         let left = self.leases.left(&mut self.reception.store, worker);
         let interrupted = self.leases.interrupted(&mut self.reception.store, worker);
         for revoked in left.into_iter().chain(interrupted) {
             self.reclaim(worker.pool, revoked, Reserved::No);
         }
+        let mut known = 0;
         for key in self.reception.store.of_worker(worker.pid) {
             match self.reception.store.leave(key) {
                 Some(SupervisedConnection {
@@ -341,12 +344,16 @@ impl Handover {
                     self.reclaim(worker.pool, revoked, Reserved::No);
                 }
                 Some(connection) => {
-                    self.reception.store.counts(worker.pool).lost += 1;
+                    known += 1;
                     self.lose(connection);
                 }
                 None => {}
             }
         }
+        // That of the handler is leased, unless it is new.
+        let handled = if known == 0 { u64::from(lost.handled) } else { known };
+        self.reception.store.counts(worker.pool).lost +=
+            handled + lost.others.saturating_sub(files);
         self.reception.store.remove_worker(worker.pid);
     }
 

@@ -151,6 +151,13 @@ impl Store {
         &mut self.pools[pool].counts
     }
 
+    /// How many leased connections of a worker are sent a file.
+    pub fn sent_files(&self, pid: i32) -> usize {
+        let location = |key: Key| self.get(key).map(|connection| &connection.location);
+        let is_sent = |key: Key| matches!(location(key), Some(Location::Leased(leased)) if leased.sending.is_some());
+        self.leases(pid).filter(|(_, key)| is_sent(*key)).count()
+    }
+
     /// The connection with that key.
     pub fn get(&self, key: Key) -> Option<&SupervisedConnection> {
         self.connections.get(&key).map(Box::as_ref)
