@@ -21,7 +21,7 @@
 ---@field idle_timeout number|false|nil until the first byte of a request (65)
 ---@field request_header_timeout number|false|nil until a request head is complete (120)
 ---@field stall_timeout number|false|nil without any progress of a request body or a response (60)
----@field response_timeout number|false|nil for the handler, whose worker is then killed (3600)
+---@field response_timeout number|false|nil for the handler, whose worker is then killed (3600); 0 is no limit
 ---@field request_body_timeout number|false|nil for the handler to wait for a body (20)
 ---@field request_body_minimum_rate number|false|nil bytes that extend that time by 1 s (500)
 ---@field drain_timeout number|false|nil for the client to send or close, after the last response (2)

@@ -78,4 +78,27 @@ describe("a number in an option or argument", function()
       try(false, 1 / 0, "1e999")
     ]])
   end)
+
+  it("is an integer also as a float with the value of one, as a file in JSON has it", function()
+    assert.match("^done\n", unexpected [[
+      readers = {
+        level = function(value) http.generate_handler(connect, { compress = { level = value } }) end,
+        minimum = function(value) http.generate_handler(connect, { compress = { minimum = value } }) end,
+        random = http.random, user = pool "user", group = pool "group",
+        mode = function(value)
+          local path = os.tmpname()
+          os.remove(path)
+          moonbridge.listen { { proto = "local", path = path, mode = value }, connect = connect }
+        end,
+        facility = function(value)
+          -- The user is looked at last.
+          local _, message = pcall(moonbridge.run, { logfacility = value, user = {} })
+          assert(message:find('Option "user"'), message)
+        end,
+      }
+      readers.minimum(2 ^ 10)
+      try(true, 1, 1.0)
+      try(false, -1.0, {})
+    ]])
+  end)
 end)

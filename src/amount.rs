@@ -8,6 +8,15 @@ use mlua::{FromLua, Lua, Value};
 /// The longest time of options and arguments, in seconds: three years, far from overflow.
 pub const MAX_SECONDS: f64 = 1e8;
 
+/// An integer, or a float with the value of one.
+pub fn integer(value: &Value) -> Option<i64> {
+    match *value {
+        Value::Integer(number) => Some(number),
+        Value::Number(number) if number.fract() == 0.0 => Some(number as i64),
+        _ => None,
+    }
+}
+
 /// A value where an amount is expected.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {

@@ -205,6 +205,16 @@ describe("http.static", function()
       { unchanged.status, unchanged.headers["cache-control"], unchanged.headers.etag })
   end)
 
+  it("accepts a line or nil from a function that says how long, and asks it about paths alone", function()
+    local s = start [[cache_control = function(path)
+      return path:find "ten" and "a\r\nSet-Cookie: b=c" or nil
+    end]]
+    assert.equal(500, get(s, "/ten.txt").status)
+    assert.truthy(s:wait_log('Option "cache_control" of static must return a value of the header'), s:log())
+    assert.equal(200, get(s, "/style.css").status)
+    assert.equal(405, s:request({ method = "OPTIONS", target = "*" }).status)
+  end)
+
   it("follows conditions in the order of RFC 9110 13.2.2", function()
     local s = start()
     local tag = get(s, "/ten.txt").headers.etag

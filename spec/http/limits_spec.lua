@@ -112,6 +112,11 @@ describe("time limits", function()
     assert.equal("default", s:request("/").body)
   end)
 
+  it("response_timeout = 0 is no limit", function()
+    local s = app.start("", "{ response_timeout = 0 }")
+    assert.equal("default", s:request("/").body)
+  end)
+
   it("end with the server: kept connections are closed without a word", function()
     local s = app.start ""
     local connection = s:connect()
@@ -261,7 +266,7 @@ describe("generate_handler", function()
   it("raises errors that name the option", function()
     local cases = {
       { chunk_size = "many" }, { request_body_size_limit = -1 }, { idle_timeout = 0 / 0 },
-      { stall_timeout = true }, { request_header_size_limit = {} },
+      { stall_timeout = true }, { request_header_size_limit = {} }, { poll_function = 5 },
     }
     for _, options in ipairs(cases) do
       local ok, message = pcall(http.generate_handler, handler, options)

@@ -329,6 +329,16 @@ describe("request", function()
     assert.equal("1 nil", show("(function() request.mine = 1 return request.mine end)(), request.nothing"))
   end)
 
+  it("has methods that tell when they were called with a dot", function()
+    local names = { "send_status", "send_header", "send_data", "send", "redirect", "signed_cookie",
+      "log_field", "send_body", "receive_body", "stream_request_body", "stream_request_body_now",
+      "stream_post_param", "stream_post_params", "send_file" }
+    for _, name in ipairs(names) do
+      local text = "false calling '%s' on bad self (request expected, got string): call it with a colon"
+      assert.equal(text:format(name), show("pcall(request." .. name .. ", 'a')"))
+    end
+  end)
+
   it("of the past does not act on a later one, nor show its data", function()
     server.cleanup()
     s = app.start [[

@@ -124,7 +124,7 @@ describe("user and group", function()
       ['user = "no-such-user"'] = 'Option "user": there is no user "no-such-user"',
       ['group = "no-such-group"'] = 'Option "group": there is no group "no-such-group"',
       ["user = 4000000"] = "4000000 is not in the user database; option \"group\" is required",
-      ["user = {}"] = 'Option "user" must be a name or a number, not a table',
+      ["user = {}"] = 'Option "user" must be a name or an integer, not a table',
     } do
       local _, _, log = server.run_script(script(options))
       assert.truthy(log:find(message, 1, true), log)

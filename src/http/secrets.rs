@@ -1,10 +1,11 @@
 //! `random`, `hmac_sha256` and `equal`: what tokens and signatures are made of.
 
 use hmac::{Hmac, KeyInit, Mac};
-use mlua::{Integer, Lua, LuaString, Table, Value};
+use mlua::{Lua, LuaString, Table, Value};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use crate::amount::integer;
 use crate::binding::{self, Fault, Reply};
 
 /// The most random bytes of a call.
@@ -13,12 +14,8 @@ const MOST: usize = 1 << 20;
 /// Adds the functions to the module.
 pub fn add(lua: &Lua, module: &Table) -> mlua::Result<()> {
     binding::export(lua, module, "random", |lua, args| {
-        let count = match args.front() {
-            Some(Value::Integer(count)) => *count,
-            Some(Value::Number(count)) if count.fract() == 0.0 => *count as Integer,
-            _ => 0,
-        };
-        let count = usize::try_from(count).ok().filter(|count| (1..=MOST).contains(count));
+        let count = args.front().and_then(integer).and_then(|count| usize::try_from(count).ok());
+        let count = count.filter(|count| (1..=MOST).contains(count));
         let Some(count) = count else {
             let text = format!("bad argument #1 to 'random' (integer from 1 to {MOST} expected)");
             return Err(Fault::Misuse(text));

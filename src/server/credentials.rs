@@ -5,6 +5,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
 use nix::unistd::{geteuid, getgrouplist, getgroups, setgroups, setresgid, setresuid};
 
+use crate::amount::integer;
 use crate::binding::{self, Fault, Reply};
 use crate::sys::os::error_text;
 
@@ -126,10 +127,12 @@ fn name(value: &Value, what: &str) -> Reply<Option<String>> {
     match value {
         Value::Nil => Ok(None),
         Value::String(name) => Ok(Some(name.to_string_lossy())),
-        Value::Integer(number) => Ok(Some(number.to_string())),
-        other => {
-            let kind = binding::kind(other);
-            Err(Fault::misuse(format!("{what} must be a name or a number, not a {kind}")))
-        }
+        other => match integer(other) {
+            Some(number) => Ok(Some(number.to_string())),
+            None => {
+                let kind = binding::kind(other);
+                Err(Fault::misuse(format!("{what} must be a name or an integer, not a {kind}")))
+            }
+        },
     }
 }

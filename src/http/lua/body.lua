@@ -58,8 +58,10 @@ return function(steps, env, times, methods, lazy)
   -- Calls a callback. Its first error is its last: the rest of the body is discarded, and further
   -- reads get the same error.
   local function call(callback, ...)
+    local request = env.request()
     calls = calls + 1
     local ok, err = xpcall(callback, trace, ...)
+    env.check_turn(request)
     calls = calls - 1
     if not ok and state ~= "failed" then
       state, failure = "failed", err
@@ -89,7 +91,7 @@ return function(steps, env, times, methods, lazy)
     local code, text = steps.prepare_wait()
     if code and code ~= OUTPUT then return code, text end
     local seconds, begun = time_left(), now()
-    if seconds and seconds <= 0 or not env.wait(code == OUTPUT, seconds) then
+    if seconds and seconds <= 0 or not env.wait(true, code == OUTPUT, seconds) then
       return steps.refuse_stall()
     end
     waited = waited + now() - begun
@@ -246,7 +248,7 @@ return function(steps, env, times, methods, lazy)
     set_reader("stream")
     state = "claimed"
   end
-  body.problem = problem
+  body.problem, body.check_turn = problem, env.check_turn
 
   function methods.consume_input()
     steps.touch_body()
@@ -255,7 +257,8 @@ return function(steps, env, times, methods, lazy)
   end
   methods.process_request_body = methods.consume_input
 
-  function methods.stream_request_body(_, callback)
+  function methods.stream_request_body(this, callback)
+    steps.check_self(this, "stream_request_body")
     if callback == nil then
       -- The older meaning: the body is read and thrown away.
       notice_taken()
@@ -271,7 +274,8 @@ return function(steps, env, times, methods, lazy)
   end
   methods.set_request_body_streamer = methods.stream_request_body
 
-  function methods.stream_request_body_now(_, callback)
+  function methods.stream_request_body_now(this, callback)
+    steps.check_self(this, "stream_request_body_now")
     check_setup(callback)
     if streamer or exact or patterns then error(TOO_LATE, 2) end
     set_reader("stream")
@@ -281,7 +285,8 @@ return function(steps, env, times, methods, lazy)
     read_to_end()
   end
 
-  function methods.stream_post_param(_, name, callback)
+  function methods.stream_post_param(this, name, callback)
+    steps.check_self(this, "stream_post_param")
     check_setup(callback)
     if streamer then error(TOO_LATE, 2) end
     if type(name) ~= "string" then error("bad argument #1 to 'stream_post_param' (string expected)", 2) end
@@ -289,7 +294,8 @@ return function(steps, env, times, methods, lazy)
     exact[name] = callback
   end
 
-  function methods.stream_post_params(_, pattern, callback)
+  function methods.stream_post_params(this, pattern, callback)
+    steps.check_self(this, "stream_post_params")
     check_setup(callback)
     if streamer then error(TOO_LATE, 2) end
     if type(pattern) ~= "string" then

@@ -153,6 +153,7 @@ function files.add(steps, methods)
   end
 
   function methods.send_file(this, file, options)
+    steps.check_self(this, "send_file")
     options = check(options, file_options, "send_file")
     local native_options = options
     local path = file
@@ -196,7 +197,13 @@ function files.add(steps, methods)
 
   methods[STATIC] = function(this, site, path)
     local settings, wanted = site.settings, path or "\0" -- which stands for nothing
-    if site.cache_control then settings = { cache_control = site.cache_control(path) } end
+    if site.cache_control and path then
+      local value = site.cache_control(path)
+      if value ~= nil and not is_line(value) then
+        misuse(2, 'Option "cache_control" of static must return %s, or nil', common.cache_control[1])
+      end
+      settings = { cache_control = value }
+    end
     local served, code, text
     if site.options.headers then
       served, code, text = serve_with_fields(this, site, wanted, settings)

@@ -26,6 +26,7 @@ return function(callback, options)
   local times, new_steps = native.configure(options)
   if not new_steps then error(times, 2) end
   local poll = options.poll_function or io.poll
+  if type(poll) ~= "function" then error('Option "poll_function" is expected to be a function', 2) end
 
   -- A `connect` function serves one call at a time. Calls within its calls, and calls of other coroutines,
   -- are served by further ones.

@@ -144,13 +144,16 @@ end
 return function(steps, methods)
   local send_header, send_data = methods.send_header, methods.send_data
 
-  function methods.set_cookie(_, cookie)
+  function methods.set_cookie(this, cookie)
+    steps.check_self(this, "set_cookie")
     check_cookie(cookie)
     steps.early_header("Set-Cookie", cookie_line(cookie))
   end
 
   function methods.signed_cookie(this, name, secret)
+    steps.check_self(this, "signed_cookie")
     local list = secrets(secret) or misuse(2, "signed_cookie expects a secret: %s", SECRET)
+    if type(name) ~= "string" then misuse(2, "signed_cookie expects a name, got a %s", type(name)) end
     local cookie = this.cookies[name]
     if not cookie then return nil end
     local value, told = match(cookie, "^(.*)%.(%x+)$")
@@ -163,6 +166,7 @@ return function(steps, methods)
   end
 
   function methods.redirect(this, location, status)
+    steps.check_self(this, "redirect")
     if type(location) ~= "string" or location == "" or find(location, "[^!-~]") then
       misuse(2, "redirect expects a URI, without spaces, control and non-ASCII characters")
     end
@@ -177,6 +181,7 @@ return function(steps, methods)
   end
 
   function methods.send(this, status, content_type, content, headers)
+    steps.check_self(this, "send")
     local text = content == nil and "" or content
     if type(text) == "number" then text = tostring(text) end
     if type(text) ~= "string" then misuse(2, "send expects a string as body, got a %s", type(content)) end

@@ -3,7 +3,7 @@
 local native, new_views, new_body, add_streaming, add_replies, new_server, files = ...
 
 local ipairs, type, error, tostring = ipairs, type, error, tostring
-local setmetatable, rawget, rawset = setmetatable, rawget, rawset
+local getmetatable, setmetatable, rawget, rawset = getmetatable, setmetatable, rawget, rawset
 local traceback = debug and debug.traceback or tostring
 
 -- The table of the current turn, which turn.rs fills: the socket and the request object.
@@ -36,15 +36,37 @@ return function(steps, callback, times, poll, another)
     return poll({ [socket] = true }, nil, seconds, true)
   end
 
+  local meta -- the metatable of a request object during its turn
+
+  -- For whatever calls functions of the application, which may yield: raises an error if the turn of
+  -- `request` is over. A coroutine that its handler has left behind must not act on the next request.
+  local function check_turn(request)
+    if getmetatable(request) ~= meta then error("Response has already been finished", 0) end
+  end
+
+  -- Waits for the client within the turn.
+  local function wait_for_client(reads, writes, seconds)
+    local request = turn[REQUEST]
+    local ready = wait(turn[SOCKET], reads, writes, seconds)
+    check_turn(request)
+    return ready
+  end
+
   -- Waits until the client takes some of the output; false if it does not in time.
   local function await_room()
-    return wait(turn[SOCKET], body.absorb(), true, stall)
+    return wait_for_client(body.absorb(), true, stall)
+  end
+
+  -- Raises an error in a method `name` that was called with a dot.
+  function steps.check_self(this, name)
+    if type(this) == "table" then return end
+    local text = "calling '%s' on bad self (request expected, got %s): call it with a colon"
+    error(text:format(name, type(this)), 3)
   end
 
   body = new_body(steps, {
-    wait = function(writes, seconds)
-      return wait(turn[SOCKET], true, writes, seconds)
-    end,
+    wait = wait_for_client,
+    check_turn = check_turn,
     request = function() return turn[REQUEST] end,
     searched_form = function() return searched_form() end,
     cache = function(key, value)
@@ -65,7 +87,10 @@ return function(steps, callback, times, poll, another)
 
   methods.hold = steps.hold
 
-  function methods.log_field(_, name, value) native.log_field(name, value) end
+  function methods.log_field(this, name, value)
+    steps.check_self(this, "log_field")
+    native.log_field(name, value)
+  end
 
   -- Reading the body while the response is sent cannot block any more: nothing is to be deferred.
   function methods.defer_reading() end
@@ -92,7 +117,7 @@ return function(steps, callback, times, poll, another)
 
   index, searched_form = new_views(steps, turn, accepted, lazy)
   setmetatable(methods, { __index = index })
-  local meta = { __index = methods, __name = "moonbridge.request", is_handled = true }
+  meta = { __index = methods, __name = "moonbridge.request", is_handled = true }
   meta.note_failure, meta.finish_later = body.note_failure, steps.finish_later
 
   -- The metatable of request objects whose turn is over.

@@ -158,10 +158,20 @@ fn text<'a>(
     what: &str,
     advice: impl FnOnce() -> String,
 ) -> Result<&'a [u8], Problem> {
-    arguments.text(index).ok_or_else(|| {
-        let kind = arguments.kind(index);
-        format!("{what} is expected to be a string, got {kind}{}", advice()).into()
+    arguments.text(index).ok_or_else(|| match without_self(arguments) {
+        Some(problem) => problem,
+        None => {
+            let kind = arguments.kind(index);
+            format!("{what} is expected to be a string, got {kind}{}", advice()).into()
+        }
     })
+}
+
+/// The misuse of a method that was called with a dot.
+#[cold]
+fn without_self(arguments: &Arguments<'_>) -> Option<Problem> {
+    let text = || format!("{}: call it with a colon", arguments.bad_self("request"));
+    (arguments.kind(1) != "table").then(|| text().into())
 }
 
 // The first argument of a method is the request object.
@@ -217,8 +227,11 @@ impl Digits {
 fn send_data(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodResult {
     let all = 2..=arguments.count();
     if all.is_empty() {
-        // It begins the body all the same.
-        return with(shared, |c| c.exchange.send_data(b""));
+        return match without_self(arguments) {
+            Some(problem) => Err(problem.into()),
+            // It begins the body all the same.
+            None => with(shared, |c| c.exchange.send_data(b"")),
+        };
     }
     if all == (2..=2)
         && let Some(piece) = arguments.string(2)
@@ -249,8 +262,7 @@ methods! { install_steps:
 
 /// `early_header(name, value)`: a header line that may come before the status.
 fn early_header(shared: &SharedConnection, arguments: &Arguments<'_>) -> MethodResult {
-    let name = text(arguments, 1, "HTTP header name", String::new)?;
-    let value = text(arguments, 2, "HTTP header value", String::new)?;
+    let [name, value] = [1, 2].map(|index| arguments.string(index).unwrap_or_default());
     with(shared, |c| {
         c.exchange.usability.touch()?;
         Ok(c.exchange.output.response.early_header(name, value).map(|()| 0)?)

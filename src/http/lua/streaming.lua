@@ -18,13 +18,15 @@ return function(steps, body, methods)
   end
 
   -- Tells the callback what stopped the body. A refusal has been sent already: the handler can only end.
-  local function broken(receive_cb, code, text)
+  local function broken(request, receive_cb, code, text)
     protocol.fail(receive_cb, text)
+    body.check_turn(request)
     if code == REFUSED then body.problem(code, text) end
     return nil, text
   end
 
-  function methods.receive_body(_, receive_cb)
+  function methods.receive_body(request, receive_cb)
+    steps.check_self(request, "receive_body")
     protocol.check(receive_cb, 1, "receive_body", "receive callback")
     body.claim()
     local total = 0
@@ -33,6 +35,7 @@ return function(steps, body, methods)
       if type(chunk) == "string" then
         total = total + #chunk
         local next_cb, message = give(receive_cb, chunk)
+        guarded(next_cb, body.check_turn, request)
         if not next_cb then
           abandon()
           return nil, message
@@ -40,13 +43,13 @@ return function(steps, body, methods)
         receive_cb = next_cb
       elseif chunk == INPUT then
         local code, words = guarded(receive_cb, body.await)
-        if code then return broken(receive_cb, code, words) end
+        if code then return broken(request, receive_cb, code, words) end
       elseif chunk == END then
         local done, message = protocol.finish(receive_cb)
         if not done then return nil, message end
         return total
       else
-        return broken(receive_cb, chunk, text)
+        return broken(request, receive_cb, chunk, text)
       end
     end
   end
@@ -60,6 +63,7 @@ return function(steps, body, methods)
   end
 
   function methods.send_body(request, send_cb)
+    steps.check_self(request, "send_body")
     if send_cb == nil then return 0 end
     protocol.check(send_cb, 1, "send_body", "send callback")
     if not steps.has_status() then
@@ -73,6 +77,7 @@ return function(steps, body, methods)
     local total = 0
     while true do
       local chunk, next_cb = take(send_cb)
+      guarded(next_cb, body.check_turn, request)
       if chunk == nil then return abort(request, next_cb) end
       send_cb = next_cb
       if chunk == "" then

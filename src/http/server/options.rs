@@ -173,8 +173,9 @@ impl Options {
         if let Some(limit) = size(table, "minimum_output_chunk_size")?.or(both) {
             options.output_chunk = clamp(limit.min(1 << 30));
         }
-        let seconds = time(table, "response_timeout", 3600.0)?;
-        options.response_timeout = seconds.map(Duration::from_secs_f64);
+        // As for `timeout`, 0 is no limit: nothing could be answered in no time.
+        let limit = time(table, "response_timeout", 3600.0)?.filter(|limit| *limit > 0.0);
+        options.response_timeout = limit.map(Duration::from_secs_f64);
         static_headers(&table.raw_get("static_headers")?, &mut options.static_headers)?;
         let what = format!("Option \"{TRUSTED}\"");
         options.trusted = trusted_peers::read(&table.raw_get(TRUSTED)?, &what)?;
@@ -239,13 +240,13 @@ fn compressing(value: &Value) -> Reply<Option<Compressing>> {
     known_options::check(table, COMPRESS, &["level", "minimum", "types"], 0)?;
     let mut compressing = Compressing::default();
     match table.raw_get("level")? {
-        Value::Nil => {}
-        Value::Integer(level @ 1..=9) => compressing.level = level as u32,
+        Amount::Missing => {}
+        Amount::Of(level @ 1.0..=9.0) if level.fract() == 0.0 => compressing.level = level as u32,
         _ => return wrong("have a level from 1 to 9"),
     }
     match table.raw_get("minimum")? {
-        Value::Nil => {}
-        Value::Integer(minimum) if minimum >= 0 => compressing.minimum = minimum as u64,
+        Amount::Missing => {}
+        Amount::Of(minimum) => compressing.minimum = minimum as u64,
         _ => return wrong("have a minimum in bytes"),
     }
     match table.raw_get("types")? {

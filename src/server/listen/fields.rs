@@ -2,7 +2,7 @@
 
 use mlua::{Table, Value};
 
-use crate::amount::Amount;
+use crate::amount::{Amount, integer};
 use crate::binding::{self, Fault, Reply};
 use crate::io::listen::{Access, BACKLOG};
 use crate::server::credentials;
@@ -16,7 +16,7 @@ pub fn access(index: usize, table: &Table) -> Reply<Access> {
     let mode = match table.get::<Value>("mode")? {
         Value::Nil => None,
         Value::String(digits) => Some(u32::from_str_radix(&digits.to_string_lossy(), 8).ok()),
-        other => Some(other.as_integer().and_then(|mode| u32::try_from(mode).ok())),
+        other => Some(integer(&other).and_then(|mode| u32::try_from(mode).ok())),
     };
     let mode = match mode {
         Some(None) | Some(Some(0o1000..)) => {

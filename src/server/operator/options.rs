@@ -10,6 +10,7 @@ use mlua::{Table, Value};
 use super::access_log::format::LineFormat;
 use super::access_log::{AccessLogName, AccessLogOptions};
 use super::log::Level;
+use crate::amount::integer;
 use crate::binding::{self, Fault, Reply};
 use crate::known_options;
 use crate::server::credentials::Credentials;
@@ -280,8 +281,10 @@ fn syslog(table: &Table, needed: bool) -> Reply<Option<SyslogOptions>> {
 fn facility(value: &Value) -> Reply<libc::c_int> {
     let name = match value {
         Value::String(name) => name.to_string_lossy(),
-        Value::Integer(number) => number.to_string(),
-        other => return Err(wrong("logfacility", "a string or a number", other)),
+        other => match integer(other) {
+            Some(number) => number.to_string(),
+            None => return Err(wrong("logfacility", "a string or an integer", other)),
+        },
     };
     facility_named(&name).ok_or_else(|| {
         Fault::misuse(format!(
