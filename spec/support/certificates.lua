@@ -59,7 +59,11 @@ function certificates.make(options)
   end
   local extensions = {
     "basicConstraints=critical,CA:" .. (options.authority and "TRUE" or "FALSE"),
+    "subjectKeyIdentifier=hash",
   }
+  -- Strict clients, such as Python from 3.13 on, want both.
+  if options.authority then extensions[#extensions + 1] = "keyUsage=critical,keyCertSign,cRLSign" end
+  if options.issuer then extensions[#extensions + 1] = "authorityKeyIdentifier=keyid" end
   if not options.authority and #alternatives > 0 then
     extensions[#extensions + 1] = "subjectAltName=" .. table.concat(alternatives, ",")
   end
