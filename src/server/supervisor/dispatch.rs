@@ -9,6 +9,7 @@ use super::handover::connection::Reserved;
 use super::handover::{Given, Handover, WorkerId};
 use super::pool::PoolState;
 use crate::server::ipc::message::Order;
+use crate::server::ipc::scoreboard::Counter;
 
 /// Hands what waits in a pool to its idle workers. Returns when to try again.
 pub fn assign(
@@ -94,14 +95,15 @@ fn has_work(state: &PoolState, handover: &Handover) -> bool {
 /// first, so that connections spread.
 fn idle(state: &PoolState, children: &Children, handover: &Handover, now: Instant) -> Vec<i32> {
     let is_tick = state.timers.due().is_some();
-    let mut idle: Vec<i32> = children
+    let mut idle: Vec<&Child> = children
         .of_pool(state.index)
         .filter(|child| child.is_idle() && child.delivery.is_open(now))
         .filter(|child| is_tick || handover.has_for(child.worker, now))
-        .map(Child::pid)
         .collect();
-    idle.sort_by_key(|pid| handover.store().lease_count(*pid));
-    idle
+    idle.sort_by_cached_key(|child| {
+        child.cell().get(Counter::Parked) + handover.store().lease_count(child.pid()) as u64
+    });
+    idle.into_iter().map(Child::pid).collect()
 }
 
 /// Reserves one of them.

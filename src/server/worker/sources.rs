@@ -200,9 +200,11 @@ impl WorkSources {
             .extend(ready.map(|(ticket, wakeup)| WorkerSource::Parked(ticket, wakeup)));
     }
 
-    /// A new connection is for the handler, unless the next generation serves: then it is for that.
+    /// A new connection is for the handler, unless the next generation serves: then it is for that. A TLS handshake
+    /// cannot move, and would wait for any handler that runs here: a worker that has one already passes the next one on.
     fn admit(&mut self, connection: Connection) -> Option<Running> {
-        if worker_signals::are_ports_passed_on() {
+        let is_crowded = self.most_workers > 1 && self.connections.has_bound(&connection);
+        if is_crowded || worker_signals::are_ports_passed_on() {
             self.connections.pass_new(&connection);
             return None;
         }
