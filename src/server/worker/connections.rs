@@ -283,12 +283,6 @@ impl Connections {
         }
     }
 
-    /// Whether a new connection begins with TLS, and connections are parked here that cannot move: in a handshake, or
-    /// of TLS 1.2.
-    pub fn has_bound(&self, new: &Connection) -> bool {
-        self.parking.alone() > 0 && new.stream.borrow().handler.tls.is_some()
-    }
-
     /// Passes on a new connection, for any worker that has time.
     pub fn pass_new(&mut self, connection: &Connection) {
         let state = state_of(&connection.stream.borrow(), Stage::New);

@@ -203,7 +203,9 @@ impl WorkSources {
     /// A new connection is for the handler, unless the next generation serves: then it is for that. A TLS handshake
     /// cannot move, and would wait for any handler that runs here: a worker that has one already passes the next one on.
     fn admit(&mut self, connection: Connection) -> Option<Running> {
-        let is_crowded = self.most_workers > 1 && self.connections.has_bound(&connection);
+        // Those of TLS 1.2 are among them, which stay, too.
+        let has_bound = self.connections.parking.alone() > 0 && self.most_workers > 1;
+        let is_crowded = has_bound && connection.stream.borrow().handler.tls.is_some();
         if is_crowded || worker_signals::are_ports_passed_on() {
             self.connections.pass_new(&connection);
             return None;
