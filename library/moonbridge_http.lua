@@ -103,8 +103,8 @@ function request:send_data(...) end
 ---@return true
 function request:hold(options) end
 
----Adds a field to this request's line in the access log (`moonbridge.run{ access_log = … }`).
----Of several with one name, the last one counts where a format names it. Does nothing without a log.
+---Adds a field to this request's line in the access log (`moonbridge.run{ access_log = … }`), or
+---replaces its value. Does nothing without a log.
 ---@param name string not empty
 ---@param value string|number|boolean all fields of a request have at most 16 KiB together
 function request:log_field(name, value) end

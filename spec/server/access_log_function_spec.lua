@@ -107,6 +107,16 @@ describe("an access log that is a function", function()
     for _ = 1, 100 do assert.equal(200, s:request("/b").status) end
   end)
 
+  it("is told the right time after it has ended its process", function()
+    local s, lines = start([[
+      if request.target == "/exit" then os.exit(1) end
+      file:write(request.time, "\n")
+    ]])
+    local before = os.date("%Y-%m-%dT%H:%M:%S")
+    for _, target in ipairs { "/exit", "/a", "/b" } do assert.equal(200, s:request(target).status) end
+    for _, time in ipairs(lines(2)) do assert.truthy(before <= time, time) end
+  end)
+
   it("is called for all requests before the server ends, and closes its files", function()
     local s, lines = start('file:setvbuf("full"); file:write(request.target, "\\n")')
     for index = 1, 50 do s:request("/" .. index) end

@@ -45,6 +45,7 @@ local function script(options, extra)
           request:send_status("200 OK")
           request:send_data(("x"):rep(8 * 1024 * 1024))
         else
+          request:log_field("user", "not known yet")
           request:log_field("user", "jane\n\"")
           request:log_field("rows", 12)
           request:log_field("cached", false)
@@ -105,6 +106,13 @@ describe("the access log", function()
       referer = "/r", user_agent = "\"spec\"", ["end"] = "complete",
       fields = { user = "jane\n\"", rows = 12, cached = false },
     }, line)
+  end)
+
+  it("has each field that a handler adds once, with the last value", function()
+    local s, lines = start()
+    assert.equal(404, s:request("/").status)
+    local line = lines(1, true)[1]
+    assert.truthy(line:find([["fields":{"user":"jane\u000A\"","rows":12,"cached":false}}]], 1, true), line)
   end)
 
   it("tells how long a request has waited for its worker, also with the supervisor", function()

@@ -195,6 +195,21 @@ describe("metrics", function()
     assert.equal(1004, sample(text, 'app_runs_total{id="overflow"}'))
   end)
 
+  it("have one series for what the application calls overflow, and what is too much", function()
+    local code, output = server.run_script [[
+      local moonbridge = require "moonbridge"
+      local counter = moonbridge.counter("app_runs", "", { "id", "kind" })
+      for _, id in ipairs { "overflow", ("x"):rep(1000), "1" } do
+        counter:add{ id = id, kind = "overflow" }
+      end
+      print(moonbridge.metrics())
+    ]]
+    assert.equal(0, code)
+    local samples = {}
+    for line in output:gmatch "app_runs_total{([^\n]+)" do samples[#samples + 1] = line end
+    assert.same({ 'id="overflow",kind="overflow"} 2', 'id="1",kind="overflow"} 1' }, samples)
+  end)
+
   it("say what is wrong", function()
     for script, message in pairs {
       ["moonbridge.counter('a b')"] = 'counter "a b": the name must consist of letters',
@@ -225,6 +240,8 @@ describe("metrics", function()
         'counter "a": add: the label "c" is missing',
       ["moonbridge.counter('a', '', { 'b' }):add()"] = 'counter "a": add: the label "b" is missing',
       ["moonbridge.counter('a', '', { 'b' }):add{ b = 1, c = 2 }"] =
+        'counter "a": add: unknown label "c"; declared: b',
+      ["moonbridge.counter('a', '', { 'b' }):add(1, { c = 2 })"] =
         'counter "a": add: unknown label "c"; declared: b',
       ["moonbridge.counter('a'):add{ c = 2 }"] = 'counter "a": add: unknown label "c"; declared: none',
       ["moonbridge.counter('a', '', { 'b' }):add{ b = {} }"] =

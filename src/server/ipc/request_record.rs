@@ -108,6 +108,17 @@ pub enum LogValue<'a> {
     Boolean(bool),
 }
 
+impl<'a> LogValue<'a> {
+    /// As it is encoded.
+    fn text(self) -> &'a [u8] {
+        match self {
+            LogValue::Text(text) | LogValue::Number(text) => text,
+            LogValue::Boolean(false) => b"false",
+            LogValue::Boolean(true) => b"true",
+        }
+    }
+}
+
 impl<'a> Opening<'a> {
     /// Whether it is that of an event, which is no request: it names what began the connection, but has no version.
     pub fn is_event(&self) -> bool {
@@ -231,19 +242,33 @@ pub fn decode(bytes: &[u8]) -> Result<(Opening<'_>, Closing<'_>), Malformed> {
     Ok((opening, closing))
 }
 
-/// Appends a field to those of a record.
-pub fn add_field(fields: &mut Vec<u8>, name: &[u8], value: LogValue<'_>) {
-    let (kind, text): (u8, &[u8]) = match value {
-        LogValue::Text(text) => (0, text),
-        LogValue::Number(digits) => (1, digits),
-        LogValue::Boolean(false) => (2, b"false"),
-        LogValue::Boolean(true) => (3, b"true"),
+/// Appends a field to those of a record, in the place of one with that name. False if they would have more bytes than
+/// that: nothing has changed.
+pub fn add_field((fields, most): (&mut Vec<u8>, usize), name: &[u8], value: LogValue<'_>) -> bool {
+    let kind: u8 = match value {
+        LogValue::Text(_) => 0,
+        LogValue::Number(_) => 1,
+        LogValue::Boolean(value) => 2 + u8::from(value),
     };
+    let text = value.text();
+    let size = |name: &[u8], text: &[u8]| 9 + name.len() + text.len();
+    let mut end = 0;
+    let before = self::fields(fields).find_map(|(known, value)| {
+        let begin = end;
+        end += size(known, value.text());
+        (known == name).then_some(begin..end)
+    });
+    let before = before.unwrap_or(fields.len()..fields.len());
+    if fields.len() - before.len() + size(name, text) > most {
+        return false;
+    }
+    fields.drain(before);
     fields.push(kind);
     for part in [name, text] {
         fields.extend_from_slice(&(part.len() as u32).to_le_bytes());
         fields.extend_from_slice(part);
     }
+    true
 }
 
 /// The fields that a handler has added, in this order.
@@ -301,9 +326,9 @@ mod tests {
     #[test]
     fn a_record_survives_its_encoding() {
         let mut added = Vec::new();
-        add_field(&mut added, b"user", LogValue::Text(b"jane"));
-        add_field(&mut added, b"rows", LogValue::Number(b"12"));
-        add_field(&mut added, b"cached", LogValue::Boolean(true));
+        add_field((&mut added, 1000), b"user", LogValue::Text(b"jane"));
+        add_field((&mut added, 1000), b"rows", LogValue::Number(b"12"));
+        add_field((&mut added, 1000), b"cached", LogValue::Boolean(true));
         for (opening, closing) in [
             (opening(), closing(&added)),
             (Opening::default(), Closing::default()),
@@ -372,9 +397,22 @@ mod tests {
     }
 
     #[test]
+    fn the_last_value_of_a_field_is_kept() {
+        let mut added = Vec::new();
+        let mut add = |name: &[u8], value| add_field((&mut added, 40), name, value);
+        assert!(add(b"a", LogValue::Boolean(true)) && add(b"b", LogValue::Text(b"1")));
+        assert!(add(b"a", LogValue::Number(b"12345")) && add(b"a", LogValue::Text(b"123456")));
+        // Too long: the value before stays.
+        assert!(!add(b"a", LogValue::Text(&[b'x'; 40])) && !add(b"c", LogValue::Text(b"12345")));
+        let read: Vec<_> = fields(&added).collect();
+        let expected = [(&b"b"[..], LogValue::Text(b"1")), (b"a", LogValue::Text(b"123456"))];
+        assert_eq!(read, expected);
+    }
+
+    #[test]
     fn fields_that_are_malformed_end_the_list() {
         let mut added = Vec::new();
-        add_field(&mut added, b"a", LogValue::Text(b"b"));
+        add_field((&mut added, 1000), b"a", LogValue::Text(b"b"));
         for length in 0..added.len() {
             assert_eq!(fields(&added[..length]).count(), 0);
         }

@@ -202,6 +202,16 @@ impl Call<'_> {
                 return Err(self.wrong(&format!("the labels must be a table, not a {kind}")));
             }
         };
+        // First: a label with a typing error is missing as well.
+        for pair in table.pairs::<Value, Value>() {
+            let (key, _) = pair?;
+            let name = key.to_string()?;
+            if !names.contains(&name) {
+                let known = names.join(", ");
+                let known = if known.is_empty() { "none".to_owned() } else { known };
+                return Err(self.wrong(&format!("unknown label \"{name}\"; declared: {known}")));
+            }
+        }
         let mut values = Vec::with_capacity(names.len());
         for name in names {
             let text = match table.raw_get::<Value>(name.as_str())? {
@@ -219,15 +229,6 @@ impl Call<'_> {
                 }
             };
             values.push(text);
-        }
-        for pair in table.pairs::<Value, Value>() {
-            let (key, _) = pair?;
-            let name = key.to_string()?;
-            if !names.contains(&name) {
-                let known = names.join(", ");
-                let known = if known.is_empty() { "none".to_owned() } else { known };
-                return Err(self.wrong(&format!("unknown label \"{name}\"; declared: {known}")));
-            }
         }
         let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
         act(&values);

@@ -117,7 +117,10 @@ impl Series {
         if let Some(index) = self.known.borrow().get(&values) {
             return self.slot(*index);
         }
-        match (1..=MAX_SERIES).find(|index| self.takes(*index, &values)) {
+        // The first slot has no values of its own: what the application calls so has its name.
+        let is_rest = labels.iter().all(|value| *value == OVERFLOW.as_bytes());
+        let own = if is_rest { 1..1 } else { 1..1 + MAX_SERIES };
+        match own.into_iter().find(|index| self.takes(*index, &values)) {
             Some(index) => {
                 self.known.borrow_mut().insert(values, index);
                 self.slot(index)
@@ -259,6 +262,19 @@ mod tests {
         let samples = samples(&series);
         assert_eq!(samples.len(), MAX_SERIES + 1);
         assert_eq!(samples[0], r#"x_total{a="overflow"} 4"#);
+    }
+
+    #[test]
+    fn what_the_application_calls_overflow_goes_there_as_well() {
+        let area = area();
+        let series = Series::new(&area, declared(MetricKind::Counter, &["a", "b"])).unwrap();
+        let overflow = OVERFLOW.as_bytes();
+        series.add(&[overflow, overflow], 1.0);
+        series.add(&[&[b'x'; MAX_VALUES], b""], 1.0);
+        series.add(&[overflow, b"1"], 1.0);
+        let expected =
+            [r#"x_total{a="overflow",b="overflow"} 2"#, r#"x_total{a="overflow",b="1"} 1"#];
+        assert_eq!(samples(&series), expected);
     }
 
     #[test]

@@ -242,13 +242,7 @@ pub fn name(names: RequestNames<'_>) {
 pub fn add_field(name: &[u8], value: LogValue<'_>) -> bool {
     let add = |log: &mut RequestLog| {
         let Some(handled) = &mut log.handled else { return true };
-        let before = handled.fields.len();
-        request_record::add_field(&mut handled.fields, name, value);
-        let fits = handled.fields.len() <= FIELDS;
-        if !fits {
-            handled.fields.truncate(before);
-        }
-        fits
+        request_record::add_field((&mut handled.fields, FIELDS), name, value)
     };
     with(add).unwrap_or(true)
 }

@@ -11,6 +11,7 @@ use mlua::{Function, Lua, LuaString, Table, Value};
 use nix::unistd::dup2_stderr;
 
 use super::fields::{FIELDS, Shown, push, shown};
+use super::moment::Moment;
 use super::reader::{Command, RecordReader, RecordSink};
 use super::wall_clock::WallClock;
 use crate::binding;
@@ -67,7 +68,7 @@ pub fn begin(lua: &Lua, start: CallsStart) -> mlua::Result<Table> {
     let _ = dup2_stderr(&start.stderr);
     let calls = Calls {
         reader: RecordReader::new(start.queue, start.commands),
-        clock: WallClock::default(),
+        clock: WallClock::new(),
         complete: Complete::default(),
         is_over: false,
         failures: LogThrottle::default(),
@@ -80,10 +81,8 @@ pub fn begin(lua: &Lua, start: CallsStart) -> mlua::Result<Table> {
         let record = shared.borrow_mut().next();
         match record.as_ref().map(|record| request_record::decode(record)) {
             Some(Ok((opening, closing))) => {
-                let mut clock = std::mem::take(&mut shared.borrow_mut().clock);
-                let fields = fields_of(lua, (&opening, &closing), &mut clock)?;
-                shared.borrow_mut().clock = clock;
-                Ok(Value::Table(fields))
+                let at = *shared.borrow_mut().clock.at(opening.begun);
+                fields_of(lua, (&opening, &closing), &at).map(Value::Table)
             }
             _ => Ok(Value::Nil),
         }
@@ -139,13 +138,8 @@ impl Calls {
 }
 
 /// The fields of a JSON object as a table.
-fn fields_of(
-    lua: &Lua,
-    record: (&Opening<'_>, &Closing<'_>),
-    clock: &mut WallClock,
-) -> mlua::Result<Table> {
+fn fields_of(lua: &Lua, record: (&Opening<'_>, &Closing<'_>), at: &Moment) -> mlua::Result<Table> {
     let fields = lua.create_table()?;
-    let at = clock.at(record.0.begun);
     for (name, field) in FIELDS.iter().filter(|(_, field)| field.is_in_json()) {
         let value = match shown(*field, record) {
             Shown::Nothing => continue,

@@ -131,9 +131,9 @@ mod tests {
     #[test]
     fn a_json_line_has_all_fields() {
         let mut added = Vec::new();
-        add_field(&mut added, b"us\"er", LogValue::Text(b"j\n\xc3\xa4\xff\\"));
-        add_field(&mut added, b"n", LogValue::Number(b"1.5"));
-        add_field(&mut added, b"b", LogValue::Boolean(false));
+        add_field((&mut added, 1000), b"us\"er", LogValue::Text(b"j\n\xc3\xa4\xff\\"));
+        add_field((&mut added, 1000), b"n", LogValue::Number(b"1.5"));
+        add_field((&mut added, 1000), b"b", LogValue::Boolean(false));
         let expected = concat!(
             r#"{"time":"2026-03-09T08:07:06.012-01:30","client_ip":"192.0.2.1","client_port":5678,"#,
             r#""method":"GET","target":"/a?b","protocol":"HTTP/1.1","status":200,"bytes_in":80,"#,
@@ -189,8 +189,8 @@ mod tests {
     #[test]
     fn text_has_fields_in_braces() {
         let mut added = Vec::new();
-        add_field(&mut added, b"user", LogValue::Text(b"j\""));
-        add_field(&mut added, b"user", LogValue::Text(b"k"));
+        add_field((&mut added, 1000), b"user", LogValue::Text(b"j\""));
+        add_field((&mut added, 1000), b"user", LogValue::Text(b"k"));
         assert_eq!(
             line(
                 "{{{status}}} {field.user} {field.none} {request_id} {referer} é",

@@ -80,8 +80,8 @@ impl TextPiece {
                 shown => push(line, &shown, at),
             },
             TextPiece::Added(name) => {
-                let added = |(key, _): &(&[u8], LogValue<'_>)| *key == name.as_bytes();
-                match request_record::fields(record.1.fields).filter(added).last() {
+                let mut added = request_record::fields(record.1.fields);
+                match added.find(|(key, _)| *key == name.as_bytes()) {
                     None | Some((_, LogValue::Text(b""))) => line.push(b'-'),
                     Some((_, LogValue::Text(text) | LogValue::Number(text))) => {
                         push_text(line, text);

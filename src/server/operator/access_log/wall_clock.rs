@@ -16,14 +16,16 @@ pub struct WallClock {
     moment: Moment,
 }
 
-impl Default for WallClock {
-    fn default() -> Self {
-        WallClock { difference: 0, second: u64::MAX, moment: Moment::new(LocalTime::default()) }
-    }
-}
-
 impl WallClock {
-    /// Sets it by the system's clock.
+    /// Set by the system's clock.
+    pub fn new() -> Self {
+        let moment = Moment::new(LocalTime::default());
+        let mut clock = WallClock { difference: 0, second: u64::MAX, moment };
+        clock.set();
+        clock
+    }
+
+    /// Sets it anew.
     pub fn set(&mut self) {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let now = now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(0));

@@ -44,7 +44,7 @@ impl Writer<'_> {
         let lines = RefCell::new(Lines {
             output,
             writer: LineWriter::new(format),
-            clock: WallClock::default(),
+            clock: WallClock::new(),
             queue: reader.queue.clone(),
             unwritten: (0, 0),
         });
