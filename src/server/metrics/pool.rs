@@ -140,7 +140,7 @@ impl PoolCounters {
         self.total(what as usize)
     }
 
-    /// Handler calls that have returned: those that have sent something, and the others.
+    /// Handler calls that are over, returned or thrown: those that have sent something, and the others.
     pub fn handled(&self) -> u64 {
         let sent = self.response_size().counts;
         sent.iter().fold(self.total(SILENT), |sum, count| sum.wrapping_add(*count))

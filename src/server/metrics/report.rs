@@ -134,7 +134,11 @@ fn write_counters(text: &mut Exposition, pools: &Pools<'_>) {
         ("moonbridge_connections_accepted", "Connections accepted.", |it| {
             it.supervised(Supervised::Accepted)
         }),
-        ("moonbridge_handled", "Runs of the handler that have returned.", PoolCounters::handled),
+        (
+            "moonbridge_handled",
+            "Runs of the handler that are over, returned or thrown.",
+            PoolCounters::handled,
+        ),
         (
             "moonbridge_errors",
             "Runs of the handler that have thrown, and connections that could not be accepted.",
