@@ -394,6 +394,8 @@ for _ in range(3):
       { whole.method, whole.target, whole.protocol, whole.status, whole.bytes_in, whole["end"] })
     assert.same({ "127.0.0.1", 400, 9 }, { half.client_ip, half.status, half.bytes_in })
     assert.is_nil(half.target)
+    assert.matches("^%x+$", whole.request_id)
+    assert.equal(whole.request_id, whole.traceparent:match("^00%-(%x+)%-%x+%-00$"))
     assert.equal(whole.bytes_out, half.bytes_out)
     assert.truthy(whole.bytes_out > 65)
     status_listener.wait_sample(s, 'moonbridge_requests_refused_total{pool="1",status="400"}', 2)

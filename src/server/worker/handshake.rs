@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::request_log;
 use crate::http::wire::head::{Head, HeadLimits, Version};
 use crate::io::{Fill, Stream, Wakeup};
+use crate::server::ipc::request_names::RequestNames;
 use crate::server::ipc::request_record::{Closing, End, Opening};
 use crate::server::listen::listener::Listener;
-use crate::sys::os::error_text;
+use crate::sys::os::{error_text, random};
 
 /// How long a client may take for the handshake.
 pub const WITHIN: Duration = Duration::from_secs(10);
@@ -109,10 +110,12 @@ fn refuse(stream: &mut Stream, request: &[u8]) -> Closing<'static> {
     let _ = head.advance(request, &HeadLimits { head: usize::MAX, fields: usize::MAX });
     let version = head.has_request_line().then_some(u8::from(head.version == Version::Http11));
     let line = head.method.to(head.target).of(request);
+    let random = random::bytes();
     request_log::open_refusal(stream, |client| Opening {
         client,
         version,
         line,
+        names: RequestNames::Made(&random),
         ..Opening::default()
     });
     let sent = stream.duplex.send_nb(&[PLAIN]).is_ok() && stream.finish_nb().is_ok();
