@@ -371,6 +371,24 @@ for _ in range(3):
     assert.matches("^HTTP/1.1 400 .*for https", client:read_all())
   end)
 
+  it("has a line in the access log for an incomplete request whose client has gone", function()
+    local path = process.scratch("access.log")
+    local s = start(localhost, nil, nil, ("access_log = %q"):format(path))
+    local text = "GET /half HTTP/1.1\r\nHos"
+    local client = assert(moonbridge_io.tlsconnect("localhost", s.port, tls()))
+    assert(client:write("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", text))
+    assert(client:flush())
+    assert.equal("HTTP/1.1 200 OK\r\n", (client:read(nil, "\n")))
+    client:reset()
+    local half
+    assert.truthy(process.wait_until(function()
+      half = (process.slurp(path) or ""):match '[^\n]*"/half"[^\n]*\n'
+      return half
+    end))
+    half = json.decode(half)
+    assert.same({ "GET", 400, "aborted", #text }, { half.method, half.status, half["end"], half.bytes_in })
+  end)
+
   it("has a line in the access log for HTTP without TLS, and counts it", function()
     local path = process.scratch("access.log")
     local status = server.free_port()

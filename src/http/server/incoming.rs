@@ -118,7 +118,11 @@ impl Incoming {
                 HeadProgress::Partial => {}
             }
             let begun = request.head.has_begun(stream.duplex.input());
-            match stream.duplex.fill() {
+            let filled = match begun {
+                true => stream.duplex.fill_or_keep(),
+                false => stream.duplex.fill(),
+            };
+            match filled {
                 Ok(Fill::Data(_)) => {}
                 Ok(Fill::Block) => {
                     if waiting == Opened::Buffering {
@@ -130,7 +134,8 @@ impl Incoming {
                     return Ok(if begun { waiting } else { Opened::Idle });
                 }
                 Ok(Fill::Eof) if waiting == Opened::Buffering => {}
-                Ok(Fill::Eof) if begun => {
+                // Also where nobody can read the refusal any more: the log has each request.
+                Ok(Fill::Eof) | Err(_) if begun => {
                     return Err(Refusal::bad_request("Unexpected EOF in request"));
                 }
                 Ok(Fill::Eof) | Err(_) => return Ok(Opened::Gone),

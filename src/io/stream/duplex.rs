@@ -52,17 +52,33 @@ impl Duplex {
     /// The same, asking for about `size` bytes if that is more than usual.
     pub fn fill_at_least(&mut self, size: usize) -> io::Result<Fill> {
         self.input.check()?;
+        let outcome = self.receive(size);
+        if outcome.is_err() {
+            self.input.fail();
+        }
+        outcome
+    }
+
+    /// As [`Duplex::fill`]. If receiving fails, what was received before stays, and a read reports the error.
+    #[cold]
+    pub fn fill_or_keep(&mut self) -> io::Result<Fill> {
+        self.input.check()?;
+        let outcome = self.receive(0);
+        if let Err(error) = &outcome {
+            self.input.keep_error(error);
+        }
+        outcome
+    }
+
+    #[inline(always)]
+    fn receive(&mut self, size: usize) -> io::Result<Fill> {
         if self.input.is_eof() {
             return Ok(Fill::Eof);
         }
         let outcome = self.loss.correct(self.transport.receive(&mut self.input, size));
-        match outcome {
-            Ok(Fill::Block) => {
-                self.interest = Direction::Read;
-                self.release();
-            }
-            Ok(_) => {}
-            Err(_) => self.input.fail(),
+        if let Ok(Fill::Block) = outcome {
+            self.interest = Direction::Read;
+            self.release();
         }
         outcome
     }
@@ -79,14 +95,10 @@ impl Duplex {
     /// more, or receiving has failed, which the read will report.
     pub fn receive_awaited(&mut self) -> bool {
         let seen = self.input().len();
-        match self.fill() {
+        match self.fill_or_keep() {
             Ok(Fill::Data(_)) => self.input.suffices(seen),
             Ok(Fill::Block) => false,
-            Ok(Fill::Eof) => true,
-            Err(error) => {
-                self.input.keep_error(&error);
-                true
-            }
+            Ok(Fill::Eof) | Err(_) => true,
         }
     }
 
