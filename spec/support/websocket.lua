@@ -33,6 +33,19 @@ websocket.APP = [[
   end
 ]]
 
+--- The same with a room, to be continued by `options.open`: a message "say TEXT" is published there.
+websocket.ROOM = websocket.APP .. [[
+  function orders.leave(ws) ws:unsubscribe("room") ws:send("left") end
+  function orders.join(ws) ws:subscribe("room") ws:send("joined") end
+  function orders.bye(ws) ws:close(4001, "bye") end
+  function options.message(ws, text, kind)
+    local said = text:match("^say (.*)")
+    if said then return assert(moonbridge.publish("room", said)) end
+    if orders[text] then return orders[text](ws) end
+    ws:send(text, kind)
+  end
+]]
+
 local function masked(payload, key)
   local bytes = {}
   for index = 1, #payload do

@@ -9,20 +9,11 @@ local websocket = require "spec.support.websocket"
 
 local CLOSE, BINARY = websocket.CLOSE, websocket.BINARY
 
-local APP = websocket.APP .. [[
-  function orders.leave(ws) ws:unsubscribe("room") ws:send("left") end
-  function orders.join(ws) ws:subscribe("room") ws:send("joined") end
-  function orders.bye(ws) ws:close(4001, "bye") end
+local APP = websocket.ROOM .. [[
   function options.open(ws, request)
     ws.state = request.get_params.state
     ws:subscribe("room")
     ws:send("welcome")
-  end
-  function options.message(ws, text, kind)
-    local said = text:match("^say (.*)")
-    if said then return assert(moonbridge.publish("room", said)) end
-    if orders[text] then return orders[text](ws) end
-    ws:send(text, kind)
   end
   local chat = http.websocket(options)
   moonbridge.listen {

@@ -299,8 +299,8 @@ impl WebSocket {
         Some(until.saturating_duration_since(now))
     }
 
-    /// What has changed follows the connection from now on. If its client hears topics, or messages wait for it, who passes them on
-    /// is to have it, unless half a message is here.
+    /// What has changed follows the connection from now on. If its client hears topics, or messages wait for it, who
+    /// passes them on is to have it, unless half a message is here.
     pub fn keep(&mut self, stream: &mut Stream, settings: &Settings) {
         let is_idle = stream.duplex.unread() == 0;
         let Some(session) = &mut stream.handler.session else { return };
